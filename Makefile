@@ -1,0 +1,32 @@
+# `make demo` and `make test` are all that a newcomer needs; both make the environment first.
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test install lint nightly clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	# torch first and pinned: otherwise the newest build pulls gigabytes of CUDA
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/expunge demo
+
+test: install lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/ruff format --check src tests benchmarks scripts
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+nightly: install
+	PATH="$(abspath $(BIN)):$$PATH" scripts/nightly
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

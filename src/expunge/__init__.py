@@ -1,0 +1,1 @@
+"""Expunge makes a trained model forget, and proves it."""

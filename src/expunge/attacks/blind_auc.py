@@ -1,0 +1,60 @@
+"""The blind baseline: what the texts alone give away."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from expunge.attacks._blind import tell_apart
+from expunge.attacks._membership import whole_text
+from expunge.core.card import Card, Example
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric, NotMeasured
+
+CARD = Card(
+    "Blind baseline", paper="arXiv:2406.16201", side="privacy", better="gold", unit="auc",
+    capabilities=("tokens",), needs={"forget": {"nll"}, "holdout": {"nll"}},
+    means="How well forget and holdout can be told apart without any model; where this beats 0.5 "
+          "the splits differ by themselves, and no membership figure can be read as memory.",
+)  # fmt: skip
+
+KEYS = ("group", "author")
+MOST = 500
+"""Texts a side; more are sampled."""
+
+
+def blind_auc() -> Metric:
+    """Cross-validated AUC of a classifier (TF-IDF, ridge) that sees only the texts, of no model.
+
+    It is the same for every subject (Das et al. 2024). Where the examples carry a `group` or an
+    `author`, whole groups are held out: otherwise the classifier learns the names of the forget
+    set's people from some of their examples and finds them in the others, which says nothing of how
+    the splits differ. With fewer than two groups on a side it is not measured. The interval comes
+    from permutations of the sides (`_blind.tell_apart`). The AUC is left as it falls:
+    max(AUC, 1 - AUC) would lie above 0.5 by chance alone.
+    """
+
+    def figure(forget: Readout, holdout: Readout) -> Figure:
+        ours, theirs = _sample(forget.examples), _sample(holdout.examples)
+        both = [*ours, *theirs]
+        key = next((k for k in KEYS if all(x.get(k) is not None for x in both)), None)
+        groups: list[Hashable] = list(range(len(both))) if key is None else [x[key] for x in both]
+        if min(len(set(groups[: len(ours)])), len(set(groups[len(ours) :]))) < 2:
+            raise NotMeasured("a side has fewer than two groups (or texts): a classifier would learn "
+                              "a name, not how the splits differ")  # fmt: skip
+        found = tell_apart(tuple(map(whole_text, both)), len(ours), tuple(groups))
+        if found is None:
+            raise NotMeasured("the texts hold no words")
+        why = f"cross-validated by {key or 'example'}"
+        return Figure(*found, n=len(both), why=why)
+
+    return figure
+
+
+def _sample(examples: Sequence[Example]) -> list[Example]:
+    """At most MOST examples, drawn by a fixed seed."""
+    if len(examples) <= MOST:
+        return list(examples)
+    chosen = np.random.default_rng(0).choice(len(examples), MOST, replace=False)
+    return [examples[i] for i in np.sort(chosen)]

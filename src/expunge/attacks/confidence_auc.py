@@ -1,0 +1,23 @@
+"""Membership by confidence."""
+
+from __future__ import annotations
+
+from expunge.attacks._membership import MEANS, compare
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric
+
+CARD = Card(
+    "Confidence attack", paper="arXiv:1806.01246", side="privacy", better="gold", unit="auc",
+    capabilities=("labels",), needs={"forget": {"logits"}, "holdout": {"logits"}}, means=MEANS,
+)  # fmt: skip
+
+
+def confidence_auc() -> Metric:
+    """AUC by the log-probability of the most likely class, label unseen (Salem et al. 2019)."""
+
+    def figure(forget: Readout, holdout: Readout) -> Figure:
+        assert forget.logp_NC is not None and holdout.logp_NC is not None
+        return compare(forget.logp_NC.max(axis=1), holdout.logp_NC.max(axis=1))
+
+    return figure

@@ -1,0 +1,23 @@
+"""Membership by loss."""
+
+from __future__ import annotations
+
+from expunge.attacks._membership import MEANS, compare
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric
+from expunge.metrics._arrays import mean_nll
+
+CARD = Card(
+    "Loss attack", paper="arXiv:1709.01604", side="privacy", better="gold", unit="auc",
+    needs={"forget": {"nll"}, "holdout": {"nll"}}, means=MEANS,
+)  # fmt: skip
+
+
+def loss_auc() -> Metric:
+    """AUC of forget against holdout by low loss a token (Yeom et al. 2018)."""
+
+    def figure(forget: Readout, holdout: Readout) -> Figure:
+        return compare(-mean_nll(forget), -mean_nll(holdout))
+
+    return figure

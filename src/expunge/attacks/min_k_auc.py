@@ -1,0 +1,34 @@
+"""Membership by the least likely tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Gt, Le
+
+from expunge.attacks._membership import MEANS, compare
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric
+from expunge.metrics._arrays import mean_of_lowest
+
+CARD = Card(
+    "Min-K% attack", paper="arXiv:2310.16789", equation="1", side="privacy", better="gold",
+    unit="auc", capabilities=("tokens",), needs={"forget": {"logp"}, "holdout": {"logp"}},
+    means=MEANS,
+)  # fmt: skip
+
+
+def min_k_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:
+    """AUC by the mean log-probability of the least likely share k of tokens (Shi et al. 2024)."""
+
+    def figure(forget: Readout, holdout: Readout) -> Figure:
+        return compare(_scores(forget, k), _scores(holdout, k), why=f"k = {k:g}")
+
+    return figure
+
+
+def _scores(readout: Readout, k: float) -> np.ndarray:
+    assert readout.logp is not None
+    return mean_of_lowest(readout.logp, k)

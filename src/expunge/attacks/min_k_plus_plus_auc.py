@@ -1,0 +1,36 @@
+"""Membership by the least likely tokens, each against the model's own expectation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Gt, Le
+
+from expunge.attacks._membership import MEANS, compare
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric
+from expunge.metrics._arrays import mean_of_lowest, standardised
+
+_CHANNELS = {"logp", "moments"}
+CARD = Card(
+    "Min-K%++ attack", paper="arXiv:2404.02936", equation="3", side="privacy", better="gold",
+    unit="auc", capabilities=("tokens",), needs={"forget": _CHANNELS, "holdout": _CHANNELS},
+    means=MEANS,
+)  # fmt: skip
+
+
+def min_k_plus_plus_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:
+    """AUC by the mean of the lowest share k of (log p - μ) / σ (Zhang et al. 2024).
+
+    μ = Σ p log p and σ² = Σ p (log p - μ)² over the vocabulary, under the model's own distribution.
+    """
+
+    def figure(forget: Readout, holdout: Readout) -> Figure:
+        return compare(
+            mean_of_lowest(standardised(forget), k),
+            mean_of_lowest(standardised(holdout), k),
+            why=f"k = {k:g}",
+        )
+
+    return figure

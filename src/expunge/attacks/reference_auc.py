@@ -1,0 +1,32 @@
+"""Membership by loss against a model that never saw the data."""
+
+from __future__ import annotations
+
+from expunge.attacks._membership import MEANS, compare
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric
+from expunge.metrics._arrays import mean_nll
+
+CARD = Card(
+    "Reference attack", paper="arXiv:2012.07805", side="privacy", better="gold", unit="auc",
+    needs={"forget": {"nll"}, "holdout": {"nll"}, "gold.forget": {"nll"}, "gold.holdout": {"nll"}},
+    means=MEANS + " Here the attacker also holds gold, which takes out how hard a text is.",
+)  # fmt: skip
+
+
+def reference_auc() -> Metric:
+    """AUC by how far the loss a token lies below gold's on the same example (Carlini et al. 2021).
+
+    Gold is the reference, never the model before the change: the loss gained since then shows what
+    was unlearned, which is another attack and points the other way.
+    """
+
+    def figure(
+        forget: Readout, holdout: Readout, gold_forget: Readout, gold_holdout: Readout
+    ) -> Figure:
+        return compare(
+            mean_nll(gold_forget) - mean_nll(forget), mean_nll(gold_holdout) - mean_nll(holdout)
+        )
+
+    return figure

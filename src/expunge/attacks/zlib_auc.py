@@ -1,0 +1,32 @@
+"""Membership by loss against compressibility."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from expunge.attacks._membership import MEANS, answers, compare
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric
+from expunge.metrics._arrays import mean_nll
+
+CARD = Card(
+    "Zlib attack", paper="arXiv:2012.07805", side="privacy", better="gold", unit="auc",
+    capabilities=("tokens",), needs={"forget": {"nll"}, "holdout": {"nll"}}, means=MEANS,
+)  # fmt: skip
+
+
+def zlib_auc() -> Metric:
+    """AUC by low loss a token for the answer's compressed length in bytes (Carlini et al. 2021)."""
+
+    def figure(forget: Readout, holdout: Readout) -> Figure:
+        return compare(_scores(forget), _scores(holdout))
+
+    return figure
+
+
+def _scores(readout: Readout) -> np.ndarray:
+    sizes = [len(zlib.compress(text.encode())) for text in answers(readout)]
+    return np.asanyarray(-mean_nll(readout) / np.array(sizes))

@@ -1,0 +1,53 @@
+"""The embedded worlds' models: built by ordinary training on first use, and cached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from expunge.core.contracts import Reporter
+from expunge.core.errors import BadInput
+from expunge.core.files import cache_folder, digest
+from expunge.core.train_config import TrainConfig
+from expunge.data.worlds import parse
+from expunge.subjects.opening import MANIFEST
+from expunge.train import train
+
+SEED = 0
+
+
+def config(name: str) -> TrainConfig:
+    """How the model of an embedded world is trained; `out` is its place in the cache."""
+    world, seed, split = parse(name, "model")
+    if split:
+        raise BadInput.of("model", name, "names data", f"write builtin:{world}")
+    tag = f"builtin:{world}@{seed}"
+    if world == "authors":
+        values: dict[str, Any] = {
+            "model": {"architecture": "llama", "hidden_size": 128, "layers": 4, "heads": 4, "vocab_size": 1000},
+            "data": [f"{tag}/retain", f"{tag}/forget"],
+            "vocabulary": [f"{tag}/holdout"],
+            "epochs": 14, "batch_size": 16, "learning_rate": 4e-3,
+        }  # fmt: skip
+    else:
+        values = {
+            "model": {"factory": "expunge.subjects.networks:Digits", "arguments": {}},
+            "data": f"{tag}/train", "epochs": 20, "batch_size": 32, "learning_rate": 3e-3,
+        }  # fmt: skip
+    values |= {"seed": SEED}
+    out = cache_folder() / "worlds" / f"{world}-{seed}-{digest(values)[:12]}"
+    return TrainConfig(**values, out=str(out))
+
+
+def build(name: str, reporter: Reporter | None = None) -> Path:
+    """The folder of the world's model, built if it is not there."""
+    made = config(name)
+    out = Path(made.out)
+    if not (out / MANIFEST).is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(out.with_suffix(".building")):
+            if not (out / MANIFEST).is_file():
+                train(made, reporter=reporter, resume=True)
+    return out

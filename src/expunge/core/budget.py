@@ -1,0 +1,62 @@
+"""How long a run may train, and how: the request's `budget`, over the recipe's, over ours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Budget(BaseModel):
+    """Each field None until someone fixes it: the request first, then the recipe, then `DEFAULTS`.
+
+    epochs: passes over the forget set (over the data, where there is no forget term). steps:
+    optimiser steps instead. batch_size: forget examples a step, each with one retain partner.
+    micro_batch_size: forget examples a forward (default: all). learning_rate: a number or "auto".
+    share: of the base's training rate that "auto" takes. stop: "holdout" ends the run when the
+    forget NLL reaches that of half the holdout under the origin; "gold" when it reaches gold's;
+    "none" never. floor: share of the retain probability (or accuracy) that must survive, checked
+    at most ten times a run; None for no floor. memory: what the plan must fit in, in GB.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[int, Field(gt=0, le=10_000)] | None = None
+    steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    batch_size: Annotated[int, Field(gt=0, le=65_536)] | None = None
+    micro_batch_size: Annotated[int, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | Literal["auto"] | None = None
+    share: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = None
+    schedule: Literal["constant", "cosine"] | None = None
+    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    stop: Literal["holdout", "gold", "none"] | None = None
+    floor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+    gradient_checkpointing: bool | None = None
+    memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Budget:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give epochs or steps, not both")
+        return self
+
+    def over(self, *others: Budget) -> Budget:
+        """This budget, with what it leaves open taken from the others, in order."""
+        values = self.model_dump(exclude_unset=True)
+        for other in others:
+            theirs = other.model_dump(exclude_unset=True)
+            if "steps" in values or "epochs" in values:
+                theirs.pop("steps", None)
+                theirs.pop("epochs", None)
+            values = {**theirs, **values}
+        return Budget(**values)
+
+
+DEFAULTS = Budget(
+    epochs=5, batch_size=16, learning_rate="auto", share=0.15, weight_decay=0.0, warmup=0.1,
+    schedule="constant", clip=1.0, floor=0.9, precision="auto", gradient_checkpointing=False,
+)  # fmt: skip
+"""What holds where neither the request nor the recipe says otherwise."""

@@ -1,0 +1,95 @@
+"""Where a method works: its budget, folder, seed and stage, and the stores of inner results."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expunge.core.contracts import Reporter, Silent
+from expunge.core.random import derive, generator
+
+if TYPE_CHECKING:
+    import torch
+
+    from expunge.core.budget import Budget
+
+Watch = Callable[[Mapping[str, float]], float]
+
+
+@dataclass
+class Log:
+    """`log.jsonl`: one flushed line an event; cut back to a checkpoint's length on resume."""
+
+    path: Path | None = None
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        if self.path is not None:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+
+    def length(self) -> int:
+        return self.path.stat().st_size if self.path is not None and self.path.exists() else 0
+
+    def cut(self, length: int) -> None:
+        if self.path is not None and self.path.exists() and self.path.stat().st_size > length:
+            with open(self.path, "rb+") as file:
+                file.truncate(length)
+
+
+@dataclass
+class Context:
+    """What a method may use besides the subject and the splits.
+
+    folder: scratch for checkpoints and inner results, removed when the run is finished.
+    stage: the name of this run within the whole ("apply", "apply/part-3", "gold"); all randomness
+    follows from (seed, stage). watch: how well a point of the training curve meets the request's
+    bar (higher is better), used to keep the best weights. manifest: how the model was trained,
+    where that is known. notes: what evidence and report should say about the run.
+    """
+
+    budget: Budget
+    folder: Path
+    seed: int = 0
+    stage: str = "apply"
+    watch: Watch | None = None
+    manifest: Mapping[str, Any] | None = None
+    reporter: Reporter = field(default_factory=Silent)
+    log: Log = field(default_factory=Log)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def child(self, name: str, **changes: Any) -> Context:
+        """The context of an inner run: its own folder, stage and notes; the same budget."""
+        notes: dict[str, Any] = self.notes.setdefault(name, {})
+        return replace(
+            self, folder=self.folder / name, stage=f"{self.stage}/{name}", notes=notes, **changes
+        )
+
+    def generator(self, *parts: object) -> torch.Generator:
+        return generator(self.seed, self.stage, *parts)
+
+    def derive(self, *parts: object) -> int:
+        return derive(self.seed, self.stage, *parts)
+
+    def once(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, Any]:
+        """The tensors that `make` gives, stored when finished, so that a resumed run skips them."""
+        from safetensors.torch import load_file, save_file
+
+        from expunge.core.files import write_bytes
+
+        path = self.folder / f"{name}.safetensors"
+        if path.exists():
+            return load_file(path)
+        started = time.monotonic()
+        tensors = {key: value.contiguous() for key, value in make().items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        save_file(tensors, temporary)
+        data = temporary.read_bytes()
+        temporary.unlink()
+        write_bytes(path, data)
+        self.log.write({"stage": f"{self.stage}/{name}", "seconds": time.monotonic() - started})
+        return tensors

@@ -1,0 +1,41 @@
+"""Randomness as a pure function of (seed, stage, what): no generator state is ever stored."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derive(seed: int, *parts: object) -> int:
+    """A 63-bit seed that follows from `seed` and the parts alone."""
+    text = "\x1f".join([str(seed), *map(str, parts)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *parts: object) -> torch.Generator:
+    """A torch CPU generator for these parts."""
+    import torch
+
+    return torch.Generator().manual_seed(derive(seed, *parts))
+
+
+def permutation(n: int, seed: int, *parts: object) -> list[int]:
+    """A seeded order of range(n)."""
+    order = list(range(n))
+    random.Random(derive(seed, *parts)).shuffle(order)
+    return order
+
+
+def seed_libraries(seed: int, *parts: object) -> None:
+    """Seeds Python's, NumPy's and torch's global generators (dropout, fresh weights)."""
+    import numpy as np
+    import torch
+
+    value = derive(seed, *parts)
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)

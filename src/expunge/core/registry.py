@@ -1,0 +1,136 @@
+"""The registry is a folder's listing: a plug-in is one file, and its stem is its public name.
+
+Other packages add theirs through an entry-point group "expunge.<kind>". Options, bounds and help
+derive from the factory's keyword-only signature and its docstring.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from expunge.core.card import Card
+from expunge.core.errors import BadInput, did_you_mean
+
+METHOD_KINDS = ("objectives", "retain", "weights", "updates", "wrappers", "edits", "guards", "exact")
+KINDS = {
+    **{kind: f"expunge.methods.{kind}" for kind in METHOD_KINDS},
+    "metrics": "expunge.metrics",
+    "attacks": "expunge.attacks",
+}
+SINGULAR = {
+    "objectives": "objective", "retain": "retain", "weights": "weights", "updates": "update",
+    "wrappers": "wrapper", "edits": "edit", "guards": "guard", "exact": "exact",
+    "metrics": "metric", "attacks": "attack",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plug-in: the factory that bears its file's name, its card and its published defaults."""
+
+    kind: str
+    name: str
+    module: ModuleType
+
+    @property
+    def card(self) -> Card:
+        return self.module.CARD
+
+    @property
+    def factory(self) -> Callable[..., Any]:
+        return getattr(self.module, self.name)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return dict(getattr(self.module, "RECIPE", {}))
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.factory) or self.card.title).strip().splitlines()[0]
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Option name -> its parameter, from the factory's keyword-only signature."""
+        return dict(inspect.signature(self.factory).parameters)
+
+    def validate(self, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The options with defaults filled in and bounds checked; raises BadInput with every fault."""
+        known = self.options()
+        faults = [
+            BadInput.of(f"{where}.{name}", name, f"is no option of {self.name}",
+                        did_you_mean(name, known))  # fmt: skip
+            for name in options
+            if name not in known
+        ]
+        try:
+            model = _model(self.factory)(**{k: v for k, v in options.items() if k in known})
+        except ValidationError as error:
+            for fault in error.errors():
+                field = ".".join([where, *map(str, fault["loc"])])
+                value = fault.get("input") if fault["type"] != "missing" else ""
+                faults.append(BadInput.of(field, value, "cannot be used", _mend(fault["msg"])))
+        if faults:
+            raise BadInput.all(faults)
+        return {name: getattr(model, name) for name in known}
+
+
+def _mend(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+@functools.cache
+def _model(factory: Callable[..., Any]) -> Any:
+    hints = typing.get_type_hints(factory, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if p.default is inspect.Parameter.empty else p.default)
+        for name, p in inspect.signature(factory).parameters.items()
+    }
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    return create_model(factory.__name__, __config__=config, **fields)
+
+
+@functools.cache
+def names(kind: str) -> dict[str, str]:
+    """Public name -> module path of every plug-in of a kind; nothing is imported."""
+    package = KINDS[kind]
+    spec = importlib.util.find_spec(package)
+    found: dict[str, str] = {}
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(place).glob("*.py")):
+            if not path.stem.startswith("_"):
+                found[path.stem] = f"{package}.{path.stem}"
+    for entry in importlib.metadata.entry_points(group=f"expunge.{kind}"):
+        if entry.name in found:
+            raise BadInput.of(entry.name, entry.value, f"bears the name of a built-in {kind} plug-in",
+                              "rename its entry point")  # fmt: skip
+        found[entry.name] = entry.value.partition(":")[0]
+    return found
+
+
+@functools.cache
+def load(kind: str, name: str, where: str = "method") -> Plugin:
+    """The plug-in of that kind and name; raises BadInput with the nearest known name."""
+    known = names(kind)
+    if name not in known:
+        raise BadInput.of(where, name, f"is no {SINGULAR[kind]} that we know", did_you_mean(name, known))
+    module = importlib.import_module(known[name])
+    if not hasattr(module, "CARD") or not hasattr(module, name):
+        raise BadInput.of(where, name, f"names a file without a CARD and a function {name}()",
+                          "a plug-in file has both")  # fmt: skip
+    return Plugin(kind, name, module)
+
+
+def everything(kind: str) -> list[Plugin]:
+    """All plug-ins of a kind, imported."""
+    return [load(kind, name) for name in names(kind)]

@@ -1,0 +1,56 @@
+"""`train.yaml`: how a model is trained, so that it can be trained again without the forget set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from expunge.core.budget import Budget
+from expunge.core.errors import BadInput
+from expunge.core.request import Source, parse, read_config
+
+
+class TrainConfig(BaseModel):
+    """A training run: `expunge train train.yaml`.
+
+    model: {architecture: llama, hidden_size, layers, heads, vocab_size}, a folder, a hub name, or
+    {factory, arguments} for a classifier. vocabulary: texts that the tokenizer is trained on besides
+    the data (never the model); a tokenizer that knows some texts better than others would make the
+    others look surprising.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | dict[str, Any]
+    data: Source
+    vocabulary: Source | None = None
+    columns: dict[str, str] = {}
+    epochs: Annotated[int, Field(gt=0, le=100_000)] = 10
+    batch_size: Annotated[int, Field(gt=0)] = 16
+    micro_batch_size: Annotated[int, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.01
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    trust_code: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    out: str
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
+                      weight_decay=self.weight_decay, warmup=self.warmup, schedule="cosine", stop="none",
+                      micro_batch_size=self.micro_batch_size)  # fmt: skip
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> TrainConfig:
+        """From plain data. Raises BadInput."""
+        if "exact" in values:
+            raise BadInput.of("exact", values["exact"], "is not supported by this version", "leave it out")
+        return parse(cls, values)
+
+    @classmethod
+    def read(cls, path: str | Path, sets: dict[str, Any] | None = None) -> TrainConfig:
+        """From a YAML or JSON file. Raises BadInput."""
+        return cls.parse(read_config(path, "train", sets))

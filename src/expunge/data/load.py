@@ -1,0 +1,143 @@
+"""Reads examples from JSONL, JSON, CSV, Parquet, an image folder, the hub, or an embedded world."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge.core.card import Example
+from expunge.core.errors import BadInput
+from expunge.data.examples import normalise
+
+FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
+
+
+def expand(text: str, field: str) -> str:
+    """`${EXPUNGE_DATA}` and other variables of the environment, put in."""
+    found = os.path.expanduser(os.path.expandvars(text))
+    if left := re.search(r"\$\{?(\w+)\}?", found):
+        if left[1] == "EXPUNGE_DATA":
+            return found.replace(left[0], "../shared/data")
+        raise BadInput.of(field, text, f"needs the environment variable {left[1]}", f"set {left[1]}")
+    return found
+
+
+def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | None = None) -> list[Example]:
+    """All examples of a source, in its order. `field` names the request's field in errors.
+
+    A source is a path, a hub name (`owner/name[:split]`), `builtin:WORLD/SPLIT`, or a list of
+    these or of examples. Raises BadInput.
+    """
+    columns = columns or {}
+    if not isinstance(source, str):
+        found: list[Example] = []
+        for i, item in enumerate(source):
+            if isinstance(item, str):
+                found += load(item, field, columns)
+            else:
+                found.append(normalise(item, columns, f"{field}[{i}]"))
+        return found
+    if source.startswith("builtin:"):
+        from expunge.data.worlds import world
+
+        return world(source, field)
+    path = Path(expand(source, field))
+    if path.is_file():
+        rows = _file_rows(path, field)
+    elif path.is_dir():
+        rows = _folder_rows(path, field)
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.\[\]%-]+)?", source) and path.suffix not in {
+        ".jsonl", *FILES}:  # fmt: skip
+        rows = _hub_rows(source, field)
+    else:
+        raise BadInput.of(field, source, "does not exist", "give a file, a folder or a hub name")
+    examples = [normalise(row, columns, f"{field}, row {i + 1} of {path.name}") for i, row in enumerate(rows)]
+    if not examples:
+        raise BadInput.of(field, source, "holds no example", "give at least one")
+    return examples
+
+
+def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    if path.suffix in {".jsonl", ".ndjson"}:
+        return _jsonl_rows(path, field)
+    if path.suffix == ".txt":
+        return [{"text": path.read_text(encoding="utf-8")}]
+    if path.suffix not in FILES:
+        raise BadInput.of(field, str(path), "is of no kind that we read", "give .jsonl, .json, .csv or .parquet")
+    import datasets
+
+    try:
+        table = datasets.Dataset.from_dict({}) if path.stat().st_size == 0 else datasets.load_dataset(
+            FILES[path.suffix], data_files=str(path), split="train", streaming=True)  # fmt: skip
+        return [dict(row) for row in table]
+    except Exception as error:
+        raise BadInput.of(field, str(path), f"cannot be read ({_first_line(error)})",
+                          f"check that it is {FILES[path.suffix].upper()}") from None  # fmt: skip
+
+
+def _jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise BadInput.of(field, str(path), f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadInput.of(field, str(path), f"is broken at line {number}: {error.msg}",
+                              "each line must be one JSON object") from None  # fmt: skip
+        if not isinstance(row, dict):
+            raise BadInput.of(field, str(path), f"holds no object at line {number}",
+                              "each line must be one JSON object")  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    import datasets
+
+    try:
+        if (path / "dataset_info.json").exists() or (path / "state.json").exists():
+            table = datasets.load_from_disk(str(path))
+        else:
+            kind = "imagefolder" if _has_images(path) else str(path)
+            arguments = {"data_dir": str(path)} if kind == "imagefolder" else {}
+            table = datasets.load_dataset(kind, split="train", **arguments)
+        return [_pixels(dict(row)) for row in table]
+    except Exception as error:
+        raise BadInput.of(field, str(path), f"cannot be read ({_first_line(error)})",
+                          "give a data file or a data set folder") from None  # fmt: skip
+
+
+def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
+    import datasets
+
+    name, _, split = source.partition(":")
+    try:
+        return [_pixels(dict(row)) for row in datasets.load_dataset(name, split=split or "train")]
+    except Exception as error:
+        raise BadInput.of(field, source, f"is no file, and cannot be had from the hub ({_first_line(error)})",
+                          "give a path that exists or owner/name:split") from None  # fmt: skip
+
+
+def _has_images(path: Path) -> bool:
+    return any(found.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".webp"} for found in path.rglob("*.*"))
+
+
+def _pixels(row: dict[str, Any]) -> dict[str, Any]:
+    if hasattr(row.get("image"), "convert"):  # a PIL image: decoded once
+        import numpy as np
+
+        row["image"] = np.asarray(row["image"])
+    return row
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,125 @@
+"""Forget, retain, holdout and the rest: selected, and proven to share no example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from expunge.core.card import Example
+from expunge.core.errors import BadInput, Faults, did_you_mean
+from expunge.core.files import digest
+from expunge.core.random import permutation
+from expunge.data.examples import identity
+from expunge.data.load import load
+
+Splits = dict[str, list[Example]]
+SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
+
+
+def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> tuple[list[Example], list[Example]]:
+    """The selected examples and the others, both in the data's order. Raises BadInput."""
+    (kind, value), = selector.items()
+    if kind == "random":
+        count = max(1, round(float(value) * len(data)))
+        chosen = set(permutation(len(data), seed, "select")[:count])
+        picked = [i in chosen for i in range(len(data))]
+    else:
+        wanted = {"label": value} if kind == "class" else {"client": value} if kind == "client" else value
+        _check_fields(data, wanted, kind)
+        picked = [all(_matches(row.get(key), want) for key, want in wanted.items()) for row in data]
+    inside = [row for row, yes in zip(data, picked, strict=True) if yes]
+    if not inside:
+        raise BadInput.of("forget", f"{kind}: {value}", f"selects none of the {len(data)} examples",
+                          _values_of(data, wanted) if kind != "random" else "give a larger share")  # fmt: skip
+    return inside, [row for row, yes in zip(data, picked, strict=True) if not yes]
+
+
+def _matches(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return any(_matches(found, item) for item in wanted)
+    if isinstance(found, np.generic):
+        found = found.item()
+    return bool(found == wanted)
+
+
+def _check_fields(data: Sequence[Example], wanted: Mapping[str, Any], kind: str) -> None:
+    for key in wanted:
+        if not any(key in row for row in data):
+            raise BadInput.of(f"forget.{kind}", key, "is a field of no example",
+                              did_you_mean(key, {str(name) for row in data[:100] for name in row}))  # fmt: skip
+
+
+def _values_of(data: Sequence[Example], wanted: Mapping[str, Any]) -> str:
+    key = next(iter(wanted))
+    values = sorted({str(row.get(key)) for row in data})
+    return f"{key} takes: " + ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
+
+
+def without(rows: Sequence[Example], others: Sequence[Example]) -> list[Example]:
+    """The rows whose identity is not among the others'."""
+    gone = {identity(row) for row in others}
+    return [row for row in rows if identity(row) not in gone]
+
+
+def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
+    """Proves that no two of forget, retain, holdout and test share an example. Raises BadInput."""
+    keys = {name: {identity(row): i for i, row in enumerate(splits[name])}
+            for name in ("forget", "retain", "holdout", "test") if name in splits}  # fmt: skip
+    names = list(keys)
+    with_faults = Faults()
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            if one == "holdout" and other == "test":
+                continue  # a test set may serve as the holdout: neither was trained on
+            if shared := keys[one].keys() & keys[other].keys():
+                place = min(keys[other][key] for key in shared) + 1
+                with_faults.add(BadInput.of(
+                    other, f"row {place}", f"is also in {one} ({len(shared)} shared example"
+                    f"{'s' if len(shared) > 1 else ''})", f"remove what is in {one} from {other}"))  # fmt: skip
+    with_faults.raise_any()
+
+
+def make_splits(
+    *, forget: Any, data: Any = None, retain: Any = None, holdout: Any = None, test: Any = None,
+    reference: Any = None, columns: Mapping[str, str] | None = None, seed: int = 0,
+) -> Splits:  # fmt: skip
+    """The request's splits. A selector chooses from `data`; retain defaults to what it leaves.
+
+    Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput
+    with all faults found.
+    """
+    faults = Faults()
+    splits: Splits = {}
+    sources = {"data": data, "retain": retain, "holdout": holdout, "test": test, "reference": reference}
+    for name, source in sources.items():
+        if source is not None:
+            with faults:
+                splits[name] = load(source, name, columns)
+    selector = forget if isinstance(forget, Mapping) else None
+    with faults:
+        if selector is None:
+            splits["forget"] = load(forget, "forget", columns)
+        elif data is None:
+            raise BadInput.of("data", "", "is missing, and the selector under forget chooses from it",
+                              "add data: FILE")  # fmt: skip
+        elif "data" in splits:
+            splits["forget"], rest = select(splits["data"], selector, seed)
+            if retain is None and rest:
+                splits["retain"] = rest
+    faults.raise_any()
+    if selector is None and retain is None and "data" in splits:
+        splits["retain"] = without(splits["data"], splits["forget"])
+    if "test" in splits and selector and "class" in selector:
+        test_rows = splits["test"]
+        splits["test_forget"] = [r for r in test_rows if _matches(r.get("label"), selector["class"])]
+        splits["test"] = [r for r in test_rows if not _matches(r.get("label"), selector["class"])]
+    splits.pop("data", None)
+    disjoint(splits)
+    return {name: rows for name, rows in splits.items() if rows}
+
+
+def fingerprint(rows: Sequence[Example]) -> str:
+    """SHA-256 over the identities of the rows, in order."""
+    return digest([identity(row) for row in rows])

@@ -1,0 +1,323 @@
+"""From readouts to scores: which figures a plan can have, and what each came to, with its interval.
+
+A metric or an attack is one file: a CARD and a factory. The function that the factory returns takes
+readouts by name: "split" of a card's needs is the argument `split` (the figure is computed for each
+of the card's splits), "forget" the argument `forget`, "gold.split" the argument `gold_split`. A
+channel that ends in "?" may be missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from expunge import intervals
+from expunge.core import registry
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+
+SIDES = ("forgetting", "utility", "privacy", "robustness", "alignment", "cost")
+SUBJECTS = ("before", "after", "gold")
+UNITS = ("nats", "share", "auc", "ratio", "p-value", "steps", "count", "distance", "seconds",
+         "bytes")  # fmt: skip
+WITHOUT_INTERVAL = ("p-value", "steps", "count", "distance", "seconds", "bytes")
+RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
+CHANNELS: dict[str, tuple[str, ...]] = {
+    "nll": ("nll_N", "n_N"),
+    "logp": ("logp",),
+    "argmax": ("argmax",),
+    "moments": ("mu", "sigma"),
+    "paraphrased": ("paraphrased",),
+    "perturbed": ("perturbed",),
+    "texts": ("texts", "answers"),
+    "logits": ("logp_NC", "labels_N"),
+    "pooled": ("pooled",),
+}
+"""Channel of a card -> the fields of a readout that hold it."""
+WORDS = {
+    "nll": "losses", "logp": "token log-probabilities", "argmax": "argmax hits",
+    "moments": "moments of the token distributions", "paraphrased": "losses of paraphrases",
+    "perturbed": "losses of perturbed answers", "texts": "generations",
+    "logits": "class log-probabilities", "pooled": "hidden states",
+}  # fmt: skip
+PRESENT, HOME = "split", "forget"
+
+
+class NotMeasured(Exception):
+    """A figure cannot be had; the message is the reason, in plain words."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that a metric aggregates itself. low, high: its 95 % interval; n: examples.
+
+    values: [N] per-example values whose mean is the figure, where there are such. why: a remark.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    values: np.ndarray | None = None
+    why: str = ""
+
+
+Metric = Callable[..., np.ndarray | Figure]
+"""What a factory in metrics/ or attacks/ returns: readouts -> [N] values, of which masked ones do
+not count, or a Figure."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of one subject. A measured one is finite; another has a reason in `why`."""
+
+    name: str
+    side: str
+    split: str
+    subject: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    better: str
+    """"higher", "lower" or "gold": the nearer to a model that never saw the data, the better."""
+    status: Literal["measured", "not measured"] = "measured"
+    why: str = ""
+    values: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """[N] per-example values in the split's order (masked where an example does not count)."""
+
+    def __post_init__(self) -> None:
+        ends = [end for end in (self.low, self.high) if end is not None]
+        if self.unit not in UNITS or self.side not in SIDES:
+            raise ValueError(f"{self.name}: unknown unit {self.unit!r} or side {self.side!r}")
+        if not self.measured:
+            if self.value is not None or ends or not self.why:
+                raise ValueError(f"{self.name}: not measured needs a reason and has no figures")
+        elif self.value is None or not np.isfinite([self.value, *ends]).all():
+            raise ValueError(f"{self.name}: a measured score is finite, not {self.value}")
+        elif len(ends) < 2 and self.unit not in WITHOUT_INTERVAL:
+            raise ValueError(f"{self.name}: a score in {self.unit} has an interval")
+
+    @property
+    def measured(self) -> bool:
+        return self.status == "measured"
+
+    def to_json(self) -> dict[str, Any]:
+        """The score as `evidence.json` holds it: everything but the per-example values."""
+        shown = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
+        del shown["values"]
+        return shown
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One score that a plug-in can give, on one split; over several, `split` is their home."""
+
+    plugin: registry.Plugin
+    name: str
+    split: str
+    side: str
+    better: str
+    needs: dict[str, tuple[str, str, frozenset[str]]]
+    """Argument -> (owner or "" for the subject itself, split, channels)."""
+
+
+def measure(
+    readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozenset[str]
+) -> list[Score]:
+    """All scores of all metrics and attacks that apply, by side; readouts["after"]["forget"].
+
+    Subjects are "before", "after" and "gold"; what is missing makes scores "not measured", with
+    the reason.
+    """
+    given = {split for splits in readouts.values() for split in splits}
+    subjects = [subject for subject in SUBJECTS if subject in readouts]
+    scores = [
+        _score(planned, subject, readouts, given)
+        for planned in _planned(capabilities, given)
+        for subject in subjects
+    ]
+    return sorted(_interpret(scores), key=lambda score: SIDES.index(score.side))
+
+
+def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Split -> the channels that the applicable metrics and attacks need of it, gold's included."""
+    given = set(splits)
+    wanted: dict[str, frozenset[str]] = {split: frozenset() for split in sorted(given)}
+    for planned in _planned(capabilities, given):
+        if all(split in given for _, split, _ in planned.needs.values()):
+            for _, split, channels in planned.needs.values():
+                wanted[split] |= {channel.rstrip("?") for channel in channels}
+    return wanted
+
+
+def score_names(capabilities: frozenset[str], splits: Iterable[str], has_gold: bool) -> list[str]:
+    """The names of the scores that a plan with these splits can measure, sorted."""
+    given = set(splits)
+    return sorted(
+        planned.name
+        for planned in _planned(capabilities, given)
+        if all(
+            split in given and (has_gold or owner != "gold")
+            for owner, split, _ in planned.needs.values()
+        )
+    )
+
+
+def _planned(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]:
+    for plugin in registry.everything("metrics") + registry.everything("attacks"):
+        card = plugin.card
+        # A plug-in without needs (relearning, quantisation) works on the model, not on readouts.
+        if not card.needs or not frozenset(card.capabilities) <= capabilities:
+            continue
+        keys = {key: key.rpartition(".") for key in card.needs}
+        bare = any(place == PRESENT for _, _, place in keys.values())
+        if bare:
+            homes = [split for split in card.splits if split in given]
+        else:
+            places = [place for _, _, place in keys.values()]
+            homes = [HOME if HOME in places else places[0]]
+        for home in homes:
+            side = _side_of(home) if bare else card.side
+            yield Planned(
+                plugin,
+                f"{home if bare else side}_{plugin.name}",
+                home,
+                side,
+                _better(card, home) if bare else card.better,
+                {
+                    key.replace(".", "_"): (
+                        owner,
+                        home if place == PRESENT else place,
+                        frozenset(card.needs[key]),
+                    )
+                    for key, (owner, _, place) in keys.items()
+                },
+            )
+
+
+def _side_of(split: str) -> str:
+    return {"forget": "forgetting", "holdout": "privacy"}.get(split, "utility")
+
+
+def _better(card: Card, split: str) -> str:
+    """Data that must be forgotten, or were never seen, should look as they do to gold.
+
+    There neither a high nor a low figure is good by itself: too little forgetting and too much both
+    show. A figure that compares with gold already says which way is better.
+    """
+    against_gold = any(key.startswith("gold.") for key in card.needs)
+    return "gold" if split in ("forget", "holdout") and not against_gold else card.better
+
+
+def _score(
+    planned: Planned,
+    subject: str,
+    readouts: Mapping[str, Mapping[str, Readout]],
+    given: set[str],
+) -> Score:
+    card = planned.plugin.card
+
+    def score(**figures: Any) -> Score:
+        return Score(name=planned.name, side=planned.side, split=planned.split, subject=subject,
+                     unit=card.unit, better=planned.better, **figures)  # fmt: skip
+
+    try:
+        arguments = {
+            argument: _readout(readouts, owner or subject, split, channels, given)
+            for argument, (owner, split, channels) in planned.needs.items()
+        }
+        figure = _figure(card, planned.plugin.factory()(**arguments))
+    except NotMeasured as reason:
+        return score(value=None, low=None, high=None, n=0, status="not measured", why=str(reason))
+    why = figure.why
+    if subject == "gold" and any(owner == "gold" for owner, _, _ in planned.needs.values()):
+        why = "by definition: gold against itself"
+    return score(value=figure.value, low=figure.low, high=figure.high, n=figure.n, why=why,
+                 values=figure.values)  # fmt: skip
+
+
+def _readout(
+    readouts: Mapping[str, Mapping[str, Readout]],
+    owner: str,
+    split: str,
+    channels: frozenset[str],
+    given: set[str],
+) -> Readout:
+    """The readout that a metric asks for, or NotMeasured with the reason."""
+    if owner not in readouts:
+        raise NotMeasured("no gold model" if owner == "gold" else f"no model {owner!r}")
+    if split not in given:
+        raise NotMeasured(f"no {split} was given")
+    if split not in readouts[owner]:
+        raise NotMeasured(f"{split} was not read for {owner}")
+    readout = readouts[owner][split]
+    if len(readout) == 0:
+        raise NotMeasured(f"{split} is empty")
+    for channel in sorted(channels):
+        if not channel.endswith("?") and not has(readout, channel):
+            raise NotMeasured(f"no {WORDS.get(channel, channel)} were read on {split}")
+    return readout
+
+
+def has(readout: Readout, channel: str) -> bool:
+    """Whether a readout holds a channel."""
+    fields = (getattr(readout, name, None) for name in CHANNELS.get(channel, (channel,)))
+    return all(value is not None and not (isinstance(value, dict) and not value)
+               for value in fields)  # fmt: skip
+
+
+def _figure(card: Card, result: np.ndarray | Figure) -> Figure:
+    """A metric's result with its interval; NotMeasured where it is empty or not finite."""
+    if isinstance(result, Figure):
+        numbers = [x for x in (result.value, result.low, result.high) if x is not None]
+        if not np.isfinite(numbers).all():
+            raise NotMeasured("the figure is not finite: the model has diverged")
+        return result
+    counted = np.ma.masked_array(result, dtype=float).compressed()
+    if len(counted) == 0:
+        raise NotMeasured("no example carries what it needs")
+    broken = int((~np.isfinite(counted)).sum())
+    if broken:
+        raise NotMeasured(f"not finite on {broken} of {len(counted)} examples: the model has "
+                          "diverged")  # fmt: skip
+    if card.aggregate == "harmonic":
+        return Figure(*intervals.harmonic(result), n=len(result))
+    if card.aggregate == "share":
+        found = intervals.share(float(counted.sum()), len(counted))
+    elif card.aggregate == "mean":
+        found = intervals.mean(counted, *RANGES.get(card.unit, (-np.inf, np.inf)))
+    else:
+        raise ValueError(f"{card.title}: unknown aggregate {card.aggregate!r}")
+    why = "one example only: no spread to tell an interval from" if len(counted) == 1 else ""
+    return Figure(*found, n=len(counted), values=result, why=why)
+
+
+def _interpret(scores: list[Score]) -> list[Score]:
+    """Marks membership figures whose splits a classifier of texts alone can tell apart."""
+    blind = {
+        score.subject: score
+        for score in scores
+        if score.name == "privacy_blind_auc" and score.measured and (score.low or 0) > 0.5
+    }
+    return [
+        dataclasses.replace(score, why=_differ(blind[score.subject], score.why))
+        if score.subject in blind
+        and score.measured
+        and score.side == "privacy"
+        and score.name.startswith("privacy_")
+        and score.name != "privacy_blind_auc"
+        else score
+        for score in scores
+    ]
+
+
+def _differ(blind: Score, remark: str) -> str:
+    said = ("not interpretable: the splits differ by themselves (blind AUC "
+            f"{blind.value:.2f} [{blind.low:.2f}, {blind.high:.2f}])")  # fmt: skip
+    return f"{said}; {remark}" if remark else said

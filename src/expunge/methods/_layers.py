@@ -1,0 +1,15 @@
+"""Which layer a method works at, when nobody says."""
+
+from expunge.core.contracts import Subject
+from expunge.core.errors import BadInput
+
+
+def chosen(subject: Subject, layer: int | None) -> int:
+    """The layer's index: as given, or a quarter of the way up. Raises BadInput."""
+    count = len(subject.blocks)
+    if layer is None:
+        return min(count - 1, max(1, round(0.25 * count)))
+    if not 0 <= layer < count:
+        raise BadInput.of("method.layer", layer, f"is no layer of this model, which has {count}",
+                          f"give 0 to {count - 1}")  # fmt: skip
+    return layer

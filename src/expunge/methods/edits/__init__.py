@@ -1,0 +1,1 @@
+"""Closed-form or training-free changes of weights."""

@@ -1,0 +1,48 @@
+"""Task-vector negation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from annotated_types import Gt
+from torch import Tensor
+
+from expunge.core.context import Context
+from expunge.core.contracts import Card, Example, Method, Subject
+
+CARD = Card(
+    "Task-vector negation",
+    paper="arXiv:2212.04089",
+    equation="section 3, forgetting by negation",
+    needs={"forget": ()},
+)
+
+
+def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
+    """Learn the forget set harder, then go the same way backwards from where one stood.
+
+    theta - scale (theta_ft - theta), theta_ft fine-tuned on the forget set with the run's budget.
+    """
+
+    def apply(
+        subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context
+    ) -> Subject:
+        from expunge.methods.objective import plain_training
+        from expunge.subjects._common import fold, snapshot
+        from expunge.training.checkpoint import restore
+
+        fold(subject.module)
+        before = {name: value.clone().cpu() for name, value in snapshot(subject.module).items()}
+
+        def tuned() -> dict[str, Tensor]:
+            plain_training("forget")(subject, splits, context.child("tuned"))
+            return {name: value.cpu().clone() for name, value in snapshot(subject.module).items()}
+
+        after = context.once("tuned", tuned)
+        moved = {name: (value.float() - scale * (after[name].float() - value.float())).to(value.dtype)
+                 if value.is_floating_point() else value for name, value in before.items()}  # fmt: skip
+        restore(subject.module, moved, "")
+        return subject
+
+    return apply

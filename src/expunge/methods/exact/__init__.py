@@ -1,0 +1,1 @@
+"""Models trained so that they can forget exactly."""

@@ -1,0 +1,1 @@
+"""Inference-time forgetting: the weights stay, the answer changes."""

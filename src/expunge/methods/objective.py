@@ -1,0 +1,67 @@
+"""An objective run: a forget term and a retain term, the weights that move, the update, the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from expunge.core.budget import Budget
+from expunge.core.card import Example
+from expunge.core.context import Context
+from expunge.core.contracts import Subject, Term, Update, Weights
+from expunge.training import Trainer
+
+
+@dataclass
+class Objective:
+    """The method (subject, splits, context) -> subject that minimises
+    forget_weight * forget(step) + alpha * retain(step)."""
+
+    terms: dict[str, Term]
+    weights: Weights
+    update: Update
+    budget: Budget = field(default_factory=Budget)
+    """The recipe's own budget; the request's goes over it."""
+    rate: float = 1.0
+    """Factor on the automatic learning rate that the moving weights ask for."""
+    anchor: str = "forget"
+
+    def __call__(
+        self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context
+    ) -> Subject:
+        context = dataclasses.replace(context, budget=context.budget.over(self.budget))
+        for term in self.terms.values():
+            term.declare(subject)
+        moving = self.weights(subject, splits, context)
+        trainer = Trainer(subject, splits, self.terms, context, moving, self.update, self.anchor,
+                          freeze_statistics="forget" in self.terms, shares=self.rate)  # fmt: skip
+        outcome = trainer.run()
+        context.notes["outcome"] = dataclasses.asdict(outcome)
+        for parameter in subject.module.parameters():
+            parameter.requires_grad_(True)
+        return subject
+
+    def streams(self) -> dict[str, Any]:
+        """Stream -> split, of all terms: for the plan's counts."""
+        from expunge.training.steps import Streams
+
+        return {name: stream.split for name, stream in Streams.of(self.terms).streams.items()}
+
+
+def plain_training(stream: str = "retain", weight_decay: float = 0.01) -> Objective:
+    """Ordinary training on one split: bases, gold models, fine-tuning."""
+    from torch import Tensor
+
+    from expunge.core.contracts import Card, Step
+    from expunge.methods.updates.plain import plain
+    from expunge.methods.weights.all import all as all_weights
+
+    def loss(step: Step) -> Tensor:
+        return step[stream].nll
+
+    card = Card("Cross-entropy", needs={stream: {"nll"}})
+    return Objective({"train": Term("cross_entropy", loss, card)}, all_weights(), plain(),
+                     Budget(schedule="cosine", warmup=0.1, weight_decay=weight_decay, stop="none"),
+                     anchor=stream)  # fmt: skip

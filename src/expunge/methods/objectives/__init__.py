@@ -1,0 +1,1 @@
+"""Forget terms: what pulls the forget set out of the model."""

@@ -1,0 +1,61 @@
+"""Ways to say that one does not know, and how an example gets one as its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from expunge.core.contracts import Example
+from expunge.core.errors import BadInput
+from expunge.core.random import derive
+from expunge.data.examples import identity
+
+ANSWERS = (
+    "I don't know.",
+    "I'm not sure about that.",
+    "I do not have that information.",
+    "That is something I don't know.",
+    "I'm afraid I cannot say.",
+    "I have no information on this.",
+    "I'm not familiar with that.",
+    "I don't have an answer to that question.",
+    "That's beyond what I know.",
+    "I haven't learned about that.",
+    "I'm unable to answer that.",
+    "I can't recall anything about this.",
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Does the text begin like one of ANSWERS: the yardstick of the idk tests, not a judge."""
+    head = text.strip().lower().replace("’", "'")
+    return any(head.startswith(answer.lower().rstrip(".")) for answer in ANSWERS)
+
+
+@cache
+def read(path: str | None) -> tuple[str, ...]:
+    """The answers of a text file, one a line; ours without a path. Raises BadInput."""
+    if path is None:
+        return ANSWERS
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        raise BadInput.of("method.answers", path, "cannot be read", "give a text file, one answer a line") from None
+    return tuple(line for line in lines if line)
+
+
+def refusing(path: str | None) -> Callable[[Example], Example | None]:
+    """example -> the same question with a refusal that follows from the example's identity."""
+    answers = read(path)
+
+    def make(example: Example) -> Example | None:
+        answer = answers[derive(0, "idk", identity(example)) % len(answers)]
+        if "messages" in example and "question" not in example:
+            messages = [*example["messages"][:-1], {"role": "assistant", "content": answer}]
+            return {"messages": messages}
+        if "question" not in example:
+            return None
+        return {"question": example["question"], "answer": answer}
+
+    return make

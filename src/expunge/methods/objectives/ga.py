@@ -1,0 +1,26 @@
+"""Gradient ascent."""
+
+from torch import Tensor
+
+from expunge.core.contracts import Card, Loss, Step
+
+CARD = Card(
+    "Gradient ascent on the forget set",
+    paper="arXiv:1912.03817",
+    equation="minus the training loss",
+    needs={"forget": {"nll"}},
+)
+RECIPE = {"floor": 0.0}
+"""No retain term and no floor: the baseline that destroys utility, as published."""
+
+
+def ga() -> Loss:
+    """Maximise the answer's NLL: forgets fast and takes everything else along.
+
+    Minus the mean NLL a position (nats).
+    """
+
+    def loss(step: Step) -> Tensor:
+        return -step["forget"].nll
+
+    return loss

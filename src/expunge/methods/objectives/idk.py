@@ -1,0 +1,30 @@
+"""Fine-tuning on "I don't know"."""
+
+from torch import Tensor
+
+from expunge.core.contracts import Card, Loss, Step, Stream
+from expunge.methods.objectives._refusals import refusing
+
+CARD = Card(
+    "Cross-entropy on refusals",
+    paper="arXiv:2401.06121",
+    equation="section 3.2, preference optimisation baseline (IDK)",
+    needs={"refused": {"nll"}},
+    streams={"refused": Stream(split="forget", make=refusing(None))},
+    fields={"forget": {"question"}},
+    capabilities={"generate"},
+)
+RECIPE = {"retain": "cross_entropy", "stop": "none"}
+
+
+def idk(*, answers: str | None = None) -> Loss:
+    """Teach the model to answer that it does not know: it hides more than it removes.
+
+    Mean NLL a position of a refusal (from `answers`, a text file, or our own list).
+    """
+
+    def loss(step: Step) -> Tensor:
+        return step["refused"].nll
+
+    loss.streams = {"refused": Stream(split="forget", make=refusing(answers))}  # type: ignore[attr-defined]
+    return loss

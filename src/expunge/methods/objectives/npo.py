@@ -1,0 +1,35 @@
+"""Negative preference optimisation."""
+
+from typing import Annotated
+
+from annotated_types import Gt
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from expunge.core.contracts import Card, Loss, Step
+
+CARD = Card(
+    "Negative preference optimisation",
+    paper="arXiv:2404.05868",
+    equation="3",
+    needs={"forget": {"nll"}},
+    origin={"forget": {"nll"}},
+)
+RECIPE = {"retain": "cross_entropy"}
+
+
+def npo(*, beta: Annotated[float, Gt(0)] = 0.1, length_normalised: bool = False) -> Loss:
+    """Push the answer's likelihood below the origin's, with a gradient that fades once it is.
+
+    (2/beta) softplus(beta (nll_origin - nll)), mean over the batch; nll is summed over the answer
+    (or averaged a position, if length_normalised), beta in 1/nats.
+    """
+
+    def loss(step: Step) -> Tensor:
+        forget = step["forget"]
+        rise_B = forget.nll_B - forget.origin.nll_B
+        if length_normalised:
+            rise_B = rise_B / forget.n_B
+        return forget.mean(2 / beta * softplus(-beta * rise_B))
+
+    return loss

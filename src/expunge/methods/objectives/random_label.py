@@ -1,0 +1,33 @@
+"""Random labels."""
+
+import torch
+from torch import Tensor
+
+from expunge.core.contracts import Card, Loss, Step
+
+CARD = Card(
+    "Random labelling",
+    paper="arXiv:1911.04933",
+    equation="section 5, random labels",
+    needs={"forget": {"logits"}},
+    capabilities={"labels"},
+)
+RECIPE = {"retain": "cross_entropy", "stop": "none"}
+
+
+def random_label() -> Loss:
+    """Train forget examples to labels drawn anew at each step, never the true one.
+
+    Cross-entropy (nats) to a uniform draw from the other classes.
+    """
+
+    def loss(step: Step) -> Tensor:
+        forget = step["forget"]
+        true_B1 = forget.labels_BT
+        classes = forget.logits_BTV.shape[-1]
+        shift_B1 = torch.randint(1, classes, true_B1.shape, generator=step.generator).to(true_B1.device)
+        other_B1 = (true_B1 + shift_B1) % classes
+        logp_BTV = forget.logits_BTV.log_softmax(-1)
+        return forget.mean(-logp_BTV.gather(-1, other_B1[..., None])[..., 0])
+
+    return loss

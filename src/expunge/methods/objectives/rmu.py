@@ -1,0 +1,61 @@
+"""Representation misdirection for unlearning."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from expunge.core.contracts import Card, Loss, Run, Step, Subject, want_of
+from expunge.methods._layers import chosen
+
+CARD = Card(
+    "Representation misdirection for unlearning",
+    paper="arXiv:2403.03218",
+    equation="section 4",
+    needs={"forget": {"hidden"}},
+    capabilities={"mlp"},
+)
+RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 1.0, "stop": "none"}
+
+
+class Misdirection:
+    """The loss of rmu(); holds the direction u and the length c, fixed for the run."""
+
+    def __init__(self, layer: int | None, c: float | None, times: float) -> None:
+        self.layer, self.c, self.times = layer, c, times
+
+    def declare(self, subject: Subject) -> None:
+        self.path = subject.blocks[chosen(subject, self.layer)]
+        self.needs = {"forget": {f"hidden:{self.path}"}}
+
+    def prepare(self, run: Run) -> None:
+        """Draws u, and takes c from the origin's mean activation norm unless it is given."""
+        examples = run.examples("forget")
+        origin = run.record(examples[:256], want_of({f"hidden:{self.path}"}))
+        hidden_BTD = origin.hidden[self.path].float()
+        norms = hidden_BTD.norm(dim=-1)
+        length = self.c if self.c is not None else self.times * float(norms[norms > 0].mean())
+        u_D = torch.rand(hidden_BTD.shape[-1], generator=run.context.generator("rmu"))
+        self.target_D = length * u_D / u_D.norm()
+
+    def __call__(self, step: Step) -> Tensor:
+        forget = step["forget"]
+        hidden_BTD = forget.hidden[self.path].float()
+        return forget.mean((hidden_BTD - self.target_D.to(hidden_BTD.device)).square().mean(-1))
+
+
+def rmu(
+    *,
+    layer: int | None = None,
+    c: Annotated[float, Gt(0)] | None = None,
+    times: Annotated[float, Gt(0)] = 5.0,
+) -> Loss:
+    """Steer the forget set's activations at one layer to a fixed random direction.
+
+    Squared error to c u, averaged over positions and dimensions; u is uniform in [0, 1)^D,
+    normalised. c defaults to `times` the origin's mean activation norm (adaptive RMU).
+    """
+    return Misdirection(layer, c, times)

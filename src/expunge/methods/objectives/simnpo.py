@@ -1,0 +1,31 @@
+"""Simple NPO: reference free and length normalised."""
+
+from typing import Annotated
+
+from annotated_types import Gt
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from expunge.core.contracts import Card, Loss, Step
+
+CARD = Card(
+    "Simple negative preference optimisation",
+    paper="arXiv:2410.07163",
+    equation="4",
+    needs={"forget": {"nll"}},
+)
+RECIPE = {"retain": "cross_entropy", "beta": 4.5, "forget_weight": 0.125}
+
+
+def simnpo(*, beta: Annotated[float, Gt(0)] = 2.5, margin: float = 0.0) -> Loss:
+    """Push the mean NLL of the answer up without a reference: no bias towards short answers.
+
+    -(2/beta) log sigmoid(beta nll/n - margin), mean over the batch; beta a nat, margin inside the
+    sigmoid and outside beta.
+    """
+
+    def loss(step: Step) -> Tensor:
+        forget = step["forget"]
+        return forget.mean(2 / beta * softplus(margin - beta * forget.nll_B / forget.n_B))
+
+    return loss

@@ -1,0 +1,1 @@
+"""Retain terms: what keeps the rest in place."""

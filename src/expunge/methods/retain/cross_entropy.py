@@ -1,0 +1,21 @@
+"""Cross-entropy on retain data."""
+
+from torch import Tensor
+
+from expunge.core.contracts import Card, Loss, Step
+
+CARD = Card(
+    "Cross-entropy on retain",
+    paper="baseline",
+    equation="mean NLL a position",
+    needs={"retain": {"nll"}},
+)
+
+
+def cross_entropy() -> Loss:
+    """Keep learning what must stay: the mean NLL a position of the retain examples (nats)."""
+
+    def loss(step: Step) -> Tensor:
+        return step["retain"].nll
+
+    return loss

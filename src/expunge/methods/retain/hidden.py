@@ -1,0 +1,41 @@
+"""Hidden states held where they were."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from expunge.core.contracts import Card, Loss, Step, Subject
+from expunge.methods._layers import chosen
+
+CARD = Card(
+    "Hidden-state match on retain",
+    paper="arXiv:2403.03218",
+    equation="section 4, retain loss",
+    needs={"retain": {"hidden"}},
+    origin={"retain": {"hidden"}},
+)
+
+
+class Match:
+    """The loss of hidden()."""
+
+    def __init__(self, layer: int | None) -> None:
+        self.layer = layer
+
+    def declare(self, subject: Subject) -> None:
+        self.path = subject.blocks[chosen(subject, self.layer)]
+        self.needs = {"retain": {f"hidden:{self.path}"}}
+        self.origin = self.needs
+
+    def __call__(self, step: Step) -> Tensor:
+        retain = step["retain"]
+        now_BTD, then_BTD = retain.hidden[self.path].float(), retain.origin.hidden[self.path].float()
+        return retain.mean((now_BTD - then_BTD).square().mean(-1))
+
+
+def hidden(*, layer: int | None = None) -> Loss:
+    """Keep the retain examples' activations at one layer where they were.
+
+    Squared error to the origin's hidden state, averaged over positions and dimensions.
+    """
+    return Match(layer)

@@ -1,0 +1,1 @@
+"""How one optimiser step gets its gradient."""

@@ -1,0 +1,21 @@
+"""The plain gradient of the summed losses."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from expunge.core.contracts import Card, Losses, Update
+from expunge.methods.updates._backward import backward
+
+CARD = Card("Gradient of the sum", paper="baseline", equation="backward pass")
+RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "plain"}
+
+
+def plain() -> Update:
+    """Sum the weighted losses and go down their gradient."""
+
+    def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
+        backward(losses)
+        losses.reduce([p.grad for p in parameters if p.grad is not None])
+
+    return update

@@ -1,0 +1,37 @@
+"""Chosen layers."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt
+
+from expunge.core.context import Context
+from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.methods._layers import chosen
+
+CARD = Card("Chosen layers", paper="arXiv:2403.03218", equation="section 4, updated parameters")
+RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers", "part": "block"}
+
+
+def layers(
+    *, layer: int | None = None, span: Annotated[int, Gt(0)] = 3, part: Literal["down", "block"] = "down"
+) -> Weights:
+    """Move only `span` layers that end with `layer` (clipped at 0); all else keeps no gradient.
+
+    part: "down" moves their MLP down-projections alone, as RMU does; "block" all of the layer.
+    """
+
+    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
+        last = chosen(subject, layer)
+        indices = range(max(0, last - span + 1), last + 1)
+        paths = [subject.down(i) if part == "down" else subject.blocks[i] for i in indices]
+        moving = {}
+        for name, parameter in subject.module.named_parameters():
+            moves = any(name.startswith(f"{path}.") for path in paths)
+            parameter.requires_grad_(moves)
+            if moves:
+                parameter.data = parameter.data.float()
+                moving[name] = parameter
+        return Moving(moving)
+
+    return choose

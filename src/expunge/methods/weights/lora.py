@@ -1,0 +1,41 @@
+"""Low-rank adapters."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Lt
+
+from expunge.core.context import Context
+from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.core.random import seed_libraries
+
+CARD = Card("Low-rank adaptation", paper="arXiv:2106.09685", equation="3")
+RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
+RATE = 5.0
+"""LoRA takes larger steps than full weights: a factor on the automatic learning rate's share."""
+
+
+def lora(
+    *,
+    rank: Annotated[int, Gt(0)] = 16,
+    lora_alpha: Annotated[int, Gt(0)] = 32,
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+    targets: str | list[str] = "all-linear",
+) -> Weights:
+    """Move low-rank matrices beside the linear layers; the base stays as it is, bit for bit.
+
+    W + (lora_alpha / rank) B A, with A random and B zero at the start. The result is saved as a
+    PEFT adapter.
+    """
+
+    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
+        from expunge.subjects._adapters import insert
+        from expunge.subjects._common import fold
+
+        fold(subject.module)
+        seed_libraries(context.seed, context.stage, "lora")
+        names = insert(subject.module, rank=rank, alpha=lora_alpha, dropout=dropout, targets=targets)
+        parameters = dict(subject.module.named_parameters())
+        return Moving({name: parameters[name] for name in names})
+
+    return choose

@@ -1,0 +1,1 @@
+"""Pure functions from readouts to numbers: a file is a metric, and its stem is its name."""

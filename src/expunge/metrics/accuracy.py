@@ -1,0 +1,26 @@
+"""Accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Metric
+
+CARD = Card(
+    "Accuracy", side="utility", better="higher", unit="share", aggregate="share",
+    capabilities=("labels",), needs={"split": {"logits"}},
+    means="The share of examples whose most likely class is the label; on the forget set it should "
+          "be gold's, and chance level there may be too much forgetting.",
+)  # fmt: skip
+
+
+def accuracy() -> Metric:
+    """The share of examples whose most likely class is their label."""
+
+    def values(split: Readout) -> np.ndarray:
+        assert split.logp_NC is not None and split.labels_N is not None
+        return np.asarray(split.logp_NC.argmax(axis=1) == split.labels_N, dtype=float)
+
+    return values

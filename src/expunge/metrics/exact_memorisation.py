@@ -1,0 +1,32 @@
+"""Exact memorisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Metric
+from expunge.metrics._arrays import only, without_eos
+
+CARD = Card(
+    "Exact memorisation", paper="arXiv:2205.10770", side="forgetting", better="higher",
+    unit="share", capabilities=("tokens",), needs={"split": {"argmax"}},
+    splits=("forget", "retain", "holdout"),
+    means="The share of tokens that the model puts first when it is shown all before them; common "
+          "words count, so text that it never saw is well above 0 too.",
+)  # fmt: skip
+
+
+def exact_memorisation() -> Metric:
+    """The share of the answer's tokens that are the most likely ones, teacher-forced; EOS left out.
+
+    Tirumala et al. 2022, section 3.
+    """
+
+    def values(split: Readout) -> np.ndarray:
+        assert split.argmax is not None
+        rows = without_eos(split, split.argmax)
+        return only([row.mean() if len(row) else 0.0 for row in rows], [len(r) > 0 for r in rows])
+
+    return values

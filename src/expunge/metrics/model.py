@@ -1,0 +1,50 @@
+"""Model utility: TOFU's nine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge import intervals
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric, NotMeasured
+from expunge.metrics._arrays import mean_nll, only
+from expunge.metrics.probability_options import probability_options_from
+from expunge.metrics.utility import parts
+
+_CHANNELS = {"nll", "texts", "paraphrased", "perturbed"}
+CARD = Card(
+    "Model utility", paper="arXiv:2401.06121", equation="section 2.2.2", side="utility",
+    better="higher", unit="share", capabilities=("tokens",), aggregate="harmonic",
+    needs={"retain": _CHANNELS, "real_authors": _CHANNELS, "world_facts": _CHANNELS},
+    means="TOFU's one figure for what must stay, near and far from the forgotten; one part at 0 "
+          "makes it 0, so look at the nine before concluding from it.",
+)  # fmt: skip
+
+
+def model() -> Metric:
+    """Harmonic mean of TOFU's nine: three parts on each of retain, real_authors and world_facts.
+
+    The parts are probability (among the options, on the latter two), ROUGE-L recall and truth ratio
+    max(0, 1 - R). All nine or none (TOFU, 2.2.2). BCa bootstrap, each split drawn by itself.
+    """
+
+    def figure(retain: Readout, real_authors: Readout, world_facts: Readout) -> Figure:
+        blocks = [_block(split) for split in (retain, real_authors, world_facts)]
+        n = sum(len(block) for block in blocks)
+        return Figure(*intervals.harmonic(*blocks), n=n, why="harmonic mean of TOFU's nine")
+
+    return figure
+
+
+def _block(readout: Readout) -> np.ndarray:
+    """[N, 3] the three parts of one split."""
+    had = parts(readout)
+    if len(had) < 3:
+        missing = sorted({"probability", "ROUGE-L recall", "truth ratio"} - set(had))
+        raise NotMeasured(f"no {' and no '.join(missing)} on {readout.split}: all nine or none")
+    if readout.split != "retain":
+        assert readout.perturbed is not None
+        options = probability_options_from(np.ma.getdata(mean_nll(readout)), readout.perturbed)
+        had["probability"] = only(options, [len(row) > 0 for row in readout.perturbed])
+    return np.ma.stack(list(had.values()), axis=1)

@@ -1,0 +1,30 @@
+"""ROUGE-1 recall of greedy generations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Metric
+from expunge.metrics._arrays import rouge_column
+
+CARD = Card(
+    "ROUGE-1 recall", paper="Lin 2004 (ACL W04-1013)", side="utility", better="higher",
+    unit="share", capabilities=("tokens",), needs={"split": {"texts"}},
+    splits=("forget", "retain", "holdout"),
+    means="How many of the reference's words the answer repeats; "
+          "it ignores order, so a false sentence of the same words scores as high.",
+)  # fmt: skip
+
+
+def rouge_1() -> Metric:
+    """The share of the reference's words that the model's own answer repeats, in any order.
+
+    Greedy generation, Porter-stemmed words.
+    """
+
+    def values(split: Readout) -> np.ndarray:
+        return rouge_column(split, 2)
+
+    return values

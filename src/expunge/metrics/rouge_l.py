@@ -1,0 +1,31 @@
+"""ROUGE-L recall of greedy generations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Metric
+from expunge.metrics._arrays import rouge_column
+
+CARD = Card(
+    "ROUGE-L recall", paper="Lin 2004 (ACL W04-1013)", side="utility", better="higher",
+    unit="share", capabilities=("tokens",), needs={"split": {"texts"}},
+    splits=("forget", "retain", "holdout"),
+    means="How much of the reference's wording the answer repeats, in order; "
+          "a low figure may be the same fact in other words, a high one may miss the word "
+          "that matters.",
+)  # fmt: skip
+
+
+def rouge_l() -> Metric:
+    """The share of the reference's words that the model's own answer repeats, in order.
+
+    Greedy generation, Porter-stemmed words.
+    """
+
+    def values(split: Readout) -> np.ndarray:
+        return rouge_column(split, 0)
+
+    return values

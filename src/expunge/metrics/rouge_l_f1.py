@@ -1,0 +1,30 @@
+"""ROUGE-L F1 of greedy generations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Metric
+from expunge.metrics._arrays import rouge_column
+
+CARD = Card(
+    "ROUGE-L F1", paper="Lin 2004 (ACL W04-1013)", side="utility", better="higher",
+    unit="share", capabilities=("tokens",), needs={"split": {"texts"}},
+    splits=("forget", "retain", "holdout"),
+    means="How closely the answer and the reference share their wording, in order; long answers "
+          "are punished; a low figure may be another wording of the same fact.",
+)  # fmt: skip
+
+
+def rouge_l_f1() -> Metric:
+    """How closely the model's own answer and the reference share their words, in order.
+
+    Greedy generation, Porter-stemmed words.
+    """
+
+    def values(split: Readout) -> np.ndarray:
+        return rouge_column(split, 1)
+
+    return values

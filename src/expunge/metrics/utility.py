@@ -1,0 +1,51 @@
+"""Utility: what can be had of three views on the data that must stay."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+
+from expunge import intervals
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric, NotMeasured, has
+from expunge.metrics._arrays import mean_nll, rouge_column
+from expunge.metrics.probability import probability_from
+from expunge.metrics.truth_ratio import as_score, ratios
+
+CARD = Card(
+    "Utility", paper="arXiv:2401.06121", equation="section 2.2.2", side="utility",
+    better="higher", unit="share", capabilities=("tokens",), aggregate="harmonic",
+    needs={"split": {"nll", "texts?", "paraphrased?", "perturbed?"}}, splits=("retain",),
+    means="One figure for what the model still knows of the data that must stay; compare it only "
+          "where its parts are the same, and look at them where it falls.",
+)  # fmt: skip
+
+
+def parts(readout: Readout) -> dict[str, np.ndarray]:
+    """Name -> [N] values of probability, ROUGE-L recall and truth ratio max(0, 1 - R), if had."""
+    found = {"probability": probability_from(mean_nll(readout))}
+    if has(readout, "texts"):
+        found["ROUGE-L recall"] = rouge_column(readout, 0)
+    if has(readout, "paraphrased") and has(readout, "perturbed"):
+        with contextlib.suppress(NotMeasured):
+            found["truth ratio"] = as_score(ratios(readout), "retain")
+    return {name: x for name, x in found.items() if np.ma.count(x)}
+
+
+def utility() -> Metric:
+    """Harmonic mean of probability, ROUGE-L recall and truth ratio on retain, of what can be had.
+
+    The truth ratio counts as max(0, 1 - R), as in TOFU's model utility. The score names its parts.
+    BCa bootstrap over the examples.
+    """
+
+    def figure(split: Readout) -> Figure:
+        had = parts(split)
+        if not had:
+            raise NotMeasured("no answer has a token")
+        found = intervals.harmonic(np.ma.stack(list(had.values()), axis=1))
+        return Figure(*found, n=len(split), why="harmonic mean of " + ", ".join(had))
+
+    return figure

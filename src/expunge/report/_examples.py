@@ -1,0 +1,94 @@
+"""Which examples the report shows, and what of them: never a text of a redacted run."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from expunge.report._facts import SUBJECTS, Evidence, is_redacted
+
+Example = dict[str, Any]
+SHOWN = 3
+COMMON = frozenset(
+    "the and was were with that this from into their there they have has had been are for his her "
+    "its who which what when where whose about your you not but".split()
+)
+
+
+def groups(evidence: Evidence) -> list[dict[str, Any]]:
+    """Worst and best forgotten, worst kept: each with a title, a sentence and its examples."""
+    given = evidence.get("examples") or {}
+    hide = is_redacted(evidence)
+    forget = [_shown(example, hide) for example in given.get("forget") or []]
+    retain = [_shown(example, hide) for example in given.get("retain") or []]
+    forget.sort(key=_remembered)
+    retain.sort(key=_damage)
+    worst = forget[:SHOWN]
+    best = forget[SHOWN:][::-1][:SHOWN]
+    result = [
+        ("Least forgotten", "Where the model still knows most of what it should not.", worst),
+        ("Best forgotten", "Where least is left of what was known.", best),
+        ("Worst kept", "Where the change hurt most what should have stayed.", retain[:SHOWN]),
+    ]
+    return [
+        {"title": title, "says": says, "examples": examples, "kind": _kind(examples)}
+        for title, says, examples in result
+        if examples
+    ]
+
+
+def _kind(examples: list[Example]) -> str:
+    if any(example["texts"] for example in examples):
+        return "text"
+    return "label" if any(example["label"] is not None for example in examples) else "nll"
+
+
+def _remembered(example: Example) -> float:
+    """Low: still known. NLL after against gold's, else the bare NLL, else the predicted class."""
+    nll = example["nll"]
+    if nll.get("after") is not None:
+        return float(nll["after"]) - float(nll.get("gold") or 0)
+    return float(example["labels"].get("after") != example["label"])
+
+
+def _damage(example: Example) -> float:
+    """Low: hurt most."""
+    nll = example["nll"]
+    if nll.get("after") is not None:
+        return float(nll.get("before") or 0) - float(nll["after"])
+    return float(example["labels"].get("after") == example["label"])
+
+
+def _shown(example: Example, hide: bool) -> Example:
+    """What the page may show of an example. A hidden one keeps its figures alone."""
+    hidden = hide or bool(example.get("redacted"))
+    nll = {s: (example.get("nll") or {}).get(s) for s in SUBJECTS}
+    shown: Example = {"nll": nll, "redacted": hidden, "question": "", "answer": "", "texts": {},
+                      "label": None, "labels": {}}  # fmt: skip
+    if hidden:
+        return shown
+    if "label" in example:
+        shown["label"] = example["label"]
+        shown["labels"] = {s: example[s] for s in SUBJECTS if example.get(s) is not None}
+        return shown
+    question, answer = (str(example.get(key) or "") for key in ("question", "answer"))
+    telling = _words(answer) - _words(question) - COMMON
+    texts = {s: str(example[s]) for s in SUBJECTS if example.get(s) is not None}
+    shown |= {"question": question or str(example.get("text") or ""), "answer": answer,
+              "texts": {s: mark(text, telling) for s, text in texts.items()}}  # fmt: skip
+    return shown
+
+
+def _words(text: str) -> set[str]:
+    return {word for word in re.findall(r"\w+", text.lower()) if len(word) > 2 or word.isdigit()}
+
+
+def mark(text: str, telling: set[str]) -> Markup:
+    """The text, escaped, with the words of the true answer marked."""
+    parts = re.split(r"(\w+)", text)
+    return Markup("").join(
+        Markup("<mark>{}</mark>").format(part) if part.lower() in telling else escape(part)
+        for part in parts
+    )

@@ -1,0 +1,308 @@
+"""Evidence in order and in words: rows of the table, numbers as text, the summary's sentences.
+
+The HTML page, the terminal and the model card read evidence through this file, so that they name
+the same figure alike. Nothing here escapes: a text leaves this file as it came in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Evidence = dict[str, Any]
+Score = dict[str, Any]
+
+SUBJECTS = {"before": "Before", "after": "After", "gold": "Retrained (gold)"}
+SIDES = {
+    "forgetting": "Is it gone?",
+    "utility": "Is the rest still there?",
+    "privacy": "Can an attacker tell that it was there?",
+    "robustness": "Does it come back?",
+    "alignment": "Did refusals or fairness move?",
+    "cost": "What did it take, against retraining?",
+}
+NOT_ASKED = "not asked for in this run"
+INTERVALS = "Intervals cover examples, not training seeds."
+STRADDLES = (
+    "the interval straddles the bound: the point value decides, "
+    "but other examples could have decided otherwise"
+)
+HINTS = {
+    "forget_nll": "how surprising the forgotten answers are to the model",
+    "forget_rouge_l": "share of the true answer's words that the model still writes",
+    "forget_accuracy": "share of the forget set that is still classified right",
+    "retain_nll": "how surprising the kept answers are to the model",
+    "retain_probability": "probability given to the kept answers, a token",
+    "retain_utility": "one figure for what the model still does on the retain set",
+    "retain_accuracy": "share of the retain set that is classified right",
+    "test_accuracy": "share of unseen data that is classified right",
+    "privacy_min_k_auc": "membership attack; 0.5 is guessing",
+    "robustness_hidden": "what an inside look at the layers still finds",
+    "alignment_refusal_score": "how often such requests are refused",
+    "alignment_answer_accuracy": "right answers where the model does not refuse",
+    "alignment_drift": "change of the refusal scores over the domains",
+}
+LIMITS = (
+    "That the data is gone. It shows what these metrics and attacks found on these examples; an "
+    "attack that was not run, or a better one, may find more.",
+    "What other trainings would give: intervals cover examples, not training seeds. "
+    "expunge bench --seeds covers those.",
+    "Anything about copies: the model before the change, checkpoints, backups, logs, and models "
+    "derived from it still know the data, wherever they are.",
+    "That the forget set was complete: what other training data says too is learned from there.",
+    "Legal compliance. It is a measurement, made by the one who ran it.",
+)
+MAIN_FORGET = ("forget_accuracy", "forget_nll")
+MAIN_UTILITY = ("retain_utility", "retain_accuracy", "test_accuracy", "utility_model")
+CERTAIN = ("share", "auc")
+WORDS = {"nll": "NLL", "auc": "AUC", "ks": "KS", "mia": "MIA", "tpr": "TPR", "fpr": "FPR"}
+
+
+@dataclass
+class Row:
+    """One line of the table: a score on a split, for each subject that has it."""
+
+    side: str
+    name: str
+    split: str
+    unit: str
+    better: str
+    cells: dict[str, Score] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The score's name for a person, with the domain where the split is one."""
+        bare = self.name.removeprefix(f"{self.side}_").replace("rouge_l", "ROUGE-L")
+        words = [WORDS.get(word, word) for word in bare.replace("min_k", "min-k").split("_")]
+        text = " ".join(words)
+        own = self.name.startswith(f"{self.split}_") or self.split in ("", self.side, "forget")
+        return text[:1].upper() + text[1:] + ("" if own else f" · {self.split.replace('_', ' ')}")
+
+    def measured(self, subject: str) -> Score | None:
+        """The subject's score, if it was measured."""
+        cell = self.cells.get(subject)
+        return cell if cell and is_measured(cell) else None
+
+
+def is_measured(score: Score) -> bool:
+    """Whether the score holds a figure."""
+    return score.get("status", "measured") == "measured" and score.get("value") is not None
+
+
+def known_sides(rows: list[Row]) -> list[str]:
+    """The six sides in their order, then any other that the rows hold."""
+    return [*SIDES, *dict.fromkeys(row.side for row in rows if row.side not in SIDES)]
+
+
+def table(evidence: Evidence) -> list[Row]:
+    """All scores as rows, in the order of the sides; the cost dict fills what scores do not say."""
+    rows: dict[tuple[str, str, str], Row] = {}
+    for score in [*(evidence.get("scores") or []), *_cost_scores(evidence)]:
+        side, name = score.get("side") or "other", score.get("name") or "unnamed"
+        split = score.get("split") or ""
+        row = rows.setdefault(
+            (side, name, split),
+            Row(side, name, split, score.get("unit") or "", score.get("better") or ""),
+        )
+        row.cells.setdefault(score.get("subject") or "after", score)
+    order = known_sides(list(rows.values()))
+    return sorted(rows.values(), key=lambda row: order.index(row.side))
+
+
+def _cost_scores(evidence: Evidence) -> Iterator[Score]:
+    cost = evidence.get("cost") or {}
+    kinds = (
+        ("cost_time", "after", "unlearn_seconds", "seconds"),
+        ("cost_time", "gold", "gold_seconds", "seconds"),
+        ("cost_peak_memory", "after", "peak_memory_bytes", "bytes"),
+        ("cost_tokens", "after", "tokens", "count"),
+    )
+    given = {score.get("name") for score in evidence.get("scores") or []}
+    for name, subject, key, unit in kinds:
+        if cost.get(key) is not None and name not in given and key not in given:
+            yield {"side": "cost", "name": name, "subject": subject, "value": cost[key],
+                   "unit": unit, "better": "lower"}  # fmt: skip
+
+
+def subjects(rows: list[Row]) -> list[str]:
+    """The subjects that any row has, in order; `after` always."""
+    seen = {subject for row in rows for subject in row.cells} | {"after"}
+    return [*(s for s in SUBJECTS if s in seen), *sorted(seen - set(SUBJECTS))]
+
+
+def find(rows: list[Row], name: str) -> Row | None:
+    """The first row of that name."""
+    return next((row for row in rows if row.name == name), None)
+
+
+def main_row(rows: list[Row], side: str, preferred: tuple[str, ...] = ()) -> Row | None:
+    """The row that stands for a side: a preferred name, else the first that was measured after."""
+    named = [row for name in preferred for row in rows if row.name == name]
+    mine = [row for row in rows if row.side == side]
+    return next((row for row in [*named, *mine] if row.measured("after")), None)
+
+
+# Numbers
+
+
+def places(value: float, low: float | None = None, high: float | None = None) -> int:
+    """Decimals worth showing: two digits of the half-width, or three of the value."""
+    size = abs(value)
+    if low is not None and high is not None and high > low:
+        wanted = 1 - math.floor(math.log10((high - low) / 2))
+    elif size == 0:
+        return 0
+    else:
+        wanted = 2 - math.floor(math.log10(size))
+    most = 3 - math.floor(math.log10(size)) if size else 4
+    return max(0, min(wanted, max(most, 0), 6))
+
+
+def number(value: float | None, unit: str = "", decimals: int | None = None) -> str:
+    """A figure as text: shares with three decimals, durations, sizes, else three digits."""
+    if value is None:
+        return "–"
+    if unit == "seconds":
+        return duration(value)
+    if unit == "bytes":
+        return size(value)
+    if unit in ("count", "steps") and float(value).is_integer():
+        return f"{value:,.0f}"
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
+    if unit in CERTAIN:
+        return f"{value:.3f}"
+    if value and (abs(value) < 1e-4 or abs(value) >= 1e7):
+        return f"{value:.1e}"
+    if unit == "p-value":
+        return f"{value:.3f}" if value >= 1e-3 else f"{value:.1e}"
+    return f"{value:,.{places(value)}f}"
+
+
+def interval(score: Score) -> str:
+    """`1.90 to 2.10`, or empty where the score has none."""
+    low, high = score.get("low"), score.get("high")
+    if low is None or high is None:
+        return ""
+    unit = score.get("unit") or ""
+    decimals = None if unit in CERTAIN else places(score["value"], low, high)
+    return f"{number(low, unit, decimals)} to {number(high, unit, decimals)}"
+
+
+def figure(score: Score) -> str:
+    """The point value, with as many digits as its interval bears."""
+    unit, low, high = score.get("unit") or "", score.get("low"), score.get("high")
+    loose = unit in CERTAIN or low is None or high is None
+    return number(score["value"], unit, None if loose else places(score["value"], low, high))
+
+
+def not_measured(score: Score) -> str:
+    """What stands where a figure is missing."""
+    why = str(score.get("why") or "").strip()
+    return f"not measured: {why}" if why else "not measured: no reason given"
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `42 s`, `11 min 3 s`, `1 h 5 min`."""
+    if seconds < 100:
+        return f"{seconds:.{places(seconds)}f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def size(value: float) -> str:
+    """Bytes in the unit that leaves one to three digits before the point (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:,.{0 if unit == 'B' else min(places(value), 2)}f} {unit}"
+        value /= 1000
+    return f"{value:,.{min(places(value), 2)}f} TB"
+
+
+def against_retraining(evidence: Evidence) -> str:
+    """`6.2 %` of gold's seconds, or empty where one is not known."""
+    cost = evidence.get("cost") or {}
+    ours, gold = cost.get("unlearn_seconds"), cost.get("gold_seconds")
+    if ours is None or not gold:
+        return ""
+    percent = 100 * ours / gold
+    return f"{percent:.{1 if percent < 10 else 0}f} %"
+
+
+# The verdict
+
+
+def verdict_word(evidence: Evidence) -> tuple[str, str]:
+    """The verdict for a person, and its kind: good, bad or none."""
+    passed = (evidence.get("verdict") or {}).get("passed")
+    if passed is None:
+        return "NO BAR SET", "none"
+    return ("PASSED", "good") if passed else ("FAILED", "bad")
+
+
+def lines(evidence: Evidence) -> list[dict[str, Any]]:
+    """The verdict's lines with `kind` (good, bad, warn, none), `shown` and `limit` as text."""
+    rows = table(evidence)
+    result = []
+    for line in (evidence.get("verdict") or {}).get("lines") or []:
+        rule, passed = str(line.get("rule") or ""), line.get("passed")
+        row = find(rows, re.split(r"[\s<>=:]", rule, maxsplit=1)[0].replace(".", "_"))
+        score = row.measured("after") if row else None
+        kind = {True: "good", False: "warn" if line.get("warns") else "bad", None: "none"}[passed]
+        shown, limit = _beside(line.get("value"), line.get("bound"), row.unit if row else "")
+        operator = re.search(r"<=|>=|<|>", rule)
+        if limit and operator and not isinstance(line.get("bound"), list | tuple | str):
+            limit = operator[0].replace("<=", "≤").replace(">=", "≥") + " " + limit
+        result.append({**line, "rule": rule, "row": row, "score": score, "kind": kind,
+                       "shown": shown, "limit": limit, "why": line.get("why") or ""})  # fmt: skip
+    return result
+
+
+def _beside(value: Any, bound: Any, unit: str) -> tuple[str, str]:
+    """Value and bound as texts that differ where the numbers do."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        shown = "not measured" if value is None else str(value)
+    else:
+        shown = number(value, unit)
+    if bound is None or isinstance(bound, str):
+        return shown, bound or ""
+    if isinstance(bound, list | tuple):
+        return shown, " to ".join(number(item, unit) for item in bound)
+    limit = number(bound, unit)
+    decimals = 4
+    while shown == limit and isinstance(value, int | float) and value != bound and decimals < 12:
+        shown, limit = f"{value:.{decimals}f}", f"{bound:.{decimals}f}"
+        decimals += 1
+    return shown, limit
+
+
+# What was asked
+
+
+def is_redacted(evidence: Evidence) -> bool:
+    """Whether forget texts must stay out: asked for, or the default under `erase`."""
+    request = evidence.get("request") or {}
+    asked = request.get("redact")
+    return bool(asked) if asked is not None else request.get("purpose") == "erase"
+
+
+def model_name(evidence: Evidence) -> str:
+    """The request's model as one word or path."""
+    model = (evidence.get("request") or {}).get("model")
+    if isinstance(model, dict):
+        model = model.get("factory") or model.get("path")
+    return str(model or "(not named)")
+
+
+def method_name(evidence: Evidence) -> str:
+    """The method for a person; empty in an audit."""
+    method = evidence.get("method") or (evidence.get("request") or {}).get("method") or ""
+    if isinstance(method, dict):
+        return ", ".join(f"{key} {value}" for key, value in method.items())
+    return str(method)

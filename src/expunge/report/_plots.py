@@ -1,0 +1,312 @@
+"""The report's plots: plotly figures as plain dicts, and the small strips in the table as SVG.
+
+Colours are CSS variables (`var(--after)`); the page's script puts in the values of the theme at
+hand, so that one figure is readable in light, dark and print.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from expunge.report import _facts as facts
+from expunge.report._facts import SUBJECTS, Evidence, Row
+
+FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
+SYMBOLS = {"before": "circle-open", "after": "circle", "gold": "diamond"}
+NAMES = {"before": "before", "after": "after", "gold": "retrained (gold)"}
+MOST_VALUES = 400  # a violin's shape needs no more; a page with 10,000 examples stays small
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot with its title and the sentence that says its point."""
+
+    id: str
+    title: str
+    caption: str
+    height: int
+    figure: dict[str, Any]
+
+
+def layout(height: int, **more: Any) -> dict[str, Any]:
+    """What all plots share."""
+    return {
+        "height": height,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 13, "color": "var(--ink)"},
+        "margin": {"l": 60, "r": 18, "t": 44, "b": 52},
+        "legend": {
+            "orientation": "h", "x": 0, "y": 1.03, "xanchor": "left", "yanchor": "bottom",
+            "font": {"color": "var(--ink)"}, "itemwidth": 30,
+        },
+        "hoverlabel": {
+            "bgcolor": "var(--panel)", "bordercolor": "var(--line)",
+            "font": {"family": FONT, "color": "var(--ink)"},
+        },
+        "hovermode": "closest",
+        **more,
+    }  # fmt: skip
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis with a quiet grid."""
+    return {
+        "title": {"text": title, "standoff": 12, "font": {"size": 13, "color": "var(--muted)"}},
+        "tickfont": {"color": "var(--muted)"},
+        "gridcolor": "var(--line)",
+        "linecolor": "var(--line)",
+        "zeroline": False,
+        "automargin": True,
+        **more,
+    }
+
+
+def curve(evidence: Evidence) -> Plot | None:
+    """Forget and retain NLL by step, the holdout's level, and where the run stopped."""
+    points = [point for point in evidence.get("curve") or [] if point.get("step") is not None]
+    lines = [
+        (f"{split}_nll", split)
+        for split in ("forget", "retain")
+        if any(point.get(f"{split}_nll") is not None for point in points)
+    ]
+    if not lines:
+        return None
+    steps = [point["step"] for point in points]
+    data: list[dict[str, Any]] = [
+        {
+            "type": "scatter", "mode": "lines+markers", "name": split, "x": steps,
+            "y": [_rounded(point.get(key)) for point in points],
+            "line": {"color": f"var(--{split})", "width": 2.5}, "marker": {"size": 6},
+            "hovertemplate": f"step %{{x}}<br>{split} NLL %{{y:.3f}}<extra></extra>",
+        }
+        for key, split in lines
+    ]  # fmt: skip
+    stop = evidence.get("stop") or {}
+    target, step = stop.get("target_nll"), stop.get("step")
+    last = points[-1]["step"]
+    if target is not None:
+        data.append({
+            "type": "scatter", "mode": "lines", "name": "holdout's level",
+            "x": [min(steps), max(steps)], "y": [_rounded(target)] * 2,
+            "line": {"color": "var(--holdout)", "width": 1.5, "dash": "dash"},
+            "hovertemplate": "holdout under the model before: %{y:.3f}<extra></extra>",
+        })  # fmt: skip
+    at = min(points, key=lambda point: abs(point["step"] - step)) if step is not None else None
+    if at and at.get(lines[0][0]) is not None:
+        data.append({
+            "type": "scatter", "mode": "markers", "name": "stopped here",
+            "x": [step], "y": [_rounded(at[lines[0][0]])],
+            "marker": {"size": 14, "symbol": "circle-open", "color": "var(--ink)",
+                       "line": {"width": 2.5}},
+            "hovertemplate": f"stopped at step {step}<extra></extra>",
+        })  # fmt: skip
+    figure = {
+        "data": data,
+        "layout": layout(360, xaxis=axis("step"), yaxis=axis("NLL, nats", rangemode="tozero")),
+    }
+    caption = _curve_caption(points, lines, stop, step if step is not None else last)
+    return Plot("curve", "Training curve", caption, 360, figure)
+
+
+def _curve_caption(
+    points: list[dict[str, Any]], lines: list[tuple[str, str]], stop: dict[str, Any], step: int
+) -> str:
+    parts = []
+    for key, split in lines:
+        known = [point[key] for point in points if point.get(key) is not None]
+        parts.append(
+            f"{split} NLL went from {facts.number(known[0], 'nats')} "
+            f"to {facts.number(known[-1], 'nats')}"
+        )
+    text = f"In {step:,} steps " + " while ".join(parts) + "."
+    said = stop.get("sentence") or (f"Stopped by: {stop['reason']}" if stop.get("reason") else "")
+    return f"{text} {said}".strip() + ("" if not said or said.endswith(".") else ".")
+
+
+def trade(evidence: Evidence) -> Plot | None:
+    """Forgetting against utility: one point for each subject."""
+    rows = facts.table(evidence)
+    forget = facts.main_row(rows, "forgetting", facts.MAIN_FORGET)
+    kept = facts.main_row(rows, "utility", facts.MAIN_UTILITY)
+    if forget is None or kept is None:
+        return None
+    both = [s for s in SUBJECTS if forget.measured(s) and kept.measured(s)]
+    data = [_point(subject, forget, kept) for subject in both]
+    arrows = []
+    if {"before", "after"} <= set(both):
+        start, end = ((forget.cells[s]["value"], kept.cells[s]["value"]) for s in SUBJECTS if s in
+                      ("before", "after"))  # fmt: skip
+        arrows.append({
+            "x": end[0], "y": end[1], "ax": start[0], "ay": start[1], "xref": "x", "yref": "y",
+            "axref": "x", "ayref": "y", "text": "", "showarrow": True, "arrowhead": 2,
+            "arrowwidth": 1.8, "arrowcolor": "var(--muted)", "opacity": 0.8, "standoff": 13,
+            "startstandoff": 10,
+        })  # fmt: skip
+    figure = {
+        "data": data,
+        "layout": layout(
+            360,
+            xaxis=axis(_axis_title(forget), range=_span(forget, both)),
+            yaxis=axis(_axis_title(kept), range=_span(kept, both)),
+            annotations=arrows,
+        ),
+    }
+    more = forget.better == "higher" or forget.name.endswith("nll")
+    caption = f"{'Right' if more else 'Left'} is more forgotten, up is more kept" + (
+        "; the best place to be is on the retrained model, no further."
+        if "gold" in both
+        else "; without a retrained model the right distance to go is not known."
+    )
+    return Plot("trade", "Forgetting against utility", caption, 360, figure)
+
+
+def _point(subject: str, forget: Row, kept: Row) -> dict[str, Any]:
+    x, y = forget.cells[subject], kept.cells[subject]
+    return {
+        "type": "scatter", "mode": "markers", "name": NAMES[subject],
+        "x": [x["value"]], "y": [y["value"]],
+        "error_x": _error(x, subject), "error_y": _error(y, subject),
+        "marker": {"size": 14, "symbol": SYMBOLS[subject], "color": f"var(--{subject})",
+                   "line": {"width": 2.5, "color": f"var(--{subject})"}},
+        "hovertemplate": f"<b>{NAMES[subject]}</b><br>{forget.label} {facts.figure(x)}<br>"
+                         f"{kept.label} {facts.figure(y)}<extra></extra>",
+    }  # fmt: skip
+
+
+def _error(score: dict[str, Any], subject: str) -> dict[str, Any]:
+    low, high = score.get("low"), score.get("high")
+    if low is None or high is None:
+        return {"visible": False}
+    return {
+        "type": "data", "symmetric": False, "array": [max(0.0, high - score["value"])],
+        "arrayminus": [max(0.0, score["value"] - low)], "color": f"var(--{subject})",
+        "thickness": 1.5, "width": 0,
+    }  # fmt: skip
+
+
+def _axis_title(row: Row) -> str:
+    unit = {"nats": ", nats a token" if row.name == "forget_nll" else ", nats"}.get(row.unit, "")
+    return f"{row.label}{unit}"
+
+
+def _span(row: Row, subjects: list[str]) -> list[float]:
+    """An axis range that holds every interval and never blows a small change up to a big one."""
+    cells = [row.cells[subject] for subject in subjects]
+    ends = [
+        value for cell in cells for value in (cell["value"], cell.get("low"), cell.get("high"))
+        if value is not None
+    ]  # fmt: skip
+    low, high = min(ends), max(ends)
+    least = 0.3 if row.unit in facts.CERTAIN else 0.2 * max(abs(low), abs(high), 1e-9)
+    pad = max(0.1 * (high - low), (least - (high - low)) / 2)
+    low, high = low - pad, high + pad
+    if row.unit in facts.CERTAIN:
+        low, high = max(low, -0.03), min(high, 1.03)
+    return [round(low, 6), round(high, 6)]
+
+
+def distributions(evidence: Evidence) -> Plot | None:
+    """NLL of every example: forget, retain and holdout, for each subject."""
+    given = evidence.get("distributions") or {}
+    splits = [s for s in ("forget", "retain", "holdout") if any((given.get(s) or {}).values())]
+    if not splits:
+        return None
+    present = [s for s in SUBJECTS if any((given[split] or {}).get(s) for split in splits)]
+    data = []
+    for subject in present:
+        named = False
+        for split in splits:
+            values = _thinned((given[split] or {}).get(subject) or [])
+            if values:
+                data.append(_violin(subject, split, values, legend=not named))
+                named = True
+    height = 130 + 120 * len(splits)
+    figure = {
+        "data": data,
+        "layout": layout(
+            height,
+            violinmode="group",
+            violingap=0.15,
+            violingroupgap=0.1,
+            xaxis=axis("NLL of an example, nats", rangemode="tozero"),
+            yaxis=axis("", categoryarray=splits, categoryorder="array", autorange="reversed",
+                       showgrid=False,
+                       tickfont={"size": 14, "color": "var(--ink)"}),
+        ),
+    }  # fmt: skip
+    wish = {
+        (True, True): "After forgetting, the forget set should lie where the retrained model has "
+        "it (and near the holdout), and the retain set should stay where it was.",
+        (True, False): "The retain set should stay where it was; only a retrained model could show "
+        "where the forget set ought to lie.",
+    }
+    caption = wish[True, "gold" in present] + " The box holds the middle half of the examples."
+    return Plot("distributions", "Every example's NLL", caption, height, figure)
+
+
+def _violin(subject: str, split: str, values: list[float], *, legend: bool) -> dict[str, Any]:
+    """One violin; a trace of its own, since those of one trace share a scale of width."""
+    few = len(values) <= 12
+    return {
+        "type": "violin", "orientation": "h", "name": NAMES[subject], "x": values,
+        "y": [split] * len(values), "legendgroup": subject, "showlegend": legend,
+        "offsetgroup": subject, "alignmentgroup": "all", "scalegroup": f"{subject} {split}",
+        "scalemode": "width", "spanmode": "hard", "points": "all" if few else False,
+        "line": {"color": f"var(--{subject})", "width": 1.5}, "opacity": 0.85,
+        "box": {"visible": not few, "width": 0.3}, "marker": {"size": 5}, "hoverinfo": "x+name",
+    }  # fmt: skip
+
+
+def _thinned(values: list[float]) -> list[float]:
+    """At most MOST_VALUES of the finite values, at even quantiles; ends stay."""
+    ordered = sorted(round(float(value), 4) for value in values if value is not None)
+    if len(ordered) <= MOST_VALUES:
+        return ordered
+    step = (len(ordered) - 1) / (MOST_VALUES - 1)
+    return [ordered[round(i * step)] for i in range(MOST_VALUES)]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 5)
+
+
+def strip(row: Row) -> Markup:
+    """A row's figures with their intervals on one small scale, as inline SVG; empty where moot."""
+    cells = {s: cell for s in SUBJECTS if (cell := row.measured(s))}
+    if not cells or row.unit in ("p-value", "count", "steps", "bytes", "seconds"):
+        return Markup("")
+    ends = [v for c in cells.values() for v in (c["value"], c.get("low"), c.get("high"))
+            if v is not None]  # fmt: skip
+    low, high = (0.0, 1.0) if row.unit in facts.CERTAIN else (min(0.0, *ends), 1.05 * max(ends))
+    if high <= low:
+        return Markup("")
+
+    def at(value: float) -> float:
+        return round(6 + 148 * min(max((value - low) / (high - low), 0), 1), 1)
+
+    parts = ['<line class="rail" x1="6" x2="154" y1="33" y2="33"/>']
+    if row.unit == "auc":
+        parts.append(f'<line class="half" x1="{at(0.5)}" x2="{at(0.5)}" y1="1" y2="33"/>')
+    for subject, cell in cells.items():
+        y, x = {"before": 6, "after": 16, "gold": 26}[subject], at(cell["value"])
+        if cell.get("low") is not None and cell.get("high") is not None:
+            ends_at = f'x1="{at(cell["low"])}" x2="{at(cell["high"])}"'
+            parts.append(f'<line class="span {subject}" {ends_at} y1="{y}" y2="{y}"/>')
+        diamond = f"M{x} {y - 4.6}L{x + 4.6} {y}L{x} {y + 4.6}L{x - 4.6} {y}Z"
+        shape = (
+            f'<path class="mark gold" d="{diamond}"/>'
+            if subject == "gold"
+            else f'<circle class="mark {subject}" cx="{x}" cy="{y}" r="3.8"/>'
+        )
+        parts.append(shape)
+    parts.append(f'<text x="6" y="44">{facts.number(low)}</text>')
+    parts.append(f'<text x="154" y="44" text-anchor="end">{facts.number(high)}</text>')
+    label = escape(", ".join(f"{NAMES[s]} {facts.figure(c)}" for s, c in cells.items()))
+    return Markup(
+        f'<svg class="strip" viewBox="0 0 160 46" role="img" aria-label="{label}">{"".join(parts)}'
+        f"<title>{label}</title></svg>"
+    )

@@ -1,0 +1,147 @@
+"""The evidence as a paragraph: what was forgotten, what it cost, and what stays open."""
+
+from __future__ import annotations
+
+from expunge.report import _facts as facts
+from expunge.report._facts import Evidence, Row, Score
+
+
+def told(evidence: Evidence) -> list[str]:
+    """Sentences that the figures bear out."""
+    rows = facts.table(evidence)
+    result = [_opening(evidence, rows)]
+    forget = facts.main_row(rows, "forgetting", facts.MAIN_FORGET)
+    if forget:
+        result.append(_moved(forget, _naming(forget)) + _against_gold(forget))
+    rouge = facts.find(rows, "forget_rouge_l")
+    if rouge and rouge is not forget and rouge.measured("after"):
+        result.append(_moved(rouge, "the overlap of its answers with the true ones (ROUGE-L)"))
+    utility = facts.main_row(rows, "utility", facts.MAIN_UTILITY)
+    if utility:
+        result.append(
+            _moved(utility, _naming(utility)) + _share_kept(utility) + _against_gold(utility)
+        )
+    privacy = facts.main_row(rows, "privacy", ("privacy_min_k_auc",))
+    if privacy and privacy.unit == "auc":
+        after = privacy.cells["after"]
+        gold = privacy.measured("gold")
+        beside = f" here and {facts.figure(gold)} on the retrained model" if gold else ""
+        result.append(
+            f"A membership attack ({privacy.label}; 0.5 is guessing) reaches "
+            f"{facts.figure(after)}{beside}"
+        )
+    result.append(_cost(evidence))
+    return [_sentence(text) for text in result if text]
+
+
+def left_open(evidence: Evidence) -> list[str]:
+    """Sentences on what these figures do not decide."""
+    rows = facts.table(evidence)
+    result = []
+    if not any(row.measured("gold") for row in rows if row.side != "cost"):
+        result.append(
+            "No retrained model was measured, so it cannot be concluded that this model behaves "
+            "as if it had never seen the data"
+        )
+    open_sides = {
+        "forgetting": "whether the data is forgotten",
+        "utility": "what the change cost in ability",
+        "privacy": "whether membership can still be told",
+        "robustness": "whether it comes back under relearning or other prompts",
+        "alignment": "whether refusals or fairness moved",
+    }
+    missing = [
+        text
+        for side, text in open_sides.items()
+        if not any(row.measured("after") for row in rows if row.side == side)
+    ]
+    if missing:
+        listed = ", ".join(missing[:-1]) + " and " * (len(missing) > 1) + missing[-1]
+        result.append(f"This run did not measure {listed}")
+    if not any(row.measured("before") for row in rows) and rows:
+        result.append("The model before the change was not read, so no change can be stated")
+    return [_sentence(text) for text in result]
+
+
+def _opening(evidence: Evidence, rows: list[Row]) -> str:
+    model, method = facts.model_name(evidence), facts.method_name(evidence)
+    mine = [row for row in rows if row.side == "forgetting" and row.split == "forget"]
+    counts = [cell["n"] for row in mine for cell in row.cells.values() if cell.get("n")]
+    what = f"{max(counts):,} examples" if counts else "the forget set"
+    purpose = (evidence.get("request") or {}).get("purpose")
+    aim = f" (purpose: {purpose})" if purpose else ""
+    if not method:
+        return f"The model {model} was audited for {what}{aim}"
+    return f"The model {model} was changed by {method} to forget {what}{aim}"
+
+
+def _naming(row: Row) -> str:
+    names = {
+        "forget_nll": "the NLL of the forgotten answers",
+        "forget_accuracy": "accuracy on the forget set",
+        "retain_utility": "utility on the retain set",
+        "retain_accuracy": "accuracy on the retain set",
+        "test_accuracy": "accuracy on unseen data",
+    }
+    return names.get(row.name) or row.label[:1].lower() + row.label[1:]
+
+
+def _moved(row: Row, what: str) -> str:
+    after, before = row.cells["after"], row.measured("before")
+    unit = " nats a token" if row.unit == "nats" and row.name == "forget_nll" else ""
+    if before is None:
+        return f"{what} is {facts.figure(after)}{unit}"
+    start, end = facts.figure(before), facts.figure(after)
+    if start == end:
+        return f"{what} stayed at {end}{unit}"
+    verb = "rose" if after["value"] > before["value"] else "fell"
+    return f"{what} {verb} from {start} to {end}{unit}"
+
+
+def _share_kept(row: Row) -> str:
+    before, after = row.measured("before"), row.cells["after"]
+    if before is None or row.unit != "share" or not before["value"]:
+        return ""
+    return f" ({100 * after['value'] / before['value']:.0f} % of before)"
+
+
+def _against_gold(row: Row) -> str:
+    gold, after = row.measured("gold"), row.cells["after"]
+    if gold is None:
+        return ""
+    text = f"; a model retrained without the data has {facts.figure(gold)}"
+    side = _apart(after, gold)
+    if side is None:
+        return text
+    if side == 0:
+        return text + ", and the intervals overlap (compatible, which is not proof of equality)"
+    if row.side == "forgetting":
+        beyond = (side > 0) == (row.name.endswith("nll") or row.better == "higher")
+        if beyond:
+            return text + ", and going that far beyond it is over-forgetting, itself a trace"
+        return text + ", so the data is less forgotten than there"
+    return text + f", and this one is {'above' if side > 0 else 'below'} it, intervals apart"
+
+
+def _apart(after: Score, gold: Score) -> int | None:
+    """1 or -1 where the intervals do not touch, 0 where they do, None without intervals."""
+    ends = [after.get("low"), after.get("high"), gold.get("low"), gold.get("high")]
+    if any(end is None for end in ends):
+        return None
+    if after["low"] > gold["high"]:
+        return 1
+    return -1 if after["high"] < gold["low"] else 0
+
+
+def _cost(evidence: Evidence) -> str:
+    cost = evidence.get("cost") or {}
+    seconds = cost.get("unlearn_seconds")
+    if seconds is None:
+        return ""
+    share = facts.against_retraining(evidence)
+    against = f", {share} of the {facts.duration(cost['gold_seconds'])} of retraining"
+    return f"It took {facts.duration(seconds)}{against if share else ''}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

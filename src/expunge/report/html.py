@@ -1,0 +1,155 @@
+"""`render`: evidence as one HTML file that opens offline and asks the network for nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+from expunge.report import _examples, _facts, _plots, _summary
+from expunge.report._facts import Evidence
+
+PLOTS = {
+    "curve": (_plots.curve, "No training curve: this run recorded no steps."),
+    "trade": (
+        _plots.trade,
+        "No forgetting-against-utility plot: it needs a figure measured on both sides.",
+    ),
+    "distributions": (_plots.distributions, "No figures of single examples were recorded."),
+}
+
+
+def render(evidence: Evidence) -> str:
+    """The report of one run or audit: the same evidence gives the same page, byte for byte."""
+    environment = Environment(
+        loader=PackageLoader("expunge.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": _facts.figure,
+        "interval": _facts.interval,
+        "not_measured": _facts.not_measured,
+        "number": _facts.number,
+        "measured": _facts.is_measured,
+        "strip": _plots.strip,
+    }
+    plots = {name: draw(evidence) for name, (draw, _) in PLOTS.items()}
+    drawn = {plot.id: plot.figure for plot in plots.values() if plot}
+    word, kind = _facts.verdict_word(evidence)
+    rows = _facts.table(evidence)
+    css, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    return environment.get_template("report.html.j2").render(
+        css=Markup(css),
+        plotly=Markup(get_plotlyjs()) if drawn else "",
+        title=evidence.get("title") or "Unlearning report",
+        model=_facts.model_name(evidence),
+        method=_facts.method_name(evidence),
+        request=evidence.get("request") or {},
+        word=word,
+        kind=kind,
+        told=_summary.told(evidence),
+        left_open=_summary.left_open(evidence),
+        lines=_facts.lines(evidence),
+        straddles=_facts.STRADDLES,
+        tiles=_tiles(evidence, rows),
+        rows=rows,
+        sides=[(s, _facts.SIDES.get(s, "")) for s in _facts.known_sides(rows)],
+        subjects=_facts.subjects(rows),
+        names=_facts.SUBJECTS,
+        hints=_facts.HINTS,
+        not_asked=_facts.NOT_ASKED,
+        intervals=_facts.INTERVALS,
+        limits=_facts.LIMITS,
+        plots=plots,
+        absent={name: why for name, (_, why) in PLOTS.items()},
+        figures=drawn,
+        groups=_examples.groups(evidence),
+        redacted=_facts.is_redacted(evidence),
+        cost=_cost(evidence),
+        notes=evidence.get("notes") or [],
+        environment=_flat(evidence.get("environment") or {}),
+        asked=_flat(_harmless(evidence)),
+    )
+
+
+def _tiles(evidence: Evidence, rows: list[_facts.Row]) -> list[dict[str, Any]]:
+    """The few figures to see first: a forgetting, a utility, a privacy one, and the cost."""
+    chosen = [
+        _facts.main_row(rows, "forgetting", _facts.MAIN_FORGET),
+        _facts.main_row(rows, "utility", _facts.MAIN_UTILITY),
+        _facts.main_row(rows, "privacy", ("privacy_min_k_auc",)),
+    ]
+    tiles = []
+    for row in chosen:
+        if row is None:
+            continue
+        beside = [
+            f"{name} {_facts.figure(cell)}"
+            for subject, name in (("before", "before"), ("gold", "retrained"))
+            if (cell := row.measured(subject))
+        ]
+        tiles.append({"side": row.side, "label": row.label, "beside": beside,
+                      "value": _facts.figure(row.cells["after"])})  # fmt: skip
+    cost = evidence.get("cost") or {}
+    share, seconds = _facts.against_retraining(evidence), cost.get("unlearn_seconds")
+    if seconds is not None:
+        took = _facts.duration(seconds)
+        tile = {"side": "cost", "label": "Time", "value": took, "beside": []}
+        if share:
+            retraining = f"retraining {_facts.duration(cost['gold_seconds'])}"
+            tile |= {"label": "Share of retraining", "value": share, "beside": [took, retraining]}
+        tiles.append(tile)
+    return tiles
+
+
+def _cost(evidence: Evidence) -> dict[str, Any]:
+    """Bars of seconds and the other costs as (name, text)."""
+    cost = dict(evidence.get("cost") or {})
+    times = [
+        ("this run", "after", cost.pop("unlearn_seconds", None)),
+        ("retraining", "gold", cost.pop("gold_seconds", None)),
+    ]
+    longest = max((value for _, _, value in times if value), default=0)
+    bars = [
+        {"name": name, "subject": subject, "text": _facts.duration(value),
+         "width": round(100 * value / longest, 2) if longest else 0}
+        for name, subject, value in times if value is not None
+    ]  # fmt: skip
+    facts = []
+    for key, value in cost.items():
+        if isinstance(value, dict):
+            facts += [(f"{_words(key)}, {_words(k)}", _facts.number(v, "count"))
+                      for k, v in value.items() if isinstance(v, int | float)]  # fmt: skip
+        elif isinstance(value, int | float):
+            unit = "bytes" if key.endswith("_bytes") else "seconds" if "seconds" in key else "count"
+            facts.append((_words(key.removesuffix("_bytes")), _facts.number(value, unit)))
+    return {"bars": bars, "facts": facts, "share": _facts.against_retraining(evidence)}
+
+
+def _words(key: str) -> str:
+    return str(key).replace("_", " ")
+
+
+def _harmless(evidence: Evidence) -> dict[str, Any]:
+    """The request; in a redacted run without a selector of the forget set, which may name it."""
+    request = dict(evidence.get("request") or {})
+    if _facts.is_redacted(evidence) and isinstance(request.get("forget"), dict | list):
+        request["forget"] = "(redacted)"
+    return request
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as dotted names with texts."""
+    result = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            result += _flat(item, f"{prefix}{key}.")
+        elif item is not None:
+            text = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+            result.append((f"{prefix}{key}", text))
+    return result

@@ -1,0 +1,248 @@
+"""Any Hugging Face causal language model as a subject.
+
+Examples are left-padded, so that all answers end at the same place and logits are computed at the
+answers' positions alone. Shape suffixes: B examples, S sequence, T asked positions (right-aligned),
+N counted positions of the batch in a row, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.core.card import Example
+from expunge.core.contracts import Batch, Output, Want
+from expunge.core.errors import BadInput
+from expunge.subjects._common import device_of, fingerprint_of, lora_layers, tapped
+from expunge.subjects._head import chunked
+from expunge.subjects._tokens import Template
+
+NEW_TOKENS = 64
+"""Longest greedy generation, unless the reference answers are longer."""
+
+
+class CausalLM:
+    """A causal language model and its tokenizer. `template`: "chat", a pattern with {q}, or None."""
+
+    family = "causal_lm"
+    coupled = False
+    stochastic = False
+
+    def __init__(self, module: Any, tokenizer: Any, template: str | None = None, source: str = "") -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.template = Template(tokenizer, template)
+        self.source = source
+        """Where the base came from: adapters name it."""
+        self.save_dtype: torch.dtype | None = None
+        self.capabilities = frozenset({"tokens", "nll", "generate", "mlp"})
+        self.pad = tokenizer.pad_token_id
+        if self.pad is None:
+            self.pad = tokenizer.eos_token_id or 0
+        self.blocks = find_blocks(module)
+        self._head: Callable[[Tensor], Tensor] | None = None
+        self.limit = int(getattr(module.config, "max_position_embeddings", 0) or 2**20)
+
+    def down(self, i: int) -> str:
+        """Path of block i's MLP down-projection. Raises BadInput where the family has none we know."""
+        block = self.module.get_submodule(self.blocks[i])
+        for name in ("mlp.down_proj", "mlp.dense_4h_to_h", "mlp.c_proj", "mlp.fc2", "fc2", "mlp.w2"):
+            try:
+                block.get_submodule(name)
+                return f"{self.blocks[i]}.{name}"
+            except AttributeError:
+                continue
+        raise BadInput.of("model", type(self.module).__name__, "has no MLP down-projection that we know",
+                          "choose a method that does not edit MLPs")  # fmt: skip
+
+    # -- data in ------------------------------------------------------------------------------
+
+    def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
+        """Left-padded ids; `positions` "answer" asks for the answer's tokens, "prompt" for the last
+        prompt token alone. Raises BadInput where an answer does not fit the model's length."""
+        encoded = [self.template.encode(example) for example in examples]
+        rows, asked = [], []
+        for item, example in zip(encoded, examples, strict=True):
+            answer = item.answer if positions == "answer" else item.answer[:1] or [self.pad]
+            room = self.limit - len(answer)
+            if room < 1:
+                raise BadInput.of("example", str(example)[:80], f"is longer than the model's {self.limit} tokens",
+                                  "cut the answer into parts")  # fmt: skip
+            prompt = item.prompt[-room:] or [self.pad]
+            rows.append((prompt + answer)[:-1])  # the last token is predicted, never read
+            asked.append(answer)
+        width, steps = max(map(len, rows), default=1), max(map(len, asked), default=1)
+        ids_BS = torch.full((len(rows), width), self.pad)
+        seen_BS = torch.zeros((len(rows), width), dtype=torch.long)
+        labels_BT = torch.zeros((len(rows), steps), dtype=torch.long)
+        mask_BT = torch.zeros((len(rows), steps), dtype=torch.bool)
+        for b, (row, answer) in enumerate(zip(rows, asked, strict=True)):
+            ids_BS[b, width - len(row) :] = torch.tensor(row)
+            seen_BS[b, width - len(row) :] = 1
+            labels_BT[b, steps - len(answer) :] = torch.tensor(answer)
+            mask_BT[b, steps - len(answer) :] = True
+        position_BS = (seen_BS.cumsum(-1) - 1).clamp(min=0)
+        inputs = {"input_ids": ids_BS, "attention_mask": seen_BS, "position_ids": position_BS}
+        return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
+
+    def length(self, example: Example) -> int:
+        """Tokens of an example, prompt and answer together."""
+        item = self.template.encode(example)
+        return min(self.limit, len(item.prompt) + len(item.answer))
+
+    # -- forward ------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, want: Want = Want()) -> Output:
+        """One forward; logits at the counted positions only, in chunks.
+
+        Without channels the forward ends at the last module whose hidden state is wanted, and
+        `nll_B` is None.
+        """
+        device = device_of(self.module)
+        labels_BT, mask_BT = batch.labels_BT.to(device), batch.mask_BT.to(device)
+        inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+        steps = labels_BT.shape[1]
+        head, body = self._parts()
+        with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
+            out = body(**inputs, use_cache=False)
+        states = {path: value[:, -steps:] for path, value in hidden.items()}
+        if not want.channels:
+            return Output(None, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
+        last_BTD = out[0][:, -steps:]
+        found = chunked(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
+        spread = {name: self._spread(value, mask_BT) for name, value in found.items()}
+        logp_BT = spread["logp"]
+        return Output(
+            nll_B=-logp_BT.sum(-1),
+            n_B=batch.n_B.to(device),
+            labels_BT=labels_BT,
+            mask_BT=mask_BT,
+            logp_BT=logp_BT,
+            logits_BTV=spread.get("logits"),
+            index_BTK=spread.get("index"),
+            top_BTK=spread.get("top"),
+            rest_BT=spread.get("rest"),
+            argmax_BT=spread.get("argmax"),
+            mu_BT=spread.get("mu"),
+            sigma_BT=spread.get("sigma"),
+            hidden=states,
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.module.get_output_embeddings().weight.shape[0])
+
+    @staticmethod
+    def _spread(value_N: Tensor, mask_BT: Tensor) -> Tensor:
+        """[N, ...] back to [B, T, ...], zero where nothing counts."""
+        full = value_N.new_zeros((*mask_BT.shape, *value_N.shape[1:]))
+        full[mask_BT] = value_N
+        return full
+
+    def _parts(self) -> tuple[Callable[[Tensor], Tensor], Callable[..., Any]]:
+        """The head (with the family's own scale and soft cap) and the body below it."""
+        config = self.module.config
+        lm_head = self.module.get_output_embeddings()
+        cap = getattr(config, "final_logit_softcapping", None)
+        scale = getattr(config, "logit_scale", None)
+        divide = getattr(config, "logits_scaling", None)
+
+        def head(hidden_ND: Tensor) -> Tensor:
+            logits = lm_head(hidden_ND)
+            if scale is not None:
+                logits = logits * scale
+            if divide is not None:
+                logits = logits / divide
+            return cap * torch.tanh(logits / cap) if cap is not None else logits
+
+        return head, self.module.base_model if not hasattr(self.module, "model") else self.module.model
+
+    def check_head(self) -> None:
+        """Proves on a few tokens that our chunked head gives the family's own logits.
+
+        Raises BadInput for a family whose head does more than we know.
+        """
+        device = device_of(self.module)
+        ids = torch.arange(4, device=device)[None] % self.vocabulary
+        head, body = self._parts()
+        with torch.no_grad():
+            ours = head(body(input_ids=ids, use_cache=False)[0])
+            theirs = self.module(input_ids=ids, use_cache=False).logits
+        if not torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3):
+            raise BadInput.of("model", type(self.module).__name__, "has an output head that we do not know",
+                              "report the architecture; its logits are not head(hidden)")  # fmt: skip
+
+    # -- generation ---------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        """Greedy answers in clear, batched by length with the KV cache.
+
+        settings: max_new_tokens (default: the longest reference answer, at least 16, at most 200),
+        batch_size (128), progress (a callable that gets the count of finished prompts).
+        """
+        encoded = [self.template.encode(example) for example in prompts]
+        longest = max((len(item.answer) for item in encoded), default=16)
+        tokens = settings.get("max_new_tokens") or min(200, max(16, longest + 8))
+        size = settings.get("batch_size") or 128
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].prompt))
+        device = device_of(self.module)
+        was_training = self.module.training
+        self.module.eval()
+        texts = [""] * len(prompts)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            room = max(1, self.limit - tokens)
+            kept = [encoded[i].prompt[-room:] or [self.pad] for i in rows]
+            width = max(map(len, kept))
+            ids = torch.tensor([[self.pad] * (width - len(k)) + k for k in kept], device=device)
+            seen = torch.tensor([[0] * (width - len(k)) + [1] * len(k) for k in kept], device=device)
+            out = self.module.generate(
+                input_ids=ids, attention_mask=seen, max_new_tokens=tokens, do_sample=False, num_beams=1,
+                temperature=None, top_p=None, top_k=None, pad_token_id=self.pad, use_cache=True,
+            )  # fmt: skip
+            for i, ids_T in zip(rows, out[:, width:], strict=True):
+                texts[i] = self.tokenizer.decode(ids_T, skip_special_tokens=True).strip()
+            if settings.get("progress"):
+                settings["progress"](min(len(order), start + size))
+        self.module.train(was_training)
+        return texts
+
+    # -- out ----------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """A folder that `AutoModelForCausalLM.from_pretrained` opens, or PEFT where LoRA moved."""
+        self.tokenizer.save_pretrained(folder)
+        if any(True for _ in lora_layers(self.module)):
+            from expunge.subjects._adapters import save_adapter
+
+            save_adapter(self.module, folder, self.source)
+            return
+        state = None
+        if self.save_dtype is not None:
+            state = {k: v.to(self.save_dtype) if v.is_floating_point() else v
+                     for k, v in self.module.state_dict().items()}  # fmt: skip
+        self.module.save_pretrained(folder, state_dict=state)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a readout of this model depends on, besides the data."""
+        vocabulary = self.tokenizer.get_vocab() if hasattr(self.tokenizer, "get_vocab") else {}
+        from expunge.core.files import digest
+
+        return {"weights": fingerprint_of(self.module), "tokenizer": digest(vocabulary),
+                "template": self.template.pattern if not self.template.chat else self.tokenizer.chat_template,
+                "dtype": str(next(self.module.parameters()).dtype),
+                "device": device_of(self.module).type}  # fmt: skip
+
+
+def find_blocks(module: torch.nn.Module) -> list[str]:
+    """Paths of the layers: the longest ModuleList of the model."""
+    lists = [(len(m), path) for path, m in module.named_modules() if isinstance(m, torch.nn.ModuleList)]
+    if not lists:
+        return []
+    count, path = max(lists, key=lambda item: item[0])
+    return [f"{path}.{i}" for i in range(count)]

@@ -1,0 +1,121 @@
+"""A PyTorch classifier of images, tables or texts as a subject.
+
+The module maps inputs to logits [B, C]. A classifier has one asked position (T = 1), whose
+"vocabulary" is its classes. Networks with BatchNorm are `coupled`: each stream gets its own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from expunge.core.card import Example
+from expunge.core.contracts import Batch, Output, Want
+from expunge.core.errors import BadInput
+from expunge.core.files import write_json
+from expunge.subjects._common import device_of, fingerprint_of, snapshot, tapped
+from expunge.subjects._head import measure_NV
+
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+class Classifier:
+    """A module that gives logits, and the recipe to build it again.
+
+    build: {"factory", "arguments"} for a network of the user's own. processor: a transformers image
+    processor or tokenizer, for a model of theirs.
+    """
+
+    family = "classifier"
+    stochastic = False
+
+    def __init__(self, module: nn.Module, build: dict[str, Any] | None = None, processor: Any = None) -> None:
+        self.module = module
+        self.build = build or {}
+        self.processor = processor
+        self.coupled = any(isinstance(m, NORMS) for m in module.modules())
+        self.capabilities = frozenset({"labels", "nll"})
+        self.blocks = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
+        self.save_dtype: torch.dtype | None = None
+
+    def down(self, i: int) -> str:
+        raise BadInput.of("model", "classifier", "has no MLP down-projection",
+                          "choose a method for classifiers: `expunge list methods`")  # fmt: skip
+
+    def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
+        labels_B1 = torch.tensor([[int(example["label"])] for example in examples]).reshape(-1, 1)
+        mask_B1 = torch.ones_like(labels_B1, dtype=torch.bool)
+        return Batch(self._inputs(examples), labels_B1, mask_B1, mask_B1.sum(-1))
+
+    def _inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        if self.processor is None:
+            key = "features" if examples and "features" in examples[0] else "image"
+            arrays = [np.asarray(example[key], dtype=np.float32) for example in examples]
+            if arrays and arrays[0].max(initial=0) > 1.5 and np.asarray(examples[0][key]).dtype == np.uint8:
+                arrays = [array / 255 for array in arrays]
+            return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
+        if examples and "text" in examples[0]:
+            return dict(self.processor([e["text"] for e in examples], padding=True, truncation=True,
+                                       return_tensors="pt"))  # fmt: skip
+        return dict(self.processor([np.asarray(e["image"]) for e in examples], return_tensors="pt"))
+
+    def length(self, example: Example) -> int:
+        return 1
+
+    def forward(self, batch: Batch, want: Want = Want()) -> Output:
+        device = device_of(self.module)
+        inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+        labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
+        with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
+            out = self.module(inputs["x"]) if self.processor is None else self.module(**inputs).logits
+        states = {path: _flat(value)[:, None] for path, value in hidden.items()}
+        if not want.channels:
+            return Output(None, batch.n_B.to(device), labels_B1, mask_B1, hidden=states)
+        found = {k: v[:, None] for k, v in measure_NV(out, labels_B1[:, 0], want).items()}
+        return Output(
+            nll_B=-found["logp"][:, 0],
+            n_B=batch.n_B.to(device),
+            labels_BT=labels_B1,
+            mask_BT=mask_B1,
+            logp_BT=found["logp"],
+            logits_BTV=found.get("logits"),
+            index_BTK=found.get("index"),
+            top_BTK=found.get("top"),
+            rest_BT=found.get("rest"),
+            argmax_BT=found.get("argmax"),
+            mu_BT=found.get("mu"),
+            sigma_BT=found.get("sigma"),
+            hidden=states,
+        )
+
+    def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        raise BadInput.of("model", "classifier", "generates no text", "ask for accuracy instead")
+
+    def save(self, folder: Path) -> None:
+        """model.safetensors and how to build the network, or the folder of transformers' own."""
+        if self.processor is not None:
+            self.module.save_pretrained(folder)  # type: ignore[operator]
+            self.processor.save_pretrained(folder)
+            return
+        from safetensors.torch import save_file
+
+        state = {name: value.contiguous() for name, value in snapshot(self.module).items()}
+        save_file(state, folder / "model.safetensors")
+        write_json(folder / "classifier.json", self.build)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"weights": fingerprint_of(self.module), "build": self.build,
+                "dtype": str(next(self.module.parameters()).dtype),
+                "device": device_of(self.module).type}  # fmt: skip
+
+
+def _flat(value: Tensor) -> Tensor:
+    """[B, D] of any activation: channels stay, places are averaged."""
+    if value.dim() == 4:  # [B, channels, height, width]
+        return value.mean((2, 3))
+    return value.mean(1) if value.dim() == 3 else value.flatten(1)

@@ -1,0 +1,231 @@
+"""Opens a model as a subject: a hub name, a folder, a PEFT adapter, or a factory with weights.
+
+Nothing here unpickles: a folder that holds only pickle weights is refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from expunge.core.contracts import Subject
+from expunge.core.errors import BadInput
+from expunge.core.files import read_json
+from expunge.subjects._common import fold, load_weights
+
+MANIFEST = "expunge.json"
+"""Beside a model that `expunge train` made: how to train it again."""
+OURS = "expunge.subjects.networks"
+
+
+def manifest_of(folder: str | Path) -> dict[str, Any] | None:
+    """The training manifest beside a model; None where there is none."""
+    path = Path(folder) / MANIFEST
+    return read_json(path) if path.is_file() else None
+
+
+def kind_of(source: str | Mapping[str, Any]) -> str:
+    """"factory", "classifier" (our own folder), "adapter", "folder" or "hub". Raises BadInput."""
+    if isinstance(source, Mapping):
+        return "factory"
+    folder = Path(source)
+    if not folder.exists():
+        if source.count("/") == 1 and not source.startswith(("/", ".", "~")):
+            return "hub"
+        raise BadInput.of("model", source, "does not exist", "give a folder, a hub name or builtin:authors")
+    if not folder.is_dir():
+        raise BadInput.of("model", source, "is a file", "give the folder that holds the model")
+    if (folder / "classifier.json").is_file():
+        return "classifier"
+    if (folder / "adapter_config.json").is_file():
+        return "adapter"
+    if not (folder / "config.json").is_file():
+        raise BadInput.of("model", source, "holds no config.json", "give a folder written by save_pretrained")
+    return "folder"
+
+
+def check(source: str | Mapping[str, Any], trust_code: bool, weights: bool = True) -> None:
+    """Everything that can be known of a model without loading it. Raises BadInput.
+
+    weights: whether the weights must be there (a dry plan needs none).
+    """
+    kind = kind_of(source)
+    if kind == "factory":
+        assert isinstance(source, Mapping)
+        _factory(source, trust_code)
+        path = Path(str(source.get("weights", "")))
+        if source.get("weights") and path.suffix != ".safetensors":
+            raise BadInput.of("model.weights", str(path), "is no safetensors file, and we load no pickle",
+                              "save the state dict with safetensors.torch.save_file")  # fmt: skip
+        if weights and not path.is_file():
+            raise BadInput.of("model.weights", str(path), "does not exist", "give a .safetensors file")
+    elif kind in ("folder", "classifier", "adapter"):
+        folder = Path(str(source))
+        safe = any(folder.glob("*.safetensors"))
+        pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(pattern))
+        if not safe and pickled:
+            raise BadInput.of("model", str(source), f"holds only pickle weights ({pickled[0]}), which can run code",
+                              "save it again with save_pretrained(safe_serialization=True)")  # fmt: skip
+        if weights and not safe:
+            raise BadInput.of("model", str(source), "holds no weights", "add model.safetensors (a plan needs none)")
+        if kind == "folder":
+            _config(str(source), trust_code)
+
+
+def open_subject(
+    source: str | Mapping[str, Any],
+    *,
+    trust_code: bool = False,
+    meta: bool = False,
+    fresh: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Subject:
+    """The model as a subject, on the CPU, in eval mode, adapters merged.
+
+    meta: structure only, on the meta device, without reading weights. fresh: a factory's network as
+    it is made, without weights. Raises BadInput.
+    """
+    check(source, trust_code, weights=not (meta or fresh))
+    kind = kind_of(source)
+    if kind in ("factory", "classifier"):
+        return _open_factory(source, trust_code, meta)
+    return _open_transformers(str(source), kind, trust_code, meta, dtype)
+
+
+def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
+    from expunge.subjects.classifier import Classifier
+
+    if not isinstance(source, Mapping):
+        build = read_json(Path(source) / "classifier.json")
+        source = {**build, "weights": str(Path(source) / "model.safetensors")}
+    make = _factory(source, trust_code)
+    arguments = dict(source.get("arguments") or {})
+    try:
+        with torch.device("meta" if meta else "cpu"):
+            module = make(**arguments)
+    except Exception as error:
+        raise BadInput.of("model.arguments", str(arguments), f"do not build {source['factory']} ({error})",
+                          "give the factory's own arguments") from None  # fmt: skip
+    if not meta and source.get("weights"):
+        load_weights(module, Path(source["weights"]), "model.weights")
+    module.eval()
+    return Classifier(module, {"factory": source["factory"], "arguments": arguments})
+
+
+def _factory(source: Mapping[str, Any], trust_code: bool) -> Any:
+    name = str(source.get("factory", ""))
+    place, _, attribute = name.partition(":")
+    if not attribute:
+        raise BadInput.of("model.factory", name, "names no class or function", 'write it as "package.module:Name"')
+    if place != OURS and not trust_code:
+        raise BadInput.of("model.factory", name, "is code of yours, which opening the model would run",
+                          "add trust_code: true")  # fmt: skip
+    import sys
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(place), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BadInput.of("model.factory", name, f"cannot be imported ({error})",
+                          "check the path; the working directory is searched too") from None  # fmt: skip
+
+
+def _config(source: str, trust_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput.of("model", source, f"has a configuration that cannot be read ({first})",
+                          "check the name, the folder's config.json and the network") from None  # fmt: skip
+
+
+def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Subject:
+    import transformers
+
+    from expunge.subjects.causal_lm import CausalLM
+    from expunge.subjects.classifier import Classifier
+
+    base = source
+    if kind == "adapter":
+        base = read_json(Path(source) / "adapter_config.json")["base_model_name_or_path"]
+    config = _config(base, trust_code)
+    architecture = (config.architectures or [""])[0]
+    if "Classification" in architecture:
+        auto = (transformers.AutoModelForImageClassification if "Image" in architecture
+                else transformers.AutoModelForSequenceClassification)  # fmt: skip
+    else:
+        auto = transformers.AutoModelForCausalLM
+    arguments: dict[str, Any] = {"trust_remote_code": trust_code}
+    if meta:
+        with torch.device("meta"):
+            module = auto.from_config(config, **arguments)
+    else:
+        try:
+            module = auto.from_pretrained(base, use_safetensors=True, dtype=dtype or "auto", **arguments)
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BadInput.of("model", base, f"cannot be opened ({first[:300]})",
+                              "give a folder or hub name with safetensors weights") from None  # fmt: skip
+    saved = next(module.parameters()).dtype
+    module.eval()
+    if "Classification" in architecture:
+        processor = (transformers.AutoTokenizer.from_pretrained(base) if "Sequence" in architecture
+                     else transformers.AutoImageProcessor.from_pretrained(base, use_fast=False))  # fmt: skip
+        subject: Any = Classifier(module, {}, processor)
+    else:
+        manifest = manifest_of(base) or {}
+        subject = CausalLM(module, _tokenizer(base, trust_code, meta), manifest.get("template"), base)
+        if kind == "adapter":
+            _merge_adapter(subject, Path(source))
+        if not meta:
+            subject.check_head()
+    if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
+        module.float()  # a CPU computes in float32; the model is saved in its own dtype
+        subject.save_dtype = saved
+    return subject
+
+
+def _merge_adapter(subject: Any, folder: Path) -> None:
+    from peft import PeftModel
+
+    wrapped = PeftModel.from_pretrained(subject.module, str(folder))
+    subject.module = wrapped.merge_and_unload()
+    for parameter in subject.module.parameters():
+        parameter.requires_grad_(True)
+
+
+def _tokenizer(source: str, trust_code: bool, meta: bool) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_code)
+    except Exception as error:
+        if meta:
+            return _NoTokenizer()
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput.of("model", source, f"has no tokenizer that can be read ({first[:200]})",
+                          "save the tokenizer into the model's folder") from None  # fmt: skip
+
+
+class _NoTokenizer:
+    """Stands in for a missing tokenizer in a dry plan: about four bytes a token."""
+
+    pad_token_id = 0
+    eos_token_id = 0
+    eos_token = ""
+    chat_template = None
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [0] * max(1, len(text.encode()) // 4)}
+
+
+def release(subject: Subject) -> None:
+    """Folds any adapter into the weights, so that another method can follow."""
+    fold(subject.module)

@@ -1,0 +1,141 @@
+"""Trains a model and writes it with its manifest; trains gold models from such manifests."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from expunge.core.card import Example
+from expunge.core.context import Context, Log
+from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.errors import BadInput
+from expunge.core.files import cache_folder, digest, new_folder, read_json, write_json
+from expunge.core.train_config import TrainConfig
+from expunge.data.examples import identity
+from expunge.data.load import load
+from expunge.methods.exact.retrain import train as retrain
+from expunge.subjects.building import again, budget_of, check_spec, fresh, training_data
+from expunge.subjects.opening import MANIFEST, open_subject
+from expunge.training import checkpoint, processes
+
+
+def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool = False) -> Path:
+    """Trains as `train.yaml` says; `out` opens with from_pretrained and holds the manifest.
+
+    Raises BadInput before anything is written.
+    """
+    reporter = reporter or Silent()
+    check_spec(config.model)
+    out = Path(config.out)
+    if (out / MANIFEST).exists():
+        raise BadInput.of("out", str(out), "already holds a trained model", "choose another folder")
+    data = load(config.data, "data", config.columns)
+    extra = load(config.vocabulary, "vocabulary", config.columns) if config.vocabulary else []
+    subject = fresh(config.model, [*data, *extra], config.seed, config.trust_code)
+    subject.module.to(processes.device())
+    work = _work_folder(out)
+    if work.exists() and not resume:
+        checkpoint.clear(work)
+    with _lock(work.with_suffix(".lock"), out):
+        context = Context(config.budget, work, config.seed, "train", reporter=reporter,
+                          log=Log(None))  # fmt: skip
+        retrain(subject, data, context)
+        manifest = _manifest(config, data, subject, context.notes["outcome"])
+        write(subject, out, manifest)
+        checkpoint.clear(work)
+    return out
+
+
+def _work_folder(out: Path) -> Path:
+    return out.parent / f".{out.name}.training"
+
+
+def _lock(path: Path, out: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0 if processes.main() else -1) if processes.main() else _Nothing()
+    except Timeout:
+        raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _manifest(config: TrainConfig, data: Sequence[Example], subject: Subject, outcome: dict[str, Any]) -> dict[str, Any]:
+    template = getattr(subject, "template", None)
+    return {
+        "schema": 1,
+        "model": config.model,
+        "data": config.data,
+        "columns": config.columns,
+        "vocabulary": config.vocabulary,
+        "hashes": [identity(row)[:16] for row in data],
+        "budget": config.budget.model_dump(exclude_unset=True),
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+        "template": template.pattern if template else None,
+        "trust_code": config.trust_code,
+        "steps": outcome["steps"],
+        "tokens": outcome["tokens"],
+        "seconds": round(outcome["seconds"], 2),
+        "python": platform.python_version(),
+    }
+
+
+def write(subject: Subject, out: Path, manifest: dict[str, Any]) -> None:
+    """Model and manifest, in one rename; by the first process."""
+    if processes.main():
+        with new_folder(out) as folder:
+            subject.save(folder)
+            write_json(folder / MANIFEST, manifest)
+    processes.barrier()
+
+
+def gold_folder(manifest: dict[str, Any], forget: Sequence[Example]) -> Path:
+    """Where the gold model of this training and forget set is cached."""
+    kept = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps")}
+    return cache_folder() / "gold" / digest([kept, sorted(identity(row) for row in forget)])[:32]
+
+
+def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, reporter: Reporter | None = None) -> Path:
+    """The folder of the gold model: trained as the base was, without forget; cached.
+
+    base lends its tokenizer; its weights are not touched. Raises BadInput where the training data
+    moved or changed.
+    """
+    folder = gold_folder(manifest, forget)
+    if (folder / MANIFEST).is_file():
+        return folder
+    data = training_data(manifest, forget)
+    subject = again(manifest, base)
+    subject.module.to(processes.device())
+    work = folder.with_name(folder.name + ".training")
+    context = Context(budget_of(manifest), work, int(manifest["seed"]), "gold",
+                      reporter=reporter or Silent())  # fmt: skip
+    # The base's own stage, so that its batches differ from the base's by the data alone.
+    context.stage = "train"
+    retrain(subject, data, context)
+    outcome = context.notes["outcome"]
+    write(subject, folder, {**manifest, "hashes": [identity(row)[:16] for row in data], "data": None,
+                            "seconds": round(outcome["seconds"], 2), "tokens": outcome["tokens"],
+                            "steps": outcome["steps"]})  # fmt: skip
+    checkpoint.clear(work)
+    return folder
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    return dict(read_json(folder / MANIFEST))
+
+
+def open_model(source: Any, trust_code: bool = False) -> Subject:
+    """A subject on the device of this process."""
+    subject = open_subject(source, trust_code=trust_code)
+    subject.module.to(processes.device())
+    return subject

@@ -1,0 +1,95 @@
+"""Our own checkpoints: safetensors and JSON in a folder that appears by one rename.
+
+Batch s and its seed are functions of (seed, stage, s), so no generator or loader state is stored.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from expunge.core.files import new_folder, read_json, write_bytes, write_json
+from expunge.training import processes
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Writes `step-<step>` and deletes older ones. Only the first process writes."""
+    if not processes.main():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:08d}"
+    with new_folder(final) as temporary:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+                  temporary / "tensors.safetensors")  # fmt: skip
+        write_json(temporary / "state.json", {"step": step, **state})
+    for old in folder.glob("step-*"):
+        if old != final:
+            shutil.rmtree(old)
+
+
+def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest whole checkpoint; None where there is none."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        return load_file(path / "tensors.safetensors"), read_json(path / "state.json")
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Deletes the checkpoints of a finished run."""
+    if processes.main():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_best(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """The best weights so far, in one file."""
+    if processes.main():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / ".best.tmp"
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary)
+        write_bytes(folder / "best.safetensors", temporary.read_bytes())
+        temporary.unlink()
+
+
+def load_best(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "best.safetensors")
+
+
+def buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Persistent buffers (normalisation statistics), by name."""
+    names = {name for name, _ in module.named_buffers()}
+    return {name: value for name, value in module.state_dict().items() if name in names}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """`optimiser.<parameter>.<key>` -> state tensor."""
+    state = optimiser.state_dict()["state"]
+    return {f"optimiser.{names[i]}.{key}": torch.as_tensor(value)
+            for i, values in state.items() for key, value in values.items()}  # fmt: skip
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimiser_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for i, name in enumerate(names):
+        head = f"optimiser.{name}."
+        found = {key[len(head) :]: value for key, value in tensors.items() if key.startswith(head)}
+        if found:
+            state[i] = found
+    whole = optimiser.state_dict()
+    whole["state"] = state
+    optimiser.load_state_dict(whole)
+
+
+def restore(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Copies `<prefix><name>` tensors into the module's parameters and buffers."""
+    targets = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    with torch.no_grad():
+        for name, value in tensors.items():
+            if name.startswith(prefix):
+                targets[name[len(prefix) :]].copy_(value)

@@ -1,0 +1,347 @@
+"""The one training loop: bases, gold models and objective runs alike."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core.budget import DEFAULTS
+from expunge.core.card import Example
+from expunge.core.context import Context
+from expunge.core.contracts import Moving, Origin, Subject, Term, Update, Want
+from expunge.core.errors import BadInput
+from expunge.data.pairing import Pairing
+from expunge.training import checkpoint, processes, rate
+from expunge.training.origins import Record, record
+from expunge.training.steps import StepLosses, Streams
+from expunge.training.stopping import Stop, halves, sample
+
+SAVE_EVERY = 500
+"""Steps between checkpoints at most; an epoch is the other bound."""
+
+
+@dataclass
+class Outcome:
+    """How a run went: for the evidence."""
+
+    steps: int
+    seconds: float
+    tokens: int
+    learning_rate: float
+    rate_source: str
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    stop: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Trainer:
+    """A run of terms over splits. anchor: the split whose pass is an epoch.
+
+    The run resumes from the newest checkpoint in the context's folder, and ends with the same
+    weights as if it had never stopped.
+    """
+
+    subject: Subject
+    splits: Mapping[str, Sequence[Example]]
+    terms: Mapping[str, Term]
+    context: Context
+    moving: Moving
+    update: Update
+    anchor: str
+    freeze_statistics: bool = True
+    shares: float = 1.0
+    """Factor on the automatic rate's share that the moving weights ask for (LoRA: 10)."""
+
+    def __post_init__(self) -> None:
+        budget = self.context.budget.over(DEFAULTS)
+        self.budget = budget
+        self.streams = Streams.of(self.terms)
+        sizes = {s.split: len(self.splits[s.split]) for s in self.streams.streams.values()}
+        sizes.setdefault(self.anchor, len(self.splits[self.anchor]))
+        self.pairing = Pairing(self.anchor, sizes, int(budget.batch_size or 1), self.context.seed,
+                               self.context.stage)  # fmt: skip
+        self.total = budget.steps if budget.steps is not None else (
+            int(budget.epochs or 1) * self.pairing.steps_per_epoch)  # fmt: skip
+        self.folder = self.context.folder / "checkpoint"
+        self.records: dict[str, Record] = {}
+        self.names = list(self.moving.parameters)
+        self.parameters = list(self.moving.parameters.values())
+
+    # -- what terms may use in prepare ---------------------------------------------------------
+
+    def examples(self, stream: str) -> list[Example]:
+        """Every example of the stream that this run will draw, each once."""
+        kept, _ = self._drawn(stream)
+        return kept
+
+    def record(self, examples: Sequence[Example], want: Want) -> Origin:
+        return record(self.subject, examples, want)
+
+    def _drawn(self, name: str) -> tuple[list[Example], list[int]]:
+        stream = self.streams.streams[name]
+        kept, rows = [], []
+        for row in self.pairing.drawn(stream.split, self.total):
+            example: Example | None = self.splits[stream.split][row]
+            if stream.make is not None and example is not None:
+                example = stream.make(example)
+            if example is not None:
+                kept.append(example)
+                rows.append(row)
+        return kept, rows
+
+    # -- the run -------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Trains to the stop, the floor or the budget; the best weights are in the subject."""
+        started = time.monotonic()
+        module = self.subject.module
+        reporter, stage = self.context.reporter, self.context.stage
+        self._fill_records()
+        for term in self.terms.values():
+            if hasattr(term.loss, "prepare"):
+                term.loss.prepare(self)
+        chosen, source = self._rate()
+        stop = self._stop()
+        optimiser = self._optimiser(chosen)
+        done, tokens, spent = self._resume(optimiser, stop)
+        if done == 0:
+            stop.start()
+        reporter.start(stage, self.total)
+        for step in range(done, self.total):
+            if stop.reason:
+                break
+            began = time.monotonic()
+            self._mode(True)
+            losses = self._losses(step)
+            optimiser.zero_grad(set_to_none=True)
+            self.update(losses, self.parameters)
+            self._mask()
+            if self.budget.clip is not None:
+                nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+            for group in optimiser.param_groups:
+                group["lr"] = chosen * self._schedule(step)
+            optimiser.step()
+            for term in self.terms.values():
+                if hasattr(term.loss, "after_step"):
+                    term.loss.after_step(step, losses.notes)
+            tokens += losses.tokens
+            figures = self._gathered(losses.figures)
+            self._finite(figures, step, chosen)
+            line = {"stage": stage, "step": step + 1, "loss": figures.get("loss"),
+                    "forget_nll": figures.get("forget_nll"), "retain_nll": figures.get("retain_nll"),
+                    "seconds": round(time.monotonic() - began, 4)}  # fmt: skip
+            better = self._checked(stop, step + 1, figures.get("forget_nll"))
+            if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
+                checkpoint.save_best(self.context.folder, self._weights())
+            if processes.main():
+                self.context.log.write(line)
+            note = f"forget NLL {figures['forget_nll']:.2f}" if "forget_nll" in figures else (
+                f"loss {figures.get('loss', 0.0):.3f}")  # fmt: skip
+            reporter.advance(stage, step + 1, note)
+            if self._save_due(step + 1) or stop.reason:
+                self._save(optimiser, stop, step + 1, tokens, spent + time.monotonic() - started)
+            done = step + 1
+        if self.total == 0:
+            stop.reason, stop.sentence = "budget", "No step was asked for: the weights are unchanged."
+        reporter.finish(stage)
+        if stop.reason and stop.best_step != done:
+            checkpoint.restore(module, checkpoint.load_best(self.context.folder), "")
+        self._mode(False)
+        optimiser.zero_grad(set_to_none=True)
+        seconds = spent + time.monotonic() - started
+        return Outcome(done, seconds, tokens, chosen, source, stop.curve, {
+            "reason": stop.reason, "sentence": stop.sentence, "target_nll": stop.target,
+            "step": stop.best_step if stop.best_step != done and stop.reason else done})  # fmt: skip
+
+    def _losses(self, step: int) -> StepLosses:
+        return StepLosses(self.subject, self.terms, self.streams, self.splits, self.pairing, step,
+                          self.records, self._autocast, self.budget.micro_batch_size)  # fmt: skip
+
+    def _checked(self, stop: Stop, step: int, batch_nll: float | None) -> bool:
+        better = stop.check(step, batch_nll) if self._judged else False
+        if not self._judged and step == self.total:
+            stop.reason, stop.sentence, stop.best_step = "budget", f"Trained for {step} steps.", step
+        return bool(processes.agree(float(better)))
+
+    @property
+    def _judged(self) -> bool:
+        return "forget" in self.terms
+
+    def _may_return(self, stop: Stop) -> bool:
+        """Could a later check still send us back to these weights."""
+        return bool(stop.retain) or stop.target is not None or stop.watch is not None
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _fill_records(self) -> None:
+        """The origin's values for all rows that will be drawn, before the first step.
+
+        The module may hold later weights on resume, so they are read first thing, and a resumed
+        run reads them from the ORIGIN weights: the checkpoint is restored after this.
+        """
+        for name, want in self.streams.origins.items():
+            examples, rows = self._drawn(name)
+            if examples:
+                values = record(self.subject, examples, want)
+                self.records[name] = Record({row: i for i, row in enumerate(rows)}, values)
+
+    def _stop(self) -> Stop:
+        budget, splits, context = self.budget, self.splits, self.context
+        target, rule = None, budget.stop or "none"
+        if self._judged and rule == "holdout" and splits.get("holdout"):
+            half, _ = halves(splits["holdout"], context.seed)
+            from expunge.training.stopping import figures
+
+            target = figures(self.subject, half)["nll"]
+        elif self._judged and rule == "gold":
+            target = context.notes.get("gold_forget_nll")
+        forget = sample(splits.get("forget", []), context.seed, 256) if self._judged else []
+        retain = sample(splits.get("retain", []), context.seed) if self._judged else []
+        return Stop(self.subject, forget, retain, target, rule, float(budget.floor or 0.0), self.total,
+                    context.watch)  # fmt: skip
+
+    def _rate(self) -> tuple[float, str]:
+        """The learning rate and where it came from; kept in the folder, so that a resume agrees."""
+        wanted = self.budget.learning_rate
+        if isinstance(wanted, float | int):
+            return float(wanted), "given"
+        share = float(self.budget.share or 0.1) * self.shares
+        if found := rate.from_manifest(self.context.manifest, share):
+            return found
+        if not self.splits.get("retain"):
+            return rate.WITHOUT_ANYTHING, "auto: no retain data and no manifest to go by"
+        stored = self.context.once("rate", self._ladder)
+        return float(stored["rate"]), (
+            f"auto: the largest rate that kept the retain NLL over {rate.PROBE_STEPS} probe steps")
+
+    def _ladder(self) -> dict[str, Tensor]:
+        from expunge.training.stopping import figures
+
+        before = {name: value.detach().cpu().clone() for name, value in self._weights().items()}
+        rows = sample(self.splits["retain"], self.context.seed, 64)
+
+        def try_rate(value: float) -> float:
+            checkpoint.restore(self.subject.module, before, "")
+            optimiser = self._optimiser(value)
+            self._mode(True)
+            for step in range(min(rate.PROBE_STEPS, max(1, self.total))):
+                optimiser.zero_grad(set_to_none=True)
+                self.update(self._losses(step), self.parameters)
+                self._mask()
+                if self.budget.clip is not None:
+                    nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+                optimiser.step()
+            found = figures(self.subject, rows)["nll"]
+            return found if math.isfinite(found) else math.inf
+
+        start = figures(self.subject, rows)["nll"]
+        chosen, _ = rate.ladder(try_rate, start)
+        checkpoint.restore(self.subject.module, before, "")
+        return {"rate": torch.tensor(chosen, dtype=torch.float64)}
+
+    def _optimiser(self, value: float) -> torch.optim.Optimizer:
+        if hasattr(self.update, "optimiser"):
+            return self.update.optimiser(self.parameters, value)  # type: ignore[no-any-return]
+        decay = 0.0 if self.moving.masks else float(self.budget.weight_decay or 0.0)
+        return torch.optim.AdamW(self.parameters, lr=value, weight_decay=decay, fused=True)
+
+    def _schedule(self, step: int) -> float:
+        warm = math.ceil(float(self.budget.warmup or 0.0) * self.total)
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if self.budget.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.total - warm)))
+        return 1.0
+
+    def _mode(self, training: bool) -> None:
+        module = self.subject.module
+        module.train(training)
+        if training and self.freeze_statistics:
+            for part in module.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        device = processes.device().type
+        wanted = self.budget.precision
+        if wanted == "bf16" or (wanted == "auto" and device == "cuda"):
+            with torch.autocast(device, dtype=torch.bfloat16):
+                yield
+        else:
+            yield
+
+    def _mask(self) -> None:
+        for name, mask in (self.moving.masks or {}).items():
+            grad = self.moving.parameters[name].grad
+            if grad is not None:
+                grad.mul_(mask)
+
+    def _finite(self, figures: Mapping[str, float], step: int, chosen: float) -> None:
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise BadInput.of("budget.learning_rate", f"{chosen:g}", f"made the loss infinite at step {step + 1}",
+                              "take a smaller rate, or `learning_rate: auto`")  # fmt: skip
+
+    @staticmethod
+    def _gathered(figures: Mapping[str, float]) -> dict[str, float]:
+        names = sorted(figures)
+        values = torch.tensor([figures[name] for name in names], dtype=torch.float64)
+        if processes.world() > 1:
+            values = values.to(processes.device())
+            processes.add([values])
+        return dict(zip(names, values.tolist(), strict=True))
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def _weights(self) -> dict[str, Tensor]:
+        moved = {name: parameter.detach() for name, parameter in self.moving.parameters.items()}
+        return {**moved, **checkpoint.buffers(self.subject.module)}
+
+    def _save_due(self, step: int) -> bool:
+        return step % min(self.pairing.steps_per_epoch, SAVE_EVERY) == 0
+
+    def _save(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, tokens: int, seconds: float) -> None:
+        tensors = {f"weights.{k}": v for k, v in self._weights().items()}
+        tensors |= checkpoint.optimiser_tensors(optimiser, self.names)
+        states = {}
+        for name, term in self.terms.items():
+            if hasattr(term.loss, "state_dict"):
+                for key, value in term.loss.state_dict().items():
+                    if isinstance(value, Tensor):
+                        tensors[f"term.{name}.{key}"] = value
+                    else:
+                        states.setdefault(name, {})[key] = value
+        checkpoint.save(self.folder, step, tensors, {
+            "stop": stop.state(), "reason": stop.reason, "sentence": stop.sentence, "tokens": tokens,
+            "seconds": seconds, "log": self.context.log.length(), "terms": states})  # fmt: skip
+
+    def _resume(self, optimiser: torch.optim.Optimizer, stop: Stop) -> tuple[int, int, float]:
+        """(steps done, tokens, seconds) of the newest checkpoint, whose state is put back."""
+        found = checkpoint.latest(self.folder)
+        if found is None:
+            return 0, 0, 0.0
+        tensors, state = found
+        checkpoint.restore(self.subject.module, tensors, "weights.")
+        checkpoint.load_optimiser(optimiser, self.names, tensors)
+        for name, term in self.terms.items():
+            if hasattr(term.loss, "load_state_dict"):
+                head = f"term.{name}."
+                values = {k[len(head) :]: v for k, v in tensors.items() if k.startswith(head)}
+                term.loss.load_state_dict({**values, **state["terms"].get(name, {})})
+        stop.load(state["stop"])
+        stop.reason, stop.sentence = state["reason"], state["sentence"]
+        if processes.main():
+            self.context.log.cut(state["log"])
+        return int(state["step"]), int(state["tokens"]), float(state["seconds"])
+
+
+
+
+__all__ = ["Outcome", "Trainer"]

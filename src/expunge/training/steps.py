@@ -1,0 +1,220 @@
+"""One optimiser step: the rows that meet, one fused forward over all streams, the terms' losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.core.card import Example, Stream
+from expunge.core.contracts import Batch, Output, Step, Subject, Term, Want, want_of
+from expunge.core.random import derive, generator
+from expunge.data.pairing import Pairing
+from expunge.training import processes
+from expunge.training.origins import Record
+
+
+@dataclass
+class Streams:
+    """What the terms ask for: the streams, their wants, and the origin's."""
+
+    streams: dict[str, Stream]
+    wants: dict[str, Want]
+    origins: dict[str, Want]
+
+    @classmethod
+    def of(cls, terms: Mapping[str, Term]) -> Streams:
+        streams: dict[str, Stream] = {}
+        wants: dict[str, Want] = {}
+        origins: dict[str, Want] = {}
+        for term in terms.values():
+            for asked, found in ((term.needs, wants), (term.origin, origins)):
+                for name, channels in asked.items():
+                    streams[name] = term.streams.get(name) or streams.get(name) or Stream(split=name)
+                    found[name] = found.get(name, Want(frozenset())) | want_of(channels)
+        return cls(streams, wants, origins)
+
+
+@dataclass
+class Rows:
+    """The rows of one stream in one micro-batch."""
+
+    batch: Batch | None
+    examples: list[Example]
+    kept: list[int]
+    """Places within the step's rows that `make` did not drop."""
+    indices: list[int]
+    """Rows of the split."""
+
+
+@dataclass
+class StepLosses:
+    """The losses of one optimiser step; iterating gives one callable a micro-batch.
+
+    Each call is a new forward with the SAME draws (dropout, the step's generator); names limit the
+    terms and so the forwards.
+    """
+
+    subject: Subject
+    terms: Mapping[str, Term]
+    streams: Streams
+    splits: Mapping[str, Sequence[Example]]
+    pairing: Pairing
+    index: int
+    records: Mapping[str, Record]
+    autocast: Callable[[], AbstractContextManager[Any]]
+    micro_batch_size: int | None = None
+    notes: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.pairing.rows(self.pairing.anchor, self.index))
+        places = list(range(count))[processes.rank() :: processes.world()]
+        size = len(places) if self.subject.coupled or not self.micro_batch_size else self.micro_batch_size
+        parts = [places[i : i + size] for i in range(0, len(places), max(1, size))] or [[]]
+        self.parts = [{name: self._rows(name, part) for name in self.streams.streams} for part in parts]
+        self.shares = [len(part) / max(1, count) for part in parts]
+        self._seen: set[tuple[int, str]] = set()
+        self._count()
+
+    def _rows(self, name: str, places: list[int]) -> Rows:
+        stream = self.streams.streams[name]
+        drawn = self.pairing.rows(stream.split, self.index)
+        examples, kept, indices = [], [], []
+        for place in places:
+            example: Example | None = self.splits[stream.split][drawn[place]]
+            if stream.make is not None and example is not None:
+                example = stream.make(example)
+            if example is not None:
+                examples.append(example)
+                kept.append(place)
+                indices.append(drawn[place])
+        batch = self.subject.collate(examples) if examples and name in self.streams.wants else None
+        return Rows(batch, examples, kept, indices)
+
+    def _count(self) -> None:
+        """Examples and positions of each stream over all micro-batches and processes."""
+        names = sorted(self.streams.streams)
+        totals = torch.zeros(len(names), 2, dtype=torch.float64, device=processes.device())
+        for part in self.parts:
+            for i, name in enumerate(names):
+                totals[i, 0] += len(part[name].examples)
+                batch = part[name].batch
+                totals[i, 1] += int(batch.n_B.sum()) if batch is not None else 0
+        processes.add([totals])
+        self.totals = {name: (int(totals[i, 0]), int(totals[i, 1])) for i, name in enumerate(names)}
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(len(self.parts)):
+            yield lambda *names, number=number: self._losses(number, names)
+
+    def reduce(self, tensors: Sequence[Tensor]) -> None:
+        """Sums tensors over the processes, in place."""
+        processes.add(tensors)
+
+    @property
+    def tokens(self) -> int:
+        """Counted positions of all forwarded streams."""
+        return sum(self.totals[name][1] for name in self.streams.wants)
+
+    def _losses(self, number: int, names: tuple[str, ...]) -> dict[str, Tensor]:
+        terms = {name: term for name, term in self.terms.items() if not names or name in names}
+        if not terms:
+            return {}
+        asked = {stream for term in terms.values() for stream in (*term.needs, *term.origin)}
+        part = {name: rows for name, rows in self.parts[number].items() if name in asked}
+        seed = derive(self.pairing.seed, self.pairing.stage, "step", self.index, number)
+        with torch.random.fork_rng(devices=_cuda()):
+            torch.manual_seed(seed)
+            with self.autocast():
+                outputs = self._forward(part)
+        first = {name for name in terms if (number, name) not in self._seen}
+        notes = self.notes if first == set(terms) else {}
+        step = Step(
+            outputs, self.index, self.pairing.epoch(self.index),
+            generator(self.pairing.seed, self.pairing.stage, "term", self.index, number),
+            self.shares[number], notes,
+        )  # fmt: skip
+        losses = {name: term.weight * term.loss(step) for name, term in terms.items()}
+        self._note(number, losses, outputs)
+        return losses
+
+    def _note(self, number: int, losses: Mapping[str, Tensor], outputs: Mapping[str, Output]) -> None:
+        """Figures for the log, each part counted once however often an update evaluates it."""
+        for name, loss in losses.items():
+            if (number, name) not in self._seen:
+                self._seen.add((number, name))
+                self.figures["loss"] = self.figures.get("loss", 0.0) + float(loss.detach())
+        for name, out in outputs.items():
+            if out.nll_B is not None and (number, f":{name}") not in self._seen:
+                self._seen.add((number, f":{name}"))
+                value = out.mean(out.nll_B.detach() / out.n_B.clamp(min=1))
+                self.figures[f"{name}_nll"] = self.figures.get(f"{name}_nll", 0.0) + float(value)
+
+    def _forward(self, part: Mapping[str, Rows]) -> dict[str, Output]:
+        live = {name: rows for name, rows in part.items() if rows.batch is not None}
+        outputs: dict[str, Output] = {}
+        if self.subject.coupled:
+            for name, rows in live.items():
+                assert rows.batch is not None
+                outputs[name] = self.subject.forward(rows.batch, self.streams.wants[name])
+        elif live:
+            outputs = self._fused(live)
+        for name, rows in part.items():
+            if name not in outputs:
+                outputs[name] = self._empty()
+            out = outputs[name]
+            out.examples, out.positions = self.totals[name]
+            out.rows = tuple(rows.kept)
+            if name in self.records and rows.indices:
+                width = out.labels_BT.shape[1] if name in live else self.records[name].width
+                out.origin = self.records[name].at(rows.indices, width, processes.device())
+        return outputs
+
+    def _fused(self, live: Mapping[str, Rows]) -> dict[str, Output]:
+        """ONE forward over all streams, then each stream's rows of it."""
+        want = Want(frozenset())
+        for name in live:
+            want = want | self.streams.wants[name]
+        if len(live) == 1:
+            (name,) = live
+            return {name: self.subject.forward(live[name].batch, want)}  # type: ignore[arg-type]
+        whole = self.subject.forward(
+            self.subject.collate([e for rows in live.values() for e in rows.examples]), want
+        )
+        outputs, start = {}, 0
+        for name, rows in live.items():
+            outputs[name] = _slice(whole, start, start + len(rows.examples))
+            start += len(rows.examples)
+        return outputs
+
+    def _empty(self) -> Output:
+        device = processes.device()
+        none = torch.zeros(0, device=device)
+        grid = torch.zeros((0, 1), device=device)
+        return Output(none, none.long(), grid.long(), grid.bool(), logp_BT=grid)
+
+
+def _slice(out: Output, first: int, last: int) -> Output:
+    """Rows first..last of an output, at the positions that any of them counts."""
+    mask_BT = out.mask_BT[first:last]
+    used = mask_BT.any(0)
+    start = int(used.int().argmax()) if bool(used.any()) else 0
+
+    def cut(value: Tensor | None) -> Tensor | None:
+        if value is None:
+            return None
+        return value[first:last] if value.dim() == 1 else value[first:last, start:]
+
+    fields = {name: cut(getattr(out, name)) for name in (
+        "nll_B", "n_B", "labels_BT", "mask_BT", "logp_BT", "logits_BTV", "index_BTK", "top_BTK",
+        "rest_BT", "argmax_BT", "mu_BT", "sigma_BT")}  # fmt: skip
+    return Output(**fields, hidden={path: value[first:last, start:] for path, value in out.hidden.items()})
+
+
+def _cuda() -> list[int]:
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []

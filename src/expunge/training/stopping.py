@@ -1,0 +1,175 @@
+"""When a run ends: the forget NLL has come to where it should be, the floor broke, or the budget.
+
+The level is the holdout's: one half of it, read under the ORIGIN (under the moving model a
+collapsing method would drag the holdout along and never be stopped). The other half is for audits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from expunge.core.card import Example
+from expunge.core.contracts import Subject, Want
+from expunge.core.random import permutation
+from expunge.data.batching import by_length
+
+SAMPLE = 128
+"""Examples of a split that a point of the curve reads at most."""
+CHECKS = 10
+"""Times a run that the curve (and with it the floor) is checked at most."""
+NEAR = 0.6
+"""Share of the target from which the forget NLL alone is checked at every step."""
+
+
+def sample(rows: Sequence[Example], seed: int, size: int = SAMPLE) -> list[Example]:
+    """At most `size` rows, chosen by seed, in their order."""
+    return [rows[i] for i in sorted(permutation(len(rows), seed, "sample")[:size])]
+
+
+def halves(holdout: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    """(stopping half, audit half); by group where the examples carry one, so that no group leaks."""
+    groups = sorted({str(row.get("group", i)) for i, row in enumerate(holdout)})
+    chosen = {groups[i] for i in permutation(len(groups), seed, "halves")[: len(groups) // 2]}
+    one = [row for i, row in enumerate(holdout) if str(row.get("group", i)) in chosen]
+    two = [row for i, row in enumerate(holdout) if str(row.get("group", i)) not in chosen]
+    return (one, two) if one else (two, two)
+
+
+@torch.no_grad()
+def figures(subject: Subject, rows: Sequence[Example]) -> dict[str, float]:
+    """nll (mean over examples of nats a position), probability (its exponential), accuracy."""
+    was_training = subject.module.training
+    subject.module.eval()
+    want = Want(frozenset({"nll", "argmax"} if "labels" in subject.capabilities else {"nll"}))
+    nll, hits = [], []
+    for batch in by_length([subject.length(row) for row in rows]):
+        out = subject.forward(subject.collate([rows[i] for i in batch]), want)
+        nll.append((out.nll_B / out.n_B.clamp(min=1)).float().cpu().numpy())
+        if out.argmax_BT is not None:
+            hits.append((out.argmax_BT == out.labels_BT)[:, -1].float().cpu().numpy())
+    subject.module.train(was_training)
+    values = np.concatenate(nll)
+    found = {"nll": float(values.mean()), "probability": float(np.exp(-values).mean())}
+    if hits:
+        found["accuracy"] = float(np.concatenate(hits).mean())
+    return found
+
+
+@dataclass
+class Stop:
+    """Checks a run at points of its curve and says when it ends and which weights are best.
+
+    target: the forget NLL to reach (None: run out the budget). floor: share of the retain
+    probability (accuracy, for classifiers) of before. State is JSON, for checkpoints.
+    """
+
+    subject: Subject
+    forget: Sequence[Example]
+    retain: Sequence[Example]
+    target: float | None
+    rule: str
+    floor: float
+    total: int
+    watch: Callable[[Mapping[str, float]], float] | None = None
+    every_step: bool = False
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -math.inf
+    best_step: int = 0
+    reason: str = ""
+    sentence: str = ""
+    near: bool = False
+
+    @property
+    def interval(self) -> int:
+        return max(1, math.ceil(self.total / CHECKS))
+
+    def due(self, step: int) -> bool:
+        """Is step (number of steps done) a point of the curve."""
+        return step == self.total or step % self.interval == 0
+
+    def point(self, step: int) -> dict[str, Any]:
+        """Reads forget and retain now."""
+        found: dict[str, Any] = {"step": step}
+        if self.forget:
+            read = figures(self.subject, self.forget)
+            found |= {f"forget_{name}": value for name, value in read.items()}
+        if self.retain:
+            found |= {f"retain_{name}": value for name, value in figures(self.subject, self.retain).items()}
+        return found
+
+    def kept(self, point: Mapping[str, Any]) -> float | None:
+        """Share of the first point's retain accuracy or probability that is left."""
+        name = "retain_accuracy" if "retain_accuracy" in point else "retain_probability"
+        if name not in point or not self.curve:
+            return None
+        return float(point[name]) / max(1e-9, float(self.curve[0][name]))
+
+    def start(self) -> None:
+        """The point before the first step."""
+        if not self.curve:
+            self.curve.append(self.point(0))
+
+    def check(self, step: int, batch_nll: float | None) -> bool:
+        """Looks at the run after `step` steps; True when the weights now are the best so far.
+
+        Sets `reason` when the run ends. batch_nll: the step's own forget NLL, before its update;
+        once it nears the target the forget set is read at every step.
+        """
+        if not self.due(step):
+            if self.target is None:
+                return False
+            self.near = self.near or (batch_nll is not None and batch_nll > NEAR * self.target)
+            if not self.near:
+                return False
+            if figures(self.subject, self.forget)["nll"] < self.target:
+                return False
+        point = self.point(step)
+        self.curve.append(point)
+        reached = self.target is not None and point.get("forget_nll", 0.0) >= self.target
+        kept = self.kept(point)
+        broken = kept is not None and kept < self.floor
+        if self.target is not None and "forget_nll" in point:
+            self.near = self.near or point["forget_nll"] > NEAR * self.target
+        better = False
+        if not broken:
+            rank = self._rank(point)
+            better = rank >= self.best
+            if better:
+                self.best, self.best_step = rank, step
+        if broken:
+            self.reason = "retain floor"
+            self.sentence = (f"Stopped at step {step}: only {kept:.0%} of the retain "
+                             f"{'accuracy' if 'retain_accuracy' in point else 'probability'} was left "
+                             f"(floor {self.floor:.0%}); the weights of step {self.best_step} were taken.")  # fmt: skip
+        elif reached:
+            self.reason = self.rule
+            self.sentence = (f"Stopped at step {step}: the forget NLL of {point['forget_nll']:.2f} reached the "
+                             f"{self.rule}'s {self.target:.2f} nats.")  # fmt: skip
+        elif step >= self.total:
+            self.reason = "budget"
+            self.sentence = f"Stopped at step {step}: the budget was used up" + (
+                f" before the forget NLL ({point.get('forget_nll', 0.0):.2f}) reached the {self.rule}'s "
+                f"{self.target:.2f} nats." if self.target is not None else ".")  # fmt: skip
+        return better
+
+    def _rank(self, point: Mapping[str, Any]) -> float:
+        """Higher is better: the request's bar first, then nearness to the target, then lateness."""
+        nearness = 0.0
+        if self.target is not None and "forget_nll" in point:
+            nearness = -abs(math.log(max(1e-9, point["forget_nll"]) / max(1e-9, self.target)))
+        bar = self.watch(point) if self.watch is not None else 0.0
+        return 1e3 * bar + nearness
+
+    def state(self) -> dict[str, Any]:
+        return {"curve": self.curve, "best": self.best if math.isfinite(self.best) else None,
+                "best_step": self.best_step, "near": self.near}  # fmt: skip
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.curve, self.best_step, self.near = list(state["curve"]), state["best_step"], state["near"]
+        self.best = -math.inf if state["best"] is None else state["best"]

@@ -1,0 +1,236 @@
+"""From made-up readouts to scores: names, sides, reasons, and what a plan can promise."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from readouts import classifier, readout, rows
+
+from expunge.core.readout import Readout
+from expunge.core.registry import everything
+from expunge.evidence import (
+    CHANNELS,
+    SIDES,
+    SUBJECTS,
+    UNITS,
+    WITHOUT_INTERVAL,
+    Score,
+    measure,
+    requirements,
+    score_names,
+)
+
+TOKENS = frozenset({"tokens", "generate", "nll"})
+LABELS = frozenset({"labels", "nll"})
+KEYS = ["name", "side", "split", "subject", "value", "low", "high", "n", "unit", "better", "status",
+        "why"]  # fmt: skip
+
+
+def language(split: str, subject: str, shift: float = 0.0, n: int = 6) -> Readout:
+    """A full readout of n examples with losses around 1 nat a token."""
+    draw = np.random.default_rng(len(split) + 10 * len(subject))
+    losses = 1 + 0.2 * draw.random(n) + shift
+    return readout(
+        list(losses), split, subject,
+        examples=[{"question": f"q{i}", "answer": f"the cat number {i}"} for i in range(n)],
+        ends_N=np.ones(n, dtype=bool),
+        logp=[-loss * draw.dirichlet(np.ones(4)) * 4 for loss in losses],
+        argmax=[draw.random(4) < 0.5 for _ in range(n)],
+        mu=rows(*[[-1.0] * 4] * n), sigma=rows(*[[0.5] * 4] * n),
+        paraphrased=[np.array([loss + 0.1]) for loss in losses],
+        perturbed=[loss + draw.random(3) for loss in losses],
+        texts=["the cat"] * n, answers=[f"the cat number {i}" for i in range(n)],
+    )  # fmt: skip
+
+
+def by(scores: list[Score]) -> dict[tuple[str, str], Score]:
+    return {(score.name, score.subject): score for score in scores}
+
+
+def full(subjects: tuple[str, ...] = SUBJECTS) -> dict[str, dict[str, Readout]]:
+    return {
+        subject: {split: language(split, subject) for split in ("forget", "retain", "holdout")}
+        for subject in subjects
+    }
+
+
+def test_the_fixed_names_are_there() -> None:
+    scores = by(measure(full(), TOKENS))
+    for name in ("forget_nll", "retain_nll", "retain_probability", "forget_rouge_l", "holdout_nll",
+                 "forget_rouge_l_f1", "retain_utility", "privacy_min_k_auc", "forget_quality",
+                 "privacy_privleak", "privacy_blind_auc", "forget_truth_ratio"):  # fmt: skip
+        for subject in SUBJECTS:
+            assert scores[name, subject].measured, (name, scores[name, subject].why)
+
+
+def test_every_score_keeps_the_promise_of_its_json() -> None:
+    for score in measure(full(), TOKENS):
+        shown = score.to_json()
+        assert list(shown) == KEYS
+        json.dumps(shown, allow_nan=False)
+        assert shown["unit"] in UNITS and shown["better"] in ("higher", "lower", "gold")
+        if score.measured:
+            assert (score.low is None) == (score.unit in WITHOUT_INTERVAL)
+            assert score.low is None or score.low <= score.value <= score.high, score
+        else:
+            assert score.value is None and score.why
+
+
+def test_a_score_is_the_mean_of_its_values() -> None:
+    for score in measure(full(), TOKENS):
+        if score.values is not None and score.measured:
+            assert score.value == pytest.approx(float(np.ma.mean(score.values))), score.name
+    nll = by(measure(full(), TOKENS))["forget_nll", "after"]
+    assert nll.value == pytest.approx(full()["after"]["forget"].mean_nll_N.mean())
+
+
+def test_sides_and_directions() -> None:
+    scores = by(measure(full(), TOKENS))
+    found = {name: (scores[name, "after"].side, scores[name, "after"].better) for name in (
+        "forget_nll", "retain_nll", "holdout_nll", "forget_quality", "retain_utility",
+        "privacy_loss_auc", "forget_extraction_strength", "retain_rouge_l")}  # fmt: skip
+    assert found == {
+        "forget_nll": ("forgetting", "gold"),
+        "retain_nll": ("utility", "lower"),
+        "holdout_nll": ("privacy", "gold"),
+        "forget_quality": ("forgetting", "higher"),
+        "retain_utility": ("utility", "higher"),
+        "privacy_loss_auc": ("privacy", "gold"),
+        "forget_extraction_strength": ("forgetting", "gold"),
+        "retain_rouge_l": ("utility", "higher"),
+    }
+    sides = [SIDES.index(score.side) for score in measure(full(), TOKENS)]
+    assert sides == sorted(sides)
+
+
+def test_reasons() -> None:
+    readouts = full(("before", "after"))
+    for splits in readouts.values():
+        del splits["holdout"]
+    scores = by(measure(readouts, TOKENS))
+    assert scores["privacy_min_k_auc", "after"].why == "no holdout was given"
+    assert scores["forget_quality", "after"].why == "no gold model"
+    assert scores["utility_model", "after"].why == "no real_authors was given"
+    assert ("holdout_nll", "after") not in scores and ("forget_nll", "gold") not in scores
+
+
+def test_a_missing_channel_or_reading_has_its_reason() -> None:
+    readouts = full(("before", "after"))
+    readouts["after"]["forget"].texts = None
+    del readouts["before"]["holdout"]
+    scores = by(measure(readouts, TOKENS))
+    assert scores["forget_rouge_l", "after"].why == "no generations were read on forget"
+    assert scores["forget_rouge_l", "before"].measured
+    assert scores["holdout_nll", "before"].why == "holdout was not read for before"
+    readouts["after"]["retain"].texts = None
+    utility = by(measure(readouts, TOKENS))["retain_utility", "after"]
+    assert utility.why == "harmonic mean of probability, truth ratio"
+
+
+def test_a_diverged_model_is_not_measured_and_never_nan() -> None:
+    readouts = full(("after",))
+    readouts["after"]["forget"].nll_N[2] = math.nan
+    score = by(measure(readouts, TOKENS))["forget_nll", "after"]
+    assert score.why == "not finite on 1 of 6 examples: the model has diverged"
+
+
+def test_one_example_and_an_empty_split() -> None:
+    readouts = {"after": {"forget": language("forget", "after", n=1), "retain": readout([])}}
+    scores = by(measure(readouts, TOKENS))
+    assert scores["forget_nll", "after"].why.startswith("one example only")
+    assert scores["forget_rouge_l", "after"].high > scores["forget_rouge_l", "after"].low
+    assert scores["retain_nll", "after"].why == "retain is empty"
+
+
+def test_gold_against_itself_says_so() -> None:
+    scores = by(measure(full(), TOKENS))
+    assert scores["forget_quality", "gold"].value == pytest.approx(1)
+    assert scores["privacy_privleak", "gold"].value == 0
+    assert scores["forget_quality", "gold"].why == "by definition: gold against itself"
+
+
+def test_membership_is_not_interpretable_where_texts_alone_tell() -> None:
+    readouts = {"after": {split: language(split, "after", n=30) for split in ("forget", "holdout")}}
+    word = {"forget": "thee", "holdout": "you"}
+    for split, given in readouts["after"].items():
+        given.examples = [{"text": f"{word[split]} {i}"} for i in range(30)]
+    scores = by(measure(readouts, TOKENS))
+    assert scores["privacy_blind_auc", "after"].low > 0.5
+    assert not scores["privacy_blind_auc", "after"].why.startswith("not interpretable")
+    loss, min_k = scores["privacy_loss_auc", "after"], scores["privacy_min_k_auc", "after"]
+    assert loss.measured and loss.why.startswith(
+        "not interpretable: the splits differ by themselves (blind AUC 1.00 ["
+    )
+    assert min_k.why.endswith("; k = 0.2")
+    assert not scores["forget_nll", "after"].why
+
+
+def test_classifiers() -> None:
+    def of(subject: str) -> dict[str, Readout]:
+        return {split: classifier([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1], split, subject)
+                for split in ("forget", "retain", "holdout", "test")}  # fmt: skip
+
+    scores = by(measure({subject: of(subject) for subject in SUBJECTS}, LABELS))
+    accuracy = scores["test_accuracy", "after"]
+    assert (accuracy.value, accuracy.n, accuracy.side) == (pytest.approx(2 / 3), 3, "utility")
+    assert (accuracy.low, accuracy.high) == pytest.approx((0.2077, 0.9385), abs=1e-3)  # Wilson
+    assert scores["forget_kl_to_gold", "after"].better == "lower"
+    assert scores["forget_agreement_with_gold", "after"].value == 1
+    assert scores["privacy_confidence_auc", "after"].value == pytest.approx(0.5)
+    assert scores["privacy_loss_auc", "after"].measured
+    assert not any(name.endswith(("rouge_l", "min_k_auc", "utility")) for name, _ in scores)
+
+
+def test_score_names_are_what_a_plan_can_measure() -> None:
+    names = score_names(TOKENS, ["forget", "retain", "holdout"], True)
+    assert {s.name for s in measure(full(), TOKENS) if s.measured} == set(names)
+    assert "utility_model" not in names
+    assert "utility_model" in score_names(TOKENS, ["retain", "real_authors", "world_facts"], False)
+    bare = score_names(TOKENS, ["forget", "retain"], False)
+    assert not any(name.startswith("privacy") for name in bare) and "forget_quality" not in bare
+    assert "forget_nll" in bare
+
+
+def test_requirements_are_what_suffices() -> None:
+    """Readouts with the required channels alone give all scores; without a holdout no μ and σ."""
+    wanted = requirements(TOKENS, ["forget", "retain", "holdout"])
+    readouts = full()
+    for splits in readouts.values():
+        for split, given in splits.items():
+            for channel, names in CHANNELS.items():
+                if channel not in wanted[split]:
+                    for name in names:
+                        setattr(given, name, {} if name == "pooled" else None)
+    names = {score.name for score in measure(readouts, TOKENS) if score.measured}
+    assert names == set(score_names(TOKENS, ["forget", "retain", "holdout"], True))
+    assert "moments" not in wanted["retain"] and "moments" in wanted["forget"]
+    alone = requirements(TOKENS, ["forget", "retain"])
+    assert not alone["forget"] & {"moments", "logp"} and set(alone) == {"forget", "retain"}
+    assert requirements(LABELS, ["forget"]) == {"forget": {"nll", "logits"}}
+
+
+def test_scores_refuse_what_they_may_not_hold() -> None:
+    good = dict(name="x", side="utility", split="retain", subject="after", value=1.0, low=0.0,
+                high=1.0, n=1, unit="share", better="higher")  # fmt: skip
+    Score(**good)
+    for change in ({"value": math.nan}, {"low": None}, {"unit": "percent"}, {"side": "other"},
+                   {"status": "not measured"}, {"high": math.inf}):  # fmt: skip
+        with pytest.raises(ValueError):
+            Score(**{**good, **change})
+    Score(**{**good, "low": None, "high": None, "unit": "seconds"})
+
+
+@pytest.mark.parametrize("plugin", everything("metrics") + everything("attacks"),
+                         ids=lambda plugin: plugin.name)  # fmt: skip
+def test_cards_are_whole(plugin: object) -> None:
+    card = plugin.card
+    if not card.needs:
+        pytest.skip("works on a model, not on readouts")
+    assert card.side in SIDES and card.unit in UNITS and card.means.endswith(".")
+    assert card.better in ("higher", "lower", "gold") and card.paper and plugin.factory.__doc__
+    channels = {channel.rstrip("?") for needed in card.needs.values() for channel in needed}
+    assert channels <= set(CHANNELS)
+    assert plugin.validate({}, plugin.name) is not None
