@@ -11,10 +11,11 @@ import dataclasses
 import math
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from expunge.core.context import Watch
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.evidence import SUBJECTS, Score
 
@@ -149,8 +150,8 @@ def _mend(line: str) -> str:
             return f"write {meant!r} for {slip!r}"
     if re.match(r"=[^=]", line):
         return "write '==' for '='"
-    if "%" in line:
-        return "write a share: 0.05 for 5%"
+    if percent := re.search(rf"({_NUMBER})\s*%", line):
+        return f"write the share {float(percent[1]) / 100:g} for {percent[0]}"
     return _FORMS
 
 
@@ -178,6 +179,27 @@ def verdict(
     failing = any(not line.passed and not line.warns for line in [*lines, *implied])
     passed = False if failing else True if lines else None
     return Verdict(passed, (*lines, *implied))
+
+
+def watch(rules: Sequence[Rule]) -> Watch | None:
+    """(point of the training curve, its first point) -> share of the bar's lines that it meets.
+
+    Lines on figures that the curve does not have, or that need gold or the holdout, are left out;
+    None without rules.
+    """
+
+    def share(point: Mapping[str, float], first: Mapping[str, float]) -> float:
+        seen = [rule for rule in rules if rule.score in point and rule.reference in ("", "before")]
+        met = 0
+        for rule in seen:
+            before = first[rule.score] if rule.reference == "before" else 1.0
+            bound: float | tuple[float, float] = rule.number * before
+            if rule.op == "within":
+                bound = (before - rule.number, before + rule.number)
+            met += _holds(rule.op, point[rule.score], bound)
+        return met / len(seen) if seen else 0.0
+
+    return share if rules else None
 
 
 Table = dict[tuple[str, str], Score]
@@ -233,20 +255,29 @@ def over_forgetting(table: Table) -> Line | None:
     intervals: its low end above 1.5 times the yardstick's high end. The yardstick is gold's
     forget_nll, else holdout_nll before the change, else (in an audit) holdout_nll after it. The
     last comes last because a method that destroys the model drags the holdout along with the forget
-    set, and the two then look alike.
+    set, and the two then look alike. A forget_nll that is not measured (the model has diverged)
+    fails.
     """
     score = table.get(("forget_nll", "after"))
-    yardsticks = [("forget_nll", "gold"), ("holdout_nll", "before"), ("holdout_nll", "after")]
-    for key in yardsticks:
+    if score is None:
+        return None
+    if score.low is None:
+        rule = "forget.nll measured (over-forgetting)"
+        return Line(rule, False, why=_missing("forget_nll", "after", score), implied=True)
+    yardsticks = {
+        "gold": ("forget_nll", "gold"),
+        "holdout before the change": ("holdout_nll", "before"),
+        "holdout": ("holdout_nll", "after"),
+    }
+    for of, key in yardsticks.items():
         against = table.get(key)
-        if score is None or score.low is None or against is None or against.high is None:
+        if against is None or against.high is None:
             continue
         bound = OVER * against.high
         passed = score.low <= bound
-        of = f"{key[0]} of {key[1]}"
         why = "" if passed else (f"over-forgotten: far above {of}, which itself tells an attacker "
                                  "what was erased, or the model is destroyed")  # fmt: skip
         flagged = score.low <= bound < (score.high or score.low)
-        rule = f"over-forgetting: forget_nll <= {OVER} * {of}"
+        rule = f"forget.nll <= {OVER} * {of} (over-forgetting)"
         return Line(rule, passed, score.value, bound, why, flagged, implied=True)
     return None

@@ -31,18 +31,15 @@ CHANNELS: dict[str, tuple[str, ...]] = {
     "logp": ("logp",),
     "argmax": ("argmax",),
     "moments": ("mu", "sigma"),
-    "paraphrased": ("paraphrased",),
-    "perturbed": ("perturbed",),
-    "texts": ("texts", "answers"),
+    "variants": ("paraphrased", "perturbed"),
+    "generation": ("texts", "answers"),
     "logits": ("logp_NC", "labels_N"),
-    "pooled": ("pooled",),
 }
-"""Channel of a card -> the fields of a readout that hold it."""
+"""Channel of a card -> the fields of a readout that hold it ("pooled:PATH" has its own place)."""
 WORDS = {
     "nll": "losses", "logp": "token log-probabilities", "argmax": "argmax hits",
-    "moments": "moments of the token distributions", "paraphrased": "losses of paraphrases",
-    "perturbed": "losses of perturbed answers", "texts": "generations",
-    "logits": "class log-probabilities", "pooled": "hidden states",
+    "moments": "moments of the token distributions", "variants": "losses of answer variants",
+    "generation": "generations", "logits": "class log-probabilities",
 }  # fmt: skip
 PRESENT, HOME = "split", "forget"
 
@@ -267,9 +264,10 @@ def _readout(
 
 def has(readout: Readout, channel: str) -> bool:
     """Whether a readout holds a channel."""
-    fields = (getattr(readout, name, None) for name in CHANNELS.get(channel, (channel,)))
-    return all(value is not None and not (isinstance(value, dict) and not value)
-               for value in fields)  # fmt: skip
+    if channel.startswith("pooled:"):
+        return channel.removeprefix("pooled:") in readout.pooled
+    fields = CHANNELS.get(channel, (channel,))
+    return all(getattr(readout, name, None) is not None for name in fields)
 
 
 def _figure(card: Card, result: np.ndarray | Figure) -> Figure:

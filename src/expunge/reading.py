@@ -27,6 +27,7 @@ VERSION = 1
 LIMIT = 2000
 """Examples of a split that are read at most (a seeded sample); n stands with each figure."""
 VARIANTS = ("paraphrased", "perturbed")
+OFFERED = frozenset({"nll", "logp", "argmax", "moments", "logits", "generation", "variants"})
 ARRAYS = {"logp": "logp_BT", "argmax": "argmax_BT", "mu": "mu_BT", "sigma": "sigma_BT"}
 
 
@@ -56,10 +57,11 @@ def read(
 ) -> Readout:
     """What the subject says of the split.
 
-    channels: any of nll, logp, argmax, moments, logits, variants, generation, pooled:PATH.
+    channels: any of nll, logp, argmax, moments, logits, variants, generation,
+    pooled:PATH; what the family cannot give is left out.
     fingerprint: the subject's, where the caller has it already.
     """
-    channels = frozenset(channels)
+    channels = frozenset(channels) & OFFERED | {c for c in channels if c.startswith("pooled:")}
     meter = meter or Meter()
     key = digest({"version": VERSION, "subject": fingerprint or subject.fingerprint(), "channels": sorted(channels),
                   "data": [_content(e) for e in examples], "torch": torch.__version__,
@@ -84,13 +86,13 @@ def _read(
     meter: Meter, progress: Callable[[int], None] | None,
 ) -> Readout:  # fmt: skip
     rows, owners = list(examples), [("own", i) for i in range(len(examples))]
-    if "variants" in channels:
-        for kind in VARIANTS:
-            for i, example in enumerate(examples):
-                for variant in example.get(f"{kind}_answer") or []:
-                    rows.append({"question": example.get("question", ""), "answer": variant})
-                    owners.append((kind, i))
-    plain = {c for c in channels if c not in ("variants", "generation")} | {"nll", "logp"}
+    kinds = VARIANTS if "variants" in channels else ()
+    for kind in kinds:
+        for i, example in enumerate(examples):
+            for variant in example.get(f"{kind}_answer") or []:
+                rows.append({"question": example.get("question", ""), "answer": variant})
+                owners.append((kind, i))
+    plain = {c for c in channels if c not in ("generation", "logits", "variants")} | {"nll", "logp"}
     pooled = {c.partition(":")[2] for c in plain if c.startswith("pooled:")}
     labels = "labels" in subject.capabilities
     own = want_of({c for c in plain if not c.startswith("pooled")} | {f"hidden:{p}" for p in pooled}
@@ -138,10 +140,13 @@ def _read(
     for name, values in ragged.items():
         if n and values[0] is not None:
             setattr(found, name, values)
-    if "variants" in channels:
+    if kinds:
         means_R = nll_R / np.maximum(1, n_R)
-        for kind in VARIANTS:
-            setattr(found, kind, [means_R[[r for r in range(n, count) if owners[r] == (kind, i)]] for i in range(n)])
+        places: dict[tuple[str, int], list[int]] = {}
+        for row in range(n, count):
+            places.setdefault(owners[row], []).append(row)
+        for kind in kinds:
+            setattr(found, kind, [means_R[places.get((kind, i), [])] for i in range(n)])
     if labels:
         found.logp_NC = np.stack(logp_NC)
         found.labels_N = np.array([int(e["label"]) for e in examples])

@@ -52,7 +52,7 @@ def test_good_lines(text: str, op: str, number: float, reference: str) -> None:
         ("≤ 0.4", "write '<='"),
         ("=> 0.4", "write '>='"),
         ("= 0.4", "write '=='"),
-        ("<= 5%", "0.05 for 5%"),
+        ("<= 5%", "write the share 0.05 for 5%"),
         ("<= 0.9 * bfore", "did you mean 'before'?"),
         ("within 0.1 of retrain", "known: before, gold, holdout"),
         ("within -0.1 of gold", "without the sign"),
@@ -84,7 +84,7 @@ def test_only_the_first_dot_is_an_underscore() -> None:
 def test_names_score() -> None:
     known = {"forget_nll", "holdout_nll", "retain_utility", "privacy_min_k_auc"}
     parse("forget.nll", "<= 1.2 * holdout").names_score(known)
-    with pytest.raises(BadInput, match="did you mean 'retain.utility'"):
+    with pytest.raises(BadInput, match=r"did you mean 'retain\.utility'"):
         parse("retain.utilty", ">= 0.9").names_score(known)
     with pytest.raises(BadInput, match="holdout_utility, which this plan cannot produce"):
         parse("retain.utility", ">= 0.9 * holdout").names_score(known)
@@ -166,6 +166,8 @@ def test_over_forgetting() -> None:
     audited = [wrecked[0], score("holdout_nll", 2, 1.8, 2.2)]
     assert verdict(good, audited, purpose="erase").passed is False
     assert len(verdict(good, [wrecked[0]]).lines) == 1  # nothing to hold it against
+    diverged = score("forget_nll", None, why="not finite on 1 of 6 examples")
+    assert verdict([], [diverged, holdout], purpose="erase").passed is False
 
 
 def test_json() -> None:

@@ -1,9 +1,10 @@
-"""Membership attacks on hand-made readouts, and the blind baseline on texts that do and do not differ."""
+"""Membership attacks on hand-made readouts; the blind baseline on texts that differ or do not."""
 
 from __future__ import annotations
 
 import math
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,9 +56,9 @@ def test_min_k() -> None:
 
 
 def test_min_k_plus_plus() -> None:
-    """p = (1/2, 1/4, 1/4): μ = -(½ + ½) ln 2 · … = -1.5 ln 2; σ² = ½(½ ln 2)² + ½(½ ln 2)².
+    """p = (1/2, 1/4, 1/4): μ = -½ ln 2 - ½ ln 4 = -1.5 ln 2; σ² = ½(½ ln 2)² + ½(½ ln 2)².
 
-    So σ = ½ ln 2. The label with 1/2 lies (-1 + 1.5) ln 2 / (½ ln 2) = 1 above, one with 1/4 1 below.
+    So σ = ½ ln 2. The label with 1/2 lies (-1 + 1.5) ln 2 / (½ ln 2) = 1 above, with 1/4 1 below.
     """
     p = np.array([0.5, 0.25, 0.25])
     mu = float((p * np.log(p)).sum())
@@ -77,7 +78,7 @@ def test_min_k_plus_plus() -> None:
 
 
 def test_reference() -> None:
-    """Forget loses 2 - 1 = 1 against gold, the holdout 5 - 5 = 0: seen, though its loss is lower."""
+    """Forget lies 2 - 1 = 1 below gold, the holdout .5 - .5 = 0: seen, though less likely."""
     found = reference_auc()(readout([1]), readout([0.5]), readout([2]), readout([0.5]))
     assert found.value == 1
     same = readout([1, 2])
@@ -85,7 +86,7 @@ def test_reference() -> None:
 
 
 def test_confidence_and_entropy() -> None:
-    """Sure (.9 .1) on forget, unsure (.5 .5) on the holdout: both attacks see it, whatever the label."""
+    """Sure (.9 .1) on forget, unsure (.5 .5) on the holdout: both see it, whatever the label."""
     sure, unsure = classifier([[0.9, 0.1]], [1]), classifier([[0.5, 0.5]], [0])
     for attack in (confidence_auc(), entropy_auc()):
         assert attack(sure, unsure).value == 1 and attack(unsure, sure).value == 0
@@ -93,7 +94,8 @@ def test_confidence_and_entropy() -> None:
         assert entropy_auc()(classifier([[1.0, 0.0]], [0]), unsure).value == 1
 
 
-WORDS = "red blue green grey black white pink brown gold silver sand stone river hill wood".split()
+WORDS = ["red", "blue", "green", "grey", "black", "white", "pink", "brown", "gold", "silver",
+         "sand", "stone", "river", "hill", "wood"]  # fmt: skip
 
 
 def speech(draw: np.random.Generator, group: int, extra: str = "") -> dict[str, object]:

@@ -203,7 +203,7 @@ def test_requirements_are_what_suffices() -> None:
             for channel, names in CHANNELS.items():
                 if channel not in wanted[split]:
                     for name in names:
-                        setattr(given, name, {} if name == "pooled" else None)
+                        setattr(given, name, None)
     names = {score.name for score in measure(readouts, TOKENS) if score.measured}
     assert names == set(score_names(TOKENS, ["forget", "retain", "holdout"], True))
     assert "moments" not in wanted["retain"] and "moments" in wanted["forget"]
@@ -213,8 +213,8 @@ def test_requirements_are_what_suffices() -> None:
 
 
 def test_scores_refuse_what_they_may_not_hold() -> None:
-    good = dict(name="x", side="utility", split="retain", subject="after", value=1.0, low=0.0,
-                high=1.0, n=1, unit="share", better="higher")  # fmt: skip
+    good = {"name": "x", "side": "utility", "split": "retain", "subject": "after", "value": 1.0,
+            "low": 0.0, "high": 1.0, "n": 1, "unit": "share", "better": "higher"}  # fmt: skip
     Score(**good)
     for change in ({"value": math.nan}, {"low": None}, {"unit": "percent"}, {"side": "other"},
                    {"status": "not measured"}, {"high": math.inf}):  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_truth_ratio() -> None:
 
 
 def test_truth_ratio_where_variants_are_missing() -> None:
-    """One without perturbed answers does not count; with no paraphrase at all the answer stands in."""
+    """One without perturbed answers does not count; with no paraphrase the answer stands in."""
     some = readout([9, 9], paraphrased=rows([LN2], [LN2]), perturbed=rows([LN4], []))
     assert truth_ratio()(some).compressed() == pytest.approx([0.5])
     none = readout([LN2], paraphrased=rows([]), perturbed=rows([LN4]))
@@ -139,7 +140,7 @@ def test_forget_quality() -> None:
 
 
 def test_utility_names_its_parts() -> None:
-    """Probability 1/2 and recall 1/2 and truth ratio 1 - 1/2: all 1/2, so 1/2; without texts too."""
+    """Probability 1/2, recall 1/2, truth ratio 1 - 1/2: their harmonic mean is 1/2."""
     full = readout([LN2], split="retain", texts=["a cat"], answers=["the cat"],
                    paraphrased=rows([LN2]), perturbed=rows([LN4]))  # fmt: skip
     found = utility()(full)
@@ -181,7 +182,7 @@ def test_accuracy_agreement_and_kl() -> None:
 
 
 def test_privleak() -> None:
-    """s = 1 - .9 = .1, r = 1 - .5 = .5: (.1 - .5) / .5 = -80 %. MUSE's base models come near -100."""
+    """With s = 1 - .9 = .1 and r = 1 - .5 = .5: (.1 - .5) / .5 = -80 %; 0 where they agree."""
     assert privleak_from(0.9, 0.5) == pytest.approx(-80)
     assert privleak_from(0.5, 0.5) == 0
     assert privleak_from(0.25, 0.5) == pytest.approx(50)

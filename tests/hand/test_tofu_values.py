@@ -1,4 +1,4 @@
-"""Our functions, fed with the losses of two published Llama-2-7B models, give TOFU's definitions."""
+"""Our functions, fed with the losses of two published Llama-2 models, give TOFU's definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier of texts that knows how far it can be wrong by chance: TF-IDF, ridge, permutations."""
+"""A classifier of texts that knows how far chance can carry it: TF-IDF, ridge, permutations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ RIDGE = 1.0
 
 
 @functools.lru_cache(maxsize=2)
-def tell_apart(texts: tuple[str, ...], members: int, groups: tuple[Hashable, ...]) -> Interval | None:
+def tell_apart(
+    texts: tuple[str, ...], members: int, groups: tuple[Hashable, ...]
+) -> Interval | None:
     """Cross-validated AUC of the first `members` texts against the others; None without words.
 
     `groups` names what is held out together, and, where no group stands on both sides, what is
@@ -56,7 +58,7 @@ def _kernel(texts: tuple[str, ...]) -> np.ndarray | None:
 
 
 def _permuted(members: int, group_N: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """[N, PERMUTATIONS] random assignments of the sides, by whole groups where groups have a side."""
+    """[N, P] random assignments of the sides, of whole groups where these have a side."""
     member_N = np.arange(len(group_N)) < members
     counts = np.bincount(group_N, weights=member_N) / np.bincount(group_N)
     if not np.isin(counts, (0.0, 1.0)).all():
@@ -69,12 +71,13 @@ def _held_out(kernel: np.ndarray, sides: np.ndarray, test: np.ndarray) -> np.nda
 
     Ranks, since each fold has its own offset.
     """
+    from scipy.linalg import solve
     from scipy.stats import rankdata
 
     train = ~test
     inner = kernel[np.ix_(train, train)] + RIDGE * np.eye(int(train.sum()))
     targets = sides[train] - sides[train].mean(axis=0)
-    scores = kernel[np.ix_(test, train)] @ np.linalg.solve(inner, targets)
+    scores = solve(inner, kernel[np.ix_(train, test)], assume_a="pos").T @ targets
     return np.asarray((rankdata(scores.round(12), axis=0) - 0.5) / int(test.sum()))
 
 

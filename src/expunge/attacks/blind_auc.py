@@ -41,8 +41,8 @@ def blind_auc() -> Metric:
         key = next((k for k in KEYS if all(x.get(k) is not None for x in both)), None)
         groups: list[Hashable] = list(range(len(both))) if key is None else [x[key] for x in both]
         if min(len(set(groups[: len(ours)])), len(set(groups[len(ours) :]))) < 2:
-            raise NotMeasured("a side has fewer than two groups (or texts): a classifier would learn "
-                              "a name, not how the splits differ")  # fmt: skip
+            raise NotMeasured("a side has fewer than two groups (or texts): a classifier would "
+                              "learn a name, not how the splits differ")  # fmt: skip
         found = tell_apart(tuple(map(whole_text, both)), len(ours), tuple(groups))
         if found is None:
             raise NotMeasured("the texts hold no words")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from expunge.core.budget import Budget
 
-Watch = Callable[[Mapping[str, float]], float]
+Watch = Callable[[Mapping[str, float], Mapping[str, float]], float]
+"""(point of the training curve, its first point) -> how well it meets the request's bar."""
 
 
 @dataclass

@@ -46,6 +46,7 @@ class Request(BaseModel):
     holdout: Source | None = None
     test: Source | None = None
     reference: Source | None = None
+    probes: dict[str, Source] = {}
     method: str | dict[str, Any]
     purpose: Literal["suppress", "erase"] = "suppress"
     budget: Budget = Budget()

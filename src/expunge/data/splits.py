@@ -83,9 +83,9 @@ def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
 
 def make_splits(
     *, forget: Any, data: Any = None, retain: Any = None, holdout: Any = None, test: Any = None,
-    reference: Any = None, columns: Mapping[str, str] | None = None, seed: int = 0,
+    reference: Any = None, probes: Mapping[str, Any] | None = None, columns: Mapping[str, str] | None = None, seed: int = 0,
 ) -> Splits:  # fmt: skip
-    """The request's splits. A selector chooses from `data`; retain defaults to what it leaves.
+    """The request's splits and probes (further splits, read and never trained on). A selector chooses from `data`; retain defaults to what it leaves.
 
     Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput
     with all faults found.
@@ -108,6 +108,11 @@ def make_splits(
             splits["forget"], rest = select(splits["data"], selector, seed)
             if retain is None and rest:
                 splits["retain"] = rest
+    for name, source in (probes or {}).items():
+        with faults:
+            if name in (*sources, "forget", "test_forget") or not name.isidentifier():
+                raise BadInput.of(f"probes.{name}", name, "cannot be the name of a probe", "choose another word")
+            splits[name] = load(source, f"probes.{name}", columns)
     faults.raise_any()
     if selector is None and retain is None and "data" in splits:
         splits["retain"] = without(splits["data"], splits["forget"])

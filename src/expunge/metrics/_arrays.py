@@ -30,7 +30,7 @@ def without_eos(readout: Readout, values: Ragged) -> Ragged:
 
 def mean_of_lowest(values: Ragged, k: float) -> np.ndarray:
     """[N] mean of the lowest share k of each row's values, of one at least; masked where empty."""
-    rows = [np.sort(row)[: max(1, int(k * len(row) + 1e-9))] for row in values]
+    rows = [np.sort(row)[: max(1, int(k * len(row) + 1e-9))].astype(float) for row in values]
     return only([row.mean() if len(row) else 0.0 for row in rows], [len(row) > 0 for row in rows])
 
 

@@ -12,7 +12,7 @@ from expunge.metrics._arrays import mean_nll, only
 from expunge.metrics.probability_options import probability_options_from
 from expunge.metrics.utility import parts
 
-_CHANNELS = {"nll", "texts", "paraphrased", "perturbed"}
+_CHANNELS = {"nll", "generation", "variants"}
 CARD = Card(
     "Model utility", paper="arXiv:2401.06121", equation="section 2.2.2", side="utility",
     better="higher", unit="share", capabilities=("tokens",), aggregate="harmonic",

@@ -12,8 +12,8 @@ from expunge.metrics.truth_ratio import ratios
 CARD = Card(
     "Forget quality", paper="arXiv:2401.06121", equation="section 2.2.3",
     side="forgetting", better="higher", unit="p-value", capabilities=("tokens",),
-    needs={"split": {"nll", "paraphrased", "perturbed"},
-           "gold.split": {"nll", "paraphrased", "perturbed"}},
+    needs={"split": {"nll", "variants"},
+           "gold.split": {"nll", "variants"}},
     splits=("forget",),
     means="A small p-value shows that the truth ratios differ from gold's; a large one does not "
           "show that they agree, least of all with few examples.",

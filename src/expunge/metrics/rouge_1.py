@@ -11,7 +11,7 @@ from expunge.metrics._arrays import rouge_column
 
 CARD = Card(
     "ROUGE-1 recall", paper="Lin 2004 (ACL W04-1013)", side="utility", better="higher",
-    unit="share", capabilities=("tokens",), needs={"split": {"texts"}},
+    unit="share", capabilities=("tokens",), needs={"split": {"generation"}},
     splits=("forget", "retain", "holdout"),
     means="How many of the reference's words the answer repeats; "
           "it ignores order, so a false sentence of the same words scores as high.",

@@ -14,7 +14,7 @@ from expunge.metrics._arrays import mean_nll, only
 CARD = Card(
     "Truth ratio", paper="arXiv:2401.06121", equation="1 (as in the released code)",
     side="forgetting", better="higher", unit="share", capabilities=("tokens",),
-    needs={"split": {"nll", "paraphrased", "perturbed"}},
+    needs={"split": {"nll", "variants"}},
     splits=("forget", "retain", "real_authors", "world_facts"),
     means="Whether the model tells the truth from near falsehoods: on the forget set 1 means that "
           "it cannot, elsewhere 1 means that it can; it says nothing of what the model writes.",

@@ -17,7 +17,7 @@ from expunge.metrics.truth_ratio import as_score, ratios
 CARD = Card(
     "Utility", paper="arXiv:2401.06121", equation="section 2.2.2", side="utility",
     better="higher", unit="share", capabilities=("tokens",), aggregate="harmonic",
-    needs={"split": {"nll", "texts?", "paraphrased?", "perturbed?"}}, splits=("retain",),
+    needs={"split": {"nll", "generation?", "variants?"}}, splits=("retain",),
     means="One figure for what the model still knows of the data that must stay; compare it only "
           "where its parts are the same, and look at them where it falls.",
 )  # fmt: skip
@@ -26,9 +26,9 @@ CARD = Card(
 def parts(readout: Readout) -> dict[str, np.ndarray]:
     """Name -> [N] values of probability, ROUGE-L recall and truth ratio max(0, 1 - R), if had."""
     found = {"probability": probability_from(mean_nll(readout))}
-    if has(readout, "texts"):
+    if has(readout, "generation"):
         found["ROUGE-L recall"] = rouge_column(readout, 0)
-    if has(readout, "paraphrased") and has(readout, "perturbed"):
+    if has(readout, "variants"):
         with contextlib.suppress(NotMeasured):
             found["truth ratio"] = as_score(ratios(readout), "retain")
     return {name: x for name, x in found.items() if np.ma.count(x)}

@@ -7,7 +7,7 @@ collapsing method would drag the holdout along and never be stopped). The other 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from expunge.core.card import Example
+from expunge.core.context import Watch
 from expunge.core.contracts import Subject, Want
 from expunge.core.random import permutation
 from expunge.data.batching import by_length
@@ -76,8 +77,7 @@ class Stop:
     rule: str
     floor: float
     total: int
-    watch: Callable[[Mapping[str, float]], float] | None = None
-    every_step: bool = False
+    watch: Watch | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     best: float = -math.inf
     best_step: int = 0
@@ -163,7 +163,7 @@ class Stop:
         nearness = 0.0
         if self.target is not None and "forget_nll" in point:
             nearness = -abs(math.log(max(1e-9, point["forget_nll"]) / max(1e-9, self.target)))
-        bar = self.watch(point) if self.watch is not None else 0.0
+        bar = self.watch(point, self.curve[0]) if self.watch is not None else 0.0
         return 1e3 * bar + nearness
 
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Evidence for a model changed by anyone, with any tool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from expunge import accept as bar, stages
+from expunge import evidence as scoring
+from expunge.core.contracts import Reporter, Silent
+from expunge.core.errors import BadInput, Faults, did_you_mean
+from expunge.core.files import write_json, write_text
+from expunge.data.splits import make_splits
+from expunge.plan import OTHERS_READ
+from expunge.report.html import render
+from expunge.subjects.opening import check
+from expunge.train import open_model
+from expunge.training import processes
+from expunge.training.stopping import sample
+
+
+def audit(
+    model: str, *, forget: Any, retain: Any = None, holdout: Any = None, test: Any = None, before: str | None = None,
+    gold: str | None = None, accept: Mapping[str, Any] | None = None, purpose: str = "suppress", redact: bool = False,
+    seed: int = 0, trust_code: bool = False, out: str | None = None, reporter: Reporter | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The evidence dict; with `out` also evidence.json and report.html. Raises BadInput."""
+    reporter = reporter or Silent()
+    began = time.monotonic()
+    faults = Faults()
+    splits: dict[str, Any] = {}
+    with faults:
+        splits = make_splits(forget=forget, retain=retain, holdout=holdout, test=test, seed=seed)
+    sources = {"after": model, "before": before, "gold": gold}
+    for who, source in sources.items():
+        if source is not None:
+            with faults:
+                check(source, trust_code)
+    rules = []
+    for key, text in (accept or {}).items():
+        with faults:
+            rules.append(bar.parse(key, text))
+    if purpose not in ("suppress", "erase"):
+        faults.add(BadInput.of("purpose", purpose, "is no purpose", did_you_mean(purpose, ["suppress", "erase"])))
+    if out is not None and Path(out).exists() and any(Path(out).iterdir()):
+        faults.add(BadInput.of("out", out, "is not empty", "choose a new folder"))
+    faults.raise_any()
+    rows = {name: found if name == "forget" else sample(found, seed, OTHERS_READ) for name, found in splits.items()}
+    reads: dict[str, stages.Read] = {}
+    capabilities: frozenset[str] = frozenset()
+    for who, source in sources.items():
+        if source is None:
+            continue
+        subject = open_model(source, trust_code)
+        capabilities = subject.capabilities
+        if who == "after":
+            names = scoring.score_names(capabilities, rows, gold is not None)
+            for rule in rules:
+                with faults:
+                    rule.names_score(names, {w for w, s in sources.items() if s is not None})
+            faults.raise_any()
+        reads[who] = stages.read_into(subject, rows, who, reporter)
+    readouts = {who: read.readouts for who, read in reads.items()}
+    scores = scoring.measure(readouts, capabilities)
+    verdict = bar.verdict(rules, scores, purpose=purpose)  # type: ignore[arg-type]
+    passes = {name: n for read in reads.values() for name, n in read.meter.passes.items()}
+    evidence = {
+        "schema": 1,
+        "request": {"model": model, "before": before, "gold": gold, "purpose": purpose, "redact": redact,
+                    "accept": dict(accept or {}), "seed": seed},
+        "method": "audit of a changed model",
+        "scores": [score.to_json() for score in scores],
+        "cost": {"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": passes},
+        "environment": stages.environment(),
+        "verdict": verdict.to_json(),
+        "notes": [] if gold else ["No gold model was given: how a model that never saw the data would score is not known."],
+        "splits": {name: len(found) for name, found in splits.items()},
+        "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()} for split in rows},
+        "examples": stages.examples(readouts, redact or purpose == "erase"),
+    }  # fmt: skip
+    if out is not None and processes.main():
+        write_text(Path(out) / "report.html", render(evidence))
+        write_json(Path(out) / "evidence.json", evidence)
+    return evidence

@@ -1,0 +1,50 @@
+"""expunge audit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from expunge.cli import _show
+
+HELP = """Evidence for a model that was changed by anyone, with any tool: nothing is trained or changed.
+
+Examples:
+
+  expunge audit runs/authors/model --forget builtin:authors/forget --holdout builtin:authors/holdout
+
+  expunge audit MODEL --forget f.jsonl --retain r.jsonl --before BASE --gold RETRAINED --out audits/a
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command("audit", help=HELP)(command)
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="The changed model: a folder or a hub name.")],
+    forget: Annotated[str, typer.Option(help="What it should have forgotten.")],
+    retain: Annotated[str | None, typer.Option(help="A sample of what must stay.")] = None,
+    holdout: Annotated[str | None, typer.Option(help="Like forget, never trained on.")] = None,
+    before: Annotated[str | None, typer.Option(help="The model before the change.")] = None,
+    gold: Annotated[str | None, typer.Option(help="A model retrained without the forget set.")] = None,
+    accept: Annotated[list[str], typer.Option(help='A line of the bar: --accept "forget.rouge_l=<= 0.4".')] = [],  # noqa: B006
+    purpose: Annotated[str, typer.Option(help="suppress or erase.")] = "suppress",
+    redact: Annotated[bool, typer.Option("--redact", help="Keep forget texts out of the report.")] = False,
+    out: Annotated[str | None, typer.Option(help="A folder for evidence.json and report.html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
+) -> int:
+    """The verb."""
+    from pathlib import Path
+
+    from expunge.audit import audit
+    from expunge.cli.run import show
+    from expunge.core.request import parse_sets
+
+    evidence = audit(model, forget=forget, retain=retain, holdout=holdout, before=before, gold=gold,
+                     accept=parse_sets(accept), purpose=purpose, redact=redact, out=out,
+                     reporter=_show.reporter())  # fmt: skip
+    show(evidence, Path(out) if out else None, as_json)
+    return _show.code(evidence["verdict"]["passed"])

@@ -1,0 +1,38 @@
+"""expunge compare."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from expunge.cli import _show
+
+HELP = """Finished runs side by side.
+
+Example:
+
+  expunge compare runs/npo runs/rmu
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command("compare", help=HELP)(command)
+
+
+def command(
+    runs: Annotated[list[str], typer.Argument(help="Folders of finished runs.")],
+    as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
+) -> int:
+    """The verb."""
+    from expunge.compare import compare, rows
+
+    found = compare(runs)
+    if as_json:
+        _show.emit({"rows": rows(found)})
+        return 0
+    from expunge.report.terminal import comparison_table
+
+    comparison_table(found, _show.console())
+    return 0

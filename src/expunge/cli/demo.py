@@ -1,0 +1,45 @@
+"""expunge demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from expunge.cli import _show
+
+HELP = """Build a small real model, make it forget a tenth of its authors, and open the report.
+
+The model (about 1 M parameters) and its gold are built on first use and cached: the second demo
+takes seconds.
+
+Examples:
+
+  expunge demo
+
+  expunge demo --method rmu --no-open
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command("demo", help=HELP)(command)
+
+
+def command(
+    method: Annotated[str, typer.Option(help="What to forget with; see `expunge list methods`.")] = "npo",
+    seed: Annotated[int, typer.Option(help="Fixes everything.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the report.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
+) -> int:
+    """The verb."""
+    from expunge.cli.run import show
+    from expunge.demo import demo
+
+    done = demo(method=method, seed=seed, reporter=_show.reporter())
+    show(done.evidence, done.out, as_json)
+    if not (no_open or as_json) and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
+        typer.launch(str(done.out / "report.html"))
+    return _show.code(done.passed)

@@ -1,0 +1,49 @@
+"""expunge list."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from expunge.cli import _show
+
+HELP = """What there is: methods (all that may stand under `method:`), metrics, attacks, recipes.
+
+Examples:
+
+  expunge list methods
+
+  expunge list metrics --json
+"""
+WHAT = ("methods", "metrics", "attacks", "recipes")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command("list", help=HELP)(command)
+
+
+def command(
+    what: Annotated[str, typer.Argument(help="methods, metrics, attacks or recipes.")] = "methods",
+    as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
+) -> int:
+    """The verb."""
+    from expunge.catalogue import catalogue
+    from expunge.core.errors import BadInput, did_you_mean
+
+    if what not in WHAT:
+        raise BadInput.of("list", what, "is no list that we have", did_you_mean(what, WHAT))
+    found = catalogue(what)
+    if as_json:
+        _show.emit(found)
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "kind", "source", "summary"):
+        table.add_column(column, no_wrap=column != "summary")
+    for row in found:
+        table.add_row(row["name"], row["kind"], row["source"], row["summary"])
+    _show.console().print(table)
+    return 0

@@ -1,0 +1,100 @@
+"""expunge run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from expunge.cli import _show
+
+HELP = """Carry out a forget request: change the model, measure, judge, report.
+
+Examples:
+
+  expunge run request.yaml
+
+  expunge run request.yaml --plan            # check everything, change nothing
+
+  expunge run request.yaml --resume          # go on after an interruption
+
+  expunge run request.yaml --set method=rmu --set budget.epochs=3 --set out=runs/rmu
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command("run", help=HELP)(command)
+
+
+def command(
+    request: Annotated[str, typer.Argument(help="The request, a YAML or JSON file.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Check the request and print what would be done.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    sets: Annotated[list[str], typer.Option("--set", help="A field to set, key=value; may be repeated.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
+) -> int:
+    """The verb."""
+    from expunge.core.request import Request, parse_sets
+
+    parsed = Request.read(request, parse_sets(sets))
+    if plan:
+        return _plan(parsed, as_json)
+    from expunge.run import run
+
+    done = run(parsed, resume=resume, reporter=_show.reporter())
+    from expunge.training import processes
+
+    if processes.main():
+        show(done.evidence, done.out, as_json)
+    return _show.code(done.passed)
+
+
+def show(evidence: dict[str, Any], out: Any, as_json: bool) -> None:
+    """Evidence for people, or as JSON."""
+    if as_json:
+        _show.emit(evidence)
+        return
+    from expunge.report.terminal import print_evidence
+
+    print_evidence(evidence, _show.console(), out)
+
+
+def _plan(request: Any, as_json: bool) -> int:
+    from expunge.plan import plan
+
+    made = plan(request, resume=True)
+    if as_json:
+        _show.emit(made.to_json())
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    guess = made.estimate
+    rows = [
+        ("model", str(made.builtin or made.source)),
+        ("method", f"{made.composed.name}: {_words(made.composed.described)}"),
+        ("data", ", ".join(f"{name} {len(rows)}" for name, rows in made.splits.items())),
+        ("training", f"{made.steps} steps on about {made.tokens:,} tokens, batches of {made.budget.batch_size}"),
+        ("learning rate", made.learning_rate),
+        ("stop", f"{made.budget.stop}; retain floor {made.budget.floor:.0%}"),
+        ("gold", {"train": "retrained without the forget set (cached)"}.get(made.gold, made.gold) or made.no_gold),
+        ("moving", f"{guess.moving:,} of {guess.parameters:,} parameters"),
+        ("memory", f"about {guess.peak / 1e9:.2f} GB at the peak: {guess.sentence}; "
+                   f"fits in {(made.budget.memory or guess.available / 1e9):.1f} GB"),
+        ("time", f"about {guess.seconds:.0f} s of training (a rough guess)"),
+        *[("accept", f"{rule.key} {rule.text}") for rule in made.rules],
+        *[("note", note) for note in made.notes],
+    ]  # fmt: skip
+    for name, text in rows:
+        table.add_row(name, text)
+    _show.console().print(table)
+    return 0
+
+
+def _words(described: Any) -> str:
+    if not isinstance(described, dict):
+        return str(described)
+    return ", ".join(f"{k} {_words(v) if isinstance(v, dict) else v}" for k, v in described.items() if v is not None)

@@ -1,0 +1,49 @@
+"""expunge train."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from expunge.cli import _show
+
+HELP = """Train a model with the loop that gold models are trained with.
+
+The folder that it writes opens with from_pretrained and holds a manifest, so that `expunge run` can
+retrain it without the forget set by itself.
+
+Examples:
+
+  expunge train examples/tofu_base.yaml
+
+  expunge train train.yaml --set epochs=20 --set out=bases/longer
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command("train", help=HELP)(command)
+
+
+def command(
+    config: Annotated[str, typer.Argument(help="The training run, a YAML or JSON file.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    sets: Annotated[list[str], typer.Option("--set", help="A field to set, key=value; may be repeated.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
+) -> int:
+    """The verb."""
+    from expunge.core.request import parse_sets
+    from expunge.core.train_config import TrainConfig
+    from expunge.train import read_manifest, train
+
+    out = train(TrainConfig.read(config, parse_sets(sets)), reporter=_show.reporter(), resume=resume)
+    manifest = read_manifest(out)
+    shown = {"out": str(out), **{k: manifest[k] for k in ("steps", "tokens", "seconds", "learning_rate", "seed")},
+             "examples": len(manifest["hashes"])}  # fmt: skip
+    if as_json:
+        _show.emit(shown)
+    else:
+        _show.console().print(f"Trained on {shown['examples']} examples in {shown['seconds']:.1f} s "
+                              f"({shown['steps']} steps, {shown['tokens']:,} answer tokens): {out}")  # fmt: skip
+    return 0

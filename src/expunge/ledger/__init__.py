@@ -1,0 +1,1 @@
+"""What remains of runs: certificates that an auditor can verify."""

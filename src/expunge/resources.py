@@ -1,0 +1,96 @@
+"""What a run will need: bytes at the peak and seconds, estimated from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from expunge.core.contracts import Subject
+from expunge.training import processes
+
+GB = 1e9
+FLOPS = {"cuda": 1.5e14, "cpu": 6e10, "mps": 3e12}
+"""Rough floating-point rates a second, for the estimate of time alone (nothing is decided by it)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by kind, and a guess of seconds."""
+
+    weights: float
+    gradients: float
+    moments: float
+    activations: float
+    logits: float
+    seconds: float
+    moving: int
+    parameters: int
+    available: float
+
+    @property
+    def peak(self) -> float:
+        """Bytes at the peak of a step, with a tenth on top for what shapes do not show."""
+        return 1.1 * (self.weights + self.gradients + self.moments + self.activations + self.logits)
+
+    @property
+    def sentence(self) -> str:
+        parts = (("weights", self.weights), ("gradients", self.gradients), ("Adam moments", self.moments),
+                 ("activations", self.activations), ("logits", self.logits))  # fmt: skip
+        return ", ".join(f"{name} {value / GB:.1f} GB" for name, value in parts)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"peak_memory_bytes": round(self.peak), "available_bytes": round(self.available),
+                "seconds": round(self.seconds, 1), "moving_parameters": self.moving,
+                "parameters": self.parameters, "parts": self.sentence}  # fmt: skip
+
+
+def moving_parameters(module: torch.nn.Module, weights: str, options: Mapping[str, Any]) -> tuple[int, int]:
+    """(moving parameters, of them beside the base): LoRA's lie beside the base, others within."""
+    total = sum(p.numel() for p in module.parameters())
+    if weights != "lora":
+        return total, 0
+    rank = int(options.get("rank", 16))
+    head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    extra = sum(rank * (m.in_features + m.out_features) for m in module.modules()
+                if isinstance(m, torch.nn.Linear) and m is not head)  # fmt: skip
+    return extra, extra
+
+
+def estimate(
+    subject: Subject, *, weights: str, options: Mapping[str, Any], rows: int, length: int, steps: int,
+    tokens_a_step: float, checkpointing: bool, bf16: bool,
+) -> Estimate:  # fmt: skip
+    """rows: sequences in a forward; length: tokens of the longest."""
+    module = subject.module
+    device = processes.device().type
+    total = sum(p.numel() for p in module.parameters())
+    moving, beside = moving_parameters(module, weights, options)
+    low = bf16 or device == "cuda"
+    # What is frozen stays in the dtype of the file; what moves is float32, with its gradient and two moments.
+    stored = sum(p.numel() * (p.element_size() if p.element_size() < 4 or low else 4) for p in module.parameters())
+    frozen = 2.0 * total if low or getattr(module, "dtype", None) in (torch.bfloat16, torch.float16) else stored
+    held = frozen + 4.0 * beside if beside else 4.0 * moving + (frozen - 4.0 * moving if moving < total else 0.0)
+    config = getattr(module, "config", None)
+    width = int(getattr(config, "hidden_size", 0) or 0)
+    layers = len(subject.blocks)
+    cell = 2 if low else 4
+    tokens = rows * length
+    if width and checkpointing:
+        kept = layers * tokens * width * cell + 34 * tokens * width * cell
+    elif width:
+        wide = int(getattr(config, "intermediate_size", 0) or 4 * width)
+        kept = layers * tokens * (12 * width + 4 * wide) * cell
+    else:
+        kept = 20.0 * rows * max((p.shape[0] for p in module.parameters() if p.dim()), default=1) * 64 * 4
+    vocabulary = int(getattr(config, "vocab_size", 0) or 0)
+    logits = min(3.0 * tokens * vocabulary * 4, 3.0 * 2**25 * 4)
+    passes = 6 if not beside else 4
+    flops = steps * tokens_a_step * (passes + (2 if checkpointing else 0)) * total
+    available = (torch.cuda.get_device_properties(0).total_memory if device == "cuda"
+                 else psutil.virtual_memory().available)  # fmt: skip
+    return Estimate(held, 4.0 * moving, 8.0 * moving, kept, logits, flops / FLOPS.get(device, 6e10), moving,
+                    total, float(available))  # fmt: skip

@@ -1,0 +1,64 @@
+"""The main job: request -> plan -> subject -> splits -> method -> evidence -> verdict -> report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expunge import rundir, stages
+from expunge.core.contracts import Reporter, Silent
+from expunge.core.files import read_json
+from expunge.core.request import Request
+from expunge.plan import Plan, plan, weights_there
+from expunge.training import processes
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and its evidence."""
+
+    out: Path
+    evidence: dict[str, Any]
+
+    @property
+    def passed(self) -> bool | None:
+        """The verdict; None where no bar was set."""
+        return self.evidence["verdict"]["passed"]
+
+    @property
+    def scores(self) -> dict[tuple[str, str], float | None]:
+        """(name, subject) -> value."""
+        return {(s["name"], s["subject"]): s["value"] for s in self.evidence["scores"]}
+
+
+def run(
+    request: Request | Mapping[str, Any], *, resume: bool = False, reporter: Reporter | None = None, replace: bool = False
+) -> Run:
+    """Makes the model forget, and writes model, evidence, report and certificate to `request.out`.
+
+    Raises BadInput before anything starts, and Interrupted on Ctrl-C. A killed run goes on with
+    `resume=True` and ends with the same weights. replace: put the finished run in the place of an
+    older one (the demo alone does so).
+    """
+    request = request if isinstance(request, Request) else Request.parse(request)
+    reporter = reporter or Silent()
+    if resume and rundir.finished(request):
+        return Run(Path(request.out), read_json(Path(request.out) / "evidence.json"))
+    planned: Plan = plan(request, resume=resume or replace)
+    weights_there(planned)
+    with rundir.held(planned, resume=resume, replace=replace) as folder:
+        began = time.monotonic()
+        subject = stages.opened(planned, reporter)
+        splits = stages.reading_splits(planned)
+        before = stages.read_into(subject, splits, "before", reporter)
+        gold = stages.gold(planned, subject, splits, reporter)
+        applied = stages.apply(planned, subject, gold, folder, reporter)
+        after = stages.read_into(stages.reopened(planned, folder), splits, "after", reporter)
+        evidence = stages.evidence(planned, before, after, gold, applied, time.monotonic() - began)
+        if processes.main():
+            stages.write(planned, evidence, folder)
+        processes.barrier()
+    return Run(Path(request.out), evidence)

@@ -1,0 +1,264 @@
+"""The stages of a run, each resumable: open, read, gold, apply, evidence, write."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from expunge import accept, evidence as scoring, reading
+from expunge.builtin import build
+from expunge.core.card import Example
+from expunge.core.context import Context, Log
+from expunge.core.contracts import Reporter, Subject
+from expunge.core.files import digest, new_folder, read_json, write_json, write_text
+from expunge.core.random import permutation
+from expunge.core.readout import Readout
+from expunge.data.examples import answer_of, question_of
+from expunge.data.splits import Splits
+from expunge.ledger.certificate import certificate
+from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
+from expunge.report.card import model_card
+from expunge.report.html import render
+from expunge.subjects.opening import MANIFEST
+from expunge.train import gold as train_gold, open_model, read_manifest
+from expunge.training import checkpoint, processes
+
+
+@dataclass
+class Read:
+    """The readouts of one subject, and what reading them took."""
+
+    readouts: dict[str, Readout] = field(default_factory=dict)
+    meter: reading.Meter = field(default_factory=reading.Meter)
+    why: str = ""
+    """Why there are none."""
+    seconds: float | None = None
+    """What making the model took (gold)."""
+
+
+@dataclass
+class Applied:
+    """How the method went."""
+
+    seconds: float
+    notes: dict[str, Any]
+    peak_memory_bytes: int
+
+
+def opened(plan: Plan, reporter: Reporter) -> Subject:
+    """The model before the change; an embedded world's is built on first use."""
+    source = plan.source
+    if plan.builtin:
+        source = str(build(plan.builtin, reporter))
+        plan.manifest = read_manifest(Path(source))
+    return open_model(source, plan.request.trust_code)
+
+
+def reading_splits(plan: Plan) -> Splits:
+    """What is read: the whole forget set and seeded samples; of the holdout the auditing half."""
+    found: Splits = {}
+    for name in read_splits(plan.splits):
+        rows = plan.splits[name]
+        if name == "holdout" and plan.budget.stop == "holdout":
+            rows = audit_half(plan.splits, plan.request.seed)
+        limit = FORGET_READ if name == "forget" else OTHERS_READ
+        chosen = sorted(permutation(len(rows), plan.request.seed, "read", name)[:limit])
+        found[name] = [rows[i] for i in chosen]
+    return found
+
+
+def read_into(subject: Subject, splits: Splits, who: str, reporter: Reporter) -> Read:
+    """One pass a split; only the first process reads."""
+    found = Read()
+    if not processes.main():
+        return found
+    wanted = scoring.requirements(subject.capabilities, splits)
+    fingerprint = subject.fingerprint()
+    stage = f"reading {who}"
+    reporter.start(stage, len(splits))
+    for i, (name, rows) in enumerate(splits.items()):
+        found.readouts[name] = reading.read(subject, name, rows, wanted[name], who=who, fingerprint=fingerprint,
+                                            meter=found.meter)  # fmt: skip
+        reporter.advance(stage, i + 1, name)
+    reporter.finish(stage)
+    return found
+
+
+def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter) -> Read:
+    """The readouts of the model retrained without the forget set, or why there are none."""
+    if not plan.gold:
+        return Read(why=plan.no_gold)
+    folder: Any = plan.gold
+    if plan.gold == "train":
+        assert plan.manifest is not None
+        folder = train_gold(plan.manifest, plan.splits["forget"], subject, reporter)
+    other = open_model(str(folder), plan.request.trust_code)
+    found = read_into(other, splits, "gold", reporter)
+    manifest = Path(folder) / MANIFEST
+    found.seconds = read_json(manifest).get("seconds") if manifest.is_file() else None
+    del other
+    gc.collect()
+    return found
+
+
+def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Reporter) -> Applied:
+    """The method, from where a killed run left it; writes `model/` by one rename."""
+    done = folder / "checkpoint" / "applied.json"
+    if (folder / "model").is_dir() and done.is_file():
+        return Applied(**read_json(done))
+    request = plan.request
+    notes: dict[str, Any] = {}
+    if "forget" in gold.readouts:
+        notes["gold_forget_nll"] = float(gold.readouts["forget"].mean_nll_N.mean())
+    context = Context(
+        plan.budget, folder / "checkpoint", request.seed, "apply", watch=accept.watch(plan.rules),
+        manifest=plan.manifest, reporter=reporter, log=Log(folder / "log.jsonl"), notes=notes,
+    )  # fmt: skip
+    if checkpoint.latest(folder / "checkpoint" / "checkpoint") is None and processes.main():
+        context.log.cut(0)
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.cuda.reset_peak_memory_stats()
+    began = time.monotonic()
+    changed = plan.composed.method(subject, plan.splits, context)
+    seconds = _seconds(notes, time.monotonic() - began)
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _resident()
+    applied = Applied(round(seconds, 3), notes, peak)
+    if processes.main():
+        context.log.write({"stage": "applied", "seconds": applied.seconds})
+        write_json(done, {"seconds": applied.seconds, "notes": notes, "peak_memory_bytes": peak})
+        with new_folder(folder / "model") as temporary:
+            changed.save(temporary)
+            write_json(temporary / MANIFEST, _left(plan))
+    processes.barrier()
+    return applied
+
+
+def _left(plan: Plan) -> dict[str, Any]:
+    """What the changed model's folder says of its training: not the data, which would name the forget set."""
+    kept = {k: v for k, v in (plan.manifest or {}).items() if k in ("schema", "learning_rate", "template", "seed")}
+    return {**kept, "data": None, "unlearned": digest(plan.request.resolved())}
+
+
+def _seconds(notes: Mapping[str, Any], now: float) -> float:
+    """All of apply, with what killed processes spent before: the trainer keeps that."""
+    outcome = notes.get("outcome")
+    return max(now, float(outcome["seconds"])) if outcome else now
+
+
+def _resident() -> int:
+    """High-water mark of this process in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reopened(plan: Plan, folder: Path) -> Subject:
+    """The model as it was saved: the evidence is of the artefact, not of what was in memory."""
+    gc.collect()
+    return open_model(str(folder / "model"), plan.request.trust_code)
+
+
+def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied, seconds: float) -> dict[str, Any]:
+    """evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
+    readouts = {"before": before.readouts, "after": after.readouts}
+    if gold.readouts:
+        readouts["gold"] = gold.readouts
+    scores = scoring.measure(readouts, plan.capabilities) if processes.main() else []
+    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose)
+    outcome = applied.notes.get("outcome") or {}
+    notes = [*plan.notes, *([gold.why] if gold.why else []), *_rate_note(outcome)]
+    return {
+        "schema": 1,
+        "request": plan.request.resolved(),
+        "method": plan.composed.name,
+        "described": plan.composed.described,
+        "scores": [score.to_json() for score in scores],
+        "cost": {
+            "unlearn_seconds": round(applied.seconds, 3),
+            "gold_seconds": gold.seconds,
+            "peak_memory_bytes": applied.peak_memory_bytes,
+            "forward_passes": {**before.meter.passes, **after.meter.passes, **gold.meter.passes},
+            "tokens": int(outcome.get("tokens", 0)),
+            "run_seconds": round(seconds, 2),
+        },
+        "environment": environment(),
+        "verdict": verdict.to_json(),
+        "curve": outcome.get("curve", []),
+        "stop": outcome.get("stop", {}),
+        "notes": notes,
+        "splits": {name: len(rows) for name, rows in plan.splits.items()},
+        "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
+                          for split in before.readouts},
+        "examples": examples(readouts, plan.request.redacted),
+        "caches": [key for read in (before, after, gold) for key in read.meter.keys],
+    }  # fmt: skip
+
+
+def _rate_note(outcome: Mapping[str, Any]) -> list[str]:
+    if not outcome:
+        return []
+    return [f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']})."]
+
+
+def environment() -> dict[str, Any]:
+    """What bit-for-bit equality hangs on: versions, threads, device."""
+    import peft
+    import transformers
+
+    device = processes.device()
+    return {
+        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+        "peft": peft.__version__, "threads": torch.get_num_threads(), "processes": processes.world(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "machine": platform.machine(), "system": platform.system(),
+    }  # fmt: skip
+
+
+def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:
+    """Questions, answers and what each subject said, for the report; figures alone where redacted."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for split in ("forget", "retain"):
+        if split not in readouts["after"]:
+            continue
+        rows: Sequence[Example] = readouts["after"][split].examples
+        found[split] = [_example(i, row, split, readouts, redacted) for i, row in enumerate(rows)][:200]
+    return found
+
+
+def _example(i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {"nll": {}}
+    if redacted:
+        shown["redacted"] = True
+    elif "label" in row:
+        shown["label"] = int(row["label"])
+    else:
+        shown |= {"question": question_of(row), "answer": answer_of(row)}
+    for who, read in readouts.items():
+        readout = read[split]
+        shown["nll"][who] = float(readout.mean_nll_N[i])
+        if redacted:
+            continue
+        if readout.texts is not None:
+            shown[who] = readout.texts[i]
+        elif readout.logp_NC is not None:
+            shown[who] = int(readout.logp_NC[i].argmax())
+    return shown
+
+
+def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:
+    """Report, evidence and last the certificate; then the scratch goes."""
+    write_text(folder / "report.html", render(evidence))
+    write_text(folder / "README.md", model_card(evidence))
+    write_json(folder / "evidence.json", evidence)
+    statement = certificate(folder, evidence, plan.splits["forget"], plan.composed.described)
+    checkpoint.clear(folder / "checkpoint")
+    write_json(folder / "certificate.json", statement)
