@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from expunge.core.card import Example
-from expunge.core.contracts import Subject, want_of
+from expunge.core.contracts import Output, Subject, Want, want_of
 from expunge.core.files import cache_folder, digest, new_folder, read_json, write_json
 from expunge.core.readout import Readout
 from expunge.data.batching import by_length
@@ -85,7 +85,8 @@ def _read(
     subject: Subject, split: str, examples: Sequence[Example], channels: frozenset[str], who: str,
     meter: Meter, progress: Callable[[int], None] | None,
 ) -> Readout:  # fmt: skip
-    rows, owners = list(examples), [("own", i) for i in range(len(examples))]
+    rows: list[Example] = list(examples)
+    owners: list[tuple[str, int]] = [("", i) for i in range(len(examples))]
     kinds = VARIANTS if "variants" in channels else ()
     for kind in kinds:
         for i, example in enumerate(examples):
@@ -105,34 +106,17 @@ def _read(
     was_training = subject.module.training
     subject.module.eval()
     with torch.no_grad():
-        for batch in by_length([subject.length(row) for row in rows]):
-            out = subject.forward(subject.collate([rows[i] for i in batch]), own)
-            meter.add(f"{who} {split}", sum(owners[i][0] == "own" for i in batch), len(examples))
-            if any(owners[i][0] != "own" for i in batch):
-                meter.add(f"{who} {split} variants", sum(owners[i][0] != "own" for i in batch), len(examples))
-            nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
-            arrays = {name: getattr(out, field).cpu().numpy() for name, field in ARRAYS.items()
-                      if getattr(out, field) is not None}  # fmt: skip
-            labels_BT = out.labels_BT.cpu().numpy()
-            logits = None if not labels else out.logits_BTV[:, -1].log_softmax(-1).cpu().numpy()
-            means = {path: ((out.hidden[path] * out.mask_BT[..., None]).sum(1) / out.n_B[:, None]).cpu().numpy()
-                     for path in pooled}  # fmt: skip
-            for b, row in enumerate(batch):
-                kind, i = owners[row]
-                if kind != "own":
-                    continue
-                n = int(n_R[row])
-                for name, array in arrays.items():
-                    value = array[b, array.shape[1] - n :]
-                    if name == "argmax":
-                        value = value == labels_BT[b, labels_BT.shape[1] - n :]
-                    ragged[name][i] = value
-                if logits is not None:
-                    logp_NC[i] = logits[b]
-                for path, mean in means.items():
-                    states[path][i] = mean[b]
-            if progress:
-                progress(len(batch))
+        for start, rows_of, want in ((0, len(examples), own), (len(examples), count, Want())):
+            kind = "" if start == 0 else " variants"
+            for places in by_length([subject.length(row) for row in rows[start:rows_of]]):
+                batch = [start + place for place in places]
+                out = subject.forward(subject.collate([rows[i] for i in batch]), want)
+                meter.add(f"{who} {split}{kind}", len(batch), len(examples))
+                nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
+                if start == 0:
+                    _keep(out, batch, n_R, ragged, logp_NC if labels else None, states)
+                if progress:
+                    progress(len(batch))
     subject.module.train(was_training)
     n = len(examples)
     found = Readout(split, who, examples, nll_R[:n], n_R[:n], ends_N=_ends(subject, examples),
@@ -154,6 +138,29 @@ def _read(
     if "generation" in channels and "generate" in subject.capabilities:
         found.texts = subject.generate(examples, progress=progress)
     return found
+
+
+def _keep(
+    out: Output, batch: list[int], n_R: np.ndarray, ragged: dict[str, list[Any]], logp_NC: list[Any] | None,
+    states: dict[str, list[Any]],
+) -> None:  # fmt: skip
+    """Takes a batch's outputs apart, an example at a time; padding stays behind."""
+    arrays = {name: getattr(out, field).cpu().numpy() for name, field in ARRAYS.items()
+              if getattr(out, field) is not None}  # fmt: skip
+    if "argmax" in arrays:
+        arrays["argmax"] = arrays["argmax"] == out.labels_BT.cpu().numpy()
+    logits = None
+    if logp_NC is not None and out.logits_BTV is not None:
+        logits = out.logits_BTV[:, -1].log_softmax(-1).cpu().numpy()
+    means = {path: ((out.hidden[path] * out.mask_BT[..., None]).sum(1) / out.n_B[:, None]).float().cpu().numpy()
+             for path in states}  # fmt: skip
+    for b, i in enumerate(batch):
+        for name, array in arrays.items():
+            ragged[name][i] = array[b, array.shape[1] - int(n_R[i]) :]
+        if logits is not None and logp_NC is not None:
+            logp_NC[i] = logits[b]
+        for path, mean in means.items():
+            states[path][i] = mean[b]
 
 
 def _ends(subject: Subject, examples: Sequence[Example]) -> np.ndarray | None:

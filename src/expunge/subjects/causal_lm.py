@@ -183,13 +183,14 @@ class CausalLM:
         """Greedy answers in clear, batched by length with the KV cache.
 
         settings: max_new_tokens (default: the longest reference answer, at least 16, at most 200),
-        batch_size (128), progress (a callable that gets the count of finished prompts).
+        batch_size, progress (a callable that gets the count of finished prompts).
         """
         encoded = [self.template.encode(example) for example in prompts]
         longest = max((len(item.answer) for item in encoded), default=16)
         tokens = settings.get("max_new_tokens") or min(200, max(16, longest + 8))
-        size = settings.get("batch_size") or 128
         order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].prompt))
+        widest = max((len(item.prompt) for item in encoded), default=1) + tokens
+        size = settings.get("batch_size") or max(1, min(512, 2**15 // widest))
         device = device_of(self.module)
         was_training = self.module.training
         self.module.eval()
