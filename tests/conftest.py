@@ -1,0 +1,34 @@
+"""Shared fixtures: the data folder, a private cache, two threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("EXPUNGE_DATA", "../shared/data"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Test workers are many: none may take all cores, and floats must not depend on how many."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets; without it the test is skipped, loudly."""
+    if not DATA.is_dir():
+        pytest.skip(f"NO DATA: {DATA} is absent; set EXPUNGE_DATA to run this test")
+    return DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Worlds, golds and readouts are built once a session, apart from the user's own cache."""
+    folder = Path(os.environ.get("EXPUNGE_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
+    os.environ["EXPUNGE_CACHE"] = str(folder)
+    return folder
