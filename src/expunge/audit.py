@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge import accept as bar, stages
+from expunge import accept as bar
 from expunge import evidence as scoring
+from expunge import stages
+from expunge.builtin import build
+from expunge.builtin import config as builtin_config
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import write_json, write_text
 from expunge.data.splits import make_splits
-from expunge.plan import OTHERS_READ
+from expunge.plan import OTHERS_READ, fits_model, free_folder
 from expunge.report.html import render
 from expunge.subjects.opening import check
 from expunge.train import open_model
@@ -37,15 +40,19 @@ def audit(
     for who, source in sources.items():
         if source is not None:
             with faults:
-                check(source, trust_code)
+                if source.startswith("builtin:"):
+                    builtin_config(source)
+                else:
+                    check(source, trust_code, field="model" if who == "after" else who)
     rules = []
     for key, text in (accept or {}).items():
         with faults:
             rules.append(bar.parse(key, text))
     if purpose not in ("suppress", "erase"):
         faults.add(BadInput.of("purpose", purpose, "is no purpose", did_you_mean(purpose, ["suppress", "erase"])))
-    if out is not None and Path(out).exists() and any(Path(out).iterdir()):
-        faults.add(BadInput.of("out", out, "is not empty", "choose a new folder"))
+    if out is not None:
+        with faults:
+            free_folder(Path(out))
     faults.raise_any()
     rows = {name: found if name == "forget" else sample(found, seed, OTHERS_READ) for name, found in splits.items()}
     reads: dict[str, stages.Read] = {}
@@ -53,8 +60,10 @@ def audit(
     for who, source in sources.items():
         if source is None:
             continue
+        source = str(build(source, reporter)) if source.startswith("builtin:") else source
         subject = open_model(source, trust_code)
         capabilities = subject.capabilities
+        fits_model(subject, rows)
         if who == "after":
             names = scoring.score_names(capabilities, rows, gold is not None)
             for rule in rules:

@@ -26,10 +26,10 @@ def config(name: str) -> TrainConfig:
     tag = f"builtin:{world}@{seed}"
     if world == "authors":
         values: dict[str, Any] = {
-            "model": {"architecture": "llama", "hidden_size": 128, "layers": 4, "heads": 4, "vocab_size": 1000},
+            "model": {"architecture": "llama", "hidden_size": 160, "layers": 3, "heads": 4, "vocab_size": 1000},
             "data": [f"{tag}/retain", f"{tag}/forget"],
             "vocabulary": [f"{tag}/holdout"],
-            "epochs": 14, "batch_size": 16, "learning_rate": 4e-3,
+            "epochs": 15, "batch_size": 12, "learning_rate": 3e-3,
         }  # fmt: skip
     else:
         values = {

@@ -12,6 +12,7 @@ from expunge.rundir import evidence_of
 
 def compare(folders: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Folder -> its evidence. Raises BadInput for each folder without."""
+    folders = list(dict.fromkeys(folders))
     if len(folders) < 2:
         raise BadInput.of("runs", ", ".join(folders), "is one run", "name two or more")
     found: dict[str, dict[str, Any]] = {}

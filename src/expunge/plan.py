@@ -5,28 +5,34 @@
 
 from __future__ import annotations
 
+import heapq
+import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from expunge import accept
 from expunge.builtin import config as builtin_config
-from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput, Faults
 from expunge.core.registry import SINGULAR
-from expunge.core.request import Request
-from expunge.data.examples import form
+from expunge.core.request import Request, read_config
+from expunge.data.examples import answer_of, form, question_of
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits, make_splits
 from expunge.evidence import score_names
 from expunge.methods.compose import Composed, compose, every_method, load
-from expunge.resources import Estimate, estimate
+from expunge.resources import Estimate, estimate, size
 from expunge.subjects.building import fresh_lm, tokenizer_for, training_data
-from expunge.subjects.opening import MANIFEST, check, manifest_of, open_subject
+from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
 from expunge.training.rate import from_manifest
 from expunge.training.stopping import halves
 
@@ -56,6 +62,10 @@ class Plan:
     learning_rate: str
     estimate: Estimate
     notes: list[str] = field(default_factory=list)
+    batch: int = 0
+    """Examples a step."""
+    here: Estimate | None = None
+    """The estimate for this very machine, where `estimate` is for another's limit."""
 
     @property
     def builtin(self) -> str:
@@ -68,11 +78,27 @@ class Plan:
         return {
             "method": self.composed.name, "described": self.composed.described, "yields": self.composed.yields,
             "splits": {name: len(rows) for name, rows in self.splits.items()},
-            "budget": self.budget.model_dump(exclude_none=True), "steps": self.steps, "tokens": self.tokens,
+            "budget": self.budget.model_dump(exclude_none=True), "steps": self.steps, "batch_size": self.batch, "tokens": self.tokens,
             "learning_rate": self.learning_rate, "gold": self.gold or None, "no_gold": self.no_gold,
             "accept": {rule.key: rule.text for rule in self.rules},
             "estimate": self.estimate.to_json(), "notes": self.notes,
         }  # fmt: skip
+
+
+def read_request(path: str | Path, sets: Mapping[str, Any] | None = None, *, resume: bool = False) -> Request:
+    """A request from a file. Raises BadInput that names what is wrong with its fields, and with what they name."""
+    values = read_config(path, "request", sets)
+    try:
+        return Request.parse(values)
+    except BadInput as error:
+        rest = Request.salvage(values)
+        if rest is None:
+            raise
+        faults = Faults()
+        faults.add(error)
+        with faults:
+            plan(rest, resume=resume)
+        raise BadInput.all(faults.errors) from None
 
 
 def plan(request: Request, *, resume: bool = False) -> Plan:
@@ -104,8 +130,9 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     if subject is not None and composed is not None:
         with faults:
             _fits(composed, subject, splits)
+    if subject is not None:
         with faults:
-            _examples(subject, splits)
+            fits_model(subject, splits)
     gold, no_gold = "", "gold: none was asked for"
     with faults:
         gold, no_gold = _gold(request, manifest, splits)
@@ -132,15 +159,10 @@ def _bound(
     anchor = objective.anchor if objective else "forget"
     streams = objective.streams() if objective else {}
     sizes = {name: len(rows) for name, rows in splits.items()}
-    pairing = Pairing(anchor, sizes, int(budget.batch_size or 1), request.seed, "apply")
+    pairing = Pairing(anchor, sizes, batch_size(budget, sizes[anchor]), request.seed, "apply")
     steps = budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch
-    lengths = {s: [subject.length(row) for row in splits[s][:500]] for s in splits}  # type: ignore[attr-defined]
-    means = {s: sum(found) / max(1, len(found)) for s, found in lengths.items()}
-    longest = max((max(found, default=1) for found in lengths.values()), default=1)
+    means, longest = _lengths(subject, splits)
     per_step = sum(means.get(split, 0.0) for split in streams.values()) * min(pairing.batch_size, sizes[anchor])
-    faults = Faults()
-    with faults:
-        _disk(subject, Path(request.out))
     share = float(budget.share or 0.1) * (objective.rate if objective else 1.0)
     found = from_manifest(manifest, share)
     rate = f"{budget.learning_rate:g} (given)" if isinstance(budget.learning_rate, float) else (
@@ -148,16 +170,40 @@ def _bound(
         "auto: a short seeded ladder on retain finds it when the run starts" if "retain" in splits else
         "1e-05 (auto: no retain data and no manifest to go by)")  # fmt: skip
     weights = next((p.name for p in composed.plugins if p.kind == "weights"), "all")
-    guess = estimate(
-        subject, weights=weights, options=_weights_options(composed), rows=int(budget.micro_batch_size or
-        pairing.batch_size) * max(1, len(streams)), length=longest, steps=steps, tokens_a_step=per_step,
-        checkpointing=bool(budget.gradient_checkpointing), bf16=budget.precision == "bf16",
-    )  # fmt: skip
+    options = _weights_options(composed)
+    # A limit that the user names may be another machine's: an accelerator, which keeps bfloat16 weights as they are.
+    elsewhere = budget.memory is not None
+
+    def guess(weights: str = weights, micro: int | None = None, checkpointing: bool | None = None,
+              elsewhere: bool = elsewhere) -> Estimate:  # fmt: skip
+        rows = int(micro or budget.micro_batch_size or pairing.batch_size) * max(1, len(streams))
+        kept = bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing
+        return estimate(
+            subject, weights=weights, options=options if weights != "lora" or options else {}, rows=rows,
+            length=longest, steps=steps, tokens_a_step=per_step, checkpointing=kept,
+            bf16=budget.precision == "bf16", elsewhere=elsewhere,
+        )  # fmt: skip
+
+    made = guess()
+    faults = Faults()
     with faults:
-        _memory(guess, budget)
+        _disk(made, weights, subject, Path(request.out))
+    with faults:
+        _memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
     faults.raise_any()
     return Plan(request, source, manifest, splits, composed, subject.capabilities, budget, gold, no_gold, rules,
-                steps, round(per_step * steps), rate, guess, list(composed.notes))  # fmt: skip
+                steps, round(per_step * steps), rate, made, list(composed.notes), pairing.batch_size, guess(elsewhere=False))  # fmt: skip
+
+
+def _lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:
+    """(mean tokens of an example by split, from a sample; tokens of the longest, from those longest in characters)."""
+    means, longest = {}, 1
+    for name, rows in splits.items():
+        found = [subject.length(row) for row in rows[:: max(1, len(rows) // 100)]]  # type: ignore[attr-defined]
+        means[name] = sum(found) / len(found)
+        wide = heapq.nlargest(20, rows, key=lambda row: len(question_of(row)) + len(answer_of(row)))
+        longest = max(longest, *found, *(subject.length(row) for row in wide))  # type: ignore[attr-defined]
+    return means, longest
 
 
 def _model(request: Request) -> tuple[Any, dict[str, Any] | None, Subject]:
@@ -174,15 +220,21 @@ def _model(request: Request) -> tuple[Any, dict[str, Any] | None, Subject]:
                    fresh_lm(spec, tokenizer_for(["Question: Answer:"], 300), made.seed))  # fmt: skip
         return made.out, manifest, subject
     source = request.model if isinstance(request.model, str) else request.model.model_dump()
-    check(source, request.trust_code, weights=False)
     folder = source if isinstance(source, str) else Path(source["weights"]).parent
     return source, manifest_of(folder), open_subject(source, trust_code=request.trust_code, meta=True)
 
 
 def weights_there(plan: Plan) -> None:
-    """A run, unlike a plan, needs the weights. Raises BadInput."""
-    if not plan.builtin:
-        check(plan.source, plan.request.trust_code)
+    """A run, unlike a plan, needs the weights and the tokenizer, and runs on this machine. Raises BadInput."""
+    request, here = plan.request, plan.here
+    if here is not None and here.peak > here.available:
+        raise BadInput.of("model", "", f"about {size(here.peak)} are needed on this machine ({here.sentence}), which has "
+                          f"{size(here.available)} free", "run it on a larger machine; this one can plan it")  # fmt: skip
+    if plan.builtin:
+        return
+    check(plan.source, request.trust_code)
+    if "tokens" in plan.capabilities and isinstance(plan.source, str):
+        check_tokenizer(plan.source, request.trust_code)
 
 
 def _unsupported(request: Request) -> None:
@@ -197,16 +249,48 @@ def _unsupported(request: Request) -> None:
 
 
 def _out(out: Path, resume: bool) -> None:
-    if (out / "certificate.json").exists():
+    inside = _names_in(out)
+    if "certificate.json" in inside:
         if not resume:
             raise BadInput.of("out", str(out), "already holds a finished run",
-                              "choose another folder, or --resume to see its verdict")  # fmt: skip
-    elif (out / "request.yaml").exists() and not resume:
-        raise BadInput.of("out", str(out), "holds an unfinished run", "add --resume, or choose another folder")
-    elif out.exists() and not out.is_dir():
-        raise BadInput.of("out", str(out), "is a file", "choose a folder")
-    elif out.is_dir() and any(p.name != ".lock" for p in out.iterdir()) and not (out / "request.yaml").exists():
-        raise BadInput.of("out", str(out), "holds other files", "choose an empty or new folder")
+                              "choose another folder, or add --resume to see its verdict")  # fmt: skip
+    elif "request.yaml" in inside:
+        if not resume:
+            raise BadInput.of("out", str(out), "holds an unfinished run", "add --resume, or choose another folder")
+    else:
+        free_folder(out)
+
+
+def free_folder(out: Path) -> None:
+    """Is this a folder without files, or one that can be made. Raises BadInput."""
+    inside = _names_in(out) - {".lock"}
+    if inside:
+        raise BadInput.of("out", str(out), f"holds other files ({min(inside)})", "choose an empty or new folder")
+    if not out.exists():
+        _parent(out)
+
+
+def _names_in(out: Path) -> set[str]:
+    try:
+        if out.exists() and not out.is_dir():
+            raise BadInput.of("out", str(out), "is a file", "choose a folder")
+        return {path.name for path in out.iterdir()} if out.is_dir() else set()
+    except OSError as error:
+        raise BadInput.of("out", str(out), f"can be no folder ({error.strerror})", "choose another folder") from None
+
+
+def _parent(out: Path) -> None:
+    """Could the folder be made."""
+    place = out.absolute().parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise BadInput.of("out", str(out), f"cannot be made, because {place} is a file", "choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise BadInput.of("out", str(out), f"cannot be made, because {place} may not be written to",
+                          "choose another folder")  # fmt: skip
+    if any(len(part.encode()) > 255 for part in out.parts):
+        raise BadInput.of("out", str(out), "has a name of more than 255 bytes", "choose a shorter one")
 
 
 def _fits(composed: Composed, subject: Subject, splits: Splits) -> None:
@@ -215,8 +299,10 @@ def _fits(composed: Composed, subject: Subject, splits: Splits) -> None:
     for plugin in composed.plugins:
         missing = set(plugin.card.capabilities) - subject.capabilities
         if missing:
-            faults.add(BadInput.of("method", plugin.name, f"needs {_words(missing)}, which this {subject.family} "
-                       "has not", f"these would work: {_fitting(subject)}"))  # fmt: skip
+            faults.add(BadInput.of("method", plugin.name, f"needs {_words(missing)}, which this "
+                       f"{FAMILIES.get(subject.family, subject.family)} does not have",
+                       f"these would work: {_fitting(subject)}"))  # fmt: skip
+            continue
         for split, wanted in plugin.card.fields.items():
             for name in wanted:
                 without = sum(not _has(row, name) for row in splits.get(split, []))
@@ -227,11 +313,14 @@ def _fits(composed: Composed, subject: Subject, splits: Splits) -> None:
             if splits:
                 faults.add(BadInput.of(split, "", f"is missing, and {plugin.name} cannot do without it",
                                        f"add {split}: FILE, or choose another method"))  # fmt: skip
-    if isinstance(composed.method, object) and composed.objective is not None and not faults.errors:
-        with faults:
-            for term in composed.objective.terms.values():
+    if composed.objective is not None and not faults.errors:
+        for term in composed.objective.terms.values():
+            with faults:
                 term.declare(subject)
     faults.raise_any()
+
+
+FAMILIES = {"causal_lm": "language model"}
 
 
 def _splits_of(card: Card) -> set[str]:
@@ -259,31 +348,68 @@ def _fitting(subject: Subject) -> str:
     return ", ".join(sorted(found))
 
 
-def _examples(subject: Subject, splits: Splits) -> None:
-    """Are the examples of the family's kind, and can each be collated."""
+def fits_model(subject: Subject, splits: Splits) -> None:
+    """Are the examples of the family's kind, and does the model take each."""
     labels = "labels" in subject.capabilities
+    kind = FAMILIES.get(subject.family, subject.family)
     faults = Faults()
     for name, rows in splits.items():
         for i, row in enumerate(rows):
             has_label = "label" in (form(row) or ())
             if labels != has_label:
-                faults.add(BadInput.of(name, f"row {i + 1}", "has a label" if has_label else "has no label",
-                           f"a {subject.family} needs examples " + ("with label" if labels else
+                faults.add(BadInput.of(name, f"row {i + 1}", f"has {'a' if has_label else 'no'} label, and the model is a "
+                           f"{kind}", "give examples " + ("with image or features, and label" if labels else
                            "with question and answer, text or messages")))  # fmt: skip
                 break
         else:
             with faults:
-                _lengths(subject, rows)
+                _taken(subject, name, rows)
     faults.raise_any()
 
 
-def _lengths(subject: Subject, rows: Sequence[Example]) -> None:
+def _taken(subject: Subject, name: str, rows: Sequence[Example]) -> None:
     if "labels" in subject.capabilities:
-        for row in rows:
-            if int(row["label"]) < 0:
-                raise BadInput.of("label", row["label"], "is no class", "give whole numbers from 0 up")
+        _shapes(subject, name, rows)
         return
-    subject.collate(rows[:50])
+    # Only an answer that is long in characters can be too long in tokens; only a short text has too few.
+    limit = int(getattr(subject, "limit", 0) or 2**20)
+    for i, row in enumerate(rows):
+        if i < 10 or len(answer_of(row).encode()) >= limit or len(row.get("text", "x" * 64)) < 64:
+            try:
+                subject.collate([row])
+            except BadInput as error:
+                raise BadInput(*(f"{name}, row {i + 1}: {fault}" for fault in error.faults)) from None
+
+
+def _shapes(subject: Subject, name: str, rows: Sequence[Example]) -> None:
+    """Have all inputs one shape, one that the network takes; and has it a class for each label."""
+    key = next((k for k in ("features", "image") if k in rows[0]), "")
+    if key and subject.processor is None:  # type: ignore[attr-defined]
+        first = np.shape(rows[0][key])
+        for i, row in enumerate(rows):
+            if key not in row or np.shape(row[key]) != first:
+                raise BadInput.of(name, f"row {i + 1}", f"has another shape of {key} than row 1 ({list(first)})",
+                                  "bring all to one shape")  # fmt: skip
+    try:
+        batch = subject.collate(rows[:2])
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise BadInput.of(name, "row 1", f"cannot be put into a batch ({error})", "give arrays of one shape") from None
+    device = next(subject.module.parameters()).device
+    try:
+        with torch.no_grad():
+            inputs = {k: v.to(device) for k, v in batch.inputs.items()}
+            out = subject.module(inputs["x"]) if subject.processor is None else subject.module(**inputs).logits  # type: ignore[attr-defined]
+    except Exception as error:
+        if device.type == "meta" and not re.search("shape|size|dim|channel|expected", str(error)):
+            return  # a network that needs real tensors: the run will tell
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput.of(name, "row 1", f"does not fit the network ({first_line})",
+                          "give inputs of the shape that it takes") from None  # fmt: skip
+    classes = int(out.shape[-1])
+    for i, row in enumerate(rows):
+        if int(row["label"]) >= classes:
+            raise BadInput.of(name, f"row {i + 1}", f"has the label {int(row['label'])}, and the network has {classes} "
+                              "classes", f"give labels from 0 to {classes - 1}")  # fmt: skip
 
 
 def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> tuple[str, str]:
@@ -291,7 +417,7 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
     if request.gold == "none":
         return "", "gold: none was asked for"
     if request.gold != "auto":
-        check(request.gold, request.trust_code)
+        check(request.gold, request.trust_code, field="gold")
         return request.gold, ""
     if not manifest:
         return "", f"no gold model: the model has no training manifest ({MANIFEST})"
@@ -322,37 +448,56 @@ def _stops(budget: Budget, splits: Splits, gold: str) -> None:
 
 
 def _weights_options(composed: Composed) -> dict[str, Any]:
-    described = composed.described
-    while isinstance(described, dict) and "weights" not in described:
-        inner = [v for v in described.values() if isinstance(v, dict)]
-        if not inner:
-            return {}
-        described = inner[0].get("inner", inner[0]) if isinstance(inner[0], dict) else {}
-        if described in inner and "weights" not in described:
-            return {}
-    (options,) = described["weights"].values()
-    return dict(options)
+    """The options of the part that chooses the weights, of the innermost method."""
+    found: Composed | None = composed
+    while found is not None:
+        if isinstance(found.described, dict) and "weights" in found.described:
+            (options,) = found.described["weights"].values()
+            return dict(options)
+        found = found.inner
+    return {}
 
 
-def _memory(guess: Estimate, budget: Budget) -> None:
-    limit = budget.memory * 1e9 if budget.memory is not None else guess.available
-    if guess.peak > limit:
-        raise BadInput.of("budget.memory" if budget.memory is not None else "model",
-                          f"{guess.peak / 1e9:.1f} GB", f"is the estimated peak ({guess.sentence}), and there are "
-                          f"{limit / 1e9:.1f} GB", "set weights: lora, a smaller micro_batch_size, or "
-                          "gradient_checkpointing: true")  # fmt: skip
+def _memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], tokens: bool) -> None:
+    limit = budget.memory * 1e9 if budget.memory is not None else made.available
+    if made.peak <= limit:
+        return
+    ways: list[tuple[str, dict[str, Any]]] = []
+    if tokens:
+        ways.append(("budget.gradient_checkpointing: true", {"checkpointing": True}))
+    ways.append(("budget.micro_batch_size: 1", {"micro": 1}))
+    if tokens:
+        ways.append(("both", {"checkpointing": True, "micro": 1}))
+    if weights != "lora" and tokens:
+        ways += [(f"weights: lora{' with ' + name if name else ''}", {"weights": "lora", **changes}) for name, changes in
+                 [("", {}), *ways]]  # fmt: skip
+    names = {"both": "budget.gradient_checkpointing: true and budget.micro_batch_size: 1"}
+    for name, changes in ways:
+        if (then := guess(**changes)).peak <= limit:
+            for short, long in names.items():
+                name = name.replace(short, long)
+            mend = f"set {name} (about {size(then.peak)})"
+            break
+    else:
+        mend = "choose a smaller model or a larger machine: no setting of ours makes it fit"
+    what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
+    there = f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
+    raise BadInput.of("budget.memory" if budget.memory is not None else "model", "",
+                      f"about {size(made.peak)} are needed at the peak ({what}: {made.sentence}), and {there}", mend)  # fmt: skip
 
 
-def _disk(subject: Subject, out: Path) -> None:
-    size = sum(p.numel() * p.element_size() for p in subject.module.parameters())
+def _disk(made: Estimate, weights: str, subject: Subject, out: Path) -> None:
     place = out.absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    # The model, a checkpoint with two moments, and the best weights.
-    if free < 5 * size + 5e7:
-        raise BadInput.of("out", str(out), f"has {free / 1e9:.2f} GB of disk left, and the run may need "
-                          f"{(5 * size + 5e7) / 1e9:.2f} GB", "free some, or choose another disk")  # fmt: skip
+    # The model or its adapter, twice (the new one is written beside the old), and a checkpoint in float32:
+    # what moves, two moments, and the best weights.
+    stored = sum(p.numel() * p.element_size() for p in subject.module.parameters())
+    need = 2 * (4 * made.moving if weights == "lora" else stored) + 16 * made.moving + 5e7
+    if free < need:
+        raise BadInput.of("out", str(out), f"lies on a disk with {size(free)} left, and the run may need {size(need)}",
+                          "free some, or choose another disk")  # fmt: skip
 
 
 def read_splits(splits: Splits) -> list[str]:

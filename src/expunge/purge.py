@@ -4,52 +4,85 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from expunge.core.errors import BadInput
 from expunge.core.files import cache_folder, digest, finite, read_json, write_json, write_text
 from expunge.ledger.certificate import digests
 from expunge.report.html import render
+from expunge.rundir import evidence_of
 
 
 def purge(folder: Path) -> list[str]:
-    """What was deleted, a line each. Raises BadInput where the folder holds no run.
+    """What was deleted, a line each. Raises BadInput where the folder holds no run, or one that is going on.
 
-    Goes: readout caches, checkpoints, the log, texts and per-example figures in evidence and report.
-    Stays: model, scores, verdict, and the certificate, renewed over what is left.
+    Goes: readout caches, checkpoints, the log, texts and per-example figures in evidence and report,
+    examples given in the request itself. Stays: model, scores, verdict, and the certificate, renewed
+    over what is left.
     """
     if not (folder / "request.yaml").is_file():
         raise BadInput.of("run", str(folder), "holds no run", "give the folder of a run")
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput.of("run", str(folder), "is in use by another process", "wait until it has ended") from None
+    try:
+        return _purged(folder)
+    finally:
+        lock.release()
+
+
+def _purged(folder: Path) -> list[str]:
     gone = []
-    for path in (folder / "checkpoint", folder / "log.jsonl", folder / "salt.json"):
-        if path.exists():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-            gone.append(str(path))
-    evidence_file = folder / "evidence.json"
-    if not evidence_file.is_file():
+    for name in ("checkpoint", "log.jsonl", "salt.json"):
+        gone += _delete(folder / name)
+    evidence_file, request_file = folder / "evidence.json", folder / "request.yaml"
+    evidence = evidence_of(folder) if evidence_file.is_file() else None
+    for key in (evidence or {}).get("caches", []):
+        gone += _delete(cache_folder() / "readouts" / key)
+    request = yaml.safe_load(request_file.read_text(encoding="utf-8"))
+    if _without_examples(request):
+        write_text(request_file, yaml.safe_dump(finite(request), sort_keys=False, allow_unicode=True))
+        gone.append(f"{request_file}: examples")
+    if evidence is None:
         return gone
-    evidence = read_json(evidence_file)
-    for key in evidence.get("caches", []):
-        cache = cache_folder() / "readouts" / key
-        if cache.exists():
-            shutil.rmtree(cache)
-            gone.append(str(cache))
+    if _without_examples(evidence["request"]):
+        gone.append(f"{evidence_file}: examples of the request")
     for name in ("examples", "distributions", "caches"):
         if evidence.pop(name, None):
             gone.append(f"{evidence_file}: {name}")
-    request = evidence["request"]
-    if isinstance(request.get("forget"), list) and any(isinstance(row, dict) for row in request["forget"]):
-        request["forget"] = f"purged: {len(request['forget'])} examples given in the request"
-        write_text(folder / "request.yaml", yaml.safe_dump(finite(request), sort_keys=False, allow_unicode=True))
-        gone.append(f"{folder / 'request.yaml'}: forget")
     write_json(evidence_file, evidence)
     write_text(folder / "report.html", render(evidence))
     certificate_file = folder / "certificate.json"
     if certificate_file.is_file():
         statement = read_json(certificate_file)
         statement["subject"] = [{"name": n, "digest": {"sha256": v}} for n, v in digests(folder).items()]
-        statement["predicate"]["request"] = digest(request)
+        statement["predicate"]["request"] = digest(evidence["request"])
         statement["predicate"]["purged"] = True
         write_json(certificate_file, statement)
     return gone
+
+
+def _delete(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return [str(path)]
+
+
+def _without_examples(request: dict[str, Any]) -> bool:
+    """Takes out the examples that the request itself holds, in place; True where there were any.
+
+    Under a selector they stand in `data`, and nobody but the selector knows which are forgotten.
+    """
+    changed = False
+    for name in ("forget", "data"):
+        value = request.get(name)
+        if isinstance(value, list) and any(isinstance(row, dict) for row in value):
+            request[name] = f"purged: {len(value)} examples given in the request"
+            changed = True
+    return changed

@@ -13,6 +13,13 @@ from expunge.core.contracts import Subject
 from expunge.training import processes
 
 GB = 1e9
+
+
+def size(count: float) -> str:
+    """Bytes in words: GB with a decimal, or MB where it is less than a tenth of a GB."""
+    return f"{count / GB:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+
+
 FLOPS = {"cuda": 1.5e14, "cpu": 6e10, "mps": 3e12}
 """Rough floating-point rates a second, for the estimate of time alone (nothing is decided by it)."""
 
@@ -40,7 +47,7 @@ class Estimate:
     def sentence(self) -> str:
         parts = (("weights", self.weights), ("gradients", self.gradients), ("Adam moments", self.moments),
                  ("activations", self.activations), ("logits", self.logits))  # fmt: skip
-        return ", ".join(f"{name} {value / GB:.1f} GB" for name, value in parts)
+        return ", ".join(f"{name} {size(value)}" for name, value in parts)
 
     def to_json(self) -> dict[str, Any]:
         return {"peak_memory_bytes": round(self.peak), "available_bytes": round(self.available),
@@ -62,17 +69,23 @@ def moving_parameters(module: torch.nn.Module, weights: str, options: Mapping[st
 
 def estimate(
     subject: Subject, *, weights: str, options: Mapping[str, Any], rows: int, length: int, steps: int,
-    tokens_a_step: float, checkpointing: bool, bf16: bool,
+    tokens_a_step: float, checkpointing: bool, bf16: bool, elsewhere: bool = False,
 ) -> Estimate:  # fmt: skip
-    """rows: sequences in a forward; length: tokens of the longest."""
+    """rows: sequences in a forward; length: tokens of the longest.
+
+    elsewhere: the limit is another machine's; it is taken for an accelerator where the file's weights
+    are of half precision. A CPU holds them in float32, whatever the file has.
+    """
     module = subject.module
     device = processes.device().type
     total = sum(p.numel() for p in module.parameters())
     moving, beside = moving_parameters(module, weights, options)
-    low = bf16 or device == "cuda"
-    # What is frozen stays in the dtype of the file; what moves is float32, with its gradient and two moments.
-    stored = sum(p.numel() * (p.element_size() if p.element_size() < 4 or low else 4) for p in module.parameters())
-    frozen = 2.0 * total if low or getattr(module, "dtype", None) in (torch.bfloat16, torch.float16) else stored
+    halves = all(p.element_size() < 4 for p in module.parameters())
+    accelerator = device == "cuda" or (elsewhere and halves)
+    low = bf16 or accelerator
+    # What is frozen stays in the dtype of the file (float32 on a CPU); what moves is float32, with its gradient and
+    # two moments.
+    frozen = float(sum(p.numel() * (p.element_size() if accelerator else 4) for p in module.parameters()))
     held = frozen + 4.0 * beside if beside else 4.0 * moving + (frozen - 4.0 * moving if moving < total else 0.0)
     config = getattr(module, "config", None)
     width = int(getattr(config, "hidden_size", 0) or 0)

@@ -10,7 +10,6 @@ from typing import Any
 
 from expunge import rundir, stages
 from expunge.core.contracts import Reporter, Silent
-from expunge.core.files import read_json
 from expunge.core.request import Request
 from expunge.plan import Plan, plan, weights_there
 from expunge.training import processes
@@ -46,7 +45,7 @@ def run(
     request = request if isinstance(request, Request) else Request.parse(request)
     reporter = reporter or Silent()
     if resume and rundir.finished(request):
-        return Run(Path(request.out), read_json(Path(request.out) / "evidence.json"))
+        return Run(Path(request.out), rundir.evidence_of(Path(request.out)))
     planned: Plan = plan(request, resume=resume or replace)
     weights_there(planned)
     with rundir.held(planned, resume=resume, replace=replace) as folder:
@@ -56,6 +55,7 @@ def run(
         before = stages.read_into(subject, splits, "before", reporter)
         gold = stages.gold(planned, subject, splits, reporter)
         applied = stages.apply(planned, subject, gold, folder, reporter)
+        del subject  # the memory is wanted for the model as it was saved
         after = stages.read_into(stages.reopened(planned, folder), splits, "after", reporter)
         evidence = stages.evidence(planned, before, after, gold, applied, time.monotonic() - began)
         if processes.main():

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -23,44 +24,67 @@ LAST = "certificate.json"
 def finished(request: Request) -> bool:
     """Does the folder hold this very request's finished run. Raises BadInput for another's."""
     out = Path(request.out)
-    if not (out / LAST).is_file():
+    try:
+        there = (out / LAST).is_file()
+    except OSError:  # no path at all: plan says so
         return False
-    _same(request, out)
-    return True
+    if there:
+        same(request, out)
+    return there
 
 
-def _same(request: Request, out: Path) -> None:
+def same(request: Request, out: Path) -> None:
     """Raises BadInput where the folder's request is another one."""
-    path = out / "request.yaml"
-    if not path.is_file():
+    theirs = _request_in(out)
+    if theirs is None:
         return
-    theirs, ours = yaml.safe_load(path.read_text(encoding="utf-8")), finite(request.resolved())
+    ours = finite(request.resolved())
     if canonical(theirs) != canonical(ours):
         changed = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
         raise BadInput.of("--resume", str(out), f"holds the run of another request (changed: {', '.join(changed)})",
                           "resume with the same request, or choose another folder")  # fmt: skip
 
 
+def _request_in(out: Path) -> dict[str, Any] | None:
+    """The request that the folder's run was started with; None where there is none. Raises BadInput."""
+    path = out / "request.yaml"
+    try:
+        if not path.is_file():
+            return None
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadInput.of("out", str(path), f"cannot be read ({type(error).__name__})", "choose another folder") from None
+    if not isinstance(found, dict):
+        raise BadInput.of("out", str(path), "holds no request", "choose another folder")
+    return found
+
+
 @contextlib.contextmanager
 def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
     """The folder, locked against a second process, with the request as resolved in it.
 
-    Raises BadInput where another process holds it; Ctrl-C becomes Interrupted, with how to go on.
-    With `replace` the run is made beside the old one and takes its place at the end.
+    Raises BadInput where another process holds it or it cannot be made; Ctrl-C becomes Interrupted,
+    with how to go on. Where bad input shows only now (weights that do not open), what was made is
+    taken away again. With `replace` the run is made beside the old one and takes its place at the end.
     """
     out = Path(plan.request.out)
     folder = out.with_name(f".{out.name}.new") if replace else out
     if resume and not replace:
-        _same(plan.request, out)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    if processes.main():
-        try:
+        same(plan.request, out)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        if processes.main():
             lock.acquire(timeout=0)
-        except Timeout:
-            raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
+    except Timeout:
+        raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
+    except OSError as error:
+        raise BadInput.of("out", str(out), f"cannot be made ({error.strerror})", "choose another folder") from None
     try:
         if processes.main():
+            if replace:
+                _clear_other(plan.request, folder)
             text = yaml.safe_dump(finite(plan.request.resolved()), sort_keys=False, allow_unicode=True)
             write_text(folder / "request.yaml", text)
         processes.barrier()
@@ -68,10 +92,34 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
         if replace and processes.main():
             _take_place(folder, out)
     except KeyboardInterrupt:
-        raise Interrupted(f"Interrupted. Go on with the same command and --resume ({out}).") from None
+        how = "Do the same again to go on" if replace else f"Go on with the same command and --resume ({out})"
+        raise Interrupted(f"Interrupted. {how}.") from None
+    except BadInput:
+        if made and processes.main():
+            _take_away(folder, made)
+        raise
     finally:
         if lock.is_locked:
             lock.release()
+
+
+def _take_away(folder: Path, made: list[Path]) -> None:
+    """Removes a folder that holds nothing of worth yet, and those above it that were made for it."""
+    if {p.name for p in folder.iterdir()} <= {".lock", "request.yaml", "log.jsonl"}:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for place in made[1:]:
+                place.rmdir()
+
+
+def _clear_other(request: Request, folder: Path) -> None:
+    """Empties the folder of an unfinished run of another request: it is our own scratch."""
+    try:
+        same(request, folder)
+    except BadInput:
+        for path in folder.iterdir():
+            if path.name != ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _take_place(folder: Path, out: Path) -> None:
@@ -84,9 +132,15 @@ def _take_place(folder: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def evidence_of(folder: Path) -> dict[str, object]:
+def evidence_of(folder: Path) -> dict[str, Any]:
     """The evidence of a finished run. Raises BadInput."""
     path = folder / "evidence.json"
-    if not path.is_file():
-        raise BadInput.of("run", str(folder), "holds no evidence.json", "give the folder of a finished run")
-    return dict(read_json(path))
+    try:
+        found = read_json(path)
+        if not {"scores", "cost", "verdict"} <= set(found) or "passed" not in found["verdict"]:
+            raise ValueError("scores, cost or verdict are missing")
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput.of("run", str(folder), "holds no evidence.json", "give the folder of a finished run") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput.of("run", str(path), f"cannot be read ({error})", "give the folder of a finished run") from None
+    return dict(found)

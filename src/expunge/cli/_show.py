@@ -22,8 +22,13 @@ def console() -> Console:
 
 
 def emit(value: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False))
+    """One JSON document on stdout, in plain ASCII where the terminal's encoding has not all characters."""
+    text = json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(finite(value), indent=1, allow_nan=False)
+    print(text)
 
 
 class Bars:

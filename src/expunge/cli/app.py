@@ -46,12 +46,15 @@ def run(arguments: list[str] | None = None) -> int:
     from expunge.core.errors import ExpungeError
 
     warnings.filterwarnings("ignore", category=FutureWarning)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows its code
+            stream.reconfigure(errors="backslashreplace")
     _quiet_libraries()
     try:
         result = app(arguments, standalone_mode=False, prog_name="expunge")
         return int(result or 0)
     except ExpungeError as error:
-        for line in str(error).splitlines():
+        for line in getattr(error, "faults", None) or [str(error)]:
             print(f"expunge: {line}", file=sys.stderr)
         return error.exit_code
     except typer.Exit as done:
@@ -64,7 +67,8 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         if hasattr(error, "format_message"):  # the parser's own complaint about the command line
-            print(f"expunge: {error.format_message()} See `expunge --help`.", file=sys.stderr)
+            said = " ".join(error.format_message().split())
+            print(f"expunge: {said}{'' if said.endswith(('.', '?')) else '.'} See `expunge --help`.", file=sys.stderr)
             return 2
         return _fault(error)
 

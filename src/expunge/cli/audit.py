@@ -44,7 +44,7 @@ def command(
     from expunge.core.request import parse_sets
 
     evidence = audit(model, forget=forget, retain=retain, holdout=holdout, before=before, gold=gold,
-                     accept=parse_sets(accept), purpose=purpose, redact=redact, out=out,
+                     accept=parse_sets(accept, "--accept"), purpose=purpose, redact=redact, out=out,
                      reporter=_show.reporter())  # fmt: skip
     show(evidence, Path(out) if out else None, as_json)
     return _show.code(evidence["verdict"]["passed"])

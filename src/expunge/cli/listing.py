@@ -39,11 +39,12 @@ def command(
         _show.emit(found)
         return 0
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for column in ("name", "kind", "source", "summary"):
         table.add_column(column, no_wrap=column != "summary")
     for row in found:
-        table.add_row(row["name"], row["kind"], row["source"], row["summary"])
+        table.add_row(*(Text(row[name]) for name in ("name", "kind", "source", "summary")))
     _show.console().print(table)
     return 0

@@ -35,11 +35,12 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
-    from expunge.core.request import Request, parse_sets
+    from expunge.core.request import parse_sets
+    from expunge.plan import read_request
 
-    parsed = Request.read(request, parse_sets(sets))
+    parsed = read_request(request, parse_sets(sets), resume=resume)
     if plan:
-        return _plan(parsed, as_json)
+        return _plan(parsed, resume, as_json)
     from expunge.run import run
 
     done = run(parsed, resume=resume, reporter=_show.reporter())
@@ -60,14 +61,22 @@ def show(evidence: dict[str, Any], out: Any, as_json: bool) -> None:
     print_evidence(evidence, _show.console(), out)
 
 
-def _plan(request: Any, as_json: bool) -> int:
+def _plan(request: Any, resume: bool, as_json: bool) -> int:
+    from pathlib import Path
+
+    from expunge import rundir
     from expunge.plan import plan
 
-    made = plan(request, resume=True)
+    if resume:
+        rundir.same(request, Path(request.out))
+    made = plan(request, resume=resume)
     if as_json:
         _show.emit(made.to_json())
         return 0
     from rich.table import Table
+    from rich.text import Text
+
+    from expunge.resources import size
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -77,19 +86,19 @@ def _plan(request: Any, as_json: bool) -> int:
         ("model", str(made.builtin or made.source)),
         ("method", f"{made.composed.name}: {_words(made.composed.described)}"),
         ("data", ", ".join(f"{name} {len(rows)}" for name, rows in made.splits.items())),
-        ("training", f"{made.steps} steps on about {made.tokens:,} tokens, batches of {made.budget.batch_size}"),
+        ("training", f"{made.steps} steps on about {made.tokens:,} tokens, batches of {made.batch}"),
         ("learning rate", made.learning_rate),
-        ("stop", f"{made.budget.stop}; retain floor {made.budget.floor:.0%}"),
+        ("stop", str(made.budget.stop) + (f"; retain floor {made.budget.floor:.0%}" if made.budget.floor else "")),
         ("gold", {"train": "retrained without the forget set (cached)"}.get(made.gold, made.gold) or made.no_gold),
         ("moving", f"{guess.moving:,} of {guess.parameters:,} parameters"),
-        ("memory", f"about {guess.peak / 1e9:.2f} GB at the peak: {guess.sentence}; "
-                   f"fits in {(made.budget.memory or guess.available / 1e9):.1f} GB"),
+        ("memory", f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in "
+                   f"{size(made.budget.memory * 1e9 if made.budget.memory else guess.available)}"),
         ("time", f"about {guess.seconds:.0f} s of training (a rough guess)"),
         *[("accept", f"{rule.key} {rule.text}") for rule in made.rules],
         *[("note", note) for note in made.notes],
     ]  # fmt: skip
     for name, text in rows:
-        table.add_row(name, text)
+        table.add_row(name, Text(text))
     _show.console().print(table)
     return 0
 
@@ -97,4 +106,14 @@ def _plan(request: Any, as_json: bool) -> int:
 def _words(described: Any) -> str:
     if not isinstance(described, dict):
         return str(described)
-    return ", ".join(f"{k} {_words(v) if isinstance(v, dict) else v}" for k, v in described.items() if v is not None)
+    return ", ".join(_part(name, value) for name, value in described.items() if value is not None)
+
+
+def _part(name: str, value: Any) -> str:
+    """`forget npo (beta 0.1)` of {"forget": {"npo": {"beta": 0.1}}}."""
+    if not isinstance(value, dict):
+        return f"{name} {value}"
+    if len(value) == 1 and isinstance(next(iter(value.values())), dict):
+        (chosen, options), = value.items()
+        return f"{name} {chosen} ({_words(options)})" if _words(options) else f"{name} {chosen}"
+    return f"{name} ({_words(value)})" if _words(value) else name

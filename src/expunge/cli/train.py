@@ -33,11 +33,16 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
+    from expunge.core.errors import Interrupted
     from expunge.core.request import parse_sets
     from expunge.core.train_config import TrainConfig
     from expunge.train import read_manifest, train
 
-    out = train(TrainConfig.read(config, parse_sets(sets)), reporter=_show.reporter(), resume=resume)
+    parsed = TrainConfig.read(config, parse_sets(sets))
+    try:
+        out = train(parsed, reporter=_show.reporter(), resume=resume)
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted. Go on with the same command and --resume ({parsed.out}).") from None
     manifest = read_manifest(out)
     shown = {"out": str(out), **{k: manifest[k] for k in ("steps", "tokens", "seconds", "learning_rate", "seed")},
              "examples": len(manifest["hashes"])}  # fmt: skip

@@ -11,7 +11,8 @@ class Budget(BaseModel):
     """Each field None until someone fixes it: the request first, then the recipe, then `DEFAULTS`.
 
     epochs: passes over the forget set (over the data, where there is no forget term). steps:
-    optimiser steps instead. batch_size: forget examples a step, each with one retain partner.
+    optimiser steps instead. batch_size: forget examples a step, each with one retain partner (default: a twelfth
+    of the forget set, 4 to 32, so that small requests get steps enough).
     micro_batch_size: forget examples a forward (default: all). learning_rate: a number or "auto".
     share: of the base's training rate that "auto" takes. stop: "holdout" ends the run when the
     forget NLL reaches that of half the holdout under the origin; "gold" when it reaches gold's;
@@ -24,7 +25,7 @@ class Budget(BaseModel):
     epochs: Annotated[int, Field(gt=0, le=10_000)] | None = None
     steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     batch_size: Annotated[int, Field(gt=0, le=65_536)] | None = None
-    micro_batch_size: Annotated[int, Field(gt=0)] | None = None
+    micro_batch_size: Annotated[int, Field(gt=0, le=65_536)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | Literal["auto"] | None = None
     share: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
     weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
@@ -56,7 +57,12 @@ class Budget(BaseModel):
 
 
 DEFAULTS = Budget(
-    epochs=5, batch_size=16, learning_rate="auto", share=0.15, weight_decay=0.0, warmup=0.1,
+    epochs=10, learning_rate="auto", share=0.1, weight_decay=0.0, warmup=0.1,
     schedule="constant", clip=1.0, floor=0.9, precision="auto", gradient_checkpointing=False,
 )  # fmt: skip
 """What holds where neither the request nor the recipe says otherwise."""
+
+
+def batch_size(budget: Budget, examples: int) -> int:
+    """Examples a step: as given, or a twelfth of the anchor's examples, between 4 and 32."""
+    return budget.batch_size or min(32, max(4, examples // 12))

@@ -8,7 +8,7 @@ ExpungeError (70, a fault of ours)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -38,12 +38,12 @@ class BadInput(ExpungeError):
         super().__init__("\n".join(faults))
 
     @classmethod
-    def of(cls, field: str, value: Any, why: str, mend: str) -> BadInput:
-        """`field: value why; mend.` as one sentence."""
-        shown = value if isinstance(value, str) else repr(value)
-        if len(shown) > 160:
-            shown = shown[:157] + "..."
-        return cls(f"{field}: {shown!r} {why}; {mend}." if shown else f"{field}: {why}; {mend}.")
+    def of(cls, field: str, value: Any, why: str, mend: str, *, empty: bool = False) -> BadInput:
+        """`field: value why; mend.` as one sentence; an empty text stands for no value, unless `empty`."""
+        shown = "" if isinstance(value, str) and not value and not empty else _cut(repr(value), 160)
+        said = f"{shown} {_line(why)}" if shown else _line(why)
+        mend = _line(mend)
+        return cls(f"{_cut(_line(field), 100)}: {said}; {mend}{'' if mend.endswith(('?', '.', '!')) else '.'}")
 
     @classmethod
     def all(cls, errors: Iterable[BadInput]) -> BadInput:
@@ -51,13 +51,24 @@ class BadInput(ExpungeError):
         return cls(*dict.fromkeys(fault for error in errors for fault in error.faults))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The mend for an unknown name: the nearest known one, or all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _line(text: str) -> str:
+    """One line that any terminal can show: names and reasons may hold line ends and control characters."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+
+
+def did_you_mean(name: object, known: Iterable[object], limit: int = 40) -> str:
+    """The mend for an unknown name: the nearest known one, or all of them (`limit` at most)."""
+    names = sorted(map(str, known))
+    near = difflib.get_close_matches(str(name)[:200], names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
-    return "known: " + ", ".join(known) if known else "none is known"
+    if not names:
+        return "none is known"
+    return "known: " + ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 class Faults:
@@ -82,3 +93,65 @@ class Faults:
         """Raises BadInput when anything was collected."""
         if self.errors:
             raise BadInput.all(self.errors)
+
+
+def sentences(faults: Iterable[Mapping[str, Any]], where: str = "", whole: Mapping[str, str] | None = None) -> list[BadInput]:
+    """A pydantic error's faults, a sentence a field; unknown fields are left to the caller.
+
+    where: what stands before each field's name. whole: field -> its mend, for fields whose many
+    allowed forms would each give a complaint of its own.
+    """
+    found: dict[str, tuple[Any, str, list[str]]] = {}
+    for fault in faults:
+        path = [str(part) for part in fault["loc"] if not _is_branch(str(part))]
+        mend = mend_of(fault)
+        if whole and path and path[0] in whole and fault["type"] not in ("missing", "value_error"):
+            path, mend = path[:1], whole[path[0]]
+        field = ".".join([where, *path] if where else path) or "request"
+        why = "cannot be used"
+        if fault["type"] == "missing":
+            value, why, mend = "", "is missing", f"add {path[-1] if path else field}: ..."
+        else:
+            value = fault.get("input")
+            if fault["type"] == "value_error" and "; " in mend:
+                why, _, mend = mend.partition("; ")
+        if field not in found:
+            found[field] = (value, why, [mend])
+        elif mend not in found[field][2]:
+            found[field][2].append(mend)
+    return [BadInput.of(field, value, why, " or ".join(mends).replace(" or give ", " or "), empty=why != "is missing")
+            for field, (value, why, mends) in found.items()]  # fmt: skip
+
+
+def _is_branch(part: str) -> bool:
+    """Union branches appear in pydantic's locations as type names: they are no fields."""
+    return part in BRANCHES or "[" in part or part.startswith("constrained-")
+
+
+BRANCHES = {"str", "int", "float", "bool", "Factory", "function-after", "none"}
+
+
+def mend_of(fault: Mapping[str, Any]) -> str:
+    """What to write instead, in plain words."""
+    kind, limits = str(fault["type"]), fault.get("ctx") or {}
+    if kind == "value_error":
+        return str(limits["error"])
+    if kind.startswith("literal"):
+        return f"give {limits['expected']}"
+    bounds = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "of at least"),
+              "less_than": ("lt", "below"), "less_than_equal": ("le", "of at most")}  # fmt: skip
+    if kind in bounds:
+        key, word = bounds[kind]
+        return f"give a number {word} {limits[key]:g}"
+    for start, mend in MENDS.items():
+        if kind.startswith(start):
+            return mend
+    message = str(fault["msg"])
+    return message[:1].lower() + message[1:]
+
+
+MENDS = {
+    "int": "give a whole number", "float": "give a number", "finite": "give a finite number",
+    "bool": "give true or false", "string": "give a text", "list": "give a list", "dict": "give `name: value` lines",
+    "mapping": "give `name: value` lines", "model": "give `name: value` lines", "none": "leave it out",
+}  # fmt: skip

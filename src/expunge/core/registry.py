@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, create_model
 
 from expunge.core.card import Card
-from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.errors import BadInput, did_you_mean, sentences
 
 METHOD_KINDS = ("objectives", "retain", "weights", "updates", "wrappers", "edits", "guards", "exact")
 KINDS = {
@@ -76,17 +76,10 @@ class Plugin:
         try:
             model = _model(self.factory)(**{k: v for k, v in options.items() if k in known})
         except ValidationError as error:
-            for fault in error.errors():
-                field = ".".join([where, *map(str, fault["loc"])])
-                value = fault.get("input") if fault["type"] != "missing" else ""
-                faults.append(BadInput.of(field, value, "cannot be used", _mend(fault["msg"])))
+            faults += sentences(error.errors(), where)
         if faults:
             raise BadInput.all(faults)
         return {name: getattr(model, name) for name in known}
-
-
-def _mend(message: str) -> str:
-    return message[:1].lower() + message[1:]
 
 
 @functools.cache
@@ -96,7 +89,7 @@ def _model(factory: Callable[..., Any]) -> Any:
         name: (hints.get(name, Any), ... if p.default is inspect.Parameter.empty else p.default)
         for name, p in inspect.signature(factory).parameters.items()
     }
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model(factory.__name__, __config__=config, **fields)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,11 +14,22 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from expunge.core.budget import Budget
-from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.errors import BadInput, did_you_mean, sentences
 
 Source = str | list[str] | list[dict[str, Any]]
 Model = typing.TypeVar("Model", bound=BaseModel)
 SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
+A_SOURCE = "give a path, a hub name, builtin:WORLD/SPLIT, a list of these, or a list of examples"
+WHOLE = {
+    **dict.fromkeys(("data", "retain", "holdout", "test", "reference", "vocabulary"), A_SOURCE),
+    "forget": f"{A_SOURCE}, or a selector such as {{random: 0.1}}",
+    "model": "give a folder, a hub name, builtin:authors, or {factory, arguments, weights}",
+    "contain": "give none, auto or a whole number above 0",
+    "method": "give a name or the parts; `expunge list methods` has the names",
+}
+"""Field -> what may stand there, for fields of several forms."""
+HARMLESS = ("purpose", "gold", "audit", "alignment", "contain", "redact", "seed", "budget")
+"""Fields without which the rest of a request can still be checked."""
 LATER = {"client": "federated models", "concept": "image generators", "refusals": "refusal requests"}
 
 
@@ -54,7 +67,7 @@ class Request(BaseModel):
     audit: Literal["none", "standard", "deep"] = "none"
     alignment: Literal["none", "standard"] = "none"
     contain: Literal["none", "auto"] | Annotated[int, Field(gt=0)] = "none"
-    accept: dict[str, str] = {}
+    accept: dict[str, Any] = {}
     redact: bool | None = None
     columns: dict[str, str] = {}
     trust_code: bool = False
@@ -67,14 +80,16 @@ class Request(BaseModel):
         if isinstance(value, Mapping):
             _check_selector(value)
         elif not value:
-            raise ValueError("is empty; give at least one example")
+            raise ValueError("is empty; give at least one example or a path")
         return value
 
     @field_validator("model", "out", "gold")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if isinstance(value, str) and (not value.strip() or "\0" in value):
+        if isinstance(value, str) and not value.strip():
             raise ValueError("is empty; give a name or a path")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a NUL character; give a name or a path")
         return value
 
     @property
@@ -95,6 +110,22 @@ class Request(BaseModel):
         return parse(cls, values)
 
     @classmethod
+    def salvage(cls, values: Any) -> Request | None:
+        """What is left of a faulty request when unknown fields and faulty harmless ones are taken out.
+
+        So that one pass can name the faults of the rest too; None where too little is left.
+        """
+        try:
+            left = plain(values, "request")
+            for path in _faulty(cls, left):
+                if path[0] in cls.model_fields and path[0] not in HARMLESS:
+                    return None
+                _drop(left, path[: 2 if path[0] == "budget" else 1])
+            return cls.model_validate(left)
+        except (BadInput, ValidationError, LookupError, TypeError):
+            return None
+
+    @classmethod
     def read(cls, path: str | Path, sets: Mapping[str, Any] | None = None) -> Request:
         """A request from a YAML or JSON file, with `--set` values over it. Raises BadInput."""
         return cls.parse(read_config(path, "request", sets))
@@ -102,53 +133,97 @@ class Request(BaseModel):
 
 def _check_selector(value: Mapping[str, Any]) -> None:
     if len(value) != 1:
-        raise ValueError("a selector has one key; give one of " + ", ".join(SELECTORS))
+        raise ValueError("is no selector, which has one key; give one of " + ", ".join(SELECTORS))
     (kind, wanted), = value.items()
     if kind not in SELECTORS:
-        raise ValueError(f"{kind!r} is no selector; {did_you_mean(str(kind), SELECTORS)}")
+        raise ValueError(f"has no selector that we know; {did_you_mean(kind, SELECTORS)}")
     if kind in LATER:
-        raise ValueError(f"{kind!r} needs {LATER[kind]}, which this version cannot do yet; "
+        raise ValueError(f"needs {LATER[kind]}, which this version cannot do yet; "
                          "select with class, random or where")  # fmt: skip
     if kind == "random" and (isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < 1):
-        raise ValueError(f"random: {wanted!r} is no share; give a number between 0 and 1")
+        raise ValueError("holds no share; give random a number between 0 and 1")
     if kind == "where" and (not isinstance(wanted, Mapping) or not wanted):
-        raise ValueError("where needs field: value pairs; write where: {author: 7}")
-    if kind == "class" and (isinstance(wanted, bool) or not isinstance(wanted, int | list)):
-        raise ValueError(f"class: {wanted!r} is no class; give its number")
+        raise ValueError("holds no field: value pairs; write where: {author: 7}")
+    if kind == "class" and not _classes(wanted):
+        raise ValueError("holds no class; give its number, or a list of numbers")
 
 
-def parse(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Plain data as a pydantic model. Raises BadInput, a sentence for each fault."""
+def _classes(wanted: Any) -> bool:
+    several = wanted if isinstance(wanted, list) and wanted else [wanted]
+    return all(isinstance(one, int) and not isinstance(one, bool) for one in several)
+
+
+def parse(model: type[Model], values: Mapping[str, Any], where: str = "", whole: str = "request") -> Model:
+    """Plain data as a pydantic model. Raises BadInput, a sentence for each fault.
+
+    where: what stands before the fields' names. whole: what the data as a whole are called.
+    """
     try:
-        return model.model_validate(values)
+        return model.model_validate(plain(values, where or whole))
     except ValidationError as error:
-        raise BadInput.all(_sentences(model, error)) from None
+        faults, rest = [], []
+        for fault in error.errors():
+            path = [str(part) for part in fault["loc"] if str(part) != "Factory"]
+            if fault["type"] == "extra_forbidden":
+                field = ".".join([where, *path] if where else path)
+                faults.append(BadInput.of(field, path[-1], "is no field that we know",
+                                          did_you_mean(path[-1], _fields_at(model, path[:-1]))))  # fmt: skip
+            elif not (fault["type"] == "string_type" and path[0] == "model" and isinstance(fault["input"], Mapping)):
+                rest.append(fault)  # a mapping under model is meant as a factory, never as a name
+        raise BadInput.all([*faults, *sentences(rest, where, WHOLE)]) from None
 
 
-def _sentences(model: type[BaseModel], error: ValidationError) -> list[BadInput]:
-    found: dict[str, BadInput] = {}
-    for fault in error.errors():
-        path = [str(part) for part in fault["loc"] if _is_field(str(part))]
-        field = ".".join(path) or "request"
-        value = fault.get("input")
-        if fault["type"] == "missing":
-            found[field] = BadInput.of(field, "", "is missing", f"add {path[-1]}: ...")
-        elif fault["type"] == "extra_forbidden":
-            known = _fields_at(model, path[:-1])
-            found[field] = BadInput.of(field, path[-1], "is no field that we know", did_you_mean(path[-1], known))
-        elif fault["type"] == "value_error":
-            found[field] = BadInput.of(field, value, "cannot be used", str(fault["ctx"]["error"]))
-        else:
-            mend = fault["msg"][:1].lower() + fault["msg"][1:]
-            if field in found and mend not in str(found[field]):
-                mend = str(found[field]).rpartition("; ")[2].rstrip(".") + f", or: {mend}"
-            found[field] = BadInput.of(field, value, "cannot be used", mend)
-    return list(found.values())
+def _faulty(model: type[BaseModel], values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        return list(dict.fromkeys(tuple(map(str, fault["loc"])) for fault in error.errors()))
+    return []
 
 
-def _is_field(part: str) -> bool:
-    """Union branches appear in pydantic's locations as type names: they are no fields."""
-    return not (part in {"str", "int", "float", "bool", "Factory", "function-after", "none"} or "[" in part)
+def _drop(values: Any, path: tuple[str, ...]) -> None:
+    for name in path[:-1]:
+        values = values.get(name) if isinstance(values, dict) else None
+    if isinstance(values, dict):
+        values.pop(path[-1], None)
+
+
+def plain(values: Any, field: str) -> dict[str, Any]:
+    """A copy that holds JSON values alone: dates become texts, keys texts.
+
+    Raises BadInput for bytes, for what contains itself, and for what is absurdly deep or large (YAML's
+    aliases can make a small file grow without end).
+    """
+    seen = 0
+
+    def copy(value: Any, depth: int) -> Any:
+        nonlocal seen
+        seen += 1
+        if depth > 40 or seen > 2_000_000:
+            raise BadInput.of(field, "", "is nested too deeply or too large", "write it out plainly; put data into files")
+        if isinstance(value, Mapping):
+            return {key if isinstance(key, str) else str(key): copy(inner, depth + 1) for key, inner in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [copy(inner, depth + 1) for inner in value]
+        if isinstance(value, datetime.date | datetime.time):
+            return value.isoformat()
+        if isinstance(value, bytes | bytearray):
+            raise BadInput.of(field, value[:20], "are bytes, which no field takes", "write a text or a number")
+        if isinstance(value, int) and value.bit_length() > 1000:
+            raise BadInput.of(field, "", "holds a number of more than 300 digits", "write a smaller one")
+        if isinstance(value, str):
+            _utf8(value, field)
+        return value
+
+    return typing.cast(dict[str, Any], copy(values, 0))
+
+
+def _utf8(text: str, field: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput.of(field, text[:80], f"holds half a character (U+{ord(text[error.start]):04X}), which no file "
+                          "can hold", "write the whole character") from None  # fmt: skip
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> set[str]:
@@ -168,24 +243,26 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: `born: 1999-01-01` is the text that a data file has."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_config(path: str | Path, field: str, sets: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A YAML or JSON mapping from a file, with `key.sub=value` settings over it. Raises BadInput."""
-    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise BadInput.of(field, str(path), "does not exist", "give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput.of(field, str(path), f"cannot be read ({error})", "give a YAML file in UTF-8") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" at line {place.line + 1}" if place else ""
-        raise BadInput.of(field, str(path), f"is broken YAML{where}: {getattr(error, 'problem', error)}",
-                          "mend that line") from None  # fmt: skip
-    except (ValueError, RecursionError) as error:
-        raise BadInput.of(field, str(path), f"is broken YAML ({error})", "mend it") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise BadInput.of(field, str(path), f"cannot be read ({why})", "give a YAML file in UTF-8") from None
+    values = _parsed(text, str(path), field)
     if not isinstance(values, dict):
         raise BadInput.of(field, str(path), "is no mapping", "write `field: value` lines")
     for key, value in (sets or {}).items():
@@ -193,8 +270,30 @@ def read_config(path: str | Path, field: str, sets: Mapping[str, Any] | None = N
     return values
 
 
+def _parsed(text: str, path: str, field: str) -> Any:
+    try:
+        if path.endswith(".json"):
+            return json.loads(text)
+        return yaml.load(text, _Loader)
+    except json.JSONDecodeError as error:
+        raise BadInput.of(field, path, f"is broken JSON at line {error.lineno}: {error.msg}", "mend that line") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise BadInput.of(field, path, f"is broken YAML{where}: {error.problem or error.context}",
+                          "mend that line") from None  # fmt: skip
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise BadInput.of(field, path, f"is broken YAML at line {line}: {error.reason}", "mend that line") from None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        raise BadInput.of(field, path, f"is broken YAML ({type(error).__name__}: {error})", "mend it") from None
+
+
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
+    parts = key.split(".")
+    if parts[0] in FLAT and len(parts) > 2:  # the names inside have dots of their own
+        parts = [parts[0], ".".join(parts[1:])]
+    *path, last = parts
     for name in path:
         inner = values.get(name)
         if inner is None:
@@ -206,15 +305,25 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def parse_sets(items: list[str]) -> dict[str, Any]:
-    """`key=value` strings of --set, the value read as YAML. Raises BadInput."""
+FLAT = ("accept", "columns", "probes")
+
+
+def parse_sets(items: Iterable[str], option: str = "--set") -> dict[str, Any]:
+    """`key=value` strings of an option, the value read as YAML. Raises BadInput.
+
+    A rule such as `>= 0.9 * before` is a text although YAML gives its first character a meaning.
+    """
     found = {}
     for item in items:
         key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise BadInput.of("--set", item, "is no setting", "write --set key=value")
+        if not equals or not key.strip() or not all(key.split(".")):
+            raise BadInput.of(option, item, "is no setting", f"write {option} key=value")
+        key, value = key.strip(), value.strip()
+        if value[:1] in "<>=" and value:
+            found[key] = value
+            continue
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise BadInput.of("--set", item, "has a value that is no YAML", "quote it") from None
+            found[key] = yaml.load(value, _Loader)
+        except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise BadInput.of(option, item, "has a value that is no YAML", f"quote the value: {key}='...'") from None
     return found

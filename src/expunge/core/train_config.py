@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from expunge.core.budget import Budget
 from expunge.core.errors import BadInput
@@ -28,14 +29,21 @@ class TrainConfig(BaseModel):
     vocabulary: Source | None = None
     columns: dict[str, str] = {}
     epochs: Annotated[int, Field(gt=0, le=100_000)] = 10
-    batch_size: Annotated[int, Field(gt=0)] = 16
-    micro_batch_size: Annotated[int, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(gt=0, le=65_536)] = 16
+    micro_batch_size: Annotated[int, Field(gt=0, le=65_536)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.01
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str
+
+    @field_validator("model", "data", "out")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if not value or (isinstance(value, str) and (not value.strip() or "\0" in value)):
+            raise ValueError("is empty; give a name, a path or a mapping")
+        return value
 
     @property
     def budget(self) -> Budget:
@@ -44,11 +52,13 @@ class TrainConfig(BaseModel):
                       micro_batch_size=self.micro_batch_size)  # fmt: skip
 
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> TrainConfig:
+    def parse(cls, values: Any) -> TrainConfig:
         """From plain data. Raises BadInput."""
+        if not isinstance(values, Mapping):
+            raise BadInput.of("train", values, "is no mapping", "write `field: value` lines")
         if "exact" in values:
             raise BadInput.of("exact", values["exact"], "is not supported by this version", "leave it out")
-        return parse(cls, values)
+        return parse(cls, values, whole="train")
 
     @classmethod
     def read(cls, path: str | Path, sets: dict[str, Any] | None = None) -> TrainConfig:

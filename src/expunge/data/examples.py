@@ -30,31 +30,73 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
 
     Raises BadInput where the row holds no example.
     """
-    example = dict(row)
+    example = {key: value for key, value in row.items() if key not in columns.values()}
     for ours, theirs in columns.items():
         if theirs not in row:
             raise BadInput.of(f"columns.{ours}", theirs, f"is no column of {where}",
                               "it has: " + ", ".join(map(str, row)))  # fmt: skip
-        example[ours] = example.pop(theirs) if theirs in example else row[theirs]
+        example[ours] = row[theirs]
     for alias, name in ALIASES.items():
         if alias in example and name not in example:
             example[name] = example.pop(alias)
     for name in LISTS:
         if isinstance(example.get(name), str):
             example[name] = [example[name]]
+        if name in example and example[name] is None:
+            del example[name]  # a table's empty cell
     keys = form(example)
     if keys is None:
         raise BadInput.of(where, ", ".join(map(str, row)), "holds no example",
                           "give question and answer, text, messages, or image/features and label "
                           "(rename columns with `columns:`)")  # fmt: skip
     for key in keys:
-        if key in ("question", "answer", "text") and not isinstance(example[key], str):
-            raise BadInput.of(where, repr(example[key]), f"stands under {key!r} and is no text", "give a string")
-        if key in ("question", "answer", "text") and not example[key].strip():
-            raise BadInput.of(where, key, "is empty", "give it a text or remove the row")
+        if key in ("question", "answer", "text"):
+            _check_text(example[key], key, where)
     if "messages" in keys:
         _check_messages(example["messages"], where)
+    if "label" in keys:
+        _check_label(example["label"], where)
+    for key in ("image", "features"):
+        if key in keys:
+            _check_array(example[key], key, where)
+    for name in LISTS:
+        if name in example:
+            if not isinstance(example[name], list | tuple | np.ndarray):
+                raise BadInput.of(where, example[name], f"stands under {name!r} and is no list", "give a list of texts")
+            example[name] = list(example[name])
+            for text in example[name]:
+                _check_text(text, name, where)
     return example
+
+
+def _check_text(text: Any, key: str, where: str) -> None:
+    if not isinstance(text, str):
+        raise BadInput.of(where, text, f"stands under {key!r} and is no text", "give a string")
+    if not text.strip():
+        raise BadInput.of(where, key, "is empty", "give it a text or remove the row")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInput.of(where, text[:80], f"stands under {key!r} and holds half a character (a lone surrogate)",
+                          "save the data as UTF-8 again") from None  # fmt: skip
+
+
+def _check_label(label: Any, where: str) -> None:
+    number = isinstance(label, int | float | np.integer | np.floating) and not isinstance(label, bool)
+    if not number or not np.isfinite(label) or label != int(label) or not 0 <= label < 2**31:
+        raise BadInput.of(where, label, "stands under 'label' and is no class", "give whole numbers from 0 up")
+
+
+def _check_array(value: Any, key: str, where: str) -> None:
+    try:
+        array = np.asarray(value) if not isinstance(value, str | bytes | Mapping) else np.zeros(0)
+        if array.dtype.kind not in "iub":
+            array = array.astype(np.float32)
+        good = array.size > 0 and bool(np.isfinite(array).all())
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good:
+        raise BadInput.of(where, key, "holds no array of finite numbers", "give lists of numbers of one length, or a picture")
 
 
 def _check_messages(messages: Any, where: str) -> None:
@@ -65,6 +107,9 @@ def _check_messages(messages: Any, where: str) -> None:
     if not good or not messages or messages[-1]["role"] != "assistant":
         raise BadInput.of(where, "messages", "must be a list of {role, content} that ends with the assistant's",
                           "end each conversation with the answer to learn or forget")  # fmt: skip
+    for message in messages:
+        if message["content"] or message is messages[-1]:
+            _check_text(message["content"], "messages", where)
 
 
 def identity(example: Example) -> str:

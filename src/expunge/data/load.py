@@ -13,6 +13,8 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.data.examples import normalise
 
+HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+)?", re.ASCII)
+"""owner/name or owner/name:split."""
 FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
@@ -46,26 +48,39 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
 
         return world(source, field)
     path = Path(expand(source, field))
-    if path.is_file():
+    try:
+        is_file, is_dir = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise BadInput.of(field, source, f"can be no path ({error.strerror})", "give a file or a folder") from None
+    if is_file:
         rows = _file_rows(path, field)
-    elif path.is_dir():
+    elif is_dir:
         rows = _folder_rows(path, field)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.\[\]%-]+)?", source) and path.suffix not in {
-        ".jsonl", *FILES}:  # fmt: skip
+    elif HUB.fullmatch(source) and path.suffix not in {".jsonl", ".ndjson", ".txt", *FILES}:
         rows = _hub_rows(source, field)
     else:
         raise BadInput.of(field, source, "does not exist", "give a file, a folder or a hub name")
     examples = [normalise(row, columns, f"{field}, row {i + 1} of {path.name}") for i, row in enumerate(rows)]
     if not examples:
-        raise BadInput.of(field, source, "holds no example", "give at least one")
+        raise BadInput.of(field, source, "holds no example", "give a file with at least one")
     return examples
+
+
+def _text(path: Path, field: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput.of(field, str(path), f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from None
+    except OSError as error:
+        raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
 
 
 def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
     if path.suffix in {".jsonl", ".ndjson"}:
         return _jsonl_rows(path, field)
     if path.suffix == ".txt":
-        return [{"text": path.read_text(encoding="utf-8")}]
+        text = _text(path, field)
+        return [{"text": text}] if text.strip() else []
     if path.suffix not in FILES:
         raise BadInput.of(field, str(path), "is of no kind that we read", "give .jsonl, .json, .csv or .parquet")
     import datasets
@@ -81,18 +96,18 @@ def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
 
 def _jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise BadInput.of(field, str(path), f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from None
-    for number, line in enumerate(lines, 1):
+    # Only a line feed ends a line: JSON strings may hold the other characters that splitlines() splits at.
+    for number, line in enumerate(_text(path, field).split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise BadInput.of(field, str(path), f"is broken at line {number}: {error.msg}",
-                              "each line must be one JSON object") from None  # fmt: skip
+            raise BadInput.of(field, str(path), f"is broken JSON at line {number}: {error.msg}",
+                              "mend that line; each must be one JSON object") from None  # fmt: skip
+        except (ValueError, RecursionError) as error:
+            raise BadInput.of(field, str(path), f"cannot be read at line {number} ({error})",
+                              "mend that line; each must be one JSON object") from None  # fmt: skip
         if not isinstance(row, dict):
             raise BadInput.of(field, str(path), f"holds no object at line {number}",
                               "each line must be one JSON object")  # fmt: skip
@@ -123,8 +138,8 @@ def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
     try:
         return [_pixels(dict(row)) for row in datasets.load_dataset(name, split=split or "train")]
     except Exception as error:
-        raise BadInput.of(field, source, f"is no file, and cannot be had from the hub ({_first_line(error)})",
-                          "give a path that exists or owner/name:split") from None  # fmt: skip
+        raise BadInput.of(field, source, f"is no file here, and cannot be had from the hub ({_first_line(error)})",
+                          "give a path that exists, or owner/name:split of a data set there") from None  # fmt: skip
 
 
 def _has_images(path: Path) -> bool:
@@ -140,4 +155,4 @@ def _pixels(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

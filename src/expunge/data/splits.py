@@ -41,7 +41,10 @@ def _matches(found: Any, wanted: Any) -> bool:
         return any(_matches(found, item) for item in wanted)
     if isinstance(found, np.generic):
         found = found.item()
-    return bool(found == wanted)
+    try:
+        return bool(found == wanted)
+    except ValueError:  # an array, which equals no single value
+        return False
 
 
 def _check_fields(data: Sequence[Example], wanted: Mapping[str, Any], kind: str) -> None:
@@ -53,7 +56,7 @@ def _check_fields(data: Sequence[Example], wanted: Mapping[str, Any], kind: str)
 
 def _values_of(data: Sequence[Example], wanted: Mapping[str, Any]) -> str:
     key = next(iter(wanted))
-    values = sorted({str(row.get(key)) for row in data})
+    values = sorted({str(row.get(key))[:40] for row in data})
     return f"{key} takes: " + ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
 
 
@@ -106,8 +109,9 @@ def make_splits(
                               "add data: FILE")  # fmt: skip
         elif "data" in splits:
             splits["forget"], rest = select(splits["data"], selector, seed)
-            if retain is None and rest:
-                splits["retain"] = rest
+            if retain is None:
+                # A copy of what is forgotten cannot stay.
+                splits["retain"] = without(rest, splits["forget"])
     for name, source in (probes or {}).items():
         with faults:
             if name in (*sources, "forget", "test_forget") or not name.isidentifier():

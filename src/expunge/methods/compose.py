@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from expunge.core import request
 from expunge.core.budget import Budget
 from expunge.core.contracts import Method, Term
 from expunge.core.errors import BadInput, Faults, did_you_mean
@@ -106,6 +107,9 @@ def _inside(plugin: Plugin, options: dict[str, Any], has_retain: bool, where: st
     """{ilu: {inner: X, ...}}: X with this update."""
     inner = options.pop("inner")
     parts = _parts_of(inner, f"{where}.{plugin.name}.inner")
+    if "update" in parts and parts["update"] not in (None, "none", "plain"):
+        raise BadInput.of(f"{where}.{plugin.name}.inner.update", parts["update"], f"is a second update beside {plugin.name}",
+                          "leave one out")  # fmt: skip
     parts["update"] = {plugin.name: options}
     return compose(parts, has_retain=has_retain, where=where)
 
@@ -114,13 +118,14 @@ def _parts_of(spec: Any, where: str) -> dict[str, Any]:
     """An inner objective written out as parts, so that its update can be set."""
     if isinstance(spec, Mapping) and set(spec) & set(PARTS):
         return dict(spec)
-    name, options = (spec, {}) if isinstance(spec, str) else next(iter(dict(spec).items()))
-    kind = every_method().get(str(name))
-    if kind not in ("recipe", "objective"):
-        raise BadInput.of(where, name, "is no objective, and an update needs one inside",
-                          "give an objective or a recipe")  # fmt: skip
-    recipe = recipes()[name] if kind == "recipe" else {"forget": name, **load("objectives", name).recipe}
-    return {**recipe, **dict(options or {})}
+    name, options = next(iter(spec.items())) if isinstance(spec, Mapping) and len(spec) == 1 else (spec, None)
+    known = {name for name, kind in every_method().items() if kind in ("recipe", "objective")}
+    if not isinstance(name, str) or name not in known:
+        raise BadInput.of(where, name, "is no objective, and an update needs one inside", did_you_mean(name, known))
+    if options is not None and not isinstance(options, Mapping):
+        raise BadInput.of(f"{where}.{name}", options, "is no mapping of options", f"write {name}: {{option: value}}")
+    recipe = recipes()[name] if name in recipes() else {"forget": name, **load("objectives", name).recipe}
+    return {**{k: v for k, v in recipe.items() if k not in ("source", "summary")}, **dict(options or {})}
 
 
 def _whole(plugin: Plugin, options: dict[str, Any], has_retain: bool, where: str) -> Composed:
@@ -140,7 +145,7 @@ def _whole(plugin: Plugin, options: dict[str, Any], has_retain: bool, where: str
     return Composed(
         plugin.name, SINGULAR[plugin.kind], plugin.factory(**values),
         [plugin, *(inner.plugins if inner else [])], {plugin.name: shown},
-        Budget(**budget).over(inner.budget if inner else Budget()), inner.notes if inner else [], inner,
+        request.parse(Budget, budget, f"{where}.{plugin.name}").over(inner.budget if inner else Budget()), inner.notes if inner else [], inner,
         plugin.card.yields,
     )  # fmt: skip
 
@@ -163,6 +168,9 @@ def _objective(
         if "retain" in given:
             raise BadInput.of(f"{where}.retain", str(given["retain"]), "needs retain data, and there is none",
                               "add retain: FILE, or leave the term out")  # fmt: skip
+        if options.get("forget") in (None, "none"):
+            raise BadInput.of(where, name, "trains on retain data alone, and there is none",
+                              "add retain: FILE, or choose another method")  # fmt: skip
         notes.append(f"No retain data: the recipe's retain term {options['retain']!r} was dropped.")
         options["retain"] = None
     faults = Faults()
@@ -200,11 +208,8 @@ def _objective(
         with faults:
             weights[key] = _number(options.get(key, 1.0), f"{where}.{key}")
     recipe_budget = Budget()
-    try:
-        recipe_budget = Budget(**budget)
-    except ValueError as error:
-        first = str(error).splitlines()[2].strip() if len(str(error).splitlines()) > 2 else str(error)
-        faults.add(BadInput.of(where, str(budget), f"is no budget ({first})", "see `budget:`"))
+    with faults:
+        recipe_budget = request.parse(Budget, budget, where)
     faults.raise_any()
     terms = {}
     for part, weight in (("forget", "forget_weight"), ("retain", "alpha")):
@@ -224,7 +229,7 @@ def _objective(
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise BadInput.of(where, value, "is no weight", "give a number from 0 up")
+        raise BadInput.of(where, value, "is no weight", "give a number from 0 up to 1e9")
     return float(value)
 
 

@@ -48,7 +48,7 @@ def _top(logp_NV: Tensor, labels_N: Tensor, k: int) -> dict[str, Tensor]:
     label_N1 = labels_N[:, None]
     others_NV = logp_NV.scatter(-1, label_N1, -torch.inf)
     if size == logp_NV.shape[-1]:
-        order = others_NV.scatter(-1, label_N1, torch.inf).argsort(-1, descending=True, stable=True)
+        order = others_NV.scatter(-1, label_N1, torch.inf).argsort(dim=-1, descending=True, stable=True)
         return {"index": order, "top": logp_NV.gather(-1, order),
                 "rest": torch.full_like(logp_NV[:, 0], -torch.inf)}  # fmt: skip
     index_NK = torch.cat([label_N1, others_NV.topk(size - 1).indices], -1)

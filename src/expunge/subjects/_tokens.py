@@ -35,7 +35,7 @@ class Template:
 
     def encode(self, example: Example) -> Encoded:
         """Token ids of an example. Raises BadInput where nothing could be predicted."""
-        if "answer" in example or "messages" not in example and "text" not in example:
+        if "answer" in example or ("messages" not in example and "text" not in example):
             messages = [{"role": "user", "content": example["question"]}]
             prompt, answer = example["question"], example.get("answer", "")
         elif "messages" in example:

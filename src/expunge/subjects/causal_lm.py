@@ -17,6 +17,7 @@ from torch import Tensor
 from expunge.core.card import Example
 from expunge.core.contracts import Batch, Output, Want
 from expunge.core.errors import BadInput
+from expunge.core.files import digest, read_json, write_json
 from expunge.subjects._common import device_of, fingerprint_of, lora_layers, tapped
 from expunge.subjects._head import chunked
 from expunge.subjects._tokens import Template
@@ -228,12 +229,13 @@ class CausalLM:
             state = {k: v.to(self.save_dtype) if v.is_floating_point() else v
                      for k, v in self.module.state_dict().items()}  # fmt: skip
         self.module.save_pretrained(folder, state_dict=state)
+        if self.save_dtype is not None:  # transformers writes the dtype that the module computes in
+            config = read_json(Path(folder) / "config.json")
+            write_json(Path(folder) / "config.json", {**config, "dtype": str(self.save_dtype).removeprefix("torch.")})
 
     def fingerprint(self) -> dict[str, Any]:
         """What a readout of this model depends on, besides the data."""
         vocabulary = self.tokenizer.get_vocab() if hasattr(self.tokenizer, "get_vocab") else {}
-        from expunge.core.files import digest
-
         return {"weights": fingerprint_of(self.module), "tokenizer": digest(vocabulary),
                 "template": self.template.pattern if not self.template.chat else self.tokenizer.chat_template,
                 "dtype": str(next(self.module.parameters()).dtype),

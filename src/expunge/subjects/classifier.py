@@ -20,6 +20,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import write_json
 from expunge.subjects._common import device_of, fingerprint_of, snapshot, tapped
 from expunge.subjects._head import measure_NV
+from expunge.subjects.causal_lm import find_blocks
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -40,7 +41,8 @@ class Classifier:
         self.processor = processor
         self.coupled = any(isinstance(m, NORMS) for m in module.modules())
         self.capabilities = frozenset({"labels", "nll"})
-        self.blocks = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
+        children = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
+        self.blocks = (find_blocks(module) if processor is not None else []) or children
         self.save_dtype: torch.dtype | None = None
 
     def down(self, i: int) -> str:
@@ -55,9 +57,7 @@ class Classifier:
     def _inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         if self.processor is None:
             key = "features" if examples and "features" in examples[0] else "image"
-            arrays = [np.asarray(example[key], dtype=np.float32) for example in examples]
-            if arrays and arrays[0].max(initial=0) > 1.5 and np.asarray(examples[0][key]).dtype == np.uint8:
-                arrays = [array / 255 for array in arrays]
+            arrays = [_floats(example[key]) for example in examples]
             return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
         if examples and "text" in examples[0]:
             return dict(self.processor([e["text"] for e in examples], padding=True, truncation=True,
@@ -73,7 +73,8 @@ class Classifier:
         labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
         with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
             out = self.module(inputs["x"]) if self.processor is None else self.module(**inputs).logits
-        states = {path: _flat(value)[:, None] for path, value in hidden.items()}
+        seen_BS = inputs.get("attention_mask")
+        states = {path: _flat(value, seen_BS)[:, None] for path, value in hidden.items()}
         if not want.channels:
             return Output(None, batch.n_B.to(device), labels_B1, mask_B1, hidden=states)
         found = {k: v[:, None] for k, v in measure_NV(out, labels_B1[:, 0], want).items()}
@@ -114,8 +115,17 @@ class Classifier:
                 "device": device_of(self.module).type}  # fmt: skip
 
 
-def _flat(value: Tensor) -> Tensor:
-    """[B, D] of any activation: channels stay, places are averaged."""
+def _floats(value: Any) -> np.ndarray:
+    """Pixels and features as float32; bytes (as image files hold them) scaled to [0, 1]."""
+    array = np.asarray(value)
+    scale = 255 if array.dtype == np.uint8 else 1
+    return np.asarray(array, dtype=np.float32) / scale
+
+
+def _flat(value: Tensor, seen_BS: Tensor | None) -> Tensor:
+    """[B, D] of any activation: channels stay, places are averaged; padding never counts."""
     if value.dim() == 4:  # [B, channels, height, width]
         return value.mean((2, 3))
+    if value.dim() == 3 and seen_BS is not None and seen_BS.shape == value.shape[:2]:
+        return (value * seen_BS[..., None]).sum(1) / seen_BS.sum(1, keepdim=True).clamp(min=1)
     return value.mean(1) if value.dim() == 3 else value.flatten(1)

@@ -6,6 +6,7 @@ Nothing here unpickles: a folder that holds only pickle weights is refused.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,40 +21,63 @@ from expunge.subjects._common import fold, load_weights
 MANIFEST = "expunge.json"
 """Beside a model that `expunge train` made: how to train it again."""
 OURS = "expunge.subjects.networks"
+HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
+"""owner/name, as the hub has them."""
 
 
 def manifest_of(folder: str | Path) -> dict[str, Any] | None:
     """The training manifest beside a model; None where there is none."""
     path = Path(folder) / MANIFEST
-    return read_json(path) if path.is_file() else None
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # a hub name that can be no path
+        return None
+    return _json(path, "model") if there else None
 
 
-def kind_of(source: str | Mapping[str, Any]) -> str:
-    """"factory", "classifier" (our own folder), "adapter", "folder" or "hub". Raises BadInput."""
+def _json(path: Path, field: str) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput.of(field, str(path), f"cannot be read ({error})", "write the folder again") from None
+    if not isinstance(found, dict):
+        raise BadInput.of(field, str(path), "holds no JSON object", "write the folder again")
+    return found
+
+
+def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
+    """"factory", "classifier" (our own folder), "adapter", "folder" or "hub". Raises BadInput.
+
+    field: the request's field that names the model, for errors.
+    """
     if isinstance(source, Mapping):
         return "factory"
     folder = Path(source)
-    if not folder.exists():
-        if source.count("/") == 1 and not source.startswith(("/", ".", "~")):
+    try:
+        exists = folder.exists()
+    except OSError as error:
+        raise BadInput.of(field, source, f"can be no path ({error.strerror})", "give a folder or a hub name") from None
+    if not exists:
+        if HUB.fullmatch(source):
             return "hub"
-        raise BadInput.of("model", source, "does not exist", "give a folder, a hub name or builtin:authors")
+        raise BadInput.of(field, source, "does not exist", "give a folder, a hub name or builtin:authors")
     if not folder.is_dir():
-        raise BadInput.of("model", source, "is a file", "give the folder that holds the model")
+        raise BadInput.of(field, source, "is a file", "give the folder that holds the model")
     if (folder / "classifier.json").is_file():
         return "classifier"
     if (folder / "adapter_config.json").is_file():
         return "adapter"
     if not (folder / "config.json").is_file():
-        raise BadInput.of("model", source, "holds no config.json", "give a folder written by save_pretrained")
+        raise BadInput.of(field, source, "holds no config.json", "give a folder written by save_pretrained")
     return "folder"
 
 
-def check(source: str | Mapping[str, Any], trust_code: bool, weights: bool = True) -> None:
+def check(source: str | Mapping[str, Any], trust_code: bool, weights: bool = True, field: str = "model") -> None:
     """Everything that can be known of a model without loading it. Raises BadInput.
 
-    weights: whether the weights must be there (a dry plan needs none).
+    weights: whether the weights must be there (a dry plan needs none). field: as in kind_of.
     """
-    kind = kind_of(source)
+    kind = kind_of(source, field)
     if kind == "factory":
         assert isinstance(source, Mapping)
         _factory(source, trust_code)
@@ -68,12 +92,12 @@ def check(source: str | Mapping[str, Any], trust_code: bool, weights: bool = Tru
         safe = any(folder.glob("*.safetensors"))
         pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(pattern))
         if not safe and pickled:
-            raise BadInput.of("model", str(source), f"holds only pickle weights ({pickled[0]}), which can run code",
+            raise BadInput.of(field, str(source), f"holds only pickle weights ({pickled[0]}), which can run code",
                               "save it again with save_pretrained(safe_serialization=True)")  # fmt: skip
         if weights and not safe:
-            raise BadInput.of("model", str(source), "holds no weights", "add model.safetensors (a plan needs none)")
+            raise BadInput.of(field, str(source), "holds no weights", "add model.safetensors (a plan needs none)")
         if kind == "folder":
-            _config(str(source), trust_code)
+            _config(str(source), trust_code, field)
 
 
 def open_subject(
@@ -100,7 +124,7 @@ def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
     from expunge.subjects.classifier import Classifier
 
     if not isinstance(source, Mapping):
-        build = read_json(Path(source) / "classifier.json")
+        build = _json(Path(source) / "classifier.json", "model")
         source = {**build, "weights": str(Path(source) / "model.safetensors")}
     make = _factory(source, trust_code)
     arguments = dict(source.get("arguments") or {})
@@ -130,20 +154,23 @@ def _factory(source: Mapping[str, Any], trust_code: bool) -> Any:
         sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(place), attribute)
-    except (ImportError, AttributeError) as error:
-        raise BadInput.of("model.factory", name, f"cannot be imported ({error})",
+    except Exception as error:
+        raise BadInput.of("model.factory", name, f"cannot be imported ({type(error).__name__}: {error})",
                           "check the path; the working directory is searched too") from None  # fmt: skip
 
 
-def _config(source: str, trust_code: bool) -> Any:
+def _config(source: str, trust_code: bool, field: str = "model") -> Any:
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput.of("model", source, f"has a configuration that cannot be read ({first})",
-                          "check the name, the folder's config.json and the network") from None  # fmt: skip
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        if Path(source).is_dir():
+            raise BadInput.of(field, source, f"has a configuration that cannot be read ({first[:300]})",
+                              "mend config.json, or save the model again") from None  # fmt: skip
+        raise BadInput.of(field, source, f"is no folder here, and cannot be had from the hub ({first[:300]})",
+                          "give a folder, or check the name and the network") from None  # fmt: skip
 
 
 def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Subject:
@@ -154,7 +181,10 @@ def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dty
 
     base = source
     if kind == "adapter":
-        base = read_json(Path(source) / "adapter_config.json")["base_model_name_or_path"]
+        base = str(_json(Path(source) / "adapter_config.json", "model").get("base_model_name_or_path") or "")
+        if kind_of(base, "model (the adapter's base)") == "adapter":
+            raise BadInput.of("model", source, "is an adapter on an adapter", "merge the inner one first")
+        check(base, trust_code, weights=not meta, field="model (the adapter's base)")
     config = _config(base, trust_code)
     architecture = (config.architectures or [""])[0]
     if "Classification" in architecture:
@@ -164,15 +194,24 @@ def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dty
         auto = transformers.AutoModelForCausalLM
     arguments: dict[str, Any] = {"trust_remote_code": trust_code}
     if meta:
-        with torch.device("meta"):
-            module = auto.from_config(config, **arguments)
+        try:
+            with torch.device("meta"):
+                module = auto.from_config(config, **arguments)
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise BadInput.of("model", base, f"cannot be built ({first[:300]})",
+                              "give a causal language model or a classifier") from None  # fmt: skip
     else:
         try:
-            module = auto.from_pretrained(base, use_safetensors=True, dtype=dtype or "auto", **arguments)
+            module, told = auto.from_pretrained(base, use_safetensors=True, dtype=dtype or "auto",
+                                                output_loading_info=True, **arguments)  # fmt: skip
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise BadInput.of("model", base, f"cannot be opened ({first[:300]})",
                               "give a folder or hub name with safetensors weights") from None  # fmt: skip
+        if absent := sorted(told["missing_keys"]):  # transformers would draw them at random, with a warning
+            raise BadInput.of("model", base, f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)",
+                              "save the whole model again")  # fmt: skip
     saved = next(module.parameters()).dtype
     module.eval()
     if "Classification" in architecture:
@@ -212,6 +251,14 @@ def _tokenizer(source: str, trust_code: bool, meta: bool) -> Any:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput.of("model", source, f"has no tokenizer that can be read ({first[:200]})",
                           "save the tokenizer into the model's folder") from None  # fmt: skip
+
+
+def check_tokenizer(source: str, trust_code: bool) -> None:
+    """Is there a tokenizer that can be read. Raises BadInput."""
+    kind = kind_of(source)
+    if kind == "adapter":
+        source = str(_json(Path(source) / "adapter_config.json", "model").get("base_model_name_or_path") or "")
+    _tokenizer(source, trust_code, False)
 
 
 class _NoTokenizer:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.core.budget import DEFAULTS
+from expunge.core.budget import DEFAULTS, batch_size
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Moving, Origin, Subject, Term, Update, Want
@@ -21,7 +21,7 @@ from expunge.data.pairing import Pairing
 from expunge.training import checkpoint, processes, rate
 from expunge.training.origins import Record, record
 from expunge.training.steps import StepLosses, Streams
-from expunge.training.stopping import Stop, halves, sample
+from expunge.training.stopping import SAMPLE, Stop, figures, halves, sample
 
 SAVE_EVERY = 500
 """Steps between checkpoints at most; an epoch is the other bound."""
@@ -65,7 +65,7 @@ class Trainer:
         self.streams = Streams.of(self.terms)
         sizes = {s.split: len(self.splits[s.split]) for s in self.streams.streams.values()}
         sizes.setdefault(self.anchor, len(self.splits[self.anchor]))
-        self.pairing = Pairing(self.anchor, sizes, int(budget.batch_size or 1), self.context.seed,
+        self.pairing = Pairing(self.anchor, sizes, batch_size(budget, sizes[self.anchor]), self.context.seed,
                                self.context.stage)  # fmt: skip
         self.total = budget.steps if budget.steps is not None else (
             int(budget.epochs or 1) * self.pairing.steps_per_epoch)  # fmt: skip
@@ -197,15 +197,13 @@ class Trainer:
         target, rule = None, budget.stop or "none"
         if self._judged and rule == "holdout" and splits.get("holdout"):
             half, _ = halves(splits["holdout"], context.seed)
-            from expunge.training.stopping import figures
-
             target = figures(self.subject, half)["nll"]
         elif self._judged and rule == "gold":
             target = context.notes.get("gold_forget_nll")
-        forget = sample(splits.get("forget", []), context.seed, 256) if self._judged else []
+        forget = sample(splits.get("forget", []), context.seed, 2 * SAMPLE) if self._judged else []
         retain = sample(splits.get("retain", []), context.seed) if self._judged else []
         return Stop(self.subject, forget, retain, target, rule, float(budget.floor or 0.0), self.total,
-                    context.watch)  # fmt: skip
+                    len(self.terms) > 1, context.watch)  # fmt: skip
 
     def _rate(self) -> tuple[float, str]:
         """The learning rate and where it came from; kept in the folder, so that a resume agrees."""
@@ -222,8 +220,6 @@ class Trainer:
             f"auto: the largest rate that kept the retain NLL over {rate.PROBE_STEPS} probe steps")
 
     def _ladder(self) -> dict[str, Tensor]:
-        from expunge.training.stopping import figures
-
         before = {name: value.detach().cpu().clone() for name, value in self._weights().items()}
         rows = sample(self.splits["retain"], self.context.seed, 64)
 

@@ -1,4 +1,7 @@
-"""When a run ends: the forget NLL has come to where it should be, the floor broke, or the budget.
+"""When a run ends: the forget NLL has come to where it should be with the floor held, or the budget.
+
+A floor that breaks on the way ends the run only where no retain term could mend it: NPO and its kin
+dip and recover. Which weights are taken at the end, the floor decides in any case.
 
 The level is the holdout's: one half of it, read under the ORIGIN (under the moving model a
 collapsing method would drag the holdout along and never be stopped). The other half is for audits.
@@ -20,12 +23,13 @@ from expunge.core.contracts import Subject, Want
 from expunge.core.random import permutation
 from expunge.data.batching import by_length
 
-SAMPLE = 128
+SAMPLE = 64
 """Examples of a split that a point of the curve reads at most."""
 CHECKS = 10
 """Times a run that the curve (and with it the floor) is checked at most."""
-NEAR = 0.6
-"""Share of the target from which the forget NLL alone is checked at every step."""
+NEAR, MAYBE = 0.9, 0.6
+"""Shares of the target, of a step's and of the curve's forget NLL, from which the forget set alone is
+read at every step, so that the run does not overshoot."""
 
 
 def sample(rows: Sequence[Example], seed: int, size: int = SAMPLE) -> list[Example]:
@@ -77,6 +81,8 @@ class Stop:
     rule: str
     floor: float
     total: int
+    mends: bool = False
+    """Is there a retain term, which may bring a broken floor back."""
     watch: Watch | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     best: float = -math.inf
@@ -93,11 +99,11 @@ class Stop:
         """Is step (number of steps done) a point of the curve."""
         return step == self.total or step % self.interval == 0
 
-    def point(self, step: int) -> dict[str, Any]:
-        """Reads forget and retain now."""
+    def point(self, step: int, forget: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """Reads forget (unless just read) and retain now."""
         found: dict[str, Any] = {"step": step}
         if self.forget:
-            read = figures(self.subject, self.forget)
+            read = forget or figures(self.subject, self.forget)
             found |= {f"forget_{name}": value for name, value in read.items()}
         if self.retain:
             found |= {f"retain_{name}": value for name, value in figures(self.subject, self.retain).items()}
@@ -121,41 +127,43 @@ class Stop:
         Sets `reason` when the run ends. batch_nll: the step's own forget NLL, before its update;
         once it nears the target the forget set is read at every step.
         """
+        forget = None
         if not self.due(step):
             if self.target is None:
                 return False
             self.near = self.near or (batch_nll is not None and batch_nll > NEAR * self.target)
             if not self.near:
                 return False
-            if figures(self.subject, self.forget)["nll"] < self.target:
+            forget = figures(self.subject, self.forget)
+            if forget["nll"] < self.target:
+                self.near = forget["nll"] > NEAR * self.target
                 return False
-        point = self.point(step)
+        point = self.point(step, forget)
         self.curve.append(point)
+        if self.target is not None and "forget_nll" in point:
+            # Reached with the floor broken, only the next point of the curve can tell more.
+            self.near = MAYBE * self.target < point["forget_nll"] < self.target
         reached = self.target is not None and point.get("forget_nll", 0.0) >= self.target
         kept = self.kept(point)
         broken = kept is not None and kept < self.floor
-        if self.target is not None and "forget_nll" in point:
-            self.near = self.near or point["forget_nll"] > NEAR * self.target
-        better = False
-        if not broken:
-            rank = self._rank(point)
-            better = rank >= self.best
-            if better:
-                self.best, self.best_step = rank, step
-        if broken:
+        rank = -math.inf if broken else self._rank(point)
+        better = not broken and rank >= self.best
+        if better:
+            self.best, self.best_step = rank, step
+        level = f"the forget NLL of {point.get('forget_nll', 0.0):.2f}"
+        if reached and not broken:
+            self.reason = self.rule
+            self.sentence = f"Stopped at step {step}: {level} reached the {self.rule}'s {self.target:.2f} nats."
+        elif broken and (not self.mends or step >= self.total):
             self.reason = "retain floor"
             self.sentence = (f"Stopped at step {step}: only {kept:.0%} of the retain "
                              f"{'accuracy' if 'retain_accuracy' in point else 'probability'} was left "
                              f"(floor {self.floor:.0%}); the weights of step {self.best_step} were taken.")  # fmt: skip
-        elif reached:
-            self.reason = self.rule
-            self.sentence = (f"Stopped at step {step}: the forget NLL of {point['forget_nll']:.2f} reached the "
-                             f"{self.rule}'s {self.target:.2f} nats.")  # fmt: skip
         elif step >= self.total:
             self.reason = "budget"
-            self.sentence = f"Stopped at step {step}: the budget was used up" + (
-                f" before the forget NLL ({point.get('forget_nll', 0.0):.2f}) reached the {self.rule}'s "
-                f"{self.target:.2f} nats." if self.target is not None else ".")  # fmt: skip
+            short = f" before {level} reached the {self.rule}'s {self.target:.2f} nats" if self.target else ""
+            taken = "" if self.best_step == step else f"; the weights of step {self.best_step} were taken"
+            self.sentence = f"Stopped at step {step}: the budget was used up{short}{taken}."
         return better
 
     def _rank(self, point: Mapping[str, Any]) -> float:

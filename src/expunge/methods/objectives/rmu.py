@@ -18,7 +18,7 @@ CARD = Card(
     needs={"forget": {"hidden"}},
     capabilities={"mlp"},
 )
-RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 1.0, "stop": "none"}
+RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 20.0, "share": 0.6}
 
 
 class Misdirection:
@@ -33,11 +33,15 @@ class Misdirection:
 
     def prepare(self, run: Run) -> None:
         """Draws u, and takes c from the origin's mean activation norm unless it is given."""
-        examples = run.examples("forget")
-        origin = run.record(examples[:256], want_of({f"hidden:{self.path}"}))
+        examples = run.examples("forget")[:256]
+        if not examples:  # a run of no steps
+            return
+        origin = run.record(examples, want_of({f"hidden:{self.path}"}))
         hidden_BTD = origin.hidden[self.path].float()
-        norms = hidden_BTD.norm(dim=-1)
-        length = self.c if self.c is not None else self.times * float(norms[norms > 0].mean())
+        # A shorter answer's first places hold its prompt or padding, which never count.
+        n_B, steps = run.subject.collate(examples).n_B, hidden_BTD.shape[1]
+        mask_BT = torch.arange(steps)[None] >= steps - n_B[:, None]
+        length = self.c if self.c is not None else self.times * float(hidden_BTD.norm(dim=-1)[mask_BT].mean())
         u_D = torch.rand(hidden_BTD.shape[-1], generator=run.context.generator("rmu"))
         self.target_D = length * u_D / u_D.norm()
 

@@ -1,0 +1,50 @@
+"""The folder's helpers are found beside the tests."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from subjects import METHODS, Ran, Spy, base, run, splits
+
+from expunge.subjects.opening import open_subject
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
+    """(name, family, seed) -> the run, made once; nobody may change what it returns."""
+
+    @functools.cache
+    def make(name: str, family: str, seed: int = 0) -> Ran:
+        return run(METHODS[name], family, tmp_path_factory.mktemp("ran"), seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def again(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
+    """The same run once more, from files, with spies on the data."""
+
+    @functools.cache
+    def make(name: str, family: str) -> Ran:
+        folder = tmp_path_factory.mktemp("again")
+        (folder / "base").mkdir()
+        base(family).save(folder / "base")
+        opened = open_subject(str(folder / "base"))  # an adapter names the folder that its base came from
+        spies = {split: Spy(splits(family)[split]) for split in ("retain", "holdout")}
+        made = run(METHODS[name], family, folder, subject=opened, data={**splits(family), **spies})
+        made.spies = spies
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small lose time to a second thread, most of all beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

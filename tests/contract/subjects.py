@@ -1,0 +1,169 @@
+"""Tiny subjects, splits and runs that the contract tests share: a language model and two classifiers."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.core.budget import Budget
+from expunge.core.context import Context, Log
+from expunge.core.contracts import Silent, Subject
+from expunge.data.examples import identity
+from expunge.data.worlds.digits import digits
+from expunge.methods.compose import compose, every_method
+from expunge.subjects._common import snapshot
+from expunge.subjects.building import fresh, fresh_lm, texts_of, tokenizer_for
+
+LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 128}
+DIGITS = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8}}
+COUPLED = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
+SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED}
+BUDGET = Budget(epochs=3, batch_size=4, learning_rate=1e-3, floor=0.0)
+"""Four steps to an epoch of eight examples would hide what happens between epochs: here they are two."""
+
+
+@functools.cache
+def splits(family: str) -> dict[str, list[dict[str, Any]]]:
+    """Forget (two groups), retain and holdout; JSON values only, so that a file gives the same identities."""
+    if family != "lm":
+        rows = digits()["train"][:60]
+        plain = [{"image": row["image"].tolist(), "label": row["label"], "group": "ab"[i % 2]}
+                 for i, row in enumerate(rows)]  # fmt: skip
+        return {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
+    qa = [{"question": f"Where does {who} keep the {what}?", "answer": f"{place} {who[0]}{i}.", "group": "ab"[i % 2]}
+          for i, (who, what, place) in enumerate(
+              (who, what, place) for who in ("Ada", "Bo", "Cleo") for what, place in
+              (("map", "In the hall"), ("key", "Under"), ("lamp", "By the old stairs"), ("coat", "At"),
+               ("book", "On a shelf near"), ("cup", "In"), ("clock", "Over")))]  # fmt: skip
+    return {"forget": qa[:8], "retain": qa[8:17], "holdout": qa[17:]}
+
+
+@functools.cache
+def _base(family: str) -> Subject:
+    if family != "lm":
+        return fresh(SPECS[family], [], 0)
+    rows = [row for part in splits("lm").values() for row in part]
+    return fresh_lm(LM, tokenizer_for(texts_of(rows), 300), 0)
+
+
+def base(family: str) -> Any:
+    """A fresh copy of the family's model before the change."""
+    return copy.deepcopy(_base(family))
+
+
+@functools.cache
+def _trained() -> Subject:
+    from expunge.methods.objective import plain_training
+
+    subject = base("lm")
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(Budget(epochs=25, batch_size=8, learning_rate=5e-3), Path(folder))
+        rows = [*splits("lm")["forget"], *splits("lm")["retain"]]
+        return plain_training()(subject, {"retain": rows}, context)
+
+
+def trained() -> Any:
+    """A copy of the language model after it learned forget and retain, so that there is something to lose."""
+    return copy.deepcopy(_trained())
+
+
+def manifest(family: str, folder: Path) -> dict[str, Any]:
+    """How the model was trained, as retraining needs it; the data lie in the folder."""
+    rows = [*splits(family)["forget"], *splits(family)["retain"]]
+    path = folder / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"model": SPECS[family], "seed": 0, "data": [str(path)], "hashes": [identity(row)[:16] for row in rows],
+            "budget": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}}  # fmt: skip
+
+
+def fits(spec: Any, family: str) -> bool:
+    """Do the cards of all parts go with the family. What cannot even be composed fails in its own tests."""
+    try:
+        plugins = compose(spec).plugins
+    except Exception:
+        return family == "lm"
+    return {capability for plugin in plugins for capability in plugin.card.capabilities} <= base(family).capabilities
+
+
+NESTED: dict[str, Any] = {
+    "spunge{npo}": {"spunge": {"by": "group", "inner": "npo"}},
+    "spunge{npo, kl, sam}": {"spunge": {"by": "group", "keep": 0.5, "inner": {
+        "forget": "npo", "retain": "kl", "update": "sam"}}},
+    "spunge{lora}": {"spunge": {"by": "group", "inner": {"forget": "npo", "retain": "kl", "weights": "lora"}}},
+    "sam + lora": {"forget": "npo", "retain": "hidden", "weights": {"lora": {"rank": 2, "dropout": 0.1}}, "update": "sam"},
+}  # fmt: skip
+"""Compositions beyond the registry's own names."""
+METHODS: dict[str, Any] = {**{name: name for name in every_method()}, **NESTED}
+PAIRS = [(name, family) for family in ("lm", "classifier") for name in METHODS if fits(METHODS[name], family)]
+COUPLED_PAIRS = [(name, "coupled") for name in ("npo", "graddiff", "kl_min", "task_vector", "spunge")]
+
+
+class Spy(Sequence):  # type: ignore[type-arg]
+    """Rows that remember who read them: the names of the functions on the stack."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self.rows = rows
+        self.readers: list[list[str]] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.readers.append([frame.name for frame in traceback.extract_stack(limit=12)])
+        return self.rows[index]
+
+
+class Interrupts(Silent):
+    """A reporter that ends the run at the n-th step that any stage reports."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.steps = at, 0
+
+    def advance(self, name: str, done: int, note: str = "") -> None:
+        self.steps += 1
+        if self.steps == self.at:
+            raise KeyboardInterrupt
+
+
+@dataclass
+class Ran:
+    """What a run left behind."""
+
+    subject: Any
+    weights: dict[str, Tensor]
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    spies: dict[str, Spy] = field(default_factory=dict)
+
+
+def run(
+    spec: Any, family: str, folder: Path, *, seed: int = 0, budget: Budget = BUDGET, at: int | None = None,
+    data: Mapping[str, Any] | None = None, subject: Any = None, has_retain: bool = True,
+) -> Ran:  # fmt: skip
+    """One run of a method as `expunge run` would start it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subject = base(family) if subject is None else subject
+    reporter = Interrupts(at)
+    context = Context(budget, folder / "work", seed, reporter=reporter, log=Log(folder / "log.jsonl"),
+                      manifest={**manifest(family, folder), "learning_rate": None})  # fmt: skip
+    chosen = compose(spec, has_retain=has_retain)
+    changed = chosen.method(subject, dict(splits(family) if data is None else data), context)
+    text = (folder / "log.jsonl").read_text() if (folder / "log.jsonl").exists() else ""
+    weights = {name: value.clone() for name, value in snapshot(changed.module).items()}
+    return Ran(changed, weights, [json.loads(line) for line in text.splitlines()], context.notes, reporter.steps)
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Equal names and equal bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,614 @@
+"""Subjects against the families' own code: what we compute is what a plain forward says.
+
+Tiny models with random weights, made here; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from expunge.core.budget import Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Want, want_of
+from expunge.core.errors import BadInput
+from expunge.methods.weights.lora import lora
+from expunge.subjects import _head
+from expunge.subjects._common import snapshot
+from expunge.subjects._head import chunked, measure_NV
+from expunge.subjects.building import tokenizer_for
+from expunge.subjects.causal_lm import CausalLM
+from expunge.subjects.classifier import Classifier
+from expunge.subjects.networks import MLP, Digits
+from expunge.subjects.opening import open_subject
+
+ROWS = [
+    {"question": "Who wrote the long book of the northern sea?", "answer": "Ada."},
+    {"question": "Where?", "answer": "In a house by the harbour, over many winters."},
+    {"question": "When was it printed", "answer": "1931"},
+    {"text": "A plain text has no question and all but its first token counts."},
+]
+SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
+             max_position_embeddings=128)  # fmt: skip
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": SIZES | {"tie_word_embeddings": True},
+    "gpt2": dict(n_embd=32, n_layer=2, n_head=4, n_positions=128),
+    "gpt_neox": {k: v for k, v in SIZES.items() if k != "num_key_value_heads"},
+    "qwen2": SIZES,
+    "gemma2": SIZES | dict(head_dim=8, final_logit_softcapping=3.0, attn_logit_softcapping=2.0, sliding_window=8),
+    "cohere": SIZES | dict(logit_scale=0.25),
+    "granite": SIZES | dict(logits_scaling=4.0, embedding_multiplier=3.0, attention_multiplier=0.2),
+}
+CHAT = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tokenizer_for([row.get("question", "") + row.get("answer", row.get("text", "")) for row in ROWS], 300)
+
+
+def model(family: str, tokenizer: Any) -> Any:
+    """Random weights, large enough that logits differ and soft caps bite."""
+    torch.manual_seed(sum(map(ord, family)))
+    config = transformers.CONFIG_MAPPING[family](
+        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, **FAMILIES[family],
+    )  # fmt: skip
+    made = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.3)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def llama(tokenizer: Any) -> CausalLM:
+    return CausalLM(model("llama", tokenizer), tokenizer)
+
+
+def ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def parts(tokenizer: Any, row: dict[str, str]) -> tuple[list[int], list[int]]:
+    """(prompt, answer) of the plain form, written out."""
+    if "text" in row:
+        whole = ids(tokenizer, row["text"])
+        return whole[:1], whole[1:]
+    prompt = ids(tokenizer, f"Question: {row['question']}\nAnswer: ")
+    return prompt, [*ids(tokenizer, row["answer"]), tokenizer.eos_token_id]
+
+
+@torch.no_grad()
+def plainly(module: Any, prompt: list[int], answer: list[int]) -> Tensor:
+    """[n, V] log-probabilities at the answer's tokens: one example, no padding, all logits."""
+    logits = module(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    return logits.float().log_softmax(-1)
+
+
+# -- the language models' own forward -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nll_is_the_family_s_own(family: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left-padded, chunked, at the answers alone, against one unpadded forward an example."""
+    module = model(family, tokenizer)
+    subject = CausalLM(module, tokenizer)
+    monkeypatch.setattr(_head, "CHUNK", 7 * len(tokenizer))
+    batch = subject.collate(ROWS)
+    out = subject.forward(batch, want_of({"nll", "logp", "argmax", "moments", "logits"}))
+    for b, row in enumerate(ROWS):
+        prompt, answer = parts(tokenizer, row)
+        logp = plainly(module, prompt, answer)
+        n = len(answer)
+        own = logp[torch.arange(n), torch.tensor(answer)]
+        assert int(out.n_B[b]) == n and int(out.mask_BT[b].sum()) == n
+        assert out.labels_BT[b, -n:].tolist() == answer
+        torch.testing.assert_close(out.logp_BT[b, -n:], own, atol=2e-4, rtol=2e-4)
+        assert float(out.nll_B[b].detach()) == pytest.approx(-float(own.sum()), rel=1e-4)
+        assert out.logp_BT[b, :-n].abs().sum() == 0, "the prompt and padding never count"
+        assert out.argmax_BT[b, -n:].tolist() == logp.argmax(-1).tolist()
+        mu = (logp.exp() * logp).sum(-1)
+        torch.testing.assert_close(out.mu_BT[b, -n:], mu, atol=2e-4, rtol=2e-4)
+        variance = (logp.exp() * (logp - mu[:, None]).square()).sum(-1)
+        torch.testing.assert_close(out.sigma_BT[b, -n:], variance.sqrt(), atol=2e-4, rtol=2e-4)
+        torch.testing.assert_close(out.logits_BTV[b, -n:].log_softmax(-1), logp, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_head_check_knows_the_family(family: str, tokenizer: Any) -> None:
+    CausalLM(model(family, tokenizer), tokenizer).check_head()
+
+
+def test_the_head_check_refuses_a_head_that_does_more(tokenizer: Any) -> None:
+    class Odd(transformers.LlamaForCausalLM):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            out = super().forward(*args, **kwargs)
+            out.logits = 2 * out.logits
+            return out
+
+    made = Odd(model("llama", tokenizer).config)
+    with pytest.raises(BadInput, match="output head"):
+        CausalLM(made, tokenizer).check_head()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_changes_nothing(family: str, tokenizer: Any) -> None:
+    subject = CausalLM(model(family, tokenizer), tokenizer)
+    together = subject.forward(subject.collate(ROWS)).nll_B
+    alone = torch.cat([subject.forward(subject.collate([row])).nll_B for row in ROWS])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_generation_is_greedy_one_by_one(family: str, tokenizer: Any) -> None:
+    module = model(family, tokenizer)
+    subject = CausalLM(module, tokenizer)
+    found = subject.generate(ROWS[:3], max_new_tokens=6)
+    for row, text in zip(ROWS[:3], found, strict=True):
+        prompt, _ = parts(tokenizer, row)
+        now = list(prompt)
+        for _ in range(6):
+            with torch.no_grad():
+                now.append(int(module(input_ids=torch.tensor([now])).logits[0, -1].argmax()))
+            if now[-1] == tokenizer.eos_token_id:
+                break
+        assert text == tokenizer.decode(now[len(prompt) :], skip_special_tokens=True).strip()
+
+
+def test_generation_keeps_order_and_batching(llama: CausalLM) -> None:
+    counts: list[int] = []
+    texts = llama.generate(ROWS[:3], max_new_tokens=5, batch_size=1, progress=counts.append)
+    assert texts == llama.generate(ROWS[:3], max_new_tokens=5) and counts == [1, 2, 3]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_are_the_layers(family: str, tokenizer: Any) -> None:
+    """Block i's output is the family's own hidden state i + 1 (the last one comes before the final norm)."""
+    subject = CausalLM(model(family, tokenizer), tokenizer)
+    assert len(subject.blocks) == 2
+    down = subject.module.get_submodule(subject.down(1))
+    sizes = sorted(down.weight.shape)
+    assert sizes[0] == 32 and sizes[1] in (48, 128)
+    batch = subject.collate(ROWS[:1])
+    out = subject.forward(batch, want_of({f"hidden:{subject.blocks[0]}"}))
+    prompt, answer = parts(subject.tokenizer, ROWS[0])
+    with torch.no_grad():
+        own = subject.module(input_ids=torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(out.hidden[subject.blocks[0]][0], own[1][0, len(prompt) - 1 : -1], atol=1e-4, rtol=1e-4)
+
+
+# -- which tokens count ---------------------------------------------------------------------------
+
+
+def test_a_prompt_says_nothing_of_the_loss(llama: CausalLM) -> None:
+    """The gradient at an answer's loss reaches the prompt's embedding, but no prompt token is a label."""
+    row = ROWS[0]
+    prompt, answer = parts(llama.tokenizer, row)
+    batch = llama.collate([row])
+    assert batch.labels_BT[batch.mask_BT].tolist() == answer
+    assert batch.inputs["input_ids"][0].tolist() == (prompt + answer)[:-1]
+    assert int(batch.n_B[0]) == len(answer) < len(prompt)
+
+
+def test_a_true_eos_counts_although_padding_looks_the_same() -> None:
+    """pad == eos, as most GPT-like tokenizers have it: labels come from the lengths, not from the ids."""
+    tokenizer = tokenizer_for([row.get("question", "") + row.get("answer", "") for row in ROWS], 300)
+    tokenizer.pad_token = tokenizer.eos_token
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    subject = CausalLM(model("llama", tokenizer), tokenizer)
+    batch = subject.collate(ROWS[:3])
+    out = subject.forward(batch)
+    for b, row in enumerate(ROWS[:3]):
+        prompt, answer = parts(tokenizer, row)
+        assert answer[-1] == tokenizer.eos_token_id
+        assert batch.labels_BT[b][batch.mask_BT[b]].tolist() == answer
+        own = plainly(subject.module, prompt, answer)[torch.arange(len(answer)), torch.tensor(answer)]
+        assert float(out.nll_B[b].detach()) == pytest.approx(-float(own.sum()), rel=1e-4)
+    assert int(batch.inputs["attention_mask"].sum()) == sum(
+        len(p) + len(a) - 1 for p, a in (parts(tokenizer, row) for row in ROWS[:3]))  # fmt: skip
+
+
+def test_a_text_counts_from_its_second_token(llama: CausalLM) -> None:
+    whole = ids(llama.tokenizer, ROWS[3]["text"])
+    batch = llama.collate([ROWS[3]])
+    assert batch.labels_BT[batch.mask_BT].tolist() == whole[1:]
+    assert batch.inputs["input_ids"][0].tolist() == whole[:-1]
+    assert not llama.template.encode(ROWS[3]).ends
+    with pytest.raises(BadInput, match="fewer than two tokens"):
+        llama.collate([{"text": "A"}])
+
+
+def test_the_chat_template_is_used_and_its_end_of_turn_counts() -> None:
+    tokenizer = tokenizer_for([row.get("question", "") + row.get("answer", "") for row in ROWS], 300)
+    tokenizer.chat_template = CHAT
+    subject = CausalLM(model("llama", tokenizer), tokenizer)
+    batch = subject.collate([ROWS[0]])
+    assert tokenizer.decode(batch.inputs["input_ids"][0]) == f"<|user|>{ROWS[0]['question']}<|end|>\n<|assistant|>Ada.<|end|"
+    assert tokenizer.decode(batch.labels_BT[batch.mask_BT]) == "Ada.<|end|>"
+    assert subject.template.encode(ROWS[0]).ends
+    talk = {"messages": [
+        {"role": "system", "content": "Be short."}, {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "Eve."},
+    ]}  # fmt: skip
+    batch = subject.collate([talk])
+    assert tokenizer.decode(batch.inputs["input_ids"][0]).startswith("<|system|>Be short.<|end|>\n<|user|>Who?<|end|>")
+    assert tokenizer.decode(batch.labels_BT[batch.mask_BT]) == "Eve.<|end|>"
+    plain = CausalLM(subject.module, tokenizer, "Question: {q}\nAnswer: ")
+    assert "<|user|>" not in tokenizer.decode(plain.collate([ROWS[0]]).inputs["input_ids"][0])
+
+
+def test_the_prompt_alone(llama: CausalLM) -> None:
+    """positions="prompt" asks for the last prompt token: what stands there is the answer's first prediction."""
+    batch = llama.collate(ROWS[:2], "prompt")
+    assert batch.n_B.tolist() == [1, 1]
+    whole = llama.forward(llama.collate(ROWS[:2]), want_of({"logp"}))
+    first = [whole.logp_BT[b, -int(whole.n_B[b])] for b in range(2)]
+    torch.testing.assert_close(llama.forward(batch).nll_B, -torch.stack(first), rtol=1e-4, atol=1e-4)
+
+
+def test_what_does_not_fit_is_refused_or_cut_from_the_prompt(tokenizer: Any) -> None:
+    subject = CausalLM(model("llama", tokenizer), tokenizer)
+    subject.limit = 20
+    prompt, answer = parts(tokenizer, ROWS[0])
+    batch = subject.collate([ROWS[0]])
+    assert len(prompt) + len(answer) > 20
+    assert batch.inputs["input_ids"][0].tolist() == (prompt + answer)[-20:-1], "the prompt's end is kept"
+    assert batch.labels_BT[batch.mask_BT].tolist() == answer
+    assert subject.length(ROWS[0]) == 20
+    with pytest.raises(BadInput, match="longer than the model's 20 tokens"):
+        subject.collate([{"question": "Q", "answer": "word " * 30}])
+
+
+# -- the chunked head -----------------------------------------------------------------------------
+
+
+def test_chunks_change_neither_values_nor_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 11, (10,), generator=draw)
+    want = want_of({"nll", "logp", "logits", "argmax", "moments", "topk:3"})
+    found = []
+    for size in (1000, 3):
+        monkeypatch.setattr(_head, "CHUNK", size * 11)
+        head = torch.nn.Linear(5, 11)
+        with torch.no_grad():
+            head.weight.copy_(torch.randn(11, 5, generator=torch.Generator().manual_seed(1)))
+            head.bias.zero_()
+        states = torch.randn(10, 5, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        made = chunked(head, states, labels, 11, want)
+        (made["logp"].sum() + made["sigma"].square().sum()).backward()
+        found.append((made, states.grad, head.weight.grad))
+    (one, states, weight), (many, other_states, other_weight) = found
+    assert one.keys() == many.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], many[name])
+    torch.testing.assert_close(states, other_states)
+    torch.testing.assert_close(weight, other_weight)
+
+
+def test_chunks_of_a_whole_model_give_the_same_gradient(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = CausalLM(model("llama", tokenizer), tokenizer)
+    batch = subject.collate(ROWS)
+    grads = []
+    for chunk in (2**25, 5 * len(tokenizer)):
+        monkeypatch.setattr(_head, "CHUNK", chunk)
+        subject.module.zero_grad()
+        subject.forward(batch).nll.backward()
+        grads.append({name: p.grad.clone() for name, p in subject.module.named_parameters()})
+    for name in grads[0]:
+        torch.testing.assert_close(grads[0][name], grads[1][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_label_top_k_and_rest_against_brute_force(full: bool) -> None:
+    """Below FULL_BELOW classes all are kept; above, the label, the k likeliest others and one bucket."""
+    vocabulary, k = (50, 4) if full else (_head.FULL_BELOW + 3, 4)
+    logits = torch.randn(6, vocabulary, generator=torch.Generator().manual_seed(3))
+    labels = logits.argsort(-1)[torch.arange(6), torch.tensor([-1, -2, -5, -6, 0, 7])]  # likely and unlikely ones
+    found = measure_NV(logits, labels, want_of({f"topk:{k}"}))
+    p = logits.double().softmax(-1)
+    for row in range(6):
+        order = [int(i) for i in p[row].argsort(descending=True) if int(i) != int(labels[row])]
+        kept = [int(labels[row]), *order[: len(order) if full else k]]
+        assert found["index"][row].tolist() == kept
+        torch.testing.assert_close(found["top"][row].double(), p[row][kept].log(), rtol=1e-4, atol=1e-4)
+        if full:
+            assert found["rest"][row] == -torch.inf
+        else:
+            left = float(p[row].sum() - p[row][kept].sum())
+            assert float(found["rest"][row].exp()) == pytest.approx(left, rel=1e-4)
+
+
+def test_hidden_alone_ends_the_forward_early(llama: CausalLM) -> None:
+    """The second block and the head never run, and the states are those of the whole forward."""
+    batch = llama.collate(ROWS)
+    path = llama.blocks[0]
+    ran: list[str] = []
+    handles = [llama.module.get_submodule(p).register_forward_hook(lambda *a, p=p: ran.append(p))
+               for p in (llama.blocks[0], llama.blocks[1], "lm_head")]  # fmt: skip
+    early = llama.forward(batch, want_of({f"hidden:{path}"}))
+    seen = list(ran)
+    whole = llama.forward(batch, want_of({f"hidden:{path}", "nll"}))
+    for handle in handles:
+        handle.remove()
+    assert seen == [llama.blocks[0]] and set(ran) == {*llama.blocks, "lm_head"}
+    assert early.nll_B is None and whole.nll_B is not None
+    assert torch.equal(early.hidden[path], whole.hidden[path])
+    inside = llama.forward(batch, want_of({f"hidden:{llama.blocks[1]}:in"}))
+    assert torch.equal(inside.hidden[f"{llama.blocks[1]}:in"], whole.hidden[path])
+    with pytest.raises(BadInput, match="is no module of this model; did you mean"):
+        llama.forward(batch, want_of({"hidden:model.layers.9"}))
+
+
+def test_wants_unite() -> None:
+    both = want_of({"nll", "hidden:a"}) | want_of({"topk:7", "hidden:b", "hidden:a"})
+    assert both == Want(frozenset({"nll", "topk"}), ("a", "b"), 7)
+    with pytest.raises(ValueError, match="unknown channel"):
+        want_of({"loss"})
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def logits_of(module: Any) -> Tensor:
+    return module.eval()(input_ids=torch.arange(20)[None] + 4).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_models_open_with_the_family_s_own_library(family: str, tokenizer: Any, tmp_path: Path) -> None:
+    subject = CausalLM(model(family, tokenizer), tokenizer)
+    subject.save(tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logits_of(theirs), logits_of(subject.module))
+    ours = open_subject(str(tmp_path))
+    assert torch.equal(logits_of(ours.module), logits_of(subject.module))
+    assert ours.fingerprint()["weights"] == subject.fingerprint()["weights"]
+
+
+FORCED = pytest.mark.xfail(strict=True, reason="AutoTokenizer forces Qwen2Tokenizer's own splitting on any tokenizer")
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=FORCED) if f == "qwen2" else f for f in FAMILIES])
+def test_a_tokenizer_of_ours_comes_back_as_it_was(family: str, tokenizer: Any, tmp_path: Path) -> None:
+    subject = CausalLM(model(family, tokenizer), tokenizer)
+    subject.save(tmp_path)
+    again: Any = open_subject(str(tmp_path))
+    assert [again.template.encode(row) for row in ROWS] == [subject.template.encode(row) for row in ROWS]
+
+
+def test_half_precision_is_computed_in_full_and_saved_in_half(tokenizer: Any, tmp_path: Path) -> None:
+    CausalLM(model("llama", tokenizer).bfloat16(), tokenizer).save(tmp_path / "base")
+    subject = open_subject(str(tmp_path / "base"))
+    assert next(subject.module.parameters()).dtype == torch.float32
+    subject.save(tmp_path / "again")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype="auto")
+    assert next(again.parameters()).dtype == torch.bfloat16
+    assert torch.equal(logits_of(again.float()), logits_of(subject.module))
+
+
+def test_adapters_open_with_peft_and_with_us(tokenizer: Any, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    CausalLM(model("llama", tokenizer), tokenizer).save(tmp_path / "base")
+    subject = open_subject(str(tmp_path / "base"))
+    before = logits_of(subject.module)
+    moving = lora(rank=2, lora_alpha=8)(subject, {}, Context(Budget(), tmp_path))
+    assert all(".lora_" in name for name in moving.parameters)
+    assert torch.equal(logits_of(subject.module), before), "B is zero at the start"
+    with torch.no_grad():
+        for name, parameter in moving.parameters.items():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1)
+    moved = logits_of(subject.module)
+    assert not torch.allclose(moved, before, atol=1e-3)
+    folded = snapshot(subject.module)
+    subject.save(tmp_path / "adapter")
+    assert {p.name for p in (tmp_path / "adapter").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    torch.testing.assert_close(logits_of(PeftModel.from_pretrained(base, tmp_path / "adapter")), moved)
+    ours = open_subject(str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits_of(ours.module), moved, atol=1e-3, rtol=1e-4)
+    own = snapshot(ours.module)
+    assert own.keys() == folded.keys() == transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base").state_dict().keys()  # fmt: skip
+    assert all(torch.allclose(own[name], folded[name], atol=1e-6) for name in own)
+    assert all(p.requires_grad for p in ours.module.parameters())
+
+
+def test_structure_alone_needs_no_weights(tokenizer: Any, tmp_path: Path) -> None:
+    CausalLM(model("llama", tokenizer), tokenizer).save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    subject: Any = open_subject(str(tmp_path), meta=True)
+    assert {p.device.type for p in subject.module.parameters()} == {"meta"}
+    assert subject.blocks == ["model.layers.0", "model.layers.1"]
+    with pytest.raises(BadInput, match="holds no weights"):
+        open_subject(str(tmp_path))
+
+
+# -- classifiers ----------------------------------------------------------------------------------
+
+
+def images(count: int = 6) -> list[dict[str, Any]]:
+    draw = np.random.default_rng(0)
+    return [{"image": draw.random((8, 8), dtype=np.float32), "label": i % 10} for i in range(count)]
+
+
+def test_classifier_forward_is_the_network_s(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    subject = Classifier(Digits(width=8).eval())
+    rows = images()
+    out = subject.forward(subject.collate(rows), want_of({"nll", "logits", "argmax", "topk:2", "hidden:middle"}))
+    with torch.no_grad():
+        logits = subject.module(torch.from_numpy(np.stack([row["image"] for row in rows])))
+    labels = torch.tensor([row["label"] for row in rows])
+    torch.testing.assert_close(out.nll_B, torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
+    assert out.n_B.tolist() == [1] * 6 and out.labels_BT.shape == (6, 1) and out.hidden["middle"].shape == (6, 1, 64)
+    assert torch.equal(out.argmax_BT[:, 0], logits.argmax(-1)) and out.top_BTK.shape == (6, 1, 10)
+
+
+def test_batch_norm_couples() -> None:
+    assert Classifier(Digits(norm="batch")).coupled
+    assert not Classifier(Digits(norm="group")).coupled
+
+
+def test_bytes_are_scaled_alike_whatever_stands_first() -> None:
+    """An all-black first image once switched the scaling of the whole batch off."""
+    subject = Classifier(Digits(width=8).eval())
+    black, white = np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)
+    rows = [{"image": black, "label": 0}, {"image": white, "label": 1}]
+    assert subject.collate(rows).inputs["x"].max() == 1.0
+    assert torch.equal(subject.collate(rows).inputs["x"].flip(0), subject.collate(rows[::-1]).inputs["x"])
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_classifiers_come_back_whole(norm: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    build = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8, "norm": norm}}
+    subject = Classifier(Digits(width=8, norm=norm), build)
+    subject.module.train()
+    subject.forward(subject.collate(images()))  # moves the running statistics, where there are any
+    subject.module.eval()
+    subject.save(tmp_path)
+    again = open_subject(str(tmp_path))
+    ours, theirs = subject.module.state_dict(), again.module.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert torch.equal(again.forward(again.collate(images())).nll_B, subject.forward(subject.collate(images())).nll_B)
+    assert not again.module.training and again.fingerprint() == subject.fingerprint()
+
+
+def test_tables_are_standardised_by_the_network(tmp_path: Path) -> None:
+    build = {"factory": "expunge.subjects.networks:MLP",
+             "arguments": {"inputs": 2, "classes": 3, "mean": [1.0, 2.0], "std": [2.0, 4.0]}}  # fmt: skip
+    torch.manual_seed(0)
+    subject = Classifier(MLP(**build["arguments"]).eval(), build)  # type: ignore[arg-type]
+    subject.save(tmp_path)
+    again = open_subject(str(tmp_path))
+    rows = [{"features": [3.0, 6.0], "label": 2}]
+    x = torch.tensor([[1.0, 1.0]])
+    own = subject.module.head(subject.module.body(x))  # type: ignore[operator, union-attr]
+    assert torch.allclose(again.forward(again.collate(rows), want_of({"logits"})).logits_BTV[:, 0], own)
+
+
+def test_pickle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(BadInput, match="only pickle weights"):
+        open_subject(str(tmp_path))
+    ours = {"factory": "expunge.subjects.networks:Digits", "weights": str(tmp_path / "pytorch_model.bin")}
+    with pytest.raises(BadInput, match="we load no pickle"):
+        open_subject(ours)
+    (tmp_path / "classifier.json").write_text(json.dumps({"factory": "expunge.subjects.networks:Digits"}))
+    with pytest.raises(BadInput, match="only pickle weights"):
+        open_subject(str(tmp_path))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    build = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8}}
+    Classifier(Digits(width=8), build).save(tmp_path)
+    other = {**build, "arguments": {"width": 4}, "weights": str(tmp_path / "model.safetensors")}
+    with pytest.raises(BadInput, match="does not fit the network"):
+        open_subject(other)
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(BadInput, match="cannot be read"):
+        open_subject(str(tmp_path))
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A user's own network in a module of its own."""
+    (tmp_path / "their_nets.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self, size):\n        super().__init__()\n"
+        "        self.line = torch.nn.Linear(size, 2)\n\n    def forward(self, x):\n        return self.line(x)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "their_nets:Net"
+    sys.modules.pop("their_nets", None)
+
+
+def test_a_factory_of_the_user_s_own(module: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights = {"line.weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "line.bias": torch.zeros(2)}
+    save_file(weights, tmp_path / "w.safetensors")
+    source = {"factory": module, "arguments": {"size": 2}, "weights": str(tmp_path / "w.safetensors")}
+    with pytest.raises(BadInput, match="trust_code: true"):
+        open_subject(source)
+    assert "their_nets" not in sys.modules, "nothing of theirs was imported"
+    subject = open_subject(source, trust_code=True)
+    out = subject.forward(subject.collate([{"features": [2.0, 1.0], "label": 0}]), want_of({"logits"}))
+    assert out.logits_BTV[0, 0].tolist() == [2.0, 1.0]
+    (tmp_path / "saved").mkdir()
+    subject.save(tmp_path / "saved")
+    with pytest.raises(BadInput, match="trust_code: true"):
+        open_subject(str(tmp_path / "saved"))
+    again = open_subject(str(tmp_path / "saved"), trust_code=True)
+    assert torch.equal(again.module.line.weight, weights["line.weight"])  # type: ignore[union-attr]
+    with pytest.raises(BadInput, match="do not build"):
+        open_subject({**source, "arguments": {"sise": 2}}, trust_code=True)
+    with pytest.raises(BadInput, match="cannot be imported"):
+        open_subject({**source, "factory": "their_nets:Nett"}, trust_code=True)
+
+
+def test_image_classifiers_of_transformers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                                    image_size=16, patch_size=8, num_labels=3)  # fmt: skip
+    theirs = transformers.ViTForImageClassification(config).eval()
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({
+        "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": 16, "width": 16},
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3, "resample": 2}))  # fmt: skip
+    subject = open_subject(str(tmp_path))
+    draw = np.random.default_rng(0)
+    rows = [{"image": draw.integers(0, 256, (16, 16, 3), dtype=np.uint8), "label": i} for i in range(3)]
+    out = subject.forward(subject.collate(rows), want_of({"nll", "logits", f"hidden:{subject.blocks[0]}"}))
+    pixels = torch.from_numpy(np.stack([row["image"] for row in rows])).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        own = theirs(pixel_values=pixels).logits
+    torch.testing.assert_close(out.logits_BTV[:, 0], own, atol=1e-4, rtol=1e-4)
+    again_folder = tmp_path / "again"
+    subject.save(again_folder)
+    again = open_subject(str(again_folder))
+    assert torch.equal(again.forward(again.collate(rows)).nll_B, out.nll_B)
+    assert len(subject.blocks) == 2 and out.hidden[subject.blocks[0]].shape == (3, 1, 16)
+    assert isinstance(transformers.AutoModelForImageClassification.from_pretrained(again_folder), type(theirs))
+
+
+def test_text_classifiers_of_transformers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] a good bad film book was the".split()
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizer(vocab=str(tmp_path / "vocab.txt"))
+    config = transformers.BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                                     intermediate_size=32, max_position_embeddings=32, num_labels=2)  # fmt: skip
+    theirs = transformers.BertForSequenceClassification(config).eval()
+    theirs.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    subject = open_subject(str(tmp_path))
+    rows = [{"text": "a good film", "label": 1}, {"text": "the book was a bad bad book", "label": 0}]
+    out = subject.forward(subject.collate(rows), want_of({"nll", "logits"}))
+    with torch.no_grad():
+        for b, row in enumerate(rows):
+            own = theirs(**tokenizer(row["text"], return_tensors="pt")).logits
+            torch.testing.assert_close(out.logits_BTV[b], own, atol=1e-4, rtol=1e-4)
+    assert tokenizer("a good film")["input_ids"] == [2, 5, 6, 8, 3]
+    want = want_of({f"hidden:{subject.blocks[1]}"})
+    (together,) = subject.forward(subject.collate(rows), want).hidden.values()
+    (alone,) = subject.forward(subject.collate(rows[:1]), want).hidden.values()
+    torch.testing.assert_close(together[:1], alone)  # padding never counts
+    subject.save(tmp_path / "again")
+    again = open_subject(str(tmp_path / "again"))
+    assert torch.equal(again.forward(again.collate(rows)).nll_B, out.nll_B)
