@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from expunge.core.files import cache_folder, digest, finite, read_json, write_js
 from expunge.ledger.certificate import digests
 from expunge.report.html import render
 from expunge.rundir import evidence_of
+
+
+KEY = re.compile("[0-9a-f]+")
+"""A readout cache's name: a digest."""
 
 
 def purge(folder: Path) -> list[str]:
@@ -43,7 +48,8 @@ def _purged(folder: Path) -> list[str]:
     evidence_file, request_file = folder / "evidence.json", folder / "request.yaml"
     evidence = evidence_of(folder) if evidence_file.is_file() else None
     for key in (evidence or {}).get("caches", []):
-        gone += _delete(cache_folder() / "readouts" / key)
+        if KEY.fullmatch(str(key)):  # the file may be another's: its names must not lead elsewhere
+            gone += _delete(cache_folder() / "readouts" / key)
     request = yaml.safe_load(request_file.read_text(encoding="utf-8"))
     if _without_examples(request):
         write_text(request_file, yaml.safe_dump(finite(request), sort_keys=False, allow_unicode=True))

@@ -44,11 +44,18 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             example[name] = [example[name]]
         if name in example and example[name] is None:
             del example[name]  # a table's empty cell
+    for name in ("question", "answer", "text", "messages", "label"):
+        if name in example and example[name] is None:
+            del example[name]
     keys = form(example)
     if keys is None:
         raise BadInput.of(where, ", ".join(map(str, row)), "holds no example",
                           "give question and answer, text, messages, or image/features and label "
                           "(rename columns with `columns:`)")  # fmt: skip
+    twice = {"answer", "messages"} & set(example) if keys == ("text",) else {"answer"} & set(example) if keys == ("messages",) else ()
+    if twice:
+        raise BadInput.of(where, ", ".join(map(str, row)), f"holds {' and '.join([*keys, *sorted(twice)])}, which are two examples",
+                          "give question and answer, text, or messages alone")  # fmt: skip
     for key in keys:
         if key in ("question", "answer", "text"):
             _check_text(example[key], key, where)

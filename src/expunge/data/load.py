@@ -15,6 +15,7 @@ from expunge.data.examples import normalise
 
 HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+)?", re.ASCII)
 """owner/name or owner/name:split."""
+SLICE = re.compile(r"(.+)\[(\d*):(\d*)\]")
 FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
@@ -32,7 +33,7 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     """All examples of a source, in its order. `field` names the request's field in errors.
 
     A source is a path, a hub name (`owner/name[:split]`), `builtin:WORLD/SPLIT`, or a list of
-    these or of examples. Raises BadInput.
+    these or of examples. `path[20:40]` takes rows 20 to 39. Raises BadInput.
     """
     columns = columns or {}
     if not isinstance(source, str):
@@ -47,6 +48,11 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
         from expunge.data.worlds import world
 
         return world(source, field)
+    if (cut := SLICE.fullmatch(source)) and not Path(expand(source, field)).exists():
+        first, last = (int(part) if part else None for part in cut.groups()[1:])
+        if not (rows := load(cut[1], field, columns)[first:last]):
+            raise BadInput.of(field, source, "takes no row", "give [first:last] within the file, first before last")
+        return rows
     path = Path(expand(source, field))
     try:
         is_file, is_dir = path.is_file(), path.is_dir()

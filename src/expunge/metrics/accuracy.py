@@ -11,6 +11,7 @@ from expunge.evidence import Metric
 CARD = Card(
     "Accuracy", side="utility", better="higher", unit="share", aggregate="share",
     capabilities=("labels",), needs={"split": {"logits"}},
+    splits=("forget", "retain", "holdout", "test", "test_forget"),
     means="The share of examples whose most likely class is the label; on the forget set it should "
           "be gold's, and chance level there may be too much forgetting.",
 )  # fmt: skip

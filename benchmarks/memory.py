@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Peak memory of NPO against fine-tuning on the same rows, each in a fresh process.
+
+NPO compares the model with what it was before. We keep that as one number a row, never as a second
+model; with --second-model a deep copy is held, as a control that the measure would show it.
+
+Peaks are net of what the process held before the model was built (interpreter and libraries, the
+same for all), which makes the ratio stricter than that of the raw high-water marks. On the CPU
+large blocks go back to the system at once (MALLOC_MMAP_THRESHOLD_), so that the mark shows what was
+held and not how the allocator fragments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+
+LIMIT = 1.08
+STEPS = 2
+
+
+def peak(cuda: bool) -> int:
+    """Bytes: the high-water mark of this process, or of the GPU's allocator."""
+    if cuda:
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def child(which: str, size: str, device: str) -> None:
+    """One run; prints its net peak."""
+    import copy
+
+    import torch
+    from _shared import llama, run, tokenizer
+
+    from expunge.core.contracts import Silent
+
+    torch.set_num_threads(2)
+    words = tokenizer()
+    run(llama("nothing", words, device), "finetune", 1)  # loads all code and libraries
+    before = peak(device == "cuda")
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    subject = llama(size, words, device)
+
+    class Last(Silent):
+        """Reads the mark when the last step is done, before anything is saved."""
+
+        found = 0
+
+        def advance(self, name: str, done: int, note: str = "") -> None:
+            self.found = peak(device == "cuda")
+
+    second = copy.deepcopy(subject.module) if which == "control" else None
+    reporter = Last()
+    run(subject, "finetune" if which == "finetune" else "npo", STEPS, reporter)
+    parameters = sum(p.numel() for p in subject.module.parameters())
+    print(json.dumps({"peak": reporter.found - before, "before": before, "parameters": parameters,
+                      "second": second is not None}))  # fmt: skip
+
+
+def measured(which: str, size: str, device: str) -> dict[str, int]:
+    """The child's figures, from a fresh process."""
+    command = [sys.executable, __file__, "--child", which, "--size", size, "--device", device]
+    calm = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20), "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, env=calm)
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{which:10} {found['peak'] / 1e6:8.0f} MB net of {found['before'] / 1e6:.0f} MB, "
+          f"{found['parameters'] / 1e6:.1f} M parameters")  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="60m", choices=["60m", "16m"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--second-model", action="store_true", help="hold a deep copy of the model while NPO runs")
+    parser.add_argument("--child", choices=["npo", "finetune", "control"], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given.child, given.size, given.device)
+        return
+    from _shared import end
+
+    theirs = measured("finetune", given.size, given.device)["peak"]
+    control = measured("control", given.size, given.device)["peak"]
+    ours = control if given.second_model else measured("npo", given.size, given.device)["peak"]
+    end({"name": "memory", "ratio": round(ours / theirs, 4), "unit": "bytes", "ours": ours, "theirs": theirs,
+         "control": round(control / theirs, 4)}, LIMIT)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The benchmarks run and their bounds hold, at a size that a test machine can bear."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+KEYS = {"name", "ratio", "unit", "ours", "theirs", "control"}
+
+
+def last_line(script: str, *arguments: str) -> tuple[dict[str, Any], int]:
+    """The JSON of the script's last line, and its exit status."""
+    done = subprocess.run([sys.executable, FOLDER / script, *arguments], capture_output=True, text=True)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.returncode
+
+
+def test_npo_takes_no_more_memory_than_fine_tuning() -> None:
+    """A second model is not held; were one, the measure would show it."""
+    found, status = last_line("memory.py", "--size", "16m")
+    assert found.keys() >= KEYS and found["unit"] == "bytes"
+    assert found["ratio"] <= 1.08 and status == 0
+    assert found["control"] > 1.08
+    assert found["ratio"] == pytest.approx(found["ours"] / found["theirs"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_control_fails_the_script() -> None:
+    found, status = last_line("memory.py", "--size", "16m", "--second-model")
+    assert found["ratio"] > 1.08 and status == 1
+
+
+@pytest.mark.slow
+def test_an_npo_step_takes_as_long_as_a_fine_tuning_step() -> None:
+    """Loose, for busy machines: the bound of 1.15 is for a calm one. Reading is counted, not timed."""
+    found, _ = last_line("speed.py", "--size", "16m", "--rounds", "3")
+    assert found.keys() >= KEYS
+    assert found["ratio"] < 1.5
+    assert 1.0 <= found["reading"] <= 1.5

@@ -1,0 +1,100 @@
+"""Bit for bit: the same request twice, a killed and resumed run, two processes instead of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worlds import call, command, environment, tiny
+
+from expunge.core.files import digest_file
+
+STEPS = 60
+KILLS = int(os.environ.get("EXPUNGE_KILLS", "1"))
+"""How often a run is killed at a random step; the nightly script asks for 100."""
+
+
+@pytest.fixture(scope="module")
+def request_(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("tiny")
+    return {**tiny(folder), "budget": {"epochs": STEPS // 6, "batch_size": 4, "stop": "none", "learning_rate": 1e-3}}
+
+
+@pytest.fixture(scope="module")
+def whole(request_: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = call(command({**request_, "out": str(folder / "run")}, folder / "request.yaml"))
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """The steps of log.jsonl; a last line that is not whole is no line."""
+    path = run / "log.jsonl"
+    text = path.read_text() if path.exists() else ""
+    found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in found if "step" in line]
+
+
+def weights(run: Path) -> str:
+    return digest_file(run / "model" / "model.safetensors")
+
+
+def test_the_same_request_gives_the_same_model(request_: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+    done = call(command({**request_, "out": str(tmp_path / "run")}, tmp_path / "request.yaml"))
+    assert done.returncode == 0, done.stderr
+    assert weights(tmp_path / "run") == weights(whole)
+    other = call(command({**request_, "seed": 4, "out": str(tmp_path / "other")}, tmp_path / "other.yaml"))
+    assert other.returncode == 0, other.stderr
+    assert weights(tmp_path / "other") != weights(whole), "a check that another seed passes would check nothing"
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
+def test_a_killed_run_resumes_to_the_same_model(
+    kill: int, request_: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    target = random.Random(f"kill {kill}").randrange(1, STEPS - 4)
+    start = command({**request_, "out": str(out)}, tmp_path / "request.yaml")
+    process = subprocess.Popen(start, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(lines(out)) < target and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = len(lines(out))
+    assert 0 < reached < STEPS, f"the kill did not land mid-run, but after {reached} of {STEPS} steps"
+    assert not (out / "certificate.json").exists() and not (out / "model").exists()
+
+    refused = call(start)
+    assert refused.returncode == 2 and "--resume" in refused.stderr
+    resumed = call([*start, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert weights(out) == weights(whole)
+    assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1)), "the log is cut back to the checkpoint"
+    assert [line["loss"] for line in lines(out)] == [line["loss"] for line in lines(whole)]
+    assert call([*start[:3], "verify", str(out)]).returncode == 0
+
+
+def test_two_processes_give_the_same_curve(request_: dict[str, Any], tmp_path: Path) -> None:
+    short = {**request_, "budget": {**request_["budget"], "epochs": 2}}
+    one = call(command({**short, "out": str(tmp_path / "one")}, tmp_path / "one.yaml"))
+    assert one.returncode == 0, one.stderr
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1")  # fmt: skip
+    two = call(command({**short, "out": str(tmp_path / "two")}, tmp_path / "two.yaml", launch=launch))
+    assert two.returncode == 0, two.stderr
+    a, b = lines(tmp_path / "one"), lines(tmp_path / "two")
+    assert len(a) == len(b) == 12
+    for name in ("loss", "forget_nll", "retain_nll"):
+        assert [line[name] for line in b] == pytest.approx([line[name] for line in a], rel=2e-3, abs=1e-5), name
+    evidence = json.loads((tmp_path / "two" / "evidence.json").read_text())
+    assert evidence["environment"]["processes"] == 2, "both processes took part"
