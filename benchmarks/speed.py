@@ -81,8 +81,9 @@ def reading(subject: Any, count: int) -> float:
     """Forward passes of the data that the default evaluation takes; the largest of the splits."""
     splits = {name: rows(count, seed, subject.tokenizer) for seed, name in enumerate(("forget", "retain", "holdout"))}
     for row in splits["forget"] + splits["retain"]:
-        row["paraphrased_answer"] = [row["answer"][::-1]]  # type: ignore[assignment]
-        row["perturbed_answer"] = [row["answer"][5:], row["answer"][9:]]  # type: ignore[assignment]
+        words = row["answer"].split()
+        row["paraphrased_answer"] = [" ".join(words[::-1])]  # type: ignore[assignment]
+        row["perturbed_answer"] = [" ".join(words[5:]), " ".join(words[9:])]  # type: ignore[assignment]
     wanted = requirements(subject.capabilities, splits)
     seen = {"rows": 0}
     hook = subject.module.model.register_forward_pre_hook(

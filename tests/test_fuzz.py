@@ -220,7 +220,7 @@ def test_the_draws_reach_both_ends() -> None:
 TEXTS = st.one_of(st.text(max_size=60), st.binary(max_size=60).map(lambda raw: raw.decode("latin-1")),
                   st.builds("{}: {}\n".format, st.sampled_from(FIELDS), st.sampled_from(
                       ["&a [*a]", "!!python/object:os.system x", "!!set {a}", "!!binary aa==", "2001-02-30", "1_0", "0x", "? a",
-                       "[" * 2000, "{" * 500, "*b", "<<: 3", "!x y", "\x07", "1" * 5000, "|\n  x", ".inf", "0o9"])))  # fmt: skip
+                       "[" * 600, "{" * 300, "*b", "<<: 3", "!x y", "\x07", "1" * 5000, "|\n  x", ".inf", "0o9"])))  # fmt: skip
 
 
 @settings(max_examples=max(200, DRAWS // 5), **COMMON)

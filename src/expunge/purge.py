@@ -16,7 +16,6 @@ from expunge.ledger.certificate import digests
 from expunge.report.html import render
 from expunge.rundir import evidence_of
 
-
 KEY = re.compile("[0-9a-f]+")
 """A readout cache's name: a digest."""
 

@@ -42,8 +42,8 @@ class BadInput(ExpungeError):
         """`field: value why; mend.` as one sentence; an empty text stands for no value, unless `empty`."""
         shown = "" if isinstance(value, str) and not value and not empty else _cut(repr(value), 160)
         said = f"{shown} {_line(why)}" if shown else _line(why)
-        mend = _line(mend)
-        return cls(f"{_cut(_line(field), 100)}: {said}; {mend}{'' if mend.endswith(('?', '.', '!')) else '.'}")
+        field, mend = _cut(_line(field), 100) or "''", _line(mend)
+        return cls(f"{field}: {said}; {mend}{'' if mend.endswith(('?', '.', '!')) else '.'}")
 
     @classmethod
     def all(cls, errors: Iterable[BadInput]) -> BadInput:

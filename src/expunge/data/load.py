@@ -15,7 +15,7 @@ from expunge.data.examples import normalise
 
 HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+)?", re.ASCII)
 """owner/name or owner/name:split."""
-SLICE = re.compile(r"(.+)\[(\d*):(\d*)\]")
+SLICE = re.compile(r"(.+)\[([0-9]{0,15}):([0-9]{0,15})\]")
 FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
@@ -48,7 +48,7 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
         from expunge.data.worlds import world
 
         return world(source, field)
-    if (cut := SLICE.fullmatch(source)) and not Path(expand(source, field)).exists():
+    if (cut := SLICE.fullmatch(source)) and not _exists(Path(expand(source, field))):
         first, last = (int(part) if part else None for part in cut.groups()[1:])
         if not (rows := load(cut[1], field, columns)[first:last]):
             raise BadInput.of(field, source, "takes no row", "give [first:last] within the file, first before last")
@@ -70,6 +70,13 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     if not examples:
         raise BadInput.of(field, source, "holds no example", "give a file with at least one")
     return examples
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a path
+        return False
 
 
 def _text(path: Path, field: str) -> str:
@@ -122,13 +129,14 @@ def _jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
 
 
 def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    kinds = _kinds_in(path, field)
     import datasets
 
     try:
         if (path / "dataset_info.json").exists() or (path / "state.json").exists():
             table = datasets.load_from_disk(str(path))
         else:
-            kind = "imagefolder" if _has_images(path) else str(path)
+            kind = "imagefolder" if kinds & PICTURES else str(path)
             arguments = {"data_dir": str(path)} if kind == "imagefolder" else {}
             table = datasets.load_dataset(kind, split="train", **arguments)
         return [_pixels(dict(row)) for row in table]
@@ -148,8 +156,24 @@ def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
                           "give a path that exists, or owner/name:split of a data set there") from None  # fmt: skip
 
 
-def _has_images(path: Path) -> bool:
-    return any(found.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".webp"} for found in path.rglob("*.*"))
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+DATA = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip", ".gz", ".zst"}
+MANY = 200_000
+"""Files that a data folder may have: `forget: /` is a slip, and listing a disk takes minutes."""
+
+
+def _kinds_in(path: Path, field: str) -> set[str]:
+    """The kinds of data files below a folder. Raises BadInput where there is none, or far too much."""
+    kinds: set[str] = set()
+    seen = 0
+    for _, folders, files in os.walk(path):
+        seen += len(folders) + len(files)
+        kinds |= {os.path.splitext(name)[1].lower() for name in files} & (PICTURES | DATA)
+        if seen > MANY:
+            raise BadInput.of(field, str(path), f"holds more than {MANY:,} files", "give the folder of the data alone")
+    if not kinds:
+        raise BadInput.of(field, str(path), "is a folder without a data file", "give a file, or a folder that holds data")
+    return kinds
 
 
 def _pixels(row: dict[str, Any]) -> dict[str, Any]:

@@ -139,8 +139,8 @@ def _cost(evidence: Evidence) -> str:
     if seconds is None:
         return ""
     share = facts.against_retraining(evidence)
-    against = f", {share} of the {facts.duration(cost['gold_seconds'])} of retraining"
-    return f"It took {facts.duration(seconds)}{against if share else ''}"
+    against = f", {share} of the {facts.duration(cost['gold_seconds'])} of retraining" if share else ""
+    return f"It took {facts.duration(seconds)}{against}"
 
 
 def _sentence(text: str) -> str:

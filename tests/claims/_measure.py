@@ -1,0 +1,73 @@
+"""What the claim tests share: a base, its gold, and a method run with the recipe's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Subject
+from expunge.data.splits import Splits
+from expunge.methods.compose import compose
+from expunge.methods.objectives._refusals import is_refusal
+from expunge.train import gold, open_model, read_manifest
+from expunge.training.stopping import figures
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One model's figures: nats a token, probability, ROUGE-L recall and share of refusals on forget."""
+
+    forget_nll: float
+    retain_probability: float
+    rouge_l: float
+    refusals: float
+
+
+@dataclass
+class World:
+    """A base, what to forget, and the gold model's figures."""
+
+    base: Path
+    manifest: dict[str, Any]
+    splits: Splits
+    before: Figures
+    gold: Figures
+    gold_seconds: float
+
+
+def measured(subject: Subject, splits: Splits) -> Figures:
+    texts = subject.generate(splits["forget"])
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    recalls = [scorer.score(row["answer"], text)["rougeL"].recall
+               for row, text in zip(splits["forget"], texts, strict=True)]  # fmt: skip
+    return Figures(
+        figures(subject, splits["forget"])["nll"],
+        figures(subject, splits["retain"])["probability"],
+        sum(recalls) / len(recalls),
+        sum(map(is_refusal, texts)) / len(texts),
+    )
+
+
+def world(base: Path, splits: Splits) -> World:
+    manifest = read_manifest(base)
+    subject = open_model(str(base))
+    retrained = gold(manifest, splits["forget"], subject)
+    return World(base, manifest, splits, measured(subject, splits), measured(open_model(str(retrained)), splits),
+                 read_manifest(retrained)["seconds"])  # fmt: skip
+
+
+def forgotten(
+    where: World, method: Any, folder: Path, seed: int, budget: Budget | None = None
+) -> tuple[Figures, dict[str, Any]]:
+    """Figures after the method, and the notes of its run."""
+    composed = compose(method)
+    chosen = (budget or Budget()).over(composed.budget, Budget(stop="holdout"), DEFAULTS)
+    notes: dict[str, Any] = {"gold_forget_nll": where.gold.forget_nll}
+    context = Context(chosen, folder, seed, "apply", manifest=where.manifest, notes=notes)
+    subject = composed.method(open_model(str(where.base)), where.splits, context)
+    return measured(subject, where.splits), notes["outcome"]
