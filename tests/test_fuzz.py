@@ -81,14 +81,17 @@ PARTS = st.one_of(
                     st.one_of(st.dictionaries(st.sampled_from(OPTIONS), st.one_of(NUMBERS, SCALARS), max_size=2), JUNK), max_size=2),
     JUNK,
 )  # fmt: skip
+FLAT = st.builds(
+    lambda parts, options: {**options, **parts},
+    st.fixed_dictionaries(
+        {"forget": st.one_of(st.sampled_from(["npo", "ga", "rmu", "idk", "simnpo"]), st.sampled_from(["npo", "rmu"]), PARTS)},
+        optional={"retain": st.one_of(st.sampled_from(["kl", "cross_entropy", "hidden", "none"]), PARTS),
+                  "weights": st.one_of(st.sampled_from(["lora", "layers", "all"]), PARTS),
+                  "update": st.one_of(st.sampled_from(["sam", "plain"]), PARTS)}),
+    st.dictionaries(st.sampled_from(OPTIONS), st.one_of(NUMBERS, SCALARS), max_size=2),
+)  # fmt: skip
 METHODS = st.recursive(
-    st.one_of(
-        st.sampled_from(NAMES),
-        st.fixed_dictionaries({}, optional={
-            "forget": st.one_of(st.sampled_from(["npo", "ga", "rmu", "idk"]), PARTS), "retain": PARTS, "weights": PARTS,
-            "update": PARTS, **{name: st.one_of(NUMBERS, SCALARS) for name in OPTIONS}}),
-        ODD,
-    ),
+    st.one_of(st.sampled_from(NAMES), FLAT, FLAT, PARTS, ODD),
     lambda inner: st.dictionaries(st.sampled_from(NAMES), st.fixed_dictionaries(
         {"inner": inner}, optional={"by": SCALARS, "keep": NUMBERS, "scale": NUMBERS}), min_size=1, max_size=1),
     max_leaves=3,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worlds import call, command, environment, tiny
 
 from expunge.core.files import digest_file
+from worlds import call, command, environment, tiny
 
 STEPS = 60
 KILLS = int(os.environ.get("EXPUNGE_KILLS", "1"))
@@ -88,9 +88,10 @@ def test_two_processes_give_the_same_curve(request_: dict[str, Any], tmp_path: P
     short = {**request_, "budget": {**request_["budget"], "epochs": 2}}
     one = call(command({**short, "out": str(tmp_path / "one")}, tmp_path / "one.yaml"))
     assert one.returncode == 0, one.stderr
-    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--num_machines", "1",
-              "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1")  # fmt: skip
-    two = call(command({**short, "out": str(tmp_path / "two")}, tmp_path / "two.yaml", launch=launch))
+    # accelerate's own launcher starts one process on CPUs, unless MPI does; torch's starts two.
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    start = command({**short, "out": str(tmp_path / "two")}, tmp_path / "two.yaml", launch=launch)
+    two = call(start, ACCELERATE_USE_CPU="true")
     assert two.returncode == 0, two.stderr
     a, b = lines(tmp_path / "one"), lines(tmp_path / "two")
     assert len(a) == len(b) == 12

@@ -23,13 +23,13 @@ from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput, Faults
-from expunge.core.registry import SINGULAR
+from expunge.core.registry import SINGULAR, load
 from expunge.core.request import Request, read_config
 from expunge.data.examples import answer_of, form, question_of
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits, make_splits
 from expunge.evidence import score_names
-from expunge.methods.compose import Composed, compose, every_method, load
+from expunge.methods.compose import Composed, compose, every_method
 from expunge.resources import Estimate, estimate, size
 from expunge.subjects.building import fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject

@@ -108,8 +108,8 @@ def _read(
     with torch.no_grad():
         for start, rows_of, want in ((0, len(examples), own), (len(examples), count, Want())):
             kind = "" if start == 0 else " variants"
-            for places in by_length([subject.length(row) for row in rows[start:rows_of]]):
-                batch = [start + place for place in places]
+            for near in by_length([subject.length(row) for row in rows[start:rows_of]]):
+                batch = [start + i for i in near]
                 out = subject.forward(subject.collate([rows[i] for i in batch]), want)
                 meter.add(f"{who} {split}{kind}", len(batch), len(examples))
                 nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()

@@ -61,7 +61,7 @@ def moving_parameters(module: torch.nn.Module, weights: str, options: Mapping[st
     if weights != "lora":
         return total, 0
     rank = int(options.get("rank", 16))
-    head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    head: Any = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None  # type: ignore[operator]
     extra = sum(rank * (m.in_features + m.out_features) for m in module.modules()
                 if isinstance(m, torch.nn.Linear) and m is not head)  # fmt: skip
     return extra, extra
@@ -93,7 +93,7 @@ def estimate(
     cell = 2 if low else 4
     tokens = rows * length
     if width and checkpointing:
-        kept = layers * tokens * width * cell + 34 * tokens * width * cell
+        kept = float(layers * tokens * width * cell) + 34 * tokens * width * cell
     elif width:
         wide = int(getattr(config, "intermediate_size", 0) or 4 * width)
         kept = layers * tokens * (12 * width + 4 * wide) * cell

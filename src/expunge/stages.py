@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from expunge import accept, evidence as scoring, reading
+from expunge import accept, reading
+from expunge import evidence as scoring
 from expunge.builtin import build
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
@@ -29,7 +30,8 @@ from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.subjects.opening import MANIFEST
-from expunge.train import gold as train_gold, open_model, read_manifest
+from expunge.train import gold as train_gold
+from expunge.train import open_model, read_manifest
 from expunge.training import checkpoint, processes
 
 

@@ -131,6 +131,7 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, rep
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a trained model."""
     return dict(read_json(folder / MANIFEST))
 
 

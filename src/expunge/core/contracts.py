@@ -36,6 +36,10 @@ class Want:
         )
 
 
+NLL = Want()
+"""The plain want: NLL alone."""
+
+
 @dataclass
 class Batch:
     """Collated examples: `inputs` go to the module; labels, mask and counts are of asked positions.
@@ -54,6 +58,10 @@ class Batch:
         return int(self.n_B.shape[0])
 
 
+_ABSENT: Any = None
+"""What was not asked for is None; a term that asked for it need not check."""
+
+
 @dataclass
 class Origin:
     """What the model before the change said of the same rows; None where it was not asked for.
@@ -62,11 +70,11 @@ class Origin:
     and rest_BT the log-probability of all else together (minus infinity where nothing is left).
     """
 
-    nll_B: Tensor | None = None
-    logp_BT: Tensor | None = None
-    index_BTK: Tensor | None = None
-    top_BTK: Tensor | None = None
-    rest_BT: Tensor | None = None
+    nll_B: Tensor = _ABSENT
+    logp_BT: Tensor = _ABSENT
+    index_BTK: Tensor = _ABSENT
+    top_BTK: Tensor = _ABSENT
+    rest_BT: Tensor = _ABSENT
     hidden: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -84,16 +92,16 @@ class Output:
     n_B: Tensor
     labels_BT: Tensor
     mask_BT: Tensor
-    logp_BT: Tensor | None = None
-    logits_BTV: Tensor | None = None
-    index_BTK: Tensor | None = None
-    top_BTK: Tensor | None = None
-    rest_BT: Tensor | None = None
-    argmax_BT: Tensor | None = None
-    mu_BT: Tensor | None = None
-    sigma_BT: Tensor | None = None
+    logp_BT: Tensor = _ABSENT
+    logits_BTV: Tensor = _ABSENT
+    index_BTK: Tensor = _ABSENT
+    top_BTK: Tensor = _ABSENT
+    rest_BT: Tensor = _ABSENT
+    argmax_BT: Tensor = _ABSENT
+    mu_BT: Tensor = _ABSENT
+    sigma_BT: Tensor = _ABSENT
     hidden: dict[str, Tensor] = field(default_factory=dict)
-    origin: Origin | None = None
+    origin: Origin = _ABSENT
     examples: int = 0
     positions: int = 0
     rows: tuple[int, ...] = ()
@@ -149,7 +157,7 @@ class Subject(Protocol):
     blocks: list[str]
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch: ...
-    def forward(self, batch: Batch, want: Want = Want()) -> Output: ...
+    def forward(self, batch: Batch, want: Want = NLL) -> Output: ...
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]: ...
     def save(self, folder: Path) -> None: ...
     def length(self, example: Example) -> int: ...
@@ -217,10 +225,12 @@ class Run(Protocol):
     context: Context
 
     def examples(self, stream: str) -> list[Example]: ...
-    def record(self, examples: Sequence[Example], want: Want) -> list[Origin]: ...
+    def record(self, examples: Sequence[Example], want: Want) -> Origin: ...
 
 
 class Micro(Protocol):
+    """One micro-batch: names of terms (none: all) -> their weighted losses, by a new forward."""
+
     def __call__(self, *names: str) -> dict[str, Tensor]: ...
 
 

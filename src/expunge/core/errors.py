@@ -108,11 +108,11 @@ def sentences(faults: Iterable[Mapping[str, Any]], where: str = "", whole: Mappi
         if whole and path and path[0] in whole and fault["type"] not in ("missing", "value_error"):
             path, mend = path[:1], whole[path[0]]
         field = ".".join([where, *path] if where else path) or "request"
-        why = "cannot be used"
+        why: str = "cannot be used"
+        value: Any = fault.get("input")
         if fault["type"] == "missing":
             value, why, mend = "", "is missing", f"add {path[-1] if path else field}: ..."
         else:
-            value = fault.get("input")
             if fault["type"] == "value_error" and "; " in mend:
                 why, _, mend = mend.partition("; ")
         if field not in found:

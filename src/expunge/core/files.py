@@ -81,6 +81,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 
@@ -91,6 +92,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """The JSON value in a file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -69,10 +69,10 @@ class Plugin:
         known = self.options()
         faults = [
             BadInput.of(f"{where}.{name}", name, f"is no option of {self.name}",
-                        did_you_mean(name, known))  # fmt: skip
+                        did_you_mean(name, known))
             for name in options
             if name not in known
-        ]
+        ]  # fmt: skip
         try:
             model = _model(self.factory)(**{k: v for k, v in options.items() if k in known})
         except ValidationError as error:

@@ -15,7 +15,7 @@ def insert(module: nn.Module, *, rank: int, alpha: int, dropout: float, targets:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    kind = "CAUSAL_LM" if hasattr(module, "get_output_embeddings") and module.get_output_embeddings() else None
+    kind = "CAUSAL_LM" if hasattr(module, "get_output_embeddings") and module.get_output_embeddings() else None  # type: ignore[operator]
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets,
                         task_type=kind, bias="none")  # fmt: skip
     inject_adapter_in_model(config, module)

@@ -105,7 +105,7 @@ def fold(module: nn.Module) -> bool:
     if layers and hasattr(module, "peft_config"):
         del module.peft_config
     if layers and hasattr(module, "_hf_peft_config_loaded"):
-        module._hf_peft_config_loaded = False
+        module._hf_peft_config_loaded = False  # type: ignore[assignment]
     return bool(layers)
 
 

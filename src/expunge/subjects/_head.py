@@ -6,6 +6,7 @@ Shape suffixes: N counted positions of a batch, laid out one after the other; V 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,16 @@ CHUNK = 2**25
 """Logits held at once (elements): 128 MB in float32."""
 FULL_BELOW = 4096
 """Vocabularies below this keep their whole distribution where top-k is asked for."""
+
+
+FIELDS = {"logp": "logp_BT", "logits": "logits_BTV", "index": "index_BTK", "top": "top_BTK", "rest": "rest_BT",
+          "argmax": "argmax_BT", "mu": "mu_BT", "sigma": "sigma_BT"}  # fmt: skip
+"""What `measure_NV` calls a value -> the field of an Output that holds it by example and position."""
+
+
+def fields(found: dict[str, Tensor]) -> dict[str, Any]:
+    """An Output's fields from values that are spread over [B, T, ...]."""
+    return {field: found[name] for name, field in FIELDS.items() if name in found}
 
 
 def kept(vocabulary: int, k: int) -> int:

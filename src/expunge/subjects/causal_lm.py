@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from expunge.core.card import Example
-from expunge.core.contracts import Batch, Output, Want
+from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
 from expunge.subjects._common import device_of, fingerprint_of, lora_layers, tapped
-from expunge.subjects._head import chunked
+from expunge.subjects._head import chunked, fields
 from expunge.subjects._tokens import Template
 
 NEW_TOKENS = 64
 """Longest greedy generation, unless the reference answers are longer."""
+
+_NOT_ASKED: Any = None
 
 
 class CausalLM:
@@ -97,7 +99,7 @@ class CausalLM:
 
     # -- forward ------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch, want: Want = Want()) -> Output:
+    def forward(self, batch: Batch, want: Want = NLL) -> Output:
         """One forward; logits at the counted positions only, in chunks.
 
         Without channels the forward ends at the last module whose hidden state is wanted, and
@@ -112,26 +114,11 @@ class CausalLM:
             out = body(**inputs, use_cache=False)
         states = {path: value[:, -steps:] for path, value in hidden.items()}
         if not want.channels:
-            return Output(None, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
+            return Output(_NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
         last_BTD = out[0][:, -steps:]
         found = chunked(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
         spread = {name: self._spread(value, mask_BT) for name, value in found.items()}
-        logp_BT = spread["logp"]
-        return Output(
-            nll_B=-logp_BT.sum(-1),
-            n_B=batch.n_B.to(device),
-            labels_BT=labels_BT,
-            mask_BT=mask_BT,
-            logp_BT=logp_BT,
-            logits_BTV=spread.get("logits"),
-            index_BTK=spread.get("index"),
-            top_BTK=spread.get("top"),
-            rest_BT=spread.get("rest"),
-            argmax_BT=spread.get("argmax"),
-            mu_BT=spread.get("mu"),
-            sigma_BT=spread.get("sigma"),
-            hidden=states,
-        )
+        return Output(-spread["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, hidden=states, **fields(spread))
 
     @property
     def vocabulary(self) -> int:

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.card import Example
-from expunge.core.contracts import Batch, Output, Want
+from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import write_json
 from expunge.subjects._common import device_of, fingerprint_of, snapshot, tapped
-from expunge.subjects._head import measure_NV
+from expunge.subjects._head import fields, measure_NV
 from expunge.subjects.causal_lm import find_blocks
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+_NOT_ASKED: Any = None
 
 
 class Classifier:
@@ -67,7 +69,7 @@ class Classifier:
     def length(self, example: Example) -> int:
         return 1
 
-    def forward(self, batch: Batch, want: Want = Want()) -> Output:
+    def forward(self, batch: Batch, want: Want = NLL) -> Output:
         device = device_of(self.module)
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
@@ -76,23 +78,9 @@ class Classifier:
         seen_BS = inputs.get("attention_mask")
         states = {path: _flat(value, seen_BS)[:, None] for path, value in hidden.items()}
         if not want.channels:
-            return Output(None, batch.n_B.to(device), labels_B1, mask_B1, hidden=states)
+            return Output(_NOT_ASKED, batch.n_B.to(device), labels_B1, mask_B1, hidden=states)
         found = {k: v[:, None] for k, v in measure_NV(out, labels_B1[:, 0], want).items()}
-        return Output(
-            nll_B=-found["logp"][:, 0],
-            n_B=batch.n_B.to(device),
-            labels_BT=labels_B1,
-            mask_BT=mask_B1,
-            logp_BT=found["logp"],
-            logits_BTV=found.get("logits"),
-            index_BTK=found.get("index"),
-            top_BTK=found.get("top"),
-            rest_BT=found.get("rest"),
-            argmax_BT=found.get("argmax"),
-            mu_BT=found.get("mu"),
-            sigma_BT=found.get("sigma"),
-            hidden=states,
-        )
+        return Output(-found["logp"][:, 0], batch.n_B.to(device), labels_B1, mask_B1, hidden=states, **fields(found))
 
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
         raise BadInput.of("model", "classifier", "generates no text", "ask for accuracy instead")

@@ -36,6 +36,8 @@ class MLP(nn.Module):
         super().__init__()
         import torch
 
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean or [0.0] * inputs))
         self.register_buffer("std", torch.tensor(std or [1.0] * inputs))
         self.body = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())

@@ -187,11 +187,10 @@ def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dty
         check(base, trust_code, weights=not meta, field="model (the adapter's base)")
     config = _config(base, trust_code)
     architecture = (config.architectures or [""])[0]
+    auto: Any = transformers.AutoModelForCausalLM
     if "Classification" in architecture:
         auto = (transformers.AutoModelForImageClassification if "Image" in architecture
                 else transformers.AutoModelForSequenceClassification)  # fmt: skip
-    else:
-        auto = transformers.AutoModelForCausalLM
     arguments: dict[str, Any] = {"trust_remote_code": trust_code}
     if meta:
         try:

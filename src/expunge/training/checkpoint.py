@@ -57,6 +57,7 @@ def save_best(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_best(folder: Path) -> dict[str, Tensor]:
+    """The weights that `save_best` wrote last."""
     return load_file(folder / "best.safetensors")
 
 

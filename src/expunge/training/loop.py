@@ -306,7 +306,7 @@ class Trainer:
     def _save(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, tokens: int, seconds: float) -> None:
         tensors = {f"weights.{k}": v for k, v in self._weights().items()}
         tensors |= checkpoint.optimiser_tensors(optimiser, self.names)
-        states = {}
+        states: dict[str, dict[str, Any]] = {}
         for name, term in self.terms.items():
             if hasattr(term.loss, "state_dict"):
                 for key, value in term.loss.state_dict().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from expunge.core.card import Example
 from expunge.core.contracts import Origin, Subject, Want
 from expunge.data.batching import by_length
+
+
+FIELDS = ("nll_B", "logp_BT", "index_BTK", "top_BTK", "rest_BT")
 
 
 @dataclass
@@ -32,19 +36,19 @@ class Record:
         """The origin of these rows, cut or padded on the left to `steps` positions."""
         places = torch.tensor([self.rows[row] for row in rows], dtype=torch.long)
 
-        def take(value: Tensor | None, timed: bool = True) -> Tensor | None:
-            if value is None:
-                return None
-            taken = value.index_select(0, places)
-            if timed:
-                taken = _aligned(taken, steps)
-            return taken.to(device).long() if taken.dtype == torch.int32 else taken.to(device)
+        def take(value: Tensor | None, timed: bool) -> Tensor | None:
+            return None if value is None else _taken(value, places, steps if timed else None, device)
 
         v = self.values
-        return Origin(
-            take(v.nll_B, False), take(v.logp_BT), take(v.index_BTK), take(v.top_BTK), take(v.rest_BT),
-            {path: found for path, value in v.hidden.items() if (found := take(value)) is not None},
-        )  # fmt: skip
+        fields: dict[str, Any] = {name: take(getattr(v, name), name != "nll_B") for name in FIELDS}
+        return Origin(**fields, hidden={path: _taken(value, places, steps, device) for path, value in v.hidden.items()})
+
+
+def _taken(value: Tensor, places: Tensor, steps: int | None, device: torch.device) -> Tensor:
+    taken = value.index_select(0, places)
+    if steps is not None:
+        taken = _aligned(taken, steps)
+    return taken.to(device).long() if taken.dtype == torch.int32 else taken.to(device)
 
 
 def _aligned(value: Tensor, steps: int) -> Tensor:
@@ -70,9 +74,9 @@ def record(
     for rows in batches:
         out = subject.forward(subject.collate([examples[i] for i in rows]), want)
         index = None if out.index_BTK is None else out.index_BTK.int()
-        values = (out.nll_B, out.logp_BT, index, out.top_BTK, out.rest_BT)
-        parts.append((rows, Origin(*[None if v is None else v.cpu() for v in values],
-                                   hidden={p: h.cpu() for p, h in out.hidden.items()})))  # fmt: skip
+        values = dict(zip(FIELDS, (out.nll_B, out.logp_BT, index, out.top_BTK, out.rest_BT), strict=True))
+        kept: dict[str, Any] = {name: None if v is None else v.cpu() for name, v in values.items()}
+        parts.append((rows, Origin(**kept, hidden={p: h.cpu() for p, h in out.hidden.items()})))
         if advance:
             advance(len(rows))
     subject.module.train(was_training)
@@ -89,8 +93,5 @@ def record(
         return torch.cat(found)[back]
 
     hidden = {path: join([part.hidden[path] for _, part in parts]) for path in want.hidden}
-    return Origin(
-        *[join([getattr(part, name) for _, part in parts])
-          for name in ("nll_B", "logp_BT", "index_BTK", "top_BTK", "rest_BT")],
-        hidden={path: value for path, value in hidden.items() if value is not None},
-    )  # fmt: skip
+    fields: dict[str, Any] = {name: join([getattr(part, name) for _, part in parts]) for name in FIELDS}
+    return Origin(**fields, hidden={path: value for path, value in hidden.items() if value is not None})

@@ -10,26 +10,32 @@ from torch import Tensor
 
 
 def state() -> PartialState:
+    """accelerate's view of the processes."""
     return PartialState()
 
 
 def world() -> int:
+    """How many processes there are."""
     return int(state().num_processes)
 
 
 def rank() -> int:
+    """Which of them this is."""
     return int(state().process_index)
 
 
 def main() -> bool:
+    """Is this the process that writes."""
     return bool(state().is_main_process)
 
 
 def device() -> torch.device:
+    """Where this process computes."""
     return state().device
 
 
 def barrier() -> None:
+    """Waits for all processes."""
     state().wait_for_everyone()
 
 

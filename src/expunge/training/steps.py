@@ -210,7 +210,7 @@ def _slice(out: Output, first: int, last: int) -> Output:
             return None
         return value[first:last] if value.dim() == 1 else value[first:last, start:]
 
-    fields = {name: cut(getattr(out, name)) for name in (
+    fields: dict[str, Any] = {name: cut(getattr(out, name)) for name in (
         "nll_B", "n_B", "labels_BT", "mask_BT", "logp_BT", "logits_BTV", "index_BTK", "top_BTK",
         "rest_BT", "argmax_BT", "mu_BT", "sigma_BT")}  # fmt: skip
     return Output(**fields, hidden={path: value[first:last, start:] for path, value in out.hidden.items()})
