@@ -38,8 +38,11 @@ def test_the_control_fails_the_script() -> None:
 
 @pytest.mark.slow
 def test_an_npo_step_takes_as_long_as_a_fine_tuning_step() -> None:
-    """Loose, for busy machines: the bound of 1.15 is for a calm one. Reading is counted, not timed."""
+    """Loose, and of the fastest steps, for busy machines: the bound of 1.15 is for the medians on a calm one.
+
+    Reading is counted, not timed.
+    """
     found, _ = last_line("speed.py", "--size", "16m", "--rounds", "3")
     assert found.keys() >= KEYS
-    assert found["ratio"] < 1.5
+    assert found["fastest"] < 1.5
     assert 1.0 <= found["reading"] <= 1.5

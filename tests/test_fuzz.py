@@ -90,12 +90,20 @@ FLAT = st.builds(
                   "update": st.one_of(st.sampled_from(["sam", "plain"]), PARTS)}),
     st.dictionaries(st.sampled_from(OPTIONS), st.one_of(NUMBERS, SCALARS), max_size=2),
 )  # fmt: skip
-METHODS = st.recursive(
-    st.one_of(st.sampled_from(NAMES), FLAT, FLAT, PARTS, ODD),
-    lambda inner: st.dictionaries(st.sampled_from(NAMES), st.fixed_dictionaries(
-        {"inner": inner}, optional={"by": SCALARS, "keep": NUMBERS, "scale": NUMBERS}), min_size=1, max_size=1),
-    max_leaves=3,
-)  # fmt: skip
+
+
+@st.composite
+def methods(draw: st.DrawFn, depth: int = 0) -> Any:
+    """A method: mostly parts with odd options, now and then a name, a wrapper, or junk."""
+    kind = draw(st.integers(0, 9))
+    if kind < 5:
+        return draw(FLAT)
+    if kind < 7 and depth < 3:
+        outer = draw(st.sampled_from(["spunge", "sam", "npo", "task_vector"]))
+        return {outer: {"inner": draw(methods(depth + 1)), **draw(st.dictionaries(st.sampled_from(OPTIONS), SCALARS, max_size=1))}}
+    return draw(st.one_of(st.sampled_from(NAMES), PARTS, ODD))
+
+
 RULES = st.dictionaries(
     st.one_of(st.sampled_from(["forget.nll", "forget.rouge_l", "retain.utility", "privacy.min_k_auc", "forget_nll", "a.b.c", "."]),
               st.text(max_size=8)),
@@ -112,7 +120,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "forget": st.one_of(SOURCES, SELECTORS),
     **dict.fromkeys(("data", "retain", "holdout", "test", "reference"), SOURCES),
     "probes": st.dictionaries(st.one_of(st.sampled_from(["multi_hop", "forget", "a b"]), ODD), SOURCES, max_size=2),
-    "method": METHODS,
+    "method": methods(),
     "budget": st.dictionaries(st.sampled_from(BUDGET), st.one_of(NUMBERS, SCALARS, st.sampled_from(["holdout", "gold", "auto"])), max_size=3),
     "gold": st.one_of(st.sampled_from(["auto", "none", "lm", "pickled"]), ODD),
     "accept": RULES,
@@ -121,6 +129,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "out": st.one_of(st.just("out"), ODD, st.sampled_from(["f.jsonl/x", "folder", "lm", "deep/er/out"])),
     "seed": st.one_of(st.integers(0, 9), NUMBERS),
 }  # fmt: skip
+DEEP = ("method", "forget", "method", "budget", "accept", "retain", "model")
+"""Fields that much hangs on: drawn more often."""
 GOOD: dict[str, Any] = {"model": "lm", "forget": "f.jsonl", "retain": "r.jsonl", "method": "npo", "out": "out", "gold": "none"}
 
 
@@ -130,7 +140,9 @@ def requests(draw: st.DrawFn) -> Any:
     if draw(st.integers(0, 30)) == 0:
         return draw(JUNK)
     found = dict(GOOD)
-    for name in draw(st.lists(st.sampled_from(FIELDS), max_size=4, unique=True)):
+    if draw(st.booleans()):
+        found["method"] = draw(methods())
+    for name in draw(st.lists(st.one_of(st.sampled_from(DEEP), st.sampled_from(FIELDS)), max_size=4, unique=True)):
         what = draw(st.integers(0, 9))
         if what == 0:
             found.pop(name, None)

@@ -48,6 +48,7 @@ def run(
         return Run(Path(request.out), rundir.evidence_of(Path(request.out)))
     planned: Plan = plan(request, resume=resume or replace)
     weights_there(planned)
+    processes.barrier()  # every process has looked at the folder before one writes to it
     with rundir.held(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()
         subject = stages.opened(planned, reporter)

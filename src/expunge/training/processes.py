@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 
 
 def state() -> PartialState:
-    """accelerate's view of the processes."""
-    return PartialState()
+    """accelerate's view of the processes; on a CPU it forms a group only when told that there is no GPU."""
+    wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return PartialState(cpu=wanted or not torch.accelerator.is_available())
 
 
 def world() -> int:
