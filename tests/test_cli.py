@@ -179,6 +179,18 @@ def test_plan_of_an_embedded_world(go: Go, request_: dict[str, Any], tmp_path: P
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.yaml"]
 
 
+def test_plan_of_a_method_around_a_method(go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    method = {"spunge": {"by": "group", "inner": {"forget": "npo", "beta": 0.2, "update": "sam"}}}
+    Path("r.yaml").write_text(yaml.safe_dump({**AUTHORS, "method": method}))
+    ended = go("run", "r.yaml", "--plan", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["described"]["spunge"]["by"] == "group"
+    inner = ended.json["described"]["spunge"]["inner"]
+    assert inner["forget"]["npo"]["beta"] == 0.2
+    assert "sam" in inner["update"]
+
+
 def test_plan_of_markup_in_names(go: Go, copy: Path) -> None:
     (copy / "base").rename(copy / "[red]base[blue]")
     ended = go("run", "request.yaml", "--plan", "--set", "model='[red]base[blue]'", "--set", "out=new")

@@ -40,6 +40,17 @@ class Log:
             with open(self.path, "rb+") as file:
                 file.truncate(length)
 
+    def drop(self, stage: str) -> None:
+        """Cuts the log back to before the first line of a stage that is run anew."""
+        if self.path is None or not self.path.exists():
+            return
+        place = 0
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            if json.loads(line).get("stage") == stage:
+                self.cut(place)
+                return
+            place += len(line)
+
 
 @dataclass
 class Context:

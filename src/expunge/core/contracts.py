@@ -255,6 +255,7 @@ class Moving:
 Weights = Callable[[Subject, "Mapping[str, Any]", "Context"], Moving]
 
 
+@runtime_checkable
 class Method(Protocol):
     """Changes a subject, perhaps in place: an objective run, an edit, a wrapper, an exact scheme."""
 

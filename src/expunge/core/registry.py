@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
@@ -84,7 +84,9 @@ class Plugin:
 
 @functools.cache
 def _model(factory: Callable[..., Any]) -> Any:
-    hints = typing.get_type_hints(factory, include_extras=True)
+    # Without the return type, whose own names a plug-in need not import.
+    given = {name: hint for name, hint in factory.__annotations__.items() if name != "return"}
+    hints = typing.get_type_hints(SimpleNamespace(__annotations__=given), factory.__globals__, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if p.default is inspect.Parameter.empty else p.default)
         for name, p in inspect.signature(factory).parameters.items()

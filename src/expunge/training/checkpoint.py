@@ -89,7 +89,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], tensors: 
 
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
     """Copies `<prefix><name>` tensors into the module's parameters and buffers."""
-    targets = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    targets = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
     with torch.no_grad():
         for name, value in tensors.items():
             if name.startswith(prefix):

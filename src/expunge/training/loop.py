@@ -113,6 +113,8 @@ class Trainer:
         done, tokens, spent = self._resume(optimiser, stop)
         if done == 0:
             stop.start()
+            if self._judged and self._may_return(stop):
+                checkpoint.save_best(self.context.folder, self._weights())
         reporter.start(stage, self.total)
         for step in range(done, self.total):
             if stop.reason:
@@ -128,6 +130,7 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = chosen * self._schedule(step)
             optimiser.step()
+            optimiser.zero_grad(set_to_none=True)  # nothing that follows needs the gradients' memory
             for term in self.terms.values():
                 if hasattr(term.loss, "after_step"):
                     term.loss.after_step(step, losses.notes)
@@ -322,6 +325,8 @@ class Trainer:
         """(steps done, tokens, seconds) of the newest checkpoint, whose state is put back."""
         found = checkpoint.latest(self.folder)
         if found is None:
+            if processes.main():
+                self.context.log.drop(self.context.stage)
             return 0, 0, 0.0
         tensors, state = found
         checkpoint.restore(self.subject.module, tensors, "weights.")
