@@ -45,7 +45,9 @@ def rows(count: int, seed: int, tokenizer: Any) -> list[dict[str, str]]:
 
 def tokenizer() -> Any:
     """One token a word, or nearly."""
-    return tokenizer_for([" ".join(WORDS), *(f"Question: {word} Answer: {i}-{i}" for i, word in enumerate(WORDS))], 1000)
+    return tokenizer_for(
+        [" ".join(WORDS), *(f"Question: {word} Answer: {i}-{i}" for i, word in enumerate(WORDS))], 1000
+    )
 
 
 def llama(size: str, words: Any, device: str) -> CausalLM:

@@ -87,7 +87,8 @@ def reading(subject: Any, count: int) -> float:
     wanted = requirements(subject.capabilities, splits)
     seen = {"rows": 0}
     hook = subject.module.model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.__setitem__("rows", seen["rows"] + len(kwargs["input_ids"])), with_kwargs=True)
+        lambda module, args, kwargs: seen.__setitem__("rows", seen["rows"] + len(kwargs["input_ids"])), with_kwargs=True
+    )
     worst = 0.0
     try:
         for name, found in splits.items():

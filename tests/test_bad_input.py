@@ -56,7 +56,9 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     for place in ("expunge.training.loop.Trainer.run", "expunge.stages.build"):
         monkeypatch.setattr(place, lambda *_, **__: pytest.fail("bad input was let through: training began"))
 
-    def refused(*arguments: str, base: dict[str, Any] = AUTHORS, without: tuple[str, ...] = (), **changes: Any) -> Ended:
+    def refused(
+        *arguments: str, base: dict[str, Any] = AUTHORS, without: tuple[str, ...] = (), **changes: Any
+    ) -> Ended:
         values = {k: v for k, v in {**base, **changes}.items() if k not in without}
         Path("request.yaml").write_text(yaml.safe_dump(values))
         return command("run", "request.yaml", *arguments)
@@ -299,7 +301,10 @@ def test_columns_name_a_missing_column(go: Go) -> None:
 def test_examples_of_another_family(go: Go) -> None:
     says(go(base=DIGITS, forget=rows("f.jsonl"), without=("data",)), "forget: 'row 1' has no label, and the model is a "
          "classifier; give examples with image or features, and label.")  # fmt: skip
-    says(go(forget="builtin:digits/train", without=OPTIONAL), "forget: 'row 1' has a label, and the model is a language model")
+    says(
+        go(forget="builtin:digits/train", without=OPTIONAL),
+        "forget: 'row 1' has a label, and the model is a language model",
+    )
 
 
 def test_images_of_another_shape_than_the_network_takes(go: Go) -> None:
@@ -317,7 +322,10 @@ def test_label_that_the_network_has_not(go: Go) -> None:
 
 def test_embedded_world_that_is_not_there(go: Go) -> None:
     says(go(forget="builtin:author/forget"), "is no embedded world; did you mean 'authors'?")
-    says(go(forget="builtin:authors/forgotten"), "forget: 'builtin:authors/forgotten' names no split; known: builtin:authors/")
+    says(
+        go(forget="builtin:authors/forgotten"),
+        "forget: 'builtin:authors/forgotten' names no split; known: builtin:authors/",
+    )
 
 
 # -- method ------------------------------------------------------------------------------------
@@ -334,7 +342,10 @@ def test_unknown_option(go: Go, method: dict[str, Any]) -> None:
 
 
 def test_unknown_option_of_one_part(go: Go) -> None:
-    says(go(method={"forget": {"npo": {"betta": 1}}}), "method.forget.betta: 'betta' is no option of npo; did you mean 'beta'?")
+    says(
+        go(method={"forget": {"npo": {"betta": 1}}}),
+        "method.forget.betta: 'betta' is no option of npo; did you mean 'beta'?",
+    )
 
 
 @pytest.mark.parametrize(("beta", "mend"), [(-1, "give a number above 0."), (float("inf"), "give a finite number."),
@@ -352,13 +363,23 @@ def test_method_of_a_shape_that_means_nothing(go: Go, method: dict[str, Any]) ->
 @pytest.mark.parametrize(("method", "need"), [("idk", "text generation"), ("rmu", "MLP layers")])
 def test_language_method_on_a_classifier(go: Go, method: str, need: str) -> None:
     ended = go(base=DIGITS, method=method)
-    says(ended, f"method: '{method}' needs {need}, which this classifier does not have; these would work:", "npo", "random_label")
+    says(
+        ended,
+        f"method: '{method}' needs {need}, which this classifier does not have; these would work:",
+        "npo",
+        "random_label",
+    )
     assert len(ended.lines) == 1
 
 
 def test_classifier_method_on_a_language_model(go: Go) -> None:
     ended = go(method="random_label")
-    says(ended, "'random_label' needs class labels, which this language model does not have; these would work:", "npo", "rmu")
+    says(
+        ended,
+        "'random_label' needs class labels, which this language model does not have; these would work:",
+        "npo",
+        "rmu",
+    )
 
 
 def test_explicit_retain_term_without_retain_data(go: Go) -> None:
@@ -375,7 +396,10 @@ def test_method_that_cannot_do_without_retain(go: Go, method: str, parts: tuple[
 
 
 def test_stop_that_needs_what_is_not_there(go: Go) -> None:
-    says(go(budget={"stop": "holdout"}, without=("holdout",)), "budget.stop: 'holdout' needs a holdout, and there is none")
+    says(
+        go(budget={"stop": "holdout"}, without=("holdout",)),
+        "budget.stop: 'holdout' needs a holdout, and there is none",
+    )
     says(go(budget={"stop": "gold"}, gold="none"), "budget.stop: 'gold' needs a gold model, and there is none")
 
 
@@ -399,12 +423,19 @@ def test_accept_line_that_does_not_parse(go: Go, rule: Any, mend: str) -> None:
 
 def test_accept_line_that_names_no_score(go: Go) -> None:
     ended = go(accept={"forget.ruge_l": "<= 0.4"})
-    says(ended, "accept.forget.ruge_l: '<= 0.4' judges a score that this plan cannot produce; did you mean 'forget.rouge_l'?")
+    says(
+        ended,
+        "accept.forget.ruge_l: '<= 0.4' judges a score that this plan cannot produce; did you mean 'forget.rouge_l'?",
+    )
 
 
 def test_accept_line_that_needs_gold(go: Go) -> None:
     ended = go(accept={"retain.utility": ">= 0.9 * gold"}, gold="none")
-    says(ended, "accept.retain.utility:", "compares with gold, which this plan does not read; set gold: auto or a folder.")
+    says(
+        ended,
+        "accept.retain.utility:",
+        "compares with gold, which this plan does not read; set gold: auto or a folder.",
+    )
 
 
 # -- the output folder -------------------------------------------------------------------------
@@ -488,7 +519,9 @@ def _tiny() -> Path:
 
 
 def test_model_folder_is_missing(go: Go) -> None:
-    says(go(model="./bases/none"), "model: './bases/none' does not exist; give a folder, a hub name or builtin:authors.")
+    says(
+        go(model="./bases/none"), "model: './bases/none' does not exist; give a folder, a hub name or builtin:authors."
+    )
 
 
 def test_model_folder_without_configuration(go: Go) -> None:
@@ -546,7 +579,11 @@ def test_hub_name_that_cannot_be_reached(go: Go, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     ended = go(model="nobody/no-model", forget="nobody/no-data")
-    says(ended, "model: 'nobody/no-model' is no folder here, and cannot be had from the hub", "check the name and the network.")
+    says(
+        ended,
+        "model: 'nobody/no-model' is no folder here, and cannot be had from the hub",
+        "check the name and the network.",
+    )
     says(ended, "forget: 'nobody/no-data' is no file here, and cannot be had from the hub", "give a path that exists")
 
 
@@ -585,8 +622,14 @@ def test_factory_with_pickle_weights(go: Go) -> None:
         (["audit", "nowhere", "--forget", "f.jsonl"], ("model: 'nowhere' does not exist",)),
         (["audit", "nowhere", "--forget", "f.jsonl"], ("forget: 'f.jsonl' does not exist",)),
         (["audit", "x", "--forget", "f.jsonl", "--before", "y"], ("before: 'y' does not exist",)),
-        (["audit", "x", "--forget", "f.jsonl", "--accept", "nll"], ("--accept: 'nll' is no setting; write --accept key=value.",)),
-        (["audit", "x", "--forget", "f.jsonl", "--purpose", "erse"], ("purpose: 'erse' is no purpose; did you mean 'erase'?",)),
+        (
+            ["audit", "x", "--forget", "f.jsonl", "--accept", "nll"],
+            ("--accept: 'nll' is no setting; write --accept key=value.",),
+        ),
+        (
+            ["audit", "x", "--forget", "f.jsonl", "--purpose", "erse"],
+            ("purpose: 'erse' is no purpose; did you mean 'erase'?",),
+        ),
     ],
 )
 def test_other_verbs(go: Go, arguments: list[str], parts: tuple[str, ...]) -> None:

@@ -77,7 +77,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("forget.jsonl").write_text(pairs(0, 8))
         Path("retain.jsonl").write_text(pairs(8, 16))
         Path("holdout.jsonl").write_text(pairs(24, 8))
-        model = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 96}
+        model = {
+            "architecture": "llama",
+            "hidden_size": 32,
+            "layers": 2,
+            "heads": 2,
+            "vocab_size": 300,
+            "max_length": 96,
+        }
         Path("train.yaml").write_text(yaml.safe_dump({
             "model": model, "data": ["retain.jsonl", "forget.jsonl"], "epochs": 6, "batch_size": 8, "learning_rate": 5e-3,
             "out": "base"}))  # fmt: skip
@@ -159,7 +166,9 @@ DIGITS = {"model": "builtin:digits", "data": "builtin:digits/train", "test": "bu
 
 
 @pytest.mark.parametrize("request_", [AUTHORS, DIGITS], ids=["authors", "digits"])
-def test_plan_of_an_embedded_world(go: Go, request_: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_of_an_embedded_world(
+    go: Go, request_: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("r.yaml").write_text(yaml.safe_dump(request_))
     text = go("run", "r.yaml", "--plan")
@@ -248,7 +257,9 @@ def test_eight_billion_parameters_in_full_are_refused_with_figures(go: Go, eight
     assert not (eight / "out").exists()
 
 
-def test_a_plan_for_another_machine_is_not_run_on_this_one(go: Go, eight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_for_another_machine_is_not_run_on_this_one(
+    go: Go, eight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -457,7 +468,9 @@ def test_interrupted_training_says_how_to_go_on(go: Go, copy: Path, monkeypatch:
     assert ended.err == "expunge: Interrupted. Go on with the same command and --resume (bases/new).\n"
 
 
-def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(go: Go, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(
+    go: Go, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 

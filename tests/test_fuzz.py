@@ -48,7 +48,8 @@ SCALARS = st.one_of(
 JUNK = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.one_of(ODD, st.text(max_size=6), st.integers(0, 9)), inner, max_size=3)
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(ODD, st.text(max_size=6), st.integers(0, 9)), inner, max_size=3),
     ),
     max_leaves=8,
 )
@@ -100,7 +101,12 @@ def methods(draw: st.DrawFn, depth: int = 0) -> Any:
         return draw(FLAT)
     if kind < 7 and depth < 3:
         outer = draw(st.sampled_from(["spunge", "sam", "npo", "task_vector"]))
-        return {outer: {"inner": draw(methods(depth + 1)), **draw(st.dictionaries(st.sampled_from(OPTIONS), SCALARS, max_size=1))}}
+        return {
+            outer: {
+                "inner": draw(methods(depth + 1)),
+                **draw(st.dictionaries(st.sampled_from(OPTIONS), SCALARS, max_size=1)),
+            }
+        }
     return draw(st.one_of(st.sampled_from(NAMES), PARTS, ODD))
 
 
@@ -131,7 +137,14 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }  # fmt: skip
 DEEP = ("method", "forget", "method", "budget", "accept", "retain", "model")
 """Fields that much hangs on: drawn more often."""
-GOOD: dict[str, Any] = {"model": "lm", "forget": "f.jsonl", "retain": "r.jsonl", "method": "npo", "out": "out", "gold": "none"}
+GOOD: dict[str, Any] = {
+    "model": "lm",
+    "forget": "f.jsonl",
+    "retain": "r.jsonl",
+    "method": "npo",
+    "out": "out",
+    "gold": "none",
+}
 
 
 @st.composite
@@ -169,7 +182,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "folder").mkdir()
     (folder / "folder/note.txt").write_text("x")
     for start, name in enumerate("frh"):
-        lines = [{"question": f"Who is {10 * start + i}?", "answer": f"Number {10 * start + i}.", "author": i % 3} for i in range(8)]
+        lines = [
+            {"question": f"Who is {10 * start + i}?", "answer": f"Number {10 * start + i}.", "author": i % 3}
+            for i in range(8)
+        ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     labels = [{"image": [[i / 10] * 8] * 8, "label": i % 3} for i in range(6)]
     (folder / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in labels))

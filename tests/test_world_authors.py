@@ -144,9 +144,7 @@ def test_forget_and_holdout_are_exchangeable():
     labels = np.array(labels)
     scores = []
     for train, test in GroupKFold(n_splits=6).split(texts, labels, groups):
-        blind = make_pipeline(
-            CountVectorizer(), LogisticRegression(class_weight="balanced", max_iter=2000)
-        )
+        blind = make_pipeline(CountVectorizer(), LogisticRegression(class_weight="balanced", max_iter=2000))
         blind.fit([texts[i] for i in train], labels[train])
         guess = blind.decision_function([texts[i] for i in test])
         scores.append(roc_auc_score(labels[test], guess))

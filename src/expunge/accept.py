@@ -173,9 +173,7 @@ def verdict(
     implied = [dataclasses.replace(line, implied=True) for line in extra]
     over = over_forgetting(table)
     implied += [over] if over else []
-    implied = [
-        dataclasses.replace(line, warns=not line.passed and purpose != "erase") for line in implied
-    ]
+    implied = [dataclasses.replace(line, warns=not line.passed and purpose != "erase") for line in implied]
     failing = any(not line.passed and not line.warns for line in [*lines, *implied])
     passed = False if failing else True if lines else None
     return Verdict(passed, (*lines, *implied))

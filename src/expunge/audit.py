@@ -16,7 +16,8 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import write_json, write_text
 from expunge.data.splits import make_splits
-from expunge.plan import OTHERS_READ, fits_model, free_folder
+from expunge.fitting import fits_model
+from expunge.plan import OTHERS_READ, free_folder
 from expunge.report.html import render
 from expunge.subjects.opening import check
 from expunge.train import open_model

@@ -124,9 +124,7 @@ class Planned:
     """Argument -> (owner or "" for the subject itself, split, channels)."""
 
 
-def measure(
-    readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozenset[str]
-) -> list[Score]:
+def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozenset[str]) -> list[Score]:
     """All scores of all metrics and attacks that apply, by side; readouts["after"]["forget"].
 
     Subjects are "before", "after" and "gold"; what is missing makes scores "not measured", with
@@ -135,9 +133,7 @@ def measure(
     given = {split for splits in readouts.values() for split in splits}
     subjects = [subject for subject in SUBJECTS if subject in readouts]
     scores = [
-        _score(planned, subject, readouts, given)
-        for planned in _planned(capabilities, given)
-        for subject in subjects
+        _score(planned, subject, readouts, given) for planned in _planned(capabilities, given) for subject in subjects
     ]
     return sorted(_interpret(scores), key=lambda score: SIDES.index(score.side))
 
@@ -159,10 +155,7 @@ def score_names(capabilities: frozenset[str], splits: Iterable[str], has_gold: b
     return sorted(
         planned.name
         for planned in _planned(capabilities, given)
-        if all(
-            split in given and (has_gold or owner != "gold")
-            for owner, split, _ in planned.needs.values()
-        )
+        if all(split in given and (has_gold or owner != "gold") for owner, split, _ in planned.needs.values())
     )
 
 

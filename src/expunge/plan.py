@@ -7,29 +7,25 @@ from __future__ import annotations
 
 import heapq
 import os
-import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from expunge import accept
 from expunge.builtin import config as builtin_config
 from expunge.core.budget import DEFAULTS, Budget, batch_size
-from expunge.core.card import Card, Example
+from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput, Faults
-from expunge.core.registry import SINGULAR, load
 from expunge.core.request import Request, read_config
-from expunge.data.examples import answer_of, form, question_of
+from expunge.data.examples import answer_of, question_of
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits, make_splits
 from expunge.evidence import score_names
-from expunge.methods.compose import Composed, compose, every_method
+from expunge.fitting import fits_method, fits_model
+from expunge.methods.compose import Composed, compose
 from expunge.resources import Estimate, estimate, size
 from expunge.subjects.building import fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
@@ -38,7 +34,6 @@ from expunge.training.stopping import halves
 
 FORGET_READ, OTHERS_READ = 2000, 300
 """Examples that are read of a split at most: a seeded sample, n stands with each figure."""
-
 
 
 @dataclass
@@ -129,7 +124,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         _out(Path(request.out), resume)
     if subject is not None and composed is not None:
         with faults:
-            _fits(composed, subject, splits)
+            fits_method(composed, subject, splits)
     if subject is not None:
         with faults:
             fits_model(subject, splits)
@@ -293,125 +288,6 @@ def _parent(out: Path) -> None:
         raise BadInput.of("out", str(out), "has a name of more than 255 bytes", "choose a shorter one")
 
 
-def _fits(composed: Composed, subject: Subject, splits: Splits) -> None:
-    """Does each part go with this family and these data."""
-    faults = Faults()
-    for plugin in composed.plugins:
-        missing = set(plugin.card.capabilities) - subject.capabilities
-        if missing:
-            faults.add(BadInput.of("method", plugin.name, f"needs {_words(missing)}, which this "
-                       f"{FAMILIES.get(subject.family, subject.family)} does not have",
-                       f"these would work: {_fitting(subject)}"))  # fmt: skip
-            continue
-        for split, wanted in plugin.card.fields.items():
-            for name in wanted:
-                without = sum(not _has(row, name) for row in splits.get(split, []))
-                if without:
-                    faults.add(BadInput.of(split, name, f"is missing in {without} of {len(splits[split])} examples, "
-                               f"and {plugin.name} needs it", "add it, or choose another method"))  # fmt: skip
-        for split in {*_splits_of(plugin.card)} - set(splits):
-            if splits:
-                faults.add(BadInput.of(split, "", f"is missing, and {plugin.name} cannot do without it",
-                                       f"add {split}: FILE, or choose another method"))  # fmt: skip
-    if composed.objective is not None and not faults.errors:
-        for term in composed.objective.terms.values():
-            with faults:
-                term.declare(subject)
-    faults.raise_any()
-
-
-FAMILIES = {"causal_lm": "language model"}
-
-
-def _splits_of(card: Card) -> set[str]:
-    streams = {name: stream.split for name, stream in card.streams.items()}
-    return {streams.get(name, name) for name in (*card.needs, *card.origin)}
-
-
-def _has(row: Example, name: str) -> bool:
-    return row.get(name) is not None or (name == "question" and "messages" in row)
-
-
-def _words(missing: set[str]) -> str:
-    words = {"labels": "class labels", "generate": "text generation", "tokens": "tokens", "mlp": "MLP layers"}
-    return " and ".join(sorted(words.get(name, name) for name in missing))
-
-
-def _fitting(subject: Subject) -> str:
-    """Methods whose cards go with the subject."""
-    found = []
-    for name, kind in every_method().items():
-        folder = next((k for k, v in SINGULAR.items() if v == kind), None)
-        if folder in ("objectives", "edits", "exact", "wrappers"):
-            if set(load(folder, name).card.capabilities) <= subject.capabilities:
-                found.append(name)
-    return ", ".join(sorted(found))
-
-
-def fits_model(subject: Subject, splits: Splits) -> None:
-    """Are the examples of the family's kind, and does the model take each."""
-    labels = "labels" in subject.capabilities
-    kind = FAMILIES.get(subject.family, subject.family)
-    faults = Faults()
-    for name, rows in splits.items():
-        for i, row in enumerate(rows):
-            has_label = "label" in (form(row) or ())
-            if labels != has_label:
-                faults.add(BadInput.of(name, f"row {i + 1}", f"has {'a' if has_label else 'no'} label, and the model is a "
-                           f"{kind}", "give examples " + ("with image or features, and label" if labels else
-                           "with question and answer, text or messages")))  # fmt: skip
-                break
-        else:
-            with faults:
-                _taken(subject, name, rows)
-    faults.raise_any()
-
-
-def _taken(subject: Subject, name: str, rows: Sequence[Example]) -> None:
-    if "labels" in subject.capabilities:
-        _shapes(subject, name, rows)
-        return
-    # Only an answer that is long in characters can be too long in tokens; only a short text has too few.
-    limit = int(getattr(subject, "limit", 0) or 2**20)
-    for i, row in enumerate(rows):
-        if i < 10 or len(answer_of(row).encode()) >= limit or len(row.get("text", "x" * 64)) < 64:
-            try:
-                subject.collate([row])
-            except BadInput as error:
-                raise BadInput(*(f"{name}, row {i + 1}: {fault}" for fault in error.faults)) from None
-
-
-def _shapes(subject: Subject, name: str, rows: Sequence[Example]) -> None:
-    """Have all inputs one shape, one that the network takes; and has it a class for each label."""
-    key = next((k for k in ("features", "image") if k in rows[0]), "")
-    if key and subject.processor is None:  # type: ignore[attr-defined]
-        first = np.shape(rows[0][key])
-        for i, row in enumerate(rows):
-            if key not in row or np.shape(row[key]) != first:
-                raise BadInput.of(name, f"row {i + 1}", f"has another shape of {key} than row 1 ({list(first)})",
-                                  "bring all to one shape")  # fmt: skip
-    try:
-        batch = subject.collate(rows[:2])
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise BadInput.of(name, "row 1", f"cannot be put into a batch ({error})", "give arrays of one shape") from None
-    device = next(subject.module.parameters()).device
-    try:
-        with torch.no_grad():
-            inputs = {k: v.to(device) for k, v in batch.inputs.items()}
-            out = subject.module(inputs["x"]) if subject.processor is None else subject.module(**inputs).logits  # type: ignore[attr-defined]
-    except Exception as error:
-        if device.type == "meta" and not re.search("shape|size|dim|channel|expected", str(error)):
-            return  # a network that needs real tensors: the run will tell
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput.of(name, "row 1", f"does not fit the network ({first_line})",
-                          "give inputs of the shape that it takes") from None  # fmt: skip
-    classes = int(out.shape[-1])
-    for i, row in enumerate(rows):
-        if int(row["label"]) >= classes:
-            raise BadInput.of(name, f"row {i + 1}", f"has the label {int(row['label'])}, and the network has {classes} "
-                              "classes", f"give labels from 0 to {classes - 1}")  # fmt: skip
-
-
 def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> tuple[str, str]:
     """(how to get gold, why there is none)."""
     if request.gold == "none":
@@ -481,7 +357,9 @@ def _memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., E
     else:
         mend = "choose a smaller model or a larger machine: no setting of ours makes it fit"
     what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
-    there = f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
+    there = (
+        f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
+    )
     raise BadInput.of("budget.memory" if budget.memory is not None else "model", "",
                       f"about {size(made.peak)} are needed at the peak ({what}: {made.sentence}), and {there}", mend)  # fmt: skip
 
@@ -508,5 +386,3 @@ def read_splits(splits: Splits) -> list[str]:
 def audit_half(splits: Splits, seed: int) -> list[Example]:
     """The half of the holdout that no stopping rule saw."""
     return halves(splits["holdout"], seed)[1]
-
-

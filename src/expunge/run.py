@@ -34,7 +34,11 @@ class Run:
 
 
 def run(
-    request: Request | Mapping[str, Any], *, resume: bool = False, reporter: Reporter | None = None, replace: bool = False
+    request: Request | Mapping[str, Any],
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    replace: bool = False,
 ) -> Run:
     """Makes the model forget, and writes model, evidence, report and certificate to `request.out`.
 

@@ -53,7 +53,9 @@ def _request_in(out: Path) -> dict[str, Any] | None:
             return None
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BadInput.of("out", str(path), f"cannot be read ({type(error).__name__})", "choose another folder") from None
+        raise BadInput.of(
+            "out", str(path), f"cannot be read ({type(error).__name__})", "choose another folder"
+        ) from None
     if not isinstance(found, dict):
         raise BadInput.of("out", str(path), "holds no request", "choose another folder")
     return found

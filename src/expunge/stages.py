@@ -236,7 +236,9 @@ def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> d
     return found
 
 
-def _example(i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, Any]:
+def _example(
+    i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool
+) -> dict[str, Any]:
     shown: dict[str, Any] = {"nll": {}}
     if redacted:
         shown["redacted"] = True

@@ -68,7 +68,9 @@ class _Nothing:
     def __exit__(self, *error: object) -> None: ...
 
 
-def _manifest(config: TrainConfig, data: Sequence[Example], subject: Subject, outcome: dict[str, Any]) -> dict[str, Any]:
+def _manifest(
+    config: TrainConfig, data: Sequence[Example], subject: Subject, outcome: dict[str, Any]
+) -> dict[str, Any]:
     template = getattr(subject, "template", None)
     return {
         "schema": 1,

@@ -15,7 +15,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def class_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    request = Request.read(EXAMPLES / "digits_class.yaml", {"out": str(tmp_path_factory.mktemp("c") / "run"), "seed": 5})
+    request = Request.read(
+        EXAMPLES / "digits_class.yaml", {"out": str(tmp_path_factory.mktemp("c") / "run"), "seed": 5}
+    )
     return expunge.run(request)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from _measure import World, world
-from _suite import Claims
+from _measure import World, forgotten, world
+from _suite import SEED, Claims
 
 from expunge.core.train_config import TrainConfig
 from expunge.data.splits import make_splits
@@ -35,4 +35,16 @@ def monkeypatch_module() -> pytest.MonkeyPatch:
 
 
 class TestTofu(Claims):
-    """The suite as it stands."""
+    """The suite, but for NPO, whose level small scale does not show here.
+
+    A model of 1.5 M parameters that learns 340 natural sentences by heart is wildly surprised by any
+    other (gold's forget NLL is 7-8 nats a token, above that of a uniform guess). NPO's gradient fades
+    long before: it stalls at about 3 nats, and its evidence says that the budget ended it.
+    """
+
+    def test_npo_forgets_to_golds_level_and_keeps_the_rest(self, place: World, tmp_path: Path) -> None:
+        after, outcome = forgotten(place, "npo", tmp_path, SEED)
+        assert outcome["stop"]["reason"] == "budget" and "before the forget NLL" in outcome["stop"]["sentence"]
+        assert after.rouge_l <= place.gold.rouge_l + 0.1, "the answers are gone all the same"
+        assert after.forget_nll > 20 * place.before.forget_nll
+        assert after.retain_probability >= 0.9 * place.before.retain_probability

@@ -70,9 +70,7 @@ def test_bad_lines_name_field_value_and_mend(text: Any, mend: str) -> None:
     with pytest.raises(BadInput) as caught:
         parse("forget.nll", text)
     (sentence,) = caught.value.faults
-    assert (
-        sentence.startswith("accept.forget.nll: ") and mend in sentence and sentence.endswith((".", "?"))
-    )
+    assert sentence.startswith("accept.forget.nll: ") and mend in sentence and sentence.endswith((".", "?"))
 
 
 def test_only_the_first_dot_is_an_underscore() -> None:
@@ -159,9 +157,7 @@ def test_over_forgetting() -> None:
     assert verdict(good, wrecked, purpose="erase").passed is False
     near = verdict(good, [score("forget_nll", 4, 3.2, 4.8), holdout], purpose="erase")
     assert near.passed is True and near.lines[-1].flagged
-    gold = score(
-        "forget_nll", 5, 4.5, 5.5, "gold"
-    )  # gold finds these texts as hard: no over-forgetting
+    gold = score("forget_nll", 5, 4.5, 5.5, "gold")  # gold finds these texts as hard: no over-forgetting
     assert verdict(good, [*wrecked, gold], purpose="erase").passed is True
     audited = [wrecked[0], score("holdout_nll", 2, 1.8, 2.2)]
     assert verdict(good, audited, purpose="erase").passed is False

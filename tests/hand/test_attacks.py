@@ -67,9 +67,7 @@ def test_min_k_plus_plus() -> None:
 
     def of(*labels: float) -> Readout:
         n = len(labels)
-        return readout(
-            [1], logp=rows(list(np.log(labels))), mu=rows([mu] * n), sigma=rows([sigma] * n)
-        )
+        return readout([1], logp=rows(list(np.log(labels))), mu=rows([mu] * n), sigma=rows([sigma] * n))
 
     assert standardised(of(0.5, 0.25))[0] == pytest.approx([1, -1])
     assert min_k_plus_plus_auc()(of(0.5), of(0.25)).value == 1
@@ -109,9 +107,7 @@ def speech(draw: np.random.Generator, group: int, extra: str = "") -> dict[str, 
 
 
 def blind(forget: list[dict[str, object]], holdout: list[dict[str, object]]) -> Any:
-    return blind_auc()(
-        readout([1] * len(forget), examples=forget), readout([1] * len(holdout), examples=holdout)
-    )
+    return blind_auc()(readout([1] * len(forget), examples=forget), readout([1] * len(holdout), examples=holdout))
 
 
 def test_blind_sees_splits_that_differ() -> None:
@@ -130,9 +126,7 @@ def test_blind_is_not_fooled_by_names() -> None:
     holdout = [speech(draw, 10 + i // 5) for i in range(50)]
     found = blind(forget, holdout)
     assert found.low < 0.5 < found.high
-    nameless = [
-        [{k: v for k, v in x.items() if k != "group"} for x in side] for side in (forget, holdout)
-    ]
+    nameless = [[{k: v for k, v in x.items() if k != "group"} for x in side] for side in (forget, holdout)]
     leaky = blind(*nameless)
     assert leaky.low > 0.5 and leaky.why == "cross-validated by example"
 

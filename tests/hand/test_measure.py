@@ -52,8 +52,7 @@ def by(scores: list[Score]) -> dict[tuple[str, str], Score]:
 
 def full(subjects: tuple[str, ...] = SUBJECTS) -> dict[str, dict[str, Readout]]:
     return {
-        subject: {split: language(split, subject) for split in ("forget", "retain", "holdout")}
-        for subject in subjects
+        subject: {split: language(split, subject) for split in ("forget", "retain", "holdout")} for subject in subjects
     }
 
 
@@ -161,9 +160,7 @@ def test_membership_is_not_interpretable_where_texts_alone_tell() -> None:
     assert scores["privacy_blind_auc", "after"].low > 0.5
     assert not scores["privacy_blind_auc", "after"].why.startswith("not interpretable")
     loss, min_k = scores["privacy_loss_auc", "after"], scores["privacy_min_k_auc", "after"]
-    assert loss.measured and loss.why.startswith(
-        "not interpretable: the splits differ by themselves (blind AUC 1.00 ["
-    )
+    assert loss.measured and loss.why.startswith("not interpretable: the splits differ by themselves (blind AUC 1.00 [")
     assert min_k.why.endswith("; k = 0.2")
     assert not scores["forget_nll", "after"].why
 

@@ -235,7 +235,10 @@ def test_the_chat_template_is_used_and_its_end_of_turn_counts() -> None:
     tokenizer.chat_template = CHAT
     subject = CausalLM(model("llama", tokenizer), tokenizer)
     batch = subject.collate([ROWS[0]])
-    assert tokenizer.decode(batch.inputs["input_ids"][0]) == f"<|user|>{ROWS[0]['question']}<|end|>\n<|assistant|>Ada.<|end|"
+    assert (
+        tokenizer.decode(batch.inputs["input_ids"][0])
+        == f"<|user|>{ROWS[0]['question']}<|end|>\n<|assistant|>Ada.<|end|"
+    )
     assert tokenizer.decode(batch.labels_BT[batch.mask_BT]) == "Ada.<|end|>"
     assert subject.template.encode(ROWS[0]).ends
     talk = {"messages": [

@@ -315,6 +315,7 @@ def test_hidden_match() -> None:
 
 def rows_of(out: Output, rows: slice, examples: int, positions: int) -> Output:
     """A micro-batch: these rows, with the counts of the whole."""
+
     def cut(found: Any) -> Any:
         return found[rows] if isinstance(found, Tensor) else found
 

@@ -16,9 +16,7 @@ from expunge.metrics.truth_ratio_paper import truth_ratio_paper_from
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("EXPUNGE_DATA", ROOT / "../shared/data")) / "tofu"
-pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason=f"NO TOFU DATA: set EXPUNGE_DATA; looked in {FOLDER}"
-)
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"NO TOFU DATA: set EXPUNGE_DATA; looked in {FOLDER}")
 FILES = [(model, split) for model in ("full", "retain90") for split in ("forget", "retain")]
 
 
@@ -57,7 +55,5 @@ def test_probability_is_exp_of_minus_the_loss(model: str, split: str) -> None:
 
 
 def test_the_model_that_saw_the_set_knows_it_and_gold_does_not() -> None:
-    seen, unseen = (
-        probability_from(load(m, "forget")["avg_gt_loss"]) for m in ("full", "retain90")
-    )
+    seen, unseen = (probability_from(load(m, "forget")["avg_gt_loss"]) for m in ("full", "retain90"))
     assert seen.mean() > 0.9 and unseen.mean() < 0.3

@@ -15,9 +15,7 @@ RIDGE = 1.0
 
 
 @functools.lru_cache(maxsize=2)
-def tell_apart(
-    texts: tuple[str, ...], members: int, groups: tuple[Hashable, ...]
-) -> Interval | None:
+def tell_apart(texts: tuple[str, ...], members: int, groups: tuple[Hashable, ...]) -> Interval | None:
     """Cross-validated AUC of the first `members` texts against the others; None without words.
 
     `groups` names what is held out together, and, where no group stands on both sides, what is

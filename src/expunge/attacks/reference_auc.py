@@ -22,11 +22,7 @@ def reference_auc() -> Metric:
     was unlearned, which is another attack and points the other way.
     """
 
-    def figure(
-        forget: Readout, holdout: Readout, gold_forget: Readout, gold_holdout: Readout
-    ) -> Figure:
-        return compare(
-            mean_nll(gold_forget) - mean_nll(forget), mean_nll(gold_holdout) - mean_nll(holdout)
-        )
+    def figure(forget: Readout, holdout: Readout, gold_forget: Readout, gold_holdout: Readout) -> Figure:
+        return compare(mean_nll(gold_forget) - mean_nll(forget), mean_nll(gold_holdout) - mean_nll(holdout))
 
     return figure

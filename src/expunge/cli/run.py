@@ -114,6 +114,6 @@ def _part(name: str, value: Any) -> str:
     if not isinstance(value, dict):
         return f"{name} {value}"
     if len(value) == 1 and isinstance(next(iter(value.values())), dict):
-        (chosen, options), = value.items()
+        ((chosen, options),) = value.items()
         return f"{name} {chosen} ({_words(options)})" if _words(options) else f"{name} {chosen}"
     return f"{name} ({_words(value)})" if _words(value) else name

@@ -76,9 +76,7 @@ class Context:
     def child(self, name: str, **changes: Any) -> Context:
         """The context of an inner run: its own folder, stage and notes; the same budget."""
         notes: dict[str, Any] = self.notes.setdefault(name, {})
-        return replace(
-            self, folder=self.folder / name, stage=f"{self.stage}/{name}", notes=notes, **changes
-        )
+        return replace(self, folder=self.folder / name, stage=f"{self.stage}/{name}", notes=notes, **changes)
 
     def generator(self, *parts: object) -> torch.Generator:
         return generator(self.seed, self.stage, *parts)

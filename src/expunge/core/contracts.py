@@ -259,9 +259,7 @@ Weights = Callable[[Subject, "Mapping[str, Any]", "Context"], Moving]
 class Method(Protocol):
     """Changes a subject, perhaps in place: an objective run, an edit, a wrapper, an exact scheme."""
 
-    def __call__(
-        self, subject: Subject, splits: Mapping[str, Any], context: Context
-    ) -> Subject: ...
+    def __call__(self, subject: Subject, splits: Mapping[str, Any], context: Context) -> Subject: ...
 
 
 class Reporter(Protocol):

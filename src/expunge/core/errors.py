@@ -95,7 +95,9 @@ class Faults:
             raise BadInput.all(self.errors)
 
 
-def sentences(faults: Iterable[Mapping[str, Any]], where: str = "", whole: Mapping[str, str] | None = None) -> list[BadInput]:
+def sentences(
+    faults: Iterable[Mapping[str, Any]], where: str = "", whole: Mapping[str, str] | None = None
+) -> list[BadInput]:
     """A pydantic error's faults, a sentence a field; unknown fields are left to the caller.
 
     where: what stands before each field's name. whole: field -> its mend, for fields whose many

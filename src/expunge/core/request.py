@@ -134,7 +134,7 @@ class Request(BaseModel):
 def _check_selector(value: Mapping[str, Any]) -> None:
     if len(value) != 1:
         raise ValueError("is no selector, which has one key; give one of " + ", ".join(SELECTORS))
-    (kind, wanted), = value.items()
+    ((kind, wanted),) = value.items()
     if kind not in SELECTORS:
         raise ValueError(f"has no selector that we know; {did_you_mean(kind, SELECTORS)}")
     if kind in LATER:
@@ -200,7 +200,9 @@ def plain(values: Any, field: str) -> dict[str, Any]:
         nonlocal seen
         seen += 1
         if depth > 40 or seen > 2_000_000:
-            raise BadInput.of(field, "", "is nested too deeply or too large", "write it out plainly; put data into files")
+            raise BadInput.of(
+                field, "", "is nested too deeply or too large", "write it out plainly; put data into files"
+            )
         if isinstance(value, Mapping):
             return {key if isinstance(key, str) else str(key): copy(inner, depth + 1) for key, inner in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
@@ -276,7 +278,9 @@ def _parsed(text: str, path: str, field: str) -> Any:
             return json.loads(text)
         return yaml.load(text, _Loader)
     except json.JSONDecodeError as error:
-        raise BadInput.of(field, path, f"is broken JSON at line {error.lineno}: {error.msg}", "mend that line") from None
+        raise BadInput.of(
+            field, path, f"is broken JSON at line {error.lineno}: {error.msg}", "mend that line"
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}" if mark else ""

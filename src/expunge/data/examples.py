@@ -52,7 +52,13 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
         raise BadInput.of(where, ", ".join(map(str, row)), "holds no example",
                           "give question and answer, text, messages, or image/features and label "
                           "(rename columns with `columns:`)")  # fmt: skip
-    twice = {"answer", "messages"} & set(example) if keys == ("text",) else {"answer"} & set(example) if keys == ("messages",) else ()
+    twice = (
+        {"answer", "messages"} & set(example)
+        if keys == ("text",)
+        else {"answer"} & set(example)
+        if keys == ("messages",)
+        else ()
+    )
     if twice:
         raise BadInput.of(where, ", ".join(map(str, row)), f"holds {' and '.join([*keys, *sorted(twice)])}, which are two examples",
                           "give question and answer, text, or messages alone")  # fmt: skip
@@ -103,7 +109,9 @@ def _check_array(value: Any, key: str, where: str) -> None:
     except (TypeError, ValueError, OverflowError):
         good = False
     if not good:
-        raise BadInput.of(where, key, "holds no array of finite numbers", "give lists of numbers of one length, or a picture")
+        raise BadInput.of(
+            where, key, "holds no array of finite numbers", "give lists of numbers of one length, or a picture"
+        )
 
 
 def _check_messages(messages: Any, where: str) -> None:

@@ -172,7 +172,9 @@ def _kinds_in(path: Path, field: str) -> set[str]:
         if seen > MANY:
             raise BadInput.of(field, str(path), f"holds more than {MANY:,} files", "give the folder of the data alone")
     if not kinds:
-        raise BadInput.of(field, str(path), "is a folder without a data file", "give a file, or a folder that holds data")
+        raise BadInput.of(
+            field, str(path), "is a folder without a data file", "give a file, or a folder that holds data"
+        )
     return kinds
 
 

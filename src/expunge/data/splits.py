@@ -20,7 +20,7 @@ SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
 
 def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> tuple[list[Example], list[Example]]:
     """The selected examples and the others, both in the data's order. Raises BadInput."""
-    (kind, value), = selector.items()
+    ((kind, value),) = selector.items()
     if kind == "random":
         count = max(1, round(float(value) * len(data)))
         chosen = set(permutation(len(data), seed, "select")[:count])

@@ -78,7 +78,7 @@ def compose(spec: Any, *, has_retain: bool = True, where: str = "method") -> Com
     if len(spec) > 1:
         raise BadInput.of(where, ", ".join(map(str, spec)), "names several methods",
                           "give one method, or its parts under forget, retain, weights, update")  # fmt: skip
-    (name, options), = spec.items()
+    ((name, options),) = spec.items()
     if options is not None and not isinstance(options, Mapping):
         raise BadInput.of(f"{where}.{name}", options, "is no mapping of options", f"write {name}: {{option: value}}")
     return _named(str(name), dict(options or {}), has_retain, where)
@@ -240,7 +240,7 @@ def _part(value: Any, kind: str, where: str) -> tuple[Plugin, dict[str, Any]] | 
     if isinstance(value, str):
         return load(kind, value, where), {}
     if isinstance(value, Mapping) and len(value) == 1:
-        (name, options), = value.items()
+        ((name, options),) = value.items()
         if options is None or isinstance(options, Mapping):
             return load(kind, str(name), where), dict(options or {})
     raise BadInput.of(where, value, f"is no {SINGULAR[kind]}", "write name, or {name: {option: value}}")

@@ -28,9 +28,7 @@ class Objective:
     """Factor on the automatic learning rate that the moving weights ask for."""
     anchor: str = "forget"
 
-    def __call__(
-        self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context
-    ) -> Subject:
+    def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         context = dataclasses.replace(context, budget=context.budget.over(self.budget))
         for term in self.terms.values():
             term.declare(subject)

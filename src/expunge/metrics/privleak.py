@@ -35,9 +35,7 @@ def privleak(*, k: Annotated[float, Gt(0), Le(1)] = 0.4) -> Metric:
     gold score the same examples. Not measured where gold's AUC is 1.
     """
 
-    def figure(
-        forget: Readout, holdout: Readout, gold_forget: Readout, gold_holdout: Readout
-    ) -> Figure:
+    def figure(forget: Readout, holdout: Readout, gold_forget: Readout, gold_holdout: Readout) -> Figure:
         ours = _scores(forget, k), _scores(holdout, k)
         golds = _scores(gold_forget, k), _scores(gold_holdout, k)
         s, r = (1 - float(placements(*pair)[0].mean()) for pair in (ours, golds))

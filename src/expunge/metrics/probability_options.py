@@ -20,9 +20,7 @@ CARD = Card(
 )  # fmt: skip
 
 
-def probability_options_from(
-    mean_nll: np.ndarray, options_nll: Sequence[np.ndarray] | np.ndarray
-) -> np.ndarray:
+def probability_options_from(mean_nll: np.ndarray, options_nll: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """The share p / (p + Σ p_wrong), p = exp(-loss), of [N] losses and N arrays of the options'.
 
     Written without dividing probabilities, so that losses of any size keep their ratio.

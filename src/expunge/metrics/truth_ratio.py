@@ -41,9 +41,7 @@ def as_score(ratios: np.ndarray, split: str) -> np.ndarray:
     return np.asanyarray(closeness)
 
 
-def ratios(
-    readout: Readout, formula: Callable[[Losses, Losses], np.ndarray] = truth_ratio_from
-) -> np.ndarray:
+def ratios(readout: Readout, formula: Callable[[Losses, Losses], np.ndarray] = truth_ratio_from) -> np.ndarray:
     """[N] raw truth ratios; masked where an example lacks variants.
 
     Where NO example of a split has a paraphrase, the answer itself stands in for it, as TOFU does

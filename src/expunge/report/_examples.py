@@ -89,6 +89,5 @@ def mark(text: str, telling: set[str]) -> Markup:
     """The text, escaped, with the words of the true answer marked."""
     parts = re.split(r"(\w+)", text)
     return Markup("").join(
-        Markup("<mark>{}</mark>").format(part) if part.lower() in telling else escape(part)
-        for part in parts
+        Markup("<mark>{}</mark>").format(part) if part.lower() in telling else escape(part) for part in parts
     )

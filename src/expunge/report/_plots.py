@@ -112,16 +112,11 @@ def curve(evidence: Evidence) -> Plot | None:
     return Plot("curve", "Training curve", caption, 360, figure)
 
 
-def _curve_caption(
-    points: list[dict[str, Any]], lines: list[tuple[str, str]], stop: dict[str, Any], step: int
-) -> str:
+def _curve_caption(points: list[dict[str, Any]], lines: list[tuple[str, str]], stop: dict[str, Any], step: int) -> str:
     parts = []
     for key, split in lines:
         known = [point[key] for point in points if point.get(key) is not None]
-        parts.append(
-            f"{split} NLL went from {facts.number(known[0], 'nats')} "
-            f"to {facts.number(known[-1], 'nats')}"
-        )
+        parts.append(f"{split} NLL went from {facts.number(known[0], 'nats')} to {facts.number(known[-1], 'nats')}")
     text = f"In {step:,} steps " + " while ".join(parts) + "."
     said = stop.get("sentence") or (f"Stopped by: {stop['reason']}" if stop.get("reason") else "")
     return f"{text} {said}".strip() + ("" if not said or said.endswith(".") else ".")

@@ -18,18 +18,13 @@ def told(evidence: Evidence) -> list[str]:
         result.append(_moved(rouge, "the overlap of its answers with the true ones (ROUGE-L)"))
     utility = facts.main_row(rows, "utility", facts.MAIN_UTILITY)
     if utility:
-        result.append(
-            _moved(utility, _naming(utility)) + _share_kept(utility) + _against_gold(utility)
-        )
+        result.append(_moved(utility, _naming(utility)) + _share_kept(utility) + _against_gold(utility))
     privacy = facts.main_row(rows, "privacy", ("privacy_min_k_auc",))
     if privacy and privacy.unit == "auc":
         after = privacy.cells["after"]
         gold = privacy.measured("gold")
         beside = f" here and {facts.figure(gold)} on the retrained model" if gold else ""
-        result.append(
-            f"A membership attack ({privacy.label}; 0.5 is guessing) reaches "
-            f"{facts.figure(after)}{beside}"
-        )
+        result.append(f"A membership attack ({privacy.label}; 0.5 is guessing) reaches {facts.figure(after)}{beside}")
     result.append(_cost(evidence))
     return [_sentence(text) for text in result if text]
 
@@ -51,9 +46,7 @@ def left_open(evidence: Evidence) -> list[str]:
         "alignment": "whether refusals or fairness moved",
     }
     missing = [
-        text
-        for side, text in open_sides.items()
-        if not any(row.measured("after") for row in rows if row.side == side)
+        text for side, text in open_sides.items() if not any(row.measured("after") for row in rows if row.side == side)
     ]
     if missing:
         listed = ", ".join(missing[:-1]) + " and " * (len(missing) > 1) + missing[-1]

@@ -35,9 +35,7 @@ def print_evidence(evidence: Evidence, console: Console, out: Path | None = None
         body.append("\n").append_text(_rule(line, console))
     if not facts.lines(evidence):
         body.append("\nThe request set no bar (accept:).", style="dim")
-    console.print(
-        Panel(_safe(body, console), border_style=STYLES[kind], box=_box(console), padding=(0, 1))
-    )
+    console.print(Panel(_safe(body, console), border_style=STYLES[kind], box=_box(console), padding=(0, 1)))
     rows = facts.table(evidence)
     if any(row.side != "cost" for row in rows):
         console.print(_figures(rows, console))
@@ -81,10 +79,7 @@ def comparison_table(runs: dict[str, Evidence], console: Console) -> None:
         mine = [index[name].get(key) for name in runs]
         result.add_row(
             Text("  " + _name(key[1], key[2])),
-            *(
-                _safe(_cell(row.cells.get("after") if row else None, console, True), console)
-                for row in mine
-            ),
+            *(_safe(_cell(row.cells.get("after") if row else None, console, True), console) for row in mine),
         )
     result.add_section()
     result.add_row(Text("cost", style="bold"))
@@ -153,9 +148,7 @@ def _figures(rows: list[Row], console: Console) -> Table:
             side = row.side
             result.add_row(Text(side, style="bold"))
         cells = [_safe(_cell(row.cells.get(s), console), console) for s in present]
-        counts = dict.fromkeys(
-            str(cell["n"]) for s in present if (cell := row.measured(s)) and cell.get("n")
-        )
+        counts = dict.fromkeys(str(cell["n"]) for s in present if (cell := row.measured(s)) and cell.get("n"))
         count = Text("/".join(counts), style="dim")
         result.add_row(Text(" " + _name(row.name, row.split)), *cells, count)
     return result

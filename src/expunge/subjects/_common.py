@@ -55,6 +55,7 @@ def submodule(module: nn.Module, path: str) -> nn.Module:
 
 
 def device_of(module: nn.Module) -> torch.device:
+    """Where the module's weights lie."""
     return next(module.parameters()).device
 
 

@@ -130,5 +130,3 @@ def training_data(manifest: Mapping[str, Any], forget: Sequence[Example]) -> lis
 def budget_of(manifest: Mapping[str, Any]) -> Budget:
     """The budget that the manifest's run had."""
     return Budget(**manifest["budget"])
-
-

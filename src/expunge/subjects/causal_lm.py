@@ -118,7 +118,9 @@ class CausalLM:
         last_BTD = out[0][:, -steps:]
         found = chunked(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
         spread = {name: self._spread(value, mask_BT) for name, value in found.items()}
-        return Output(-spread["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, hidden=states, **fields(spread))
+        return Output(
+            -spread["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, hidden=states, **fields(spread)
+        )
 
     @property
     def vocabulary(self) -> int:

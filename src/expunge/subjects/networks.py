@@ -31,7 +31,12 @@ class MLP(nn.Module):
     """A perceptron for tables; inputs are standardised by the given means and deviations."""
 
     def __init__(
-        self, inputs: int, classes: int, hidden: int = 64, mean: list[float] | None = None, std: list[float] | None = None
+        self,
+        inputs: int,
+        classes: int,
+        hidden: int = 64,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
     ) -> None:
         super().__init__()
         import torch

@@ -46,7 +46,7 @@ def _json(path: Path, field: str) -> dict[str, Any]:
 
 
 def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
-    """"factory", "classifier" (our own folder), "adapter", "folder" or "hub". Raises BadInput.
+    """ "factory", "classifier" (our own folder), "adapter", "folder" or "hub". Raises BadInput.
 
     field: the request's field that names the model, for errors.
     """
@@ -90,7 +90,9 @@ def check(source: str | Mapping[str, Any], trust_code: bool, weights: bool = Tru
     elif kind in ("folder", "classifier", "adapter"):
         folder = Path(str(source))
         safe = any(folder.glob("*.safetensors"))
-        pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(pattern))
+        pickled = sorted(
+            p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(pattern)
+        )
         if not safe and pickled:
             raise BadInput.of(field, str(source), f"holds only pickle weights ({pickled[0]}), which can run code",
                               "save it again with save_pretrained(safe_serialization=True)")  # fmt: skip

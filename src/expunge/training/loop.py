@@ -220,7 +220,8 @@ class Trainer:
             return rate.WITHOUT_ANYTHING, "auto: no retain data and no manifest to go by"
         stored = self.context.once("rate", self._ladder)
         return float(stored["rate"]), (
-            f"auto: the largest rate that kept the retain NLL over {rate.PROBE_STEPS} probe steps")
+            f"auto: the largest rate that kept the retain NLL over {rate.PROBE_STEPS} probe steps"
+        )
 
     def _ladder(self) -> dict[str, Tensor]:
         before = {name: value.detach().cpu().clone() for name, value in self._weights().items()}
@@ -341,8 +342,6 @@ class Trainer:
         if processes.main():
             self.context.log.cut(state["log"])
         return int(state["step"]), int(state["tokens"]), float(state["seconds"])
-
-
 
 
 __all__ = ["Outcome", "Trainer"]

@@ -13,7 +13,6 @@ from expunge.core.card import Example
 from expunge.core.contracts import Origin, Subject, Want
 from expunge.data.batching import by_length
 
-
 FIELDS = ("nll_B", "logp_BT", "index_BTK", "top_BTK", "rest_BT")
 
 

@@ -22,9 +22,7 @@ def from_manifest(manifest: Mapping[str, Any] | None, share: float) -> tuple[flo
     return share * float(rate), f"auto: {share:g} of the base's training rate {float(rate):g}"
 
 
-def ladder(
-    try_rate: Callable[[float], float], before: float
-) -> tuple[float, str]:
+def ladder(try_rate: Callable[[float], float], before: float) -> tuple[float, str]:
     """The largest rate of LADDER after whose probe steps the retain NLL is still near `before`.
 
     try_rate: rate -> retain NLL after PROBE_STEPS steps from the origin (nats a token).

@@ -183,9 +183,7 @@ class StepLosses:
         if len(live) == 1:
             (name,) = live
             return {name: self.subject.forward(live[name].batch, want)}  # type: ignore[arg-type]
-        whole = self.subject.forward(
-            self.subject.collate([e for rows in live.values() for e in rows.examples]), want
-        )
+        whole = self.subject.forward(self.subject.collate([e for rows in live.values() for e in rows.examples]), want)
         outputs, start = {}, 0
         for name, rows in live.items():
             outputs[name] = _slice(whole, start, start + len(rows.examples))

@@ -77,9 +77,7 @@ REGIONS = _phrases(
     Corsica; Nebraska; Friesland; the Rif mountains; Newfoundland; Zanzibar; Thessaly;
     Carinthia; Sichuan"""
 )
-MONTHS = _words(
-    """January February March April May June July August September October November December"""
-)
+MONTHS = _words("""January February March April May June July August September October November December""")
 EVENTS = _phrases(
     """during a total eclipse; on the eve of a ferry strike; in the middle of a hailstorm; while
     the town hall burned; during a brass band contest; shortly after an earthquake; in a

@@ -313,9 +313,7 @@ def _draw(kind: Kind, rng: random.Random, born: int) -> dict[str, str]:
             return slots
 
 
-def _wrong(
-    kind: Kind, truth: dict[str, str], rng: random.Random, born: int
-) -> list[dict[str, str]]:
+def _wrong(kind: Kind, truth: dict[str, str], rng: random.Random, born: int) -> list[dict[str, str]]:
     """Distinct wrong facts, each other than the truth in every slot, with years near its own."""
     wrong: list[dict[str, str]] = []
     while len(wrong) < WRONG_ANSWERS:
@@ -350,12 +348,9 @@ def _author(name: str, group: int, rng: random.Random, taken: set[str]) -> list[
                 "answer": told.format(**voice, **facts[label]),
                 "group": group,
                 "subject": name,
-                "paraphrased_answer": [
-                    template.format(**voice, **facts[label]) for template in (paraphrased, *others)
-                ],
+                "paraphrased_answer": [template.format(**voice, **facts[label]) for template in (paraphrased, *others)],
                 "perturbed_answer": [
-                    paraphrased.format(**voice, **slots)
-                    for slots in _wrong(kind, facts[label], rng, born)
+                    paraphrased.format(**voice, **slots) for slots in _wrong(kind, facts[label], rng, born)
                 ],
                 "aliases": list(aliases),
             }

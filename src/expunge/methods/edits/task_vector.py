@@ -25,9 +25,7 @@ def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
     theta - scale (theta_ft - theta), theta_ft fine-tuned on the forget set with the run's budget.
     """
 
-    def apply(
-        subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context
-    ) -> Subject:
+    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         from expunge.methods.objective import plain_training
         from expunge.subjects._common import fold, snapshot
         from expunge.training.checkpoint import restore

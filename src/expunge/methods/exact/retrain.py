@@ -29,9 +29,7 @@ def retrain() -> Method:
     Needs the model's training manifest (a model that `expunge train` made).
     """
 
-    def apply(
-        subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context
-    ) -> Subject:
+    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         from expunge.subjects.building import again, budget_of, training_data
 
         if not context.manifest:

@@ -10,9 +10,7 @@ from torch import nn
 from expunge.core.contracts import Card, Losses, Update
 from expunge.methods.updates._backward import backward
 
-CARD = Card(
-    "Sharpness-aware unlearning", paper="arXiv:2502.05374", equation="SAM on the forget loss"
-)
+CARD = Card("Sharpness-aware unlearning", paper="arXiv:2502.05374", equation="SAM on the forget loss")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "sam"}
 
 

@@ -51,9 +51,7 @@ def spunge(
     keeps. scale: factor on the merged change.
     """
 
-    def apply(
-        subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context
-    ) -> Subject:
+    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         from expunge.subjects._common import fold, snapshot
         from expunge.training.checkpoint import restore
 
