@@ -23,13 +23,13 @@ from expunge.core.contracts import Subject, Want
 from expunge.core.random import permutation
 from expunge.data.batching import by_length
 
-SAMPLE = 64
+SAMPLE = 32
 """Examples of a split that a point of the curve reads at most."""
-CHECKS = 10
+CHECKS = 8
 """Times a run that the curve (and with it the floor) is checked at most."""
-NEAR, MAYBE = 0.9, 0.6
+NEAR, MAYBE = 0.95, 0.6
 """Shares of the target, of a step's and of the curve's forget NLL, from which the forget set alone is
-read at every step, so that the run does not overshoot."""
+read at every other step, so that the run does not overshoot."""
 
 
 def sample(rows: Sequence[Example], seed: int, size: int = SAMPLE) -> list[Example]:
@@ -90,6 +90,7 @@ class Stop:
     reason: str = ""
     sentence: str = ""
     near: bool = False
+    level: float = 0.0
 
     @property
     def interval(self) -> int:
@@ -131,12 +132,13 @@ class Stop:
         if not self.due(step):
             if self.target is None:
                 return False
-            self.near = self.near or (batch_nll is not None and batch_nll > NEAR * self.target)
-            if not self.near:
+            if batch_nll is not None:  # smoothed: a step's examples are few
+                self.level = 0.7 * self.level + 0.3 * batch_nll
+                self.near = self.level > NEAR * self.target
+            if not self.near or step % 2:
                 return False
             forget = figures(self.subject, self.forget)
             if forget["nll"] < self.target:
-                self.near = forget["nll"] > NEAR * self.target
                 return False
         point = self.point(step, forget)
         self.curve.append(point)
@@ -176,8 +178,9 @@ class Stop:
 
     def state(self) -> dict[str, Any]:
         return {"curve": self.curve, "best": self.best if math.isfinite(self.best) else None,
-                "best_step": self.best_step, "near": self.near}  # fmt: skip
+                "best_step": self.best_step, "near": self.near, "level": self.level}  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self.curve, self.best_step, self.near = list(state["curve"]), state["best_step"], state["near"]
+        self.curve, self.best_step = list(state["curve"]), state["best_step"]
+        self.near, self.level = state["near"], state["level"]
         self.best = -math.inf if state["best"] is None else state["best"]
