@@ -180,7 +180,7 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
     notes = [*plan.notes, *([gold.why] if gold.why else []), *_rate_note(outcome)]
     return {
         "schema": 1,
-        "request": plan.request.resolved(),
+        "request": _shown(plan),
         "method": plan.composed.name,
         "described": plan.composed.described,
         "scores": [score.to_json() for score in scores],
@@ -203,6 +203,14 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
         "examples": examples(readouts, plan.request.redacted),
         "caches": [key for read in (before, after, gold) for key in read.meter.keys],
     }  # fmt: skip
+
+
+def _shown(plan: Plan) -> dict[str, Any]:
+    """The request as evidence and report show it: without examples given inline, where redacted."""
+    shown = plan.request.resolved()
+    if plan.request.redacted and isinstance(shown["forget"], list) and isinstance(shown["forget"][0], dict):
+        shown["forget"] = f"{len(shown['forget'])} examples given in the request, redacted"
+    return shown
 
 
 def _rate_note(outcome: Mapping[str, Any]) -> list[str]:
