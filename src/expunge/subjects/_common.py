@@ -14,6 +14,13 @@ from torch import Tensor, nn
 from expunge.core.errors import BadInput, did_you_mean
 
 
+def quiet() -> None:
+    """Our progress display is the only one: transformers' own bars would reach pipes and logs."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+
 class _Enough(Exception):
     """Ends a forward when all wanted hidden states are there."""
 

@@ -18,7 +18,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
-from expunge.subjects._common import device_of, fingerprint_of, lora_layers, tapped
+from expunge.subjects._common import device_of, fingerprint_of, lora_layers, quiet, tapped
 from expunge.subjects._head import chunked, fields
 from expunge.subjects._tokens import Template
 
@@ -207,6 +207,7 @@ class CausalLM:
 
     def save(self, folder: Path) -> None:
         """A folder that `AutoModelForCausalLM.from_pretrained` opens, or PEFT where LoRA moved."""
+        quiet()
         self.tokenizer.save_pretrained(folder)
         if any(True for _ in lora_layers(self.module)):
             from expunge.subjects._adapters import save_adapter

@@ -16,7 +16,7 @@ import torch
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.core.files import read_json
-from expunge.subjects._common import fold, load_weights
+from expunge.subjects._common import fold, load_weights, quiet
 
 MANIFEST = "expunge.json"
 """Beside a model that `expunge train` made: how to train it again."""
@@ -177,6 +177,8 @@ def _config(source: str, trust_code: bool, field: str = "model") -> Any:
 
 def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Subject:
     import transformers
+
+    quiet()
 
     from expunge.subjects.causal_lm import CausalLM
     from expunge.subjects.classifier import Classifier

@@ -23,9 +23,9 @@ from expunge.core.contracts import Subject, Want
 from expunge.core.random import permutation
 from expunge.data.batching import by_length
 
-SAMPLE = 32
+SAMPLE = 64
 """Examples of a split that a point of the curve reads at most."""
-CHECKS = 8
+CHECKS = 10
 """Times a run that the curve (and with it the floor) is checked at most."""
 NEAR, MAYBE = 0.95, 0.6
 """Shares of the target, of a step's and of the curve's forget NLL, from which the forget set alone is
@@ -135,7 +135,8 @@ class Stop:
             if batch_nll is not None:  # smoothed: a step's examples are few
                 self.level = 0.7 * self.level + 0.3 * batch_nll
                 self.near = self.level > NEAR * self.target
-            if not self.near or step % 2:
+            leap = batch_nll is not None and batch_nll > 1.2 * self.target  # ascent explodes within steps
+            if not leap and (not self.near or step % 2):
                 return False
             forget = figures(self.subject, self.forget)
             if forget["nll"] < self.target:
