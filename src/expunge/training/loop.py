@@ -203,7 +203,7 @@ class Trainer:
             target = figures(self.subject, half)["nll"]
         elif self._judged and rule == "gold":
             target = context.notes.get("gold_forget_nll")
-        forget = sample(splits.get("forget", []), context.seed, SAMPLE) if self._judged else []
+        forget = sample(splits.get("forget", []), context.seed, 2 * SAMPLE) if self._judged else []
         retain = sample(splits.get("retain", []), context.seed) if self._judged else []
         return Stop(self.subject, forget, retain, target, rule, float(budget.floor or 0.0), self.total,
                     len(self.terms) > 1, context.watch)  # fmt: skip
