@@ -32,7 +32,7 @@ from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_
 from expunge.training.rate import from_manifest
 from expunge.training.stopping import halves
 
-FORGET_READ, OTHERS_READ = 2000, 200
+FORGET_READ, OTHERS_READ = 2000, 120
 """Examples that are read of a split at most: a seeded sample, n stands with each figure."""
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -221,13 +222,12 @@ def _rate_note(outcome: Mapping[str, Any]) -> list[str]:
 
 def environment() -> dict[str, Any]:
     """What bit-for-bit equality hangs on: versions, threads, device."""
-    import peft
     import transformers
 
     device = processes.device()
     return {
         "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-        "peft": peft.__version__, "threads": torch.get_num_threads(), "processes": processes.world(),
+        "peft": version("peft"), "threads": torch.get_num_threads(), "processes": processes.world(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "machine": platform.machine(), "system": platform.system(),
     }  # fmt: skip

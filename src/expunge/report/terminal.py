@@ -21,6 +21,7 @@ STYLES = {"good": "green", "bad": "red", "warn": "yellow", "none": "bold"}
 SIGNS = {"good": "✓", "bad": "✗", "warn": "!", "none": "–"}
 PLAIN_SIGNS = {"good": "ok  ", "bad": "FAIL", "warn": "warn", "none": "-   "}
 WIDE = 110  # columns from which a figure and its interval fit on one line
+NAME = 24  # columns of a figure's name on a narrow terminal
 PLAIN_TEXT = str.maketrans({"–": "-", "≤": "<=", "≥": ">=", "·": "-", "✓": "ok", "✗": "x"})
 
 
@@ -135,8 +136,8 @@ def _figures(rows: list[Row], console: Console) -> Table:
     present = facts.subjects([row for row in rows if row.side != "cost"])
     result = Table(box=_box(console, box.SIMPLE_HEAD), pad_edge=False, padding=(0, 1, 0, 0))
     narrow = console.width < WIDE
-    result.add_column("figure", overflow="fold", width=24 if narrow else None)
-    each = max(10, (console.width - 24 - 6 - 8) // len(present)) if narrow else None
+    result.add_column("figure", overflow="fold", width=NAME if narrow else None)
+    each = max(10, (console.width - NAME - 6 - 8) // len(present)) if narrow else None
     for subject in present:
         result.add_column(subject, overflow="fold", width=each)
     result.add_column("n", no_wrap=True)
@@ -150,8 +151,15 @@ def _figures(rows: list[Row], console: Console) -> Table:
         cells = [_safe(_cell(row.cells.get(s), console), console) for s in present]
         counts = dict.fromkeys(str(cell["n"]) for s in present if (cell := row.measured(s)) and cell.get("n"))
         count = Text("/".join(counts), style="dim")
-        result.add_row(Text(" " + _name(row.name, row.split)), *cells, count)
+        name = " " + _name(row.name, row.split)
+        result.add_row(Text(_broken(name, NAME) if narrow else name), *cells, count)
     return result
+
+
+def _broken(name: str, width: int) -> str:
+    """A long name on two lines, parted at an underscore."""
+    place = name.rfind("_", 0, width - 1) if len(name) > width else -1
+    return f"{name[: place + 1]}\n   {name[place + 1 :]}" if place > 0 else name
 
 
 def _name(name: str, split: str) -> str:
