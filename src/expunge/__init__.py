@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from expunge.core.readout import Readout
     from expunge.core.request import Request
     from expunge.core.train_config import TrainConfig
-    from expunge.data.load import load
     from expunge.data.splits import make_splits
     from expunge.evidence import Score, measure
     from expunge.ledger.certificate import verify
+    from expunge.load import load
     from expunge.methods.compose import compose
     from expunge.neighbours import neighbours
     from expunge.plan import Plan, plan
@@ -48,7 +48,7 @@ _PLACES = {
     "Request": "core.request", "Run": "run", "Score": "evidence", "Step": "core.contracts", "Stream": "core.card",
     "Subject": "core.contracts", "Term": "core.contracts", "TrainConfig": "core.train_config",
     "Want": "core.contracts", "audit": "audit", "bench": "bench", "compare": "compare", "compose": "methods.compose",
-    "load": "data.load", "make_splits": "data.splits", "measure": "evidence", "neighbours": "neighbours", "open_subject": "subjects.opening",
+    "load": "load", "make_splits": "data.splits", "measure": "evidence", "neighbours": "neighbours", "open_subject": "subjects.opening",
     "plan": "plan", "purge": "purge", "read": "reading", "record": "training.origins", "run": "run",
     "train": "train", "tune": "tune", "verify": "ledger.certificate",
 }  # fmt: skip

@@ -176,9 +176,12 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
     if gold.readouts:
         readouts["gold"] = gold.readouts
     scores = scoring.measure(readouts, plan.capabilities) if processes.main() else []
-    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose)
+    kept = [accept.UNCHANGED] if plan.composed.yields == "guard" else []
+    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose, extra=kept)
     outcome = applied.notes.get("outcome") or {}
     notes = [*plan.notes, *([gold.why] if gold.why else []), *_rate_note(outcome)]
+    if plan.composed.yields == "guard":
+        notes.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
     return {
         "schema": 1,
         "request": _shown(plan),
@@ -198,6 +201,8 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
         "curve": outcome.get("curve", []),
         "stop": outcome.get("stop", {}),
         "notes": notes,
+        "method_notes": {k: v for k, v in applied.notes.items() if k not in ("outcome", "gold_forget_nll")},
+        "yields": plan.composed.yields,
         "splits": {name: len(rows) for name, rows in plan.splits.items()},
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
                           for split in before.readouts},

@@ -17,6 +17,7 @@ from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.core.files import read_json
 from expunge.subjects._common import fold, load_weights, quiet
+from expunge.subjects.guarded import guard
 
 MANIFEST = "expunge.json"
 """Beside a model that `expunge train` made: how to train it again."""
@@ -110,7 +111,7 @@ def open_subject(
     fresh: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Subject:
-    """The model as a subject, on the CPU, in eval mode, adapters merged.
+    """The model as a subject, on the CPU, in eval mode, adapters merged, behind its guards.
 
     meta: structure only, on the meta device, without reading weights. fresh: a factory's network as
     it is made, without weights. Raises BadInput.
@@ -119,7 +120,8 @@ def open_subject(
     kind = kind_of(source)
     if kind in ("factory", "classifier"):
         return _open_factory(source, trust_code, meta)
-    return _open_transformers(str(source), kind, trust_code, meta, dtype)
+    subject = _open_transformers(str(source), kind, trust_code, meta, dtype)
+    return subject if kind == "hub" else guard(subject, Path(str(source)))
 
 
 def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
