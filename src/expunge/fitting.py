@@ -15,11 +15,21 @@ from expunge.core.registry import SINGULAR, load
 from expunge.data.examples import answer_of, form
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed, every_method
+from expunge.methods.objective import Objective
+from expunge.subjects.guarded import guards_of
+from expunge.training import processes
 
 
 def fits_method(composed: Composed, subject: Subject, splits: Splits) -> None:
     """Does each part go with this family and these data."""
     faults = Faults()
+    if guards_of(subject) and composed.yields != "guard":
+        names = ", ".join(guard.name for guard in guards_of(subject))
+        faults.add(BadInput.of("model", names, f"guards this model, and {composed.name} changes weights",
+                               "take its guard/ folder away first, or choose a guard"))  # fmt: skip
+    if processes.world() > 1 and not isinstance(composed.method, Objective):
+        faults.add(BadInput.of("method", composed.name, f"is no objective run, and {processes.world()} processes were started",
+                               "start one process, or choose an objective"))  # fmt: skip
     for plugin in composed.plugins:
         missing = set(plugin.card.capabilities) - subject.capabilities
         if missing:
@@ -81,7 +91,7 @@ def _fitting(subject: Subject) -> str:
     found = []
     for name, kind in every_method().items():
         folder = next((k for k, v in SINGULAR.items() if v == kind), None)
-        if folder in ("objectives", "edits", "exact", "wrappers"):
+        if folder in ("objectives", "edits", "exact", "guards", "wrappers"):
             if set(load(folder, name).card.capabilities) <= subject.capabilities:
                 found.append(name)
     return ", ".join(sorted(found))

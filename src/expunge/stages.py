@@ -182,6 +182,11 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
     notes = [*plan.notes, *([gold.why] if gold.why else []), *_rate_note(outcome)]
     if plan.composed.yields == "guard":
         notes.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
+    notes += [
+        f"{name.replace('_', ' ').capitalize()}: {said}."
+        for name, value in _own(applied.notes).items()
+        if (said := _said(value))
+    ]
     return {
         "schema": 1,
         "request": _shown(plan),
@@ -201,7 +206,7 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
         "curve": outcome.get("curve", []),
         "stop": outcome.get("stop", {}),
         "notes": notes,
-        "method_notes": {k: v for k, v in applied.notes.items() if k not in ("outcome", "gold_forget_nll")},
+        "method_notes": {} if plan.request.redacted else _own(applied.notes),  # they may name groups of the forget set
         "yields": plan.composed.yields,
         "splits": {name: len(rows) for name, rows in plan.splits.items()},
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
@@ -223,6 +228,20 @@ def _rate_note(outcome: Mapping[str, Any]) -> list[str]:
     if not outcome:
         return []
     return [f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']})."]
+
+
+def _own(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What the method itself noted."""
+    return {k: v for k, v in notes.items() if k not in ("outcome", "gold_forget_nll")}
+
+
+def _said(value: Any) -> str:
+    """A figure, or several with their names, in words; nothing for what is longer."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping) and all(isinstance(v, int | float | None) for v in value.values()):
+        return ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in value.items() if v is not None)
+    return ""
 
 
 def environment() -> dict[str, Any]:

@@ -105,7 +105,8 @@ NESTED: dict[str, Any] = {
     "sam + lora": {"forget": "npo", "retain": "hidden", "weights": {"lora": {"rank": 2, "dropout": 0.1}}, "update": "sam"},
 }  # fmt: skip
 """Compositions beyond the registry's own names."""
-METHODS: dict[str, Any] = {**{name: name for name in every_method()}, **NESTED}
+METHODS: dict[str, Any] = {**{name: name for name, kind in every_method().items() if kind != "guard"}, **NESTED}
+"""Guards leave the weights alone and have their own contract."""
 PAIRS = [(name, family) for family in ("lm", "classifier") for name in METHODS if fits(METHODS[name], family)]
 COUPLED_PAIRS = [(name, "coupled") for name in ("npo", "graddiff", "kl_min", "task_vector", "spunge", "ssd")]
 
