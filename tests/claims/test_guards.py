@@ -19,6 +19,7 @@ from expunge.core.contracts import Want
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds import splits as world_splits
 from expunge.methods.compose import compose
+from expunge.methods.guards._prompts import pooled_NLD
 from expunge.subjects.guarded import unguarded
 from expunge.train import open_model, train
 from expunge.training.stopping import figures
@@ -111,6 +112,31 @@ def test_in_context_hides_the_answers_of_flagged_questions_alone(authors: World,
     found, _, _ = after("in_context")
     assert found.retain_probability == pytest.approx(authors.before.retain_probability, abs=0.01)
     assert found.forget_nll >= 0.5 * authors.gold.forget_nll and found.rouge_l <= authors.gold.rouge_l
+
+
+@pytest.mark.parametrize("name", ["eco", "in_context", "o3"])
+def test_what_is_not_flagged_is_answered_bit_for_bit_as_before(name: str, authors: World, tmp_path: Path) -> None:
+    """And at most 2 % of the retain prompts are flagged, on rows that did not set the threshold too."""
+    rows = authors.splits["retain"]
+    splits = {**authors.splits, "retain": rows[::2]}
+    subject, _ = guarded(open_model(str(authors.base)), name, splits, tmp_path, authors.manifest)
+    bare = unguarded(subject)
+    prompts = [bare.template.encode(row).prompt for row in rows]
+    guard = subject.guard
+    flags = (
+        guard.likeness.gate(pooled_NLD(bare, prompts)).numpy() > 0 if name == "o3" else guard.detector.flags(prompts)
+    )
+    assert flags.mean() <= 0.02 and flags[1::2].mean() <= 0.03
+    mixed = [*authors.splits["forget"][:4], *[row for row, flag in zip(rows, flags, strict=True) if not flag][:12]]
+    for chosen in (mixed, mixed[4:]):
+        batch = subject.collate(chosen)
+        with torch.no_grad():
+            ours, theirs = subject.forward(batch), bare.forward(batch)
+        # A prefix before a neighbour in the batch shifts the padding, which rounds elsewhere.
+        exact = name != "in_context" or chosen is not mixed
+        for one, other in list(zip(ours.nll_B, theirs.nll_B, strict=True))[-12:]:
+            assert one == other if exact else one == pytest.approx(float(other), abs=1e-3)
+    assert subject.generate(mixed[4:]) == bare.generate(mixed[4:])
 
 
 @pytest.mark.parametrize("name", ["eco", "in_context", "o3"])

@@ -29,10 +29,12 @@ CARD = Card(
     means="No retain data is needed. The base's weights stay: whoever takes guard/ away has the knowledge back.",
 )
 RECIPE = {"inner": {"forget": "npo"}}
+RATE = 4.0
+"""Factor on the automatic rate: LoRA takes larger steps than full weights, and B alone moves."""
 KEEP = 0.1
 """Quantile of the forget prompts' scores, each left out, that the gate is open to at most."""
 FALSE_ALARMS = 0.01
-"""Share of the retain prompts, where there are any, that may open the gate by half."""
+"""Share of the retain prompts, where there are any, that may open the gate at all."""
 
 
 @dataclass
@@ -47,7 +49,9 @@ class Likeness:
     whiten_LDD: Tensor
     seen_NLD: Tensor
     level: float
-    sharpness: float
+    """Below it the gate is shut: the base answers, bit for bit."""
+    top: float
+    """What a forget prompt itself scores: there the gate is open."""
 
     def score(self, state_NLD: Tensor, without: Tensor | None = None) -> np.ndarray:
         """[N]. without: [N] the forget prompt that each row is, which does not count as its neighbour."""
@@ -60,7 +64,8 @@ class Likeness:
 
     def gate(self, state_NLD: Tensor) -> Tensor:
         """[N] how much of the LoRA is loaded, 0 to 1."""
-        return torch.sigmoid(self.sharpness * (torch.tensor(self.score(state_NLD)) - self.level)).float()
+        place_N = (torch.tensor(self.score(state_NLD)) - self.level) / max(self.top - self.level, 1e-3)
+        return torch.where(place_N > 0, torch.sigmoid(8 * place_N - 4), 0.0).float()
 
 
 @dataclass
@@ -95,7 +100,7 @@ class O3:
         tensors = {"mean": like.mean_LD, "whiten": like.whiten_LDD, "seen": like.seen_NLD}
         for path, (a, b) in self.adapters.items():
             tensors |= {f"{path}.lora_A": a, f"{path}.lora_B": b}
-        return {"level": like.level, "sharpness": like.sharpness}, tensors
+        return {"level": like.level, "top": like.top}, tensors
 
 
 @contextlib.contextmanager
@@ -124,7 +129,7 @@ def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> O3:
     """The guard as it was saved."""
     paths = sorted(name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A"))
     like = Likeness(
-        tensors["mean"], tensors["whiten"], tensors["seen"], float(settings["level"]), float(settings["sharpness"])
+        tensors["mean"], tensors["whiten"], tensors["seen"], float(settings["level"]), float(settings["top"])
     )
     return O3(like, {path: (tensors[f"{path}.lora_A"], tensors[f"{path}.lora_B"]) for path in paths})
 
@@ -134,9 +139,9 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
 
     A is fixed, its rows orthonormal and orthogonal to those of every earlier request's (the published penalty
     |A_i A_j|^2 at its minimum); B is trained by `inner`'s forget term alone, without a floor: the gate protects
-    the rest. The gate is a sigmoid of the likeness. With retain data it is half open at the level that one in a
-    hundred retain prompts reaches (or all but a tenth of the forget prompts, each left out, if that is higher);
-    without, half way between what left-out and seen forget prompts reach.
+    the rest. The gate opens as a sigmoid of the likeness, from the level that one in a hundred retain prompts
+    reaches (or all but a tenth of the forget prompts, each left out, if that is higher) to a forget prompt's own;
+    without retain data from half way between what left-out and seen forget prompts reach.
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
@@ -156,7 +161,7 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
         def weights(subject: Subject, _splits: Mapping[str, Any], context: Context) -> Moving:
             return _orthogonal(subject.module, rank, lora_alpha, earlier, context)
 
-        trained = dataclasses.replace(inner, terms=terms, weights=weights, rate=2.0)
+        trained = dataclasses.replace(inner, terms=terms, weights=weights, rate=RATE)
         trained(bare, {name: rows for name, rows in splits.items() if name != "retain"}, context)
         guard = O3(likeness, _taken(bare.module))
         gates = {"forget": state_NLD, "retain": other_NLD}
@@ -185,7 +190,7 @@ def _likeness(state_NLD: Tensor, other_NLD: Tensor) -> Likeness:
         level = min(level, top)
     else:
         level = (float(np.quantile(left_out_N, 1 - KEEP)) + top) / 2
-    return dataclasses.replace(like, level=level, sharpness=4.0 / max(top - level, 0.02))
+    return dataclasses.replace(like, level=level, top=top)
 
 
 def _orthogonal(
