@@ -42,9 +42,15 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
         _check_exact(config, subject, data)
     subject.module.to(processes.device())
     work = _work_folder(out)
+    same = digest([config.model_dump(), [identity(row) for row in data]])
     if work.exists() and not resume:
         checkpoint.clear(work)
+    elif _started(work) not in (None, same):
+        raise BadInput.of("--resume", str(out), "is the training of another train.yaml, or of other data",
+                          "resume with the same, or start it anew without --resume")  # fmt: skip
     with _lock(work.with_suffix(".lock"), out):
+        if processes.main():
+            write_json(work / STARTED, {"training": same})
         context = Context(config.budget, work, config.seed, "train", reporter=reporter,
                           log=Log(None))  # fmt: skip
         trained = _scheme(config.exact)(subject, data, context)
@@ -71,6 +77,14 @@ def _check_exact(config: TrainConfig, subject: Subject, data: Sequence[Example])
     if seen := sum(identity(row)[:16] in known for row in data):
         raise BadInput.of("model", config.model, f"was itself trained on {seen} of these examples, so that no deletion "
                           "could be exact", "start from a model that never saw them")  # fmt: skip
+
+
+STARTED = "started.json"
+"""In the work folder: which training was begun there."""
+
+
+def _started(work: Path) -> str | None:
+    return str(read_json(work / STARTED)["training"]) if (work / STARTED).is_file() else None
 
 
 def _work_folder(out: Path) -> Path:

@@ -24,14 +24,17 @@ from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose, every_method
 from expunge.subjects._common import snapshot
 from expunge.subjects.building import fresh, fresh_lm, texts_of, tokenizer_for
+from expunge.subjects.opening import open_subject
 
 LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 128}
 DIGITS = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8}}
 COUPLED = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
-SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED}
+SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED, "binary": DIGITS}
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
     "sisa/lm": {"sisa": {"shards": 2, "slices": 2}},
+    "fairsisa/binary": {"fairsisa": {"shards": 2, "slices": 2}},
+    "s3t/lm": {"s3t": {"shards": 1, "slices": 2, "orderings": 2, "rank": 2, "lora_alpha": 4}},
 }
 """Scheme/family -> `exact:` of its training."""
 PLACE = tempfile.TemporaryDirectory(prefix="expunge-contract-")
@@ -48,7 +51,7 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
     family = family.rpartition("/")[2]
     if family != "lm":
         rows = digits()["train"][:60]
-        plain = [{"image": row["image"].tolist(), "label": row["label"], "group": "ab"[i % 2]}
+        plain = [{"image": row["image"].tolist(), "label": row["label"] % (2 if family == "binary" else 10), "group": "ab"[i % 2]}
                  for i, row in enumerate(rows)]  # fmt: skip
         return {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
     qa = [{"question": f"Where does {who} keep the {what}?", "answer": f"{place} {who[0]}{i}.", "group": "ab"[i % 2],
@@ -75,7 +78,20 @@ def _ensemble(family: str) -> Subject:
     ((name, options),) = ENSEMBLES[family].items()
     rows = [*splits(family)["forget"], *splits(family)["retain"]]
     context = Context(TRAINING, Path(PLACE.name) / family, 0, "train")
-    return load("exact", name).module.train(base(family.rpartition("/")[2]), rows, context, **options)
+    spec = spec_of(family)
+    start = open_subject(spec) if isinstance(spec, str) else base(family.rpartition("/")[2])
+    return load("exact", name).module.train(start, rows, context, **options)
+
+
+@functools.cache
+def spec_of(family: str) -> Any:
+    """What a model of the family is trained from: S3T wants a folder, for its adapters name their base."""
+    if not family.startswith("s3t/"):
+        return SPECS[family.rpartition("/")[2]]
+    folder = Path(PLACE.name) / "base"
+    folder.mkdir()
+    base("lm").save(folder)
+    return str(folder)
 
 
 def base(family: str) -> Any:
@@ -105,7 +121,7 @@ def manifest(family: str, folder: Path) -> dict[str, Any]:
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     exact = {"exact": ENSEMBLES[family]} if family in ENSEMBLES else {}
-    return {"model": SPECS[family.rpartition("/")[2]], "seed": 0, "data": [str(path)],
+    return {"model": spec_of(family), "seed": 0, "data": [str(path)],
             "hashes": [identity(row)[:16] for row in rows], "budget": TRAINING.model_dump(exclude_unset=True), **exact}  # fmt: skip
 
 

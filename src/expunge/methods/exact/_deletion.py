@@ -40,12 +40,11 @@ def left_and_gone(
 
 def history(
     manifest: Mapping[str, Any] | None, splits: Mapping[str, Sequence[Example]], state: Mapping[str, Any]
-) -> list[str]:
-    """Can the forget set be deleted; sentences that the plan and the report should say. Raises BadInput."""
-    name = str(state["scheme"])
+) -> tuple[list[Example], list[Example], list[str]]:
+    """(what stays of the training data, what goes, what plan and report should say). Raises BadInput."""
     one_process("method")
     notes = []
-    _, gone = left_and_gone(manifest, splits["forget"], name)
+    left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]))
     strangers = len(splits["forget"]) - len({identity(row) for row in gone})
     if strangers:
         notes.append(f"{strangers} of {len(splits['forget'])} forget examples were not among the training data.")
@@ -56,7 +55,7 @@ def history(
     spec = (manifest or {}).get("model")
     if isinstance(spec, Mapping) and "architecture" in spec:
         notes.append("The tokenizer was learned from the training texts, the deleted ones included, and is kept.")
-    return notes
+    return left, gone, notes
 
 
 def environment() -> dict[str, Any]:
@@ -77,17 +76,20 @@ def budget_in(state: Mapping[str, Any]) -> Budget:
     return Budget(**state["budget"])
 
 
-def tell(context: Context, state: dict[str, Any], gone: int, steps: int, total: int, said: str) -> None:
+def tell(
+    context: Context, state: dict[str, Any], gone: int, steps: int, total: int, said: str,
+    more: Mapping[str, float] | None = None,
+) -> None:  # fmt: skip
     """Notes the deletion for evidence and report, and counts it in the state (without naming what went).
 
-    steps: retrained for it. total: steps of a training of everything without it.
+    steps: retrained for it. total: steps of a training of everything without it. more: further figures.
     """
     state["requests"] = [*state["requests"], {"examples": gone, "steps": steps, "of": total}]
     served = len(state["requests"])
+    them = "them" if gone != 1 else "it"
     context.notes["exact"] = {
         "scheme": state["scheme"], "deleted": gone, "steps_retrained": steps, "steps_total": total,
-        "requests_served": served,
+        "requests_served": served, **(more or {}),
         "said": [f"Exact deletion of {gone} training example{'s' if gone != 1 else ''} by {state['scheme']}: {steps:,} of the "
-                 f"{total:,} steps of a training without {'them' if gone != 1 else 'it'} were run; request {served} that this "
-                 f"model serves.", said],
+                 f"{total:,} steps of a training without {them} were run; request {served} that this model serves.", said],
     }  # fmt: skip

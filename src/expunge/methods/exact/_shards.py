@@ -83,7 +83,6 @@ def steps_of(budget: Any, sizes: Sequence[int]) -> list[int]:
 class ShardDeletion:
     """The method: retrains each shard from its first slice that held a forgotten example."""
 
-    scheme: str
     finish: Finish | None = None
     steps: int = 0
     """Steps that the plan's deletion will take."""
@@ -92,8 +91,10 @@ class ShardDeletion:
         self, subject: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
-        notes = deletion.history(manifest, splits, subject.state)
-        left, gone = deletion.left_and_gone(manifest, splits["forget"], self.scheme)
+        left, gone, notes = deletion.history(manifest, splits, subject.state)
+        if subject.fair:
+            for rows in splits.values():
+                subject.fair.places(rows)
         pieces, firsts = self._split(subject.state, left, gone)
         budget = deletion.budget_in(subject.state)
         self.steps = sum(sum(steps_of(budget, [len(p) for p in pieces[k]])[first:]) for k, first in firsts.items())
@@ -103,7 +104,7 @@ class ShardDeletion:
         self, state: Mapping[str, Any], left: Sequence[Example], gone: Sequence[Example]
     ) -> tuple[list[Slices], dict[int, int]]:
         """(what stays by shard and slice, affected shard -> its first affected slice)."""
-        shards, slices, seed = int(state["options"]["shards"]), int(state["options"]["slices"]), int(state["seed"])
+        shards, slices, seed = state["options"]["shards"], state["options"]["slices"], state["seed"]
         removed = parts(gone, shards, slices, seed)
         firsts = {k: min(i for i, part in enumerate(piece) if part) for k, piece in enumerate(removed) if any(piece)}
         return parts(left, shards, slices, seed), firsts
@@ -111,8 +112,7 @@ class ShardDeletion:
     def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         assert isinstance(subject, Ensemble)
         state = dict(subject.state)
-        deletion.history(context.manifest, splits, state)
-        left, gone = deletion.left_and_gone(context.manifest, splits["forget"], self.scheme)
+        left, gone, _ = deletion.history(context.manifest, splits, state)
         pieces, firsts = self._split(state, left, gone)
         assert context.manifest is not None
         fresh = again(context.manifest, subject)
@@ -139,6 +139,8 @@ class ShardDeletion:
             deletion.tell(context, state, len(gone), stages.steps, sum(map(sum, every)),
                           _outlook(budget, pieces, every))  # fmt: skip
             _conclude(temporary, state, pieces, left, self.finish)
+            if said := (state.get("fair") or {}).get("said"):
+                context.notes["exact"]["said"].append(said)
         context.notes["outcome"] = stages.outcome()
         return open_ensemble(folder, trust_code=True)  # the model's own code, which opening it ran already
 

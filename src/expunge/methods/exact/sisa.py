@@ -56,4 +56,4 @@ def sisa() -> Method:
     """
     from expunge.methods.exact._shards import ShardDeletion
 
-    return ShardDeletion("sisa")
+    return ShardDeletion()
