@@ -149,6 +149,7 @@ def test_a_training_that_was_broken_off_ends_alike(world: tuple[str, Path], tmp_
     assert read_manifest(whole)["steps"] == read_manifest(tmp_path / "broken")["steps"]
 
 
+@pytest.mark.parametrize("world", ["classifier"], indirect=True)
 def test_a_deletion_that_was_broken_off_ends_alike(world: tuple[str, Path], tmp_path: Path) -> None:
     family, folder = world
     rows = rows_of(family)
@@ -211,7 +212,7 @@ def test_the_mean_of_two_distributions_by_hand() -> None:
 def test_text_is_the_greedy_text_of_the_mean(tmp_path: Path) -> None:
     """Copies of one model write what the model writes; unequal prompts are padded on the left."""
     folder = tmp_path / "lm"
-    train(config("lm", folder, epochs=30))
+    train(config("lm", folder, epochs=12, exact={"sisa": {"shards": 2, "slices": 1}}))
     whole = open_subject(str(folder / "base"))
     assert isinstance(whole, Ensemble)
     alone = whole.members[0]
@@ -312,6 +313,7 @@ def test_methods_and_models_that_do_not_go_together(world: tuple[str, Path], tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("world", ["classifier"], indirect=True)
 def test_a_plan_says_what_will_be_retrained(world: tuple[str, Path], tmp_path: Path) -> None:
     family, folder = world
     forget = one_shards_rows(rows_of(family))[:1]
@@ -324,6 +326,7 @@ def test_a_plan_says_what_will_be_retrained(world: tuple[str, Path], tmp_path: P
     assert planned == done.evidence["cost"]["steps_retrained"] > 0
 
 
+@pytest.mark.parametrize("world", ["classifier"], indirect=True)
 def test_an_ensemble_file_that_points_elsewhere_is_refused(world: tuple[str, Path], tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     for text in ('{"scheme": "sisa", "seed": 0, "members": ["../x"]}', '{"scheme": "sisa", "seed": 0, "members": ["."]}',
@@ -333,6 +336,7 @@ def test_an_ensemble_file_that_points_elsewhere_is_refused(world: tuple[str, Pat
             open_subject(str(tmp_path / "bad"))
 
 
+@pytest.mark.parametrize("world", ["classifier"], indirect=True)
 def test_the_training_s_own_context_is_kept(world: tuple[str, Path], tmp_path: Path) -> None:
     """Seed, stage and budget of the training hold, not the request's."""
     family, folder = world

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,11 @@ def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dty
 def _merge_adapter(subject: Any, folder: Path) -> None:
     from peft import PeftModel
 
-    wrapped = PeftModel.from_pretrained(subject.module, str(folder))
+    with (
+        warnings.catch_warnings()
+    ):  # on the meta device there is nothing to copy to, of which torch warns a line a tensor
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
+        wrapped = PeftModel.from_pretrained(subject.module, str(folder))
     subject.module = wrapped.merge_and_unload()
     for parameter in subject.module.parameters():
         parameter.requires_grad_(True)

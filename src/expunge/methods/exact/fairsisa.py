@@ -24,8 +24,8 @@ CARD = Card(
     means="Exact as SISA, and as fair as the training data can tell: true and false positive rates agree between groups. "
     "Some answers are drawn, by the example's own hash. It wants `exact: {fairsisa: ...}` in train.yaml.",
 )
-CELLS = 20
-"""Cells of the mean score, with equally many training examples in each."""
+CELLS, IN_CELL = 20, 100
+"""Cells of the mean score at most, and training examples of each group in a cell: fewer would be fitted to chance."""
 
 
 def check(fresh: Subject, data: Sequence[Example], *, shards: int, slices: int, way: str) -> None:
@@ -103,7 +103,8 @@ def fit(folder: Path, state: dict[str, Any], data: Sequence[Example]) -> None:
     names = {name: i for i, name in enumerate(sorted({str(row["group"]) for row in data}))}
     group_N = np.array([names[str(row["group"])] for row in data])
     way = state["options"]["way"]
-    edges = np.unique(np.quantile(score_N, np.arange(1, CELLS) / CELLS)) if way == "scores" else np.array([])
+    cells = min(CELLS, max(2, len(data) // (IN_CELL * len(names))))
+    edges = np.unique(np.quantile(score_N, np.arange(1, cells) / cells)) if way == "scores" else np.array([])
     plain = Fair(way, [], edges.tolist(), names, int(state["seed"]))
     cell_MN = plain.cells(mean_NV, each_MNV).numpy()
     bounds = np.concatenate([[0.0], edges, [1.0]])
