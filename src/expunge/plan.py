@@ -27,7 +27,7 @@ from expunge.evidence import score_names
 from expunge.fitting import fits_history, fits_method, fits_model
 from expunge.methods.compose import Composed, compose
 from expunge.resources import Estimate, estimate, size
-from expunge.subjects.building import fresh_lm, tokenizer_for, training_data
+from expunge.subjects.building import budget_of, fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
 from expunge.training.rate import from_manifest
 from expunge.training.stopping import halves
@@ -140,6 +140,13 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             with faults:
                 rule.names_score(names, owners)
     budget = request.budget.over(composed.budget if composed else Budget(), _stop(request, splits), DEFAULTS)
+    if composed is not None and composed.yields == "ensemble" and "budget" in (manifest or {}):
+        budget = budget_of(manifest or {}).over(Budget(stop="none"), DEFAULTS)  # it trains as the model was trained
+        composed.notes += (
+            ["A deletion trains as its model was trained: the request's budget is not used."]
+            if request.budget.model_fields_set
+            else []
+        )
     with faults:
         _stops(budget, splits, gold)
     faults.raise_any()
