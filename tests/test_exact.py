@@ -108,6 +108,7 @@ def test_a_deletion_is_a_training_without_the_examples(world: tuple[str, Path]) 
     assert (folder / "one" / "certificate.json").is_file()
 
 
+@pytest.mark.parametrize("world", ["classifier"], indirect=True)
 def test_the_next_request_starts_from_what_is_left(world: tuple[str, Path]) -> None:
     """The second deletion, from the first one's model, is a training without both."""
     family, folder = world
