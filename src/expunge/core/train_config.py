@@ -27,7 +27,7 @@ def _exact(value: Any) -> dict[str, dict[str, Any]] | None:
     known = [scheme for scheme, plugin in schemes.items() if plugin.card.yields == "ensemble"]
     if name not in known:
         raise BadInput.of("exact", name, "is no scheme to train with", did_you_mean(name, known))
-    return {name: schemes[name].validate(plain(options or {}, "exact"), f"exact.{name}", training=True)}
+    return {name: schemes[name].validate(options or {}, f"exact.{name}", training=True)}
 
 
 class TrainConfig(BaseModel):
@@ -77,7 +77,7 @@ class TrainConfig(BaseModel):
         faults = Faults()
         found: dict[str, dict[str, Any]] | None = None
         with faults:
-            found = _exact(values.get("exact"))
+            found = _exact(plain({"exact": values.get("exact")}, "exact")["exact"])
         with faults:
             parsed = parse(cls, {k: v for k, v in values.items() if k != "exact"}, whole="train")
         faults.raise_any()
