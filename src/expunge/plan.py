@@ -24,10 +24,10 @@ from expunge.data.examples import answer_of, question_of
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits, make_splits
 from expunge.evidence import score_names
-from expunge.fitting import fits_method, fits_model
+from expunge.fitting import fits_history, fits_method, fits_model
 from expunge.methods.compose import Composed, compose
 from expunge.resources import Estimate, estimate, size
-from expunge.subjects.building import fresh_lm, tokenizer_for, training_data
+from expunge.subjects.building import budget_of, fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
 from expunge.training.rate import from_manifest
 from expunge.training.stopping import halves
@@ -125,6 +125,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     if subject is not None and composed is not None:
         with faults:
             fits_method(composed, subject, splits)
+            composed.notes += fits_history(composed, subject, splits, manifest)
     if subject is not None:
         with faults:
             fits_model(subject, splits)
@@ -139,6 +140,13 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             with faults:
                 rule.names_score(names, owners)
     budget = request.budget.over(composed.budget if composed else Budget(), _stop(request, splits), DEFAULTS)
+    if composed is not None and composed.yields == "ensemble" and "budget" in (manifest or {}):
+        budget = budget_of(manifest or {}).over(Budget(stop="none"), DEFAULTS)  # it trains as the model was trained
+        composed.notes += (
+            ["A deletion trains as its model was trained: the request's budget is not used."]
+            if request.budget.model_fields_set
+            else []
+        )
     with faults:
         _stops(budget, splits, gold)
     faults.raise_any()
@@ -155,7 +163,9 @@ def _bound(
     streams = objective.streams() if objective else {}
     sizes = {name: len(rows) for name, rows in splits.items()}
     pairing = Pairing(anchor, sizes, batch_size(budget, sizes[anchor]), request.seed, "apply")
-    steps = budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch
+    own = getattr(composed.method, "steps", None)  # an exact scheme knows what it will retrain
+    steps = own if own is not None else (
+        budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch)  # fmt: skip
     means, longest = _lengths(subject, splits)
     per_step = sum(means.get(split, 0.0) for split in streams.values()) * min(pairing.batch_size, sizes[anchor])
     share = float(budget.share or 0.1) * (objective.rate if objective else 1.0)

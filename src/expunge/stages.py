@@ -32,7 +32,7 @@ from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.subjects.opening import MANIFEST
 from expunge.train import gold as train_gold
-from expunge.train import open_model, read_manifest
+from expunge.train import left_manifest, open_model, read_manifest
 from expunge.training import checkpoint, processes
 
 
@@ -147,7 +147,13 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
 
 
 def _left(plan: Plan) -> dict[str, Any]:
-    """What the changed model's folder says of its training: not the data, which would name the forget set."""
+    """What the changed model's folder says of its training: not the data, which would name the forget set.
+
+    An exact ensemble must be able to serve the next deletion: it keeps where its data lie, and the
+    hashes of those that are left.
+    """
+    if plan.composed.yields == "ensemble" and plan.manifest:
+        return {**left_manifest(plan.manifest, plan.splits["forget"]), "unlearned": digest(plan.request.resolved())}
     kept = {k: v for k, v in (plan.manifest or {}).items() if k in ("schema", "learning_rate", "template", "seed")}
     return {**kept, "data": None, "unlearned": digest(plan.request.resolved())}
 
@@ -179,7 +185,9 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
     kept = [accept.UNCHANGED] if plan.composed.yields == "guard" else []
     verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose, extra=kept)
     outcome = applied.notes.get("outcome") or {}
-    notes = [*plan.notes, *([gold.why] if gold.why else []), *_rate_note(outcome)]
+    exact = applied.notes.get("exact") or {}
+    notes = [*plan.notes, *exact.get("said", []), *([gold.why] if gold.why else []),
+             *([] if exact else _rate_note(outcome))]  # fmt: skip
     if plan.composed.yields == "guard":
         notes.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
     notes += [
@@ -200,6 +208,7 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
             "forward_passes": {**before.meter.passes, **after.meter.passes, **gold.meter.passes},
             "tokens": int(outcome.get("tokens", 0)),
             "run_seconds": round(seconds, 2),
+            **{key: value for key, value in exact.items() if key not in ("said", "scheme")},
         },
         "environment": environment(),
         "verdict": verdict.to_json(),
@@ -232,7 +241,7 @@ def _rate_note(outcome: Mapping[str, Any]) -> list[str]:
 
 def _own(notes: Mapping[str, Any]) -> dict[str, Any]:
     """What the method itself noted."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "gold_forget_nll")}
+    return {k: v for k, v in notes.items() if k not in ("outcome", "gold_forget_nll", "exact")}
 
 
 def _said(value: Any) -> str:

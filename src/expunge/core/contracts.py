@@ -278,7 +278,11 @@ class Guard(Protocol):
 
 @runtime_checkable
 class Method(Protocol):
-    """Changes a subject, perhaps in place: an objective run, an edit, a wrapper, an exact scheme."""
+    """Changes a subject, perhaps in place: an objective run, an edit, a wrapper, an exact scheme.
+
+    It may be an object with `fits(subject, splits, manifest)`, which the plan calls: it raises BadInput
+    or returns notes, and may set `steps`, the optimiser steps that the plan should name.
+    """
 
     def __call__(self, subject: Subject, splits: Mapping[str, Any], context: Context) -> Subject: ...
 

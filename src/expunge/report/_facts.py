@@ -116,6 +116,8 @@ def _cost_scores(evidence: Evidence) -> Iterator[Score]:
         ("cost_time", "gold", "gold_seconds", "seconds"),
         ("cost_peak_memory", "after", "peak_memory_bytes", "bytes"),
         ("cost_tokens", "after", "tokens", "count"),
+        ("cost_steps", "after", "steps_retrained", "steps"),
+        ("cost_steps", "gold", "steps_total", "steps"),
     )
     given = {score.get("name") for score in evidence.get("scores") or []}
     for name, subject, key, unit in kinds:
