@@ -48,6 +48,8 @@ class Target:
     readouts: Mapping[str, Readout]
     plain: Mapping[str, np.ndarray]
     rate: float = RATE
+    manifest: Mapping[str, Any] | None = None
+    """How the model before the change was trained, where that is known."""
     seed: int = 0
     fingerprint: Any = None
     others: Mapping[str, Mapping[str, Readout]] = field(default_factory=dict)

@@ -65,12 +65,12 @@ def audit(
     rows = {name: found if name == "forget" else sample(found, seed, OTHERS_READ) for name, found in splits.items()}
     reads: dict[str, stages.Read] = {}
     capabilities: frozenset[str] = frozenset()
-    rate: float | None = None
+    manifest: dict[str, Any] | None = None  # of the first of them that has one: before, gold, after
     for who, source in sources.items():
         if source is None:
             continue
         source = str(build(source, reporter)) if source.startswith("builtin:") else source
-        rate = rate or (manifest_of(source) or {}).get("learning_rate")
+        manifest = manifest or manifest_of(source)
         subject = open_model(source, trust_code)
         capabilities = subject.capabilities
         fits_model(subject, rows)
@@ -83,7 +83,7 @@ def audit(
             faults.raise_any()
         reads[who] = stages.read_into(subject, rows, who, reporter)
         if who != "before":
-            stages.attack(subject, rows, reads, who, level, rate, seed, reporter)
+            stages.attack(subject, rows, reads, who, level, manifest, seed, reporter)
     readouts = {who: read.readouts for who, read in reads.items()}
     scores = stages.measured(reads, capabilities, level)
     verdict = bar.verdict(rules, scores, purpose=purpose, extra=lines(scores, purpose))  # type: ignore[arg-type]

@@ -198,7 +198,9 @@ def _bound(
 
 
 def _erasing(request: Request, gold: str) -> list[str]:
-    lacks = [name for name, had in (("audit: standard", request.audit != "none"), ("a gold model", bool(gold))) if not had]
+    lacks = [
+        name for name, had in (("audit: standard", request.audit != "none"), ("a gold model", bool(gold))) if not had
+    ]
     return [f"purpose: erase cannot pass without {' and '.join(lacks)}: it takes the relearning check against gold."
             ] if request.purpose == "erase" and lacks else []  # fmt: skip
 

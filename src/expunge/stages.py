@@ -107,12 +107,12 @@ ATTACKED = 200
 
 
 def attack(
-    subject: Subject, splits: Splits, reads: Mapping[str, Read], who: str, level: str, rate: float | None, seed: int,
-    reporter: Reporter,
+    subject: Subject, splits: Splits, reads: Mapping[str, Read], who: str, level: str, manifest: Mapping[str, Any] | None,
+    seed: int, reporter: Reporter,
 ) -> None:  # fmt: skip
     """Runs the level's attacks on an opened subject that was read; what they found is added to reads[who].
 
-    rate: the learning rate of the model's training, where its manifest tells it.
+    manifest: how the model before the change was trained, where that is known.
     """
     if level == "none" or not processes.main() or "forget" not in reads[who].readouts:
         return
@@ -123,7 +123,7 @@ def attack(
     target = attacking.Target(
         subject, who, {name: [splits[name][i] for i in rows] for name, rows in chosen.items()}, taken[who],
         {whose: attacking.knowledge(found["forget"]) for whose, found in taken.items() if "forget" in found},
-        rate or attacking.RATE, seed, others=taken,
+        float((manifest or {}).get("learning_rate") or attacking.RATE), manifest, seed, others=taken,
     )  # fmt: skip
     reads[who].attacks = attacking.attack(level, target, reads[who].kept, reporter)
     reads[who].attack_seconds = round(time.monotonic() - began, 2)
@@ -146,7 +146,7 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, befor
     found.seconds = read_json(manifest).get("seconds") if manifest.is_file() else None
     if before is not None:
         reads = {"before": before, "gold": found}
-        attack(other, splits, reads, "gold", plan.request.audit, _trained_at(plan), plan.request.seed, reporter)
+        attack(other, splits, reads, "gold", plan.request.audit, plan.manifest, plan.request.seed, reporter)
     del other
     gc.collect()
     return found
@@ -203,18 +203,13 @@ def _resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _trained_at(plan: Plan) -> float | None:
-    rate = (plan.manifest or {}).get("learning_rate")
-    return float(rate) if isinstance(rate, float | int) else None
-
-
 def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, reporter: Reporter) -> Read:
     """The model as it was saved, read and attacked: the evidence is of the artefact, not of what was in memory."""
     gc.collect()
     subject = open_model(str(folder / "model"), plan.request.trust_code)
     found = read_into(subject, splits, "after", reporter)
     reads = {"before": before, **({"gold": gold} if gold.readouts else {}), "after": found}
-    attack(subject, splits, reads, "after", plan.request.audit, _trained_at(plan), plan.request.seed, reporter)
+    attack(subject, splits, reads, "after", plan.request.audit, plan.manifest, plan.request.seed, reporter)
     return found
 
 

@@ -77,7 +77,10 @@ def test_attacks_leave_the_weights() -> None:
     assert subject.fingerprint() == kept
 
 
-def test_finished_attacks_are_kept_and_a_changed_model_is_attacked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_attacks_are_kept_and_a_changed_model_is_attacked_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
     calls = []
 
     def counted(self: Target) -> Any:
@@ -105,6 +108,8 @@ def test_finished_attacks_are_kept_and_a_changed_model_is_attacked_anew(monkeypa
     weights[0][0] += 1e-3
     attack("standard", aimed(linear(weights), splits, rate=0.1), [], Silent())
     assert len(calls) == 2 * there
+    kept = list((tmp_path / "attacks").iterdir())
+    assert kept and all(path.suffix == ".json" for path in kept), "no pickle"
 
 
 def test_what_cannot_run_says_why() -> None:
@@ -219,7 +224,9 @@ def test_prefix_and_rephrasing_pass_on_what_is_shown() -> None:
 
 def test_words_around_a_question() -> None:
     assert framed(NEAR, "{l} {q}")["question"] == "where? Where?"
-    assert paraphrases({**NEAR, "paraphrased_question": "What place?"}) == [{"question": "What place?", "answer": "In Rome."}]
+    assert paraphrases({**NEAR, "paraphrased_question": "What place?"}) == [
+        {"question": "What place?", "answer": "In Rome."}
+    ]
     assert after_turns(Parrot(None), [NEAR], {"question": "Who?", "answer": "Ada"}) == {
         "question": "Where?\nAnswer: In Rome.\nQuestion: Who?", "answer": "Ada"}  # fmt: skip
 
@@ -271,7 +278,9 @@ def test_hidden_is_the_largest_difference_to_gold() -> None:
     score = hidden({"a": found(ours), "b": found([0.3] * 4), "c": "no retain"},
                    {"a": found(golds), "b": found([0.2] * 4), "c": "no retain"})  # fmt: skip
     half = 4.1765 * np.std([0.4, 0.6, 0.5, 0.5], ddof=1) / 2  # t quantile .9875 with 3 degrees of freedom
-    assert score.value == pytest.approx(0.5) and (score.low, score.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
+    assert score.value == pytest.approx(0.5) and (score.low, score.high) == pytest.approx(
+        (0.5 - half, 0.5 + half), abs=1e-4
+    )
     assert "under a, of 2 attacks" in score.why
 
 
@@ -292,7 +301,9 @@ def test_without_gold_nothing_is_said() -> None:
 
 def of(name: str, subject: str, value: float | None = 0.2, low: float = 0.1, high: float = 0.3) -> Score:
     if value is None:
-        return Score(name, "robustness", "forget", subject, None, None, None, 0, "share", "gold", "not measured", "no gold")
+        return Score(
+            name, "robustness", "forget", subject, None, None, None, 0, "share", "gold", "not measured", "no gold"
+        )
     return Score(name, "robustness", "forget", subject, value, low, high, 9, "share", "gold")
 
 
@@ -309,12 +320,10 @@ def test_the_line_warns_or_fails() -> None:
 
 @pytest.mark.parametrize("control", [(), ("after",), ("gold",)])
 def test_erasure_never_passes_without_the_check_against_gold(control: tuple[str, ...]) -> None:
-    scores = [of("robustness_hidden", "after", 0.0, 0.0, 0.01), *(of("robustness_relearn_forget", who) for who in control)]
+    scores = [
+        of("robustness_hidden", "after", 0.0, 0.0, 0.01),
+        *(of("robustness_relearn_forget", who) for who in control),
+    ]
     (line,) = lines(scores, "erase")
     assert not line.passed and "relearning check against gold" in line.why
     assert verdict([], scores, purpose="erase", extra=[line]).passed is False
-
-
-def test_the_cache_holds_no_pickle(cache: Path) -> None:
-    kept = list((cache / "attacks").glob("*"))
-    assert kept and all(path.suffix == ".json" for path in kept)

@@ -13,7 +13,7 @@ from expunge.evidence import NotMeasured
 from expunge.metrics._arrays import only
 
 CARD = Card(
-    "Cloze", paper="arXiv:2406.08074", side="robustness", better="gold", unit="share",
+    "Cloze", paper="arXiv:2506.07795", side="robustness", better="gold", unit="share",
     capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("perturbed_answer",)},
     level="standard", passes=1, means=MEANS,
 )  # fmt: skip

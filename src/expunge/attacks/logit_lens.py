@@ -13,7 +13,7 @@ from expunge.data.batching import by_length
 from expunge.evidence import NotMeasured
 
 CARD = Card(
-    "Hidden-state attack", paper="arXiv:2309.17410", equation="section 3.2", side="robustness", better="gold",
+    "Hidden-state attack", paper="arXiv:2309.17410", side="robustness", better="gold",
     unit="share", capabilities=("tokens",), needs={"forget": {"examples"}}, level="standard", passes=1, means=MEANS,
 )  # fmt: skip
 NORMS = ("model.norm", "model.final_layernorm", "transformer.ln_f", "gpt_neox.final_layer_norm",

@@ -11,7 +11,7 @@ from expunge.intervals import share
 from expunge.metrics._arrays import only
 
 CARD = Card(
-    "Multiple choice", paper="arXiv:2406.08074", side="robustness", better="gold", unit="share",
+    "Multiple choice", paper="arXiv:2506.07795", side="robustness", better="gold", unit="share",
     capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("perturbed_answer",)},
     level="standard", passes=0,
     means="How often the true answer is likelier than all false ones; chance is one in the number of options, and "

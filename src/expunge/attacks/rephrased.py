@@ -18,7 +18,7 @@ CARD = Card(
 def rephrased() -> Attack:
     """Ask in other words: system prompts, other wordings, and the example's own `paraphrased_question`.
 
-    ROUGE-L recall of the best answer over all wordings (Lynch et al. 2024, section 4). A method that
+    ROUGE-L recall of the best answer over all wordings (Lynch et al. 2024). A method that
     has learned the question's wording, not the content, is seen here.
     """
 

@@ -12,7 +12,7 @@ from expunge.intervals import share
 from expunge.metrics._arrays import only
 
 CARD = Card(
-    "True or false", paper="arXiv:2406.08074", side="robustness", better="gold", unit="share",
+    "True or false", paper="arXiv:2506.07795", side="robustness", better="gold", unit="share",
     capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("perturbed_answer",)},
     level="standard", passes=4,
     means="How often the model finds the true statement truer than a false one; 0.5 is guessing, and models that "
