@@ -25,6 +25,7 @@ from expunge.core.random import derive
 from expunge.core.readout import Readout
 from expunge.data.examples import identity
 from expunge.evidence import Figure, NotMeasured, Score
+from expunge.states import pooled_states
 
 VERSION = 1
 """Raised with any change that alters what an attack finds."""
@@ -38,8 +39,7 @@ class Target:
     """What an attack gets: one opened model, the examples, and what was already read of it.
 
     who: "after" or "gold". plain: subject -> [N] knowledge of the forget set when it is simply
-    asked (see `knowledge`). rate: the learning rate that the model was trained with. others: further
-    subjects' readouts, by name, where they were read.
+    asked (see `knowledge`). rate: the learning rate that the model was trained with.
     """
 
     subject: Subject
@@ -52,11 +52,18 @@ class Target:
     """How the model before the change was trained, where that is known."""
     seed: int = 0
     fingerprint: Any = None
-    others: Mapping[str, Mapping[str, Readout]] = field(default_factory=dict)
+    states: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    """Subject -> module path -> [N + holdout, D] pooled hidden states, as far as they were read."""
 
     @property
     def forget(self) -> Sequence[Example]:
         return self.splits["forget"]
+
+    def states_of(self, who: str) -> dict[str, np.ndarray] | None:
+        """The pooled states of forget and then holdout; this subject's own are read when first asked for."""
+        if who == self.who and who not in self.states:
+            self.states[who] = pooled_states(self.subject, [*self.forget, *self.splits.get("holdout", [])])
+        return self.states.get(who)
 
     def derive(self, *parts: object) -> int:
         """A seed that is the same for every subject: the same draws make the comparison a paired one."""
@@ -156,6 +163,8 @@ def _one(plugin: registry.Plugin, target: Target, keys: list[str]) -> Found | st
         "version": VERSION, "attack": plugin.name, "subject": target.fingerprint or target.subject.fingerprint(),
         "data": {split: [_content(row) for row in target.splits[split]] for split in sorted(target.splits)},
         "plain": {who: digest(values.tobytes()) for who, values in target.plain.items()},
+        "states": {who: digest([digest(x.tobytes()) for x in found.values()]) for who, found in target.states.items()
+                   if who != target.who},
         "rate": target.rate, "seed": target.seed, "torch": torch.__version__, "threads": torch.get_num_threads(),
     })  # fmt: skip
     keys.append(key)

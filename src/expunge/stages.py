@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from expunge import accept, attacking, reading
@@ -52,6 +53,8 @@ class Read:
     kept: list[str] = field(default_factory=list)
     """Names of the attacks' cache files."""
     attack_seconds: float = 0.0
+    states: dict[str, np.ndarray] = field(default_factory=dict)
+    """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
 
 
 @dataclass
@@ -123,8 +126,11 @@ def attack(
     target = attacking.Target(
         subject, who, {name: [splits[name][i] for i in rows] for name, rows in chosen.items()}, taken[who],
         {whose: attacking.knowledge(found["forget"]) for whose, found in taken.items() if "forget" in found},
-        float((manifest or {}).get("learning_rate") or attacking.RATE), manifest, seed, others=taken,
+        float((manifest or {}).get("learning_rate") or attacking.RATE), manifest, seed,
+        states={whose: read.states for whose, read in reads.items() if read.states and whose != who},
     )  # fmt: skip
+    if level == "deep":  # the next subject is held against these
+        reads[who].states = target.states_of(who) or {}
     reads[who].attacks = attacking.attack(level, target, reads[who].kept, reporter)
     reads[who].attack_seconds = round(time.monotonic() - began, 2)
 
