@@ -121,7 +121,9 @@ def score_names(level: str, capabilities: frozenset[str], given: Iterable[str], 
 
 
 def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> str:
-    """What the attacks of a level will take, in words, for the plan."""
+    """What the attacks of a level will take, in words, for the plan; empty where there are none."""
+    if level == "none":
+        return ""
     given = set(given)
     able = [p for p in plugins(level, capabilities) if set(p.card.needs) <= given]
     passes = sum(p.card.passes for p in able)

@@ -71,8 +71,8 @@ class Plan:
     @property
     def audit(self) -> str:
         """Which attacks will be run, and what they take; empty where none are."""
-        level, given = self.request.audit, read_splits(self.splits)
-        return attacking.cost(level, self.capabilities, given, bool(self.gold)) if level != "none" else ""
+        level = self.request.audit
+        return attacking.cost(level, self.capabilities, read_splits(self.splits), bool(self.gold))
 
     def to_json(self) -> dict[str, Any]:
         """The plan for `--plan --json`."""
@@ -198,11 +198,9 @@ def _bound(
 
 
 def _erasing(request: Request, gold: str) -> list[str]:
-    lacks = [
-        name for name, had in (("audit: standard", request.audit != "none"), ("a gold model", bool(gold))) if not had
-    ]
-    return [f"purpose: erase cannot pass without {' and '.join(lacks)}: it takes the relearning check against gold."
-            ] if request.purpose == "erase" and lacks else []  # fmt: skip
+    lacks = [name for name, had in (("audit: standard", request.audit != "none"), ("a gold model", gold)) if not had]
+    said = f"purpose: erase cannot pass without {' and '.join(lacks)}: it takes the relearning check against gold."
+    return [said] if request.purpose == "erase" and lacks else []
 
 
 def _lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:

@@ -29,10 +29,21 @@ def pooled_states(subject: Subject, rows: Sequence[Example]) -> dict[str, np.nda
 
 
 def cka(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
-    """Linear centred kernel alignment of two sets of states of the same N examples (Kornblith et al. 2019).
+    """Linear centred kernel alignment of two sets of states of the same N >= 4 examples (Kornblith et al. 2019).
 
-    1: the same up to rotation and scale. Without spread on a side it is 0.
+    1: the same up to rotation and scale; 0: nothing in common. HSIC by its unbiased estimator (Song et
+    al. 2012), since the plain one is near 1 for any two sets of few examples in many dimensions; cut
+    at 0 and 1. Without spread on a side it is 0.
     """
-    x, y = x_ND - x_ND.mean(axis=0), y_NE - y_NE.mean(axis=0)
-    own = float(np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
-    return float(np.linalg.norm(x.T @ y) ** 2 / own) if own > 0 else 0.0
+    own = _hsic(x_ND, x_ND) * _hsic(y_NE, y_NE)
+    return float(min(1.0, max(0.0, _hsic(x_ND, y_NE) / own**0.5))) if own > 1e-24 else 0.0
+
+
+def _hsic(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
+    """Unbiased estimate of the Hilbert-Schmidt independence criterion of linear kernels, for N >= 4."""
+    n = len(x_ND)
+    k, j = (a @ a.T for a in (x_ND - x_ND.mean(axis=0), y_NE - y_NE.mean(axis=0)))
+    np.fill_diagonal(k, 0.0)
+    np.fill_diagonal(j, 0.0)
+    both = (k * j).sum() + k.sum() * j.sum() / ((n - 1) * (n - 2)) - 2 * (k.sum(axis=0) @ j.sum(axis=0)) / (n - 2)
+    return float(both / (n * (n - 3)))

@@ -5,22 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.attacking import Attack, Found, Target
-from expunge.attacks._membership import MEANS, compared
+from expunge.attacks._blind import apart
+from expunge.attacks._membership import MEANS
 from expunge.core.card import Card
-from expunge.evidence import NotMeasured
+from expunge.evidence import Figure, NotMeasured
 
 CARD = Card(
     "Linear probes", paper="arXiv:1610.01644", side="privacy", better="gold", unit="auc",
     needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", passes=3, means=MEANS,
 )  # fmt: skip
-FOLDS = 4
 
 
 def linear_probe_auc() -> Attack:
-    """AUC of a logistic probe of the last layer's states, forget against holdout, cross-fitted.
+    """AUC of a ridge on the last layer's states, forget against holdout, cross-validated (Alain and Bengio 2016).
 
-    Whole groups are held out where examples carry `group`, so that the probe cannot learn names. The
-    last layer is taken and not the best one, which would be chosen by chance; `curve` has all layers.
+    Whole groups are held out where examples carry `group`, so that the probe cannot learn names, and
+    the interval comes from permutations of the sides, as the blind baseline's does. The last layer is
+    taken and not the best one, which would be chosen by chance; `curve` has all layers.
     """
 
     def attack(target: Target) -> Found:
@@ -29,32 +30,21 @@ def linear_probe_auc() -> Attack:
             raise NotMeasured("the model has no layers that we know")
         n = len(target.forget)
         rows = [*target.forget, *target.splits["holdout"]]
-        side = np.arange(len(rows)) < n
-        groups = _groups([row.get("group") for row in rows])
-        if min(len(set(groups[side])), len(set(groups[~side]))) < FOLDS:
-            raise NotMeasured(f"a side has fewer than {FOLDS} groups (or examples)")
-        scores = [_probe(states[path], side, groups) for path in states]
-        found = [compared(score[side], score[~side]) for score in scores]
-        curve = [{"x": level, "value": one.figure.value} for level, one in enumerate(found)]
-        return Found(found[-1].figure, more=found[-1].more, curve=curve)
+        names = [row.get("group") for row in rows]
+        groups = names if all(name is not None for name in names) else list(range(len(rows)))
+        if min(len(set(map(str, groups[:n]))), len(set(map(str, groups[n:])))) < 2:
+            raise NotMeasured("a side has fewer than two groups (or examples)")
+        found = [apart(_kernel(value), n, groups) for value in states.values()]
+        curve = [{"x": level, "value": one.value} for level, one in enumerate(found)]
+        why = "groups held out" if groups is names else ""
+        return Found(Figure(*found[-1], n=len(rows), why=why), curve=curve)
 
     return attack
 
 
-def _groups(names: list[object]) -> np.ndarray:
-    keys = (
-        [str(name) for name in names] if all(name is not None for name in names) else list(map(str, range(len(names))))
-    )
-    return np.unique(keys, return_inverse=True)[1]
-
-
-def _probe(states_ND: np.ndarray, side: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """[N] scores by probes that did not see the example's group; folds are balanced by side."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    return np.asarray(cross_val_predict(probe, states_ND, side, groups=groups, cv=folds, method="decision_function"))
+def _kernel(states_ND: np.ndarray) -> np.ndarray:
+    """[N, N] cosines of the standardised states."""
+    rows = states_ND - states_ND.mean(axis=0)
+    rows = rows / np.maximum(rows.std(axis=0), 1e-12)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows @ rows.T)
