@@ -43,6 +43,10 @@ def test_a_run_attacks_the_model_and_gold(world: dict[str, Any], done: tuple[exp
     words = frozenset({"tokens", "nll", "generate", "mlp"})
     names = {f"{p.card.side}_{p.name}" for p in attacking.plugins("standard", words)}
     assert len(names) >= 17 and all((name, who) in scores for name in names for who in ("after", "gold"))
+    given = attacking.score_names("standard", words, ["forget", "retain", "holdout"], True)
+    assert all(name in given for name, who in scores if scores[name, who]["side"] == "robustness"), (
+        "accept can name them"
+    )
     assert ("robustness_relearn_unrelated", "after") not in scores, "deep alone"
     assert scores["robustness_multiple_choice", "after"]["why"] == "no example of forget carries perturbed_answer"
     assert scores["robustness_hidden", "after"]["status"] == "measured"

@@ -116,7 +116,8 @@ def plugins(level: str, capabilities: frozenset[str]) -> list[registry.Plugin]:
 def score_names(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> list[str]:
     """The scores that an audit of this level can measure with these splits."""
     given = set(given)
-    names = [f"{p.card.side}_{p.name}" for p in plugins(level, capabilities) if set(p.card.needs) <= given]
+    able = [p for p in plugins(level, capabilities) if set(p.card.needs) <= given]
+    names = ["_".join(filter(None, [p.card.side, p.name, suffix])) for p in able for suffix in ("", *p.card.more)]
     return sorted([*names, *(["robustness_hidden"] if level != "none" and has_gold and "forget" in given else [])])
 
 

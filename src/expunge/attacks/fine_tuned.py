@@ -13,7 +13,7 @@ from expunge.core.card import Card
 
 CARD = Card(
     "Benign fine-tuning", paper="arXiv:2310.03693", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}, "retain": {"examples"}}, level="standard", passes=15, means=MEANS,
+    needs={"forget": {"examples"}, "retain": {"examples"}}, level="standard", more=("steps",), passes=15, means=MEANS,
 )  # fmt: skip
 BATCH = 8
 

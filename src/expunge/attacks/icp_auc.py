@@ -17,7 +17,7 @@ from expunge.core.card import Card, Example
 
 CARD = Card(
     "In-context probing", paper="In-context probing for membership inference (ICP-MIA)", side="privacy", better="gold",
-    unit="auc", capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep",
+    unit="auc", capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"),
     passes=9, means=MEANS,
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ from expunge.evidence import NotMeasured
 
 CARD = Card(
     "LiRA", paper="arXiv:2112.03570", equation="algorithm 1", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", passes=5000, means=MEANS,
+    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"), passes=5000, means=MEANS,
 )  # fmt: skip
 
 

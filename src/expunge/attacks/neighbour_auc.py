@@ -16,7 +16,7 @@ from expunge.core.card import Card, Example
 
 CARD = Card(
     "Neighbourhood attack", paper="arXiv:2305.18462", side="privacy", better="gold", unit="auc",
-    capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="standard", passes=18,
+    capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="standard", more=("tpr_1", "tpr_01"), passes=18,
     means=MEANS,
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from expunge.evidence import NotMeasured
 
 CARD = Card(
     "ReCaLL", paper="arXiv:2406.15968", side="privacy", better="gold", unit="auc",
-    capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="standard", passes=9,
+    capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="standard", more=("tpr_1", "tpr_01"), passes=9,
     means=MEANS,
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from expunge.evidence import NotMeasured
 
 CARD = Card(
     "Relearning from forget examples", paper="arXiv:2406.13356", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}}, level="standard", passes=30, means=MEANS,
+    needs={"forget": {"examples"}}, level="standard", more=("steps",), passes=30, means=MEANS,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from expunge.core.card import Card
 
 CARD = Card(
     "Relearning from unrelated data", paper="arXiv:2406.13356", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", passes=30, means=MEANS,
+    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("steps",), passes=30, means=MEANS,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from expunge.intervals import share as share_of
 
 CARD = Card(
     "Sampled extraction", paper="arXiv:2309.17410", side="robustness", better="gold", unit="share",
-    capabilities=("tokens", "generate"), needs={"forget": {"examples"}}, level="standard", passes=20, means=MEANS,
+    capabilities=("tokens", "generate"), needs={"forget": {"examples"}}, level="standard", more=("success",), passes=20, means=MEANS,
 )  # fmt: skip
 
 
