@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import accept
+from expunge import accept, attacking
 from expunge.builtin import config as builtin_config
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
@@ -68,6 +68,12 @@ class Plan:
         model = self.request.model
         return model if isinstance(model, str) and model.startswith("builtin:") else ""
 
+    @property
+    def audit(self) -> str:
+        """Which attacks will be run, and what they take; empty where none are."""
+        level = self.request.audit
+        return attacking.cost(level, self.capabilities, read_splits(self.splits), bool(self.gold))
+
     def to_json(self) -> dict[str, Any]:
         """The plan for `--plan --json`."""
         return {
@@ -76,7 +82,7 @@ class Plan:
             "budget": self.budget.model_dump(exclude_none=True), "steps": self.steps, "batch_size": self.batch, "tokens": self.tokens,
             "learning_rate": self.learning_rate, "gold": self.gold or None, "no_gold": self.no_gold,
             "accept": {rule.key: rule.text for rule in self.rules},
-            "estimate": self.estimate.to_json(), "notes": self.notes,
+            "estimate": self.estimate.to_json(), "audit": self.audit or None, "notes": self.notes,
         }  # fmt: skip
 
 
@@ -135,6 +141,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     if subject is not None and splits:
         read = read_splits(splits)
         names = score_names(subject.capabilities, read, bool(gold))
+        names += attacking.score_names(request.audit, subject.capabilities, read, bool(gold))
         owners = {"before", "after"} | ({"gold"} if gold else set())
         for rule in rules:
             with faults:
@@ -197,7 +204,13 @@ def _bound(
         _memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
     faults.raise_any()
     return Plan(request, source, manifest, splits, composed, subject.capabilities, budget, gold, no_gold, rules,
-                steps, round(per_step * steps), rate, made, list(composed.notes), pairing.batch_size, guess(elsewhere=False))  # fmt: skip
+                steps, round(per_step * steps), rate, made, [*composed.notes, *_erasing(request, gold)], pairing.batch_size, guess(elsewhere=False))  # fmt: skip
+
+
+def _erasing(request: Request, gold: str) -> list[str]:
+    lacks = [name for name, had in (("audit: standard", request.audit != "none"), ("a gold model", gold)) if not had]
+    said = f"purpose: erase cannot pass without {' and '.join(lacks)}: it takes the relearning check against gold."
+    return [said] if request.purpose == "erase" and lacks else []
 
 
 def _lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:
@@ -248,8 +261,6 @@ def _unsupported(request: Request) -> None:
         if getattr(request, name) != "none":
             faults.add(BadInput.of(name, getattr(request, name), "cannot be done by this version yet",
                                    f"set {name}: none"))  # fmt: skip
-    if request.audit == "deep":
-        faults.add(BadInput.of("audit", "deep", "cannot be done by this version yet", "set audit: standard"))
     faults.raise_any()
 
 

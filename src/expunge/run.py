@@ -58,10 +58,10 @@ def run(
         subject = stages.opened(planned, reporter)
         splits = stages.reading_splits(planned)
         before = stages.read_into(subject, splits, "before", reporter)
-        gold = stages.gold(planned, subject, splits, reporter)
+        gold = stages.gold(planned, subject, splits, reporter, before)
         applied = stages.apply(planned, subject, gold, folder, reporter)
         del subject  # the memory is wanted for the model as it was saved
-        after = stages.read_into(stages.reopened(planned, folder), splits, "after", reporter)
+        after = stages.after(planned, splits, before, gold, folder, reporter)
         evidence = stages.evidence(planned, before, after, gold, applied, time.monotonic() - began)
         if processes.main():
             stages.write(planned, evidence, folder)

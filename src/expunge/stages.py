@@ -13,9 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from expunge import accept, reading
+from expunge import accept, attacking, reading
 from expunge import evidence as scoring
 from expunge.builtin import build
 from expunge.core.card import Example
@@ -26,6 +27,7 @@ from expunge.core.random import permutation
 from expunge.core.readout import Readout
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
+from expunge.hidden import hidden, lines
 from expunge.ledger.certificate import certificate
 from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
@@ -46,6 +48,13 @@ class Read:
     """Why there are none."""
     seconds: float | None = None
     """What making the model took (gold)."""
+    attacks: dict[str, attacking.Found | str] = field(default_factory=dict)
+    """What attacks on the model found, or why they could not run."""
+    kept: list[str] = field(default_factory=list)
+    """Names of the attacks' cache files."""
+    attack_seconds: float = 0.0
+    states: dict[str, np.ndarray] = field(default_factory=dict)
+    """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
 
 
 @dataclass
@@ -96,8 +105,41 @@ def read_into(subject: Subject, splits: Splits, who: str, reporter: Reporter) ->
     return found
 
 
-def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter) -> Read:
-    """The readouts of the model retrained without the forget set, or why there are none."""
+ATTACKED = 200
+"""Examples of a split that attacks on a model take at most: a seeded sample, n stands with each figure."""
+
+
+def attack(
+    subject: Subject, splits: Splits, reads: Mapping[str, Read], who: str, level: str, manifest: Mapping[str, Any] | None,
+    seed: int, reporter: Reporter,
+) -> None:  # fmt: skip
+    """Runs the level's attacks on an opened subject that was read; what they found is added to reads[who].
+
+    manifest: how the model before the change was trained, where that is known.
+    """
+    if level == "none" or not processes.main() or "forget" not in reads[who].readouts:
+        return
+    began = time.monotonic()
+    chosen = {name: sorted(permutation(len(rows), seed, "attack", name)[:ATTACKED]) for name, rows in splits.items()}
+    taken = {whose: {name: readout.take(chosen[name]) for name, readout in read.readouts.items()}
+             for whose, read in reads.items()}  # fmt: skip
+    target = attacking.Target(
+        subject, who, {name: [splits[name][i] for i in rows] for name, rows in chosen.items()}, taken[who],
+        {whose: attacking.knowledge(found["forget"]) for whose, found in taken.items() if "forget" in found},
+        float((manifest or {}).get("learning_rate") or attacking.RATE), manifest, seed,
+        states={whose: read.states for whose, read in reads.items() if read.states and whose != who},
+    )  # fmt: skip
+    if level == "deep":  # the next subject is held against these
+        reads[who].states = target.states_of(who) or {}
+    reads[who].attacks = attacking.attack(level, target, reads[who].kept, reporter)
+    reads[who].attack_seconds = round(time.monotonic() - began, 2)
+
+
+def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, before: Read | None = None) -> Read:
+    """The readouts of the model retrained without the forget set, or why there are none.
+
+    before: that of the model before the change; with it gold is also attacked, as the request says.
+    """
     if not plan.gold:
         return Read(why=plan.no_gold)
     folder: Any = plan.gold
@@ -108,6 +150,9 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter) -> Re
     found = read_into(other, splits, "gold", reporter)
     manifest = Path(folder) / MANIFEST
     found.seconds = read_json(manifest).get("seconds") if manifest.is_file() else None
+    if before is not None:
+        reads = {"before": before, "gold": found}
+        attack(other, splits, reads, "gold", plan.request.audit, plan.manifest, plan.request.seed, reporter)
     del other
     gc.collect()
     return found
@@ -170,10 +215,40 @@ def _resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def reopened(plan: Plan, folder: Path) -> Subject:
-    """The model as it was saved: the evidence is of the artefact, not of what was in memory."""
+def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, reporter: Reporter) -> Read:
+    """The model as it was saved, read and attacked: the evidence is of the artefact, not of what was in memory."""
     gc.collect()
-    return open_model(str(folder / "model"), plan.request.trust_code)
+    subject = open_model(str(folder / "model"), plan.request.trust_code)
+    found = read_into(subject, splits, "after", reporter)
+    reads = {"before": before, **({"gold": gold} if gold.readouts else {}), "after": found}
+    attack(subject, splits, reads, "after", plan.request.audit, plan.manifest, plan.request.seed, reporter)
+    return found
+
+
+def measured(reads: Mapping[str, Read], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
+    """All scores: arithmetic on readouts, attacks on the models, and what these find hidden."""
+    readouts = {who: read.readouts for who, read in reads.items()}
+    scores = scoring.measure(readouts, capabilities)
+    if level == "none":
+        return scores
+    attacks = {who: read.attacks for who, read in reads.items() if read.attacks}
+    scores += attacking.scores(attacks, capabilities)
+    gold = reads.get("gold")
+    scores.append(hidden(
+        attacks.get("after", {}), attacks.get("gold", {}), readouts["after"].get("forget"),
+        gold.readouts.get("forget") if gold else None,
+    ))  # fmt: skip
+    return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
+
+
+def recovered(reads: Mapping[str, Read]) -> dict[str, dict[str, list[Any]]]:
+    """Attack -> subject -> the curve that it drew, for the report."""
+    curves: dict[str, dict[str, list[Any]]] = {}
+    for who, read in reads.items():
+        for name, found in read.attacks.items():
+            if isinstance(found, attacking.Found) and found.curve:
+                curves.setdefault(name, {})[who] = [dict(point) for point in found.curve]
+    return curves
 
 
 def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied, seconds: float) -> dict[str, Any]:
@@ -181,9 +256,11 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
     readouts = {"before": before.readouts, "after": after.readouts}
     if gold.readouts:
         readouts["gold"] = gold.readouts
-    scores = scoring.measure(readouts, plan.capabilities) if processes.main() else []
+    reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
+    scores = measured(reads, plan.capabilities, plan.request.audit) if processes.main() else []
     kept = [accept.UNCHANGED] if plan.composed.yields == "guard" else []
-    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose, extra=kept)
+    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose,
+                             extra=[*kept, *lines(scores, plan.request.purpose)])  # fmt: skip
     outcome = applied.notes.get("outcome") or {}
     exact = applied.notes.get("exact") or {}
     notes = [*plan.notes, *exact.get("said", []), *([gold.why] if gold.why else []),
@@ -209,6 +286,7 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
             "tokens": int(outcome.get("tokens", 0)),
             "run_seconds": round(seconds, 2),
             **{key: value for key, value in exact.items() if key not in ("said", "scheme")},
+            **attack_cost(reads),
         },
         "environment": environment(),
         "verdict": verdict.to_json(),
@@ -221,8 +299,14 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
                           for split in before.readouts},
         "examples": examples(readouts, plan.request.redacted),
-        "caches": [key for read in (before, after, gold) for key in read.meter.keys],
+        "attack_curves": recovered(reads),
+        "caches": [key for read in (before, after, gold) for key in (*read.meter.keys, *read.kept)],
     }  # fmt: skip
+
+
+def attack_cost(reads: Mapping[str, Read]) -> dict[str, float]:
+    """Seconds of the attacks by subject; nothing where none were run."""
+    return {f"attack_{who}_seconds": read.attack_seconds for who, read in reads.items() if read.attacks}
 
 
 def _shown(plan: Plan) -> dict[str, Any]:

@@ -15,6 +15,8 @@ Examples:
   expunge audit runs/authors/model --forget builtin:authors/forget --holdout builtin:authors/holdout
 
   expunge audit MODEL --forget f.jsonl --retain r.jsonl --before BASE --gold RETRAINED --out audits/a
+
+  expunge audit MODEL --forget f.jsonl --gold RETRAINED --level deep   # slower attacks too
 """
 
 
@@ -32,6 +34,7 @@ def command(
     gold: Annotated[str | None, typer.Option(help="A model retrained without the forget set.")] = None,
     accept: Annotated[list[str], typer.Option(help='A line of the bar: --accept "forget.rouge_l=<= 0.4".')] = [],  # noqa: B006
     purpose: Annotated[str, typer.Option(help="suppress or erase.")] = "suppress",
+    level: Annotated[str, typer.Option(help="Attacks on the model: none, standard or deep.")] = "standard",
     redact: Annotated[bool, typer.Option("--redact", help="Keep forget texts out of the report.")] = False,
     out: Annotated[str | None, typer.Option(help="A folder for evidence.json and report.html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
@@ -44,7 +47,7 @@ def command(
     from expunge.core.request import parse_sets
 
     evidence = audit(model, forget=forget, retain=retain, holdout=holdout, before=before, gold=gold,
-                     accept=parse_sets(accept, "--accept"), purpose=purpose, redact=redact, out=out,
+                     accept=parse_sets(accept, "--accept"), purpose=purpose, redact=redact, level=level, out=out,
                      reporter=_show.reporter())  # fmt: skip
     show(evidence, Path(out) if out else None, as_json)
     return _show.code(evidence["verdict"]["passed"])

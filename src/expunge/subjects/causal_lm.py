@@ -194,7 +194,8 @@ class CausalLM:
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
         """Answers in clear, batched by length with the KV cache; greedy unless a temperature is given.
 
-        settings: max_new_tokens (default: the longest reference answer, at least 16, at most 200),
+        settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
+        they are not part of the text), max_new_tokens (default: the longest reference answer, at least 16, at most 200),
         temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a
         callable that gets the count of finished prompts). For guards: encoded (token ids in the place of the
         template's), rows (a callable that gets the places of the prompts of each batch), stopping (criteria).
@@ -210,6 +211,8 @@ class CausalLM:
 
     def _generate(self, prompts: Sequence[Example], drawn: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         encoded = settings.get("encoded") or [self.template.encode(example) for example in prompts]
+        if share := float(settings.get("shown", 0.0)):
+            encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
         longest = max((len(item.answer) for item in encoded), default=16)
         tokens = settings.get("max_new_tokens") or min(200, max(16, longest + 8))
         order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].prompt))
