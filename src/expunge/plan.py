@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import accept
+from expunge.alignment import asking
 from expunge.builtin import config as builtin_config
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
@@ -59,6 +60,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     batch: int = 0
     """Examples a step."""
+    aligned: asking.Asked | None = None
+    """What the request wants of alignment: drift, containment, refusals to forget."""
     here: Estimate | None = None
     """The estimate for this very machine, where `estimate` is for another's limit."""
 
@@ -104,9 +107,12 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     with faults:
         source, manifest, subject = _model(request)
     splits: Splits = {}
+    aligned: asking.Asked | None = None
     with faults:
+        aligned = asking.asked(request)
+        forget, retain = asking.sources(request, aligned)
         splits = make_splits(
-            forget=request.forget, data=request.data, retain=request.retain, holdout=request.holdout,
+            forget=forget, data=request.data, retain=retain, holdout=request.holdout,
             test=request.test, reference=request.reference, probes=request.probes, columns=request.columns,
             seed=request.seed,
         )  # fmt: skip
@@ -128,22 +134,27 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     if subject is not None:
         with faults:
             fits_model(subject, splits)
+        with faults:
+            if aligned is not None:
+                aligned.check(subject.capabilities, splits)
     gold, no_gold = "", "gold: none was asked for"
     with faults:
         gold, no_gold = _gold(request, manifest, splits)
     if subject is not None and splits:
         read = read_splits(splits)
-        names = score_names(subject.capabilities, read, bool(gold))
+        names = score_names(subject.capabilities, read, bool(gold)) + (aligned.names if aligned else [])
         owners = {"before", "after"} | ({"gold"} if gold else set())
         for rule in rules:
             with faults:
                 rule.names_score(names, owners)
     budget = request.budget.over(composed.budget if composed else Budget(), _stop(request, splits), DEFAULTS)
     with faults:
-        _stops(budget, splits, gold)
+        _stops(request, budget, splits, gold)
     faults.raise_any()
     assert composed is not None and subject is not None
-    return _bound(request, source, manifest, splits, composed, subject, budget, gold, no_gold, rules)
+    made = _bound(request, source, manifest, splits, composed, subject, budget, gold, no_gold, rules)
+    made.aligned = aligned
+    return made
 
 
 def _bound(
@@ -233,14 +244,8 @@ def weights_there(plan: Plan) -> None:
 
 
 def _unsupported(request: Request) -> None:
-    faults = Faults()
-    for name in ("alignment", "contain"):
-        if getattr(request, name) != "none":
-            faults.add(BadInput.of(name, getattr(request, name), "cannot be done by this version yet",
-                                   f"set {name}: none"))  # fmt: skip
     if request.audit == "deep":
-        faults.add(BadInput.of("audit", "deep", "cannot be done by this version yet", "set audit: standard"))
-    faults.raise_any()
+        raise BadInput.of("audit", "deep", "cannot be done by this version yet", "set audit: standard")
 
 
 def _out(out: Path, resume: bool) -> None:
@@ -292,6 +297,8 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
     """(how to get gold, why there is none)."""
     if request.gold == "none":
         return "", "gold: none was asked for"
+    if request.gold == "auto" and asking.on_refusals(request):
+        return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
     if request.gold != "auto":
         check(request.gold, request.trust_code, field="gold")
         return request.gold, ""
@@ -310,11 +317,16 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
 
 def _stop(request: Request, splits: Splits) -> Budget:
     """The default stop: the holdout, where there is one and it says how unseen data look."""
+    if asking.on_refusals(request):
+        return Budget(stop="refusals", epochs=30, batch_size=8, share=0.3)
     by_class = isinstance(request.forget, dict) and "class" in request.forget
     return Budget(stop="holdout" if "holdout" in splits and not by_class else "none")
 
 
-def _stops(budget: Budget, splits: Splits, gold: str) -> None:
+def _stops(request: Request, budget: Budget, splits: Splits, gold: str) -> None:
+    if budget.stop == "refusals" and not asking.on_refusals(request):
+        raise BadInput.of("budget.stop", "refusals", "needs refusals to forget",
+                          "write forget: {refusals: DOMAIN}, or another stop")  # fmt: skip
     if budget.stop == "holdout" and splits and "holdout" not in splits:
         raise BadInput.of("budget.stop", "holdout", "needs a holdout, and there is none",
                           "add holdout: FILE, or set stop: none")  # fmt: skip

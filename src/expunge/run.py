@@ -56,12 +56,16 @@ def run(
     with rundir.held(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()
         subject = stages.opened(planned, reporter)
+        stages.prepare(planned, subject, reporter)
         splits = stages.reading_splits(planned)
         before = stages.read_into(subject, splits, "before", reporter)
+        stages.asked(planned, subject, before, "before", reporter)
         gold = stages.gold(planned, subject, splits, reporter)
         applied = stages.apply(planned, subject, gold, folder, reporter)
         del subject  # the memory is wanted for the model as it was saved
-        after = stages.read_into(stages.reopened(planned, folder), splits, "after", reporter)
+        changed = stages.reopened(planned, folder)
+        after = stages.read_into(changed, splits, "after", reporter)
+        stages.asked(planned, changed, after, "after", reporter)
         evidence = stages.evidence(planned, before, after, gold, applied, time.monotonic() - began)
         if processes.main():
             stages.write(planned, evidence, folder)

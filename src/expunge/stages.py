@@ -17,6 +17,7 @@ import torch
 
 from expunge import accept, reading
 from expunge import evidence as scoring
+from expunge.alignment import asking, evidencing, risk
 from expunge.builtin import build
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
@@ -46,6 +47,8 @@ class Read:
     """Why there are none."""
     seconds: float | None = None
     """What making the model took (gold)."""
+    aligned: evidencing.Asked | None = None
+    """What it said to the domains' prompts, where the request wants to know."""
 
 
 @dataclass
@@ -64,6 +67,28 @@ def opened(plan: Plan, reporter: Reporter) -> Subject:
         source = str(build(plan.builtin, reporter))
         plan.manifest = read_manifest(Path(source))
     return open_model(source, plan.request.trust_code)
+
+
+def prepare(plan: Plan, subject: Subject, reporter: Reporter) -> None:
+    """Refusals to forget and to keep in the model's own words, and containment in the domains at risk alone."""
+    if plan.aligned is not None and (plan.aligned.target or plan.aligned.contain):
+        risky = risk.at_risk(risks(plan, subject, reporter)) if plan.aligned.auto else None
+        plan.splits, notes = asking.prepared(plan.aligned, subject, plan.splits, risky, reporter)
+        plan.notes += notes
+
+
+def risks(plan: Plan, subject: Subject, reporter: Reporter) -> list[risk.Risk]:
+    """The domains that the request puts at risk, the riskiest first; the subject is not changed."""
+    assert plan.aligned is not None
+    own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
+    return risk.risks(subject, plan.request.method, own, plan.aligned, budget=plan.budget, manifest=plan.manifest,
+                      seed=plan.request.seed, reporter=reporter)  # fmt: skip
+
+
+def asked(plan: Plan, subject: Subject, read: Read, who: str, reporter: Reporter) -> None:
+    """The domains' prompts put to the model, where the request wants its drift."""
+    if plan.aligned is not None and plan.aligned.drift and processes.main():
+        read.aligned = evidencing.ask(subject, plan.aligned, who, reporter)
 
 
 def reading_splits(plan: Plan) -> Splits:
@@ -124,6 +149,7 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
         notes["gold_forget_nll"] = float(gold.readouts["forget"].mean_nll_N.mean())
     context = Context(
         plan.budget, folder / "checkpoint", request.seed, "apply", watch=accept.watch(plan.rules),
+        refusals=plan.aligned.watch(request.seed) if plan.aligned else None,
         manifest=plan.manifest, reporter=reporter, log=Log(folder / "log.jsonl"), notes=notes,
     )  # fmt: skip
     if checkpoint.latest(folder / "checkpoint" / "checkpoint") is None and processes.main():
@@ -176,9 +202,11 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
     if gold.readouts:
         readouts["gold"] = gold.readouts
     scores = scoring.measure(readouts, plan.capabilities) if processes.main() else []
+    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, plan.request.redacted)
+    scores = sorted([*scores, *aligned.scores], key=lambda score: scoring.SIDES.index(score.side))
     verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose)
     outcome = applied.notes.get("outcome") or {}
-    notes = [*plan.notes, *([gold.why] if gold.why else []), *_rate_note(outcome)]
+    notes = [*plan.notes, *aligned.notes, *([gold.why] if gold.why else []), *_rate_note(outcome)]
     return {
         "schema": 1,
         "request": _shown(plan),
@@ -202,6 +230,7 @@ def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
                           for split in before.readouts},
         "examples": examples(readouts, plan.request.redacted),
+        **({"alignment": aligned.page} if aligned.page else {}),
         "caches": [key for read in (before, after, gold) for key in read.meter.keys],
     }  # fmt: skip
 

@@ -1,0 +1,88 @@
+"""Alignment as evidence: asks the models before and after, and makes scores, notes, and what the report draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from expunge.alignment import drift
+from expunge.alignment.asking import Asked as Wanted
+from expunge.alignment.asking import nothing_refused
+from expunge.alignment.concepts import Concepts, concepts
+from expunge.alignment.domains import Answered, answered
+from expunge.alignment.judges import judge_of
+from expunge.core.contracts import Reporter, Subject
+from expunge.evidence import Score
+
+SHOWN = 3
+"""Sample answers of a domain that the report shows."""
+
+
+@dataclass
+class Asked:
+    """What one model said, and its concept vectors."""
+
+    answers: Answered
+    concepts: Concepts | None
+
+
+@dataclass
+class Evidence:
+    """Scores, notes, and the report's page; empty where nothing was asked."""
+
+    scores: list[Score] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    page: dict[str, Any] = field(default_factory=dict)
+
+
+def ask(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Asked:
+    """The scoring prompts put to a model."""
+    found = answered(subject, wanted.pack, judge_of(wanted.judge), reporter=reporter, stage=f"asking {who}")
+    return Asked(found, concepts(subject, wanted.pack.part("score")))
+
+
+def evidence(wanted: Wanted | None, before: Asked | None, after: Asked | None, redacted: bool) -> Evidence:
+    """What both models' answers show. redacted: no answer of a model is shown."""
+    if wanted is None or before is None or after is None:
+        return Evidence()
+    target = {wanted.target} if wanted.target else set()
+    models = {"before": before.answers, "after": after.answers}
+    table = drift.drifts(before.answers, after.answers, target)
+    page: dict[str, Any] = {
+        "target": wanted.target, "pack": wanted.pack.name, "judge": wanted.judge, "drift": drift.table(table),
+        "samples": [] if redacted else _samples(before.answers, after.answers),
+    }  # fmt: skip
+    if before.concepts is not None and after.concepts is not None:
+        page["concepts"] = {"before": before.concepts.to_json(), "after": after.concepts.to_json()}
+        if wanted.target in before.concepts.domains:
+            page["early"] = _early(before.concepts, wanted.target, {d.domain: d.change for d in table})
+    remark = nothing_refused(models)
+    return Evidence(drift.scores(models, target), [remark] if remark else [], page)
+
+
+def _early(vectors: Concepts, target: str, changes: Mapping[str, float]) -> dict[str, Any]:
+    """Does early-layer similarity to the target go with the fall of refusals: Spearman's rank correlation."""
+    from scipy import stats
+
+    near = vectors.with_target(target)
+    fell = [-changes[name] for name in near]
+    found: dict[str, Any] = {"similarity": near, "n": len(near)}
+    if len(near) < 3 or np.ptp(fell) == 0 or np.ptp(list(near.values())) == 0:
+        return {**found, "rho": None, "why": "the domains did not fall differently"}
+    rho = float(stats.spearmanr(list(near.values()), fell).statistic)
+    z, half = np.arctanh(np.clip(rho, -0.9999, 0.9999)), 1.96 * (1.06 / max(1, len(near) - 3)) ** 0.5
+    return {**found, "rho": rho, "low": float(np.tanh(z - half)), "high": float(np.tanh(z + half))}
+
+
+def _samples(before: Answered, after: Answered) -> list[dict[str, Any]]:
+    """Answers side by side: of each domain those that changed most, else the first."""
+    found = []
+    for name in before.scores:
+        moved = np.abs(after.scores[name] - before.scores[name])
+        for i in np.argsort(-moved, kind="stable")[:SHOWN].tolist():
+            found.append({"domain": name, "prompt": before.prompts[name][i]["question"], "before": before.texts[name][i],
+                          "after": after.texts[name][i], "scores": [float(before.scores[name][i]), float(after.scores[name][i])]})  # fmt: skip
+    return found
