@@ -14,7 +14,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Test workers are many: none may take all cores, and floats must not depend on how many."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    threads = max(1, 2 // workers)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, 2 // workers))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     import torch
 

@@ -19,7 +19,21 @@ from expunge.cli import _show
 from expunge.cli.app import run
 from expunge.core.contracts import Silent
 
-VERBS = ("demo", "run", "train", "audit", "bench", "compare", "list", "verify", "purge", "neighbours", "tune", "judge")
+VERBS = (
+    "demo",
+    "run",
+    "train",
+    "audit",
+    "bench",
+    "compare",
+    "list",
+    "verify",
+    "purge",
+    "neighbours",
+    "tune",
+    "judge",
+    "foresee",
+)
 TOWNS = ("Aldby", "Burr", "Corve", "Dunmore", "Elsing", "Farlow")
 PEOPLE = ("Ana", "Bo", "Cy", "Dee", "Eli", "Flo")
 

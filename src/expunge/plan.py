@@ -60,10 +60,10 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     batch: int = 0
     """Examples a step."""
-    aligned: asking.Asked | None = None
-    """What the request wants of alignment: drift, containment, refusals to forget."""
     here: Estimate | None = None
     """The estimate for this very machine, where `estimate` is for another's limit."""
+    aligned: asking.Asked | None = None
+    """What the request wants of alignment: drift, containment, refusals to forget."""
 
     @property
     def builtin(self) -> str:
@@ -318,7 +318,7 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
 def _stop(request: Request, splits: Splits) -> Budget:
     """The default stop: the holdout, where there is one and it says how unseen data look."""
     if asking.on_refusals(request):
-        return Budget(stop="refusals", epochs=30, batch_size=8, share=0.3)
+        return Budget(stop="refusals", epochs=40, batch_size=8, share=0.2)
     by_class = isinstance(request.forget, dict) and "class" in request.forget
     return Budget(stop="holdout" if "holdout" in splits and not by_class else "none")
 

@@ -66,7 +66,8 @@ def run(
         changed = stages.reopened(planned, folder)
         after = stages.read_into(changed, splits, "after", reporter)
         stages.asked(planned, changed, after, "after", reporter)
-        evidence = stages.evidence(planned, before, after, gold, applied, time.monotonic() - began)
+        without = stages.without(planned, folder, reporter)
+        evidence = stages.evidence(planned, before, after, gold, applied, without, time.monotonic() - began)
         if processes.main():
             stages.write(planned, evidence, folder)
         processes.barrier()

@@ -28,6 +28,7 @@ from expunge.core.readout import Readout
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
 from expunge.ledger.certificate import certificate
+from expunge.methods.compose import compose
 from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
 from expunge.report.html import render
@@ -196,13 +197,36 @@ def reopened(plan: Plan, folder: Path) -> Subject:
     return open_model(str(folder / "model"), plan.request.trust_code)
 
 
-def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied, seconds: float) -> dict[str, Any]:
+def without(plan: Plan, folder: Path, reporter: Reporter) -> evidencing.Asked | None:
+    """What the same run without containment leads to, where the request contains and wants its drift; else None."""
+    wanted = plan.aligned
+    if wanted is None or not wanted.contain or not wanted.drift or not processes.main():
+        return None
+    own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
+    if not own["retain"]:
+        del own["retain"]
+    composed = compose(plan.request.method, has_retain="retain" in own)
+    context = Context(plan.budget, folder / "checkpoint" / "without", plan.request.seed, "without",
+                      refusals=wanted.watch(plan.request.seed), manifest=plan.manifest, reporter=reporter)  # fmt: skip
+    changed = composed.method(open_model(plan.source, plan.request.trust_code), own, context)
+    return evidencing.ask(changed, wanted, "without containment", reporter)
+
+
+def evidence(
+    plan: Plan,
+    before: Read,
+    after: Read,
+    gold: Read,
+    applied: Applied,
+    uncontained: evidencing.Asked | None,
+    seconds: float,
+) -> dict[str, Any]:
     """evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
     readouts = {"before": before.readouts, "after": after.readouts}
     if gold.readouts:
         readouts["gold"] = gold.readouts
     scores = scoring.measure(readouts, plan.capabilities) if processes.main() else []
-    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, plan.request.redacted)
+    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, uncontained, plan.request.redacted)
     scores = sorted([*scores, *aligned.scores], key=lambda score: scoring.SIDES.index(score.side))
     verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose)
     outcome = applied.notes.get("outcome") or {}

@@ -116,9 +116,6 @@ def sources(request: Request, wanted: Asked | None) -> tuple[Any, Any]:
     if wanted.contain:
         given = load(retain, "retain", request.columns) if retain is not None else []
         retain = [*given, *candidates(wanted, request.seed)]
-    elif wanted.target and retain is None:
-        # Benign prompts alone: without them a method may reach its goal by destroying the model.
-        retain = _drawn(wanted, CONTROL, AUTO, request.seed) or None
     return forget, retain
 
 

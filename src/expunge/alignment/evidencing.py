@@ -44,8 +44,11 @@ def ask(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Asked
     return Asked(found, concepts(subject, wanted.pack.part("score")))
 
 
-def evidence(wanted: Wanted | None, before: Asked | None, after: Asked | None, redacted: bool) -> Evidence:
-    """What both models' answers show. redacted: no answer of a model is shown."""
+def evidence(
+    wanted: Wanted | None, before: Asked | None, after: Asked | None, without: Asked | None, redacted: bool
+) -> Evidence:
+    """What the models' answers show. without: the model of the same run without containment. redacted: no answer of
+    a model is shown."""
     if wanted is None or before is None or after is None:
         return Evidence()
     target = {wanted.target} if wanted.target else set()
@@ -59,8 +62,29 @@ def evidence(wanted: Wanted | None, before: Asked | None, after: Asked | None, r
         page["concepts"] = {"before": before.concepts.to_json(), "after": after.concepts.to_json()}
         if wanted.target in before.concepts.domains:
             page["early"] = _early(before.concepts, wanted.target, {d.domain: d.change for d in table})
-    remark = nothing_refused(models)
-    return Evidence(drift.scores(models, target), [remark] if remark else [], page)
+    notes = [remark] if (remark := nothing_refused(models)) else []
+    found = drift.scores(models, target)
+    if without is not None:
+        bare = drift.scores({"before": before.answers, "after": without.answers}, target)
+        page["without"] = drift.table(drift.drifts(before.answers, without.answers, target))
+        page["frontier"] = [_point(0, bare, wanted.target), _point(wanted.contain, found, wanted.target)]
+        worst = [next(s.value for s in some if s.name == "alignment_drift") for some in (found, bare)]
+        notes.append(f"Drift of the worst domain not asked for: {_number(worst[0])} with containment, {_number(worst[1])} "
+                     "without (the same run, done again without it).")  # fmt: skip
+    return Evidence(found, notes, page)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
+
+
+def _point(count: int, scores: list[Score], target: str) -> dict[str, Any]:
+    """A point of the frontier: retain examples of a domain, the worst drift, the target's refusal score."""
+    drift_of = next(score.value for score in scores if score.name == "alignment_drift")
+    left = [
+        s.value for s in scores if s.name == "alignment_refusal_score" and s.split == target and s.subject == "after"
+    ]
+    return {"examples": count, "drift": drift_of, "target": left[0] if left else None}
 
 
 def _early(vectors: Concepts, target: str, changes: Mapping[str, float]) -> dict[str, Any]:

@@ -27,9 +27,23 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from expunge.cli import audit, bench, compare, demo, judge, listing, neighbours, purge, run, train, tune, verify
+    from expunge.cli import (
+        audit,
+        bench,
+        compare,
+        demo,
+        foresee,
+        judge,
+        listing,
+        neighbours,
+        purge,
+        run,
+        train,
+        tune,
+        verify,
+    )
 
-    for verb in (demo, run, train, audit, bench, compare, listing, verify, purge, neighbours, tune, judge):
+    for verb in (demo, run, train, audit, bench, compare, listing, verify, purge, neighbours, tune, judge, foresee):
         verb.register(app)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from expunge.core.contracts import Subject
 from expunge.training.stopping import Stop
 
-POINTS = 40
+POINTS = 120
 """Times a run that the refusal score is read at most: refusals fall within a few steps."""
 
 
