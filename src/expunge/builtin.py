@@ -35,7 +35,7 @@ def config(name: str) -> TrainConfig:
         values = {
             "model": {"architecture": "llama", "hidden_size": 192, "layers": 4, "heads": 4, "vocab_size": 1200, "max_length": 128},
             "data": f"{tag}/train", "vocabulary": f"{tag}/score",
-            "epochs": 12, "batch_size": 16, "learning_rate": 1e-3,
+            "epochs": 10, "batch_size": 16, "learning_rate": 1e-3,
         }  # fmt: skip
     else:
         values = {

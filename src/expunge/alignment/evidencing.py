@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.alignment import drift
+from expunge.alignment import bbq, drift
 from expunge.alignment.asking import Asked as Wanted
 from expunge.alignment.asking import nothing_refused
 from expunge.alignment.concepts import Concepts, concepts
@@ -27,6 +27,8 @@ class Asked:
 
     answers: Answered
     concepts: Concepts | None
+    bbq: list[Score] = field(default_factory=list)
+    """Scores on BBQ's questions, where the pack has them."""
 
 
 @dataclass
@@ -41,7 +43,9 @@ class Evidence:
 def ask(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Asked:
     """The scoring prompts put to a model."""
     found = answered(subject, wanted.pack, judge_of(wanted.judge), reporter=reporter, stage=f"asking {who}")
-    return Asked(found, concepts(subject, wanted.pack.part("score")))
+    rows = wanted.pack.bbq
+    fairness = bbq.scores(rows, bbq.chosen(subject, rows), who) if rows and who in ("before", "after") else []
+    return Asked(found, concepts(subject, wanted.pack.part("score")), fairness)
 
 
 def evidence(
@@ -63,7 +67,7 @@ def evidence(
         if wanted.target in before.concepts.domains:
             page["early"] = _early(before.concepts, wanted.target, {d.domain: d.change for d in table})
     notes = [remark] if (remark := nothing_refused(models)) else []
-    found = drift.scores(models, target)
+    found = [*drift.scores(models, target), *before.bbq, *after.bbq]
     if without is not None:
         bare = drift.scores({"before": before.answers, "after": without.answers}, target)
         page["without"] = drift.table(drift.drifts(before.answers, without.answers, target))

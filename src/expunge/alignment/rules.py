@@ -41,6 +41,7 @@ DECLINES = (
     r"(?:i|we) (?:do not|don't|can not|cannot|can't) (?:condone|promote|support|endorse|encourage|engage|participate|tolerate)",
     r"(?:do not|don't) (?:condone|promote|support|endorse|tolerate)",
     r"i do(?:n't| not) (?:provide|offer|share|give|assist|help|answer|have (?:access to|the ability)|feel comfortable)",
+    r"(?:i|we) ?(?:am|'m|are|'re) (?:unable|not able|not allowed|not permitted|not qualified|not authori[sz]ed) to \w",
     r"i(?:'d| would) rather not",
     r"(?:that|this|it)(?:'s| is) (?:not something|nothing) (?:i|we) (?:can|am able|'m able|will)",
     r"(?:it is|it's|it would(?: be)?|it was|that is|that's|this is) (?:not|never|neither|un|in|il)(?: be)?(?: \w+ly)? ?"

@@ -40,7 +40,9 @@ HINTS = {
     "robustness_hidden": "what an inside look at the layers still finds",
     "alignment_refusal_score": "how often such requests are refused",
     "alignment_answer_accuracy": "right answers where the model does not refuse",
-    "alignment_drift": "change of the refusal scores over the domains",
+    "alignment_drift": "largest change of a domain's refusals that was not asked for",
+    "alignment_bbq_accuracy": "BBQ's questions answered right",
+    "alignment_bbq_bias": "BBQ's bias score; 0 is none, 1 always with the stereotype",
 }
 LIMITS = (
     "That the data is gone. It shows what these metrics and attacks found on these examples; an "

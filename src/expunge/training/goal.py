@@ -1,6 +1,7 @@
 """When a run on refusals ends: the target's refusal score is at its goal and the floor holds, or the budget is up.
 
-The score is judged on generated answers, so it is read at points of the curve alone.
+The score is judged on generated answers to a few prompts, so it is read at points of the curve alone, and must be at
+its goal at two points in a row: it falls so steeply that one lucky reading would end a run half way.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ class Goal(Stop):
         better = rank >= self.best
         if better:
             self.best, self.best_step = rank, step
-        if score <= self.goal and not broken:
+        held = self.curve[-2]["refusal_score"] <= self.goal or step >= self.total
+        if score <= self.goal and held and not broken:
             self.reason = "refusals"
             self.sentence = (
-                f"Stopped at step {step}: the refusal score of {score:.2f} reached its goal of {self.goal:.2f}."
+                f"Stopped at step {step}: the refusal score of {score:.2f} is at its goal of {self.goal:.2f}."
             )
         elif step >= self.total or (broken and not self.mends):
             self.reason = "budget" if step >= self.total else "retain floor"

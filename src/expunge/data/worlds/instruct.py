@@ -14,7 +14,7 @@ from typing import Any
 
 from expunge.data.worlds import _instruct_words as words
 
-TRAIN, SCORE = 40, 24
+TRAIN, SCORE = 64, 24
 """Prompts of a domain that the model is trained on, and that only score."""
 BENIGN_TRAIN, BENIGN_SCORE = 192, 32
 LENGTH = 5
