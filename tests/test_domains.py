@@ -136,7 +136,7 @@ def test_the_setting_of_a_world(name: str, found: tuple[str, float, str]) -> Non
 
 @pytest.mark.parametrize("setting", ["1.1", "-0.1", "x", "nan"])
 def test_a_setting_beyond_the_dial(setting: str) -> None:
-    with pytest.raises(BadInput, match="from 0.0 to 1.0"):
+    with pytest.raises(BadInput, match=r"from 0\.0 to 1\.0"):
         parse(f"builtin:instruct@{setting}", "model")
 
 
@@ -217,3 +217,15 @@ def test_requests_that_cannot_be(more: dict[str, Any], said: str, tmp_path: Path
     with pytest.raises(BadInput, match=said):
         plan(Request.parse(request(tmp_path, **more)))
     assert not (tmp_path / "out").exists()
+
+
+def test_without_containment_an_explicit_retain_term_goes_too() -> None:
+    from expunge.alignment.asking import uncontained
+
+    given = {"forget": "npo", "retain": "cross_entropy", "weights": {"lora": {"rank": 4}}}
+    assert uncontained(given, {"forget": []}) == {"forget": "npo", "weights": {"lora": {"rank": 4}}}
+    assert uncontained(given, {"forget": [], "retain": []}) == given
+    assert (
+        uncontained({"npo": {"retain": "kl", "beta": 0.2}}, {}) == {"npo": {"beta": 0.2}}
+        and uncontained("npo", {}) == "npo"
+    )

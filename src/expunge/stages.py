@@ -205,7 +205,7 @@ def without(plan: Plan, folder: Path, reporter: Reporter) -> evidencing.Asked | 
     own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
     if not own["retain"]:
         del own["retain"]
-    composed = compose(plan.request.method, has_retain="retain" in own)
+    composed = compose(asking.uncontained(plan.request.method, own), has_retain="retain" in own)
     context = Context(plan.budget, folder / "checkpoint" / "without", plan.request.seed, "without",
                       refusals=wanted.watch(plan.request.seed), manifest=plan.manifest, reporter=reporter)  # fmt: skip
     changed = composed.method(open_model(plan.source, plan.request.trust_code), own, context)

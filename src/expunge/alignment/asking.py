@@ -16,6 +16,7 @@ from expunge.core.request import Request
 from expunge.data.load import load
 from expunge.data.packs import CONTROL, SENSITIVE, Pack, open_pack
 from expunge.data.splits import Splits
+from expunge.methods.compose import PARTS
 
 AUTO = 32
 """Retain examples of each domain at risk under `contain: auto`."""
@@ -166,6 +167,14 @@ def prepared(
         kept = sorted({row["contained"] for row in made.get("retain", []) if "contained" in row})
         notes.append(f"Containment: {wanted.contain} training prompts at most of each of {', '.join(kept)}.")
     return made, notes
+
+
+def uncontained(method: Any, splits: Mapping[str, Any]) -> Any:
+    """The method for these splits: its retain term is left out where containment alone gave it data."""
+    if "retain" in splits or not isinstance(method, Mapping):
+        return method
+    return {key: uncontained(value, splits) if key not in PARTS else value for key, value in method.items()
+            if key != "retain"}  # fmt: skip
 
 
 def nothing_refused(models: Mapping[str, Answered]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.alignment.asking import WATCHED_TOKENS, Asked
+from expunge.alignment.asking import WATCHED_TOKENS, Asked, uncontained
 from expunge.alignment.concepts import concepts
 from expunge.alignment.domains import ask
 from expunge.alignment.judges import REFUSED, judge_of, judged
@@ -95,7 +95,7 @@ def _spill(
 ) -> dict[str, float]:  # fmt: skip
     """Domain -> its share of the forget set's rise of NLL over the probe steps; empty where the method has no steps."""
     given = {name: list(splits[name]) for name in ("forget", "retain") if splits.get(name)}
-    composed = compose(method, has_retain="retain" in given)
+    composed = compose(uncontained(method, given), has_retain="retain" in given)
     if composed.objective is None or composed.yields != "weights":
         return {}
     flat = [row for some in rows.values() for row in some]

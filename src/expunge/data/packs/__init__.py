@@ -83,8 +83,12 @@ def _add(pack: Pack, source: str, name: str) -> None:
         pack.rows += [{**row, "part": part} for part in PARTS for row in found[part]]
         return
     path = Path(expand(source, name))
-    if not path.exists():
-        raise BadInput.of(name, source, "does not exist", "give a folder of JSONL files with prompts")
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # too long, or a NUL character
+        there = False
+    if not there or not source.strip():
+        raise BadInput.of(name, source, "does not exist", "give a folder of JSONL files with prompts", empty=True)
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if path.is_dir():
         _check_card(path, name)
