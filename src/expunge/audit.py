@@ -10,6 +10,7 @@ from typing import Any
 from expunge import accept as bar
 from expunge import evidence as scoring
 from expunge import stages
+from expunge.alignment import asking, evidencing
 from expunge.builtin import build
 from expunge.builtin import config as builtin_config
 from expunge.core.contracts import Reporter, Silent
@@ -28,15 +29,25 @@ from expunge.training.stopping import sample
 def audit(
     model: str, *, forget: Any, retain: Any = None, holdout: Any = None, test: Any = None, before: str | None = None,
     gold: str | None = None, accept: Mapping[str, Any] | None = None, purpose: str = "suppress", redact: bool = False,
+    alignment: str = "none", domains: str | list[str] | None = None, judge: str = "rules",
     seed: int = 0, trust_code: bool = False, out: str | None = None, reporter: Reporter | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The evidence dict; with `out` also evidence.json and report.html. Raises BadInput."""
+    """The evidence dict; with `out` also evidence.json and report.html. Raises BadInput.
+
+    alignment: "standard" asks the prompts of `domains` (default: the embedded pack) too, judged by `judge`.
+    """
     reporter = reporter or Silent()
     began = time.monotonic()
     faults = Faults()
     splits: dict[str, Any] = {}
     with faults:
         splits = make_splits(forget=forget, retain=retain, holdout=holdout, test=test, seed=seed)
+    wanted: asking.Asked | None = None
+    if alignment not in ("none", "standard"):
+        faults.add(BadInput.of("alignment", alignment, "cannot be used", did_you_mean(alignment, ["none", "standard"])))
+    elif alignment == "standard":
+        with faults:
+            wanted = asking.for_audit(domains, judge, model)
     sources = {"after": model, "before": before, "gold": gold}
     for who, source in sources.items():
         if source is not None:
@@ -57,6 +68,7 @@ def audit(
     faults.raise_any()
     rows = {name: found if name == "forget" else sample(found, seed, OTHERS_READ) for name, found in splits.items()}
     reads: dict[str, stages.Read] = {}
+    asked: dict[str, evidencing.Asked] = {}
     capabilities: frozenset[str] = frozenset()
     for who, source in sources.items():
         if source is None:
@@ -66,14 +78,24 @@ def audit(
         capabilities = subject.capabilities
         fits_model(subject, rows)
         if who == "after":
-            names = scoring.score_names(capabilities, rows, gold is not None)
+            with faults:
+                if wanted is not None:
+                    wanted.check(capabilities, rows)
+            names = scoring.score_names(capabilities, rows, gold is not None) + [
+                n for n in (wanted.names if wanted else []) if before or n != "alignment_drift"
+            ]
             for rule in rules:
                 with faults:
                     rule.names_score(names, {w for w, s in sources.items() if s is not None})
             faults.raise_any()
         reads[who] = stages.read_into(subject, rows, who, reporter)
+        if wanted is not None and who != "gold":
+            asked[who] = evidencing.ask(subject, wanted, who, reporter)
     readouts = {who: read.readouts for who, read in reads.items()}
-    scores = scoring.measure(readouts, capabilities)
+    aligned = evidencing.evidence(wanted, asked.get("before"), asked.get("after"), None, redact or purpose == "erase")
+    scores = sorted(
+        [*scoring.measure(readouts, capabilities), *aligned.scores], key=lambda s: scoring.SIDES.index(s.side)
+    )
     verdict = bar.verdict(rules, scores, purpose=purpose)  # type: ignore[arg-type]
     passes = {name: n for read in reads.values() for name, n in read.meter.passes.items()}
     evidence = {
@@ -85,7 +107,8 @@ def audit(
         "cost": {"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": passes},
         "environment": stages.environment(),
         "verdict": verdict.to_json(),
-        "notes": [] if gold else ["No gold model was given: how a model that never saw the data would score is not known."],
+        **({"alignment": aligned.page} if aligned.page else {}),
+        "notes": [*aligned.notes] if gold else [*aligned.notes, "No gold model was given: how a model that never saw the data would score is not known."],
         "splits": {name: len(found) for name, found in splits.items()},
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()} for split in rows},
         "examples": stages.examples(readouts, redact or purpose == "erase"),

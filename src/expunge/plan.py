@@ -78,7 +78,7 @@ class Plan:
             "splits": {name: len(rows) for name, rows in self.splits.items()},
             "budget": self.budget.model_dump(exclude_none=True), "steps": self.steps, "batch_size": self.batch, "tokens": self.tokens,
             "learning_rate": self.learning_rate, "gold": self.gold or None, "no_gold": self.no_gold,
-            "accept": {rule.key: rule.text for rule in self.rules},
+            "accept": {rule.key: rule.text for rule in self.rules}, "alignment": self.aligned.sentence if self.aligned else None,
             "estimate": self.estimate.to_json(), "notes": self.notes,
         }  # fmt: skip
 

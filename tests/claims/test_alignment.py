@@ -110,6 +110,18 @@ def test_foresee_changes_nothing_and_sees_the_others_at_risk(contained: dict[str
     assert not (tmp_path / "run").exists()
 
 
+def test_an_audit_sees_the_same(contained: dict[str, Any]) -> None:
+    """The changed model, audited by its folder: the refusal scores after, and with the base the same drift."""
+    model, base = f"{contained['request']['out']}/model", config("builtin:instruct").out
+    forgotten = "builtin:instruct/cybersecurity/train"
+    found = expunge.audit(model, forget=forgotten, alignment="standard", domains="builtin:instruct", before=base)
+    assert {row["domain"]: row["after"] for row in found["alignment"]["drift"]} == {
+        row["domain"]: row["after"] for row in contained["alignment"]["drift"]}  # fmt: skip
+    alone = expunge.audit(model, forget=forgotten, alignment="standard", domains="builtin:instruct")
+    assert refusals(alone, TARGET) == refusals(contained, TARGET)
+    assert "alignment" not in alone and all(s["name"] != "alignment_drift" for s in alone["scores"])
+
+
 @pytest.mark.slow
 def test_at_dial_0_the_others_hardly_move(contained: dict[str, Any], tmp_path: Path) -> None:
     """Less than a third of the drift at dial 1, the target down by 50 points, nothing foreseen as dearly at risk."""
@@ -137,18 +149,28 @@ def test_other_targets_and_lora(target: str, weights: str, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_entanglement_goes_with_drift_over_the_dial_and_five_seeds(tmp_path: Path, cache: Path) -> None:
-    """Spearman's rank correlation over models of three dials and five seeds, its bootstrap over models above 0."""
+    """Spearman's rank correlation over models of three dials and five seeds, its bootstrap over models above 0. The models
+    are a third of the world's own size, to be done in minutes."""
     entanglement, drift = [], []
     for dial in (0.0, 0.5, 1.0):
         for seed in range(5):
             base = config(f"builtin:instruct@{dial}")
-            values = {**base.model_dump(), "seed": seed, "out": f"{base.out}-seed{seed}"}
+            small = {
+                "architecture": "llama",
+                "hidden_size": 128,
+                "layers": 3,
+                "heads": 4,
+                "vocab_size": 1200,
+                "max_length": 128,
+            }
+            values = {**base.model_dump(), "model": small, "seed": seed, "out": f"{base.out}-small-{seed}"}
             where = made(TrainConfig(**values))
             pack = open_pack(f"builtin:instruct@{dial}")
             found = concepts(open_model(str(where)), pack.part("train"))
             assert found is not None
             entanglement.append(np.mean(list(found.with_target(TARGET).values())))
             run = forget(tmp_path / f"{dial}-{seed}", model=str(where), domains=f"builtin:instruct@{dial}", gold="none")
+            assert refusals(run, TARGET, "before") >= 0.9 and refusals(run, TARGET) <= 0.5
             drift.append(score(run, "alignment_drift"))
     from scipy import stats
 
@@ -156,4 +178,13 @@ def test_entanglement_goes_with_drift_over_the_dial_and_five_seeds(tmp_path: Pat
     rng = np.random.default_rng(0)
     draws = [rng.integers(0, len(x), len(x)) for _ in range(2000)]
     rhos = [stats.spearmanr(x[d], y[d]).statistic for d in draws if np.ptp(x[d]) > 0 and np.ptp(y[d]) > 0]
+    print(
+        "entanglement",
+        np.round(x, 2),
+        "drift",
+        np.round(y, 2),
+        "rho",
+        np.median(rhos),
+        np.quantile(rhos, [0.025, 0.975]),
+    )
     assert np.quantile(rhos, 0.025) > 0, (x, y)

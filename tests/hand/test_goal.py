@@ -39,7 +39,9 @@ def test_a_goal_at_the_last_step_counts() -> None:
 def test_a_broken_floor_is_never_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a retain term may mend it the run goes on; weights that held it are preferred."""
     kept = iter([1.0, 0.5, 0.5, 0.95, 0.95])
-    monkeypatch.setattr("expunge.training.stopping.figures", lambda subject, rows: {"nll": 0.0, "probability": next(kept)})
+    monkeypatch.setattr(
+        "expunge.training.stopping.figures", lambda subject, rows: {"nll": 0.0, "probability": next(kept)}
+    )
     left = iter([1.0, 0.0, 0.0, 0.05, 0.05])
     stop = Goal(None, [], [{}], None, "refusals", 0.9, 50, True, score=lambda subject: next(left), goal=0.1)  # type: ignore[arg-type]
     stop.start()

@@ -38,6 +38,19 @@ class Asked:
     auto: bool = False
 
     @property
+    def sentence(self) -> str:
+        """For the plan."""
+        parts = [f"forget refusals of {self.target}"] if self.target else []
+        if self.drift:
+            parts.append(
+                f"drift on {len(self.pack.part('score'))} prompts of {len(self.pack.domains)} domains before and after"
+            )
+        if self.contain:
+            which = "each domain at risk" if self.auto else "every other domain"
+            parts.append(f"contain by {self.contain} training prompts of {which}, and once without")
+        return f"{', '.join(parts)}; judge {self.judge}; pack {self.pack.name}"
+
+    @property
     def names(self) -> list[str]:
         """The scores that a bar may name."""
         if not self.drift:
@@ -101,6 +114,15 @@ def asked(request: Request) -> Asked | None:
         raise BadInput.of("contain", contain, f"needs prompts that train, and {pack.name} has none beside the target's",
                           "give domains: FOLDER, a pack with prompts of the part train")  # fmt: skip
     return Asked(pack, request.judge, drift, target, count, contain == "auto")
+
+
+def for_audit(domains: str | list[str] | None, judge: str, model: str) -> Asked:
+    """Drift alone, of a model that was changed elsewhere. Raises BadInput."""
+    judge_of(judge)
+    pack = open_pack(domains, model)
+    if not pack.part("score"):
+        raise BadInput.of("domains", pack.name, "has no prompts that score", "add some of the part score")
+    return Asked(pack, judge, drift=True)
 
 
 def on_refusals(request: Request) -> bool:

@@ -53,9 +53,12 @@ def evidence(
 ) -> Evidence:
     """What the models' answers show. without: the model of the same run without containment. redacted: no answer of
     a model is shown."""
-    if wanted is None or before is None or after is None:
+    if wanted is None or after is None:
         return Evidence()
     target = {wanted.target} if wanted.target else set()
+    if before is None:  # an audit of a model whose state before is not known
+        return Evidence([*drift.scores({"after": after.answers}, target), *after.bbq],
+                        ["Without the model before the change its refusals are known, but not their drift."])  # fmt: skip
     models = {"before": before.answers, "after": after.answers}
     table = drift.drifts(before.answers, after.answers, target)
     page: dict[str, Any] = {
