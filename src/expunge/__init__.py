@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from expunge.data.load import load
     from expunge.data.splits import make_splits
     from expunge.evidence import Score, measure
+    from expunge.foresee import foresee
     from expunge.ledger.certificate import verify
     from expunge.methods.compose import compose
     from expunge.neighbours import neighbours
@@ -48,6 +49,7 @@ _PLACES = {
     "Request": "core.request", "Run": "run", "Score": "evidence", "Step": "core.contracts", "Stream": "core.card",
     "Subject": "core.contracts", "Term": "core.contracts", "TrainConfig": "core.train_config",
     "Want": "core.contracts", "audit": "audit", "bench": "bench", "compare": "compare", "compose": "methods.compose",
+    "foresee": "foresee",
     "load": "data.load", "make_splits": "data.splits", "measure": "evidence", "neighbours": "neighbours", "open_subject": "subjects.opening",
     "plan": "plan", "purge": "purge", "read": "reading", "record": "training.origins", "run": "run",
     "train": "train", "tune": "tune", "verify": "ledger.certificate",
@@ -55,7 +57,7 @@ _PLACES = {
 
 __all__ = [
     "BadInput", "Budget", "Card", "Context", "ExpungeError", "Output", "Plan", "Readout", "Request", "Run", "Score",
-    "Step", "Stream", "Subject", "Term", "TrainConfig", "Want", "audit", "bench", "compare", "compose", "load", "make_splits",
+    "Step", "Stream", "Subject", "Term", "TrainConfig", "Want", "audit", "bench", "compare", "compose", "foresee", "load", "make_splits",
     "measure", "neighbours", "open_subject", "plan", "purge", "read", "record", "run", "train", "tune", "verify",
 ]  # fmt: skip
 

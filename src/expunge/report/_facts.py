@@ -251,7 +251,9 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
     result = []
     for line in (evidence.get("verdict") or {}).get("lines") or []:
         rule, passed = str(line.get("rule") or ""), line.get("passed")
-        row = find(rows, re.split(r"[\s<>=:]", rule, maxsplit=1)[0].replace(".", "_"))
+        key = re.split(r"[\s<>=:]", rule, maxsplit=1)[0].replace(".", "_", 1)
+        domain = (row for row in rows if row.side == "alignment" and f"{row.name}.{row.split}" == key)
+        row = find(rows, key.replace(".", "_")) or next(domain, None)
         score = row.measured("after") if row else None
         kind = {True: "good", False: "warn" if line.get("warns") else "bad", None: "none"}[passed]
         shown, limit = _beside(line.get("value"), line.get("bound"), row.unit if row else "")
