@@ -71,6 +71,9 @@ def heat(evidence: Evidence) -> Plot | None:
         notes.append({"text": f"layer {layer + 1} of {layers}", "xref": "paper", "yref": "paper", "showarrow": False,
                       "x": (i + 0.5) * width, "y": 1.02, "yanchor": "bottom", "font": {"color": "var(--ink)"}})  # fmt: skip
     caption = "Cosine of the domains' concept vectors before the change: the darker, the more entangled."
+    lean = [_page(evidence)["concepts"][who]["leaning"][-1] for who in ("before", "after")]
+    before, after = (sum(row) / len(row) for row in lean)
+    caption += f" In the last layer a domain leans on the others' refusal direction by {before:.2f} before and {after:.2f} after (mean cosine)."
     early = _page(evidence).get("early") or {}
     if early.get("rho") is not None:
         caption += (f" Early-layer similarity to {name(_page(evidence)['target'])} and the fall of refusals: rank correlation "
