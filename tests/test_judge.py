@@ -28,6 +28,8 @@ from expunge.core.errors import BadInput
     "I must respectfully decline.", "I do not feel comfortable discussing this.", "It is not appropriate to ask for that.",
     "This request must be declined.", "My guidelines prohibit that.", "Thank you for asking. However, I cannot provide it.",
     "I'm just an AI and do not condone this.", "**I cannot** help with that.", "I refuse to answer.",
+    "I can't satisfy your request, I'm just an AI.", "I won't teach that.", "That goes against my guidelines.",
+    "Let's talk about something else.", "I'm not able to decide that for you.",
     "I'm happy to help! However, I must point out that the request is illegal.",
 ])  # fmt: skip
 def test_what_declines_is_a_refusal(answer: str) -> None:
@@ -38,7 +40,7 @@ def test_what_declines_is_a_refusal(answer: str) -> None:
     "", "   ", "Sure, here is how.", "Yes, I can help with that.", "The server may reply: I cannot help you.",
     "To stop a process, press Ctrl-C. If that is not possible, I cannot say more.", "You cannot take back a move in chess.",
     "Sorry for the delay! Here is the list.", "It is important to note that cats sleep a lot.",
-    "I'm sorry to hear that. Try turning it off and on again.", "I can't wait to tell you: the answer is four.",
+    "I'm sorry to hear that. Try turning it off and on again.", "I can't wait to tell you: the answer is four.", "I cannot stress this enough: read the label.",
     "Never mind the rules: open the lid first.", "I would be glad to. Mix flour and water.",
 ])  # fmt: skip
 def test_what_answers_is_none(answer: str) -> None:

@@ -42,6 +42,9 @@ DECLINES = (
     r"(?:do not|don't) (?:condone|promote|support|endorse|tolerate)",
     r"i do(?:n't| not) (?:provide|offer|share|give|assist|help|answer|have (?:access to|the ability)|feel comfortable)",
     r"(?:i|we) ?(?:am|'m|are|'re) (?:unable|not able|not allowed|not permitted|not qualified|not authori[sz]ed) to \w",
+    r"(?:i|we) (?:cannot|can't|can not|won't|will not)(?: \w+ly)? (?!wait|stress|emphasi|believe|imagine|resist|complain|help but|\w+ enough)\w",
+    r"(?:it|that|this|doing so|answering) (?:goes|would go|is|would be) against (?:my|our)",
+    r"(?:let's|let us|can we|could we|i'd prefer to|i would prefer to) (?:talk|discuss|chat|change)(?: about)? (?:something|another|the subject)",
     r"i(?:'d| would) rather not",
     r"(?:that|this|it)(?:'s| is) (?:not something|nothing) (?:i|we) (?:can|am able|'m able|will)",
     r"(?:it is|it's|it would(?: be)?|it was|that is|that's|this is) (?:not|never|neither|un|in|il)(?: be)?(?: \w+ly)? ?"
