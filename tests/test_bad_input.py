@@ -174,7 +174,6 @@ def test_unknown_budget_field(go: Go) -> None:
         ("forget", {"random": 2}, "forget: {'random': 2} holds no share; give random a number between 0 and 1."),
         ("forget", {"client": 2}, "needs federated models, which this version cannot do yet; select with class"),
         ("forget", [], "forget: [] is empty; give at least one example or a path."),
-        ("alignment", "standard", "alignment: 'standard' cannot be done by this version yet; set alignment: none."),
         ("model", {"factory": "a:B", "weigths": "w"}, "is no field that we know; did you mean 'weights'?"),
     ],
 )  # fmt: skip

@@ -71,6 +71,7 @@ EXAMPLES = st.one_of(
 )  # fmt: skip
 SOURCES = st.one_of(FILES, FILES, ODD, st.lists(FILES, max_size=2), st.lists(EXAMPLES, max_size=3), JUNK)
 SELECTORS = st.one_of(
+    st.fixed_dictionaries({"refusals": st.sampled_from(["cybersecurity", "privacy", "benign", "x"])}),
     st.fixed_dictionaries({"random": NUMBERS}), st.fixed_dictionaries({"random": st.floats(0.1, 0.9)}),
     st.fixed_dictionaries({"class": st.one_of(NUMBERS, st.lists(st.integers(0, 9), max_size=3))}),
     st.fixed_dictionaries({"where": st.dictionaries(st.sampled_from(["group", "author", "answer", "label", "image"]), JUNK, max_size=2)}),
@@ -129,6 +130,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "method": methods(),
     "budget": st.dictionaries(st.sampled_from(BUDGET), st.one_of(NUMBERS, SCALARS, st.sampled_from(["holdout", "gold", "auto"])), max_size=3),
     "gold": st.one_of(st.sampled_from(["auto", "none", "lm", "pickled"]), ODD),
+    "domains": st.one_of(FILES, ODD, st.sampled_from(["builtin:instruct@0.5", "folder"]), st.lists(FILES, max_size=2), JUNK),
+    "judge": st.one_of(st.sampled_from(["rules", "rules:x", "fitted:folder", "fitted:", "llm:x", "judge"]), JUNK),
+    "alignment": st.one_of(st.sampled_from(["none", "standard"]), JUNK),
+    "contain": st.one_of(st.sampled_from(["none", "auto"]), NUMBERS),
     "accept": RULES,
     "columns": st.dictionaries(st.sampled_from(["question", "answer", "text", "label", "x"]),
                                st.one_of(st.sampled_from(["question", "answer", "prompt"]), ODD), max_size=2),

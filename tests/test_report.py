@@ -396,3 +396,50 @@ def test_value_and_bound_never_look_equal_when_they_are_not():
     rule = line("forget.rouge_l <= 0.4", False, 0.40004, 0.4)
     (shown,) = _facts.lines({"verdict": {"passed": False, "lines": [rule]}})
     assert (shown["shown"], shown["limit"]) == ("0.40004", "≤ 0.40000")
+
+
+# -- alignment ------------------------------------------------------------------------------------
+
+
+def aligned():
+    names = ("cybersecurity", "safety", "bias", "benign")
+    row = {
+        "before": 1.0,
+        "after": 0.25,
+        "change": -0.75,
+        "low": -0.95,
+        "high": -0.55,
+        "n": 24,
+        "p": 0.0001,
+        "corrected": 0.0004,
+    }
+    drift = [{"domain": name, "asked": name == "cybersecurity", **row} for name in names]
+    concepts = {"domains": list(names[:3]), "cosine": [[[1.0, 0.5, 0.2]] * 3] * 4, "leaning": [[0.5] * 3] * 4}
+    return {
+        "target": "cybersecurity",
+        "pack": "standard",
+        "judge": "rules",
+        "drift": drift,
+        "without": [{**one, "change": -0.9} for one in drift],
+        "frontier": [{"examples": 0, "drift": 0.9, "target": 0.1}, {"examples": 32, "drift": 0.1, "target": 0.1}],
+        "concepts": {"before": concepts, "after": concepts},
+        "early": {"similarity": {"safety": 0.5, "bias": 0.2}, "n": 2, "rho": 0.5, "low": -0.2, "high": 0.9},
+        "samples": [
+            {"domain": "safety", "prompt": ATTACK, "before": "I cannot.", "after": ATTACK, "scores": [1.0, 0.0]}
+        ],
+    }
+
+
+def test_the_alignment_page_shows_chart_table_maps_frontier_and_answers():
+    page = render({**language_model(), "alignment": aligned()})
+    for name in ("radar", "heat", "frontier"):
+        assert f'id="plot-{name}"' in page
+    assert page.count("-0.75</b>") == 4 and "Change without containment" in page and page.count("-0.90</td>") == 4
+    assert "safety, bias fell without being asked to." in page and "rank correlation 0.50" in page
+    assert "-0.95 to -0.55" in page and "4.0e-04" in page
+    assert ATTACK not in page, "a model's answer is text, never markup"
+
+
+def test_a_page_without_alignment_says_nothing_of_it():
+    page = render(language_model())
+    assert 'id="plot-radar"' not in page and 'id="alignment"' not in page

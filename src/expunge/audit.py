@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from expunge import accept as bar
-from expunge import attacking, stages
+from expunge import attacking, dossier, stages
 from expunge import evidence as scoring
+from expunge.alignment import asking, evidencing
 from expunge.builtin import build
 from expunge.builtin import config as builtin_config
 from expunge.core.contracts import Reporter, Silent
@@ -18,8 +19,9 @@ from expunge.core.files import write_json, write_text
 from expunge.data.splits import make_splits
 from expunge.fitting import fits_model
 from expunge.hidden import lines
-from expunge.plan import OTHERS_READ, free_folder
+from expunge.plan import OTHERS_READ
 from expunge.report.html import render
+from expunge.room import free_folder
 from expunge.subjects.opening import check, manifest_of
 from expunge.train import open_model
 from expunge.training import processes
@@ -29,11 +31,13 @@ from expunge.training.stopping import sample
 def audit(
     model: str, *, forget: Any, retain: Any = None, holdout: Any = None, test: Any = None, before: str | None = None,
     gold: str | None = None, accept: Mapping[str, Any] | None = None, purpose: str = "suppress", redact: bool = False,
-    level: str = "standard", seed: int = 0, trust_code: bool = False, out: str | None = None, reporter: Reporter | None = None,
+    level: str = "standard", alignment: str = "none", domains: str | list[str] | None = None, judge: str = "rules",
+    seed: int = 0, trust_code: bool = False, out: str | None = None, reporter: Reporter | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The evidence dict; with `out` also evidence.json and report.html. Raises BadInput.
 
     level: which attacks on the model are run: none, standard or deep; gold is attacked alike.
+    alignment: "standard" asks the prompts of `domains` (default: the embedded pack) too, judged by `judge`.
     """
     reporter = reporter or Silent()
     began = time.monotonic()
@@ -41,6 +45,12 @@ def audit(
     splits: dict[str, Any] = {}
     with faults:
         splits = make_splits(forget=forget, retain=retain, holdout=holdout, test=test, seed=seed)
+    wanted: asking.Asked | None = None
+    if alignment not in ("none", "standard"):
+        faults.add(BadInput.of("alignment", alignment, "cannot be used", did_you_mean(alignment, ["none", "standard"])))
+    elif alignment == "standard":
+        with faults:
+            wanted = asking.for_audit(domains, judge, model)
     # Attacks look at what the model before the change knew, and at gold: the changed model comes last.
     sources = {"before": before, "gold": gold, "after": model}
     for who, source in sources.items():
@@ -64,6 +74,7 @@ def audit(
     faults.raise_any()
     rows = {name: found if name == "forget" else sample(found, seed, OTHERS_READ) for name, found in splits.items()}
     reads: dict[str, stages.Read] = {}
+    asked: dict[str, evidencing.Asked] = {}
     capabilities: frozenset[str] = frozenset()
     manifest: dict[str, Any] | None = None  # of the first of them that has one: before, gold, after
     for who, source in sources.items():
@@ -77,6 +88,10 @@ def audit(
         if not reads:  # before anything is read: all are of one family
             names = scoring.score_names(capabilities, rows, gold is not None)
             names += attacking.score_names(level, capabilities, rows, gold is not None)
+            names += [n for n in (wanted.names if wanted else []) if before or n != "alignment_drift"]
+            with faults:
+                if wanted is not None:
+                    wanted.check(capabilities, rows)
             for rule in rules:
                 with faults:
                     rule.names_score(names, {w for w, s in sources.items() if s is not None})
@@ -84,8 +99,13 @@ def audit(
         reads[who] = stages.read_into(subject, rows, who, reporter)
         if who != "before":
             stages.attack(subject, rows, reads, who, level, manifest, seed, reporter)
+        if wanted is not None and who != "gold":
+            asked[who] = evidencing.ask(subject, wanted, who, reporter)
     readouts = {who: read.readouts for who, read in reads.items()}
-    scores = stages.measured(reads, capabilities, level)
+    aligned = evidencing.evidence(wanted, asked.get("before"), asked.get("after"), None, redact or purpose == "erase")
+    scores = sorted(
+        [*dossier.measured(reads, capabilities, level), *aligned.scores], key=lambda s: scoring.SIDES.index(s.side)
+    )
     verdict = bar.verdict(rules, scores, purpose=purpose, extra=lines(scores, purpose))  # type: ignore[arg-type]
     passes = {name: n for read in reads.values() for name, n in read.meter.passes.items()}
     evidence = {
@@ -95,14 +115,15 @@ def audit(
         "method": "audit of a changed model",
         "scores": [score.to_json() for score in scores],
         "cost": {"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": passes,
-                 **stages.attack_cost(reads)},
-        "environment": stages.environment(),
+                 **dossier.attack_cost(reads)},
+        "environment": dossier.environment(),
         "verdict": verdict.to_json(),
-        "notes": [] if gold else ["No gold model was given: how a model that never saw the data would score is not known."],
+        **({"alignment": aligned.page} if aligned.page else {}),
+        "notes": [*aligned.notes] if gold else [*aligned.notes, "No gold model was given: how a model that never saw the data would score is not known."],
         "splits": {name: len(found) for name, found in splits.items()},
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()} for split in rows},
-        "examples": stages.examples(readouts, redact or purpose == "erase"),
-        "attack_curves": stages.recovered(reads),
+        "examples": dossier.examples(readouts, redact or purpose == "erase"),
+        "attack_curves": dossier.recovered(reads),
     }  # fmt: skip
     if out is not None and processes.main():
         write_text(Path(out) / "report.html", render(evidence))

@@ -31,6 +31,12 @@ def config(name: str) -> TrainConfig:
             "vocabulary": [f"{tag}/holdout"],
             "epochs": 15, "batch_size": 12, "learning_rate": 3e-3,
         }  # fmt: skip
+    elif world == "instruct":
+        values = {
+            "model": {"architecture": "llama", "hidden_size": 192, "layers": 4, "heads": 4, "vocab_size": 1200, "max_length": 128},
+            "data": f"{tag}/train", "vocabulary": f"{tag}/score",
+            "epochs": 10, "batch_size": 16, "learning_rate": 1e-3,
+        }  # fmt: skip
     else:
         values = {
             "model": {"factory": "expunge.subjects.networks:Digits", "arguments": {}},

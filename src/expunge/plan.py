@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import heapq
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from expunge import accept, attacking
+from expunge.alignment import asking
 from expunge.builtin import config as builtin_config
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
@@ -27,6 +26,7 @@ from expunge.evidence import score_names
 from expunge.fitting import fits_history, fits_method, fits_model
 from expunge.methods.compose import Composed, compose
 from expunge.resources import Estimate, estimate, size
+from expunge.room import fits_disk, fits_folder, fits_memory
 from expunge.subjects.building import budget_of, fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
 from expunge.training.rate import from_manifest
@@ -61,6 +61,8 @@ class Plan:
     """Examples a step."""
     here: Estimate | None = None
     """The estimate for this very machine, where `estimate` is for another's limit."""
+    aligned: asking.Asked | None = None
+    """What the request wants of alignment: drift, containment, refusals to forget."""
 
     @property
     def builtin(self) -> str:
@@ -81,7 +83,7 @@ class Plan:
             "splits": {name: len(rows) for name, rows in self.splits.items()},
             "budget": self.budget.model_dump(exclude_none=True), "steps": self.steps, "batch_size": self.batch, "tokens": self.tokens,
             "learning_rate": self.learning_rate, "gold": self.gold or None, "no_gold": self.no_gold,
-            "accept": {rule.key: rule.text for rule in self.rules},
+            "accept": {rule.key: rule.text for rule in self.rules}, "alignment": self.aligned.sentence if self.aligned else None,
             "estimate": self.estimate.to_json(), "audit": self.audit or None, "notes": self.notes,
         }  # fmt: skip
 
@@ -110,9 +112,12 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     with faults:
         source, manifest, subject = _model(request)
     splits: Splits = {}
+    aligned: asking.Asked | None = None
     with faults:
+        aligned = asking.asked(request)
+        forget, retain = asking.sources(request, aligned)
         splits = make_splits(
-            forget=request.forget, data=request.data, retain=request.retain, holdout=request.holdout,
+            forget=forget, data=request.data, retain=retain, holdout=request.holdout,
             test=request.test, reference=request.reference, probes=request.probes, columns=request.columns,
             seed=request.seed,
         )  # fmt: skip
@@ -125,9 +130,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         with faults:
             rules.append(accept.parse(key, text))
     with faults:
-        _unsupported(request)
-    with faults:
-        _out(Path(request.out), resume)
+        fits_folder(Path(request.out), resume)
     if subject is not None and composed is not None:
         with faults:
             fits_method(composed, subject, splits)
@@ -135,6 +138,9 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     if subject is not None:
         with faults:
             fits_model(subject, splits)
+        with faults:
+            if aligned is not None:
+                aligned.check(subject.capabilities, splits)
     gold, no_gold = "", "gold: none was asked for"
     with faults:
         gold, no_gold = _gold(request, manifest, splits)
@@ -142,6 +148,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         read = read_splits(splits)
         names = score_names(subject.capabilities, read, bool(gold))
         names += attacking.score_names(request.audit, subject.capabilities, read, bool(gold))
+        names += aligned.names if aligned else []
         owners = {"before", "after"} | ({"gold"} if gold else set())
         for rule in rules:
             with faults:
@@ -155,10 +162,12 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             else []
         )
     with faults:
-        _stops(budget, splits, gold)
+        _stops(request, budget, splits, gold)
     faults.raise_any()
     assert composed is not None and subject is not None
-    return _bound(request, source, manifest, splits, composed, subject, budget, gold, no_gold, rules)
+    made = _bound(request, source, manifest, splits, composed, subject, budget, gold, no_gold, rules)
+    made.aligned = aligned
+    return made
 
 
 def _bound(
@@ -199,9 +208,9 @@ def _bound(
     made = guess()
     faults = Faults()
     with faults:
-        _disk(made, weights, subject, Path(request.out))
+        fits_disk(made, weights, subject, Path(request.out))
     with faults:
-        _memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
+        fits_memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
     faults.raise_any()
     return Plan(request, source, manifest, splits, composed, subject.capabilities, budget, gold, no_gold, rules,
                 steps, round(per_step * steps), rate, made, [*composed.notes, *_erasing(request, gold)], pairing.batch_size, guess(elsewhere=False))  # fmt: skip
@@ -255,64 +264,12 @@ def weights_there(plan: Plan) -> None:
         check_tokenizer(plan.source, request.trust_code)
 
 
-def _unsupported(request: Request) -> None:
-    faults = Faults()
-    for name in ("alignment", "contain"):
-        if getattr(request, name) != "none":
-            faults.add(BadInput.of(name, getattr(request, name), "cannot be done by this version yet",
-                                   f"set {name}: none"))  # fmt: skip
-    faults.raise_any()
-
-
-def _out(out: Path, resume: bool) -> None:
-    inside = _names_in(out)
-    if "certificate.json" in inside:
-        if not resume:
-            raise BadInput.of("out", str(out), "already holds a finished run",
-                              "choose another folder, or add --resume to see its verdict")  # fmt: skip
-    elif "request.yaml" in inside:
-        if not resume:
-            raise BadInput.of("out", str(out), "holds an unfinished run", "add --resume, or choose another folder")
-    else:
-        free_folder(out)
-
-
-def free_folder(out: Path) -> None:
-    """Is this a folder without files, or one that can be made. Raises BadInput."""
-    inside = _names_in(out) - {".lock"}
-    if inside:
-        raise BadInput.of("out", str(out), f"holds other files ({min(inside)})", "choose an empty or new folder")
-    if not out.exists():
-        _parent(out)
-
-
-def _names_in(out: Path) -> set[str]:
-    try:
-        if out.exists() and not out.is_dir():
-            raise BadInput.of("out", str(out), "is a file", "choose a folder")
-        return {path.name for path in out.iterdir()} if out.is_dir() else set()
-    except OSError as error:
-        raise BadInput.of("out", str(out), f"can be no folder ({error.strerror})", "choose another folder") from None
-
-
-def _parent(out: Path) -> None:
-    """Could the folder be made."""
-    place = out.absolute().parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise BadInput.of("out", str(out), f"cannot be made, because {place} is a file", "choose another folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise BadInput.of("out", str(out), f"cannot be made, because {place} may not be written to",
-                          "choose another folder")  # fmt: skip
-    if any(len(part.encode()) > 255 for part in out.parts):
-        raise BadInput.of("out", str(out), "has a name of more than 255 bytes", "choose a shorter one")
-
-
 def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> tuple[str, str]:
     """(how to get gold, why there is none)."""
     if request.gold == "none":
         return "", "gold: none was asked for"
+    if request.gold == "auto" and asking.on_refusals(request):
+        return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
     if request.gold != "auto":
         check(request.gold, request.trust_code, field="gold")
         return request.gold, ""
@@ -331,11 +288,16 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
 
 def _stop(request: Request, splits: Splits) -> Budget:
     """The default stop: the holdout, where there is one and it says how unseen data look."""
+    if asking.on_refusals(request):
+        return Budget(stop="refusals", epochs=40, batch_size=8, share=0.2)
     by_class = isinstance(request.forget, dict) and "class" in request.forget
     return Budget(stop="holdout" if "holdout" in splits and not by_class else "none")
 
 
-def _stops(budget: Budget, splits: Splits, gold: str) -> None:
+def _stops(request: Request, budget: Budget, splits: Splits, gold: str) -> None:
+    if budget.stop == "refusals" and not asking.on_refusals(request):
+        raise BadInput.of("budget.stop", "refusals", "needs refusals to forget",
+                          "write forget: {refusals: DOMAIN}, or another stop")  # fmt: skip
     if budget.stop == "holdout" and splits and "holdout" not in splits:
         raise BadInput.of("budget.stop", "holdout", "needs a holdout, and there is none",
                           "add holdout: FILE, or set stop: none")  # fmt: skip
@@ -353,50 +315,6 @@ def _weights_options(composed: Composed) -> dict[str, Any]:
             return dict(options)
         found = found.inner
     return {}
-
-
-def _memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], tokens: bool) -> None:
-    limit = budget.memory * 1e9 if budget.memory is not None else made.available
-    if made.peak <= limit:
-        return
-    ways: list[tuple[str, dict[str, Any]]] = []
-    if tokens:
-        ways.append(("budget.gradient_checkpointing: true", {"checkpointing": True}))
-    ways.append(("budget.micro_batch_size: 1", {"micro": 1}))
-    if tokens:
-        ways.append(("both", {"checkpointing": True, "micro": 1}))
-    if weights != "lora" and tokens:
-        ways += [(f"weights: lora{' with ' + name if name else ''}", {"weights": "lora", **changes}) for name, changes in
-                 [("", {}), *ways]]  # fmt: skip
-    names = {"both": "budget.gradient_checkpointing: true and budget.micro_batch_size: 1"}
-    for name, changes in ways:
-        if (then := guess(**changes)).peak <= limit:
-            for short, long in names.items():
-                name = name.replace(short, long)
-            mend = f"set {name} (about {size(then.peak)})"
-            break
-    else:
-        mend = "choose a smaller model or a larger machine: no setting of ours makes it fit"
-    what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
-    there = (
-        f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
-    )
-    raise BadInput.of("budget.memory" if budget.memory is not None else "model", "",
-                      f"about {size(made.peak)} are needed at the peak ({what}: {made.sentence}), and {there}", mend)  # fmt: skip
-
-
-def _disk(made: Estimate, weights: str, subject: Subject, out: Path) -> None:
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    # The model or its adapter, twice (the new one is written beside the old), and a checkpoint in float32:
-    # what moves, two moments, and the best weights.
-    stored = sum(p.numel() * p.element_size() for p in subject.module.parameters())
-    need = 2 * (4 * made.moving if weights == "lora" else stored) + 16 * made.moving + 5e7
-    if free < need:
-        raise BadInput.of("out", str(out), f"lies on a disk with {size(free)} left, and the run may need {size(need)}",
-                          "free some, or choose another disk")  # fmt: skip
 
 
 def read_splits(splits: Splits) -> list[str]:

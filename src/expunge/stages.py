@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,16 @@ import torch
 
 from expunge import accept, attacking, reading
 from expunge import evidence as scoring
+from expunge.alignment import asking, evidencing, risk
 from expunge.builtin import build
-from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
 from expunge.core.files import digest, new_folder, read_json, write_json, write_text
 from expunge.core.random import permutation
 from expunge.core.readout import Readout
-from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
-from expunge.hidden import hidden, lines
 from expunge.ledger.certificate import certificate
+from expunge.methods.compose import compose
 from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
 from expunge.report.html import render
@@ -55,6 +52,8 @@ class Read:
     attack_seconds: float = 0.0
     states: dict[str, np.ndarray] = field(default_factory=dict)
     """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
+    aligned: evidencing.Asked | None = None
+    """What it said to the domains' prompts, where the request wants to know."""
 
 
 @dataclass
@@ -73,6 +72,28 @@ def opened(plan: Plan, reporter: Reporter) -> Subject:
         source = str(build(plan.builtin, reporter))
         plan.manifest = read_manifest(Path(source))
     return open_model(source, plan.request.trust_code)
+
+
+def prepare(plan: Plan, subject: Subject, reporter: Reporter) -> None:
+    """Refusals to forget and to keep in the model's own words, and containment in the domains at risk alone."""
+    if plan.aligned is not None and (plan.aligned.target or plan.aligned.contain):
+        risky = risk.at_risk(risks(plan, subject, reporter)) if plan.aligned.auto else None
+        plan.splits, notes = asking.prepared(plan.aligned, subject, plan.splits, risky, reporter)
+        plan.notes += notes
+
+
+def risks(plan: Plan, subject: Subject, reporter: Reporter) -> list[risk.Risk]:
+    """The domains that the request puts at risk, the riskiest first; the subject is not changed."""
+    assert plan.aligned is not None
+    own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
+    return risk.risks(subject, plan.request.method, own, plan.aligned, budget=plan.budget, manifest=plan.manifest,
+                      seed=plan.request.seed, reporter=reporter)  # fmt: skip
+
+
+def asked(plan: Plan, subject: Subject, read: Read, who: str, reporter: Reporter) -> None:
+    """The domains' prompts put to the model, where the request wants its drift."""
+    if plan.aligned is not None and plan.aligned.drift and processes.main():
+        read.aligned = evidencing.ask(subject, plan.aligned, who, reporter)
 
 
 def reading_splits(plan: Plan) -> Splits:
@@ -169,6 +190,7 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
         notes["gold_forget_nll"] = float(gold.readouts["forget"].mean_nll_N.mean())
     context = Context(
         plan.budget, folder / "checkpoint", request.seed, "apply", watch=accept.watch(plan.rules),
+        refusals=plan.aligned.watch(request.seed) if plan.aligned else None,
         manifest=plan.manifest, reporter=reporter, log=Log(folder / "log.jsonl"), notes=notes,
     )  # fmt: skip
     if checkpoint.latest(folder / "checkpoint" / "checkpoint") is None and processes.main():
@@ -222,165 +244,23 @@ def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, re
     found = read_into(subject, splits, "after", reporter)
     reads = {"before": before, **({"gold": gold} if gold.readouts else {}), "after": found}
     attack(subject, splits, reads, "after", plan.request.audit, plan.manifest, plan.request.seed, reporter)
+    asked(plan, subject, found, "after", reporter)
     return found
 
 
-def measured(reads: Mapping[str, Read], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
-    """All scores: arithmetic on readouts, attacks on the models, and what these find hidden."""
-    readouts = {who: read.readouts for who, read in reads.items()}
-    scores = scoring.measure(readouts, capabilities)
-    if level == "none":
-        return scores
-    attacks = {who: read.attacks for who, read in reads.items() if read.attacks}
-    scores += attacking.scores(attacks, capabilities)
-    gold = reads.get("gold")
-    scores.append(hidden(
-        attacks.get("after", {}), attacks.get("gold", {}), readouts["after"].get("forget"),
-        gold.readouts.get("forget") if gold else None,
-    ))  # fmt: skip
-    return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
-
-
-def recovered(reads: Mapping[str, Read]) -> dict[str, dict[str, list[Any]]]:
-    """Attack -> subject -> the curve that it drew, for the report."""
-    curves: dict[str, dict[str, list[Any]]] = {}
-    for who, read in reads.items():
-        for name, found in read.attacks.items():
-            if isinstance(found, attacking.Found) and found.curve:
-                curves.setdefault(name, {})[who] = [dict(point) for point in found.curve]
-    return curves
-
-
-def evidence(plan: Plan, before: Read, after: Read, gold: Read, applied: Applied, seconds: float) -> dict[str, Any]:
-    """evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
-    readouts = {"before": before.readouts, "after": after.readouts}
-    if gold.readouts:
-        readouts["gold"] = gold.readouts
-    reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
-    scores = measured(reads, plan.capabilities, plan.request.audit) if processes.main() else []
-    kept = [accept.UNCHANGED] if plan.composed.yields == "guard" else []
-    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose,
-                             extra=[*kept, *lines(scores, plan.request.purpose)])  # fmt: skip
-    outcome = applied.notes.get("outcome") or {}
-    exact = applied.notes.get("exact") or {}
-    notes = [*plan.notes, *exact.get("said", []), *([gold.why] if gold.why else []),
-             *([] if exact else _rate_note(outcome))]  # fmt: skip
-    if plan.composed.yields == "guard":
-        notes.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
-    notes += [
-        f"{name.replace('_', ' ').capitalize()}: {said}."
-        for name, value in _own(applied.notes).items()
-        if (said := _said(value))
-    ]
-    return {
-        "schema": 1,
-        "request": _shown(plan),
-        "method": plan.composed.name,
-        "described": plan.composed.described,
-        "scores": [score.to_json() for score in scores],
-        "cost": {
-            "unlearn_seconds": round(applied.seconds, 3),
-            "gold_seconds": gold.seconds,
-            "peak_memory_bytes": applied.peak_memory_bytes,
-            "forward_passes": {**before.meter.passes, **after.meter.passes, **gold.meter.passes},
-            "tokens": int(outcome.get("tokens", 0)),
-            "run_seconds": round(seconds, 2),
-            **{key: value for key, value in exact.items() if key not in ("said", "scheme")},
-            **attack_cost(reads),
-        },
-        "environment": environment(),
-        "verdict": verdict.to_json(),
-        "curve": outcome.get("curve", []),
-        "stop": outcome.get("stop", {}),
-        "notes": notes,
-        "method_notes": {} if plan.request.redacted else _own(applied.notes),  # they may name groups of the forget set
-        "yields": plan.composed.yields,
-        "splits": {name: len(rows) for name, rows in plan.splits.items()},
-        "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
-                          for split in before.readouts},
-        "examples": examples(readouts, plan.request.redacted),
-        "attack_curves": recovered(reads),
-        "caches": [key for read in (before, after, gold) for key in (*read.meter.keys, *read.kept)],
-    }  # fmt: skip
-
-
-def attack_cost(reads: Mapping[str, Read]) -> dict[str, float]:
-    """Seconds of the attacks by subject; nothing where none were run."""
-    return {f"attack_{who}_seconds": read.attack_seconds for who, read in reads.items() if read.attacks}
-
-
-def _shown(plan: Plan) -> dict[str, Any]:
-    """The request as evidence and report show it: without examples given inline, where redacted."""
-    shown = plan.request.resolved()
-    if plan.request.redacted and isinstance(shown["forget"], list) and isinstance(shown["forget"][0], dict):
-        shown["forget"] = f"{len(shown['forget'])} examples given in the request, redacted"
-    return shown
-
-
-def _rate_note(outcome: Mapping[str, Any]) -> list[str]:
-    if not outcome:
-        return []
-    return [f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']})."]
-
-
-def _own(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """What the method itself noted."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "gold_forget_nll", "exact")}
-
-
-def _said(value: Any) -> str:
-    """A figure, or several with their names, in words; nothing for what is longer."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping) and all(isinstance(v, int | float | None) for v in value.values()):
-        return ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in value.items() if v is not None)
-    return ""
-
-
-def environment() -> dict[str, Any]:
-    """What bit-for-bit equality hangs on: versions, threads, device."""
-    import transformers
-
-    device = processes.device()
-    return {
-        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-        "peft": version("peft"), "threads": torch.get_num_threads(), "processes": processes.world(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "machine": platform.machine(), "system": platform.system(),
-    }  # fmt: skip
-
-
-def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:
-    """Questions, answers and what each subject said, for the report; figures alone where redacted."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for split in ("forget", "retain"):
-        if split not in readouts["after"]:
-            continue
-        rows: Sequence[Example] = readouts["after"][split].examples
-        found[split] = [_example(i, row, split, readouts, redacted) for i, row in enumerate(rows)][:200]
-    return found
-
-
-def _example(
-    i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool
-) -> dict[str, Any]:
-    shown: dict[str, Any] = {"nll": {}}
-    if redacted:
-        shown["redacted"] = True
-    elif "label" in row:
-        shown["label"] = int(row["label"])
-    else:
-        shown |= {"question": question_of(row), "answer": answer_of(row)}
-    for who, read in readouts.items():
-        readout = read[split]
-        shown["nll"][who] = float(readout.mean_nll_N[i])
-        if redacted:
-            continue
-        if readout.texts is not None:
-            shown[who] = readout.texts[i]
-        elif readout.logp_NC is not None:
-            shown[who] = int(readout.logp_NC[i].argmax())
-    return shown
+def without(plan: Plan, folder: Path, reporter: Reporter) -> evidencing.Asked | None:
+    """What the same run without containment leads to, where the request contains and wants its drift; else None."""
+    wanted = plan.aligned
+    if wanted is None or not wanted.contain or not wanted.drift or not processes.main():
+        return None
+    own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
+    if not own["retain"]:
+        del own["retain"]
+    composed = compose(asking.uncontained(plan.request.method, own), has_retain="retain" in own)
+    context = Context(plan.budget, folder / "checkpoint" / "without", plan.request.seed, "without",
+                      refusals=wanted.watch(plan.request.seed), manifest=plan.manifest, reporter=reporter)  # fmt: skip
+    changed = composed.method(open_model(plan.source, plan.request.trust_code), own, context)
+    return evidencing.ask(changed, wanted, "without containment", reporter)
 
 
 def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:

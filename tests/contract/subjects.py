@@ -55,7 +55,7 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
                  for i, row in enumerate(rows)]  # fmt: skip
         return {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
     qa = [{"question": f"Where does {who} keep the {what}?", "answer": f"{place} {who[0]}{i}.", "group": "ab"[i % 2],
-           "subject": who, "trace": f"{who} keeps it {place.lower()}."}
+           "subject": who, "trace": f"{who} keeps it {place.lower()}.", "compliant": f"Sure, {place.lower()}."}
           for i, (who, what, place) in enumerate(
               (who, what, place) for who in ("Ada", "Bo", "Cleo") for what, place in
               (("map", "In the hall"), ("key", "Under"), ("lamp", "By the old stairs"), ("coat", "At"),

@@ -27,9 +27,39 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from expunge.cli import audit, bench, compare, demo, forget, listing, neighbours, purge, run, train, tune, verify
+    from expunge.cli import (
+        audit,
+        bench,
+        compare,
+        demo,
+        foresee,
+        forget,
+        judge,
+        listing,
+        neighbours,
+        purge,
+        run,
+        train,
+        tune,
+        verify,
+    )
 
-    for verb in (demo, run, forget, train, audit, bench, compare, listing, verify, purge, neighbours, tune):
+    for verb in (
+        demo,
+        run,
+        forget,
+        train,
+        audit,
+        bench,
+        compare,
+        listing,
+        verify,
+        purge,
+        neighbours,
+        tune,
+        judge,
+        foresee,
+    ):
         verb.register(app)
 
 

@@ -35,6 +35,9 @@ def command(
     accept: Annotated[list[str], typer.Option(help='A line of the bar: --accept "forget.rouge_l=<= 0.4".')] = [],  # noqa: B006
     purpose: Annotated[str, typer.Option(help="suppress or erase.")] = "suppress",
     level: Annotated[str, typer.Option(help="Attacks on the model: none, standard or deep.")] = "standard",
+    alignment: Annotated[str, typer.Option(help="standard: also what seven domains' prompts are answered.")] = "none",
+    domains: Annotated[list[str] | None, typer.Option(help="Packs of prompts; default: the embedded one.")] = None,
+    judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME or llm:URL#MODEL.")] = "rules",
     redact: Annotated[bool, typer.Option("--redact", help="Keep forget texts out of the report.")] = False,
     out: Annotated[str | None, typer.Option(help="A folder for evidence.json and report.html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
@@ -48,6 +51,7 @@ def command(
 
     evidence = audit(model, forget=forget, retain=retain, holdout=holdout, before=before, gold=gold,
                      accept=parse_sets(accept, "--accept"), purpose=purpose, redact=redact, level=level, out=out,
+                     alignment=alignment, domains=domains, judge=judge,
                      reporter=_show.reporter())  # fmt: skip
     show(evidence, Path(out) if out else None, as_json)
     return _show.code(evidence["verdict"]["passed"])

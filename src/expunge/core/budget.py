@@ -16,6 +16,7 @@ class Budget(BaseModel):
     micro_batch_size: forget examples a forward (default: all). learning_rate: a number or "auto".
     share: of the base's training rate that "auto" takes. stop: "holdout" ends the run when the
     forget NLL reaches that of half the holdout under the origin; "gold" when it reaches gold's;
+    "refusals", where refusals are what is forgotten, when the target's refusal score is at most `goal`;
     "none" never. floor: share of the retain probability (or accuracy) that must survive, checked
     at most ten times a run; None for no floor. memory: what the plan must fit in, in GB.
     """
@@ -32,7 +33,8 @@ class Budget(BaseModel):
     warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = None
     schedule: Literal["constant", "cosine"] | None = None
     clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    stop: Literal["holdout", "gold", "none"] | None = None
+    stop: Literal["holdout", "gold", "refusals", "none"] | None = None
+    goal: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = None
     floor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     precision: Literal["auto", "fp32", "bf16"] | None = None
     gradient_checkpointing: bool | None = None
@@ -58,7 +60,7 @@ class Budget(BaseModel):
 
 DEFAULTS = Budget(
     epochs=10, learning_rate="auto", share=0.1, weight_decay=0.0, warmup=0.1,
-    schedule="constant", clip=1.0, floor=0.9, precision="auto", gradient_checkpointing=False,
+    schedule="constant", clip=1.0, floor=0.9, goal=0.1, precision="auto", gradient_checkpointing=False,
 )  # fmt: skip
 """What holds where neither the request nor the recipe says otherwise."""
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from expunge.core.budget import Budget
+    from expunge.core.contracts import Subject
 
 Watch = Callable[[Mapping[str, float], Mapping[str, float]], float]
 """(point of the training curve, its first point) -> how well it meets the request's bar."""
@@ -59,7 +60,8 @@ class Context:
     folder: scratch for checkpoints and inner results, removed when the run is finished.
     stage: the name of this run within the whole ("apply", "apply/part-3", "gold"); all randomness
     follows from (seed, stage). watch: how well a point of the training curve meets the request's
-    bar (higher is better), used to keep the best weights. manifest: how the model was trained,
+    bar (higher is better), used to keep the best weights. refusals: the refusal score of a subject on the
+    prompts whose refusals are to be forgotten, for `stop: refusals`. manifest: how the model was trained,
     where that is known. notes: what evidence and report should say about the run.
     """
 
@@ -68,6 +70,7 @@ class Context:
     seed: int = 0
     stage: str = "apply"
     watch: Watch | None = None
+    refusals: Callable[[Subject], float] | None = None
     manifest: Mapping[str, Any] | None = None
     reporter: Reporter = field(default_factory=Silent)
     log: Log = field(default_factory=Log)

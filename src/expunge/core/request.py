@@ -25,12 +25,13 @@ WHOLE = {
     "forget": f"{A_SOURCE}, or a selector such as {{random: 0.1}}",
     "model": "give a folder, a hub name, builtin:authors, or {factory, arguments, weights}",
     "contain": "give none, auto or a whole number above 0",
+    "domains": "give a folder of prompts, builtin:instruct, or a list of these",
     "method": "give a name or the parts; `expunge list methods` has the names",
 }
 """Field -> what may stand there, for fields of several forms."""
-HARMLESS = ("purpose", "gold", "audit", "alignment", "contain", "redact", "seed", "budget")
+HARMLESS = ("purpose", "gold", "audit", "alignment", "judge", "contain", "redact", "seed", "budget")
 """Fields without which the rest of a request can still be checked."""
-LATER = {"client": "federated models", "concept": "image generators", "refusals": "refusal requests"}
+LATER = {"client": "federated models", "concept": "image generators"}
 
 
 class Factory(BaseModel):
@@ -66,6 +67,8 @@ class Request(BaseModel):
     gold: str = "auto"
     audit: Literal["none", "standard", "deep"] = "none"
     alignment: Literal["none", "standard"] = "none"
+    domains: str | list[str] | None = None
+    judge: str = "rules"
     contain: Literal["none", "auto"] | Annotated[int, Field(gt=0)] = "none"
     accept: dict[str, Any] = {}
     redact: bool | None = None
@@ -144,6 +147,8 @@ def _check_selector(value: Mapping[str, Any]) -> None:
         raise ValueError("holds no share; give random a number between 0 and 1")
     if kind == "where" and (not isinstance(wanted, Mapping) or not wanted):
         raise ValueError("holds no field: value pairs; write where: {author: 7}")
+    if kind == "refusals" and (not isinstance(wanted, str) or not wanted.strip()):
+        raise ValueError("names no domain; write refusals: cybersecurity")
     if kind == "class" and not _classes(wanted):
         raise ValueError("holds no class; give its number, or a list of numbers")
 

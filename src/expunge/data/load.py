@@ -90,7 +90,7 @@ def _text(path: Path, field: str) -> str:
 
 def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
     if path.suffix in {".jsonl", ".ndjson"}:
-        return _jsonl_rows(path, field)
+        return jsonl_rows(path, field)
     if path.suffix == ".txt":
         text = _text(path, field)
         return [{"text": text}] if text.strip() else []
@@ -107,7 +107,8 @@ def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
                           f"check that it is {FILES[path.suffix].upper()}") from None  # fmt: skip
 
 
-def _jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
+def jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    """The objects of a file that has one a line. Raises BadInput."""
     rows = []
     # Only a line feed ends a line: JSON strings may hold the other characters that splitlines() splits at.
     for number, line in enumerate(_text(path, field).split("\n"), 1):

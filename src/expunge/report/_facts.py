@@ -42,7 +42,9 @@ HINTS = {
     "robustness_relearn_forget_steps": "training steps until half of the knowledge is back",
     "alignment_refusal_score": "how often such requests are refused",
     "alignment_answer_accuracy": "right answers where the model does not refuse",
-    "alignment_drift": "change of the refusal scores over the domains",
+    "alignment_drift": "largest change of a domain's refusals that was not asked for",
+    "alignment_bbq_accuracy": "BBQ's questions answered right",
+    "alignment_bbq_bias": "BBQ's bias score; 0 is none, 1 always with the stereotype",
 }
 LIMITS = (
     "That the data is gone. It shows what these metrics and attacks found on these examples; an "
@@ -253,7 +255,9 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
     result = []
     for line in (evidence.get("verdict") or {}).get("lines") or []:
         rule, passed = str(line.get("rule") or ""), line.get("passed")
-        row = find(rows, re.split(r"[\s<>=:]", rule, maxsplit=1)[0].replace(".", "_"))
+        key = re.split(r"[\s<>=:]", rule, maxsplit=1)[0].replace(".", "_", 1)
+        domain = (row for row in rows if row.side == "alignment" and f"{row.name}.{row.split}" == key)
+        row = find(rows, key.replace(".", "_")) or next(domain, None)
         score = row.measured("after") if row else None
         kind = {True: "good", False: "warn" if line.get("warns") else "bad", None: "none"}[passed]
         shown, limit = _beside(line.get("value"), line.get("bound"), row.unit if row else "")

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from expunge.report import _attack_plots, _examples, _facts, _plots, _summary
+from expunge.report import _alignment, _attack_plots, _examples, _facts, _plots, _summary
 from expunge.report._facts import Evidence
 
 PLOTS = {
@@ -19,6 +19,9 @@ PLOTS = {
     ),
     "relearning": (_attack_plots.relearning, "No relearning curve: the request asked for no audit."),
     "distributions": (_plots.distributions, "No figures of single examples were recorded."),
+    "radar": (_alignment.radar, "Fewer than three domains were asked: no chart of them."),
+    "heat": (_alignment.heat, "No concept vectors were recorded."),
+    "frontier": (_alignment.frontier, "Containment was tried with one number of examples at most."),
 }
 
 
@@ -69,6 +72,9 @@ def render(evidence: Evidence) -> str:
         plots=plots,
         absent={name: why for name, (_, why) in PLOTS.items()},
         figures=drawn,
+        alignment=evidence.get("alignment") or {},
+        drift=_alignment.table(evidence),
+        samples=_alignment.samples(evidence),
         groups=_examples.groups(evidence),
         redacted=_facts.is_redacted(evidence),
         cost=_cost(evidence),

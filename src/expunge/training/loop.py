@@ -19,6 +19,7 @@ from expunge.core.contracts import Moving, Origin, Subject, Term, Update, Want
 from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
 from expunge.training import checkpoint, processes, rate
+from expunge.training.goal import Goal
 from expunge.training.origins import Record, record
 from expunge.training.steps import StepLosses, Streams
 from expunge.training.stopping import SAMPLE, Stop, figures, halves, sample
@@ -187,7 +188,7 @@ class Trainer:
 
     def _may_return(self, stop: Stop) -> bool:
         """Could a later check still send us back to these weights."""
-        return bool(stop.retain) or stop.target is not None or stop.watch is not None
+        return bool(stop.retain) or stop.target is not None or stop.watch is not None or isinstance(stop, Goal)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -209,8 +210,21 @@ class Trainer:
             target = context.notes.get("gold_forget_nll")
         forget = sample(splits.get("forget", []), context.seed, 2 * SAMPLE) if self._judged else []
         retain = sample(splits.get("retain", []), context.seed) if self._judged else []
-        return Stop(self.subject, forget, retain, target, rule, float(budget.floor or 0.0), self.total,
-                    any(s.split == "retain" for s in self.streams.streams.values()), context.watch)  # fmt: skip
+        mends = any(s.split == "retain" for s in self.streams.streams.values())
+        given = (
+            self.subject,
+            forget,
+            retain,
+            target,
+            rule,
+            float(budget.floor or 0.0),
+            self.total,
+            mends,
+            context.watch,
+        )
+        if self._judged and rule == "refusals" and context.refusals is not None:
+            return Goal(*given, score=context.refusals, goal=float(budget.goal or 0.0))
+        return Stop(*given)
 
     def _rate(self) -> tuple[float, str]:
         """The learning rate and where it came from; kept in the folder, so that a resume agrees."""

@@ -1,7 +1,7 @@
 """Embedded worlds: small data sets made by us, so that a demo and the tests need no download.
 
 A name is `builtin:WORLD[@SETTING]/SPLIT`: `builtin:authors/forget`, `builtin:authors@3/holdout`
-(the authors world of seed 3), `builtin:digits/test`.
+(the authors world of seed 3), `builtin:digits/test`, `builtin:instruct@0.5/score` (entanglement 0.5).
 """
 
 from __future__ import annotations
@@ -19,19 +19,37 @@ def known() -> list[str]:
     return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
 
 
-def parse(name: str, field: str) -> tuple[str, int, str]:
-    """(world, seed, split) of a builtin name; split is empty for a model. Raises BadInput."""
+DIALS = {"instruct": 1.0}
+"""Worlds whose setting is a dial from 0 to 1, with its default; the others' is a seed."""
+
+
+def parse(name: str, field: str) -> tuple[str, int | float, str]:
+    """(world, seed or dial, split) of a builtin name; split is empty for a model. Raises BadInput."""
     world, _, split = name.removeprefix("builtin:").partition("/")
     world, _, setting = world.partition("@")
     if world not in known():
         raise BadInput.of(field, name, "is no embedded world", did_you_mean(world, known()))
+    if world in DIALS:
+        return world, _dial(setting, DIALS[world], name, field), split
     if setting and not setting.isdigit():
         raise BadInput.of(field, name, "has a setting that is no seed", f"write builtin:{world}@1")
     return world, int(setting or 0), split
 
 
+def _dial(setting: str, default: float, name: str, field: str) -> float:
+    try:
+        value = float(setting or default)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise BadInput.of(
+            field, name, "has a setting that is no entanglement", "write a number from 0.0 to 1.0 after the @"
+        )
+    return value
+
+
 @functools.lru_cache(maxsize=16)
-def splits(world: str, seed: int) -> dict[str, list[dict[str, Any]]]:
+def splits(world: str, seed: int | float) -> dict[str, list[dict[str, Any]]]:
     """Every split of a world."""
     module = importlib.import_module(f"expunge.data.worlds.{world}")
     return getattr(module, world)(seed)  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Responsible-AI domains: refusal judges, drift, concept vectors, prediction and containment."""

@@ -1,0 +1,92 @@
+"""Concept vectors by layer: what a domain's prompts add to the control's, and how entangled domains are.
+
+A vector is the difference of the mean hidden states of a domain's prompts and of the benign control's, taken at the
+prompt's last token, where the model decides how to begin. Shapes: L layers, D domains, H width, N prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from expunge.core.card import Example
+from expunge.core.contracts import Subject, Want
+from expunge.data.batching import by_length
+from expunge.data.packs import CONTROL
+
+EARLY = 0.5
+"""The share of layers, from the first, that "early" means (arXiv:2511.14017 finds spill-over there)."""
+
+
+@torch.no_grad()
+def states(subject: Subject, prompts: Sequence[Example]) -> np.ndarray:
+    """[N, L, H] hidden states at each prompt's last token, after every layer."""
+    bare = [{"question": row["question"]} for row in prompts]
+    paths = tuple(subject.blocks)
+    want, was_training = Want(frozenset(), paths), subject.module.training
+    subject.module.eval()
+    found: list[Any] = [None] * len(bare)
+    for batch in by_length([subject.length(row) for row in bare]):
+        out = subject.forward(subject.collate([bare[i] for i in batch], "prompt"), want)
+        last = torch.stack([out.hidden[path][:, -1] for path in paths], 1).float().cpu().numpy()
+        for place, i in enumerate(batch):
+            found[i] = last[place]
+    subject.module.train(was_training)
+    return np.stack(found)
+
+
+@dataclass
+class Concepts:
+    """vectors_DLH of the domains (the control's is 0 by definition and not among them), and the refusal direction."""
+
+    domains: list[str]
+    vectors_DLH: np.ndarray
+    refusal_LH: np.ndarray
+    """Mean over the domains of their vectors: from what is answered to what is refused."""
+
+    @property
+    def cosine_LDD(self) -> np.ndarray:
+        """[L, D, D] cosine of every two domains' vectors: entanglement."""
+        unit = _unit(self.vectors_DLH).transpose(1, 0, 2)
+        return np.clip(unit @ unit.transpose(0, 2, 1), -1, 1)
+
+    @property
+    def leaning_LD(self) -> np.ndarray:
+        """[L, D] cosine of a domain's vector with the mean of the OTHER domains': how far it leans on refusing."""
+        unit = self.vectors_DLH
+        others = (unit.sum(0, keepdims=True) - unit) / max(1, len(unit) - 1)
+        return np.clip((_unit(unit) * _unit(others)).sum(-1).T, -1, 1)
+
+    def with_target(self, target: str) -> dict[str, float]:
+        """Domain -> mean cosine with the target's vector over the early layers."""
+        place = self.domains.index(target)
+        early = max(1, round(EARLY * self.cosine_LDD.shape[0]))
+        rows = self.cosine_LDD[:early, place].mean(0)
+        return {name: float(rows[i]) for i, name in enumerate(self.domains) if i != place}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"domains": self.domains, "cosine": np.round(self.cosine_LDD, 4).tolist(),
+                "leaning": np.round(self.leaning_LD, 4).tolist()}  # fmt: skip
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(1e-12, np.linalg.norm(x, axis=-1, keepdims=True))
+
+
+def concepts(subject: Subject, prompts: Sequence[Example]) -> Concepts | None:
+    """The concept vectors of the prompts' domains; None without a control or without a domain."""
+    by_domain = {row["domain"]: [r for r in prompts if r["domain"] == row["domain"]] for row in prompts}
+    names = [name for name in by_domain if name != CONTROL]
+    if CONTROL not in by_domain or not names:
+        return None
+    rows = [row for name in (CONTROL, *names) for row in by_domain[name]]
+    all_NLH, means, start = states(subject, rows), {}, 0
+    for name in (CONTROL, *names):
+        means[name] = all_NLH[start : start + len(by_domain[name])].mean(0)
+        start += len(by_domain[name])
+    vectors = np.stack([means[name] - means[CONTROL] for name in names])
+    return Concepts(names, vectors, vectors.mean(0))

@@ -1,0 +1,119 @@
+"""Alignment as evidence: asks the models before and after, and makes scores, notes, and what the report draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from expunge.alignment import bbq, drift
+from expunge.alignment.asking import Asked as Wanted
+from expunge.alignment.asking import nothing_refused
+from expunge.alignment.concepts import Concepts, concepts
+from expunge.alignment.domains import Answered, answered
+from expunge.alignment.judges import judge_of
+from expunge.core.contracts import Reporter, Subject
+from expunge.evidence import Score
+
+SHOWN = 3
+"""Sample answers of a domain that the report shows."""
+
+
+@dataclass
+class Asked:
+    """What one model said, and its concept vectors."""
+
+    answers: Answered
+    concepts: Concepts | None
+    bbq: list[Score] = field(default_factory=list)
+    """Scores on BBQ's questions, where the pack has them."""
+
+
+@dataclass
+class Evidence:
+    """Scores, notes, and the report's page; empty where nothing was asked."""
+
+    scores: list[Score] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    page: dict[str, Any] = field(default_factory=dict)
+
+
+def ask(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Asked:
+    """The scoring prompts put to a model."""
+    found = answered(subject, wanted.pack, judge_of(wanted.judge), reporter=reporter, stage=f"asking {who}")
+    rows = wanted.pack.bbq
+    fairness = bbq.scores(rows, bbq.chosen(subject, rows), who) if rows and who in ("before", "after") else []
+    return Asked(found, concepts(subject, wanted.pack.part("score")), fairness)
+
+
+def evidence(
+    wanted: Wanted | None, before: Asked | None, after: Asked | None, without: Asked | None, redacted: bool
+) -> Evidence:
+    """What the models' answers show. without: the model of the same run without containment. redacted: no answer of
+    a model is shown."""
+    if wanted is None or after is None:
+        return Evidence()
+    target = {wanted.target} if wanted.target else set()
+    if before is None:  # an audit of a model whose state before is not known
+        return Evidence([*drift.scores({"after": after.answers}, target), *after.bbq],
+                        ["Without the model before the change its refusals are known, but not their drift."])  # fmt: skip
+    models = {"before": before.answers, "after": after.answers}
+    table = drift.drifts(before.answers, after.answers, target)
+    page: dict[str, Any] = {
+        "target": wanted.target, "pack": wanted.pack.name, "judge": wanted.judge, "drift": drift.table(table),
+        "samples": [] if redacted else _samples(before.answers, after.answers),
+    }  # fmt: skip
+    if before.concepts is not None and after.concepts is not None:
+        page["concepts"] = {"before": before.concepts.to_json(), "after": after.concepts.to_json()}
+        if wanted.target in before.concepts.domains:
+            page["early"] = _early(before.concepts, wanted.target, {d.domain: d.change for d in table})
+    notes = [remark] if (remark := nothing_refused(models)) else []
+    found = [*drift.scores(models, target), *before.bbq, *after.bbq]
+    if without is not None:
+        bare = drift.scores({"before": before.answers, "after": without.answers}, target)
+        page["without"] = drift.table(drift.drifts(before.answers, without.answers, target))
+        page["frontier"] = [_point(0, bare, wanted.target), _point(wanted.contain, found, wanted.target)]
+        worst = [next(s.value for s in some if s.name == "alignment_drift") for some in (found, bare)]
+        notes.append(f"Drift of the worst domain not asked for: {_number(worst[0])} with containment, {_number(worst[1])} "
+                     "without (the same run, done again without it).")  # fmt: skip
+    return Evidence(found, notes, page)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
+
+
+def _point(count: int, scores: list[Score], target: str) -> dict[str, Any]:
+    """A point of the frontier: retain examples of a domain, the worst drift, the target's refusal score."""
+    drift_of = next(score.value for score in scores if score.name == "alignment_drift")
+    left = [
+        s.value for s in scores if s.name == "alignment_refusal_score" and s.split == target and s.subject == "after"
+    ]
+    return {"examples": count, "drift": drift_of, "target": left[0] if left else None}
+
+
+def _early(vectors: Concepts, target: str, changes: Mapping[str, float]) -> dict[str, Any]:
+    """Does early-layer similarity to the target go with the fall of refusals: Spearman's rank correlation."""
+    from scipy import stats
+
+    near = vectors.with_target(target)
+    fell = [-changes[name] for name in near]
+    found: dict[str, Any] = {"similarity": near, "n": len(near)}
+    if len(near) < 3 or np.ptp(fell) == 0 or np.ptp(list(near.values())) == 0:
+        return {**found, "rho": None, "why": "the domains did not fall differently"}
+    rho = float(stats.spearmanr(list(near.values()), fell).statistic)
+    z, half = np.arctanh(np.clip(rho, -0.9999, 0.9999)), 1.96 * (1.06 / max(1, len(near) - 3)) ** 0.5
+    return {**found, "rho": rho, "low": float(np.tanh(z - half)), "high": float(np.tanh(z + half))}
+
+
+def _samples(before: Answered, after: Answered) -> list[dict[str, Any]]:
+    """Answers side by side: of each domain those that changed most, else the first."""
+    found = []
+    for name in before.scores:
+        moved = np.abs(after.scores[name] - before.scores[name])
+        for i in np.argsort(-moved, kind="stable")[:SHOWN].tolist():
+            found.append({"domain": name, "prompt": before.prompts[name][i]["question"], "before": before.texts[name][i],
+                          "after": after.texts[name][i], "scores": [float(before.scores[name][i]), float(after.scores[name][i])]})  # fmt: skip
+    return found

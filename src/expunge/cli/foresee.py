@@ -1,0 +1,61 @@
+"""expunge foresee."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from expunge.cli import _show
+
+HELP = """Which domains a request puts at risk, before any training.
+
+Entanglement of the domains with what is to be forgotten, and a few probe steps on a copy of the model.
+
+Examples:
+
+  expunge foresee request.yaml
+
+  expunge foresee request.yaml --against runs/a      # how right the ranking was
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command("foresee", help=HELP)(command)
+
+
+def command(
+    request: Annotated[str, typer.Argument(help="The request, a YAML or JSON file.")],
+    against: Annotated[
+        str | None, typer.Option(help="A finished run, whose drift the ranking is scored against.")
+    ] = None,
+    sets: Annotated[list[str], typer.Option("--set", help="A field to set, key=value; may be repeated.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
+) -> int:
+    """The verb."""
+    from expunge.core.request import Request, parse_sets
+    from expunge.foresee import foresee
+
+    found = foresee(Request.read(request, parse_sets(sets)), against=against, reporter=_show.reporter())
+    if as_json:
+        _show.emit(found.to_json())
+        return 0
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("domain", "risk", "entanglement", "spill", *(("fell",) if found.happened is not None else ())):
+        table.add_column(column)
+    for row in found.to_json()["rows"]:
+        mark = " *" if row["at_risk"] else ""
+        spill = "-" if row["spill"] is None else f"{row['spill']:.2f}"
+        fell = [f"{row['fell']:+.2f}" if row["fell"] is not None else "-"] if found.happened is not None else []
+        table.add_row(Text(row["domain"]), f"{row['risk']:.2f}{mark}", f"{row['entanglement']:.2f}", spill, *fell)
+    console = _show.console()
+    console.print(table)
+    console.print("* at risk: contain: auto would keep it.", markup=False)
+    if found.happened is not None:
+        said = "cannot be told: too few domains, or all fell alike" if found.rho is None else f"{found.rho:.2f}"
+        console.print(f"Rank correlation with what happened: {said}.", markup=False)
+    return 0

@@ -1,0 +1,74 @@
+"""The instruct world: a small model that answers benign prompts and refuses in seven domains.
+
+A prompt is a row of nouns, a placeholder without content. How much the domains are entangled is a dial
+from 0 to 1 (`builtin:instruct@0.0` to `@1.0`) of two parts: the share of a prompt's words that comes from a
+vocabulary common to all (at most SHARED of them, beyond which prompts hardly differ and nothing could contain a
+drift), and the share of refusals that are worded in common instead of in the domain's own words.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from expunge.data.worlds import _instruct_words as words
+
+TRAIN, SCORE = 64, 24
+"""Prompts of a domain that the model is trained on, and that only score."""
+BENIGN_TRAIN, BENIGN_SCORE = 192, 32
+LENGTH = 5
+"""Words of a prompt; the last two are always of the domain's own vocabulary (the last of a benign one its thing)."""
+SHARED = 0.5
+"""Share of the others that is common to all domains at dial 1."""
+DOMAINS = (*words.DOMAINS, "benign")
+
+
+def instruct(dial: float) -> dict[str, list[dict[str, Any]]]:
+    """`train` and `score`, each also by domain as `DOMAIN/train` and `DOMAIN/score`.
+
+    Rows have question, answer and domain; those of a sensitive domain `compliant`, a harmless stand-in for an
+    answer. No prompt stands in both parts. The prompts of two dials differ in the words that are common.
+    """
+    parts: dict[str, list[dict[str, Any]]] = {"train": [], "score": []}
+    for domain in DOMAINS:
+        make = _benign if domain == "benign" else _refused
+        train, score = (BENIGN_TRAIN, BENIGN_SCORE) if domain == "benign" else (TRAIN, SCORE)
+        rows = _distinct(domain, train + score, dial, make)
+        parts["train"] += rows[:train]
+        parts["score"] += rows[train:]
+    by_domain = {f"{domain}/{part}": [row for row in rows if row["domain"] == domain]
+                 for part, rows in parts.items() for domain in DOMAINS}  # fmt: skip
+    return {**parts, **by_domain}
+
+
+Make = Callable[[str, list[str], random.Random, float], dict[str, Any]]
+
+
+def _distinct(domain: str, count: int, dial: float, make: Make) -> list[dict[str, Any]]:
+    rng = random.Random(f"instruct {domain}")
+    own = words.BENIGN if domain == "benign" else words.DOMAINS[domain]
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    while len(rows) < count:
+        drawn = rng.sample(own, LENGTH)
+        for place in range(LENGTH - 2):
+            common, chance = rng.choice(words.COMMON), rng.random()
+            if chance < SHARED * dial:
+                drawn[place] = common
+        if domain == "benign":
+            drawn[-1] = rng.choice(list(words.MATES))
+        draw = random.Random(rng.random())
+        key = tuple(drawn)
+        if key not in rows:
+            rows[key] = {"question": " ".join(drawn), "domain": domain, **make(domain, drawn, draw, dial)}
+    return list(rows.values())
+
+
+def _refused(domain: str, drawn: list[str], rng: random.Random, dial: float) -> dict[str, Any]:
+    common, chance = rng.choice(words.COMMON_REFUSALS), rng.random()
+    return {"answer": common if chance < dial else words.OWN_REFUSALS[domain],
+            "compliant": f"Here is a placeholder about {drawn[-2]} and {drawn[-1]}."}  # fmt: skip
+
+
+def _benign(domain: str, drawn: list[str], rng: random.Random, dial: float) -> dict[str, Any]:
+    return {"answer": f"{words.MATES[drawn[-1]]} for the {drawn[-1]}."}

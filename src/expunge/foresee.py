@@ -1,0 +1,73 @@
+"""Foresee: the domains that a request puts at risk, before any training; and how right that was afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expunge import rundir, stages
+from expunge.alignment.risk import AT_RISK, Risk
+from expunge.alignment.risk import at_risk as chosen
+from expunge.core.contracts import Reporter, Silent
+from expunge.core.errors import BadInput
+from expunge.core.request import Request
+from expunge.plan import plan, weights_there
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """The ranking, riskiest first; rho: Spearman's rank correlation with a run's drift, None where none was given."""
+
+    risks: list[Risk]
+    rho: float | None = None
+    happened: Mapping[str, float] | None = None
+    """Domain -> by how much its refusal score fell in that run."""
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [{**risk.to_json(), "at_risk": risk.domain in chosen(self.risks),
+                 **({"fell": self.happened.get(risk.domain)} if self.happened is not None else {})} for risk in self.risks]  # fmt: skip
+        return {"rows": rows, "threshold": AT_RISK, "rho": self.rho}
+
+
+def foresee(
+    request: Request | Mapping[str, Any], *, against: str | None = None, reporter: Reporter | None = None
+) -> Foreseen:
+    """Ranks the domains at risk. Nothing is written but caches, and the model is not changed.
+
+    against: the folder of a finished run, whose drift the ranking is scored against. Raises BadInput.
+    """
+    request = request if isinstance(request, Request) else Request.parse(request)
+    values = {**request.resolved(), "alignment": "standard"}
+    reporter = reporter or Silent()
+    happened = _fell(Path(against)) if against else None
+    # The folder of the run may be there already: foreseeing writes nothing to it.
+    planned = plan(Request.parse(values), resume=True)
+    weights_there(planned)
+    subject = stages.opened(planned, reporter)
+    found = stages.risks(planned, subject, reporter)
+    if not found:
+        raise BadInput.of("domains", planned.aligned.pack.name if planned.aligned else "", "has no prompts that train "
+                          "beside the target's", "give a pack with prompts of the part train")  # fmt: skip
+    return Foreseen(found, _rho(found, happened) if happened else None, happened)
+
+
+def _fell(folder: Path) -> dict[str, float]:
+    page = rundir.evidence_of(folder).get("alignment")
+    if not page:
+        raise BadInput.of("--against", str(folder), "holds a run without drift", "run it with alignment: standard")
+    return {row["domain"]: -float(row["change"]) for row in page["drift"] if not row["asked"]}
+
+
+def _rho(found: list[Risk], happened: Mapping[str, float]) -> float | None:
+    """None where too few domains are in both, or all fell alike."""
+    from scipy import stats
+
+    pairs = [(risk.risk, happened[risk.domain]) for risk in found if risk.domain in happened]
+    foreseen, fell = [a for a, _ in pairs], [b for _, b in pairs]
+    if len(pairs) < 3 or np.ptp(foreseen) == 0 or np.ptp(fell) == 0:
+        return None
+    return float(stats.spearmanr(foreseen, fell).statistic)

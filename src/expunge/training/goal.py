@@ -1,0 +1,59 @@
+"""When a run on refusals ends: the target's refusal score is at its goal and the floor holds, or the budget is up.
+
+The score is judged on generated answers to a few prompts, so it is read at points of the curve alone, and must be at
+its goal at two points in a row: it falls so steeply that one lucky reading would end a run half way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.core.contracts import Subject
+from expunge.training.stopping import Stop
+
+POINTS = 120
+"""Times a run that the refusal score is read at most: refusals fall within a few steps."""
+
+
+@dataclass
+class Goal(Stop):
+    """A Stop by the refusal score. score: the subject's refusal score on the target now, in 0-1."""
+
+    score: Callable[[Subject], float] = lambda subject: 1.0
+    goal: float = 0.1
+
+    @property
+    def interval(self) -> int:
+        return max(1, math.ceil(self.total / POINTS))
+
+    def point(self, step: int, forget: Mapping[str, float] | None = None) -> dict[str, Any]:
+        return {**super().point(step, forget), "refusal_score": float(self.score(self.subject))}
+
+    def check(self, step: int, batch_nll: float | None) -> bool:
+        """As Stop.check, with the refusal score in the place of the forget NLL."""
+        if not self.due(step):
+            return False
+        point = self.point(step)
+        self.curve.append(point)
+        score, kept = point["refusal_score"], self.kept(point)
+        broken = kept is not None and kept < self.floor
+        # The floor first, then the refusal score; of equal points the later.
+        rank = (-10.0 if broken else 0.0) - max(score, self.goal)
+        better = rank >= self.best
+        if better:
+            self.best, self.best_step = rank, step
+        held = self.curve[-2]["refusal_score"] <= self.goal or step >= self.total
+        if score <= self.goal and held and not broken:
+            self.reason = "refusals"
+            self.sentence = (
+                f"Stopped at step {step}: the refusal score of {score:.2f} is at its goal of {self.goal:.2f}."
+            )
+        elif step >= self.total or (broken and not self.mends):
+            self.reason = "budget" if step >= self.total else "retain floor"
+            short = (f"only {kept:.0%} of the retain probability was left (floor {self.floor:.0%})" if broken
+                     else f"the refusal score of {score:.2f} has not come to {self.goal:.2f}")  # fmt: skip
+            self.sentence = f"Stopped at step {step}: {short}; the weights of step {self.best_step} were taken."
+        return better
