@@ -14,6 +14,7 @@ from expunge import attacking
 from expunge.cli.app import run as command
 from expunge.core.request import Request
 from expunge.plan import plan
+from expunge.report._attack_plots import relearning
 from expunge.train import gold, open_model, read_manifest
 from worlds import tiny
 
@@ -142,3 +143,12 @@ def test_the_verb_passes_its_level_on(world: dict[str, Any], capsys: pytest.Capt
     evidence = json.loads(capsys.readouterr().out)
     (line,) = [x for x in evidence["verdict"]["lines"] if "hidden" in x["rule"]]
     assert not line["passed"] and "relearning check against gold" in line["why"]
+
+
+def test_the_relearning_plot_says_when_it_has_no_control() -> None:
+    points = [{"x": 0, "value": 0.1}, {"x": 4, "value": 0.8}]
+    plot = relearning({"attack_curves": {"relearn_forget": {"after": points}}})
+    assert plot is not None and "cannot be told" in plot.caption and plot.figure["data"][0]["y"] == [0.1, 0.8]
+    both = relearning({"attack_curves": {"relearn_forget": {"after": points, "gold": points}}})
+    assert both is not None and len(both.figure["data"]) == 2 and "cannot be told" not in both.caption
+    assert relearning({}) is None
