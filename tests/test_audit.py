@@ -13,6 +13,7 @@ import expunge
 from expunge import attacking
 from expunge.cli.app import run as command
 from expunge.core.request import Request
+from expunge.data.load import load
 from expunge.plan import plan
 from expunge.report._attack_plots import relearning
 from expunge.train import gold, open_model, read_manifest
@@ -23,7 +24,7 @@ from worlds import tiny
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A tiny model, its data, and a gold of its own."""
     request = tiny(tmp_path_factory.mktemp("audited"), epochs=2)
-    forget = expunge.load(request["forget"], "forget")
+    forget = load(request["forget"], "forget")
     request["gold"] = str(gold(read_manifest(Path(request["model"])), forget, open_model(request["model"])))
     return {**request, "method": "task_vector", "audit": "standard", "budget": {"steps": 2}}
 

@@ -59,7 +59,7 @@ def _fell(folder: Path) -> dict[str, float]:
     page = rundir.evidence_of(folder).get("alignment")
     if not page:
         raise BadInput.of("--against", str(folder), "holds a run without drift", "run it with alignment: standard")
-    return {row["domain"]: -float(row["change"]) for row in page["drift"] if not row["asked"]}
+    return {row["domain"]: 0.0 - float(row["change"]) for row in page["drift"] if not row["asked"]}
 
 
 def _rho(found: list[Risk], happened: Mapping[str, float]) -> float | None:
