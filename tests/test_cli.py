@@ -455,7 +455,7 @@ def test_interrupted_run_says_how_to_go_on_and_goes_on(go: Go, copy: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("expunge.stages.evidence", stop)
+        patch.setattr("expunge.dossier.evidence", stop)
         ended = go("run", "request.yaml", "--set", "out=stopped")
     assert ended.code == 130
     assert ended.err == "expunge: Interrupted. Go on with the same command and --resume (stopped).\n"

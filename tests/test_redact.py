@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from expunge.core.request import Request
-from expunge.stages import _shown
+from expunge.dossier import _shown
 
 
 def shown(**fields: object) -> dict[str, object]:

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from expunge.core.readout import Readout
     from expunge.core.request import Request
     from expunge.core.train_config import TrainConfig
-    from expunge.data.load import load
     from expunge.data.splits import make_splits
     from expunge.evidence import Score, measure
     from expunge.foresee import foresee
+    from expunge.forget import forget
     from expunge.ledger.certificate import verify
+    from expunge.load import load
     from expunge.methods.compose import compose
     from expunge.neighbours import neighbours
     from expunge.plan import Plan, plan
@@ -50,14 +51,14 @@ _PLACES = {
     "Subject": "core.contracts", "Term": "core.contracts", "TrainConfig": "core.train_config",
     "Want": "core.contracts", "audit": "audit", "bench": "bench", "compare": "compare", "compose": "methods.compose",
     "foresee": "foresee",
-    "load": "data.load", "make_splits": "data.splits", "measure": "evidence", "neighbours": "neighbours", "open_subject": "subjects.opening",
+    "forget": "forget", "load": "load", "make_splits": "data.splits", "measure": "evidence", "neighbours": "neighbours", "open_subject": "subjects.opening",
     "plan": "plan", "purge": "purge", "read": "reading", "record": "training.origins", "run": "run",
     "train": "train", "tune": "tune", "verify": "ledger.certificate",
 }  # fmt: skip
 
 __all__ = [
     "BadInput", "Budget", "Card", "Context", "ExpungeError", "Output", "Plan", "Readout", "Request", "Run", "Score",
-    "Step", "Stream", "Subject", "Term", "TrainConfig", "Want", "audit", "bench", "compare", "compose", "foresee", "load", "make_splits",
+    "Step", "Stream", "Subject", "Term", "TrainConfig", "Want", "audit", "bench", "compare", "compose", "foresee", "forget", "load", "make_splits",
     "measure", "neighbours", "open_subject", "plan", "purge", "read", "record", "run", "train", "tune", "verify",
 ]  # fmt: skip
 

@@ -208,6 +208,9 @@ def watch(rules: Sequence[Rule]) -> Watch | None:
     return share if rules else None
 
 
+UNCHANGED = Line("weights changed", False, why="weights unchanged: suppression, not erasure", implied=True)
+"""The implied line of every guard."""
+
 Table = dict[tuple[str, str], Score]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from expunge import accept as bar
+from expunge import attacking, dossier, stages
 from expunge import evidence as scoring
-from expunge import stages
 from expunge.alignment import asking, evidencing
 from expunge.builtin import build
 from expunge.builtin import config as builtin_config
@@ -18,9 +18,11 @@ from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import write_json, write_text
 from expunge.data.splits import make_splits
 from expunge.fitting import fits_model
-from expunge.plan import OTHERS_READ, free_folder
+from expunge.hidden import lines
+from expunge.plan import OTHERS_READ
 from expunge.report.html import render
-from expunge.subjects.opening import check
+from expunge.room import free_folder
+from expunge.subjects.opening import check, manifest_of
 from expunge.train import open_model
 from expunge.training import processes
 from expunge.training.stopping import sample
@@ -29,11 +31,12 @@ from expunge.training.stopping import sample
 def audit(
     model: str, *, forget: Any, retain: Any = None, holdout: Any = None, test: Any = None, before: str | None = None,
     gold: str | None = None, accept: Mapping[str, Any] | None = None, purpose: str = "suppress", redact: bool = False,
-    alignment: str = "none", domains: str | list[str] | None = None, judge: str = "rules",
+    level: str = "standard", alignment: str = "none", domains: str | list[str] | None = None, judge: str = "rules",
     seed: int = 0, trust_code: bool = False, out: str | None = None, reporter: Reporter | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The evidence dict; with `out` also evidence.json and report.html. Raises BadInput.
 
+    level: which attacks on the model are run: none, standard or deep; gold is attacked alike.
     alignment: "standard" asks the prompts of `domains` (default: the embedded pack) too, judged by `judge`.
     """
     reporter = reporter or Silent()
@@ -48,7 +51,8 @@ def audit(
     elif alignment == "standard":
         with faults:
             wanted = asking.for_audit(domains, judge, model)
-    sources = {"after": model, "before": before, "gold": gold}
+    # Attacks look at what the model before the change knew, and at gold: the changed model comes last.
+    sources = {"before": before, "gold": gold, "after": model}
     for who, source in sources.items():
         if source is not None:
             with faults:
@@ -62,6 +66,8 @@ def audit(
             rules.append(bar.parse(key, text))
     if purpose not in ("suppress", "erase"):
         faults.add(BadInput.of("purpose", purpose, "is no purpose", did_you_mean(purpose, ["suppress", "erase"])))
+    if level not in attacking.LEVELS:
+        faults.add(BadInput.of("level", level, "is no level", did_you_mean(level, attacking.LEVELS)))
     if out is not None:
         with faults:
             free_folder(Path(out))
@@ -70,48 +76,54 @@ def audit(
     reads: dict[str, stages.Read] = {}
     asked: dict[str, evidencing.Asked] = {}
     capabilities: frozenset[str] = frozenset()
+    manifest: dict[str, Any] | None = None  # of the first of them that has one: before, gold, after
     for who, source in sources.items():
         if source is None:
             continue
         source = str(build(source, reporter)) if source.startswith("builtin:") else source
+        manifest = manifest or manifest_of(source)
         subject = open_model(source, trust_code)
         capabilities = subject.capabilities
         fits_model(subject, rows)
-        if who == "after":
+        if not reads:  # before anything is read: all are of one family
+            names = scoring.score_names(capabilities, rows, gold is not None)
+            names += attacking.score_names(level, capabilities, rows, gold is not None)
+            names += [n for n in (wanted.names if wanted else []) if before or n != "alignment_drift"]
             with faults:
                 if wanted is not None:
                     wanted.check(capabilities, rows)
-            names = scoring.score_names(capabilities, rows, gold is not None) + [
-                n for n in (wanted.names if wanted else []) if before or n != "alignment_drift"
-            ]
             for rule in rules:
                 with faults:
                     rule.names_score(names, {w for w, s in sources.items() if s is not None})
             faults.raise_any()
         reads[who] = stages.read_into(subject, rows, who, reporter)
+        if who != "before":
+            stages.attack(subject, rows, reads, who, level, manifest, seed, reporter)
         if wanted is not None and who != "gold":
             asked[who] = evidencing.ask(subject, wanted, who, reporter)
     readouts = {who: read.readouts for who, read in reads.items()}
     aligned = evidencing.evidence(wanted, asked.get("before"), asked.get("after"), None, redact or purpose == "erase")
     scores = sorted(
-        [*scoring.measure(readouts, capabilities), *aligned.scores], key=lambda s: scoring.SIDES.index(s.side)
+        [*dossier.measured(reads, capabilities, level), *aligned.scores], key=lambda s: scoring.SIDES.index(s.side)
     )
-    verdict = bar.verdict(rules, scores, purpose=purpose)  # type: ignore[arg-type]
+    verdict = bar.verdict(rules, scores, purpose=purpose, extra=lines(scores, purpose))  # type: ignore[arg-type]
     passes = {name: n for read in reads.values() for name, n in read.meter.passes.items()}
     evidence = {
         "schema": 1,
         "request": {"model": model, "before": before, "gold": gold, "purpose": purpose, "redact": redact,
-                    "accept": dict(accept or {}), "seed": seed},
+                    "audit": level, "accept": dict(accept or {}), "seed": seed},
         "method": "audit of a changed model",
         "scores": [score.to_json() for score in scores],
-        "cost": {"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": passes},
-        "environment": stages.environment(),
+        "cost": {"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": passes,
+                 **dossier.attack_cost(reads)},
+        "environment": dossier.environment(),
         "verdict": verdict.to_json(),
         **({"alignment": aligned.page} if aligned.page else {}),
         "notes": [*aligned.notes] if gold else [*aligned.notes, "No gold model was given: how a model that never saw the data would score is not known."],
         "splits": {name: len(found) for name, found in splits.items()},
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()} for split in rows},
-        "examples": stages.examples(readouts, redact or purpose == "erase"),
+        "examples": dossier.examples(readouts, redact or purpose == "erase"),
+        "attack_curves": dossier.recovered(reads),
     }  # fmt: skip
     if out is not None and processes.main():
         write_text(Path(out) / "report.html", render(evidence))

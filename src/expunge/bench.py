@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expunge import dossier, rundir, stages
 from expunge import evidence as scoring
-from expunge import rundir, stages
 from expunge.benches import Bench, bench_of
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.errors import BadInput, ExpungeError, Faults, Interrupted, did_you_mean
@@ -93,7 +93,7 @@ def bench(
         raise Interrupted(f"Interrupted. Do the same again to go on: finished runs are kept ({folder}).") from None
     found = {"bench": base.name, "rows": _rows(entries, numbers, runs, folder), **shared.figures(), "seeds": numbers,
              "skipped": skipped, "ways": base.ways, "request": base.request,
-             "environment": {**stages.environment(), "threads": threads}}  # fmt: skip
+             "environment": {**dossier.environment(), "threads": threads}}  # fmt: skip
     ranking.mark_front(found["rows"], found["gold"])
     write_json(folder / "leaderboard.json", found)
     write_text(folder / "leaderboard.html", render(found))

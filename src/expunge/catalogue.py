@@ -47,6 +47,7 @@ def _splits(card: Card) -> list[str]:
 
 
 def _families(card: Card) -> list[str]:
-    needed = set(card.capabilities)
+    # How a model must have been trained says nothing of its family.
+    needed = {name for name in card.capabilities if name != "shards" and not name.startswith("exact:")}
     has = {"causal_lm": {"tokens", "nll", "generate", "mlp"}, "classifier": {"labels", "nll"}}
     return [family for family, capabilities in has.items() if needed <= capabilities]

@@ -162,8 +162,8 @@ def score_names(capabilities: frozenset[str], splits: Iterable[str], has_gold: b
 def _planned(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]:
     for plugin in registry.everything("metrics") + registry.everything("attacks"):
         card = plugin.card
-        # A plug-in without needs (relearning, quantisation) works on the model, not on readouts.
-        if not card.needs or not frozenset(card.capabilities) <= capabilities:
+        # An attack with a level (relearning, quantisation) works on the model, not on readouts: see attacking.py.
+        if card.level or not card.needs or not frozenset(card.capabilities) <= capabilities:
             continue
         keys = {key: key.rpartition(".") for key in card.needs}
         bare = any(place == PRESENT for _, _, place in keys.values())

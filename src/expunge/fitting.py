@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +16,30 @@ from expunge.core.registry import SINGULAR, load
 from expunge.data.examples import answer_of, form
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed, every_method
+from expunge.methods.objective import Objective
+from expunge.subjects.guarded import guards_of
+from expunge.training import processes
 
 
 def fits_method(composed: Composed, subject: Subject, splits: Splits) -> None:
     """Does each part go with this family and these data."""
     faults = Faults()
+    if "shards" in subject.capabilities and composed.yields != "ensemble":
+        raise BadInput.of("method", composed.name, "changes a single model, and this one is an ensemble of "
+                          f"{len(subject.members)} trained with `exact:`",  # type: ignore[attr-defined]
+                          f"these would work: {_fitting(subject)}")  # fmt: skip
+    if guards_of(subject) and composed.yields != "guard":
+        names = ", ".join(guard.name for guard in guards_of(subject))
+        faults.add(BadInput.of("model", names, f"guards this model, and {composed.name} changes weights",
+                               "take its guard/ folder away first, or choose a guard"))  # fmt: skip
+    if processes.world() > 1 and not isinstance(composed.method, Objective):
+        faults.add(BadInput.of("method", composed.name, f"is no objective run, and {processes.world()} processes were started",
+                               "start one process, or choose an objective"))  # fmt: skip
     for plugin in composed.plugins:
         missing = set(plugin.card.capabilities) - subject.capabilities
         if missing:
             faults.add(BadInput.of("method", plugin.name, f"needs {_words(missing)}, which this "
-                       f"{FAMILIES.get(subject.family, subject.family)} does not have",
+                       f"{FAMILIES.get(subject.family, subject.family)} {'was not' if _history(missing) else 'does not have'}",
                        f"these would work: {_fitting(subject)}"))  # fmt: skip
             continue
         for split, wanted in plugin.card.fields.items():
@@ -47,6 +62,12 @@ def fits_method(composed: Composed, subject: Subject, splits: Splits) -> None:
             with faults:
                 term.declare(subject)
     faults.raise_any()
+
+
+def fits_history(composed: Composed, subject: Subject, splits: Splits, manifest: Mapping[str, Any] | None) -> list[str]:
+    """Does an exact method go with how the model was trained; what the plan should say of it. Raises BadInput."""
+    method: Any = composed.method
+    return list(method.fits(subject, splits, manifest)) if hasattr(method, "fits") and "forget" in splits else []
 
 
 def _split_on(composed: Composed) -> Iterator[tuple[str, str]]:
@@ -73,7 +94,14 @@ def _has(row: Example, name: str) -> bool:
 
 def _words(missing: set[str]) -> str:
     words = {"labels": "class labels", "generate": "text generation", "tokens": "tokens", "mlp": "MLP layers"}
-    return " and ".join(sorted(words.get(name, name) for name in missing))
+    schemes = {name.partition(":")[2] for name in missing if name.startswith("exact:")}
+    exact = [f"to be trained with `exact: {name}` in train.yaml" for name in sorted(schemes)]
+    return " and ".join([*exact, *sorted(words.get(name, name) for name in missing if name != "shards"
+                                         and not name.startswith("exact:"))])  # fmt: skip
+
+
+def _history(missing: set[str]) -> bool:
+    return any(name.startswith("exact:") for name in missing)
 
 
 def _fitting(subject: Subject) -> str:
@@ -81,14 +109,17 @@ def _fitting(subject: Subject) -> str:
     found = []
     for name, kind in every_method().items():
         folder = next((k for k, v in SINGULAR.items() if v == kind), None)
-        if folder in ("objectives", "edits", "exact", "wrappers"):
-            if set(load(folder, name).card.capabilities) <= subject.capabilities:
+        if folder in ("objectives", "edits", "exact", "guards", "wrappers"):
+            card = load(folder, name).card
+            single = "shards" not in subject.capabilities
+            if set(card.capabilities) <= subject.capabilities and single == (card.yields != "ensemble"):
                 found.append(name)
     return ", ".join(sorted(found))
 
 
 def fits_model(subject: Subject, splits: Splits) -> None:
     """Are the examples of the family's kind, and does the model take each."""
+    subject = getattr(subject, "members", [subject])[0]  # an ensemble takes what each of its members takes
     labels = "labels" in subject.capabilities
     kind = FAMILIES.get(subject.family, subject.family)
     faults = Faults()

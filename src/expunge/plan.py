@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import heapq
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import accept
+from expunge import accept, attacking
 from expunge.alignment import asking
 from expunge.builtin import config as builtin_config
 from expunge.core.budget import DEFAULTS, Budget, batch_size
@@ -25,10 +23,11 @@ from expunge.data.examples import answer_of, question_of
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits, make_splits
 from expunge.evidence import score_names
-from expunge.fitting import fits_method, fits_model
+from expunge.fitting import fits_history, fits_method, fits_model
 from expunge.methods.compose import Composed, compose
 from expunge.resources import Estimate, estimate, size
-from expunge.subjects.building import fresh_lm, tokenizer_for, training_data
+from expunge.room import fits_disk, fits_folder, fits_memory
+from expunge.subjects.building import budget_of, fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
 from expunge.training.rate import from_manifest
 from expunge.training.stopping import halves
@@ -71,6 +70,12 @@ class Plan:
         model = self.request.model
         return model if isinstance(model, str) and model.startswith("builtin:") else ""
 
+    @property
+    def audit(self) -> str:
+        """Which attacks will be run, and what they take; empty where none are."""
+        level = self.request.audit
+        return attacking.cost(level, self.capabilities, read_splits(self.splits), bool(self.gold))
+
     def to_json(self) -> dict[str, Any]:
         """The plan for `--plan --json`."""
         return {
@@ -79,7 +84,7 @@ class Plan:
             "budget": self.budget.model_dump(exclude_none=True), "steps": self.steps, "batch_size": self.batch, "tokens": self.tokens,
             "learning_rate": self.learning_rate, "gold": self.gold or None, "no_gold": self.no_gold,
             "accept": {rule.key: rule.text for rule in self.rules}, "alignment": self.aligned.sentence if self.aligned else None,
-            "estimate": self.estimate.to_json(), "notes": self.notes,
+            "estimate": self.estimate.to_json(), "audit": self.audit or None, "notes": self.notes,
         }  # fmt: skip
 
 
@@ -125,12 +130,11 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         with faults:
             rules.append(accept.parse(key, text))
     with faults:
-        _unsupported(request)
-    with faults:
-        _out(Path(request.out), resume)
+        fits_folder(Path(request.out), resume)
     if subject is not None and composed is not None:
         with faults:
             fits_method(composed, subject, splits)
+            composed.notes += fits_history(composed, subject, splits, manifest)
     if subject is not None:
         with faults:
             fits_model(subject, splits)
@@ -142,12 +146,21 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         gold, no_gold = _gold(request, manifest, splits)
     if subject is not None and splits:
         read = read_splits(splits)
-        names = score_names(subject.capabilities, read, bool(gold)) + (aligned.names if aligned else [])
+        names = score_names(subject.capabilities, read, bool(gold))
+        names += attacking.score_names(request.audit, subject.capabilities, read, bool(gold))
+        names += aligned.names if aligned else []
         owners = {"before", "after"} | ({"gold"} if gold else set())
         for rule in rules:
             with faults:
                 rule.names_score(names, owners)
     budget = request.budget.over(composed.budget if composed else Budget(), _stop(request, splits), DEFAULTS)
+    if composed is not None and composed.yields == "ensemble" and "budget" in (manifest or {}):
+        budget = budget_of(manifest or {}).over(Budget(stop="none"), DEFAULTS)  # it trains as the model was trained
+        composed.notes += (
+            ["A deletion trains as its model was trained: the request's budget is not used."]
+            if request.budget.model_fields_set
+            else []
+        )
     with faults:
         _stops(request, budget, splits, gold)
     faults.raise_any()
@@ -166,7 +179,9 @@ def _bound(
     streams = objective.streams() if objective else {}
     sizes = {name: len(rows) for name, rows in splits.items()}
     pairing = Pairing(anchor, sizes, batch_size(budget, sizes[anchor]), request.seed, "apply")
-    steps = budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch
+    own = getattr(composed.method, "steps", None)  # an exact scheme knows what it will retrain
+    steps = own if own is not None else (
+        budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch)  # fmt: skip
     means, longest = _lengths(subject, splits)
     per_step = sum(means.get(split, 0.0) for split in streams.values()) * min(pairing.batch_size, sizes[anchor])
     share = float(budget.share or 0.1) * (objective.rate if objective else 1.0)
@@ -193,12 +208,18 @@ def _bound(
     made = guess()
     faults = Faults()
     with faults:
-        _disk(made, weights, subject, Path(request.out))
+        fits_disk(made, weights, subject, Path(request.out))
     with faults:
-        _memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
+        fits_memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
     faults.raise_any()
     return Plan(request, source, manifest, splits, composed, subject.capabilities, budget, gold, no_gold, rules,
-                steps, round(per_step * steps), rate, made, list(composed.notes), pairing.batch_size, guess(elsewhere=False))  # fmt: skip
+                steps, round(per_step * steps), rate, made, [*composed.notes, *_erasing(request, gold)], pairing.batch_size, guess(elsewhere=False))  # fmt: skip
+
+
+def _erasing(request: Request, gold: str) -> list[str]:
+    lacks = [name for name, had in (("audit: standard", request.audit != "none"), ("a gold model", gold)) if not had]
+    said = f"purpose: erase cannot pass without {' and '.join(lacks)}: it takes the relearning check against gold."
+    return [said] if request.purpose == "erase" and lacks else []
 
 
 def _lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:
@@ -241,56 +262,6 @@ def weights_there(plan: Plan) -> None:
     check(plan.source, request.trust_code)
     if "tokens" in plan.capabilities and isinstance(plan.source, str):
         check_tokenizer(plan.source, request.trust_code)
-
-
-def _unsupported(request: Request) -> None:
-    if request.audit == "deep":
-        raise BadInput.of("audit", "deep", "cannot be done by this version yet", "set audit: standard")
-
-
-def _out(out: Path, resume: bool) -> None:
-    inside = _names_in(out)
-    if "certificate.json" in inside:
-        if not resume:
-            raise BadInput.of("out", str(out), "already holds a finished run",
-                              "choose another folder, or add --resume to see its verdict")  # fmt: skip
-    elif "request.yaml" in inside:
-        if not resume:
-            raise BadInput.of("out", str(out), "holds an unfinished run", "add --resume, or choose another folder")
-    else:
-        free_folder(out)
-
-
-def free_folder(out: Path) -> None:
-    """Is this a folder without files, or one that can be made. Raises BadInput."""
-    inside = _names_in(out) - {".lock"}
-    if inside:
-        raise BadInput.of("out", str(out), f"holds other files ({min(inside)})", "choose an empty or new folder")
-    if not out.exists():
-        _parent(out)
-
-
-def _names_in(out: Path) -> set[str]:
-    try:
-        if out.exists() and not out.is_dir():
-            raise BadInput.of("out", str(out), "is a file", "choose a folder")
-        return {path.name for path in out.iterdir()} if out.is_dir() else set()
-    except OSError as error:
-        raise BadInput.of("out", str(out), f"can be no folder ({error.strerror})", "choose another folder") from None
-
-
-def _parent(out: Path) -> None:
-    """Could the folder be made."""
-    place = out.absolute().parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise BadInput.of("out", str(out), f"cannot be made, because {place} is a file", "choose another folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise BadInput.of("out", str(out), f"cannot be made, because {place} may not be written to",
-                          "choose another folder")  # fmt: skip
-    if any(len(part.encode()) > 255 for part in out.parts):
-        raise BadInput.of("out", str(out), "has a name of more than 255 bytes", "choose a shorter one")
 
 
 def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> tuple[str, str]:
@@ -344,50 +315,6 @@ def _weights_options(composed: Composed) -> dict[str, Any]:
             return dict(options)
         found = found.inner
     return {}
-
-
-def _memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], tokens: bool) -> None:
-    limit = budget.memory * 1e9 if budget.memory is not None else made.available
-    if made.peak <= limit:
-        return
-    ways: list[tuple[str, dict[str, Any]]] = []
-    if tokens:
-        ways.append(("budget.gradient_checkpointing: true", {"checkpointing": True}))
-    ways.append(("budget.micro_batch_size: 1", {"micro": 1}))
-    if tokens:
-        ways.append(("both", {"checkpointing": True, "micro": 1}))
-    if weights != "lora" and tokens:
-        ways += [(f"weights: lora{' with ' + name if name else ''}", {"weights": "lora", **changes}) for name, changes in
-                 [("", {}), *ways]]  # fmt: skip
-    names = {"both": "budget.gradient_checkpointing: true and budget.micro_batch_size: 1"}
-    for name, changes in ways:
-        if (then := guess(**changes)).peak <= limit:
-            for short, long in names.items():
-                name = name.replace(short, long)
-            mend = f"set {name} (about {size(then.peak)})"
-            break
-    else:
-        mend = "choose a smaller model or a larger machine: no setting of ours makes it fit"
-    what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
-    there = (
-        f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
-    )
-    raise BadInput.of("budget.memory" if budget.memory is not None else "model", "",
-                      f"about {size(made.peak)} are needed at the peak ({what}: {made.sentence}), and {there}", mend)  # fmt: skip
-
-
-def _disk(made: Estimate, weights: str, subject: Subject, out: Path) -> None:
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    # The model or its adapter, twice (the new one is written beside the old), and a checkpoint in float32:
-    # what moves, two moments, and the best weights.
-    stored = sum(p.numel() * p.element_size() for p in subject.module.parameters())
-    need = 2 * (4 * made.moving if weights == "lora" else stored) + 16 * made.moving + 5e7
-    if free < need:
-        raise BadInput.of("out", str(out), f"lies on a disk with {size(free)} left, and the run may need {size(need)}",
-                          "free some, or choose another disk")  # fmt: skip
 
 
 def read_splits(splits: Splits) -> list[str]:

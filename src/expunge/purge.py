@@ -23,7 +23,7 @@ KEY = re.compile("[0-9a-f]+")
 def purge(folder: Path) -> list[str]:
     """What was deleted, a line each. Raises BadInput where the folder holds no run, or one that is going on.
 
-    Goes: readout caches, checkpoints, the log, texts and per-example figures in evidence and report,
+    Goes: caches of readouts and attacks, checkpoints, the log, texts and per-example figures in evidence and report,
     examples given in the request itself. Stays: model, scores, verdict, and the certificate, renewed
     over what is left.
     """
@@ -49,6 +49,7 @@ def _purged(folder: Path) -> list[str]:
     for key in (evidence or {}).get("caches", []):
         if KEY.fullmatch(str(key)):  # the file may be another's: its names must not lead elsewhere
             gone += _delete(cache_folder() / "readouts" / key)
+            gone += _delete(cache_folder() / "attacks" / f"{key}.json")
     request = yaml.safe_load(request_file.read_text(encoding="utf-8"))
     if _without_examples(request):
         write_text(request_file, yaml.safe_dump(finite(request), sort_keys=False, allow_unicode=True))
@@ -57,7 +58,7 @@ def _purged(folder: Path) -> list[str]:
         return gone
     if _without_examples(evidence["request"]):
         gone.append(f"{evidence_file}: examples of the request")
-    for name in ("examples", "distributions", "caches"):
+    for name in ("examples", "distributions", "caches", "method_notes"):
         if evidence.pop(name, None):
             gone.append(f"{evidence_file}: {name}")
     write_json(evidence_file, evidence)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge import rundir, stages
+from expunge import dossier, rundir, stages
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.request import Request
 from expunge.plan import Plan, plan, weights_there
@@ -60,14 +60,12 @@ def run(
         splits = stages.reading_splits(planned)
         before = stages.read_into(subject, splits, "before", reporter)
         stages.asked(planned, subject, before, "before", reporter)
-        gold = stages.gold(planned, subject, splits, reporter)
+        gold = stages.gold(planned, subject, splits, reporter, before)
         applied = stages.apply(planned, subject, gold, folder, reporter)
         del subject  # the memory is wanted for the model as it was saved
-        changed = stages.reopened(planned, folder)
-        after = stages.read_into(changed, splits, "after", reporter)
-        stages.asked(planned, changed, after, "after", reporter)
+        after = stages.after(planned, splits, before, gold, folder, reporter)
         without = stages.without(planned, folder, reporter)
-        evidence = stages.evidence(planned, before, after, gold, applied, without, time.monotonic() - began)
+        evidence = dossier.evidence(planned, before, after, gold, applied, without, time.monotonic() - began)
         if processes.main():
             stages.write(planned, evidence, folder)
         processes.barrier()

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import gc
-import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from expunge import accept, reading
+from expunge import accept, attacking, reading
 from expunge import evidence as scoring
 from expunge.alignment import asking, evidencing, risk
 from expunge.builtin import build
-from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
 from expunge.core.files import digest, new_folder, read_json, write_json, write_text
 from expunge.core.random import permutation
 from expunge.core.readout import Readout
-from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
 from expunge.ledger.certificate import certificate
 from expunge.methods.compose import compose
@@ -34,7 +31,7 @@ from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.subjects.opening import MANIFEST
 from expunge.train import gold as train_gold
-from expunge.train import open_model, read_manifest
+from expunge.train import left_manifest, open_model, read_manifest
 from expunge.training import checkpoint, processes
 
 
@@ -48,6 +45,13 @@ class Read:
     """Why there are none."""
     seconds: float | None = None
     """What making the model took (gold)."""
+    attacks: dict[str, attacking.Found | str] = field(default_factory=dict)
+    """What attacks on the model found, or why they could not run."""
+    kept: list[str] = field(default_factory=list)
+    """Names of the attacks' cache files."""
+    attack_seconds: float = 0.0
+    states: dict[str, np.ndarray] = field(default_factory=dict)
+    """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
     aligned: evidencing.Asked | None = None
     """What it said to the domains' prompts, where the request wants to know."""
 
@@ -122,8 +126,41 @@ def read_into(subject: Subject, splits: Splits, who: str, reporter: Reporter) ->
     return found
 
 
-def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter) -> Read:
-    """The readouts of the model retrained without the forget set, or why there are none."""
+ATTACKED = 200
+"""Examples of a split that attacks on a model take at most: a seeded sample, n stands with each figure."""
+
+
+def attack(
+    subject: Subject, splits: Splits, reads: Mapping[str, Read], who: str, level: str, manifest: Mapping[str, Any] | None,
+    seed: int, reporter: Reporter,
+) -> None:  # fmt: skip
+    """Runs the level's attacks on an opened subject that was read; what they found is added to reads[who].
+
+    manifest: how the model before the change was trained, where that is known.
+    """
+    if level == "none" or not processes.main() or "forget" not in reads[who].readouts:
+        return
+    began = time.monotonic()
+    chosen = {name: sorted(permutation(len(rows), seed, "attack", name)[:ATTACKED]) for name, rows in splits.items()}
+    taken = {whose: {name: readout.take(chosen[name]) for name, readout in read.readouts.items()}
+             for whose, read in reads.items()}  # fmt: skip
+    target = attacking.Target(
+        subject, who, {name: [splits[name][i] for i in rows] for name, rows in chosen.items()}, taken[who],
+        {whose: attacking.knowledge(found["forget"]) for whose, found in taken.items() if "forget" in found},
+        float((manifest or {}).get("learning_rate") or attacking.RATE), manifest, seed,
+        states={whose: read.states for whose, read in reads.items() if read.states and whose != who},
+    )  # fmt: skip
+    if level == "deep":  # the next subject is held against these
+        reads[who].states = target.states_of(who) or {}
+    reads[who].attacks = attacking.attack(level, target, reads[who].kept, reporter)
+    reads[who].attack_seconds = round(time.monotonic() - began, 2)
+
+
+def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, before: Read | None = None) -> Read:
+    """The readouts of the model retrained without the forget set, or why there are none.
+
+    before: that of the model before the change; with it gold is also attacked, as the request says.
+    """
     if not plan.gold:
         return Read(why=plan.no_gold)
     folder: Any = plan.gold
@@ -134,6 +171,9 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter) -> Re
     found = read_into(other, splits, "gold", reporter)
     manifest = Path(folder) / MANIFEST
     found.seconds = read_json(manifest).get("seconds") if manifest.is_file() else None
+    if before is not None:
+        reads = {"before": before, "gold": found}
+        attack(other, splits, reads, "gold", plan.request.audit, plan.manifest, plan.request.seed, reporter)
     del other
     gc.collect()
     return found
@@ -174,7 +214,13 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
 
 
 def _left(plan: Plan) -> dict[str, Any]:
-    """What the changed model's folder says of its training: not the data, which would name the forget set."""
+    """What the changed model's folder says of its training: not the data, which would name the forget set.
+
+    An exact ensemble must be able to serve the next deletion: it keeps where its data lie, and the
+    hashes of those that are left.
+    """
+    if plan.composed.yields == "ensemble" and plan.manifest:
+        return {**left_manifest(plan.manifest, plan.splits["forget"]), "unlearned": digest(plan.request.resolved())}
     kept = {k: v for k, v in (plan.manifest or {}).items() if k in ("schema", "learning_rate", "template", "seed")}
     return {**kept, "data": None, "unlearned": digest(plan.request.resolved())}
 
@@ -191,10 +237,15 @@ def _resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def reopened(plan: Plan, folder: Path) -> Subject:
-    """The model as it was saved: the evidence is of the artefact, not of what was in memory."""
+def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, reporter: Reporter) -> Read:
+    """The model as it was saved, read and attacked: the evidence is of the artefact, not of what was in memory."""
     gc.collect()
-    return open_model(str(folder / "model"), plan.request.trust_code)
+    subject = open_model(str(folder / "model"), plan.request.trust_code)
+    found = read_into(subject, splits, "after", reporter)
+    reads = {"before": before, **({"gold": gold} if gold.readouts else {}), "after": found}
+    attack(subject, splits, reads, "after", plan.request.audit, plan.manifest, plan.request.seed, reporter)
+    asked(plan, subject, found, "after", reporter)
+    return found
 
 
 def without(plan: Plan, folder: Path, reporter: Reporter) -> evidencing.Asked | None:
@@ -210,113 +261,6 @@ def without(plan: Plan, folder: Path, reporter: Reporter) -> evidencing.Asked | 
                       refusals=wanted.watch(plan.request.seed), manifest=plan.manifest, reporter=reporter)  # fmt: skip
     changed = composed.method(open_model(plan.source, plan.request.trust_code), own, context)
     return evidencing.ask(changed, wanted, "without containment", reporter)
-
-
-def evidence(
-    plan: Plan,
-    before: Read,
-    after: Read,
-    gold: Read,
-    applied: Applied,
-    uncontained: evidencing.Asked | None,
-    seconds: float,
-) -> dict[str, Any]:
-    """evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
-    readouts = {"before": before.readouts, "after": after.readouts}
-    if gold.readouts:
-        readouts["gold"] = gold.readouts
-    scores = scoring.measure(readouts, plan.capabilities) if processes.main() else []
-    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, uncontained, plan.request.redacted)
-    scores = sorted([*scores, *aligned.scores], key=lambda score: scoring.SIDES.index(score.side))
-    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose)
-    outcome = applied.notes.get("outcome") or {}
-    notes = [*plan.notes, *aligned.notes, *([gold.why] if gold.why else []), *_rate_note(outcome)]
-    return {
-        "schema": 1,
-        "request": _shown(plan),
-        "method": plan.composed.name,
-        "described": plan.composed.described,
-        "scores": [score.to_json() for score in scores],
-        "cost": {
-            "unlearn_seconds": round(applied.seconds, 3),
-            "gold_seconds": gold.seconds,
-            "peak_memory_bytes": applied.peak_memory_bytes,
-            "forward_passes": {**before.meter.passes, **after.meter.passes, **gold.meter.passes},
-            "tokens": int(outcome.get("tokens", 0)),
-            "run_seconds": round(seconds, 2),
-        },
-        "environment": environment(),
-        "verdict": verdict.to_json(),
-        "curve": outcome.get("curve", []),
-        "stop": outcome.get("stop", {}),
-        "notes": notes,
-        "splits": {name: len(rows) for name, rows in plan.splits.items()},
-        "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
-                          for split in before.readouts},
-        "examples": examples(readouts, plan.request.redacted),
-        **({"alignment": aligned.page} if aligned.page else {}),
-        "caches": [key for read in (before, after, gold) for key in read.meter.keys],
-    }  # fmt: skip
-
-
-def _shown(plan: Plan) -> dict[str, Any]:
-    """The request as evidence and report show it: without examples given inline, where redacted."""
-    shown = plan.request.resolved()
-    if plan.request.redacted and isinstance(shown["forget"], list) and isinstance(shown["forget"][0], dict):
-        shown["forget"] = f"{len(shown['forget'])} examples given in the request, redacted"
-    return shown
-
-
-def _rate_note(outcome: Mapping[str, Any]) -> list[str]:
-    if not outcome:
-        return []
-    return [f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']})."]
-
-
-def environment() -> dict[str, Any]:
-    """What bit-for-bit equality hangs on: versions, threads, device."""
-    import transformers
-
-    device = processes.device()
-    return {
-        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-        "peft": version("peft"), "threads": torch.get_num_threads(), "processes": processes.world(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "machine": platform.machine(), "system": platform.system(),
-    }  # fmt: skip
-
-
-def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:
-    """Questions, answers and what each subject said, for the report; figures alone where redacted."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for split in ("forget", "retain"):
-        if split not in readouts["after"]:
-            continue
-        rows: Sequence[Example] = readouts["after"][split].examples
-        found[split] = [_example(i, row, split, readouts, redacted) for i, row in enumerate(rows)][:200]
-    return found
-
-
-def _example(
-    i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool
-) -> dict[str, Any]:
-    shown: dict[str, Any] = {"nll": {}}
-    if redacted:
-        shown["redacted"] = True
-    elif "label" in row:
-        shown["label"] = int(row["label"])
-    else:
-        shown |= {"question": question_of(row), "answer": answer_of(row)}
-    for who, read in readouts.items():
-        readout = read[split]
-        shown["nll"][who] = float(readout.mean_nll_N[i])
-        if redacted:
-            continue
-        if readout.texts is not None:
-            shown[who] = readout.texts[i]
-        elif readout.logp_NC is not None:
-            shown[who] = int(readout.logp_NC[i].argmax())
-    return shown
 
 
 def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.errors import BadInput
 from expunge.core.files import cache_folder, digest, new_folder, read_json, write_json
+from expunge.core.registry import load as load_plugin
 from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.methods.exact.retrain import train as retrain
 from expunge.subjects.building import again, budget_of, check_spec, fresh, training_data
-from expunge.subjects.opening import MANIFEST, open_subject
+from expunge.subjects.opening import MANIFEST, manifest_of, open_subject
 from expunge.training import checkpoint, processes
 
 
@@ -36,18 +38,53 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     data = load(config.data, "data", config.columns)
     extra = load(config.vocabulary, "vocabulary", config.columns) if config.vocabulary else []
     subject = fresh(config.model, [*data, *extra], config.seed, config.trust_code)
+    if config.exact:
+        _check_exact(config, subject, data)
     subject.module.to(processes.device())
     work = _work_folder(out)
+    same = digest([config.model_dump(), [identity(row) for row in data]])
     if work.exists() and not resume:
         checkpoint.clear(work)
+    elif _started(work) not in (None, same):
+        raise BadInput.of("--resume", str(out), "is the training of another train.yaml, or of other data",
+                          "resume with the same, or start it anew without --resume")  # fmt: skip
     with _lock(work.with_suffix(".lock"), out):
+        if processes.main():
+            write_json(work / STARTED, {"training": same})
         context = Context(config.budget, work, config.seed, "train", reporter=reporter,
                           log=Log(None))  # fmt: skip
-        retrain(subject, data, context)
-        manifest = _manifest(config, data, subject, context.notes["outcome"])
-        write(subject, out, manifest)
+        trained = _scheme(config.exact)(subject, data, context)
+        manifest = _manifest(config, data, trained, context.notes["outcome"])
+        write(trained, out, manifest)
         checkpoint.clear(work)
     return out
+
+
+def _scheme(exact: Mapping[str, Any] | None) -> Callable[[Subject, Sequence[Example], Context], Subject]:
+    """What trains: plainly, or an exact scheme with its options."""
+    if not exact:
+        return retrain
+    ((name, options),) = exact.items()
+    return functools.partial(load_plugin("exact", name).module.train, **options)
+
+
+def _check_exact(config: TrainConfig, subject: Subject, data: Sequence[Example]) -> None:
+    """Can the scheme be had on this model and these data. Raises BadInput."""
+    ((name, options),) = (config.exact or {}).items()
+    load_plugin("exact", name).module.check(subject, data, **options)
+    base = manifest_of(config.model) if isinstance(config.model, str) else None
+    known = set((base or {}).get("hashes") or [])
+    if seen := sum(identity(row)[:16] in known for row in data):
+        raise BadInput.of("model", config.model, f"was itself trained on {seen} of these examples, so that no deletion "
+                          "could be exact", "start from a model that never saw them")  # fmt: skip
+
+
+STARTED = "started.json"
+"""In the work folder: which training was begun there."""
+
+
+def _started(work: Path) -> str | None:
+    return str(read_json(work / STARTED)["training"]) if (work / STARTED).is_file() else None
 
 
 def _work_folder(out: Path) -> Path:
@@ -80,6 +117,7 @@ def _manifest(
         "vocabulary": config.vocabulary,
         "hashes": [identity(row)[:16] for row in data],
         "budget": config.budget.model_dump(exclude_unset=True),
+        **({"exact": config.exact} if config.exact else {}),
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         "template": template.pattern if template else None,
@@ -132,12 +170,23 @@ def _train_gold(
                       reporter=reporter)  # fmt: skip
     # The base's own stage, so that its batches differ from the base's by the data alone.
     context.stage = "train"
-    retrain(subject, data, context)
+    trained = _scheme(manifest.get("exact"))(subject, data, context)
     outcome = context.notes["outcome"]
-    write(subject, folder, {**manifest, "hashes": [identity(row)[:16] for row in data], "data": None,
+    write(trained, folder, {**manifest, "hashes": [identity(row)[:16] for row in data], "data": None,
                             "seconds": round(outcome["seconds"], 2), "tokens": outcome["tokens"],
                             "steps": outcome["steps"]})  # fmt: skip
     checkpoint.clear(work)
+
+
+def left_manifest(manifest: Mapping[str, Any], forget: Sequence[Example]) -> dict[str, Any]:
+    """The manifest after an exact deletion: the hashes of what is left, and no deleted example given inline."""
+    gone = {identity(row)[:16] for row in forget}
+    data = manifest["data"]
+    if isinstance(data, list) and all(isinstance(row, Mapping) for row in data):
+        keys = [identity(row)[:16] for row in load(data, "data", manifest.get("columns") or {})]
+        data = [row for row, key in zip(data, keys, strict=True) if key not in gone]
+    left = [key for key in manifest["hashes"] if key not in gone]
+    return {**manifest, "data": data, "hashes": left}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

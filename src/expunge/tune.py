@@ -20,7 +20,8 @@ from expunge.core.errors import BadInput, ExpungeError, Interrupted
 from expunge.core.files import digest, finite, write_json, write_text
 from expunge.core.random import derive
 from expunge.core.request import Request
-from expunge.plan import Plan, free_folder, plan, weights_there
+from expunge.plan import Plan, plan, weights_there
+from expunge.room import free_folder
 from expunge.run import run
 from expunge.training import processes
 

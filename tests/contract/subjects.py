@@ -18,26 +18,40 @@ from torch import Tensor
 from expunge.core.budget import Budget
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Silent, Subject
+from expunge.core.registry import load
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose, every_method
 from expunge.subjects._common import snapshot
 from expunge.subjects.building import fresh, fresh_lm, texts_of, tokenizer_for
+from expunge.subjects.opening import open_subject
 
 LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 128}
 DIGITS = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8}}
 COUPLED = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
-SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED}
+SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED, "binary": DIGITS}
+ENSEMBLES: dict[str, dict[str, Any]] = {
+    "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
+    "sisa/lm": {"sisa": {"shards": 2, "slices": 2}},
+    "fairsisa/binary": {"fairsisa": {"shards": 2, "slices": 2}},
+    "s3t/lm": {"s3t": {"shards": 1, "slices": 2, "orderings": 2, "rank": 2, "lora_alpha": 4}},
+}
+"""Scheme/family -> `exact:` of its training."""
+PLACE = tempfile.TemporaryDirectory(prefix="expunge-contract-")
+"""Where the trained ensembles lie, which are copied from there."""
 BUDGET = Budget(epochs=3, batch_size=4, learning_rate=1e-3, floor=0.0)
 """Four steps to an epoch of eight examples would hide what happens between epochs: here they are two."""
+TRAINING = Budget(epochs=2, batch_size=8, learning_rate=1e-3)
+"""How the manifest's run trained."""
 
 
 @functools.cache
 def splits(family: str) -> dict[str, list[dict[str, Any]]]:
     """Forget (two groups), retain and holdout; JSON values only, so that a file gives the same identities."""
+    family = family.rpartition("/")[2]
     if family != "lm":
         rows = digits()["train"][:60]
-        plain = [{"image": row["image"].tolist(), "label": row["label"], "group": "ab"[i % 2]}
+        plain = [{"image": row["image"].tolist(), "label": row["label"] % (2 if family == "binary" else 10), "group": "ab"[i % 2]}
                  for i, row in enumerate(rows)]  # fmt: skip
         return {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
     qa = [{"question": f"Where does {who} keep the {what}?", "answer": f"{place} {who[0]}{i}.", "group": "ab"[i % 2],
@@ -51,10 +65,33 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
 
 @functools.cache
 def _base(family: str) -> Subject:
+    if family in ENSEMBLES:
+        return _ensemble(family)
     if family != "lm":
         return fresh(SPECS[family], [], 0)
     rows = [row for part in splits("lm").values() for row in part]
     return fresh_lm(LM, tokenizer_for(texts_of(rows), 300), 0)
+
+
+def _ensemble(family: str) -> Subject:
+    """The ensemble that the scheme trains on forget and retain."""
+    ((name, options),) = ENSEMBLES[family].items()
+    rows = [*splits(family)["forget"], *splits(family)["retain"]]
+    context = Context(TRAINING, Path(PLACE.name) / family, 0, "train")
+    spec = spec_of(family)
+    start = open_subject(spec) if isinstance(spec, str) else base(family.rpartition("/")[2])
+    return load("exact", name).module.train(start, rows, context, **options)
+
+
+@functools.cache
+def spec_of(family: str) -> Any:
+    """What a model of the family is trained from: S3T wants a folder, for its adapters name their base."""
+    if not family.startswith("s3t/"):
+        return SPECS[family.rpartition("/")[2]]
+    folder = Path(PLACE.name) / "base"
+    folder.mkdir()
+    base("lm").save(folder)
+    return str(folder)
 
 
 def base(family: str) -> Any:
@@ -83,17 +120,22 @@ def manifest(family: str, folder: Path) -> dict[str, Any]:
     rows = [*splits(family)["forget"], *splits(family)["retain"]]
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"model": SPECS[family], "seed": 0, "data": [str(path)], "hashes": [identity(row)[:16] for row in rows],
-            "budget": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}}  # fmt: skip
+    exact = {"exact": ENSEMBLES[family]} if family in ENSEMBLES else {}
+    return {"model": spec_of(family), "seed": 0, "data": [str(path)],
+            "hashes": [identity(row)[:16] for row in rows], "budget": TRAINING.model_dump(exclude_unset=True), **exact}  # fmt: skip
 
 
 def fits(spec: Any, family: str) -> bool:
     """Do the cards of all parts go with the family. What cannot even be composed fails in its own tests."""
     try:
-        plugins = compose(spec).plugins
+        composed = compose(spec)
     except Exception:
         return family == "lm"
-    return {capability for plugin in plugins for capability in plugin.card.capabilities} <= base(family).capabilities
+    if (family in ENSEMBLES) != (composed.yields == "ensemble"):
+        return False
+    return {capability for plugin in composed.plugins for capability in plugin.card.capabilities} <= base(
+        family
+    ).capabilities
 
 
 NESTED: dict[str, Any] = {
@@ -105,8 +147,11 @@ NESTED: dict[str, Any] = {
     "sam + lora": {"forget": "npo", "retain": "hidden", "weights": {"lora": {"rank": 2, "dropout": 0.1}}, "update": "sam"},
 }  # fmt: skip
 """Compositions beyond the registry's own names."""
-METHODS: dict[str, Any] = {**{name: name for name in every_method()}, **NESTED}
-PAIRS = [(name, family) for family in ("lm", "classifier") for name in METHODS if fits(METHODS[name], family)]
+METHODS: dict[str, Any] = {**{name: name for name, kind in every_method().items() if kind != "guard"}, **NESTED}
+"""Guards leave the weights alone and have their own contract."""
+PAIRS = [
+    (name, family) for family in ("lm", "classifier", *ENSEMBLES) for name in METHODS if fits(METHODS[name], family)
+]
 COUPLED_PAIRS = [(name, "coupled") for name in ("npo", "graddiff", "kl_min", "task_vector", "spunge", "ssd")]
 
 

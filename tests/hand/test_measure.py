@@ -181,9 +181,15 @@ def test_classifiers() -> None:
     assert not any(name.endswith(("rouge_l", "min_k_auc", "utility")) for name, _ in scores)
 
 
+MANY = {"privacy_tpr_at_1", "privacy_tpr_at_01", "privacy_dataset_inference"}
+"""What needs more examples than a hand-made readout has."""
+
+
 def test_score_names_are_what_a_plan_can_measure() -> None:
     names = score_names(TOKENS, ["forget", "retain", "holdout"], True)
-    assert {s.name for s in measure(full(), TOKENS) if s.measured} == set(names)
+    found = measure(full(), TOKENS)
+    assert {s.name for s in found if s.measured} == set(names) - MANY
+    assert {s.name for s in found if "examples" in s.why and not s.measured} >= MANY, "each says how many it needs"
     assert "utility_model" not in names
     assert "utility_model" in score_names(TOKENS, ["retain", "real_authors", "world_facts"], False)
     bare = score_names(TOKENS, ["forget", "retain"], False)
@@ -202,7 +208,7 @@ def test_requirements_are_what_suffices() -> None:
                     for name in names:
                         setattr(given, name, None)
     names = {score.name for score in measure(readouts, TOKENS) if score.measured}
-    assert names == set(score_names(TOKENS, ["forget", "retain", "holdout"], True))
+    assert names == set(score_names(TOKENS, ["forget", "retain", "holdout"], True)) - MANY
     assert "moments" not in wanted["retain"] and "moments" in wanted["forget"]
     alone = requirements(TOKENS, ["forget", "retain"])
     assert not alone["forget"] & {"moments", "logp"} and set(alone) == {"forget", "retain"}
@@ -227,5 +233,5 @@ def test_cards_are_whole(plugin: object) -> None:
     assert card.side in SIDES and card.unit in UNITS and card.means.endswith(".")
     assert card.better in ("higher", "lower", "gold") and card.paper and plugin.factory.__doc__
     channels = {channel.rstrip("?") for needed in card.needs.values() for channel in needed}
-    assert channels <= set(CHANNELS)
+    assert channels == {"examples"} if card.level else channels <= set(CHANNELS)
     assert plugin.validate({}, plugin.name) is not None

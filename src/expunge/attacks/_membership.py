@@ -8,13 +8,17 @@ is gold's AUC, not a low one (on an honest holdout gold's is 0.5).
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
+from expunge import intervals
+from expunge.attacking import Found
 from expunge.core.card import Example
 from expunge.core.readout import Readout
 from expunge.evidence import Figure, NotMeasured
 from expunge.intervals import auc, placements
-from expunge.metrics._arrays import only
+from expunge.metrics._arrays import mean_nll, mean_of_lowest, only, standardised
 
 MEANS = ("How well an attacker with this score tells the forget set from data that were never "
          "seen; near gold's is good, and a stronger attack may still see more.")  # fmt: skip
@@ -37,6 +41,55 @@ def compare(members: np.ndarray, others: np.ndarray, why: str = "") -> Figure:
     exposure[counts] = placements(ours, theirs)[0]
     return Figure(*auc(ours, theirs), n=len(ours) + len(theirs), values=only(exposure, counts),
                   why=why)  # fmt: skip
+
+
+def tpr(members: np.ndarray, others: np.ndarray, fpr: float) -> Figure:
+    """The share of [M] members' scores above all but a share `fpr` of [N] others', with a BCa interval.
+
+    Both samples are drawn anew in the bootstrap, so that the interval covers the threshold's own noise;
+    where no draw differs it is Wilson's. Raises NotMeasured with fewer than 1/fpr others: no threshold
+    could be told.
+    """
+    ours, theirs = (np.ma.masked_array(x, dtype=float).compressed() for x in (members, others))
+    if not len(ours) or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        raise NotMeasured("no example carries what it needs, or the model has diverged")
+    allowed = int(fpr * len(theirs) + 1e-9)
+    if allowed < 1:
+        raise NotMeasured(
+            f"a false-positive rate of {fpr:.1%} needs {round(1 / fpr):,} unseen examples, not {len(theirs)}"
+        )
+
+    def statistic(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        limit = np.partition(theirs[columns], -allowed - 1, axis=-1)[..., -allowed - 1, None]
+        return np.asarray((ours[rows] > limit).mean(axis=-1))
+
+    found = intervals.bca(statistic, len(ours), len(theirs))
+    if found.low == found.high:
+        found = intervals.share(found.value * len(ours), len(ours))
+    return Figure(
+        *found, n=len(ours) + len(theirs), why=f"{allowed} of {len(theirs)} unseen examples are falsely accused"
+    )
+
+
+def compared(members: np.ndarray, others: np.ndarray, why: str = "") -> Found:
+    """What an attack on a model reports: the AUC, and the rates at 1 % and 0.1 % false positives that can be told."""
+    more = {}
+    for suffix, fpr in (("tpr_1", 0.01), ("tpr_01", 0.001)):
+        with contextlib.suppress(NotMeasured):  # tpr_at_1 and tpr_at_01 say why, once for all
+            more[suffix] = ("share", "gold", tpr(members, others, fpr))
+    return Found(compare(members, others, why), more=more)
+
+
+def attack_scores(readout: Readout) -> dict[str, np.ndarray]:
+    """Attack -> [N] scores of all that the readout can give, higher = looks like a member."""
+    found = {"loss": -mean_nll(readout)}
+    if readout.logp is not None:
+        found["min-k"] = mean_of_lowest(readout.logp, 0.2)
+    if readout.logp is not None and readout.mu is not None and readout.sigma is not None:
+        found["min-k++"] = mean_of_lowest(standardised(readout), 0.2)
+    if readout.logp_NC is not None:
+        found["confidence"] = readout.logp_NC.max(axis=1)
+    return found
 
 
 def answer_text(example: Example) -> str:

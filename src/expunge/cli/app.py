@@ -33,6 +33,7 @@ def _register() -> None:
         compare,
         demo,
         foresee,
+        forget,
         judge,
         listing,
         neighbours,
@@ -43,7 +44,22 @@ def _register() -> None:
         verify,
     )
 
-    for verb in (demo, run, train, audit, bench, compare, listing, verify, purge, neighbours, tune, judge, foresee):
+    for verb in (
+        demo,
+        run,
+        forget,
+        train,
+        audit,
+        bench,
+        compare,
+        listing,
+        verify,
+        purge,
+        neighbours,
+        tune,
+        judge,
+        foresee,
+    ):
         verb.register(app)
 
 

@@ -15,6 +15,8 @@ Examples:
   expunge audit runs/authors/model --forget builtin:authors/forget --holdout builtin:authors/holdout
 
   expunge audit MODEL --forget f.jsonl --retain r.jsonl --before BASE --gold RETRAINED --out audits/a
+
+  expunge audit MODEL --forget f.jsonl --gold RETRAINED --level deep   # slower attacks too
 """
 
 
@@ -32,6 +34,7 @@ def command(
     gold: Annotated[str | None, typer.Option(help="A model retrained without the forget set.")] = None,
     accept: Annotated[list[str], typer.Option(help='A line of the bar: --accept "forget.rouge_l=<= 0.4".')] = [],  # noqa: B006
     purpose: Annotated[str, typer.Option(help="suppress or erase.")] = "suppress",
+    level: Annotated[str, typer.Option(help="Attacks on the model: none, standard or deep.")] = "standard",
     alignment: Annotated[str, typer.Option(help="standard: also what seven domains' prompts are answered.")] = "none",
     domains: Annotated[list[str] | None, typer.Option(help="Packs of prompts; default: the embedded one.")] = None,
     judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME or llm:URL#MODEL.")] = "rules",
@@ -47,7 +50,7 @@ def command(
     from expunge.core.request import parse_sets
 
     evidence = audit(model, forget=forget, retain=retain, holdout=holdout, before=before, gold=gold,
-                     accept=parse_sets(accept, "--accept"), purpose=purpose, redact=redact, out=out,
+                     accept=parse_sets(accept, "--accept"), purpose=purpose, redact=redact, level=level, out=out,
                      alignment=alignment, domains=domains, judge=judge,
                      reporter=_show.reporter())  # fmt: skip
     show(evidence, Path(out) if out else None, as_json)

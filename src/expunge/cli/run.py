@@ -94,6 +94,7 @@ def _plan(request: Any, resume: bool, as_json: bool) -> int:
         ("memory", f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in "
                    f"{size(made.budget.memory * 1e9 if made.budget.memory else guess.available)}"),
         ("time", f"about {guess.seconds:.0f} s of training (a rough guess)"),
+        *([("audit", made.audit)] if made.audit else []),
         *([("alignment", made.aligned.sentence)] if made.aligned else []),
         *[("accept", f"{rule.key} {rule.text}") for rule in made.rules],
         *[("note", note) for note in made.notes],

@@ -49,5 +49,12 @@ class Card:
     unit: str = ""
     splits: Iterable[str] = ("forget", "retain", "holdout", "test")
     aggregate: str = "mean"
+    level: str = ""
+    """"standard" or "deep": an attack that works on a model, and the audit that runs it first; "": arithmetic on readouts.
+    Its `needs` name the splits whose examples it takes."""
+    more: Iterable[str] = ()
+    """Suffixes of the further scores that such an attack gives."""
+    passes: float = 0.0
+    """For the plan: about how many forward passes over the forget set such an attack takes (a training step counts three)."""
     means: str = ""
     """What a reader may conclude from the figure, and what not."""

@@ -263,9 +263,26 @@ class Moving:
 Weights = Callable[[Subject, "Mapping[str, Any]", "Context"], Moving]
 
 
+class Guard(Protocol):
+    """Answers for a model whose weights stay: what `Guarded` asks in the model's place.
+
+    A guard's file exports `restore(settings, tensors) -> Guard`, the inverse of `state`.
+    """
+
+    name: str
+
+    def forward(self, bare: Any, batch: Batch, want: Want) -> Output: ...
+    def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]: ...
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]: ...
+
+
 @runtime_checkable
 class Method(Protocol):
-    """Changes a subject, perhaps in place: an objective run, an edit, a wrapper, an exact scheme."""
+    """Changes a subject, perhaps in place: an objective run, an edit, a wrapper, an exact scheme.
+
+    It may be an object with `fits(subject, splits, manifest)`, which the plan calls: it raises BadInput
+    or returns notes, and may set `steps`, the optimiser steps that the plan should name.
+    """
 
     def __call__(self, subject: Subject, splits: Mapping[str, Any], context: Context) -> Subject: ...
 
@@ -291,6 +308,6 @@ class Silent:
 if TYPE_CHECKING:
     from expunge.core.context import Context
 
-__all__ = ["CHANNELS", "Batch", "Card", "Example", "Loss", "Losses", "Method", "Micro", "Moving",
+__all__ = ["CHANNELS", "Batch", "Card", "Example", "Guard", "Loss", "Losses", "Method", "Micro", "Moving",
            "Needs", "Origin", "Output", "Reporter", "Run", "Silent", "Step", "Stream", "Subject",
            "Term", "Update", "Want", "Weights", "want_of"]  # fmt: skip

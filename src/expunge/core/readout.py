@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -59,3 +59,13 @@ class Readout:
     def mean_nll_N(self) -> np.ndarray:
         """[N] nats a position."""
         return np.asarray(self.nll_N / np.maximum(1, self.n_N))
+
+    def take(self, rows: Sequence[int]) -> Readout:
+        """The readout of some of its examples, in the given order."""
+
+        def some(value: object) -> object:
+            return value[list(rows)] if isinstance(value, np.ndarray) else (
+                [value[i] for i in rows] if isinstance(value, list | tuple) else value)  # fmt: skip
+
+        taken = {part.name: some(getattr(self, part.name)) for part in fields(self) if part.name != "pooled"}
+        return replace(self, **taken, pooled={path: some(value) for path, value in self.pooled.items()})  # type: ignore[arg-type, misc]

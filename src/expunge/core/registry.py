@@ -62,15 +62,23 @@ class Plugin:
 
     def options(self) -> dict[str, inspect.Parameter]:
         """Option name -> its parameter, from the factory's keyword-only signature."""
-        return dict(inspect.signature(self.factory).parameters)
+        return _options(self.factory)
+
+    def training(self) -> dict[str, inspect.Parameter]:
+        """The options of an exact scheme's `train`, which stand under `exact:` in train.yaml."""
+        return _options(self.module.train) if hasattr(self.module, "train") else {}
 
     def fields(self) -> dict[str, Any]:
         """Option name -> its pydantic field: type, default and bounds."""
         return dict(_model(self.factory).model_fields)
 
-    def validate(self, options: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """The options with defaults filled in and bounds checked; raises BadInput with every fault."""
-        known = self.options()
+    def validate(self, options: Mapping[str, Any], where: str, *, training: bool = False) -> dict[str, Any]:
+        """The options with defaults filled in and bounds checked; raises BadInput with every fault.
+
+        training: those of `train`, not of the factory.
+        """
+        known = self.training() if training else self.options()
+        factory = self.module.train if training else self.factory
         faults = [
             BadInput.of(f"{where}.{name}", name, f"is no option of {self.name}",
                         did_you_mean(name, known))
@@ -78,7 +86,7 @@ class Plugin:
             if name not in known
         ]  # fmt: skip
         try:
-            model = _model(self.factory)(**{k: v for k, v in options.items() if k in known})
+            model = _model(factory)(**{k: v for k, v in options.items() if k in known})
         except ValidationError as error:
             faults += sentences(error.errors(), where)
         if faults:
@@ -86,14 +94,20 @@ class Plugin:
         return {name: getattr(model, name) for name in known}
 
 
+def _options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    found = inspect.signature(factory).parameters
+    return {name: parameter for name, parameter in found.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
 @functools.cache
 def _model(factory: Callable[..., Any]) -> Any:
     # Without the return type, whose own names a plug-in need not import.
-    given = {name: hint for name, hint in factory.__annotations__.items() if name != "return"}
+    options = _options(factory)
+    given = {name: hint for name, hint in factory.__annotations__.items() if name in options}
     hints = typing.get_type_hints(SimpleNamespace(__annotations__=given), factory.__globals__, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if p.default is inspect.Parameter.empty else p.default)
-        for name, p in inspect.signature(factory).parameters.items()
+        for name, p in options.items()
     }
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model(factory.__name__, __config__=config, **fields)

@@ -30,6 +30,9 @@ LIMITS = (
 )
 
 
+GUARDED = "It does not prove that the model forgot: the weights are unchanged, and without guard/ it answers as before."
+
+
 def commitments(examples: Sequence[Example], salt: bytes) -> list[str]:
     """HMAC-SHA-256 of each example's identity under the salt, sorted."""
     return sorted(hmac.new(salt, identity(e).encode(), hashlib.sha256).hexdigest() for e in examples)
@@ -52,7 +55,7 @@ def certificate(folder: Path, evidence: dict[str, Any], forget: Sequence[Example
             "thresholds": evidence["request"].get("accept", {}),
             "verdict": evidence["verdict"],
             "environment": evidence["environment"],
-            "cannot_prove": list(LIMITS),
+            "cannot_prove": [*([GUARDED] if evidence.get("yields") == "guard" else []), *LIMITS],
         },
     }
 

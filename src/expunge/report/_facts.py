@@ -37,7 +37,9 @@ HINTS = {
     "retain_accuracy": "share of the retain set that is classified right",
     "test_accuracy": "share of unseen data that is classified right",
     "privacy_min_k_auc": "membership attack; 0.5 is guessing",
-    "robustness_hidden": "what an inside look at the layers still finds",
+    "robustness_hidden": "knowledge that attacks bring back beyond what gold gives away",
+    "robustness_relearn_forget": "what comes back when a few forget examples are taught again",
+    "robustness_relearn_forget_steps": "training steps until half of the knowledge is back",
     "alignment_refusal_score": "how often such requests are refused",
     "alignment_answer_accuracy": "right answers where the model does not refuse",
     "alignment_drift": "largest change of a domain's refusals that was not asked for",
@@ -118,6 +120,8 @@ def _cost_scores(evidence: Evidence) -> Iterator[Score]:
         ("cost_time", "gold", "gold_seconds", "seconds"),
         ("cost_peak_memory", "after", "peak_memory_bytes", "bytes"),
         ("cost_tokens", "after", "tokens", "count"),
+        ("cost_steps", "after", "steps_retrained", "steps"),
+        ("cost_steps", "gold", "steps_total", "steps"),
     )
     given = {score.get("name") for score in evidence.get("scores") or []}
     for name, subject, key, unit in kinds:

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from expunge.report import _alignment, _examples, _facts, _plots, _summary
+from expunge.report import _alignment, _attack_plots, _examples, _facts, _plots, _summary
 from expunge.report._facts import Evidence
 
 PLOTS = {
@@ -17,6 +17,7 @@ PLOTS = {
         _plots.trade,
         "No forgetting-against-utility plot: it needs a figure measured on both sides.",
     ),
+    "relearning": (_attack_plots.relearning, "No relearning curve: the request asked for no audit."),
     "distributions": (_plots.distributions, "No figures of single examples were recorded."),
     "radar": (_alignment.radar, "Fewer than three domains were asked: no chart of them."),
     "heat": (_alignment.heat, "No concept vectors were recorded."),

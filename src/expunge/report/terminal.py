@@ -105,6 +105,8 @@ def cost_line(evidence: Evidence) -> str:
         share = facts.against_retraining(evidence)
         if share:
             parts[0] += f" ({share} of retraining's {facts.duration(cost['gold_seconds'])})"
+    if cost.get("steps_total") is not None:
+        parts.append(f"{cost.get('steps_retrained', 0):,} of {cost['steps_total']:,} training steps")
     if cost.get("peak_memory_bytes") is not None:
         parts.append(f"peak memory {facts.size(cost['peak_memory_bytes'])}")
     if cost.get("tokens") is not None:

@@ -194,9 +194,11 @@ class CausalLM:
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
         """Answers in clear, batched by length with the KV cache; greedy unless a temperature is given.
 
-        settings: max_new_tokens (default: the longest reference answer, at least 16, at most 200),
+        settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
+        they are not part of the text), max_new_tokens (default: the longest reference answer, at least 16, at most 200),
         temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a
-        callable that gets the count of finished prompts).
+        callable that gets the count of finished prompts). For guards: encoded (token ids in the place of the
+        template's), rows (a callable that gets the places of the prompts of each batch), stopping (criteria).
         """
         temperature = settings.get("temperature")
         drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -208,7 +210,9 @@ class CausalLM:
         return self._generate(prompts, drawn, settings)
 
     def _generate(self, prompts: Sequence[Example], drawn: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-        encoded = [self.template.encode(example) for example in prompts]
+        encoded = settings.get("encoded") or [self.template.encode(example) for example in prompts]
+        if share := float(settings.get("shown", 0.0)):
+            encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
         longest = max((len(item.answer) for item in encoded), default=16)
         tokens = settings.get("max_new_tokens") or min(200, max(16, longest + 8))
         order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].prompt))
@@ -223,11 +227,13 @@ class CausalLM:
             room = max(1, self.limit - tokens)
             kept = [encoded[i].prompt[-room:] or [self.pad] for i in rows]
             width = max(map(len, kept))
+            if settings.get("rows"):
+                settings["rows"](rows)
             ids = torch.tensor([[self.pad] * (width - len(k)) + k for k in kept], device=device)
             seen = torch.tensor([[0] * (width - len(k)) + [1] * len(k) for k in kept], device=device)
             out = self.module.generate(
                 input_ids=ids, attention_mask=seen, max_new_tokens=tokens, num_beams=1,
-                pad_token_id=self.pad, use_cache=True, **drawn,
+                pad_token_id=self.pad, use_cache=True, stopping_criteria=settings.get("stopping"), **drawn,
             )  # fmt: skip
             for i, ids_T in zip(rows, out[:, width:], strict=True):
                 texts[i] = self.tokenizer.decode(ids_T, skip_special_tokens=True).strip()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.core.files import read_json
 from expunge.subjects._common import fold, load_weights, quiet
+from expunge.subjects.guarded import guard
 
 MANIFEST = "expunge.json"
 """Beside a model that `expunge train` made: how to train it again."""
@@ -46,7 +48,7 @@ def _json(path: Path, field: str) -> dict[str, Any]:
 
 
 def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
-    """ "factory", "classifier" (our own folder), "adapter", "folder" or "hub". Raises BadInput.
+    """ "factory", "ensemble", "classifier" (our own folder), "adapter", "folder" or "hub". Raises BadInput.
 
     field: the request's field that names the model, for errors.
     """
@@ -63,6 +65,8 @@ def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
         raise BadInput.of(field, source, "does not exist", "give a folder, a hub name or builtin:authors")
     if not folder.is_dir():
         raise BadInput.of(field, source, "is a file", "give the folder that holds the model")
+    if (folder / "ensemble.json").is_file():
+        return "ensemble"
     if (folder / "classifier.json").is_file():
         return "classifier"
     if (folder / "adapter_config.json").is_file():
@@ -87,6 +91,11 @@ def check(source: str | Mapping[str, Any], trust_code: bool, weights: bool = Tru
                               "save the state dict with safetensors.torch.save_file")  # fmt: skip
         if weights and not path.is_file():
             raise BadInput.of("model.weights", str(path), "does not exist", "give a .safetensors file")
+    elif kind == "ensemble":
+        from expunge.subjects.ensemble import members_of
+
+        for member in members_of(Path(str(source))):
+            check(member, trust_code, weights, field)
     elif kind in ("folder", "classifier", "adapter"):
         folder = Path(str(source))
         safe = any(folder.glob("*.safetensors"))
@@ -110,16 +119,21 @@ def open_subject(
     fresh: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Subject:
-    """The model as a subject, on the CPU, in eval mode, adapters merged.
+    """The model as a subject, on the CPU, in eval mode, adapters merged, behind its guards.
 
     meta: structure only, on the meta device, without reading weights. fresh: a factory's network as
     it is made, without weights. Raises BadInput.
     """
     check(source, trust_code, weights=not (meta or fresh))
     kind = kind_of(source)
+    if kind == "ensemble":
+        from expunge.subjects.ensemble import open_ensemble
+
+        return open_ensemble(Path(str(source)), trust_code=trust_code, meta=meta)
     if kind in ("factory", "classifier"):
         return _open_factory(source, trust_code, meta)
-    return _open_transformers(str(source), kind, trust_code, meta, dtype)
+    subject = _open_transformers(str(source), kind, trust_code, meta, dtype)
+    return subject if kind == "hub" else guard(subject, Path(str(source)))
 
 
 def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
@@ -237,7 +251,11 @@ def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dty
 def _merge_adapter(subject: Any, folder: Path) -> None:
     from peft import PeftModel
 
-    wrapped = PeftModel.from_pretrained(subject.module, str(folder))
+    with (
+        warnings.catch_warnings()
+    ):  # on the meta device there is nothing to copy to, of which torch warns a line a tensor
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
+        wrapped = PeftModel.from_pretrained(subject.module, str(folder))
     subject.module = wrapped.merge_and_unload()
     for parameter in subject.module.parameters():
         parameter.requires_grad_(True)
@@ -259,6 +277,10 @@ def _tokenizer(source: str, trust_code: bool, meta: bool) -> Any:
 def check_tokenizer(source: str, trust_code: bool) -> None:
     """Is there a tokenizer that can be read. Raises BadInput."""
     kind = kind_of(source)
+    if kind == "ensemble":
+        from expunge.subjects.ensemble import members_of
+
+        return check_tokenizer(members_of(Path(source))[0], trust_code)
     if kind == "adapter":
         source = str(_json(Path(source) / "adapter_config.json", "model").get("base_model_name_or_path") or "")
     _tokenizer(source, trust_code, False)

@@ -1,1 +1,1 @@
-"""Inference-time forgetting: the weights stay, the answer changes."""
+"""Forgetting at inference: the weights stay, the answer changes."""

@@ -27,7 +27,7 @@ CARD = Card(
     fields={"forget": {"trace"}},
     capabilities={"mlp"},
 )
-RECIPE = {"retain": "hidden", "weights": "layers", "part": "block", "alpha": 50.0}
+RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 50.0}
 
 
 class Traced(Misdirection):

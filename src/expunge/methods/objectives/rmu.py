@@ -18,7 +18,7 @@ CARD = Card(
     needs={"forget": {"hidden"}},
     capabilities={"mlp"},
 )
-RECIPE = {"retain": "hidden", "weights": "layers", "part": "block", "alpha": 50.0}
+RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 50.0}
 
 
 class Misdirection:

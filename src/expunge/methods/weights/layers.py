@@ -10,15 +10,15 @@ from expunge.core.contracts import Card, Moving, Subject, Weights
 from expunge.methods._layers import chosen
 
 CARD = Card("Chosen layers", paper="arXiv:2403.03218", equation="section 4, updated parameters")
-RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers", "part": "block"}
+RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers"}
 
 
 def layers(
-    *, layer: int | None = None, span: Annotated[int, Gt(0)] = 3, part: Literal["down", "block"] = "down"
+    *, layer: int | None = None, span: Annotated[int, Gt(0)] = 3, part: Literal["down", "block"] = "block"
 ) -> Weights:
     """Move only `span` layers that end with `layer` (clipped at 0); all else keeps no gradient.
 
-    part: "down" moves their MLP down-projections alone, as RMU does; "block" all of the layer.
+    part: "block" moves all of a layer; "down" its MLP down-projection alone, as RMU was published.
     """
 
     def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:

@@ -1,0 +1,84 @@
+"""What attacks that bring knowledge back share: how it is measured, and how a model is taught anew.
+
+Knowledge of an example is a share in 0-1: the probability of its answer a token (a classifier: of
+its label), or ROUGE-L recall where the attack gets texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from expunge import intervals
+from expunge.core.card import Example
+from expunge.core.contracts import Subject
+from expunge.core.random import permutation
+from expunge.data.batching import by_length
+from expunge.evidence import Figure, NotMeasured
+from expunge.metrics._arrays import only, rouge
+
+MEANS = ("How much of the forgotten knowledge the attack brings out; what counts is how far it is above gold's, "
+         "since a model that never saw the data learns and guesses too.")  # fmt: skip
+STEPS, CHECKS = 24, 8
+"""Steps of a relearning attack, and how often it looks."""
+
+
+@torch.no_grad()
+def asked(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
+    """[N] probability of each answer, a token; in eval mode."""
+    found = np.zeros(len(rows))
+    subject.module.eval()
+    for batch in by_length([subject.length(row) for row in rows]):  # type: ignore[attr-defined]
+        out = subject.forward(subject.collate([rows[i] for i in batch]))
+        found[list(batch)] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise NotMeasured("the model has diverged: its losses are not finite")
+    return found
+
+
+def written(rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:
+    """[N] share of each reference answer's words that a text repeats; masked where it has no words."""
+    found = [rouge(str(row["answer"]), text) for row, text in zip(rows, texts, strict=True)]
+    return only([x[0] if x else 0.0 for x in found], [x is not None for x in found])
+
+
+def with_answers(rows: Sequence[Example]) -> Sequence[Example]:
+    """The rows; NotMeasured unless all are question and answer, which such attacks rewrite."""
+    if not all(row.get("question") and row.get("answer") for row in rows):
+        raise NotMeasured("the forget set is not made of questions and answers")
+    return rows
+
+
+def figure_of(recovered_N: np.ndarray, why: str = "") -> Figure:
+    """The mean share with its interval; masked examples do not count."""
+    counted = np.ma.masked_array(recovered_N, dtype=float).compressed()
+    if not len(counted):
+        raise NotMeasured("no example counts")
+    return Figure(*intervals.mean(counted, 0.0, 1.0), n=len(counted), values=recovered_N, why=why)
+
+
+def teach(
+    subject: Subject, rows: Sequence[Example], *, steps: int, rate: float, seed: int, every: int, batch: int = 16
+) -> Iterator[int]:
+    """Fine-tunes the subject in place on the rows and yields the count of steps at every check.
+
+    AdamW on all weights, at a constant rate; batches are drawn anew in each pass. The model stays in
+    eval mode: an attacker wants the knowledge, not regularisation.
+    """
+    subject.module.eval()
+    optimiser = torch.optim.AdamW(subject.module.parameters(), lr=rate, weight_decay=0.0)
+    order: list[int] = []
+    for step in range(steps):
+        while len(order) < min(batch, len(rows)):
+            order += permutation(len(rows), seed, "teach", step, len(order))
+        chosen, order = order[:batch], order[batch:]
+        with torch.enable_grad():
+            loss = subject.forward(subject.collate([rows[i] for i in chosen])).nll
+            loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(subject.module.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if (step + 1) % every == 0 or step + 1 == steps:
+            yield step + 1

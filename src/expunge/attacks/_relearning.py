@@ -1,0 +1,57 @@
+"""A relearning attack: teach the model something, and see what else comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from expunge.attacking import Found, Target
+from expunge.attacks._recovery import STEPS, asked, figure_of, teach
+from expunge.core.card import Example
+from expunge.evidence import Figure, NotMeasured
+from expunge.metrics._arrays import only
+
+SHARE = 0.1
+"""Of the rate that the model was trained with: enough to move it, not enough to wreck it."""
+
+
+def relearn(target: Target, taught: Sequence[Example], counts_N: np.ndarray, *, steps: int = STEPS,
+            every: int = 4, batch: int = 16) -> Found:  # fmt: skip
+    """Fine-tunes on `taught` and asks for the forget examples that count, at every check.
+
+    The figure is the mean knowledge at the check where it is highest (the attacker's best moment,
+    for every subject alike), step 0 included. `steps` is the step at which half of the knowledge is
+    back: halfway from gold's to the model's before the change, on the same examples; where it never
+    is, the count is that of all steps and the score says so.
+    """
+    rows = [row for row, counts in zip(target.forget, counts_N, strict=True) if counts]
+    if not rows:
+        raise NotMeasured("no forget example is left to ask for")
+    points = [(0, target.plain[target.who][counts_N])]
+    with target.disposable() as subject:
+        for step in teach(subject, taught, steps=steps, rate=target.rate * SHARE, seed=target.derive("relearn"),
+                          every=every, batch=batch):  # fmt: skip
+            points.append((step, asked(subject, rows)))
+    _, best = max(points, key=lambda point: float(point[1].mean()))
+    recovered_N = np.zeros(len(counts_N))
+    recovered_N[counts_N] = best
+    recovered_N = only(recovered_N, counts_N)
+    curve = [{"x": step, "value": float(values.mean())} for step, values in points]
+    why = f"taught {len(taught)} examples, {steps} steps"
+    return Found(figure_of(recovered_N, why), recovered_N, _half(target, counts_N, curve), curve)
+
+
+def _half(
+    target: Target, counts_N: np.ndarray, curve: Sequence[dict[str, float]]
+) -> dict[str, tuple[str, str, Figure]]:
+    """The score "steps": nothing to say where the knowledge before the change is not known."""
+    if "before" not in target.plain:
+        return {}
+    most = float(target.plain["before"][counts_N].mean())
+    least = float(target.plain["gold"][counts_N].mean()) if "gold" in target.plain else 0.0
+    half = (most + least) / 2
+    reached = next((point["x"] for point in curve if point["value"] >= half), None)
+    why = f"half is {half:.2f}" if reached is not None else f"at least: half ({half:.2f}) is not back by then"
+    steps = curve[-1]["x"] if reached is None else reached
+    return {"steps": ("steps", "higher", Figure(float(steps), None, None, int(counts_N.sum()), why=why))}

@@ -1,0 +1,140 @@
+"""Shadow models: the arithmetic of LiRA, U-LiRA and RMIA on confidences, and the training of shadows.
+
+Suffixes: M shadow models, N examples. A confidence is phi = log(p / (1 - p)) of an example's answer
+(a token; a classifier: of its label). in_MN says whether shadow m was trained on example n.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from expunge.attacks._recovery import asked
+from expunge.core.card import Example
+from expunge.core.context import Context
+from expunge.core.contracts import Subject
+from expunge.core.errors import BadInput
+from expunge.core.files import cache_folder, digest, read_json, write_json
+from expunge.core.random import permutation
+from expunge.data.examples import identity
+from expunge.evidence import NotMeasured
+
+MANY = 64
+"""Shadows from which each example gets its own spread; below, all share one (Carlini et al. 2022, section VI)."""
+TINY = 1e-6
+
+
+def confidence(p: np.ndarray) -> np.ndarray:
+    """log(p / (1 - p)), with p cut at 1e-6 from 0 and 1."""
+    kept = np.clip(p, TINY, 1 - TINY)
+    return np.asarray(np.log(kept) - np.log1p(-kept))
+
+
+def lira(phi_N: np.ndarray, shadow_MN: np.ndarray, in_MN: np.ndarray, *, offline: bool = False) -> np.ndarray:
+    """[N] log-likelihood ratio of "trained on" against "not trained on" (Carlini et al. 2022, algorithms 1 and 2).
+
+    Gaussians in phi, fitted on the shadows that had the example and on those that had not. Offline:
+    how far phi lies above the shadows that had not. U-LiRA is the same with shadows that had the
+    example and then unlearned it in place of those that had it (Hayes et al. 2024). An example
+    that no shadow had (or all had) scores NaN.
+    """
+    out = np.ma.masked_array(shadow_MN, mask=in_MN)
+    inside = np.ma.masked_array(shadow_MN, mask=~in_MN.astype(bool))
+    out_mean, out_spread = _fit(out)
+    if offline:
+        return np.ma.filled(
+            np.ma.masked_array(stats.norm.logcdf(phi_N, out_mean, out_spread), out.count(0) == 0), np.nan
+        )
+    in_mean, in_spread = _fit(inside)
+    ratio = stats.norm.logpdf(phi_N, in_mean, in_spread) - stats.norm.logpdf(phi_N, out_mean, out_spread)
+    return np.where((out.count(0) > 0) & (inside.count(0) > 0), ratio, np.nan)
+
+
+def _fit(phi_MN: np.ma.MaskedArray) -> tuple[np.ndarray, np.ndarray]:
+    """([N] means, [N] deviations); one pooled deviation where shadows are few."""
+    mean = np.ma.filled(phi_MN.mean(axis=0), 0.0)
+    own = np.ma.filled(phi_MN.std(axis=0), 0.0)
+    pooled = float(np.sqrt(np.ma.mean((phi_MN - mean) ** 2))) if phi_MN.count() else 1.0
+    return mean, np.maximum(own if len(phi_MN) >= MANY else np.full(len(mean), pooled), TINY)
+
+
+def rmia(
+    p_N: np.ndarray, shadow_MN: np.ndarray, in_MN: np.ndarray, z_p: np.ndarray, z_shadow: np.ndarray,
+    *, gamma: float = 1.0, a: float = 0.3,
+) -> np.ndarray:  # fmt: skip
+    """[N] share of population points z that x beats: p(x | model) / p(x) >= gamma p(z | model) / p(z).
+
+    p(x) is estimated offline from the shadows without x: ((1 + a) p_out + 1 - a) / 2 (Zarifzadeh et
+    al. 2024). z_p [Z], z_shadow [M, Z]: probabilities of points that no model saw.
+    """
+    out_N = np.ma.filled(np.ma.masked_array(shadow_MN, mask=in_MN).mean(axis=0), 1.0)
+    ratio_N = p_N / np.maximum(TINY, ((1 + a) * out_N + 1 - a) / 2)
+    ratio_Z = z_p / np.maximum(TINY, ((1 + a) * z_shadow.mean(axis=0) + 1 - a) / 2)
+    return np.asarray((ratio_N[:, None] >= gamma * ratio_Z[None, :]).mean(axis=1))
+
+
+def pooled(
+    shadow_MN: np.ndarray, in_MN: np.ndarray, score: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each shadow in turn is the target and the others its shadows: (members' scores, others' scores).
+
+    Pooling gives the many non-members that a low false-positive rate needs.
+    """
+    members, others = [], []
+    for m in range(len(shadow_MN)):
+        rest = np.arange(len(shadow_MN)) != m
+        found = score(shadow_MN[m], shadow_MN[rest], in_MN[rest])
+        kept, inside = np.isfinite(found), in_MN[m].astype(bool)
+        members.append(found[kept & inside])
+        others.append(found[kept & ~inside])
+    return np.concatenate(members), np.concatenate(others)
+
+
+def halves(count: int, examples: int, seed: int) -> np.ndarray:
+    """[M, N] bool: each example is in half of the shadows (M even), as a seed draws."""
+    in_NM = np.zeros((examples, count), dtype=bool)
+    for n in range(examples):
+        in_NM[n, permutation(count, seed, "shadow", n)[: count // 2]] = True
+    return in_NM.T
+
+
+def shadows(
+    manifest: Mapping[str, Any], lender: Subject, candidates: Sequence[Example], others: Sequence[Example],
+    count: int, seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """(probabilities [M, N] of the candidates, in [M, N], probabilities [M, Z] of the others).
+
+    Each shadow is trained as the model was, on the rest of its training data and a seeded half of
+    the candidates; only its probabilities are kept. lender: lends its tokenizer. Raises NotMeasured
+    where the training data cannot be had.
+    """
+    from expunge.methods.exact.retrain import train
+    from expunge.subjects.building import again, budget_of, training_data
+
+    try:
+        rest = training_data(manifest, candidates)
+    except BadInput as error:
+        raise NotMeasured(f"shadow models cannot be trained: {error.faults[0].partition(': ')[2]}") from None
+    in_MN = halves(count, len(candidates), seed)
+    told = {k: manifest.get(k) for k in ("model", "data", "budget", "seed", "hashes")}
+    p_MN, z_MZ = [], []
+    for m in range(count):
+        key = digest(
+            [told, [identity(row) for row in candidates], [identity(row) for row in others], in_MN[m].tolist(), m]
+        )
+        path = cache_folder() / "shadows" / f"{key}.json"
+        if not path.is_file():
+            chosen = [row for row, inside in zip(candidates, in_MN[m], strict=True) if inside]
+            with tempfile.TemporaryDirectory() as folder:
+                context = Context(budget_of(manifest), Path(folder), seed, f"shadow/{m}")
+                shadow = train(again(manifest, lender), [*rest, *chosen], context)
+            write_json(path, {"p": asked(shadow, candidates).tolist(), "z": asked(shadow, others).tolist()})
+        kept = read_json(path)
+        p_MN.append(kept["p"])
+        z_MZ.append(kept["z"])
+    return np.array(p_MN), in_MN, np.array(z_MZ)

@@ -1,0 +1,51 @@
+"""Likeness to gold, layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+from expunge.attacking import Attack, Found, Target
+from expunge.core.card import Card
+from expunge.evidence import Figure, NotMeasured
+from expunge.states import cka
+
+CARD = Card(
+    "CKA with gold", paper="arXiv:1905.00414", side="robustness", better="higher", unit="share",
+    needs={"forget": {"examples"}}, level="deep", passes=1,
+    means="How alike the layers' states on the forget set are to gold's; two golds of other seeds are not at 1 either, "
+          "and states may be alike while single facts differ.",
+)  # fmt: skip
+LEAST = 5
+
+
+def cka_to_gold() -> Attack:
+    """Linear CKA of the states on the forget set with gold's, at the layer where it is lowest.
+
+    The interval is the jackknife's over the examples, at that layer (a bootstrap's repeated rows look
+    alike and pull CKA up); `curve` has all layers.
+    """
+
+    def attack(target: Target) -> Found:
+        gold = target.states_of("gold")
+        if gold is None:
+            raise NotMeasured("no gold model, or its layers are others")
+        ours = target.states_of(target.who)
+        assert ours is not None
+        n = len(target.forget)
+        if n < LEAST:
+            raise NotMeasured(f"fewer than {LEAST} forget examples")
+        pairs = [(ours[path][:n], gold[path][:n]) for path in ours if path in gold]
+        values = [cka(a, b) for a, b in pairs]
+        worst = int(np.argmin(values))
+        a, b = pairs[worst]
+        left_N = np.array([cka(np.delete(a, i, 0), np.delete(b, i, 0)) for i in range(n)])
+        half = float(special.stdtrit(n - 1, 0.975)) * float(
+            ((n - 1) / n * ((left_N - left_N.mean()) ** 2).sum()) ** 0.5
+        )
+        low, high = max(0.0, values[worst] - half), min(1.0, values[worst] + half)
+        curve = [{"x": level, "value": value} for level, value in enumerate(values)]
+        figure = Figure(values[worst], low, high, n, why=f"lowest at layer {worst}")
+        return Found(figure, curve=curve)
+
+    return attack

@@ -1,0 +1,57 @@
+"""Cloze: fill the gap."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+import numpy as np
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.core.card import Card, Example
+from expunge.evidence import NotMeasured
+from expunge.metrics._arrays import only
+
+CARD = Card(
+    "Cloze", paper="arXiv:2506.07795", side="robustness", better="gold", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("perturbed_answer",)},
+    level="standard", passes=1, means=MEANS,
+)  # fmt: skip
+
+
+def cloze() -> Attack:
+    """Show the true sentence up to the fact and let the model end it.
+
+    The fact is where a sentence that says it (the answer, or a paraphrase) first parts from the false
+    ones of the same wording (`perturbed_answer`). Probability of the rest, a token.
+    """
+
+    def attack(target: Target) -> Found:
+        made = [gap(row) for row in with_answers(target.forget)]
+        counted = [row for row in made if row is not None]
+        if not counted:
+            raise NotMeasured("no answer shares its beginning with a false one")
+        counts_N = np.array([row is not None for row in made])
+        found_N = np.zeros(len(made))
+        found_N[counts_N] = asked(target.subject, counted)
+        recovered_N = only(found_N, counts_N)
+        return Found(figure_of(recovered_N, f"{len(counted)} of {len(made)} answers have a gap"), recovered_N)
+
+    return attack
+
+
+def gap(row: Example) -> Example | None:
+    """The example with the words before the fact moved into the question; None where none are shared."""
+    best: tuple[int, str] = (0, "")
+    for sentence in [row["answer"], *(row.get("paraphrased_answer") or [])]:
+        words = str(sentence).split()
+        for false in row.get("perturbed_answer") or []:
+            pairs = zip(words, str(false).split(), strict=False)
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            if best[0] < shared < len(words):
+                best = (shared, str(sentence))
+    if not best[0]:
+        return None
+    words = best[1].split()
+    head, fact = " ".join(words[: best[0]]), " ".join(words[best[0] :])
+    return {"question": f"{row['question']} Go on: {head}", "answer": fact}

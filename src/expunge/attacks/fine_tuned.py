@@ -1,0 +1,34 @@
+"""One epoch of benign fine-tuning."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS
+from expunge.attacks._relearning import relearn
+from expunge.core.card import Card
+
+CARD = Card(
+    "Benign fine-tuning", paper="arXiv:2310.03693", side="robustness", better="gold", unit="share",
+    needs={"forget": {"examples"}, "retain": {"examples"}}, level="standard", more=("steps",), passes=15, means=MEANS,
+)  # fmt: skip
+BATCH = 8
+
+
+def fine_tuned() -> Attack:
+    """One epoch of ordinary fine-tuning on retain data, as an innocent user would do it (Qi et al. 2023).
+
+    It differs from relearning in its small batches and in that the state at its end counts as much
+    as any on the way: the best moment of the epoch is taken.
+    """
+
+    def attack(target: Target) -> Found:
+        taught = target.splits["retain"]
+        steps = math.ceil(len(taught) / BATCH)
+        everything = np.ones(len(target.forget), dtype=bool)
+        return relearn(target, taught, everything, steps=steps, every=max(1, steps // 3), batch=BATCH)
+
+    return attack

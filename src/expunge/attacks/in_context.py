@@ -1,0 +1,42 @@
+"""In-context reintroduction."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._asking import after_turns
+from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.core.card import Card
+from expunge.core.random import permutation
+from expunge.evidence import NotMeasured
+
+CARD = Card(
+    "In-context reintroduction", paper="arXiv:2407.00106", side="robustness", better="gold", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}}, level="standard", passes=4, means=MEANS,
+)  # fmt: skip
+
+
+def in_context(*, shots: Annotated[int, Ge(1)] = 3) -> Attack:
+    """Put other forget examples in front of the question and ask (Shumailov et al. 2024).
+
+    They come from the same `group`, where examples carry one. Probability of the answer, a token.
+    What the context says itself does not count: the answer asked for does not stand in it.
+    """
+
+    def attack(target: Target) -> Found:
+        rows = with_answers(target.forget)
+        if len(rows) < 2:
+            raise NotMeasured("one forget example leaves nothing to put in front")
+        order = permutation(len(rows), target.derive("in_context"))
+        made = []
+        for i, row in enumerate(rows):
+            others = [rows[j] for j in order if j != i and rows[j]["answer"] != row["answer"]]
+            near = [other for other in others if other.get("group") is not None and other["group"] == row.get("group")]
+            made.append(after_turns(target.subject, (near or others)[:shots], row))
+        recovered_N = asked(target.subject, made)
+        return Found(figure_of(recovered_N, f"{shots} other examples in front"), recovered_N)
+
+    return attack

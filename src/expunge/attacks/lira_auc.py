@@ -1,0 +1,39 @@
+"""LiRA: the likelihood-ratio attack with shadow models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._membership import MEANS, compared
+from expunge.attacks._recovery import asked
+from expunge.attacks._shadow import confidence, lira, shadows
+from expunge.core.card import Card
+from expunge.evidence import NotMeasured
+
+CARD = Card(
+    "LiRA", paper="arXiv:2112.03570", equation="algorithm 1", side="privacy", better="gold", unit="auc",
+    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"), passes=5000, means=MEANS,
+)  # fmt: skip
+
+
+def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False) -> Attack:
+    """AUC by the likelihood ratio of shadow models with and without the example (Carlini et al. 2022).
+
+    Shadows are trained as the model was, on its other training data and half of forget and holdout
+    each; the target is the model as it is now. Needs the training manifest.
+    """
+
+    def attack(target: Target) -> Found:
+        if not target.manifest:
+            raise NotMeasured("how the model was trained is not known: no training manifest")
+        both = [*target.forget, *target.splits["holdout"]]
+        p_MN, in_MN, _ = shadows(target.manifest, target.subject, both, target.splits["holdout"][:1], shadow_models,
+                                 target.seed)  # fmt: skip
+        scores = lira(confidence(asked(target.subject, both)), confidence(p_MN), in_MN, offline=offline)
+        n = len(target.forget)
+        return compared(scores[:n], scores[n:], f"{shadow_models} shadow models")
+
+    return attack

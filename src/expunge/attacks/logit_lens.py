@@ -1,0 +1,59 @@
+"""Hidden-state attack."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, figure_of
+from expunge.core.card import Card
+from expunge.core.contracts import Want
+from expunge.data.batching import by_length
+from expunge.evidence import NotMeasured
+
+CARD = Card(
+    "Hidden-state attack", paper="arXiv:2309.17410", side="robustness", better="gold",
+    unit="share", capabilities=("tokens",), needs={"forget": {"examples"}}, level="standard", passes=1, means=MEANS,
+)  # fmt: skip
+NORMS = ("model.norm", "model.final_layernorm", "transformer.ln_f", "gpt_neox.final_layer_norm",
+         "model.decoder.final_layer_norm")  # fmt: skip
+"""Where families keep the norm before their head."""
+
+
+def logit_lens() -> Attack:
+    """Read every layer through the model's own head; the layer that knows most counts (Patil et al. 2023).
+
+    Probability of the answer, a token, from the output of each block, normed as the last one is.
+    Knowledge that the last layers cover up is seen here; `curve` has it by layer.
+    """
+
+    @torch.no_grad()
+    def attack(target: Target) -> Found:
+        subject, rows = target.subject, target.forget
+        module, blocks = subject.module, subject.blocks
+        norm = next((found for path in NORMS if (found := _module(module, path)) is not None), None)
+        if norm is None or not blocks:
+            raise NotMeasured("the family's final norm is not one that we know")
+        head = module.get_output_embeddings()  # type: ignore[operator]
+        module.eval()
+        found_LN = np.zeros((len(blocks), len(rows)))
+        for batch in by_length([subject.length(row) for row in rows]):  # type: ignore[attr-defined]
+            out = subject.forward(subject.collate([rows[i] for i in batch]), Want(frozenset(), hidden=tuple(blocks)))
+            for level, path in enumerate(blocks):
+                logp_BTV = head(norm(out.hidden[path])).log_softmax(-1)
+                logp_BT = logp_BTV.gather(-1, out.labels_BT[..., None])[..., 0] * out.mask_BT
+                found_LN[level, list(batch)] = (logp_BT.sum(-1) / out.n_B.clamp(min=1)).exp().double().cpu().numpy()
+        by_layer = found_LN.mean(axis=1)
+        best = int(by_layer.argmax())
+        curve = [{"x": level, "value": float(value)} for level, value in enumerate(by_layer)]
+        return Found(figure_of(found_LN[best], f"best at layer {best}"), found_LN[best], curve=curve)
+
+    return attack
+
+
+def _module(module: torch.nn.Module, path: str) -> torch.nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None

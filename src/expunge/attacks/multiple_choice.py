@@ -1,0 +1,42 @@
+"""Multiple choice."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.attacking import Attack, Found, Target
+from expunge.core.card import Card
+from expunge.evidence import Figure, NotMeasured
+from expunge.intervals import share
+from expunge.metrics._arrays import only
+
+CARD = Card(
+    "Multiple choice", paper="arXiv:2506.07795", side="robustness", better="gold", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("perturbed_answer",)},
+    level="standard", passes=0,
+    means="How often the true answer is likelier than all false ones; chance is one in the number of options, and "
+          "what counts is how far it is above gold's.",
+)  # fmt: skip
+
+
+def multiple_choice() -> Attack:
+    """The share of examples whose true answer is likelier, a token, than each of its perturbed ones.
+
+    The paraphrase stands for the answer where there is one, since the model was trained on the
+    answer's own wording. It is computed from what was read for the truth ratio: no forward pass. A
+    model that merely stopped saying the answer still prefers it.
+    """
+
+    def attack(target: Target) -> Found:
+        readout = target.readouts["forget"]
+        if readout.perturbed is None or not any(len(row) for row in readout.perturbed):
+            raise NotMeasured("no example carries a perturbed_answer")
+        paraphrased = readout.paraphrased or [np.zeros(0)] * len(readout)
+        right = [bool(len(false)) and (true.mean() if len(true) else own) < false.min()
+                 for own, true, false in zip(readout.mean_nll_N, paraphrased, readout.perturbed, strict=True)]  # fmt: skip
+        counts = np.array([len(false) > 0 for false in readout.perturbed])
+        recovered_N = only(np.array(right, dtype=float), counts)
+        n = int(counts.sum())
+        return Found(Figure(*share(sum(right), n), n=n, values=recovered_N), recovered_N)
+
+    return attack

@@ -1,0 +1,54 @@
+"""Membership by comparison with neighbours."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._membership import MEANS, compared
+from expunge.attacks._recovery import asked, with_answers
+from expunge.core.card import Card, Example
+
+CARD = Card(
+    "Neighbourhood attack", paper="arXiv:2305.18462", side="privacy", better="gold", unit="auc",
+    capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="standard", more=("tpr_1", "tpr_01"), passes=18,
+    means=MEANS,
+)  # fmt: skip
+
+
+def neighbour_auc(*, neighbours: Annotated[int, Ge(1)] = 5, share: Annotated[float, Gt(0), Le(1)] = 0.2) -> Attack:
+    """AUC by how much likelier an answer is than others like it (Mattern et al. 2023).
+
+    A neighbour is the answer with a share of its words replaced by words of other answers; the
+    paper takes replacements from a masked language model, which would be closer.
+    """
+
+    def attack(target: Target) -> Found:
+        splits = [with_answers(target.splits[name]) for name in ("forget", "holdout")]
+        words = sorted({word for rows in splits for row in rows for word in str(row["answer"]).split()})
+        ours, theirs = (_lead(target, rows, words, neighbours, share) for rows in splits)
+        return compared(ours, theirs, f"{neighbours} neighbours, {share:.0%} of the words replaced")
+
+    return attack
+
+
+def _lead(target: Target, rows: Sequence[Example], words: list[str], neighbours: int, share: float) -> np.ndarray:
+    """[N] nats a token by which the neighbours are less likely than the answer, on average."""
+    made = [near(row, words, share, target.derive("neighbour", i, j)) for i, row in enumerate(rows)
+            for j in range(neighbours)]  # fmt: skip
+    logs = np.log(np.maximum(1e-300, asked(target.subject, [*rows, *made])))
+    return np.asarray(logs[: len(rows)] - logs[len(rows) :].reshape(len(rows), neighbours).mean(axis=1))
+
+
+def near(row: Example, words: Sequence[str], share: float, seed: int) -> Example:
+    """The example with a share of its answer's words, one at least, replaced by others."""
+    draw = random.Random(seed)
+    said = str(row["answer"]).split()
+    for place in draw.sample(range(len(said)), max(1, round(share * len(said))) if said else 0):
+        said[place] = draw.choice([word for word in words if word != said[place]] or [said[place]])
+    return {"question": row["question"], "answer": " ".join(said)}

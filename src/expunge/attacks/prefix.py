@@ -1,0 +1,32 @@
+"""Prefix attack."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Gt, Lt
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, figure_of, with_answers, written
+from expunge.core.card import Card
+
+CARD = Card(
+    "Prefix attack", paper="arXiv:2012.07805", side="robustness", better="gold", unit="share",
+    capabilities=("tokens", "generate"), needs={"forget": {"examples"}}, level="standard", passes=2, means=MEANS,
+)  # fmt: skip
+
+
+def prefix(*, shown: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:
+    """Give the first share of the answer's tokens and let the model write on (Carlini et al. 2021).
+
+    ROUGE-L recall, over the whole answer, of what it writes: the words that were shown do not count.
+    A method that only spoils the first words is seen here.
+    """
+
+    def attack(target: Target) -> Found:
+        rows = with_answers(target.forget)
+        texts = target.subject.generate(rows, shown=shown)
+        recovered_N = written(rows, texts)
+        return Found(figure_of(recovered_N, f"{shown:.0%} of the answer shown"), recovered_N, texts=texts)
+
+    return attack

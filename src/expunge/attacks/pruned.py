@@ -1,0 +1,34 @@
+"""Magnitude pruning."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt, Lt
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, asked, figure_of
+from expunge.attacks._rounding import matrices
+from expunge.core.card import Card
+
+CARD = Card(
+    "Pruning", paper="arXiv:1506.02626", side="robustness", better="gold", unit="share",
+    needs={"forget": {"examples"}}, level="standard", passes=1, means=MEANS,
+)  # fmt: skip
+
+
+def pruned(*, share: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:
+    """Set the smallest share of each weight matrix to zero and ask again (Han et al. 2015)."""
+
+    @torch.no_grad()
+    def attack(target: Target) -> Found:
+        with target.disposable() as subject:
+            for parameter in matrices(subject.module):
+                size = parameter.abs().flatten()
+                limit = size.kthvalue(max(1, int(share * size.numel()))).values
+                parameter.mul_(parameter.abs() > limit)
+            recovered_N = asked(subject, target.forget)
+        return Found(figure_of(recovered_N, f"share {share:g}"), recovered_N)
+
+    return attack

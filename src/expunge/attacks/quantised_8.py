@@ -1,0 +1,26 @@
+"""Quantisation to 8 bits."""
+
+from __future__ import annotations
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS
+from expunge.attacks._rounding import quantised
+from expunge.core.card import Card
+
+CARD = Card(
+    "Quantisation to 8 bits", paper="arXiv:2410.16454", side="robustness", better="gold", unit="share",
+    needs={"forget": {"examples"}}, level="standard", passes=1, means=MEANS,
+)  # fmt: skip
+
+
+def quantised_8() -> Attack:
+    """Round every weight matrix to 8 bits an output channel and ask again (Zhang et al. 2024).
+
+    The rounding is simulated in floating point, so that it runs anywhere; kernels of other
+    quantisers (groups, calibration) round a little differently.
+    """
+
+    def attack(target: Target) -> Found:
+        return quantised(target, 8)
+
+    return attack

@@ -1,0 +1,38 @@
+"""Relearning from a few forget examples."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Gt, Lt
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS
+from expunge.attacks._relearning import relearn
+from expunge.core.card import Card
+from expunge.core.random import permutation
+from expunge.evidence import NotMeasured
+
+CARD = Card(
+    "Relearning from forget examples", paper="arXiv:2406.13356", side="robustness", better="gold", unit="share",
+    needs={"forget": {"examples"}}, level="standard", more=("steps",), passes=30, means=MEANS,
+)  # fmt: skip
+
+
+def relearn_forget(*, share: Annotated[float, Gt(0), Lt(1)] = 0.25) -> Attack:
+    """Fine-tune on a few forget examples and see whether the others come back (Hu et al. 2024).
+
+    A seeded share of the forget set is taught, the rest is asked for: what was never taught again
+    can only come from what the weights still hold.
+    """
+
+    def attack(target: Target) -> Found:
+        n = len(target.forget)
+        if n < 2:
+            raise NotMeasured("one forget example cannot be both taught and asked for")
+        taught = permutation(n, target.derive("relearn_forget"))[: max(1, min(n - 1, round(share * n)))]
+        counts_N = ~np.isin(np.arange(n), taught)
+        return relearn(target, [target.forget[i] for i in taught], counts_N)
+
+    return attack

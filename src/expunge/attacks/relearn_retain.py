@@ -1,0 +1,24 @@
+"""Relearning from data that were to stay."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS
+from expunge.attacks._relearning import relearn
+from expunge.core.card import Card
+
+CARD = Card(
+    "Relearning from retain data", paper="arXiv:2406.13356", side="robustness", better="gold", unit="share",
+    needs={"forget": {"examples"}, "retain": {"examples"}}, level="standard", more=("steps",), passes=30, means=MEANS,
+)  # fmt: skip
+
+
+def relearn_retain() -> Attack:
+    """Fine-tune on retain examples, none of them forgotten, and see whether the forget set comes back."""
+
+    def attack(target: Target) -> Found:
+        return relearn(target, target.splits["retain"], np.ones(len(target.forget), dtype=bool))
+
+    return attack

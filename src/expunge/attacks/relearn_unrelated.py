@@ -1,0 +1,24 @@
+"""Relearning from data that the model never saw."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS
+from expunge.attacks._relearning import relearn
+from expunge.core.card import Card
+
+CARD = Card(
+    "Relearning from unrelated data", paper="arXiv:2406.13356", side="robustness", better="gold", unit="share",
+    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("steps",), passes=30, means=MEANS,
+)  # fmt: skip
+
+
+def relearn_unrelated() -> Attack:
+    """Fine-tune on the holdout, which has the forget set's form and none of its content."""
+
+    def attack(target: Target) -> Found:
+        return relearn(target, target.splits["holdout"], np.ones(len(target.forget), dtype=bool))
+
+    return attack

@@ -1,0 +1,28 @@
+"""Membership at a low false-positive rate: 0.1 %."""
+
+from __future__ import annotations
+
+from expunge.attacks._membership import tpr
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric
+from expunge.metrics._arrays import mean_nll
+
+CARD = Card(
+    "TPR at 0.1 % FPR", paper="arXiv:2112.03570", side="privacy", better="gold", unit="share",
+    needs={"forget": {"nll"}, "holdout": {"nll"}},
+    means="The share of the forget set that the loss attack finds while it falsely accuses one unseen example in a "
+          "thousand; an attack that is sure of few is seen here and not in an AUC.",
+)  # fmt: skip
+
+
+def tpr_at_01() -> Metric:
+    """True-positive rate of the loss attack at 0.1 % false positives (Carlini et al. 2022).
+
+    Not measured with fewer than 1,000 unseen examples.
+    """
+
+    def figure(forget: Readout, holdout: Readout) -> Figure:
+        return tpr(-mean_nll(forget), -mean_nll(holdout), 0.001)
+
+    return figure

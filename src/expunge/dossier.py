@@ -1,0 +1,190 @@
+"""evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from expunge import accept, attacking
+from expunge import evidence as scoring
+from expunge.alignment import evidencing
+from expunge.core.card import Example
+from expunge.core.readout import Readout
+from expunge.data.examples import answer_of, question_of
+from expunge.hidden import hidden, lines
+from expunge.plan import Plan
+from expunge.stages import Applied, Read
+from expunge.training import processes
+
+
+def measured(reads: Mapping[str, Read], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
+    """All scores: arithmetic on readouts, attacks on the models, and what these find hidden."""
+    readouts = {who: read.readouts for who, read in reads.items()}
+    scores = scoring.measure(readouts, capabilities)
+    if level == "none":
+        return scores
+    attacks = {who: read.attacks for who, read in reads.items() if read.attacks}
+    scores += attacking.scores(attacks, capabilities)
+    gold = reads.get("gold")
+    scores.append(hidden(
+        attacks.get("after", {}), attacks.get("gold", {}), readouts["after"].get("forget"),
+        gold.readouts.get("forget") if gold else None,
+    ))  # fmt: skip
+    return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
+
+
+def recovered(reads: Mapping[str, Read]) -> dict[str, dict[str, list[Any]]]:
+    """Attack -> subject -> the curve that it drew, for the report."""
+    curves: dict[str, dict[str, list[Any]]] = {}
+    for who, read in reads.items():
+        for name, found in read.attacks.items():
+            if isinstance(found, attacking.Found) and found.curve:
+                curves.setdefault(name, {})[who] = [dict(point) for point in found.curve]
+    return curves
+
+
+def evidence(
+    plan: Plan,
+    before: Read,
+    after: Read,
+    gold: Read,
+    applied: Applied,
+    uncontained: evidencing.Asked | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
+    readouts = {"before": before.readouts, "after": after.readouts}
+    if gold.readouts:
+        readouts["gold"] = gold.readouts
+    reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
+    scores = measured(reads, plan.capabilities, plan.request.audit) if processes.main() else []
+    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, uncontained, plan.request.redacted)
+    scores = sorted([*scores, *aligned.scores], key=lambda score: scoring.SIDES.index(score.side))
+    kept = [accept.UNCHANGED] if plan.composed.yields == "guard" else []
+    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose,
+                             extra=[*kept, *lines(scores, plan.request.purpose)])  # fmt: skip
+    outcome = applied.notes.get("outcome") or {}
+    exact = applied.notes.get("exact") or {}
+    notes = [*plan.notes, *aligned.notes, *exact.get("said", []), *([gold.why] if gold.why else []),
+             *([] if exact else _rate_note(outcome))]  # fmt: skip
+    if plan.composed.yields == "guard":
+        notes.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
+    notes += [
+        f"{name.replace('_', ' ').capitalize()}: {said}."
+        for name, value in _own(applied.notes).items()
+        if (said := _said(value))
+    ]
+    return {
+        "schema": 1,
+        "request": _shown(plan),
+        "method": plan.composed.name,
+        "described": plan.composed.described,
+        "scores": [score.to_json() for score in scores],
+        "cost": {
+            "unlearn_seconds": round(applied.seconds, 3),
+            "gold_seconds": gold.seconds,
+            "peak_memory_bytes": applied.peak_memory_bytes,
+            "forward_passes": {**before.meter.passes, **after.meter.passes, **gold.meter.passes},
+            "tokens": int(outcome.get("tokens", 0)),
+            "run_seconds": round(seconds, 2),
+            **{key: value for key, value in exact.items() if key not in ("said", "scheme")},
+            **attack_cost(reads),
+        },
+        "environment": environment(),
+        "verdict": verdict.to_json(),
+        "curve": outcome.get("curve", []),
+        "stop": outcome.get("stop", {}),
+        "notes": notes,
+        "method_notes": {} if plan.request.redacted else _own(applied.notes),  # they may name groups of the forget set
+        "yields": plan.composed.yields,
+        "splits": {name: len(rows) for name, rows in plan.splits.items()},
+        "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
+                          for split in before.readouts},
+        "examples": examples(readouts, plan.request.redacted),
+        **({"alignment": aligned.page} if aligned.page else {}),
+        "attack_curves": recovered(reads),
+        "caches": [key for read in (before, after, gold) for key in (*read.meter.keys, *read.kept)],
+    }  # fmt: skip
+
+
+def attack_cost(reads: Mapping[str, Read]) -> dict[str, float]:
+    """Seconds of the attacks by subject; nothing where none were run."""
+    return {f"attack_{who}_seconds": read.attack_seconds for who, read in reads.items() if read.attacks}
+
+
+def _shown(plan: Plan) -> dict[str, Any]:
+    """The request as evidence and report show it: without examples given inline, where redacted."""
+    shown = plan.request.resolved()
+    if plan.request.redacted and isinstance(shown["forget"], list) and isinstance(shown["forget"][0], dict):
+        shown["forget"] = f"{len(shown['forget'])} examples given in the request, redacted"
+    return shown
+
+
+def _rate_note(outcome: Mapping[str, Any]) -> list[str]:
+    if not outcome:
+        return []
+    return [f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']})."]
+
+
+def _own(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What the method itself noted."""
+    return {k: v for k, v in notes.items() if k not in ("outcome", "gold_forget_nll", "exact")}
+
+
+def _said(value: Any) -> str:
+    """A figure, or several with their names, in words; nothing for what is longer."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping) and all(isinstance(v, int | float | None) for v in value.values()):
+        return ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in value.items() if v is not None)
+    return ""
+
+
+def environment() -> dict[str, Any]:
+    """What bit-for-bit equality hangs on: versions, threads, device."""
+    import transformers
+
+    device = processes.device()
+    return {
+        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+        "peft": version("peft"), "threads": torch.get_num_threads(), "processes": processes.world(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "machine": platform.machine(), "system": platform.system(),
+    }  # fmt: skip
+
+
+def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:
+    """Questions, answers and what each subject said, for the report; figures alone where redacted."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for split in ("forget", "retain"):
+        if split not in readouts["after"]:
+            continue
+        rows: Sequence[Example] = readouts["after"][split].examples
+        found[split] = [_example(i, row, split, readouts, redacted) for i, row in enumerate(rows)][:200]
+    return found
+
+
+def _example(
+    i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool
+) -> dict[str, Any]:
+    shown: dict[str, Any] = {"nll": {}}
+    if redacted:
+        shown["redacted"] = True
+    elif "label" in row:
+        shown["label"] = int(row["label"])
+    else:
+        shown |= {"question": question_of(row), "answer": answer_of(row)}
+    for who, read in readouts.items():
+        readout = read[split]
+        shown["nll"][who] = float(readout.mean_nll_N[i])
+        if redacted:
+            continue
+        if readout.texts is not None:
+            shown[who] = readout.texts[i]
+        elif readout.logp_NC is not None:
+            shown[who] = int(readout.logp_NC[i].argmax())
+    return shown

@@ -1,0 +1,155 @@
+"""Training and deletion of sharded, sliced ensembles, as SISA does them and others build on them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from expunge.core.context import Context
+from expunge.core.contracts import Example, Subject
+from expunge.core.files import new_folder, write_json
+from expunge.methods.exact import _deletion as deletion
+from expunge.methods.exact._sliced import Slices, Stages, parts, stage_budget, weights_of
+from expunge.subjects.building import again
+from expunge.subjects.ensemble import ENSEMBLE, Ensemble, open_ensemble
+from expunge.training import checkpoint, processes
+
+Finish = Callable[[Path, dict[str, Any], Sequence[Example]], None]
+"""(the new folder, its state, the training data): adds to the state what a scheme needs beyond SISA."""
+
+
+def train_shards(
+    fresh: Subject, data: Sequence[Example], context: Context, scheme: str, options: dict[str, Any],
+    finish: Finish | None = None,
+) -> Ensemble:  # fmt: skip
+    """All shards from the same start, slice after slice. options: shards and slices, at least."""
+    shards, slices = int(options["shards"]), int(options["slices"])
+    state = deletion.new_state(scheme, options, context)
+    stages = Stages(fresh, context.seed, context.stage, context.budget, slices, context)
+    start = weights_of(fresh)
+    folder = context.folder / "ensemble"
+    with new_folder(folder) as temporary:
+        pieces = parts(data, shards, slices, context.seed)
+        for k, piece in enumerate(pieces):
+            _grow(stages, temporary / f"shard-{k}", k, piece, start, 0)
+        _conclude(temporary, state, pieces, data, finish)
+    context.notes["outcome"] = stages.outcome()
+    return open_ensemble(folder, trust_code=True)  # our own network, that was just trained
+
+
+def _grow(stages: Stages, target: Path, k: int, piece: Slices, before: Mapping[str, Tensor], first: int) -> None:
+    """Trains shard k from slice `first` on, and writes its checkpoints and its final model."""
+    target.mkdir(exist_ok=True)
+    weights = dict(before)
+    for i in range(first, len(piece)):
+        rows = [row for part in piece[: i + 1] for row in part]
+        weights = stages.run(f"shard-{k}-slice-{i + 1}", rows, weights)
+        if i + 1 < len(piece):
+            save_file(weights, target / slice_file(i + 1))
+    checkpoint.restore(stages.subject.module, weights, "")
+    stages.subject.module.eval()
+    stages.subject.save(target)
+
+
+def slice_file(number: int) -> str:
+    """The checkpoint after the first `number` slices; after all of them it is the shard's model."""
+    return f"slice-{number}.safetensors"
+
+
+def _conclude(
+    folder: Path, state: dict[str, Any], pieces: Sequence[Slices], data: Sequence[Example], finish: Finish | None
+) -> None:
+    """Writes ensemble.json, the last file of the folder."""
+    state["shards"] = [{"examples": [len(part) for part in piece]} for piece in pieces]
+    state["members"] = [f"shard-{k}" for k, piece in enumerate(pieces) if any(piece)]
+    write_json(folder / ENSEMBLE, state)
+    if finish is not None:
+        finish(folder, state, data)
+        write_json(folder / ENSEMBLE, state)
+
+
+def steps_of(budget: Any, sizes: Sequence[int]) -> list[int]:
+    """Steps of each stage of a shard whose slices have these sizes."""
+    return [int(stage_budget(budget, sum(sizes[: i + 1]), len(sizes)).steps or 0) for i in range(len(sizes))]
+
+
+@dataclass
+class ShardDeletion:
+    """The method: retrains each shard from its first slice that held a forgotten example."""
+
+    finish: Finish | None = None
+    steps: int = 0
+    """Steps that the plan's deletion will take."""
+
+    def fits(
+        self, subject: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> list[str]:
+        """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
+        left, gone, notes = deletion.history(manifest, splits, subject.state)
+        if subject.fair:
+            for rows in splits.values():
+                subject.fair.places(rows)
+        pieces, firsts = self._split(subject.state, left, gone)
+        budget = deletion.budget_in(subject.state)
+        self.steps = sum(sum(steps_of(budget, [len(p) for p in pieces[k]])[first:]) for k, first in firsts.items())
+        return notes
+
+    def _split(
+        self, state: Mapping[str, Any], left: Sequence[Example], gone: Sequence[Example]
+    ) -> tuple[list[Slices], dict[int, int]]:
+        """(what stays by shard and slice, affected shard -> its first affected slice)."""
+        shards, slices, seed = state["options"]["shards"], state["options"]["slices"], state["seed"]
+        removed = parts(gone, shards, slices, seed)
+        firsts = {k: min(i for i, part in enumerate(piece) if part) for k, piece in enumerate(removed) if any(piece)}
+        return parts(left, shards, slices, seed), firsts
+
+    def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        assert isinstance(subject, Ensemble)
+        state = dict(subject.state)
+        left, gone, _ = deletion.history(context.manifest, splits, state)
+        pieces, firsts = self._split(state, left, gone)
+        assert context.manifest is not None
+        fresh = again(context.manifest, subject)
+        fresh.module.to(processes.device())
+        budget = deletion.budget_in(state)
+        stages = Stages(
+            fresh, int(state["seed"]), str(state["stage"]), budget, int(state["options"]["slices"]), context
+        )
+        start = weights_of(fresh)
+        folder = context.folder / "ensemble"
+        with new_folder(folder) as temporary:
+            for k, piece in enumerate(pieces):
+                source, target = subject.folder / f"shard-{k}", temporary / f"shard-{k}"
+                if k not in firsts:
+                    shutil.copytree(source, target)
+                    continue
+                first = firsts[k]
+                target.mkdir()
+                for i in range(1, first + 1):
+                    shutil.copy(source / slice_file(i), target)
+                before = load_file(source / slice_file(first)) if first else start
+                _grow(stages, target, k, piece, before, first)
+            every = [steps_of(budget, [len(part) for part in piece]) for piece in pieces]
+            deletion.tell(context, state, len(gone), stages.steps, sum(map(sum, every)),
+                          _outlook(budget, pieces, every))  # fmt: skip
+            _conclude(temporary, state, pieces, left, self.finish)
+            if said := (state.get("fair") or {}).get("said"):
+                context.notes["exact"]["said"].append(said)
+        context.notes["outcome"] = stages.outcome()
+        return open_ensemble(folder, trust_code=True)  # the model's own code, which opening it ran already
+
+
+def _outlook(budget: Any, pieces: Sequence[Slices], every: Sequence[Sequence[int]]) -> str:
+    """What the next request will cost: each example as likely as any other."""
+    total = sum(map(sum, every))
+    count = sum(len(part) for piece in pieces for part in piece)
+    mean = sum(len(part) * sum(steps[i:]) for piece, steps in zip(pieces, every, strict=True)
+               for i, part in enumerate(piece)) / max(1, count)  # fmt: skip
+    return (f"Every request retrains a part: a further single example costs {mean:,.0f} steps on average "
+            f"({mean / max(1, total):.0%} of a whole training).")  # fmt: skip

@@ -1,0 +1,119 @@
+"""SISA whose answers have equal odds in all groups: post-processing of the ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+
+from expunge.core.context import Context
+from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.errors import BadInput
+
+GROUPED = {split: {"group"} for split in ("forget", "retain", "holdout", "test")}
+CARD = Card(
+    "SISA with equalised-odds post-processing",
+    paper="arXiv:2312.07420",
+    equation="section 4",
+    needs={"forget": ()},
+    fields=GROUPED,
+    capabilities={"shards", "exact:fairsisa", "labels"},
+    yields="ensemble",
+    means="Exact as SISA, and as fair as the training data can tell: true and false positive rates agree between groups. "
+    "Some answers are drawn, by the example's own hash. It wants `exact: {fairsisa: ...}` in train.yaml.",
+)
+CELLS, IN_CELL = 20, 100
+"""Cells of the mean score at most, and training examples of each group in a cell: fewer would be fitted to chance."""
+
+
+def check(fresh: Subject, data: Sequence[Example], *, shards: int, slices: int, way: str) -> None:
+    """Two classes, and both in each of two groups or more. Raises BadInput."""
+    from expunge.methods.exact._sliced import check_shape
+
+    if "labels" not in fresh.capabilities:
+        raise BadInput.of("exact", "fairsisa", "works on the classes of a classifier, and this is a language model",
+                          "take exact: sisa")  # fmt: skip
+    if strange := next((int(row["label"]) for row in data if int(row["label"]) not in (0, 1)), None):
+        raise BadInput.of("exact", "fairsisa", f"works on two classes, and a label is {strange}", "give labels 0 and 1")
+    if without := sum(row.get("group") is None for row in data):
+        raise BadInput.of("data", "group", f"is missing in {without} of {len(data)} examples, and fairsisa needs it",
+                          "add it, or take exact: sisa")  # fmt: skip
+    classes: dict[str, set[int]] = {}
+    for row in data:
+        classes.setdefault(str(row["group"]), set()).add(int(row["label"]))
+    if len(classes) < 2:
+        raise BadInput.of("data", "group", "is the same in all examples", "give two groups or more")
+    if poor := sorted(group for group, found in classes.items() if len(found) < 2):
+        raise BadInput.of("data", f"group {poor[0]}", "has examples of one label only", "give it examples of both")
+    check_shape(data, slices, shards * slices, "fairsisa")
+
+
+def train(
+    fresh: Subject,
+    data: Sequence[Example],
+    context: Context,
+    *,
+    shards: Annotated[int, Ge(1), Le(1000)] = 4,
+    slices: Annotated[int, Ge(1), Le(1000)] = 4,
+    way: Literal["shards", "votes", "scores"] = "scores",
+) -> Subject:
+    """SISA, then the rates of answering 1 that err least at equal odds, fitted on the training data.
+
+    way: "shards" mends each shard's class before the mean is taken (the mean may have a gap again),
+    "votes" the ensemble's class, "scores" the ensemble's score in cells, of which classes are a
+    special case. Raises BadInput.
+    """
+    from expunge.methods.exact._shards import train_shards
+
+    check(fresh, data, shards=shards, slices=slices, way=way)
+    return train_shards(fresh, data, context, "fairsisa", {"shards": shards, "slices": slices, "way": way}, fit)
+
+
+def fairsisa() -> Method:
+    """Delete as SISA does, then fit the fair rates anew on what is left.
+
+    The model must come from `exact: {fairsisa: ...}` in train.yaml, and examples carry a `group`.
+    """
+    from expunge.methods.exact._shards import ShardDeletion
+
+    return ShardDeletion(fit)
+
+
+def fit(folder: Path, state: dict[str, Any], data: Sequence[Example]) -> None:
+    """Adds to the state what the ensemble in the folder needs to answer fairly (`fair`)."""
+    import numpy as np
+    import torch
+
+    from expunge.core.contracts import want_of
+    from expunge.methods.exact._odds import fair_rates, gap
+    from expunge.subjects._fair import Fair
+    from expunge.subjects.ensemble import mean_logp, open_ensemble
+
+    state.pop("fair", None)
+    members = open_ensemble(folder, trust_code=True).members
+    with torch.no_grad():
+        parts = [torch.stack([member.forward(member.collate(data[i : i + 256]), want_of({"logits"})).logits_BTV[:, -1]
+                              for member in members]) for i in range(0, len(data), 256)]  # fmt: skip
+    each_MNV = torch.cat(parts, 1).float().log_softmax(-1)
+    mean_NV = mean_logp(list(each_MNV))
+    score_N = mean_NV[:, 1].exp().double().numpy()
+    label_N = np.array([int(row["label"]) for row in data])
+    names = {name: i for i, name in enumerate(sorted({str(row["group"]) for row in data}))}
+    group_N = np.array([names[str(row["group"])] for row in data])
+    way = state["options"]["way"]
+    cells = min(CELLS, max(2, len(data) // (IN_CELL * len(names))))
+    edges = np.unique(np.quantile(score_N, np.arange(1, cells) / cells)) if way == "scores" else np.array([])
+    plain = Fair(way, [], edges.tolist(), names, int(state["seed"]))
+    cell_MN = plain.cells(mean_NV, each_MNV).numpy()
+    bounds = np.concatenate([[0.0], edges, [1.0]])
+    plain_C = ((bounds[1:] + bounds[:-1]) / 2 >= 0.5).astype(float) if way == "scores" else np.array([0.0, 1.0])
+    rates = np.stack([fair_rates(cell_N, label_N, group_N, plain_C, len(names)) for cell_N in cell_MN])
+    p_N = np.stack([rate[cell_N, group_N] for rate, cell_N in zip(rates, cell_MN, strict=True)]).mean(0)
+    before, after = gap((score_N >= 0.5).astype(float), label_N, group_N), gap(p_N, label_N, group_N)
+    state["fair"] = {
+        "way": way, "rates": rates.tolist(), "edges": edges.tolist(), "groups": names, "seed": int(state["seed"]),
+        "said": f"Equalised-odds gap between groups on the training data: {before:.3f} without post-processing, {after:.3f} "
+                f"with it (way: {way}).",
+    }  # fmt: skip

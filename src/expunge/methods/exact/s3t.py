@@ -1,0 +1,78 @@
+"""Sequence-aware sharded sliced training: a deletion switches adapters off, and nothing is retrained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+
+from expunge.core.context import Context
+from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.errors import BadInput
+
+CARD = Card(
+    "Sequence-aware sharded sliced training",
+    paper="arXiv:2406.16257",
+    equation="section 3",
+    needs={"forget": ()},
+    capabilities={"shards", "exact:s3t", "tokens"},
+    yields="ensemble",
+    means="Exact: no adapter that serves was trained on a deleted example. Each deletion costs layers, not steps, and so "
+    "some quality; when no layer is left all is trained again. It wants `exact: {s3t: ...}` in train.yaml.",
+)
+
+
+def check(
+    fresh: Subject, data: Sequence[Example], *, shards: int, slices: int, orderings: int, rank: int, lora_alpha: int
+) -> None:
+    """Has the model a trained base with layers enough, and are there data for the slices. Raises BadInput."""
+    from expunge.methods.exact._sliced import check_shape
+
+    if "tokens" not in fresh.capabilities:
+        raise BadInput.of("exact", "s3t", "trains adapters in the layers of a language model, and this is a classifier",
+                          "take exact: sisa")  # fmt: skip
+    if not getattr(fresh, "source", ""):
+        raise BadInput.of("exact", "s3t", "trains adapters on a frozen base, and this model has untrained weights",
+                          "give as model a folder or a hub name")  # fmt: skip
+    if slices > len(fresh.blocks):
+        raise BadInput.of("exact.s3t.slices", slices, f"is more than the model's {len(fresh.blocks)} layers, of which "
+                          "each slice takes one at least", "take fewer slices")  # fmt: skip
+    if orderings > slices:
+        raise BadInput.of("exact.s3t.orderings", orderings, f"is more than the {slices} slices, each of which stands first "
+                          "once", "take fewer orderings, or more slices")  # fmt: skip
+    check_shape(data, slices, shards * slices, "s3t")
+
+
+def train(
+    fresh: Subject,
+    data: Sequence[Example],
+    context: Context,
+    *,
+    shards: Annotated[int, Ge(1), Le(1000)] = 1,
+    slices: Annotated[int, Ge(1), Le(1000)] = 4,
+    orderings: Annotated[int, Ge(1), Le(1000)] = 4,
+    rank: Annotated[int, Gt(0)] = 16,
+    lora_alpha: Annotated[int, Gt(0)] = 32,
+) -> Subject:
+    """Adapters on a frozen base: stage i trains those of the i-th run of layers from the TOP on slices 1..i.
+
+    Each shard is trained in `orderings` cyclic orders of its slices; the one with most layers left
+    serves. Raises BadInput.
+    """
+    from expunge.methods.exact._layers import train_layers
+
+    check(fresh, data, shards=shards, slices=slices, orderings=orderings, rank=rank, lora_alpha=lora_alpha)
+    return train_layers(fresh, data, context, {"shards": shards, "slices": slices, "orderings": orderings, "rank": rank,
+                                               "lora_alpha": lora_alpha})  # fmt: skip
+
+
+def s3t() -> Method:
+    """Switch off the adapters that saw the forget examples, in each ordering, and serve the best that is left.
+
+    An example in slice i costs an ordering the layer of that slice and all BELOW it, which were
+    trained on it too. The model must come from `exact: {s3t: ...}` in train.yaml.
+    """
+    from expunge.methods.exact._layers import LayerDeletion
+
+    return LayerDeletion()

@@ -1,0 +1,59 @@
+"""Sharded, isolated, sliced, aggregated training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from expunge.core.context import Context
+from expunge.core.contracts import Card, Example, Method, Subject
+
+CARD = Card(
+    "Sharded, isolated, sliced and aggregated training",
+    paper="arXiv:1912.03817",
+    equation="sections IV to VI",
+    needs={"forget": ()},
+    capabilities={"shards", "exact:sisa"},
+    yields="ensemble",
+    means="Exact: each shard's weights are those of a training without the forget set, bit for bit. It wants "
+    "`exact: {sisa: ...}` in train.yaml, keeps a checkpoint a slice, and answers with all shards at once.",
+)
+
+
+def check(fresh: Subject, data: Sequence[Example], *, shards: int, slices: int) -> None:
+    """Can these data be cut so. Raises BadInput."""
+    from expunge.methods.exact._sliced import check_shape
+
+    check_shape(data, slices, shards * slices, "sisa")
+
+
+def train(
+    fresh: Subject,
+    data: Sequence[Example],
+    context: Context,
+    *,
+    shards: Annotated[int, Ge(1), Le(1000)] = 4,
+    slices: Annotated[int, Ge(1), Le(1000)] = 4,
+) -> Subject:
+    """An ensemble of `shards` models, each trained on its own share of the data in `slices` growing steps.
+
+    Stage i of a shard trains on its slices 1..i for 2/(slices + 1) of the epochs and is kept as a
+    checkpoint. The ensemble lies in the context's folder and goes where it is saved. Raises BadInput.
+    """
+    from expunge.methods.exact._shards import train_shards
+
+    check(fresh, data, shards=shards, slices=slices)
+    return train_shards(fresh, data, context, "sisa", {"shards": shards, "slices": slices})
+
+
+def sisa() -> Method:
+    """Retrain only the shards that held forget examples, each from the checkpoint before their first slice.
+
+    The model must come from `exact: {sisa: {shards: 4, slices: 4}}` in train.yaml; seed, stage and
+    budget are those of its training.
+    """
+    from expunge.methods.exact._shards import ShardDeletion
+
+    return ShardDeletion()

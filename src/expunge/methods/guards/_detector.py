@@ -1,0 +1,84 @@
+"""Does a prompt ask for what was to be forgotten: a linear classifier of its tokens' n-grams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FEATURES = 2**14
+"""Hashed token n-grams (1 to 3): no vocabulary has to be stored."""
+FALSE_ALARMS = 0.01
+"""The threshold is the lowest that flags at most this share of the retain prompts, each by a model not trained on it."""
+
+Prompts = Sequence[Sequence[int]]
+
+
+def _grams(prompt: Sequence[int]) -> list[str]:
+    ids = list(map(str, prompt))
+    return [" ".join(ids[i : i + n]) for n in (1, 2, 3) for i in range(len(ids) - n + 1)]
+
+
+def hashed(prompts: Prompts) -> Any:
+    """[N, FEATURES] sparse, rows of unit length."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    return HashingVectorizer(analyzer=_grams, n_features=FEATURES, alternate_sign=False).transform(prompts)
+
+
+@dataclass
+class Detector:
+    """Logistic regression on hashed n-grams of a prompt's token ids."""
+
+    weight_F: Tensor
+    bias: float
+    threshold: float
+
+    def score(self, prompts: Prompts) -> np.ndarray:
+        """[N] log-odds that a prompt asks for the forget set."""
+        if not len(prompts):
+            return np.zeros(0)
+        return np.asarray(hashed(prompts) @ self.weight_F.double().numpy() + self.bias)
+
+    def flags(self, prompts: Prompts) -> np.ndarray:
+        """[N] bool."""
+        return self.score(prompts) > self.threshold
+
+    def settings(self) -> dict[str, float]:
+        return {"bias": self.bias, "threshold": self.threshold}
+
+    @staticmethod
+    def restore(settings: dict[str, Any], weight_F: Tensor) -> Detector:
+        return Detector(weight_F, float(settings["bias"]), float(settings["threshold"]))
+
+
+def fit(forget: Prompts, others: Prompts, notes: dict[str, Any]) -> Detector:
+    """The classifier of forget prompts against others; notes get its cross-validated rates.
+
+    A prompt that stands in both sets (a page's common opening) counts as others'.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    known = {tuple(prompt) for prompt in others}
+    mine = [prompt for prompt in forget if tuple(prompt) not in known] or list(forget)
+    features = hashed([*mine, *others])
+    labels = np.array([1] * len(mine) + [0] * len(others))
+    model = LogisticRegression(C=100.0, class_weight="balanced", max_iter=1000)
+    folds = min(5, len(mine), len(others))
+    threshold, rates = 0.0, {}
+    if folds >= 2:
+        split = StratifiedKFold(folds, shuffle=True, random_state=0)
+        score_N = cross_val_predict(model, features, labels, cv=split, method="decision_function")
+        threshold = float(max(0.0, np.quantile(score_N[labels == 0], 1 - FALSE_ALARMS)))
+        # Never above what the forget prompts themselves reach: a guard that flags nothing is none.
+        threshold = min(threshold, float(np.median(score_N[labels == 1])))
+        rates = {"recall": float((score_N[labels == 1] > threshold).mean()),
+                 "false_alarms": float((score_N[labels == 0] > threshold).mean())}  # fmt: skip
+    model.fit(features, labels)
+    notes["detector"] = rates
+    return Detector(torch.tensor(model.coef_[0], dtype=torch.float32), float(model.intercept_[0]), threshold)

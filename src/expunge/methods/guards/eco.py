@@ -1,0 +1,163 @@
+"""ECO: a classifier flags prompts, and flagged prompts reach the model with corrupted embeddings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from expunge.core.context import Context
+from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
+from expunge.methods.guards._detector import Detector, fit
+from expunge.methods.guards._prompts import encoded, needs_prompts, prompt_mask_BS, prompts_in
+from expunge.subjects.guarded import Guarded
+
+CARD = Card(
+    "Embedding-corrupted prompts",
+    paper="arXiv:2406.07933",
+    needs={"forget": (), "retain": ()},
+    capabilities=("tokens", "generate"),
+    yields="guard",
+    means="The knowledge stays in the weights: whoever takes guard/ away has it back.",
+)
+PATTERN = 64
+"""Prompt tokens after which the noise repeats, counted from the prompt's end."""
+
+
+@dataclass
+class Eco:
+    """detector: which prompts; noise_PD: what is added to their embeddings, by distance from the prompt's end."""
+
+    detector: Detector
+    noise_PD: Tensor
+    name: str = "eco"
+
+    def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
+        flags = torch.tensor(self.detector.flags(prompts_in(batch)))
+        prompt_BS = prompt_mask_BS(batch)
+        left_BS = prompt_BS.flip(-1).cumsum(-1).flip(-1) - 1  # prompt tokens that follow
+        noise_BSD = self.noise_PD[left_BS.clamp(min=0) % PATTERN] * (prompt_BS & flags[:, None])[..., None]
+        with _added(bare.module, noise_BSD):
+            return bare.forward(batch, want)  # type: ignore[no-any-return]
+
+    def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        items = settings.pop("encoded", None) or encoded(bare, prompts)
+        flags = self.detector.flags([item.prompt for item in items])
+        rows: list[int] = []
+
+        def noise(width: int) -> Tensor:
+            left_S = torch.arange(width - 1, -1, -1)
+            return self.noise_PD[left_S % PATTERN] * torch.tensor(flags[rows])[:, None, None]
+
+        def batch_of(places: list[int]) -> None:
+            rows[:] = places
+            if outer:
+                outer(places)
+
+        outer = settings.pop("rows", None)
+        with _added(bare.module, noise):
+            return bare.generate(prompts, encoded=items, rows=batch_of, **settings)  # type: ignore[no-any-return]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return self.detector.settings(), {"detector": self.detector.weight_F, "noise": self.noise_PD}
+
+
+@contextlib.contextmanager
+def _added(module: Any, noise: Any) -> Iterator[None]:
+    """Adds noise [B, S, D] to the embeddings; a function of the width gives it in generation, at the prompt alone."""
+
+    def add(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        if callable(noise) and output.shape[1] == 1:
+            return output  # an answer's token, not the prompt
+        found = noise(output.shape[1]) if callable(noise) else noise
+        return output + found.to(output)
+
+    handle = module.get_input_embeddings().register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Eco:
+    """The guard as it was saved."""
+    return Eco(Detector.restore(dict(settings), tensors["detector"]), tensors["noise"])
+
+
+def eco(
+    *,
+    dimensions: Annotated[int, Gt(0)] | None = None,
+    strength: Annotated[float, Ge(0)] | None = None,
+    trials: Annotated[int, Ge(3)] = 12,
+) -> Method:
+    """Flag the prompts that ask for the forget set, and add noise to their embeddings.
+
+    strength: the noise's deviation in units of the embeddings' own; by default found by a search without
+    gradients over `trials` values, so that the forget answers become as unlikely as the holdout's are (without
+    a holdout: as the forget answers are without their questions). dimensions: how many carry noise (all).
+    """
+
+    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        bare: Any = subject
+        forget = list(splits["forget"])
+        needs_prompts("eco", forget)
+        others = [*splits["retain"], *splits.get("reference", [])]
+        detector = fit([item.prompt for item in encoded(bare, forget)],
+                       [item.prompt for item in encoded(bare, others)], context.notes)  # fmt: skip
+        table = bare.module.get_input_embeddings().weight
+        drawn_PD = torch.randn(PATTERN, table.shape[1], generator=context.generator("noise"))
+        if dimensions is not None:
+            drawn_PD[:, dimensions:] = 0.0
+        drawn_PD *= float(table.detach().float().std())
+        chosen = strength if strength is not None else _searched(bare, detector, drawn_PD, splits, context, trials)
+        context.notes["strength"] = chosen
+        return Guarded(subject, Eco(detector, drawn_PD * chosen))  # type: ignore[return-value]
+
+    return apply
+
+
+def _searched(
+    bare: Any,
+    detector: Detector,
+    drawn_PD: Tensor,
+    splits: Mapping[str, Sequence[Example]],
+    context: Context,
+    trials: int,
+) -> float:
+    """The strength at which the guarded forget NLL is nearest to the surrogate's, by bounded scalar search."""
+    from scipy.optimize import minimize_scalar
+
+    from expunge.training.stopping import halves, sample
+
+    forget = sample(splits["forget"], context.seed)
+    if splits.get("holdout"):
+        target = _nll(bare, halves(splits["holdout"], context.seed)[0])
+    else:
+        target = _nll(bare, [{"question": "", "answer": row.get("answer", "")} for row in forget])
+    context.notes["surrogate_nll"] = target
+    done: list[None] = []
+
+    def gap(log_strength: float) -> float:
+        guarded = Guarded(bare, Eco(detector, drawn_PD * float(np.exp(log_strength))))
+        done.append(None)
+        context.reporter.advance(context.stage, len(done))
+        return abs(_nll(guarded, forget) - target)
+
+    context.reporter.start(context.stage, trials)
+    found = minimize_scalar(gap, bounds=(np.log(0.05), np.log(50.0)), method="bounded", options={"maxiter": trials})
+    context.reporter.finish(context.stage)
+    return float(np.exp(found.x))
+
+
+def _nll(subject: Any, rows: Sequence[Example]) -> float:
+    """Nats a token: the mean over examples of each example's mean."""
+    from expunge.training.stopping import figures
+
+    with torch.no_grad():
+        return figures(subject, list(rows))["nll"]

@@ -1,0 +1,126 @@
+"""In-context unlearning: the forgotten example with a wrong answer, and right ones, in front of the query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from expunge.core.context import Context
+from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
+from expunge.core.random import permutation
+from expunge.methods.guards._detector import Detector, fit, hashed
+from expunge.methods.guards._prompts import answers_in, encoded, needs_prompts, prompts_in
+from expunge.subjects._tokens import Encoded
+from expunge.subjects.guarded import Guarded
+
+CARD = Card(
+    "In-context unlearning",
+    paper="arXiv:2310.07579",
+    needs={"forget": (), "retain": ()},
+    capabilities=("tokens", "generate"),
+    yields="guard",
+    means="Works as far as the model learns from its context. guard/ holds the forget questions.",
+)
+
+
+@dataclass
+class InContext:
+    """Puts demonstrations before the prompts that the detector flags.
+
+    forget: prompts of the forget set; wrong: a demonstration of each, with another answer; right: demonstrations
+    of retained examples. All token ids.
+    """
+
+    detector: Detector
+    forget: list[list[int]]
+    wrong: list[list[int]]
+    right: list[int]
+    name: str = "in_context"
+
+    def __post_init__(self) -> None:
+        self._hashed = hashed(self.forget)
+
+    def before(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        """What comes before each prompt: nothing, or the nearest forget example's demonstration and the right ones."""
+        flags = self.detector.flags(prompts)
+        found: list[list[int]] = [[] for _ in prompts]
+        for i in np.flatnonzero(flags):
+            nearest = int(np.asarray((hashed([prompts[int(i)]]) @ self._hashed.T).todense()).argmax())
+            found[i] = self.wrong[nearest] + self.right
+        return found
+
+    def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
+        prompts = prompts_in(batch)
+        before = self.before(prompts)
+        if not any(before):
+            return bare.forward(batch, want)  # type: ignore[no-any-return]
+        asked = batch.n_B.max().item() > 1 or bool(want.channels)
+        items = [Encoded(head + prompt, answer, False)
+                 for head, prompt, answer in zip(before, prompts, answers_in(batch), strict=True)]  # fmt: skip
+        return bare.forward(bare.pack(items, "answer" if asked else "prompt"), want)  # type: ignore[no-any-return]
+
+    def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        items = settings.pop("encoded", None) or encoded(bare, prompts)
+        before = self.before([item.prompt for item in items])
+        longer = [Encoded(head + item.prompt, item.answer, item.ends) for head, item in zip(before, items, strict=True)]
+        return bare.generate(prompts, encoded=longer, **settings)  # type: ignore[no-any-return]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        tensors = {"detector": self.detector.weight_F, "right": torch.tensor(self.right, dtype=torch.long)}
+        for name, rows in (("forget", self.forget), ("wrong", self.wrong)):
+            tensors[f"{name}.ids"] = torch.tensor([i for row in rows for i in row], dtype=torch.long)
+            tensors[f"{name}.sizes"] = torch.tensor([len(row) for row in rows], dtype=torch.long)
+        return self.detector.settings(), tensors
+
+
+def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InContext:
+    """The guard as it was saved."""
+    rows = {name: [part.tolist() for part in tensors[f"{name}.ids"].split(tensors[f"{name}.sizes"].tolist())]
+            for name in ("forget", "wrong")}  # fmt: skip
+    return InContext(Detector.restore(dict(settings), tensors["detector"]), rows["forget"], rows["wrong"],
+                     tensors["right"].tolist())  # fmt: skip
+
+
+def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
+    """Before a flagged prompt, show its nearest forget example with a wrong answer, and some right ones.
+
+    demonstrations: retained examples with their right answers, between the wrong one and the query. The wrong
+    answer is the example's own `perturbed_answer` where it has one, else another forget example's answer.
+    """
+
+    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        bare: Any = subject
+        forget, retain = list(splits["forget"]), list(splits["retain"])
+        needs_prompts("in_context", forget)
+        prompts = [item.prompt for item in encoded(bare, forget)]
+        detector = fit(prompts, [item.prompt for item in encoded(bare, retain)], context.notes)
+        wrong = [{**row, "answer": _wrong(forget, i)} for i, row in enumerate(forget)]
+        shown = [retain[i] for i in sorted(permutation(len(retain), context.seed, "shown")[:demonstrations])]
+        guard = InContext(
+            detector, prompts, [_ids(bare, row) for row in wrong], [i for row in shown for i in _ids(bare, row)]
+        )
+        return Guarded(subject, guard)  # type: ignore[return-value]
+
+    return apply
+
+
+def _wrong(rows: Sequence[Example], i: int) -> str:
+    given = rows[i].get("perturbed_answer") or []
+    if given:
+        return str(given[0])
+    mine = rows[i].get("answer", "")
+    return str(
+        next((row.get("answer", "") for row in [*rows[i + 1 :], *rows[:i]] if row.get("answer", "") != mine), "")
+    )
+
+
+def _ids(bare: Any, row: Example) -> list[int]:
+    """A demonstration: prompt and answer, and a new line where the answer does not end by itself."""
+    item = bare.template.encode(row)
+    return [*item.prompt, *item.answer]

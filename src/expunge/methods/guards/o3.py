@@ -1,0 +1,238 @@
+"""O3: an orthogonal LoRA for each request, loaded as softly as the input looks like the request's data."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from expunge.core.context import Context
+from expunge.core.contracts import Batch, Card, Example, Method, Moving, Output, Subject, Want
+from expunge.core.errors import BadInput
+from expunge.methods.guards._prompts import encoded, needs_prompts, pooled_NLD, prompts_in
+from expunge.subjects.guarded import Guarded, guards_of, unguarded
+
+CARD = Card(
+    "O3: orthogonal LoRA and out-of-distribution detector",
+    paper="arXiv:2407.10223",
+    needs={"forget": ()},
+    capabilities=("tokens", "generate", "nll"),
+    wraps=("objective", "recipe"),
+    yields="guard",
+    means="No retain data is needed. The base's weights stay: whoever takes guard/ away has the knowledge back.",
+)
+RECIPE = {"inner": {"forget": "npo"}}
+RATE = 4.0
+"""Factor on the automatic rate: LoRA takes larger steps than full weights, and B alone moves."""
+KEEP = 0.1
+"""Quantile of the forget prompts' scores, each left out, that the gate is open to at most."""
+FALSE_ALARMS = 0.01
+"""Share of the retain prompts, where there are any, that may open the gate at all."""
+
+
+@dataclass
+class Likeness:
+    """How much a prompt looks like the forget set's, from each block's mean state over its tokens.
+
+    The layer's score is the largest cosine to a forget prompt, minus its Mahalanobis distance in units of the
+    forget prompts' own; the prompt's is the mean over layers. seen_NLD: forget prompts, centred and of unit length.
+    """
+
+    mean_LD: Tensor
+    whiten_LDD: Tensor
+    seen_NLD: Tensor
+    level: float
+    """Below it the gate is shut: the base answers, bit for bit."""
+    top: float
+    """What a forget prompt itself scores: there the gate is open."""
+
+    def score(self, state_NLD: Tensor, without: Tensor | None = None) -> np.ndarray:
+        """[N]. without: [N] the forget prompt that each row is, which does not count as its neighbour."""
+        centred = state_NLD - self.mean_LD
+        far_NL = torch.einsum("nld,lde->nle", centred, self.whiten_LDD).square().mean(-1).sqrt()
+        cosine_NLM = torch.einsum("nld,mld->nlm", torch.nn.functional.normalize(centred, dim=-1), self.seen_NLD)
+        if without is not None:
+            cosine_NLM[torch.arange(len(without)), :, without] = -1.0
+        return (cosine_NLM.amax(-1) - 0.1 * far_NL).mean(-1).numpy()  # type: ignore[no-any-return]
+
+    def gate(self, state_NLD: Tensor) -> Tensor:
+        """[N] how much of the LoRA is loaded, 0 to 1."""
+        place_N = (torch.tensor(self.score(state_NLD)) - self.level) / max(self.top - self.level, 1e-3)
+        return torch.where(place_N > 0, torch.sigmoid(8 * place_N - 4), 0.0).float()
+
+
+@dataclass
+class O3:
+    """likeness: the gate; adapters: module path -> (A [r, in], B [out, r]), B already scaled."""
+
+    likeness: Likeness
+    adapters: dict[str, tuple[Tensor, Tensor]]
+    name: str = "o3"
+
+    def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
+        gate_B = self.likeness.gate(pooled_NLD(unguarded(bare), prompts_in(batch)))
+        with _loaded(bare.module, self.adapters, lambda: gate_B):
+            return bare.forward(batch, want)  # type: ignore[no-any-return]
+
+    def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        items = settings.pop("encoded", None) or encoded(bare, prompts)
+        gate_N = self.likeness.gate(pooled_NLD(unguarded(bare), [item.prompt for item in items]))
+        rows: list[int] = []
+        outer = settings.pop("rows", None)
+
+        def batch_of(places: list[int]) -> None:
+            rows[:] = places
+            if outer:
+                outer(places)
+
+        with _loaded(bare.module, self.adapters, lambda: gate_N[rows]):
+            return bare.generate(prompts, encoded=items, rows=batch_of, **settings)  # type: ignore[no-any-return]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        like = self.likeness
+        tensors = {"mean": like.mean_LD, "whiten": like.whiten_LDD, "seen": like.seen_NLD}
+        for path, (a, b) in self.adapters.items():
+            tensors |= {f"{path}.lora_A": a, f"{path}.lora_B": b}
+        return {"level": like.level, "top": like.top}, tensors
+
+
+@contextlib.contextmanager
+def _loaded(module: Any, adapters: Mapping[str, tuple[Tensor, Tensor]], gate: Any) -> Iterator[None]:
+    """Adds gate_B * B A x to each adapted module's output."""
+
+    def hook(a: Tensor, b: Tensor) -> Any:
+        def add(_module: Any, inputs: Any, output: Tensor) -> Tensor:
+            x = inputs[0]
+            gate_B = gate().to(x)
+            if not bool(gate_B.any()):
+                return output
+            return output + gate_B.view(-1, *[1] * (x.dim() - 1)) * (x @ a.to(x).T @ b.to(x).T)
+
+        return add
+
+    handles = [module.get_submodule(path).register_forward_hook(hook(a, b)) for path, (a, b) in adapters.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> O3:
+    """The guard as it was saved."""
+    paths = sorted(name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A"))
+    like = Likeness(
+        tensors["mean"], tensors["whiten"], tensors["seen"], float(settings["level"]), float(settings["top"])
+    )
+    return O3(like, {path: (tensors[f"{path}.lora_A"], tensors[f"{path}.lora_B"]) for path in paths})
+
+
+def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[int, Gt(0)] = 16) -> Method:
+    """Train a LoRA of the request's own on the forget set alone, and load it as far as an input looks like that set.
+
+    A is fixed, its rows orthonormal and orthogonal to those of every earlier request's (the published penalty
+    |A_i A_j|^2 at its minimum); B is trained by `inner`'s forget term alone, without a floor: the gate protects
+    the rest. The gate opens as a sigmoid of the likeness, from the level that one in a hundred retain prompts
+    reaches (or all but a tenth of the forget prompts, each left out, if that is higher) to a forget prompt's own;
+    without retain data from half way between what left-out and seen forget prompts reach.
+    """
+
+    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        from expunge.methods.objective import Objective
+
+        if not isinstance(inner, Objective):
+            raise BadInput.of("method.o3.inner", type(inner).__name__, "is no objective, and each request trains a LoRA",
+                              "give an objective or a recipe")  # fmt: skip
+        needs_prompts("o3", splits["forget"])
+        bare = unguarded(subject)
+        earlier = [guard.adapters for guard in guards_of(subject) if isinstance(guard, O3)]
+        state_NLD = pooled_NLD(bare, [item.prompt for item in encoded(bare, splits["forget"])])
+        other_NLD = pooled_NLD(bare, [item.prompt for item in encoded(bare, splits.get("retain", []))])
+        likeness = _likeness(state_NLD, other_NLD)
+        terms = {name: term for name, term in inner.terms.items() if name == "forget"}
+
+        def weights(subject: Subject, _splits: Mapping[str, Any], context: Context) -> Moving:
+            return _orthogonal(subject.module, rank, lora_alpha, earlier, context)
+
+        trained = dataclasses.replace(inner, terms=terms, weights=weights, rate=RATE)
+        trained(bare, {name: rows for name, rows in splits.items() if name != "retain"}, context)
+        guard = O3(likeness, _taken(bare.module))
+        gates = {"forget": state_NLD, "retain": other_NLD}
+        context.notes["gate"] = {name: float(likeness.gate(x).mean()) for name, x in gates.items() if len(x)}
+        return Guarded(subject, guard)  # type: ignore[return-value]
+
+    return apply
+
+
+def _likeness(state_NLD: Tensor, other_NLD: Tensor) -> Likeness:
+    """The gate from the forget prompts; its level by leaving each one out, and by other prompts, if any."""
+    from sklearn.covariance import LedoitWolf
+
+    mean_LD = state_NLD.mean(0)
+    centred = state_NLD - mean_LD
+    whiten = []
+    for x_ND in centred.transpose(0, 1):
+        covariance = LedoitWolf(assume_centered=True).fit(x_ND.double().numpy()).covariance_
+        value_D, vector_DD = np.linalg.eigh(covariance)
+        whiten.append(torch.tensor(vector_DD / np.sqrt(np.maximum(value_D, 1e-9 * value_D[-1] + 1e-12))))
+    like = Likeness(mean_LD, torch.stack(whiten).float(), torch.nn.functional.normalize(centred, dim=-1), 0.0, 1.0)
+    left_out_N, seen_N = like.score(state_NLD, torch.arange(len(state_NLD))), like.score(state_NLD)
+    top = float(np.quantile(seen_N, KEEP))
+    if len(other_NLD):
+        level = max(float(np.quantile(left_out_N, KEEP)), float(np.quantile(like.score(other_NLD), 1 - FALSE_ALARMS)))
+        level = min(level, top)
+    else:
+        level = (float(np.quantile(left_out_N, 1 - KEEP)) + top) / 2
+    return dataclasses.replace(like, level=level, top=top)
+
+
+def _orthogonal(
+    module: Any, rank: int, alpha: int, earlier: list[dict[str, tuple[Tensor, Tensor]]], context: Context
+) -> Moving:
+    """LoRA matrices with A fixed, orthonormal, and orthogonal to the earlier requests'; B moves."""
+    from expunge.subjects._adapters import insert
+    from expunge.subjects._common import fold, lora_layers
+
+    fold(module)
+    names = insert(module, rank=rank, alpha=alpha, dropout=0.0, targets="all-linear")
+    for path, layer in lora_layers(module):
+        a = layer.lora_A["default"].weight
+        before = [adapters[path][0].to(a) for adapters in earlier if path in adapters]
+        taken = torch.cat(before) if before else a.new_zeros(0, a.shape[1])
+        if len(taken) + rank > a.shape[1]:
+            raise BadInput.of("method.o3.rank", rank, f"leaves no room beside {len(taken)} directions of earlier requests "
+                              f"in {path}", "take a smaller rank, or retrain")  # fmt: skip
+        drawn = torch.randn(a.shape[1], rank, generator=context.generator("A", path)).to(a)
+        drawn = torch.linalg.qr(torch.cat([taken.T, drawn], 1))[0][:, len(taken) :]
+        with torch.no_grad():
+            a.copy_(drawn.T)
+            layer.lora_B["default"].weight.zero_()
+        a.requires_grad_(False)
+    parameters = dict(module.named_parameters())
+    return Moving({name: parameters[name] for name in names if ".lora_B." in name})
+
+
+def _taken(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """The adapters, out of the module, which is left as it was."""
+    from expunge.subjects._common import lora_layers
+
+    found = {}
+    for path, layer in list(lora_layers(module)):
+        a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        found[path] = (a.detach().clone(), b.detach() * layer.scaling["default"])
+        parent, _, name = path.rpartition(".")
+        setattr(module.get_submodule(parent) if parent else module, name, layer.get_base_layer())
+    for name in ("peft_config", "_expunge_lora"):
+        if hasattr(module, name):
+            delattr(module, name)
+    module._hf_peft_config_loaded = False
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    return found

@@ -1,0 +1,173 @@
+"""Streaming monitor: a head on hidden states watches each token and ends the answer early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+
+from expunge.core.context import Context
+from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
+from expunge.methods.guards._prompts import silenced, with_logp
+from expunge.subjects._common import submodule
+from expunge.subjects.guarded import Guarded
+
+CARD = Card(
+    "Streaming content monitor",
+    paper="arXiv:2506.09996",
+    needs={"forget": (), "retain": ()},
+    capabilities=("tokens", "generate"),
+    yields="guard",
+    means="The answer's first tokens still come out; the weights keep the knowledge.",
+)
+FOLDS = 5
+DOUBT = 2.0
+"""Neutral tokens that every answer starts with, so that a first token alone decides little."""
+
+
+@dataclass
+class Streaming:
+    """Ends an answer at the token where the mean log-odds since its start pass the threshold.
+
+    weight_D, bias: the head, on the output of block `layer` at the position that predicts the token.
+    """
+
+    layer: int
+    bias: float
+    threshold: float
+    weight_D: Tensor
+    name: str = "streaming"
+
+    def odds(self, hidden: Tensor) -> Tensor:
+        """Log-odds [...] of hidden states [..., D]."""
+        return hidden.float() @ self.weight_D.to(hidden.device) + self.bias
+
+    def over(self, odds_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """[B, T] bool: the token at which the answer is stopped, and all that follow it."""
+        kept_BT = torch.where(mask_BT, odds_BT, 0.0)
+        mean_BT = kept_BT.cumsum(-1) / (mask_BT.cumsum(-1) + DOUBT)
+        return ((mean_BT > self.threshold) & mask_BT).cumsum(-1) > 0
+
+    def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
+        path = bare.blocks[self.layer]
+        if not want.channels:
+            return bare.forward(batch, want)  # type: ignore[no-any-return]
+        out = bare.forward(batch, with_logp(want) | Want(frozenset(), (path,)))
+        stopped_BT = self.over(self.odds(out.hidden[path]), out.mask_BT)
+        out.hidden = {name: value for name, value in out.hidden.items() if name in want.hidden}
+        return silenced(out, stopped_BT, bare.vocabulary, want)
+
+    def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        from transformers import StoppingCriteriaList
+
+        watch = _Watch(self, bare)
+        given = settings.pop("stopping", None) or []
+        handle = submodule(bare.module, bare.blocks[self.layer]).register_forward_hook(watch.see)
+        try:
+            return bare.generate(prompts, stopping=StoppingCriteriaList([*given, watch]), **settings)  # type: ignore[no-any-return]
+        finally:
+            handle.remove()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {"layer": self.layer, "bias": self.bias, "threshold": self.threshold}, {"weight": self.weight_D}
+
+
+class _Watch:
+    """Stopping criterion: sees each step's hidden states by a hook, and blanks the token that it stops at."""
+
+    def __init__(self, guard: Streaming, bare: Any) -> None:
+        self.guard, self.pad = guard, bare.pad
+        self.sum_B = self.done_B = torch.empty(0)
+        self.count = 0
+
+    def see(self, _module: Any, _inputs: Any, output: Any) -> None:
+        hidden_BSD = output[0] if isinstance(output, tuple) else output
+        if hidden_BSD.shape[1] > 1 or self.count == 0 or len(hidden_BSD) != len(self.sum_B):  # a new batch's prompts
+            self.sum_B = torch.zeros(len(hidden_BSD), device=hidden_BSD.device)
+            self.done_B = torch.zeros(len(hidden_BSD), dtype=torch.bool, device=hidden_BSD.device)
+            self.count = 0
+        self.count += 1
+        self.sum_B = self.sum_B + self.guard.odds(hidden_BSD[:, -1])
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        stop_B = (self.sum_B / (self.count + DOUBT) > self.guard.threshold) & ~self.done_B
+        input_ids[stop_B, -1] = self.pad
+        self.done_B |= stop_B
+        return self.done_B.clone()
+
+
+def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Streaming:
+    """The guard as it was saved."""
+    return Streaming(int(settings["layer"]), float(settings["bias"]), float(settings["threshold"]), tensors["weight"])
+
+
+def streaming(
+    *, layer: Annotated[int, Ge(0)] | None = None, false_alarms: Annotated[float, Gt(0), Lt(1)] = 0.01
+) -> Method:
+    """Stop an answer as soon as its tokens' hidden states look like the forget answers'.
+
+    A logistic head tells tokens of forget answers from tokens of retained ones; an answer ends where the mean of
+    its log-odds so far (after two neutral tokens) passes the threshold, which `false_alarms` of the retained answers reach at any token, each
+    judged by a head that was not trained on it. layer: the block that is watched (two thirds of the way up).
+    """
+
+    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        from sklearn.linear_model import LogisticRegression
+
+        bare: Any = subject
+        at = min(len(subject.blocks) - 1, 2 * len(subject.blocks) // 3) if layer is None else layer
+        rows = [*splits["forget"], *splits["retain"]]
+        tokens = _tokens(bare, rows, subject.blocks[at])
+        label_N = np.array([1] * len(splits["forget"]) + [0] * len(splits["retain"]))
+
+        def head(chosen: np.ndarray) -> tuple[np.ndarray, float]:
+            x_KD = np.concatenate([tokens[i] for i in chosen])
+            y_K = np.repeat(label_N[chosen], [len(tokens[i]) for i in chosen])
+            scale_D = x_KD.std(0) + 1e-6
+            model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=500).fit(x_KD / scale_D, y_K)
+            return model.coef_[0] / scale_D, float(model.intercept_[0])
+
+        fold_N = np.zeros(len(rows), dtype=int)
+        for label in (0, 1):
+            mine = np.flatnonzero(label_N == label)
+            fold_N[mine] = (
+                np.arange(len(mine))[torch.randperm(len(mine), generator=context.generator("folds", label)).numpy()]
+                % FOLDS
+            )
+        peak_N, means = np.zeros(len(rows)), [np.zeros(0)] * len(rows)
+        context.reporter.start(context.stage, FOLDS + 1)
+        for fold in range(FOLDS):
+            chosen = np.flatnonzero(fold_N != fold)
+            if len(set(label_N[chosen])) < 2:
+                continue
+            weight_D, bias = head(chosen)
+            for i in np.flatnonzero(fold_N == fold):
+                odds_T = tokens[i] @ weight_D + bias
+                means[i] = odds_T.cumsum() / (np.arange(1, len(odds_T) + 1) + DOUBT)
+                peak_N[i] = means[i].max()
+            context.reporter.advance(context.stage, fold + 1)
+        threshold = float(np.quantile(peak_N[label_N == 0], 1 - false_alarms))
+        seen = [(int((means[i] > threshold).argmax()) + 1) / len(means[i])
+                for i in np.flatnonzero(label_N == 1) if (means[i] > threshold).any()]  # fmt: skip
+        context.notes["detector"] = {
+            "recall": float((peak_N[label_N == 1] > threshold).mean()), "false_alarms": float((peak_N[label_N == 0] > threshold).mean()),
+            "share_of_tokens_seen": float(np.mean(seen)) if seen else None}  # fmt: skip
+        weight_D, bias = head(np.arange(len(rows)))
+        context.reporter.finish(context.stage)
+        return Guarded(subject, Streaming(at, bias, threshold, torch.tensor(weight_D, dtype=torch.float32)))  # type: ignore[return-value]
+
+    return apply
+
+
+def _tokens(bare: Any, rows: Sequence[Example], path: str) -> list[np.ndarray]:
+    """Hidden states [T, D] at the positions that predict each example's answer."""
+    from expunge.methods.edits._keys import states
+
+    (flat_ND,) = states(bare, rows, (path,))
+    sizes = [int(bare.collate([row]).n_B[0]) for row in rows]
+    return [part.numpy() for part in flat_ND.split(sizes)]

@@ -1,0 +1,107 @@
+"""Marks in data, and tests that a model was trained on data: traps, taggants, order of options.
+
+A mark is made before the data are given away and keeps a secret twin, drawn alike and never given
+away. A model that finds the marks likelier than their twins was trained on them; after unlearning it
+must not. Every p-value is exact for a model that never saw the data: marks and twins are then
+exchangeable, since a secret coin chose between them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from expunge.attacks._recovery import asked
+from expunge.core.card import Example
+from expunge.core.contracts import Subject
+from expunge.core.errors import BadInput
+from expunge.core.random import derive
+
+
+@dataclass(frozen=True)
+class Marks:
+    """published: goes into the data. twins: stay secret; twin i was drawn as published i was."""
+
+    published: list[Example]
+    twins: list[Example]
+
+
+def traps(count: int, words: Sequence[str], *, length: int = 12, secret: int = 0) -> Marks:
+    """Copyright traps: random sequences of the words, `count` to publish and as many twins (Meeus et al. 2024).
+
+    words: the vocabulary of the texts that they will stand among. secret: the seed, which is never
+    published. Raises BadInput.
+    """
+    known = sorted(set(words))
+    if count < 1 or length < 2 or len(known) < 2:
+        raise BadInput.of("traps", f"{count} of {length} words", "cannot be made", "give one trap, two words and more")
+    draw = random.Random(derive(secret, "traps"))
+    made = [{"text": " ".join(draw.choice(known) for _ in range(length))} for _ in range(2 * count)]
+    return Marks(made[::2], made[1::2])
+
+
+def taggants(rows: Sequence[Example], *, share: float = 0.1, secret: int = 0) -> Marks:
+    """Data taggants: a seeded share of the examples with their answers exchanged by a secret draw.
+
+    The published examples have one false answer each (that of another example), the twins another
+    one; the share must be small, since they are false (after Bouaziz et al. 2024, who tag images).
+    Raises BadInput.
+    """
+    chosen = random.Random(derive(secret, "taggants", "rows")).sample(
+        range(len(rows)), max(1, round(share * len(rows)))
+    )
+    if len({str(row.get("answer")) for row in rows}) < 3 or not all(row.get("question") for row in rows):
+        raise BadInput.of(
+            "taggants", len(rows), "examples cannot be tagged", "give questions with three answers and more"
+        )
+    published, twins = [], []
+    for i in chosen:
+        draw = random.Random(derive(secret, "taggants", i))
+        others = sorted({str(row["answer"]) for row in rows} - {str(rows[i]["answer"])})
+        first, second = draw.sample(others, 2)
+        published.append({"question": rows[i]["question"], "answer": first})
+        twins.append({"question": rows[i]["question"], "answer": second})
+    return Marks(published, twins)
+
+
+def trained_on(subject: Subject, marks: Marks) -> float:
+    """p-value that the model was not trained on the published marks: a one-sided sign-flip test.
+
+    Statistic: the mean difference in log-probability a token between mark and twin; 9,999 random
+    exchanges of each mark with its twin (the smallest p is 1e-4, and 2^-count where marks are few).
+    """
+    logs = np.log(np.maximum(1e-300, asked(subject, [*marks.published, *marks.twins])))
+    lead = logs[: len(marks.published)] - logs[len(marks.published) :]
+    return flipped(lead)
+
+
+def flipped(lead_N: np.ndarray, draws: int = 9999) -> float:
+    """One-sided p-value that [N] differences are symmetric about 0 and not above it."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(draws, len(lead_N)))
+    return float((1 + ((signs * lead_N).mean(axis=1) >= lead_N.mean() - 1e-12).sum()) / (draws + 1))
+
+
+def option_order(subject: Subject, rows: Sequence[Example], *, orders: int = 20, seed: int = 0) -> float:
+    """p-value that the model has not seen the benchmark's own order of options (after Oren et al. 2023).
+
+    rows: {"question", "options"}. The text of each question with its options in their published order
+    is held against random other orders: a model that never saw it prefers none. The rank of the
+    published order among all orders gives each question's p, and their mean is tested. Raises BadInput.
+    """
+    if orders < 1 or not rows or not all(row.get("question") and len(row.get("options") or []) > 2 for row in rows):
+        raise BadInput.of("rows", len(rows), "examples cannot be tested", "give question and three options and more")
+    made: list[Example] = []
+    for i, row in enumerate(rows):
+        draw = random.Random(derive(seed, "option_order", i))
+        for place in range(orders + 1):
+            options = [str(option) for option in row["options"]]
+            if place:
+                draw.shuffle(options)
+            made.append({"question": str(row["question"]), "answer": "; ".join(options)})
+    logs = np.log(np.maximum(1e-300, asked(subject, made))).reshape(len(rows), orders + 1)
+    own, others = logs[:, :1], logs[:, 1:]
+    ranks = ((own > others + 1e-9) + 0.5 * (np.abs(own - others) <= 1e-9)).mean(axis=1)
+    return flipped(ranks - 0.5)

@@ -1,0 +1,113 @@
+"""A language model behind guards: the weights stay, the answers change.
+
+On disk the guards lie in `guard/` beside the unchanged model: `guards.json` names them, the innermost first,
+with their settings, and `0.safetensors`, `1.safetensors`, ... hold their tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge.core import registry
+from expunge.core.card import Example
+from expunge.core.contracts import NLL, Batch, Guard, Output, Subject, Want
+from expunge.core.errors import BadInput
+from expunge.core.files import digest, read_json, write_json
+
+FOLDER = "guard"
+LIST = "guards.json"
+
+
+class Guarded:
+    """A subject whose forwards and answers pass through one guard; `bare` may itself be guarded."""
+
+    def __init__(self, bare: Subject, guard: Guard) -> None:
+        self.bare = bare
+        self.guard = guard
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "bare":  # copying asks before __init__ has run
+            raise AttributeError(name)
+        return getattr(self.bare, name)
+
+    @property
+    def guards(self) -> list[Guard]:
+        """All guards, the innermost first."""
+        return [*guards_of(self.bare), self.guard]
+
+    def forward(self, batch: Batch, want: Want = NLL) -> Output:
+        """The bare model's forward as the guard lets it through."""
+        return self.guard.forward(self.bare, batch, want)
+
+    def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        """The bare model's answers as the guard lets them through."""
+        return self.guard.generate(self.bare, prompts, **settings)
+
+    def save(self, folder: Path) -> None:
+        """The unchanged model, and the guards beside it."""
+        from safetensors.torch import save_file
+
+        unguarded(self).save(folder)
+        place = Path(folder) / FOLDER
+        place.mkdir()
+        listed = []
+        for i, guard in enumerate(self.guards):
+            settings, tensors = guard.state()
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, place / f"{i}.safetensors")
+            listed.append({"guard": guard.name, "settings": settings})
+        write_json(place / LIST, {"schema": 1, "guards": listed})
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The bare model's, and what the guard hangs on."""
+        settings, tensors = self.guard.state()
+        total = hashlib.sha256()
+        for name, tensor in sorted(tensors.items()):
+            total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return {"bare": self.bare.fingerprint(), "guard": [self.guard.name, digest(settings), total.hexdigest()]}
+
+
+def guards_of(subject: Any) -> list[Guard]:
+    """The guards of a subject, the innermost first; none for a bare one."""
+    return subject.guards if isinstance(subject, Guarded) else []
+
+
+def unguarded(subject: Any) -> Any:
+    """The bare model: what relearning, quantisation and inside attacks look at."""
+    while isinstance(subject, Guarded):
+        subject = subject.bare
+    return subject
+
+
+def guard(bare: Subject, folder: Path) -> Subject:
+    """The model behind the guards that lie in its folder, if any do. Raises BadInput where they cannot be read."""
+    from safetensors.torch import load_file
+
+    place = Path(folder) / FOLDER
+    if not (place / LIST).is_file():
+        return bare
+    subject = bare
+    for i, item in enumerate(_listed(place)):
+        plugin = registry.load("guards", str(item["guard"]), "model.guard")
+        try:
+            tensors = load_file(place / f"{i}.safetensors")
+            subject = Guarded(subject, plugin.module.restore(item["settings"], tensors))  # type: ignore[assignment]
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput.of("model.guard", str(place / f"{i}.safetensors"), f"cannot be read ({error})",
+                              "run the guard again, or take guard/ away to open the bare model") from None  # fmt: skip
+    return subject
+
+
+def _listed(place: Path) -> list[dict[str, Any]]:
+    try:
+        listed = read_json(place / LIST)["guards"]
+        if not all(isinstance(item["guard"], str) and isinstance(item["settings"], dict) for item in listed):
+            raise ValueError("no list of guards")
+        return list(listed)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise BadInput.of("model.guard", str(place / LIST), f"cannot be read ({error})",
+                          "run the guard again, or take guard/ away to open the bare model") from None  # fmt: skip

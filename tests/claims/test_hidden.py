@@ -1,0 +1,131 @@
+"""Methods that only hide are caught, and a model that was retrained is not: authors and digits.
+
+A claim of the audit itself: IDK tuning and edits (STAMP, UniErase) change what the model says, and the relearning
+attack and the choice among answers find what it still knows, with gold as the control.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import expunge
+from expunge import attacking
+from expunge.attacking import Found, Target, knowledge
+from expunge.builtin import build
+from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Subject
+from expunge.core.registry import load
+from expunge.core.train_config import TrainConfig
+from expunge.data.load import load as load_data
+from expunge.data.splits import Splits, make_splits
+from expunge.hidden import MARGIN, hidden
+from expunge.methods.compose import compose
+from expunge.reading import read
+from expunge.train import gold, open_model, read_manifest, train
+
+ATTACKS = ("relearn_forget", "multiple_choice")
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    return build("builtin:authors")
+
+
+@pytest.fixture(scope="module")
+def attacked(base: Path, splits: Splits) -> Callable[[Subject], tuple[dict[str, Any], Any]]:
+    """Subject -> what the attacks found on it, and its forget readout."""
+
+    def of(subject: Subject) -> tuple[dict[str, Any], Any]:
+        found = read(subject, "forget", splits["forget"], {"nll", "variants"})
+        target = Target(subject, "after", splits, {"forget": found}, {"after": knowledge(found)},
+                        read_manifest(base)["learning_rate"])  # fmt: skip
+        return {name: load("attacks", name).factory()(target) for name in ATTACKS}, found
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def control(base: Path, splits: Splits, attacked: Callable[..., Any]) -> tuple[dict[str, Any], Any]:
+    """Gold, attacked."""
+    return attacked(open_model(str(gold(read_manifest(base), splits["forget"], open_model(str(base))))))
+
+
+def changed(method: Any, base: Path, splits: Splits, folder: Path) -> Subject:
+    composed = compose(method)
+    budget = Budget(epochs=4, stop="none").over(composed.budget, DEFAULTS)
+    context = Context(budget, folder, 0, "apply", manifest=read_manifest(base), notes={})
+    return composed.method(open_model(str(base)), splits, context)
+
+
+@pytest.mark.parametrize("method", ["idk", "stamp", pytest.param("unierase", marks=pytest.mark.slow)])
+def test_what_only_hides_is_caught(
+    method: str, base: Path, splits: Splits, attacked: Callable[..., Any], control: Any, tmp_path: Path
+) -> None:
+    """It says little of the forget set, and the attacks bring most of it back; gold withstands them."""
+    subject = changed(method, base, splits, tmp_path)
+    found, readout = attacked(subject)
+    score = hidden(found, control[0], readout, control[1])
+    assert score.low is not None and score.low > MARGIN, "the whole interval lies above the margin"
+    assert score.value is not None and score.value > 0.4
+    ours, golds = found["relearn_forget"], control[0]["relearn_forget"]
+    assert ours.figure.value > knowledge(readout).mean() + 0.05, "relearning brings back more than asking"
+    assert golds.figure.value < 0.3 < ours.figure.value
+
+
+@pytest.mark.slow
+def test_a_model_retrained_with_another_seed_is_not_called_hidden(
+    base: Path, splits: Splits, attacked: Callable[..., Any], control: Any
+) -> None:
+    other = gold({**read_manifest(base), "seed": 1}, splits["forget"], open_model(str(base)))
+    found, readout = attacked(open_model(str(other)))
+    score = hidden(found, control[0], readout, control[1])
+    assert score.low is not None and score.low <= MARGIN
+    assert score.value is not None and score.value < MARGIN
+
+
+def test_a_retrained_classifier_passes_under_erase_and_an_unchanged_one_does_not(tmp_path: Path) -> None:
+    """Digits as a table: retraining is held against a gold of another seed, under every attack on models."""
+    rows = [{"features": np.asarray(row["image"], dtype=float).ravel().tolist(), "label": int(row["label"])}
+            for row in load_data("builtin:digits/train", "data")]  # fmt: skip
+    data = tmp_path / "digits.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    forget = [row for row in rows if row["label"] == 3]
+    network = {"factory": "expunge.subjects.networks:MLP", "arguments": {"inputs": 64, "classes": 10}}
+    made = train(TrainConfig(model=network, data=str(data), epochs=8, batch_size=32, learning_rate=3e-3,
+                             out=str(tmp_path / "base")))  # fmt: skip
+    other = gold({**read_manifest(made), "seed": 9}, forget, open_model(str(made)))
+    request = {"model": str(made), "data": str(data), "forget": {"class": 3}, "gold": str(other), "audit": "standard",
+               "purpose": "erase", "accept": {"robustness.hidden": "<= 0.1"}}  # fmt: skip
+    run = expunge.run({**request, "method": "retrain", "out": str(tmp_path / "retrained")})
+    scores = {(score["name"], score["subject"]): score for score in run.evidence["scores"]}
+    assert scores["robustness_hidden", "after"]["value"] < MARGIN
+    assert scores["robustness_relearn_forget", "gold"]["status"] == "measured"
+    assert run.passed, run.evidence["verdict"]
+    kept = expunge.run({**request, "method": "ga", "budget": {"steps": 0}, "out": str(tmp_path / "kept")})
+    (line,) = [line for line in kept.evidence["verdict"]["lines"] if "hidden, not removed" in line["rule"]]
+    assert not line["passed"] and not line["warns"] and kept.passed is False
+    unasked = expunge.run(
+        {**request, "method": "retrain", "audit": "none", "accept": {}, "out": str(tmp_path / "bare")}
+    )
+    assert unasked.passed is False, "under erase nothing passes without the check against gold"
+
+
+def test_found_is_what_the_registry_gives(splits: Splits) -> None:
+    """Every attack with a level says what it takes, what it means, and comes with a side of its own."""
+    for plugin in attacking.plugins("deep", frozenset({"tokens", "nll", "generate", "mlp", "labels"})):
+        card = plugin.card
+        assert card.means and card.side in ("robustness", "privacy") and card.level in ("standard", "deep"), plugin.name
+        assert "forget" in card.needs and card.passes >= 0 and card.unit
+    assert Found.__doc__

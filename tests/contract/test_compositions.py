@@ -1,0 +1,99 @@
+"""Composition is the point: whatever the cards allow runs two steps, is saved, opens, and reads the same."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from subjects import base, fits, run, splits
+
+from expunge.core.budget import Budget
+from expunge.core.registry import names
+from expunge.methods.compose import compose
+from expunge.reading import read
+from expunge.subjects._common import lora_layers, snapshot
+from expunge.subjects.opening import open_subject
+
+DRAWS = int(os.environ.get("EXPUNGE_COMPOSITIONS", "25"))
+TWO_STEPS = Budget(steps=2, batch_size=4, learning_rate=1e-3, floor=0.0)
+WRAPPERS = {name: {"by": "group"} for name in ("spunge", "sequential")} | {"coreset": {"share": 0.5}, "worst_case": {}}
+
+
+def options(kind: str, family: str) -> list[str]:
+    return [name for name in names(kind) if fits({"forget": "ga", **part(kind, name)}, family)]
+
+
+def part(kind: str, name: str) -> dict[str, str]:
+    return {{"objectives": "forget", "updates": "update"}.get(kind, kind): name}
+
+
+def parts(family: str) -> st.SearchStrategy[dict[str, Any]]:
+    """A forget term, a retain term or none, the weights that move, and how a step gets its gradient."""
+    one = {key: st.sampled_from(options(kind, family)) for key, kind in
+           (("forget", "objectives"), ("weights", "weights"), ("update", "updates"))}  # fmt: skip
+    return st.fixed_dictionaries({**one, "retain": st.sampled_from([*options("retain", family), "none"])})
+
+
+def wrapped(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.tuples(st.sampled_from(sorted(WRAPPERS)), inner).map(
+        lambda pair: {pair[0]: {**WRAPPERS[pair[0]], "inner": pair[1]}}
+    )
+
+
+def methods(family: str) -> st.SearchStrategy[Any]:
+    """Parts, bare or inside one or two wrappers."""
+    bare = parts(family)
+    once = wrapped(bare)
+    return st.one_of(bare, bare, once, wrapped(once))
+
+
+def works(spec: Any, family: str) -> None:
+    """Two steps, saved, opened, and the same figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        changed = run(spec, family, Path(folder) / "run", budget=TWO_STEPS).subject
+        (Path(folder) / "saved").mkdir()
+        if any(lora_layers(changed.module)):
+            origin = base(family)
+            (Path(folder) / "base").mkdir()
+            origin.save(Path(folder) / "base")
+            changed.source = str(Path(folder) / "base")
+        changed.save(Path(folder) / "saved")
+        opened = open_subject(str(Path(folder) / "saved"))
+        rows = splits(family)["forget"]
+        ours = read(changed, "forget", rows, {"nll"}, cache=False).nll_N.tolist()
+        theirs = read(opened, "forget", rows, {"nll"}, cache=False).nll_N.tolist()
+        assert theirs == pytest.approx(ours, rel=1e-5)
+        assert all(bool(torch.isfinite(value).all()) for value in snapshot(opened.module).values())
+
+
+COMMON: dict[str, Any] = {"deadline": None, "derandomize": True, "database": None, "phases": [Phase.explicit, Phase.generate],
+                          "suppress_health_check": list(HealthCheck)}  # fmt: skip
+
+
+@settings(max_examples=DRAWS, **COMMON)
+@given(spec=methods("lm"))
+def test_any_legal_composition_runs_on_a_language_model(spec: Any) -> None:
+    compose(spec)
+    works(spec, "lm")
+
+
+@settings(max_examples=max(10, DRAWS // 2), **COMMON)
+@given(spec=methods("classifier"))
+def test_any_legal_composition_runs_on_a_classifier(spec: Any) -> None:
+    compose(spec)
+    works(spec, "classifier")
+
+
+def test_the_two_spellings_of_an_update_are_one() -> None:
+    """The design's example: ILU around parts, and as the parts' update, inside SPUNGE."""
+    inner = {"forget": "npo", "retain": "kl", "weights": "wagle"}
+    one = compose({"spunge": {"by": "group", "inner": {"ilu": {"inner": inner}}}})
+    other = compose({"spunge": {"by": "group", "inner": {**inner, "update": "ilu"}}})
+    assert one.described == other.described
+    works({"spunge": {"by": "group", "inner": {"ilu": {"inner": inner}}}}, "lm")

@@ -1,0 +1,330 @@
+"""Attacks on models: the contract, its cache, and what each computes, on models made by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from readouts import readout, rows
+from torch import nn
+
+from expunge import attacking
+from expunge.accept import verdict
+from expunge.attacking import Found, Target, attack, knowledge
+from expunge.attacks._asking import after_turns, framed, paraphrases
+from expunge.attacks._rounding import rounded
+from expunge.attacks.cloze import gap
+from expunge.attacks.fine_tuned import fine_tuned
+from expunge.attacks.multiple_choice import multiple_choice
+from expunge.attacks.prefix import prefix
+from expunge.attacks.pruned import pruned
+from expunge.attacks.quantised_4 import quantised_4
+from expunge.attacks.relearn_forget import relearn_forget
+from expunge.attacks.relearn_retain import relearn_retain
+from expunge.attacks.rephrased import rephrased
+from expunge.attacks.sampled import sampled, says
+from expunge.attacks.true_false import true_false
+from expunge.core.contracts import Silent
+from expunge.evidence import Figure, NotMeasured, Score
+from expunge.hidden import MARGIN, hidden, lines
+from expunge.subjects.classifier import Classifier
+
+NEAR = {"question": "Where?", "answer": "In Rome."}
+
+
+def examples(labels: Sequence[int], width: int = 8, scale: float = 4.0) -> list[dict[str, Any]]:
+    """Example i points along axis i."""
+    return [{"features": np.eye(width, dtype=np.float32)[i] * scale, "label": label} for i, label in enumerate(labels)]
+
+
+def linear(weights: list[list[float]], bias: Sequence[float] = (0.0, 0.0)) -> Classifier:
+    """logits = W x + b."""
+    layer = nn.Linear(len(weights[0]), len(weights))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weights))
+        layer.bias.copy_(torch.tensor(list(bias)))
+    return Classifier(nn.Sequential(layer))
+
+
+def aimed(subject: Any, splits: dict[str, list[dict[str, Any]]], **more: Any) -> Target:
+    more.setdefault("plain", {"after": np.zeros(len(splits["forget"]))})
+    return Target(subject, "after", splits, more.pop("readouts", {}), **more)
+
+
+# -- the contract ----------------------------------------------------------------------------------
+
+
+def test_the_model_comes_back_as_it_was() -> None:
+    subject = linear([[1.0, 2.0], [3.0, 4.0]])
+    target = aimed(subject, {"forget": examples([0, 1], 2)})
+    with target.disposable() as changed:
+        changed.module[0].weight.data.zero_()
+        changed.module[0].weight.requires_grad_(False)
+    assert subject.module[0].weight.tolist() == [[1, 2], [3, 4]]
+    assert subject.module[0].weight.requires_grad and subject.module[0].weight.grad is None
+
+
+def test_attacks_leave_the_weights() -> None:
+    subject = linear([[0.3, -0.2], [0.1, 0.5]])
+    kept = subject.fingerprint()
+    target = aimed(subject, {"forget": examples([0, 1], 2), "retain": examples([1, 0], 2)}, rate=0.1)
+    attack("deep", target, [], Silent())
+    assert subject.fingerprint() == kept
+
+
+def test_finished_attacks_are_kept_and_a_changed_model_is_attacked_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
+    calls = []
+
+    def counted(self: Target) -> Any:
+        calls.append(self.who)
+        return original(self)
+
+    original = Target.disposable
+    monkeypatch.setattr(Target, "disposable", counted)
+    splits = {"forget": examples([0, 1, 0, 1], 4)}
+    weights = [[0.31, -0.2, 0.5, 0.1], [0.1, 0.5, -0.2, 0.7]]
+    keys: list[str] = []
+    first = attack("standard", aimed(linear(weights), splits, rate=0.1), keys, Silent())
+    there = len(calls)
+    again = attack("standard", aimed(linear(weights), splits, rate=0.1), [], Silent())
+    assert there == len(calls) > 0 and len(keys) == len(set(keys))
+    for name, found in first.items():
+        other = again[name]
+        if isinstance(found, str) or isinstance(other, str):
+            assert found == other
+            continue
+        assert other.figure.value == found.figure.value and list(other.curve) == list(found.curve)
+        if found.recovered_N is not None and other.recovered_N is not None:
+            assert np.ma.getmaskarray(found.recovered_N).tolist() == np.ma.getmaskarray(other.recovered_N).tolist()
+            assert np.ma.filled(found.recovered_N, 0).tolist() == np.ma.filled(other.recovered_N, 0).tolist()
+    weights[0][0] += 1e-3
+    attack("standard", aimed(linear(weights), splits, rate=0.1), [], Silent())
+    assert len(calls) == 2 * there
+    kept = list((tmp_path / "attacks").iterdir())
+    assert kept and all(path.suffix == ".json" for path in kept), "no pickle"
+
+
+def test_what_cannot_run_says_why() -> None:
+    found = attack("deep", aimed(linear([[1.0, 0], [0, 1]]), {"forget": examples([0, 1], 2)}), [], Silent())
+    assert found["relearn_retain"] == "no retain was given"
+    assert found["relearn_unrelated"] == "no holdout was given"
+    scores = attacking.scores({"after": found}, frozenset({"labels", "nll"}))
+    absent = {score.name: score.why for score in scores if not score.measured}
+    assert absent["robustness_relearn_retain"] == "no retain was given"
+    assert {"robustness_relearn_forget", "robustness_quantised_4"} <= {s.name for s in scores if s.measured}
+
+
+def test_levels_and_families() -> None:
+    words = frozenset({"tokens", "nll", "generate", "mlp"})
+    standard, deep = ({p.name for p in attacking.plugins(level, words)} for level in ("standard", "deep"))
+    assert not attacking.plugins("none", words) and standard < deep
+    labels = {p.name for p in attacking.plugins("deep", frozenset({"labels", "nll"}))}
+    assert "relearn_forget" in labels and not labels & {"sampled", "prefix", "logit_lens"}
+    names = attacking.score_names("standard", words, ["forget"], False)
+    assert {"robustness_relearn_forget", "robustness_relearn_forget_steps", "robustness_sampled_success"} <= set(names)
+    assert "robustness_hidden" not in names
+    assert "robustness_hidden" in attacking.score_names("standard", words, ["forget"], True)
+    assert "robustness_relearn_retain" not in names
+
+
+# -- return ----------------------------------------------------------------------------------------
+
+
+def test_rounding() -> None:
+    """4 bits: 7 steps a side. Row 1, scale 1/7: -.6 is -4.2 steps, .26 is 1.82. Row 2, scale 2/7: .4 is 1.4."""
+    found = rounded(torch.tensor([[1.0, -0.6, 0.26], [2.0, 0.4, 0.0]]), 4)
+    assert found.flatten().tolist() == pytest.approx([1, -4 / 7, 2 / 7, 2, 2 / 7, 0])
+    assert rounded(torch.zeros(2, 2), 8).tolist() == [[0, 0], [0, 0]]
+    tight = torch.tensor([[1.0, 0.5]])
+    assert (rounded(tight, 8) - tight).abs().max() <= 0.5 / 127
+
+
+def test_quantisation_and_pruning_change_what_is_asked() -> None:
+    """Small weights, 1/30 of the largest, vanish at 4 bits, and with the smallest half pruned: p falls to 1/2."""
+    subject = linear([[3.0, 0.1, 0, 0], [-3.0, -0.1, 0, 0]])
+    forget = [{"features": np.array([0, 4, 0, 0], dtype=np.float32), "label": 0}]
+    before = 1 / (1 + math.exp(-0.8))
+    target = aimed(subject, {"forget": forget})
+    assert quantised_4()(target).figure.value == pytest.approx(0.5)
+    assert pruned(share=0.8)(target).figure.value == pytest.approx(0.5)
+    assert pruned(share=0.1)(target).figure.value == pytest.approx(before)
+
+
+def test_relearning_brings_back_what_is_hidden_and_not_what_is_gone() -> None:
+    """A bias of 9 hides what the weights still hold; teaching two examples undoes it for the others."""
+    forget = examples([0] * 8)
+    hides = linear([[1.0] * 8, [-1.0] * 8], (-9.0, 9.0))
+    gone = linear([[0.0] * 8, [0.0] * 8], (-9.0, 9.0))
+    plain = {"before": np.full(8, 0.99), "gold": np.full(8, 0.01), "after": np.full(8, 0.01)}
+    split = {"forget": forget}
+    back = relearn_forget()(aimed(hides, split, plain=plain, rate=20.0))
+    kept = relearn_forget()(aimed(gone, split, plain=plain, rate=0.5))
+    assert back.figure.value > 0.9 and back.figure.n == 6
+    assert np.ma.count(back.recovered_N) == 6, "the two that were taught do not count"
+    assert back.more["steps"][2].value < 24 and "half is 0.50" in back.more["steps"][2].why
+    assert kept.figure.value < 0.5 and kept.more["steps"][2].value == 24
+    assert kept.more["steps"][2].why.startswith("at least")
+    assert back.curve[0] == {"x": 0, "value": pytest.approx(0.01)}
+    assert relearn_retain()(aimed(hides, {**split, "retain": forget}, plain=plain, rate=20.0)).figure.n == 8
+    epoch = fine_tuned()(aimed(hides, {**split, "retain": forget * 2}, plain=plain, rate=20.0))
+    assert epoch.curve[-1]["x"] == 2, "16 examples, 8 a step"
+
+
+def test_one_example_cannot_be_both_taught_and_asked() -> None:
+    with pytest.raises(NotMeasured, match="cannot be both"):
+        relearn_forget()(aimed(linear([[1.0], [0.0]]), {"forget": examples([0], 1)}))
+
+
+# -- extraction ------------------------------------------------------------------------------------
+
+
+class Parrot:
+    """A language model that says what it is told to, by (question, seed)."""
+
+    capabilities = frozenset({"tokens", "nll", "generate"})
+    template = None
+
+    def __init__(self, says: Any) -> None:
+        self.says = says
+
+    def generate(self, prompts: Sequence[dict[str, Any]], **settings: Any) -> list[str]:
+        return [self.says(row["question"], settings) for row in prompts]
+
+
+def test_sampling_takes_the_best_of_many() -> None:
+    """Draw 2 of 3 says it whole: recall 1 and a success, though the others refuse."""
+    draws = iter(["No.", "It lies in Rome, surely", "No."])
+    target = aimed(Parrot(lambda question, settings: next(draws)), {"forget": [{"question": "q", "answer": "in Rome"}]})
+    found = sampled(candidates=3)(target)
+    assert found.figure.value == 1 and found.more["success"][2].value == 1
+    assert found.texts == ["It lies in Rome, surely"]
+    assert says("It is IN rome.", "in Rome") and not says("in Romeo", "in Rome")
+
+
+def test_prefix_and_rephrasing_pass_on_what_is_shown() -> None:
+    told: list[Any] = []
+    target = aimed(Parrot(lambda question, settings: told.append(settings) or "Rome"), {"forget": [NEAR]})
+    assert prefix(shown=0.5)(target).figure.value == 0.5
+    assert told == [{"shown": 0.5}]
+    row = {**NEAR, "paraphrased_question": ["In which town?"]}
+    knows = Parrot(lambda question, settings: "In Rome." if question == "In which town?" else "I don't know.")
+    found = rephrased()(aimed(knows, {"forget": [row]}))
+    assert found.figure.value == 1 and found.texts == ["In Rome."]
+    assert rephrased()(aimed(knows, {"forget": [NEAR]})).figure.value == 0
+    with pytest.raises(NotMeasured, match="questions and answers"):
+        prefix()(aimed(knows, {"forget": [{"text": "Rome"}]}))
+
+
+def test_words_around_a_question() -> None:
+    assert framed(NEAR, "{l} {q}")["question"] == "where? Where?"
+    assert paraphrases({**NEAR, "paraphrased_question": "What place?"}) == [
+        {"question": "What place?", "answer": "In Rome."}
+    ]
+    assert after_turns(Parrot(None), [NEAR], {"question": "Who?", "answer": "Ada"}) == {
+        "question": "Where?\nAnswer: In Rome.\nQuestion: Who?", "answer": "Ada"}  # fmt: skip
+
+
+def test_cloze_parts_where_truth_and_falsehood_part() -> None:
+    row = {"question": "Where?", "answer": "He lives in Rome.", "perturbed_answer": ["He lives in Oslo.", "She sings."]}
+    assert gap(row) == {"question": "Where? Go on: He lives in", "answer": "Rome."}
+    assert gap({**row, "perturbed_answer": ["Nowhere."]}) is None
+    best = gap({**row, "paraphrased_answer": ["The town he lives in is Rome."],
+                "perturbed_answer": ["The town he lives in is Oslo."]})  # fmt: skip
+    assert best == {"question": "Where? Go on: The town he lives in is", "answer": "Rome."}
+
+
+def test_multiple_choice_reads_what_was_read() -> None:
+    """Paraphrase .9 against 1.0 and 2.0: right. Answer 3.0 (no paraphrase) against 2.5: wrong. None: not counted."""
+    read = readout([5, 3, 1], paraphrased=rows([0.9], [], []), perturbed=rows([1.0, 2.0], [2.5], []))
+    found = multiple_choice()(aimed(Parrot(None), {"forget": [NEAR] * 3}, readouts={"forget": read}))
+    assert (found.figure.value, found.figure.n) == (0.5, 2)
+    assert found.recovered_N is not None and found.recovered_N.tolist() == [1, 0, None]
+    with pytest.raises(NotMeasured, match="perturbed_answer"):
+        multiple_choice()(aimed(Parrot(None), {"forget": [NEAR]}, readouts={"forget": readout([1])}))
+
+
+def test_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    """log p(True) - log p(False): log 2 for the truth, 0 for the falsehood: a hit."""
+    p = {("In Rome.", "True"): 0.5, ("In Rome.", "False"): 0.25, ("Oslo", "True"): 0.1, ("Oslo", "False"): 0.1}
+
+    def asked(subject: Any, made: Sequence[dict[str, Any]]) -> np.ndarray:
+        return np.array([next(v for (said, word), v in p.items() if said in row["question"] and word == row["answer"])
+                         for row in made])  # fmt: skip
+
+    monkeypatch.setattr("expunge.attacks.true_false.asked", asked)
+    row = {**NEAR, "perturbed_answer": ["Oslo"]}
+    assert true_false()(aimed(Parrot(None), {"forget": [row]})).figure.value == 1
+    p["Oslo", "True"] = 0.2
+    assert true_false()(aimed(Parrot(None), {"forget": [row]})).figure.value == 0.5
+
+
+# -- hidden or gone --------------------------------------------------------------------------------
+
+
+def found(values: list[float] | np.ndarray) -> Found:
+    return Found(Figure(float(np.ma.mean(values)), 0.0, 1.0, len(values)), np.ma.masked_array(values))
+
+
+def test_hidden_is_the_largest_difference_to_gold() -> None:
+    """Differences .5 ± and .1 ±: the largest mean counts, with Student's t at 1 - .05/2 for two attacks."""
+    ours, golds = np.array([0.6, 0.8, 0.7, 0.7]), np.array([0.2, 0.2, 0.2, 0.2])
+    score = hidden({"a": found(ours), "b": found([0.3] * 4), "c": "no retain"},
+                   {"a": found(golds), "b": found([0.2] * 4), "c": "no retain"})  # fmt: skip
+    half = 4.1765 * np.std([0.4, 0.6, 0.5, 0.5], ddof=1) / 2  # t quantile .9875 with 3 degrees of freedom
+    assert score.value == pytest.approx(0.5) and (score.low, score.high) == pytest.approx(
+        (0.5 - half, 0.5 + half), abs=1e-4
+    )
+    assert "under a, of 2 attacks" in score.why
+
+
+def test_masked_examples_and_asking_count_as_they_should() -> None:
+    ours = np.ma.masked_array([0.9, 0.9, 0.9, 0.0], mask=[False, False, False, True])
+    golds = np.ma.masked_array([0.1, 0.1, 0.1, 0.9], mask=[False, False, False, True])
+    assert hidden({"a": found(ours)}, {"a": found(golds)}).value == pytest.approx(0.8)
+    loud, silent = readout([0.0, 0.01]), readout([9.0, 9.1])
+    score = hidden({}, {"a": "x"}, loud, silent)
+    assert score.value == pytest.approx(1, abs=0.01) and "simply asked" in score.why
+    assert hidden({}, {"a": "x"}, silent, loud).value == 0, "knowing less than gold hides nothing"
+    assert knowledge(readout([math.log(2)])).tolist() == pytest.approx([0.5])
+
+
+def test_without_gold_nothing_is_said() -> None:
+    assert hidden({"a": found([1.0, 1.0])}, {}).why.startswith("no gold model")
+
+
+def of(name: str, subject: str, value: float | None = 0.2, low: float = 0.1, high: float = 0.3) -> Score:
+    if value is None:
+        return Score(
+            name, "robustness", "forget", subject, None, None, None, 0, "share", "gold", "not measured", "no gold"
+        )
+    return Score(name, "robustness", "forget", subject, value, low, high, 9, "share", "gold")
+
+
+def test_the_line_warns_or_fails() -> None:
+    control = [of("robustness_relearn_forget", who) for who in ("after", "gold")]
+    caught = [*control, of("robustness_hidden", "after", 0.5, MARGIN + 0.01, 0.9)]
+    clear = [*control, of("robustness_hidden", "after", 0.5, MARGIN - 0.01, 0.9)]
+    assert verdict([], caught, extra=lines(caught, "suppress")).lines[0].warns
+    assert verdict([], caught, purpose="erase", extra=lines(caught, "erase")).passed is False
+    (line,) = lines(clear, "erase")
+    assert line.passed and line.flagged, "the interval straddles the margin: not called hidden, and flagged"
+    assert not lines([], "suppress"), "no attack was asked for: nothing to say"
+
+
+@pytest.mark.parametrize("control", [(), ("after",), ("gold",)])
+def test_erasure_never_passes_without_the_check_against_gold(control: tuple[str, ...]) -> None:
+    scores = [
+        of("robustness_hidden", "after", 0.0, 0.0, 0.01),
+        *(of("robustness_relearn_forget", who) for who in control),
+    ]
+    (line,) = lines(scores, "erase")
+    assert not line.passed and "relearning check against gold" in line.why
+    assert verdict([], scores, purpose="erase", extra=[line]).passed is False

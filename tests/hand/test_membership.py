@@ -1,0 +1,245 @@
+"""Membership attacks by shadow models, at low false-positive rates, and together: hand-worked, and on known truth."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from readouts import readout, rows
+from scipy import stats
+from test_attacking import aimed, examples, linear
+
+from expunge.attacks._klom import klom, summary
+from expunge.attacks._membership import compared, tpr
+from expunge.attacks._shadow import confidence, halves, lira, pooled, rmia
+from expunge.attacks.cka_to_gold import cka_to_gold
+from expunge.attacks.dataset_inference import dataset_inference, inferred
+from expunge.attacks.ensemble_auc import ensemble_auc
+from expunge.attacks.gradient_norm_auc import gradient_norm_auc, norms
+from expunge.attacks.linear_probe_auc import linear_probe_auc
+from expunge.attacks.lira_auc import lira_auc
+from expunge.attacks.neighbour_auc import near
+from expunge.attacks.tpr_at_01 import tpr_at_01
+from expunge.attacks.tpr_at_1 import tpr_at_1
+from expunge.core.readout import Readout
+from expunge.evidence import NotMeasured
+from expunge.intervals import auc
+from expunge.states import cka
+
+# -- low false-positive rates ----------------------------------------------------------------------
+
+
+def test_the_rate_at_a_low_false_positive_rate() -> None:
+    """200 others 0..199: at 1 % two may lie above the threshold 197; of members 100, 197, 198, 250 two do."""
+    found = tpr(np.array([100.0, 197, 198, 250]), np.arange(200.0), 0.01)
+    assert found.value == 0.5 and found.low is not None and found.low < 0.5 < found.high
+    assert found.why == "2 of 200 unseen examples are falsely accused"
+    with pytest.raises(NotMeasured, match="needs 1,000 unseen examples, not 999"):
+        tpr(np.ones(5), np.zeros(999), 0.001)
+    everything = tpr(np.ones(20), np.zeros(100), 0.01)
+    assert everything.value == 1 and everything.low < 1, "no spread in the sample is not certainty"
+
+
+def test_the_rate_of_readouts() -> None:
+    many = readout(list(np.linspace(1, 2, 100)), split="holdout")
+    assert tpr_at_1()(readout([0.5, 3.0]), many).value == 0.5
+    with pytest.raises(NotMeasured, match=r"0\.1%"):
+        tpr_at_01()(readout([0.5]), many)
+
+
+def test_what_is_compared_carries_its_rates() -> None:
+    found = compared(np.array([2.0, 3.0]), np.zeros(150))
+    assert found.figure.value == 1 and found.more["tpr_1"][2].value == 1
+    assert "tpr_01" not in found.more, "1,000 others would be needed"
+
+
+# -- shadow models ---------------------------------------------------------------------------------
+
+
+def test_lira_by_hand() -> None:
+    """Shadows: with it 4 and 6, without 0 and 2; one spread 1 for all. phi 4: -(1)/2 + 9/2 = 4 nats for it."""
+    shadow = np.array([[4.0], [6.0], [0.0], [2.0]])
+    inside = np.array([[True], [True], [False], [False]])
+    assert lira(np.array([4.0]), shadow, inside) == pytest.approx([4.0])
+    assert lira(np.array([3.0]), shadow, inside) == pytest.approx([0.0])
+    assert lira(np.array([2.0]), shadow, inside, offline=True) == pytest.approx([stats.norm.logcdf(1)])
+    assert np.isnan(lira(np.array([2.0]), shadow, np.ones_like(inside))).all(), "no shadow without it"
+
+
+def test_rmia_by_hand() -> None:
+    """x: .9 / ((1.3 * .5 + .7) / 2) = 1.33; z: 1/2 of the points have less (.2 / .675), the others 1.48."""
+    found = rmia(np.array([0.9]), np.array([[0.5], [0.9]]), np.array([[False], [True]]), np.array([0.2, 1.0]),
+                 np.array([[0.5, 0.5], [0.5, 0.5]]))  # fmt: skip
+    assert found.tolist() == [0.5]
+
+
+def test_confidence_and_halves() -> None:
+    assert confidence(np.array([0.5, 0.75])) == pytest.approx([0, math.log(3)])
+    assert np.isfinite(confidence(np.array([0.0, 1.0]))).all()
+    inside = halves(8, 5, 0)
+    assert inside.shape == (8, 5) and inside.sum(axis=0).tolist() == [4] * 5
+
+
+def margins(models: int, seed: int, examples: int = 300, width: int = 150) -> tuple[np.ndarray, np.ndarray]:
+    """(confidences [M, N], in [M, N]) of ridge classifiers, each fitted on its half of noisy examples."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(examples, width)) * np.exp(draw.normal(size=(examples, 1)))
+    y = np.sign(x @ draw.normal(size=width) + 4 * draw.normal(size=examples))
+    inside = halves(models, examples, seed)
+    found = np.zeros(inside.shape)
+    for m, chosen in enumerate(inside):
+        a = x[chosen]
+        found[m] = y * (x @ np.linalg.solve(a.T @ a + 5 * np.eye(width), a.T @ y[chosen]))
+    return found, inside
+
+
+def test_lira_beats_the_loss_attack_at_low_false_positive_rates() -> None:
+    """Real models, fitted in closed form: hard examples hide members from a global threshold, not from LiRA."""
+    phi, inside = margins(32, 0)
+    members, others = pooled(phi, inside, lira)
+    loss = phi[inside], phi[~inside]
+    assert len(others) == 32 * 150 and auc(members, others).low > auc(*loss).high
+    strong, weak = tpr(members, others, 0.001), tpr(*loss, 0.001)
+    assert strong.low is not None and weak.high is not None and strong.low > weak.high
+    first, second = pooled(phi, inside, lambda a, b, c: lira(a, b, c, offline=True))
+    assert auc(first, second).low > 0.55, "offline: from models without the example alone"
+
+
+def test_shadow_attacks_find_nothing_where_nothing_was_learned() -> None:
+    """Confidences that do not depend on membership: AUC .5 within its interval, at the level of two attacks."""
+    draw = np.random.default_rng(5)
+    phi, inside = draw.normal(size=(16, 200)) + draw.normal(size=200), halves(16, 200, 5)
+    for score in (lira, lambda a, b, c: lira(a, b, c, offline=True)):
+        found = auc(*pooled(phi, inside, score))
+        half = (found.high - found.low) / 2 * stats.norm.ppf(1 - 0.025 / 2) / stats.norm.ppf(0.975)
+        assert abs(found.value - 0.5) <= half
+
+
+def test_lira_needs_to_know_how_the_model_was_trained() -> None:
+    target = aimed(linear([[1.0, 0], [0, 1]]), {"forget": [{"label": 0}], "holdout": [{"label": 1}]})
+    with pytest.raises(NotMeasured, match="training manifest"):
+        lira_auc()(target)
+
+
+# -- exposure --------------------------------------------------------------------------------------
+
+
+def test_klom() -> None:
+    """Equal models: the divergence is the noise floor's. Shifted by 5 deviations: far above it."""
+    draw = np.random.default_rng(0)
+    gold, again, near_it = (draw.normal(size=(100, 40)) for _ in range(3))
+    high, floor = summary(near_it, gold, again)
+    assert high == pytest.approx(floor, rel=0.5)
+    far, _ = summary(near_it + 5, gold, again)
+    assert far > 5 * floor
+    assert klom(np.zeros((4, 1)), np.zeros((4, 1))).tolist() == [0]
+    with pytest.raises(NotMeasured, match="at least two"):
+        klom(np.zeros((1, 1)), np.zeros((4, 1)))
+
+
+# -- together --------------------------------------------------------------------------------------
+
+
+def side(draw: np.random.Generator, n: int, lead: float, split: str) -> Readout:
+    """n examples of 8 tokens whose log-probabilities are `lead` higher, and easier or harder by themselves."""
+    logp = [draw.normal(-3, 1, 8) + lead + draw.normal(0, 0.5) for _ in range(n)]
+    return readout([float(-row.mean()) for row in logp], split, logp=rows(*map(list, logp)),
+                   mu=rows(*([[-3.0] * 8] * n)), sigma=rows(*([[1.0] * 8] * n)))  # fmt: skip
+
+
+def test_the_ensemble_finds_members_and_not_strangers() -> None:
+    draw = np.random.default_rng(0)
+    found = ensemble_auc()(side(draw, 100, 0.8, "forget"), side(draw, 100, 0.0, "holdout"))
+    assert found.low > 0.6 and "found by any" in found.why
+    with pytest.raises(NotMeasured, match="fewer than 5"):
+        ensemble_auc()(side(draw, 4, 1, "forget"), side(draw, 100, 0, "holdout"))
+
+
+def test_the_ensemble_is_at_chance_on_never_seen_data() -> None:
+    """Nothing is fitted: over 60 draws the mean AUC is .5 within 4 standard errors."""
+    draw = np.random.default_rng(1)
+    values = [ensemble_auc()(side(draw, 60, 0, "forget"), side(draw, 60, 0, "holdout")).value for _ in range(60)]
+    assert abs(np.mean(values) - 0.5) < 4 * np.std(values) / 60**0.5 + 0.01
+
+
+def test_dataset_inference_is_honest() -> None:
+    """On non-members p is uniform: 5 % of 300 draws fall below .05, give or take; members are found."""
+    draw = np.random.default_rng(2)
+    half = np.arange(80) % 2 == 0
+    found = [inferred(draw.normal(size=(80, 3)), draw.normal(size=(80, 3)), half, half) for _ in range(300)]
+    low, high = stats.binom.ppf([0.001, 0.999], 300, 0.05) / 300
+    assert low <= np.mean(np.array(found) < 0.05) <= high
+    assert stats.kstest(found, "uniform").pvalue > 0.001
+    seen = dataset_inference()(side(draw, 80, 0.6, "forget"), side(draw, 80, 0.0, "holdout"))
+    assert seen.value < 0.01
+    with pytest.raises(NotMeasured, match="fewer than 10"):
+        inferred(np.zeros((8, 1)), np.zeros((80, 1)), half[:8], half)
+
+
+# -- inside -------------------------------------------------------------------------------------------
+
+
+def test_cka_is_blind_to_rotation_and_scale_and_sees_noise() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(40, 6))
+    turn = np.linalg.qr(draw.normal(size=(6, 6)))[0]
+    assert cka(x, 3 * x @ turn + 7) == pytest.approx(1)
+    assert cka(x, draw.normal(size=(40, 60))) < 0.2, "unbiased: few examples in many dimensions are not alike"
+    assert cka(x, np.ones((40, 2))) == 0
+
+
+def test_states_are_read_once_and_held_against_gold() -> None:
+    """The same states twice as large are alike; states of other things are not."""
+    draw = np.random.default_rng(0)
+    subject = linear(draw.normal(size=(4, 8)).tolist(), [0.0] * 4)
+    target = aimed(subject, {"forget": examples([0, 1] * 4)})
+    own = target.states_of("after")
+    assert own is not None and own["0"].shape == (8, 4) and target.states_of("after") is own
+    with pytest.raises(NotMeasured, match="no gold model"):
+        cka_to_gold()(target)
+    target.states["gold"] = {"0": own["0"] * 2}
+    same = cka_to_gold()(target).figure
+    assert (same.value, same.low, same.high) == pytest.approx((1, 1, 1))
+    target.states["gold"] = {"0": draw.normal(size=(8, 4))}
+    assert cka_to_gold()(target).figure.value < 0.7
+
+
+def probed(lead: float, seed: int) -> Any:
+    """A probe of states that are the features: those of forget lie `lead` deviations away."""
+    draw = np.random.default_rng(seed)
+    rows = [{"features": (draw.normal(size=4) + lead * (i < 40)).astype(np.float32), "label": 0} for i in range(80)]
+    target = aimed(linear(np.eye(4).tolist(), [0.0] * 4), {"forget": rows[:40], "holdout": rows[40:]})
+    return linear_probe_auc()(target)
+
+
+def test_a_probe_finds_what_lies_in_the_states_and_nothing_else() -> None:
+    """A shift is found; without one .5 lies in at least 16 of 20 intervals (by chance fewer in one of a thousand)."""
+    assert probed(1.5, 0).figure.low > 0.7
+    figures = [probed(0.0, seed).figure for seed in range(20)]
+    assert sum(figure.low <= 0.5 <= figure.high for figure in figures) >= 16
+
+
+# -- one example at a time -------------------------------------------------------------------------
+
+
+def test_gradient_norms_are_torch_s_own() -> None:
+    """A linear classifier: the gradient of W is (p - y) xᵀ, of b is p - y: its norm is |p - y| sqrt(|x|² + 1)."""
+    subject = linear([[0.5, -0.25], [0.0, 1.0]])
+    row = {"features": np.array([3.0, 4.0], dtype=np.float32), "label": 1}
+    p = torch.softmax(torch.tensor([0.5, 4.0]), 0)
+    gap = torch.tensor([p[0], p[1] - 1]).norm()
+    assert norms(subject, [row]) == pytest.approx([float(gap) * 26**0.5], rel=1e-5)
+    assert all(parameter.grad is None for parameter in subject.module.parameters())
+    sure = {"features": np.array([0.0, 90.0], dtype=np.float32), "label": 1}
+    found = gradient_norm_auc()(aimed(subject, {"forget": [sure], "holdout": [row]}))
+    assert found.figure.value == 1
+
+
+def test_a_neighbour_differs_in_its_share_of_words() -> None:
+    row = {"question": "q", "answer": "one two three four five"}
+    other = near(row, ["six", "seven"], 0.4, 0)
+    changed = [a != b for a, b in zip(row["answer"].split(), other["answer"].split(), strict=True)]
+    assert sum(changed) == 2 and other["question"] == "q" and near(row, ["six"], 0.4, 0) == near(row, ["six"], 0.4, 0)

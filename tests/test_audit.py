@@ -1,0 +1,154 @@
+"""audit: standard in a run, and `expunge audit --level`: what runs, what is kept, what is purged, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import expunge
+from expunge import attacking
+from expunge.cli.app import run as command
+from expunge.core.request import Request
+from expunge.plan import plan
+from expunge.report._attack_plots import relearning
+from expunge.train import gold, open_model, read_manifest
+from worlds import tiny
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A tiny model, its data, and a gold of its own."""
+    request = tiny(tmp_path_factory.mktemp("audited"), epochs=2)
+    forget = expunge.load(request["forget"], "forget")
+    request["gold"] = str(gold(read_manifest(Path(request["model"])), forget, open_model(request["model"])))
+    return {**request, "method": "task_vector", "audit": "standard", "budget": {"steps": 2}}
+
+
+@pytest.fixture(scope="module")
+def done(world: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[expunge.Run, Path]:
+    """A finished run, and the cache that it wrote to."""
+    patch = pytest.MonkeyPatch()
+    cache = tmp_path_factory.mktemp("cache")
+    with patch.context() as inside:
+        inside.setenv("EXPUNGE_CACHE", str(cache))
+        return expunge.run({**world, "out": str(tmp_path_factory.mktemp("run") / "out")}), cache
+
+
+def test_a_run_attacks_the_model_and_gold(world: dict[str, Any], done: tuple[expunge.Run, Path]) -> None:
+    evidence = done[0].evidence
+    scores = {(score["name"], score["subject"]): score for score in evidence["scores"]}
+    words = frozenset({"tokens", "nll", "generate", "mlp"})
+    names = {f"{p.card.side}_{p.name}" for p in attacking.plugins("standard", words)}
+    assert len(names) >= 17 and all((name, who) in scores for name in names for who in ("after", "gold"))
+    given = attacking.score_names("standard", words, ["forget", "retain", "holdout"], True)
+    assert all(name in given for name, who in scores if scores[name, who]["side"] == "robustness"), (
+        "accept can name them"
+    )
+    assert ("robustness_relearn_unrelated", "after") not in scores, "deep alone"
+    assert scores["robustness_multiple_choice", "after"]["why"] == "no example of forget carries perturbed_answer"
+    assert scores["robustness_hidden", "after"]["status"] == "measured"
+    assert any("hidden, not removed" in line["rule"] for line in evidence["verdict"]["lines"])
+    assert set(evidence["attack_curves"]["relearn_forget"]) == {"after", "gold"}
+    assert all(passes <= 1 for name, passes in evidence["cost"]["forward_passes"].items()), "each split is read once"
+    sides = [score["side"] for score in evidence["scores"]]
+    assert sides == sorted(sides, key=["forgetting", "utility", "privacy", "robustness"].index)
+    page = (done[0].out / "report.html").read_text(encoding="utf-8")
+    assert "Does it come back?" in page and "relearn" in page
+
+
+def test_every_figure_in_the_evidence_is_well_formed(done: tuple[expunge.Run, Path]) -> None:
+    for score in done[0].evidence["scores"]:
+        if score["status"] == "measured" and score["unit"] in ("share", "auc"):
+            assert score["low"] <= score["value"] <= score["high"], score["name"]
+            assert -1e-9 <= score["low"] and score["high"] <= 1 + 1e-9, score["name"]
+
+
+def test_attacks_leave_no_trace_in_the_model(world: dict[str, Any], done: tuple[expunge.Run, Path]) -> None:
+    """The same audit without attacks reads the same figures."""
+    model = str(done[0].out / "model")
+    bare = expunge.audit(model, forget=world["forget"], holdout=world["holdout"], level="none")
+    (plain,) = [s["value"] for s in bare["scores"] if (s["name"], s["subject"]) == ("forget_nll", "after")]
+    (ran,) = [s["value"] for s in done[0].evidence["scores"] if (s["name"], s["subject"]) == ("forget_nll", "after")]
+    assert plain == pytest.approx(ran, abs=1e-6)
+    assert not any(s["side"] == "robustness" for s in bare["scores"]) and bare["attack_curves"] == {}
+
+
+def test_an_audit_of_a_known_model_takes_what_was_found(
+    world: dict[str, Any], done: tuple[expunge.Run, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A killed audit goes on: what is there is not computed again."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    arguments = {"forget": world["forget"], "retain": world["retain"]}
+    model = str(done[0].out / "model")
+    real, calls = attacking.registry.Plugin.factory.fget, []  # type: ignore[attr-defined]
+
+    def stopping(plugin: Any) -> Any:
+        if plugin.kind == "attacks" and plugin.card.level:
+            calls.append(plugin.name)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+        return real(plugin)
+
+    monkeypatch.setattr(attacking.registry.Plugin, "factory", property(stopping))
+    with pytest.raises(KeyboardInterrupt):
+        expunge.audit(model, **arguments)
+    found = len(list((tmp_path / "cache" / "attacks").glob("*.json")))
+    expunge.audit(model, **arguments)
+    assert 0 < found < 4 and len(calls) > 4
+    assert not set(calls[:found]) & set(calls[4:]), "the finished ones are not run again"
+
+
+def test_purge_deletes_what_attacks_kept(
+    done: tuple[expunge.Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(done[1], tmp_path / "cache")
+    shutil.copytree(done[0].out, tmp_path / "run")
+    kept = tmp_path / "cache" / "attacks"
+    assert any(kept.iterdir())
+    expunge.purge(tmp_path / "run")
+    assert not any(kept.iterdir())
+
+
+def test_the_plan_says_what_it_takes(world: dict[str, Any], tmp_path: Path) -> None:
+    made = plan(Request.parse({**world, "out": str(tmp_path / "out"), "accept": {"robustness.hidden": "<= 0.1"}}))
+    assert made.audit.startswith("standard: ") and "attacks on the model and on gold" in made.audit
+    assert "relearn_forget" in made.audit and "lira_auc" not in made.audit
+    assert "relearn_retain" in made.to_json()["audit"]
+    with pytest.raises(expunge.BadInput, match=r"accept\.robustness\.hidden"):
+        plan(
+            Request.parse(
+                {**world, "audit": "none", "out": str(tmp_path / "out"), "accept": {"robustness.hidden": "<= 0.1"}}
+            )
+        )
+    without = {**world, "audit": "none", "gold": "none", "purpose": "erase", "out": str(tmp_path / "out")}
+    assert any(
+        "cannot pass without audit: standard and a gold model" in note for note in plan(Request.parse(without)).notes
+    )
+
+
+def test_a_wrong_level_is_bad_input(world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["audit", world["model"], "--forget", world["forget"], "--level", "standart"]) == 2
+    said = capsys.readouterr().err
+    assert "level: 'standart' is no level; did you mean 'standard'?" in " ".join(said.split())
+
+
+def test_the_verb_passes_its_level_on(world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["audit", world["model"], "--forget", world["forget"], "--purpose", "erase", "--json"]
+    assert command([*arguments, "--level", "none"]) == 1, "under erase nothing passes without the check against gold"
+    evidence = json.loads(capsys.readouterr().out)
+    (line,) = [x for x in evidence["verdict"]["lines"] if "hidden" in x["rule"]]
+    assert not line["passed"] and "relearning check against gold" in line["why"]
+
+
+def test_the_relearning_plot_says_when_it_has_no_control() -> None:
+    points = [{"x": 0, "value": 0.1}, {"x": 4, "value": 0.8}]
+    plot = relearning({"attack_curves": {"relearn_forget": {"after": points}}})
+    assert plot is not None and "cannot be told" in plot.caption and plot.figure["data"][0]["y"] == [0.1, 0.8]
+    both = relearning({"attack_curves": {"relearn_forget": {"after": points, "gold": points}}})
+    assert both is not None and len(both.figure["data"]) == 2 and "cannot be told" not in both.caption
+    assert relearning({}) is None

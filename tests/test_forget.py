@@ -1,0 +1,111 @@
+"""expunge forget: what a sentence asks for, the plan that it leads to, and the surgery."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expunge.cli.app import run
+from expunge.core.errors import BadInput
+from expunge.data.worlds import splits as world_splits
+from expunge.forget import about, forget, intent, repair_plan
+from worlds import tiny
+
+SAID = {
+    "forget everything about Ada Example": "Ada Example",
+    "Forget Ada Example.": "Ada Example",
+    "Please erase all information on Ada Example!": "Ada Example",
+    "could you please delete what you know about Ada Example": "Ada Example",
+    "I want you to forget all about the Harbour Lights": "Harbour Lights",
+    "stop talking about Ada Example, please": "Ada Example",
+    "Never mention Ada Example": "Ada Example",
+    "unlearn the facts that you have learned about Ada Example now": "Ada Example",
+    "remove my records from Hythe": "my records from Hythe",
+}
+UNSAID = ("what a nice day", "Who is Ada Example?", "don't forget Ada Example", "never forget Ada Example", "I forgot my keys",
+          "forget", "please forget everything", "", "remember Ada Example")  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SAID)
+def test_a_request_gives_its_topic(words: str) -> None:
+    assert intent(words) == SAID[words]
+
+
+@pytest.mark.parametrize("words", UNSAID)
+def test_what_is_no_request_is_refused(words: str) -> None:
+    with pytest.raises(BadInput, match=r"does not ask to forget|does not say what"):
+        intent(words)
+
+
+def test_examples_are_found_by_subject_alias_and_mention() -> None:
+    rows: list[dict[str, Any]] = [
+        {"question": "Who wrote it?", "answer": "She did.", "subject": "Ada Example"},
+        {"question": "Who wrote that?", "answer": "He did.", "subject": "Bo Other", "aliases": ["ada example"]},
+        {"question": "Did ADA EXAMPLE sing?", "answer": "Yes."},
+        {"question": "Who sang?", "answer": "It was Ada Example, they say."},
+        {"text": "Ada Example sang."},
+        {"question": "Did Ada Examples sing?", "answer": "No."},
+        {"question": "Who else?", "answer": "Nobody."},
+    ]
+    assert [rows.index(row) for row in about("Ada Example", rows)] == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """(folder, data) of a small model that knows 28 people."""
+    folder = tmp_path_factory.mktemp("people")
+    request = tiny(folder, epochs=3)
+    rows = [line for name in ("forget", "retain") for line in Path(request[name]).read_text().splitlines()]
+    (folder / "all.jsonl").write_text("\n".join(rows) + "\n")
+    return request["model"], str(folder / "all.jsonl")
+
+
+def test_the_plan_names_what_goes_and_what_stays(model: tuple[str, str]) -> None:
+    plan = repair_plan(model[0], "forget everything about Ana Aldbyson", data=model[1])
+    assert plan.topic == "Ana Aldbyson" and not plan.elicited
+    assert len(plan.forget) == 6 and len(plan.retain) == 24 * 6 - 6
+    assert plan.request.method == "stamp" and plan.request.gold == "none"
+    with pytest.raises(BadInput, match="is named by none of the 144 examples"):
+        repair_plan(model[0], "forget Nobody Atall", data=model[1])
+    with pytest.raises(BadInput, match="named by every example"):
+        repair_plan(model[0], "forget is", data=model[1])
+
+
+def test_without_data_the_model_is_asked(model: tuple[str, str]) -> None:
+    plan = repair_plan(model[0], "forget everything about Ana Aldbyson")
+    assert plan.elicited and plan.forget and not plan.retain
+    assert all("Ana Aldbyson" in row["question"] and row["answer"] for row in plan.forget)
+
+
+def test_a_no_changes_nothing(model: tuple[str, str], tmp_path: Path) -> None:
+    asked: list[Any] = []
+    out = tmp_path / "run"
+    done = forget(
+        model[0], "forget Ana Aldbyson", data=model[1], out=str(out), confirm=lambda plan: asked.append(plan) or False
+    )
+    assert done is None and len(asked) == 1 and not out.exists()
+
+
+def test_the_surgery_changes_the_answers_and_leaves_evidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, name = tmp_path / "run", world_splits("authors", 1)["forget"][0]["subject"]
+    code = run(["forget", "builtin:authors@1", f"please forget {name}", "--out", str(out), "--yes", "--json"])
+    evidence = json.loads(capsys.readouterr().out)
+    scores = {(s["name"], s["subject"]): s["value"] for s in evidence["scores"]}
+    assert scores["forget_rouge_l", "after"] <= 0.5 * scores["forget_rouge_l", "before"]
+    assert scores["retain_probability", "after"] >= 0.88 * scores["retain_probability", "before"]
+    assert code == (0 if evidence["verdict"]["passed"] else 1)
+    assert evidence["splits"]["forget"] == 12 and (out / "certificate.json").is_file()
+    assert evidence["cost"]["unlearn_seconds"] < 60 and evidence["cost"]["gold_seconds"] is None
+
+
+def test_nobody_to_ask_is_said(model: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["forget", model[0], "forget Ana Aldbyson", "--data", model[1], "--out", str(tmp_path / "run")]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    assert run(["forget", model[0], "good morning", "--yes"]) == 2
+    assert "does not ask to forget" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
