@@ -15,17 +15,19 @@ from expunge.core.files import cache_folder, digest, finite, read_json, write_js
 from expunge.ledger.certificate import digests
 from expunge.report.html import render
 from expunge.rundir import evidence_of
+from expunge.subjects.guarded import FOLDER as GUARD
 
 KEY = re.compile("[0-9a-f]+")
 """A readout cache's name: a digest."""
 
 
-def purge(folder: Path) -> list[str]:
+def purge(folder: Path, *, guards: bool = False) -> list[str]:
     """What was deleted, a line each. Raises BadInput where the folder holds no run, or one that is going on.
 
     Goes: caches of readouts and attacks, checkpoints, the log, texts and per-example figures in evidence and report,
     examples given in the request itself. Stays: model, scores, verdict, and the certificate, renewed
-    over what is left.
+    over what is left. guards: also take the model's guards away, which hold traces of the forget set (their
+    classifier, their text) and without which the model answers as it did before.
     """
     if not (folder / "request.yaml").is_file():
         raise BadInput.of("run", str(folder), "holds no run", "give the folder of a run")
@@ -35,13 +37,13 @@ def purge(folder: Path) -> list[str]:
     except Timeout:
         raise BadInput.of("run", str(folder), "is in use by another process", "wait until it has ended") from None
     try:
-        return _purged(folder)
+        return _purged(folder, guards)
     finally:
         lock.release()
 
 
-def _purged(folder: Path) -> list[str]:
-    gone = []
+def _purged(folder: Path, guards: bool) -> list[str]:
+    gone = _delete(folder / "model" / GUARD) if guards else []
     for name in ("checkpoint", "log.jsonl", "salt.json"):
         gone += _delete(folder / name)
     evidence_file, request_file = folder / "evidence.json", folder / "request.yaml"

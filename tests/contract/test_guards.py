@@ -178,3 +178,7 @@ def test_a_guard_suppresses_and_never_erases(purpose: str, tmp_path: Path) -> No
     assert "weights are unchanged" in stated["predicate"]["cannot_prove"][0]
     assert expunge.verify(tmp_path / "run").good
     assert guards_of(expunge.load(tmp_path / "run" / "model"))
+    assert not any(name.endswith("guard") for name in expunge.purge(tmp_path / "run"))
+    assert guards_of(expunge.load(tmp_path / "run" / "model")), "a purge does not lay the model bare unasked"
+    assert any(name.endswith("guard") for name in expunge.purge(tmp_path / "run", guards=True))
+    assert not guards_of(expunge.load(tmp_path / "run" / "model")) and expunge.verify(tmp_path / "run").good
