@@ -115,6 +115,19 @@ class TestEffects:
             said[name] = figures(retrained, rows)["nll"]
         assert said["altpo"] < said["npo"]
 
+    def test_joint_descent_keeps_more_than_the_fixed_sum(self, place: World, tmp_path: Path) -> None:
+        """Both to gold's level; a sum with fixed weights runs over the retain set on its way."""
+        joint, _ = forgotten(place, "multi_objective", tmp_path / "joint", SEED, TO_GOLD)
+        fixed, _ = forgotten(place, "graddiff", tmp_path / "fixed", SEED, TO_GOLD)
+        assert min(joint.forget_nll, fixed.forget_nll) >= 0.95 * place.gold.forget_nll
+        assert kept(place, joint) >= kept(place, fixed) + 0.1
+
+    def test_bidirectional_distillation_forgets_within_the_boundary(self, place: World, tmp_path: Path) -> None:
+        """Nearly all of retain stays; the forced answers' NLL ends between the origin's and gold's."""
+        after, _ = forgotten(place, "bidistill", tmp_path, SEED)
+        assert kept(place, after) >= 0.93
+        assert after.rouge_l <= place.gold.rouge_l and after.forget_nll >= 0.5 * place.gold.forget_nll
+
     def test_a_coreset_comes_close_to_all(self, place: World, tmp_path: Path) -> None:
         """A quarter of 48 examples, for as many steps: at least half of the forgetting that all of them give."""
         whole, _ = forgotten(place, "npo", tmp_path / "all", SEED)
