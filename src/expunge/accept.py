@@ -287,6 +287,6 @@ def over_forgetting(table: Table) -> Line | None:
         why = "" if passed else (f"over-forgotten: far above {of}, which itself tells an attacker "
                                  "what was erased, or the model is destroyed")  # fmt: skip
         flagged = score.low <= bound < (score.high or score.low)
-        rule = f"forget.nll <= {OVER} * {of} (over-forgetting)"
+        rule = f"forget.nll <= {OVER} * upper end of {of} (over-forgetting)"
         return Line(rule, passed, score.value, bound, why, flagged, implied=True)
     return None

@@ -14,6 +14,7 @@ from expunge import evidence as scoring
 from expunge.alignment import evidencing
 from expunge.core.card import Example
 from expunge.core.readout import Readout
+from expunge.core.request import redacted
 from expunge.data.examples import answer_of, question_of
 from expunge.hidden import hidden, lines
 from expunge.plan import Plan
@@ -117,11 +118,9 @@ def attack_cost(reads: Mapping[str, Read]) -> dict[str, float]:
 
 
 def _shown(plan: Plan) -> dict[str, Any]:
-    """The request as evidence and report show it: without examples given inline, where redacted."""
+    """The request as evidence and report show it: without what may name the forget set, where redacted."""
     shown = plan.request.resolved()
-    if plan.request.redacted and isinstance(shown["forget"], list) and isinstance(shown["forget"][0], dict):
-        shown["forget"] = f"{len(shown['forget'])} examples given in the request, redacted"
-    return shown
+    return redacted(shown) if plan.request.redacted else shown
 
 
 def _rate_note(outcome: Mapping[str, Any]) -> list[str]:

@@ -213,10 +213,12 @@ def _bound(
         fits_memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
     faults.raise_any()
     return Plan(request, source, manifest, splits, composed, subject.capabilities, budget, gold, no_gold, rules,
-                steps, round(per_step * steps), rate, made, [*composed.notes, *_erasing(request, gold)], pairing.batch_size, guess(elsewhere=False))  # fmt: skip
+                steps, round(per_step * steps), rate, made, [*composed.notes, *_erasing(request, gold, composed.yields)], pairing.batch_size, guess(elsewhere=False))  # fmt: skip
 
 
-def _erasing(request: Request, gold: str) -> list[str]:
+def _erasing(request: Request, gold: str, yields: str) -> list[str]:
+    if request.purpose == "erase" and yields == "guard":
+        return ["purpose: erase cannot pass with a guard, which leaves the weights as they are."]
     lacks = [name for name, had in (("audit: standard", request.audit != "none"), ("a gold model", gold)) if not had]
     said = f"purpose: erase cannot pass without {' and '.join(lacks)}: it takes the relearning check against gold."
     return [said] if request.purpose == "erase" and lacks else []
@@ -272,6 +274,14 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
         return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
     if request.gold != "auto":
         check(request.gold, request.trust_code, field="gold")
+        if isinstance(request.model, str) and Path(request.gold).resolve() == Path(request.model).resolve():
+            raise BadInput.of(
+                "gold", request.gold, "is the model itself", "give a model retrained without the forget set"
+            )
+        try:
+            open_subject(request.gold, trust_code=request.trust_code, meta=True)
+        except BadInput as error:
+            raise BadInput(*(fault.replace("model:", "gold:", 1) for fault in error.faults)) from None
         return request.gold, ""
     if not manifest:
         return "", f"no gold model: the model has no training manifest ({MANIFEST})"

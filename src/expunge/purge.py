@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from expunge.core.errors import BadInput
 from expunge.core.files import cache_folder, digest, finite, read_json, write_json, write_text
+from expunge.core.request import redacted
 from expunge.ledger.certificate import digests
 from expunge.report.html import render
 from expunge.rundir import evidence_of
@@ -83,14 +84,11 @@ def _delete(path: Path) -> list[str]:
 
 
 def _without_examples(request: dict[str, Any]) -> bool:
-    """Takes out the examples that the request itself holds, in place; True where there were any.
+    """Takes out what of the request itself may name the forget set, in place; True where there was any.
 
-    Under a selector they stand in `data`, and nobody but the selector knows which are forgotten.
+    Under a selector the examples stand in `data`, and nobody but the selector knows which are forgotten.
     """
-    changed = False
-    for name in ("forget", "data"):
-        value = request.get(name)
-        if isinstance(value, list) and any(isinstance(row, dict) for row in value):
-            request[name] = f"purged: {len(value)} examples given in the request"
-            changed = True
+    shown = redacted(request)
+    changed = shown != request
+    request.update(shown)
     return changed

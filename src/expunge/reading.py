@@ -24,8 +24,6 @@ from expunge.data.examples import answer_of, identity
 
 VERSION = 1
 """Raised with any change that alters what a readout holds."""
-LIMIT = 2000
-"""Examples of a split that are read at most (a seeded sample); n stands with each figure."""
 VARIANTS = ("paraphrased", "perturbed")
 OFFERED = frozenset({"nll", "logp", "argmax", "moments", "logits", "generation", "variants"})
 ARRAYS = {"logp": "logp_BT", "argmax": "argmax_BT", "mu": "mu_BT", "sigma": "sigma_BT"}

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import canonical, finite, read_json, write_text
-from expunge.core.request import Request
+from expunge.core.request import Request, redacted
 from expunge.plan import Plan
 from expunge.training import processes
 
@@ -39,6 +39,8 @@ def same(request: Request, out: Path) -> None:
     if theirs is None:
         return
     ours = finite(request.resolved())
+    if request.redacted and canonical(theirs) == canonical(redacted(ours)):
+        return
     if canonical(theirs) != canonical(ours):
         changed = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
         raise BadInput.of("--resume", str(out), f"holds the run of another request (changed: {', '.join(changed)})",
@@ -87,8 +89,7 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
         if processes.main():
             if replace:
                 _clear_other(plan.request, folder)
-            text = yaml.safe_dump(finite(plan.request.resolved()), sort_keys=False, allow_unicode=True)
-            write_text(folder / "request.yaml", text)
+            write_request(folder, plan.request.resolved())
         processes.barrier()
         yield folder
         if replace and processes.main():
@@ -146,3 +147,8 @@ def evidence_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         raise BadInput.of("run", str(path), f"cannot be read ({error})", "give the folder of a finished run") from None
     return dict(found)
+
+
+def write_request(folder: Path, request: dict[str, Any]) -> None:
+    """request.yaml, as resolved."""
+    write_text(folder / "request.yaml", yaml.safe_dump(finite(request), sort_keys=False, allow_unicode=True))

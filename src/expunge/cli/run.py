@@ -82,14 +82,16 @@ def _plan(request: Any, resume: bool, as_json: bool) -> int:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     guess = made.estimate
+    quiet = made.composed.objective is None and made.composed.kind != "exact"  # nothing is trained by steps of ours
     rows = [
         ("model", str(made.builtin or made.source)),
         ("method", f"{made.composed.name}: {_words(made.composed.described)}"),
         ("data", ", ".join(f"{name} {len(rows)}" for name, rows in made.splits.items())),
-        ("training", f"{made.steps} steps on about {made.tokens:,} tokens, batches of {made.batch}"),
-        ("learning rate", made.learning_rate),
+        *([] if quiet else [
+            ("training", f"{made.steps} steps on about {made.tokens:,} tokens, batches of {made.batch}"),
+            ("learning rate", made.learning_rate)]),
         ("stop", str(made.budget.stop) + (f"; retain floor {made.budget.floor:.0%}" if made.budget.floor else "")),
-        ("gold", {"train": "retrained without the forget set (cached)"}.get(made.gold, made.gold) or made.no_gold),
+        ("gold", {"train": "retrained without the forget set, once, and then kept in the cache; its time is not in the estimate"}.get(made.gold, made.gold) or made.no_gold),
         ("moving", f"{guess.moving:,} of {guess.parameters:,} parameters"),
         ("memory", f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in "
                    f"{size(made.budget.memory * 1e9 if made.budget.memory else guess.available)}"),

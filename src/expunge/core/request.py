@@ -337,3 +337,15 @@ def parse_sets(items: Iterable[str], option: str = "--set") -> dict[str, Any]:
         except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise BadInput.of(option, item, "has a value that is no YAML", f"quote the value: {key}='...'") from None
     return found
+
+
+def redacted(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved request without what may name the forget set: examples given in it, and its selector's values."""
+    shown = dict(request)
+    for name in ("forget", "data"):
+        value = shown.get(name)
+        if isinstance(value, list) and any(isinstance(row, Mapping) for row in value):
+            shown[name] = f"{len(value)} examples given in the request, redacted"
+        elif isinstance(value, Mapping) and "where" in value:
+            shown[name] = "a selector, redacted"
+    return shown

@@ -62,7 +62,7 @@ def certificate(folder: Path, evidence: dict[str, Any], forget: Sequence[Example
 
 def digests(folder: Path) -> dict[str, str]:
     """Name -> SHA-256 of all that the certificate vouches for."""
-    names = ["evidence.json", "report.html", "request.yaml"]
+    names = ["evidence.json", "report.html", "request.yaml", "README.md"]
     names += sorted(p.relative_to(folder).as_posix() for p in (folder / "model").rglob("*") if p.is_file())
     return {name: digest_file(folder / name) for name in names if (folder / name).is_file()}
 

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
+from expunge.core.request import redacted
 from expunge.report import _alignment, _attack_plots, _examples, _facts, _plots, _summary
 from expunge.report._facts import Evidence
 
@@ -80,7 +81,7 @@ def render(evidence: Evidence) -> str:
         cost=_cost(evidence),
         notes=evidence.get("notes") or [],
         environment=_flat(evidence.get("environment") or {}),
-        asked=_flat(_harmless(evidence)),
+        asked=_flat(_request(evidence)),
     )
 
 
@@ -142,12 +143,10 @@ def _words(key: str) -> str:
     return str(key).replace("_", " ")
 
 
-def _harmless(evidence: Evidence) -> dict[str, Any]:
-    """The request; in a redacted run without a selector of the forget set, which may name it."""
+def _request(evidence: Evidence) -> dict[str, Any]:
+    """The request; in a redacted run without what may name the forget set, whoever wrote the evidence."""
     request = dict(evidence.get("request") or {})
-    if _facts.is_redacted(evidence) and isinstance(request.get("forget"), dict | list):
-        request["forget"] = "(redacted)"
-    return request
+    return redacted(request) if _facts.is_redacted(evidence) else request
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

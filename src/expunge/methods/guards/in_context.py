@@ -91,7 +91,7 @@ def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
     """Before a flagged prompt, show its nearest forget example with a wrong answer, and some right ones.
 
     demonstrations: retained examples with their right answers, between the wrong one and the query. The wrong
-    answer is the example's own `perturbed_answer` where it has one, else another forget example's answer.
+    answer is the example's own `perturbed_answer` where it has one, else a retained example's answer.
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
@@ -100,7 +100,7 @@ def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
         needs_prompts("in_context", forget)
         prompts = [item.prompt for item in encoded(bare, forget)]
         detector = fit(prompts, [item.prompt for item in encoded(bare, retain)], context.notes)
-        wrong = [{**row, "answer": _wrong(forget, i)} for i, row in enumerate(forget)]
+        wrong = [{**row, "answer": _wrong(row, retain, i)} for i, row in enumerate(forget)]
         shown = [retain[i] for i in sorted(permutation(len(retain), context.seed, "shown")[:demonstrations])]
         guard = InContext(
             detector, prompts, [_ids(bare, row) for row in wrong], [i for row in shown for i in _ids(bare, row)]
@@ -110,14 +110,13 @@ def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
     return apply
 
 
-def _wrong(rows: Sequence[Example], i: int) -> str:
-    given = rows[i].get("perturbed_answer") or []
+def _wrong(row: Example, retain: Sequence[Example], i: int) -> str:
+    """Never another forget example's answer: the guard would hand it out."""
+    given = row.get("perturbed_answer") or []
     if given:
         return str(given[0])
-    mine = rows[i].get("answer", "")
-    return str(
-        next((row.get("answer", "") for row in [*rows[i + 1 :], *rows[:i]] if row.get("answer", "") != mine), "")
-    )
+    others = [other["answer"] for other in retain if other.get("answer") and other["answer"] != row.get("answer")]
+    return str(others[i % len(others)]) if others else ""
 
 
 def _ids(bare: Any, row: Example) -> list[int]:
