@@ -86,7 +86,7 @@ def audit(
         capabilities = subject.capabilities
         fits_model(subject, rows)
         if not reads:  # before anything is read: all are of one family
-            names = scoring.score_names(capabilities, rows, gold is not None)
+            names = scoring.score_names(capabilities, rows, gold is not None, before is not None)
             names += attacking.score_names(level, capabilities, rows, gold is not None)
             names += [n for n in (wanted.names if wanted else []) if before or n != "alignment_drift"]
             with faults:
