@@ -102,7 +102,7 @@ def audit(
         if wanted is not None and who != "gold":
             asked[who] = evidencing.ask(subject, wanted, who, reporter)
     readouts = {who: read.readouts for who, read in reads.items()}
-    aligned = evidencing.evidence(wanted, asked.get("before"), asked.get("after"), None, redact or purpose == "erase")
+    aligned = evidencing.evidence(wanted, asked.get("before"), asked.get("after"), {}, redact or purpose == "erase")
     scores = sorted(
         [*dossier.measured(reads, capabilities, level), *aligned.scores], key=lambda s: scoring.SIDES.index(s.side)
     )
