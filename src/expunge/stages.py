@@ -264,7 +264,9 @@ def _beside(plan: Plan, wanted: asking.Asked, count: int, folder: Path, reporter
     splits: Splits = {name: found for name, found in plan.splits.items() if name != "retain"}
     if count:
         wanted = dataclasses.replace(wanted, contain=count)
-        more, _ = asking.prepared(wanted, subject, {"retain": asking.candidates(wanted, plan.request.seed)}, None, reporter)
+        more, _ = asking.prepared(
+            wanted, subject, {"retain": asking.candidates(wanted, plan.request.seed)}, None, reporter
+        )
         rows = [*rows, *more["retain"]]
     if rows:
         splits["retain"] = rows

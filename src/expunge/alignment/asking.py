@@ -112,10 +112,20 @@ def asked(request: Request) -> Asked | None:
                           "give domains: FOLDER, a pack with prompts of the part train")  # fmt: skip
     if drift and not pack.part("score"):
         raise BadInput.of("domains", pack.name, "has no prompts that score", "add some of the part score")
-    counts = [0] if contain == "none" else [AUTO] if contain == "auto" else contain if isinstance(contain, list) else [contain]
+    counts = (
+        [0]
+        if contain == "none"
+        else [AUTO]
+        if contain == "auto"
+        else contain
+        if isinstance(contain, list)
+        else [contain]
+    )
     count, *others = dict.fromkeys(int(one) for one in counts)
     if others and not drift:
-        raise BadInput.of("contain", contain, "compares drifts, and none is measured", "set alignment: standard, or give one number")
+        raise BadInput.of(
+            "contain", contain, "compares drifts, and none is measured", "set alignment: standard, or give one number"
+        )
     if count and not any(row["domain"] != target for row in pack.part("train")):
         raise BadInput.of("contain", contain, f"needs prompts that train, and {pack.name} has none beside the target's",
                           "give domains: FOLDER, a pack with prompts of the part train")  # fmt: skip

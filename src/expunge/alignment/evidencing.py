@@ -72,9 +72,13 @@ def evidence(
     notes = [remark] if (remark := nothing_refused(models)) else []
     found = [*drift.scores(models, target), *before.bbq, *after.bbq]
     if beside:
-        others = {n: drift.scores({"before": before.answers, "after": one.answers}, target) for n, one in beside.items()}
+        others = {
+            n: drift.scores({"before": before.answers, "after": one.answers}, target) for n, one in beside.items()
+        }
         page["without"] = drift.table(drift.drifts(before.answers, beside[0].answers, target))
-        page["frontier"] = [_point(n, some, wanted.target) for n, some in sorted({**others, wanted.contain: found}.items())]
+        page["frontier"] = [
+            _point(n, some, wanted.target) for n, some in sorted({**others, wanted.contain: found}.items())
+        ]
         worst = [next(s.value for s in some if s.name == "alignment_drift") for some in (found, others[0])]
         notes.append(f"Drift of the worst domain not asked for: {_number(worst[0])} with containment, {_number(worst[1])} "
                      "without (the same run, done again without it).")  # fmt: skip
