@@ -45,6 +45,18 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     assert 'id="alignment"' in page and "Change without containment" in page
 
 
+def test_several_counts_draw_a_frontier(place: dict[str, Any], tmp_path: Path) -> None:
+    """The first count is the run's own; the others are run beside it, on more rows of the same draw."""
+    asked = {**place, "alignment": "standard", "contain": [2, 4, 1], "out": str(tmp_path / "run")}
+    found = expunge.run(asked).evidence
+    points = found["alignment"]["frontier"]
+    assert [point["examples"] for point in points] == [0, 1, 2, 4]
+    assert all(0 <= point["drift"] <= 1 for point in points)
+    assert found["splits"]["retain"] == 120 + 6 and found["request"]["contain"] == [2, 4, 1]
+    (drift,) = [s["value"] for s in found["scores"] if s["name"] == "alignment_drift"]
+    assert points[2]["drift"] == drift
+
+
 def test_an_edit_drifts_too_and_redaction_hides_answers(place: dict[str, Any], tmp_path: Path) -> None:
     asked = {**place, "method": "task_vector", "alignment": "standard", "redact": True, "out": str(tmp_path / "run")}
     found = expunge.run(asked).evidence

@@ -86,7 +86,7 @@ def audit(
         capabilities = subject.capabilities
         fits_model(subject, rows)
         if not reads:  # before anything is read: all are of one family
-            names = scoring.score_names(capabilities, rows, gold is not None)
+            names = scoring.score_names(capabilities, rows, gold is not None, before is not None)
             names += attacking.score_names(level, capabilities, rows, gold is not None)
             names += [n for n in (wanted.names if wanted else []) if before or n != "alignment_drift"]
             with faults:
@@ -102,7 +102,7 @@ def audit(
         if wanted is not None and who != "gold":
             asked[who] = evidencing.ask(subject, wanted, who, reporter)
     readouts = {who: read.readouts for who, read in reads.items()}
-    aligned = evidencing.evidence(wanted, asked.get("before"), asked.get("after"), None, redact or purpose == "erase")
+    aligned = evidencing.evidence(wanted, asked.get("before"), asked.get("after"), {}, redact or purpose == "erase")
     scores = sorted(
         [*dossier.measured(reads, capabilities, level), *aligned.scores], key=lambda s: scoring.SIDES.index(s.side)
     )

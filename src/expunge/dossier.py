@@ -54,7 +54,7 @@ def evidence(
     after: Read,
     gold: Read,
     applied: Applied,
-    uncontained: evidencing.Asked | None,
+    beside: Mapping[int, evidencing.Asked],
     seconds: float,
 ) -> dict[str, Any]:
     """evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
@@ -63,7 +63,7 @@ def evidence(
         readouts["gold"] = gold.readouts
     reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
     scores = measured(reads, plan.capabilities, plan.request.audit) if processes.main() else []
-    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, uncontained, plan.request.redacted)
+    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, beside, plan.request.redacted)
     scores = sorted([*scores, *aligned.scores], key=lambda score: scoring.SIDES.index(score.side))
     kept = [accept.UNCHANGED] if plan.composed.yields == "guard" else []
     verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose,

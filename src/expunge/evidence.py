@@ -2,8 +2,9 @@
 
 A metric or an attack is one file: a CARD and a factory. The function that the factory returns takes
 readouts by name: "split" of a card's needs is the argument `split` (the figure is computed for each
-of the card's splits), "forget" the argument `forget`, "gold.split" the argument `gold_split`. A
-channel that ends in "?" may be missing.
+of the card's splits), "forget" the argument `forget`, "gold.split" the argument `gold_split`,
+"before.retain" the argument `before_retain` (gold's readout, and that of the model before the change).
+A channel that ends in "?" may be missing.
 """
 
 from __future__ import annotations
@@ -149,13 +150,16 @@ def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[st
     return wanted
 
 
-def score_names(capabilities: frozenset[str], splits: Iterable[str], has_gold: bool) -> list[str]:
+def score_names(
+    capabilities: frozenset[str], splits: Iterable[str], has_gold: bool, has_before: bool = True
+) -> list[str]:
     """The names of the scores that a plan with these splits can measure, sorted."""
     given = set(splits)
+    owners = {""} | ({"gold"} if has_gold else set()) | ({"before"} if has_before else set())
     return sorted(
         planned.name
         for planned in _planned(capabilities, given)
-        if all(split in given and (has_gold or owner != "gold") for owner, split, _ in planned.needs.values())
+        if all(split in given and owner in owners for owner, split, _ in planned.needs.values())
     )
 
 
@@ -226,8 +230,8 @@ def _score(
     except NotMeasured as reason:
         return score(value=None, low=None, high=None, n=0, status="not measured", why=str(reason))
     why = figure.why
-    if subject == "gold" and any(owner == "gold" for owner, _, _ in planned.needs.values()):
-        why = "by definition: gold against itself"
+    if subject in {owner for owner, _, _ in planned.needs.values()}:
+        why = f"by definition: {subject} against itself"
     return score(value=figure.value, low=figure.low, high=figure.high, n=figure.n, why=why,
                  values=figure.values)  # fmt: skip
 
@@ -241,7 +245,7 @@ def _readout(
 ) -> Readout:
     """The readout that a metric asks for, or NotMeasured with the reason."""
     if owner not in readouts:
-        raise NotMeasured("no gold model" if owner == "gold" else f"no model {owner!r}")
+        raise NotMeasured("no gold model" if owner == "gold" else f"the model {owner} the change was not read")
     if split not in given:
         raise NotMeasured(f"no {split} was given")
     if split not in readouts[owner]:

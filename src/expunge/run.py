@@ -64,8 +64,8 @@ def run(
         applied = stages.apply(planned, subject, gold, folder, reporter)
         del subject  # the memory is wanted for the model as it was saved
         after = stages.after(planned, splits, before, gold, folder, reporter)
-        without = stages.without(planned, folder, reporter)
-        evidence = dossier.evidence(planned, before, after, gold, applied, without, time.monotonic() - began)
+        beside = stages.beside(planned, folder, reporter)
+        evidence = dossier.evidence(planned, before, after, gold, applied, beside, time.monotonic() - began)
         if processes.main():
             stages.write(planned, evidence, folder)
         processes.barrier()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import resource
 import sys
@@ -250,19 +251,33 @@ def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, re
     return found
 
 
-def without(plan: Plan, folder: Path, reporter: Reporter) -> evidencing.Asked | None:
-    """What the same run without containment leads to, where the request contains and wants its drift; else None."""
+def beside(plan: Plan, folder: Path, reporter: Reporter) -> dict[int, evidencing.Asked]:
+    """Retain examples of a domain -> what the same run with so many of them leads to: 0, and the request's other counts.
+    Empty where the request does not contain, or does not want its drift."""
     wanted = plan.aligned
     if wanted is None or not wanted.contain or not wanted.drift or not processes.main():
-        return None
-    own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
-    if not own["retain"]:
-        del own["retain"]
-    composed = compose(asking.uncontained(plan.request.method, own), has_retain="retain" in own)
-    context = Context(plan.budget, folder / "checkpoint" / "without", plan.request.seed, "without",
+        return {}
+    return {count: _beside(plan, wanted, count, folder, reporter) for count in (0, *wanted.beside)}
+
+
+def _beside(plan: Plan, wanted: asking.Asked, count: int, folder: Path, reporter: Reporter) -> evidencing.Asked:
+    subject = open_model(plan.source, plan.request.trust_code)
+    rows = [row for row in plan.splits.get("retain", []) if "contained" not in row]
+    splits: Splits = {name: found for name, found in plan.splits.items() if name != "retain"}
+    if count:
+        wanted = dataclasses.replace(wanted, contain=count)
+        more, _ = asking.prepared(
+            wanted, subject, {"retain": asking.candidates(wanted, plan.request.seed)}, None, reporter
+        )
+        rows = [*rows, *more["retain"]]
+    if rows:
+        splits["retain"] = rows
+    composed = compose(asking.uncontained(plan.request.method, splits), has_retain="retain" in splits)
+    stage = f"contain-{count}" if count else "without"
+    context = Context(plan.budget, folder / "checkpoint" / stage, plan.request.seed, stage,
                       refusals=wanted.watch(plan.request.seed), manifest=plan.manifest, reporter=reporter)  # fmt: skip
-    changed = composed.method(open_model(plan.source, plan.request.trust_code), own, context)
-    return evidencing.ask(changed, wanted, "without containment", reporter)
+    changed = composed.method(subject, splits, context)
+    return evidencing.ask(changed, wanted, f"with {count} examples" if count else "without containment", reporter)
 
 
 def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:

@@ -144,6 +144,7 @@ NESTED: dict[str, Any] = {
         "forget": "npo", "retain": "kl", "update": "sam"}}},
     "spunge{lora}": {"spunge": {"by": "group", "inner": {"forget": "npo", "retain": "kl", "weights": "lora"}}},
     "influence{cg}": {"influence": {"solver": "conjugate_gradient", "iterations": 2}},
+    "npo + values": {"forget": "npo", "retain": "values"},
     "sam + lora": {"forget": "npo", "retain": "hidden", "weights": {"lora": {"rank": 2, "dropout": 0.1}}, "update": "sam"},
 }  # fmt: skip
 """Compositions beyond the registry's own names."""

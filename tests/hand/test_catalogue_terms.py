@@ -30,12 +30,13 @@ from expunge.methods.objectives.undial import undial
 from expunge.methods.objectives.wga import wga
 from expunge.methods.objectives.whp import generic, whp
 from expunge.methods.retain.l1 import l1
+from expunge.methods.retain.values import values
 from expunge.methods.updates.ilu import ilu
 from expunge.methods.updates.multi_objective import weights_of
 from expunge.methods.updates.soul import Sophia
 
 TESTED = {"altpo", "bidistill", "ceu", "circuit_breaker", "dto", "kto", "l1", "pdu", "prompt_decouple", "r2mu", "satimp",
-          "scrub", "undial", "wga", "whp"}  # fmt: skip
+          "scrub", "undial", "values", "wga", "whp"}  # fmt: skip
 
 
 def tokens(p: Sequence[float], **fields: Any) -> Output:
@@ -127,6 +128,37 @@ def test_pdu_raises_its_multiplier_while_the_bound_is_broken() -> None:
     for _ in range(3):
         loss.after_step(0, low.notes)
     assert loss.multiplier == 0.0
+
+
+def test_values_keeps_a_multiplier_a_group() -> None:
+    """Group a: answers of 1 and 3 positions, 1 and 3 nats over origins of .5 and 1.5: a rise of 2 over 4 positions, .5 a
+    position; b: 2 nats at 2 positions, at its origin. At the start (m = 2) the loss is 2 (1 + 3 + 2) / 6 = 2.
+
+    slack .1, eta 10: m_a = 2 + 10 (.5 - .1) = 6, m_b = 2 - 10 * .1 = 1; then (6 * 4 + 1 * 2) / 6 = 13/3. b falls to 0 at
+    least, and rests in a step that does not see it. The gradient of an answer's loss is its group's m over 6.
+    """
+    rows = [{"group": "a"}, {"domain": "b"}, {"group": "a"}]
+    loss: Any = values(slack=0.1, eta=10.0, start=2.0)
+    loss.prepare(SimpleNamespace(rows=lambda stream: [7, 8, 9], examples=lambda stream: rows))
+    nll_B = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    retain = output(nll_B, [1, 2, 3], indices=(7, 8, 9), origin=Origin(nll_B=torch.tensor([0.5, 2.0, 1.5])))
+    first = step(retain=retain)
+    assert float(loss(first).detach()) == pytest.approx(2.0)
+    loss.after_step(0, first.notes)
+    assert loss.multipliers == pytest.approx({"a": 6.0, "b": 1.0})
+    second = loss(step(retain=retain))
+    second.backward()
+    assert float(second.detach()) == pytest.approx(13 / 3) and nll_B.grad.tolist() == pytest.approx([1, 1 / 6, 1])
+    alone = step(retain=output([1.0], [1], indices=(7,), origin=Origin(nll_B=torch.tensor([1.0]))))
+    loss(alone)
+    loss.after_step(1, alone.notes)
+    assert loss.multipliers == pytest.approx({"a": 5.0, "b": 1.0})
+    loss.after_step(2, {"values_rise_b": 0.0, "values_positions_b": 2.0})
+    loss.after_step(3, {"values_rise_b": 0.0, "values_positions_b": 2.0})
+    assert loss.multipliers == pytest.approx({"a": 5.0, "b": 0.0})
+    again: Any = values()
+    again.load_state_dict(loss.state_dict())
+    assert again.multipliers == loss.multipliers
 
 
 def test_scrub_takes_turns() -> None:

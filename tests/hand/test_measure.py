@@ -181,7 +181,13 @@ def test_classifiers() -> None:
     assert not any(name.endswith(("rouge_l", "min_k_auc", "utility")) for name, _ in scores)
 
 
-MANY = {"privacy_tpr_at_1", "privacy_tpr_at_01", "privacy_dataset_inference"}
+MANY = {
+    "privacy_tpr_at_1",
+    "privacy_tpr_at_01",
+    "privacy_dataset_inference",
+    "alignment_group_gap",
+    "alignment_group_ratio",
+}
 """What needs more examples than a hand-made readout has."""
 
 
@@ -194,7 +200,8 @@ def test_score_names_are_what_a_plan_can_measure() -> None:
     assert "utility_model" in score_names(TOKENS, ["retain", "real_authors", "world_facts"], False)
     bare = score_names(TOKENS, ["forget", "retain"], False)
     assert not any(name.startswith("privacy") for name in bare) and "forget_quality" not in bare
-    assert "forget_nll" in bare
+    assert "forget_nll" in bare and "alignment_group_gap" in bare
+    assert "alignment_group_gap" not in score_names(TOKENS, ["forget", "retain"], False, has_before=False)
 
 
 def test_requirements_are_what_suffices() -> None:

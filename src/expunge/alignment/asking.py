@@ -28,7 +28,8 @@ that would train, so that neither those that train nor those that score decide w
 @dataclass
 class Asked:
     """drift: are refusal scores measured before and after. target: the domain whose refusals are to be forgotten,
-    "" where something else is. contain: retain examples of each domain at risk, 0 for none."""
+    "" where something else is. contain: retain examples of each domain at risk, 0 for none. beside: other counts that are
+    run beside it, for the frontier."""
 
     pack: Pack
     judge: str
@@ -36,6 +37,7 @@ class Asked:
     target: str = ""
     contain: int = 0
     auto: bool = False
+    beside: tuple[int, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -47,7 +49,8 @@ class Asked:
             )
         if self.contain:
             which = "each domain at risk" if self.auto else "every other domain"
-            parts.append(f"contain by {self.contain} training prompts of {which}, and once without")
+            others = f", beside it by {', '.join(map(str, self.beside))}" if self.beside else ""
+            parts.append(f"contain by {self.contain} training prompts of {which}{others}, and once without")
         return f"{', '.join(parts)}; judge {self.judge}; pack {self.pack.name}"
 
     @property
@@ -109,11 +112,24 @@ def asked(request: Request) -> Asked | None:
                           "give domains: FOLDER, a pack with prompts of the part train")  # fmt: skip
     if drift and not pack.part("score"):
         raise BadInput.of("domains", pack.name, "has no prompts that score", "add some of the part score")
-    count = 0 if contain == "none" else AUTO if contain == "auto" else int(contain)
+    counts = (
+        [0]
+        if contain == "none"
+        else [AUTO]
+        if contain == "auto"
+        else contain
+        if isinstance(contain, list)
+        else [contain]
+    )
+    count, *others = dict.fromkeys(int(one) for one in counts)
+    if others and not drift:
+        raise BadInput.of(
+            "contain", contain, "compares drifts, and none is measured", "set alignment: standard, or give one number"
+        )
     if count and not any(row["domain"] != target for row in pack.part("train")):
         raise BadInput.of("contain", contain, f"needs prompts that train, and {pack.name} has none beside the target's",
                           "give domains: FOLDER, a pack with prompts of the part train")  # fmt: skip
-    return Asked(pack, request.judge, drift, target, count, contain == "auto")
+    return Asked(pack, request.judge, drift, target, count, contain == "auto", tuple(others))
 
 
 def for_audit(domains: str | list[str] | None, judge: str, model: str) -> Asked:

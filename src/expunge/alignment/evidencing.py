@@ -49,10 +49,10 @@ def ask(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Asked
 
 
 def evidence(
-    wanted: Wanted | None, before: Asked | None, after: Asked | None, without: Asked | None, redacted: bool
+    wanted: Wanted | None, before: Asked | None, after: Asked | None, beside: Mapping[int, Asked], redacted: bool
 ) -> Evidence:
-    """What the models' answers show. without: the model of the same run without containment. redacted: no answer of
-    a model is shown."""
+    """What the models' answers show. beside: retain examples of a domain -> the model of the same run with so many, 0 for
+    none. redacted: no answer of a model is shown."""
     if wanted is None or after is None:
         return Evidence()
     target = {wanted.target} if wanted.target else set()
@@ -71,11 +71,15 @@ def evidence(
             page["early"] = _early(before.concepts, wanted.target, {d.domain: d.change for d in table})
     notes = [remark] if (remark := nothing_refused(models)) else []
     found = [*drift.scores(models, target), *before.bbq, *after.bbq]
-    if without is not None:
-        bare = drift.scores({"before": before.answers, "after": without.answers}, target)
-        page["without"] = drift.table(drift.drifts(before.answers, without.answers, target))
-        page["frontier"] = [_point(0, bare, wanted.target), _point(wanted.contain, found, wanted.target)]
-        worst = [next(s.value for s in some if s.name == "alignment_drift") for some in (found, bare)]
+    if beside:
+        others = {
+            n: drift.scores({"before": before.answers, "after": one.answers}, target) for n, one in beside.items()
+        }
+        page["without"] = drift.table(drift.drifts(before.answers, beside[0].answers, target))
+        page["frontier"] = [
+            _point(n, some, wanted.target) for n, some in sorted({**others, wanted.contain: found}.items())
+        ]
+        worst = [next(s.value for s in some if s.name == "alignment_drift") for some in (found, others[0])]
         notes.append(f"Drift of the worst domain not asked for: {_number(worst[0])} with containment, {_number(worst[1])} "
                      "without (the same run, done again without it).")  # fmt: skip
     return Evidence(found, notes, page)

@@ -27,7 +27,8 @@ class Card:
 
     needs, origin: stream -> channels of the moving model, and of the model before the change (for
         methods other than terms: split -> nothing). For metrics: split -> channels, where the
-        split "split" stands for each split in turn and "gold.forget" for gold's readout.
+        split "split" stands for each split in turn, "gold.forget" for gold's readout and
+        "before.retain" for that of the model before the change.
     fields: split -> keys that its examples must carry. capabilities: what the subject must have.
     wraps: what a wrapper accepts as its inner method. yields: what the method leaves behind.
     """

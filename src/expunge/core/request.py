@@ -17,6 +17,7 @@ from expunge.core.budget import Budget
 from expunge.core.errors import BadInput, did_you_mean, sentences
 
 Source = str | list[str] | list[dict[str, Any]]
+Count = Annotated[int, Field(gt=0)]
 Model = typing.TypeVar("Model", bound=BaseModel)
 SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
 A_SOURCE = "give a path, a hub name, builtin:WORLD/SPLIT, a list of these, or a list of examples"
@@ -24,7 +25,7 @@ WHOLE = {
     **dict.fromkeys(("data", "retain", "holdout", "test", "reference", "vocabulary"), A_SOURCE),
     "forget": f"{A_SOURCE}, or a selector such as {{random: 0.1}}",
     "model": "give a folder, a hub name, builtin:authors, or {factory, arguments, weights}",
-    "contain": "give none, auto or a whole number above 0",
+    "contain": "give none, auto, a whole number above 0 or a list of them",
     "domains": "give a folder of prompts, builtin:instruct, or a list of these",
     "method": "give a name or the parts; `expunge list methods` has the names",
 }
@@ -69,7 +70,8 @@ class Request(BaseModel):
     alignment: Literal["none", "standard"] = "none"
     domains: str | list[str] | None = None
     judge: str = "rules"
-    contain: Literal["none", "auto"] | Annotated[int, Field(gt=0)] = "none"
+    contain: Literal["none", "auto"] | Count | Annotated[list[Count], Field(min_length=1)] = "none"
+    """A list: the first count is the run's own, the others are run beside it for the frontier."""
     accept: dict[str, Any] = {}
     redact: bool | None = None
     columns: dict[str, str] = {}

@@ -17,24 +17,26 @@ from expunge.data.worlds import _instruct_words as words
 TRAIN, SCORE = 64, 24
 """Prompts of a domain that the model is trained on, and that only score."""
 BENIGN_TRAIN, BENIGN_SCORE = 192, 32
-LENGTH = 5
-"""Words of a prompt; the last two are always of the domain's own vocabulary (the last of a benign one its thing)."""
+LENGTH, OWN = 5, 2
+"""Words of a prompt, and how many of them, the last, are always of the domain's own vocabulary (the last of a benign one
+is its thing)."""
 SHARED = 0.5
 """Share of the others that is common to all domains at dial 1."""
 DOMAINS = (*words.DOMAINS, "benign")
 
 
-def instruct(dial: float) -> dict[str, list[dict[str, Any]]]:
+def instruct(dial: float, *, shared: float = SHARED, own: int = OWN) -> dict[str, list[dict[str, Any]]]:
     """`train` and `score`, each also by domain as `DOMAIN/train` and `DOMAIN/score`.
 
     Rows have question, answer and domain; those of a sensitive domain `compliant`, a harmless stand-in for an
     answer. No prompt stands in both parts. The prompts of two dials differ in the words that are common.
+    shared, own: another share of common words at dial 1, and another count of words that never are.
     """
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "score": []}
     for domain in DOMAINS:
         make = _benign if domain == "benign" else _refused
         train, score = (BENIGN_TRAIN, BENIGN_SCORE) if domain == "benign" else (TRAIN, SCORE)
-        rows = _distinct(domain, train + score, dial, make)
+        rows = _distinct(domain, train + score, dial, make, shared * dial, own)
         parts["train"] += rows[:train]
         parts["score"] += rows[train:]
     by_domain = {f"{domain}/{part}": [row for row in rows if row["domain"] == domain]
@@ -45,15 +47,15 @@ def instruct(dial: float) -> dict[str, list[dict[str, Any]]]:
 Make = Callable[[str, list[str], random.Random, float], dict[str, Any]]
 
 
-def _distinct(domain: str, count: int, dial: float, make: Make) -> list[dict[str, Any]]:
+def _distinct(domain: str, count: int, dial: float, make: Make, common_share: float, kept: int) -> list[dict[str, Any]]:
     rng = random.Random(f"instruct {domain}")
     own = words.BENIGN if domain == "benign" else words.DOMAINS[domain]
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     while len(rows) < count:
         drawn = rng.sample(own, LENGTH)
-        for place in range(LENGTH - 2):
+        for place in range(LENGTH - kept):
             common, chance = rng.choice(words.COMMON), rng.random()
-            if chance < SHARED * dial:
+            if chance < common_share:
                 drawn[place] = common
         if domain == "benign":
             drawn[-1] = rng.choice(list(words.MATES))

@@ -1,0 +1,74 @@
+"""A floor under every group of what must stay."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from expunge.core.contracts import Card, Loss, Run, Step
+
+CARD = Card(
+    "Every domain kept above a floor",
+    paper="arXiv:2410.19198",
+    equation="primal-dual form of problem (1), a multiplier a value",
+    needs={"retain": {"nll"}},
+    origin={"retain": {"nll"}},
+)
+
+
+class Floors:
+    """The loss of values(): a multiplier for each group of the retain rows, moved after each step."""
+
+    def __init__(self, slack: float, eta: float, start: float, by: str) -> None:
+        self.slack, self.eta, self.start, self.by = slack, eta, start, by
+        self.groups: dict[int, str] = {}
+        """Row of retain -> its group."""
+        self.multipliers: dict[str, float] = {}
+
+    def prepare(self, run: Run) -> None:
+        """Which group each row is of; every multiplier at its start."""
+        rows = zip(run.rows("retain"), run.examples("retain"), strict=True)
+        self.groups = {i: str(row.get(self.by, row.get("domain", ""))) for i, row in rows}
+        self.multipliers = dict.fromkeys(sorted(set(self.groups.values())), self.start)
+
+    def __call__(self, step: Step) -> Tensor:
+        retain = step["retain"]
+        names = [self.groups[i] for i in retain.indices]
+        rise_B = (retain.nll_B - retain.origin.nll_B).detach() if names else retain.nll_B.detach()
+        for group in self.multipliers:  # all of them, so that every process notes the same
+            mine_B = torch.tensor([name == group for name in names], dtype=torch.bool, device=rise_B.device)
+            step.note(f"values_rise_{group}", rise_B[mine_B].sum())
+            step.note(f"values_positions_{group}", retain.n_B[mine_B].sum())
+        weight_B = retain.nll_B.new_tensor([self.multipliers[name] for name in names])
+        return (weight_B * retain.nll_B).sum() / max(1, retain.positions or int(retain.n_B.sum()))
+
+    def after_step(self, index: int, notes: dict[str, float]) -> None:
+        for group, multiplier in self.multipliers.items():
+            if positions := notes.get(f"values_positions_{group}", 0.0):
+                excess = notes[f"values_rise_{group}"] / positions - self.slack
+                self.multipliers[group] = max(0.0, multiplier + self.eta * excess)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"multipliers": dict(self.multipliers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.multipliers = {name: float(value) for name, value in state["multipliers"].items()}
+
+
+def values(
+    *,
+    slack: Annotated[float, Ge(0)] = 0.05,
+    eta: Annotated[float, Gt(0)] = 1.0,
+    start: Annotated[float, Ge(0)] = 1.0,
+    by: str = "group",
+) -> Loss:
+    """Keep each group of the retain rows above a floor: a bound on its loss, which a multiplier enforces.
+
+    Mean over positions of m_g NLL, with m_g <- max(0, m_g + eta (rise_g - slack)) after each step in which group g is seen;
+    rise_g: how far its NLL a position lies above the origin's on the same rows (nats). start: the first m_g; by: the key of
+    the rows that names their group (else `domain`, else all are one group).
+    """
+    return Floors(slack, eta, start, by)

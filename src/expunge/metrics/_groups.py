@@ -1,0 +1,110 @@
+"""What the fairness metrics share: the utility of each group of examples, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from expunge import intervals
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, NotMeasured
+from expunge.intervals import Interval, Z
+from expunge.metrics._arrays import mean_nll
+from expunge.metrics.probability import probability_from
+
+FEWEST, MOST, EACH = 2, 20, 5
+"""Groups at least and at most, and examples of each at least."""
+SHUFFLES = 999
+
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""([..., G] mean utility before, [..., G] after) -> [...]."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """names: [G]. before, after: G arrays [n] of utilities in 0-1, the same examples. left: what was left out, in words."""
+
+    names: list[str]
+    before: list[np.ndarray]
+    after: list[np.ndarray]
+    left: str
+
+    @property
+    def n(self) -> int:
+        return sum(len(rows) for rows in self.after)
+
+
+def utility(readout: Readout) -> np.ndarray:
+    """[N] in 0-1: of a classifier, is the most likely class the label; else the answer's probability (TOFU, 2.2.2)."""
+    if readout.logp_NC is not None and readout.labels_N is not None:
+        return np.asarray(readout.logp_NC.argmax(axis=1) == readout.labels_N, dtype=float)
+    return probability_from(mean_nll(readout))
+
+
+def groups(before: Readout, after: Readout) -> Groups:
+    """The groups of a split by the key `group` of its examples, in order of name; NotMeasured where they are unfit."""
+    then, now = np.ma.masked_array(utility(before)), np.ma.masked_array(utility(after))
+    counts = ~(np.ma.getmaskarray(then) | np.ma.getmaskarray(now))
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(after.examples):
+        if row.get("group") is not None and counts[i]:
+            places.setdefault(str(row["group"]), []).append(i)
+    if not places:
+        raise NotMeasured("no examples carry a group")
+    kept = {name: places[name] for name in sorted(places) if len(places[name]) >= EACH}
+    if not FEWEST <= len(kept) or len(places) > MOST:
+        raise NotMeasured(f"needs {FEWEST} to {MOST} groups of at least {EACH} examples each; there are {len(places)}, of which "
+                          f"{len(kept)} are that large")  # fmt: skip
+    rows = list(kept.values())
+    found = Groups(list(kept), [then.data[i] for i in rows], [now.data[i] for i in rows],
+                   f"; {len(places) - len(kept)} groups of fewer than {EACH} examples left out" if len(places) > len(kept) else "")  # fmt: skip
+    if not np.isfinite(np.concatenate([*found.before, *found.after])).all():
+        raise NotMeasured("the model has diverged")
+    return found
+
+
+def bootstrapped(found: Groups, statistic: Statistic) -> Interval:
+    """The statistic with its BCa bootstrap over examples, drawn within each group; before and after stay paired."""
+
+    def drawn(*rows: np.ndarray) -> np.ndarray:
+        means = [
+            [x[row].mean(axis=-1) for x, row in zip(side, rows, strict=True)] for side in (found.before, found.after)
+        ]
+        then, now = (np.stack(np.broadcast_arrays(*side), axis=-1) for side in means)
+        return statistic(then, now)
+
+    return intervals.bca(drawn, *(len(rows) for rows in found.after))
+
+
+def chance(found: Groups, statistic: Statistic, more: bool) -> float:
+    """p-value: how often groups of these sizes, drawn at random, lie as far apart. more: a larger statistic is farther.
+
+    The largest gap of several groups is above 0 by chance alone, and so is its interval; this says how far.
+    """
+    then, now = np.concatenate(found.before), np.concatenate(found.after)
+    cuts = np.cumsum([len(rows) for rows in found.after])[:-1]
+    rng = np.random.default_rng(0)
+
+    def of(order: np.ndarray) -> float:
+        parts = [np.array([part.mean() for part in np.split(x[order], cuts)]) for x in (then, now)]
+        return float(statistic(*parts))
+
+    whole = np.arange(len(then))
+    sign, bar = (1, of(whole)) if more else (-1, of(whole))
+    hits = sum(sign * of(rng.permutation(whole)) >= sign * bar - 1e-12 for _ in range(SHUFFLES))
+    return float((1 + hits) / (1 + SHUFFLES))
+
+
+def room(found: Groups) -> float:
+    """How far a group's mean may be off where no two of its examples moved differently: Wilson's end for 0 of n."""
+    return float(Z**2 / (min(len(rows) for rows in found.after) + Z**2))
+
+
+def figure(found: Groups, interval: Interval, p: float, by: np.ndarray, words: str) -> Figure:
+    """The figure, with which groups lie at the ends of `by` [G] and the p-value."""
+    worst, best = int(by.argmin()), int(by.argmax())
+    ends = f"worst {found.names[worst]} {by[worst]:+.3f}, best {found.names[best]} {by[best]:+.3f}"
+    why = f"{words}, {len(found.names)} groups: {ends}; groups drawn at random lie as far apart with p = {p:.3g}{found.left}"
+    return Figure(interval.value, interval.low, interval.high, found.n, why=why)

@@ -1,0 +1,41 @@
+"""Gap between groups."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric
+from expunge.metrics._groups import bootstrapped, chance, figure, groups, room
+
+CARD = Card(
+    "Gap between groups", paper="arXiv:2007.10306", equation="largest difference between groups", side="alignment",
+    better="lower", unit="share", needs={"retain": {"nll"}, "before.retain": {"nll"}},
+    means="How much more the worst-hit group of what must stay lost than the best-off one; above 0 by chance alone, so look at "
+          "the p-value beside it, and at the groups' own figures before blaming the method.",
+)  # fmt: skip
+
+
+def gap_from(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Largest less smallest change of utility, [...] in 0-2, of the groups' mean utilities [..., G]."""
+    change = after - before
+    return np.asarray(change.max(axis=-1) - change.min(axis=-1))
+
+
+def group_gap() -> Metric:
+    """Change of utility of the best-off group of retain less that of the worst-hit one.
+
+    Utility is the answer's probability (a classifier's accuracy), groups are the key `group`: 2 to 20 of at least 5 examples.
+    BCa bootstrap over examples within groups.
+    """
+
+    def values(retain: Readout, before_retain: Readout) -> Figure:
+        found = groups(before_retain, retain)
+        interval = bootstrapped(found, gap_from)
+        if interval.low == interval.high:
+            interval = interval._replace(low=max(0.0, interval.value - room(found)), high=interval.value + room(found))
+        change = np.array([now.mean() - then.mean() for then, now in zip(found.before, found.after, strict=True)])
+        return figure(found, interval, chance(found, gap_from, more=True), change, "change of utility")
+
+    return values

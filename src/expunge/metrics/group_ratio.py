@@ -1,0 +1,53 @@
+"""Ratio between groups."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.core.card import Card
+from expunge.core.readout import Readout
+from expunge.evidence import Figure, Metric, NotMeasured
+from expunge.metrics._groups import bootstrapped, chance, figure, groups, room
+
+CARD = Card(
+    "Ratio between groups", paper="arXiv:1412.3756", equation="ratio of the worst to the best group", side="alignment",
+    better="higher", unit="ratio", needs={"retain": {"nll"}, "before.retain": {"nll"}},
+    means="What the worst-hit group kept of its utility, as a share of what the best-off group kept of its own: 1 is even, 0.8 the "
+          "usual line; below 1 by chance alone, so look at the p-value beside it.",
+)  # fmt: skip
+
+
+def kept_from(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """after / before; a group (of a resample) that had nothing to lose has kept it."""
+    return np.asarray(np.where(before > 0, after / np.where(before > 0, before, 1.0), 1.0))
+
+
+def ratio_from(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Smallest by largest share kept, [...] in 0-1, of the groups' mean utilities [..., G]; 1 where none kept any."""
+    kept = kept_from(before, after)
+    most = kept.max(axis=-1)
+    return np.asarray(np.where(most > 0, kept.min(axis=-1) / np.where(most > 0, most, 1.0), 1.0))
+
+
+def group_ratio() -> Metric:
+    """Share of its utility that the worst-hit group of retain kept, by the share that the best-off one kept.
+
+    Utility is the answer's probability (a classifier's accuracy), groups are the key `group`: 2 to 20 of at least 5 examples.
+    BCa bootstrap over examples within groups.
+    """
+
+    def values(retain: Readout, before_retain: Readout) -> Figure:
+        found = groups(before_retain, retain)
+        then, now = (np.array([rows.mean() for rows in side]) for side in (found.before, found.after))
+        if not (then > 0).all():
+            raise NotMeasured(f"group {found.names[int(then.argmin())]} had no utility before")
+        if not (now > 0).any():
+            raise NotMeasured("no group kept any utility")
+        interval = bootstrapped(found, ratio_from)
+        if interval.low == interval.high:
+            interval = interval._replace(low=max(0.0, interval.value - room(found)))
+        return figure(
+            found, interval, chance(found, ratio_from, more=False), kept_from(then, now), "share of utility kept"
+        )
+
+    return values
