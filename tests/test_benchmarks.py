@@ -46,3 +46,12 @@ def test_an_npo_step_takes_as_long_as_a_fine_tuning_step() -> None:
     assert found.keys() >= KEYS
     assert found["fastest"] < 1.5
     assert 1.0 <= found["reading"] <= 1.5
+
+
+@pytest.mark.slow
+def test_an_audit_takes_little_more_than_its_passes() -> None:
+    """Few rows, so that fixed costs weigh more than on the whole world: loose. Reading is counted, not timed."""
+    found, _ = last_line("audit.py", "--rows", "12")
+    assert found.keys() >= KEYS
+    assert found["ratio"] < 20
+    assert found["control"] > 2 * found["shared"]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from expunge import intervals
+from expunge.attacking import Target, knowledge
 from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.random import permutation
@@ -36,6 +37,13 @@ def asked(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
     if not np.isfinite(found).all():
         raise NotMeasured("the model has diverged: its losses are not finite")
     return found
+
+
+def told(target: Target, split: str) -> np.ndarray:
+    """[N] probability of each answer of a split, a token, when simply asked: from what was read, where it was."""
+    if split in target.readouts:
+        return knowledge(target.readouts[split])
+    return asked(target.subject, target.splits[split])
 
 
 def written(rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:
