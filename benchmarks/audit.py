@@ -74,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["EXPUNGE_CACHE"] = cache
         began = time.process_time()
-        evidence = audit(folder, **splits)
+        evidence = audit(folder, forget=splits["forget"], retain=splits["retain"], holdout=splits["holdout"])
         ours = time.process_time() - began
     able = attacking.plugins("standard", subject.capabilities)
     few = len(splits["forget"])

@@ -9,7 +9,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from expunge.attacking import Attack, Found, Target
-from expunge.attacks._recovery import MEANS, figure_of, with_answers, written
+from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
 from expunge.core.card import Card
 from expunge.evidence import Figure
 from expunge.intervals import share as share_of
@@ -30,7 +30,7 @@ def sampled(*, candidates: Annotated[int, Ge(1)] = 8, temperature: Annotated[flo
     def attack(target: Target) -> Found:
         rows = with_answers(target.forget)
         n = len(rows)
-        every = target.subject.generate([*rows] * candidates, temperature=temperature, seed=target.derive("sampled"))
+        every = generated(target.subject, [*rows] * candidates, temperature=temperature, seed=target.derive("sampled"))
         drawn = [every[i * n : (i + 1) * n] for i in range(candidates)]
         shares = np.ma.stack([written(rows, texts) for texts in drawn])
         best = np.ma.filled(shares, 0.0).argmax(axis=0)
