@@ -35,7 +35,9 @@ def weight_distance() -> Attack:
             known["gold"] = ours
         found = {who: _distance(ours, theirs, "") for who, theirs in known.items()}
         if not found:
-            raise NotMeasured("no weights to compare with: neither before nor gold was given, or they are too large to keep")
+            raise NotMeasured(
+                "no weights to compare with: neither before nor gold was given, or they are too large to keep"
+            )
         whose = "before" if "before" in known else "gold"
         layers = [_distance(ours, known[whose], f"{path}.") for path in subject.blocks]
         curve = [{"x": level, "value": value} for level, value in enumerate(layers)]
