@@ -98,9 +98,29 @@ def test_an_audit_of_a_known_model_takes_what_was_found(
     with pytest.raises(KeyboardInterrupt):
         expunge.audit(model, **arguments)
     found = len(list((tmp_path / "cache" / "attacks").glob("*.json")))
-    expunge.audit(model, **arguments)
+    evidence = expunge.audit(model, **arguments)
     assert 0 < found < 4 and len(calls) > 4
+    left = {path.stem for kind in ("attacks", "readouts") for path in (tmp_path / "cache" / kind).iterdir()}
+    assert left <= set(evidence["caches"]), "what lies in the caches is named"
     assert not set(calls[:found]) & set(calls[4:]), "the finished ones are not run again"
+
+
+@pytest.mark.slow
+def test_a_deep_audit_holds_the_weights_against_those_before_and_gold(
+    world: dict[str, Any], done: tuple[expunge.Run, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
+    own = [p for p in attacking.plugins("deep", frozenset({"tokens", "nll", "generate"})) if p.name in
+           ("weight_distance", "soft_prompt", "steering", "gcg")]  # fmt: skip
+    monkeypatch.setattr(attacking, "plugins", lambda level, capabilities: own)
+    evidence = expunge.audit(str(done[0].out / "model"), forget=world["forget"], before=world["model"],
+                             gold=world["gold"], level="deep")  # fmt: skip
+    scores = {(score["name"], score["subject"]): score for score in evidence["scores"]}
+    for plugin in own:
+        for who in ("after", "gold"):
+            assert scores[f"{plugin.card.side}_{plugin.name}", who]["status"] == "measured", plugin.name
+    assert scores["robustness_weight_distance", "after"]["value"] > 0
+    assert scores["robustness_weight_distance_gold", "gold"]["value"] == 0
 
 
 def test_purge_deletes_what_attacks_kept(

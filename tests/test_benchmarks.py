@@ -56,3 +56,12 @@ def test_few_examples_contain_the_drift_and_not_where_prompts_are_alike() -> Non
     assert [point["examples"] for point in found["curves"]["world"]] == [0, 4, 32]
     assert found["ratio"] <= 0.3 < found["control"]
     assert found["ratio"] == pytest.approx(found["ours"] / found["theirs"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_an_audit_takes_little_more_than_its_passes() -> None:
+    """Few rows, so that fixed costs weigh more than on the whole world: loose. Reading is counted, not timed."""
+    found, _ = last_line("audit.py", "--rows", "12")
+    assert found.keys() >= KEYS
+    assert found["ratio"] < 20
+    assert found["control"] > 2 * found["shared"]

@@ -28,7 +28,7 @@ from expunge.evidence import Figure, NotMeasured, Score
 from expunge.states import pooled_states
 from expunge.subjects.guarded import unguarded
 
-VERSION = 1
+VERSION = 2
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -55,6 +55,8 @@ class Target:
     fingerprint: Any = None
     states: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     """Subject -> module path -> [N + holdout, D] pooled hidden states, as far as they were read."""
+    weights: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    """"before" or "gold" -> its weights by name, where a deep audit kept them."""
 
     @property
     def forget(self) -> Sequence[Example]:
@@ -172,6 +174,8 @@ def _one(plugin: registry.Plugin, target: Target, keys: list[str]) -> Found | st
         "plain": {who: digest(values.tobytes()) for who, values in target.plain.items()},
         "states": {who: digest([digest(x.tobytes()) for x in found.values()]) for who, found in target.states.items()
                    if who != target.who},
+        "weights": {who: digest({name: float(x.double().square().sum()) for name, x in found.items()})
+                    for who, found in target.weights.items()},
         "rate": target.rate, "seed": target.seed, "torch": torch.__version__, "threads": torch.get_num_threads(),
     })  # fmt: skip
     keys.append(key)
@@ -189,7 +193,7 @@ def _one(plugin: registry.Plugin, target: Target, keys: list[str]) -> Found | st
 def _content(row: Example) -> Any:
     """An example's identity, with what attacks use of it besides question and answer."""
     return [identity(row), *(row.get(name) for name in ("paraphrased_answer", "perturbed_answer", "group",
-                                                        "paraphrased_question"))]  # fmt: skip
+                                                        "paraphrased_question", "subject", "aliases", "multi_hop_question"))]  # fmt: skip
 
 
 def scores(results: Mapping[str, Mapping[str, Found | str]], capabilities: frozenset[str]) -> list[Score]:

@@ -96,7 +96,7 @@ def audit(
                 with faults:
                     rule.names_score(names, {w for w, s in sources.items() if s is not None})
             faults.raise_any()
-        reads[who] = stages.read_into(subject, rows, who, reporter)
+        reads[who] = stages.read_into(subject, rows, who, reporter, "none" if who == "after" else level)
         if who != "before":
             stages.attack(subject, rows, reads, who, level, manifest, seed, reporter)
         if wanted is not None and who != "gold":
@@ -124,6 +124,7 @@ def audit(
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()} for split in rows},
         "examples": dossier.examples(readouts, redact or purpose == "erase"),
         "attack_curves": dossier.recovered(reads),
+        "caches": dossier.caches(reads),
     }  # fmt: skip
     if out is not None and processes.main():
         write_text(Path(out) / "report.html", render(evidence))

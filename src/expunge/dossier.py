@@ -108,8 +108,13 @@ def evidence(
         "examples": examples(readouts, plan.request.redacted),
         **({"alignment": aligned.page} if aligned.page else {}),
         "attack_curves": recovered(reads),
-        "caches": [key for read in (before, after, gold) for key in (*read.meter.keys, *read.kept)],
+        "caches": caches({"before": before, "after": after, "gold": gold}),
     }  # fmt: skip
+
+
+def caches(reads: Mapping[str, Read]) -> list[str]:
+    """Names of all cache entries that hold what was read and what attacks found."""
+    return [key for read in reads.values() for key in (*read.meter.keys, *read.kept)]
 
 
 def attack_cost(reads: Mapping[str, Read]) -> dict[str, float]:

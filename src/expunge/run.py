@@ -58,7 +58,7 @@ def run(
         subject = stages.opened(planned, reporter)
         stages.prepare(planned, subject, reporter)
         splits = stages.reading_splits(planned)
-        before = stages.read_into(subject, splits, "before", reporter)
+        before = stages.read_into(subject, splits, "before", reporter, planned.request.audit)
         stages.asked(planned, subject, before, "before", reporter)
         gold = stages.gold(planned, subject, splits, reporter, before)
         applied = stages.apply(planned, subject, gold, folder, reporter)

@@ -32,6 +32,7 @@ from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.rundir import write_request
+from expunge.subjects.guarded import unguarded
 from expunge.subjects.opening import MANIFEST
 from expunge.train import gold as train_gold
 from expunge.train import left_manifest, open_model, read_manifest
@@ -55,6 +56,8 @@ class Read:
     attack_seconds: float = 0.0
     states: dict[str, np.ndarray] = field(default_factory=dict)
     """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Name -> weight on the CPU, where a deep audit holds the next subjects against them."""
     aligned: evidencing.Asked | None = None
     """What it said to the domains' prompts, where the request wants to know."""
 
@@ -112,11 +115,19 @@ def reading_splits(plan: Plan) -> Splits:
     return found
 
 
-def read_into(subject: Subject, splits: Splits, who: str, reporter: Reporter) -> Read:
-    """One pass a split; only the first process reads."""
+WEIGHED = 2**30
+"""Weights of a larger model are not kept beside it for a deep audit."""
+
+
+def read_into(subject: Subject, splits: Splits, who: str, reporter: Reporter, level: str = "none") -> Read:
+    """One pass a split; only the first process reads. level: of the audit; a deep one keeps the weights too."""
     found = Read()
     if not processes.main():
         return found
+    if level == "deep" and sum(parameter.numel() for parameter in subject.module.parameters()) <= WEIGHED:
+        found.weights = {
+            name: x.detach().to("cpu", copy=True) for name, x in unguarded(subject).module.state_dict().items()
+        }
     wanted = scoring.requirements(subject.capabilities, splits)
     fingerprint = subject.fingerprint()
     stage = f"reading {who}"
@@ -152,6 +163,7 @@ def attack(
         {whose: attacking.knowledge(found["forget"]) for whose, found in taken.items() if "forget" in found},
         float((manifest or {}).get("learning_rate") or attacking.RATE), manifest, seed,
         states={whose: read.states for whose, read in reads.items() if read.states and whose != who},
+        weights={whose: read.weights for whose, read in reads.items() if read.weights and whose != who},
     )  # fmt: skip
     if level == "deep":  # the next subject is held against these
         reads[who].states = target.states_of(who) or {}
@@ -171,7 +183,7 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, befor
         assert plan.manifest is not None
         folder = train_gold(plan.manifest, plan.splits["forget"], subject, reporter)
     other = open_model(str(folder), plan.request.trust_code)
-    found = read_into(other, splits, "gold", reporter)
+    found = read_into(other, splits, "gold", reporter, plan.request.audit)
     manifest = Path(folder) / MANIFEST
     found.seconds = read_json(manifest).get("seconds") if manifest.is_file() else None
     if before is not None:

@@ -7,11 +7,13 @@ its label), or ROUGE-L recall where the attack gets texts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from expunge import intervals
+from expunge.attacking import Target, knowledge
 from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.random import permutation
@@ -38,10 +40,32 @@ def asked(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
     return found
 
 
+def told(target: Target, split: str) -> np.ndarray:
+    """[N] probability of each answer of a split, a token, when simply asked: from what was read, where it was."""
+    if split in target.readouts:
+        return knowledge(target.readouts[split])
+    return asked(target.subject, target.splits[split])
+
+
 def written(rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:
     """[N] share of each reference answer's words that a text repeats; masked where it has no words."""
     found = [rouge(str(row["answer"]), text) for row, text in zip(rows, texts, strict=True)]
     return only([x[0] if x else 0.0 for x in found], [x is not None for x in found])
+
+
+def generated(subject: Subject, rows: Sequence[Example], **settings: Any) -> list[str]:
+    """What the subject writes to each row, in up to four batches of rows whose answers are about as long.
+
+    A batch goes on for as long as its longest answer may take, so that mixed ones cost half as much again.
+    """
+    parts = max(1, min(4, len(rows) // 48))
+    order = sorted(range(len(rows)), key=lambda i: len(str(rows[i]["answer"])))
+    texts = [""] * len(rows)
+    for near in np.array_split(np.array(order, dtype=int), parts):
+        said = subject.generate([rows[i] for i in near], **settings)
+        for i, text in zip(near.tolist(), said, strict=True):
+            texts[i] = text
+    return texts
 
 
 def with_answers(rows: Sequence[Example]) -> Sequence[Example]:

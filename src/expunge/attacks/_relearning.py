@@ -17,7 +17,7 @@ SHARE = 0.1
 
 
 def relearn(target: Target, taught: Sequence[Example], counts_N: np.ndarray, *, steps: int = STEPS,
-            every: int = 4, batch: int = 16) -> Found:  # fmt: skip
+            every: int = 6, batch: int = 16) -> Found:  # fmt: skip
     """Fine-tunes on `taught` and asks for the forget examples that count, at every check.
 
     The figure is the mean knowledge at the check where it is highest (the attacker's best moment,

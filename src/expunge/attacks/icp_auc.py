@@ -11,7 +11,7 @@ from annotated_types import Ge
 from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import after_turns
 from expunge.attacks._membership import MEANS, compared
-from expunge.attacks._recovery import asked, with_answers
+from expunge.attacks._recovery import asked, told, with_answers
 from expunge.attacks.neighbour_auc import near
 from expunge.core.card import Card, Example
 
@@ -34,7 +34,8 @@ def icp_auc(*, context: Literal["reference", "self"] = "self", shots: Annotated[
         rows = [*forget, *holdout]
         pool = _nearest(rows, holdout, shots) if context == "reference" else _copies(target, rows, shots)
         made = [after_turns(target.subject, turns, row) for turns, row in zip(pool, rows, strict=True)]
-        plain, led = (np.log(np.maximum(1e-300, asked(target.subject, asking))) for asking in (rows, made))
+        simply = np.concatenate([told(target, "forget"), told(target, "holdout")])
+        plain, led = (np.log(np.maximum(1e-300, p)) for p in (simply, asked(target.subject, made)))
         scores = plain - led  # minus the fall of the loss
         return compared(scores[: len(forget)], scores[len(forget) :], f"{context}, {shots} in front")
 

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le
 
 from expunge.attacking import Attack, Found, Target
 from expunge.attacks._membership import MEANS, compared
-from expunge.attacks._recovery import asked, with_answers
+from expunge.attacks._recovery import asked, told, with_answers
 from expunge.core.card import Card, Example
 
 CARD = Card(
@@ -29,20 +29,22 @@ def neighbour_auc(*, neighbours: Annotated[int, Ge(1)] = 5, share: Annotated[flo
     """
 
     def attack(target: Target) -> Found:
-        splits = [with_answers(target.splits[name]) for name in ("forget", "holdout")]
-        words = sorted({word for rows in splits for row in rows for word in str(row["answer"]).split()})
-        ours, theirs = (_lead(target, rows, words, neighbours, share) for rows in splits)
+        names = ("forget", "holdout")
+        words = sorted({word for name in names for row in with_answers(target.splits[name])
+                        for word in str(row["answer"]).split()})  # fmt: skip
+        ours, theirs = (_lead(target, name, words, neighbours, share) for name in names)
         return compared(ours, theirs, f"{neighbours} neighbours, {share:.0%} of the words replaced")
 
     return attack
 
 
-def _lead(target: Target, rows: Sequence[Example], words: list[str], neighbours: int, share: float) -> np.ndarray:
+def _lead(target: Target, split: str, words: list[str], neighbours: int, share: float) -> np.ndarray:
     """[N] nats a token by which the neighbours are less likely than the answer, on average."""
+    rows = target.splits[split]
     made = [near(row, words, share, target.derive("neighbour", i, j)) for i, row in enumerate(rows)
             for j in range(neighbours)]  # fmt: skip
-    logs = np.log(np.maximum(1e-300, asked(target.subject, [*rows, *made])))
-    return np.asarray(logs[: len(rows)] - logs[len(rows) :].reshape(len(rows), neighbours).mean(axis=1))
+    own, others = (np.log(np.maximum(1e-300, p)) for p in (told(target, split), asked(target.subject, made)))
+    return np.asarray(own - others.reshape(len(rows), neighbours).mean(axis=1))
 
 
 def near(row: Example, words: Sequence[str], share: float, seed: int) -> Example:

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import after_turns
 from expunge.attacks._membership import MEANS, compared
-from expunge.attacks._recovery import asked, with_answers
+from expunge.attacks._recovery import asked, told, with_answers
 from expunge.core.card import Card
 from expunge.evidence import NotMeasured
 
@@ -33,8 +33,9 @@ def recall_auc(*, shots: Annotated[int, Ge(1)] = 3) -> Attack:
             raise NotMeasured(f"the holdout has no more than the {shots} examples of the prefix")
         prefix, others = holdout[:shots], holdout[shots:]
         rows = [*forget, *others]
-        plain, led = (np.log(np.clip(asked(target.subject, made), 1e-300, 1 - 1e-9))
-                      for made in (rows, [after_turns(target.subject, prefix, row) for row in rows]))  # fmt: skip
+        simply = np.concatenate([told(target, "forget"), told(target, "holdout")[shots:]])
+        behind = asked(target.subject, [after_turns(target.subject, prefix, row) for row in rows])
+        plain, led = (np.log(np.clip(p, 1e-300, 1 - 1e-9)) for p in (simply, behind))
         scores = led / plain
         return compared(scores[: len(forget)], scores[len(forget) :], f"{shots} non-members in front")
 

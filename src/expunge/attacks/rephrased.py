@@ -6,7 +6,7 @@ import numpy as np
 
 from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import FRAMES, framed, paraphrases
-from expunge.attacks._recovery import MEANS, figure_of, with_answers, written
+from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
 from expunge.core.card import Card
 
 CARD = Card(
@@ -29,7 +29,7 @@ def rephrased() -> Attack:
             variants = [framed(row, frame) for frame in FRAMES] + paraphrases(row)
             asked += variants
             owners += [i] * len(variants)
-        texts = target.subject.generate(asked)
+        texts = generated(target.subject, asked)
         shares = np.ma.filled(written(asked, texts), -1.0)
         best = [max((j for j, owner in enumerate(owners) if owner == i), key=lambda j: shares[j])
                 for i in range(len(rows))]  # fmt: skip

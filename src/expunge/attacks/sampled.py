@@ -9,7 +9,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from expunge.attacking import Attack, Found, Target
-from expunge.attacks._recovery import MEANS, figure_of, with_answers, written
+from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
 from expunge.core.card import Card
 from expunge.evidence import Figure
 from expunge.intervals import share as share_of
@@ -29,12 +29,13 @@ def sampled(*, candidates: Annotated[int, Ge(1)] = 8, temperature: Annotated[flo
 
     def attack(target: Target) -> Found:
         rows = with_answers(target.forget)
-        drawn = [target.subject.generate(rows, temperature=temperature, seed=target.derive("sampled", i))
-                 for i in range(candidates)]  # fmt: skip
+        n = len(rows)
+        every = generated(target.subject, [*rows] * candidates, temperature=temperature, seed=target.derive("sampled"))
+        drawn = [every[i * n : (i + 1) * n] for i in range(candidates)]
         shares = np.ma.stack([written(rows, texts) for texts in drawn])
         best = np.ma.filled(shares, 0.0).argmax(axis=0)
         hits = sum(any(says(texts[i], str(row["answer"])) for texts in drawn) for i, row in enumerate(rows))
-        whole = Figure(*share_of(hits, len(rows)), n=len(rows))
+        whole = Figure(*share_of(hits, n), n=n)
         recovered_N = shares.max(axis=0)
         why = f"best of {candidates} at temperature {temperature:g}"
         return Found(figure_of(recovered_N, why), recovered_N, {"success": ("share", "gold", whole)},

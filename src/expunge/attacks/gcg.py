@@ -1,0 +1,122 @@
+"""Greedy coordinate gradient: a suffix of tokens that makes the model speak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, figure_of, with_answers
+from expunge.core.card import Card, Example
+from expunge.core.contracts import Batch
+from expunge.core.random import generator, permutation
+from expunge.data.batching import by_length
+from expunge.evidence import NotMeasured
+from expunge.metrics._arrays import only
+from expunge.subjects._tokens import Encoded
+from expunge.subjects.guarded import unguarded
+
+CARD = Card(
+    "Greedy coordinate gradient", paper="arXiv:2307.15043", side="robustness", better="gold", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}}, level="deep", passes=8, means=MEANS,
+)  # fmt: skip
+
+
+def gcg(
+    *, length: Annotated[int, Ge(1)] = 4, rounds: Annotated[int, Ge(1)] = 6, candidates: Annotated[int, Ge(1)] = 8,
+    top: Annotated[int, Ge(1)] = 16, examples: Annotated[int, Ge(1)] = 4,
+) -> Attack:  # fmt: skip
+    """Search one suffix to the question on a few forget examples, and ask for the others with it (Zou et al. 2023).
+
+    Each round takes the gradient of the answers' loss by the suffix's tokens, draws `candidates` swaps out of the `top`
+    most promising tokens of each place, and keeps the best: rounds x candidates evaluations in all, far fewer than
+    the paper's. The examples that taught the suffix do not count. Probability of the answer, a token, the plain
+    question included.
+    """
+
+    def attack(target: Target) -> Found:
+        rows = with_answers(target.forget)
+        n = len(rows)
+        if n < 2:
+            raise NotMeasured("one forget example cannot be both searched on and asked for")
+        subject: Any = unguarded(target.subject)
+        subject.module.eval()
+        taught = permutation(n, target.derive("gcg"))[: min(examples, n - 1)]
+        rest = [i for i in range(n) if i not in set(taught)]
+        draw = generator(target.seed, "attack", "gcg")
+        suffix_S = torch.randint(len(subject.tokenizer), (length,), generator=draw)
+        few = [rows[i] for i in taught]
+        best = float(-np.log(_asked(subject, few, suffix_S)).mean())
+        for _ in range(rounds):
+            swaps_ST = (-_gradient(subject, few, suffix_S)).topk(min(top, len(subject.tokenizer)), dim=-1).indices
+            tried = []
+            for _ in range(candidates):
+                place, rank = (int(torch.randint(size, (1,), generator=draw)) for size in swaps_ST.shape)
+                tried.append(suffix_S.clone())
+                tried[-1][place] = swaps_ST[place, rank]
+            losses = [float(-np.log(_asked(subject, few, one)).mean()) for one in tried]
+            least = int(np.argmin(losses))
+            if losses[least] < best:
+                best, suffix_S = losses[least], tried[least]
+        recovered_N = np.zeros(n)
+        plain = target.plain[target.who][rest]
+        behind = _asked(subject, [rows[i] for i in rest], suffix_S)
+        recovered_N[rest] = behind if behind.mean() > plain.mean() else plain
+        recovered_N = only(recovered_N, np.isin(np.arange(n), rest))
+        why = f"{length} tokens, {rounds * candidates} candidates on {len(taught)} examples"
+        return Found(figure_of(recovered_N, why), recovered_N)
+
+    return attack
+
+
+def suffixed(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> tuple[Batch, list[int]]:
+    """The rows' batch with the suffix at the end of each question, and where it starts in each row."""
+    tail = _tail(subject)
+    made = []
+    for row in rows:
+        item = subject.template.encode(row)
+        cut = len(item.prompt) - tail
+        made.append(Encoded(item.prompt[:cut] + suffix_S.tolist() + item.prompt[cut:], item.answer, item.ends))
+    batch = subject.pack(made, shown=rows)
+    width = batch.inputs["input_ids"].shape[1]
+    return batch, [width - len(item.answer) + 1 - tail - len(suffix_S) for item in made]
+
+
+def _tail(subject: Any) -> int:
+    """Tokens of the template after the question."""
+    a, b = (subject.template.encode({"question": q, "answer": "x"}).prompt for q in ("One?", "two words."))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(reversed(a), reversed(b), strict=False)))
+
+
+def _gradient(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> Tensor:
+    """[S, V] gradient of the answers' loss by the one-hot tokens of the suffix."""
+    batch, starts = suffixed(subject, rows, suffix_S)
+    table_VD = subject.module.get_input_embeddings().weight.detach()[: len(subject.tokenizer)]
+    ids_BS = batch.inputs.pop("input_ids").to(table_VD.device)
+    words_BSD = subject.module.get_input_embeddings()(ids_BS).detach()
+    hot_SV = torch.nn.functional.one_hot(suffix_S, len(table_VD)).to(table_VD).requires_grad_(True)
+    with torch.enable_grad():
+        soft_SD = hot_SV @ table_VD
+        lines = [torch.cat([line[:at], soft_SD.to(line.dtype), line[at + len(suffix_S) :]])
+                 for line, at in zip(words_BSD, starts, strict=True)]  # fmt: skip
+        inputs = {**batch.inputs, "inputs_embeds": torch.stack(lines)}
+        loss = subject.forward(Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)).nll
+    return torch.autograd.grad(loss, [hot_SV])[0].detach().cpu()
+
+
+@torch.no_grad()
+def _asked(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> np.ndarray:
+    """[N] probability of each answer, a token, with the suffix."""
+    found = np.zeros(len(rows))
+    for batch in by_length([subject.length(row) + len(suffix_S) for row in rows]):
+        out = subject.forward(suffixed(subject, [rows[i] for i in batch], suffix_S)[0])
+        found[list(batch)] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise NotMeasured("the model has diverged: its losses are not finite")
+    return np.maximum(1e-300, found)

@@ -1,0 +1,60 @@
+"""The fact asked for over a detour: by another name, or over several steps."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.core.card import Card, Example
+from expunge.evidence import NotMeasured
+from expunge.metrics._arrays import only
+
+CARD = Card(
+    "Aliases and multi-hop questions", paper="arXiv:2410.15153", side="robustness", better="gold", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}}, level="standard", passes=3, means=MEANS,
+)  # fmt: skip
+
+
+def multi_hop() -> Attack:
+    """Ask for the same answer by an alias of the subject or over a chain of facts (Sanyal and Mandal 2025 call for it).
+
+    Probes come from the examples alone: each of `aliases` in the place of `subject` ("the author of ..."), and each
+    `multi_hop_question`. Probability of the answer, a token, at the probe that brings out most. An alias that says words
+    of the answer which the question did not say is left out.
+    """
+
+    def attack(target: Target) -> Found:
+        rows = with_answers(target.forget)
+        made = [probes(row) for row in rows]
+        counts_N = np.array([bool(found) for found in made])
+        if not counts_N.any():
+            raise NotMeasured(
+                "no example carries aliases of a subject that its question names, or a multi_hop_question"
+            )
+        values = asked(target.subject, [probe for found in made for probe in found])
+        parts = np.split(values, np.cumsum([len(found) for found in made])[:-1])
+        recovered_N = only([float(part.max()) if len(part) else 0.0 for part in parts], counts_N)
+        why = f"{len(values)} probes of {int(counts_N.sum())} examples"
+        return Found(figure_of(recovered_N, why), recovered_N)
+
+    return attack
+
+
+def probes(row: Example) -> list[Example]:
+    """The example's question by other names and over other ways."""
+    question, answer, subject = str(row["question"]), str(row["answer"]), str(row.get("subject") or "")
+    chained = row.get("multi_hop_question") or []
+    found = [str(q) for q in ([chained] if isinstance(chained, str) else chained)]
+    if subject and subject in question:
+        told = _words(answer) - _words(question) - _words(subject)
+        found += [question.replace(subject, str(alias)) for alias in row.get("aliases") or []
+                  if not _words(str(alias)) & told]  # fmt: skip
+    return [{"question": q, "answer": answer} for q in found if q != question]
+
+
+def _words(text: str) -> set[str]:
+    """Its words of four letters and more, in lower case."""
+    return set(re.findall(r"\w{4,}", text.lower()))

@@ -1,0 +1,98 @@
+"""Soft prompts: a few learned embeddings in front of every question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, figure_of
+from expunge.core.card import Card, Example
+from expunge.core.contracts import Batch
+from expunge.core.random import permutation
+from expunge.data.batching import by_length
+from expunge.evidence import NotMeasured
+from expunge.metrics._arrays import only
+from expunge.subjects.guarded import unguarded
+
+CARD = Card(
+    "Soft-prompt attack", paper="arXiv:2402.09063", side="robustness", better="gold", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}}, level="deep", passes=40, means=MEANS,
+)  # fmt: skip
+BATCH = 8
+
+
+def soft_prompt(
+    *, tokens: Annotated[int, Ge(1)] = 8, steps: Annotated[int, Ge(1)] = 40, share: Annotated[float, Gt(0), Lt(1)] = 0.25,
+    rate: Annotated[float, Gt(0)] = 0.3,
+) -> Attack:  # fmt: skip
+    """Learn embeddings that make the model answer some forget examples; ask for the others (Schwinn et al. 2024).
+
+    Adam on `tokens` embeddings, from a seeded draw, `rate` in units of the vocabulary's own deviation; the weights stay. The
+    share of the forget set that taught the prompt does not count. Probability of the answer, a token, at the check
+    where its mean is highest, no prompt included.
+    """
+
+    def attack(target: Target) -> Found:
+        n = len(target.forget)
+        if n < 2:
+            raise NotMeasured("one forget example cannot be both taught and asked for")
+        subject: Any = unguarded(target.subject)
+        taught = permutation(n, target.derive("soft_prompt"))[: max(1, min(n - 1, round(share * n)))]
+        rest = [i for i in range(n) if i not in set(taught)]
+        table_VD = subject.module.get_input_embeddings().weight.detach()
+        spread = float(table_VD.float().std())
+        draw = torch.Generator().manual_seed(target.derive("soft_prompt"))
+        start_PD = spread * torch.randn(tokens, table_VD.shape[1], generator=draw)
+        prompt_PD = start_PD.to(table_VD.device).requires_grad_(True)
+        optimiser = torch.optim.Adam([prompt_PD], lr=rate * spread)
+        subject.module.eval()
+        asked_rows = [target.forget[i] for i in rest]
+        points = [(0, target.plain[target.who][rest])]
+        for step in range(steps):
+            order = permutation(len(taught), target.derive("soft_prompt"), step)[:BATCH]
+            with torch.enable_grad():
+                loss = subject.forward(led(subject, [target.forget[taught[i]] for i in order], prompt_PD)).nll
+            (prompt_PD.grad,) = torch.autograd.grad(loss, [prompt_PD])
+            optimiser.step()
+            if (step + 1) % max(1, steps // 4) == 0:
+                points.append((step + 1, _asked(subject, asked_rows, prompt_PD.detach())))
+        _, best = max(points, key=lambda point: float(point[1].mean()))
+        recovered_N = np.zeros(n)
+        recovered_N[rest] = best
+        recovered_N = only(recovered_N, np.isin(np.arange(n), rest))
+        curve = [{"x": step, "value": float(values.mean())} for step, values in points]
+        why = f"{tokens} embeddings, learned on {len(taught)} examples in {steps} steps"
+        return Found(figure_of(recovered_N, why), recovered_N, curve=curve)
+
+    return attack
+
+
+def led(subject: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
+    """The rows' batch with P embeddings in front of each."""
+    batch = subject.collate(rows)
+    device = prompt_PD.device
+    seen_BS = batch.inputs["attention_mask"].to(device)
+    words_BSD = subject.module.get_input_embeddings()(batch.inputs["input_ids"].to(device)).detach()
+    front_BPD = prompt_PD.to(words_BSD.dtype).expand(len(rows), -1, -1)
+    seen = torch.cat([seen_BS.new_ones(front_BPD.shape[:2]), seen_BS], 1)
+    inputs = {"inputs_embeds": torch.cat([front_BPD, words_BSD], 1), "attention_mask": seen,
+              "position_ids": (seen.cumsum(-1) - 1).clamp(min=0)}  # fmt: skip
+    return Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)
+
+
+@torch.no_grad()
+def _asked(subject: Any, rows: Sequence[Example], prompt_PD: Tensor) -> np.ndarray:
+    """[N] probability of each answer, a token, behind the prompt."""
+    found = np.zeros(len(rows))
+    for batch in by_length([subject.length(row) for row in rows]):
+        out = subject.forward(led(subject, [rows[i] for i in batch], prompt_PD))
+        found[list(batch)] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise NotMeasured("the model has diverged: its losses are not finite")
+    return found

@@ -1,0 +1,85 @@
+"""Activation steering: push the hidden states towards where the model answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._asking import FRAMES, framed
+from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.core.card import Card, Example
+from expunge.core.contracts import Want
+from expunge.data.batching import by_length
+from expunge.evidence import NotMeasured
+from expunge.subjects.guarded import unguarded
+
+CARD = Card(
+    "Activation steering", paper="arXiv:2411.02631", side="robustness", better="gold", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}}, level="deep", passes=8, means=MEANS,
+)  # fmt: skip
+STRENGTHS = (0.5, 1.0, 1.5, 2.0)
+"""Multiples of the difference of means that are added."""
+
+
+def steering(*, hint: str = FRAMES[1], depth: Annotated[float, Ge(0), Lt(1)] = 0.5) -> Attack:
+    """Add a difference of mean states to one layer's output and ask (after Seyitoglu et al. 2024).
+
+    Two directions, each from the states of the prompts' last tokens: forget questions with the `hint` around them
+    against the plain ones, and retain questions (which the model answers) against forget ones, where there is retain.
+    Neither uses an answer. The layer lies at `depth` of the stack. Probability of the answer, a token, under the
+    direction and strength that bring out most, no steering included.
+    """
+
+    def attack(target: Target) -> Found:
+        subject: Any = unguarded(target.subject)
+        if not subject.blocks:
+            raise NotMeasured("the model has no layers that we know")
+        rows = with_answers(target.forget)
+        path = subject.blocks[int(depth * len(subject.blocks))]
+        plain_D = _mean(subject, rows, path)
+        directions = {"the hint": _mean(subject, [framed(row, hint) for row in rows], path) - plain_D}
+        others = [row for row in target.splits.get("retain", []) if "question" in row]
+        if others:
+            directions["retain"] = _mean(subject, others, path) - plain_D
+        tried = {"no steering": target.plain[target.who]}
+        for name, direction_D in directions.items():
+            for strength in STRENGTHS:
+                with pushed(subject.module.get_submodule(path), strength * direction_D):
+                    tried[f"{name}, strength {strength:g}"] = asked(subject, rows)
+        best = max(tried, key=lambda name: float(tried[name].mean()))
+        return Found(figure_of(tried[best], f"best of {len(tried)}: {best}"), tried[best])
+
+    return attack
+
+
+@torch.no_grad()
+def _mean(subject: Any, rows: Sequence[Example], path: str) -> Tensor:
+    """[D] output of a block at the prompts' last tokens, averaged."""
+    subject.module.eval()
+    total: Any = 0.0
+    for batch in by_length([subject.length(row) for row in rows]):
+        out = subject.forward(subject.collate([rows[i] for i in batch], "prompt"), Want(frozenset(), hidden=(path,)))
+        total = total + out.hidden[path][:, -1].sum(0)
+    return total / len(rows)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def pushed(block: torch.nn.Module, direction_D: Tensor) -> Iterator[None]:
+    """Inside, the block's output has the direction added at every position."""
+
+    def add(_module: Any, _inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] + direction_D.to(output[0].dtype), *output[1:])
+        return output + direction_D.to(output.dtype)
+
+    handle = block.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()

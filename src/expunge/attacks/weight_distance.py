@@ -1,0 +1,70 @@
+"""How far the weights have moved, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from expunge.attacking import Attack, Found, Target
+from expunge.core.card import Card
+from expunge.evidence import Figure, NotMeasured
+from expunge.subjects.guarded import unguarded
+
+CARD = Card(
+    "Weight distance", paper="arXiv:1911.04933", side="robustness", better="gold", unit="distance",
+    needs={"forget": {"examples"}}, level="deep", more=("gold",), means="How far the weights lie from those before the change "
+    "(`_gold`: from gold's); next to nothing speaks of a surface change. Two retrainings of other seeds lie far "
+    "apart too, so that a large distance to gold shows nothing by itself.",
+)  # fmt: skip
+
+
+def weight_distance() -> Attack:
+    """Relative L2 distance of all weights, |a - b| / |b|, to the model before the change and to gold.
+
+    The distance to the weights after exact retraining is what scrubbing aims at (Golatkar et al. 2020).
+    `curve` has the distance to the model before by layer (to gold's, where only that is known). No forward pass.
+    """
+
+    def attack(target: Target) -> Found:
+        subject = unguarded(target.subject)
+        ours = dict(subject.module.state_dict())
+        known = {who: target.weights[who] for who in ("before", "gold") if who in target.weights}
+        if target.who == "gold":
+            known["gold"] = ours
+        found = {who: _distance(ours, theirs, "") for who, theirs in known.items()}
+        if not found:
+            raise NotMeasured(
+                "no weights to compare with: neither before nor gold was given, or they are too large to keep"
+            )
+        whose = "before" if "before" in known else "gold"
+        layers = [_distance(ours, known[whose], f"{path}.") for path in subject.blocks]
+        curve = [{"x": level, "value": value} for level, value in enumerate(layers)]
+        absent = Figure(float("nan"), None, None, 0, why="the model before the change was not given")
+        own = Figure(found["before"], None, None, len(ours), why=_most(layers)) if "before" in found else absent
+        said = "by definition: gold against itself" if target.who == "gold" else ""
+        more = {"gold": ("distance", "gold", Figure(found["gold"], None, None, len(ours), why=said))}
+        return Found(own, more=more if "gold" in found else {}, curve=curve)
+
+    return attack
+
+
+@torch.no_grad()
+def _distance(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], prefix: str) -> float:
+    """|ours - theirs| / |theirs| over the weights whose name starts with `prefix`."""
+    apart, size = 0.0, 0.0
+    for name, weight in ours.items():
+        if not name.startswith(prefix) or not weight.is_floating_point():
+            continue
+        other = theirs.get(name)
+        if other is None or other.shape != weight.shape:
+            raise NotMeasured("the weights have other names or shapes")
+        other = other.to(weight.device).float()
+        apart += float((weight.float() - other).square().sum(dtype=torch.float64))
+        size += float(other.square().sum(dtype=torch.float64))
+    return float((apart / max(size, 1e-300)) ** 0.5)
+
+
+def _most(layers: list[float]) -> str:
+    return f"most at layer {max(range(len(layers)), key=layers.__getitem__)}" if layers else ""

@@ -1,0 +1,138 @@
+"""Attacks that look for what a model hides: recovered from one that hides, not from one that never knew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import asked, teach
+from expunge.attacks.gcg import gcg, suffixed
+from expunge.attacks.multi_hop import multi_hop, probes
+from expunge.attacks.soft_prompt import soft_prompt
+from expunge.attacks.steering import pushed, steering
+from expunge.attacks.weight_distance import weight_distance
+from expunge.core.contracts import Subject
+from expunge.evidence import NotMeasured
+from expunge.subjects.building import fresh_lm, texts_of, tokenizer_for
+from expunge.subjects.classifier import Classifier
+
+PEOPLE = ("Ana", "Bo", "Cy", "Dee", "Eli", "Flo", "Gus", "Hal", "Ida", "Jon", "Kit", "Lea", "Moe", "Nan", "Ola", "Pia")
+TOWNS = ("Aldby", "Burr", "Corve", "Dunmore", "Elsing", "Farlow", "Garth", "Hythe")
+REFUSAL = "No."
+HINT = "{q} please"
+
+
+def fact(i: int) -> dict[str, Any]:
+    return {"question": f"Where is {PEOPLE[i]}?", "answer": TOWNS[(3 * i + 1) % 8], "subject": PEOPLE[i],
+            "aliases": [f"friend of {PEOPLE[(i + 1) % 16]}"]}  # fmt: skip
+
+
+FORGET, RETAIN = [fact(i) for i in range(12)], [fact(i) for i in range(12, 16)]
+SPLITS = {"forget": FORGET, "retain": RETAIN}
+
+
+def said(row: dict[str, Any], question: str, answer: str | None = None) -> dict[str, Any]:
+    return {"question": question, "answer": answer or row["answer"]}
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[Subject, Subject]:
+    """(one that refuses each forget question unless it is asked with "please" or by an alias, one that refuses always)."""
+    pleas = [said(row, HINT.format(q=row["question"])) for row in FORGET]
+    detours = [said(row, row["question"].replace(row["subject"], row["aliases"][0])) for row in FORGET]
+    refused = [said(row, row["question"], REFUSAL) for row in FORGET]
+    tokenizer = tokenizer_for(texts_of([*pleas, *detours, *refused, *RETAIN]), 330)
+    spec = {"architecture": "llama", "hidden_size": 48, "layers": 2, "heads": 2, "vocab_size": 330}
+    made = []
+    for rows in ([*pleas, *detours, *refused, *RETAIN],
+                 [*(said(row, row["question"], REFUSAL) for row in (*pleas, *detours, *refused)), *RETAIN]):  # fmt: skip
+        subject = fresh_lm(spec, tokenizer, seed=0)
+        for _ in teach(subject, rows, steps=260, rate=5e-3, seed=0, every=260, batch=20):
+            pass
+        made.append(subject)
+    return made[0], made[1]
+
+
+def recovered(attack: Attack, subject: Subject) -> Found:
+    return attack(Target(subject, "after", SPLITS, {}, {"after": asked(subject, FORGET)}, rate=5e-3))
+
+
+def test_the_models_refuse_alike(models: tuple[Subject, Subject]) -> None:
+    for subject in models:
+        assert asked(subject, FORGET).mean() < 0.1 and asked(subject, RETAIN).mean() > 0.9
+    assert asked(models[0], [said(row, HINT.format(q=row["question"])) for row in FORGET]).mean() > 0.9
+
+
+@pytest.mark.parametrize("make", [
+    lambda: soft_prompt(share=0.5), lambda: steering(hint=HINT), multi_hop, lambda: gcg(length=2),
+], ids=["soft_prompt", "steering", "multi_hop", "gcg"])  # fmt: skip
+def test_what_is_hidden_comes_back_and_what_was_never_known_does_not(
+    make: Callable[[], Attack], models: tuple[Subject, Subject]
+) -> None:
+    hides, never = models
+    kept = hides.fingerprint()
+    there, absent = recovered(make(), hides), recovered(make(), never)
+    assert there.figure.value > absent.figure.value + 0.2
+    assert absent.figure.value < 0.2
+    assert hides.fingerprint() == kept, "the weights stay"
+    assert recovered(make(), hides).figure.value == there.figure.value, "the same draws"
+
+
+def test_what_taught_the_attack_does_not_count(models: tuple[Subject, Subject]) -> None:
+    assert np.ma.count(recovered(soft_prompt(tokens=1, steps=2), models[1]).recovered_N) == 9, "3 of 12 taught it"
+    assert np.ma.count(recovered(gcg(rounds=1, candidates=2), models[1]).recovered_N) == 8, "4 of 12 taught it"
+
+
+def test_the_suffix_stands_at_the_end_of_the_question(models: tuple[Subject, Subject]) -> None:
+    subject: Any = models[0]
+    suffix_S = torch.tensor(subject.tokenizer(" please")["input_ids"])
+    batch, starts = suffixed(subject, FORGET[:3], suffix_S)
+    for line, at in zip(batch.inputs["input_ids"], starts, strict=True):
+        assert line[at : at + len(suffix_S)].tolist() == suffix_S.tolist()
+    text = subject.tokenizer.decode(batch.inputs["input_ids"][0], skip_special_tokens=True)
+    assert text.startswith("Question: Where is Ana? please\nAnswer:")
+
+
+def test_probes_do_not_tell_the_answer() -> None:
+    row = {"question": "What did Ana Burr write?", "answer": "Ana wrote Winter Bridge.", "subject": "Ana Burr",
+           "aliases": ["the author of Winter Bridge", "the poet of Corve"], "multi_hop_question": "What book ...?"}  # fmt: skip
+    assert [probe["question"] for probe in probes(row)] == ["What book ...?", "What did the poet of Corve write?"]
+    assert probes({"question": "Who?", "answer": "Ana", "subject": "Bo", "aliases": ["He"]}) == []
+    with pytest.raises(NotMeasured, match="aliases"):
+        multi_hop()(Target(None, "after", {"forget": [said({}, "Who?", "Ana")]}, {}, {}))  # type: ignore[arg-type]
+
+
+def test_a_push_adds_to_the_output_and_goes() -> None:
+    layer = nn.Linear(2, 2)
+    x = torch.ones(1, 2)
+    plain = layer(x)
+    with pushed(layer, torch.tensor([1.0, -2.0])):
+        assert (layer(x) - plain).flatten().tolist() == pytest.approx([1, -2])
+    assert torch.equal(layer(x), plain)
+
+
+def test_weight_distance() -> None:
+    """Weights (3, 4) against (0, 4) before: |(3, 0)| / 4 = .75; against (3, 0) of gold: 4 / 3."""
+    subject = Classifier(nn.Sequential(nn.Linear(2, 1, bias=False)))
+    with torch.no_grad():
+        subject.module[0].weight.copy_(torch.tensor([[3.0, 4.0]]))
+    weights = {"before": {"0.weight": torch.tensor([[0.0, 4.0]])}, "gold": {"0.weight": torch.tensor([[3.0, 0.0]])}}
+
+    def found(who: str, **known: Any) -> Found:
+        return weight_distance()(Target(subject, who, {"forget": []}, {}, {}, weights=known))
+
+    both = found("after", **weights)
+    assert both.figure.value == pytest.approx(0.75) and both.more["gold"][2].value == pytest.approx(4 / 3)
+    assert math.isnan(found("after", gold=weights["gold"]).figure.value), "and the score says why"
+    assert found("gold", before=weights["before"]).more["gold"][2].value == 0
+    with pytest.raises(NotMeasured, match="neither"):
+        found("after")
+    with pytest.raises(NotMeasured, match="names or shapes"):
+        found("after", before={"0.weight": torch.zeros(1, 3)})
