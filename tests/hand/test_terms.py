@@ -23,6 +23,8 @@ from expunge.methods.objectives.idk import idk
 from expunge.methods.objectives.kl_uniform import kl_uniform
 from expunge.methods.objectives.npo import npo
 from expunge.methods.objectives.random_label import random_label
+from expunge.methods.objectives.refusal_ft import CARD as REFUSAL_FT
+from expunge.methods.objectives.refusal_ft import refusal_ft
 from expunge.methods.objectives.rmu import rmu
 from expunge.methods.objectives.simnpo import simnpo
 from expunge.methods.retain.cross_entropy import cross_entropy
@@ -120,6 +122,14 @@ def test_simnpo_needs_no_length() -> None:
 def test_idk_is_cross_entropy_on_the_refusals() -> None:
     """Refusals with 1 nat over 2 positions and 5 over 4: 6/6 = 1 nat a position."""
     assert value(idk(), refused=output([1.0, 5.0], [2, 4])) == pytest.approx(1.0)
+
+
+def test_refusal_fine_tuning_is_cross_entropy_on_the_compliant_answers() -> None:
+    """(1 + 5) nats over 2 + 4 tokens; an example without such an answer is dropped from the stream."""
+    assert value(refusal_ft(), complied=output([1.0, 5.0], [2, 4])) == pytest.approx(1.0)
+    make = REFUSAL_FT.streams["complied"].make
+    assert make is not None
+    assert make({"question": "Q", "answer": "No.", "compliant": "Yes."})["answer"] == "Yes."  # type: ignore[index]
 
 
 def test_idk_streams_refusals(tmp_path: Any) -> None:
@@ -384,7 +394,7 @@ def test_a_stream_without_rows_has_mean_zero() -> None:
 def test_every_term_of_the_registry_is_tested_here() -> None:
     from test_catalogue_terms import TESTED
 
-    tested = {name.partition(" ")[0] for name in ALL} | {"random_label"} | TESTED
+    tested = {name.partition(" ")[0] for name in ALL} | {"random_label", "refusal_ft"} | TESTED
     assert tested >= {*names("objectives"), *names("retain")}, "work the new term out by hand"
 
 

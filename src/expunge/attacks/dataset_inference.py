@@ -20,7 +20,7 @@ LEAST = 10
 
 
 def dataset_inference() -> Metric:
-    """p-value that the forget set scores no higher than the holdout, by all readout attacks together.
+    """Test whether the forget set scores higher than the holdout, by all readout attacks together (a p-value).
 
     Half of each side, drawn by seed, teaches a linear weighting of the attacks' scores; on the other
     half the weighted scores are compared by a one-sided Mann-Whitney test (Maini et al. 2024, who take

@@ -33,7 +33,7 @@ RATE = 4.0
 """Factor on the automatic rate: LoRA takes larger steps than full weights, and B alone moves."""
 KEEP = 0.1
 """Quantile of the forget prompts' scores, each left out, that the gate is open to at most."""
-FALSE_ALARMS = 0.01
+FALSE_ALARMS = 0.003
 """Share of the retain prompts, where there are any, that may open the gate at all."""
 
 
@@ -139,8 +139,8 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
 
     A is fixed, its rows orthonormal and orthogonal to those of every earlier request's (the published penalty
     |A_i A_j|^2 at its minimum); B is trained by `inner`'s forget term alone, without a floor: the gate protects
-    the rest. The gate opens as a sigmoid of the likeness, from the level that one in a hundred retain prompts
-    reaches (or all but a tenth of the forget prompts, each left out, if that is higher) to a forget prompt's own;
+    the rest. The gate opens as a sigmoid of the likeness, from the level that three in a thousand retain
+    prompts reach (or all but a tenth of the forget prompts, each left out, if that is higher) to a forget prompt's own;
     without retain data from half way between what left-out and seen forget prompts reach.
     """
 
