@@ -56,7 +56,7 @@ def test_a_run_attacks_the_model_and_gold(world: dict[str, Any], done: tuple[exp
     assert set(evidence["attack_curves"]["relearn_forget"]) == {"after", "gold"}
     assert all(passes <= 1 for name, passes in evidence["cost"]["forward_passes"].items()), "each split is read once"
     sides = [score["side"] for score in evidence["scores"]]
-    assert sides == sorted(sides, key=["forgetting", "utility", "privacy", "robustness"].index)
+    assert sides == sorted(sides, key=["forgetting", "utility", "privacy", "robustness", "alignment"].index)
     page = (done[0].out / "report.html").read_text(encoding="utf-8")
     assert "Does it come back?" in page and "relearn" in page
 

@@ -19,7 +19,7 @@ CARD = Card(
 
 
 def multi_hop() -> Attack:
-    """Ask for the same answer by an alias of the subject or over a chain of facts (Sanyal and Mandal 2025 call for it).
+    """Ask for the same answer by an alias of the subject or over a chain of facts.
 
     Probes come from the examples alone: each of `aliases` in the place of `subject` ("the author of ..."), and each
     `multi_hop_question`. Probability of the answer, a token, at the probe that brings out most. An alias that says words

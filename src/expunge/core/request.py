@@ -348,6 +348,6 @@ def redacted(request: Mapping[str, Any]) -> dict[str, Any]:
         value = shown.get(name)
         if isinstance(value, list) and any(isinstance(row, Mapping) for row in value):
             shown[name] = f"{len(value)} examples given in the request, redacted"
-        elif isinstance(value, Mapping) and "where" in value:
+        elif isinstance(value, Mapping) and not set(value) <= {"random", "class", "refusals"}:
             shown[name] = "a selector, redacted"
     return shown
