@@ -52,3 +52,6 @@ def test_a_redacted_run_leaves_nothing_in_clear_and_can_be_shown_again(tmp_path:
     assert run(request, resume=True).out == tmp_path / "run"
     with pytest.raises(BadInput, match="another request"):
         run({**request, "seed": 5}, resume=True)
+    others = [{**row, "answer": "Another."} for row in rows]
+    with pytest.raises(BadInput, match="another request"):
+        run({**request, "data": others}, resume=True)

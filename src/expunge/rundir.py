@@ -12,8 +12,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from expunge.core.errors import BadInput, Interrupted
-from expunge.core.files import canonical, finite, read_json, write_text
+from expunge.core.files import canonical, finite, read_json, write_json, write_text
 from expunge.core.request import Request, redacted
+from expunge.ledger.certificate import SALT, salt_of, seal
 from expunge.plan import Plan
 from expunge.training import processes
 
@@ -39,7 +40,7 @@ def same(request: Request, out: Path) -> None:
     if theirs is None:
         return
     ours = finite(request.resolved())
-    if request.redacted and canonical(theirs) == canonical(redacted(ours)):
+    if request.redacted and canonical(theirs) == canonical(redacted(ours)) and _sealed(out, ours):
         return
     if canonical(theirs) != canonical(ours):
         changed = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
@@ -152,3 +153,18 @@ def evidence_of(folder: Path) -> dict[str, Any]:
 def write_request(folder: Path, request: dict[str, Any]) -> None:
     """request.yaml, as resolved."""
     write_text(folder / "request.yaml", yaml.safe_dump(finite(request), sort_keys=False, allow_unicode=True))
+
+
+def redact(folder: Path, request: dict[str, Any]) -> None:
+    """Takes out of a finished run's request.yaml what may name the forget set (a resume needed it until now), and
+    seals the whole with the run's salt, so that another request is still told from it."""
+    salt = salt_of(folder)
+    write_json(folder / SALT, {"salt": salt.hex(), "request": seal(request, salt)})
+    write_request(folder, redacted(request))
+
+
+def _sealed(folder: Path, request: dict[str, Any]) -> bool:
+    """Is this the request that was sealed; a purge takes the seal, and then nobody can tell."""
+    file = folder / SALT
+    kept = read_json(file).get("request") if file.is_file() else None
+    return kept is None or kept == seal(request, salt_of(folder))

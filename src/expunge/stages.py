@@ -24,14 +24,13 @@ from expunge.core.contracts import Reporter, Subject
 from expunge.core.files import digest, new_folder, read_json, write_json, write_text
 from expunge.core.random import permutation
 from expunge.core.readout import Readout
-from expunge.core.request import redacted
 from expunge.data.splits import Splits
 from expunge.ledger.certificate import certificate
 from expunge.methods.compose import compose
 from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
 from expunge.report.html import render
-from expunge.rundir import write_request
+from expunge.rundir import redact
 from expunge.subjects.guarded import unguarded
 from expunge.subjects.opening import MANIFEST
 from expunge.train import gold as train_gold
@@ -297,8 +296,8 @@ def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:
     write_text(folder / "report.html", render(evidence))
     write_text(folder / "README.md", model_card(evidence))
     write_json(folder / "evidence.json", evidence)
-    if plan.request.redacted:  # until now a resume needed it whole
-        write_request(folder, redacted(plan.request.resolved()))
+    if plan.request.redacted:
+        redact(folder, plan.request.resolved())
     statement = certificate(folder, evidence, plan.splits["forget"], plan.composed.described)
     checkpoint.clear(folder / "checkpoint")
     write_json(folder / "certificate.json", statement)

@@ -18,9 +18,10 @@ from typing import Any
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
-from expunge.core.files import digest, digest_file, read_json, write_json
+from expunge.core.files import digest, digest_file, finite, read_json, write_json
 from expunge.data.examples import identity
 
+SALT = "salt.json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:expunge:certificate:v1"
 LIMITS = (
@@ -38,12 +39,22 @@ def commitments(examples: Sequence[Example], salt: bytes) -> list[str]:
     return sorted(hmac.new(salt, identity(e).encode(), hashlib.sha256).hexdigest() for e in examples)
 
 
+def salt_of(folder: Path) -> bytes:
+    """The salt of the run in `folder`, drawn where there is none; it stays with the holder, in `salt.json`."""
+    file = folder / SALT
+    if not file.exists():
+        write_json(file, {"salt": secrets.token_hex(32)})
+    return bytes.fromhex(read_json(file)["salt"])
+
+
+def seal(request: dict[str, Any], salt: bytes) -> str:
+    """HMAC-SHA-256 of a resolved request under the salt: tells it from another where the text is redacted."""
+    return hmac.new(salt, digest(finite(request)).encode(), hashlib.sha256).hexdigest()
+
+
 def certificate(folder: Path, evidence: dict[str, Any], forget: Sequence[Example], method: Any) -> dict[str, Any]:
     """The unsigned statement about the run in `folder`; writes the salt beside it."""
-    salt_file = folder / "salt.json"
-    if not salt_file.exists():
-        write_json(salt_file, {"salt": secrets.token_hex(32)})
-    salt = bytes.fromhex(read_json(salt_file)["salt"])
+    salt = salt_of(folder)
     return {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": value}} for name, value in digests(folder).items()],

@@ -133,13 +133,13 @@ def _searched(
     """The strength at which the guarded forget NLL is nearest to the surrogate's, by bounded scalar search."""
     from scipy.optimize import minimize_scalar
 
-    from expunge.training.stopping import halves, sample
+    from expunge.training.stopping import figures, halves, sample
 
     forget = sample(splits["forget"], context.seed)
     if splits.get("holdout"):
-        target = _nll(bare, halves(splits["holdout"], context.seed)[0])
+        target = figures(bare, halves(splits["holdout"], context.seed)[0])["nll"]
     else:
-        target = _nll(bare, [{"question": "", "answer": row.get("answer", "")} for row in forget])
+        target = figures(bare, [{"question": "", "answer": row.get("answer", "")} for row in forget])["nll"]
     context.notes["surrogate_nll"] = target
     done: list[None] = []
 
@@ -147,17 +147,9 @@ def _searched(
         guarded = Guarded(bare, Eco(detector, drawn_PD * float(np.exp(log_strength))))
         done.append(None)
         context.reporter.advance(context.stage, len(done))
-        return abs(_nll(guarded, forget) - target)
+        return abs(figures(guarded, forget)["nll"] - target)  # type: ignore[arg-type]
 
     context.reporter.start(context.stage, trials)
     found = minimize_scalar(gap, bounds=(np.log(0.05), np.log(50.0)), method="bounded", options={"maxiter": trials})
     context.reporter.finish(context.stage)
     return float(np.exp(found.x))
-
-
-def _nll(subject: Any, rows: Sequence[Example]) -> float:
-    """Nats a token: the mean over examples of each example's mean."""
-    from expunge.training.stopping import figures
-
-    with torch.no_grad():
-        return figures(subject, list(rows))["nll"]
