@@ -166,6 +166,10 @@ def test_unknown_budget_field(go: Go) -> None:
         ("retain", 5, "retain: 5 cannot be used; give a path, a hub name"),
         ("model", 5, "model: 5 cannot be used; give a folder, a hub name, builtin:authors"),
         ("model", " ", "model: ' ' is empty; give a name or a path."),
+        ("model", "${EXPUNGE_NOWHERE}/m", "needs the environment variable EXPUNGE_NOWHERE; set EXPUNGE_NOWHERE."),
+        ("out", "$EXPUNGE_NOWHERE", "out: '$EXPUNGE_NOWHERE' needs the environment variable EXPUNGE_NOWHERE"),
+        ("method", {"forgt": "npo"}, "method: 'forgt' is no part of a method; did you mean 'forget'?"),
+        ("accept", {"forget.rouge_l": "<= 4"}, "judges a share, which lies between 0 and 1; write 0.04."),
         ("method", 5, "method: 5 cannot be used; give a name or the parts"),
         ("budget", {"epochs": 0}, "budget.epochs: 0 cannot be used; give a number above 0."),
         ("budget", {"learning_rate": "fast"}, "budget.learning_rate: 'fast' cannot be used; give a number or 'auto'."),
@@ -290,6 +294,17 @@ def test_answer_that_is_longer_than_the_model(go: Go, saved_lm: Path) -> None:
     Path("f.jsonl").write_text("".join([first.replace("Nobody", f"Nobody {i}") for i in range(60)]) + long)
     ended = go(model=str(saved_lm), forget="f.jsonl", without=OPTIONAL)
     says(ended, "forget, row 61", "is longer than the model's 64 tokens", "cut the answer into parts")
+
+
+def test_columns_with_a_slip_in_our_name(go: Go) -> None:
+    ended = go(forget=rows("f.jsonl"), columns={"qestion": "question"}, without=OPTIONAL)
+    says(ended, "columns.qestion: 'qestion' is no name that we know; did you mean 'question'?")
+
+
+def test_a_row_with_null_for_an_answer(go: Go) -> None:
+    Path("f.jsonl").write_text('{"prompt": "Who?", "answer": null}\n')
+    ended = go(forget="f.jsonl", columns={"question": "prompt"}, without=OPTIONAL)
+    says(ended, "has nothing (null) under answer; fill it in or remove the row.")
 
 
 def test_columns_name_a_missing_column(go: Go) -> None:

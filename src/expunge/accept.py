@@ -56,10 +56,13 @@ class Rule:
         separator = "." if "." in self.key else "_"
         return f"holdout_{self.key.partition(separator)[2]}"
 
-    def names_score(self, known: Iterable[str], subjects: Iterable[str] = SUBJECTS) -> None:
+    def names_score(
+        self, known: Iterable[str], subjects: Iterable[str] = SUBJECTS, units: Mapping[str, str] | None = None
+    ) -> None:
         """Raises BadInput where the plan can produce no such score, or nothing to compare it with.
 
-        known: the names of all scores that the plan can produce; subjects: whom it will read.
+        known: the names of all scores that the plan can produce; subjects: whom it will read; units: of
+        the scores that lie between 0 and 1.
         """
         known = set(known)
         if self.score not in known:
@@ -69,6 +72,10 @@ class Rule:
             raise BadInput.of(f"accept.{self.key}", self.text,
                               "judges a score that this plan cannot produce",
                               did_you_mean(self.key, shown))  # fmt: skip
+        if self.score in (units or {}) and not self.reference and not 0 <= self.number <= 1:
+            mend = f"write {self.number / 100:g}" if 1 < self.number <= 100 else "give a number from 0 to 1"
+            kind = "an AUC" if (units or {})[self.score] == "auc" else "a share"
+            raise BadInput.of(f"accept.{self.key}", self.text, f"judges {kind}, which lies between 0 and 1", mend)
         if self.reference == "holdout" and self.counterpart not in known:
             raise BadInput.of(f"accept.{self.key}", self.text,
                               f"compares with {self.counterpart}, which this plan cannot produce",

@@ -163,6 +163,12 @@ def score_names(
     )
 
 
+def bounded(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, str]:
+    """Score -> unit, of those scores that lie between 0 and 1."""
+    return {planned.name: planned.plugin.card.unit for planned in _planned(capabilities, set(splits))
+            if planned.plugin.card.unit in RANGES}  # fmt: skip
+
+
 def _planned(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]:
     for plugin in registry.everything("metrics") + registry.everything("attacks"):
         card = plugin.card
@@ -222,8 +228,10 @@ def _score(
                      unit=card.unit, better=planned.better, **figures)  # fmt: skip
 
     try:
+        if lacking := [split for _, split, _ in planned.needs.values() if split not in given]:
+            raise NotMeasured(f"no {lacking[0]} was given")
         arguments = {
-            argument: _readout(readouts, owner or subject, split, channels, given)
+            argument: _readout(readouts, owner or subject, split, channels)
             for argument, (owner, split, channels) in planned.needs.items()
         }
         figure = _figure(card, planned.plugin.factory()(**arguments))
@@ -241,13 +249,10 @@ def _readout(
     owner: str,
     split: str,
     channels: frozenset[str],
-    given: set[str],
 ) -> Readout:
     """The readout that a metric asks for, or NotMeasured with the reason."""
     if owner not in readouts:
         raise NotMeasured("no gold model" if owner == "gold" else f"the model {owner} the change was not read")
-    if split not in given:
-        raise NotMeasured(f"no {split} was given")
     if split not in readouts[owner]:
         raise NotMeasured(f"{split} was not read for {owner}")
     readout = readouts[owner][split]

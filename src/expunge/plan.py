@@ -22,13 +22,14 @@ from expunge.core.request import Request, read_config
 from expunge.data.examples import answer_of, question_of
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits, make_splits
-from expunge.evidence import score_names
+from expunge.evidence import bounded, score_names
 from expunge.fitting import fits_history, fits_method, fits_model
 from expunge.methods.compose import Composed, compose
 from expunge.resources import Estimate, estimate, size
 from expunge.room import fits_disk, fits_folder, fits_memory
 from expunge.subjects.building import budget_of, fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
+from expunge.train import gold_folder
 from expunge.training.rate import from_manifest
 from expunge.training.stopping import halves
 
@@ -65,6 +66,20 @@ class Plan:
     """What the request wants of alignment: drift, containment, refusals to forget."""
 
     @property
+    def gold_work(self) -> str:
+        """Where gold comes from and what that takes, in words."""
+        if self.gold != "train":
+            return self.gold or self.no_gold
+        manifest = self.manifest or {}
+        if "budget" not in manifest:
+            return "retrained without the forget set once the model is built; as long as building the model"
+        if (gold_folder(manifest, self.splits["forget"]) / MANIFEST).is_file():
+            return "retrained without the forget set; it is in the cache already"
+        left = 1 - len(self.splits["forget"]) / max(1, len(manifest.get("hashes") or []))
+        took = f"; about {left * manifest['seconds']:.0f} s, once" if manifest.get("seconds") else ", once"
+        return f"retrained without the forget set{took}, and then kept in the cache"
+
+    @property
     def builtin(self) -> str:
         """The embedded world's name, where the model is one that must be built first."""
         model = self.request.model
@@ -82,7 +97,7 @@ class Plan:
             "method": self.composed.name, "described": self.composed.described, "yields": self.composed.yields,
             "splits": {name: len(rows) for name, rows in self.splits.items()},
             "budget": self.budget.model_dump(exclude_none=True), "steps": self.steps, "batch_size": self.batch, "tokens": self.tokens,
-            "learning_rate": self.learning_rate, "gold": self.gold or None, "no_gold": self.no_gold,
+            "learning_rate": self.learning_rate, "gold": self.gold or None, "no_gold": self.no_gold, "gold_work": self.gold_work,
             "accept": {rule.key: rule.text for rule in self.rules}, "alignment": self.aligned.sentence if self.aligned else None,
             "estimate": self.estimate.to_json(), "audit": self.audit or None, "notes": self.notes,
         }  # fmt: skip
@@ -150,9 +165,10 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         names += attacking.score_names(request.audit, subject.capabilities, read, bool(gold))
         names += aligned.names if aligned else []
         owners = {"before", "after"} | ({"gold"} if gold else set())
+        units = bounded(subject.capabilities, read)
         for rule in rules:
             with faults:
-                rule.names_score(names, owners)
+                rule.names_score(names, owners, units)
     budget = request.budget.over(composed.budget if composed else Budget(), _stop(request, splits), DEFAULTS)
     if composed is not None and composed.yields == "ensemble" and "budget" in (manifest or {}):
         budget = budget_of(manifest or {}).over(Budget(stop="none"), DEFAULTS)  # it trains as the model was trained

@@ -43,12 +43,15 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     subject.module.to(processes.device())
     work = _work_folder(out)
     same = digest([config.model_dump(), [identity(row) for row in data]])
-    if work.exists() and not resume:
-        checkpoint.clear(work)
-    elif _started(work) not in (None, same):
-        raise BadInput.of("--resume", str(out), "is the training of another train.yaml, or of other data",
-                          "resume with the same, or start it anew without --resume")  # fmt: skip
-    with _lock(work.with_suffix(".lock"), out):
+    lock = work.with_suffix(".lock")
+    with _lock(lock, out):
+        if (out / MANIFEST).exists():  # written by another process in the meantime
+            return out
+        if not resume:
+            checkpoint.clear(work)
+        elif _started(work) not in (None, same):
+            raise BadInput.of("--resume", str(out), "is the training of another train.yaml, or of other data",
+                              "resume with the same, or start it anew without --resume")  # fmt: skip
         if processes.main():
             write_json(work / STARTED, {"training": same})
         context = Context(config.budget, work, config.seed, "train", reporter=reporter,
@@ -57,6 +60,8 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
         manifest = _manifest(config, data, trained, context.notes["outcome"])
         write(trained, out, manifest)
         checkpoint.clear(work)
+        if processes.main():
+            lock.unlink(missing_ok=True)
     return out
 
 

@@ -79,6 +79,16 @@ def test_only_the_first_dot_is_an_underscore() -> None:
     assert parse("real_authors.nll", "<= 1 * holdout").counterpart == "holdout_nll"
 
 
+def test_a_share_is_judged_within_its_range() -> None:
+    units = {"retain_utility": "share", "privacy_loss_auc": "auc"}
+    for key, text in (("retain.utility", ">= 0.9"), ("retain.utility", ">= 2 * before"), ("forget.nll", "<= 4")):
+        parse(key, text).names_score([*units, "forget_nll"], units=units)
+    with pytest.raises(BadInput, match=r"judges a share, which lies between 0 and 1; write 0\.95"):
+        parse("retain.utility", ">= 95").names_score(units, units=units)
+    with pytest.raises(BadInput, match=r"judges an AUC.*give a number from 0 to 1"):
+        parse("privacy.loss_auc", "<= -0.1").names_score(units, units=units)
+
+
 def test_names_score() -> None:
     known = {"forget_nll", "holdout_nll", "retain_utility", "privacy_min_k_auc"}
     parse("forget.nll", "<= 1.2 * holdout").names_score(known)

@@ -91,7 +91,7 @@ def _plan(request: Any, resume: bool, as_json: bool) -> int:
             ("training", f"{made.steps} steps on about {made.tokens:,} tokens, batches of {made.batch}"),
             ("learning rate", made.learning_rate)]),
         ("stop", str(made.budget.stop) + (f"; retain floor {made.budget.floor:.0%}" if made.budget.floor else "")),
-        ("gold", {"train": "retrained without the forget set, once, and then kept in the cache; its time is not in the estimate"}.get(made.gold, made.gold) or made.no_gold),
+        ("gold", made.gold_work),
         ("moving", f"{guess.moving:,} of {guess.parameters:,} parameters"),
         ("memory", f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in "
                    f"{size(made.budget.memory * 1e9 if made.budget.memory else guess.available)}"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -95,7 +97,16 @@ class Request(BaseModel):
             raise ValueError("is empty; give a name or a path")
         if isinstance(value, str) and "\0" in value:
             raise ValueError("holds a NUL character; give a name or a path")
+        if isinstance(value, str):
+            value = os.path.expanduser(os.path.expandvars(value))
+            if left := re.match(r".*?\$\{?(\w+)", value):
+                raise ValueError(f"needs the environment variable {left[1]}; set {left[1]}")
         return value
+
+    @field_validator("budget", "accept", "probes", "columns", mode="before")
+    @classmethod
+    def _heading(cls, value: Any) -> Any:
+        return {} if value is None else value  # a heading whose lines are all commented out
 
     @property
     def redacted(self) -> bool:

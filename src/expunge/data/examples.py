@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ from expunge.core.files import digest
 
 ALIASES = {"paraphrases": "paraphrased_answer", "perturbed": "perturbed_answer"}
 LISTS = ("paraphrased_answer", "perturbed_answer", "aliases", "alternates")
+INPUTS = ("question", "answer", "text", "messages", "image", "features", "label")
 FORMS = (("question", "answer"), ("text",), ("messages",), ("image", "label"), ("features", "label"),
          ("text", "label"))  # fmt: skip
 
@@ -32,6 +35,7 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     """
     example = {key: value for key, value in row.items() if key not in columns.values()}
     for ours, theirs in columns.items():
+        _check_name(ours)
         if theirs not in row:
             raise BadInput.of(f"columns.{ours}", theirs, f"is no column of {where}",
                               "it has: " + ", ".join(map(str, row)))  # fmt: skip
@@ -44,10 +48,13 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             example[name] = [example[name]]
         if name in example and example[name] is None:
             del example[name]  # a table's empty cell
-    for name in ("question", "answer", "text", "messages", "label"):
-        if name in example and example[name] is None:
-            del example[name]
+    empty = [name for name in INPUTS if name in example and example[name] is None]
+    for name in empty:
+        del example[name]
     keys = form(example)
+    if keys is None and empty:
+        raise BadInput.of(where, ", ".join(map(str, row)), f"has nothing (null) under {' and '.join(empty)}",
+                          "fill it in or remove the row")  # fmt: skip
     if keys is None:
         raise BadInput.of(where, ", ".join(map(str, row)), "holds no example",
                           "give question and answer, text, messages, or image/features and label "
@@ -80,6 +87,14 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             for text in example[name]:
                 _check_text(text, name, where)
     return example
+
+
+@functools.cache
+def _check_name(ours: str) -> None:
+    """A column may have any name, for selectors and groups use them; one that is nearly ours is a slip."""
+    known = {*INPUTS, *LISTS, *ALIASES}
+    if ours not in known and (near := difflib.get_close_matches(ours, known, n=1, cutoff=0.85)):
+        raise BadInput.of(f"columns.{ours}", ours, "is no name that we know", f"did you mean {near[0]!r}?")
 
 
 def _check_text(text: Any, key: str, where: str) -> None:

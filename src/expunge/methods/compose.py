@@ -79,6 +79,8 @@ def compose(spec: Any, *, has_retain: bool = True, where: str = "method") -> Com
         raise BadInput.of(where, ", ".join(map(str, spec)), "names several methods",
                           "give one method, or its parts under forget, retain, weights, update")  # fmt: skip
     ((name, options),) = spec.items()
+    if isinstance(options, str) and name not in every_method():
+        raise BadInput.of(where, name, "is no part of a method", did_you_mean(name, PARTS))
     if options is not None and not isinstance(options, Mapping):
         raise BadInput.of(f"{where}.{name}", options, "is no mapping of options", f"write {name}: {{option: value}}")
     return _named(str(name), dict(options or {}), has_retain, where)

@@ -26,7 +26,7 @@ SIDES = {
 }
 NOT_ASKED = "not asked for in this run"
 INTERVALS = "Intervals cover examples, not training seeds."
-STRADDLES = "the interval straddles the bound: the point value decides, but other examples could have decided otherwise"
+STRADDLES = "the point value decides, but other examples could have decided otherwise"
 HINTS = {
     "forget_nll": "how surprising the forgotten answers are to the model",
     "forget_rouge_l": "share of the true answer's words that the model still writes",
