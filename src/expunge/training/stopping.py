@@ -23,7 +23,7 @@ from expunge.core.contracts import Subject, Want
 from expunge.core.random import permutation
 from expunge.data.batching import by_length
 
-SAMPLE = 64
+SAMPLE = 48
 """Examples of a split that a point of the curve reads at most."""
 CHECKS = 10
 """Times a run that the curve (and with it the floor) is checked at most."""
