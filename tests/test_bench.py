@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from expunge.report import ranking
 from expunge.report.leaderboard import print_leaderboard, render, trade
 from expunge.spread import spread
 from worlds import tiny
+
+NO_RAY = "NO RAY: pip install 'expunge[ray]' to run this test"
 
 Go = Callable[..., tuple[int, str, str]]
 QUICK = {"budget": {"steps": 3, "stop": "none"}, "gold": "auto"}
@@ -131,9 +134,17 @@ def test_the_page_holds_all_and_calls_nobody(found: tuple[dict[str, Any], Path])
     assert "skipped random_label" in text
 
 
-def test_two_jobs_give_what_one_gives(found: tuple[dict[str, Any], Path], base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_two_jobs_give_what_one_gives(
+    engine: str, found: tuple[dict[str, Any], Path], base: Path, tmp_path: Path
+) -> None:
+    """Two local processes, and a local Ray of two workers."""
+    if engine == "ray":
+        pytest.importorskip("ray", reason=NO_RAY)
     _, out = found
-    two = bench(str(base / "own.yaml"), methods=["npo"], grid=["npo.beta=0.1,0.5"], out=str(tmp_path / "two"), jobs=2)
+    two = bench(
+        str(base / "own.yaml"), methods=["npo"], grid=["npo.beta=0.1,0.5"], out=str(tmp_path / "two"), jobs=2, engine=engine,
+    )  # fmt: skip
     both = {name: digest for name, digest in digests(out).items() if "seed-3" in name}
     assert digests(tmp_path / "two") == both
     assert len(both) == 2
@@ -252,19 +263,13 @@ def test_without_ray_the_mend_is_said(go: Go) -> None:
     assert "pip install 'expunge[ray]'" in err
 
 
-def double(value: int) -> int:
-    if value < 0:
-        raise ValueError("negative")
-    return 2 * value
-
-
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_work_is_spread(engine: str) -> None:
     if engine == "ray":
-        pytest.importorskip("ray", reason="NO RAY: pip install 'expunge[ray]' to run this test")
-    done = dict(spread(double, [1, -1, 3], jobs=2, engine=engine))
-    assert (done[0], done[2]) == (2, 6)
-    assert isinstance(done[1], Exception) and "negative" in str(done[1])
+        pytest.importorskip("ray", reason=NO_RAY)
+    done = dict(spread(math.sqrt, [1, -1, 9], jobs=2, engine=engine))
+    assert (done[0], done[2]) == (1, 3)
+    assert isinstance(done[1], Exception) and "ValueError" in repr(done[1])
 
 
 # -- arithmetic --------------------------------------------------------------------------------
