@@ -262,6 +262,15 @@ def test_eight_billion_parameters_with_lora_plan_under_40_gb(go: Go, eight: Path
     assert "fits in 40.0 GB" in " ".join(go("run", "r.yaml", "--plan").out.split())
 
 
+def test_eight_billion_parameters_with_three_layers_plan_under_40_gb(go: Go, eight: Path) -> None:
+    ended = go("run", "r.yaml", "--plan", "--json", "--set", "method=rmu")
+    assert ended.code == 0, ended.err
+    guess = ended.json["estimate"]
+    assert guess["moving_parameters"] == pytest.approx(3 * 218.1e6, rel=1e-2)  # a block of Llama-3-8B has 218 million
+    # 16.06 GB of bfloat16, 1.3 GB more for what moves in float32, then 12 bytes a moving parameter.
+    assert 25e9 < guess["peak_memory_bytes"] < 40e9
+
+
 def test_eight_billion_parameters_in_full_are_refused_with_figures(go: Go, eight: Path) -> None:
     ended = go("run", "r.yaml", "--plan", "--set", "method.weights=all")
     assert ended.code == 2

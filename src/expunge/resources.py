@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 
+from expunge.core import registry
 from expunge.core.contracts import Subject
 from expunge.training import processes
 
@@ -55,11 +56,17 @@ class Estimate:
                 "parameters": self.parameters, "parts": self.sentence}  # fmt: skip
 
 
-def moving_parameters(module: torch.nn.Module, weights: str, options: Mapping[str, Any]) -> tuple[int, int]:
-    """(moving parameters, of them beside the base): LoRA's lie beside the base, others within."""
-    total = sum(p.numel() for p in module.parameters())
+def moving_parameters(subject: Subject, weights: str, options: Mapping[str, Any]) -> tuple[int, int]:
+    """(moving parameters, of them beside the base): LoRA's lie beside the base, others within.
+
+    A mask's parameters all count, since their gradients and moments are held whole.
+    """
+    module = subject.module
+    if weights == "layers":  # which these are hangs on no data
+        names = registry.load("weights", weights).factory(**options)(subject, {}, None).parameters
+        return sum(p.numel() for name, p in module.named_parameters() if name in names), 0
     if weights != "lora":
-        return total, 0
+        return sum(p.numel() for p in module.parameters()), 0
     rank = int(options.get("rank", 16))
     head: Any = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None  # type: ignore[operator]
     extra = sum(rank * (m.in_features + m.out_features) for m in module.modules()
@@ -79,14 +86,14 @@ def estimate(
     module = subject.module
     device = processes.device().type
     total = sum(p.numel() for p in module.parameters())
-    moving, beside = moving_parameters(module, weights, options)
     halves = all(p.element_size() < 4 for p in module.parameters())
     accelerator = device == "cuda" or (elsewhere and halves)
     low = bf16 or accelerator
     # What is frozen stays in the dtype of the file (float32 on a CPU); what moves is float32, with its gradient and
     # two moments.
     frozen = float(sum(p.numel() * (p.element_size() if accelerator else 4) for p in module.parameters()))
-    held = frozen + 4.0 * beside if beside else 4.0 * moving + (frozen - 4.0 * moving if moving < total else 0.0)
+    moving, beside = moving_parameters(subject, weights, options)
+    held = frozen + 4.0 * beside if beside else 4.0 * moving + frozen * (total - moving) / total
     config = getattr(module, "config", None)
     width = int(getattr(config, "hidden_size", 0) or 0)
     layers = len(subject.blocks)
