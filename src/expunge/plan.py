@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import accept, attacking
-from expunge.alignment import asking
+from expunge.alignment import asking, risk
 from expunge.builtin import config as builtin_config
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
@@ -63,6 +63,8 @@ class Plan:
     """The estimate for this very machine, where `estimate` is for another's limit."""
     aligned: asking.Asked | None = None
     """What the request wants of alignment: drift, containment, refusals to forget."""
+    foreseen: list[risk.Risk] = field(default_factory=list)
+    """The domains at risk, the riskiest first, where `contain: auto` made the run look."""
 
     @property
     def builtin(self) -> str:
