@@ -301,7 +301,7 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
 def _stop(request: Request, splits: Splits) -> Budget:
     """The default stop: the holdout, where there is one and it says how unseen data look."""
     if asking.on_refusals(request):
-        return Budget(stop="refusals", epochs=40, batch_size=8, share=0.2)
+        return Budget(stop="refusals", epochs=40, batch_size=8)
     by_class = isinstance(request.forget, dict) and "class" in request.forget
     return Budget(stop="holdout" if "holdout" in splits and not by_class else "none")
 

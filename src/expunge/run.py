@@ -29,8 +29,8 @@ class Run:
 
     @property
     def scores(self) -> dict[tuple[str, str], float | None]:
-        """(name, subject) -> value."""
-        return {(s["name"], s["subject"]): s["value"] for s in self.evidence["scores"]}
+        """(name, subject) -> value; of a score on several splits the first."""
+        return {(s["name"], s["subject"]): s["value"] for s in reversed(self.evidence["scores"])}
 
 
 def run(

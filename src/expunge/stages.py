@@ -245,6 +245,7 @@ def _context(plan: Plan, gold: Read, folder: Path, stage: str, reporter: Reporte
     return Context(
         plan.budget, folder, plan.request.seed, stage, watch=accept.watch(plan.rules),
         refusals=plan.aligned.watch(plan.request.seed) if plan.aligned else None,
+        kept=plan.aligned.kept if plan.aligned else [],
         manifest=plan.manifest, reporter=reporter, log=log or Log(), notes=notes,
     )  # fmt: skip
 

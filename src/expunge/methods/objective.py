@@ -38,6 +38,8 @@ class Objective:
                           freeze_statistics="forget" in self.terms, shares=self.rate)  # fmt: skip
         outcome = trainer.run()
         context.notes["outcome"] = dataclasses.asdict(outcome)
+        for term in terms.values():
+            context.notes |= term.loss.noted() if hasattr(term.loss, "noted") else {}
         for parameter in subject.module.parameters():
             parameter.requires_grad_(True)
         return subject
