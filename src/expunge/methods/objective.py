@@ -25,7 +25,7 @@ class Objective:
     budget: Budget = field(default_factory=Budget)
     """The recipe's own budget; the request's goes over it."""
     rate: float = 1.0
-    """Factor on the automatic learning rate that the moving weights ask for."""
+    """Factor on the automatic learning rate that the moving weights and the terms ask for."""
     anchor: str = "forget"
 
     def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
