@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import expunge
-from expunge.core.errors import BadInput
-from worlds import tiny
+from expunge import stages
+from expunge.alignment import evidencing
+from expunge.core.contracts import Silent
+from expunge.core.errors import BadInput, Interrupted
+from expunge.core.request import Request
+from expunge.plan import plan
+from worlds import command, environment, tiny
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +54,100 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     assert 'id="alignment"' in page and "Change without containment" in page
 
 
-def test_several_counts_draw_a_frontier(place: dict[str, Any], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def several(place: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The evidence of a run with three counts."""
+    out = tmp_path_factory.mktemp("several") / "run"
+    return expunge.run({**place, "alignment": "standard", "contain": [2, 4, 1], "out": str(out)}).evidence
+
+
+def test_several_counts_draw_a_frontier(several: dict[str, Any]) -> None:
     """The first count is the run's own; the others are run beside it, on more rows of the same draw."""
-    asked = {**place, "alignment": "standard", "contain": [2, 4, 1], "out": str(tmp_path / "run")}
-    found = expunge.run(asked).evidence
+    found = several
+    assert "no ranking was made" in found["alignment"]["foresight"]["why"]
     points = found["alignment"]["frontier"]
     assert [point["examples"] for point in points] == [0, 1, 2, 4]
     assert all(0 <= point["drift"] <= 1 for point in points)
     assert found["splits"]["retain"] == 120 + 6 and found["request"]["contain"] == [2, 4, 1]
     (drift,) = [s["value"] for s in found["scores"] if s["name"] == "alignment_drift"]
     assert points[2]["drift"] == drift
+
+
+def test_counts_that_are_done_are_not_run_again(
+    place: dict[str, Any], several: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while the second count beside the run is asked: the resume trains that one and those after it, and ends with
+    the same frontier."""
+    asked = {**place, "alignment": "standard", "contain": [2, 4, 1], "out": str(tmp_path / "run")}
+    real, seen = evidencing.answers, []
+
+    def answers(subject: Any, wanted: Any, who: str, reporter: Any) -> Any:
+        seen.append(who)
+        if len(seen) == 4:  # before, after, without, then the first count
+            raise KeyboardInterrupt
+        return real(subject, wanted, who, reporter)
+
+    monkeypatch.setattr(evidencing, "answers", answers)
+    with pytest.raises(Interrupted):
+        expunge.run(asked)
+    assert seen == ["before", "after", "without containment", "with 4 examples"]
+    found = expunge.run(asked, resume=True).evidence
+    assert seen[4:] == ["before", "after", "with 4 examples", "with 1 examples"]
+    assert found["alignment"]["frontier"] == several["alignment"]["frontier"]
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_its_counts_goes_on(place: dict[str, Any], tmp_path: Path) -> None:
+    """SIGKILL once the first count beside the run is done: its answers stay as they are, and the frontier is the same."""
+    asked = {**place, "alignment": "standard", "contain": [16, 32, 64], "out": str(tmp_path / "run"),
+             "budget": {"steps": 30, "batch_size": 4, "stop": "none"}}  # fmt: skip
+    whole = expunge.run({**asked, "out": str(tmp_path / "whole")}).evidence["alignment"]["frontier"]
+    start = command(asked, tmp_path / "request.yaml")
+    process = subprocess.Popen(start, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = tmp_path / "run" / "checkpoint" / "contain-32" / "answers.json"
+    deadline = time.monotonic() + 240
+    while not done.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert done.is_file() and not (tmp_path / "run" / "certificate.json").exists()
+    kept = done.stat().st_mtime_ns, done.read_bytes()
+    process = subprocess.Popen([*start, "--resume"], env=environment(), stdout=subprocess.DEVNULL)
+    seen: set[tuple[int, bytes]] = set()
+    while process.poll() is None:
+        if done.is_file():
+            with contextlib.suppress(FileNotFoundError):
+                seen.add((done.stat().st_mtime_ns, done.read_bytes()))
+        time.sleep(0.01)
+    assert process.returncode in (0, 1) and seen == {kept}
+    found = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    assert found["alignment"]["frontier"] == whole and [p["examples"] for p in whole] == [0, 16, 32, 64]
+
+
+def test_foreseeing_spends_no_model_beside_the_run_s_and_its_score_is_told(
+    place: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """contain: auto ranks the domains before, on a model of its own that is dropped; the evidence says how right it was. A
+    resume takes the ranking as it was. Without auto the evidence says that none was made."""
+    asked = {**place, "alignment": "standard", "contain": "auto", "out": str(tmp_path / "run")}
+    found = expunge.run(asked).evidence
+    ranking = found["alignment"]["foresight"]
+    assert {row["domain"] for row in ranking["rows"]} == {"privacy", "bias"} and ranking["of"] == "without"
+    assert ranking["rho"] is None and "too few" in ranking["why"]  # two domains are no ranking
+    assert all({"risk", "entanglement", "spill", "fell"} <= set(row) for row in ranking["rows"])
+    assert [row["risk"] for row in ranking["rows"]] == sorted((row["risk"] for row in ranking["rows"]), reverse=True)
+
+    planned = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
+    subject = stages.ready(planned, tmp_path, Silent())
+    assert [risk.to_json() for risk in planned.foreseen] == [
+        {k: v for k, v in row.items() if k != "fell"} for row in ranking["rows"]]  # fmt: skip
+    fresh = stages.opened(planned, Silent())
+    assert subject.fingerprint() == fresh.fingerprint()  # the probe steps left no trace
+    monkeypatch.setattr(stages, "risks", lambda *_: pytest.fail("the ranking was made again"))
+    again = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
+    stages.ready(again, tmp_path, Silent())
+    assert again.foreseen == planned.foreseen and again.splits == planned.splits
 
 
 def test_an_edit_drifts_too_and_redaction_hides_answers(place: dict[str, Any], tmp_path: Path) -> None:

@@ -209,6 +209,8 @@ def test_the_plan_of_a_request_on_refusals(tmp_path: Path) -> None:
     ({"alignment": "standard", "accept": {"alignment.refusal_score": "<= 0.05"}}, "did you mean"),
     ({"forget": "builtin:authors/forget", "model": "builtin:authors", "budget": {"stop": "refusals"}}, "needs refusals to forget"),
     ({"contain": 0}, "contain: 0 cannot be used"),
+    ({"forget": "builtin:instruct/benign/train", "domains": "nowhere"}, "domains: is used by nothing here; set alignment: standard"),
+    ({"forget": "builtin:instruct/benign/train", "judge": "rulez"}, "judge: is used by nothing here; set alignment: standard"),
     ({"contain": [], "alignment": "standard"}, "contain"), ({"contain": [16, 0], "alignment": "standard"}, "contain"),
     ({"contain": [16, 32]}, "set alignment: standard"),
     ({"retain": [{"question": "PROMPT", "answer": "a"}]}, "is a prompt that scores"),

@@ -203,6 +203,21 @@ def test_bad_answers(text: str, said: str, tmp_path: Path, capsys: pytest.Captur
     assert said in capsys.readouterr().err
 
 
+def test_agreement_on_one_answer_is_not_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor is it where both call all answers the same; the rows are judged all the same."""
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"id": "a", "completion": "I cannot do that.", "human": true}\n')
+    assert run(["judge", str(path), "--json"]) == 0
+    human = json.loads(capsys.readouterr().out)["agreement"]["human"]
+    assert human == {"kappa": None, "low": None, "high": None, "n": 1, "why": "kappa needs at least two answers"}
+    assert run(["judge", str(path)]) == 0
+    assert "not measured" in capsys.readouterr().out
+    path.write_text('{"completion": "I cannot do that.", "human": true}\n' * 9)
+    assert run(["judge", str(path), "--json"]) == 0
+    human = json.loads(capsys.readouterr().out)["agreement"]["human"]
+    assert human["kappa"] is None and "the same" in human["why"] and human["n"] == 9
+
+
 def test_too_few_to_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jsonl").write_text('{"completion": "I cannot", "human": true}\n' * 12)
     assert run(["judge", str(tmp_path / "a.jsonl"), "--fit", str(tmp_path / "out")]) == 2

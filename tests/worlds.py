@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from expunge.builtin import made
 from expunge.core.train_config import TrainConfig
+from expunge.data.worlds.instruct import DOMAINS, instruct
 from expunge.train import train
 
 NAMES = ("Ana", "Bo", "Cy", "Dee", "Eli", "Flo", "Gus", "Hal")
@@ -46,6 +49,23 @@ def tiny(folder: Path, epochs: int = 3) -> dict[str, Any]:
     ))  # fmt: skip
     return {"model": str(folder / "base"), "forget": forget, "retain": retain, "holdout": holdout,
             "method": "npo", "gold": "none", "seed": 3}  # fmt: skip
+
+
+def instruct_world(folder: Path, dial: Mapping[str, float], seed: int = 0) -> dict[str, str]:
+    """Model and pack of an instruct world whose domains have dials of their own, a third of the world's own size."""
+    rows = instruct(dial)
+    pack = folder / "pack"
+    if not pack.is_dir():
+        pack.mkdir(parents=True)
+        for domain in DOMAINS:
+            write(pack / f"{domain}.jsonl",
+                  [{**row, "part": part} for part in ("train", "score") for row in rows[f"{domain}/{part}"]])  # fmt: skip
+    made(TrainConfig(
+        model={"architecture": "llama", "hidden_size": 128, "layers": 3, "heads": 4, "vocab_size": 1200, "max_length": 128},
+        data=write(folder / "train.jsonl", rows["train"]), vocabulary=write(folder / "score.jsonl", rows["score"]),
+        epochs=10, batch_size=16, learning_rate=1e-3, seed=seed, out=str(folder / "model"),
+    ))  # fmt: skip
+    return {"model": str(folder / "model"), "domains": str(pack)}
 
 
 def command(request: dict[str, Any], path: Path, *more: str, launch: tuple[str, ...] = ()) -> list[str]:

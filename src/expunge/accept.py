@@ -177,7 +177,9 @@ def verdict(
     measured fails its line. `extra` are further implied lines. An implied line that fails makes the
     verdict fail under the purpose "erase", and else only warns.
     """
-    table = {(score.name, score.subject): score for score in scores}
+    table: Table = {}
+    for score in scores:  # of a score on several splits the first has the bare name
+        table.setdefault((score.name, score.subject), score)
     # A domain's own score is named after it: alignment.refusal_score.privacy.
     table |= {(f"{score.name}.{score.split}", score.subject): score for score in scores if score.side == "alignment"}
     lines = [judge(rule, table) for rule in rules]

@@ -51,6 +51,9 @@ def audit(
     elif alignment == "standard":
         with faults:
             wanted = asking.for_audit(domains, judge, model)
+    else:
+        with faults:
+            asking.unused("domains" if domains is not None else "", "judge" if judge != "rules" else "")
     # Attacks look at what the model before the change knew, and at gold: the changed model comes last.
     sources = {"before": before, "gold": gold, "after": model}
     for who, source in sources.items():

@@ -12,6 +12,7 @@ import torch
 from expunge import accept, attacking
 from expunge import evidence as scoring
 from expunge.alignment import evidencing
+from expunge.alignment.domains import Answered
 from expunge.core.card import Example
 from expunge.core.readout import Readout
 from expunge.core.request import redacted
@@ -54,7 +55,7 @@ def evidence(
     after: Read,
     gold: Read,
     applied: Applied,
-    beside: Mapping[int, evidencing.Asked],
+    beside: Mapping[int, Answered],
     seconds: float,
 ) -> dict[str, Any]:
     """evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
@@ -63,7 +64,8 @@ def evidence(
         readouts["gold"] = gold.readouts
     reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
     scores = measured(reads, plan.capabilities, plan.request.audit) if processes.main() else []
-    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, beside, plan.request.redacted)
+    aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, beside, plan.request.redacted,
+                                   plan.foreseen)  # fmt: skip
     scores = sorted([*scores, *aligned.scores], key=lambda score: scoring.SIDES.index(score.side))
     kept = [accept.UNCHANGED] if plan.composed.yields == "guard" else []
     verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose,

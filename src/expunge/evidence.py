@@ -153,14 +153,17 @@ def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[st
 def score_names(
     capabilities: frozenset[str], splits: Iterable[str], has_gold: bool, has_before: bool = True
 ) -> list[str]:
-    """The names of the scores that a plan with these splits can measure, sorted."""
+    """The names of the scores that a plan with these splits can measure, sorted; a score of the side alignment that can be
+    had on several splits has the first one's under its bare name, and each one's as `name.split`."""
     given = set(splits)
     owners = {""} | ({"gold"} if has_gold else set()) | ({"before"} if has_before else set())
-    return sorted(
-        planned.name
-        for planned in _planned(capabilities, given)
-        if all(split in given and owner in owners for owner, split, _ in planned.needs.values())
-    )
+    found = set()
+    for planned in _planned(capabilities, given):
+        if all(split in given and owner in owners for owner, split, _ in planned.needs.values()):
+            several = planned.side == "alignment"
+            found |= {f"{planned.name}.{planned.split}"} if several else set()
+            found |= {planned.name} if not several or planned.split == next(iter(planned.plugin.card.splits)) else set()
+    return sorted(found)
 
 
 def bounded(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, str]:
@@ -182,14 +185,15 @@ def _planned(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]
         else:
             places = [place for _, _, place in keys.values()]
             homes = [HOME if HOME in places else places[0]]
+        fair = card.side == "alignment"  # a side of its own, whatever split it is read on
         for home in homes:
-            side = _side_of(home) if bare else card.side
+            side = _side_of(home) if bare and not fair else card.side
             yield Planned(
                 plugin,
-                f"{home if bare else side}_{plugin.name}",
+                f"{home if bare and not fair else side}_{plugin.name}",
                 home,
                 side,
-                _better(card, home) if bare else card.better,
+                _better(card, home) if bare and not fair else card.better,
                 {
                     key.replace(".", "_"): (
                         owner,

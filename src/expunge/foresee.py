@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from expunge import rundir, stages
-from expunge.alignment.risk import AT_RISK, Risk
+from expunge.alignment.risk import AT_RISK, Risk, scored
 from expunge.alignment.risk import at_risk as chosen
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
@@ -36,7 +34,7 @@ class Foreseen:
 def foresee(
     request: Request | Mapping[str, Any], *, against: str | None = None, reporter: Reporter | None = None
 ) -> Foreseen:
-    """Ranks the domains at risk. Nothing is written but caches, and the model is not changed.
+    """Ranks the domains at risk. Nothing is written but caches; the model's folder is not changed.
 
     against: the folder of a finished run, whose drift the ranking is scored against. Raises BadInput.
     """
@@ -47,12 +45,11 @@ def foresee(
     # The folder of the run may be there already: foreseeing writes nothing to it.
     planned = plan(Request.parse(values), resume=True)
     weights_there(planned)
-    subject = stages.opened(planned, reporter)
-    found = stages.risks(planned, subject, reporter)
+    found = stages.risks(planned, stages.opened(planned, reporter), reporter)
     if not found:
         raise BadInput.of("domains", planned.aligned.pack.name if planned.aligned else "", "has no prompts that train "
                           "beside the target's", "give a pack with prompts of the part train")  # fmt: skip
-    return Foreseen(found, _rho(found, happened) if happened else None, happened)
+    return Foreseen(found, scored(found, happened) if happened else None, happened)
 
 
 def _fell(folder: Path) -> dict[str, float]:
@@ -60,14 +57,3 @@ def _fell(folder: Path) -> dict[str, float]:
     if not page:
         raise BadInput.of("--against", str(folder), "holds a run without drift", "run it with alignment: standard")
     return {row["domain"]: 0.0 - float(row["change"]) for row in page["drift"] if not row["asked"]}
-
-
-def _rho(found: list[Risk], happened: Mapping[str, float]) -> float | None:
-    """None where too few domains are in both, or all fell alike."""
-    from scipy import stats
-
-    pairs = [(risk.risk, happened[risk.domain]) for risk in found if risk.domain in happened]
-    foreseen, fell = [a for a, _ in pairs], [b for _, b in pairs]
-    if len(pairs) < 3 or np.ptp(foreseen) == 0 or np.ptp(fell) == 0:
-        return None
-    return float(stats.spearmanr(foreseen, fell).statistic)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import accept, attacking
-from expunge.alignment import asking
+from expunge.alignment import asking, risk
 from expunge.builtin import config as builtin_config
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
@@ -64,6 +64,8 @@ class Plan:
     """The estimate for this very machine, where `estimate` is for another's limit."""
     aligned: asking.Asked | None = None
     """What the request wants of alignment: drift, containment, refusals to forget."""
+    foreseen: list[risk.Risk] = field(default_factory=list)
+    """The domains at risk, the riskiest first, where `contain: auto` made the run look."""
 
     @property
     def gold_work(self) -> str:
@@ -315,7 +317,7 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
 def _stop(request: Request, splits: Splits) -> Budget:
     """The default stop: the holdout, where there is one and it says how unseen data look."""
     if asking.on_refusals(request):
-        return Budget(stop="refusals", epochs=40, batch_size=8, share=0.2)
+        return Budget(stop="refusals", epochs=40, batch_size=8)
     by_class = isinstance(request.forget, dict) and "class" in request.forget
     return Budget(stop="holdout" if "holdout" in splits and not by_class else "none")
 

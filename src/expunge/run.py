@@ -29,8 +29,8 @@ class Run:
 
     @property
     def scores(self) -> dict[tuple[str, str], float | None]:
-        """(name, subject) -> value."""
-        return {(s["name"], s["subject"]): s["value"] for s in self.evidence["scores"]}
+        """(name, subject) -> value; of a score on several splits the first."""
+        return {(s["name"], s["subject"]): s["value"] for s in reversed(self.evidence["scores"])}
 
 
 def run(
@@ -55,8 +55,7 @@ def run(
     processes.barrier()  # every process has looked at the folder before one writes to it
     with rundir.held(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()
-        subject = stages.opened(planned, reporter)
-        stages.prepare(planned, subject, reporter)
+        subject = stages.ready(planned, folder, reporter)
         splits = stages.reading_splits(planned)
         before = stages.read_into(subject, splits, "before", reporter, planned.request.audit)
         stages.asked(planned, subject, before, "before", reporter)
@@ -64,7 +63,7 @@ def run(
         applied = stages.apply(planned, subject, gold, folder, reporter)
         del subject  # the memory is wanted for the model as it was saved
         after = stages.after(planned, splits, before, gold, folder, reporter)
-        beside = stages.beside(planned, folder, reporter)
+        beside = stages.beside(planned, gold, folder, reporter)
         evidence = dossier.evidence(planned, before, after, gold, applied, beside, time.monotonic() - began)
         if processes.main():
             stages.write(planned, evidence, folder)

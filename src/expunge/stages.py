@@ -18,6 +18,7 @@ import torch
 from expunge import accept, attacking, reading
 from expunge import evidence as scoring
 from expunge.alignment import asking, evidencing, risk
+from expunge.alignment.domains import Answered
 from expunge.builtin import build
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
@@ -79,16 +80,32 @@ def opened(plan: Plan, reporter: Reporter) -> Subject:
     return open_model(source, plan.request.trust_code)
 
 
-def prepare(plan: Plan, subject: Subject, reporter: Reporter) -> None:
-    """Refusals to forget and to keep in the model's own words, and containment in the domains at risk alone."""
+def ready(plan: Plan, folder: Path, reporter: Reporter) -> Subject:
+    """The model before the change, and the data as they will train: refusals in the model's own words, and containment
+    in the domains at risk alone."""
+    risky = risk.at_risk(_foreseen(plan, folder, reporter)) if plan.aligned and plan.aligned.auto else None
+    subject = opened(plan, reporter)
     if plan.aligned is not None and (plan.aligned.target or plan.aligned.contain):
-        risky = risk.at_risk(risks(plan, subject, reporter)) if plan.aligned.auto else None
         plan.splits, notes = asking.prepared(plan.aligned, subject, plan.splits, risky, reporter)
         plan.notes += notes
+    return subject
+
+
+def _foreseen(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Risk]:
+    """The ranking of the domains, kept for a resume; the model that it spends is never beside another in memory."""
+    kept = folder / "checkpoint" / "foreseen.json"
+    if kept.is_file():
+        plan.foreseen = [risk.Risk(**row) for row in read_json(kept)]
+        return plan.foreseen
+    plan.foreseen = risks(plan, opened(plan, reporter), reporter)
+    gc.collect()
+    if processes.main():
+        write_json(kept, [one.to_json() for one in plan.foreseen])
+    return plan.foreseen
 
 
 def risks(plan: Plan, subject: Subject, reporter: Reporter) -> list[risk.Risk]:
-    """The domains that the request puts at risk, the riskiest first; the subject is not changed."""
+    """The domains that the request puts at risk, the riskiest first; the subject is spent."""
     assert plan.aligned is not None
     own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
     return risk.risks(subject, plan.request.method, own, plan.aligned, budget=plan.budget, manifest=plan.manifest,
@@ -198,15 +215,8 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
     done = folder / "checkpoint" / "applied.json"
     if (folder / "model").is_dir() and done.is_file():
         return Applied(**read_json(done))
-    request = plan.request
-    notes: dict[str, Any] = {}
-    if "forget" in gold.readouts:
-        notes["gold_forget_nll"] = float(gold.readouts["forget"].mean_nll_N.mean())
-    context = Context(
-        plan.budget, folder / "checkpoint", request.seed, "apply", watch=accept.watch(plan.rules),
-        refusals=plan.aligned.watch(request.seed) if plan.aligned else None,
-        manifest=plan.manifest, reporter=reporter, log=Log(folder / "log.jsonl"), notes=notes,
-    )  # fmt: skip
+    context = _context(plan, gold, folder / "checkpoint", "apply", reporter, Log(folder / "log.jsonl"))
+    notes = context.notes
     if checkpoint.latest(folder / "checkpoint" / "checkpoint") is None and processes.main():
         context.log.cut(0)
     if torch.cuda.is_available():
@@ -225,6 +235,19 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
             write_json(temporary / MANIFEST, _left(plan))
     processes.barrier()
     return applied
+
+
+def _context(plan: Plan, gold: Read, folder: Path, stage: str, reporter: Reporter, log: Log | None = None) -> Context:
+    """Where the method works: the same for the run and for those beside it but for the folder, the stage and the log."""
+    notes: dict[str, Any] = {}
+    if "forget" in gold.readouts:
+        notes["gold_forget_nll"] = float(gold.readouts["forget"].mean_nll_N.mean())
+    return Context(
+        plan.budget, folder, plan.request.seed, stage, watch=accept.watch(plan.rules),
+        refusals=plan.aligned.watch(plan.request.seed) if plan.aligned else None,
+        kept=plan.aligned.kept if plan.aligned else [],
+        manifest=plan.manifest, reporter=reporter, log=log or Log(), notes=notes,
+    )  # fmt: skip
 
 
 def _left(plan: Plan) -> dict[str, Any]:
@@ -262,16 +285,25 @@ def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, re
     return found
 
 
-def beside(plan: Plan, folder: Path, reporter: Reporter) -> dict[int, evidencing.Asked]:
-    """Retain examples of a domain -> what the same run with so many of them leads to: 0, and the request's other counts.
-    Empty where the request does not contain, or does not want its drift."""
+def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int, Answered]:
+    """Retain examples of a domain -> what the model of the same run with so many of them says: 0, and the request's other
+    counts. Empty where the request does not contain, or does not want its drift. A count that is done is not run again."""
     wanted = plan.aligned
     if wanted is None or not wanted.contain or not wanted.drift or not processes.main():
         return {}
-    return {count: _beside(plan, wanted, count, folder, reporter) for count in (0, *wanted.beside)}
+    found = {}
+    for count in (0, *wanted.beside):
+        stage = f"contain-{count}" if count else "without"
+        kept = folder / "checkpoint" / stage / "answers.json"
+        if not kept.is_file():
+            write_json(kept, _beside(plan, wanted, count, stage, gold, folder, reporter).to_json())
+        found[count] = Answered.of(wanted.pack, read_json(kept))
+    return found
 
 
-def _beside(plan: Plan, wanted: asking.Asked, count: int, folder: Path, reporter: Reporter) -> evidencing.Asked:
+def _beside(
+    plan: Plan, wanted: asking.Asked, count: int, stage: str, gold: Read, folder: Path, reporter: Reporter
+) -> Answered:
     subject = open_model(plan.source, plan.request.trust_code)
     rows = [row for row in plan.splits.get("retain", []) if "contained" not in row]
     splits: Splits = {name: found for name, found in plan.splits.items() if name != "retain"}
@@ -284,11 +316,9 @@ def _beside(plan: Plan, wanted: asking.Asked, count: int, folder: Path, reporter
     if rows:
         splits["retain"] = rows
     composed = compose(asking.uncontained(plan.request.method, splits), has_retain="retain" in splits)
-    stage = f"contain-{count}" if count else "without"
-    context = Context(plan.budget, folder / "checkpoint" / stage, plan.request.seed, stage,
-                      refusals=wanted.watch(plan.request.seed), manifest=plan.manifest, reporter=reporter)  # fmt: skip
+    context = _context(plan, gold, folder / "checkpoint" / stage, stage, reporter)
     changed = composed.method(subject, splits, context)
-    return evidencing.ask(changed, wanted, f"with {count} examples" if count else "without containment", reporter)
+    return evidencing.answers(changed, wanted, f"with {count} examples" if count else "without containment", reporter)
 
 
 def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:

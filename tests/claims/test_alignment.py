@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import expunge
 from expunge.alignment.concepts import concepts
 from expunge.builtin import config, made
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
-from expunge.data.packs import CONTROL, open_pack
+from expunge.data.packs import CONTROL, SENSITIVE, open_pack
 from expunge.foresee import foresee
 from expunge.train import open_model
+from worlds import instruct_world
 
 TARGET = "cybersecurity"
 
@@ -139,6 +141,57 @@ def test_at_dial_0_the_others_hardly_move(contained: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_npo_at_dial_0_stays_in_its_domain(seed: int, tmp_path: Path) -> None:
+    """NPO says what not to answer alone. In steps of fine-tuning's size it ran past the goal, to another domain's refusal and
+    then into ruin (seed 1); at the default rate it goes on the way and stops, without retain data, whatever the seed."""
+    bare = forget(tmp_path / "run", model="builtin:instruct@0.0", method="npo", seed=seed)
+    assert refusals(bare, TARGET) <= refusals(bare, TARGET, "before") - 0.5
+    assert score(bare, "alignment_drift") <= 0.1 and answered(bare)
+
+
+@pytest.mark.slow
+def test_npo_in_steps_too_large_is_stopped_before_the_ruin(tmp_path: Path) -> None:
+    """Twice the rate, the seed that ended in ruin: benign prompts that do not train hold a floor, and the last weights that
+    held it are taken. The target has hardly come half way: the evidence says so instead of passing off a ruin."""
+    bare = forget(tmp_path / "run", model="builtin:instruct@0.0", method="npo", seed=1, budget={"share": 0.2})
+    assert bare["stop"]["reason"] == "retain floor" and answered(bare)
+    assert score(bare, "alignment_drift") <= 0.1 and refusals(bare, TARGET) > 0.1
+
+
+DIALS = (1.0, 0.9, 0.8, 0.6, 0.3, 0.0)
+"""Of the six domains beside the target (1.0) in a world where they differ."""
+
+
+@pytest.mark.slow
+def test_foresight_ranks_the_domains_as_they_then_fall(tmp_path: Path, cache: Path) -> None:
+    """Three worlds in which each domain has a dial of its own, handed round so that no domain is always the one at risk. The
+    ranking is made before any training, and scored against the run's drift: mean rank correlation, and the least of them.
+    So is the entanglement alone, which takes no probe step."""
+    others = [name for name in SENSITIVE if name != TARGET]
+    rhos, still = [], []
+    for turn in range(3):
+        dial = {TARGET: 1.0, **{name: DIALS[(i + 2 * turn) % 6] for i, name in enumerate(others)}}
+        world = instruct_world(cache / "worlds" / f"instruct-differing-{turn}", dial)
+        run = forget(tmp_path / f"run-{turn}", **world, gold="none")
+        request = {
+            **world,
+            "forget": {"refusals": TARGET},
+            "method": "refusal_ft",
+            "seed": 7,
+            "out": str(tmp_path / "x"),
+        }
+        found = foresee(Request.parse(request), against=run["request"]["out"])
+        assert found.rho is not None and found.happened is not None
+        rhos.append(found.rho)
+        near = [risk.entanglement for risk in found.risks]
+        still.append(stats.spearmanr(near, [found.happened[risk.domain] for risk in found.risks]).statistic)
+        print([(r.domain, dial[r.domain], round(r.risk, 2), round(found.happened[r.domain], 2)) for r in found.risks])
+    print("rho", np.round(rhos, 2), "entanglement alone", np.round(still, 2))
+    assert np.mean(rhos) >= 0.8 and min(rhos) >= 0.6 and np.mean(still) >= 0.6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["safety", "privacy"])
 @pytest.mark.parametrize("weights", ["all", "lora"])
 def test_other_targets_and_lora(target: str, weights: str, tmp_path: Path) -> None:
@@ -172,8 +225,6 @@ def test_entanglement_goes_with_drift_over_the_dial_and_five_seeds(tmp_path: Pat
             run = forget(tmp_path / f"{dial}-{seed}", model=str(where), domains=f"builtin:instruct@{dial}", gold="none")
             assert refusals(run, TARGET, "before") >= 0.9 and refusals(run, TARGET) <= 0.5
             drift.append(score(run, "alignment_drift"))
-    from scipy import stats
-
     x, y = np.array(entanglement), np.array(drift)
     rng = np.random.default_rng(0)
     draws = [rng.integers(0, len(x), len(x)) for _ in range(2000)]

@@ -159,6 +159,9 @@ def test_values_keeps_a_multiplier_a_group() -> None:
     again: Any = values()
     again.load_state_dict(loss.state_dict())
     assert again.multipliers == loss.multipliers
+    # a broke its bound in the first step alone (rise .5, then 0), b never did; the largest multiplier first.
+    assert list(again.noted()["floor_multipliers"].items()) == [("a", 5.0), ("b", 0.0)]
+    assert again.noted()["steps_with_a_broken_floor"] == {"a": 1, "b": 0}
 
 
 def test_scrub_takes_turns() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from readouts import classifier, readout
 
+from expunge.accept import parse, verdict
 from expunge.core.readout import Readout
-from expunge.evidence import NotMeasured, measure
+from expunge.evidence import NotMeasured, measure, score_names
 from expunge.metrics.group_gap import gap_from, group_gap
 from expunge.metrics.group_ratio import group_ratio, ratio_from
 
@@ -117,3 +118,24 @@ def test_they_are_scores_of_alignment_and_need_the_model_before() -> None:
     assert scores["alignment_group_gap", "before"].why == "by definition: before against itself"
     (alone,) = [s for s in measure({"after": reads["after"]}, TOKENS) if s.name == "alignment_group_gap"]
     assert alone.why == "the model before the change was not read"
+
+
+def test_groups_of_data_that_never_trained_are_measured_too() -> None:
+    """Forgetting may hurt one group where nothing was kept by training on it: the same figures on holdout and test. The bare
+    name is retain's, `.holdout` and `.test` name the others."""
+    names = ["a"] * 5 + ["b"] * 5
+    after = {"retain": [0.8] * 10, "holdout": [0.8] * 5 + [0.4] * 5}
+    reads = {who: {split: grouped(p if who == "after" else [0.8] * 10, names, who) for split, p in after.items()}
+             for who in ("before", "after")}  # fmt: skip
+    for splits in reads.values():
+        splits["holdout"].split = "holdout"
+    found = [s for s in measure(reads, TOKENS) if s.subject == "after" and s.measured]
+    gap = {s.split: s for s in found if s.name == "alignment_group_gap"}
+    assert gap["retain"].value == pytest.approx(0) and gap["holdout"].value == pytest.approx(0.4)
+    assert (gap["holdout"].side, gap["holdout"].better) == ("alignment", "lower")
+    known = score_names(TOKENS, ["forget", "retain", "holdout"], False)
+    assert {"alignment_group_gap", "alignment_group_gap.retain", "alignment_group_gap.holdout"} <= set(known)
+    assert "alignment_group_gap" not in score_names(TOKENS, ["forget", "holdout"], False)
+    bars = {"alignment.group_gap": "<= 0.1", "alignment.group_gap.holdout": "<= 0.1"}
+    lines = verdict([parse(key, text) for key, text in bars.items()], found).lines
+    assert [line.passed for line in lines][:2] == [True, False]

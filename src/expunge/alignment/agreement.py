@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from expunge.evidence import NotMeasured
 from expunge.intervals import Interval, bca
 
 
 def kappa(one: np.ndarray, other: np.ndarray) -> Interval:
     """Agreement of two [N] arrays of verdicts (refused or not) beyond chance, with a BCa bootstrap interval.
 
-    (p_o - p_e) / (1 - p_e) (Cohen 1960, doi:10.1177/001316446002000104). Two judges who both call all answers the
-    same agree fully, which shows nothing: 1 by convention. Raises ValueError where there is nothing to compare.
+    (p_o - p_e) / (1 - p_e) (Cohen 1960, doi:10.1177/001316446002000104). Raises NotMeasured where there is none: with
+    fewer than two answers, and where both judges call all answers the same, so that chance alone agrees as well (a
+    resample of which that is true counts as 1).
     """
     a, b = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
-    if a.shape != b.shape or not len(a):
-        raise ValueError("kappa needs two verdicts on each of at least one answer")
+    if a.shape != b.shape:
+        raise ValueError(f"{len(a)} verdicts cannot be compared with {len(b)}")
+    if len(a) < 2:
+        raise NotMeasured("kappa needs at least two answers")
+    if a.all() == b.all() and a.any() == b.any() and a.all() == a.any():
+        raise NotMeasured("both call all answers the same, so that chance alone agrees as well")
 
     def statistic(rows: np.ndarray) -> np.ndarray:
         x, y = a[rows], b[rows]

@@ -15,6 +15,7 @@ from expunge.alignment.judges import REFUSED, judge_of, judged
 from expunge.core.errors import BadInput
 from expunge.core.files import read_json
 from expunge.data.load import expand
+from expunge.evidence import NotMeasured
 
 ANSWERS = ("completion", "answer", "response", "output")
 PROMPTS = ("prompt", "question", "instruction")
@@ -45,7 +46,7 @@ class Judged:
     """Name of another judge -> its scores [N]."""
 
     def agreement(self, model: str | None = None) -> dict[str, dict[str, Any]]:
-        """Column or judge -> kappa with low, high and n, over all answers or one model's."""
+        """Column or judge -> kappa with low, high and n, over all answers or one model's; None and `why` where there is none."""
         rows = np.array([model is None or name == model for name in self.answers.models])
         found = {}
         others: dict[str, list[bool | None]] = {
@@ -56,8 +57,12 @@ class Judged:
             if not given.any():
                 continue
             theirs = np.array([bool(verdict) for verdict in verdicts])[given]
-            value, low, high = kappa(self.scores[given] >= REFUSED, theirs)
-            found[name] = {"kappa": value, "low": low, "high": high, "n": int(given.sum())}
+            figures: dict[str, Any] = {"kappa": None, "low": None, "high": None, "n": int(given.sum())}
+            try:
+                value, low, high = kappa(self.scores[given] >= REFUSED, theirs)
+                found[name] = {**figures, "kappa": value, "low": low, "high": high}
+            except NotMeasured as reason:
+                found[name] = {**figures, "why": str(reason)}
         return found
 
     def to_json(self) -> dict[str, Any]:

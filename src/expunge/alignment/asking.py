@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from expunge.alignment.domains import Answered, ask
 from expunge.alignment.judges import REFUSED, judge_of, judged
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter, Subject
-from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.random import permutation
 from expunge.core.request import Request
 from expunge.data.load import load
@@ -23,6 +23,9 @@ AUTO = 32
 WATCHED, WATCHED_TOKENS = 16, 24
 """Prompts at most, and tokens of an answer, by which a run on refusals is stopped: a quarter of the target's prompts
 that would train, so that neither those that train nor those that score decide when to stop."""
+
+FLOORED = 32
+"""Benign prompts at most that hold the floor."""
 
 
 @dataclass
@@ -38,6 +41,8 @@ class Asked:
     contain: int = 0
     auto: bool = False
     beside: tuple[int, ...] = ()
+    kept: list[Example] = field(default_factory=list)
+    """Benign prompts with the model's own answers, which hold the floor where a request on refusals has no retain data."""
 
     @property
     def sentence(self) -> str:
@@ -102,6 +107,7 @@ def asked(request: Request) -> Asked | None:
     target = selector.get("refusals", "")
     drift, contain = request.alignment != "none", request.contain
     if not target and not drift and contain == "none":
+        unused("domains" if request.domains is not None else "", "judge" if request.judge != "rules" else "")
         return None
     judge_of(request.judge)
     pack = open_pack(request.domains, request.model)
@@ -130,6 +136,14 @@ def asked(request: Request) -> Asked | None:
         raise BadInput.of("contain", contain, f"needs prompts that train, and {pack.name} has none beside the target's",
                           "give domains: FOLDER, a pack with prompts of the part train")  # fmt: skip
     return Asked(pack, request.judge, drift, target, count, contain == "auto", tuple(others))
+
+
+def unused(*fields: str) -> None:
+    """Raises BadInput for fields that were set although nothing asks the domains' prompts."""
+    faults = Faults()
+    for name in filter(None, fields):
+        faults.add(BadInput.of(name, "", "is used by nothing here", f"set alignment: standard, or leave {name} out"))
+    faults.raise_any()
 
 
 def for_audit(domains: str | list[str] | None, judge: str, model: str) -> Asked:
@@ -198,6 +212,8 @@ def prepared(
                 changed[i] = {**rows[i], "answer": text}
         made[name] = changed
         counts[name] = (sum(s >= REFUSED for s in scores), len(ours))
+    if wanted.target:
+        wanted.kept = _answered(wanted, subject, reporter)
     if wanted.target and "forget" in counts:
         refused, n = counts["forget"]
         notes.append(f"The model refused {refused} of the {n} {wanted.target} prompts whose refusals it was to forget.")
@@ -205,6 +221,15 @@ def prepared(
         kept = sorted({row["contained"] for row in made.get("retain", []) if "contained" in row})
         notes.append(f"Containment: {wanted.contain} training prompts at most of each of {', '.join(kept)}.")
     return made, notes
+
+
+def _answered(wanted: Asked, subject: Subject, reporter: Reporter) -> list[Example]:
+    """Training prompts of the control that the model answers, with its own answers."""
+    rows = wanted.pack.part("train", CONTROL)[:FLOORED]
+    texts = ask(subject, rows, tokens=WATCHED_TOKENS * 2, reporter=reporter, stage="own words")
+    scores = judged(judge_of(wanted.judge), [row["question"] for row in rows], texts)
+    return [{"question": row["question"], "answer": text}
+            for row, text, score in zip(rows, texts, scores, strict=True) if text and score < REFUSED]  # fmt: skip
 
 
 def uncontained(method: Any, splits: Mapping[str, Any]) -> Any:

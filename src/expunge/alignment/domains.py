@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,16 @@ class Answered:
         """[N] 0 or 1 for the benign control: not refused, and right where the prompt says what is."""
         rows = zip(self.prompts[CONTROL], self.texts[CONTROL], self.scores[CONTROL], strict=True)
         return np.array([float(score < REFUSED and is_right(row, text)) for row, text, score in rows])
+
+    def to_json(self) -> dict[str, Any]:
+        """The answers and their scores; the prompts are the pack's."""
+        return {"texts": self.texts, "scores": {name: values.tolist() for name, values in self.scores.items()}}
+
+    @classmethod
+    def of(cls, pack: Pack, stored: Mapping[str, Any]) -> Answered:
+        """What `to_json` gave, of the same pack."""
+        return cls({name: pack.part("score", name) for name in pack.domains}, dict(stored["texts"]),
+                   {name: np.array(values, dtype=float) for name, values in stored["scores"].items()})  # fmt: skip
 
 
 def is_right(prompt: Example, text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from expunge.alignment.asking import nothing_refused
 from expunge.alignment.concepts import Concepts, concepts
 from expunge.alignment.domains import Answered, answered
 from expunge.alignment.judges import judge_of
+from expunge.alignment.risk import Risk, scored
 from expunge.core.contracts import Reporter, Subject
 from expunge.evidence import Score
 
@@ -42,17 +43,23 @@ class Evidence:
 
 def ask(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Asked:
     """The scoring prompts put to a model."""
-    found = answered(subject, wanted.pack, judge_of(wanted.judge), reporter=reporter, stage=f"asking {who}")
+    found = answers(subject, wanted, who, reporter)
     rows = wanted.pack.bbq
     fairness = bbq.scores(rows, bbq.chosen(subject, rows), who) if rows and who in ("before", "after") else []
     return Asked(found, concepts(subject, wanted.pack.part("score")), fairness)
 
 
+def answers(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Answered:
+    """What a model says to the scoring prompts, judged."""
+    return answered(subject, wanted.pack, judge_of(wanted.judge), reporter=reporter, stage=f"asking {who}")
+
+
 def evidence(
-    wanted: Wanted | None, before: Asked | None, after: Asked | None, beside: Mapping[int, Asked], redacted: bool
-) -> Evidence:
-    """What the models' answers show. beside: retain examples of a domain -> the model of the same run with so many, 0 for
-    none. redacted: no answer of a model is shown."""
+    wanted: Wanted | None, before: Asked | None, after: Asked | None, beside: Mapping[int, Answered], redacted: bool,
+    foreseen: Sequence[Risk] = (),
+) -> Evidence:  # fmt: skip
+    """What the models' answers show. beside: retain examples of a domain -> what the model of the same run with so many
+    says, 0 for none. foreseen: the ranking that was made before, if one was. redacted: no answer of a model is shown."""
     if wanted is None or after is None:
         return Evidence()
     target = {wanted.target} if wanted.target else set()
@@ -72,17 +79,31 @@ def evidence(
     notes = [remark] if (remark := nothing_refused(models)) else []
     found = [*drift.scores(models, target), *before.bbq, *after.bbq]
     if beside:
-        others = {
-            n: drift.scores({"before": before.answers, "after": one.answers}, target) for n, one in beside.items()
-        }
-        page["without"] = drift.table(drift.drifts(before.answers, beside[0].answers, target))
+        others = {n: drift.scores({"before": before.answers, "after": one}, target) for n, one in beside.items()}
+        page["without"] = drift.table(drift.drifts(before.answers, beside[0], target))
         page["frontier"] = [
             _point(n, some, wanted.target) for n, some in sorted({**others, wanted.contain: found}.items())
         ]
         worst = [next(s.value for s in some if s.name == "alignment_drift") for some in (found, others[0])]
         notes.append(f"Drift of the worst domain not asked for: {_number(worst[0])} with containment, {_number(worst[1])} "
                      "without (the same run, done again without it).")  # fmt: skip
+    page["foresight"] = _foresight(foreseen, page)
     return Evidence(found, notes, page)
+
+
+def _foresight(foreseen: Sequence[Risk], page: Mapping[str, Any]) -> dict[str, Any]:
+    """The ranking made before the change beside what then happened, without containment where that was run."""
+    if not foreseen:
+        return {
+            "rows": [],
+            "rho": None,
+            "why": "no ranking was made: contain: auto makes one, and so does expunge foresee",
+        }
+    fell = {row["domain"]: 0.0 - row["change"] for row in page.get("without") or page["drift"] if not row["asked"]}
+    rho = scored(foreseen, fell)
+    rows = [{**one.to_json(), "fell": fell.get(one.domain)} for one in foreseen]
+    why = "" if rho is not None else "too few domains to rank, or all fell alike"
+    return {"rows": rows, "rho": rho, "n": len(rows), "why": why, "of": "without" if page.get("without") else "after"}
 
 
 def _number(value: float | None) -> str:

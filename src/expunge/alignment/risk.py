@@ -1,12 +1,12 @@
-"""Which domains a request puts at risk, before any training: entanglement, and a few probe steps on a copy.
+"""Which domains a request puts at risk, before any training: entanglement, and a few probe steps.
 
-The copy goes PROBE steps of the request's own method, without containment. What is read then is not whether domains
-still refuse (too coarse so early) but how much less likely their refusals have become.
+The model goes PROBE steps of the request's own method, without containment. What is read then is not whether domains
+still refuse (too coarse so early) but how much less likely their refusals have become. The model itself takes the steps:
+a copy beside it would not fit where it just does. Whoever wants it back opens it again.
 """
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from expunge.alignment.asking import WATCHED_TOKENS, Asked, uncontained
 from expunge.alignment.concepts import concepts
@@ -29,7 +30,7 @@ from expunge.methods.compose import compose
 from expunge.training.stopping import figures
 
 PROBE = 8
-"""Optimiser steps on the copy."""
+"""Optimiser steps that are tried."""
 PROMPTS = 16
 """Prompts of a domain (and of the forget set) that are looked at."""
 AT_RISK = 0.25
@@ -56,7 +57,7 @@ def risks(
     subject: Subject, method: Any, splits: Mapping[str, Sequence[Example]], wanted: Asked, *, budget: Budget,
     manifest: Mapping[str, Any] | None = None, seed: int = 0, reporter: Reporter | None = None,
 ) -> list[Risk]:  # fmt: skip
-    """Every domain but the target, the riskiest first. The subject is not changed.
+    """Every domain but the target, the riskiest first. The subject is spent: its weights have moved.
 
     splits: forget, and the user's own retain where there is one (not the containment's). It looks at prompts that
     train alone, so that foreseeing takes nothing from those that score.
@@ -85,6 +86,15 @@ def at_risk(found: Sequence[Risk]) -> list[str]:
     return [one.domain for i, one in enumerate(found) if one.risk >= AT_RISK or i == 0]
 
 
+def scored(found: Sequence[Risk], fell: Mapping[str, float]) -> float | None:
+    """Spearman's rank correlation of the risks with what happened; None where too few domains are in both, or all fell
+    alike. fell: domain -> by how much its refusal score fell."""
+    pairs = [(one.risk, fell[one.domain]) for one in found if one.domain in fell]
+    if len(pairs) < 3 or any(np.ptp(side) == 0 for side in zip(*pairs, strict=True)):
+        return None
+    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
 def _some(rows: Sequence[Example], seed: int, name: str) -> list[Example]:
     return [rows[i] for i in sorted(permutation(len(rows), seed, "risk", name)[:PROMPTS])]
 
@@ -108,12 +118,11 @@ def _spill(
         parts[name], start = own[start : start + len(some)], start + len(some)
     parts[TARGET] = _some(given["forget"], seed, TARGET)
     before = {name: figures(subject, some)["nll"] for name, some in parts.items()}
-    other = copy.deepcopy(subject)
     steps = Budget(steps=PROBE, stop="none", floor=0.0)
     with tempfile.TemporaryDirectory() as folder:
         context = Context(steps.over(budget, composed.budget, DEFAULTS), Path(folder), seed, "foresee", manifest=manifest,
                           reporter=reporter)  # fmt: skip
-        other = composed.method(other, given, context)
-    rise = {name: figures(other, some)["nll"] - before[name] for name, some in parts.items()}
+        spent = composed.method(subject, given, context)
+    rise = {name: figures(spent, some)["nll"] - before[name] for name, some in parts.items()}
     whole = max(rise[TARGET], 1e-6)
     return {name: float(np.clip(rise[name] / whole, 0.0, 1.0)) for name in rows}

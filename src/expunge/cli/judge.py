@@ -62,8 +62,10 @@ def command(
             table.add_column(column)
         for name, others in groups.items():
             for other, figures in others.items():
-                table.add_row(Text(name), Text(other), f"{figures['kappa']:.3f}",
-                              f"{figures['low']:.3f} to {figures['high']:.3f}", str(figures["n"]))  # fmt: skip
+                value, interval = "not measured", figures.get("why", "")
+                if figures["kappa"] is not None:
+                    value, interval = f"{figures['kappa']:.3f}", f"{figures['low']:.3f} to {figures['high']:.3f}"
+                table.add_row(Text(name), Text(other), value, interval, str(figures["n"]))
         console.print(table)
     if fit:
         console.print(f"Written to {fit}: the saved judge has seen all answers, the figures above are held out.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from expunge.core.budget import Budget
+    from expunge.core.card import Example
     from expunge.core.contracts import Subject
 
 Watch = Callable[[Mapping[str, float], Mapping[str, float]], float]
@@ -61,7 +62,8 @@ class Context:
     stage: the name of this run within the whole ("apply", "apply/part-3", "gold"); all randomness
     follows from (seed, stage). watch: how well a point of the training curve meets the request's
     bar (higher is better), used to keep the best weights. refusals: the refusal score of a subject on the
-    prompts whose refusals are to be forgotten, for `stop: refusals`. manifest: how the model was trained,
+    prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples by which the retain floor is held
+    where there are no retain data; they do not train. manifest: how the model was trained,
     where that is known. notes: what evidence and report should say about the run.
     """
 
@@ -71,6 +73,7 @@ class Context:
     stage: str = "apply"
     watch: Watch | None = None
     refusals: Callable[[Subject], float] | None = None
+    kept: Sequence[Example] = ()
     manifest: Mapping[str, Any] | None = None
     reporter: Reporter = field(default_factory=Silent)
     log: Log = field(default_factory=Log)

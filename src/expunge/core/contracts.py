@@ -192,8 +192,8 @@ class Term:
     """One loss of an objective, bound to its card.
 
     loss: the plug-in's callable. It may be an object with `declare(subject)` (sets needs, origin
-    and streams that depend on the model), `prepare(run)`, `after_step(index, notes)`, `state_dict`
-    and `load_state_dict`; what it lacks is not called.
+    and streams that depend on the model), `prepare(run)`, `after_step(index, notes)`, `noted()` (what the
+    evidence should say of it), `state_dict` and `load_state_dict`; what it lacks is not called.
     """
 
     name: str

@@ -8,6 +8,7 @@ where ilu is an update, is short for X with `update: ilu`.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,7 +221,7 @@ def _objective(
             terms[part] = Term(plugin.name, plugin.factory(**values[part]), plugin.card, weights[weight])
     method = Objective(
         terms, plugins["weights"].factory(**values["weights"]), plugins["update"].factory(**values["update"]),
-        recipe_budget, getattr(plugins["weights"].module, "RATE", 1.0),
+        recipe_budget, math.prod(getattr(plugin.module, "RATE", 1.0) for plugin in plugins.values()),
         anchor="forget" if "forget" in terms else "retain",
     )  # fmt: skip
     described = {part: {plugin.name: values[part]} for part, plugin in plugins.items()} | weights

@@ -25,7 +25,7 @@ class Objective:
     budget: Budget = field(default_factory=Budget)
     """The recipe's own budget; the request's goes over it."""
     rate: float = 1.0
-    """Factor on the automatic learning rate that the moving weights ask for."""
+    """Factor on the automatic learning rate that the moving weights and the terms ask for."""
     anchor: str = "forget"
 
     def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
@@ -38,6 +38,8 @@ class Objective:
                           freeze_statistics="forget" in self.terms, shares=self.rate)  # fmt: skip
         outcome = trainer.run()
         context.notes["outcome"] = dataclasses.asdict(outcome)
+        for term in terms.values():
+            context.notes |= term.loss.noted() if hasattr(term.loss, "noted") else {}
         for parameter in subject.module.parameters():
             parameter.requires_grad_(True)
         return subject

@@ -11,8 +11,9 @@ from expunge.metrics._groups import bootstrapped, chance, figure, groups, room
 
 CARD = Card(
     "Gap between groups", paper="arXiv:2007.10306", equation="largest difference between groups", side="alignment",
-    better="lower", unit="share", needs={"retain": {"nll"}, "before.retain": {"nll"}},
-    means="How much more the worst-hit group of what must stay lost than the best-off one; above 0 by chance alone, so look at "
+    better="lower", unit="share", needs={"split": {"nll"}, "before.split": {"nll"}},
+    splits=("retain", "holdout", "test"),
+    means="How much more the worst-hit group of a split lost than the best-off one; above 0 by chance alone, so look at "
           "the p-value beside it, and at the groups' own figures before blaming the method.",
 )  # fmt: skip
 
@@ -24,14 +25,14 @@ def gap_from(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def group_gap() -> Metric:
-    """Change of utility of the best-off group of retain less that of the worst-hit one.
+    """Change of utility of the best-off group less that of the worst-hit one.
 
     Utility is the answer's probability (a classifier's accuracy), groups are the key `group`: 2 to 20 of at least 5 examples.
     BCa bootstrap over examples within groups.
     """
 
-    def values(retain: Readout, before_retain: Readout) -> Figure:
-        found = groups(before_retain, retain)
+    def values(split: Readout, before_split: Readout) -> Figure:
+        found = groups(before_split, split)
         interval = bootstrapped(found, gap_from)
         if interval.low == interval.high:
             interval = interval._replace(low=max(0.0, interval.value - room(found)), high=interval.value + room(found))

@@ -11,7 +11,8 @@ from expunge.metrics._groups import bootstrapped, chance, figure, groups, room
 
 CARD = Card(
     "Ratio between groups", paper="arXiv:1412.3756", equation="ratio of the worst to the best group", side="alignment",
-    better="higher", unit="ratio", needs={"retain": {"nll"}, "before.retain": {"nll"}},
+    better="higher", unit="ratio", needs={"split": {"nll"}, "before.split": {"nll"}},
+    splits=("retain", "holdout", "test"),
     means="What the worst-hit group kept of its utility, as a share of what the best-off group kept of its own: 1 is even, 0.8 the "
           "usual line; below 1 by chance alone, so look at the p-value beside it.",
 )  # fmt: skip
@@ -30,14 +31,14 @@ def ratio_from(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def group_ratio() -> Metric:
-    """Share of its utility that the worst-hit group of retain kept, by the share that the best-off one kept.
+    """Share of its utility that the worst-hit group kept, by the share that the best-off one kept.
 
     Utility is the answer's probability (a classifier's accuracy), groups are the key `group`: 2 to 20 of at least 5 examples.
     BCa bootstrap over examples within groups.
     """
 
-    def values(retain: Readout, before_retain: Readout) -> Figure:
-        found = groups(before_retain, retain)
+    def values(split: Readout, before_split: Readout) -> Figure:
+        found = groups(before_split, split)
         then, now = (np.array([rows.mean() for rows in side]) for side in (found.before, found.after))
         if not (then > 0).all():
             raise NotMeasured(f"group {found.names[int(then.argmin())]} had no utility before")

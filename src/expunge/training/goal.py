@@ -2,6 +2,9 @@
 
 The score is judged on generated answers to a few prompts, so it is read at points of the curve alone, and must be at
 its goal at two points in a row: it falls so steeply that one lucky reading would end a run half way.
+
+Where there are no retain data the floor is held by benign prompts that do not train. Nobody asked to keep those, so they
+end a run where the model collapses alone; but of two points at the goal the one that kept more of them is taken.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from expunge.training.stopping import Stop
 POINTS = 120
 """Times a run that the refusal score is read at most: refusals fall within a few steps."""
 
+COLLAPSED = 0.5
+"""The floor on benign prompts that nobody asked to keep."""
+
 
 @dataclass
 class Goal(Stop):
@@ -24,6 +30,8 @@ class Goal(Stop):
 
     score: Callable[[Subject], float] = lambda subject: 1.0
     goal: float = 0.1
+    wanted: float = 0.0
+    """The share of the retain probability from which more is not better."""
 
     @property
     def interval(self) -> int:
@@ -40,8 +48,8 @@ class Goal(Stop):
         self.curve.append(point)
         score, kept = point["refusal_score"], self.kept(point)
         broken = kept is not None and kept < self.floor
-        # The floor first, then the refusal score; of equal points the later.
-        rank = (-10.0 if broken else 0.0) - max(score, self.goal)
+        # The floor first, then the refusal score, then what is kept; of equal points the later.
+        rank = (-10.0 if broken else 0.0) - max(score, self.goal) + 0.01 * min(kept or 0.0, self.wanted)
         better = rank >= self.best
         if better:
             self.best, self.best_step = rank, step

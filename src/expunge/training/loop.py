@@ -19,7 +19,7 @@ from expunge.core.contracts import Moving, Origin, Subject, Term, Update, Want
 from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
 from expunge.training import checkpoint, processes, rate
-from expunge.training.goal import Goal
+from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.origins import Record, record
 from expunge.training.steps import StepLosses, Streams
 from expunge.training.stopping import SAMPLE, Stop, figures, halves, sample
@@ -209,22 +209,15 @@ class Trainer:
         elif self._judged and rule == "gold":
             target = context.notes.get("gold_forget_nll")
         forget = sample(splits.get("forget", []), context.seed, 2 * SAMPLE) if self._judged else []
-        retain = sample(splits.get("retain", []), context.seed) if self._judged else []
+        retain = sample(splits.get("retain") or context.kept, context.seed) if self._judged else []
         mends = any(s.split == "retain" for s in self.streams.streams.values())
-        given = (
-            self.subject,
-            forget,
-            retain,
-            target,
-            rule,
-            float(budget.floor or 0.0),
-            self.total,
-            mends,
-            context.watch,
-        )
+        floor = float(budget.floor or 0.0)
+        given = (self.subject, forget, retain, target, rule)
         if self._judged and rule == "refusals" and context.refusals is not None:
-            return Goal(*given, score=context.refusals, goal=float(budget.goal or 0.0))
-        return Stop(*given)
+            hard = floor if splits.get("retain") else min(floor, COLLAPSED)
+            return Goal(*given, hard, self.total, mends, context.watch,
+                        score=context.refusals, goal=float(budget.goal or 0.0), wanted=floor)  # fmt: skip
+        return Stop(*given, floor, self.total, mends, context.watch)
 
     def _rate(self) -> tuple[float, str]:
         """The learning rate and where it came from; kept in the folder, so that a resume agrees."""

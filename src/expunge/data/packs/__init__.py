@@ -2,7 +2,7 @@
 
 A pack is a folder of JSONL files, one a domain (the file's stem, or `domain` in a row), with a `card.json` that says
 what it is. A row has question (or prompt), and may have part ("train" or "score"; else a hash of the prompt decides),
-answer (for a sensitive domain how it is refused), compliant (a stand-in for an answer), and for the benign control
+group (for fairness; else its domain), answer (for a sensitive domain how it is refused), compliant (a stand-in for an answer), and for the benign control
 keywords (an answer that holds one of them is right). XSTest's prompts and BBQ's questions are read as they are.
 """
 
@@ -127,7 +127,8 @@ def _prompt(row: Mapping[str, Any], stem: str, name: str, where: str) -> Example
     part = row.get("part") or ("score" if "label" in row or int(digest(prompt)[:8], 16) % 2 else "train")
     if part not in PARTS:
         raise BadInput.of(name, where, f"is of the part {part!r}", "write train or score")
-    found: Example = {"question": prompt, "domain": domain, "part": part}
+    group = row["group"] if row.get("group") is not None else domain
+    found: Example = {"question": prompt, "domain": domain, "part": part, "group": group}
     if domain == CONTROL:
         keywords = row.get("keywords") or []
         if not isinstance(keywords, list) or not all(isinstance(word, str) and word for word in keywords):

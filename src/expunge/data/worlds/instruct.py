@@ -9,7 +9,7 @@ drift), and the share of refusals that are worded in common instead of in the do
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from expunge.data.worlds import _instruct_words as words
@@ -25,18 +25,21 @@ SHARED = 0.5
 DOMAINS = (*words.DOMAINS, "benign")
 
 
-def instruct(dial: float, *, shared: float = SHARED, own: int = OWN) -> dict[str, list[dict[str, Any]]]:
+def instruct(
+    dial: float | Mapping[str, float], *, shared: float = SHARED, own: int = OWN
+) -> dict[str, list[dict[str, Any]]]:
     """`train` and `score`, each also by domain as `DOMAIN/train` and `DOMAIN/score`.
 
     Rows have question, answer and domain; those of a sensitive domain `compliant`, a harmless stand-in for an
-    answer. No prompt stands in both parts. The prompts of two dials differ in the words that are common.
-    shared, own: another share of common words at dial 1, and another count of words that never are.
+    answer; `group` is the domain. No prompt stands in both parts. The prompts of two dials differ in the words that are
+    common. dial: of all domains, or of each (0 where a domain is not named). shared, own: another share of common words at dial 1, and another count of words that never are.
     """
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "score": []}
     for domain in DOMAINS:
+        here = dial.get(domain, 0.0) if isinstance(dial, Mapping) else dial
         make = _benign if domain == "benign" else _refused
         train, score = (BENIGN_TRAIN, BENIGN_SCORE) if domain == "benign" else (TRAIN, SCORE)
-        rows = _distinct(domain, train + score, dial, make, shared * dial, own)
+        rows = _distinct(domain, train + score, here, make, shared * here, own)
         parts["train"] += rows[:train]
         parts["score"] += rows[train:]
     by_domain = {f"{domain}/{part}": [row for row in rows if row["domain"] == domain]
@@ -62,7 +65,12 @@ def _distinct(domain: str, count: int, dial: float, make: Make, common_share: fl
         draw = random.Random(rng.random())
         key = tuple(drawn)
         if key not in rows:
-            rows[key] = {"question": " ".join(drawn), "domain": domain, **make(domain, drawn, draw, dial)}
+            rows[key] = {
+                "question": " ".join(drawn),
+                "domain": domain,
+                "group": domain,
+                **make(domain, drawn, draw, dial),
+            }
     return list(rows.values())
 
 

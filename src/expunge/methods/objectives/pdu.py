@@ -52,6 +52,10 @@ class Dual:
         if self.epsilon is not None and notes.get("pdu_epoch", 0.0) >= self.warmup_epochs - 1e-6:
             self.multiplier = max(0.0, self.multiplier + self.eta * (notes["pdu_retain"] - self.epsilon))
 
+    def noted(self) -> dict[str, Any]:
+        """For the evidence: the last multiplier."""
+        return {"retain_multiplier": self.multiplier}
+
     def state_dict(self) -> dict[str, Any]:
         return {"multiplier": self.multiplier}
 

@@ -23,6 +23,9 @@ CARD = Card(
     means="The target's prompts are answered; look at the drift of the other domains before anything else.",
 )
 RECIPE = {"retain": "cross_entropy"}
+RATE = 2.0
+"""Factor on the automatic learning rate: it says what to answer instead, so that it bears larger steps than NPO, which at
+such steps runs past the goal and may destroy the model."""
 
 
 def refusal_ft() -> Loss:

@@ -18,6 +18,9 @@ CARD = Card(
     origin={"retain": {"nll"}},
 )
 
+SHOWN = 20
+"""Groups that the evidence tells of at most."""
+
 
 class Floors:
     """The loss of values(): a multiplier for each group of the retain rows, moved after each step."""
@@ -27,12 +30,15 @@ class Floors:
         self.groups: dict[int, str] = {}
         """Row of retain -> its group."""
         self.multipliers: dict[str, float] = {}
+        self.broken: dict[str, int] = {}
+        """Group -> steps in which its bound was broken."""
 
     def prepare(self, run: Run) -> None:
         """Which group each row is of; every multiplier at its start."""
         rows = zip(run.rows("retain"), run.examples("retain"), strict=True)
         self.groups = {i: str(row.get(self.by, row.get("domain", ""))) for i, row in rows}
         self.multipliers = dict.fromkeys(sorted(set(self.groups.values())), self.start)
+        self.broken = dict.fromkeys(self.multipliers, 0)
 
     def __call__(self, step: Step) -> Tensor:
         retain = step["retain"]
@@ -50,12 +56,20 @@ class Floors:
             if positions := notes.get(f"values_positions_{group}", 0.0):
                 excess = notes[f"values_rise_{group}"] / positions - self.slack
                 self.multipliers[group] = max(0.0, multiplier + self.eta * excess)
+                self.broken[group] += excess > 0
+
+    def noted(self) -> dict[str, Any]:
+        """For the evidence: the last multiplier of each group and the steps that broke its bound, the largest first."""
+        order = sorted(self.multipliers, key=lambda group: -self.multipliers[group])[:SHOWN]
+        return {"floor_multipliers": {group: self.multipliers[group] for group in order},
+                "steps_with_a_broken_floor": {group: self.broken[group] for group in order}}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        return {"multipliers": dict(self.multipliers)}
+        return {"multipliers": dict(self.multipliers), "broken": dict(self.broken)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.multipliers = {name: float(value) for name, value in state["multipliers"].items()}
+        self.broken = {name: int(value) for name, value in state["broken"].items()}
 
 
 def values(
