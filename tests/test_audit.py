@@ -12,6 +12,7 @@ import pytest
 import expunge
 from expunge import attacking
 from expunge.cli.app import run as command
+from expunge.core.registry import everything
 from expunge.core.request import Request
 from expunge.data.load import load
 from expunge.plan import plan
@@ -44,7 +45,9 @@ def test_a_run_attacks_the_model_and_gold(world: dict[str, Any], done: tuple[exp
     scores = {(score["name"], score["subject"]): score for score in evidence["scores"]}
     words = frozenset({"tokens", "nll", "generate", "mlp"})
     names = {f"{p.card.side}_{p.name}" for p in attacking.plugins("standard", words)}
-    assert len(names) >= 17 and all((name, who) in scores for name in names for who in ("after", "gold"))
+    assert len(names) >= 15 and all((name, who) in scores for name in names for who in ("after", "gold"))
+    readouts = {f"privacy_{p.name}" for p in everything("attacks") if not p.card.level} & {name for name, _ in scores}
+    assert len(names | readouts) >= 20, "a standard audit"
     given = attacking.score_names("standard", words, ["forget", "retain", "holdout"], True)
     assert all(name in given for name, who in scores if scores[name, who]["side"] == "robustness"), (
         "accept can name them"
@@ -139,7 +142,7 @@ def test_the_plan_says_what_it_takes(world: dict[str, Any], tmp_path: Path) -> N
     made = plan(Request.parse({**world, "out": str(tmp_path / "out"), "accept": {"robustness.hidden": "<= 0.1"}}))
     assert made.audit.startswith("standard: ") and "attacks on the model and on gold" in made.audit
     assert "relearn_forget" in made.audit and "lira_auc" not in made.audit
-    assert "relearn_retain" in made.to_json()["audit"]
+    assert "fine_tuned" in made.to_json()["audit"] and "relearn_retain" not in made.audit, "it is deep"
     with pytest.raises(expunge.BadInput, match=r"accept\.robustness\.hidden"):
         plan(
             Request.parse(

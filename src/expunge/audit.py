@@ -127,6 +127,8 @@ def audit(
         "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()} for split in rows},
         "examples": dossier.examples(readouts, redact or purpose == "erase"),
         "attack_curves": dossier.recovered(reads),
+        "attack_texts": dossier.texts(reads, redact or purpose == "erase"),
+        "rocs": dossier.rocs(scores),
         "caches": dossier.caches(reads),
     }  # fmt: skip
     if out is not None and processes.main():

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 
 from expunge import accept, attacking
@@ -37,6 +38,60 @@ def measured(reads: Mapping[str, Read], capabilities: frozenset[str], level: str
         gold.readouts.get("forget") if gold else None,
     ))  # fmt: skip
     return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
+
+
+TEXTS = 3
+"""Recovered texts of an attack that the evidence keeps."""
+
+
+def texts(reads: Mapping[str, Read], redacted: bool) -> dict[str, list[dict[str, Any]]]:
+    """Attack -> the examples of which it brought out most beyond gold, with what each subject said under it.
+
+    Shares alone where redacted.
+    """
+    after = reads["after"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, ours in after.attacks.items():
+        if not isinstance(ours, attacking.Found) or ours.texts is None or ours.recovered_N is None:
+            continue
+        sides = {who: x for who in ("after", "gold") if who in reads
+                 and isinstance(x := reads[who].attacks.get(name), attacking.Found) and x.texts is not None}  # fmt: skip
+        shares = {who: np.ma.filled(np.ma.masked_array(x.recovered_N, dtype=float), np.nan) for who, x in sides.items()}
+        lead = shares["after"] - np.nan_to_num(shares.get("gold", np.zeros_like(shares["after"])))
+        best = [i for i in np.argsort(-np.nan_to_num(lead, nan=-np.inf), kind="stable")[:TEXTS] if np.isfinite(lead[i])]
+        found[name] = [_recovered(int(i), after.attacked, sides, shares, redacted) for i in best]
+    return found
+
+
+def _recovered(
+    i: int,
+    rows: Sequence[Example],
+    sides: Mapping[str, attacking.Found],
+    shares: Mapping[str, np.ndarray],
+    redacted: bool,
+) -> dict[str, Any]:
+    given = {who: round(float(share[i]), 4) for who, share in shares.items() if np.isfinite(share[i])}
+    if redacted:
+        return {"redacted": True, "recovered": given}
+    said = {who: list(found.texts or [])[i] for who, found in sides.items()}
+    return {"question": question_of(rows[i]), "answer": answer_of(rows[i]), "recovered": given, "texts": said}
+
+
+def rocs(scores: Sequence[scoring.Score]) -> dict[str, dict[str, list[list[float]]]]:
+    """Membership attack -> subject -> its ROC as [false-positive rate, true-positive rate], steps alone.
+
+    A score's values are exposures, the share of the holdout that each forget example beats: 1 minus it is
+    the false-positive rate from which the example is found.
+    """
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+    for score in scores:
+        if score.unit != "auc" or not score.measured or score.values is None:
+            continue
+        exposure = np.ma.compressed(np.ma.masked_array(score.values, dtype=float))
+        rates, counts = np.unique((1 - exposure).round(6), return_counts=True)
+        steps = np.stack([rates, counts.cumsum() / len(exposure)], axis=1).round(4)
+        curves.setdefault(score.name, {})[score.subject] = steps.tolist()
+    return curves
 
 
 def recovered(reads: Mapping[str, Read]) -> dict[str, dict[str, list[Any]]]:
@@ -110,6 +165,8 @@ def evidence(
         "examples": examples(readouts, plan.request.redacted),
         **({"alignment": aligned.page} if aligned.page else {}),
         "attack_curves": recovered(reads),
+        "attack_texts": texts(reads, plan.request.redacted) if processes.main() else {},
+        "rocs": rocs(scores),
         "caches": caches({"before": before, "after": after, "gold": gold}),
     }  # fmt: skip
 

@@ -7,7 +7,7 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from expunge import evidence as scoring
 from expunge.alignment import asking, evidencing, risk
 from expunge.alignment.domains import Answered
 from expunge.builtin import build
+from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
 from expunge.core.files import digest, new_folder, read_json, write_json, write_text
@@ -54,6 +55,8 @@ class Read:
     kept: list[str] = field(default_factory=list)
     """Names of the attacks' cache files."""
     attack_seconds: float = 0.0
+    attacked: Sequence[Example] = ()
+    """The forget examples that were attacked, in the order of what was found."""
     states: dict[str, np.ndarray] = field(default_factory=dict)
     """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -181,6 +184,7 @@ def attack(
         states={whose: read.states for whose, read in reads.items() if read.states and whose != who},
         weights={whose: read.weights for whose, read in reads.items() if read.weights and whose != who},
     )  # fmt: skip
+    reads[who].attacked = target.forget
     if level == "deep":  # the next subject is held against these
         reads[who].states = target.states_of(who) or {}
     reads[who].attacks = attacking.attack(level, target, reads[who].kept, reporter)

@@ -35,15 +35,18 @@ def confidence(p: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(kept) - np.log1p(-kept))
 
 
-def lira(phi_N: np.ndarray, shadow_MN: np.ndarray, in_MN: np.ndarray, *, offline: bool = False) -> np.ndarray:
+def lira(
+    phi_N: np.ndarray, shadow_MN: np.ndarray, in_MN: np.ndarray, *, offline: bool = False,
+    out_MN: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """[N] log-likelihood ratio of "trained on" against "not trained on" (Carlini et al. 2022, algorithms 1 and 2).
 
-    Gaussians in phi, fitted on the shadows that had the example and on those that had not. Offline:
-    how far phi lies above the shadows that had not. U-LiRA is the same with shadows that had the
-    example and then unlearned it in place of those that had it (Hayes et al. 2024). An example
-    that no shadow had (or all had) scores NaN.
+    Gaussians in phi, fitted on the shadows that had the example and on those that had not (out_MN;
+    default: all others). Offline: how far phi lies above the shadows that had not. U-LiRA is the same
+    with shadows that had the example and then unlearned it in place of those that had it (Hayes et
+    al. 2024; `expunge.exposure`). An example that no shadow had (or all had) scores NaN.
     """
-    out = np.ma.masked_array(shadow_MN, mask=in_MN)
+    out = np.ma.masked_array(shadow_MN, mask=in_MN if out_MN is None else ~out_MN.astype(bool))
     inside = np.ma.masked_array(shadow_MN, mask=~in_MN.astype(bool))
     out_mean, out_spread = _fit(out)
     if offline:
@@ -70,11 +73,12 @@ def rmia(
     """[N] share of population points z that x beats: p(x | model) / p(x) >= gamma p(z | model) / p(z).
 
     p(x) is estimated offline from the shadows without x: ((1 + a) p_out + 1 - a) / 2 (Zarifzadeh et
-    al. 2024). z_p [Z], z_shadow [M, Z]: probabilities of points that no model saw.
+    al. 2024). z_p [Z], z_shadow [M, Z]: probabilities of points that the model never saw, masked under the
+    shadows that did.
     """
     out_N = np.ma.filled(np.ma.masked_array(shadow_MN, mask=in_MN).mean(axis=0), 1.0)
     ratio_N = p_N / np.maximum(TINY, ((1 + a) * out_N + 1 - a) / 2)
-    ratio_Z = z_p / np.maximum(TINY, ((1 + a) * z_shadow.mean(axis=0) + 1 - a) / 2)
+    ratio_Z = z_p / np.maximum(TINY, ((1 + a) * np.ma.filled(np.ma.mean(z_shadow, axis=0), 1.0) + 1 - a) / 2)
     return np.asarray((ratio_N[:, None] >= gamma * ratio_Z[None, :]).mean(axis=1))
 
 
@@ -104,10 +108,9 @@ def halves(count: int, examples: int, seed: int) -> np.ndarray:
 
 
 def shadows(
-    manifest: Mapping[str, Any], lender: Subject, candidates: Sequence[Example], others: Sequence[Example],
-    count: int, seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """(probabilities [M, N] of the candidates, in [M, N], probabilities [M, Z] of the others).
+    manifest: Mapping[str, Any], lender: Subject, candidates: Sequence[Example], count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(probabilities [M, N] of the candidates, in [M, N]); attacks that ask for the same share them.
 
     Each shadow is trained as the model was, on the rest of its training data and a seeded half of
     the candidates; only its probabilities are kept. lender: lends its tokenizer. Raises NotMeasured
@@ -122,19 +125,15 @@ def shadows(
         raise NotMeasured(f"shadow models cannot be trained: {error.faults[0].partition(': ')[2]}") from None
     in_MN = halves(count, len(candidates), seed)
     told = {k: manifest.get(k) for k in ("model", "data", "budget", "seed", "hashes")}
-    p_MN, z_MZ = [], []
+    p_MN = []
     for m in range(count):
-        key = digest(
-            [told, [identity(row) for row in candidates], [identity(row) for row in others], in_MN[m].tolist(), m]
-        )
+        key = digest([told, [identity(row) for row in candidates], in_MN[m].tolist(), m])
         path = cache_folder() / "shadows" / f"{key}.json"
         if not path.is_file():
             chosen = [row for row, inside in zip(candidates, in_MN[m], strict=True) if inside]
             with tempfile.TemporaryDirectory() as folder:
                 context = Context(budget_of(manifest), Path(folder), seed, f"shadow/{m}")
                 shadow = train(again(manifest, lender), [*rest, *chosen], context)
-            write_json(path, {"p": asked(shadow, candidates).tolist(), "z": asked(shadow, others).tolist()})
-        kept = read_json(path)
-        p_MN.append(kept["p"])
-        z_MZ.append(kept["z"])
-    return np.array(p_MN), in_MN, np.array(z_MZ)
+            write_json(path, {"p": asked(shadow, candidates).tolist()})
+        p_MN.append(read_json(path)["p"])
+    return np.array(p_MN), in_MN

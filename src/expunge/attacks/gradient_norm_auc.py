@@ -14,7 +14,7 @@ from expunge.core.contracts import Subject
 
 CARD = Card(
     "Gradient-norm attack", paper="arXiv:2402.17012", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="standard", more=("tpr_1", "tpr_01"), passes=9, means=MEANS,
+    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"), passes=9, means=MEANS,
 )  # fmt: skip
 
 

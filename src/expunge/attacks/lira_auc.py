@@ -30,8 +30,7 @@ def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False
         if not target.manifest:
             raise NotMeasured("how the model was trained is not known: no training manifest")
         both = [*target.forget, *target.splits["holdout"]]
-        p_MN, in_MN, _ = shadows(target.manifest, target.subject, both, target.splits["holdout"][:1], shadow_models,
-                                 target.seed)  # fmt: skip
+        p_MN, in_MN = shadows(target.manifest, target.subject, both, shadow_models, target.seed)
         scores = lira(confidence(asked(target.subject, both)), confidence(p_MN), in_MN, offline=offline)
         n = len(target.forget)
         return compared(scores[:n], scores[n:], f"{shadow_models} shadow models")

@@ -13,7 +13,7 @@ from expunge.evidence import NotMeasured
 from expunge.metrics._arrays import only
 
 CARD = Card(
-    "Aliases and multi-hop questions", paper="arXiv:2410.15153", side="robustness", better="gold", unit="share",
+    "Aliases and multi-hop questions", paper="arXiv:2410.13274", side="robustness", better="gold", unit="share",
     capabilities=("tokens",), needs={"forget": {"examples"}}, level="standard", passes=3, means=MEANS,
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from expunge.core.card import Card
 
 CARD = Card(
     "Relearning from retain data", paper="arXiv:2406.13356", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}, "retain": {"examples"}}, level="standard", more=("steps",), passes=30, means=MEANS,
+    needs={"forget": {"examples"}, "retain": {"examples"}}, level="deep", more=("steps",), passes=30, means=MEANS,
 )  # fmt: skip
 
 

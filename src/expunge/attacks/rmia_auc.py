@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from annotated_types import Ge
 
 from expunge.attacking import Attack, Found, Target
@@ -15,26 +16,29 @@ from expunge.evidence import NotMeasured
 
 CARD = Card(
     "RMIA", paper="arXiv:2312.03262", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"), passes=1300, means=MEANS,
+    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"), passes=5000, means=MEANS,
 )  # fmt: skip
 
 
-def rmia_auc(*, shadow_models: Annotated[int, Ge(2)] = 4) -> Attack:
+def rmia_auc(*, shadow_models: Annotated[int, Ge(2)] = 16) -> Attack:
     """AUC by how many unseen points an example's likelihood ratio beats (Zarifzadeh et al. 2024).
 
-    Half of the holdout serves as the population, the other half as the non-members.
+    The holdout is the population and the non-members; an example is not held against itself. The
+    shadows are LiRA's, where it asks for as many.
     """
 
     def attack(target: Target) -> Found:
         if not target.manifest:
             raise NotMeasured("how the model was trained is not known: no training manifest")
-        z, others = target.splits["holdout"][::2], target.splits["holdout"][1::2]
-        if not others:
+        holdout, n = target.splits["holdout"], len(target.forget)
+        if len(holdout) < 2:
             raise NotMeasured("one holdout example cannot be both population and non-member")
-        both = [*target.forget, *others]
-        p_MN, in_MN, z_MZ = shadows(target.manifest, target.subject, both, z, shadow_models, target.seed)
-        scores = rmia(asked(target.subject, both), p_MN, in_MN, asked(target.subject, z), z_MZ)
-        n = len(target.forget)
-        return compared(scores[:n], scores[n:], f"{shadow_models} shadow models, {len(z)} population points")
+        both = [*target.forget, *holdout]
+        p_MN, in_MN = shadows(target.manifest, target.subject, both, shadow_models, target.seed)
+        p_N = asked(target.subject, both)
+        z_MZ = np.ma.masked_array(p_MN[:, n:], mask=in_MN[:, n:])
+        scores = rmia(p_N, p_MN, in_MN, p_N[n:], z_MZ)
+        others = (scores[n:] * len(holdout) - 1) / (len(holdout) - 1)  # each beats itself
+        return compared(scores[:n], others, f"{shadow_models} shadow models, {len(holdout)} population points")
 
     return attack

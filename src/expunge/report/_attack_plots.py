@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from expunge.report import _facts as facts
@@ -33,3 +34,84 @@ def relearning(evidence: Evidence) -> Plot | None:
     control = "" if "gold" in curves else " Without a retrained model it cannot be told how much anyone would relearn."
     caption = f"A few forget examples are taught again; shown is the knowledge of the others: {ends}.{control}"
     return Plot("relearning", "Does it come back?", caption, 320, figure)
+
+
+def roc(evidence: Evidence) -> Plot | None:
+    """True against false positives on log axes: the ensemble, LiRA, and the strongest of the others."""
+    curves = evidence.get("rocs") or {}
+    strength = {score["name"]: abs(score["value"] - 0.5) for score in evidence.get("scores") or []
+                if score.get("subject") == "after" and score["name"] in curves and facts.is_measured(score)}  # fmt: skip
+    if not strength:
+        return None
+    first = [name for name in ("privacy_lira_auc", "privacy_ensemble_auc") if name in strength]
+    others = [name for name in sorted(strength, key=lambda name: (-strength[name], name)) if name not in first]
+    chosen = [*first, *others][:2]
+    rates = [step[0] for name in chosen for steps in curves[name].values() for step in steps if step[0] > 0]
+    least = min(rates, default=0.01)
+    left = least / 2
+    data: list[dict[str, Any]] = [{
+        "type": "scatter", "mode": "lines", "name": "guessing", "x": [left, 1], "y": [left, 1],
+        "line": {"color": "var(--muted)", "width": 1.2, "dash": "dot"}, "hoverinfo": "skip",
+    }]  # fmt: skip
+    for dash, name in zip(("solid", "dash"), chosen, strict=False):
+        row = facts.Row("privacy", name, "forget", "auc", "gold")
+        for who in (who for who in facts.SUBJECTS if who in curves[name]):
+            steps = curves[name][who]
+            data.append({
+                "type": "scatter", "mode": "lines", "name": f"{row.label}, {facts.SUBJECTS[who].lower()}",
+                "x": [max(left, step[0]) for step in steps] + [1], "y": [step[1] for step in steps] + [1],
+                "line": {"color": f"var(--{who})", "width": 2.2, "dash": dash, "shape": "hv"},
+                "hovertemplate": "false %{x:.3g}<br>true %{y:.3f}<extra></extra>",
+            })  # fmt: skip
+    figure = {"data": data, "layout": layout(
+        440, xaxis=axis("false positives, share of the holdout", type="log", range=[math.log10(left), 0], dtick=1),
+        yaxis=axis("found, share of the forget set", type="log", range=[math.log10(left), 0.02], dtick=1),
+        legend={"orientation": "h", "x": 0, "y": -0.2, "xanchor": "left", "yanchor": "top", "font": {"color": "var(--ink)"}},
+        margin={"l": 60, "r": 18, "t": 14, "b": 52},
+    )}  # fmt: skip
+    caption = ("The left edge is what can be found without accusing anyone falsely. Near gold's line is the aim; far below it, the "
+               "forget set gives itself away by looking less seen than unseen data.")  # fmt: skip
+    return Plot("roc", "Who is found, and at what price", caption, 440, figure)
+
+
+LAYERED = {
+    "logit_lens": ("logit lens: answer's probability", [0, 1]), "patched": ("patching: knowledge still there", [0, 1]),
+    "linear_probe_auc": ("linear probe: AUC", [0, 1]), "cka_to_gold": ("CKA with gold", [0, 1]),
+    "weight_distance": ("weight distance", None),
+}  # fmt: skip
+
+
+def layers(evidence: Evidence) -> Plot | None:
+    """What the attacks that look inside found, layer by layer, a panel each."""
+    curves = evidence.get("attack_curves") or {}
+    shown = [name for name in LAYERED if curves.get(name)]
+    if not shown:
+        return None
+    data, more, notes = [], {}, []
+    named: set[str] = set()
+    for i, name in enumerate(shown):
+        tag, (title, span) = "" if i == 0 else str(i + 1), LAYERED[name]
+        for who in (who for who in facts.SUBJECTS if who in curves[name]):
+            points = curves[name][who]
+            data.append({
+                "type": "scatter", "mode": "lines+markers", "name": facts.SUBJECTS[who], "legendgroup": who, "showlegend": who not in named,
+                "x": [point["x"] for point in points], "y": [_rounded(point["value"]) for point in points],
+                "xaxis": f"x{tag}", "yaxis": f"y{tag}", "line": {"color": f"var(--{who})", "width": 2.5}, "marker": {"size": 6},
+                "hovertemplate": f"{title}<br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
+            })  # fmt: skip
+            named.add(who)
+        width = 1 / len(shown)
+        left, right = i * width + (0.035 if i else 0), (i + 1) * width - 0.015
+        more[f"xaxis{tag}"] = axis("layer", domain=[left, right], anchor=f"y{tag}", dtick=1)
+        more[f"yaxis{tag}"] = axis(
+            "", anchor=f"x{tag}", **({"range": [-0.02, 1.02]} if span else {"rangemode": "tozero"})
+        )
+        notes.append({"text": title, "xref": "paper", "yref": "paper", "showarrow": False, "x": (left + right) / 2, "y": 1.0,
+                      "yanchor": "bottom", "font": {"color": "var(--ink)", "size": 12}})  # fmt: skip
+    figure = {"data": data, "layout": layout(
+        330, annotations=notes, **more, margin={"l": 44, "r": 12, "t": 66, "b": 52},
+        legend={"orientation": "h", "x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom", "font": {"color": "var(--ink)"}},
+    )}  # fmt: skip
+    caption = ("Knowledge that a layer shows and the output does not was covered up. Two retrained models are not alike in every "
+               "layer either: read each panel against gold.")  # fmt: skip
+    return Plot("layers", "Layer by layer", caption, 330, figure)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from expunge.core.request import redacted
-from expunge.report import _alignment, _attack_plots, _examples, _facts, _plots, _summary
+from expunge.report import _alignment, _attack_plots, _attacks, _examples, _facts, _plots, _summary
 from expunge.report._facts import Evidence
 
 PLOTS = {
@@ -19,6 +19,8 @@ PLOTS = {
         "No forgetting-against-utility plot: it needs a figure measured on both sides.",
     ),
     "relearning": (_attack_plots.relearning, "No relearning curve: the request asked for no audit."),
+    "roc": (_attack_plots.roc, "No membership attack gave a figure by example."),
+    "layers": (_attack_plots.layers, "No attack looked inside."),
     "distributions": (_plots.distributions, "No figures of single examples were recorded."),
     "radar": (_alignment.radar, "Fewer than three domains were asked: no chart of them."),
     "heat": (_alignment.heat, "No concept vectors were recorded."),
@@ -76,6 +78,7 @@ def render(evidence: Evidence) -> str:
         alignment=evidence.get("alignment") or {},
         drift=_alignment.table(evidence),
         samples=_alignment.samples(evidence),
+        audit=_attacks.page(evidence),
         groups=_examples.groups(evidence),
         redacted=_facts.is_redacted(evidence),
         cost=_cost(evidence),

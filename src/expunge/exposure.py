@@ -1,0 +1,126 @@
+"""Exposure of single examples over many models: KLoM, U-LiRA, the competition's epsilon, coverage, stability.
+
+An audit has one model. Whoever can train many (a bench of small models, a method under study) can ask
+for more: is the *distribution* of unlearned models that of retrained ones, an example at a time? What
+goes in are confidences phi (`confidences`), one row a model; all else is arithmetic. Suffixes: M, K
+models, N examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from expunge import intervals
+from expunge.attacks._klom import klom
+from expunge.attacks._recovery import asked
+from expunge.attacks._shadow import confidence, lira
+from expunge.core.card import Example
+from expunge.core.contracts import Subject
+from expunge.evidence import Figure, NotMeasured
+
+__all__ = ["confidences", "coverage", "epsilon", "forgetting_quality", "klom", "noise_floor", "stability", "u_lira"]
+
+WIDTH, BUCKETS = 0.5, 13
+"""Of epsilon, a bucket; the last one holds all that is larger."""
+
+
+def confidences(make: Callable[[int], Subject], models: int, examples: Sequence[Example]) -> np.ndarray:
+    """[M, N] phi = log(p / (1 - p)) of each example under models 0 ... M - 1, made one after the other.
+
+    make: gives model m (its seed is the caller's affair); only the confidences are kept.
+    """
+    return np.stack([confidence(asked(make(m), examples)) for m in range(models)])
+
+
+def noise_floor(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, again_KN: np.ndarray) -> tuple[Figure, Figure]:
+    """(KLoM's 95th percentile, that of a second, independent set of retrained models: the noise floor).
+
+    Each with the BCa interval over the examples. Above the floor, the unlearned models can be told from
+    retrained ones; at the floor, so many models cannot tell.
+    """
+    found = []
+    for models_MN, why in ((unlearned_MN, "unlearned against retrained"), (again_KN, "retrained against retrained")):
+        value = klom(models_MN, retrained_KN)
+        ends = intervals.bca(lambda rows, v=value: np.quantile(v[rows], 0.95, axis=-1), len(value))
+        found.append(
+            Figure(*ends, n=len(value), values=value, why=f"{why}, {len(models_MN)} and {len(retrained_KN)} models")
+        )
+    return found[0], found[1]
+
+
+def u_lira(phi_N: np.ndarray, shadow_MN: np.ndarray, unlearned_MN: np.ndarray, never_MN: np.ndarray) -> np.ndarray:
+    """[N] log-likelihood ratio of "learned and unlearned" against "never learned" (Hayes et al. 2024, algorithm 2).
+
+    shadow_MN: confidences of shadow models. unlearned_MN: had the example and unlearned it; never_MN: was
+    trained without it; models that kept the example count for neither. The spread is shared by all
+    examples below 64 shadows, as in LiRA.
+    """
+    if (unlearned_MN & never_MN).any():
+        raise NotMeasured("a shadow model cannot have unlearned an example and never have had it")
+    return lira(phi_N, shadow_MN, unlearned_MN, out_MN=never_MN)
+
+
+def epsilon(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, *, delta: float = 0.0) -> np.ndarray:
+    """[N] the epsilon at which each example's unlearned and retrained models can be told (Triantafillou et al. 2024).
+
+    The attacker guesses "unlearned" above a threshold, below one, or outside or inside a pair of
+    thresholds, which stand between all values; the strongest guess counts: max of
+    log((1 - delta - FPR) / FNR) and log((1 - delta - FNR) / FPR). A rate of 0 is taken as half a model, so that
+    epsilon stays finite: with M models a side it is at most log(2 M - 1). It grows with the number of
+    thresholds tried, by chance too: hold it against that of two sets of retrained models.
+    """
+    if min(len(unlearned_MN), len(retrained_KN)) < 2:
+        raise NotMeasured("a distribution over models needs at least two of each")
+    found = np.zeros(unlearned_MN.shape[1])
+    for n in range(len(found)):
+        ours, theirs = np.sort(unlearned_MN[:, n]), np.sort(retrained_KN[:, n])
+        both = np.sort(np.concatenate([ours, theirs]))
+        cuts = np.concatenate([[-np.inf], (both[1:] + both[:-1]) / 2, [np.inf]])
+        below = [np.searchsorted(x, cuts) / len(x) for x in (ours, theirs)]  # share below each cut
+        within = [b[None, :] - b[:, None] for b in below]  # [low, high] share between two cuts
+        pairs = np.triu(np.ones((len(cuts), len(cuts)), dtype=bool), 1)
+        hit, false = (w[pairs] for w in within)
+        found[n] = max(_epsilon(hit, false, len(ours), len(theirs), delta),
+                       _epsilon(1 - hit, 1 - false, len(ours), len(theirs), delta))  # fmt: skip
+    return found
+
+
+def _epsilon(tpr: np.ndarray, fpr: np.ndarray, m: int, k: int, delta: float) -> float:
+    """The largest epsilon over attacks of these rates; 0 at least."""
+    fnr = np.clip(1 - tpr, 0.5 / m, 1 - 0.5 / m)
+    fpr = np.clip(fpr, 0.5 / k, 1 - 0.5 / k)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        both = np.log(np.maximum(1e-300, [(1 - delta - fpr) / fnr, (1 - delta - fnr) / fpr]))
+    return max(0.0, float(both.max()))
+
+
+def forgetting_quality(epsilon_N: np.ndarray) -> float:
+    """The competition's forgetting quality in 0-1: the mean of 2 / 2^b over buckets b = 1, 2, ... of epsilon."""
+    bucket = np.minimum(BUCKETS, 1 + np.floor(np.asarray(epsilon_N) / WIDTH))
+    return float((2.0 / 2.0**bucket).mean())
+
+
+def coverage(hits_SAN: np.ndarray) -> dict[str, float]:
+    """Shares of N members that attacks find; hits_SAN: [seeds, attacks, N] bool, at one false-positive rate each.
+
+    one: by a single attack in a single seed, on average; any_attack: by one of the attacks at least, in
+    a single seed; any: by any attack in any seed; all: by every attack in every seed. The gap between
+    one and any is what a single run of a single attack leaves unseen.
+    """
+    hits = np.asarray(hits_SAN, dtype=bool)
+    return {"one": float(hits.mean()), "any_attack": float(hits.any(axis=1).mean()),
+            "any": float(hits.any(axis=(0, 1)).mean()), "all": float(hits.all(axis=(0, 1)).mean())}  # fmt: skip
+
+
+def stability(hits_SN: np.ndarray) -> float:
+    """Mean Jaccard likeness of the sets of members that one attack finds, over all pairs of S seeds.
+
+    1: always the same members; two random sets of a share q each have q / (2 - q). Two empty sets are alike.
+    """
+    hits = np.asarray(hits_SN, dtype=bool)
+    if len(hits) < 2:
+        raise NotMeasured("stability needs two seeds and more")
+    pairs = [(a, b) for i, a in enumerate(hits) for b in hits[i + 1 :]]
+    return float(np.mean([(a & b).sum() / (a | b).sum() if (a | b).any() else 1.0 for a, b in pairs]))

@@ -1,0 +1,97 @@
+"""The report's audit page: every attack against gold, what could not run, and the texts that came out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expunge.core import registry
+from expunge.report import _facts as facts
+from expunge.report._examples import COMMON, _words, mark
+from expunge.report._facts import Evidence, Row, Score
+
+GROUPS = {
+    "return": ("What brings it back", "Each figure is the share of the forgotten knowledge that an attack brings out. A model that "
+               "never saw the data also learns and guesses: only what lies beyond gold was still in the weights. "
+               "Nothing beyond gold means that these attacks, at these budgets, found nothing; stronger ones may."),
+    "membership": ("Who can tell that it was there", "How well an attacker tells the forget set from data that were never seen: 0.5 is "
+                   "guessing, and gold's figure is the aim, not a low one. Where the blind baseline is above 0.5 "
+                   "the sets differ by themselves, and no figure here can be read as memory."),
+    "inside": ("What the weights look like", "Distances and likeness to other models. They say where a model was changed, not whether single "
+               "facts are gone, and two honest retrainings differ in them too."),
+}  # fmt: skip
+
+
+def page(evidence: Evidence) -> dict[str, Any]:
+    """Groups of attacks with their rows, the counts, and the recovered texts; empty where nothing was attacked."""
+    rows = {row.name: row for row in facts.table(evidence)}
+    groups: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
+    for plugin in registry.everything("attacks"):
+        row = rows.get(f"{plugin.card.side}_{plugin.name}")
+        if row is not None:
+            groups[_group(plugin.card)].append(_line(plugin, row))
+    shown: list[dict[str, Any]] = [
+        {"title": GROUPS[name][0], "says": GROUPS[name][1], "rows": found} for name, found in groups.items() if found
+    ]
+    lines = [line for group in shown for line in group["rows"]]
+    return {
+        "groups": shown if any(line["level"] for line in lines) else [],
+        "ran": sum(line["ran"] for line in lines),
+        "idle": [line for line in lines if not line["ran"]],
+        "beyond": [line["title"] for line in lines if line["verdict"] == "beyond gold"],
+        "control": any(row.measured("gold") for row in rows.values()),
+        "texts": _texts(evidence),
+    }
+
+
+def _group(card: Any) -> str:
+    if card.side == "privacy":
+        return "membership"
+    return "return" if card.unit == "share" and card.better == "gold" else "inside"
+
+
+def _line(plugin: registry.Plugin, row: Row) -> dict[str, Any]:
+    ours, gold = row.measured("after"), row.measured("gold")
+    missing = row.cells.get("after") or next(iter(row.cells.values()))
+    return {
+        "title": plugin.card.title, "name": row.name, "does": plugin.summary.replace("`", ""), "level": plugin.card.level,
+        "cells": {who: row.cells.get(who) for who in facts.SUBJECTS}, "ran": ours is not None,
+        "why": "" if ours is not None else str(missing.get("why") or "no reason given"),
+        "gap": _gap(ours, gold), "verdict": _verdict(ours, gold),
+    }  # fmt: skip
+
+
+def _gap(ours: Score | None, gold: Score | None) -> str:
+    """After minus gold, signed."""
+    if ours is None or gold is None or (ours.get("unit") or "") == "p-value":
+        return ""
+    return f"{ours['value'] - gold['value']:+.3f}"
+
+
+def _verdict(ours: Score | None, gold: Score | None) -> str:
+    """Do the two intervals lie apart; the paired differences of robustness_hidden are sharper."""
+    if ours is None or gold is None or None in (ours.get("low"), gold.get("low")):
+        return ""
+    if ours["low"] > gold["high"]:
+        return "beyond gold"
+    return "below gold" if ours["high"] < gold["low"] else "like gold"
+
+
+def _texts(evidence: Evidence) -> list[dict[str, Any]]:
+    """Attack by attack, the examples of which most came out; words of the true answer are marked."""
+    hide = facts.is_redacted(evidence)
+    titles = {plugin.name: plugin.card.title for plugin in registry.everything("attacks")}
+    found = []
+    for name, given in (evidence.get("attack_texts") or {}).items():
+        examples = []
+        for example in given:
+            hidden = hide or bool(example.get("redacted"))
+            question, answer = (str(example.get(key) or "") for key in ("question", "answer"))
+            telling = _words(answer) - _words(question) - COMMON
+            texts = (
+                {} if hidden else {who: mark(str(text), telling) for who, text in (example.get("texts") or {}).items()}
+            )
+            examples.append({"redacted": hidden, "question": "" if hidden else question, "answer": "" if hidden else answer,
+                             "recovered": example.get("recovered") or {}, "texts": texts})  # fmt: skip
+        if examples:
+            found.append({"title": titles.get(name, name), "examples": examples})
+    return found

@@ -1,0 +1,106 @@
+"""The report's audit page: who is found, what came out, what could not run, and what redaction leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from expunge.attacking import Found
+from expunge.attacks._membership import compare
+from expunge.dossier import rocs, texts
+from expunge.evidence import Figure, Score
+from expunge.report import _attack_plots, _attacks
+from expunge.report.html import render
+from expunge.stages import Read
+
+ROWS = [{"question": f"Where is {name}?", "answer": f"In {town}."} for name, town in (("Ana", "Aldby"), ("Bo", "Burr"))]
+
+
+def score(
+    name: str, who: str, value: float | None, low: float = 0.0, high: float = 1.0, why: str = "", **more: Any
+) -> dict[str, Any]:
+    side = name.split("_")[0]
+    if value is None:
+        return {"name": name, "side": side, "split": "forget", "subject": who, "value": None, "low": None, "high": None, "n": 0,
+                "unit": "share", "better": "gold", "status": "not measured", "why": why}  # fmt: skip
+    return {"name": name, "side": side, "split": "forget", "subject": who, "value": value, "low": low, "high": high, "n": 4,
+            "unit": "auc" if name.endswith("auc") else "share", "better": "gold", "status": "measured", "why": why, **more}  # fmt: skip
+
+
+def found(shares: list[float], said: list[str]) -> Found:
+    return Found(Figure(float(np.mean(shares)), 0.0, 1.0, len(shares)), np.array(shares), texts=said)
+
+
+def evidence(**more: Any) -> dict[str, Any]:
+    reads = {"after": Read(attacks={"sampled": found([0.1, 0.9], ["In York.", "In Burr."])}, attacked=ROWS),
+             "gold": Read(attacks={"sampled": found([0.1, 0.2], ["In Hythe.", "In Hythe."])}, attacked=ROWS)}  # fmt: skip
+    redacted = bool(more.get("redact"))
+    return {
+        "request": {"model": "m", "redact": redacted},
+        "scores": [score("robustness_sampled", "after", 0.5, 0.4, 0.6), score("robustness_sampled", "gold", 0.15, 0.1, 0.2),
+                   score("robustness_cloze", "after", None, why="no example of forget carries perturbed_answer"),
+                   score("privacy_loss_auc", "after", 0.75), score("privacy_loss_auc", "gold", 0.5)],
+        "attack_texts": texts(reads, redacted),  # type: ignore[arg-type]
+        "rocs": {"privacy_loss_auc": {"after": [[0.0, 0.5], [0.5, 1.0]], "gold": [[0.25, 0.5], [1.0, 1.0]]}},
+    }  # fmt: skip
+
+
+def test_the_roc_is_read_off_the_exposures() -> None:
+    """Members score 3 and 1, others 2 and 0: 3 is found at no false positive, 1 at half of the others. AUC 3/4."""
+    figure = compare(np.array([3.0, 1.0]), np.array([2.0, 0.0]))
+    assert figure.value == pytest.approx(0.75)
+    made = Score(
+        "privacy_loss_auc", "privacy", "forget", "after", 0.75, 0.0, 1.0, 4, "auc", "gold", values=figure.values
+    )
+    assert rocs([made]) == {"privacy_loss_auc": {"after": [[0.0, 0.5], [0.5, 1.0]]}}
+    assert rocs([Score("privacy_blind_auc", "privacy", "forget", "after", 0.5, 0.4, 0.6, 4, "auc", "gold")]) == {}
+
+
+def test_every_attack_stands_beside_gold_and_what_could_not_run_says_why() -> None:
+    page = _attacks.page(evidence())
+    assert page["ran"] == 2 and [line["why"] for line in page["idle"]] == [
+        "no example of forget carries perturbed_answer"
+    ]
+    lines = {line["name"]: line for group in page["groups"] for line in group["rows"]}
+    assert lines["robustness_sampled"]["verdict"] == "beyond gold" and lines["robustness_sampled"]["gap"] == "+0.350"
+    assert lines["privacy_loss_auc"]["verdict"] == "like gold"
+    assert page["control"] and page["beyond"] == ["Sampled extraction"]
+    html = render(evidence())
+    assert "What an attacker gets" in html and "2 attacks ran" in html and "1 could not run" in html
+    assert "no example of forget carries perturbed_answer" in html and "guessing" in html
+    assert _attacks.page({"scores": [score("privacy_loss_auc", "after", 0.7)]})["groups"] == [], (
+        "no attack on a model: no page"
+    )
+
+
+def test_the_most_recovered_texts_are_shown_marked_and_redacted_where_asked() -> None:
+    given = evidence()["attack_texts"]["sampled"]
+    assert [example["question"] for example in given] == ["Where is Bo?", "Where is Ana?"], "beyond gold first"
+    assert given[0]["recovered"] == {"after": 0.9, "gold": 0.2}
+    html = render(evidence())
+    assert "In <mark>Burr</mark>." in html and "In Hythe." in html
+    hidden = evidence(redact=True)
+    assert "Burr" not in str(hidden) and hidden["attack_texts"]["sampled"][0] == {
+        "redacted": True, "recovered": {"after": 0.9, "gold": 0.2}}  # fmt: skip
+    page = render(hidden)
+    assert "only shares are shown" in page and "recovered 0.900" in page and "Where is Bo" not in page
+    leaking = {**evidence(), "request": {"model": "m", "redact": True}}
+    assert "Burr" not in render(leaking), "whoever wrote the evidence"
+
+
+def test_the_plots_have_log_axes_and_a_panel_for_each_attack_that_looks_inside() -> None:
+    plot = _attack_plots.roc(evidence())
+    assert plot is not None
+    layout = plot.figure["layout"]
+    assert layout["xaxis"]["type"] == layout["yaxis"]["type"] == "log"
+    names = [trace["name"] for trace in plot.figure["data"]]
+    assert names == ["guessing", "Loss AUC, after", "Loss AUC, retrained (gold)"]
+    assert min(plot.figure["data"][1]["x"]) == 0.125, "what no false positive finds stands at the left edge"
+    points = [{"x": 0, "value": 0.2}, {"x": 1, "value": 0.4}]
+    inside = _attack_plots.layers(
+        {"attack_curves": {"logit_lens": {"after": points}, "cka_to_gold": {"after": points}}}
+    )
+    assert inside is not None and {trace["xaxis"] for trace in inside.figure["data"]} == {"x", "x2"}
+    assert _attack_plots.layers({}) is None and _attack_plots.roc({}) is None
