@@ -566,6 +566,20 @@ def test_model_with_pickle_weights_alone_is_never_loaded(go: Go, monkeypatch: py
              "again with save_pretrained(safe_serialization=True).")  # fmt: skip
 
 
+def test_adapter_with_pickle_weights_is_never_loaded_whatever_lies_beside_them(
+    go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    shutil.copytree(_tiny(), "lm")
+    Path("adapter").mkdir()
+    Path("adapter/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "lm"}))
+    Path("adapter/adapter_model.bin").write_bytes(b"pickled")
+    shutil.copy("lm/model.safetensors", "adapter/other.safetensors")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was loaded"))
+    says(go(model="adapter"), "model: 'adapter' holds only pickle weights (adapter_model.bin), which can run code")
+
+
 def test_model_without_weights_can_be_planned_but_not_run(go: Go) -> None:
     shutil.copytree(_tiny(), "lm")
     Path("lm/model.safetensors").unlink()

@@ -98,7 +98,8 @@ def check(source: str | Mapping[str, Any], trust_code: bool, weights: bool = Tru
             check(member, trust_code, weights, field)
     elif kind in ("folder", "classifier", "adapter"):
         folder = Path(str(source))
-        safe = any(folder.glob("*.safetensors"))
+        # PEFT takes adapter_model.bin where the safetensors of that name are missing, whatever else lies there.
+        safe = any(folder.glob("adapter_model.safetensors" if kind == "adapter" else "*.safetensors"))
         pickled = sorted(
             p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(pattern)
         )
