@@ -176,6 +176,19 @@ def test_entanglement_by_hand() -> None:
     )
 
 
+def test_centred_entanglement_by_hand() -> None:
+    """Vectors (10, 1), (10, 1), (10, -2): the mean is (10, 0), so that raw cosines are near 1, and centred ones 1 and -1;
+    what is a domain's own is (1 + 1 + 2) / 3 of 10. After, the last has 1 of its 10 along the mean left, the others all."""
+    vectors = np.array([[[10.0, 1.0]], [[10.0, 1.0]], [[10.0, -2.0]]])
+    found = Concepts(["bias", "privacy", "safety"], vectors, vectors.mean(0))
+    assert found.cosine_LDD.min() > 0.95
+    assert found.centred_LDD[0] == pytest.approx(np.array([[1, 1, -1], [1, 1, -1], [-1, -1, 1]]))
+    assert found.own_L == pytest.approx([4 / 30])
+    moved = np.array([[[10.0, 1.0]], [[10.0, -7.0]], [[1.0, 3.0]]])
+    assert found.left_LD(Concepts(found.domains, moved, moved.mean(0)))[0] == pytest.approx([1, 1, 0.1])
+    assert {"centred", "own", "cosine", "leaning"} <= set(found.to_json())
+
+
 # -- what a request may ask -----------------------------------------------------------------------
 
 

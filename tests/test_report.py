@@ -414,7 +414,8 @@ def aligned():
         "corrected": 0.0004,
     }
     drift = [{"domain": name, "asked": name == "cybersecurity", **row} for name in names]
-    concepts = {"domains": list(names[:3]), "cosine": [[[1.0, 0.5, 0.2]] * 3] * 4, "leaning": [[0.5] * 3] * 4}
+    concepts = {"domains": list(names[:3]), "cosine": [[[1.0, 0.5, 0.2]] * 3] * 4, "leaning": [[0.5] * 3] * 4,
+                "centred": [[[1.0, -0.5, -0.5]] * 3] * 4, "own": [0.4, 0.3, 0.2, 0.15]}  # fmt: skip
     return {
         "target": "cybersecurity",
         "pack": "standard",
@@ -422,7 +423,19 @@ def aligned():
         "drift": drift,
         "without": [{**one, "change": -0.9} for one in drift],
         "frontier": [{"examples": 0, "drift": 0.9, "target": 0.1}, {"examples": 32, "drift": 0.1, "target": 0.1}],
-        "concepts": {"before": concepts, "after": concepts},
+        "concepts": {"before": concepts, "after": concepts, "left": [[0.1, 0.8, 0.9]] * 4},
+        "foresight": {
+            "rows": [
+                {"domain": "safety", "risk": 0.9, "entanglement": 0.9, "spill": 0.9, "fell": 0.8},
+                {"domain": "bias", "risk": 0.2, "entanglement": 0.2, "spill": 0.2, "fell": 0.1},
+            ],
+            "rho": 0.9,
+            "low": 0.3,
+            "high": 0.99,
+            "n": 6,
+            "of": "without",
+            "why": "",
+        },
         "early": {"similarity": {"safety": 0.5, "bias": 0.2}, "n": 2, "rho": 0.5, "low": -0.2, "high": 0.9},
         "samples": [
             {"domain": "safety", "prompt": ATTACK, "before": "I cannot.", "after": ATTACK, "scores": [1.0, 0.0]}
@@ -432,12 +445,25 @@ def aligned():
 
 def test_the_alignment_page_shows_chart_table_maps_frontier_and_answers():
     page = render({**language_model(), "alignment": aligned()})
-    for name in ("radar", "heat", "frontier"):
+    for name in ("radar", "heat", "centred", "left", "foresight", "frontier"):
         assert f'id="plot-{name}"' in page
-    assert page.count("-0.75</b>") == 4 and "Change without containment" in page and page.count("-0.90</td>") == 4
+    assert page.count("−0.75</b>") == 4 and "Change without containment" in page and page.count("−0.90</td>") == 4
     assert "safety, bias fell without being asked to." in page and "rank correlation 0.50" in page
-    assert "-0.95 to -0.55" in page and "4.0e-04" in page
+    assert "happened without containment: 0.90 (interval 0.30 to 0.99, n = 6 domains)" in page
+    assert "40% of the shared one" in page and page.count("What was said before and after") == 1
+    assert "The refusal score of cybersecurity fell from 1.00 to 0.25" in page
+    assert "−0.95 to −0.55" in page and "4.0e-04" in page
     assert ATTACK not in page, "a model's answer is text, never markup"
+
+
+def test_domains_that_refuse_as_one_are_said_to() -> None:
+    """Where the domains' own parts are next to nothing their cosines are noise: a sentence stands in the maps' place."""
+    page = aligned()
+    page["concepts"]["before"]["own"] = [0.02, 0.01, 0.01, 0.01]
+    page["foresight"] = {"rows": [], "rho": None, "why": "no ranking was made"}
+    shown = render({**language_model(), "alignment": page})
+    assert 'id="plot-centred"' not in shown and 'id="plot-foresight"' not in shown
+    assert "at most 2% of what all share" in shown
 
 
 def test_a_page_without_alignment_says_nothing_of_it():

@@ -13,22 +13,29 @@ from expunge.alignment.risk import at_risk as chosen
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
+from expunge.intervals import Interval
 from expunge.plan import plan, weights_there
 
 
 @dataclass(frozen=True)
 class Foreseen:
-    """The ranking, riskiest first; rho: Spearman's rank correlation with a run's drift, None where none was given."""
+    """The ranking, riskiest first; score: Spearman's rank correlation with a run's drift, None where none can be told."""
 
     risks: list[Risk]
-    rho: float | None = None
+    score: Interval | None = None
     happened: Mapping[str, float] | None = None
     """Domain -> by how much its refusal score fell in that run."""
+
+    @property
+    def rho(self) -> float | None:
+        """The point value of the score."""
+        return self.score.value if self.score else None
 
     def to_json(self) -> dict[str, Any]:
         rows = [{**risk.to_json(), "at_risk": risk.domain in chosen(self.risks),
                  **({"fell": self.happened.get(risk.domain)} if self.happened is not None else {})} for risk in self.risks]  # fmt: skip
-        return {"rows": rows, "threshold": AT_RISK, "rho": self.rho}
+        return {"rows": rows, "threshold": AT_RISK, "rho": self.rho,
+                "low": self.score.low if self.score else None, "high": self.score.high if self.score else None}  # fmt: skip
 
 
 def foresee(

@@ -7,11 +7,11 @@ spread (all hits, a perfect AUC), the interval still has the width that its size
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 Z = 1.959963984540054
 RESAMPLES = 1999
@@ -160,3 +160,18 @@ def _same_shape(means: list[np.ndarray]) -> list[np.ndarray]:
     """Column means [..., P_i] with their leading axes broadcast against each other."""
     lead = np.broadcast_shapes(*(x.shape[:-1] for x in means))
     return [np.broadcast_to(x, (*lead, x.shape[-1])) for x in means]
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval | None:
+    """Spearman's rank correlation of two [N], by Fisher's z with Fieller's variance (doi:10.1093/biomet/44.3-4.470); None of
+    fewer than four pairs, or where either side is the same throughout.
+
+    A perfect order has no variance of its own: its low end is that of an order with one pair of neighbours swapped.
+    """
+    n = len(x)
+    if n < 4 or len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    rho = float(stats.spearmanr(x, y).statistic)
+    most = 1 - 12 / (n * (n**2 - 1))
+    z, half = float(np.arctanh(np.clip(rho, -most, most))), Z * (1.06 / (n - 3)) ** 0.5
+    return Interval(rho, min(rho, float(np.tanh(z - half))), max(rho, float(np.tanh(z + half))))

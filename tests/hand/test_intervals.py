@@ -126,3 +126,15 @@ def test_coverage() -> None:
         auc = intervals.auc(draw.normal(1, 1, 50), draw.normal(0, 1, 50))
         hits += [mean.low < 0 < mean.high, share.low < 0.3 < share.high, auc.low < truth < auc.high]
     assert (np.abs(hits / 300 - 0.95) < 0.04).all(), hits / 300
+
+
+def test_a_rank_correlation_has_an_interval_even_where_the_order_is_perfect() -> None:
+    """n = 6: one swap of neighbours leaves 1 - 12 / 210 = .942857; z 1.7626, half 1.96 (1.06 / 3)^.5 = 1.16504: low .5354."""
+    found = intervals.rank_correlation([1, 2, 3, 4, 5, 6], [10, 20, 30, 40, 50, 60])
+    assert found == pytest.approx((1.0, 0.5354, 1.0), abs=2e-3)
+    some = intervals.rank_correlation([1, 2, 3, 4, 5, 6], [2, 1, 3, 5, 4, 6])
+    assert some is not None and some.value == pytest.approx(1 - 6 * 4 / 210) and some.low < some.value < some.high < 1
+    assert (
+        intervals.rank_correlation([1, 2, 3], [1, 2, 3]) is None
+        and intervals.rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
+    )

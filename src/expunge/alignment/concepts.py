@@ -1,7 +1,10 @@
 """Concept vectors by layer: what a domain's prompts add to the control's, and how entangled domains are.
 
 A vector is the difference of the mean hidden states of a domain's prompts and of the benign control's, taken at the
-prompt's last token, where the model decides how to begin. Shapes: L layers, D domains, H width, N prompts.
+prompt's last token, where the model decides how to begin. What all domains add is the refusal direction; where it is most
+of every vector, all cosines are near 1 and hide what domains share beside it. So they are also taken of the centred vectors
+(less the mean of the domains, as arXiv:2312.03813 does), with how large these are: centred vectors of no size are noise.
+Shapes: L layers, D domains, H width, N prompts.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import torch
 from expunge.core.card import Example
 from expunge.core.contracts import Subject, Want
 from expunge.data.batching import by_length
-from expunge.data.packs import CONTROL
+from expunge.data.packs import CONTROL, SENSITIVE
 
 EARLY = 0.5
 """The share of layers, from the first, that "early" means (arXiv:2511.14017 finds spill-over there)."""
@@ -55,6 +58,25 @@ class Concepts:
         return np.clip(unit @ unit.transpose(0, 2, 1), -1, 1)
 
     @property
+    def centred_LDD(self) -> np.ndarray:
+        """[L, D, D] cosine of every two domains' vectors less the mean of all: what they share beside refusing. Of D domains
+        alike far apart it is -1 / (D - 1)."""
+        unit = _unit(self.vectors_DLH - self.refusal_LH).transpose(1, 0, 2)
+        return np.clip(unit @ unit.transpose(0, 2, 1), -1, 1)
+
+    @property
+    def own_L(self) -> np.ndarray:
+        """[L] length of what a domain has of its own (mean over domains), as a share of the refusal direction's."""
+        own = np.linalg.norm(self.vectors_DLH - self.refusal_LH, axis=-1).mean(0)
+        return np.asarray(own / np.maximum(1e-12, np.linalg.norm(self.refusal_LH, axis=-1)))
+
+    def left_LD(self, after: Concepts) -> np.ndarray:
+        """[L, D] how much of each domain's part along this refusal direction is there after: 1 all, 0 none, as the control."""
+        unit = _unit(self.refusal_LH)
+        then, now = ((one.vectors_DLH * unit).sum(-1).T for one in (self, after))
+        return np.asarray(now / np.where(np.abs(then) > 1e-12, then, 1e-12))
+
+    @property
     def leaning_LD(self) -> np.ndarray:
         """[L, D] cosine of a domain's vector with the mean of the OTHER domains': how far it leans on refusing."""
         unit = self.vectors_DLH
@@ -69,18 +91,28 @@ class Concepts:
         return {name: float(rows[i]) for i, name in enumerate(self.domains) if i != place}
 
     def to_json(self) -> dict[str, Any]:
-        return {"domains": self.domains, "cosine": np.round(self.cosine_LDD, 4).tolist(),
-                "leaning": np.round(self.leaning_LD, 4).tolist()}  # fmt: skip
+        return {"domains": self.domains, "cosine": rounded(self.cosine_LDD), "centred": rounded(self.centred_LDD),
+                "own": rounded(self.own_L), "leaning": rounded(self.leaning_LD)}  # fmt: skip
+
+
+def rounded(x: np.ndarray) -> list[Any]:
+    """As JSON, with four places."""
+    return np.round(x.astype(np.float64), 4).tolist()
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(1e-12, np.linalg.norm(x, axis=-1, keepdims=True))
 
 
+def _place(name: str) -> int:
+    """The fixed order of the domains; others (the forget set) come last."""
+    return SENSITIVE.index(name) if name in SENSITIVE else len(SENSITIVE)
+
+
 def concepts(subject: Subject, prompts: Sequence[Example]) -> Concepts | None:
     """The concept vectors of the prompts' domains; None without a control or without a domain."""
     by_domain = {row["domain"]: [r for r in prompts if r["domain"] == row["domain"]] for row in prompts}
-    names = [name for name in by_domain if name != CONTROL]
+    names = sorted((name for name in by_domain if name != CONTROL), key=_place)
     if CONTROL not in by_domain or not names:
         return None
     rows = [row for name in (CONTROL, *names) for row in by_domain[name]]

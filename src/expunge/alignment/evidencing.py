@@ -11,12 +11,13 @@ import numpy as np
 from expunge.alignment import bbq, drift
 from expunge.alignment.asking import Asked as Wanted
 from expunge.alignment.asking import nothing_refused
-from expunge.alignment.concepts import Concepts, concepts
+from expunge.alignment.concepts import Concepts, concepts, rounded
 from expunge.alignment.domains import Answered, answered
 from expunge.alignment.judges import judge_of
 from expunge.alignment.risk import Risk, scored
 from expunge.core.contracts import Reporter, Subject
 from expunge.evidence import Score
+from expunge.intervals import Interval, rank_correlation
 
 SHOWN = 3
 """Sample answers of a domain that the report shows."""
@@ -73,9 +74,8 @@ def evidence(
         "samples": [] if redacted else _samples(before.answers, after.answers),
     }  # fmt: skip
     if before.concepts is not None and after.concepts is not None:
-        page["concepts"] = {"before": before.concepts.to_json(), "after": after.concepts.to_json()}
-        if wanted.target in before.concepts.domains:
-            page["early"] = _early(before.concepts, wanted.target, {d.domain: d.change for d in table})
+        left = rounded(before.concepts.left_LD(after.concepts))
+        page["concepts"] = {"before": before.concepts.to_json(), "after": after.concepts.to_json(), "left": left}
     notes = [remark] if (remark := nothing_refused(models)) else []
     found = [*drift.scores(models, target), *before.bbq, *after.bbq]
     if beside:
@@ -87,6 +87,8 @@ def evidence(
         worst = [next(s.value for s in some if s.name == "alignment_drift") for some in (found, others[0])]
         notes.append(f"Drift of the worst domain not asked for: {_number(worst[0])} with containment, {_number(worst[1])} "
                      "without (the same run, done again without it).")  # fmt: skip
+    if before.concepts is not None and wanted.target in before.concepts.domains:
+        page["early"] = _early(before.concepts, wanted.target, page)
     page["foresight"] = _foresight(foreseen, page)
     return Evidence(found, notes, page)
 
@@ -99,11 +101,10 @@ def _foresight(foreseen: Sequence[Risk], page: Mapping[str, Any]) -> dict[str, A
             "rho": None,
             "why": "no ranking was made: contain: auto makes one, and so does expunge foresee",
         }
-    fell = {row["domain"]: 0.0 - row["change"] for row in page.get("without") or page["drift"] if not row["asked"]}
-    rho = scored(foreseen, fell)
+    fell = _fell(page)
     rows = [{**one.to_json(), "fell": fell.get(one.domain)} for one in foreseen]
-    why = "" if rho is not None else "too few domains to rank, or all fell alike"
-    return {"rows": rows, "rho": rho, "n": len(rows), "why": why, "of": "without" if page.get("without") else "after"}
+    of = "without" if page.get("without") else "after"
+    return {"rows": rows, "n": len(rows), "of": of, **_told(scored(foreseen, fell))}
 
 
 def _number(value: float | None) -> str:
@@ -119,18 +120,23 @@ def _point(count: int, scores: list[Score], target: str) -> dict[str, Any]:
     return {"examples": count, "drift": drift_of, "target": left[0] if left else None}
 
 
-def _early(vectors: Concepts, target: str, changes: Mapping[str, float]) -> dict[str, Any]:
-    """Does early-layer similarity to the target go with the fall of refusals: Spearman's rank correlation."""
-    from scipy import stats
+def _fell(page: Mapping[str, Any]) -> dict[str, float]:
+    """Domain that was not asked for -> by how much its refusal score fell, without containment where that was run."""
+    return {row["domain"]: 0.0 - row["change"] for row in page.get("without") or page["drift"] if not row["asked"]}
 
+
+def _early(vectors: Concepts, target: str, page: Mapping[str, Any]) -> dict[str, Any]:
+    """Does early-layer similarity to the target go with the fall of refusals: Spearman's rank correlation."""
     near = vectors.with_target(target)
-    fell = [-changes[name] for name in near]
-    found: dict[str, Any] = {"similarity": near, "n": len(near)}
-    if len(near) < 3 or np.ptp(fell) == 0 or np.ptp(list(near.values())) == 0:
-        return {**found, "rho": None, "why": "the domains did not fall differently"}
-    rho = float(stats.spearmanr(list(near.values()), fell).statistic)
-    z, half = np.arctanh(np.clip(rho, -0.9999, 0.9999)), 1.96 * (1.06 / max(1, len(near) - 3)) ** 0.5
-    return {**found, "rho": rho, "low": float(np.tanh(z - half)), "high": float(np.tanh(z + half))}
+    fell = [_fell(page)[name] for name in near]
+    return {"similarity": near, "n": len(near), **_told(rank_correlation(list(near.values()), fell))}
+
+
+def _told(rho: Interval | None) -> dict[str, Any]:
+    """A rank correlation over domains as evidence.json holds it."""
+    if rho is None:
+        return {"rho": None, "low": None, "high": None, "why": "too few domains, or they did not fall differently"}
+    return {"rho": rho.value, "low": rho.low, "high": rho.high, "why": ""}
 
 
 def _samples(before: Answered, after: Answered) -> list[dict[str, Any]]:

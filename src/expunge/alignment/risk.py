@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from expunge.alignment.asking import WATCHED_TOKENS, Asked, uncontained
 from expunge.alignment.concepts import concepts
@@ -26,6 +25,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.random import permutation
 from expunge.data.packs import CONTROL, SENSITIVE
+from expunge.intervals import Interval, rank_correlation
 from expunge.methods.compose import compose
 from expunge.training.stopping import figures
 
@@ -86,13 +86,11 @@ def at_risk(found: Sequence[Risk]) -> list[str]:
     return [one.domain for i, one in enumerate(found) if one.risk >= AT_RISK or i == 0]
 
 
-def scored(found: Sequence[Risk], fell: Mapping[str, float]) -> float | None:
+def scored(found: Sequence[Risk], fell: Mapping[str, float]) -> Interval | None:
     """Spearman's rank correlation of the risks with what happened; None where too few domains are in both, or all fell
     alike. fell: domain -> by how much its refusal score fell."""
-    pairs = [(one.risk, fell[one.domain]) for one in found if one.domain in fell]
-    if len(pairs) < 3 or any(np.ptp(side) == 0 for side in zip(*pairs, strict=True)):
-        return None
-    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+    both = [one for one in found if one.domain in fell]
+    return rank_correlation([one.risk for one in both], [fell[one.domain] for one in both])
 
 
 def _some(rows: Sequence[Example], seed: int, name: str) -> list[Example]:

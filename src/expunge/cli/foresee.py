@@ -56,6 +56,8 @@ def command(
     console.print(table)
     console.print("* at risk: contain: auto would keep it.", markup=False)
     if found.happened is not None:
-        said = "cannot be told: too few domains, or all fell alike" if found.rho is None else f"{found.rho:.2f}"
+        said = "cannot be told: too few domains, or all fell alike"
+        if found.score is not None:
+            said = f"{found.score.value:.2f} (interval {found.score.low:.2f} to {found.score.high:.2f}, over domains)"
         console.print(f"Rank correlation with what happened: {said}.", markup=False)
     return 0

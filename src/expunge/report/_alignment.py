@@ -9,7 +9,13 @@ from expunge.report._facts import Evidence
 from expunge.report._plots import Plot, axis, layout
 
 CONTROL = "benign"
-SCALE = [[0.0, "var(--panel)"], [0.5, "var(--line)"], [1.0, "var(--forget)"]]
+SCALE = [[0.0, "var(--panel)"], [1.0, "var(--forget)"]]
+BOTH = [[0.0, "var(--after)"], [0.5, "var(--panel)"], [1.0, "var(--forget)"]]
+BAR = {"thickness": 10, "tickfont": {"color": "var(--muted)"}, "outlinewidth": 0}
+SHOWN = 4
+"""Sample answers that are shown at once."""
+OWN = 0.1
+"""The part of a domain's own, as a share of the refusal direction's length, from which its cosines are shown."""
 
 
 def name(domain: str) -> str:
@@ -49,38 +55,104 @@ def radar(evidence: Evidence) -> Plot | None:
 
 def heat(evidence: Evidence) -> Plot | None:
     """Cosine of every two domains' concept vectors before the change, at an early, a middle and the last layer."""
-    found = (_page(evidence).get("concepts") or {}).get("before")
+    found = _concepts(evidence).get("before")
     if not found or len(found["domains"]) < 2:
         return None
-    layers = len(found["cosine"])
-    shown = sorted({0, layers // 2, layers - 1})
-    names = [name(domain) for domain in found["domains"]]
-    data, more, notes = [], {}, []
-    for i, layer in enumerate(shown):
-        tag = "" if i == 0 else str(i + 1)
-        data.append({
-            "type": "heatmap", "x": names, "y": names, "z": found["cosine"][layer], "zmin": 0, "zmax": 1,
-            "xaxis": f"x{tag}", "yaxis": f"y{tag}", "colorscale": SCALE, "showscale": i == len(shown) - 1,
-            "colorbar": {"thickness": 10, "tickfont": {"color": "var(--muted)"}, "outlinewidth": 0},
-            "hovertemplate": f"layer {layer + 1}<br>%{{y}} and %{{x}}: %{{z:.2f}}<extra></extra>",
-        })  # fmt: skip
-        width = 1 / len(shown)
-        more[f"xaxis{tag}"] = axis("", domain=[i * width + 0.012, (i + 1) * width - 0.012], anchor=f"y{tag}", showgrid=False,
-                                   tickangle=-50)  # fmt: skip
-        more[f"yaxis{tag}"] = axis("", anchor=f"x{tag}", showgrid=False, autorange="reversed", showticklabels=i == 0)
-        notes.append({"text": f"layer {layer + 1} of {layers}", "xref": "paper", "yref": "paper", "showarrow": False,
-                      "x": (i + 0.5) * width, "y": 1.02, "yanchor": "bottom", "font": {"color": "var(--ink)"}})  # fmt: skip
     caption = "Cosine of the domains' concept vectors before the change: the darker, the more entangled."
-    lean = [_page(evidence)["concepts"][who]["leaning"][-1] for who in ("before", "after")]
+    lean = [_concepts(evidence)[who]["leaning"][-1] for who in ("before", "after")]
     before, after = (sum(row) / len(row) for row in lean)
     caption += f" In the last layer a domain leans on the others' refusal direction by {before:.2f} before and {after:.2f} after (mean cosine)."
     early = _page(evidence).get("early") or {}
     if early.get("rho") is not None:
         caption += (f" Early-layer similarity to {name(_page(evidence)['target'])} and the fall of refusals: rank correlation "
                     f"{early['rho']:.2f} (interval {early['low']:.2f} to {early['high']:.2f}, n = {early['n']} domains).")  # fmt: skip
-    return Plot(
-        "heat", "Entanglement by layer", caption, 400, {"data": data, "layout": layout(400, annotations=notes, **more)}
-    )
+    own = found.get("own")
+    if own and max(own) < OWN:
+        caption += (f" What a domain has of its own is at most {max(own):.0%} of what all share: they refuse as one, and "
+                    "cosines of what is left would be noise.")  # fmt: skip
+    figure = _maps(found["cosine"], [name(domain) for domain in found["domains"]], 0.0, SCALE)
+    return Plot("heat", "Entanglement by layer", caption, 400, figure)
+
+
+def centred(evidence: Evidence) -> Plot | None:
+    """The same of the vectors less their mean; None where a domain has next to nothing of its own."""
+    found = _concepts(evidence).get("before")
+    if not found or len(found["domains"]) < 3 or max(found.get("own") or [0.0]) < OWN:
+        return None
+    caption = (f"The same of the vectors less the mean of all, which is the refusal direction: what domains share beside "
+               f"refusing. {-1 / (len(found['domains']) - 1):.2f} is as far apart as all can be. A domain's own part is "
+               f"{found['own'][0]:.0%} of the shared one's length in the first layer and {found['own'][-1]:.0%} in the last.")  # fmt: skip
+    figure = _maps(found["centred"], [name(domain) for domain in found["domains"]], -1.0, BOTH)
+    return Plot("centred", "Entanglement beside refusing", caption, 400, figure)
+
+
+def left(evidence: Evidence) -> Plot | None:
+    """What is left of each domain along the refusal direction of before, by layer."""
+    concepts = _concepts(evidence)
+    if not concepts.get("left"):
+        return None
+    names = [name(domain) for domain in concepts["before"]["domains"]]
+    rows = [[round(layer[i], 3) for layer in concepts["left"]] for i in range(len(names))]
+    layers = [str(i + 1) for i in range(len(concepts["left"]))]
+    data = [{
+        "type": "heatmap", "x": layers, "y": names, "z": rows, "zmin": 0, "zmax": 1, "colorscale": SCALE, "xgap": 1, "ygap": 1,
+        "colorbar": BAR, "hovertemplate": "layer %{x}<br>%{y}: %{z:.2f}<extra></extra>",
+        **({"texttemplate": "%{z:.2f}"} if len(layers) <= 8 else {}),
+    }]  # fmt: skip
+    figure = {"data": data, "layout": layout(360, xaxis=axis("layer", type="category", showgrid=False),
+                                             yaxis=axis("", autorange="reversed", showgrid=False))}  # fmt: skip
+    caption = ("The part of a domain's concept vector along the refusal direction of before, after the change: 1 is all of it, "
+               "0 none, as benign prompts have none.")  # fmt: skip
+    return Plot("left", "What is left of refusing", caption, 360, figure)
+
+
+def foresight(evidence: Evidence) -> Plot | None:
+    """The risk that was foreseen for each domain against by how much its refusals fell."""
+    found = _page(evidence).get("foresight") or {}
+    rows = [row for row in found.get("rows") or [] if row.get("fell") is not None]
+    if not rows:
+        return None
+    data = [{
+        "type": "scatter", "mode": "markers+text", "x": [round(row["risk"], 4) for row in rows],
+        "y": [round(row["fell"], 4) for row in rows], "text": [name(row["domain"]) for row in rows],
+        "textposition": ["middle left" if row["risk"] > 0.5 else "middle right" for row in rows],
+        "textfont": {"color": "var(--muted)", "size": 12}, "marker": {"size": 10, "color": "var(--forget)"},
+        "hovertemplate": "%{text}<br>risk %{x:.2f}, fell by %{y:.2f}<extra></extra>",
+    }]  # fmt: skip
+    figure = {"data": data, "layout": layout(360, xaxis=axis("risk foreseen", range=[-0.05, 1.05]), showlegend=False,
+                                             yaxis=axis("fall of refusals", range=[-0.08, 1.08]))}  # fmt: skip
+    when = "without containment" if found.get("of") == "without" else "in this run"
+    said = (f"Rank correlation with what then happened {when}: {found['rho']:.2f} (interval {found['low']:.2f} to "
+            f"{found['high']:.2f}, n = {found['n']} domains)."
+            if found.get("rho") is not None else f"What then happened {when} ranks nothing: {found.get('why')}.")  # fmt: skip
+    return Plot("foresight", "Foreseen and happened", f"Ranked before any training. {said}", 360, figure)
+
+
+def _concepts(evidence: Evidence) -> dict[str, Any]:
+    return _page(evidence).get("concepts") or {}
+
+
+def _maps(matrices: list[list[list[float]]], names: list[str], low: float, scale: list[Any]) -> dict[str, Any]:
+    """Square heat maps side by side, at an early, a middle and the last layer."""
+    layers = len(matrices)
+    shown = sorted({0, layers // 2, layers - 1})
+    data, more, notes = [], {}, []
+    for i, layer in enumerate(shown):
+        tag = "" if i == 0 else str(i + 1)
+        data.append({
+            "type": "heatmap", "x": names, "y": names, "z": matrices[layer], "zmin": low, "zmax": 1,
+            "xaxis": f"x{tag}", "yaxis": f"y{tag}", "colorscale": scale, "showscale": i == len(shown) - 1, "colorbar": BAR,
+            "hovertemplate": f"layer {layer + 1}<br>%{{y}} and %{{x}}: %{{z:.2f}}<extra></extra>",
+        })  # fmt: skip
+        width = 1 / len(shown)
+        more[f"xaxis{tag}"] = axis("", domain=[i * width + 0.012, (i + 1) * width - 0.012], anchor=f"y{tag}", showgrid=False,
+                                   tickangle=-50)  # fmt: skip
+        more[f"yaxis{tag}"] = axis(
+            "", anchor=f"x{tag}", showgrid=False, autorange="reversed", showticklabels=i == 0, ticks=""
+        )
+        notes.append({"text": f"layer {layer + 1} of {layers}", "xref": "paper", "yref": "paper", "showarrow": False,
+                      "x": (i + 0.5) * width, "y": 1.02, "yanchor": "bottom", "font": {"color": "var(--ink)"}})  # fmt: skip
+    return {"data": data, "layout": layout(400, annotations=notes, **more)}
 
 
 def frontier(evidence: Evidence) -> Plot | None:
@@ -112,10 +184,10 @@ def table(evidence: Evidence) -> list[dict[str, str | bool]]:
         other = without.get(row["domain"])
         rows.append({
             "domain": name(row["domain"]), "asked": row["asked"], "control": row["domain"] == CONTROL,
-            "before": f"{row['before']:.2f}", "after": f"{row['after']:.2f}", "change": f"{row['change']:+.2f}",
-            "interval": f"{row['low']:+.2f} to {row['high']:+.2f}", "n": str(row["n"]),
+            "before": f"{row['before']:.2f}", "after": f"{row['after']:.2f}", "change": _signed(row["change"]),
+            "interval": f"{_signed(row['low'])} to {_signed(row['high'])}", "n": str(row["n"]),
             "p": facts.number(row["corrected"], "p-value"), "moved": row["corrected"] < 0.05,
-            "without": f"{other['change']:+.2f}" if other else "",
+            "without": _signed(other["change"]) if other else "",
         })  # fmt: skip
     return rows
 
@@ -123,6 +195,20 @@ def table(evidence: Evidence) -> list[dict[str, str | bool]]:
 def samples(evidence: Evidence) -> list[dict[str, Any]]:
     """Answers side by side, a domain after the other."""
     return [{**row, "domain": name(row["domain"])} for row in _page(evidence).get("samples") or []]
+
+
+def moved(evidence: Evidence) -> list[dict[str, Any]]:
+    """Of the samples one of each domain that moved most and of the target, which are shown at once."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in samples(evidence):
+        first.setdefault(row["domain"], row)
+    return sorted(first.values(), key=lambda row: -abs(row["scores"][1] - row["scores"][0]))[:SHOWN]
+
+
+def _signed(value: float) -> str:
+    """A change for a person: a sign of its own, and none for 0."""
+    text = f"{value:+.2f}"
+    return "0.00" if text[1:] == "0.00" else text.replace("-", "−")
 
 
 def _page(evidence: Evidence) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from expunge.report._facts import Evidence, Row, Score
 def told(evidence: Evidence) -> list[str]:
     """Sentences that the figures bear out."""
     rows = facts.table(evidence)
-    result = [_opening(evidence, rows)]
+    result = [_opening(evidence, rows), _refusals(evidence, rows)]
     forget = facts.main_row(rows, "forgetting", facts.MAIN_FORGET)
     if forget:
         result.append(_moved(forget, _naming(forget)) + _against_gold(forget))
@@ -27,6 +27,22 @@ def told(evidence: Evidence) -> list[str]:
         result.append(f"A membership attack ({privacy.label}; 0.5 is guessing) reaches {facts.figure(after)}{beside}")
     result.append(_cost(evidence))
     return [_sentence(text) for text in result if text]
+
+
+def _refusals(evidence: Evidence, rows: list[Row]) -> str:
+    """Of a request on refusals: how the target's moved, and the worst of the others."""
+    page = evidence.get("alignment") or {}
+    target, drift = page.get("target"), facts.find(rows, "alignment_drift")
+    mine = next((row for row in page.get("drift") or [] if row["domain"] == target), None)
+    if mine is None:
+        return ""
+    verb = "rose" if mine["change"] > 0 else "fell" if mine["change"] < 0 else "stayed"
+    text = (
+        f"the refusal score of {str(target).replace('_', '-')} {verb} from {mine['before']:.2f} to {mine['after']:.2f}"
+    )
+    if drift and (cell := drift.measured("after")):
+        text += f"; of the domains that nobody asked to move, the worst moved by {facts.figure(cell)}"
+    return text
 
 
 def left_open(evidence: Evidence) -> list[str]:

@@ -24,6 +24,9 @@ PLOTS = {
     "distributions": (_plots.distributions, "No figures of single examples were recorded."),
     "radar": (_alignment.radar, "Fewer than three domains were asked: no chart of them."),
     "heat": (_alignment.heat, "No concept vectors were recorded."),
+    "centred": (_alignment.centred, "The domains have next to nothing of their own beside refusing."),
+    "left": (_alignment.left, "No concept vectors were recorded."),
+    "foresight": (_alignment.foresight, "No ranking of the domains was made before the change."),
     "frontier": (_alignment.frontier, "Containment was tried with one number of examples at most."),
 }
 
@@ -79,6 +82,7 @@ def render(evidence: Evidence) -> str:
         drift=_alignment.table(evidence),
         samples=_alignment.samples(evidence),
         audit=_attacks.page(evidence),
+        moved=_alignment.moved(evidence),
         groups=_examples.groups(evidence),
         redacted=_facts.is_redacted(evidence),
         cost=_cost(evidence),
