@@ -13,10 +13,12 @@ from torch import nn
 from expunge.attacking import Target
 from expunge.attacks._recovery import asked, teach
 from expunge.attacks.elicited import DESCRIPTIONS, elicited, ladder, nameless
+from expunge.attacks.knowledge_trace import columns, contribution, knowledge_trace
 from expunge.attacks.lora_merged import lora_merged
 from expunge.attacks.patched import patched
 from expunge.attacks.residual import residual
 from expunge.attacks.translated import translated, translations
+from expunge.attacks.white_box_auc import gradients, white_box_auc
 from expunge.core.errors import BadInput
 from expunge.evidence import NotMeasured
 from expunge.provenance import guided_completion
@@ -117,6 +119,56 @@ def test_patching_tells_untouched_states_from_gold_s(base: Any) -> None:
         patched()(aimed(before, weights={"before": weights["before"]}))
     with pytest.raises(NotMeasured, match="in no layer"):
         patched()(aimed(before, weights={**weights, "gold": weights["before"]}))
+
+
+def test_the_vectors_that_wrote_the_answers(base: Any) -> None:
+    """Untouched: 1. Set to 0 in this model: 0, retain's stay. And they matter: without them the answers are lost, and
+    without as many drawn at random they are not."""
+    before = taught(again(base), [*FORGET, *RETAIN], 100)
+    weights = {"before": before.module.state_dict()}
+    kept = knowledge_trace(vectors=12)(aimed(again(before), weights=weights))
+    assert kept.figure.value == pytest.approx(1, abs=1e-6) and kept.more["others"][2].value == pytest.approx(
+        1, abs=1e-6
+    )
+    lead = contribution(before, FORGET) - contribution(before, RETAIN)
+    random = np.random.default_rng(0).permutation(len(lead))
+    left = {}
+    for name, places in (("trace", np.argsort(-lead, kind="stable")[:12]), ("random", random[:12])):
+        cut = again(before)
+        width = len(columns(cut)) // len(cut.blocks)
+        with torch.no_grad():
+            for place in places.tolist():
+                cut.module.get_submodule(cut.down(place // width)).weight[:, place % width] = 0
+        left[name] = asked(cut, FORGET).mean()
+        if name == "trace":
+            gone = knowledge_trace(vectors=12)(aimed(cut, weights=weights))
+            assert gone.figure.value == 0 and gone.more["others"][2].value > 0.8
+    assert left["trace"] < left["random"] - 0.1
+    with pytest.raises(NotMeasured, match="no model before"):
+        knowledge_trace()(aimed(before))
+
+
+def test_a_white_box_classifier_learns_what_members_look_like() -> None:
+    """A small network that memorised noisy labels: found from its gradients. One that never saw them: not."""
+    torch.manual_seed(0)
+    draw = np.random.default_rng(0)
+    rows = [{"features": draw.normal(size=8).astype(np.float32), "label": int(draw.integers(2))} for _ in range(120)]
+    made = []
+    for learned in (rows[:60], rows[60:120:2]):
+        subject = Classifier(nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2)))
+        for _ in teach(subject, learned, steps=150, rate=1e-2, seed=0, every=150, batch=30):
+            pass
+        made.append(subject)
+    assert gradients(made[0], rows[:2]).shape == (2, 2)
+    sees = white_box_auc()(Target(made[0], "after", {"forget": rows[:60], "holdout": rows[60:]}, {}, {}))
+    blind = white_box_auc()(Target(made[1], "after", {"forget": rows[:60], "holdout": rows[61::2]}, {}, {}))
+    assert sees.figure.low is not None and sees.figure.low > 0.6
+    assert (
+        blind.figure.low is not None and blind.figure.high is not None and blind.figure.low <= 0.5 <= blind.figure.high
+    )
+    assert sees.figure.value > blind.figure.value + 0.2
+    with pytest.raises(NotMeasured, match="fewer than"):
+        white_box_auc()(Target(made[0], "after", {"forget": rows[:5], "holdout": rows[60:]}, {}, {}))
 
 
 def test_translations_come_from_the_file() -> None:
