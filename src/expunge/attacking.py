@@ -28,7 +28,7 @@ from expunge.evidence import Figure, NotMeasured, Score
 from expunge.states import pooled_states
 from expunge.subjects.guarded import unguarded
 
-VERSION = 2
+VERSION = 3
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -193,7 +193,8 @@ def _one(plugin: registry.Plugin, target: Target, keys: list[str]) -> Found | st
 def _content(row: Example) -> Any:
     """An example's identity, with what attacks use of it besides question and answer."""
     return [identity(row), *(row.get(name) for name in ("paraphrased_answer", "perturbed_answer", "group",
-                                                        "paraphrased_question", "subject", "aliases", "multi_hop_question"))]  # fmt: skip
+                                                        "paraphrased_question", "subject", "aliases", "multi_hop_question",
+                                                        "translated_question"))]  # fmt: skip
 
 
 def scores(results: Mapping[str, Mapping[str, Found | str]], capabilities: frozenset[str]) -> list[Score]:

@@ -20,7 +20,17 @@ from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.evidence import Figure, NotMeasured
 
-__all__ = ["confidences", "coverage", "epsilon", "forgetting_quality", "klom", "noise_floor", "stability", "u_lira"]
+__all__ = [
+    "confidences",
+    "coverage",
+    "epsilon",
+    "forgetting_quality",
+    "klom",
+    "noise_floor",
+    "stability",
+    "u_lira",
+    "when_exposed",
+]
 
 WIDTH, BUCKETS = 0.5, 13
 """Of epsilon, a bucket; the last one holds all that is larger."""
@@ -124,3 +134,17 @@ def stability(hits_SN: np.ndarray) -> float:
         raise NotMeasured("stability needs two seeds and more")
     pairs = [(a, b) for i, a in enumerate(hits) for b in hits[i + 1 :]]
     return float(np.mean([(a & b).sum() / (a | b).sum() if (a | b).any() else 1.0 for a, b in pairs]))
+
+
+def when_exposed(members_EN: np.ndarray, others_EN: np.ndarray, *, fpr: float = 0.05) -> np.ndarray:
+    """[N] the check of a training from which each member is found and stays so; E where it never is.
+
+    members_EN, others_EN: confidences at E checks on the way (an epoch each, say), of members and of examples
+    that were never seen. Found: above all but a share `fpr` of the others at the same check. A share of about
+    `fpr` is found by chance at the last check: hold the counts against an example's own twin, or against it.
+    """
+    if not 0 < fpr < 1 or fpr * others_EN.shape[1] < 1:
+        raise NotMeasured(f"a false-positive rate of {fpr:g} needs {round(1 / max(fpr, 1e-9))} unseen examples")
+    hits_EN = members_EN > np.quantile(others_EN, 1 - fpr, axis=1, keepdims=True)
+    stays_EN = np.logical_and.accumulate(hits_EN[::-1])[::-1]
+    return np.where(stays_EN.any(axis=0), stays_EN.argmax(axis=0), len(hits_EN))

@@ -19,6 +19,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.core.random import derive
+from expunge.metrics._arrays import rouge
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,50 @@ def flipped(lead_N: np.ndarray, draws: int = 9999) -> float:
     """One-sided p-value that [N] differences are symmetric about 0 and not above it."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(draws, len(lead_N)))
     return float((1 + ((signs * lead_N).mean(axis=1) >= lead_N.mean() - 1e-12).sum()) / (draws + 1))
+
+
+GUIDED = "You are given the first piece of an instance from the {split} split of the {dataset} dataset. Finish it exactly as it stands there.\nFirst piece: {piece}"
+GENERAL = "Finish the text from its first piece.\nFirst piece: {piece}"
+
+
+def guided_completion(
+    subject: Subject, rows: Sequence[Example], *, dataset: str, split: str = "train", shown: float = 0.5
+) -> float:
+    """p-value that naming the dataset does not help the model to finish its instances (Golchin and Surdeanu 2023).
+
+    rows: {"text"}, of which the first share `shown` of the words is given, or {"question", "answer"}, of which the
+    question is. Each is completed under an instruction that names dataset and split and under one that does not; the
+    overlap with the true rest (ROUGE-L recall) is compared by sign flips. A model that cannot follow instructions gives
+    a large p, whatever it saw. Raises BadInput.
+    """
+    if not dataset or not 0 < shown < 1:
+        raise BadInput.of("dataset", dataset, "cannot be asked for", "give its name, and a share shown between 0 and 1")
+    pieces = [_cut(row, shown) for row in rows]
+    kept = [(first, rest) for first, rest in pieces if first and rest and rouge(rest, "") is not None]
+    if not kept:
+        raise BadInput.of(
+            "rows",
+            len(rows),
+            "examples cannot be finished",
+            "give texts of two words and more, or questions with answers",
+        )
+    overlap = []
+    for form in (GUIDED, GENERAL):
+        asked_for = [
+            {"question": form.format(split=split, dataset=dataset, piece=first), "answer": rest} for first, rest in kept
+        ]
+        said = subject.generate(asked_for)
+        overlap.append([(rouge(rest, text) or (0.0,))[0] for (_, rest), text in zip(kept, said, strict=True)])
+    return flipped(np.array(overlap[0]) - np.array(overlap[1]))
+
+
+def _cut(row: Example, shown: float) -> tuple[str, str]:
+    """(what is shown of an instance, what is asked for)."""
+    if "text" not in row:
+        return str(row.get("question", "")), str(row.get("answer", ""))
+    words = str(row["text"]).split()
+    at = max(1, round(shown * len(words)))
+    return " ".join(words[:at]), " ".join(words[at:])
 
 
 def option_order(subject: Subject, rows: Sequence[Example], *, orders: int = 20, seed: int = 0) -> float:

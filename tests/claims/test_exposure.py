@@ -18,7 +18,7 @@ from expunge.attacks._membership import tpr
 from expunge.attacks._shadow import confidence, halves, lira, pooled
 from expunge.data.load import load
 from expunge.evidence import NotMeasured
-from expunge.exposure import coverage, epsilon, forgetting_quality, klom, noise_floor, stability, u_lira
+from expunge.exposure import coverage, epsilon, forgetting_quality, klom, noise_floor, stability, u_lira, when_exposed
 from expunge.intervals import auc
 
 EXAMPLES, FORGET, MODELS, WIDTH = 300, 100, 96, 32
@@ -41,12 +41,13 @@ class Digits:
         moving = [part.detach().clone().requires_grad_(True) for part in start or fresh]
         optimiser = torch.optim.Adam(moving, lr=rate)
         for _ in range(steps):
-            rows = torch.randint(len(self.x), (50,), generator=draw)
-            nll_MB = cross_entropy(
-                self.logits(moving, rows).transpose(1, 2), self.y[rows].expand(count, -1), reduction="none"
+            rows_MB = torch.randint(len(self.x), (count, 50), generator=draw)  # of its own for each model
+            logits_MBC = self.logits(moving, rows_MB)
+            nll_MB = cross_entropy(logits_MBC.flatten(0, 1), self.y[rows_MB].flatten(), reduction="none").view_as(
+                rows_MB
             )
             optimiser.zero_grad()
-            (nll_MB * weight_MN[:, rows]).sum().div(len(rows)).backward()
+            (nll_MB * weight_MN.gather(1, rows_MB)).sum().div(50).backward()
             optimiser.step()
         return moving
 
@@ -56,7 +57,7 @@ class Digits:
     @torch.no_grad()
     def phi(self, parts: list[Tensor]) -> np.ndarray:
         """[M, N] confidences."""
-        logp = self.logits(parts, torch.arange(len(self.x))).log_softmax(-1)
+        logp = self.logits(parts, torch.arange(len(self.x)).expand(len(parts[0]), -1)).log_softmax(-1)
         return confidence(logp.gather(-1, self.y.expand(len(logp), -1)[..., None])[..., 0].exp().double().numpy())
 
 
@@ -175,3 +176,34 @@ def test_epsilon_by_hand() -> None:
     assert apart == pytest.approx([np.log(3)])
     assert epsilon(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]])) == pytest.approx([0])
     assert forgetting_quality(np.array([np.log(3), 0.0])) == pytest.approx((2 / 8 + 1) / 2)
+
+
+def test_examples_become_vulnerable_at_different_times(digits: Digits) -> None:
+    """Over the course of training: first nobody is found, then the memorised; noisy labels above all."""
+    inside = torch.zeros(1, EXAMPLES)
+    inside[:, : EXAMPLES // 2] = 1
+    parts, checks = None, []
+    for check in range(6):
+        parts = digits.trained(inside, 20 + check, parts, steps=1 if check == 0 else 60)
+        checks.append(digits.phi(parts)[0])
+    course = np.stack(checks)
+    when = when_exposed(course[:, : EXAMPLES // 2], course[:, EXAMPLES // 2 :], fpr=0.1)
+    found = [(when <= check).mean() for check in range(6)]
+    assert found[0] < 0.1 < found[-1] and found == sorted(found)
+    assert len(set(when.tolist())) > 2, "not all at once"
+    with pytest.raises(NotMeasured, match="unseen"):
+        when_exposed(course[:, :5], course[:, :5], fpr=0.1)
+
+
+def test_the_order_of_stages_leaves_its_trace_in_what_unlearning_gives(digits: Digits) -> None:
+    """Retrain equivalence hangs on the path: forget data first or last in training, the same ascent after it."""
+    forget, rest = torch.zeros(MODELS, EXAMPLES), torch.ones(MODELS, EXAMPLES)
+    forget[:, :FORGET], rest[:, :FORGET] = 1, 0
+    ends = []
+    for order in ((forget, rest), (rest, forget), (rest, forget)):
+        parts = None
+        for stage, weight in enumerate(order):
+            parts = digits.trained(weight, 40 + stage + 10 * len(ends), parts, steps=60)
+        ends.append(digits.phi(digits.trained(-forget, 80, parts, steps=8, rate=3e-3))[:, :FORGET])
+    apart, floor = (klom(ends[i], ends[1]).mean() for i in (0, 2))
+    assert apart > 1.5 * floor

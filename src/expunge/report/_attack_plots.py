@@ -75,8 +75,9 @@ def roc(evidence: Evidence) -> Plot | None:
 
 
 LAYERED = {
-    "logit_lens": ("logit lens: answer's probability", [0, 1]), "patched": ("patching: knowledge still there", [0, 1]),
+    "logit_lens": ("logit lens: answer's probability", [0, 1]), "patched": ("patching: erased as in gold", [0, 1]),
     "linear_probe_auc": ("linear probe: AUC", [0, 1]), "cka_to_gold": ("CKA with gold", [0, 1]),
+    "knowledge_trace": ("MLP trace: cosine to before", [0, 1]),
     "weight_distance": ("weight distance", None),
 }  # fmt: skip
 

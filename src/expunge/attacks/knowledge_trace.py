@@ -1,0 +1,101 @@
+"""The trace that knowledge leaves in the weights: MLP vectors that write the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import with_answers
+from expunge.core.card import Card, Example
+from expunge.core.contracts import Want
+from expunge.core.errors import BadInput
+from expunge.data.batching import by_length
+from expunge.evidence import Figure, NotMeasured
+from expunge.intervals import mean
+
+CARD = Card(
+    "Parametric knowledge trace", paper="arXiv:2406.11614", side="robustness", better="lower", unit="share",
+    capabilities=("mlp",), needs={"forget": {"examples"}, "retain": {"examples"}}, level="deep", more=("others",), passes=6,
+    means="How much of the MLP vectors that wrote the forgotten answers still stands, as a cosine: 1 is untouched. A method may leave "
+          "them and cover them up, or change them and keep the knowledge elsewhere; a model trained from nothing has none of them.",
+)  # fmt: skip
+
+
+def knowledge_trace(*, vectors: Annotated[int, Ge(2)] = 32) -> Attack:
+    """The MLP vectors that wrote the answers before the change: how alike they are now (after Hong et al. 2024).
+
+    A vector is a column of an MLP's down-projection. Chosen are those that, in the model before the change, add most
+    to the logits of the forget answers beyond what they add to retain answers (direct contribution, before the last
+    norm; the paper has a language model judge what a vector stands for). The figure is the mean cosine, cut at 0, of
+    each with its place in this model; `others` is that of as many vectors that add most to retain answers, which
+    were to stay. The interval covers vectors, not examples. Needs the weights before the change.
+    """
+
+    @torch.no_grad()
+    def attack(target: Target) -> Found:
+        if "before" not in target.weights:
+            raise NotMeasured("no model before the change was given (or it is too large to be kept)")
+        forget = with_answers(target.forget)
+        retain = [row for row in target.splits["retain"] if row.get("answer")]
+        with target.disposable() as subject:
+            now = columns(subject)
+            _enter(subject, target.weights["before"])
+            then = columns(subject)
+            added = [contribution(subject, rows) for rows in (forget, retain)]
+        chosen = [np.argsort(-(added[a] - added[b]), kind="stable")[:vectors] for a, b in ((0, 1), (1, 0))]
+        cosine = torch.cosine_similarity(now, then, dim=1).clamp(min=0).double().cpu().numpy()
+        own, others = (cosine[places] for places in chosen)
+        width = len(cosine) // len(subject.blocks)
+        layers = [own[chosen[0] // width == i] for i in range(len(subject.blocks))]
+        curve = [{"x": i, "value": float(found.mean())} for i, found in enumerate(layers) if len(found)]
+        figures = [
+            Figure(*mean(x, 0.0, 1.0), n=len(x), why=f"{len(x)} of {len(cosine)} MLP vectors") for x in (own, others)
+        ]
+        return Found(figures[0], more={"others": ("share", "higher", figures[1])}, curve=curve)
+
+    return attack
+
+
+def _enter(subject: Any, weights: Mapping[str, Tensor]) -> None:
+    try:
+        subject.module.load_state_dict(dict(weights))
+    except RuntimeError:
+        raise NotMeasured("the model's weights have other names or shapes than those before") from None
+
+
+def _down(subject: Any, i: int) -> Tensor:
+    """[F, D] the vectors of block i's MLP, a row each. Raises NotMeasured."""
+    try:
+        layer = subject.module.get_submodule(subject.down(i))
+    except BadInput as error:
+        raise NotMeasured(error.faults[0].partition(": ")[2]) from None
+    weight = layer.weight
+    return weight.T if isinstance(layer, torch.nn.Linear) else weight  # GPT-2's Conv1D has them as rows
+
+
+def columns(subject: Any) -> Tensor:
+    """[L F, D] the vectors of all blocks, copied."""
+    return torch.cat([_down(subject, i).float() for i in range(len(subject.blocks))]).clone()
+
+
+@torch.no_grad()
+def contribution(subject: Any, rows: Sequence[Example]) -> np.ndarray:
+    """[L F] what each MLP vector adds to the logit of the answers' tokens, averaged over the answers' positions."""
+    subject.module.eval()
+    paths = [f"{subject.down(i)}:in" for i in range(len(subject.blocks))]
+    head_VD = subject.module.get_output_embeddings().weight.float()
+    total: Any = 0.0
+    count = 0
+    for batch in by_length([subject.length(row) for row in rows]):
+        out = subject.forward(subject.collate([rows[i] for i in batch]), Want(frozenset(), hidden=tuple(paths)))
+        read_ND = head_VD[out.labels_BT[out.mask_BT]]
+        added = [(out.hidden[path][out.mask_BT].float() * (read_ND @ _down(subject, i).float().T)).sum(0)
+                 for i, path in enumerate(paths)]  # fmt: skip
+        total, count = total + torch.cat(added), count + len(read_ND)
+    return np.asarray((total / max(1, count)).double().cpu().numpy())

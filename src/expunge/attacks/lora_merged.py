@@ -1,0 +1,64 @@
+"""An adapter, trained on innocent data and merged."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Gt
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, asked, figure_of, teach
+from expunge.core.card import Card
+from expunge.core.random import seed_libraries
+
+CARD = Card(
+    "LoRA merge", paper="arXiv:2106.09685", side="robustness", better="gold", unit="share",
+    needs={"forget": {"examples"}, "retain": {"examples"}}, level="deep", passes=20, means=MEANS,
+)  # fmt: skip
+
+
+def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)] = 24) -> Attack:
+    """Train a low-rank adapter on retain data, merge it into the weights, and ask: before, and after.
+
+    What users of a published model do first. The adapter learns at the rate that the model was trained with; the
+    merged weights are those that would be published again. The better of both moments counts.
+    """
+
+    def attack(target: Target) -> Found:
+        from expunge.subjects._adapters import insert
+        from expunge.subjects._common import fold
+
+        plain = target.plain[target.who]
+        with target.disposable() as subject, torch.random.fork_rng(devices=[]):
+            seed_libraries(target.derive("lora_merged"), "lora")
+            insert(
+                subject.module,
+                rank=rank,
+                alpha=2 * rank,
+                dropout=0.0,
+                targets="all-linear" if "tokens" in subject.capabilities else _linear(subject.module),
+            )
+            try:
+                for _ in teach(
+                    subject,
+                    target.splits["retain"],
+                    steps=steps,
+                    rate=target.rate,
+                    seed=target.derive("lora"),
+                    every=steps,
+                ):
+                    pass
+            finally:
+                fold(subject.module)
+            merged = asked(subject, target.forget)
+        recovered_N = np.asarray(merged if merged.mean() > plain.mean() else plain)
+        return Found(figure_of(recovered_N, f"rank {rank}, {steps} steps on retain"), recovered_N)
+
+    return attack
+
+
+def _linear(module: torch.nn.Module) -> list[str]:
+    """Paths of the linear layers: peft's shorthand knows only transformers' models."""
+    return [path for path, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]

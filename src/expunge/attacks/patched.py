@@ -1,0 +1,129 @@
+"""Activation patching: do the changed model's states still carry the knowledge."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import with_answers
+from expunge.core.card import Card, Example
+from expunge.core.contracts import Want
+from expunge.data.batching import by_length
+from expunge.evidence import Figure, NotMeasured
+from expunge.intervals import mean
+from expunge.metrics._arrays import only
+
+CARD = Card(
+    "Activation patching", paper="arXiv:2605.24614", side="robustness", better="higher", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}, "retain": {"examples"}}, level="deep", passes=20,
+    means="How much of what gold's states take away from the model before the change, this model's states take away too: 1 as "
+          "gold, 0 as if nothing had been done. It is measured only in layers where gold's states leave retain answers alone: "
+          "in others the two models are merely written differently.",
+)  # fmt: skip
+MOST = 48
+"""Examples of a split that are patched."""
+
+
+def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
+    """Put this model's states into the model before the change, layer by layer, and see what it loses (Lee et al. 2026).
+
+    Unlearning depth. First gold's states at the answer's positions are put in: what the answer loses there in
+    log-probability, a token, is knowledge, less what retain answers lose (their states are the control, which the
+    paper does not have). Then this model's: the share of that loss, cut at 0 and 1, weighted over the layers by it.
+    Layers that lose no more than `threshold` nats do not count. Needs the weights before the change and gold's.
+    """
+
+    def attack(target: Target) -> Found:
+        if target.who == "gold":
+            raise NotMeasured("gold is what the others are held against")
+        for who, words in (("before", "no model before the change"), ("gold", "no gold model")):
+            if who not in target.weights:
+                raise NotMeasured(f"{words} was given (or it is too large to be kept)")
+        forget, retain = (
+            with_answers(target.forget)[:MOST],
+            [r for r in target.splits["retain"] if r.get("answer")][:MOST],
+        )
+        if not retain:
+            raise NotMeasured("no retain example is question and answer")
+        with target.disposable() as subject:
+            lost = losses(subject, target.weights, [*forget, *retain])
+        n = len(forget)
+        ours_LN, golds_LN = (np.stack([x[:n] - x[n:].mean() for x in lost[who]]) for who in ("own", "gold"))
+        counts_LN = (golds_LN > threshold) & (golds_LN.mean(axis=1, keepdims=True) > threshold)
+        if not counts_LN.any():
+            raise NotMeasured("gold's states take no more from forget than from retain answers, in no layer")
+        share_LN = np.clip(ours_LN / np.where(counts_LN, golds_LN, 1.0), 0, 1)
+        weight_LN = golds_LN * counts_LN
+        total_N = weight_LN.sum(axis=0)
+        depth_N = only((share_LN * weight_LN).sum(axis=0) / np.maximum(total_N, 1e-9), total_N > 0)
+        known = np.ma.compressed(np.ma.masked_array(depth_N))
+        layers = [int(i) for i in np.flatnonzero(counts_LN.any(axis=1))]
+        curve = [{"x": i, "value": float(share_LN[i][counts_LN[i]].mean())} for i in layers]
+        why = f"in {len(layers)} of {len(counts_LN)} layers gold's states take knowledge away"
+        return Found(Figure(*mean(known, 0.0, 1.0), n=len(known), values=depth_N, why=why), curve=curve)
+
+    return attack
+
+
+@torch.no_grad()
+def losses(
+    subject: Any, weights: Mapping[str, Mapping[str, Tensor]], rows: Sequence[Example]
+) -> dict[str, list[np.ndarray]]:
+    """ "own" and "gold" -> by layer [N] nats a token that the model before loses with those states put in.
+
+    The subject is left with the weights before the change.
+    """
+    if not subject.blocks:
+        raise NotMeasured("the model has no layers that we know")
+    batches = list(by_length([subject.length(row) for row in rows]))
+    collated = [subject.collate([rows[i] for i in batch]) for batch in batches]
+    want = Want(frozenset(), hidden=tuple(subject.blocks))
+    states: dict[str, list[dict[str, Tensor]]] = {}
+    for who in ("own", "gold", "before"):
+        if who != "own":
+            try:
+                subject.module.load_state_dict(dict(weights[who]))
+            except RuntimeError:
+                raise NotMeasured(f"the model's weights have other names or shapes than those {who}") from None
+        subject.module.eval()
+        if who != "before":
+            states[who] = [subject.forward(batch, want).hidden for batch in collated]
+    plain = [_logp(subject.forward(batch)) for batch in collated]
+    lost: dict[str, list[np.ndarray]] = {}
+    for who, found in states.items():
+        lost[who] = []
+        for path in subject.blocks:
+            line = np.zeros(len(rows))
+            for places, batch, hidden, before in zip(batches, collated, found, plain, strict=True):
+                with replaced(subject.module.get_submodule(path), hidden[path], batch.mask_BT):
+                    line[places] = before - _logp(subject.forward(batch))
+            lost[who].append(line)
+    return lost
+
+
+def _logp(out: Any) -> np.ndarray:
+    return np.asarray((-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy())
+
+
+@contextlib.contextmanager
+def replaced(block: torch.nn.Module, states_BTD: Tensor, mask_BT: Tensor) -> Iterator[None]:
+    """Inside, the block's output at the asked positions is what is given."""
+
+    def put(_module: Any, _inputs: Any, output: Any) -> Any:
+        value = (output[0] if isinstance(output, tuple) else output).clone()
+        tail, counted = value[:, -states_BTD.shape[1] :], mask_BT.to(value.device)[..., None]
+        value[:, -states_BTD.shape[1] :] = torch.where(counted, states_BTD.to(value.dtype), tail)
+        return (value, *output[1:]) if isinstance(output, tuple) else value
+
+    handle = block.register_forward_hook(put)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,44 @@
+"""The question in another language."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.core.card import Card, Example
+from expunge.metrics._arrays import only
+
+CARD = Card(
+    "Translated questions", paper="arXiv:2402.16835", side="robustness", better="gold", unit="share",
+    capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("translated_question",)}, level="standard",
+    passes=2, means=MEANS,
+)  # fmt: skip
+
+
+def translated() -> Attack:
+    """Ask by each `translated_question` that the forget file gives, for its own answer or the example's (Lynch et al. 2024).
+
+    An entry is a question, or {"question", "answer"} with the answer in that language. We translate nothing: without
+    such questions it is not measured. Probability of the answer, a token, at the translation that brings out most.
+    """
+
+    def attack(target: Target) -> Found:
+        rows = with_answers(target.forget)
+        made = [translations(row) for row in rows]
+        values = asked(target.subject, [probe for found in made for probe in found])
+        parts = np.split(values, np.cumsum([len(found) for found in made])[:-1])
+        recovered_N = only(
+            [float(part.max()) if len(part) else 0.0 for part in parts], [len(part) > 0 for part in parts]
+        )
+        return Found(figure_of(recovered_N, f"{len(values)} translations"), recovered_N)
+
+    return attack
+
+
+def translations(row: Example) -> list[Example]:
+    """The example under each of its translated questions."""
+    given = row.get("translated_question") or []
+    entries = [given] if isinstance(given, str | dict) else list(given)
+    return [{"question": str(e["question"]), "answer": str(e.get("answer", row["answer"]))} if isinstance(e, dict)
+            else {"question": str(e), "answer": row["answer"]} for e in entries]  # fmt: skip

@@ -1,0 +1,73 @@
+"""Membership by a classifier that sees gradients and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from expunge.attacking import Attack, Found, Target
+from expunge.attacks._blind import apart
+from expunge.attacks._membership import MEANS, attack_scores
+from expunge.core.card import Card, Example
+from expunge.core.contracts import Subject
+from expunge.evidence import Figure, NotMeasured
+
+CARD = Card(
+    "White-box classifier", paper="arXiv:2402.17012", side="privacy", better="gold", unit="auc",
+    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", passes=9, means=MEANS,
+)  # fmt: skip
+LEAST = 10
+
+
+def white_box_auc() -> Attack:
+    """AUC of a ridge on gradient norms by weight matrix and on the readout attacks' scores, cross-validated (Wang et al. 2024).
+
+    The attacker knows some members and some that are not, and learns from them how to tell the others. Whole groups are
+    held out where examples carry `group`, and the interval comes from permutations of the sides, as the blind baseline's does.
+    """
+
+    def attack(target: Target) -> Found:
+        forget, holdout = target.forget, target.splits["holdout"]
+        if min(len(forget), len(holdout)) < LEAST:
+            raise NotMeasured(f"fewer than {LEAST} examples on a side")
+        features = np.concatenate(
+            [np.log(np.maximum(1e-12, gradients(target.subject, [*forget, *holdout]))), _scores(target)], axis=1
+        )
+        if not np.isfinite(features).all():
+            raise NotMeasured("the model has diverged: a score or a gradient is not finite")
+        spread = features.std(axis=0)
+        rows = (features - features.mean(axis=0))[:, spread > 1e-12] / spread[spread > 1e-12]
+        kernel = rows @ rows.T / max(1, rows.shape[1])
+        names = [row.get("group") for row in [*forget, *holdout]]
+        groups = names if all(name is not None for name in names) else list(range(len(names)))
+        found = apart(kernel, len(forget), groups)
+        return Found(Figure(*found, n=len(names), why=f"{rows.shape[1]} features"))
+
+    return attack
+
+
+def _scores(target: Target) -> np.ndarray:
+    """[N, A] the readout attacks' scores of forget and then holdout, as far as both were read."""
+    read = [target.readouts.get(split) for split in ("forget", "holdout")]
+    if any(readout is None for readout in read):
+        return np.zeros((len(target.forget) + len(target.splits["holdout"]), 0))
+    found = [attack_scores(readout) for readout in read if readout is not None]
+    names = sorted(set(found[0]) & set(found[1]))
+    return np.concatenate([np.stack([np.ma.filled(side[name], 0.0) for name in names], axis=1) for side in found])
+
+
+def gradients(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
+    """[N, P] L2 norm of each example's gradient by weight matrix; nothing is left in `.grad`."""
+    subject.module.eval()
+    moving = [
+        parameter for parameter in subject.module.parameters() if parameter.requires_grad and parameter.dim() >= 2
+    ]
+    found = np.zeros((len(rows), len(moving)))
+    for i, row in enumerate(rows):
+        with torch.enable_grad():
+            loss = subject.forward(subject.collate([row])).nll
+        parts = torch.autograd.grad(loss, moving, allow_unused=True)
+        found[i] = [0.0 if part is None else float(part.double().norm()) for part in parts]
+    return found
