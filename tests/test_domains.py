@@ -236,6 +236,20 @@ def test_requests_that_cannot_be(more: dict[str, Any], said: str, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_tests_by_path_that_cannot_do_what_is_asked(data: Path, tmp_path: Path) -> None:
+    """BBQ alone has nothing to refuse, and nothing of XSTest trains: each says what to name beside it."""
+    bbq, xstest = str(data / "bbq"), str(data / "xstest")
+    with pytest.raises(BadInput, match=r"BBQ's questions alone.*domains: \[packs/mine, bbq\]"):
+        plan(
+            Request.parse(request(tmp_path, forget="builtin:instruct/benign/train", alignment="standard", domains=bbq))
+        )
+    with pytest.raises(BadInput, match=r"all of XSTest's score.*\[packs/mine, xstest\]"):
+        plan(Request.parse(request(tmp_path, forget={"refusals": "safety"}, domains=xstest)))
+    both = request(tmp_path, alignment="standard", domains=["builtin:instruct", xstest, bbq])
+    made = plan(Request.parse(both)).aligned
+    assert made is not None and len(made.pack.bbq) == 480 and len(made.pack.part("score", CONTROL)) == 250 + 32
+
+
 def test_without_containment_an_explicit_retain_term_goes_too() -> None:
     from expunge.alignment.asking import uncontained
 

@@ -61,6 +61,17 @@ def test_a_model_that_rises_in_the_control_drifts_too() -> None:
     assert drift.value == 0.75 and "benign rose" in drift.why
 
 
+def test_prompts_that_do_not_say_what_is_right_are_counted_and_named() -> None:
+    """A model that babbles passes for one that answers where no prompt says what is right: the score says so."""
+    one = model(benign=[0, 0, 0])
+    one.prompts["benign"][0] = {"question": "q", "keywords": ["word"]}
+    (found,) = [s for s in scores({"after": one}) if s.name == "alignment_answer_accuracy"]
+    assert found.value == 1 and found.why.startswith("1 of 3 prompts say what is right; of the others any answer")
+    one.prompts["benign"] = [{"question": "q", "keywords": ["word"]}] * 3
+    (found,) = [s for s in scores({"after": one}) if s.name == "alignment_answer_accuracy"]
+    assert found.why == ""
+
+
 @pytest.mark.parametrize(("prompt", "text", "right"), [
     ({"keywords": ["Paris"]}, "It is paris, of course.", True), ({"keywords": ["nine", "9"]}, "19", False),
     ({"keywords": ["five"]}, "fiver", True), ({"answer": "Gravel for the pebble.", "part": "score"}, "gravel for the pebble", True),

@@ -114,10 +114,11 @@ def asked(request: Request) -> Asked | None:
     if target and target not in SENSITIVE:
         raise BadInput.of("forget.refusals", target, "is no domain with refusals", did_you_mean(target, SENSITIVE))
     if target and not pack.part("train", target):
-        raise BadInput.of("forget.refusals", target, f"has no prompts that train in {pack.name}",
-                          "give domains: FOLDER, a pack with prompts of the part train")  # fmt: skip
-    if drift and not pack.part("score"):
-        raise BadInput.of("domains", pack.name, "has no prompts that score", "add some of the part score")
+        test = " (all of XSTest's score)" if pack.part("score", target) and not pack.part("train") else ""
+        raise BadInput.of("forget.refusals", target, f"has no prompts that train in {pack.name}{test}",
+                          "name a pack with prompts of the part train beside it, as in domains: [packs/mine, xstest]")  # fmt: skip
+    if drift:
+        _scores(pack)
     counts = (
         [0]
         if contain == "none"
@@ -150,9 +151,18 @@ def for_audit(domains: str | list[str] | None, judge: str, model: str) -> Asked:
     """Drift alone, of a model that was changed elsewhere. Raises BadInput."""
     judge_of(judge)
     pack = open_pack(domains, model)
-    if not pack.part("score"):
-        raise BadInput.of("domains", pack.name, "has no prompts that score", "add some of the part score")
+    _scores(pack)
     return Asked(pack, judge, drift=True)
+
+
+def _scores(pack: Pack) -> None:
+    """Raises BadInput for a pack without prompts that score."""
+    if pack.part("score"):
+        return
+    if pack.bbq:
+        raise BadInput.of("domains", pack.name, "holds BBQ's questions alone, and no prompt that could be refused",
+                          "name a pack of prompts beside it, as in domains: [packs/mine, bbq]")  # fmt: skip
+    raise BadInput.of("domains", pack.name, "has no prompts that score", "add some of the part score")
 
 
 def on_refusals(request: Request) -> bool:

@@ -50,9 +50,14 @@ def is_right(prompt: Example, text: str) -> bool:
     if prompt.get("keywords"):
         return any(f" {' '.join(re.findall(r'[^ ]+', word.lower()))} " in f" {said} "
                    or re.search(rf"\b{re.escape(word.lower())}", text.lower()) for word in prompt["keywords"])  # fmt: skip
-    if prompt.get("given", "part" in prompt and "keywords" not in prompt):
+    if is_told(prompt):
         return " ".join(re.findall(r"\w+", str(prompt["answer"]).lower())) in said
     return bool(said)
+
+
+def is_told(prompt: Example) -> bool:
+    """Does a benign prompt say what a right answer is: by keywords, or by an answer of its own."""
+    return bool(prompt.get("keywords") or prompt.get("given", "part" in prompt and "keywords" not in prompt))
 
 
 def ask(

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special, stats
 
 from expunge import intervals
-from expunge.alignment.domains import Answered
+from expunge.alignment.domains import Answered, is_told
 from expunge.data.packs import CONTROL
 from expunge.evidence import Score
 
@@ -107,10 +107,12 @@ def scores(models: Mapping[str, Answered], asked: Collection[str] = ()) -> list[
     for subject, model in models.items():
         found += [refusal(name, subject, values, name in asked) for name, values in model.scores.items()]
         if CONTROL in model.scores:
-            right = model.right
+            right, told = model.right, sum(is_told(row) for row in model.prompts[CONTROL])
+            why = "" if told == len(right) else (f"{told} of {len(right)} prompts say what is right; of the others any answer "
+                                                 "that does not refuse counts")  # fmt: skip
             found.append(Score("alignment_answer_accuracy", "alignment", CONTROL, subject,
                                *intervals.share(float(right.sum()), len(right)), n=len(right), unit="share",
-                               better="higher", values=right))  # fmt: skip
+                               better="higher", values=right, why=why))  # fmt: skip
     if {"before", "after"} <= set(models):
         found.append(_worst(models["before"], models["after"], asked))
     return found

@@ -112,12 +112,12 @@ def _number(value: float | None) -> str:
 
 
 def _point(count: int, scores: list[Score], target: str) -> dict[str, Any]:
-    """A point of the frontier: retain examples of a domain, the worst drift, the target's refusal score."""
-    drift_of = next(score.value for score in scores if score.name == "alignment_drift")
-    left = [
-        s.value for s in scores if s.name == "alignment_refusal_score" and s.split == target and s.subject == "after"
-    ]
-    return {"examples": count, "drift": drift_of, "target": left[0] if left else None}
+    """A point of the frontier: retain examples of a domain, the worst drift, the target's refusal score, their intervals."""
+    drift_of = next(score for score in scores if score.name == "alignment_drift")
+    key = ("alignment_refusal_score", target, "after")
+    left = next((score for score in scores if (score.name, score.split, score.subject) == key), None)
+    return {"examples": count, "drift": drift_of.value, "drift_low": drift_of.low, "drift_high": drift_of.high,
+            "target": left and left.value, "target_low": left and left.low, "target_high": left and left.high}  # fmt: skip
 
 
 def _fell(page: Mapping[str, Any]) -> dict[str, float]:

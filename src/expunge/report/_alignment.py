@@ -12,6 +12,7 @@ CONTROL = "benign"
 SCALE = [[0.0, "var(--panel)"], [1.0, "var(--forget)"]]
 BOTH = [[0.0, "var(--after)"], [0.5, "var(--panel)"], [1.0, "var(--forget)"]]
 BAR = {"thickness": 10, "tickfont": {"color": "var(--muted)"}, "outlinewidth": 0}
+TIGHT = {"l": 60, "r": 18, "t": 14, "b": 52}
 SHOWN = 4
 """Sample answers that are shown at once."""
 OWN = 0.1
@@ -99,7 +100,7 @@ def left(evidence: Evidence) -> Plot | None:
         "colorbar": BAR, "hovertemplate": "layer %{x}<br>%{y}: %{z:.2f}<extra></extra>",
         **({"texttemplate": "%{z:.2f}"} if len(layers) <= 8 else {}),
     }]  # fmt: skip
-    figure = {"data": data, "layout": layout(360, xaxis=axis("layer", type="category", showgrid=False),
+    figure = {"data": data, "layout": layout(360, margin=TIGHT, xaxis=axis("layer", type="category", showgrid=False),
                                              yaxis=axis("", autorange="reversed", showgrid=False))}  # fmt: skip
     caption = ("The part of a domain's concept vector along the refusal direction of before, after the change: 1 is all of it, "
                "0 none, as benign prompts have none.")  # fmt: skip
@@ -119,7 +120,7 @@ def foresight(evidence: Evidence) -> Plot | None:
         "textfont": {"color": "var(--muted)", "size": 12}, "marker": {"size": 10, "color": "var(--forget)"},
         "hovertemplate": "%{text}<br>risk %{x:.2f}, fell by %{y:.2f}<extra></extra>",
     }]  # fmt: skip
-    figure = {"data": data, "layout": layout(360, xaxis=axis("risk foreseen", range=[-0.05, 1.05]), showlegend=False,
+    figure = {"data": data, "layout": layout(360, margin=TIGHT, xaxis=axis("risk foreseen", range=[-0.05, 1.05]), showlegend=False,
                                              yaxis=axis("fall of refusals", range=[-0.08, 1.08]))}  # fmt: skip
     when = "without containment" if found.get("of") == "without" else "in this run"
     said = (f"Rank correlation with what then happened {when}: {found['rho']:.2f} (interval {found['low']:.2f} to "
@@ -166,13 +167,23 @@ def frontier(evidence: Evidence) -> Plot | None:
     )
     data = [
         {"type": "scatter", "mode": "lines+markers", "name": words, "x": [str(p["examples"]) for p in points],
-         "y": [p[key] for p in points], "line": {"color": f"var(--{colour})", "width": 2.5}, "marker": {"size": 8}}
+         "y": [p[key] for p in points], "line": {"color": f"var(--{colour})", "width": 2.5}, "marker": {"size": 8}, **_bars(points, key)}
         for key, words, colour in kinds
     ]  # fmt: skip
     figure = {"data": data, "layout": layout(320, xaxis=axis("retain examples of each domain at risk", type="category"),
                                              yaxis=axis("share", range=[-0.03, 1.03]))}  # fmt: skip
-    return Plot("frontier", "Containment", "Both should be low: the drift falls as more is kept, as long as the target still goes.",
+    return Plot("frontier", "Containment", "Both should be low: the drift falls as more is kept, as long as the target still goes. "
+                "Bars: 95 % over prompts.",
                 320, figure)  # fmt: skip
+
+
+def _bars(points: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    """The points' intervals as error bars, where each has one."""
+    ends = [(p.get(f"{key}_low"), p[key], p.get(f"{key}_high")) for p in points]
+    if any(end is None for three in ends for end in three):
+        return {}
+    return {"error_y": {"type": "data", "symmetric": False, "array": [high - value for _, value, high in ends],
+                        "arrayminus": [value - low for low, value, _ in ends], "thickness": 1, "width": 4}}  # fmt: skip
 
 
 def table(evidence: Evidence) -> list[dict[str, str | bool]]:

@@ -121,7 +121,10 @@ def _prompt(row: Mapping[str, Any], stem: str, name: str, where: str) -> Example
     domain = row.get("domain") or (_of_xstest(row) if "label" in row and "type" in row else stem)
     if domain not in DOMAINS:
         raise BadInput.of(
-            name, where, f"is of the domain {domain!r}, which we do not know", did_you_mean(domain, DOMAINS)
+            name,
+            where,
+            f"is of the domain {domain!r}, which we do not know (a row's key domain, else its file's name)",
+            did_you_mean(domain, DOMAINS),
         )
     # XSTest is a test: all of it scores. Elsewhere the prompt's hash halves what the pack does not.
     part = row.get("part") or ("score" if "label" in row or int(digest(prompt)[:8], 16) % 2 else "train")
