@@ -57,6 +57,8 @@ def test_a_run_attacks_the_model_and_gold(world: dict[str, Any], done: tuple[exp
     assert scores["robustness_hidden", "after"]["status"] == "measured"
     assert any("hidden, not removed" in line["rule"] for line in evidence["verdict"]["lines"])
     assert set(evidence["attack_curves"]["relearn_forget"]) == {"after", "gold"}
+    assert {"sampled", "prefix", "rephrased"} <= set(evidence["attack_texts"]), "what came out, in words"
+    assert {"after", "gold"} <= set(evidence["rocs"]["privacy_loss_auc"])
     assert all(passes <= 1 for name, passes in evidence["cost"]["forward_passes"].items()), "each split is read once"
     sides = [score["side"] for score in evidence["scores"]]
     assert sides == sorted(sides, key=["forgetting", "utility", "privacy", "robustness", "alignment"].index)
@@ -134,8 +136,14 @@ def test_purge_deletes_what_attacks_kept(
     shutil.copytree(done[0].out, tmp_path / "run")
     kept = tmp_path / "cache" / "attacks"
     assert any(kept.iterdir())
+    held = json.loads((tmp_path / "run" / "evidence.json").read_text(encoding="utf-8"))
+    question = held["attack_texts"]["sampled"][0]["question"]
     expunge.purge(tmp_path / "run")
     assert not any(kept.iterdir())
+    for file in ("evidence.json", "report.html"):
+        assert question not in (tmp_path / "run" / file).read_text(encoding="utf-8"), "nor a text that came out"
+    left = json.loads((tmp_path / "run" / "evidence.json").read_text(encoding="utf-8"))
+    assert not {"attack_texts", "rocs"} & set(left) and left["scores"] == held["scores"]
 
 
 def test_the_plan_says_what_it_takes(world: dict[str, Any], tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def _purged(folder: Path, guards: bool) -> list[str]:
         return gone
     if _without_examples(evidence["request"]):
         gone.append(f"{evidence_file}: examples of the request")
-    for name in ("examples", "distributions", "caches", "method_notes"):
+    for name in ("examples", "distributions", "attack_texts", "rocs", "caches", "method_notes"):
         if evidence.pop(name, None):
             gone.append(f"{evidence_file}: {name}")
     write_json(evidence_file, evidence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,27 @@ def test_shadow_attacks_find_nothing_where_nothing_was_learned() -> None:
         found = auc(*pooled(phi, inside, score))
         half = (found.high - found.low) / 2 * stats.norm.ppf(1 - 0.025 / 2) / stats.norm.ppf(0.975)
         assert abs(found.value - 0.5) <= half
+
+
+def test_low_rates_are_measured_on_the_shadows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 shadows and 300 examples: 2,400 non-members in all. The target's own 150 are too few for 0.1 %."""
+    phi, inside = margins(16, 3)
+    p = 1 / (1 + np.exp(-phi))
+    module = sys.modules["expunge.attacks.lira_auc"]
+    monkeypatch.setattr(module, "asked", lambda subject, rows: p[0][[row["i"] for row in rows]])
+    rows = [{"i": i} for i in range(300)]
+    splits = {
+        "forget": [row for row in rows if inside[0][row["i"]]],
+        "holdout": [row for row in rows if not inside[0][row["i"]]],
+    }
+    order = [row["i"] for split in ("forget", "holdout") for row in splits[split]]
+    monkeypatch.setattr(module, "shadows", lambda *given: (p[:, order], inside[:, order]))
+    target = aimed(linear([[1.0, 0], [0, 1]]), splits, manifest={"model": {}})
+    found = lira_auc()(target)
+    assert "tpr_01" not in found.more and {"tpr_1", "pooled_tpr_1", "pooled_tpr_01"} <= set(found.more)
+    pooled_rate = found.more["pooled_tpr_01"][2]
+    assert pooled_rate.n == 16 * 300 and pooled_rate.low is not None and pooled_rate.low > 0.001
+    assert set(found.more) <= set(sys.modules["expunge.attacks.lira_auc"].CARD.more)
 
 
 def test_lira_needs_to_know_how_the_model_was_trained() -> None:

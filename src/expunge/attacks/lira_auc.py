@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from annotated_types import Ge
@@ -9,13 +10,13 @@ from annotated_types import Ge
 from expunge.attacking import Attack, Found, Target
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import asked
-from expunge.attacks._shadow import confidence, lira, shadows
+from expunge.attacks._shadow import confidence, lira, pooled, shadows
 from expunge.core.card import Card
 from expunge.evidence import NotMeasured
 
 CARD = Card(
     "LiRA", paper="arXiv:2112.03570", equation="algorithm 1", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"), passes=5000, means=MEANS,
+    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01", "pooled_tpr_1", "pooled_tpr_01"), passes=5000, means=MEANS,
 )  # fmt: skip
 
 
@@ -23,7 +24,9 @@ def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False
     """AUC by the likelihood ratio of shadow models with and without the example (Carlini et al. 2022).
 
     Shadows are trained as the model was, on its other training data and half of forget and holdout
-    each; the target is the model as it is now. Needs the training manifest.
+    each; the target is the model as it is now. `pooled`: the same attack with each shadow in turn as the
+    target, which has the many non-members that low false-positive rates need; it says what such a
+    training gives away while nothing is unlearned. Needs the training manifest.
     """
 
     def attack(target: Target) -> Found:
@@ -33,6 +36,9 @@ def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False
         p_MN, in_MN = shadows(target.manifest, target.subject, both, shadow_models, target.seed)
         scores = lira(confidence(asked(target.subject, both)), confidence(p_MN), in_MN, offline=offline)
         n = len(target.forget)
-        return compared(scores[:n], scores[n:], f"{shadow_models} shadow models")
+        found = compared(scores[:n], scores[n:], f"{shadow_models} shadow models")
+        members, others = pooled(confidence(p_MN), in_MN, lambda a, b, c: lira(a, b, c, offline=offline))
+        more = compared(members, others, "the shadows themselves as targets").more
+        return replace(found, more={**found.more, **{f"pooled_{suffix}": figure for suffix, figure in more.items()}})
 
     return attack
