@@ -180,7 +180,7 @@ def test_an_adapter_opens_with_peft(place: Path) -> None:
     ("changes", "sentence"),
     [
         ({"model": {"factory": "expunge.subjects.networks:Digits"}, "data": "builtin:digits/test"},
-         "exact: 's3t' trains adapters in the layers of a language model, and this is a classifier; take exact: sisa."),
+         "exact: 's3t' trains adapters on a language model, and this is a classifier; take exact: sisa."),
         ({"model": {"architecture": "llama", "layers": 2, "hidden_size": 16, "heads": 2}},
          "this model has untrained weights; give as model a folder or a hub name."),
         ({"exact": {"s3t": {"slices": 4}}}, "exact.s3t.slices: 4 is more than the model's 3 layers"),

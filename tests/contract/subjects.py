@@ -35,6 +35,7 @@ ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/lm": {"sisa": {"shards": 2, "slices": 2}},
     "fairsisa/binary": {"fairsisa": {"shards": 2, "slices": 2}},
     "s3t/lm": {"s3t": {"shards": 1, "slices": 2, "orderings": 2, "rank": 2, "lora_alpha": 4}},
+    "pre_forgettable/lm": {"pre_forgettable": {"tokens": 2}},
 }
 """Scheme/family -> `exact:` of its training."""
 PLACE = tempfile.TemporaryDirectory(prefix="expunge-contract-")
@@ -85,12 +86,13 @@ def _ensemble(family: str) -> Subject:
 
 @functools.cache
 def spec_of(family: str) -> Any:
-    """What a model of the family is trained from: S3T wants a folder, for its adapters name their base."""
-    if not family.startswith("s3t/"):
+    """What a model of the family is trained from: adapters and soft prompts want a folder, for they name their base."""
+    if not family.startswith(("s3t/", "pre_forgettable/")):
         return SPECS[family.rpartition("/")[2]]
     folder = Path(PLACE.name) / "base"
-    folder.mkdir()
-    base("lm").save(folder)
+    if not folder.exists():
+        folder.mkdir()
+        base("lm").save(folder)
     return str(folder)
 
 

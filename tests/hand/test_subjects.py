@@ -21,6 +21,7 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Want, want_of
 from expunge.core.errors import BadInput
+from expunge.methods.exact._sliced import check_base
 from expunge.methods.weights.lora import lora
 from expunge.subjects import _head
 from expunge.subjects._common import snapshot
@@ -399,6 +400,24 @@ def test_half_precision_is_computed_in_full_and_saved_in_half(tokenizer: Any, tm
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype="auto")
     assert next(again.parameters()).dtype == torch.bfloat16
     assert torch.equal(logits_of(again.float()), logits_of(subject.module))
+
+
+def test_a_second_adapter_does_not_lose_the_first(tokenizer: Any, tmp_path: Path) -> None:
+    """What was opened from an adapter lies in no folder as a whole, so that an adapter on it could name no base."""
+    CausalLM(model("llama", tokenizer), tokenizer).save(tmp_path / "base")
+    given: Any = open_subject(str(tmp_path / "base"))
+    for number in (1, 2):
+        moving = lora(rank=2, lora_alpha=8)(given, {}, Context(Budget(), tmp_path))
+        with torch.no_grad():
+            for parameter in moving.parameters.values():
+                parameter.normal_(0, 0.1)
+        moved = logits_of(given.module)
+        given.save(tmp_path / str(number))
+        given = open_subject(str(tmp_path / str(number)))
+        torch.testing.assert_close(logits_of(given.module), moved, atol=1e-3, rtol=1e-4)
+    assert (tmp_path / "1" / "adapter_config.json").exists() and not (tmp_path / "2" / "adapter_config.json").exists()
+    with pytest.raises(BadInput, match="this model is itself an adapter on one; merge the adapter"):
+        check_base(open_subject(str(tmp_path / "1")), "s3t", "adapters")
 
 
 def test_adapters_open_with_peft_and_with_us(tokenizer: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
-from expunge.subjects._common import device_of, fingerprint_of, lora_layers, quiet, tapped
+from expunge.subjects._common import device_of, fingerprint_of, fold, lora_layers, quiet, tapped
 from expunge.subjects._head import chunked, fields
 from expunge.subjects._tokens import Encoded, Template
 
@@ -40,7 +40,9 @@ class CausalLM:
         self.tokenizer = tokenizer
         self.template = Template(tokenizer, template)
         self.source = source
-        """Where the base came from: adapters name it."""
+        """Where the base came from: adapters name it. Empty where no folder holds these weights."""
+        self.merged = False
+        """Was an adapter merged into the weights when they were opened."""
         self.save_dtype: torch.dtype | None = None
         self.capabilities = frozenset({"tokens", "nll", "generate", "mlp"})
         self.pad = tokenizer.pad_token_id
@@ -245,9 +247,14 @@ class CausalLM:
     # -- out ----------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """A folder that `AutoModelForCausalLM.from_pretrained` opens, or PEFT where LoRA moved."""
+        """A folder that `AutoModelForCausalLM.from_pretrained` opens, or PEFT where LoRA moved.
+
+        An adapter on weights that lie in no folder could not be opened again: it is folded in, and the whole saved.
+        """
         quiet()
         self.tokenizer.save_pretrained(folder)
+        if not self.source:
+            fold(self.module)
         if any(True for _ in lora_layers(self.module)):
             from expunge.subjects._adapters import save_adapter
 

@@ -128,13 +128,22 @@ def open_subject(
     check(source, trust_code, weights=not (meta or fresh))
     kind = kind_of(source)
     if kind == "ensemble":
-        from expunge.subjects.ensemble import open_ensemble
-
-        return open_ensemble(Path(str(source)), trust_code=trust_code, meta=meta)
+        return _open_several(Path(str(source)), trust_code, meta)
     if kind in ("factory", "classifier"):
         return _open_factory(source, trust_code, meta)
     subject = _open_transformers(str(source), kind, trust_code, meta, dtype)
     return subject if kind == "hub" else guard(subject, Path(str(source)))
+
+
+def _open_several(folder: Path, trust_code: bool, meta: bool) -> Subject:
+    """Members that answer together, or one base with a soft prompt a group."""
+    from expunge.subjects.ensemble import open_ensemble, state_of
+    from expunge.subjects.prompted import open_prompted
+
+    state = state_of(folder)
+    if state["scheme"] == "pre_forgettable":
+        return open_prompted(folder, state, trust_code=trust_code, meta=meta)
+    return open_ensemble(folder, trust_code=trust_code, meta=meta)
 
 
 def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
@@ -252,12 +261,17 @@ def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dty
 def _merge_adapter(subject: Any, folder: Path) -> None:
     from peft import PeftModel
 
+    kind = _json(folder / "adapter_config.json", "model").get("peft_type")
+    if kind in ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"):
+        raise BadInput.of("model", str(folder), f"is a {str(kind).lower().replace('_', ' ')} adapter, which cannot be merged",
+                          "open the ensemble that it belongs to, or its base")  # fmt: skip
     with (
         warnings.catch_warnings()
     ):  # on the meta device there is nothing to copy to, of which torch warns a line a tensor
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
         wrapped = PeftModel.from_pretrained(subject.module, str(folder))
     subject.module = wrapped.merge_and_unload()
+    subject.source, subject.merged = "", True  # the base's folder no longer holds these weights
     for parameter in subject.module.parameters():
         parameter.requires_grad_(True)
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.core.contracts import Example, Subject, Want
+from expunge.core.contracts import Batch, Example, Subject, Want
 from expunge.core.errors import BadInput
 from expunge.data.batching import by_length
 from expunge.data.examples import question_of
+from expunge.subjects._tokens import Encoded
 
 
 def weight_DM(subject: Subject, layer: int) -> Tensor:
@@ -38,19 +39,34 @@ def states(
     advance: Callable[[int], None] | None = None,
 ) -> list[Tensor]:  # fmt: skip
     """[N, width] of each path at the counted positions of all rows, in the rows' order, on the CPU."""
+    sizes = [subject.length(row) for row in rows]
+    return _gathered(subject, sizes, lambda part: subject.collate([rows[i] for i in part], positions), paths, advance)
+
+
+@torch.no_grad()
+def prompt_states(subject: Any, prompts: Sequence[Sequence[int]], path: str) -> Tensor:
+    """[N, width] of the path at the last token of each prompt, given as token ids."""
+    encoded = [Encoded(list(prompt), [], False) for prompt in prompts]
+    sizes = [len(prompt) for prompt in prompts]
+    return _gathered(subject, sizes, lambda part: subject.pack([encoded[i] for i in part], "prompt"), (path,))[0]
+
+
+def _gathered(
+    subject: Subject, sizes: Sequence[int], batch_of: Callable[[list[int]], Batch], paths: tuple[str, ...],
+    advance: Callable[[int], None] | None = None,
+) -> list[Tensor]:  # fmt: skip
     was_training = subject.module.training
     subject.module.eval()
     parts: dict[int, list[Tensor]] = {}
-    for part in by_length([subject.length(row) for row in rows]):
-        batch = subject.collate([rows[i] for i in part], positions)
-        out = subject.forward(batch, Want(frozenset(), paths))
+    for part in by_length(sizes):
+        out = subject.forward(batch_of(part), Want(frozenset(), paths))
         seen_BT = out.mask_BT
         for b, i in enumerate(part):
             parts[i] = [out.hidden[path][b][seen_BT[b]].float().cpu() for path in paths]
         if advance:
             advance(len(part))
     subject.module.train(was_training)
-    return [torch.cat([parts[i][k] for i in range(len(rows))]) for k in range(len(paths))]
+    return [torch.cat([parts[i][k] for i in range(len(sizes))]) for k in range(len(paths))]
 
 
 def second_moment(key_NM: Tensor) -> Tensor:

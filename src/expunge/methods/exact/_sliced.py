@@ -67,6 +67,22 @@ def check_shape(data: Sequence[Example], slices: int, pieces: int, name: str) ->
     one_process(f"exact.{name}")
 
 
+def check_base(fresh: Subject, name: str, what: str) -> None:
+    """Is this a language model whose trained base can be named on disk. Raises BadInput.
+
+    name: the scheme; what: what it trains on the base, for errors.
+    """
+    if "tokens" not in fresh.capabilities:
+        raise BadInput.of("exact", name, f"trains {what} on a language model, and this is a classifier",
+                          "take exact: sisa")  # fmt: skip
+    if getattr(fresh, "merged", False):
+        raise BadInput.of("exact", name, f"trains {what} on a frozen base, and this model is itself an adapter on one",
+                          "merge the adapter into its base, and give the folder of the merged model")  # fmt: skip
+    if not getattr(fresh, "source", ""):
+        raise BadInput.of("exact", name, f"trains {what} on a frozen base, and this model has untrained weights",
+                          "give as model a folder or a hub name")  # fmt: skip
+
+
 def one_process(where: str) -> None:
     """Exact schemes train their shards one after another. Raises BadInput under several processes."""
     if processes.world() > 1:

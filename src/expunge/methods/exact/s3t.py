@@ -27,14 +27,9 @@ def check(
     fresh: Subject, data: Sequence[Example], *, shards: int, slices: int, orderings: int, rank: int, lora_alpha: int
 ) -> None:
     """Has the model a trained base with layers enough, and are there data for the slices. Raises BadInput."""
-    from expunge.methods.exact._sliced import check_shape
+    from expunge.methods.exact._sliced import check_base, check_shape
 
-    if "tokens" not in fresh.capabilities:
-        raise BadInput.of("exact", "s3t", "trains adapters in the layers of a language model, and this is a classifier",
-                          "take exact: sisa")  # fmt: skip
-    if not getattr(fresh, "source", ""):
-        raise BadInput.of("exact", "s3t", "trains adapters on a frozen base, and this model has untrained weights",
-                          "give as model a folder or a hub name")  # fmt: skip
+    check_base(fresh, "s3t", "adapters")
     if slices > len(fresh.blocks):
         raise BadInput.of("exact.s3t.slices", slices, f"is more than the model's {len(fresh.blocks)} layers, of which "
                           "each slice takes one at least", "take fewer slices")  # fmt: skip

@@ -10,24 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FEATURES = 2**14
-"""Hashed token n-grams (1 to 3): no vocabulary has to be stored."""
+from expunge.subjects._prompts import hashed
+
 FALSE_ALARMS = 0.01
 """The threshold is the lowest that flags at most this share of the retain prompts, each by a model not trained on it."""
 
 Prompts = Sequence[Sequence[int]]
-
-
-def _grams(prompt: Sequence[int]) -> list[str]:
-    ids = list(map(str, prompt))
-    return [" ".join(ids[i : i + n]) for n in (1, 2, 3) for i in range(len(ids) - n + 1)]
-
-
-def hashed(prompts: Prompts) -> Any:
-    """[N, FEATURES] sparse, rows of unit length."""
-    from sklearn.feature_extraction.text import HashingVectorizer
-
-    return HashingVectorizer(analyzer=_grams, n_features=FEATURES, alternate_sign=False).transform(prompts)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Prompts out of a collated batch, hidden states of prompts, and answers that say nothing.
+"""Hidden states of prompts, and answers that say nothing.
 
 Shape suffixes: B examples, S sequence, T asked positions, L layers, D width, V vocabulary.
 """
@@ -13,31 +13,12 @@ import torch
 from torch import Tensor
 
 from expunge.core.card import Example
-from expunge.core.contracts import Batch, Output, Want
+from expunge.core.contracts import Output, Want
 from expunge.core.errors import BadInput
 from expunge.data.batching import by_length
 from expunge.subjects._common import device_of, tapped
 from expunge.subjects._head import kept
 from expunge.subjects._tokens import Encoded
-
-
-def prompt_mask_BS(batch: Batch) -> Tensor:
-    """Which input tokens are the prompt's: all that are read but the answer's (its last is never read)."""
-    seen_BS = batch.inputs["attention_mask"].bool()
-    width = seen_BS.shape[1]
-    ends_B = width - (batch.n_B.to(seen_BS.device) - 1).clamp(min=0)
-    return seen_BS & (torch.arange(width, device=seen_BS.device) < ends_B[:, None])
-
-
-def prompts_in(batch: Batch) -> list[list[int]]:
-    """Token ids of each row's prompt."""
-    mask_BS = prompt_mask_BS(batch)
-    return [row[mask].tolist() for row, mask in zip(batch.inputs["input_ids"], mask_BS, strict=True)]
-
-
-def answers_in(batch: Batch) -> list[list[int]]:
-    """Token ids of each row's answer: the labels of the asked positions."""
-    return [row[mask].tolist() for row, mask in zip(batch.labels_BT, batch.mask_BT, strict=True)]
 
 
 def encoded(bare: Any, rows: Sequence[Example]) -> list[Encoded]:

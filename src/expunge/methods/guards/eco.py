@@ -15,7 +15,8 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
 from expunge.methods.guards._detector import Detector, fit
-from expunge.methods.guards._prompts import encoded, needs_prompts, prompt_mask_BS, prompts_in
+from expunge.methods.guards._prompts import encoded, needs_prompts
+from expunge.subjects._prompts import prompt_mask_BS, prompts_in
 from expunge.subjects.guarded import Guarded
 
 CARD = Card(

@@ -14,8 +14,9 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
 from expunge.core.random import permutation
-from expunge.methods.guards._detector import Detector, fit, hashed
-from expunge.methods.guards._prompts import answers_in, encoded, needs_prompts, prompts_in
+from expunge.methods.guards._detector import Detector, fit
+from expunge.methods.guards._prompts import encoded, needs_prompts
+from expunge.subjects._prompts import answers_in, hashed, prompts_in
 from expunge.subjects._tokens import Encoded
 from expunge.subjects.guarded import Guarded
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
-from expunge.methods.guards._prompts import encoded, needs_prompts, prompts_in, silenced, with_logp
+from expunge.methods.edits._keys import prompt_states
+from expunge.methods.guards._prompts import encoded, needs_prompts, silenced, with_logp
+from expunge.subjects._prompts import prompts_in
 from expunge.subjects.guarded import Guarded
 
 CARD = Card(
@@ -125,21 +127,7 @@ def key_space(
 
 def _keys(bare: Any, prompts: Sequence[Sequence[int]], layer: int) -> Tensor:
     """[N, M]: inputs of the layer's down-projection at the prompts' last tokens."""
-    from expunge.data.batching import by_length
-    from expunge.subjects._tokens import Encoded
-
-    path = f"{bare.down(layer)}:in"
-    found: list[Tensor] = [torch.empty(0)] * len(prompts)
-    was_training = bare.module.training
-    bare.module.eval()
-    with torch.no_grad():
-        for part in by_length([len(prompt) for prompt in prompts]):
-            batch = bare.pack([Encoded(list(prompts[i]), [], False) for i in part], "prompt")
-            hidden_BTM = bare.forward(batch, Want(frozenset(), (path,))).hidden[path]
-            for i, key_M in zip(part, hidden_BTM[:, -1].float().cpu(), strict=True):
-                found[i] = key_M
-    bare.module.train(was_training)
-    return torch.stack(found) if found else torch.zeros(0, 1)
+    return prompt_states(bare, prompts, f"{bare.down(layer)}:in") if prompts else torch.zeros(0, 1)
 
 
 def _cube(key_NM: Tensor, width: float) -> tuple[Tensor, Tensor]:

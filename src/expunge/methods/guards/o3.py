@@ -16,7 +16,8 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Card, Example, Method, Moving, Output, Subject, Want
 from expunge.core.errors import BadInput
-from expunge.methods.guards._prompts import encoded, needs_prompts, pooled_NLD, prompts_in
+from expunge.methods.guards._prompts import encoded, needs_prompts, pooled_NLD
+from expunge.subjects._prompts import prompts_in
 from expunge.subjects.guarded import Guarded, guards_of, unguarded
 
 CARD = Card(

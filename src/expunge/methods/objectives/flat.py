@@ -1,0 +1,61 @@
+"""Loss adjustment with forget data alone: an f-divergence between a template answer and the true one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from expunge.core.contracts import Card, Example, Loss, Output, Step, Stream
+from expunge.methods.objectives._refusals import refusing
+
+CARD = Card(
+    "FLAT: the variational f-divergence between a template answer and the forget answer",
+    paper="arXiv:2410.11143",
+    equation="section 3, the loss in its variational form",
+    needs={"forget": {"logp"}, "template": {"logp"}},
+    streams={"template": Stream(split="forget", make=refusing(None))},
+    fields={"forget": {"question"}},
+    capabilities={"tokens", "generate"},
+)
+
+DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "total_variation": (lambda v: torch.tanh(v) / 2, lambda t: t),
+    "kl": (lambda v: v, lambda t: torch.exp(t - 1)),
+    "pearson": (lambda v: v, lambda t: t.square() / 4 + t),
+}
+"""Name -> (g, the output activation; f*, the convex conjugate), as in f-GAN's table."""
+
+
+def flat(
+    *,
+    divergence: Literal["total_variation", "kl", "pearson"] = "kl",
+    template: Literal["refusal", "alternate"] = "refusal",
+    answers: str | None = None,
+) -> Loss:
+    """Raise a template answer and lower the true one, weighted by an f-divergence: no retain data, no reference.
+
+    f*(g(p_forget)) - g(p_template), mean over the batch; p is the mean probability of the answer's
+    tokens. template: a refusal (from `answers`, a text file, or our own list), or the example's first
+    `alternates` where it has one.
+    """
+    activation, conjugate = DIVERGENCES[divergence]
+    refuse = refusing(answers)
+
+    def make(example: Example) -> Example | None:
+        given = example.get("alternates") if template == "alternate" and "question" in example else None
+        return {"question": example["question"], "answer": given[0]} if given else refuse(example)
+
+    def loss(step: Step) -> Tensor:
+        said, true = step["template"], step["forget"]
+        return true.mean(conjugate(activation(likelihood_B(true)))) - said.mean(activation(likelihood_B(said)))
+
+    loss.streams = {"template": Stream(split="forget", make=make)}  # type: ignore[attr-defined]
+    return loss
+
+
+def likelihood_B(output: Output) -> Tensor:
+    """Mean probability of the answer's tokens."""
+    return (output.logp_BT.exp() * output.mask_BT).sum(-1) / output.n_B.clamp(min=1)

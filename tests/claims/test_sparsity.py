@@ -1,0 +1,127 @@
+"""Forgetting labels that were learned by heart: a tenth of the digits bears wrong ones. Gold never saw those rows.
+
+The gap is the mean absolute distance to gold's accuracy on forget, retain and test. Recipes' defaults but where said.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Method
+from expunge.data.worlds.digits import digits
+from expunge.methods.compose import compose
+from expunge.methods.objective import plain_training
+from expunge.methods.wrappers.worst_case import worst_case
+from expunge.subjects._common import snapshot
+from expunge.subjects.building import fresh
+from expunge.training.stopping import figures
+
+pytestmark = pytest.mark.slow
+SEEDS = (7, 8, 9)
+RATE = 3e-3
+WRONG = 60
+
+
+@dataclass
+class Place:
+    """A base that knows wrong labels by heart, its rows, and gold's accuracy by split."""
+
+    base: Any
+    rows: dict[str, list[dict[str, Any]]]
+    gold: dict[str, float]
+
+    def context(self, folder: Path, seed: int, budget: Budget) -> Context:
+        whole = Budget().over(budget, Budget(stop="none"), DEFAULTS)
+        return Context(whole, folder, seed, manifest={"learning_rate": RATE})
+
+    def after(self, method: Any, folder: Path, seed: int) -> tuple[float, float, Any]:
+        """(gap, forget accuracy, the model)."""
+        composed = compose(method)
+        given = {name: rows for name, rows in self.rows.items() if name != "test"}
+        subject = composed.method(copy.deepcopy(self.base), given, self.context(folder, seed, composed.budget))
+        read = accuracies(subject, self.rows)
+        return float(np.mean([abs(read[name] - self.gold[name]) for name in read])), read["forget"], subject
+
+
+def accuracies(subject: Any, rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    return {name: figures(subject, part)["accuracy"] for name, part in rows.items()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    data = digits()
+    rows = [{**row, "image": row["image"].tolist()} for row in data["train"]][:500]
+    wrong = [{**row, "label": (row["label"] + 1 + i % 9) % 10} for i, row in enumerate(rows[:WRONG])]
+    parts = {"forget": wrong, "retain": rows[WRONG:], "test": data["test"]}
+
+    def trained(name: str, some: list[dict[str, Any]]) -> Any:
+        subject = fresh({"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 16}}, [], 0)
+        context = Context(
+            Budget(epochs=60, batch_size=32, learning_rate=RATE), tmp_path_factory.mktemp("wrong") / name, 0
+        )
+        return plain_training()(subject, {"retain": some}, context)
+
+    base, gold = trained("base", rows[WRONG:] + wrong), trained("gold", rows[WRONG:])
+    made = Place(base, parts, accuracies(gold, parts))
+    assert accuracies(base, parts)["forget"] > 0.95 and made.gold["forget"] < 0.1, "there is something to forget"
+    return made
+
+
+def test_an_l1_penalty_forgets_more_than_fine_tuning(place: Place, tmp_path: Path) -> None:
+    """Three seeds: more wrong labels are lost, and the gap to gold is smaller. The paper's 77 % gain needs a larger rate
+    than ours; here it is some per cent of the labels."""
+    mean = {name: np.mean([place.after(name, tmp_path / f"{name}-{seed}", seed)[:2] for seed in SEEDS], axis=0)
+            for name in ("finetune", "l1_sparse")}  # fmt: skip
+    gap, left = mean["l1_sparse"] - mean["finetune"]
+    assert gap < 0 and left <= -0.01, mean
+
+
+def test_what_is_pruned_forgets_more_easily(place: Path, tmp_path: Path) -> None:
+    """Eight tenths of the weights at zero, then fine-tuning: at most half as far from gold as fine-tuning the dense model,
+    over three seeds, and what was pruned stays zero. Half of the weights (the default) show no gain on digits."""
+    sparse = {"retain": "cross_entropy", "weights": {"sparse": {"sparsity": 0.8}}}
+    gaps: dict[str, list[float]] = {"dense": [], "sparse": []}
+    for seed in SEEDS:
+        for name, method in (("dense", "finetune"), ("sparse", sparse)):
+            gap, _, subject = place.after(method, tmp_path / f"{name}-{seed}", seed)
+            gaps[name].append(gap)
+        matrices = [value for value in snapshot(subject.module).values() if value.dim() > 1]
+        zero = sum(int((value == 0).sum()) for value in matrices) / sum(value.numel() for value in matrices)
+        assert zero == pytest.approx(0.8, abs=0.01)
+    assert np.mean(gaps["sparse"]) <= 0.6 * np.mean(gaps["dense"]), gaps
+
+
+def test_the_worst_case_is_harder_than_chance(place: Place, tmp_path: Path) -> None:
+    """From a pool of wrong and right labels it picks mostly right ones, which the rest of the data teach again: after
+    gradient difference they are remembered better than random halves of the pool are."""
+    pool = [*place.rows["forget"][:30], *place.rows["retain"][:30]]
+    rest = place.rows["retain"][30:]
+    composed = compose("graddiff")
+    asked: list[list[dict[str, Any]]] = []
+
+    def inner(subject: Any, splits: Any, context: Context) -> Any:
+        asked.append(list(splits["forget"]))
+        return composed.method(subject, splits, context)
+
+    def left(method: Method, part: list[dict[str, Any]], folder: Path, seed: int) -> float:
+        """Accuracy on what was last asked to be forgotten."""
+        subject = method(copy.deepcopy(place.base), {"forget": part, "retain": rest},
+                         place.context(folder, seed, composed.budget))  # fmt: skip
+        return figures(subject, asked[-1])["accuracy"]
+
+    worst, chance, picked = [], [], []
+    for seed in SEEDS:
+        worst.append(left(worst_case(inner=inner, share=0.5, rounds=4), pool, tmp_path / f"worst-{seed}", seed))
+        picked.append(sum(row in place.rows["retain"] for row in asked[-1]) / len(asked[-1]))
+        order = np.random.default_rng(seed).permutation(len(pool))[: len(pool) // 2]
+        chance.append(left(inner, [pool[i] for i in order], tmp_path / f"chance-{seed}", seed))
+    assert np.mean(worst) >= np.mean(chance) + 0.05, (worst, chance)
+    assert np.mean(picked) >= 0.55, picked
