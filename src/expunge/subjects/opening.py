@@ -128,11 +128,18 @@ def open_subject(
     check(source, trust_code, weights=not (meta or fresh))
     kind = kind_of(source)
     if kind == "ensemble":
-        return _open_several(Path(str(source)), trust_code, meta)
-    if kind in ("factory", "classifier"):
-        return _open_factory(source, trust_code, meta)
-    subject = _open_transformers(str(source), kind, trust_code, meta, dtype)
-    return subject if kind == "hub" else guard(subject, Path(str(source)))
+        subject = _open_several(Path(str(source)), trust_code, meta)
+    elif kind in ("factory", "classifier"):
+        subject = _open_factory(source, trust_code, meta)
+    else:
+        subject = _open_transformers(str(source), kind, trust_code, meta, dtype)
+    subject.trusted = trust_code  # type: ignore[attr-defined]  # what is made of it is opened in the same way
+    return guard(subject, Path(str(source))) if kind in ("folder", "adapter") else subject
+
+
+def trusted(subject: Any) -> bool:
+    """Was the subject opened with leave to run code of its own."""
+    return bool(getattr(subject, "trusted", False))
 
 
 def _open_several(folder: Path, trust_code: bool, meta: bool) -> Subject:

@@ -24,6 +24,7 @@ from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Stages, stage_budget
 from expunge.subjects._prompts import hashed
 from expunge.subjects.ensemble import ENSEMBLE
+from expunge.subjects.opening import trusted
 from expunge.subjects.prompted import ROUTE, WEIGHTS, Prompted, open_prompted
 
 SLACK = 0.9
@@ -66,7 +67,7 @@ def train_prompts(fresh: Subject, data: Sequence[Example], context: Context, opt
             _grow(stages, temporary, name, rows, state)
         _conclude(temporary, state, groups)
     context.notes["outcome"] = stages.outcome()
-    return open_prompted(folder, state, trust_code=True)  # the base's own code, which opening it ran already
+    return open_prompted(folder, state, trust_code=trusted(fresh))
 
 
 def _stages(bare: Any, state: dict[str, Any], context: Context) -> Stages:
@@ -176,7 +177,7 @@ class PromptDeletion:
             deletion.tell(context, state, len(gone), stages.steps, total, said, {"prompts_dropped": dropped})
             _conclude(temporary, state, stay)
         context.notes["outcome"] = stages.outcome()
-        return open_prompted(folder, state, trust_code=True)  # the base's own code, which opening it ran already
+        return open_prompted(folder, state, trust_code=trusted(subject))
 
 
 def _steps(state: Mapping[str, Any], rows: Sequence[Example]) -> int:

@@ -18,6 +18,7 @@ from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Slices, Stages, parts, stage_budget, weights_of
 from expunge.subjects.building import again
 from expunge.subjects.ensemble import ENSEMBLE, Ensemble, open_ensemble
+from expunge.subjects.opening import trusted
 from expunge.training import checkpoint, processes
 
 Finish = Callable[[Path, dict[str, Any], Sequence[Example]], None]
@@ -40,7 +41,7 @@ def train_shards(
             _grow(stages, temporary / f"shard-{k}", k, piece, start, 0)
         _conclude(temporary, state, pieces, data, finish)
     context.notes["outcome"] = stages.outcome()
-    return open_ensemble(folder, trust_code=True)  # our own network, that was just trained
+    return open_ensemble(folder, trust_code=trusted(fresh))
 
 
 def _grow(stages: Stages, target: Path, k: int, piece: Slices, before: Mapping[str, Tensor], first: int) -> None:
@@ -142,7 +143,7 @@ class ShardDeletion:
             if said := (state.get("fair") or {}).get("said"):
                 context.notes["exact"]["said"].append(said)
         context.notes["outcome"] = stages.outcome()
-        return open_ensemble(folder, trust_code=True)  # the model's own code, which opening it ran already
+        return open_ensemble(folder, trust_code=trusted(subject))
 
 
 def _outlook(budget: Any, pieces: Sequence[Slices], every: Sequence[Sequence[int]]) -> str:
