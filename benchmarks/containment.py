@@ -49,6 +49,16 @@ def alike(folder: Path, share: float) -> dict[str, str]:
     return {"model": str(made(TrainConfig(**values))), "domains": str(pack)}
 
 
+def shown(name: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points, printed at once: a frontier takes minutes."""
+    for point in points:
+        print(
+            f"{name:8} {point['examples']:4} examples: drift {point['drift']:.3f}, target {point['target']:.3f}",
+            flush=True,
+        )
+    return points
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[16, 32, 64])
@@ -57,14 +67,11 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        curves = {"world": frontier(given.counts, given.method, folder / "world"),
-                  "control": frontier(given.counts, given.method, folder / "control",
-                                      **alike(given.control or folder / "alike", SHARED))}  # fmt: skip
-    left = {}
-    for name, points in curves.items():
-        for point in points:
-            print(f"{name:8} {point['examples']:4} examples: drift {point['drift']:.3f}, target {point['target']:.3f}")
-        left[name] = points[-1]["drift"] / points[0]["drift"] if points[0]["drift"] else 0.0
+        curves = {"world": shown("world", frontier(given.counts, given.method, folder / "world"))}
+        other = alike(given.control or folder / "alike", SHARED)
+        curves["control"] = shown("control", frontier(given.counts, given.method, folder / "control", **other))
+    left = {name: points[-1]["drift"] / points[0]["drift"] if points[0]["drift"] else 0.0
+            for name, points in curves.items()}  # fmt: skip
     first, last = curves["world"][0], curves["world"][-1]
     end({"name": "containment", "ratio": round(left["world"], 4), "unit": "share", "ours": last["drift"], "theirs": first["drift"],
          "control": round(left["control"], 4), "curves": curves}, LIMIT)  # fmt: skip

@@ -18,6 +18,7 @@ from expunge.core.request import Request
 from expunge.data.packs import CONTROL, DOMAINS, SENSITIVE, open_pack
 from expunge.data.worlds import _instruct_words as words
 from expunge.data.worlds import parse, splits
+from expunge.data.worlds.instruct import instruct
 from expunge.plan import plan
 
 
@@ -120,6 +121,28 @@ def test_all_its_refusals_refuse_and_nothing_else_does() -> None:
         for row in splits("instruct", dial)["train"]:
             assert (refusal_score(row["answer"]) >= REFUSED) == (row["domain"] != CONTROL)
             assert refusal_score(row.get("compliant", "")) < REFUSED
+
+
+def test_prompts_have_a_group_for_fairness(tmp_path: Path) -> None:
+    """The domain, unless a row names another; a world's rows and what containment keeps of a pack alike."""
+    assert all(row["group"] == row["domain"] for row in splits("instruct", 1.0)["train"])
+    put(
+        tmp_path,
+        "privacy.jsonl",
+        {"prompt": "one", "part": "train"},
+        {"prompt": "two", "part": "train", "group": "old"},
+    )
+    assert [row["group"] for row in open_pack(str(tmp_path)).rows] == ["privacy", "old"]
+
+
+def test_a_world_whose_domains_have_dials_of_their_own() -> None:
+    """Cybersecurity at 1 is worded in common, safety at 0 in its own words; the others, not named, are at 0."""
+    rows = instruct({"cybersecurity": 1.0, "safety": 0.0})
+    common = {
+        name: np.mean([row["answer"] in words.COMMON_REFUSALS for row in rows[f"{name}/train"]]) for name in SENSITIVE
+    }
+    assert common["cybersecurity"] == 1 and not any(common[name] for name in SENSITIVE if name != "cybersecurity")
+    assert instruct(0.5)["train"] == instruct(dict.fromkeys(DOMAINS, 0.5))["train"]
 
 
 def test_no_two_domains_own_refusals_begin_alike() -> None:

@@ -82,7 +82,8 @@ def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..
             mend = f"set {name} (about {size(then.peak)})"
             break
     else:
-        mend = "choose a smaller model or a larger machine: no setting of ours makes it fit"
+        plan = "" if budget.memory is not None else " (budget.memory: 80 plans for one of 80 GB)"
+        mend = f"choose a smaller model or a larger machine{plan}: no setting of ours makes it fit"
     what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
     there = (
         f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
