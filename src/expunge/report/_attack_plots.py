@@ -110,10 +110,11 @@ def layers(evidence: Evidence) -> Plot | None:
             named.add(who)
         across, down = i % wide, i // wide
         left, right = across / wide + (0.035 if across else 0), (across + 1) / wide - 0.015
+        every = max(1, math.ceil(max(point["x"] for points in curves[name].values() for point in points) / 6))
         size = (1 - GAP * (deep - 1)) / deep
         top = 1 - down * (size + GAP)
         bottom = max(0.0, top - size)
-        more[f"xaxis{tag}"] = axis("layer", domain=[left, right], anchor=f"y{tag}", tickformat="d", nticks=6)
+        more[f"xaxis{tag}"] = axis("layer", domain=[left, right], anchor=f"y{tag}", dtick=every)
         more[f"yaxis{tag}"] = axis(
             "",
             anchor=f"x{tag}",
