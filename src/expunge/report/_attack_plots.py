@@ -55,7 +55,7 @@ def roc(evidence: Evidence) -> Plot | None:
     }]  # fmt: skip
     for dash, name in zip(("solid", "dash"), chosen, strict=False):
         row = facts.Row("privacy", name, "forget", "auc", "gold")
-        for who in (who for who in facts.SUBJECTS if who in curves[name]):
+        for who in (who for who in ("after", "gold") if who in curves[name]):
             steps = curves[name][who]
             data.append({
                 "type": "scatter", "mode": "lines", "name": f"{row.label}, {facts.SUBJECTS[who].lower()}",
@@ -80,6 +80,10 @@ LAYERED = {
     "knowledge_trace": ("MLP trace: cosine to before", [0, 1]),
     "weight_distance": ("weight distance", None),
 }  # fmt: skip
+ABREAST = 3
+"""Panels in a row."""
+GAP = 0.26
+"""Between rows, a share of the plot's height."""
 
 
 def layers(evidence: Evidence) -> Plot | None:
@@ -90,6 +94,9 @@ def layers(evidence: Evidence) -> Plot | None:
         return None
     data, more, notes = [], {}, []
     named: set[str] = set()
+    wide = min(len(shown), ABREAST)
+    deep = -(-len(shown) // ABREAST)
+    height = 330 if deep == 1 else 60 + 250 * deep
     for i, name in enumerate(shown):
         tag, (title, span) = "" if i == 0 else str(i + 1), LAYERED[name]
         for who in (who for who in facts.SUBJECTS if who in curves[name]):
@@ -101,18 +108,25 @@ def layers(evidence: Evidence) -> Plot | None:
                 "hovertemplate": f"{title}<br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
             })  # fmt: skip
             named.add(who)
-        width = 1 / len(shown)
-        left, right = i * width + (0.035 if i else 0), (i + 1) * width - 0.015
-        more[f"xaxis{tag}"] = axis("layer", domain=[left, right], anchor=f"y{tag}", dtick=1)
+        across, down = i % wide, i // wide
+        left, right = across / wide + (0.035 if across else 0), (across + 1) / wide - 0.015
+        every = max(1, math.ceil(max(point["x"] for points in curves[name].values() for point in points) / 6))
+        size = (1 - GAP * (deep - 1)) / deep
+        top = 1 - down * (size + GAP)
+        bottom = max(0.0, top - size)
+        more[f"xaxis{tag}"] = axis("layer", domain=[left, right], anchor=f"y{tag}", dtick=every)
         more[f"yaxis{tag}"] = axis(
-            "", anchor=f"x{tag}", **({"range": [-0.02, 1.02]} if span else {"rangemode": "tozero"})
+            "",
+            anchor=f"x{tag}",
+            domain=[bottom, top],
+            **({"range": [-0.02, 1.02]} if span else {"rangemode": "tozero"}),
         )
-        notes.append({"text": title, "xref": "paper", "yref": "paper", "showarrow": False, "x": (left + right) / 2, "y": 1.0,
+        notes.append({"text": title, "xref": "paper", "yref": "paper", "showarrow": False, "x": (left + right) / 2, "y": top, "xanchor": "center",
                       "yanchor": "bottom", "font": {"color": "var(--ink)", "size": 12}})  # fmt: skip
     figure = {"data": data, "layout": layout(
-        330, annotations=notes, **more, margin={"l": 44, "r": 12, "t": 66, "b": 52},
-        legend={"orientation": "h", "x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom", "font": {"color": "var(--ink)"}},
+        height, annotations=notes, **more, margin={"l": 44, "r": 12, "t": 66, "b": 52},
+        legend={"orientation": "h", "x": 0, "y": 1 + 24 / height, "xanchor": "left", "yanchor": "bottom", "font": {"color": "var(--ink)"}},
     )}  # fmt: skip
     caption = ("Knowledge that a layer shows and the output does not was covered up. Two retrained models are not alike in every "
                "layer either: read each panel against gold.")  # fmt: skip
-    return Plot("layers", "Layer by layer", caption, 330, figure)
+    return Plot("layers", "Layer by layer", caption, height, figure)
