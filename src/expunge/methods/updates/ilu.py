@@ -18,6 +18,7 @@ CARD = Card(
     "Invariance against later fine-tuning (ILU)",
     paper="arXiv:2506.01339",
     equation="4, invariant risk penalty over fine-tuning environments",
+    means="On small models forgetting lasts about as long as under the plain update, not longer.",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "ilu"}
 ENVIRONMENTS = 4
