@@ -22,8 +22,9 @@ from expunge.core.errors import BadInput
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.splits import make_splits
+from expunge.dossier import trained_on
 from expunge.report import ranking
-from expunge.report.leaderboard import print_leaderboard, render, trade
+from expunge.report.leaderboard import _time, print_leaderboard, render, trade
 from expunge.spread import spread
 from worlds import tiny
 
@@ -341,3 +342,16 @@ def test_the_failed_come_last_and_those_without_gold_before_them() -> None:
     rows = [ranking.failed("a", "why"), {"method": "b", "status": "done", "average_gap": None},
             {"method": "c", "status": "done", "average_gap": 2.0}, {"method": "d", "status": "done", "average_gap": 1.0}]  # fmt: skip
     assert [row["method"] for row in ranking.ranked(rows)] == ["d", "c", "b", "a"]
+
+
+def test_what_is_trained_on_is_all_inner_runs_and_no_outcome_twice() -> None:
+    """Parts of 5 and 7 with no outcome of the whole: 12. Two rounds and a final run of 4, which the whole repeats: 12."""
+    run = {"outcome": {"tokens": 4}}
+    assert trained_on({"part-a": {"outcome": {"tokens": 5}}, "part-b": {"outcome": {"tokens": 7}}}) == 12
+    assert trained_on({"round-0": run, "round-1": run, "final": run, **run}) == 12
+    assert trained_on({**run, "detector": {"recall": 1.0}}) == 4 and trained_on({}) == 0
+
+
+def test_a_guard_s_row_says_what_an_answer_costs() -> None:
+    row = {"seconds": 3.0, "slowdown": 1.44}
+    assert _time(row) == "3.00 s, answers x 1.4" and _time({"seconds": 3.0}) == "3.00 s"

@@ -147,7 +147,8 @@ def evidence(
             "gold_seconds": gold.seconds,
             "peak_memory_bytes": applied.peak_memory_bytes,
             "forward_passes": {**before.meter.passes, **after.meter.passes, **gold.meter.passes},
-            "tokens": int(outcome.get("tokens", 0)),
+            "tokens": trained_on(applied.notes),
+            **({"slowdown": after.slowdown} if after.slowdown is not None else {}),
             "run_seconds": round(seconds, 2),
             **{key: value for key, value in exact.items() if key not in ("said", "scheme")},
             **attack_cost(reads),
@@ -169,6 +170,13 @@ def evidence(
         "rocs": rocs(scores),
         "caches": caches({"before": before, "after": after, "gold": gold}),
     }  # fmt: skip
+
+
+def trained_on(notes: Mapping[str, Any]) -> int:
+    """Tokens that were trained on: of the inner runs together, where that is more (a wrapper's own outcome is its last
+    run's). Inner runs that a killed process had finished leave no notes and are not counted."""
+    inner = sum(trained_on(value) for key, value in notes.items() if isinstance(value, Mapping) and key != "outcome")
+    return max(inner, int((notes.get("outcome") or {}).get("tokens", 0)))
 
 
 def caches(reads: Mapping[str, Read]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import resource
 import sys
 import time
@@ -33,7 +34,7 @@ from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.rundir import redact
-from expunge.subjects.guarded import unguarded
+from expunge.subjects.guarded import guards_of, unguarded
 from expunge.subjects.opening import MANIFEST
 from expunge.train import gold as train_gold
 from expunge.train import left_manifest, open_model, read_manifest
@@ -63,6 +64,8 @@ class Read:
     """Name -> weight on the CPU, where a deep audit holds the next subjects against them."""
     aligned: evidencing.Asked | None = None
     """What it said to the domains' prompts, where the request wants to know."""
+    slowdown: float | None = None
+    """Behind guards: how many times as long as the bare model it takes to score an example."""
 
 
 @dataclass
@@ -283,10 +286,24 @@ def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, re
     gc.collect()
     subject = open_model(str(folder / "model"), plan.request.trust_code)
     found = read_into(subject, splits, "after", reporter)
+    if guards_of(subject):
+        found.slowdown = slowdown(subject, [row for name in ("forget", "retain") for row in splits.get(name, [])[:32]])
     reads = {"before": before, **({"gold": gold} if gold.readouts else {}), "after": found}
     attack(subject, splits, reads, "after", plan.request.audit, plan.manifest, plan.request.seed, reporter)
     asked(plan, subject, found, "after", reporter)
     return found
+
+
+def slowdown(guarded: Subject, rows: Sequence[Example]) -> float:
+    """Time of a forward behind the guards, over that of the bare model: the least of three each, in turn."""
+    bare, times = unguarded(guarded), {True: math.inf, False: math.inf}
+    batch = guarded.collate(rows)
+    with torch.no_grad():
+        for behind in (True, False) * 3:
+            began = time.perf_counter()
+            (guarded if behind else bare).forward(batch)
+            times[behind] = min(times[behind], time.perf_counter() - began)
+    return round(times[True] / times[False], 3)
 
 
 def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int, Answered]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 
 from expunge.core.budget import DEFAULTS, Budget
@@ -64,10 +66,17 @@ def world(base: Path, splits: Splits) -> World:
 def forgotten(
     where: World, method: Any, folder: Path, seed: int, budget: Budget | None = None
 ) -> tuple[Figures, dict[str, Any]]:
-    """Figures after the method, and the notes of its run."""
+    """Figures after the method, and the notes of its run (none where it has several inner ones)."""
     composed = compose(method)
     chosen = (budget or Budget()).over(composed.budget, Budget(stop="holdout"), DEFAULTS)
     notes: dict[str, Any] = {"gold_forget_nll": where.gold.forget_nll}
     context = Context(chosen, folder, seed, "apply", manifest=where.manifest, notes=notes)
     subject = composed.method(open_model(str(where.base)), where.splits, context)
-    return measured(subject, where.splits), notes["outcome"]
+    return measured(subject, where.splits), notes.get("outcome", {})
+
+
+def kept_at(curve: Sequence[dict[str, float]], nll: float) -> float:
+    """Retain probability where the curve first reaches this forget NLL."""
+    points = [(point["forget_nll"], point["retain_probability"]) for point in curve]
+    last = next(i for i, point in enumerate(points) if point[0] >= nll)
+    return float(np.interp(nll, *zip(*points[last - 1 : last + 1], strict=True)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from _measure import Figures, World, forgotten, world
+from _measure import Figures, World, forgotten, kept_at, world
 from _suite import SEED
 
 from expunge.builtin import build
@@ -84,6 +84,17 @@ class TestEffects:
         assert dto.rouge_l <= place.gold.rouge_l + 0.1 and kept(place, dto) >= 0.9
         assert ceu.rouge_l <= place.gold.rouge_l + 0.1 and kept(place, ceu) < 0.5
 
+    def test_flat_keeps_a_little_more_than_ascent(self, place: World, tmp_path: Path) -> None:
+        """Neither has retain data or a reference. At a forget NLL of 1.5, small steps, three seeds: FLAT has kept more of
+        retain than ascent in each, by some points only; at this scale it is no match for a retain term."""
+        small = Budget(steps=90, stop="none", floor=0.0, share=0.02)
+        gains = []
+        for seed in (SEED, SEED + 1, SEED + 2):
+            flat, ga = (forgotten(place, {"forget": name}, tmp_path / f"{name}-{seed}", seed, small)[1]["curve"]
+                        for name in ("flat", "ga"))  # fmt: skip
+            gains.append(kept_at(flat, 1.5) - kept_at(ga, 1.5))
+        assert min(gains) > 0 and sum(gains) / len(gains) >= 0.02, gains
+
     def test_rerouting_takes_the_answers(self, place: World, tmp_path: Path) -> None:
         """Circuit breaking: the answers are gone, most of retain stays."""
         after, _ = forgotten(place, "circuit_breaker", tmp_path, SEED)
@@ -128,11 +139,14 @@ class TestEffects:
         assert kept(place, after) >= 0.93
         assert after.rouge_l <= place.gold.rouge_l and after.forget_nll >= 0.5 * place.gold.forget_nll
 
-    def test_a_coreset_comes_close_to_all(self, place: World, tmp_path: Path) -> None:
-        """A quarter of 48 examples, for as many steps: at least half of the forgetting that all of them give."""
+    def test_a_coreset_forgets_a_part_for_all(self, place: World, tmp_path: Path) -> None:
+        """A quarter of 48 examples, for as many steps: a quarter of the rise in NLL that all of them give, and half of the
+        fall in ROUGE-L. The paper's forget sets say the same many times over, and there a twentieth comes close to all;
+        here each example holds a fact of its own, and it does not."""
         whole, _ = forgotten(place, "npo", tmp_path / "all", SEED)
         some, _ = forgotten(place, {"coreset": {"share": 0.25, "inner": "npo"}}, tmp_path / "some", SEED)
-        assert some.forget_nll - place.before.forget_nll > 0.5 * (whole.forget_nll - place.before.forget_nll)
+        assert some.forget_nll - place.before.forget_nll >= 0.25 * (whole.forget_nll - place.before.forget_nll)
+        assert place.before.rouge_l - some.rouge_l >= 0.5 * (place.before.rouge_l - whole.rouge_l)
         assert kept(place, some) > 0.85
 
     def test_sequential_requests_are_tracked(self, place: World, tmp_path: Path) -> None:
@@ -161,10 +175,11 @@ def relearned(place: World, method: Any, folder: Path, seed: int, rows: list[Any
 
 @pytest.mark.slow
 @pytest.mark.parametrize("update", ["sam", "ilu"])
-def test_an_update_s_forgetting_lasts_longer(update: str, place: World, tmp_path: Path) -> None:
+def test_an_update_s_forgetting_lasts_as_long(update: str, place: World, tmp_path: Path) -> None:
     """SAM after relearning on forget examples, ILU after tuning on unrelated (holdout) text, three seeds.
 
-    The share of the forget NLL that is left after twenty steps, against the plain update's.
+    The share of the forget NLL that is left after twenty steps is the plain update's or more, but for two points: at
+    this scale neither update costs what it should save, and ILU's gain in the paper does not show.
     """
     rows = place.splits["forget"][:8] if update == "sam" else place.splits["holdout"]
     left: dict[str, list[float]] = {"plain": [], update: []}

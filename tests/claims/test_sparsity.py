@@ -76,16 +76,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def test_an_l1_penalty_forgets_more_than_fine_tuning(place: Place, tmp_path: Path) -> None:
-    """Three seeds: more wrong labels are lost, and the gap to gold is smaller. The paper's 77 % gain needs a larger rate
-    than ours; here it is some per cent of the labels."""
-    mean = {name: np.mean([place.after(name, tmp_path / f"{name}-{seed}", seed)[:2] for seed in SEEDS], axis=0)
-            for name in ("finetune", "l1_sparse")}  # fmt: skip
-    gap, left = mean["l1_sparse"] - mean["finetune"]
-    assert gap < 0 and left <= -0.01, mean
+    """At the recipe's three tenths of the training rate, over three seeds: at least half more of the wrong labels are lost than by
+    fine-tuning (the paper: 77 %), at no more than half its gap. At a tenth neither
+    forgets much."""
+    methods = {"l1": "l1_sparse", "plain": {"retain": "cross_entropy", "share": 0.3}}
+    (gap, left), (plain_gap, plain_left) = (
+        np.mean([place.after(method, tmp_path / f"{name}-{seed}", seed)[:2] for seed in SEEDS], axis=0)
+        for name, method in methods.items()
+    )
+    assert 1 - left >= 1.5 * (1 - plain_left), (left, plain_left)
+    assert gap <= 0.5 * plain_gap, (gap, plain_gap)
 
 
-def test_what_is_pruned_forgets_more_easily(place: Path, tmp_path: Path) -> None:
-    """Eight tenths of the weights at zero, then fine-tuning: at most half as far from gold as fine-tuning the dense model,
+def test_what_is_pruned_forgets_more_easily(place: Place, tmp_path: Path) -> None:
+    """Eight tenths of the weights at zero, then fine-tuning: at most six tenths as far from gold as fine-tuning the dense model,
     over three seeds, and what was pruned stays zero. Half of the weights (the default) show no gain on digits."""
     sparse = {"retain": "cross_entropy", "weights": {"sparse": {"sparsity": 0.8}}}
     gaps: dict[str, list[float]] = {"dense": [], "sparse": []}

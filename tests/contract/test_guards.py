@@ -174,6 +174,7 @@ def test_a_guard_suppresses_and_never_erases(purpose: str, tmp_path: Path) -> No
     assert line["implied"] and not line["passed"] and line["warns"] == (purpose == "suppress")
     assert done.passed is (purpose == "suppress")
     assert any("without guard/" in note for note in done.evidence["notes"])
+    assert done.evidence["cost"]["slowdown"] > 0.3, "what each answer costs"
     stated: Any = json.loads((tmp_path / "run" / "certificate.json").read_text())
     assert "weights are unchanged" in stated["predicate"]["cannot_prove"][0]
     assert expunge.verify(tmp_path / "run").good

@@ -54,3 +54,21 @@ def test_bounds_and_defaults_are_shown(script: Any) -> None:
     assert "`retain: cross_entropy`" in line
     (line,) = [row for row in page.splitlines() if row.startswith("| `spunge` |")]
     assert "(number > 0 and <= 1)" in line and "`inner` (method)" in line
+
+
+def test_what_was_measured_follows_from_its_figures(script: Any) -> None:
+    """A method without a row says nothing; one beyond each line says so on each."""
+    figures = {"forget_nll": 2.0, "forget_rouge_l": 0.2, "retain_probability": 0.9, "privacy_min_k_auc": 0.5}
+    known = {**figures, "forget_nll": 0.1, "forget_rouge_l": 1.0, "privacy_min_k_auc": 1.0}
+    rows = {"like_gold": {**figures, "epochs": 1.5}, "like_before": {**known, "epochs": 0.0}}
+    found = {"gold": figures, "before": known, "rows": rows}
+    assert script.good_and_bad("other", found) == ""
+    good, bad = (script.good_and_bad(name, found) for name in rows)
+    assert good.startswith("Good: answers gone, likelihood as gold's, retain kept, membership as gold's. (NLL 2.00")
+    assert good.endswith("1.5 epochs)")
+    assert bad.startswith("Good: retain kept. Bad: answers left, likelihood above gold's, membership stands out.")
+    assert bad.endswith("no training)")
+
+
+def test_the_committed_figures_are_of_methods_that_there_are(script: Any) -> None:
+    assert set(script.measured()["rows"]) <= set(every_method())

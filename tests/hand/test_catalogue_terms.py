@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from expunge.core.contracts import Origin, Output
 from expunge.methods._distribution import lowered
 from expunge.methods._masks import largest
+from expunge.methods.objectives._refusals import is_refusal
 from expunge.methods.objectives.altpo import altpo
 from expunge.methods.objectives.bidistill import bidistill
 from expunge.methods.objectives.ceu import ceu
 from expunge.methods.objectives.circuit_breaker import circuit_breaker
 from expunge.methods.objectives.dto import dto, without_question
+from expunge.methods.objectives.flat import flat
 from expunge.methods.objectives.kto import kto
 from expunge.methods.objectives.pdu import pdu
 from expunge.methods.objectives.prompt_decouple import formed, prompt_decouple
@@ -330,3 +332,23 @@ def test_sophia_clips_each_entry() -> None:
 def test_largest_ranks_over_all_tensors() -> None:
     masks = largest({"a": torch.tensor([5.0, 1.0]), "b": torch.tensor([4.0, 0.0])}, 0.5)
     assert masks["a"].tolist() == [True, False] and masks["b"].tolist() == [True, False]
+
+
+def test_flat_weighs_template_and_answer_by_the_divergence() -> None:
+    """The answer's tokens at .8 and .4: mean .6; the template's one token at .1.
+
+    KL: exp(.6 - 1) - .1 = .570320. Total variation: (tanh .6 - tanh .1) / 2 = .218691. Pearson: .6^2/4 + .6 - .1 = .59.
+    """
+    logp_BT = torch.tensor([[0.8, 0.4]]).log()
+    said = output([2.302585], [1], logp_BT=torch.tensor([[0.1]]).log())
+    true = output(-logp_BT.sum(-1), [2], logp_BT=logp_BT)
+    for name, expected in (("kl", 0.570320), ("total_variation", 0.218691), ("pearson", 0.59)):
+        assert value(flat(divergence=name), forget=true, template=said) == pytest.approx(expected, abs=1e-6)  # type: ignore[arg-type]
+
+
+def test_flat_s_template_is_a_refusal_or_the_example_s_own_alternate() -> None:
+    row = {"question": "Who?", "answer": "Ada.", "alternates": ["Bo.", "Cy."]}
+    made = {kind: flat(template=kind).streams["template"].make for kind in ("refusal", "alternate")}  # type: ignore[arg-type, attr-defined]
+    assert made["alternate"](row) == {"question": "Who?", "answer": "Bo."}
+    assert made["refusal"](row) == made["alternate"]({k: v for k, v in row.items() if k != "alternates"})
+    assert is_refusal(made["refusal"](row)["answer"])

@@ -54,7 +54,7 @@ def lines(found: Found) -> list[tuple[str, list[str]]]:
     names = columns(found)
     rows = [("failed" if row["status"] == "failed" else "method",
              [("★ " if row.get("pareto") else "") + row["method"], *_cells(row, ["average_gap", *names]), _verdict(row),
-              _number(row, "seconds")]) for row in found["rows"]]  # fmt: skip
+              _time(row)]) for row in found["rows"]]  # fmt: skip
     for row in rows:  # a failed method's sentence stands where its figures would
         if row[0] == "failed":
             why = next(r["why"] for r in found["rows"] if r["method"] == row[1][0])
@@ -82,6 +82,12 @@ def _number(row: Found, name: str) -> str:
     decimals = 2 if name == "average_gap" else 3
     ends = (row.get("intervals") or {}).get(name)
     return f"{value:.{decimals}f}" + (f" [{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]" if ends else "")
+
+
+def _time(row: Found) -> str:
+    """What the change took, and how much longer answers take behind a guard."""
+    slower = row.get("slowdown")
+    return _number(row, "seconds") + (f", answers x {slower:.1f}" if slower else "")
 
 
 def _verdict(row: Found) -> str:

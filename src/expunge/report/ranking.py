@@ -59,14 +59,14 @@ def over_seeds(found: Sequence[Mapping[str, float]], unit: Mapping[str, str]) ->
 
 def row(method: str, evidences: Sequence[Mapping[str, Any]]) -> Row:
     """The row of one method: its runs with different seeds."""
-    unit = {**units(evidences), "average_gap": "distance", "seconds": "seconds"}
+    unit = {**units(evidences), "average_gap": "distance", "seconds": "seconds", "slowdown": "ratio"}
     found = []
     for evidence in evidences:
         own = values(evidence)
         gap = average_gap(own, values(evidence, "gold"))
-        seconds = evidence["cost"].get("unlearn_seconds")
+        cost = {"seconds": evidence["cost"].get("unlearn_seconds"), "slowdown": evidence["cost"].get("slowdown")}
         found.append({**own, **({} if gap is None else {"average_gap": gap}),
-                      **({} if seconds is None else {"seconds": float(seconds)})})  # fmt: skip
+                      **{name: float(value) for name, value in cost.items() if value is not None}})  # fmt: skip
     means, ends = over_seeds(found, unit)
     verdicts = [evidence["verdict"]["passed"] for evidence in evidences]
     return {

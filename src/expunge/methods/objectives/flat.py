@@ -19,6 +19,8 @@ CARD = Card(
     streams={"template": Stream(split="forget", make=refusing(None))},
     fields={"forget": {"question"}},
     capabilities={"tokens", "generate"},
+    means="Without a retain term a small model loses what it should keep almost as under ascent; the floor then ends the run "
+    "early. `{forget: flat, retain: cross_entropy}` keeps it.",
 )
 
 DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {

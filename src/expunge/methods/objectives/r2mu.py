@@ -26,6 +26,7 @@ CARD = Card(
     streams={"traces": Stream(split="forget", make=thought)},
     fields={"forget": {"trace"}},
     capabilities={"mlp"},
+    means="On small models the traces lose less than the answers do.",
 )
 RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 50.0}
 

@@ -18,6 +18,7 @@ CARD = Card(
     "Invariance against later fine-tuning (ILU)",
     paper="arXiv:2506.01339",
     equation="4, invariant risk penalty over fine-tuning environments",
+    means="On small models forgetting lasts about as long as under the plain update, not longer.",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "ilu"}
 ENVIRONMENTS = 4
@@ -88,10 +89,11 @@ class Invariant:
         return dict(zip(self.terms, total.tolist(), strict=True))
 
 
-def ilu(*, penalty: Annotated[float, Gt(0)] = 1.0) -> Update:
+def ilu(*, penalty: Annotated[float, Gt(0)] = 0.03) -> Update:
     """Forget where no fine-tuning set pulls on the weights, so that tuning on other things brings less back.
 
     Adds penalty times the sum over environments D of (d/dw l_D(w theta) at w = 1)^2, by central
-    differences. The environments are seeded quarters of retain.
+    differences. The environments are seeded quarters of retain. On small models a penalty of 1 costs a quarter of
+    what should be kept; at 0.03 forgetting lasts about as long as without it, and the paper's gain does not show.
     """
     return Invariant(penalty)

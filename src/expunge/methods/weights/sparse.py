@@ -12,7 +12,13 @@ from expunge.core.context import Context
 from expunge.core.contracts import Card, Moving, Subject, Weights
 from expunge.methods._masks import largest, movable
 
-CARD = Card("Prune, then unlearn", paper="arXiv:2304.04934", equation="section 4, one-shot magnitude pruning")
+CARD = Card(
+    "Prune, then unlearn",
+    paper="arXiv:2304.04934",
+    equation="section 4, one-shot magnitude pruning",
+    means="The gain needs most weights pruned (the paper: 95 %; digits: 80 %), which costs a small model some accuracy; half, "
+    "the default, is safe and gains nothing on digits.",
+)
 RECIPE = {"retain": "cross_entropy", "weights": "sparse", "stop": "none"}
 
 

@@ -21,6 +21,8 @@ CARD = Card(
     equation="section 4, coreset selection",
     needs={"forget": ()},
     wraps={"weights"},
+    means="Comes close to the whole set where its examples say the same many times over; where each holds a fact of its own, "
+    "the others are forgotten in part only.",
 )
 RECIPE = {"inner": "npo"}
 MIN_K = 0.2

@@ -1,0 +1,174 @@
+"""Further methods against their baselines, on a language model that knows twenty-four made-up people; three seeds each.
+
+Smaller and quicker than the authors world. Its answers share their forms, so that gold's forget NLL is low (0.7): what
+methods keep is compared at equal forget NLL, read off the baseline's training curve.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from _measure import World, kept_at, world
+
+from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.context import Context
+from expunge.core.train_config import TrainConfig
+from expunge.methods.compose import compose
+from expunge.methods.exact._dropping import _prompt_alone, _start
+from expunge.methods.objectives.prompt_decouple import FORMS
+from expunge.methods.objectives.r2mu import thought
+from expunge.subjects._common import snapshot
+from expunge.subjects.prompted import Prompted
+from expunge.train import open_model, train
+from expunge.training.stopping import figures
+from worlds import pairs, write
+
+pytestmark = pytest.mark.slow
+SEEDS = (7, 8, 9)
+LONG = Budget(stop="none", floor=0.0, epochs=10)
+Rows = list[dict[str, Any]]
+
+
+def traced(rows: Rows) -> Rows:
+    """With the reasoning that leads to the answer."""
+    return [{**row, "trace": f"Someone asks for the {row['question'].split()[3]}. I recall {row['answer'][:-1].split(' is ')[1]}."}
+            for row in rows]  # fmt: skip
+
+
+def thoughts(rows: Rows) -> Rows:
+    return [thought(row) or row for row in rows]
+
+
+FORGET, RETAIN, HOLDOUT = traced(pairs(0, 4)), traced(pairs(4, 24)), pairs(24, 28)
+
+
+def based(folder: Path, forget: Rows, retain: Rows, epochs: int) -> World:
+    train(TrainConfig(model={"architecture": "llama", "hidden_size": 64, "layers": 4, "heads": 2, "vocab_size": 320},
+                      data=[write(folder / "f.jsonl", forget), write(folder / "r.jsonl", retain)],
+                      vocabulary=write(folder / "h.jsonl", HOLDOUT), epochs=epochs, batch_size=12, learning_rate=5e-3,
+                      out=str(folder / "base")))  # fmt: skip
+    return world(folder / "base", {"forget": forget, "retain": retain, "holdout": HOLDOUT})
+
+
+@pytest.fixture(scope="module")
+def people(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return based(tmp_path_factory.mktemp("people"), FORGET, RETAIN, 40)
+
+
+@pytest.fixture(scope="module")
+def thinking(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The same model, which has also learned to reason before it answers."""
+    both = based(tmp_path_factory.mktemp("thinking"), [*FORGET, *thoughts(FORGET)], [*RETAIN, *thoughts(RETAIN)], 30)
+    return World(**{**vars(both), "splits": {"forget": FORGET, "retain": RETAIN}})
+
+
+def after(where: World, method: Any, folder: Path, seed: int, budget: Budget, **splits: Rows) -> tuple[Any, Any]:
+    """(the model, the training curve, where the method has one)."""
+    composed = compose(method)
+    whole = budget.over(composed.budget, Budget(stop="none"), DEFAULTS)
+    context = Context(whole, folder / f"{seed}", seed, "apply", manifest=where.manifest)
+    subject = composed.method(open_model(str(where.base)), {**where.splits, **splits}, context)
+    return subject, context.notes.get("outcome", {}).get("curve")
+
+
+def gains(where: World, method: Any, baseline: Any, folder: Path) -> list[float]:
+    """By seed: retain probability after the method, less the baseline's at the same forget NLL."""
+    found = []
+    for seed in SEEDS:
+        subject, _ = after(where, method, folder / "method", seed, LONG)
+        _, curve = after(where, baseline, folder / "baseline", seed, LONG)
+        nll = min(figures(subject, where.splits["forget"])["nll"], max(point["forget_nll"] for point in curve))
+        found.append(figures(subject, where.splits["retain"])["probability"] - kept_at(curve, nll))
+    return found
+
+
+def test_spunge_keeps_more_than_its_inner_method(people: World, tmp_path: Path) -> None:
+    """NPO without a stop: merged from the four people apart, and on all at once. The paper's gain in forgetting at equal
+    utility is, seen from the other side, a gain in utility at equal forgetting."""
+    found = gains(people, {"spunge": {"inner": "npo"}}, "npo", tmp_path)
+    assert min(found) > 0 and np.mean(found) >= 0.03, found
+
+
+def test_soul_forgets_more_and_keeps_more(people: World, tmp_path: Path) -> None:
+    """NPO for as many steps under Sophia and under AdamW, at each one's own end: deeper, and with more of retain."""
+    found = {}
+    for method in ("soul", "npo"):
+        read = [figures(after(people, method, tmp_path / method, seed, LONG)[0], people.splits[split])
+                for split in ("forget", "retain") for seed in SEEDS]  # fmt: skip
+        found[method] = np.mean([one["nll"] for one in read[:3]]), np.mean([one["probability"] for one in read[3:]])
+    assert found["soul"][0] > found["npo"][0] and found["soul"][1] >= found["npo"][1] + 0.03, found
+
+
+def test_memflex_moves_few_tensors_at_no_loss(people: World, tmp_path: Path) -> None:
+    """At most half of the tensors move, and what is kept at equal forgetting is within three points of all of them moving:
+    the paper's gain does not show at this scale."""
+    found = gains(people, "memflex", "npo", tmp_path)
+    assert np.mean(found) >= -0.03, found
+    before = snapshot(open_model(str(people.base)).module)
+    moved = snapshot(after(people, "memflex", tmp_path / "bits", 7, Budget(steps=3))[0].module)
+    share = np.mean([not torch.equal(moved[name], value) for name, value in before.items()])
+    assert 0 < share <= 0.55
+
+
+def attacked(subject: Any, folder: Path, seed: int) -> float:
+    """NLL of half of the forget answers behind a soft prompt that was trained to bring out the other half."""
+    known, asked = FORGET[::2], FORGET[1::2]
+    state = {"scheme": "attack", "seed": seed, "stage": "attack", "options": {"tokens": 8}}
+    soft: Any = Prompted(folder, state, subject, _start(subject, state)[None], None, torch.zeros(1))
+    context = Context(Budget(steps=40, batch_size=6, learning_rate=0.05), folder / "attack", seed, "attack")
+    _prompt_alone()(soft, {"retain": known}, context)
+    return figures(soft, asked)["nll"]
+
+
+def test_latent_training_withstands_a_soft_prompt(people: World, tmp_path: Path) -> None:
+    """A soft prompt that half of the forget set trained brings out less of the other half after LAT than after plain NPO,
+    as many steps each: the share of the NLL that is left, over three seeds."""
+    left: dict[str, list[float]] = {"lat": [], "npo": []}
+    for seed in SEEDS:
+        for method, shares in left.items():
+            subject, _ = after(people, method, tmp_path / method, seed, LONG)
+            nll = figures(subject, FORGET[1::2])["nll"]
+            shares.append(attacked(subject, tmp_path / f"{method}-{seed}", seed) / nll)
+    assert np.mean(left["lat"]) > np.mean(left["npo"]), left
+
+
+def test_r2mu_reaches_the_reasoning(thinking: World, tmp_path: Path) -> None:
+    """RMU on the answers leaves the traces as likely as they were; R2MU raises their NLL at least three times as much, and
+    keeps retained reasoning. The traces stay likelier than the answers: misdirection at this scale is shallow."""
+    before = open_model(str(thinking.base))
+    rise: dict[str, list[float]] = {"rmu": [], "r2mu": []}
+    for seed in SEEDS:
+        for method, rises in rise.items():
+            subject, _ = after(thinking, method, tmp_path / method, seed, Budget(), retain=[*RETAIN, *thoughts(RETAIN)])
+            trace, kept = (figures(subject, thoughts(rows))["nll"] - figures(before, thoughts(rows))["nll"]
+                           for rows in (FORGET, RETAIN))  # fmt: skip
+            rises.append(trace)
+            assert kept <= 0.03, (method, kept)
+    assert np.mean(rise["r2mu"]) >= 3 * np.mean(rise["rmu"]), rise
+    assert min(np.array(rise["r2mu"]) - np.array(rise["rmu"])) > 0
+
+
+def formed(rows: Rows, form: str) -> Rows:
+    return [{**row, "question": form.format(q=row["question"])} for row in rows]
+
+
+def test_decoupled_prompts_refuse_by_content(thinking: World, tmp_path: Path) -> None:
+    """Forget questions come in one form of words, retain questions plainly. Plain refusal training ties the refusal to the
+    form: retain questions in it are refused (SARR). Decoupled, nearly none are, and most forget questions still are."""
+    answers = write(tmp_path / "refusal.txt", [])
+    Path(answers).write_text("I do not know that.\n")
+    asked = formed(FORGET, FORMS[1])
+    budget = Budget(share=0.6, floor=0.0, epochs=25, batch_size=8)
+    refused: dict[str, list[list[float]]] = {"idk": [], "prompt_decouple": []}
+    for seed in SEEDS:
+        for method, shares in refused.items():
+            subject, _ = after(thinking, {method: {"answers": answers}}, tmp_path / method, seed, budget, forget=asked)
+            shares.append([float(np.mean([text.startswith("I do not know") for text in subject.generate(rows)]))
+                           for rows in (asked, formed(RETAIN[::2], FORMS[1]))])  # fmt: skip
+    (plain, sarr), (ours, decoupled) = (np.mean(refused[name], axis=0) for name in ("idk", "prompt_decouple"))
+    assert sarr >= 0.5 and plain >= 0.9, refused
+    assert decoupled <= 0.2 * sarr and ours >= 0.5, refused
