@@ -335,7 +335,7 @@ def test_terminal_is_plain_without_a_terminal(run):
 def test_terminal_says_why_and_where(tmp_path):
     (tmp_path / "report.html").touch()
     shown = terminal(language_model(), 200, tmp_path)
-    for part in ("not measured: audit: standard does not relearn", "straddles the bound"):
+    for part in ("not measured: audit: standard does not relearn", "the point value decides"):
         assert part in shown
     assert str(tmp_path / "report.html") in shown
 

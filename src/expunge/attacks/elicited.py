@@ -26,7 +26,7 @@ DESCRIPTIONS = ("the one of whom it is said: {fact}", "the person about whom thi
 
 
 def elicited(*, known: Annotated[float, Gt(0), Lt(1)] = 0.5, hops: Annotated[int, Ge(1)] = 3) -> Attack:
-    """Ask by way of other facts that the model knew before: by name, over one fact, over two (after Shah et al. 2026).
+    """Ask by way of other facts that the model knew: by name, over one fact, over two (after Shah et al. 2026).
 
     Elicitation: the examples whose answers the model before the change gave more than `known`, a token. Each of them is
     asked for with its `subject` named in other words (hop 1), and with the subject's name replaced by what other elicited

@@ -32,7 +32,7 @@ MOST = 48
 
 
 def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
-    """Put this model's states into the model before the change, layer by layer, and see what it loses (Lee et al. 2026).
+    """Put this model's states into the model before, layer by layer, and see what it loses (Lee et al. 2026).
 
     Unlearning depth. First gold's states at the answer's positions are put in: what the answer loses there in
     log-probability, a token, is knowledge, less what retain answers lose (their states are the control, which the

@@ -17,7 +17,7 @@ CARD = Card(
 
 
 def translated() -> Attack:
-    """Ask by each `translated_question` that the forget file gives, for its own answer or the example's (Lynch et al. 2024).
+    """Ask by each `translated_question` of the forget file, for its own answer or the example's (Lynch et al. 2024).
 
     An entry is a question, or {"question", "answer"} with the answer in that language. We translate nothing: without
     such questions it is not measured. Probability of the answer, a token, at the translation that brings out most.

@@ -22,7 +22,7 @@ LEAST = 10
 
 
 def white_box_auc() -> Attack:
-    """AUC of a ridge on gradient norms by weight matrix and on the readout attacks' scores, cross-validated (Wang et al. 2024).
+    """AUC of a cross-validated ridge on gradient norms by matrix and attacks' scores (Wang et al. 2024).
 
     The attacker knows some members and some that are not, and learns from them how to tell the others. Whole groups are
     held out where examples carry `group`, and the interval comes from permutations of the sides, as the blind baseline's does.
