@@ -141,7 +141,7 @@ def when_exposed(members_EN: np.ndarray, others_EN: np.ndarray, *, fpr: float = 
 
     members_EN, others_EN: confidences at E checks on the way (an epoch each, say), of members and of examples
     that were never seen. Found: above all but a share `fpr` of the others at the same check. A share of about
-    `fpr` is found by chance at the last check: hold the counts against an example's own twin, or against it.
+    `fpr` is found by chance at the last check: hold the counts against it.
     """
     if not 0 < fpr < 1 or fpr * others_EN.shape[1] < 1:
         raise NotMeasured(f"a false-positive rate of {fpr:g} needs {round(1 / max(fpr, 1e-9))} unseen examples")

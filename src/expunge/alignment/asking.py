@@ -119,15 +119,10 @@ def asked(request: Request) -> Asked | None:
                           "name a pack with prompts of the part train beside it, as in domains: [packs/mine, xstest]")  # fmt: skip
     if drift:
         _scores(pack)
-    counts = (
-        [0]
-        if contain == "none"
-        else [AUTO]
-        if contain == "auto"
-        else contain
-        if isinstance(contain, list)
-        else [contain]
-    )
+    if isinstance(contain, str):
+        counts = [AUTO if contain == "auto" else 0]
+    else:
+        counts = contain if isinstance(contain, list) else [contain]
     count, *others = dict.fromkeys(int(one) for one in counts)
     if others and not drift:
         raise BadInput.of(
