@@ -528,7 +528,7 @@ def test_no_memory(go: Go) -> None:
 
 
 def _tiny() -> Path:
-    from expunge.core.files import cache_folder
+    from expunge.core.cache import cache_folder
     from expunge.subjects.building import fresh_lm, tokenizer_for
 
     folder = cache_folder() / "tiny-lm"

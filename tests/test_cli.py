@@ -393,7 +393,7 @@ def test_purge(go: Go, copy: Path) -> None:
     texts = [json.loads(line)["answer"] for line in Path("forget.jsonl").read_text().splitlines()]
     evidence = json.loads(Path("out/evidence.json").read_text())
     assert any(text in Path("out/evidence.json").read_text() for text in texts)
-    from expunge.core.files import cache_folder
+    from expunge.core.cache import cache_folder
 
     caches = [cache_folder() / "readouts" / key for key in evidence["caches"]]
     kept = cache_folder().parent / "kept-for-the-next-test"
@@ -424,7 +424,7 @@ def test_purge(go: Go, copy: Path) -> None:
 
 
 def test_purge_follows_no_path_out_of_the_cache(go: Go, copy: Path) -> None:
-    from expunge.core.files import cache_folder
+    from expunge.core.cache import cache_folder
 
     precious = cache_folder().parent / "precious"
     precious.mkdir(exist_ok=True)

@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from expunge.core import registry
+from expunge.core import cache, registry
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter, Subject
-from expunge.core.files import cache_folder, digest, read_json, write_json
+from expunge.core.files import digest
 from expunge.core.random import derive
 from expunge.core.readout import Readout
 from expunge.data.examples import identity
@@ -143,24 +142,24 @@ def knowledge(readout: Readout) -> np.ndarray:
     return np.asarray(np.exp(-readout.mean_nll_N))
 
 
-def attack(level: str, target: Target, keys: list[str], reporter: Reporter) -> dict[str, Found | str]:
+def attack(level: str, target: Target, reporter: Reporter) -> dict[str, Found | str]:
     """Name -> what each attack of the level found on the target, or why it could not run.
 
     Finished attacks are kept by a hash of weights, examples and code version, so that a killed audit
-    goes on where it was. keys: the names of the kept files are added to it.
+    goes on where it was.
     """
     chosen = plugins(level, target.subject.capabilities)
     results: dict[str, Found | str] = {}
     stage = f"attacking {target.who}"
     reporter.start(stage, len(chosen))
     for i, plugin in enumerate(chosen):
-        results[plugin.name] = _one(plugin, target, keys)
+        results[plugin.name] = _one(plugin, target)
         reporter.advance(stage, i + 1, plugin.name)
     reporter.finish(stage)
     return results
 
 
-def _one(plugin: registry.Plugin, target: Target, keys: list[str]) -> Found | str:
+def _one(plugin: registry.Plugin, target: Target) -> Found | str:
     missing = [split for split in plugin.card.needs if not target.splits.get(split)]
     if missing:
         return f"no {' and no '.join(missing)} {'were' if missing == ['probes'] else 'was'} given"
@@ -178,15 +177,14 @@ def _one(plugin: registry.Plugin, target: Target, keys: list[str]) -> Found | st
                     for who, found in target.weights.items()},
         "rate": target.rate, "seed": target.seed, "torch": torch.__version__, "threads": torch.get_num_threads(),
     })  # fmt: skip
-    keys.append(key)
-    path = cache_folder() / "attacks" / f"{key}.json"
-    if path.is_file():
-        return _read(path)
+    entry = f"attacks/{key}.json"
+    if (known := cache.load(entry)) is not None:
+        return _read(known)
     try:
         found: Found = plugin.factory()(target)
     except NotMeasured as reason:
         return str(reason)
-    _write(path, found)
+    cache.save(entry, _plain(found))
     return found
 
 
@@ -228,16 +226,15 @@ def _score(name: str, side: str, who: str, unit: str, better: str, figure: Figur
 # -- the cache: JSON, no pickle -------------------------------------------------------------------
 
 
-def _write(path: Path, found: Found) -> None:
-    write_json(path, {
+def _plain(found: Found) -> dict[str, Any]:
+    return {
         "figure": _figure(found.figure), "recovered": _list(found.recovered_N),
         "more": {k: [unit, better, _figure(figure)] for k, (unit, better, figure) in found.more.items()},
         "curve": list(found.curve), "texts": None if found.texts is None else list(found.texts),
-    })  # fmt: skip
+    }  # fmt: skip
 
 
-def _read(path: Path) -> Found:
-    kept = read_json(path)
+def _read(kept: dict[str, Any]) -> Found:
     more = {k: (unit, better, Figure(**_arrays(figure))) for k, (unit, better, figure) in kept["more"].items()}
     return Found(Figure(**_arrays(kept["figure"])), _array(kept["recovered"]), more, kept["curve"], kept["texts"])
 

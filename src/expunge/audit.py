@@ -132,7 +132,6 @@ def audit(
         "attack_curves": dossier.recovered(reads),
         "attack_texts": dossier.texts(reads, redact or purpose == "erase"),
         "rocs": dossier.rocs(scores),
-        "caches": dossier.caches(reads),
     }  # fmt: skip
     if out is not None and processes.main():
         write_text(Path(out) / "report.html", render(evidence))

@@ -7,9 +7,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from expunge.core.cache import cache_folder, holds, whole
 from expunge.core.contracts import Reporter
 from expunge.core.errors import BadInput
-from expunge.core.files import cache_folder, digest
+from expunge.core.files import delete, digest
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds import parse
 from expunge.subjects.opening import MANIFEST
@@ -55,9 +56,16 @@ def build(name: str, reporter: Reporter | None = None) -> Path:
 def made(config: TrainConfig, reporter: Reporter | None = None) -> Path:
     """The folder that this training writes: trained if it is not there, by one process at a time."""
     out = Path(config.out)
-    if not (out / MANIFEST).is_file():
+    if not trained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(out.with_suffix(".building")):
-            if not (out / MANIFEST).is_file():
+            if not trained(out):
+                if holds(out):  # damaged
+                    delete(out)
                 train(config, reporter=reporter, resume=True)
     return out
+
+
+def trained(out: Path) -> bool:
+    """Does the folder hold a trained model; in the cache also: is it whole and unchanged since it was written."""
+    return whole(out) if holds(out) else (out / MANIFEST).is_file()

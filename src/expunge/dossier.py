@@ -15,6 +15,7 @@ from expunge import evidence as scoring
 from expunge.alignment import evidencing
 from expunge.alignment.domains import Answered
 from expunge.core.card import Example
+from expunge.core.files import digest
 from expunge.core.readout import Readout
 from expunge.core.request import redacted
 from expunge.data.examples import answer_of, question_of
@@ -154,6 +155,7 @@ def evidence(
             **attack_cost(reads),
         },
         "environment": environment(),
+        "inputs": {"base": digest(before.fingerprint), "gold": digest(gold.fingerprint) if gold.fingerprint else None},
         "verdict": verdict.to_json(),
         "curve": outcome.get("curve", []),
         "stop": outcome.get("stop", {}),
@@ -168,20 +170,14 @@ def evidence(
         "attack_curves": recovered(reads),
         "attack_texts": texts(reads, plan.request.redacted) if processes.main() else {},
         "rocs": rocs(scores),
-        "caches": caches({"before": before, "after": after, "gold": gold}),
     }  # fmt: skip
 
 
 def trained_on(notes: Mapping[str, Any]) -> int:
     """Tokens that were trained on: of the inner runs together, where that is more (a wrapper's own outcome is its last
-    run's). Inner runs that a killed process had finished leave no notes and are not counted."""
+    run's)."""
     inner = sum(trained_on(value) for key, value in notes.items() if isinstance(value, Mapping) and key != "outcome")
     return max(inner, int((notes.get("outcome") or {}).get("tokens", 0)))
-
-
-def caches(reads: Mapping[str, Read]) -> list[str]:
-    """Names of all cache entries that hold what was read and what attacks found."""
-    return [key for read in reads.values() for key in (*read.meter.keys, *read.kept)]
 
 
 def attack_cost(reads: Mapping[str, Read]) -> dict[str, float]:

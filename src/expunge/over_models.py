@@ -113,7 +113,6 @@ def over_models(
         "splits": {name: len(found_rows) for name, found_rows in rows.items()},
         "over_models": {"models": {who: len(x.sources) for who, x in sets.items()}, "klom": found.klom,
                         "course": curve, "examples": _most(rows["forget"], scores, first_N, redact)},
-        "caches": meter.keys,
     }  # fmt: skip
     if out is not None:
         write_text(Path(out) / "report.html", render(evidence))

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from expunge.core import cache as kept
 from expunge.core.card import Example
 from expunge.core.contracts import Output, Subject, Want, want_of
-from expunge.core.files import cache_folder, digest, new_folder, read_json, write_json
+from expunge.core.files import digest, read_json, write_json
 from expunge.core.readout import Readout
 from expunge.data.batching import by_length
 from expunge.data.examples import answer_of, identity
@@ -35,7 +36,6 @@ class Meter:
 
     passes: dict[str, float] = field(default_factory=dict)
     cached: list[str] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
 
     def add(self, name: str, rows: int, size: int) -> None:
         self.passes[name] = round(self.passes.get(name, 0.0) + rows / max(1, size), 4)
@@ -64,14 +64,13 @@ def read(
     key = digest({"version": VERSION, "subject": fingerprint or subject.fingerprint(), "channels": sorted(channels),
                   "data": [_content(e) for e in examples], "torch": torch.__version__,
                   "threads": torch.get_num_threads()})  # fmt: skip
-    folder = cache_folder() / "readouts" / key
-    meter.keys.append(key)
-    if cache and (folder / "readout.json").is_file():
+    entry = f"readouts/{key}"
+    if cache and (folder := kept.kept(entry)):
         meter.cached.append(f"{who} {split}")
         return _load(folder, split, who, examples)
     readout = _read(subject, split, examples, channels, who, meter, progress)
     if cache:
-        _save(folder, readout)
+        _save(entry, readout)
     return readout
 
 
@@ -172,7 +171,7 @@ RAGGED = ("logp", "argmax", "mu", "sigma", "paraphrased", "perturbed")
 FLAT = ("nll_N", "n_N", "ends_N", "logp_NC", "labels_N")
 
 
-def _save(folder: Path, readout: Readout) -> None:
+def _save(entry: str, readout: Readout) -> None:
     from safetensors.numpy import save_file
 
     tensors: dict[str, np.ndarray] = {}
@@ -185,9 +184,9 @@ def _save(folder: Path, readout: Readout) -> None:
             tensors[f"{name}.sizes"] = np.array([len(v) for v in values], dtype=np.int64)
     for path, value in readout.pooled.items():
         tensors[f"pooled.{path}"] = np.ascontiguousarray(value)
-    with new_folder(folder) as temporary:
-        save_file(tensors, temporary / "arrays.safetensors")
-        write_json(temporary / "readout.json", {"texts": readout.texts, "answers": readout.answers})
+    with kept.saving(entry) as folder:
+        save_file(tensors, folder / "arrays.safetensors")
+        write_json(folder / "readout.json", {"texts": readout.texts, "answers": readout.answers})
 
 
 def _load(folder: Path, split: str, who: str, examples: Sequence[Example]) -> Readout:

@@ -11,6 +11,7 @@ from typing import Any
 from expunge.core.budget import Budget
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
+from expunge.core.files import TEMPORARY
 from expunge.resources import Estimate, size
 
 
@@ -41,7 +42,8 @@ def _names_in(out: Path) -> set[str]:
     try:
         if out.exists() and not out.is_dir():
             raise BadInput.of("out", str(out), "is a file", "choose a folder")
-        return {path.name for path in out.iterdir()} if out.is_dir() else set()
+        there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        return {name for name in there if not TEMPORARY.fullmatch(name)}  # what a killed run left is deleted by the next
     except OSError as error:
         raise BadInput.of("out", str(out), f"can be no folder ({error.strerror})", "choose another folder") from None
 

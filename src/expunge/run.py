@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge import dossier, rundir, stages
+from expunge import dossier, inputs, rundir, stages
 from expunge.core.contracts import Reporter, Silent
+from expunge.core.files import digest
 from expunge.core.request import Request
 from expunge.plan import Plan, plan, weights_there
 from expunge.training import processes
@@ -57,9 +58,14 @@ def run(
         began = time.monotonic()
         subject = stages.ready(planned, folder, reporter)
         splits = stages.reading_splits(planned)
-        before = stages.read_into(subject, splits, "before", reporter, planned.request.audit)
+        fingerprint = subject.fingerprint()
+        if processes.main():
+            inputs.record(folder, inputs.of(planned, fingerprint, folder))
+        before = stages.read_into(subject, splits, "before", reporter, planned.request.audit, fingerprint)
         stages.asked(planned, subject, before, "before", reporter)
         gold = stages.gold(planned, subject, splits, reporter, before)
+        if processes.main():
+            inputs.record(folder, {"gold": digest(gold.fingerprint)})
         applied = stages.apply(planned, subject, gold, folder, reporter)
         del subject  # the memory is wanted for the model as it was saved
         after = stages.after(planned, splits, before, gold, folder, reporter)

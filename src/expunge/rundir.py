@@ -11,13 +11,28 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from expunge.core import cache
 from expunge.core.errors import BadInput, Interrupted
-from expunge.core.files import canonical, finite, read_json, write_json, write_text
+from expunge.core.files import (
+    PRIVATE,
+    TEMPORARY,
+    canonical,
+    delete,
+    finite,
+    read_json,
+    sweep,
+    temporary,
+    write_json,
+    write_text,
+)
 from expunge.core.request import Request, redacted
 from expunge.ledger.certificate import SALT, salt_of, seal
 from expunge.plan import Plan
 from expunge.training import processes
 
+SCRATCH = "checkpoint"
+JOURNAL = "caches.jsonl"
+"""In the scratch: the entries of the cache that the run made or used."""
 LAST = "certificate.json"
 """The last file that a run writes: the run is finished when it stands."""
 
@@ -31,12 +46,22 @@ def finished(request: Request) -> bool:
         return False
     if there:
         same(request, out)
+        _settle(out)
     return there
+
+
+def _settle(out: Path) -> None:
+    """Deletes the scratch of a finished run that was killed before it could do so itself; nothing where it is in use."""
+    left = [path for path in out.iterdir() if path.name == SCRATCH or TEMPORARY.fullmatch(path.name)]
+    if left:
+        with contextlib.suppress(Timeout), FileLock(out / ".lock", timeout=0):
+            for path in left:
+                delete(path)
 
 
 def same(request: Request, out: Path) -> None:
     """Raises BadInput where the folder's request is another one."""
-    theirs = _request_in(out)
+    theirs = request_in(out)
     if theirs is None:
         return
     ours = finite(request.resolved())
@@ -48,9 +73,9 @@ def same(request: Request, out: Path) -> None:
                           "resume with the same request, or choose another folder")  # fmt: skip
 
 
-def _request_in(out: Path) -> dict[str, Any] | None:
+def request_in(out: Path, name: str = "request.yaml") -> dict[str, Any] | None:
     """The request that the folder's run was started with; None where there is none. Raises BadInput."""
-    path = out / "request.yaml"
+    path = out / name
     try:
         if not path.is_file():
             return None
@@ -88,11 +113,13 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
         raise BadInput.of("out", str(out), f"cannot be made ({error.strerror})", "choose another folder") from None
     try:
         if processes.main():
+            sweep(folder)
             if replace:
                 _clear_other(plan.request, folder)
             write_request(folder, plan.request.resolved())
         processes.barrier()
-        yield folder
+        with cache.journal(folder / SCRATCH / JOURNAL):
+            yield folder
         if replace and processes.main():
             _take_place(folder, out)
     except KeyboardInterrupt:
@@ -108,8 +135,11 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
 
 
 def _take_away(folder: Path, made: list[Path]) -> None:
-    """Removes a folder that holds nothing of worth yet, and those above it that were made for it."""
-    if {p.name for p in folder.iterdir()} <= {".lock", "request.yaml", "log.jsonl"}:
+    """Removes a folder that holds nothing of worth yet, and those above it that were made for it.
+
+    Where the cache already holds something of the run it stays, so that `purge` can tell what.
+    """
+    if {p.name for p in folder.iterdir()} <= {".lock", "request.yaml", "log.jsonl", SALT}:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             for place in made[1:]:
@@ -123,17 +153,16 @@ def _clear_other(request: Request, folder: Path) -> None:
     except BadInput:
         for path in folder.iterdir():
             if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                delete(path)
 
 
 def _take_place(folder: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
+    sweep(out.parent, out.name)
+    old = temporary(out, "old")
     if out.exists():
         out.rename(old)
     folder.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    delete(old)
 
 
 def evidence_of(folder: Path) -> dict[str, Any]:
@@ -150,17 +179,24 @@ def evidence_of(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def write_request(folder: Path, request: dict[str, Any]) -> None:
+def write_request(folder: Path, request: dict[str, Any], name: str = "request.yaml") -> None:
     """request.yaml, as resolved."""
-    write_text(folder / "request.yaml", yaml.safe_dump(finite(request), sort_keys=False, allow_unicode=True))
+    write_text(folder / name, yaml.safe_dump(finite(request), sort_keys=False, allow_unicode=True))
 
 
-def redact(folder: Path, request: dict[str, Any]) -> None:
-    """Takes out of a finished run's request.yaml what may name the forget set (a resume needed it until now), and
-    seals the whole with the run's salt, so that another request is still told from it."""
+def close(folder: Path, request: dict[str, Any], redact: bool) -> None:
+    """Writes into the holder's file what a purge must find, the cache's entries.
+
+    redact: also take out of request.yaml what may name the forget set (a resume needed it until now), and seal the whole
+    with the run's salt, so that another request is still told from it.
+    """
     salt = salt_of(folder)
-    write_json(folder / SALT, {"salt": salt.hex(), "request": seal(request, salt)})
-    write_request(folder, redacted(request))
+    held: dict[str, Any] = {"salt": salt.hex(), "caches": cache.noted(folder / SCRATCH / JOURNAL)}
+    if redact:
+        held["request"] = seal(request, salt)
+    write_json(folder / SALT, held, PRIVATE)
+    if redact:
+        write_request(folder, redacted(request))
 
 
 def _sealed(folder: Path, request: dict[str, Any]) -> bool:

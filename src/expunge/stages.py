@@ -33,7 +33,7 @@ from expunge.methods.compose import compose
 from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
 from expunge.report.html import render
-from expunge.rundir import redact
+from expunge.rundir import SCRATCH, close
 from expunge.subjects.guarded import guards_of, unguarded
 from expunge.subjects.opening import MANIFEST
 from expunge.train import gold as train_gold
@@ -45,6 +45,8 @@ from expunge.training import checkpoint, processes
 class Read:
     """The readouts of one subject, and what reading them took."""
 
+    fingerprint: Any = None
+    """What tells the subject from another; None where nothing was opened."""
     readouts: dict[str, Readout] = field(default_factory=dict)
     meter: reading.Meter = field(default_factory=reading.Meter)
     why: str = ""
@@ -53,8 +55,6 @@ class Read:
     """What making the model took (gold)."""
     attacks: dict[str, attacking.Found | str] = field(default_factory=dict)
     """What attacks on the model found, or why they could not run."""
-    kept: list[str] = field(default_factory=list)
-    """Names of the attacks' cache files."""
     attack_seconds: float = 0.0
     attacked: Sequence[Example] = ()
     """The forget examples that were attacked, in the order of what was found."""
@@ -99,7 +99,7 @@ def ready(plan: Plan, folder: Path, reporter: Reporter) -> Subject:
 
 def _foreseen(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Risk]:
     """The ranking of the domains, kept for a resume; the model that it spends is never beside another in memory."""
-    kept = folder / "checkpoint" / "foreseen.json"
+    kept = folder / SCRATCH / "foreseen.json"
     if kept.is_file():
         plan.foreseen = [risk.Risk(**row) for row in read_json(kept)]
         return plan.foreseen
@@ -143,21 +143,26 @@ WEIGHED = 2**30
 """Weights of a larger model are not kept beside it for a deep audit."""
 
 
-def read_into(subject: Subject, splits: Splits, who: str, reporter: Reporter, level: str = "none") -> Read:
-    """One pass a split; only the first process reads. level: of the audit; a deep one keeps the weights too."""
+def read_into(
+    subject: Subject, splits: Splits, who: str, reporter: Reporter, level: str = "none", fingerprint: Any = None
+) -> Read:
+    """One pass a split; only the first process reads. level: of the audit; a deep one keeps the weights too.
+
+    fingerprint: the subject's, where it is known already.
+    """
     found = Read()
     if not processes.main():
         return found
+    found.fingerprint = fingerprint or subject.fingerprint()
     if level == "deep" and sum(parameter.numel() for parameter in subject.module.parameters()) <= WEIGHED:
         found.weights = {
             name: x.detach().to("cpu", copy=True) for name, x in unguarded(subject).module.state_dict().items()
         }
     wanted = scoring.requirements(subject.capabilities, splits)
-    fingerprint = subject.fingerprint()
     stage = f"reading {who}"
     reporter.start(stage, len(splits))
     for i, (name, rows) in enumerate(splits.items()):
-        found.readouts[name] = reading.read(subject, name, rows, wanted[name], who=who, fingerprint=fingerprint,
+        found.readouts[name] = reading.read(subject, name, rows, wanted[name], who=who, fingerprint=found.fingerprint,
                                             meter=found.meter)  # fmt: skip
         reporter.advance(stage, i + 1, name)
     reporter.finish(stage)
@@ -192,7 +197,7 @@ def attack(
     reads[who].attacked = target.forget
     if level == "deep":  # the next subject is held against these
         reads[who].states = target.states_of(who) or {}
-    reads[who].attacks = attacking.attack(level, target, reads[who].kept, reporter)
+    reads[who].attacks = attacking.attack(level, target, reporter)
     reads[who].attack_seconds = round(time.monotonic() - began, 2)
 
 
@@ -221,12 +226,12 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, befor
 
 def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Reporter) -> Applied:
     """The method, from where a killed run left it; writes `model/` by one rename."""
-    done = folder / "checkpoint" / "applied.json"
+    done = folder / SCRATCH / "applied.json"
     if (folder / "model").is_dir() and done.is_file():
         return Applied(**read_json(done))
-    context = _context(plan, gold, folder / "checkpoint", "apply", reporter, Log(folder / "log.jsonl"))
+    context = _context(plan, gold, folder / SCRATCH, "apply", reporter, Log(folder / "log.jsonl"))
     notes = context.notes
-    if checkpoint.latest(folder / "checkpoint" / "checkpoint") is None and processes.main():
+    if checkpoint.latest(folder / SCRATCH / "checkpoint") is None and processes.main():
         context.log.cut(0)
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -266,9 +271,9 @@ def _left(plan: Plan) -> dict[str, Any]:
     hashes of those that are left.
     """
     if plan.composed.yields == "ensemble" and plan.manifest:
-        return {**left_manifest(plan.manifest, plan.splits["forget"]), "unlearned": digest(plan.request.resolved())}
+        return left_manifest(plan.manifest, plan.splits["forget"])
     kept = {k: v for k, v in (plan.manifest or {}).items() if k in ("schema", "learning_rate", "template", "seed")}
-    return {**kept, "data": None, "unlearned": digest(plan.request.resolved())}
+    return {**kept, "data": None}
 
 
 def _seconds(notes: Mapping[str, Any], now: float) -> float:
@@ -317,7 +322,7 @@ def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int
     found = {}
     for count in (0, *wanted.beside):
         stage = f"contain-{count}" if count else "without"
-        kept = folder / "checkpoint" / stage / "answers.json"
+        kept = folder / SCRATCH / stage / "answers.json"
         if not kept.is_file():
             write_json(kept, _beside(plan, wanted, count, stage, gold, folder, reporter).to_json())
         found[count] = Answered.of(wanted.pack, read_json(kept))
@@ -339,18 +344,21 @@ def _beside(
     if rows:
         splits["retain"] = rows
     composed = compose(asking.uncontained(plan.request.method, splits), has_retain="retain" in splits)
-    context = _context(plan, gold, folder / "checkpoint" / stage, stage, reporter)
+    context = _context(plan, gold, folder / SCRATCH / stage, stage, reporter)
     changed = composed.method(subject, splits, context)
     return evidencing.answers(changed, wanted, f"with {count} examples" if count else "without containment", reporter)
 
 
 def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:
-    """Report, evidence and last the certificate; then the scratch goes."""
+    """Report, evidence and last the certificate; then the scratch goes.
+
+    In this order, so that no moment at which the run is killed costs work: what the scratch of a finished run still
+    holds is deleted by the next `--resume` or `purge`.
+    """
     write_text(folder / "report.html", render(evidence))
     write_text(folder / "README.md", model_card(evidence))
     write_json(folder / "evidence.json", evidence)
-    if plan.request.redacted:
-        redact(folder, plan.request.resolved())
+    close(folder, plan.request.resolved(), plan.request.redacted)
     statement = certificate(folder, evidence, plan.splits["forget"], plan.composed.described)
-    checkpoint.clear(folder / "checkpoint")
     write_json(folder / "certificate.json", statement)
+    checkpoint.clear(folder / SCRATCH)

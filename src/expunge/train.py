@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +11,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.errors import BadInput
-from expunge.core.files import cache_folder, digest, new_folder, read_json, write_json
+from expunge.core.files import canonical, delete, digest, new_folder, read_json, sweep, write_json
 from expunge.core.registry import load as load_plugin
 from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity
@@ -28,38 +30,57 @@ from expunge.training import checkpoint, processes
 def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool = False) -> Path:
     """Trains as `train.yaml` says; `out` opens with from_pretrained and holds the manifest.
 
-    Raises BadInput before anything is written.
+    With `resume` a training that is finished is returned as it is. Raises BadInput before anything is written.
     """
     reporter = reporter or Silent()
     check_spec(config.model)
     out = Path(config.out)
-    if (out / MANIFEST).exists():
+    finished = (out / MANIFEST).exists()
+    if finished and not resume:
         raise BadInput.of("out", str(out), "already holds a trained model", "choose another folder")
     subject, data = _start(config)
+    lineage = _lineage(config, data, subject)
+    if finished and not _same_lineage(read_manifest(out), lineage):
+        raise BadInput.of("--resume", str(out), "holds the model of another train.yaml, or of other data",
+                          "choose another folder")  # fmt: skip
     if config.exact:
         _check_exact(config, subject, data)
     subject.module.to(processes.device())
-    work = _work_folder(out)
-    same = digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]])
+    work = work_folder(out)
     lock = work.with_suffix(".lock")
     with _lock(lock, out):
-        if (out / MANIFEST).exists():  # written by another process in the meantime
-            return out
-        if not resume:
-            checkpoint.clear(work)
-        elif _started(work) not in (None, same):
-            raise BadInput.of("--resume", str(out), "is the training of another train.yaml, or of other data",
-                              "resume with the same, or start it anew without --resume")  # fmt: skip
         if processes.main():
-            write_json(work / STARTED, {"training": same})
-        context = Context(config.budget, work, config.seed, "train", reporter=reporter,
-                          log=Log(None))  # fmt: skip
-        trained = _scheme(config.exact)(subject, data, context)
-        write(trained, out, _lineage(config, data, subject) | _account(context.notes["outcome"]))
+            tidy(out)
+        if not (out / MANIFEST).exists():
+            context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
+            _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
+            trained = _scheme(config.exact)(subject, data, context)
+            write(trained, out, lineage | _account(context.notes["outcome"]))
         checkpoint.clear(work)
         if processes.main():
             lock.unlink(missing_ok=True)
     return out
+
+
+def _begin(work: Path, training: str, out: Path, resume: bool) -> None:
+    """The work folder of this very training: kept on resume, else empty. Raises BadInput where another's lies there."""
+    if not resume:
+        checkpoint.clear(work)
+    elif _started(work) not in (None, training):
+        raise BadInput.of("--resume", str(out), "is the training of another train.yaml, or of other data",
+                          "resume with the same, or start it anew without --resume")  # fmt: skip
+    if processes.main():
+        write_json(work / STARTED, {"training": training})
+
+
+def tidy(out: Path) -> None:
+    """Deletes what a killed training left half-written beside its folder; only for whoever holds its lock."""
+    for name in (out.name, work_folder(out).name):
+        sweep(out.parent, name)
+
+
+def _same_lineage(manifest: Mapping[str, Any], lineage: Mapping[str, Any]) -> bool:
+    return canonical({key: manifest.get(key) for key in lineage}) == canonical(lineage)
 
 
 def _start(config: TrainConfig) -> tuple[Subject, list[Example]]:
@@ -96,22 +117,19 @@ def _started(work: Path) -> str | None:
     return str(read_json(work / STARTED)["training"]) if (work / STARTED).is_file() else None
 
 
-def _work_folder(out: Path) -> Path:
+def work_folder(out: Path) -> Path:
     return out.parent / f".{out.name}.training"
 
 
-def _lock(path: Path, out: Path) -> Any:
+def _lock(path: Path, out: Path) -> contextlib.AbstractContextManager[Any]:
+    """The training's lock, held by the first process. Raises BadInput where another holds it."""
+    if not processes.main():
+        return contextlib.nullcontext()
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
     try:
-        return lock.acquire(timeout=0 if processes.main() else -1) if processes.main() else _Nothing()
+        return FileLock(path).acquire(timeout=0)
     except Timeout:
         raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *error: object) -> None: ...
 
 
 def _lineage(config: TrainConfig, data: Sequence[Example], subject: Subject) -> dict[str, Any]:
@@ -140,18 +158,25 @@ def _account(outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(subject: Subject, out: Path, manifest: dict[str, Any]) -> None:
-    """Model and manifest, in one rename; by the first process."""
+    """Model and manifest, in one rename; by the first process. In the cache with the digests of all files."""
     if processes.main():
         with new_folder(out) as folder:
             subject.save(folder)
             write_json(folder / MANIFEST, manifest)
+            if cache.holds(out):
+                cache.seal(folder)
     processes.barrier()
+
+
+def gold_entry(manifest: dict[str, Any], forget: Sequence[Example]) -> str:
+    """The cache's name of the gold model of this training and forget set."""
+    told = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps")}
+    return f"gold/{digest([told, sorted(identity(row) for row in forget)])[:32]}"
 
 
 def gold_folder(manifest: dict[str, Any], forget: Sequence[Example]) -> Path:
     """Where the gold model of this training and forget set is cached."""
-    kept = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps")}
-    return cache_folder() / "gold" / digest([kept, sorted(identity(row) for row in forget)])[:32]
+    return cache.cache_folder() / gold_entry(manifest, forget)
 
 
 def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, reporter: Reporter | None = None) -> Path:
@@ -161,11 +186,17 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, rep
     moved or changed.
     """
     folder = gold_folder(manifest, forget)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    cache.note(gold_entry(manifest, forget))
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Two runs may want the same gold at once; the processes of one run train it together.
-    with FileLock(folder.with_suffix(".lock")) if processes.world() == 1 else _Nothing():
-        if not (folder / MANIFEST).is_file():
+    with FileLock(folder.with_suffix(".lock")) if processes.world() == 1 else contextlib.nullcontext():
+        if not cache.whole(folder):
+            if processes.main():
+                delete(folder)
+                sweep(folder.parent, folder.name)
+            processes.barrier()
             _train_gold(manifest, forget, base, folder, reporter or Silent())
+        checkpoint.clear(_gold_work(folder))
     return folder
 
 
@@ -181,15 +212,17 @@ def _train_gold(
     data = training_data(manifest, forget)
     subject = again(manifest, base)
     subject.module.to(processes.device())
-    work = folder.with_name(folder.name + ".training")
-    context = Context(budget_of(manifest), work, int(manifest["seed"]), "gold",
+    context = Context(budget_of(manifest), _gold_work(folder), int(manifest["seed"]), "gold",
                       reporter=reporter)  # fmt: skip
     # The base's own stage, so that its batches differ from the base's by the data alone.
-    context.stage = "train"
+    context.stage = context.label = "train"
     trained = _scheme(manifest.get("exact"))(subject, data, context)
     own = {"hashes": [identity(row)[:16] for row in data], "data": None}
     write(trained, folder, {**manifest, **own, **_account(context.notes["outcome"])})
-    checkpoint.clear(work)
+
+
+def _gold_work(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".training")
 
 
 def left_manifest(manifest: Mapping[str, Any], forget: Sequence[Example]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from expunge.alignment.judges import REFUSED, Judge, judged
+from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter, Silent, Subject
-from expunge.core.files import cache_folder, digest, read_json, write_json
+from expunge.core.files import digest
 from expunge.data.packs import CONTROL, Pack
 
 NEW_TOKENS = 48
@@ -67,14 +68,14 @@ def ask(
     """[N] greedy answers, cached by weights, template and prompts: nothing is generated twice."""
     bare = [{"question": row["question"]} for row in prompts]
     key = digest({"answers": 1, "subject": fingerprint or subject.fingerprint(), "tokens": tokens, "prompts": bare})
-    path = cache_folder() / "answers" / f"{key}.json"
-    if path.is_file():
-        return [str(text) for text in read_json(path)]
+    entry = f"answers/{key}.json"
+    if (known := cache.load(entry)) is not None:
+        return [str(text) for text in known]
     reporter = reporter or Silent()
     reporter.start(stage, len(bare))
     texts = subject.generate(bare, max_new_tokens=tokens, progress=lambda done: reporter.advance(stage, done))
     reporter.finish(stage)
-    write_json(path, texts)
+    cache.save(entry, texts)
     return texts
 
 

@@ -15,11 +15,12 @@ import numpy as np
 from scipy import stats
 
 from expunge.attacks._recovery import asked
+from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
-from expunge.core.files import cache_folder, digest, read_json, write_json
+from expunge.core.files import digest
 from expunge.core.random import permutation
 from expunge.data.examples import identity
 from expunge.evidence import NotMeasured
@@ -128,12 +129,13 @@ def shadows(
     p_MN = []
     for m in range(count):
         key = digest([told, [identity(row) for row in candidates], in_MN[m].tolist(), m])
-        path = cache_folder() / "shadows" / f"{key}.json"
-        if not path.is_file():
+        entry = f"shadows/{key}.json"
+        if (known := cache.load(entry)) is None:
             chosen = [row for row, inside in zip(candidates, in_MN[m], strict=True) if inside]
             with tempfile.TemporaryDirectory() as folder:
                 context = Context(budget_of(manifest), Path(folder), seed, f"shadow/{m}")
                 shadow = train(again(manifest, lender), [*rest, *chosen], context)
-            write_json(path, {"p": asked(shadow, candidates).tolist()})
-        p_MN.append(read_json(path)["p"])
+            known = asked(shadow, candidates).tolist()
+            cache.save(entry, known)
+        p_MN.append(known)
     return np.array(p_MN), in_MN

@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.builtin import made
 from expunge.core.contracts import Reporter
-from expunge.core.files import write_text
+from expunge.core.files import PRIVATE, write_text
 from expunge.core.train_config import TrainConfig
 
 
@@ -33,7 +33,7 @@ class Bench:
     def prepare(self, reporter: Reporter | None = None) -> None:
         """Writes its data and trains its base if they are not there yet."""
         for path, text in self.texts.items():
-            if not Path(path).is_file():
-                write_text(Path(path), text)
+            if not Path(path).is_file() or Path(path).read_text(encoding="utf-8") != text:
+                write_text(Path(path), text, PRIVATE)
         if self.train is not None:
             made(self.train, reporter)

@@ -19,8 +19,9 @@ import yaml
 
 from expunge.benches._bench import Bench
 from expunge.core.card import Example
+from expunge.core.cache import cache_folder
 from expunge.core.errors import BadInput, Faults
-from expunge.core.files import cache_folder, digest
+from expunge.core.files import digest
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.splits import without

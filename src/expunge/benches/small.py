@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from expunge.benches._bench import Bench
+from expunge.core.cache import cache_folder
 from expunge.core.errors import BadInput
-from expunge.core.files import cache_folder, digest
+from expunge.core.files import digest
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load
 

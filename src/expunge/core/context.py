@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge.core.contracts import Reporter, Silent
+from expunge.core.files import finite, new_file
 from expunge.core.random import derive, generator
 
 if TYPE_CHECKING:
@@ -59,8 +61,8 @@ class Context:
     """What a method may use besides the subject and the splits.
 
     folder: scratch for checkpoints and inner results, removed when the run is finished.
-    stage: the name of this run within the whole ("apply", "apply/part-3", "gold"); all randomness
-    follows from (seed, stage). watch: how well a point of the training curve meets the request's
+    stage: which run this is within the whole ("apply", "apply/inner", "gold"); all randomness follows from (seed,
+    stage). It may hold names from the data and is never shown or written: label is the name for logs and progress. watch: how well a point of the training curve meets the request's
     bar (higher is better), used to keep the best weights. refusals: the refusal score of a subject on the
     prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples by which the retain floor is held
     where there are no retain data; they do not train. manifest: how the model was trained,
@@ -71,6 +73,7 @@ class Context:
     folder: Path
     seed: int = 0
     stage: str = "apply"
+    label: str = ""
     watch: Watch | None = None
     refusals: Callable[[Subject], float] | None = None
     kept: Sequence[Example] = ()
@@ -79,10 +82,18 @@ class Context:
     log: Log = field(default_factory=Log)
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def child(self, name: str, **changes: Any) -> Context:
-        """The context of an inner run: its own folder, stage and notes; the same budget."""
-        notes: dict[str, Any] = self.notes.setdefault(name, {})
-        return replace(self, folder=self.folder / name, stage=f"{self.stage}/{name}", notes=notes, **changes)
+    def __post_init__(self) -> None:
+        self.label = self.label or self.stage
+
+    def child(self, name: str, *, draws: str = "", **changes: Any) -> Context:
+        """The context of an inner run: its own folder, stage and notes; the same budget.
+
+        name: of the folder, in logs and in notes: never text from the data. draws: what the randomness follows from in
+        its place, where it should belong to a part of the data and not to the part's number.
+        """
+        notes: dict[str, Any] = self.notes.setdefault(_checked(name), {})
+        stage, label = f"{self.stage}/{draws or name}", f"{self.label}/{name}"
+        return replace(self, folder=self.folder / name, stage=stage, label=label, notes=notes, **changes)
 
     def generator(self, *parts: object) -> torch.Generator:
         return generator(self.seed, self.stage, *parts)
@@ -91,21 +102,28 @@ class Context:
         return derive(self.seed, self.stage, *parts)
 
     def once(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, Any]:
-        """The tensors that `make` gives, stored when finished, so that a resumed run skips them."""
+        """The tensors that `make` gives, stored when finished with the notes so far, so that a resumed run skips them."""
+        from safetensors import safe_open
         from safetensors.torch import load_file, save_file
 
-        from expunge.core.files import write_bytes
-
-        path = self.folder / f"{name}.safetensors"
+        path = self.folder / f"{_checked(name)}.safetensors"
         if path.exists():
+            with safe_open(path, "pt") as file:
+                self.notes |= json.loads((file.metadata() or {}).get("notes", "{}"))
             return load_file(path)
         started = time.monotonic()
         tensors = {key: value.contiguous() for key, value in make().items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        save_file(tensors, temporary)
-        data = temporary.read_bytes()
-        temporary.unlink()
-        write_bytes(path, data)
-        self.log.write({"stage": f"{self.stage}/{name}", "seconds": time.monotonic() - started})
+        with new_file(path) as written:
+            save_file(tensors, written, {"notes": json.dumps(finite(self.notes))})
+        self.log.write({"stage": f"{self.label}/{name}", "seconds": time.monotonic() - started})
         return tensors
+
+
+NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,63}", re.ASCII)
+
+
+def _checked(name: str) -> str:
+    """A name that is safe as a file's; raises ValueError for one that could lead elsewhere, such as text from the data."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name[:80]!r} cannot name an inner run: use a number, or letters, digits, '_', '.' and '-'")
+    return name

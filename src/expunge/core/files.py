@@ -7,8 +7,9 @@ import hashlib
 import json
 import math
 import os
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,33 +63,100 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part."""
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.(?P<kind>new|old)")
+"""Names of files and folders on their way: `.NAME.<16 digits>.new`, and `.old` for a folder that is being replaced."""
+
+
+def temporary(final: Path, kind: str = "new") -> Path:
+    """A new name beside `final`, which `sweep` knows to be ours."""
+    return final.with_name(f".{final.name}.{secrets.token_hex(8)}.{kind}")
+
+
+def sweep(folder: Path, name: str = "") -> list[str]:
+    """Deletes what killed processes left half-written in `folder`, at any depth; the names of what was deleted.
+
+    Only for whoever holds the folder's lock. name: only what was to become this entry of the folder itself. A folder
+    that was moved aside, and whose successor never came, goes back to its place.
+    """
+    gone: list[str] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        found = TEMPORARY.fullmatch(path.name)
+        if found and name in ("", found["name"]):
+            final = path.with_name(found["name"])
+            if found["kind"] == "old" and not final.exists():
+                path.rename(final)
+            else:
+                delete(path)
+                gone.append(path.name)
+        elif not name and path.is_dir() and not path.is_symlink():
+            gone += sweep(path)
+    return gone
+
+
+def delete(path: Path) -> bool:
+    """Deletes a file, a link (never what it leads to) or a folder, which vanishes at once; False where there is none.
+
+    A folder is renamed first, so that a process killed in the middle leaves nothing under its name.
+    """
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+        return True
+    if not path.exists():
+        return False
+    if not path.is_dir():  # a pipe or a socket
+        path.unlink()
+        return True
+    doomed = path if TEMPORARY.fullmatch(path.name) else temporary(path)
+    if doomed != path:
+        path.rename(doomed)
+    shutil.rmtree(doomed)
+    return True
+
+
+@contextlib.contextmanager
+def new_file(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """A path to write to; the file appears under its own name by one rename when the block ends, or not at all.
+
+    mode: of the file, under the umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    written = temporary(path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.close(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        yield written
+        _sync_file(written)
+        os.replace(written, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            os.unlink(written)
         raise
     sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    with new_file(path, mode) as written:
+        written.write_bytes(data)
+
+
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
     """UTF-8, whole or not at all."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), mode)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, mode: int = 0o666) -> None:
     """Indented JSON without NaN."""
     text = json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", mode)
+
+
+PRIVATE = 0o600
+"""Mode of files that are for the owner alone: salts, and caches, which hold texts of the forget set."""
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> Any:
@@ -103,30 +171,20 @@ def new_folder(final: Path) -> Iterator[Path]:
     An older folder of that name is moved aside first and then deleted.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
+    written = temporary(final)
+    written.mkdir()
     try:
-        yield temporary
-        for path in temporary.rglob("*"):
+        yield written
+        for path in written.rglob("*"):
             if path.is_file():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-        os.chmod(temporary, 0o755)
-        old = None
-        if final.exists():
-            old = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}.old."))
-            os.rename(final, old / final.name)
-        os.rename(temporary, final)
+                _sync_file(path)
+        old = temporary(final, "old") if final.exists() else None
+        if old is not None:
+            os.rename(final, old)
+        os.rename(written, final)
         sync_folder(final.parent)
         if old is not None:
             shutil.rmtree(old)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(written, ignore_errors=True)
         raise
-
-
-def cache_folder() -> Path:
-    """Where caches lie: env EXPUNGE_CACHE, or the platform's cache folder."""
-    import platformdirs
-
-    named = os.environ.get("EXPUNGE_CACHE")
-    return Path(named) if named else Path(platformdirs.user_cache_dir("expunge"))

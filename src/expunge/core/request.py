@@ -356,11 +356,18 @@ def parse_sets(items: Iterable[str], option: str = "--set") -> dict[str, Any]:
 
 def redacted(request: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved request without what may name the forget set: examples given in it, and its selector's values."""
-    shown = dict(request)
-    for name in ("forget", "data", "probes"):
+    shown = {name: value if name == "method" else _without_rows(value) for name, value in request.items()}
+    for name in ("forget", "data"):
         value = shown.get(name)
-        if isinstance(value, list) and any(isinstance(row, Mapping) for row in value):
-            shown[name] = f"{len(value)} examples given in the request, redacted"
-        elif name != "probes" and isinstance(value, Mapping) and not set(value) <= {"random", "class", "refusals"}:
+        if isinstance(value, Mapping) and not set(value) <= {"random", "class", "refusals"}:
             shown[name] = "a selector, redacted"
     return shown
+
+
+def _without_rows(value: Any) -> Any:
+    """The same with every list of examples, at any depth, as their number."""
+    if isinstance(value, list) and any(isinstance(row, Mapping) for row in value):
+        return f"{len(value)} examples given in the request, redacted"
+    if isinstance(value, Mapping):
+        return {name: _without_rows(inner) for name, inner in value.items()}
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -165,6 +166,12 @@ def identity(example: Example) -> str:
     keys = form(example) or tuple(sorted(example))
     keys += ("prefix",) if keys == ("text",) and "prefix" in example else ()
     return digest({key: _plain(example[key]) for key in keys})
+
+
+def content(example: Example) -> str:
+    """All that an example carries, as canonical JSON; arrays by their digest."""
+    arrays = {key: _plain(np.asarray(example[key])) for key in ("image", "features") if key in example}
+    return json.dumps({**example, **arrays}, sort_keys=True, default=str)
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
-from expunge.core.files import digest, digest_file, finite, read_json, write_json
+from expunge.core.files import PRIVATE, digest, digest_file, finite, read_json, write_json
 from expunge.data.examples import identity
 
 SALT = "salt.json"
@@ -43,7 +43,7 @@ def salt_of(folder: Path) -> bytes:
     """The salt of the run in `folder`, drawn where there is none; it stays with the holder, in `salt.json`."""
     file = folder / SALT
     if not file.exists():
-        write_json(file, {"salt": secrets.token_hex(32)})
+        write_json(file, {"salt": secrets.token_hex(32)}, PRIVATE)
     return bytes.fromhex(read_json(file)["salt"])
 
 

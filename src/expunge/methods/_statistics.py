@@ -17,7 +17,7 @@ ROWS = 32
 
 def counted(context: Context, name: str, total: int) -> Callable[[int], None]:
     """Reports a pass over `total` examples under the context's stage; call it with how many more are done."""
-    stage, done = f"{context.stage}/{name}", [0]
+    stage, done = f"{context.label}/{name}", [0]
     context.reporter.start(stage, total)
 
     def advance(count: int) -> None:

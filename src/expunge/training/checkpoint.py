@@ -5,7 +5,6 @@ Batch s and its seed are functions of (seed, stage, s), so no generator or loade
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from expunge.core.files import new_folder, read_json, write_bytes, write_json
+from expunge.core.files import delete, new_file, new_folder, read_json, write_json
 from expunge.training import processes
 
 
@@ -30,30 +29,29 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
         write_json(temporary / "state.json", {"step": step, **state})
     for old in folder.glob("step-*"):
         if old != final:
-            shutil.rmtree(old)
+            delete(old)
 
 
 def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The newest whole checkpoint; None where there is none."""
     for path in sorted(folder.glob("step-*"), reverse=True):
-        return load_file(path / "tensors.safetensors"), read_json(path / "state.json")
+        tensors, state = path / "tensors.safetensors", path / "state.json"
+        if tensors.is_file() and state.is_file():
+            return load_file(tensors), read_json(state)
     return None
 
 
 def clear(folder: Path) -> None:
-    """Deletes the checkpoints of a finished run."""
+    """Deletes the checkpoints of a finished run; they vanish at once."""
     if processes.main():
-        shutil.rmtree(folder, ignore_errors=True)
+        delete(folder)
 
 
 def save_best(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """The best weights so far, in one file."""
     if processes.main():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".best.tmp"
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary)
-        write_bytes(folder / "best.safetensors", temporary.read_bytes())
-        temporary.unlink()
+        with new_file(folder / "best.safetensors") as written:
+            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, written)
 
 
 def load_best(folder: Path) -> dict[str, Tensor]:

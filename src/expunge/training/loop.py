@@ -111,7 +111,7 @@ class Trainer:
         """Trains to the stop, the floor or the budget; the best weights are in the subject."""
         started = time.monotonic()
         module = self.subject.module
-        reporter, stage = self.context.reporter, self.context.stage
+        reporter, stage = self.context.reporter, self.context.label
         for term in self.terms.values():  # both read the ORIGIN's weights, also on resume
             if hasattr(term.loss, "prepare"):
                 term.loss.prepare(self)
@@ -338,7 +338,7 @@ class Trainer:
         found = checkpoint.latest(self.folder)
         if found is None:
             if processes.main():
-                self.context.log.drop(self.context.stage)
+                self.context.log.drop(self.context.label)
             return 0, 0, 0.0
         tensors, state = found
         checkpoint.restore(self.subject.module, tensors, "weights.")

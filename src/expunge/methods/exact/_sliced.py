@@ -128,7 +128,7 @@ class Stages:
             self.took[name] = 0
             return dict(before)
         inner = self.context.child(name, seed=self.seed, budget=stage_budget(self.budget, len(rows), self.slices))
-        inner.stage = f"{self.stage}/{name}"
+        inner.stage = inner.label = f"{self.stage}/{name}"
 
         def make() -> dict[str, Tensor]:
             from expunge.methods.objective import plain_training

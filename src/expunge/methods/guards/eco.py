@@ -147,10 +147,10 @@ def _searched(
     def gap(log_strength: float) -> float:
         guarded = Guarded(bare, Eco(detector, drawn_PD * float(np.exp(log_strength))))
         done.append(None)
-        context.reporter.advance(context.stage, len(done))
+        context.reporter.advance(context.label, len(done))
         return abs(figures(guarded, forget)["nll"] - target)  # type: ignore[arg-type]
 
-    context.reporter.start(context.stage, trials)
+    context.reporter.start(context.label, trials)
     found = minimize_scalar(gap, bounds=(np.log(0.05), np.log(50.0)), method="bounded", options={"maxiter": trials})
-    context.reporter.finish(context.stage)
+    context.reporter.finish(context.label)
     return float(np.exp(found.x))

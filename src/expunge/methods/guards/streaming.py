@@ -140,7 +140,7 @@ def streaming(
                 % FOLDS
             )
         peak_N, means = np.zeros(len(rows)), [np.zeros(0)] * len(rows)
-        context.reporter.start(context.stage, FOLDS + 1)
+        context.reporter.start(context.label, FOLDS + 1)
         for fold in range(FOLDS):
             chosen = np.flatnonzero(fold_N != fold)
             if len(set(label_N[chosen])) < 2:
@@ -150,7 +150,7 @@ def streaming(
                 odds_T = tokens[i] @ weight_D + bias
                 means[i] = odds_T.cumsum() / (np.arange(1, len(odds_T) + 1) + DOUBT)
                 peak_N[i] = means[i].max()
-            context.reporter.advance(context.stage, fold + 1)
+            context.reporter.advance(context.label, fold + 1)
         threshold = float(np.quantile(peak_N[label_N == 0], 1 - false_alarms))
         seen = [(int((means[i] > threshold).argmax()) + 1) / len(means[i])
                 for i in np.flatnonzero(label_N == 1) if (means[i] > threshold).any()]  # fmt: skip
@@ -158,7 +158,7 @@ def streaming(
             "recall": float((peak_N[label_N == 1] > threshold).mean()), "false_alarms": float((peak_N[label_N == 0] > threshold).mean()),
             "share_of_tokens_seen": float(np.mean(seen)) if seen else None}  # fmt: skip
         weight_D, bias = head(np.arange(len(rows)))
-        context.reporter.finish(context.stage)
+        context.reporter.finish(context.label)
         return Guarded(subject, Streaming(at, bias, threshold, torch.tensor(weight_D, dtype=torch.float32)))  # type: ignore[return-value]
 
     return apply

@@ -43,11 +43,13 @@ def sequential(*, inner: Method, by: str = "group") -> Method:
         for i, value in enumerate(values):
             part = {**splits, "forget": parts[value]}
 
-            def serve(part: Mapping[str, Sequence[Example]] = part, value: str = value) -> dict[str, Tensor]:
-                inner(subject, part, context.child(f"request-{value}"))
+            def serve(
+                part: Mapping[str, Sequence[Example]] = part, number: int = i + 1, value: str = value
+            ) -> dict[str, Tensor]:
+                inner(subject, part, context.child(f"request-{number}", draws=f"request-{value}"))
                 return {name: tensor.cpu().clone() for name, tensor in snapshot(subject.module).items()}
 
-            after = context.once(f"request-{value}", serve)
+            after = context.once(f"request-{i + 1}", serve)
             fold(subject.module)
             restore(subject.module, after, "")
             line: dict[str, object] = {"request": value}

@@ -66,18 +66,18 @@ def spunge(
         fold(subject.module)
         before = {name: value.clone().cpu() for name, value in snapshot(subject.module).items()}
         changes: list[dict[str, Tensor]] = []
-        for value in values:
+        for number, value in enumerate(values, 1):
             part = {**splits, "forget": [row for row in splits["forget"] if str(row.get(by)) == value]}
 
-            def run(part: Any = part, value: str = value) -> dict[str, Tensor]:
+            def run(part: Any = part, number: int = number, value: str = value) -> dict[str, Tensor]:
                 fold(subject.module)
                 restore(subject.module, before, "")
-                inner(subject, part, context.child(f"part-{value}"))
+                inner(subject, part, context.child(f"part-{number}", draws=f"part-{value}"))
                 return {name: (tensor.cpu().float() - before[name].float())
                         for name, tensor in snapshot(subject.module).items()
                         if before[name].is_floating_point()}  # fmt: skip
 
-            changes.append(context.once(f"part-{value}", run))
+            changes.append(context.once(f"part-{number}", run))
         fold(subject.module)
         merged = {name: before[name].float() + delta for name, delta in ties(changes, keep, scale).items()}
         restore(subject.module, {**before, **merged}, "")

@@ -1,0 +1,250 @@
+"""What is kept between runs: readouts, attacks, answers, gold models. An entry is whole and unchanged, or is made anew.
+
+An entry's name is a digest of all that decides its content. Each carries the digest of its own bytes, so that one that
+was cut short or changed by accident counts as absent. That is no protection from somebody who may write to the folder:
+such a folder is refused. Entries hold texts of the forget set: only their owner may read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from expunge.core.errors import BadInput
+from expunge.core.files import (
+    PRIVATE,
+    canonical,
+    delete,
+    digest,
+    digest_folder,
+    read_json,
+    sweep,
+    write_json,
+)
+
+KINDS = ("readouts", "attacks", "answers", "judgements", "shadows", "gold", "worlds", "bases")
+"""The folders of the cache."""
+OF_RUNS = KINDS[:6]
+"""Those that hold what runs read, heard and trained."""
+ENTRY = re.compile(rf"({'|'.join(KINDS)})(/[\w@][\w@-]*)+(\.json)?", re.ASCII)
+"""An entry's path below the cache; whatever names one in a file that others may have written must match this."""
+SUMS = "sums.json"
+"""In an entry that is a folder: file -> SHA-256."""
+SCRATCH = "scratch"
+"""Where entries are written before they are renamed into place; what killed processes left there is deleted."""
+
+
+
+@dataclass
+class Journal:
+    """A file that names the entries that were made or used, a JSON string per line."""
+
+    path: Path
+    known: set[str] = field(default_factory=set)
+
+
+_journal: ContextVar[Journal | None] = ContextVar("journal", default=None)
+_swept: set[tuple[int, Path]] = set()
+"""(process, cache folder) whose scratch was swept: once per process."""
+
+
+def cache_folder() -> Path:
+    """Where caches lie: env EXPUNGE_CACHE, or the platform's cache folder. Raises BadInput where others may write to it."""
+    import platformdirs
+
+    named = os.environ.get("EXPUNGE_CACHE")
+    folder = Path(named) if named else Path(platformdirs.user_cache_dir("expunge"))
+    with contextlib.suppress(OSError):  # where it cannot be made, writing to it says why
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.is_dir():
+        _check_owner(folder)
+    return folder
+
+
+def _check_owner(folder: Path) -> None:
+    """Refuse a folder whose entries another user could have written (as ssh does with keys)."""
+    found = folder.stat()
+    if not hasattr(os, "geteuid"):  # Windows keeps its own lists
+        return
+    if found.st_uid != os.geteuid():
+        raise BadInput.of("EXPUNGE_CACHE", str(folder), "belongs to another user, whose figures would be taken for ours",
+                          "set EXPUNGE_CACHE to a folder of your own")  # fmt: skip
+    if stat.S_IMODE(found.st_mode) & 0o022:
+        raise BadInput.of("EXPUNGE_CACHE", str(folder), "may be written to by others, whose figures would be taken for ours",
+                          f"chmod go-w {folder}")  # fmt: skip
+
+
+def holds(path: Path) -> bool:
+    """Does this path lie in the cache."""
+    return cache_folder() in path.parents
+
+
+# -- the journal: which entries a run made or used, for purge ------------------------------------
+
+
+@contextlib.contextmanager
+def journal(path: Path) -> Iterator[None]:
+    """Inside, the name of every entry that is made or used is appended to this file, before the entry is written."""
+    token = _journal.set(Journal(path, set(noted(path))))
+    try:
+        yield
+    finally:
+        _journal.reset(token)
+
+
+def note(entry: str) -> None:
+    """Appends an entry's name ("readouts/KEY") to the journal, if one is kept and does not have it yet."""
+    kept = _journal.get()
+    if kept is None or entry in kept.known:
+        return
+    kept.path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(kept.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
+    with os.fdopen(handle, "a", encoding="utf-8") as file:
+        file.write(f"\n{json.dumps(entry)}\n")  # a line that a kill cut short ends here
+    kept.known.add(entry)
+
+
+def noted(path: Path) -> list[str]:
+    """The entries that a journal names, sorted; a line that was cut short, or that no entry could have, is none."""
+    if not path.is_file():
+        return []
+    found = set()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, str) and ENTRY.fullmatch(entry):
+                found.add(entry)
+    return sorted(found)
+
+
+# -- entries --------------------------------------------------------------------------------------
+
+
+def load(entry: str) -> Any:
+    """The JSON value of an entry; None where there is none, or where it is damaged (it is then deleted)."""
+    note(entry)
+    path = cache_folder() / entry
+    if not path.is_file():
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = read_json(path)
+        if digest(found["value"]) == found["sha256"]:
+            return found["value"]
+    delete(path)
+    return None
+
+
+def save(entry: str, value: Any) -> None:
+    """Keeps a JSON value."""
+    note(entry)
+    value = json.loads(canonical(value))
+    with _written(entry) as path:
+        path.write_text(canonical({"sha256": digest(value), "value": value}), encoding="utf-8")
+        path.chmod(PRIVATE)
+
+
+@contextlib.contextmanager
+def saving(entry: str) -> Iterator[Path]:
+    """A folder to write to, which becomes the entry when the block ends."""
+    note(entry)
+    with _written(entry) as path:
+        path.mkdir(mode=0o700)
+        yield path
+        seal(path)
+
+
+def seal(folder: Path) -> None:
+    """Writes the digests of all files of an entry beside them, and leaves all to its owner alone."""
+    write_json(folder / SUMS, digest_folder(folder))
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else PRIVATE)
+
+
+def whole(folder: Path) -> bool:
+    """Do the files of this folder have the digests that were recorded, and is there no other."""
+    try:
+        sums, there = read_json(folder / SUMS), digest_folder(folder)
+        there.pop(SUMS)
+        return bool(sums) and there == sums
+    except (OSError, ValueError, KeyError, RecursionError):
+        return False
+
+
+def kept(entry: str) -> Path | None:
+    """The folder of an entry; None where there is none, or where it is damaged (it is then deleted)."""
+    note(entry)
+    path = cache_folder() / entry
+    if whole(path):
+        return path
+    delete(path)
+    return None
+
+
+@contextlib.contextmanager
+def _written(entry: str) -> Iterator[Path]:
+    """A path to write to, renamed to the entry's place at the end.
+
+    It lies in a scratch folder under a lock, which tells what is being written from what a killed process left. Nothing
+    is synced: after a loss of power the digest shows what is damaged.
+    """
+    root = cache_folder()
+    _sweep(root)
+    place = root / SCRATCH / secrets.token_hex(8)
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(place.with_suffix(".lock")) as lock:
+        place.mkdir(mode=0o700)
+        try:
+            yield place / "entry"
+            _replace(place / "entry", root / entry)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.unlink(lock.lock_file)
+
+
+def _replace(written: Path, final: Path) -> None:
+    final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        os.replace(written, final)
+    except OSError:
+        if not whole(final):  # else another process was faster
+            delete(final)
+            os.replace(written, final)
+
+
+def _sweep(root: Path) -> None:
+    """Deletes from the scratch what no living process holds, once per process."""
+    scratch = root / SCRATCH
+    if (os.getpid(), root) in _swept or not scratch.is_dir():
+        return
+    _swept.add((os.getpid(), root))
+    for path in {path.with_suffix(".lock") for path in scratch.iterdir()}:
+        with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0):
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            os.unlink(path)
+
+
+def remove(entry: str) -> list[Path]:
+    """Deletes an entry and what a killed process left of its making; the paths that are gone. One in use stays."""
+    path = cache_folder() / entry
+    lock = path.with_suffix(".lock")
+    try:
+        with FileLock(lock, timeout=0) if lock.is_file() else contextlib.nullcontext():
+            gone = [one for one in (path, path.with_name(path.name + ".training")) if delete(one)]
+            sweep(path.parent, path.name)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        return []
+    return gone
