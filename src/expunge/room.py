@@ -43,7 +43,9 @@ def _names_in(out: Path) -> set[str]:
         if out.exists() and not out.is_dir():
             raise BadInput.of("out", str(out), "is a file", "choose a folder")
         there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-        return {name for name in there if not TEMPORARY.fullmatch(name)}  # what a killed run left is deleted by the next
+        return {
+            name for name in there if not TEMPORARY.fullmatch(name)
+        }  # what a killed run left is deleted by the next
     except OSError as error:
         raise BadInput.of("out", str(out), f"can be no folder ({error.strerror})", "choose another folder") from None
 

@@ -24,7 +24,7 @@ from expunge.builtin import build
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
-from expunge.core.files import digest, new_folder, read_json, write_json, write_text
+from expunge.core.files import new_folder, read_json, write_json, write_text
 from expunge.core.random import permutation
 from expunge.core.readout import Readout
 from expunge.data.splits import Splits

@@ -118,6 +118,7 @@ def _started(work: Path) -> str | None:
 
 
 def work_folder(out: Path) -> Path:
+    """Where the training of `out` keeps its checkpoints."""
     return out.parent / f".{out.name}.training"
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from expunge.benches._bench import Bench
-from expunge.core.card import Example
 from expunge.core.cache import cache_folder
+from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest
 from expunge.data.examples import identity

@@ -46,7 +46,6 @@ SCRATCH = "scratch"
 """Where entries are written before they are renamed into place; what killed processes left there is deleted."""
 
 
-
 @dataclass
 class Journal:
     """A file that names the entries that were made or used, a JSON string per line."""
