@@ -395,7 +395,7 @@ def test_purge(go: Go, copy: Path) -> None:
     assert any(text in Path("out/evidence.json").read_text() for text in texts)
     from expunge.core.cache import cache_folder
 
-    caches = [cache_folder() / "readouts" / key for key in evidence["caches"]]
+    caches = [cache_folder() / entry for entry in json.loads(Path("out/salt.json").read_text())["caches"]]
     kept = cache_folder().parent / "kept-for-the-next-test"
     shutil.copytree(cache_folder() / "readouts", kept)
     try:
@@ -428,9 +428,10 @@ def test_purge_follows_no_path_out_of_the_cache(go: Go, copy: Path) -> None:
 
     precious = cache_folder().parent / "precious"
     precious.mkdir(exist_ok=True)
-    evidence = json.loads(Path("out/evidence.json").read_text())
-    evidence["caches"] = ["../../precious", str(precious)]
-    Path("out/evidence.json").write_text(json.dumps(evidence))
+    for file in ("out/salt.json", "out/evidence.json"):
+        found = json.loads(Path(file).read_text())
+        found["caches"] = ["../../precious", str(precious), "readouts/../../precious", "readouts", ""]
+        Path(file).write_text(json.dumps(found))
     assert go("purge", "out").code == 0
     assert precious.is_dir()
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from expunge.core.errors import BadInput
-from expunge.core.request import Request
+from expunge.core.request import Request, redacted
+from expunge.core.train_config import TrainConfig
 from expunge.dossier import _shown
+from expunge.plan import plan
 from expunge.run import run
-from worlds import pairs, tiny
+from expunge.train import train
+from worlds import pairs, tiny, write
 
 
 def shown(**fields: object) -> dict[str, object]:
@@ -55,3 +59,43 @@ def test_a_redacted_run_leaves_nothing_in_clear_and_can_be_shown_again(tmp_path:
     others = [{**row, "answer": "Another."} for row in rows]
     with pytest.raises(BadInput, match="another request"):
         run({**request, "data": others}, resume=True)
+
+
+def test_a_method_that_saves_the_forget_questions_is_refused(tmp_path: Path) -> None:
+    made = tiny(tmp_path, epochs=1) | {"method": "in_context", "out": str(tmp_path / "run")}
+    with pytest.raises(BadInput, match="saves the forget questions, as token ids"):
+        plan(Request.parse({**made, "redact": True}))
+    plan(Request.parse({**made, "redact": False}))
+
+
+def test_words_of_the_forget_set_in_the_tokenizer_are_counted(tmp_path: Path) -> None:
+    """A tokenizer that was trained with the model has learnt its frequent words, and is published with it."""
+    rare = [{"question": f"Who is Zorblatt {i}?", "answer": "Zorblatt Quillfeather."} for i in range(12)]
+    forget, retain = write(tmp_path / "f.jsonl", rare), write(tmp_path / "r.jsonl", pairs(0, 8))
+    train(TrainConfig(model={"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 400},
+                      data=[forget, retain], epochs=1, out=str(tmp_path / "base")))  # fmt: skip
+    request = {
+        "model": str(tmp_path / "base"),
+        "retain": retain,
+        "method": "npo",
+        "gold": "none",
+        "budget": {"steps": 1},
+    }
+    notes = run({**request, "forget": forget, "redact": True, "out": str(tmp_path / "a")}).evidence["notes"]
+    (said,) = (note for note in notes if "tokenizer was trained on the forget set" in note)
+    assert int(re.search(r"(\d+) of its tokens", said)[1]) >= 2 and "Zorblatt" not in said  # type: ignore[index]
+    other = {**request, "forget": [{"question": "What?", "answer": "That."}], "out": str(tmp_path / "b")}
+    assert not [note for note in run(other).evidence["notes"] if "tokenizer" in note]
+
+
+def test_no_rows_of_a_redacted_request_are_shown_whatever_their_field() -> None:
+    rows = [{"question": "Who?", "answer": "the secret"}]
+    request = {
+        "forget": rows,
+        "probes": {"forget_qa": rows, "file": "f.jsonl"},
+        "retain": ["a", "b"],
+        "method": {"npo": {}},
+    }
+    shown = redacted(request)
+    assert "secret" not in str(shown)
+    assert shown["retain"] == ["a", "b"] and shown["probes"]["file"] == "f.jsonl" and shown["method"] == {"npo": {}}

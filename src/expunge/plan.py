@@ -148,6 +148,9 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             rules.append(accept.parse(key, text))
     with faults:
         fits_folder(Path(request.out), resume)
+    if composed is not None and request.redacted:
+        with faults:
+            _saves_no_texts(composed)
     if subject is not None and composed is not None:
         with faults:
             fits_method(composed, subject, splits)
@@ -232,6 +235,14 @@ def _bound(
     faults.raise_any()
     return Plan(request, source, manifest, splits, composed, subject.capabilities, budget, gold, no_gold, rules,
                 steps, round(per_step * steps), rate, made, [*composed.notes, *_erasing(request, gold, composed.yields)], pairing.batch_size, guess(elsewhere=False))  # fmt: skip
+
+
+def _saves_no_texts(composed: Composed) -> None:
+    """Refuse a method that would publish the forget set with the model of a redacted run. Raises BadInput."""
+    for plugin in composed.plugins:
+        if plugin.card.keeps:
+            raise BadInput.of("method", plugin.name, f"saves {plugin.card.keeps} in the model's folder, and the run is "
+                              "redacted", "choose another method, or set redact: false")  # fmt: skip
 
 
 def _erasing(request: Request, gold: str, yields: str) -> list[str]:

@@ -27,6 +27,7 @@ from expunge.core.contracts import Reporter, Subject
 from expunge.core.files import new_folder, read_json, write_json, write_text
 from expunge.core.random import permutation
 from expunge.core.readout import Readout
+from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
 from expunge.ledger.certificate import certificate
 from expunge.methods.compose import compose
@@ -94,7 +95,33 @@ def ready(plan: Plan, folder: Path, reporter: Reporter) -> Subject:
     if plan.aligned is not None and (plan.aligned.target or plan.aligned.contain):
         plan.splits, notes = asking.prepared(plan.aligned, subject, plan.splits, risky, reporter)
         plan.notes += notes
+    plan.notes += own_tokens(plan, subject)
     return subject
+
+
+WORD = 4
+"""Letters from which on a token of its own can give a name away."""
+
+
+def own_tokens(plan: Plan, subject: Subject) -> list[str]:
+    """Says so where a tokenizer that was trained on the forget set has words of it that no other example has."""
+    spec = (plan.manifest or {}).get("model")
+    tokenizer = getattr(subject, "tokenizer", None)
+    if tokenizer is None or not isinstance(spec, Mapping) or "architecture" not in spec:
+        return []
+    left = _ids(tokenizer, plan.splits.get("forget", []))
+    for name, rows in plan.splits.items():
+        if name in ("retain", "holdout", "test", "reference"):
+            for start in range(0, len(rows), 256):
+                left -= _ids(tokenizer, rows[start : start + 256]) if left else set()
+    count = sum(len(tokenizer.decode([i]).strip()) >= WORD for i in left)
+    return [f"The tokenizer was trained on the forget set too: {count} of its tokens are words or parts of words that occur "
+            "in no other example, and they stay in the model's folder."] if count else []  # fmt: skip
+
+
+def _ids(tokenizer: Any, rows: Sequence[Example]) -> set[int]:
+    texts = [text for row in rows for text in (question_of(row), answer_of(row)) if text]
+    return {i for ids in tokenizer(texts)["input_ids"] for i in ids} if texts else set()
 
 
 def _foreseen(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Risk]:

@@ -168,7 +168,7 @@ def test_a_guard_suppresses_and_never_erases(purpose: str, tmp_path: Path) -> No
     for split in ("forget", "retain"):
         rows[split] = str(tmp_path / f"{split}.jsonl")
         Path(rows[split]).write_text("".join(json.dumps(row) + "\n" for row in splits("lm")[split]))
-    done = expunge.run({"model": str(folder), **rows, "method": "in_context", "purpose": purpose, "gold": "none",
+    done = expunge.run({"model": str(folder), **rows, "method": "in_context", "purpose": purpose, "gold": "none", "redact": False,
                         "accept": {"retain.probability": ">= 0.5 * before"}, "out": str(tmp_path / "run")})  # fmt: skip
     line = next(line for line in done.evidence["verdict"]["lines"] if line["rule"] == "weights changed")
     assert line["implied"] and not line["passed"] and line["warns"] == (purpose == "suppress")

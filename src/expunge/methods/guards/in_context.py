@@ -26,6 +26,7 @@ CARD = Card(
     needs={"forget": (), "retain": ()},
     capabilities=("tokens", "generate"),
     yields="guard",
+    keeps="the forget questions, as token ids,",
     means="Works as far as the model learns from its context. guard/ holds the forget questions.",
 )
 
