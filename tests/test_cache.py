@@ -17,6 +17,8 @@ from expunge import run
 from expunge.core import cache
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, sweep, temporary, write_text
+from expunge.core.request import Request
+from expunge.plan import plan
 from worlds import call, command, environment, tiny
 
 
@@ -191,6 +193,9 @@ def test_an_embedded_world_that_was_cut_short_is_built_anew(place: Path) -> None
     assert trained(folder)
     os.truncate(folder / "model.safetensors", 100)
     assert not trained(folder)
+    os.truncate(folder / "expunge.json", 100)
+    wanted = {"model": "builtin:digits", "data": "builtin:digits/train", "forget": {"class": 3}, "method": "ga"}
+    assert plan(Request.parse({**wanted, "out": "never"})).gold == "train"
     assert trained(build("builtin:digits"))
 
 

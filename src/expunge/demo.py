@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from expunge.builtin import config
+from expunge.builtin import config, trained
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.request import Request
 from expunge.data.load import load
@@ -16,7 +16,6 @@ from expunge.plan import plan
 from expunge.run import Run, run
 from expunge.spread import threads_of_torch
 from expunge.stages import read_into, reading_splits
-from expunge.subjects.opening import MANIFEST
 from expunge.train import gold_ahead, open_model
 
 OUT = "runs/authors"
@@ -57,7 +56,7 @@ def gold_beside(method: str, seed: int) -> Iterator[None]:
     The run waits for that training; what is read of gold by then it takes from the cache. If the process died, the run does
     its work and says what is wrong.
     """
-    if (Path(config(WORLD).out) / MANIFEST).is_file():
+    if trained(Path(config(WORLD).out)):
         yield
         return
     work = [sys.executable, "-c", f"from {__name__} import read_gold; read_gold({method!r}, {seed!r})"]

@@ -14,6 +14,7 @@ from typing import Any
 from expunge import accept, attacking
 from expunge.alignment import asking, risk
 from expunge.builtin import config as builtin_config
+from expunge.builtin import trained
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
 from expunge.core.contracts import Subject
@@ -268,10 +269,9 @@ def _model(request: Request) -> tuple[Any, dict[str, Any] | None, Subject]:
     """(source, manifest, the model's structure on the meta device or untrained)."""
     if isinstance(request.model, str) and request.model.startswith("builtin:"):
         made = builtin_config(request.model)
-        manifest = manifest_of(made.out) or {
-            "model": made.model, "data": made.data, "learning_rate": made.learning_rate, "seed": made.seed}  # fmt: skip
-        if manifest_of(made.out):
-            return made.out, manifest, open_subject(made.out, meta=True)
+        if trained(Path(made.out)):
+            return made.out, manifest_of(made.out), open_subject(made.out, meta=True)
+        manifest = {"model": made.model, "data": made.data, "learning_rate": made.learning_rate, "seed": made.seed}
         spec = made.model
         assert isinstance(spec, dict)
         subject = (open_subject(spec, meta=True) if "factory" in spec else
