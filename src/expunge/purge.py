@@ -11,9 +11,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from expunge.core.errors import BadInput
-from expunge.core.files import cache_folder, digest, finite, read_json, write_json, write_text
+from expunge.core.files import cache_folder, finite, write_json, write_text
 from expunge.core.request import redacted
-from expunge.ledger.certificate import digests
+from expunge.ledger.certificate import CERTIFICATE, renew
 from expunge.report.html import render
 from expunge.rundir import evidence_of
 from expunge.subjects.guarded import FOLDER as GUARD
@@ -66,13 +66,8 @@ def _purged(folder: Path, guards: bool) -> list[str]:
             gone.append(f"{evidence_file}: {name}")
     write_json(evidence_file, evidence)
     write_text(folder / "report.html", render(evidence))
-    certificate_file = folder / "certificate.json"
-    if certificate_file.is_file():
-        statement = read_json(certificate_file)
-        statement["subject"] = [{"name": n, "digest": {"sha256": v}} for n, v in digests(folder).items()]
-        statement["predicate"]["request"] = digest(evidence["request"])
-        statement["predicate"]["purged"] = True
-        write_json(certificate_file, statement)
+    if (folder / CERTIFICATE).is_file():
+        renew(folder, evidence)
     return gone
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from expunge import dossier, rundir, stages
 from expunge.core.contracts import Reporter, Silent
+from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.plan import Plan, plan, weights_there
 from expunge.training import processes
+from expunge.verify import verify
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def run(
     request = request if isinstance(request, Request) else Request.parse(request)
     reporter = reporter or Silent()
     if resume and rundir.finished(request):
-        return Run(Path(request.out), rundir.evidence_of(Path(request.out)))
+        return _certified(Path(request.out))
     planned: Plan = plan(request, resume=resume or replace)
     weights_there(planned)
     processes.barrier()  # every process has looked at the folder before one writes to it
@@ -69,3 +71,13 @@ def run(
             stages.write(planned, evidence, folder)
         processes.barrier()
     return Run(Path(request.out), evidence)
+
+
+def _certified(out: Path) -> Run:
+    """The finished run in `out`, whose word counts only as far as its certificate holds. Raises BadInput."""
+    found = verify(out)
+    if not found.good:
+        first = ", ".join(found.differences[:3]) + (" ..." if len(found.differences) > 3 else "")
+        raise BadInput.of("--resume", str(out), f"holds a finished run that is not as certified ({first})",
+                          "take back the folder as it was, or choose another")  # fmt: skip
+    return Run(out, rundir.evidence_of(out))

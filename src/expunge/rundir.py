@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import canonical, finite, read_json, write_json, write_text
 from expunge.core.request import Request, redacted
-from expunge.ledger.certificate import SALT, salt_of, seal
+from expunge.ledger.certificate import SALT, read_salt, salt_of, seal
 from expunge.plan import Plan
 from expunge.training import processes
 
@@ -165,6 +165,5 @@ def redact(folder: Path, request: dict[str, Any]) -> None:
 
 def _sealed(folder: Path, request: dict[str, Any]) -> bool:
     """Is this the request that was sealed; a purge takes the seal, and then nobody can tell."""
-    file = folder / SALT
-    kept = read_json(file).get("request") if file.is_file() else None
+    kept = read_salt(folder).get("request") if (folder / SALT).is_file() else None
     return kept is None or kept == seal(request, salt_of(folder))

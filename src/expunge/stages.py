@@ -24,11 +24,11 @@ from expunge.builtin import build
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
-from expunge.core.files import digest, new_folder, read_json, write_json, write_text
+from expunge.core.files import digest, finite, new_folder, read_json, write_json, write_text
 from expunge.core.random import permutation
 from expunge.core.readout import Readout
 from expunge.data.splits import Splits
-from expunge.ledger.certificate import certificate
+from expunge.ledger.certificate import certificate, write_certificate
 from expunge.methods.compose import compose
 from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
@@ -346,11 +346,12 @@ def _beside(
 
 def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:
     """Report, evidence and last the certificate; then the scratch goes."""
+    evidence = finite(evidence)  # as it will be read, so that the same pages can be drawn again
     write_text(folder / "report.html", render(evidence))
     write_text(folder / "README.md", model_card(evidence))
     write_json(folder / "evidence.json", evidence)
     if plan.request.redacted:
         redact(folder, plan.request.resolved())
-    statement = certificate(folder, evidence, plan.splits["forget"], plan.composed.described)
+    statement = certificate(folder, evidence, plan.splits)
     checkpoint.clear(folder / "checkpoint")
-    write_json(folder / "certificate.json", statement)
+    write_certificate(folder, statement)
