@@ -123,7 +123,8 @@ class Score:
             raise ValueError("a score has other fields")
         texts = ("name", "side", "split", "subject", "unit", "better", "status", "why")
         figures = [shown[name] for name in ("value", "low", "high") if shown[name] is not None]
-        if not all(isinstance(shown[name], str) for name in texts) or shown["status"] not in ("measured", "not measured"):
+        known = shown["status"] in ("measured", "not measured")
+        if not known or not all(isinstance(shown[name], str) for name in texts):
             raise ValueError("a score's name, side, split, subject, unit, better, status or reason is no such text")
         most = sys.float_info.max
         if not all(type(x) in (int, float) and abs(x) <= most for x in figures) or type(shown["n"]) is not int:

@@ -18,7 +18,7 @@ from expunge.core.errors import BadInput, _line
 from expunge.core.files import canonical, read_json
 from expunge.core.request import Request, plain, read_config
 from expunge.evidence import Score
-from expunge.ledger.certificate import SALT, commitment, imprint, read_salt
+from expunge.ledger.certificate import SALT, commitment, commitments, imprint, read_salt
 from expunge.plan import Plan, plan
 from expunge.subjects.opening import MANIFEST, check
 from expunge.train import gold_folder, open_model
@@ -49,8 +49,11 @@ class Measured:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "equal": self.equal, "compared": self.compared, "differing": self.differing, "remarks": self.remarks,
-        }  # fmt: skip
+            "equal": self.equal,
+            "compared": self.compared,
+            "differing": self.differing,
+            "remarks": self.remarks,
+        }
 
 
 def measured(
@@ -75,8 +78,14 @@ class _Again:
     """The run's readings, made once more from its request."""
 
     def __init__(
-        self, folder: Path, evidence: dict[str, Any], trust_code: bool, reporter: Reporter, scratch: Path, found: Measured
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        evidence: dict[str, Any],
+        trust_code: bool,
+        reporter: Reporter,
+        scratch: Path,
+        found: Measured,
+    ) -> None:
         self.folder, self.evidence, self.reporter, self.scratch, self.found = folder, evidence, reporter, scratch, found
         self.trust_code = trust_code
         self.request = _request(folder, trust_code)
@@ -103,7 +112,7 @@ class _Again:
             place = self.plan.gold
             if place == "train":
                 place = str(gold_folder(self.plan.manifest or {}, self.plan.splits["forget"]))
-            if place and (Path(place) / MANIFEST).is_file() or self.request.gold not in ("auto", "none"):
+            if (place and (Path(place) / MANIFEST).is_file()) or self.request.gold not in ("auto", "none"):
                 self.gold = self._opened(place or self.request.gold, "gold", inputs.get("gold"))
             else:
                 self.found.remarks.append("Gold is not compared: it is no longer kept.")
@@ -124,7 +133,9 @@ class _Again:
             except BadInput as error:
                 first = first or error
         assert first is not None
-        raise BadInput.of("--measure", "", f"needs the data of the request: {first}", "put them where the request names them")
+        raise BadInput.of(
+            "--measure", "", f"needs what the request names ({first})", "put it where the request names it"
+        )
 
     def _opened(self, source: Any, who: str, told: str | None) -> Subject | None:
         try:
@@ -135,7 +146,9 @@ class _Again:
         if told is None:
             self.found.remarks.append(f"The evidence names no {who}: that it is the run's is not shown.")
         elif imprint(subject) != told:
-            self.found.differing.append(f"{who}: the model at {_line(str(source))} is not the one that the run started from")
+            self.found.differing.append(
+                f"{who}: the model at {_line(str(source))} is not the one that the run started from"
+            )
         return subject
 
     def _prepare(self) -> None:
@@ -144,8 +157,12 @@ class _Again:
         if wanted is None or not (wanted.target or wanted.contain):
             return
         if self.base is None:
-            raise BadInput.of("--measure", "", "needs the base, by which this run's data were completed",
-                              "put it where the request names it")  # fmt: skip
+            raise BadInput.of(
+                "--measure",
+                "",
+                "needs the base, by which this run's data were completed",
+                "put it where the request names it",
+            )
         risky = None
         if wanted.auto:
             spent = open_model(self.plan.source, self.trust_code)
@@ -154,13 +171,14 @@ class _Again:
 
     def same_data(self, statement: Mapping[str, Any]) -> None:
         """Are the examples those that the certificate commits to; without the salt, as many."""
-        told = statement["predicate"].get("inputs", {}).get("splits", {})
+        predicate, counts = statement["predicate"], self.evidence["splits"]
+        told = predicate.get("inputs", {}).get("splits", {})
         salt = bytes.fromhex(read_salt(self.folder)["salt"]) if (self.folder / SALT).is_file() else None
-        counts = self.evidence["splits"]
         for name in sorted({*counts, *self.plan.splits}):
             rows = self.plan.splits.get(name, [])
             other = salt and name in told and commitment(rows, salt) != told[name]["commitment"]
-            if len(rows) != counts.get(name) or other:
+            each = salt and name == "forget" and commitments(rows, salt) != predicate["forget"]["commitments"]
+            if len(rows) != counts.get(name) or other or each:
                 self.found.differing.append(f"data: {name} holds other examples than those that the run started from")
 
     def scores(self) -> list[Score]:
@@ -186,24 +204,36 @@ class _Again:
 
 
 def _request(folder: Path, trust_code: bool) -> Request:
-    """The stored request, as far as reading goes: with no bar, and with this caller's leave to run code, not its own."""
+    """The stored request, as far as reading goes: with no bar, and with the caller's leave to run code, not its own."""
     values = plain(read_config(folder / "request.yaml", "request.yaml"), "request.yaml")
     gone = sorted(name for name, value in values.items() if _is_redacted(value))
     if gone:
-        raise BadInput.of("--measure", ", ".join(gone), "stand redacted in request.yaml, so the data cannot be read",
-                          "verify without --measure")  # fmt: skip
+        raise BadInput.of(
+            "--measure",
+            ", ".join(gone),
+            "stand redacted in request.yaml, so the data cannot be read",
+            "verify without --measure",
+        )
     if values.get("trust_code") and not trust_code:
-        raise BadInput.of("--measure", "", "opens a model that brings code of its own",
-                          "add --trust-code where you trust the run")  # fmt: skip
+        raise BadInput.of(
+            "--measure", "", "opens a model that brings code of its own", "add --trust-code where you trust the run"
+        )
     budget = {**(values.get("budget") or {}), "memory": 1e9}  # nothing is trained: it need not fit
     kept = {name: value for name, value in values.items() if name not in ("accept", "judge")}
-    return Request.parse({**kept, "alignment": "none", "budget": budget, "trust_code": trust_code,
-                          **({} if _needs_pack(kept) else {"domains": None})})  # fmt: skip
+    return Request.parse(
+        {
+            **kept,
+            "alignment": "none",
+            "budget": budget,
+            "trust_code": trust_code,
+            **({} if _needs_pack(kept) else {"domains": None}),
+        }
+    )
 
 
 def _needs_pack(values: Mapping[str, Any]) -> bool:
     forget = values.get("forget")
-    return values.get("contain", "none") != "none" or isinstance(forget, Mapping) and "refusals" in forget
+    return values.get("contain", "none") != "none" or (isinstance(forget, Mapping) and "refusals" in forget)
 
 
 def _is_redacted(value: Any) -> bool:
@@ -239,14 +269,16 @@ def _compare(evidence: Mapping[str, Any], scores: list[Score], again: _Again, fo
     for key, score in told.items():
         name, split, who = key
         if who in again.lost or not {name, f"{name}.{split}"} & able:
-            left.add(name)
+            left |= {name} if score.measured else set()
         elif score.unit not in UNSETTLED:
             said = _differs(score, ours.get(key), found.equal)
             found.compared += said is not None
             found.differing += [f"{name} ({who}, {split}): {said}"] if said else []
     if found.equal:
         new = [key for key in ours if key not in told and ours[key].measured]
-        found.differing += [f"{name} ({who}, {split}): measured now, absent from the evidence" for name, split, who in new]
+        found.differing += [
+            f"{name} ({who}, {split}): measured now, absent from the evidence" for name, split, who in new
+        ]
     if left:
         found.remarks.append(f"Not measured again: {', '.join(sorted(left))}.")
 

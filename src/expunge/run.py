@@ -78,6 +78,6 @@ def _certified(out: Path) -> Run:
     found = verify(out)
     if not found.good:
         first = ", ".join(found.differences[:3]) + (" ..." if len(found.differences) > 3 else "")
-        raise BadInput.of("--resume", str(out), f"holds a finished run that is not as certified ({first})",
-                          "take back the folder as it was, or choose another")  # fmt: skip
+        why = f"holds a finished run that is not as certified ({first})"
+        raise BadInput.of("--resume", str(out), why, "take back the folder as it was, or choose another")
     return Run(out, rundir.evidence_of(out))

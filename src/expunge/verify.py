@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -40,14 +41,24 @@ if TYPE_CHECKING:
     from expunge.core.contracts import Reporter
     from expunge.remeasure import Measured
 
-UNSIGNED = ("Unsigned: that the files belong together is shown, not who made them. Whoever can write to the folder can also "
-            "make up figures with a certificate to match; --measure sees that.")  # fmt: skip
+UNSIGNED = (
+    "Unsigned: that the files belong together is shown, not who made them. Whoever can write to the folder can also "
+    "make up figures with a certificate to match; --measure sees that."
+)
 OLDER = "The certificate is of an older form: its own bytes, the salt and the log are not checked."
 NO_SALT = "Commitments are not checked: no salt.json."
 TYPES: dict[str, type | tuple[type, ...]] = {
-    "request": dict, "method": str, "described": (dict, str), "scores": list, "cost": dict, "environment": dict,
-    "verdict": dict, "notes": list, "yields": str, "splits": dict,
-}  # fmt: skip
+    "request": dict,
+    "method": str,
+    "described": (dict, str),
+    "scores": list,
+    "cost": dict,
+    "environment": dict,
+    "verdict": dict,
+    "notes": list,
+    "yields": str,
+    "splits": dict,
+}
 """What evidence must hold so that report, card and verdict can be made of it."""
 TEXTS = ("examples", "distributions", "attack_texts", "rocs", "caches", "method_notes")
 """Parts of the evidence of every run that a purge takes away."""
@@ -85,10 +96,16 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "good": self.good, "matching": self.matching, "changed": self.changed, "missing": self.missing,
-            "added": self.added, "signature": self.signature, "verdict": {"passed": self.passed},
-            "remarks": self.remarks, **({"measured": self.measured.to_json()} if self.measured else {}),
-        }  # fmt: skip
+            "good": self.good,
+            "matching": self.matching,
+            "changed": self.changed,
+            "missing": self.missing,
+            "added": self.added,
+            "signature": self.signature,
+            "verdict": {"passed": self.passed},
+            "remarks": self.remarks,
+            **({"measured": self.measured.to_json()} if self.measured else {}),
+        }
 
     def fault(self, name: str, why: str) -> None:
         """A file whose content is not what it must be."""
@@ -109,36 +126,50 @@ def verify(
     else is as certified, also read the model again and compare the figures; trust_code: the run's request may open its
     model with code of its own. Raises BadInput where there is no certificate, or nothing to measure with.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        if folder.name != CERTIFICATE:
-            why = "is no certificate.json" if _exists(folder) else "does not exist"
-            raise BadInput.of("certificate", str(path), why, "give a run's certificate.json")
-        folder = folder.parent
+    folder = _folder(Path(path))
     found = Verification(signature="unsigned" if key is None else "missing, and a key was given")
     if key is None:
         found.remarks.append(UNSIGNED)
-    if (folder / CERTIFICATE).is_symlink():
+    kind = _kind(folder / CERTIFICATE)
+    if kind == "a link":
         found.added.append(f"{CERTIFICATE} (a link)")
         return found
-    if _exists(folder / CERTIFICATE) and not (folder / CERTIFICATE).is_file():
+    if kind == "no file":
         raise BadInput.of("certificate", str(folder / CERTIFICATE), "is no file", "give a run's certificate.json")
     statement, data = read_certificate(folder / CERTIFICATE)
     found.passed = statement["predicate"]["verdict"]["passed"]
     _files(found, folder, statement)
     _Content(found, folder, statement, data).check()
-    if measure and not found.differences:
+    if measure and found.differences:
+        found.remarks.append("The model was not read: the folder is not as certified.")
+    elif measure:
         from expunge.remeasure import measured  # opens models: most checks need none of that
 
         found.measured = measured(folder, statement, trust_code=trust_code, reporter=reporter)
     return found
 
 
-def _exists(path: Path) -> bool:
+def _folder(path: Path) -> Path:
+    """The run's folder, given it or its certificate.json. Raises BadInput."""
     try:
-        return path.exists()
+        if path.is_dir():
+            return path
+        there = path.exists()
     except (OSError, ValueError):  # a name that no path can have
-        return False
+        there = False
+    if path.name != CERTIFICATE:
+        why = "is no certificate.json" if there else "does not exist"
+        raise BadInput.of("certificate", str(path), why, "give a run's certificate.json")
+    return path.parent
+
+
+def _kind(path: Path) -> str:
+    """What lies there, no link followed; "" for nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):
+        return ""
+    return "a link" if stat.S_ISLNK(mode) else "a file" if stat.S_ISREG(mode) else "no file"
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -248,7 +279,9 @@ class _Content:
             self.found.fault(CERTIFICATE, "it has fields that no certificate has")
         if set(self.predicate) - {"purged"} != PREDICATE_FIELDS | NEWER_FIELDS:
             self.found.fault(CERTIFICATE, "its predicate has fields too many or too few")
-        if any(set(item) != {"name", "digest"} or set(item["digest"]) != {"sha256"} for item in self.statement["subject"]):
+        if any(
+            set(item) != {"name", "digest"} or set(item["digest"]) != {"sha256"} for item in self.statement["subject"]
+        ):
             self.found.fault(CERTIFICATE, "it names files with other digests")
         if self.data != serialised(self.statement):
             self.found.fault(CERTIFICATE, "its bytes are not those that its content is written with")
@@ -257,10 +290,9 @@ class _Content:
 
     def _salt(self) -> None:
         file = self.folder / SALT
-        if file.is_symlink() or (_exists(file) and not file.is_file()):
-            return  # named in `added`
-        if not file.exists():
-            self.found.remarks += [NO_SALT] if self.newer else []
+        kind = _kind(file)
+        if kind != "a file":  # anything else than nothing is named in `added`
+            self.found.remarks += [NO_SALT] if self.newer and not kind else []
             return
         data = file.read_bytes()
         kept = strict_json(data)
@@ -303,13 +335,17 @@ class _Content:
                 self.found.fault(CERTIFICATE, f"its {name} is not the evidence's")
         count = self.evidence["splits"].get("forget")
         made = forget["commitments"]
-        if set(forget) != {"count", "commitments"} or canonical(forget["count"]) != canonical(count) or len(made) != count:
+        if (
+            set(forget) != {"count", "commitments"}
+            or canonical(forget["count"]) != canonical(count)
+            or len(made) != count
+        ):
             self.found.fault(CERTIFICATE, "its forget.count is not the evidence's")
         if made != sorted(made) or not all(_is_digest(one) for one in made):
             self.found.fault(CERTIFICATE, "its commitments are no digests in order")
         purged = not any(name in self.evidence for name in TEXTS)
         kept = all(name in self.evidence for name in TEXTS)
-        if "purged" in self.predicate and self.predicate["purged"] is not True or not purged | kept:
+        if ("purged" in self.predicate and self.predicate["purged"] is not True) or not purged | kept:
             self.found.fault(CERTIFICATE, "whether the run was purged cannot be told")
         elif self.predicate.get("purged", False) is not purged:
             self.found.fault(CERTIFICATE, "its purged is not what the evidence shows")
@@ -355,7 +391,7 @@ class _Content:
         if canonical(values) != canonical(self.evidence["request"]):
             self.found.fault("request.yaml", "it is not the evidence's request")
 
-    def _drawn(self, name: str, draw: Callable[[Mapping[str, Any]], str]) -> None:
+    def _drawn(self, name: str, draw: Callable[[dict[str, Any]], str]) -> None:
         """A page is a pure function of the evidence: it is drawn again."""
         if name not in self.matching:
             return
@@ -382,6 +418,9 @@ def _is_digest(value: Any) -> bool:
 
 def _core(verdict: Mapping[str, Any]) -> str:
     """What of a verdict no wording changes."""
-    lines = [[line.get(name) for name in ("rule", "passed", "value", "bound")] for line in verdict["lines"]
-             if not line.get("implied")]  # fmt: skip
+    lines = [
+        [line.get(name) for name in ("rule", "passed", "value", "bound")]
+        for line in verdict["lines"]
+        if not line.get("implied")
+    ]
     return canonical([verdict["passed"], lines])

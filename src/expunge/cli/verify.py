@@ -10,9 +10,9 @@ from expunge.cli import _show
 
 HELP = """Check a certificate: are model, evidence and report what they were when the run ended.
 
-Works on a copied folder, with or without salt.json. Exit 0 when all is as certified, 1 otherwise, whatever the verdict
-was. With --key a missing or wrong signature is 1; a key that lies beside the run proves nothing. --measure also reads the
-model again, with no cache, and compares the figures: it needs the data that the request names.
+Works on a copied folder, with or without salt.json. Exit 0 when all is as certified, 1 otherwise, whatever the
+verdict was. With --key a missing or wrong signature is 1; a key that lies beside the run proves nothing. --measure
+also reads the model again, with no cache, and compares the figures: it needs the data that the request names.
 
 Examples:
 
@@ -41,8 +41,9 @@ def command(
 
     from expunge.verify import verify
 
-    found = verify(certificate, Path(key) if key else None, measure=measure, trust_code=trust_code,
-                   reporter=_show.reporter())  # fmt: skip
+    found = verify(
+        certificate, Path(key) if key else None, measure=measure, trust_code=trust_code, reporter=_show.reporter()
+    )
     if as_json:
         _show.emit(found.to_json())
         return 0 if found.good else 1

@@ -109,8 +109,12 @@ def read_salt(folder: Path) -> dict[str, str]:
         if len(bytes.fromhex(kept["salt"])) != 32:
             raise ValueError("the salt has not 32 bytes")
     except BROKEN as error:
-        raise BadInput.of("salt", str(file), f"cannot be read ({type(error).__name__}: {error})",
-                          "take it back from a copy of the run") from None  # fmt: skip
+        raise BadInput.of(
+            "salt",
+            str(file),
+            f"cannot be read ({type(error).__name__}: {error})",
+            "take it back from a copy of the run",
+        ) from None
     return dict(kept)
 
 
@@ -159,9 +163,7 @@ def imprint(subject: Subject) -> str:
     return digest(still(subject.fingerprint()))
 
 
-def certificate(
-    folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, Sequence[Example]]
-) -> dict[str, Any]:
+def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
     """The unsigned statement about the run in `folder`; draws the salt where there is none."""
     salt = salt_of(folder)
     inputs = evidence.get("inputs") or {}
@@ -177,9 +179,14 @@ def certificate(
         },
         "salt": hashlib.sha256(salt).hexdigest(),
     }
-    return _digested({
-        "_type": STATEMENT, "subject": _subject(folder), "predicateType": PREDICATE, "predicate": predicate,
-    })  # fmt: skip
+    return _digested(
+        {
+            "_type": STATEMENT,
+            "subject": _subject(folder),
+            "predicateType": PREDICATE,
+            "predicate": predicate,
+        }
+    )
 
 
 def gathered(evidence: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,7 +239,7 @@ def write_certificate(folder: Path, statement: Mapping[str, Any]) -> None:
 
 
 def renew(folder: Path, evidence: Mapping[str, Any]) -> None:
-    """Writes the certificate of a purged run anew, over what is left: its commitments and the rest of what it says stay.
+    """Writes the certificate of a purged run anew, over what is left: its commitments and what else it says stay.
 
     Raises BadInput where the certificate cannot be read.
     """
@@ -250,7 +257,9 @@ def read_certificate(path: Path) -> tuple[dict[str, Any], bytes]:
         statement = strict_json(data)
         if statement["_type"] != STATEMENT or statement["predicateType"] != PREDICATE:
             raise ValueError("not a certificate of ours")
-        if not all(isinstance(v, str) for item in statement["subject"] for v in (item["name"], item["digest"]["sha256"])):
+        if not all(
+            isinstance(v, str) for item in statement["subject"] for v in (item["name"], item["digest"]["sha256"])
+        ):
             raise ValueError("not a certificate of ours")
         passed = statement["predicate"]["verdict"]["passed"]
         if not isinstance(statement["predicate"], dict) or not (passed is None or isinstance(passed, bool)):
@@ -259,6 +268,10 @@ def read_certificate(path: Path) -> tuple[dict[str, Any], bytes]:
     except FileNotFoundError:
         raise BadInput.of("certificate", str(path), "does not exist", "give a run's certificate.json") from None
     except BROKEN as error:
-        raise BadInput.of("certificate", str(path), f"is no certificate ({type(error).__name__}: {error})",
-                          "give a run's certificate.json") from None  # fmt: skip
+        raise BadInput.of(
+            "certificate",
+            str(path),
+            f"is no certificate ({type(error).__name__}: {error})",
+            "give a run's certificate.json",
+        ) from None
     return statement, data
