@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from expunge.evidence import Score, measure
     from expunge.foresee import foresee
     from expunge.forget import forget
-    from expunge.ledger.certificate import verify
     from expunge.load import load
     from expunge.methods.compose import compose
     from expunge.neighbours import neighbours
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from expunge.train import train
     from expunge.training.origins import record
     from expunge.tune import tune
+    from expunge.verify import verify
 
 _PLACES = {
     "BadInput": "core.errors", "Budget": "core.budget", "Card": "core.card", "Context": "core.context",
@@ -53,7 +53,7 @@ _PLACES = {
     "foresee": "foresee",
     "forget": "forget", "load": "load", "make_splits": "data.splits", "measure": "evidence", "neighbours": "neighbours", "open_subject": "subjects.opening",
     "plan": "plan", "purge": "purge", "read": "reading", "record": "training.origins", "run": "run",
-    "train": "train", "tune": "tune", "verify": "ledger.certificate",
+    "train": "train", "tune": "tune", "verify": "verify",
 }  # fmt: skip
 
 __all__ = [

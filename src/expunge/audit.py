@@ -18,7 +18,7 @@ from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import write_json, write_text
 from expunge.data.splits import make_splits
 from expunge.fitting import fits_model
-from expunge.hidden import lines
+from expunge.hidden import judged
 from expunge.plan import OTHERS_READ
 from expunge.report.html import render
 from expunge.room import free_folder
@@ -112,7 +112,7 @@ def audit(
     scores = sorted(
         [*dossier.measured(reads, capabilities, level), *aligned.scores], key=lambda s: scoring.SIDES.index(s.side)
     )
-    verdict = bar.verdict(rules, scores, purpose=purpose, extra=lines(scores, purpose))  # type: ignore[arg-type]
+    verdict = judged(accept or {}, scores, purpose)  # type: ignore[arg-type]
     passes = {name: n for read in reads.values() for name, n in read.meter.passes.items()}
     evidence = {
         "schema": 1,

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 
-from expunge import accept, attacking
+from expunge import attacking
 from expunge import evidence as scoring
 from expunge.alignment import evidencing
 from expunge.alignment.domains import Answered
 from expunge.core.card import Example
-from expunge.core.files import digest
 from expunge.core.readout import Readout
 from expunge.core.request import redacted
+from expunge.core.version import versions
 from expunge.data.examples import answer_of, question_of
-from expunge.hidden import hidden, lines
+from expunge.hidden import hidden, judged
+from expunge.ledger.certificate import imprint
 from expunge.plan import Plan
 from expunge.stages import Applied, Read
 from expunge.training import processes
@@ -123,14 +123,13 @@ def evidence(
     aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, beside, plan.request.redacted,
                                    plan.foreseen)  # fmt: skip
     scores = sorted([*scores, *aligned.scores], key=lambda score: scoring.SIDES.index(score.side))
-    kept = [accept.UNCHANGED] if plan.composed.yields == "guard" else []
-    verdict = accept.verdict(plan.rules, scores, purpose=plan.request.purpose,
-                             extra=[*kept, *lines(scores, plan.request.purpose)])  # fmt: skip
+    guard = plan.composed.yields == "guard"
+    verdict = judged(plan.request.accept, scores, plan.request.purpose, guard=guard)
     outcome = applied.notes.get("outcome") or {}
     exact = applied.notes.get("exact") or {}
     notes = [*plan.notes, *aligned.notes, *exact.get("said", []), *([gold.why] if gold.why else []),
              *([] if exact else _rate_note(outcome))]  # fmt: skip
-    if plan.composed.yields == "guard":
+    if guard:
         notes.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
     notes += [
         f"{name.replace('_', ' ').capitalize()}: {said}."
@@ -155,7 +154,7 @@ def evidence(
             **attack_cost(reads),
         },
         "environment": environment(),
-        "inputs": {"base": digest(before.fingerprint), "gold": digest(gold.fingerprint) if gold.fingerprint else None},
+        "inputs": {who: imprint(read.fingerprint) if read.fingerprint else None for who, read in (("base", before), ("gold", gold))},
         "verdict": verdict.to_json(),
         "curve": outcome.get("curve", []),
         "stop": outcome.get("stop", {}),
@@ -212,16 +211,17 @@ def _said(value: Any) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What bit-for-bit equality hangs on: versions, threads, device."""
-    import transformers
-
+    """What bit-for-bit equality depends on: versions, threads, device and the processor's instructions."""
     device = processes.device()
     return {
-        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-        "peft": version("peft"), "threads": torch.get_num_threads(), "processes": processes.world(),
+        **versions(),
+        "threads": torch.get_num_threads(),
+        "processes": processes.world(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "machine": platform.machine(), "system": platform.system(),
-    }  # fmt: skip
+        "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.system(),
+    }
 
 
 def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:

@@ -10,6 +10,7 @@ A channel that ends in "?" may be missing.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -114,6 +115,21 @@ class Score:
         shown = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
         del shown["values"]
         return shown
+
+    @classmethod
+    def of(cls, shown: Any) -> Score:
+        """The score that `to_json` gave. Raises ValueError where it is none."""
+        if not isinstance(shown, Mapping) or set(shown) != {part.name for part in dataclasses.fields(cls)} - {"values"}:
+            raise ValueError("a score has other fields")
+        texts = ("name", "side", "split", "subject", "unit", "better", "status", "why")
+        figures = [shown[name] for name in ("value", "low", "high") if shown[name] is not None]
+        known = shown["status"] in ("measured", "not measured")
+        if not known or not all(isinstance(shown[name], str) for name in texts):
+            raise ValueError("a score's name, side, split, subject, unit, better, status or reason is no such text")
+        most = sys.float_info.max
+        if not all(type(x) in (int, float) and abs(x) <= most for x in figures) or type(shown["n"]) is not int:
+            raise ValueError(f"{shown['name']}: a figure is no number")
+        return cls(**shown)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ on it too, with the same draws, and only the difference tells that something was
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import special
 
-from expunge.accept import Line
+from expunge.accept import UNCHANGED, Line, Purpose, Verdict, parse, verdict
 from expunge.attacking import Found, knowledge
+from expunge.core.files import finite
 from expunge.core.readout import Readout
 from expunge.evidence import Score
 
@@ -90,3 +92,11 @@ def lines(scores: Sequence[Score], purpose: str) -> list[Line]:
     passed = score.low <= MARGIN
     why = score.why if passed else f"hidden, not removed: {score.why}"
     return [Line(rule, passed, score.value, MARGIN, why, score.low < MARGIN < score.high, implied=True)]
+
+
+def judged(accept: Mapping[str, Any], scores: Sequence[Score], purpose: Purpose, *, guard: bool = False) -> Verdict:
+    """The verdict with all implied lines: a pure function of the bar, the figures and the purpose, so that whoever holds
+    the evidence can come to it again. guard: the weights are as they were. Raises BadInput."""
+    rules = [parse(key, text) for key, text in accept.items()]
+    scores = [Score.of(finite(score.to_json())) for score in scores]  # to the last bit as the evidence holds them
+    return verdict(rules, scores, purpose=purpose, extra=[*([UNCHANGED] if guard else []), *lines(scores, purpose)])

@@ -16,7 +16,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import PRIVATE, digest, read_json, write_json
 from expunge.core.version import versions
 from expunge.data.examples import content
-from expunge.ledger.certificate import salt_of
+from expunge.ledger.certificate import imprint, salt_of
 from expunge.plan import Plan
 from expunge.training import processes
 
@@ -32,7 +32,7 @@ def of(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
     """
     salt = salt_of(folder)
     rows: dict[str, Sequence[Example]] = dict(plan.splits)
-    named: dict[str, Any] = {"base": digest(base), "training manifest": digest(plan.manifest)}
+    named: dict[str, Any] = {"base": imprint(base), "training manifest": digest(plan.manifest)}
     if plan.aligned:
         rows["alignment prompts"] = [*plan.aligned.pack.rows, *plan.aligned.pack.bbq]
         named["judge"] = digest(judge_of(plan.aligned.judge).key)

@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 
 from expunge.core import cache
 from expunge.core.errors import BadInput
-from expunge.core.files import delete, digest, read_json, sweep, write_json, write_text
+from expunge.core.files import delete, read_json, sweep, write_json, write_text
 from expunge.core.request import redacted
-from expunge.ledger.certificate import SALT, digests
+from expunge.ledger.certificate import CERTIFICATE, SALT, read_certificate, renew
 from expunge.report import leaderboard
 from expunge.report.html import render
 from expunge.rundir import JOURNAL, SCRATCH, evidence_of, request_in, write_request
@@ -101,9 +101,11 @@ def _check(folder: Path) -> None:
         evidence = evidence_of(folder)
         if not isinstance(evidence.get("request"), dict):
             raise BadInput.of("run", str(folder / "evidence.json"), "holds no request", "delete the folder by hand")
-    for name in ("leaderboard.json", "tune.json", "certificate.json", SALT):
+    for name in ("leaderboard.json", "tune.json", SALT):
         if (folder / name).is_file():
             _mapping(folder / name)
+    if (folder / CERTIFICATE).is_file():
+        read_certificate(folder / CERTIFICATE)
     if (folder / SCRATCH).is_symlink():
         raise BadInput.of("run", str(folder / SCRATCH), "is a link, which no run makes", "delete it")
 
@@ -175,13 +177,8 @@ def _from_evidence(folder: Path) -> list[str]:
     write_json(path, evidence)
     if (folder / "report.html").is_file():
         write_text(folder / "report.html", render(evidence))
-    certificate = folder / "certificate.json"
-    if certificate.is_file():
-        statement = _mapping(certificate)
-        statement["subject"] = [{"name": n, "digest": {"sha256": v}} for n, v in digests(folder).items()]
-        statement["predicate"]["request"] = digest(evidence["request"])
-        statement["predicate"]["purged"] = True
-        write_json(certificate, statement)
+    if (folder / CERTIFICATE).is_file():
+        renew(folder, evidence)
     return gone
 
 

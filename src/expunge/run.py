@@ -10,10 +10,12 @@ from typing import Any
 
 from expunge import dossier, inputs, rundir, stages
 from expunge.core.contracts import Reporter, Silent
-from expunge.core.files import digest
+from expunge.core.errors import BadInput
 from expunge.core.request import Request
+from expunge.ledger.certificate import imprint
 from expunge.plan import Plan, plan, weights_there
 from expunge.training import processes
+from expunge.verify import verify
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def run(
     request = request if isinstance(request, Request) else Request.parse(request)
     reporter = reporter or Silent()
     if resume and rundir.finished(request):
-        return Run(Path(request.out), rundir.evidence_of(Path(request.out)))
+        return _certified(Path(request.out))
     planned: Plan = plan(request, resume=resume or replace)
     weights_there(planned)
     processes.barrier()  # every process has looked at the folder before one writes to it
@@ -65,7 +67,7 @@ def run(
         stages.asked(planned, subject, before, "before", reporter)
         gold = stages.gold(planned, subject, splits, reporter, before)
         if processes.main():
-            inputs.record(folder, {"gold": digest(gold.fingerprint)})
+            inputs.record(folder, {"gold": imprint(gold.fingerprint)})
         applied = stages.apply(planned, subject, gold, folder, reporter)
         del subject  # the memory is wanted for the model as it was saved
         after = stages.after(planned, splits, before, gold, folder, reporter)
@@ -75,3 +77,13 @@ def run(
             stages.write(planned, evidence, folder)
         processes.barrier()
     return Run(Path(request.out), evidence)
+
+
+def _certified(out: Path) -> Run:
+    """The finished run in `out`, whose word counts only as far as its certificate holds. Raises BadInput."""
+    found = verify(out)
+    if not found.good:
+        first = ", ".join(found.differences[:3]) + (" ..." if len(found.differences) > 3 else "")
+        why = f"holds a finished run that is not as certified ({first})"
+        raise BadInput.of("--resume", str(out), why, "take back the folder as it was, or choose another")
+    return Run(out, rundir.evidence_of(out))

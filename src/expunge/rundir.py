@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from expunge.core import cache
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import (
-    PRIVATE,
     TEMPORARY,
     canonical,
     delete,
@@ -22,11 +21,10 @@ from expunge.core.files import (
     read_json,
     sweep,
     temporary,
-    write_json,
     write_text,
 )
 from expunge.core.request import Request, redacted
-from expunge.ledger.certificate import SALT, salt_of, seal
+from expunge.ledger.certificate import SALT, read_salt, salt_of, seal, write_salt
 from expunge.plan import Plan
 from expunge.training import processes
 
@@ -194,13 +192,12 @@ def close(folder: Path, request: dict[str, Any], redact: bool) -> None:
     held: dict[str, Any] = {"salt": salt.hex(), "caches": cache.noted(folder / SCRATCH / JOURNAL)}
     if redact:
         held["request"] = seal(request, salt)
-    write_json(folder / SALT, held, PRIVATE)
+    write_salt(folder, held)
     if redact:
         write_request(folder, redacted(request))
 
 
 def _sealed(folder: Path, request: dict[str, Any]) -> bool:
     """Is this the request that was sealed; a purge takes the seal, and then nobody can tell."""
-    file = folder / SALT
-    kept = read_json(file).get("request") if file.is_file() else None
+    kept = read_salt(folder).get("request") if (folder / SALT).is_file() else None
     return kept is None or kept == seal(request, salt_of(folder))

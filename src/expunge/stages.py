@@ -24,12 +24,12 @@ from expunge.builtin import build
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
-from expunge.core.files import new_folder, read_json, write_json, write_text
+from expunge.core.files import finite, new_folder, read_json, write_json, write_text
 from expunge.core.random import permutation
 from expunge.core.readout import Readout
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
-from expunge.ledger.certificate import certificate
+from expunge.ledger.certificate import certificate, write_certificate
 from expunge.methods.compose import compose
 from expunge.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 from expunge.report.card import model_card
@@ -382,10 +382,10 @@ def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:
     In this order, so that no moment at which the run is killed costs work: what the scratch of a finished run still
     holds is deleted by the next `--resume` or `purge`.
     """
+    evidence = finite(evidence)  # as it will be read, so that the same pages can be drawn again
     write_text(folder / "report.html", render(evidence))
     write_text(folder / "README.md", model_card(evidence))
     write_json(folder / "evidence.json", evidence)
     close(folder, plan.request.resolved(), plan.request.redacted)
-    statement = certificate(folder, evidence, plan.splits["forget"], plan.composed.described)
-    write_json(folder / "certificate.json", statement)
+    write_certificate(folder, certificate(folder, evidence, plan.splits))
     checkpoint.clear(folder / SCRATCH)

@@ -1,14 +1,13 @@
-"""What a result depends on besides its input: the versions of this package and of those that it computes and draws with."""
+"""What a result depends on besides its input: the versions of this package and of those that it works with."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
-
-import expunge
 
 VERSION_FIELDS = ("expunge", "code", "python", "torch", "transformers", "peft", "plotly", "numpy", "jinja2")
 DRAWING_FIELDS = ("expunge", "code", "python", "plotly", "numpy", "jinja2")
@@ -30,7 +29,7 @@ def code_digest() -> str:
 
 @functools.cache
 def _found() -> dict[str, str]:
-    own = {"expunge": expunge.__version__, "code": code_digest(), "python": platform.python_version()}
+    own = {"expunge": sys.modules["expunge"].__version__, "code": code_digest(), "python": platform.python_version()}
     return {name: own.get(name) or version(name) for name in VERSION_FIELDS}
 
 

@@ -1,8 +1,8 @@
-"""certificate.json: an in-toto Statement v1 about a run, and its verification.
+"""certificate.json: an in-toto Statement v1 about a run; how it is made, renewed and read.
 
-Subject: digests of the model's files, the evidence, the report and the request. The forget set is
-committed to by salted hashes: a plain hash of a short record can be guessed. The salt stays with
-the holder of the run, in `salt.json`.
+Subject: digests of the model's files, the evidence, the report, the request and the log. Data are committed to by
+salted hashes: a plain hash of a short record can be guessed. The salt stays with the holder of the run, in `salt.json`.
+Both files are canonical JSON, so that no byte of them can change unseen.
 """
 
 from __future__ import annotations
@@ -10,18 +10,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
-from expunge.core.files import PRIVATE, digest, digest_file, finite, read_json, write_json
+from expunge.core.files import PRIVATE, canonical, digest, digest_file, finite, write_text
 from expunge.data.examples import identity
 
+CERTIFICATE = "certificate.json"
 SALT = "salt.json"
+LOCK = ".lock"
+LOG = "log.jsonl"
+NAMED = ("evidence.json", "report.html", "request.yaml", "README.md", LOG)
+"""What every certificate names besides the files of the model; the log goes when a run is purged."""
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:expunge:certificate:v1"
 LIMITS = (
@@ -29,120 +35,253 @@ LIMITS = (
     "It does not prove that an attack which was not run would fail.",
     "Digests show that files are unchanged since the run; without a signature they do not show who made it.",
 )
-
-
 GUARDED = "It does not prove that the model forgot: the weights are unchanged, and without guard/ it answers as before."
+BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What a file that is not ours can raise while it is read."""
 
 
-def commitments(examples: Sequence[Example], salt: bytes) -> list[str]:
-    """HMAC-SHA-256 of each example's identity under the salt, sorted."""
-    return sorted(hmac.new(salt, identity(e).encode(), hashlib.sha256).hexdigest() for e in examples)
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def strict_json(data: bytes) -> Any:
+    """The JSON value of the bytes. Raises ValueError where a key stands twice, or a number is none of JSON's."""
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(found)
+        if len(made) < len(found):
+            raise ValueError("a key stands twice")
+        return made
+
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is no number")
+
+    return json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+
+
+def serialised(value: Any) -> bytes:
+    """The only bytes that stand for the value."""
+    return (canonical(value) + "\n").encode()
+
+
+@dataclass
+class Tree:
+    """What lies under a folder. files: the regular files. others: links, special files, empty folders and what cannot
+    be listed, each with what it is."""
+
+    files: set[str] = field(default_factory=set)
+    others: dict[str, str] = field(default_factory=dict)
+
+
+def tree(folder: Path) -> Tree:
+    """All that lies under the folder; no link is followed."""
+    found = Tree()
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            entries = list(os.scandir(folder / inside))
+        except (OSError, ValueError):
+            found.others[inside or "."] = "cannot be listed"
+            continue
+        if not entries:
+            found.others[inside or "."] = "an empty folder"
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.is_symlink():
+                found.others[name] = "a link"
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append(name)
+            elif entry.is_file(follow_symlinks=False):
+                found.files.add(name)
+            else:
+                found.others[name] = "a special file"
+    return found
+
+
+SALT_FIELDS = {"salt", "request", "caches", "certificate"}
+
+
+def read_salt(folder: Path) -> dict[str, Any]:
+    """salt.json: the salt; of a finished run also its cache entries, and the seals of request and certificate.
+
+    Raises BadInput.
+    """
+    file = folder / SALT
+    try:
+        kept = strict_json(file.read_bytes())
+        texts = [kept.get("salt"), kept.get("request", ""), kept.get("certificate", ""), *kept.get("caches", [])]
+        if not set(kept) <= SALT_FIELDS or not all(isinstance(text, str) for text in texts):
+            raise ValueError("it holds something else")
+        if len(bytes.fromhex(kept["salt"])) != 32:
+            raise ValueError("the salt has not 32 bytes")
+    except BROKEN as error:
+        raise BadInput.of(
+            "salt",
+            str(file),
+            f"cannot be read ({type(error).__name__}: {error})",
+            "take it back from a copy of the run",
+        ) from None
+    return dict(kept)
+
+
+# -- making ----------------------------------------------------------------------------------------
 
 
 def salt_of(folder: Path) -> bytes:
     """The salt of the run in `folder`, drawn where there is none; it stays with the holder, in `salt.json`."""
-    file = folder / SALT
-    if not file.exists():
-        write_json(file, {"salt": secrets.token_hex(32)}, PRIVATE)
-    return bytes.fromhex(read_json(file)["salt"])
+    if not (folder / SALT).exists():
+        write_salt(folder, {"salt": secrets.token_hex(32)})
+    return bytes.fromhex(read_salt(folder)["salt"])
+
+
+def write_salt(folder: Path, held: Mapping[str, Any]) -> None:
+    """salt.json, for the holder of the run alone."""
+    write_text(folder / SALT, serialised(held).decode(), PRIVATE)
+
+
+def commitments(examples: Iterable[Example], salt: bytes) -> list[str]:
+    """HMAC-SHA-256 of each example's identity under the salt, sorted."""
+    return sorted(_mac(salt, identity(example)) for example in examples)
+
+
+def commitment(examples: Iterable[Example], salt: bytes) -> str:
+    """HMAC-SHA-256 under the salt of the sorted identities of a split."""
+    return _mac(salt, "\n".join(sorted(identity(example) for example in examples)))
 
 
 def seal(request: dict[str, Any], salt: bytes) -> str:
     """HMAC-SHA-256 of a resolved request under the salt: tells it from another where the text is redacted."""
-    return hmac.new(salt, digest(finite(request)).encode(), hashlib.sha256).hexdigest()
+    return _mac(salt, digest(finite(request)))
 
 
-def certificate(folder: Path, evidence: dict[str, Any], forget: Sequence[Example], method: Any) -> dict[str, Any]:
-    """The unsigned statement about the run in `folder`; writes the salt beside it."""
+def _mac(salt: bytes, text: str) -> str:
+    return hmac.new(salt, text.encode(), hashlib.sha256).hexdigest()
+
+
+def imprint(fingerprint: Any) -> str:
+    """SHA-256 of what an opened model is, on whatever device: weights, tokenizer, template.
+
+    fingerprint: as the model gives it.
+    """
+
+    def still(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: still(item) for key, item in value.items() if key != "device"}
+        return [still(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return digest(still(fingerprint))
+
+
+def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+    """The unsigned statement about the run in `folder`; draws the salt where there is none."""
     salt = salt_of(folder)
-    return {
-        "_type": STATEMENT,
-        "subject": [{"name": name, "digest": {"sha256": value}} for name, value in digests(folder).items()],
-        "predicateType": PREDICATE,
-        "predicate": {
-            "request": digest(evidence["request"]),
-            "method": method,
-            "forget": {"count": len(forget), "commitments": commitments(forget, salt)},
-            "thresholds": evidence["request"].get("accept", {}),
-            "verdict": evidence["verdict"],
-            "environment": evidence["environment"],
-            "cannot_prove": [*([GUARDED] if evidence.get("yields") == "guard" else []), *LIMITS],
+    inputs = evidence.get("inputs") or {}
+    predicate = {
+        **gathered(evidence),
+        "forget": {"count": len(splits["forget"]), "commitments": commitments(splits["forget"], salt)},
+        "inputs": {
+            "base": inputs.get("base"),
+            "gold": inputs.get("gold"),
+            "splits": {
+                name: {"count": len(rows), "commitment": commitment(rows, salt)} for name, rows in splits.items()
+            },
         },
+        "salt": hashlib.sha256(salt).hexdigest(),
     }
+    return _digested(
+        {
+            "_type": STATEMENT,
+            "subject": _subject(folder),
+            "predicateType": PREDICATE,
+            "predicate": predicate,
+        }
+    )
+
+
+def gathered(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of the predicate that are the evidence's own."""
+    request = evidence["request"]
+    return {
+        "request": digest(request),
+        "method": finite(evidence["described"]),
+        "thresholds": finite(request.get("accept") or {}),
+        "verdict": finite(evidence["verdict"]),
+        "environment": finite(evidence["environment"]),
+        "cannot_prove": [*([GUARDED] if evidence["yields"] == "guard" else []), *LIMITS],
+    }
+
+
+def _subject(folder: Path) -> list[dict[str, Any]]:
+    return [{"name": name, "digest": {"sha256": value}} for name, value in digests(folder).items()]
 
 
 def digests(folder: Path) -> dict[str, str]:
     """Name -> SHA-256 of all that the certificate vouches for."""
-    names = ["evidence.json", "report.html", "request.yaml", "README.md"]
-    names += sorted(p.relative_to(folder).as_posix() for p in (folder / "model").rglob("*") if p.is_file())
-    return {name: digest_file(folder / name) for name in names if (folder / name).is_file()}
+    there = tree(folder).files
+    names = [*NAMED, *sorted(name for name in there if name.startswith("model/"))]
+    return {name: digest_file(folder / name) for name in names if name in there}
 
 
-@dataclass
-class Verification:
-    """What an auditor learns: the files that match and those that do not; the verdict of the run."""
-
-    matching: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    added: list[str] = field(default_factory=list)
-    signed: bool = False
-    signature: str = "unsigned"
-    passed: bool | None = None
-
-    @property
-    def good(self) -> bool:
-        return not (self.changed or self.missing or self.added) and self.signature in ("unsigned", "valid")
-
-    def to_json(self) -> dict[str, Any]:
-        return {"good": self.good, "matching": self.matching, "changed": self.changed, "missing": self.missing,
-                "added": self.added, "signature": self.signature, "verdict": {"passed": self.passed}}  # fmt: skip
+def statement_digest(statement: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical statement without this digest itself."""
+    predicate = {name: value for name, value in statement["predicate"].items() if name != "digest"}
+    return digest({**statement, "predicate": predicate})
 
 
-def verify(path: Path, key: Path | None = None) -> Verification:
-    """Recomputes every digest beside the certificate. Raises BadInput where it cannot be read.
+def _digested(statement: dict[str, Any]) -> dict[str, Any]:
+    statement = finite(statement)
+    statement["predicate"]["digest"] = statement_digest(statement)
+    return statement
 
-    With a key an unsigned certificate does not verify.
+
+def salt_seal(statement: Mapping[str, Any], held: Mapping[str, Any]) -> str:
+    """HMAC-SHA-256 under the salt of the statement and of what else stands beside the salt."""
+    others = {name: value for name, value in held.items() if name != "certificate"}
+    return _mac(bytes.fromhex(held["salt"]), canonical([statement, others]))
+
+
+def write_certificate(folder: Path, statement: Mapping[str, Any]) -> None:
+    """certificate.json, the last file of a run; before it the salt with its seal of the statement."""
+    if (folder / SALT).exists():
+        kept = read_salt(folder)
+        write_salt(folder, {**kept, "certificate": salt_seal(statement, kept)})
+    write_text(folder / CERTIFICATE, serialised(statement).decode())
+
+
+def renew(folder: Path, evidence: Mapping[str, Any]) -> None:
+    """Writes the certificate of a purged run anew, over what is left: its commitments and what else it says stay.
+
+    Raises BadInput where the certificate cannot be read.
     """
-    if path.is_dir():
-        path = path / "certificate.json"
+    statement = read_certificate(folder / CERTIFICATE)[0]
+    statement["subject"] = _subject(folder)
+    statement["predicate"] |= {"request": digest(evidence["request"]), "purged": True}
+    newer = "digest" in statement["predicate"]
+    write_certificate(folder, _digested(statement) if newer else statement)
+
+
+def read_certificate(path: Path) -> tuple[dict[str, Any], bytes]:
+    """(the statement in certificate.json, the file's bytes). Raises BadInput where it is none of ours."""
     try:
-        statement = json.loads(path.read_text(encoding="utf-8"))
-        claimed = {item["name"]: item["digest"]["sha256"] for item in statement["subject"]}
-        predicate = statement["predicate"]
+        data = path.read_bytes()
+        statement = strict_json(data)
         if statement["_type"] != STATEMENT or statement["predicateType"] != PREDICATE:
             raise ValueError("not a certificate of ours")
-        passed = predicate["verdict"]["passed"]
-        if passed not in (True, False, None) or not all(isinstance(v, str) for pair in claimed.items() for v in pair):
+        if not all(
+            isinstance(v, str) for item in statement["subject"] for v in (item["name"], item["digest"]["sha256"])
+        ):
             raise ValueError("not a certificate of ours")
+        passed = statement["predicate"]["verdict"]["passed"]
+        if not isinstance(statement["predicate"], dict) or not (passed is None or isinstance(passed, bool)):
+            raise ValueError("not a certificate of ours")
+        serialised(statement)  # half a character, or a depth that nothing can write
     except FileNotFoundError:
         raise BadInput.of("certificate", str(path), "does not exist", "give a run's certificate.json") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput.of("certificate", str(path), f"is no certificate ({type(error).__name__}: {error})",
-                          "give a run's certificate.json") from None  # fmt: skip
-    found = Verification(passed=passed)
-    folder = path.parent
-    for name, value in claimed.items():
-        place = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or not _is_file(place):
-            found.missing.append(name)
-        elif digest_file(place) == value:
-            found.matching.append(name)
-        else:
-            found.changed.append(name)
-    found.added = sorted(name for name in digests(folder) if name not in claimed)
-    evidence = folder / "evidence.json"
-    if evidence.is_file() and "evidence.json" in found.matching:
-        shown = read_json(evidence)
-        if not isinstance(shown, dict) or shown.get("verdict") != predicate["verdict"]:
-            found.changed.append("certificate.json (its verdict is not the evidence's)")
-    if key is not None:
-        found.signature = "missing, and a key was given"
-    return found
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no path can have
-        return False
+    except BROKEN as error:
+        raise BadInput.of(
+            "certificate",
+            str(path),
+            f"is no certificate ({type(error).__name__}: {error})",
+            "give a run's certificate.json",
+        ) from None
+    return statement, data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -31,8 +32,9 @@ PLOTS = {
 }
 
 
-def render(evidence: Evidence) -> str:
-    """The report of one run or audit: the same evidence gives the same page, byte for byte."""
+@functools.cache
+def _environment() -> Environment:
+    """The templates, compiled once."""
     environment = Environment(
         loader=PackageLoader("expunge.report", "."),
         autoescape=True,
@@ -48,6 +50,12 @@ def render(evidence: Evidence) -> str:
         "measured": _facts.is_measured,
         "strip": _plots.strip,
     }
+    return environment
+
+
+def render(evidence: Evidence) -> str:
+    """The report of one run or audit: the same evidence gives the same page, byte for byte."""
+    environment = _environment()
     plots = {name: draw(evidence) for name, (draw, _) in PLOTS.items()}
     drawn = {plot.id: plot.figure for plot in plots.values() if plot}
     word, kind = _facts.verdict_word(evidence)
