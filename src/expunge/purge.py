@@ -14,7 +14,7 @@ from expunge.core import cache
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, read_json, sweep, write_json, write_text
 from expunge.core.request import redacted
-from expunge.ledger.certificate import CERTIFICATE, SALT, read_certificate, renew
+from expunge.ledger.certificate import CERTIFICATE, SALT, TEXTS, read_certificate, renew
 from expunge.report import leaderboard
 from expunge.report.html import render
 from expunge.rundir import JOURNAL, SCRATCH, evidence_of, request_in, write_request
@@ -26,8 +26,6 @@ PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", J
 """A folder with one of these is ours to purge."""
 TRIALS = "trials.log"
 """A tuning's record of its trials, which it needs to go on."""
-TEXTS = ("examples", "distributions", "attack_texts", "rocs", "caches", "method_notes")
-"""Fields of the evidence that hold texts, or a figure for each example."""
 
 
 def purge(folder: Path, *, guards: bool = False) -> list[str]:
@@ -173,7 +171,7 @@ def _from_evidence(folder: Path) -> list[str]:
     if (shown := redacted(evidence["request"])) != evidence["request"]:
         evidence["request"] = shown
         gone.append(f"{path}: examples of the request")
-    gone += [f"{path}: {name}" for name in TEXTS if evidence.pop(name, None)]
+    gone += [f"{path}: {name}" for name in (*TEXTS, "caches") if evidence.pop(name, None)]
     write_json(path, evidence)
     if (folder / "report.html").is_file():
         write_text(folder / "report.html", render(evidence))

@@ -26,6 +26,7 @@ from expunge.ledger.certificate import (
     NAMED,
     SALT,
     SALT_FIELDS,
+    TEXTS,
     Tree,
     gathered,
     read_certificate,
@@ -61,8 +62,6 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "splits": dict,
 }
 """What evidence must hold so that report, card and verdict can be made of it."""
-TEXTS = ("examples", "distributions", "attack_texts", "rocs", "caches", "method_notes")
-"""Parts of the evidence of every run that a purge takes away."""
 PREDICATE_FIELDS = {"request", "method", "thresholds", "verdict", "environment", "cannot_prove", "forget"}
 NEWER_FIELDS = {"inputs", "salt", "digest"}
 

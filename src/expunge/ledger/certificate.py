@@ -28,6 +28,8 @@ LOCK = ".lock"
 LOG = "log.jsonl"
 NAMED = ("evidence.json", "report.html", "request.yaml", "README.md", LOG)
 """What every certificate names besides the files of the model; the log goes when a run is purged."""
+TEXTS = ("examples", "distributions", "attack_texts", "rocs", "method_notes")
+"""Fields of a run's evidence that hold texts, or a figure for each example: a purge takes them away."""
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:expunge:certificate:v1"
 LIMITS = (
