@@ -8,6 +8,7 @@ ExpungeError (70, a fault of ours)
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -57,7 +58,22 @@ def _cut(text: str, length: int) -> str:
 
 def _line(text: str) -> str:
     """One line that any terminal can show: names and reasons may hold line ends and control characters."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    return printable(" ".join(str(text).split()))
+
+
+UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that move a terminal's cursor, turn its text around, are invisible, or are half a character."""
+
+
+def printable(text: object, keep: str = "") -> str:
+    """The text with each unsafe character as its escape, so that a name or a path cannot paint on a terminal.
+
+    keep: characters to leave alone, a line feed in a text of several lines.
+    """
+    return UNSAFE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], str(text))
 
 
 def did_you_mean(name: object, known: Iterable[object], limit: int = 40) -> str:
