@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from expunge.core.documents import parse_yaml
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import canonical, finite, read_json, write_json, write_text
 from expunge.core.request import Request, redacted
@@ -54,8 +55,8 @@ def _request_in(out: Path) -> dict[str, Any] | None:
     try:
         if not path.is_file():
             return None
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise BadInput.of(
             "out", str(path), f"cannot be read ({type(error).__name__})", "choose another folder"
         ) from None

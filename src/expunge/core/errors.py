@@ -8,6 +8,7 @@ ExpungeError (70, a fault of ours)
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -35,13 +36,13 @@ class BadInput(ExpungeError):
     exit_code = 2
 
     def __init__(self, *faults: str) -> None:
-        self.faults = list(faults)
-        super().__init__("\n".join(faults))
+        self.faults = [as_written(fault) for fault in faults]
+        super().__init__("\n".join(self.faults))
 
     @classmethod
     def of(cls, field: str, value: Any, why: str, mend: str, *, empty: bool = False) -> BadInput:
         """`field: value why; mend.` as one sentence; an empty text stands for no value, unless `empty`."""
-        shown = "" if isinstance(value, str) and not value and not empty else _cut(repr(value), 160)
+        shown = "" if isinstance(value, str) and not value and not empty else _cut(as_written(_repr(value)), 160)
         said = f"{shown} {_line(why)}" if shown else _line(why)
         field, mend = _cut(_line(field), 100) or "''", _line(mend)
         return cls(f"{field}: {said}; {mend}{'' if mend.endswith(('?', '.', '!')) else '.'}")
@@ -50,6 +51,38 @@ class BadInput(ExpungeError):
     def all(cls, errors: Iterable[BadInput]) -> BadInput:
         """One error that holds the faults of many, each once."""
         return cls(*dict.fromkeys(fault for error in errors for fault in error.faults))
+
+
+def _repr(value: Any) -> str:
+    """A value as Python writes it; what is huge or contains itself, in part."""
+    if isinstance(value, str | bytes) and len(value) > 1000:
+        value = value[:1000]
+    try:
+        return printable(repr(value))
+    except (RecursionError, ValueError):  # nested too deeply, or a number with more digits than Python writes
+        return f"<{type(value).__name__}>"
+
+
+_hidden: dict[str, str] = {}
+"""Value of a variable, or a text that holds one -> how it was written."""
+
+
+def hide(value: str, written: str) -> None:
+    """From now on `as_written` shows this value as it was written, in whatever message it comes back."""
+    for form in {value, os.path.normpath(value) if value else "", repr(value)[1:-1]}:
+        if len(form) >= 4 and form != written:
+            _hidden[form] = written
+
+
+def as_written(text: str) -> str:
+    """The text without values of environment variables: `${NAME}`, as the user wrote it, stands in their place."""
+    for value in sorted(_hidden, key=len, reverse=True):
+        if value in text:
+            # A short plain word may stand in any sentence: it is the variable's as part of a path or in quotes alone.
+            word = value.isalnum() and len(value) < 8
+            there = rf"(?<=[/'\"]){re.escape(value)}(?!\w)|(?<!\w){re.escape(value)}(?=[/'\"])"
+            text = re.sub(there if word else re.escape(value), lambda _: _hidden[value], text)  # noqa: B023
+    return text
 
 
 def _cut(text: str, length: int) -> str:
