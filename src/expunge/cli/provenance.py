@@ -50,6 +50,7 @@ def command(
     gold: Annotated[str | None, typer.Option(help="A model that was trained without the data.")] = None,
     seed: Annotated[int, typer.Option(help="Of sampling and of the orders drawn.")] = 0,
     out: Annotated[str | None, typer.Option(help="A folder for evidence.json.")] = None,
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

@@ -13,8 +13,8 @@ import yaml
 
 from expunge.core.errors import BadInput
 
-CONFIG = 4 * 2**20
-"""Bytes of a request or another file of settings."""
+CONFIG = 2 * 2**20
+"""Bytes of a request or another file of settings in YAML, which is read slowly."""
 TEXT = 64 * 2**20
 """Bytes of a line of data, or of a text that is one example."""
 NODES = 2_000_000
@@ -148,7 +148,7 @@ def regular(path: Path, field: str, most: int | None = None, mend: str = "give a
     if not stat.S_ISREG(found.st_mode):
         raise BadInput.of(field, str(path), "is no regular file", "write it to a file first")
     if most is not None and found.st_size > most:
-        raise BadInput.of(field, str(path), f"is larger than {most // 2**20} MiB", "cut it into parts")
+        raise BadInput.of(field, str(path), f"is larger than {most // 2**20} MiB", "cut it into parts, or put data into files")
     return found.st_size
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from expunge.core.budget import Budget
-from expunge.core.documents import CONFIG, parse_json, parse_yaml, read_text
+from expunge.core.documents import CONFIG, TEXT, parse_json, parse_yaml, read_text
 from expunge.core.errors import UNSAFE, BadInput, did_you_mean, sentences
 from expunge.core.variables import expanded
 
@@ -289,7 +289,7 @@ def read_config(path: str | Path, field: str, sets: Mapping[str, Any] | None = N
         raise BadInput.of(field, str(path), f"cannot be read ({why})", "give a YAML file in UTF-8") from None
     if not there:
         raise BadInput.of(field, str(path), "does not exist", "give the path of a YAML file")
-    text = read_text(path, field, CONFIG, "give a YAML file in UTF-8")
+    text = read_text(path, field, TEXT if path.suffix == ".json" else CONFIG, "give a YAML file in UTF-8")
     try:
         values = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except ValueError as error:
