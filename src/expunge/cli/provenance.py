@@ -106,4 +106,6 @@ def _figure(score: dict[str, Any] | None) -> str:
         return "-"
     if score["unit"] == "p-value":
         return f"p = {score['value']:.4f}"
+    if score["low"] is None:
+        return f"{score['value']:.2f} [n = {score['n']}]"
     return f"{score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
