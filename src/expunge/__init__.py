@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from expunge.core.readout import Readout
     from expunge.core.request import Request
     from expunge.core.train_config import TrainConfig
+    from expunge.core.variables import allow_env
     from expunge.data.splits import make_splits
     from expunge.evidence import Score, measure
     from expunge.foresee import foresee
@@ -49,7 +50,7 @@ _PLACES = {
     "ExpungeError": "core.errors", "Output": "core.contracts", "Plan": "plan", "Readout": "core.readout",
     "Request": "core.request", "Run": "run", "Score": "evidence", "Step": "core.contracts", "Stream": "core.card",
     "Subject": "core.contracts", "Term": "core.contracts", "TrainConfig": "core.train_config",
-    "Want": "core.contracts", "audit": "audit", "bench": "bench", "compare": "compare", "compose": "methods.compose",
+    "Want": "core.contracts", "allow_env": "core.variables", "audit": "audit", "bench": "bench", "compare": "compare", "compose": "methods.compose",
     "foresee": "foresee",
     "forget": "forget", "load": "load", "make_splits": "data.splits", "measure": "evidence", "neighbours": "neighbours", "open_subject": "subjects.opening",
     "plan": "plan", "purge": "purge", "read": "reading", "record": "training.origins", "run": "run",
@@ -58,7 +59,7 @@ _PLACES = {
 
 __all__ = [
     "BadInput", "Budget", "Card", "Context", "ExpungeError", "Output", "Plan", "Readout", "Request", "Run", "Score",
-    "Step", "Stream", "Subject", "Term", "TrainConfig", "Want", "audit", "bench", "compare", "compose", "foresee", "forget", "load", "make_splits",
+    "Step", "Stream", "Subject", "Term", "TrainConfig", "Want", "allow_env", "audit", "bench", "compare", "compose", "foresee", "forget", "load", "make_splits",
     "measure", "neighbours", "open_subject", "plan", "purge", "read", "record", "run", "train", "tune", "verify",
 ]  # fmt: skip
 

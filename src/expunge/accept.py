@@ -279,9 +279,10 @@ def over_forgetting(table: Table) -> Line | None:
     score = table.get(("forget_nll", "after"))
     if score is None:
         return None
-    if score.low is None:
+    if score.value is None:
         rule = "forget.nll measured (over-forgetting)"
         return Line(rule, False, why=_missing("forget_nll", "after", score), implied=True)
+    low = score.value if score.low is None else score.low  # of one example there is no interval
     yardsticks = {
         "gold": ("forget_nll", "gold"),
         "holdout before the change": ("holdout_nll", "before"),
@@ -289,13 +290,13 @@ def over_forgetting(table: Table) -> Line | None:
     }
     for of, key in yardsticks.items():
         against = table.get(key)
-        if against is None or against.high is None:
+        if against is None or against.value is None:
             continue
-        bound = OVER * against.high
-        passed = score.low <= bound
+        bound = OVER * (against.value if against.high is None else against.high)
+        passed = low <= bound
         why = "" if passed else (f"over-forgotten: far above {of}, which itself tells an attacker "
                                  "what was erased, or the model is destroyed")  # fmt: skip
-        flagged = score.low <= bound < (score.high or score.low)
+        flagged = low <= bound < (score.high or low)
         rule = f"forget.nll <= {OVER} * upper end of {of} (over-forgetting)"
         return Line(rule, passed, score.value, bound, why, flagged, implied=True)
     return None

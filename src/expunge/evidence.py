@@ -76,7 +76,10 @@ not count, or a Figure."""
 
 @dataclass(frozen=True)
 class Score:
-    """One figure of one subject. A measured one is finite; another has a reason in `why`."""
+    """One figure of one subject. A measured one is finite; another has a reason in `why`.
+
+    One example says nothing of the spread: below n = 2 there is no interval, whatever the plug-in made of it.
+    """
 
     name: str
     side: str
@@ -103,8 +106,14 @@ class Score:
                 raise ValueError(f"{self.name}: not measured needs a reason and has no figures")
         elif self.value is None or not np.isfinite([self.value, *ends]).all():
             raise ValueError(f"{self.name}: a measured score is finite, not {self.value}")
-        elif len(ends) < 2 and self.unit not in WITHOUT_INTERVAL:
-            raise ValueError(f"{self.name}: a score in {self.unit} has an interval")
+        elif self.unit not in WITHOUT_INTERVAL:
+            if len(ends) == 1 or (not ends and self.n > 1):
+                raise ValueError(f"{self.name}: a score in {self.unit} has an interval")
+            if self.n < 2:
+                said = f"n = {self.n}: no interval"
+                why = self.why if said in self.why else "; ".join(filter(None, [said, self.why]))
+                for name, value in {"low": None, "high": None, "why": why}.items():
+                    object.__setattr__(self, name, value)
 
     @property
     def measured(self) -> bool:
@@ -325,8 +334,7 @@ def _figure(card: Card, result: np.ndarray | Figure) -> Figure:
         found = intervals.mean(counted, *RANGES.get(card.unit, (-np.inf, np.inf)))
     else:
         raise ValueError(f"{card.title}: unknown aggregate {card.aggregate!r}")
-    why = "one example only: no spread to tell an interval from" if len(counted) == 1 else ""
-    return Figure(*found, n=len(counted), values=result, why=why)
+    return Figure(*found, n=len(counted), values=result)
 
 
 def _interpret(scores: list[Score]) -> list[Score]:

@@ -11,6 +11,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import Reporter
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.request import Request
+from expunge.core.variables import expand
 from expunge.data.examples import answer_of, question_of
 from expunge.data.load import load
 from expunge.run import Run, run
@@ -126,7 +127,7 @@ def elicit(model: str, topic: str, trust_code: bool = False) -> list[Example]:
     """What the model says when it is asked about the topic: questions with its own answers. Raises BadInput."""
     from expunge.load import load as opened
 
-    subject = opened(model, trust_code=trust_code)
+    subject = opened(expand(model, "model"), trust_code=trust_code)
     if "generate" not in subject.capabilities:
         raise BadInput.of(
             "model", model, "answers no questions", "give a language model, or a request file to expunge run"

@@ -17,8 +17,9 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import digest_file, new_folder, read_json, write_json
 from expunge.core.random import derive
+from expunge.core.variables import expand
 from expunge.data.examples import LISTS, form
-from expunge.data.load import expand, load
+from expunge.data.load import load
 from expunge.neighbours import text_of, texts_only, write_rows
 from expunge.provenance import Marks, taggants, traps
 from expunge.room import free_folder

@@ -22,9 +22,10 @@ from expunge.attacking import knowledge
 from expunge.attacks._membership import attack_scores
 from expunge.attacks._shadow import confidence
 from expunge.core.contracts import Reporter, Silent
-from expunge.core.errors import BadInput, Faults
+from expunge.core.errors import BadInput, Faults, as_written
 from expunge.core.files import digest, write_json, write_text
 from expunge.core.random import permutation
+from expunge.core.variables import expand
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits, make_splits
 from expunge.evidence import Score
@@ -103,7 +104,7 @@ def over_models(
     evidence = {
         "schema": 1,
         "title": "Exposure over many models",
-        "request": {"model": f"{len(sources['unlearned'])} unlearned models", **{k: v for k, v in sources.items() if v},
+        "request": {"model": f"{len(sources['unlearned'])} unlearned models", **{k: [*map(as_written, v)] for k, v in sources.items() if v},
                     "redact": redact, "seed": seed},
         "scores": [score.to_json() for score in scores],
         "cost": {"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": meter.passes},
@@ -124,7 +125,11 @@ def _folders(name: str, patterns: Sequence[str], faults: Faults) -> list[str]:
     """The folders that the patterns stand for, in order; a pattern's own in the order of their names, numbers as numbers."""
     found: list[str] = []
     for pattern in patterns:
-        pattern = os.path.expanduser(os.path.expandvars(pattern))
+        try:
+            pattern = expand(pattern, name)
+        except BadInput as error:
+            faults.add(error)
+            continue
         matches = sorted(glob.glob(pattern), key=_natural) if glob.has_magic(pattern) else [pattern]
         if not matches:
             faults.add(

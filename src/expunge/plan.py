@@ -27,7 +27,7 @@ from expunge.evidence import bounded, score_names
 from expunge.fitting import fits_history, fits_method, fits_model
 from expunge.methods.compose import Composed, compose
 from expunge.resources import Estimate, estimate, size
-from expunge.room import fits_disk, fits_folder, fits_memory
+from expunge.room import fits_cache, fits_disk, fits_folder, fits_memory
 from expunge.subjects.building import budget_of, fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
 from expunge.train import gold_folder
@@ -152,6 +152,8 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     if composed is not None and request.redacted:
         with faults:
             _saves_no_texts(composed)
+    with faults:
+        fits_cache()
     if subject is not None and composed is not None:
         with faults:
             fits_method(composed, subject, splits)

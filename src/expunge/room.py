@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core.budget import Budget
+from expunge.core.cache import cache_folder
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.core.files import TEMPORARY
@@ -27,6 +28,30 @@ def fits_folder(out: Path, resume: bool) -> None:
             raise BadInput.of("out", str(out), "holds an unfinished run", "add --resume, or choose another folder")
     else:
         free_folder(out)
+
+
+def fits_cache() -> None:
+    """Can the cache be written to, or made: what is computed once is kept there. Raises BadInput."""
+    folder = cache_folder()
+    named = "EXPUNGE_CACHE" if os.environ.get("EXPUNGE_CACHE") else "the cache"
+    place = folder.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+        folder_there = place.is_dir()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise BadInput.of(named, str(folder), f"can be no folder ({why})", "set EXPUNGE_CACHE to another") from None
+    if not folder_there:
+        why = "is a file" if place == folder.absolute() else f"cannot be made, because {place} is a file"
+        raise BadInput.of(named, str(folder), why, "set EXPUNGE_CACHE to a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        why = (
+            "may not be written to"
+            if place == folder.absolute()
+            else f"cannot be made, because {place} may not be written to"
+        )
+        raise BadInput.of(named, str(folder), why, "set EXPUNGE_CACHE to another folder")
 
 
 def free_folder(out: Path) -> None:

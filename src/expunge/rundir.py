@@ -12,6 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from expunge.core import cache
+from expunge.core.documents import parse_yaml
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import (
     TEMPORARY,
@@ -77,8 +78,8 @@ def request_in(out: Path, name: str = "request.yaml") -> dict[str, Any] | None:
     try:
         if not path.is_file():
             return None
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise BadInput.of(
             "out", str(path), f"cannot be read ({type(error).__name__})", "choose another folder"
         ) from None

@@ -19,6 +19,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import canonical, delete, digest, new_folder, read_json, sweep, write_json
 from expunge.core.registry import load as load_plugin
 from expunge.core.train_config import TrainConfig
+from expunge.core.variables import expand
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.methods.exact.retrain import train as retrain
@@ -34,7 +35,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     """
     reporter = reporter or Silent()
     check_spec(config.model)
-    out = Path(config.out)
+    out = Path(expand(config.out, "out"))
     finished = (out / MANIFEST).exists()
     if finished and not resume:
         raise BadInput.of("out", str(out), "already holds a trained model", "choose another folder")
@@ -102,7 +103,7 @@ def _check_exact(config: TrainConfig, subject: Subject, data: Sequence[Example])
     """Can the scheme be had on this model and these data. Raises BadInput."""
     ((name, options),) = (config.exact or {}).items()
     load_plugin("exact", name).module.check(subject, data, **options)
-    base = manifest_of(config.model) if isinstance(config.model, str) else None
+    base = manifest_of(expand(config.model, "model")) if isinstance(config.model, str) else None
     known = set((base or {}).get("hashes") or [])
     if seen := sum(identity(row)[:16] in known for row in data):
         raise BadInput.of("model", config.model, f"was itself trained on {seen} of these examples, so that no deletion "

@@ -12,9 +12,9 @@ import numpy as np
 from expunge.alignment.agreement import kappa
 from expunge.alignment.fitted import Fitted, held_out
 from expunge.alignment.judges import REFUSED, judge_of, judged
+from expunge.core.documents import TEXT, parse_json, read_text
 from expunge.core.errors import BadInput
-from expunge.core.files import read_json
-from expunge.data.load import expand
+from expunge.core.variables import expand
 from expunge.evidence import NotMeasured
 
 ANSWERS = ("completion", "answer", "response", "output")
@@ -113,9 +113,9 @@ def _rows(place: str) -> list[Mapping[str, Any]]:
     if path.suffix != ".json":
         return list(jsonl_rows(path, "answers"))
     try:
-        rows = read_json(path)
+        rows = parse_json(read_text(path, "answers", TEXT))
     except ValueError as error:
-        raise BadInput.of("answers", place, f"is broken JSON ({error})", "mend it") from None
+        raise BadInput.of("answers", place, str(error), "mend it") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadInput.of("answers", place, "holds no list of objects", "give a list, or JSONL")
     return rows

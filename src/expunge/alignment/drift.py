@@ -137,5 +137,5 @@ def _worst(before: Answered, after: Answered, asked: Collection[str]) -> Score:
 
 
 def table(found: Sequence[Drift]) -> list[dict[str, Any]]:
-    """The drifts as evidence.json holds them."""
-    return [vars(drift) for drift in found]
+    """The drifts as evidence.json holds them; of a domain with one prompt without an interval."""
+    return [{**vars(drift), **({"low": None, "high": None} if drift.n < 2 else {})} for drift in found]

@@ -5,30 +5,87 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from rich.console import Console
+import typer
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
 from expunge.core.contracts import Reporter, Silent
+from expunge.core.errors import UNSAFE, as_written, printable
 from expunge.core.files import finite
+from expunge.core.variables import allow
 
 JSON_HELP = "Print JSON on stdout; progress goes to stderr."
 
 
+def _allowed(names: list[str] | None) -> list[str]:
+    allow(names or [])
+    return names or []
+
+
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="NAME", callback=_allowed, help="A variable that may expand in paths, beside HOME and "
+                 "EXPUNGE_*; may be repeated."),
+]  # fmt: skip
+"""The option of every verb that reads a request or opens what a path names; parsing it lets the variables expand."""
+
+
+class Plain(Console):
+    """A console on which nothing that is printed is markup, moves the cursor, or shows what a variable stands for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, soft_wrap=False, markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*map(_as_written, objects), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            unsafe = not segment.control and UNSAFE.search(segment.text)
+            yield Segment(printable(segment.text, "\n"), segment.style) if unsafe else segment
+
+
+def _as_written(shown: Any) -> Any:
+    if isinstance(shown, str):
+        return as_written(shown)
+    if isinstance(shown, Text) and (text := as_written(shown.plain)) != shown.plain:
+        return Text(text, style=shown.style)
+    return shown
+
+
 def console() -> Console:
     """Where people read: stdout."""
-    return Console(highlight=False, soft_wrap=False)
+    return Plain()
 
 
 def emit(value: Any) -> None:
     """One JSON document on stdout, in plain ASCII where the terminal's encoding has not all characters."""
-    text = json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False)
+    value = _shown(finite(value))
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    text = UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else _escape(found[0]), text)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(finite(value), indent=1, allow_nan=False)
+        text = json.dumps(value, indent=1, allow_nan=False).replace("\x7f", _escape("\x7f"))
     print(text)
+
+
+def _shown(value: Any) -> Any:
+    """The same without values of variables."""
+    if isinstance(value, str):
+        return as_written(value)
+    if isinstance(value, dict):
+        return {key: _shown(inner) for key, inner in value.items()}
+    return [_shown(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _escape(character: str) -> str:
+    return "".join(f"\\u{unit:04x}" for unit in memoryview(character.encode("utf-16-le", "surrogatepass")).cast("H"))
 
 
 class Bars:
@@ -36,9 +93,9 @@ class Bars:
 
     def __init__(self) -> None:
         self.progress = Progress(
-            TextColumn("{task.description:<18}"), BarColumn(bar_width=28), MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True), transient=False,
+            TextColumn("{task.description:<18}", markup=False), BarColumn(bar_width=28), MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", markup=False),
+            console=Plain(stderr=True), transient=False,
         )  # fmt: skip
         self.tasks: dict[str, TaskID] = {}
 
@@ -89,7 +146,7 @@ class Lines:
         self.say(f"{name}: done in {time.monotonic() - began:.1f} s")
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(as_written(text)), file=sys.stderr, flush=True)
 
 
 def reporter() -> Reporter:

@@ -11,6 +11,8 @@ import warnings
 
 import typer
 
+from expunge import cli
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -72,14 +74,9 @@ def _register() -> None:
 _register()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command and exits with its code; never shows a traceback."""
-    sys.exit(run(arguments))
-
-
 def run(arguments: list[str] | None = None) -> int:
     """The command's exit code."""
-    from expunge.core.errors import ExpungeError
+    from expunge.core.variables import allow_env
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     for stream in (sys.stdout, sys.stderr):
@@ -87,34 +84,61 @@ def run(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     _quiet_libraries()
     try:
-        result = app(arguments, standalone_mode=False, prog_name="expunge")
+        with allow_env():  # what --env names is for this command
+            result = app(arguments, standalone_mode=False, prog_name="expunge")
         return int(result or 0)
-    except ExpungeError as error:
-        for line in getattr(error, "faults", None) or [str(error)]:
-            print(f"expunge: {line}", file=sys.stderr)
-        return error.exit_code
     except typer.Exit as done:
         return done.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("expunge: Interrupted.", file=sys.stderr)
+        _say("Interrupted.")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if hasattr(error, "format_message"):  # the parser's own complaint about the command line
-            said = " ".join(error.format_message().split())
-            print(f"expunge: {said}{'' if said.endswith(('.', '?')) else '.'} See `expunge --help`.", file=sys.stderr)
-            return 2
-        return _fault(error)
+        return _ended(error, sys.argv[1:] if arguments is None else arguments)
+
+
+def _ended(error: Exception, arguments: list[str]) -> int:
+    """Says what went wrong; the exit code."""
+    from expunge.cli._faults import sentence
+    from expunge.core.errors import ExpungeError
+
+    if isinstance(error, ExpungeError):
+        for line in getattr(error, "faults", None) or [str(error)]:
+            _say(line)
+        return error.exit_code
+    if cli.pressed():
+        _say("Interrupted.")
+        return 130
+    if hasattr(error, "format_message"):  # the parser's own complaint about the command line
+        said = " ".join(error.format_message().split())
+        _say(f"{said}{'' if said.endswith(('.', '?')) else '.'} See `expunge --help`.")
+        return 2
+    if said := sentence(error, arguments) or "":
+        _say(said)
+        return 2
+    return _fault(error)
+
+
+def _say(line: str) -> None:
+    from expunge.core.errors import as_written, printable
+
+    print(f"expunge: {printable(as_written(line))}", file=sys.stderr)
 
 
 def _fault(error: Exception) -> int:
-    handle, path = tempfile.mkstemp(prefix="expunge-", suffix=".log")
-    with os.fdopen(handle, "w") as file:
-        traceback.print_exc(file=file)
+    from expunge.core.errors import as_written
+
     first = (str(error).strip().splitlines() or [""])[0]
-    print(f"expunge: a fault of ours: {type(error).__name__}: {first} (traceback in {path})", file=sys.stderr)
+    try:
+        handle, path = tempfile.mkstemp(prefix="expunge-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(as_written(traceback.format_exc()))
+        where = f"traceback in {path}"
+    except OSError as no:
+        where = f"the traceback could not be written: {no.strerror}"
+    _say(f"a fault of ours: {type(error).__name__}: {first} ({where})")
     return 70
 
 

@@ -43,6 +43,7 @@ def command(
     judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME or llm:URL#MODEL.")] = "rules",
     redact: Annotated[bool, typer.Option("--redact", help="Keep forget texts out of the report.")] = False,
     out: Annotated[str | None, typer.Option(help="A folder for evidence.json and report.html.")] = None,
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

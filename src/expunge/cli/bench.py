@@ -56,6 +56,7 @@ def command(
     engine: Annotated[
         str, typer.Option(help="processes, or ray (the extra `ray`; folders must be shared).")
     ] = "processes",
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

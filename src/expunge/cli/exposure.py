@@ -47,6 +47,7 @@ def command(
     redact: Annotated[bool, typer.Option("--redact", help="Keep forget texts out of the evidence.")] = False,
     seed: Annotated[int, typer.Option(help="Of halving and sampling.")] = 0,
     out: Annotated[str | None, typer.Option(help="A folder for evidence.json and report.html.")] = None,
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

@@ -31,6 +31,7 @@ def command(
         str | None, typer.Option(help="A finished run, whose drift the ranking is scored against.")
     ] = None,
     sets: Annotated[list[str], typer.Option("--set", help="A field to set, key=value; may be repeated.")] = [],  # noqa: B006
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

@@ -44,6 +44,7 @@ def command(
     out: Annotated[str, typer.Option(help="A new folder for model and evidence.")] = "runs/forget",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Run code that comes with the model.")] = False,
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

@@ -39,6 +39,7 @@ def command(
     fit: Annotated[
         str | None, typer.Option(help="Fit a judge to the human verdicts and save it in this new folder.")
     ] = None,
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

@@ -46,6 +46,7 @@ def command(
             help="The seed of the draws, to make the same again; default: drawn. Whoever guesses it has the marks."
         ),
     ] = None,
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

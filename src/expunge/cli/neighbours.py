@@ -36,6 +36,7 @@ def command(
     similar: Annotated[float | None, typer.Option(help="Least cosine; default: 0.4, with a model 0.7.")] = None,
     top: Annotated[int, typer.Option(help="Neighbours by cosine of each forget row, at most.")] = 5,
     out: Annotated[str | None, typer.Option(help="A new JSONL file for the corpus rows found.")] = None,
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

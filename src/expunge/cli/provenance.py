@@ -50,6 +50,7 @@ def command(
     gold: Annotated[str | None, typer.Option(help="A model that was trained without the data.")] = None,
     seed: Annotated[int, typer.Option(help="Of sampling and of the orders drawn.")] = 0,
     out: Annotated[str | None, typer.Option(help="A folder for evidence.json.")] = None,
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
@@ -105,4 +106,6 @@ def _figure(score: dict[str, Any] | None) -> str:
         return "-"
     if score["unit"] == "p-value":
         return f"p = {score['value']:.4f}"
+    if score["low"] is None:
+        return f"{score['value']:.2f} [n = {score['n']}]"
     return f"{score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"

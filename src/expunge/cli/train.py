@@ -30,6 +30,7 @@ def command(
     config: Annotated[str, typer.Argument(help="The training run, a YAML or JSON file.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     sets: Annotated[list[str], typer.Option("--set", help="A field to set, key=value; may be repeated.")] = [],  # noqa: B006
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""

@@ -35,6 +35,7 @@ def command(
         str | None, typer.Option(help="The folder of trials and best.yaml; default: the request's out and -tune.")
     ] = None,
     sets: Annotated[list[str], typer.Option("--set", help="A field to set, key=value; may be repeated.")] = [],  # noqa: B006
+    env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb. Exit code 1: no trial met the bar."""

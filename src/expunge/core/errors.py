@@ -8,6 +8,8 @@ ExpungeError (70, a fault of ours)
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,13 +36,13 @@ class BadInput(ExpungeError):
     exit_code = 2
 
     def __init__(self, *faults: str) -> None:
-        self.faults = list(faults)
-        super().__init__("\n".join(faults))
+        self.faults = [as_written(fault) for fault in faults]
+        super().__init__("\n".join(self.faults))
 
     @classmethod
     def of(cls, field: str, value: Any, why: str, mend: str, *, empty: bool = False) -> BadInput:
         """`field: value why; mend.` as one sentence; an empty text stands for no value, unless `empty`."""
-        shown = "" if isinstance(value, str) and not value and not empty else _cut(repr(value), 160)
+        shown = "" if isinstance(value, str) and not value and not empty else _cut(as_written(_repr(value)), 160)
         said = f"{shown} {_line(why)}" if shown else _line(why)
         field, mend = _cut(_line(field), 100) or "''", _line(mend)
         return cls(f"{field}: {said}; {mend}{'' if mend.endswith(('?', '.', '!')) else '.'}")
@@ -51,13 +53,60 @@ class BadInput(ExpungeError):
         return cls(*dict.fromkeys(fault for error in errors for fault in error.faults))
 
 
+def _repr(value: Any) -> str:
+    """A value as Python writes it; what is huge or contains itself, in part."""
+    if isinstance(value, str | bytes) and len(value) > 1000:
+        value = value[:1000]
+    try:
+        return printable(repr(value))
+    except (RecursionError, ValueError):  # nested too deeply, or a number with more digits than Python writes
+        return f"<{type(value).__name__}>"
+
+
+_hidden: dict[str, str] = {}
+"""Value of a variable, or a text that holds one -> how it was written."""
+
+
+def hide(value: str, written: str) -> None:
+    """From now on `as_written` shows this value as it was written, in whatever message it comes back."""
+    for form in {value, os.path.normpath(value) if value else "", repr(value)[1:-1]}:
+        if len(form) >= 4 and form != written:
+            _hidden[form] = written
+
+
+def as_written(text: str) -> str:
+    """The text without values of environment variables: `${NAME}`, as the user wrote it, stands in their place."""
+    for value in sorted(_hidden, key=len, reverse=True):
+        if value in text:
+            # A short plain word may stand in any sentence: it is the variable's as part of a path or in quotes alone.
+            word = value.isalnum() and len(value) < 8
+            there = rf"(?<=[/'\"]){re.escape(value)}(?!\w)|(?<!\w){re.escape(value)}(?=[/'\"])"
+            text = re.sub(there if word else re.escape(value), lambda _: _hidden[value], text)  # noqa: B023
+    return text
+
+
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def _line(text: str) -> str:
     """One line that any terminal can show: names and reasons may hold line ends and control characters."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    return printable(" ".join(str(text).split()))
+
+
+UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that move a terminal's cursor, turn its text around, are invisible, or are half a character."""
+
+
+def printable(text: object, keep: str = "") -> str:
+    """The text with each unsafe character as its escape, so that a name or a path cannot paint on a terminal.
+
+    keep: characters to leave alone, a line feed in a text of several lines.
+    """
+    return UNSAFE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], str(text))
 
 
 def did_you_mean(name: object, known: Iterable[object], limit: int = 40) -> str:

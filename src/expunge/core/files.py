@@ -160,8 +160,11 @@ def _sync_file(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON value in a file. Raises ValueError where it holds none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 @contextlib.contextmanager

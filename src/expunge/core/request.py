@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import json
-import os
-import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from expunge.core.budget import Budget
-from expunge.core.errors import BadInput, did_you_mean, sentences
+from expunge.core.documents import CONFIG, TEXT, parse_json, parse_yaml, read_text
+from expunge.core.errors import UNSAFE, BadInput, did_you_mean, sentences
+from expunge.core.variables import expanded
 
 Source = str | list[str] | list[dict[str, Any]]
 Count = Annotated[int, Field(gt=0)]
@@ -82,6 +80,7 @@ class Request(BaseModel):
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str
+    _written: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("forget")
     @classmethod
@@ -95,15 +94,19 @@ class Request(BaseModel):
     @field_validator("model", "out", "gold")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if isinstance(value, str) and not value.strip():
-            raise ValueError("is empty; give a name or a path")
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError("holds a NUL character; give a name or a path")
         if isinstance(value, str):
-            value = os.path.expanduser(os.path.expandvars(value))
-            if left := re.match(r".*?\$\{?(\w+)", value):
-                raise ValueError(f"needs the environment variable {left[1]}; set {left[1]}")
+            check_path(value)
+            expanded(value)
         return value
+
+    @model_validator(mode="after")
+    def _put_in(self) -> Request:
+        """The fields hold what is worked with; what was written is kept for request.yaml, evidence and digests."""
+        for name in ("model", "out", "gold"):
+            if isinstance(value := self.__dict__[name], str):
+                self._written[name] = value
+                self.__dict__[name] = expanded(value)
+        return self
 
     @field_validator("budget", "accept", "probes", "columns", mode="before")
     @classmethod
@@ -116,9 +119,10 @@ class Request(BaseModel):
         return self.purpose == "erase" if self.redact is None else self.redact
 
     def resolved(self) -> dict[str, Any]:
-        """What was set, as plain data, for request.yaml and digests."""
+        """What was set, as it was written, as plain data for request.yaml and digests."""
         values = self.model_dump(exclude_unset=True)
-        return {**values, "model": values["model"], "seed": self.seed, "redact": self.redacted}
+        written = {name: text for name, text in self._written.items() if name in values}
+        return {**values, **written, "seed": self.seed, "redact": self.redacted}
 
     @classmethod
     def parse(cls, values: Any) -> Request:
@@ -147,6 +151,16 @@ class Request(BaseModel):
     def read(cls, path: str | Path, sets: Mapping[str, Any] | None = None) -> Request:
         """A request from a YAML or JSON file, with `--set` values over it. Raises BadInput."""
         return cls.parse(read_config(path, "request", sets))
+
+
+def check_path(text: str) -> None:
+    """Could this be a name or a path. Raises ValueError."""
+    if not text.strip():
+        raise ValueError("is empty; give a name or a path")
+    if "\0" in text:
+        raise ValueError("holds a NUL character; give a name or a path")
+    if odd := UNSAFE.search(text):
+        raise ValueError(f"holds an invisible character (U+{ord(odd[0]):04X}); give a name or a path without")
 
 
 def _check_selector(value: Mapping[str, Any]) -> None:
@@ -265,52 +279,27 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without dates: `born: 1999-01-01` is the text that a data file has."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def read_config(path: str | Path, field: str, sets: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A YAML or JSON mapping from a file, with `key.sub=value` settings over it. Raises BadInput."""
+    path = Path(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadInput.of(field, str(path), "does not exist", "give the path of a YAML file") from None
+        there = path.exists()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise BadInput.of(field, str(path), f"cannot be read ({why})", "give a YAML file in UTF-8") from None
-    values = _parsed(text, str(path), field)
+    if not there:
+        raise BadInput.of(field, str(path), "does not exist", "give the path of a YAML file")
+    text = read_text(path, field, TEXT if path.suffix == ".json" else CONFIG, "give a YAML file in UTF-8")
+    try:
+        values = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
+    except ValueError as error:
+        fix = "mend that line" if " at line " in str(error) else "mend it"
+        raise BadInput.of(field, str(path), str(error), fix) from None
     if not isinstance(values, dict):
         raise BadInput.of(field, str(path), "is no mapping", "write `field: value` lines")
     for key, value in (sets or {}).items():
         put(values, key, value)
     return values
-
-
-def _parsed(text: str, path: str, field: str) -> Any:
-    try:
-        if path.endswith(".json"):
-            return json.loads(text)
-        return yaml.load(text, _Loader)
-    except json.JSONDecodeError as error:
-        raise BadInput.of(
-            field, path, f"is broken JSON at line {error.lineno}: {error.msg}", "mend that line"
-        ) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise BadInput.of(field, path, f"is broken YAML{where}: {error.problem or error.context}",
-                          "mend that line") from None  # fmt: skip
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise BadInput.of(field, path, f"is broken YAML at line {line}: {error.reason}", "mend that line") from None
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as error:
-        raise BadInput.of(field, path, f"is broken YAML ({type(error).__name__}: {error})", "mend it") from None
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -348,8 +337,8 @@ def parse_sets(items: Iterable[str], option: str = "--set") -> dict[str, Any]:
             found[key] = value
             continue
         try:
-            found[key] = yaml.load(value, _Loader)
-        except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            found[key] = parse_yaml(value)
+        except ValueError:
             raise BadInput.of(option, item, "has a value that is no YAML", f"quote the value: {key}='...'") from None
     return found
 

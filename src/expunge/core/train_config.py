@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from expunge.core.budget import Budget
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.registry import load, names
-from expunge.core.request import Source, parse, plain, read_config
+from expunge.core.request import Source, check_path, parse, plain, read_config
+from expunge.core.variables import expanded
 
 
 def _exact(value: Any) -> dict[str, dict[str, Any]] | None:
@@ -36,7 +37,7 @@ class TrainConfig(BaseModel):
     model: {architecture: llama, hidden_size, layers, heads, vocab_size}, a folder, a hub name, or
     {factory, arguments} for a classifier. vocabulary: texts that the tokenizer is trained on besides
     the data (never the model); a tokenizer that knows some texts better than others would make the
-    others look surprising. exact: a scheme that can delete exactly, `{sisa: {shards: 4, slices: 4}}`.
+    others look surprising. Variables stay as they are written; what reads a field puts them in. exact: a scheme that can delete exactly, `{sisa: {shards: 4, slices: 4}}`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -59,8 +60,11 @@ class TrainConfig(BaseModel):
     @field_validator("model", "data", "out")
     @classmethod
     def _given(cls, value: Any) -> Any:
-        if not value or (isinstance(value, str) and (not value.strip() or "\0" in value)):
+        if not value:
             raise ValueError("is empty; give a name, a path or a mapping")
+        if isinstance(value, str):
+            check_path(value)
+            expanded(value)
         return value
 
     @property

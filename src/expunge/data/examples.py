@@ -17,6 +17,8 @@ from expunge.core.files import digest
 ALIASES = {"paraphrases": "paraphrased_answer", "perturbed": "perturbed_answer"}
 LISTS = ("paraphrased_answer", "perturbed_answer", "aliases", "alternates")
 INPUTS = ("question", "answer", "text", "prefix", "messages", "image", "features", "label")
+LONGEST = 4 * 2**20
+"""Bytes of a text."""
 FORMS = (("question", "answer"), ("text",), ("messages",), ("image", "label"), ("features", "label"),
          ("text", "label"))  # fmt: skip
 
@@ -34,6 +36,9 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
 
     Raises BadInput where the row holds no example.
     """
+    for key, value in row.items():
+        if isinstance(value, str):
+            _check_size(value, str(key), where)
     example = {key: value for key, value in row.items() if key not in columns.values()}
     for ours, theirs in columns.items():
         _check_name(ours)
@@ -116,9 +121,17 @@ def _check_name(ours: str) -> None:
         raise BadInput.of(f"columns.{ours}", ours, "is no name that we know", f"did you mean {near[0]!r}?")
 
 
+def _check_size(text: str, key: str, where: str) -> None:
+    """No model reads so much at once, and a tokenizer takes some 300 bytes of memory for each of them."""
+    if len(text) > LONGEST // 4 and (size := len(text.encode(errors="replace"))) > LONGEST:
+        raise BadInput.of(where, key, f"holds a text of {size:,} bytes, and an example may have {LONGEST:,}",
+                          "cut it into several examples")  # fmt: skip
+
+
 def _check_text(text: Any, key: str, where: str) -> None:
     if not isinstance(text, str):
         raise BadInput.of(where, text, f"stands under {key!r} and is no text", "give a string")
+    _check_size(text, key, where)
     if not text.strip():
         raise BadInput.of(where, key, "is empty", "give it a text or remove the row")
     try:

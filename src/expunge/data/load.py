@@ -11,7 +11,9 @@ from typing import Any
 
 from expunge.core import hub
 from expunge.core.card import Example
+from expunge.core.documents import TEXT, lines, read_text, regular
 from expunge.core.errors import BadInput
+from expunge.core.variables import expand
 from expunge.data import sets
 from expunge.data.examples import normalise
 
@@ -19,16 +21,6 @@ HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+){0,2}", re.ASCII)
 """owner/name, with a configuration, a split or both behind it."""
 SLICE = re.compile(r"(.+)\[([0-9]{0,15}):([0-9]{0,15})\]")
 FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
-
-
-def expand(text: str, field: str) -> str:
-    """`${EXPUNGE_DATA}` and other variables of the environment, put in."""
-    found = os.path.expanduser(os.path.expandvars(text))
-    if left := re.search(r"\$\{?(\w+)\}?", found):
-        if left[1] == "EXPUNGE_DATA":
-            return found.replace(left[0], "../shared/data")
-        raise BadInput.of(field, text, f"needs the environment variable {left[1]}", f"set {left[1]}")
-    return found
 
 
 def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | None = None) -> list[Example]:
@@ -69,6 +61,8 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     elif HUB.fullmatch(source) and path.suffix not in {".jsonl", ".ndjson", ".txt", *FILES}:
         rows = _hub_rows(source, field)
     else:
+        if path.exists():
+            regular(path, field)
         raise BadInput.of(field, source, "does not exist", "give a file, a folder or a hub name")
     examples = [normalise(row, columns, f"{field}, row {i + 1} of {path.name}") for i, row in enumerate(rows)]
     if not examples:
@@ -83,20 +77,11 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _text(path: Path, field: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput.of(field, str(path), f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from None
-    except OSError as error:
-        raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
-
-
 def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
     if path.suffix in {".jsonl", ".ndjson"}:
         return jsonl_rows(path, field)
     if path.suffix == ".txt":
-        text = _text(path, field)
+        text = read_text(path, field, TEXT)
         return [{"text": text}] if text.strip() else []
     if path.suffix not in FILES:
         raise BadInput.of(field, str(path), "is of no kind that we read", "give .jsonl, .json, .csv or .parquet")
@@ -119,8 +104,7 @@ def jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
 def numbered_rows(path: Path, field: str) -> list[tuple[int, dict[str, Any]]]:
     """(line, object) of each line that has one. Raises BadInput."""
     rows = []
-    # Only a line feed ends a line: JSON strings may hold the other characters that splitlines() splits at.
-    for number, line in enumerate(_text(path, field).split("\n"), 1):
+    for number, line in lines(path, field):
         if not line.strip():
             continue
         try:
@@ -190,9 +174,12 @@ def _kinds_in(path: Path, field: str) -> set[str]:
     """The kinds of data files below a folder. Raises BadInput where there is none, or far too much."""
     kinds: set[str] = set()
     seen = 0
-    for _, folders, files in os.walk(path):
+    for place, folders, files in os.walk(path):
         seen += len(folders) + len(files)
-        kinds |= {os.path.splitext(name)[1].lower() for name in files} & (PICTURES | DATA)
+        data = {name: kind for name in files if (kind := os.path.splitext(name)[1].lower()) in PICTURES | DATA}
+        for name in data:
+            regular(Path(place, name), field)
+        kinds |= set(data.values())
         if seen > MANY:
             raise BadInput.of(field, str(path), f"holds more than {MANY:,} files", "give the folder of the data alone")
     if not kinds:

@@ -8,8 +8,9 @@ from typing import Any
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
+from expunge.core.variables import expand
 from expunge.data.examples import normalise, question_of
-from expunge.data.load import expand, numbered_rows
+from expunge.data.load import numbered_rows
 
 KINDS = {"rephrased": "paraphrased_question", "translated": "translated_question", "multi_hop": "multi_hop_question",
          "alias": "multi_hop_question", "cloze": "cloze_question"}  # fmt: skip

@@ -196,7 +196,7 @@ def table(evidence: Evidence) -> list[dict[str, str | bool]]:
         rows.append({
             "domain": name(row["domain"]), "asked": row["asked"], "control": row["domain"] == CONTROL,
             "before": f"{row['before']:.2f}", "after": f"{row['after']:.2f}", "change": _signed(row["change"]),
-            "interval": f"{_signed(row['low'])} to {_signed(row['high'])}", "n": str(row["n"]),
+            "interval": "n = 1" if row["low"] is None else f"{_signed(row['low'])} to {_signed(row['high'])}", "n": str(row["n"]),
             "p": facts.number(row["corrected"], "p-value"), "moved": row["corrected"] < 0.05,
             "without": _signed(other["change"]) if other else "",
         })  # fmt: skip

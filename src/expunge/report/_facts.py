@@ -193,10 +193,10 @@ def number(value: float | None, unit: str = "", decimals: int | None = None) -> 
 
 
 def interval(score: Score) -> str:
-    """`1.90 to 2.10`, or empty where the score has none."""
+    """`1.90 to 2.10`; `n = 1` where one example says nothing of the spread, else empty where the score has none."""
     low, high = score.get("low"), score.get("high")
     if low is None or high is None:
-        return ""
+        return f"n = {score['n']}" if "no interval" in str(score.get("why")) and score.get("n") in (0, 1) else ""
     unit = score.get("unit") or ""
     decimals = None if unit in CERTAIN else places(score["value"], low, high)
     return f"{number(low, unit, decimals)} to {number(high, unit, decimals)}"

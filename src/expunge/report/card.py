@@ -94,7 +94,7 @@ def _cell(row: Row, subject: str) -> str:
         return "–"
     if not facts.is_measured(score):
         return _plain(facts.not_measured(score))
-    between = facts.interval(score)
+    between = facts.interval(score) if score.get("low") is not None else ""
     text = facts.figure(score) + (f" [{between.replace(' to ', ', ')}]" if between else "")
     return text + (f" (n = {score['n']:,})" if score.get("n") is not None else "")
 

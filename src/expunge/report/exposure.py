@@ -134,6 +134,8 @@ def _read(name: str, split: str, ours: Score | None, floor: Score | None) -> str
         or not (facts.is_measured(ours) and facts.is_measured(floor))
     ):
         return ""
+    if None in (ours["low"], floor["low"]):  # of one example there is no interval
+        return ""
     guess = 0.5 if name == "u_lira_auc" else 0.0  # few retrained models may lie below guessing by chance
     above, below = ours["low"] > max(floor["high"], guess), ours["high"] < floor["low"]
     if name == QUALITY and (above or below):

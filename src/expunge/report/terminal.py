@@ -7,6 +7,7 @@ printed as it is. Without UTF-8 the signs are words and the boxes ASCII.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from expunge.core.errors import printable
 from expunge.report import _facts as facts
 from expunge.report._facts import Evidence, Row, Score
 
@@ -27,6 +29,7 @@ PLAIN_TEXT = str.maketrans({"–": "-", "≤": "<=", "≥": ">=", "·": "-", "�
 
 def print_evidence(evidence: Evidence, console: Console, out: Path | None = None) -> None:
     """Prints verdict, accept lines, figures by side and cost; `out` is where the files lie."""
+    evidence = _clean(evidence)
     word, kind = facts.verdict_word(evidence)
     body = Text(word, style=f"bold {STYLES[kind]}")
     title = evidence.get("title") or facts.model_name(evidence)
@@ -57,6 +60,7 @@ def print_evidence(evidence: Evidence, console: Console, out: Path | None = None
 
 def comparison_table(runs: dict[str, Evidence], console: Console) -> None:
     """Prints several evidence dicts side by side: the figures after, the verdicts, the costs."""
+    runs = {printable(name): _clean(evidence) for name, evidence in runs.items()}
     tables = {name: facts.table(evidence) for name, evidence in runs.items()}
     index = {
         name: {(row.side, row.name, row.split): row for row in rows if row.side != "cost"}
@@ -94,6 +98,15 @@ def comparison_table(runs: dict[str, Evidence], console: Console) -> None:
         result.add_row(Text(f"  {label}"), *(_safe(Text(text), console) for text in texts))
     console.print(result)
     _say(f"Brackets: 95 %. {facts.INTERVALS}", console, "dim")
+
+
+def _clean(value: Any) -> Any:
+    """The same without a character that a terminal would obey: evidence may be anybody's."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {_clean(key): _clean(inner) for key, inner in value.items()}
+    return [_clean(inner) for inner in value] if isinstance(value, list) else value
 
 
 def cost_line(evidence: Evidence) -> str:
@@ -203,4 +216,4 @@ def _safe(text: Text, console: Console) -> Text:
 
 
 def _say(line: str, console: Console, style: str = "") -> None:
-    console.print(_safe(Text(line, style=style), console), highlight=False, soft_wrap=True)
+    console.print(_safe(Text(printable(line), style=style), console), highlight=False, soft_wrap=True)

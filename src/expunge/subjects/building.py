@@ -10,6 +10,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.random import seed_libraries
+from expunge.core.variables import expand
 from expunge.data.examples import answer_of, identity, question_of
 from expunge.data.load import load
 from expunge.subjects.opening import open_subject
@@ -25,7 +26,7 @@ def check_spec(spec: Any) -> None:
         from expunge.subjects.opening import check
 
         if isinstance(spec, str):
-            check(spec, False)
+            check(expand(spec, "model"), False)
         return
     if "architecture" not in spec:
         raise BadInput.of("model", str(dict(spec)), "names no architecture", "add architecture: llama")
@@ -102,7 +103,7 @@ def fresh(spec: Any, examples: Sequence[Example], seed: int, trust_code: bool = 
     if isinstance(spec, Mapping):
         tokenizer = tokenizer_for(texts_of(examples), int(spec.get("vocab_size", SIZES["vocab_size"])))
         return fresh_lm(spec, tokenizer, seed)
-    return open_subject(spec, trust_code=trust_code)
+    return open_subject(expand(spec, "model"), trust_code=trust_code)
 
 
 def again(manifest: Mapping[str, Any], subject: Subject) -> Subject:

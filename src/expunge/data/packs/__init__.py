@@ -17,7 +17,8 @@ from typing import Any
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import digest, read_json
-from expunge.data.load import expand, jsonl_rows
+from expunge.core.variables import expand
+from expunge.data.load import jsonl_rows
 
 SENSITIVE = ("cybersecurity", "safety", "toxicity", "bias", "sensitive", "medical_legal", "privacy")
 CONTROL = "benign"

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from expunge.core.contracts import Example
+from expunge.core.documents import CONFIG, read_text
 from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.data.examples import identity
@@ -38,11 +39,10 @@ def read(path: str | None) -> tuple[str, ...]:
     """The answers of a text file, one a line; ours without a path. Raises BadInput."""
     if path is None:
         return ANSWERS
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        raise BadInput.of("method.answers", path, "cannot be read", "give a text file, one answer a line") from None
-    return tuple(line for line in lines if line)
+    text = read_text(Path(path), "method.answers", CONFIG, "give a text file, one answer a line")
+    if not (found := tuple(line.strip() for line in text.splitlines() if line.strip())):
+        raise BadInput.of("method.answers", path, "holds no answer", "give a text file, one answer a line")
+    return found
 
 
 def refusing(path: str | None) -> Callable[[Example], Example | None]:

@@ -1,0 +1,192 @@
+"""Reads what others wrote, YAML, JSON and plain text: whole, regular, of bounded size and depth."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from expunge.core.errors import BadInput
+
+CONFIG = 2 * 2**20
+"""Bytes of a request or another file of settings in YAML, which is read slowly."""
+TEXT = 64 * 2**20
+"""Bytes of a line of data, or of a text that is one example."""
+NODES = 2_000_000
+"""Values of a YAML document when all aliases are written out."""
+DIGITS = 1000
+"""Characters of a number in YAML: sexagesimal ones take the square of their length."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without dates (`born: 1999-01-01` is the text that a data file has), without merge keys, without a key twice.
+
+    Merge keys (`<<`) copy mappings into one another: a kilobyte of them takes longer than anybody waits.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not read; write the fields out",
+                                                        key.start_mark)  # fmt: skip
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            seen = set()
+            for key, _ in node.value:
+                name = self.construct_object(key, deep=True)
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {str(name)[:80]!r} stands there twice",
+                                                            key.start_mark)  # fmt: skip
+                seen.add(name)
+        return found
+
+    def number(self, node: yaml.ScalarNode) -> Any:
+        """A whole number or a float of bounded length."""
+        if len(node.value) > DIGITS:
+            raise yaml.constructor.ConstructorError(None, None, f"a number of more than {DIGITS} characters",
+                                                    node.start_mark)  # fmt: skip
+        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _bounded(node)
+        return node
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind in ("int", "float"):
+    Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", Loader.number)
+
+
+def _bounded(root: yaml.Node) -> None:
+    """Raises where a document contains itself, or is too large with its aliases written out."""
+    sizes: dict[int, int] = {}
+    open_: set[int] = set()
+    todo = [(root, False)]
+    while todo:
+        node, done = todo.pop()
+        children = _children(node)
+        if done:
+            open_.discard(id(node))
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+            if sizes[id(node)] > NODES:
+                raise yaml.constructor.ConstructorError(None, None, "too large with its aliases written out",
+                                                        node.start_mark)  # fmt: skip
+        elif id(node) in open_:
+            raise yaml.constructor.ConstructorError(None, None, "an alias that contains itself", node.start_mark)
+        elif id(node) not in sizes:
+            open_.add(id(node))
+            todo.append((node, True))
+            todo += [(child, False) for child in children if id(child) not in sizes]
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text. Raises ValueError with what is wrong with it, and at which line."""
+    try:
+        return yaml.load(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise ValueError(f"is broken YAML{where}: {error.problem or error.context}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"is broken YAML at line {line}: {error.reason}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, yaml.YAMLError) as error:
+        raise ValueError(f"is broken YAML ({type(error).__name__}: {error})") from None
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError with what is wrong with it, and at which line."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is broken JSON at line {error.lineno}: {error.msg}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"is broken JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:80]!r} stands there twice")
+    return found
+
+
+def regular(path: Path, field: str, most: int | None = None, mend: str = "give a file") -> int:
+    """The size of a regular file. Raises BadInput for devices and pipes, which may never end, and for what is too large."""
+    try:
+        found = os.stat(path)
+    except ValueError:
+        raise BadInput.of(field, str(path), "can be no path", mend) from None
+    except OSError as error:
+        raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", mend) from None
+    if stat.S_ISDIR(found.st_mode):
+        raise BadInput.of(field, str(path), "cannot be read (it is a folder)", mend)
+    if not stat.S_ISREG(found.st_mode):
+        raise BadInput.of(field, str(path), "is no regular file", "write it to a file first")
+    if most is not None and found.st_size > most:
+        raise BadInput.of(
+            field, str(path), f"is larger than {most // 2**20} MiB", "cut it into parts, or put data into files"
+        )
+    return found.st_size
+
+
+def read_text(path: Path, field: str, most: int, mend: str = "give a file") -> str:
+    """A file's text without a byte order mark. Raises BadInput."""
+    regular(path, field, most, mend)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
+    return decoded(raw, path, field)
+
+
+def decoded(raw: bytes, path: Path, field: str, before: int = 0) -> str:
+    """UTF-8. Raises BadInput with the place of the first byte that is not; before: bytes of the file before these."""
+    try:
+        return raw.decode("utf-8" if before else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput.of(field, str(path), f"is not UTF-8 (byte {before + error.start})", "save it as UTF-8") from None
+
+
+def lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
+    """(number, line) of a text file, a line at a time. Raises BadInput for one that is too long.
+
+    Only a line feed ends a line: JSON strings may hold the other characters that splitlines() splits at.
+    """
+    regular(path, field)
+    try:
+        with open(path, "rb") as file:
+            number = before = 0
+            while raw := file.readline(TEXT + 1):
+                number += 1
+                if len(raw) > TEXT:
+                    raise BadInput.of(field, str(path), f"has more than {TEXT // 2**20} MiB in line {number}",
+                                      "cut it into parts")  # fmt: skip
+                yield number, decoded(raw, path, field, before)
+                before += len(raw)
+    except OSError as error:
+        raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
