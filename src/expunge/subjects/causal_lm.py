@@ -19,6 +19,7 @@ from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
 from expunge.subjects._common import device_of, fingerprint_of, fold, lora_layers, quiet, tapped
+from expunge.subjects._folder import foreign
 from expunge.subjects._head import chunked, fields
 from expunge.subjects._tokens import Encoded, Template
 
@@ -189,6 +190,18 @@ class CausalLM:
         if not torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3):
             raise BadInput.of("model", type(self.module).__name__, "has an output head that we do not know",
                               "report the architecture; its logits are not head(hidden)")  # fmt: skip
+
+    def check_generation(self) -> None:
+        """Tries one token, where the folder brings settings for answers of its own. Raises BadInput."""
+        folder = Path(self.source)
+        if self.source and folder.is_dir() and not (folder / "generation_config.json").is_file():
+            return
+        ids = torch.arange(4, device=device_of(self.module))[None] % self.vocabulary
+        with foreign("model", self.source, "has a generation_config.json that cannot be used",
+                     "mend it, or take it away"), torch.no_grad():  # fmt: skip
+            self.module.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=1, num_beams=1,
+                                 pad_token_id=self.pad, use_cache=True, do_sample=False, temperature=None, top_p=None,
+                                 top_k=None)  # fmt: skip
 
     # -- generation ---------------------------------------------------------------------------
 
