@@ -37,7 +37,8 @@ def check_adapter(folder: Path, field: str = "model") -> str:
     if kind in OTHERS:
         raise BadInput.of(field, str(folder), f"is an adapter of the kind {kind}, which cannot be merged",
                           "give a plain LoRA adapter")  # fmt: skip
-    if named := next((name for name in FOREIGN if config.get(name)), ""):
+    core = config.get("megatron_core") not in (None, "megatron.core")
+    if named := next((name for name in FOREIGN if config.get(name)), "megatron_core" if core else ""):
         raise BadInput.of(field, str(path), f"cannot be used: {named} is set, which no adapter that we merge needs",
                           "save the adapter without it")  # fmt: skip
     weights = folder / "adapter_model.safetensors"
@@ -63,6 +64,7 @@ def merge(subject: Any, folder: Path) -> None:
         foreign("model", str(folder), "is an adapter that cannot be opened on its base", "save the adapter again"),
         warnings.catch_warnings(),
     ):  # on the meta device there is nothing to copy to, of which torch warns a line a tensor
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")  # they would stay as they are drawn
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
         wrapped = PeftModel.from_pretrained(subject.module, str(folder))
         subject.module = wrapped.merge_and_unload()

@@ -66,6 +66,8 @@ def open_pretrained(
         auto = (transformers.AutoModelForImageClassification if "Image" in architecture
                 else transformers.AutoModelForSequenceClassification)  # fmt: skip
     module = _module(auto, config, base, trust_code, meta, dtype)
+    if not any(parameter.numel() for parameter in module.parameters()):
+        raise BadInput.of("model", base, "has a configuration of no size: there is nothing to train", "save the model again")
     saved = next(module.parameters()).dtype
     module.eval()
     subject: Any
@@ -114,7 +116,9 @@ def tokenizer_of(source: str, trust_code: bool) -> Any:
     import transformers
 
     with foreign("model", source, "has no tokenizer that can be read", "save the tokenizer into the model's folder"):
-        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_code)
+        tokenizer("Who?")  # settings of wrong types show when they are used
+        return tokenizer
 
 
 def _tokenizer_or_none(source: str, trust_code: bool) -> Any:

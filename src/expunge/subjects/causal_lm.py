@@ -74,6 +74,10 @@ class CausalLM:
         encoded = [self.template.encode(example) for example in examples]
         if positions == "subject":
             encoded = [self._to_subject(item, example) for item, example in zip(encoded, examples, strict=True)]
+        for item, example in zip(encoded, examples, strict=True):
+            if positions == "answer" and not item.answer:
+                raise BadInput.of("example", str(example)[:80], "has an answer of no tokens under the model's template",
+                                  "mend the tokenizer, or its chat template")  # fmt: skip
         return self.pack(encoded, positions, examples)
 
     def pack(self, encoded: Sequence[Encoded], positions: str = "answer", shown: Sequence[Any] | None = None) -> Batch:
@@ -98,9 +102,17 @@ class CausalLM:
             seen_BS[b, width - len(row) :] = 1
             labels_BT[b, steps - len(answer) :] = torch.tensor(answer)
             mask_BT[b, steps - len(answer) :] = True
+        self._check_known(ids_BS, labels_BT)
         position_BS = (seen_BS.cumsum(-1) - 1).clamp(min=0)
         inputs = {"input_ids": ids_BS, "attention_mask": seen_BS, "position_ids": position_BS}
         return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
+
+    def _check_known(self, *ids: Tensor) -> None:
+        """Raises BadInput where the tokenizer is another model's, and gives tokens that this one does not have."""
+        largest = max((int(x.max()) for x in ids if x.numel()), default=0)
+        if largest >= self.vocabulary:
+            raise BadInput.of("model", self.source, f"has {self.vocabulary:,} tokens, and its tokenizer gives token {largest:,}",
+                              "save the model with its own tokenizer")  # fmt: skip
 
     def _to_subject(self, item: Encoded, example: Example) -> Encoded:
         """The prompt up to the last token of the subject's first mention."""
@@ -245,6 +257,7 @@ class CausalLM:
             if settings.get("rows"):
                 settings["rows"](rows)
             ids = torch.tensor([[self.pad] * (width - len(k)) + k for k in kept], device=device)
+            self._check_known(ids)
             seen = torch.tensor([[0] * (width - len(k)) + [1] * len(k) for k in kept], device=device)
             out = self.module.generate(
                 input_ids=ids, attention_mask=seen, max_new_tokens=tokens, num_beams=1,
