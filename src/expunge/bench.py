@@ -248,7 +248,9 @@ class Shared:
             self.seconds, self.why = gold.seconds, gold.why or why
 
     def _read(self, folder: Path, splits: Splits) -> dict[str, Any]:
-        return stages.read_into(open_model(str(folder)), splits, "second gold", self.reporter).readouts
+        return stages.read_into(
+            open_model(str(folder), self.plans[0].request.trust_code), splits, "second gold", self.reporter
+        ).readouts
 
     def _second_gold(self) -> tuple[Path | None, str]:
         """Trained like gold from another seed: how far two such models lie apart is the noise floor."""

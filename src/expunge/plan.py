@@ -28,7 +28,7 @@ from expunge.fitting import fits_history, fits_method, fits_model
 from expunge.methods.compose import Composed, compose
 from expunge.resources import Estimate, estimate, size
 from expunge.room import fits_cache, fits_disk, fits_folder, fits_memory
-from expunge.subjects.building import budget_of, fresh_lm, tokenizer_for, training_data
+from expunge.subjects.building import budget_of, check_again, fresh_lm, tokenizer_for, training_data
 from expunge.subjects.opening import MANIFEST, check, check_tokenizer, manifest_of, open_subject
 from expunge.train import gold_folder
 from expunge.training.rate import from_manifest
@@ -166,7 +166,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
                 aligned.check(subject.capabilities, splits)
     gold, no_gold = "", "gold: none was asked for"
     with faults:
-        gold, no_gold = _gold(request, manifest, splits)
+        gold, no_gold = _gold(request, manifest, splits, subject)
     if subject is not None and splits:
         read = read_splits(splits)
         names = score_names(subject.capabilities, read, bool(gold))
@@ -297,7 +297,9 @@ def weights_there(plan: Plan) -> None:
         check_tokenizer(plan.source, request.trust_code)
 
 
-def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> tuple[str, str]:
+def _gold(
+    request: Request, manifest: dict[str, Any] | None, splits: Splits, subject: Subject | None
+) -> tuple[str, str]:
     """(how to get gold, why there is none)."""
     if request.gold == "none":
         return "", "gold: none was asked for"
@@ -322,8 +324,10 @@ def _gold(request: Request, manifest: dict[str, Any] | None, splits: Splits) -> 
         return "train", ""
     try:
         training_data(manifest, splits["forget"])
+        if subject is not None:
+            check_again(manifest, subject)
     except BadInput as error:
-        return "", f"no gold model: {error}"
+        return "", f"no gold model: {error.faults[0]}"
     return "train", ""
 
 

@@ -36,7 +36,7 @@ from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.rundir import SCRATCH, close
 from expunge.subjects.guarded import guards_of, unguarded
-from expunge.subjects.opening import MANIFEST
+from expunge.subjects.opening import MANIFEST, manifest_of
 from expunge.train import gold as train_gold
 from expunge.train import left_manifest, open_model, read_manifest
 from expunge.training import checkpoint, processes
@@ -241,8 +241,7 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, befor
         folder = train_gold(plan.manifest, plan.splits["forget"], subject, reporter)
     other = open_model(str(folder), plan.request.trust_code)
     found = read_into(other, splits, "gold", reporter, plan.request.audit)
-    manifest = Path(folder) / MANIFEST
-    found.seconds = read_json(manifest).get("seconds") if manifest.is_file() else None
+    found.seconds = (manifest_of(folder) or {}).get("seconds")
     if before is not None:
         reads = {"before": before, "gold": found}
         attack(other, splits, reads, "gold", plan.request.audit, plan.manifest, plan.request.seed, reporter)

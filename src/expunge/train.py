@@ -34,7 +34,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     With `resume` a training that is finished is returned as it is. Raises BadInput before anything is written.
     """
     reporter = reporter or Silent()
-    check_spec(config.model)
+    check_spec(config.model, config.trust_code)
     out = Path(expand(config.out, "out"))
     finished = (out / MANIFEST).exists()
     if finished and not resume:
@@ -149,7 +149,6 @@ def _lineage(config: TrainConfig, data: Sequence[Example], subject: Subject) -> 
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         "template": template.pattern if template else None,
-        "trust_code": config.trust_code,
     }
 
 
@@ -239,8 +238,11 @@ def left_manifest(manifest: Mapping[str, Any], forget: Sequence[Example]) -> dic
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a trained model."""
-    return dict(read_json(folder / MANIFEST))
+    """The manifest of a trained model. Raises BadInput."""
+    found = manifest_of(folder)
+    if found is None:
+        raise BadInput.of("model", str(folder), f"has no training manifest ({MANIFEST})", "train the model again")
+    return found
 
 
 def open_model(source: Any, trust_code: bool = False) -> Subject:

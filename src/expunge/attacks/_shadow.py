@@ -114,14 +114,15 @@ def shadows(
     """(probabilities [M, N] of the candidates, in [M, N]); attacks that ask for the same share them.
 
     Each shadow is trained as the model was, on the rest of its training data and a seeded half of
-    the candidates; only its probabilities are kept. lender: lends its tokenizer. Raises NotMeasured
-    where the training data cannot be had.
+    the candidates; only its probabilities are kept. lender: lends its tokenizer, and the leave that it was
+    opened with. Raises NotMeasured where the training data cannot be had, or its start without that leave.
     """
     from expunge.methods.exact.retrain import train
-    from expunge.subjects.building import again, budget_of, training_data
+    from expunge.subjects.building import again, budget_of, check_again, training_data
 
     try:
         rest = training_data(manifest, candidates)
+        check_again(manifest, lender)
     except BadInput as error:
         raise NotMeasured(f"shadow models cannot be trained: {error.faults[0].partition(': ')[2]}") from None
     in_MN = halves(count, len(candidates), seed)

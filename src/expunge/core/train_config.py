@@ -15,7 +15,7 @@ from expunge.core.request import Source, check_path, parse, plain, read_config
 from expunge.core.variables import expanded
 
 
-def _exact(value: Any) -> dict[str, dict[str, Any]] | None:
+def exact_of(value: Any) -> dict[str, dict[str, Any]] | None:
     """{scheme: its options, defaults filled in}. Raises BadInput."""
     if value is None or value == "none":
         return None
@@ -81,7 +81,7 @@ class TrainConfig(BaseModel):
         faults = Faults()
         found: dict[str, dict[str, Any]] | None = None
         with faults:
-            found = _exact(plain({"exact": values.get("exact")}, "exact")["exact"])
+            found = exact_of(plain({"exact": values.get("exact")}, "exact")["exact"])
         with faults:
             parsed = parse(cls, {k: v for k, v in values.items() if k != "exact"}, whole="train")
         faults.raise_any()

@@ -117,8 +117,12 @@ def fold(module: nn.Module) -> bool:
     return bool(layers)
 
 
-def load_weights(module: nn.Module, path: Path, field: str) -> None:
-    """A safetensors state dict into the module, strictly; raises BadInput. Never unpickles."""
+def load_weights(module: nn.Module, path: Path, field: str, *, shapes_alone: bool = False) -> None:
+    """A safetensors state dict into the module, strictly; raises BadInput. Never unpickles.
+
+    shapes_alone: only whether names and shapes are the module's (which may lie on the meta device).
+    """
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     if path.suffix != ".safetensors":
@@ -127,12 +131,15 @@ def load_weights(module: nn.Module, path: Path, field: str) -> None:
     if not path.is_file():
         raise BadInput.of(field, str(path), "does not exist", "give a .safetensors file")
     try:
-        state = load_file(path)
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        state = {} if shapes_alone else load_file(path)
     except Exception as error:
         raise BadInput.of(field, str(path), f"cannot be read ({error})", "save it again") from None
-    try:
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    if odd := sorted(name for name in {*wanted, *shapes} if wanted.get(name) != shapes.get(name)):
+        ours, theirs = wanted.get(odd[0], "not there"), shapes.get(odd[0], "not there")
+        raise BadInput.of(field, str(path), f"does not fit the network ({odd[0]} is {ours} in it, and {theirs} in the file)",
+                          "give the weights of this factory with these arguments")  # fmt: skip
+    if not shapes_alone:
         module.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise BadInput.of(field, str(path), f"does not fit the network ({first})",
-                          "give the weights of this factory with these arguments") from None  # fmt: skip

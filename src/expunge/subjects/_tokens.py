@@ -7,6 +7,7 @@ from typing import Any
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
+from expunge.subjects._folder import foreign
 
 PLAIN = "Question: {q}\nAnswer: "
 
@@ -69,14 +70,17 @@ class Template:
                 head = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages[:-1])
             else:
                 head = ""
-            prompt = head + self.pattern.format(q=messages[-1]["content"] if messages else "")
+            # Not str.format, whose places can reach into objects and ask for any width.
+            prompt = head + self.pattern.replace("{q}", messages[-1]["content"] if messages else "")
             ids = self.tokenizer(prompt)["input_ids"]
             if ids and ids[-1] == self.tokenizer.eos_token_id:  # T5-like tokenizers close the prompt
                 ids = ids[:-1]
             return Encoded(ids, self._answer(answer + eos), bool(eos))
         render = self.tokenizer.apply_chat_template
-        prompt = render(messages, tokenize=False, add_generation_prompt=True)
-        whole = render([*messages, {"role": "assistant", "content": answer}], tokenize=False)
+        with foreign("model", "chat template", "cannot be used on these messages",
+                     "mend the tokenizer's chat template, or the messages"):  # fmt: skip
+            prompt = render(messages, tokenize=False, add_generation_prompt=True)
+            whole = render([*messages, {"role": "assistant", "content": answer}], tokenize=False)
         # Templates that rewrite earlier turns or add reasoning blocks do not extend the prompt.
         tail = whole[len(prompt) :].rstrip("\n ") if whole.startswith(prompt) else answer + eos
         return Encoded(self.tokenizer(prompt, add_special_tokens=False)["input_ids"], self._answer(tail),

@@ -5,28 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psutil
+import torch
+
 from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.random import seed_libraries
+from expunge.core.train_config import exact_of
 from expunge.core.variables import expand
 from expunge.data.examples import answer_of, identity, question_of
 from expunge.data.load import load
-from expunge.subjects.opening import open_subject
+from expunge.subjects._folder import foreign
+from expunge.subjects.causal_lm import CausalLM
+from expunge.subjects.opening import check, class_of, open_subject, trusted
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 SIZES = {"hidden_size": 128, "layers": 4, "heads": 4, "vocab_size": 1000, "intermediate_size": None,
          "max_length": 512}  # fmt: skip
+LARGEST = {"hidden_size": 200_000, "layers": 2_000, "heads": 10_000, "vocab_size": 10_000_000,
+           "intermediate_size": 1_000_000, "max_length": 1_000_000_000}  # fmt: skip
 
 
-def check_spec(spec: Any) -> None:
-    """Is this a model that `train` can start from. Raises BadInput."""
-    if isinstance(spec, str) or "factory" in spec:
-        from expunge.subjects.opening import check
-
-        if isinstance(spec, str):
-            check(expand(spec, "model"), False)
+def check_spec(spec: Any, trust_code: bool = False) -> None:
+    """Raises BadInput where `train` cannot start from this model. trust_code: the request's leave."""
+    if isinstance(spec, str):
+        check(expand(spec, "model"), trust_code)
+        return
+    if "factory" in spec:
+        check(spec, trust_code, weights="weights" in spec)
         return
     if "architecture" not in spec:
         raise BadInput.of("model", str(dict(spec)), "names no architecture", "add architecture: llama")
@@ -37,6 +45,8 @@ def check_spec(spec: Any) -> None:
             raise BadInput.of(f"model.{name}", name, "is no size that we know", did_you_mean(name, SIZES))
         elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput.of(f"model.{name}", value, "is no size", "give a whole number from 1 up")
+        elif value > LARGEST[name]:
+            raise BadInput.of(f"model.{name}", value, "is larger than any model's", f"give {LARGEST[name]:,} at most")
     if spec.get("hidden_size", 128) % spec.get("heads", 4):
         raise BadInput.of("model.heads", spec.get("heads", 4), "does not divide hidden_size", "choose one that does")
 
@@ -73,9 +83,14 @@ def texts_of(examples: Sequence[Example]) -> list[str]:
 
 def fresh_lm(spec: Mapping[str, Any], tokenizer: Any, seed: int) -> Subject:
     """A causal language model with new weights that follow from the seed."""
-    from transformers import AutoModelForCausalLM
+    seed_libraries(seed, "weights")
+    module = _module(spec, tokenizer)
+    module.eval()
+    return CausalLM(module, tokenizer)
 
-    from expunge.subjects.causal_lm import CausalLM
+
+def _module(spec: Mapping[str, Any], tokenizer: Any) -> Any:
+    from transformers import AutoModelForCausalLM
 
     sizes = {**SIZES, **{k: v for k, v in spec.items() if k != "architecture"}}
     config = _config_class(str(spec["architecture"]))(
@@ -85,10 +100,7 @@ def fresh_lm(spec: Mapping[str, Any], tokenizer: Any, seed: int) -> Subject:
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    seed_libraries(seed, "weights")
-    module = AutoModelForCausalLM.from_config(config)
-    module.eval()
-    return CausalLM(module, tokenizer)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def fresh(spec: Any, examples: Sequence[Example], seed: int, trust_code: bool = False) -> Subject:
@@ -107,11 +119,53 @@ def fresh(spec: Any, examples: Sequence[Example], seed: int, trust_code: bool = 
 
 
 def again(manifest: Mapping[str, Any], subject: Subject) -> Subject:
-    """The same start as the manifest's run had: same spec, seed and tokenizer, other data."""
+    """The same start as the manifest's run had: same spec, seed and tokenizer, other data.
+
+    Code of the model's own runs only where the subject was opened with leave for it: what the manifest
+    says of that is not believed. Raises BadInput.
+    """
+    check_again(manifest, subject)
     spec, seed = manifest["model"], int(manifest["seed"])
     if isinstance(spec, Mapping) and "factory" not in spec:
         return fresh_lm(spec, subject.tokenizer, seed)  # type: ignore[attr-defined]
-    return fresh(spec, [], seed, trust_code=bool(manifest.get("trust_code")))
+    return fresh(spec, [], seed, trust_code=trusted(subject))
+
+
+def check_again(manifest: Mapping[str, Any], subject: Subject) -> None:
+    """Raises BadInput where `again` cannot, or may not, start the manifest's training once more.
+
+    subject: the model, on any device, opened with the request's leave or without. Nothing is built but shapes.
+    """
+    spec = manifest["model"]
+    try:
+        if isinstance(spec, Mapping) and "factory" in spec:
+            class_of(spec["factory"], trusted(subject), "model.factory", "code that came with the model")
+        check_spec(spec, trusted(subject))
+        if manifest.get("exact"):
+            exact_of(manifest["exact"])
+        with foreign("model", str(spec), "cannot be built", "give gold: FOLDER"):
+            size = _parameters(_shapes(spec, subject))
+    except BadInput as error:
+        raise BadInput(
+            *(f"gold: 'auto' cannot be had: in the model's manifest, {fault}" for fault in error.faults)
+        ) from None
+    # As large as the model is what it may well be; far larger is a mistake, or a trap.
+    if size > 2 * _parameters(subject.module) and 4 * size > psutil.virtual_memory().available:
+        raise BadInput.of("gold", "auto", f"cannot be had: the training began with a model of {size:,} parameters",
+                          "give gold: FOLDER")  # fmt: skip
+
+
+def _shapes(spec: Any, subject: Any) -> torch.nn.Module:
+    if isinstance(spec, Mapping) and "factory" not in spec:
+        with torch.device("meta"):
+            return _module(spec, subject.tokenizer)  # type: ignore[no-any-return]
+    if isinstance(spec, Mapping):
+        spec = {k: v for k, v in spec.items() if k != "weights"}
+    return open_subject(spec, trust_code=trusted(subject), meta=True).module
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def training_data(manifest: Mapping[str, Any], forget: Sequence[Example]) -> list[Example]:

@@ -19,6 +19,7 @@ from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
 from expunge.subjects._common import device_of, fingerprint_of, fold, lora_layers, quiet, tapped
+from expunge.subjects._folder import foreign
 from expunge.subjects._head import chunked, fields
 from expunge.subjects._tokens import Encoded, Template
 
@@ -73,6 +74,10 @@ class CausalLM:
         encoded = [self.template.encode(example) for example in examples]
         if positions == "subject":
             encoded = [self._to_subject(item, example) for item, example in zip(encoded, examples, strict=True)]
+        for item, example in zip(encoded, examples, strict=True):
+            if positions == "answer" and not item.answer:
+                raise BadInput.of("example", str(example)[:80], "has an answer of no tokens under the model's template",
+                                  "mend the tokenizer, or its chat template")  # fmt: skip
         return self.pack(encoded, positions, examples)
 
     def pack(self, encoded: Sequence[Encoded], positions: str = "answer", shown: Sequence[Any] | None = None) -> Batch:
@@ -97,9 +102,17 @@ class CausalLM:
             seen_BS[b, width - len(row) :] = 1
             labels_BT[b, steps - len(answer) :] = torch.tensor(answer)
             mask_BT[b, steps - len(answer) :] = True
+        self._check_known(ids_BS, labels_BT)
         position_BS = (seen_BS.cumsum(-1) - 1).clamp(min=0)
         inputs = {"input_ids": ids_BS, "attention_mask": seen_BS, "position_ids": position_BS}
         return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
+
+    def _check_known(self, *ids: Tensor) -> None:
+        """Raises BadInput where the tokenizer is another model's, and gives tokens that this one does not have."""
+        largest = max((int(x.max()) for x in ids if x.numel()), default=0)
+        if largest >= self.vocabulary:
+            raise BadInput.of("model", self.source, f"has {self.vocabulary:,} tokens, and its tokenizer gives token {largest:,}",
+                              "save the model with its own tokenizer")  # fmt: skip
 
     def _to_subject(self, item: Encoded, example: Example) -> Encoded:
         """The prompt up to the last token of the subject's first mention."""
@@ -190,6 +203,18 @@ class CausalLM:
             raise BadInput.of("model", type(self.module).__name__, "has an output head that we do not know",
                               "report the architecture; its logits are not head(hidden)")  # fmt: skip
 
+    def check_generation(self) -> None:
+        """Tries one token, where the folder brings settings for answers of its own. Raises BadInput."""
+        folder = Path(self.source)
+        if self.source and folder.is_dir() and not (folder / "generation_config.json").is_file():
+            return
+        ids = torch.arange(4, device=device_of(self.module))[None] % self.vocabulary
+        with foreign("model", self.source, "has a generation_config.json that cannot be used",
+                     "mend it, or take it away"), torch.no_grad():  # fmt: skip
+            self.module.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=1, num_beams=1,
+                                 pad_token_id=self.pad, use_cache=True, do_sample=False, temperature=None, top_p=None,
+                                 top_k=None)  # fmt: skip
+
     # -- generation ---------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -232,6 +257,7 @@ class CausalLM:
             if settings.get("rows"):
                 settings["rows"](rows)
             ids = torch.tensor([[self.pad] * (width - len(k)) + k for k in kept], device=device)
+            self._check_known(ids)
             seen = torch.tensor([[0] * (width - len(k)) + [1] * len(k) for k in kept], device=device)
             out = self.module.generate(
                 input_ids=ids, attention_mask=seen, max_new_tokens=tokens, num_beams=1,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Output, Subject, Want
 from expunge.core.errors import BadInput
-from expunge.core.files import read_json
+from expunge.subjects import manifest
 from expunge.subjects._common import device_of
 from expunge.subjects._fair import Fair
 from expunge.subjects._head import CHUNK, fields, measure_NV
@@ -38,6 +38,8 @@ class Ensemble:
     """
 
     stochastic = False
+    trusted = False
+    """As of `opening.trusted`."""
 
     def __init__(self, folder: Path, state: dict[str, Any], members: Sequence[Subject]) -> None:
         self.folder = folder
@@ -56,7 +58,9 @@ class Ensemble:
         self.fair = Fair.of(state.get("fair"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Ensemble:
-        return Ensemble(self.folder, copy.deepcopy(self.state, memo), copy.deepcopy(self.members, memo))
+        twin = Ensemble(self.folder, copy.deepcopy(self.state, memo), copy.deepcopy(self.members, memo))
+        twin.trusted = self.trusted
+        return twin
 
     def down(self, i: int) -> str:
         raise BadInput.of("model", "ensemble", "has no layers of its own", "open one of its shards instead")
@@ -145,28 +149,14 @@ def spread(value_N: Tensor, mask_BT: Tensor) -> Tensor:
     return full
 
 
-def state_of(folder: Path) -> dict[str, Any]:
-    """ensemble.json, checked as far as opening needs it. Raises BadInput."""
-    path = Path(folder) / ENSEMBLE
-    try:
-        state = read_json(path)
-        members = [str(name) for name in state["members"]]
-        good = bool(members) and bool(str(state["scheme"])) and isinstance(state["seed"], int)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise BadInput.of("model", str(path), f"cannot be read ({type(error).__name__}: {error})",
-                          "train the model again") from None  # fmt: skip
-    if not good or any(_outside(Path(name)) for name in members):
-        raise BadInput.of("model", str(path), "names no members inside the folder", "train the model again")
-    return dict(state)
+def state_of(folder: Path, field: str = "model") -> dict[str, Any]:
+    """ensemble.json, checked whole. Raises BadInput."""
+    return manifest.read(Path(folder) / ENSEMBLE, manifest.State, field, "train the model again")
 
 
-def _outside(name: Path) -> bool:
-    return name.is_absolute() or not name.parts or ".." in name.parts
-
-
-def members_of(folder: Path) -> list[str]:
+def members_of(folder: Path, field: str = "model") -> list[str]:
     """The folders of the members that serve. Raises BadInput."""
-    return [str(Path(folder) / name) for name in state_of(folder)["members"]]
+    return [str(Path(folder) / name) for name in state_of(folder, field)["members"]]
 
 
 def open_ensemble(folder: Path, *, trust_code: bool = False, meta: bool = False) -> Ensemble:
@@ -174,4 +164,6 @@ def open_ensemble(folder: Path, *, trust_code: bool = False, meta: bool = False)
     from expunge.subjects.opening import open_subject
 
     members = [open_subject(name, trust_code=trust_code, meta=meta) for name in members_of(folder)]
-    return Ensemble(Path(folder), state_of(folder), members)
+    subject = Ensemble(Path(folder), state_of(folder), members)
+    subject.trusted = trust_code
+    return subject

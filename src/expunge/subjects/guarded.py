@@ -11,14 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from expunge.core import registry
 from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Guard, Output, Subject, Want
 from expunge.core.errors import BadInput
-from expunge.core.files import digest, read_json, write_json
+from expunge.core.files import digest, write_json
+from expunge.subjects import manifest
+from expunge.subjects._folder import foreign
 
 FOLDER = "guard"
 LIST = "guards.json"
+TRIED = {"question": "Who?", "answer": "You."}
+"""What a guard is tried on when it is opened: settings and tensors of another model show at once."""
 
 
 class Guarded:
@@ -82,32 +88,24 @@ def unguarded(subject: Any) -> Any:
 
 
 def guard(bare: Subject, folder: Path) -> Subject:
-    """The model behind the guards that lie in its folder, if any do. Raises BadInput where they cannot be read."""
+    """The model behind the guards that lie in its folder, if any do. Raises BadInput where they cannot be used."""
     from safetensors.torch import load_file
 
     place = Path(folder) / FOLDER
     if not (place / LIST).is_file():
         return bare
     subject = bare
-    for i, item in enumerate(_listed(place)):
-        plugin = registry.load("guards", str(item["guard"]), "model.guard")
-        try:
-            tensors = load_file(place / f"{i}.safetensors")
-            subject = Guarded(subject, plugin.module.restore(item["settings"], tensors))  # type: ignore[assignment]
-        except BadInput:
-            raise
-        except Exception as error:
-            raise BadInput.of("model.guard", str(place / f"{i}.safetensors"), f"cannot be read ({error})",
-                              "run the guard again, or take guard/ away to open the bare model") from None  # fmt: skip
+    fix = "run the guard again, or take guard/ away to open the bare model"
+    for i, item in enumerate(manifest.read(place / LIST, manifest.Guards, "model.guard", fix)["guards"]):
+        plugin = registry.load("guards", item["guard"], "model.guard")
+        if missing := set(plugin.card.capabilities) - bare.capabilities:
+            raise BadInput.of("model.guard", item["guard"], f"needs {' and '.join(sorted(missing))}, which this model lacks",
+                              "take guard/ away")  # fmt: skip
+        path = place / f"{i}.safetensors"
+        with foreign("model.guard", str(path), "cannot be read", fix):
+            subject = Guarded(subject, plugin.module.restore(item["settings"], load_file(path)))  # type: ignore[assignment]
+        if next(bare.module.parameters()).device.type != "meta":
+            with foreign("model.guard", str(path), "does not fit the model", fix), torch.no_grad():
+                subject.forward(subject.collate([TRIED]))
+                subject.generate([TRIED], max_new_tokens=1)  # type: ignore[attr-defined]
     return subject
-
-
-def _listed(place: Path) -> list[dict[str, Any]]:
-    try:
-        listed = read_json(place / LIST)["guards"]
-        if not all(isinstance(item["guard"], str) and isinstance(item["settings"], dict) for item in listed):
-            raise ValueError("no list of guards")
-        return list(listed)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise BadInput.of("model.guard", str(place / LIST), f"cannot be read ({error})",
-                          "run the guard again, or take guard/ away to open the bare model") from None  # fmt: skip

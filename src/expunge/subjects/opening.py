@@ -1,25 +1,32 @@
 """Opens a model as a subject: a hub name, a folder, a PEFT adapter, or a factory with weights.
 
-Nothing here unpickles: a folder that holds only pickle weights is refused.
+Nothing here unpickles: a folder that holds only pickle weights is refused. Code that comes with a model runs with the
+request's leave alone (`trust_code`), whatever the folder says of itself.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-import warnings
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from expunge.core import hub
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
-from expunge.core.files import read_json
-from expunge.subjects._common import fold, load_weights, quiet
+from expunge.subjects import manifest as files
+from expunge.subjects._adapters import check_adapter
+from expunge.subjects._common import fold, load_weights
+from expunge.subjects._folder import check_folder, check_whole, foreign
+from expunge.subjects._pretrained import config_of, open_pretrained, tokenizer_of
+from expunge.subjects.classifier import Classifier
+from expunge.subjects.ensemble import members_of, open_ensemble, state_of
 from expunge.subjects.guarded import guard
+from expunge.subjects.prompted import open_prompted
 
 MANIFEST = "expunge.json"
 """Beside a model that `expunge train` made: how to train it again."""
@@ -28,24 +35,14 @@ HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
 """owner/name, as the hub has them."""
 
 
-def manifest_of(folder: str | Path) -> dict[str, Any] | None:
-    """The training manifest beside a model; None where there is none."""
+def manifest_of(folder: str | Path, field: str = "model") -> dict[str, Any] | None:
+    """The training manifest beside a model, checked whole; None where there is none. Raises BadInput."""
     path = Path(folder) / MANIFEST
     try:
         there = path.is_file()
     except (OSError, ValueError):  # a hub name that can be no path
         return None
-    return _json(path, "model") if there else None
-
-
-def _json(path: Path, field: str) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput.of(field, str(path), f"cannot be read ({error})", "write the folder again") from None
-    if not isinstance(found, dict):
-        raise BadInput.of(field, str(path), "holds no JSON object", "write the folder again")
-    return found
+    return files.read(path, files.Manifest, field) if there else None
 
 
 def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
@@ -83,34 +80,61 @@ def check(source: str | Mapping[str, Any], trust_code: bool, weights: bool = Tru
     weights: whether the weights must be there (a dry plan needs none). field: as in kind_of.
     """
     kind = kind_of(source, field)
-    if kind == "factory":
-        assert isinstance(source, Mapping)
-        _factory(source, trust_code)
-        path = Path(str(source.get("weights", "")))
-        if source.get("weights") and path.suffix != ".safetensors":
-            raise BadInput.of("model.weights", str(path), "is no safetensors file, and we load no pickle",
-                              "save the state dict with safetensors.torch.save_file")  # fmt: skip
-        if weights and not path.is_file():
-            raise BadInput.of("model.weights", str(path), "does not exist", "give a .safetensors file")
-    elif kind == "ensemble":
-        from expunge.subjects.ensemble import members_of
-
-        for member in members_of(Path(str(source))):
+    if isinstance(source, Mapping):
+        _check_factory(source, trust_code, weights, field)
+        return
+    if kind == "hub":
+        return
+    folder = Path(source)
+    check_folder(folder, field)
+    manifest_of(folder, field)
+    if kind == "ensemble":
+        check_whole(folder, field)
+        state = state_of(folder, field)
+        if state["scheme"] == "pre_forgettable":
+            _check_base(str(state["base"]), trust_code, weights, f"{field} (the base of its soft prompts)")
+        for member in members_of(folder, field):
             check(member, trust_code, weights, field)
-    elif kind in ("folder", "classifier", "adapter"):
-        folder = Path(str(source))
-        # PEFT takes adapter_model.bin where the safetensors of that name are missing, whatever else lies there.
-        safe = any(folder.glob("adapter_model.safetensors" if kind == "adapter" else "*.safetensors"))
-        pickled = sorted(
-            p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(pattern)
-        )
-        if not safe and pickled:
-            raise BadInput.of(field, str(source), f"holds only pickle weights ({pickled[0]}), which can run code",
-                              "save it again with save_pretrained(safe_serialization=True)")  # fmt: skip
-        if weights and not safe:
-            raise BadInput.of(field, str(source), "holds no weights", "add model.safetensors (a plan needs none)")
-        if kind == "folder":
-            _config(str(source), trust_code, field)
+        return
+    _check_weights(folder, "adapter_model.safetensors" if kind == "adapter" else "*.safetensors", weights, field)
+    if kind == "folder":
+        config_of(source, trust_code, field)
+    elif kind == "classifier":
+        class_of(_build(folder, field)["factory"], trust_code, field, "code that came with the model")
+    else:
+        _check_base(check_adapter(folder, field), trust_code, weights, f"{field} (the adapter's base)")
+
+
+def _check_factory(source: Mapping[str, Any], trust_code: bool, weights: bool, field: str) -> None:
+    if not isinstance(source.get("arguments") or {}, Mapping):
+        raise BadInput.of(f"{field}.arguments", source["arguments"], "are no `name: value` lines", "write them so")
+    class_of(source.get("factory", ""), trust_code, f"{field}.factory")
+    path = Path(str(source.get("weights") or ""))
+    if source.get("weights") and path.suffix != ".safetensors":
+        raise BadInput.of(f"{field}.weights", str(path), "is no safetensors file, and we load no pickle",
+                          "save the state dict with safetensors.torch.save_file")  # fmt: skip
+    if weights and not path.is_file():
+        raise BadInput.of(f"{field}.weights", str(path), "does not exist", "give a .safetensors file")
+
+
+def _check_weights(folder: Path, pattern: str, weights: bool, field: str) -> None:
+    """No pickle is all that there is. An adapter's weights have one name: PEFT takes the .bin beside it where that is
+    missing, whatever else lies there."""
+    safe = any(path.is_file() for path in folder.glob(pattern))
+    pickled = sorted(p.name for end in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(end))
+    if not safe and pickled:
+        raise BadInput.of(field, str(folder), f"holds only pickle weights ({pickled[0]}), which can run code",
+                          "save it again with save_pretrained(safe_serialization=True)")  # fmt: skip
+    if weights and not safe:
+        raise BadInput.of(field, str(folder), "holds no weights", "add model.safetensors (a plan needs none)")
+
+
+def _check_base(base: str, trust_code: bool, weights: bool, field: str) -> None:
+    """What an adapter or soft prompts stand on: one plain model. Raises BadInput."""
+    if (kind := kind_of(base, field)) not in ("folder", "hub"):
+        raise BadInput.of(field, base, f"is itself {'an' if kind[0] in 'ae' else 'a'} {kind}",
+                          "merge it, and give the folder of the merged model")  # fmt: skip
+    check(base, trust_code, weights, field)
 
 
 def open_subject(
@@ -133,7 +157,10 @@ def open_subject(
     elif kind in ("factory", "classifier"):
         subject = _open_factory(source, trust_code, meta)
     else:
-        subject = _open_transformers(str(source), kind, trust_code, meta, dtype)
+        adapter = Path(str(source)) if kind == "adapter" else None
+        base = check_adapter(adapter) if adapter else str(source)
+        template = (manifest_of(base) or {}).get("template")
+        subject = open_pretrained(base, adapter, template, trust_code=trust_code, meta=meta, dtype=dtype)
     subject.trusted = trust_code  # type: ignore[attr-defined]  # what is made of it is opened in the same way
     return guard(subject, Path(str(source))) if kind in ("folder", "adapter") else subject
 
@@ -145,182 +172,68 @@ def trusted(subject: Any) -> bool:
 
 def _open_several(folder: Path, trust_code: bool, meta: bool) -> Subject:
     """Members that answer together, or one base with a soft prompt a group."""
-    from expunge.subjects.ensemble import open_ensemble, state_of
-    from expunge.subjects.prompted import open_prompted
-
     state = state_of(folder)
     if state["scheme"] == "pre_forgettable":
         return open_prompted(folder, state, trust_code=trust_code, meta=meta)
     return open_ensemble(folder, trust_code=trust_code, meta=meta)
 
 
-def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
-    from expunge.subjects.classifier import Classifier
+def _build(folder: Path, field: str = "model") -> dict[str, Any]:
+    return files.read(folder / "classifier.json", files.Factory, field)
 
+
+def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
     if not isinstance(source, Mapping):
-        build = _json(Path(source) / "classifier.json", "model")
-        source = {**build, "weights": str(Path(source) / "model.safetensors")}
-    make = _factory(source, trust_code)
+        source = {**_build(Path(source)), "weights": str(Path(source) / "model.safetensors")}
+    make = class_of(source["factory"], trust_code, "model.factory")
     arguments = dict(source.get("arguments") or {})
-    try:
-        with torch.device("meta" if meta else "cpu"):
-            module = make(**arguments)
-    except Exception as error:
-        raise BadInput.of("model.arguments", str(arguments), f"do not build {source['factory']} ({error})",
-                          "give the factory's own arguments") from None  # fmt: skip
-    if not meta and source.get("weights"):
-        load_weights(module, Path(source["weights"]), "model.weights")
+
+    def built(device: str) -> nn.Module:
+        with foreign("model.arguments", str(arguments), f"do not build {source['factory']}",
+                     "give the factory's own arguments"), torch.device(device):  # fmt: skip
+            return make(**arguments)
+
+    weights = Path(source["weights"]) if source.get("weights") and not meta else None
+    if weights is not None and make.__module__ == OURS:  # sizes are compared before memory is taken for them
+        load_weights(built("meta"), weights, "model.weights", shapes_alone=True)
+    module = built("meta" if meta else "cpu")
+    if weights is not None:
+        load_weights(module, weights, "model.weights")
     module.eval()
     return Classifier(module, {"factory": source["factory"], "arguments": arguments})
 
 
-def _factory(source: Mapping[str, Any], trust_code: bool) -> Any:
-    name = str(source.get("factory", ""))
-    place, _, attribute = name.partition(":")
+def class_of(name: Any, trust_code: bool, field: str, whose: str = "code of yours") -> type[nn.Module]:
+    """The class of nn.Module that "package.module:Name" names; nothing is called, and without leave nothing imported
+    but our own networks. Raises BadInput."""
+    place, _, attribute = str(name).partition(":")
     if not attribute:
-        raise BadInput.of("model.factory", name, "names no class or function", 'write it as "package.module:Name"')
+        raise BadInput.of(field, name, "names no class", 'write it as "package.module:Name"')
     if place != OURS and not trust_code:
-        raise BadInput.of("model.factory", name, "is code of yours, which opening the model would run",
-                          "add trust_code: true")  # fmt: skip
-    import sys
-
-    if "" not in sys.path:
+        raise BadInput.of(field, name, f"is {whose}, which opening the model would run", "add trust_code: true")
+    if place != OURS and "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(place), attribute)
+        found = getattr(importlib.import_module(place), attribute)
     except Exception as error:
-        raise BadInput.of("model.factory", name, f"cannot be imported ({type(error).__name__}: {error})",
+        raise BadInput.of(field, name, f"cannot be imported ({type(error).__name__}: {error})",
                           "check the path; the working directory is searched too") from None  # fmt: skip
-
-
-def _config(source: str, trust_code: bool, field: str = "model") -> Any:
-    from transformers import AutoConfig
-
-    if not Path(source).is_dir():
-        hub.look()
-    try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        if Path(source).is_dir():
-            raise BadInput.of(field, source, f"has a configuration that cannot be read ({first[:300]})",
-                              "mend config.json, or save the model again") from None  # fmt: skip
-        raise BadInput.of(field, source, f"is no folder here, and cannot be had from the hub ({first[:300]})",
-                          "give a folder, or check the name and the network") from None  # fmt: skip
-
-
-def _open_transformers(source: str, kind: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Subject:
-    import transformers
-
-    quiet()
-
-    from expunge.subjects.causal_lm import CausalLM
-    from expunge.subjects.classifier import Classifier
-
-    base = source
-    if kind == "adapter":
-        base = str(_json(Path(source) / "adapter_config.json", "model").get("base_model_name_or_path") or "")
-        if kind_of(base, "model (the adapter's base)") == "adapter":
-            raise BadInput.of("model", source, "is an adapter on an adapter", "merge the inner one first")
-        check(base, trust_code, weights=not meta, field="model (the adapter's base)")
-    config = _config(base, trust_code)
-    architecture = (config.architectures or [""])[0]
-    auto: Any = transformers.AutoModelForCausalLM
-    if "Classification" in architecture:
-        auto = (transformers.AutoModelForImageClassification if "Image" in architecture
-                else transformers.AutoModelForSequenceClassification)  # fmt: skip
-    arguments: dict[str, Any] = {"trust_remote_code": trust_code}
-    if meta:
-        try:
-            with torch.device("meta"):
-                module = auto.from_config(config, **arguments)
-        except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise BadInput.of("model", base, f"cannot be built ({first[:300]})",
-                              "give a causal language model or a classifier") from None  # fmt: skip
-    else:
-        try:
-            module, told = auto.from_pretrained(base, use_safetensors=True, dtype=dtype or "auto",
-                                                output_loading_info=True, **arguments)  # fmt: skip
-        except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise BadInput.of("model", base, f"cannot be opened ({first[:300]})",
-                              "give a folder or hub name with safetensors weights") from None  # fmt: skip
-        if absent := sorted(told["missing_keys"]):  # transformers would draw them at random, with a warning
-            raise BadInput.of("model", base, f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)",
-                              "save the whole model again")  # fmt: skip
-    saved = next(module.parameters()).dtype
-    module.eval()
-    if "Classification" in architecture:
-        processor = (transformers.AutoTokenizer.from_pretrained(base) if "Sequence" in architecture
-                     else transformers.AutoImageProcessor.from_pretrained(base, use_fast=False))  # fmt: skip
-        subject: Any = Classifier(module, {}, processor)
-    else:
-        manifest = manifest_of(base) or {}
-        subject = CausalLM(module, _tokenizer(base, trust_code, meta), manifest.get("template"), base)
-        if kind == "adapter":
-            _merge_adapter(subject, Path(source))
-        if not meta:
-            subject.check_head()
-    if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
-        module.float()  # a CPU computes in float32; the model is saved in its own dtype
-        subject.save_dtype = saved
-    return subject
-
-
-def _merge_adapter(subject: Any, folder: Path) -> None:
-    from peft import PeftModel
-
-    kind = _json(folder / "adapter_config.json", "model").get("peft_type")
-    if kind in ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"):
-        raise BadInput.of("model", str(folder), f"is a {str(kind).lower().replace('_', ' ')} adapter, which cannot be merged",
-                          "open the ensemble that it belongs to, or its base")  # fmt: skip
-    with (
-        warnings.catch_warnings()
-    ):  # on the meta device there is nothing to copy to, of which torch warns a line a tensor
-        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
-        wrapped = PeftModel.from_pretrained(subject.module, str(folder))
-    subject.module = wrapped.merge_and_unload()
-    subject.source, subject.merged = "", True  # the base's folder no longer holds these weights
-    for parameter in subject.module.parameters():
-        parameter.requires_grad_(True)
-
-
-def _tokenizer(source: str, trust_code: bool, meta: bool) -> Any:
-    import transformers
-
-    try:
-        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_code)
-    except Exception as error:
-        if meta:
-            return _NoTokenizer()
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput.of("model", source, f"has no tokenizer that can be read ({first[:200]})",
-                          "save the tokenizer into the model's folder") from None  # fmt: skip
+    if not isinstance(found, type) or not issubclass(found, nn.Module) or (place == OURS and found.__module__ != OURS):
+        raise BadInput.of(field, name, "is no class of torch.nn.Module, and nothing else is called",
+                          "name the class that builds the network")  # fmt: skip
+    return found
 
 
 def check_tokenizer(source: str, trust_code: bool) -> None:
     """Is there a tokenizer that can be read. Raises BadInput."""
     kind = kind_of(source)
     if kind == "ensemble":
-        from expunge.subjects.ensemble import members_of
-
-        return check_tokenizer(members_of(Path(source))[0], trust_code)
+        state = state_of(Path(source))
+        first = str(state["base"]) if state["scheme"] == "pre_forgettable" else members_of(Path(source))[0]
+        return check_tokenizer(first, trust_code)
     if kind == "adapter":
-        source = str(_json(Path(source) / "adapter_config.json", "model").get("base_model_name_or_path") or "")
-    _tokenizer(source, trust_code, False)
-
-
-class _NoTokenizer:
-    """Stands in for a missing tokenizer in a dry plan: about four bytes a token."""
-
-    pad_token_id = 0
-    eos_token_id = 0
-    eos_token = ""
-    chat_template = None
-
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [0] * max(1, len(text.encode()) // 4)}
+        source = check_adapter(Path(source))
+    tokenizer_of(source, trust_code)
 
 
 def release(subject: Subject) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
-from expunge.subjects._prompts import answers_in, hashed, prompts_in
+from expunge.subjects._folder import foreign
+from expunge.subjects._prompts import FEATURES, answers_in, hashed, prompts_in
 from expunge.subjects._tokens import Encoded
 from expunge.subjects.ensemble import ENSEMBLE
 
@@ -45,7 +46,7 @@ class Prompted:
     """
 
     family = "causal_lm"
-    stochastic = coupled = False
+    stochastic = coupled = trusted = False
 
     def __init__(
         self, folder: Path, state: dict[str, Any], bare: Any, prompts_GPD: Tensor, key_GF: Tensor | None, level_G: Tensor
@@ -178,15 +179,21 @@ def open_prompted(folder: Path, state: dict[str, Any], *, trust_code: bool = Fal
 
     from expunge.subjects.opening import open_subject
 
-    bare = open_subject(str(state["base"]), trust_code=trust_code, meta=meta)
+    bare: Any = open_subject(str(state["base"]), trust_code=trust_code, meta=meta)
+    if bare.family != Prompted.family:
+        raise BadInput.of("model", str(state["base"]), "is no language model, and soft prompts stand before one's tokens",
+                          "train the model again")  # fmt: skip
+    width = int(bare.module.get_input_embeddings().weight.shape[1])
     found = []
     for name in state["members"]:
-        try:
+        with foreign("model", str(Path(folder) / name), "cannot be read", "train the model again"):
             route = load_file(Path(folder) / name / ROUTE)
             soft_PD = load_file(Path(folder) / name / WEIGHTS)["prompt_embeddings"]
             found.append((soft_PD, route["key"], route["level"]))
-        except Exception as error:
-            raise BadInput.of("model", str(Path(folder) / name), f"cannot be read ({error})",
-                              "train the model again") from None  # fmt: skip
-    prompts, keys, levels = (torch.stack(list(part)) for part in zip(*found, strict=True))
-    return Prompted(Path(folder), state, bare, prompts, keys, levels)
+    with foreign("model", str(folder), "holds soft prompts of several shapes", "train the model again"):
+        prompts, keys, levels = (torch.stack(list(part)) for part in zip(*found, strict=True))
+    if [*prompts.shape[2:], *keys.shape[1:], *levels.shape[1:]] != [width, FEATURES]:
+        raise BadInput.of("model", str(folder), "holds soft prompts that do not fit its base", "train the model again")
+    subject = Prompted(Path(folder), state, bare, prompts, keys, levels)
+    subject.trusted = trust_code
+    return subject

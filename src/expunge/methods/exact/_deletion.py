@@ -13,7 +13,7 @@ from expunge.core.contracts import Example
 from expunge.core.errors import BadInput
 from expunge.data.examples import identity
 from expunge.methods.exact._sliced import one_process
-from expunge.subjects.building import training_data
+from expunge.subjects.building import check_again, training_data
 
 
 def left_and_gone(
@@ -39,12 +39,17 @@ def left_and_gone(
 
 
 def history(
-    manifest: Mapping[str, Any] | None, splits: Mapping[str, Sequence[Example]], state: Mapping[str, Any]
+    manifest: Mapping[str, Any] | None, splits: Mapping[str, Sequence[Example]], subject: Any
 ) -> tuple[list[Example], list[Example], list[str]]:
-    """(what stays of the training data, what goes, what plan and report should say). Raises BadInput."""
+    """(what stays of the training data, what goes, what plan and report should say). Raises BadInput.
+
+    Parts are trained again from the same start, so that it must be had, and with the request's leave alone.
+    """
     one_process("method")
-    notes = []
+    state, notes = subject.state, []
     left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]))
+    assert manifest is not None
+    check_again(manifest, subject)
     strangers = len(splits["forget"]) - len({identity(row) for row in gone})
     if strangers:
         notes.append(f"{strangers} of {len(splits['forget'])} forget examples were not among the training data.")
@@ -52,7 +57,7 @@ def history(
     if changed := [key for key in here if there.get(key) != here[key]]:
         notes.append(f"Trained with another {' and '.join(changed)} than now: retrained shards may differ in their last "
                      "bits from a training without the forget set.")  # fmt: skip
-    spec = (manifest or {}).get("model")
+    spec = manifest.get("model")
     if isinstance(spec, Mapping) and "architecture" in spec:
         notes.append("The tokenizer was learned from the training texts, the deleted ones included, and is kept.")
     return left, gone, notes

@@ -143,7 +143,7 @@ class PromptDeletion:
         self, subject: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
-        left, gone, notes = deletion.history(manifest, splits, subject.state)
+        left, gone, notes = deletion.history(manifest, splits, subject)
         _, again = self._sorted(subject.state, left, gone)
         self.steps = sum(_steps(subject.state, rows) for rows in again.values())
         return notes
@@ -160,7 +160,7 @@ class PromptDeletion:
     def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         assert isinstance(subject, Prompted)
         state = dict(subject.state)
-        left, gone, _ = deletion.history(context.manifest, splits, state)
+        left, gone, _ = deletion.history(context.manifest, splits, subject)
         stay, again = self._sorted(state, left, gone)
         stages = _stages(subject.bare, state, context)
         dropped = len(state["members"]) - len(stay)

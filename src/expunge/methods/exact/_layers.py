@@ -21,6 +21,7 @@ from expunge.methods.exact._sequences import Sequences, cyclic, expected
 from expunge.methods.exact._sliced import Slices, Stages, parts, place, stage_budget
 from expunge.subjects.building import again
 from expunge.subjects.ensemble import ENSEMBLE, Ensemble, open_ensemble
+from expunge.subjects.opening import trusted
 from expunge.training import processes
 
 WEIGHTS, PREFIX = "adapter_model.safetensors", "base_model.model."
@@ -49,7 +50,7 @@ def train_layers(fresh: Subject, data: Sequence[Example], context: Context, opti
     with new_folder(folder) as temporary:
         _train(stages, data, temporary, state)
     context.notes["outcome"] = stages.outcome()
-    return open_ensemble(folder)
+    return open_ensemble(folder, trust_code=trusted(fresh))
 
 
 def _train(stages: Stages, data: Sequence[Example], folder: Path, state: dict[str, Any]) -> None:
@@ -148,7 +149,7 @@ class LayerDeletion:
         self, subject: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
-        left, gone, notes = deletion.history(manifest, splits, subject.state)
+        left, gone, notes = deletion.history(manifest, splits, subject)
         pieces, sequences = _after(subject.state, left, gone)
         self.steps = 0 if serves(sequences, pieces) else _steps(subject.state, pieces)
         if self.steps:
@@ -158,7 +159,7 @@ class LayerDeletion:
     def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         assert isinstance(subject, Ensemble) and context.manifest is not None
         state = dict(subject.state)
-        left, gone, _ = deletion.history(context.manifest, splits, state)
+        left, gone, _ = deletion.history(context.manifest, splits, subject)
         pieces, sequences = _after(state, left, gone)
         stages = Stages(subject.members[0], int(state["seed"]), str(state["stage"]), deletion.budget_in(state),
                         int(state["options"]["slices"]), context)  # fmt: skip
@@ -179,7 +180,7 @@ class LayerDeletion:
             self._tell(context, state, len(gone), stages, sequences, pieces)
             write_json(temporary / ENSEMBLE, state)
         context.notes["outcome"] = stages.outcome()
-        return open_ensemble(folder)
+        return open_ensemble(folder, trust_code=trusted(subject))
 
     @staticmethod
     def _tell(context: Context, state: dict[str, Any], gone: int, stages: Stages, sequences: Sequences,

@@ -94,7 +94,7 @@ class ShardDeletion:
         self, subject: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
-        left, gone, notes = deletion.history(manifest, splits, subject.state)
+        left, gone, notes = deletion.history(manifest, splits, subject)
         if subject.fair:
             for rows in splits.values():
                 subject.fair.places(rows)
@@ -115,7 +115,7 @@ class ShardDeletion:
     def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         assert isinstance(subject, Ensemble)
         state = dict(subject.state)
-        left, gone, _ = deletion.history(context.manifest, splits, state)
+        left, gone, _ = deletion.history(context.manifest, splits, subject)
         pieces, firsts = self._split(state, left, gone)
         assert context.manifest is not None
         fresh = again(context.manifest, subject)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from expunge.core.context import Context
 from expunge.core.contracts import Card, Example, Method, Subject
 from expunge.core.errors import BadInput
+from expunge.subjects.building import again, budget_of, check_again, training_data
 
 CARD = Card(
     "Retraining without the forget set",
@@ -28,17 +30,35 @@ def retrain() -> Method:
 
     Needs the model's training manifest (a model that `expunge train` made).
     """
+    return Retraining()
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        from expunge.subjects.building import again, budget_of, training_data
 
-        if not context.manifest:
+class Retraining:
+    """The method; the plan refuses it where the training cannot, or may not, be started again."""
+
+    def fits(
+        self, subject: Subject, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> list[str]:
+        """Nothing to say in the plan. Raises BadInput."""
+        if "budget" in (manifest or {}):  # an embedded world's has none before it is built
+            self._data(subject, splits, manifest)
+        return []
+
+    @staticmethod
+    def _data(
+        subject: Subject, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> list[Example]:
+        if not manifest:
             raise BadInput.of("method", "retrain", "needs to know how the model was trained",
                               "give a model made by `expunge train`")  # fmt: skip
-        data = training_data(context.manifest, splits["forget"])
+        data = training_data(manifest, splits["forget"])
+        check_again(manifest, subject)
+        return data
+
+    def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        data = self._data(subject, splits, context.manifest)
+        assert context.manifest is not None
         fresh = again(context.manifest, subject)
         inner = context.child("retrain", budget=budget_of(context.manifest),
                               seed=int(context.manifest["seed"]))  # fmt: skip
         return train(fresh, data, inner)
-
-    return apply

@@ -1,0 +1,145 @@
+"""Opens what transformers opens: a hub name or a folder, and an adapter on one. Nothing of theirs is believed or run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from expunge.core import hub
+from expunge.core.contracts import Subject
+from expunge.core.errors import BadInput
+from expunge.subjects._adapters import merge
+from expunge.subjects._common import quiet
+from expunge.subjects._folder import foreign
+from expunge.subjects.causal_lm import CausalLM
+from expunge.subjects.classifier import Classifier
+
+LAYERS = 10_000
+"""More than any model has: building ten million takes for ever, even without weights."""
+
+
+def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
+    """The configuration, as far as it can be told that a model can be built from it. Raises BadInput."""
+    from transformers import AutoConfig
+
+    here = Path(source).is_dir()
+    if not here:
+        hub.look()
+    what, fix = (("has a configuration that cannot be read", "mend config.json, or save the model again") if here else
+                 ("is no folder here, and cannot be had from the hub", "give a folder, or check the name and the network"))  # fmt: skip
+    with foreign(field, source, what, fix):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
+    names = getattr(config, "architectures", None)
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise BadInput.of(field, source, "has a configuration that cannot be read (architectures is no list of names)",
+                          "save the model again")  # fmt: skip
+    if why := _absurd(config, trust_code):
+        raise BadInput.of(field, source, f"has a configuration that {why}", "save the model again")
+    return config
+
+
+def _absurd(config: Any, trust_code: bool) -> str:
+    """What is wrong with a configuration, or with one within it: layers without end, code from elsewhere."""
+    for name, value in vars(config).items():
+        if isinstance(value, int) and value > LAYERS and ("layers" in name or name in ("n_layer", "depth")):
+            return f"asks for {value:,} layers ({name})"
+        if "_implementation" in name and "/" in str(value) and not trust_code:
+            return f"names code on the hub ({name.strip('_')}: {str(value)[:60]})"
+        if hasattr(value, "to_dict") and (why := _absurd(value, trust_code)):
+            return why
+    return ""
+
+
+def open_pretrained(
+    base: str, adapter: Path | None, template: str | None, *, trust_code: bool, meta: bool, dtype: torch.dtype | None
+) -> Subject:
+    """The model of a folder or hub name, with the adapter's folder merged into it. Raises BadInput."""
+    import transformers
+
+    quiet()
+    config = config_of(base, trust_code)
+    architecture = (config.architectures or [""])[0]
+    auto: Any = transformers.AutoModelForCausalLM
+    if "Classification" in architecture:
+        auto = (transformers.AutoModelForImageClassification if "Image" in architecture
+                else transformers.AutoModelForSequenceClassification)  # fmt: skip
+    module = _module(auto, config, base, trust_code, meta, dtype)
+    if not any(parameter.numel() for parameter in module.parameters()):
+        raise BadInput.of(
+            "model", base, "has a configuration of no size: there is nothing to train", "save the model again"
+        )
+    saved = next(module.parameters()).dtype
+    module.eval()
+    subject: Any
+    if "Classification" in architecture:
+        subject = Classifier(module, {}, _processor(base, "Sequence" in architecture))
+    else:
+        tokenizer = _tokenizer_or_none(base, trust_code) if meta else tokenizer_of(base, trust_code)
+        with foreign("model", base, "cannot be used", "give a causal language model, saved by save_pretrained"):
+            subject = CausalLM(module, tokenizer, template, base)
+            if adapter is not None:
+                merge(subject, adapter)
+            if not meta:
+                subject.check_head()
+                subject.check_generation()
+    if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
+        module.float()  # a CPU computes in float32; the model is saved in its own dtype
+        subject.save_dtype = saved
+    return subject  # type: ignore[no-any-return]
+
+
+def _module(auto: Any, config: Any, base: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Any:
+    arguments: dict[str, Any] = {"trust_remote_code": trust_code}
+    if meta:
+        with foreign("model", base, "cannot be built", "give a causal language model or a classifier"), torch.device("meta"):  # fmt: skip
+            return auto.from_config(config, **arguments)
+    with foreign("model", base, "cannot be opened", "give a folder or hub name with safetensors weights"):
+        module, told = auto.from_pretrained(base, use_safetensors=True, dtype=dtype or "auto",
+                                            output_loading_info=True, **arguments)  # fmt: skip
+    if absent := sorted(told["missing_keys"]):  # transformers would draw them at random, with a warning
+        raise BadInput.of("model", base, f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)",
+                          "save the whole model again")  # fmt: skip
+    return module
+
+
+def _processor(base: str, texts: bool) -> Any:
+    import transformers
+
+    with foreign("model", base, "has no processor that can be read", "save it into the model's folder"):
+        if texts:
+            return transformers.AutoTokenizer.from_pretrained(base)
+        return transformers.AutoImageProcessor.from_pretrained(base, use_fast=False)
+
+
+def tokenizer_of(source: str, trust_code: bool) -> Any:
+    """The tokenizer beside a model. Raises BadInput."""
+    import transformers
+
+    with foreign("model", source, "has no tokenizer that can be read", "save the tokenizer into the model's folder"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_code)
+        tokenizer("Who?")  # settings of wrong types show when they are used
+        return tokenizer
+
+
+def _tokenizer_or_none(source: str, trust_code: bool) -> Any:
+    """A dry plan goes without a tokenizer; `check_tokenizer` says what is wrong with it before a run."""
+    try:
+        return tokenizer_of(source, trust_code)
+    except BadInput:
+        return _NoTokenizer()
+
+
+class _NoTokenizer:
+    """Stands in for a missing tokenizer in a dry plan: about four bytes a token."""
+
+    pad_token_id = bos_token_id = eos_token_id = 0
+    eos_token = ""
+    chat_template = None
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [0] * max(1, len(text.encode()) // 4)}
