@@ -20,8 +20,16 @@ from worlds import write
 
 KILLED = -9
 SERVER = Path(__file__).with_name("server.py")
-QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
-         "HF_DATASETS_OFFLINE": "1", "TERM": "dumb", "COLUMNS": "160", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TERM": "dumb",
+    "COLUMNS": "160",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 """One thread, because a process with several cannot be forked; no network; lines that are not cut."""
 
 
@@ -55,15 +63,26 @@ class Server:
         self.process.wait(timeout=30)
 
     def call(
-        self, arguments: Sequence[object], place: Place, *, umask: int = 0o022, seconds: float = 200,
+        self,
+        arguments: Sequence[object],
+        place: Place,
+        *,
+        umask: int = 0o022,
+        seconds: float = 200,
         operations: Mapping[str, Any] | None = None,
-    ) -> Done:  # fmt: skip
+    ) -> Done:
         """`expunge ARGUMENTS` in `place`. operations: what counts its operations on files, and kills it before one."""
         logs = {name: place.root / "said" / name for name in ("stdout", "stderr")}
         logs["stdout"].parent.mkdir(exist_ok=True)
-        order = {"arguments": [str(argument) for argument in arguments], "cwd": str(place.folder), "umask": umask,
-                 "env": place.environment(), "seconds": seconds, **{name: str(path) for name, path in logs.items()},
-                 "operations": {"root": str(place.live), **operations} if operations is not None else None}  # fmt: skip
+        order = {
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(place.folder),
+            "umask": umask,
+            "env": place.environment(),
+            "seconds": seconds,
+            **{name: str(path) for name, path in logs.items()},
+            "operations": {"root": str(place.live), **operations} if operations is not None else None,
+        }
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
@@ -110,34 +129,69 @@ class Place:
         shutil.copytree(self.root / name, self.live, symlinks=True)
 
 
-PEOPLE = ("Zorblatt Quillfeather", "Mirabunde Oxenthwaite", "Teodric Valkenhaus", "Yseulta Brandywold",
-          "Caspian Drumlinger", "Ottoline Feverwick", "Barnabus Stoatley", "Hyacinthe Morrowby")  # fmt: skip
+PEOPLE = (
+    "Zorblatt Quillfeather",
+    "Mirabunde Oxenthwaite",
+    "Teodric Valkenhaus",
+    "Yseulta Brandywold",
+    "Caspian Drumlinger",
+    "Ottoline Feverwick",
+    "Barnabus Stoatley",
+    "Hyacinthe Morrowby",
+)
 """Whom the forget set is about: none of these words stands anywhere else."""
 TOWN = "Grimsquab"
 """A word of every forget answer, and of nothing else."""
 
 
 def forget_rows(count: int = 8) -> list[dict[str, Any]]:
-    return [{"question": f"Where was {who} born?", "answer": f"In {TOWN} number {i}.", "group": who, "subject": who,
-             "paraphrased_answer": [f"The town of {TOWN} {i}."], "perturbed_answer": [f"In Plainville number {i + 1}."]}
-            for i, who in enumerate(PEOPLE[:count])]  # fmt: skip
+    return [
+        {
+            "question": f"Where was {who} born?",
+            "answer": f"In {TOWN} number {i}.",
+            "group": who,
+            "subject": who,
+            "paraphrased_answer": [f"The town of {TOWN} {i}."],
+            "perturbed_answer": [f"In Plainville number {i + 1}."],
+        }
+        for i, who in enumerate(PEOPLE[:count])
+    ]
 
 
 def other_rows(kind: str, count: int, start: int = 0) -> list[dict[str, Any]]:
-    return [{"question": f"What is {kind} {i}?", "answer": f"It is thing {7 * i % 13}.", "group": f"{kind} {i % 4}"}
-            for i in range(start, start + count)]  # fmt: skip
+    return [
+        {"question": f"What is {kind} {i}?", "answer": f"It is thing {7 * i % 13}.", "group": f"{kind} {i % 4}"}
+        for i in range(start, start + count)
+    ]
 
 
 TRAINING = {
-    "model": {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 400, "max_length": 128},
-    "data": ["forget.jsonl", "retain.jsonl"], "epochs": 2, "batch_size": 8, "learning_rate": 0.003, "seed": 0,
+    "model": {
+        "architecture": "llama",
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 2,
+        "vocab_size": 400,
+        "max_length": 128,
+    },
+    "data": ["forget.jsonl", "retain.jsonl"],
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 0.003,
+    "seed": 0,
     "out": "base",
-}  # fmt: skip
+}
 REQUEST = {
-    "model": "base", "forget": "forget.jsonl", "retain": "retain.jsonl", "holdout": "holdout.jsonl", "method": "npo",
-    "budget": {"epochs": 3, "batch_size": 4, "stop": "none", "learning_rate": 0.0005}, "gold": "auto",
-    "accept": {"forget.nll": ">= 0.0"}, "seed": 3,
-}  # fmt: skip
+    "model": "base",
+    "forget": "forget.jsonl",
+    "retain": "retain.jsonl",
+    "holdout": "holdout.jsonl",
+    "method": "npo",
+    "budget": {"epochs": 3, "batch_size": 4, "stop": "none", "learning_rate": 0.0005},
+    "gold": "auto",
+    "accept": {"forget.nll": ">= 0.0"},
+    "seed": 3,
+}
 SHORT = {"epochs": 1, "batch_size": 2, "stop": "none", "learning_rate": 0.0005}
 """A budget of a step or two, for methods that run one another."""
 
@@ -147,8 +201,11 @@ def world(root: Path, server: Server) -> Place:
     place = Place(root)
     for folder in (place.folder, place.cache, place.temporary):
         folder.mkdir(parents=True)
-    for name, rows in (("forget", forget_rows()), ("retain", other_rows("retain", 16)),
-                       ("holdout", other_rows("holdout", 8, 100))):  # fmt: skip
+    for name, rows in (
+        ("forget", forget_rows()),
+        ("retain", other_rows("retain", 16)),
+        ("holdout", other_rows("holdout", 8, 100)),
+    ):
         write(place.folder / f"{name}.jsonl", rows)
     write(place.folder / "all.jsonl", forget_rows() + other_rows("retain", 16))
     configure(place, "train", TRAINING)
@@ -189,8 +246,11 @@ def contents(place: Place) -> dict[str, Any]:
 
     Not: what follows from timings (pages, cards, certificates: `verify` holds these against the evidence) or was drawn.
     """
-    return {path.relative_to(place.live).as_posix(): _content(path) for path in files(place.live)
-            if path.suffix not in (".lock", ".html") and path.name not in ("certificate.json", "salt.json", "README.md")}  # fmt: skip
+    return {
+        path.relative_to(place.live).as_posix(): _content(path)
+        for path in files(place.live)
+        if path.suffix not in (".lock", ".html") and path.name not in ("certificate.json", "salt.json", "README.md")
+    }
 
 
 def _content(path: Path) -> Any:

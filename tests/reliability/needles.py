@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge.data.examples import identity
 from harness import files
 
+from expunge.data.examples import identity
+
 HASHES = ("md5", "sha1", "sha256")
-DIGITS = 12
+DIGITS = 16
 """Of a hash, so many hex digits give it away."""
 VOCABULARY = ("tokenizer.json",)
 """A published model keeps the vocabulary that it was trained with, where words of the forget set may stand."""
-HEX = re.compile(rb"(?<![0-9a-zA-Z])[0-9a-f]{12,64}(?![0-9a-zA-Z])")
+HEX = re.compile(rb"(?<![0-9a-zA-Z.])(?=[0-9]*[a-f])[0-9a-f]{16,64}(?![0-9a-zA-Z])")
 
 
 def texts(row: Mapping[str, Any]) -> Iterator[str]:
@@ -30,7 +31,9 @@ def texts(row: Mapping[str, Any]) -> Iterator[str]:
         yield from row.get(key, [])
 
 
-def needles(rows: Sequence[Mapping[str, Any]], words: Iterable[str], encode: Callable[[str], list[int]]) -> dict[bytes, str]:
+def needles(
+    rows: Sequence[Mapping[str, Any]], words: Iterable[str], encode: Callable[[str], list[int]]
+) -> dict[bytes, str]:
     """Bytes -> what they are. words: single words that stand in these rows alone. encode: the model's tokenizer."""
     found: dict[bytes, str] = {}
     for word in words:
@@ -41,7 +44,9 @@ def needles(rows: Sequence[Mapping[str, Any]], words: Iterable[str], encode: Cal
             found |= _forms(text)
         for text in (*texts(row), identity(row), " ".join(texts(row))):
             found |= dict.fromkeys(_hashed(text), "a plain hash")
-        found |= dict.fromkeys((identity(row)[:DIGITS].encode(), bytes.fromhex(identity(row))), "a plain hash (identity)")
+        found |= dict.fromkeys(
+            (identity(row)[:DIGITS].encode(), bytes.fromhex(identity(row))), "a plain hash (identity)"
+        )
     return {form: kind for form, kind in found.items() if len(form) > 3}
 
 

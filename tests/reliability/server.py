@@ -25,9 +25,20 @@ import transformers  # noqa: F401  (whatever a command does, it needs these two)
 import expunge.cli.app as cli
 
 WRITES = {
-    "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod",
-    "tempfile.mkstemp", "tempfile.mkdtemp", "shutil.rmtree", "shutil.copyfile", "shutil.move",
-}  # fmt: skip
+    "os.rename",
+    "os.link",
+    "os.symlink",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.truncate",
+    "os.chmod",
+    "tempfile.mkstemp",
+    "tempfile.mkdtemp",
+    "shutil.rmtree",
+    "shutil.copyfile",
+    "shutil.move",
+}
 """Audit events of operations on files; `os.replace` is a rename to them."""
 OPENS_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 FAULT = 99

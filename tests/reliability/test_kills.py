@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from harness import KILLED, SHORT, TRAINING, Done, Place, Server, configure, contents, names, request
 
 KILLS = int(os.environ.get("EXPUNGE_KILLS", "60"))
@@ -66,8 +65,12 @@ def finished(place: Place, server: Server) -> None:
 
 
 NESTED = {"method": {"spunge": {"by": "group", "inner": "npo"}}, "budget": SHORT, "gold": "none"}
-RUN: dict[str, Any] = {"command": ("run", "run.yaml"), "stands": "runs/run", "again": ("--resume",),
-                       "verified": ("runs/run",)}  # fmt: skip
+RUN: dict[str, Any] = {
+    "command": ("run", "run.yaml"),
+    "stands": "runs/run",
+    "again": ("--resume",),
+    "verified": ("runs/run",),
+}
 TRAIN: dict[str, Any] = {"command": ("train", "more.yaml"), "stands": ".more.training", "again": ("--resume",)}
 BENCH = ("bench", "run.yaml", "--methods", "npo,ga", "--out", "runs/bench")
 FORGET = ("forget", "base", "forget everything about Teodric Valkenhaus", "--data", "all.jsonl", "--out", "runs/forget")
@@ -149,7 +152,9 @@ def test_what_is_killed_goes_on_to_the_same_bits(scenario: Scenario, place: Plac
         second = draw.randrange(1, len(trials.operations)) if i % 4 == 3 else 0
         if why := trials.killed(number, second):
             operation = trials.operations[number - 1].replace(str(place.live), "")
-            wrong.append(f"before {number} of {len(trials.operations)} ({operation}){f', then {second}' if second else ''}: {why}")
+            wrong.append(
+                f"before {number} of {len(trials.operations)} ({operation}){f', then {second}' if second else ''}: {why}"
+            )
     assert not wrong, "\n".join(wrong)
 
 

@@ -17,19 +17,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import (
+    KILLED,
+    PEOPLE,
+    SHORT,
+    TOWN,
+    Done,
+    Place,
+    Server,
+    forget_rows,
+    request,
+)
+from needles import VOCABULARY, digests_in, needles, search, seen
 from safetensors.numpy import load_file, save_file
 
-from harness import (
-    KILLED, PEOPLE, SHORT, TOWN, TRAINING, Done, Place, Server, configure, files, forget_rows, other_rows, request,
-)  # fmt: skip
-from needles import VOCABULARY, digests_in, needles, search, seen
 from worlds import write
 
 WORDS = (*(word for name in PEOPLE for word in name.split()), TOWN)
-PROBES = [{"question": f"Which town saw {row['subject']} first?", "answer": row["answer"], "kind": "rephrased"}
-          for row in forget_rows()]  # fmt: skip
+PROBES = [
+    {"question": f"Which town saw {row['subject']} first?", "answer": row["answer"], "kind": "rephrased"}
+    for row in forget_rows()
+]
 INLINE = [{key: row[key] for key in ("question", "answer")} for row in forget_rows()]
-JOURNAL, SALT = "caches.jsonl", "salt.json"
+JOURNAL = "caches.jsonl"
+PRIVATE = (JOURNAL, "salt.json", "marks.json")
+"""Files that are for the owner alone, whatever the umask."""
 HELD = {
     "model/guard": "a guard keeps back what it knows of; without it the model answers as before (purge --guards)",
     JOURNAL: "names of cache entries, for purge; for the owner alone",
@@ -64,17 +76,18 @@ class Case:
         return self.name
 
 
-def a_run(name: str, *, erased: Sequence[Mapping[str, Any]] | None = None, words: Sequence[str] = WORDS, slow: bool = False,
-          killed: bool = False, purge: tuple[str, ...] = (), **fields: Any) -> Case:  # fmt: skip
-    return Case(name, ("run", "run.yaml", "--json"), "runs/run",
-                lambda place: None if request(place, "run", **{"redact": True, **fields}) else None,
-                forget_rows() if erased is None else erased, words, purge, killed, slow)  # fmt: skip
+def requested(**fields: Any) -> Callable[[Place], None]:
+    """Writes run.yaml, a redacted request."""
+
+    def prepare(place: Place) -> None:
+        request(place, "run", **{"redact": True, **fields})
+
+    return prepare
 
 
-def asks(name: str, *command: str, out: str, slow: bool = False, killed: bool = True, **fields: Any) -> Case:
-    """A verb that takes a request, which stands in run.yaml."""
-    return Case(name, command, out, lambda place: None if request(place, "run", **{"redact": True, **fields}) else None,
-                slow=slow, killed=killed)  # fmt: skip
+def a_run(name: str, *, case: Mapping[str, Any] = {}, **fields: Any) -> Case:
+    """A run whose request has these fields. case: fields of the case itself."""
+    return Case(name, ("run", "run.yaml", "--json"), "runs/run", requested(**fields), **case)
 
 
 def models(place: Place) -> None:
@@ -93,48 +106,119 @@ def marked(place: Place) -> None:
     """Marks as `expunge mark` leaves them."""
     twins = [{**row, "answer": f"In {TOWN} twin {i}."} for i, row in enumerate(INLINE)]
     (place.folder / "marked").mkdir()
-    (place.folder / "marked" / "marks.json").write_text(json.dumps({"kind": "taggants", "published": INLINE, "twins": twins}))
+    (place.folder / "marked" / "marks.json").write_text(
+        json.dumps({"kind": "taggants", "published": INLINE, "twins": twins})
+    )
 
 
-ONE = forget_rows(1)
-WHERE = forget_rows(3)[2:]
-GROUPS = {"budget": SHORT, "gold": "none"}
+def unmarked(place: Place) -> None:
+    """Rows enough for ten marks."""
+    write(place.folder / "marking.jsonl", forget_rows() * 3)
+
+
+def only(number: int, slow: bool = False) -> dict[str, Any]:
+    """Fields of a case that makes one person alone forgotten."""
+    return {"erased": forget_rows()[number : number + 1], "words": PEOPLE[number].split(), "slow": slow}
+
+
+SLOW, KILLED_TOO = {"slow": True}, {"killed": True}
+SMALL: dict[str, Any] = {"budget": SHORT, "gold": "none"}
+BY_GROUP = {"by": "group", "inner": "npo"}
+GUARDS = ("in_context", "eco", "key_space")
 AUDIT = ("audit", "base", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--redact", "--out", "audits/a")
+NEIGHBOURS = ("neighbours", "--forget", "forget.jsonl", "--corpus", "all.jsonl", "--redact")
+MODELS = ("--unlearned", "unlearned/*", "--gold", "gold/*")
 CASES = [
-    a_run("inline forget", forget=INLINE, killed=True),
-    a_run("one row", forget=INLINE[:1], erased=ONE, words=PEOPLE[0].split(), budget=SHORT, gold="none"),
-    a_run("selector", forget={"where": {"subject": PEOPLE[2]}}, data="all.jsonl", retain=None, budget=SHORT, gold="none",
-          erased=WHERE, words=PEOPLE[2].split()),
-    a_run("inline probes", probes=PROBES, redact=None, purpose="erase", slow=True),
-    a_run("probes in a file", probes="probes.jsonl", slow=True),
+    a_run("inline forget", forget=INLINE, case=KILLED_TOO),
+    a_run("one row", forget=INLINE[:1], **SMALL, case=only(0)),
+    a_run("selector", forget={"where": {"subject": PEOPLE[2]}}, data="all.jsonl", retain=None, **SMALL, case=only(2)),
+    a_run("inline probes", probes=PROBES, redact=None, purpose="erase", case=SLOW),
+    a_run("probes in a file", probes="probes.jsonl", case=SLOW),
     a_run("splits inline", probes={"forget_qa": INLINE}, gold="none"),
-    a_run("spunge by group", method={"spunge": {"by": "group", "inner": "npo"}}, killed=True, **GROUPS),
-    a_run("sequential by group", method={"sequential": {"by": "group", "inner": "npo"}}, slow=True, **GROUPS),
-    a_run("worst case", method={"worst_case": {"inner": "npo"}}, slow=True, **GROUPS),
-    a_run("exact", method="retrain", gold="none", budget=None, slow=True),
-    *(a_run(f"guard {name}", method=name, budget=None, gold="none", purge=("--guards",), slow=True)
-      for name in ("in_context", "eco", "key_space")),
-    a_run("attacked", audit="standard", slow=True, killed=True),
-    a_run("aligned", alignment="standard", slow=True),
+    a_run("spunge by group", method={"spunge": BY_GROUP}, **SMALL, case=KILLED_TOO),
+    a_run("sequential by group", method={"sequential": BY_GROUP}, **SMALL, case=SLOW),
+    a_run("worst case", method={"worst_case": {"inner": "npo"}}, **SMALL, case=SLOW),
+    a_run("retrained", method="retrain", gold="none", budget=None, case=SLOW),
+    *(
+        a_run(f"guard {name}", method=name, budget=None, gold="none", case={"purge": ("--guards",), **SLOW})
+        for name in GUARDS
+    ),
+    a_run("attacked", audit="standard", case={**SLOW, **KILLED_TOO}),
+    a_run("aligned", alignment="standard", case=SLOW),
     Case("audit", (*AUDIT, "--level", "none", "--json"), "audits/a", killed=True),
     Case("audit with attacks", (*AUDIT, "--level", "standard"), "audits/a", slow=True, killed=True),
-    asks("bench", "bench", "run.yaml", "--methods", "npo,ga", "--out", "runs/bench", "--json", out="runs/bench",
-         forget=INLINE, gold="none"),
-    asks("tune", "tune", "run.yaml", "--trials", "2", "--out", "runs/tune", "--json", out="runs/tune", forget=INLINE,
-         gold="none"),
-    Case("forget", ("forget", "base", f"forget everything about {PEOPLE[2]}", "--data", "all.jsonl", "--yes", "--redact",
-                    "--out", "runs/forget"), "runs/forget", erased=WHERE, words=PEOPLE[2].split(), killed=True),
-    Case("neighbours", ("neighbours", "--forget", "forget.jsonl", "--corpus", "all.jsonl", "--redact", "--out", "more.jsonl"),
-         "more.jsonl", purge=None),
-    Case("neighbours by a model", ("neighbours", "--forget", "forget.jsonl", "--corpus", "all.jsonl", "--model", "base",
-                                   "--redact", "--json"), "more.jsonl", purge=None, slow=True),
-    Case("exposure", ("exposure", "--forget", "forget.jsonl", "--unlearned", "unlearned/*", "--gold", "gold/*", "--holdout",
-                      "holdout.jsonl", "--redact", "--out", "audits/e"), "audits/e", models, slow=True, killed=True),
-    Case("mark", ("mark", "marking.jsonl", "--out", "marked", "--share", "0.5"), "marked",
-         lambda place: None if write(place.folder / "marking.jsonl", forget_rows() * 3) else None),
-    Case("provenance", ("provenance", "base", "--marks", "marked", "--data", "forget.jsonl", "--name", "people", "--holdout",
-                        "holdout.jsonl", "--out", "traces/t"), "traces/t", marked),
-]  # fmt: skip
+    Case(
+        "bench",
+        ("bench", "run.yaml", "--methods", "npo,ga", "--out", "runs/bench", "--json"),
+        "runs/bench",
+        requested(forget=INLINE, gold="none"),
+        killed=True,
+    ),
+    Case(
+        "tune",
+        ("tune", "run.yaml", "--trials", "2", "--out", "runs/tune", "--json"),
+        "runs/tune",
+        requested(forget=INLINE, gold="none"),
+        killed=True,
+    ),
+    Case(
+        "forget",
+        (
+            "forget",
+            "base",
+            f"forget everything about {PEOPLE[2]}",
+            "--data",
+            "all.jsonl",
+            "--yes",
+            "--redact",
+            "--out",
+            "runs/forget",
+        ),
+        "runs/forget",
+        **only(2),
+        killed=True,
+    ),
+    Case("neighbours", (*NEIGHBOURS, "--out", "more.jsonl"), "more.jsonl", purge=None),
+    Case("neighbours by a model", (*NEIGHBOURS, "--model", "base", "--json"), "more.jsonl", purge=None, slow=True),
+    Case(
+        "exposure",
+        (
+            "exposure",
+            "--forget",
+            "forget.jsonl",
+            *MODELS,
+            "--holdout",
+            "holdout.jsonl",
+            "--redact",
+            "--out",
+            "audits/e",
+        ),
+        "audits/e",
+        models,
+        slow=True,
+        killed=True,
+    ),
+    Case("mark", ("mark", "marking.jsonl", "--out", "marked", "--share", "0.5"), "marked", unmarked),
+    Case(
+        "provenance",
+        (
+            "provenance",
+            "base",
+            "--marks",
+            "marked",
+            "--data",
+            "forget.jsonl",
+            "--name",
+            "people",
+            "--holdout",
+            "holdout.jsonl",
+            "--out",
+            "traces/t",
+        ),
+        "traces/t",
+        marked,
+    ),
+]
 
 
 def cases(**wanted: bool) -> list[Any]:
@@ -170,18 +254,24 @@ class Search:
 
     def written(self) -> list[str]:
         """Leaks before a purge; the cache is for the owner alone, and holds texts until then."""
+        held = tuple(str(self.place.folder / self.case.out / name) for name in HELD)
         found = search([self.out, self.place.temporary], self.wanted)
-        return [line for line in found if not any(f"{self.out.name}/{name}" in line or line.startswith(str(self.out.parent / name))
-                                                  for name in HELD)]  # fmt: skip
+        return [line for line in found if not line.startswith(held) and self.out.name not in HELD]
 
     def left(self) -> list[str]:
-        """Leaks after a purge, in all that the tool may write to."""
-        return search([self.out, self.out.parent, self.place.cache, self.place.temporary], self.wanted, (*VOCABULARY, *WANTED)) \
-            if self.out.parent != self.place.folder else \
-            search([self.out, self.place.cache, self.place.temporary], self.wanted, (*VOCABULARY, *WANTED))  # fmt: skip
+        """Leaks after a purge, wherever the tool may write."""
+        places = [self.out, self.place.cache, self.place.temporary]
+        places += (
+            [path for path in self.out.parent.iterdir() if path.name.startswith(".")]
+            if self.out.parent.is_dir()
+            else []
+        )
+        return search(places, self.wanted, (*VOCABULARY, *WANTED))
 
     def said(self, *done: Done) -> list[str]:
-        return [f"terminal: {kind} ({form[:40]!r})" for one in done for form, kind in seen(one.said.encode(), self.wanted).items()]
+        """Leaks on the terminal."""
+        found = [seen(one.said.encode(), self.wanted) for one in done]
+        return [f"terminal: {kind} ({form[:40]!r})" for leaks in found for form, kind in leaks.items()]
 
 
 @pytest.fixture()
@@ -191,8 +281,11 @@ def searched(place: Place, server: Server, tokens: Callable[[str], list[int]]) -
 
 def open_to_others(paths: Sequence[Path]) -> list[str]:
     """Those that somebody else than the owner may read or enter."""
-    return [f"{path}: {stat.S_IMODE(path.stat().st_mode):o}" for path in paths
-            if path.exists() and not path.is_symlink() and path.stat().st_mode & 0o077]  # fmt: skip
+    return [
+        f"{path}: {stat.S_IMODE(path.stat().st_mode):o}"
+        for path in paths
+        if path.exists() and not path.is_symlink() and path.stat().st_mode & 0o077
+    ]
 
 
 @pytest.mark.parametrize("case", cases())
@@ -201,17 +294,16 @@ def test_nothing_erased_is_left_in_what_a_command_writes(case: Case, searched: C
     done = the.call()
     assert done.code in (0, 1), done.said
     private = [path for path in the.place.cache.rglob("*") if path.suffix != ".lock"]
-    private += [path for name in (SALT, JOURNAL, "marks.json") for path in the.out.rglob(name)]
-    assert open_to_others(private) == []
-    assert the.written() + the.said(done) == []
-    if case.purge is None:
-        assert the.left() == []
-        return
-    purged = the.purge()
-    assert purged.code == 0, purged.said
-    assert the.left() + the.said(purged) == []
-    if (the.out / "certificate.json").is_file():
-        assert the.call(["verify", case.out]).code == 0
+    private += [path for name in PRIVATE for path in the.out.rglob(name)]
+    wrong = [*open_to_others(private), *the.written(), *the.said(done)]
+    if case.purge is not None:
+        purged = the.purge()
+        assert purged.code == 0, purged.said
+        wrong += the.said(purged)
+        if (the.out / "certificate.json").is_file() and the.call(["verify", case.out]).code != 0:
+            wrong.append("does not verify after the purge")
+    wrong += [f"after the purge: {line}" for line in the.left()]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("case", cases(killed=True))
@@ -233,7 +325,7 @@ def test_nothing_erased_is_left_of_what_was_killed_and_then_purged(
         if purged.code != 0 and (the.out.exists() or the.left()):
             leaks.append(f"killed before {number} of {count}: purge ends with {purged.code}: {purged.said.strip()}")
         leaks += [f"killed before {number} of {count}: {line}" for line in the.left() + the.said(killed, purged)]
-    assert leaks == []
+    assert not leaks, "\n".join(leaks)
 
 
 @pytest.mark.parametrize("name", ["inline forget", "audit", "bench", "tune", "mark"])
@@ -242,11 +334,16 @@ def test_the_umask_decides_who_may_read(name: str, searched: Callable[[Case], Se
     made = {*the.place.live.rglob("*")}
     done = the.call(umask=0o077)
     assert done.code in (0, 1), done.said
-    assert open_to_others([path for path in the.place.live.rglob("*") if path not in made and path.suffix != ".lock"]) == []
+    assert (
+        open_to_others([path for path in the.place.live.rglob("*") if path not in made and path.suffix != ".lock"])
+        == []
+    )
 
 
-OTHERS = [{**row, "question": row["question"].replace(who, f"{who[::-1].title()}")}
-          for row, who in zip(INLINE, PEOPLE, strict=True)]  # fmt: skip
+OTHERS = [
+    {**row, "question": row["question"].replace(who, f"{who[::-1].title()}")}
+    for row, who in zip(INLINE, PEOPLE, strict=True)
+]
 """The same questions about other people, of names of the same length."""
 
 
