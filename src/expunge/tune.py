@@ -89,6 +89,8 @@ def tune(
         raise BadInput.of("gold", request.gold, "is absent, and so is a holdout: nothing says how much forgetting is enough",
                           "give gold or a holdout")  # fmt: skip
     with outfolder.held(folder):
+        for lock in folder.glob(f"{STORE}.lock*"):  # of a process that was killed: this one holds the folder
+            lock.unlink()
         key = seal({"request": resolved, "axes": [asdict(axis) for axis in space]}, salt_of(folder))
         if (folder / STORE).is_file():
             _ours(folder, key)

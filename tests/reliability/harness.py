@@ -241,19 +241,22 @@ def names(place: Place) -> set[str]:
     return {name for name in found if not name.endswith(".lock")}
 
 
+UNEQUAL = ("certificate.json", "salt.json", "README.md", "sums.json", "trials.log")
+
+
 def contents(place: Place) -> dict[str, Any]:
     """What two executions must agree on: bytes of weights and texts, JSON and logs without their timings.
 
-    Not: what follows from timings (pages, cards, certificates: `verify` holds these against the evidence) or was drawn.
+    Not: what was drawn, what keeps times (a tuning's journal), and what follows from those (pages, cards, certificates and
+    sums: `verify` and the cache itself hold these against the rest).
     """
-    return {
-        path.relative_to(place.live).as_posix(): _content(path)
-        for path in files(place.live)
-        if path.suffix not in (".lock", ".html") and path.name not in ("certificate.json", "salt.json", "README.md")
-    }
+    found = [path for path in files(place.live) if path.suffix not in (".lock", ".html") and path.name not in UNEQUAL]
+    return {path.relative_to(place.live).as_posix(): _content(path) for path in found}
 
 
 def _content(path: Path) -> Any:
+    if path.is_symlink():
+        return os.readlink(path)
     if path.suffix == ".json":
         return timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".jsonl":

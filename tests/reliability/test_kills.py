@@ -10,7 +10,6 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ FIRST, LAST = 6, 10
 class Scenario:
     """A command that is killed. share: of all kills, relative to the other scenarios'.
 
-    stands: what is there once it has begun; `again` is added to the command then. verified: folders that `expunge
+    stands: one of these is there once it has begun; `again` is added to the command then. verified: folders that `expunge
     verify` must approve of in the end.
     """
 
@@ -34,7 +33,7 @@ class Scenario:
     share: int
     prepare: Callable[[Place, Server], None]
     command: tuple[str, ...]
-    stands: str = ""
+    stands: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
     verified: tuple[str, ...] = ()
 
@@ -67,11 +66,11 @@ def finished(place: Place, server: Server) -> None:
 NESTED = {"method": {"spunge": {"by": "group", "inner": "npo"}}, "budget": SHORT, "gold": "none"}
 RUN: dict[str, Any] = {
     "command": ("run", "run.yaml"),
-    "stands": "runs/run",
+    "stands": ("runs/run",),
     "again": ("--resume",),
     "verified": ("runs/run",),
 }
-TRAIN: dict[str, Any] = {"command": ("train", "more.yaml"), "stands": ".more.training", "again": ("--resume",)}
+TRAIN: dict[str, Any] = {"command": ("train", "more.yaml"), "stands": ("more", ".more.training"), "again": ("--resume",)}
 BENCH = ("bench", "run.yaml", "--methods", "npo,ga", "--out", "runs/bench")
 FORGET = ("forget", "base", "forget everything about Teodric Valkenhaus", "--data", "all.jsonl", "--out", "runs/forget")
 SCENARIOS = [
@@ -83,7 +82,7 @@ SCENARIOS = [
     Scenario("purge", 8, finished, ("purge", "runs/run"), verified=("runs/run",)),
     Scenario("bench", 4, requested(), BENCH, verified=("runs/bench/npo/seed-3", "runs/bench/ga/seed-3")),
     Scenario("tune", 3, requested(gold="none"), ("tune", "run.yaml", "--trials", "2", "--out", "runs/tune")),
-    Scenario("forget", 3, requested(), (*FORGET, "--yes"), "runs/forget", ("--resume",), ("runs/forget",)),
+    Scenario("forget", 3, requested(), (*FORGET, "--yes"), ("runs/forget",), ("--resume",), ("runs/forget",)),
 ]
 
 
@@ -125,7 +124,7 @@ class Trials:
         return self._differences()
 
     def _again(self, operations: dict[str, int] | None) -> Done:
-        begun = self.scenario.stands and (self.place.folder / self.scenario.stands).exists()
+        begun = any((self.place.folder / name).exists() for name in self.scenario.stands)
         arguments = self.scenario.command + (self.scenario.again if begun else ())
         return self.server.call(arguments, self.place, operations=operations)
 
@@ -159,8 +158,9 @@ def test_what_is_killed_goes_on_to_the_same_bits(scenario: Scenario, place: Plac
 
 
 def test_the_recorded_life_is_whole(place: Place, server: Server) -> None:
-    """The hook sees a run from the taking of its folder to the renaming of its last file."""
+    """The hook sees a run from the taking of its folder to its last file, and what is cleared after that."""
     operations = Trials(SCENARIOS[0], place, server).operations
-    folder = Path(place.folder / "runs" / "run")
+    folder = place.folder / "runs" / "run"
+    last = max(i for i, line in enumerate(operations) if line.startswith(f"os.rename {folder}/.certificate.json."))
     assert operations[0].startswith(f"os.mkdir {folder}") and len(operations) > 100
-    assert operations[-1].startswith(f"os.rename {folder / '.certificate.json.'}")
+    assert {line.split()[0] for line in operations[last + 1 :]} <= {"os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}

@@ -355,12 +355,12 @@ def test_no_digest_in_a_redacted_folder_can_be_guessed(name: str, searched: Call
         the = searched(case)
         request(the.place, "run", redact=True, forget=rows, gold="none")
         assert the.call().code in (0, 1)
-        found.append(_shared(the))
+        found.append(_given_away(the))
     assert (found[0] & found[1]) - found[2] == set()
 
 
-def _shared(the: Search) -> set[str]:
-    """Digests in what may be given away: all but the journal, which purge needs and the owner alone may read."""
-    for path in [*the.out.rglob(JOURNAL)]:
+def _given_away(the: Search) -> set[str]:
+    """Digests in all that is not for the owner alone."""
+    for path in [path for name in PRIVATE for path in the.out.rglob(name)]:
         path.unlink()
     return digests_in([the.out])
