@@ -17,7 +17,7 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.data.splits import Splits, make_splits
 from expunge.fitting import fits_model
-from expunge.hidden import lines
+from expunge.hidden import judged
 from expunge.plan import OTHERS_READ
 from expunge.report.html import render
 from expunge.subjects.opening import check, manifest_of
@@ -82,6 +82,7 @@ def audit(
     wants = _Wants(
         {who: source for who, source in sources.items() if source is not None},
         rows,
+        accept or {},
         rules,
         wanted,
         purpose,
@@ -110,6 +111,7 @@ class _Wants:
 
     sources: Mapping[str, str]
     rows: Splits
+    accept: Mapping[str, Any]
     rules: Sequence[bar.Rule]
     prompts: asking.Asked | None
     purpose: str
@@ -174,7 +176,7 @@ def _figures(
         [*dossier.measured(reads, capabilities, wants.level), *aligned.scores],
         key=lambda s: scoring.SIDES.index(s.side),
     )
-    verdict = bar.verdict(wants.rules, scores, purpose=wants.purpose, extra=lines(scores, wants.purpose))  # type: ignore[arg-type]
+    verdict = judged(wants.accept, scores, wants.purpose)  # type: ignore[arg-type]
     passes = {name: n for read in reads.values() for name, n in read.meter.passes.items()}
     return {
         "method": "audit of a changed model",

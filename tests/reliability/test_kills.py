@@ -70,7 +70,11 @@ RUN: dict[str, Any] = {
     "again": ("--resume",),
     "verified": ("runs/run",),
 }
-TRAIN: dict[str, Any] = {"command": ("train", "more.yaml"), "stands": ("more", ".more.training"), "again": ("--resume",)}
+TRAIN: dict[str, Any] = {
+    "command": ("train", "more.yaml"),
+    "stands": ("more", ".more.training"),
+    "again": ("--resume",),
+}
 BENCH = ("bench", "run.yaml", "--methods", "npo,ga", "--out", "runs/bench")
 FORGET = ("forget", "base", "forget everything about Teodric Valkenhaus", "--data", "all.jsonl", "--out", "runs/forget")
 SCENARIOS = [
@@ -163,4 +167,9 @@ def test_the_recorded_life_is_whole(place: Place, server: Server) -> None:
     folder = place.folder / "runs" / "run"
     last = max(i for i, line in enumerate(operations) if line.startswith(f"os.rename {folder}/.certificate.json."))
     assert operations[0].startswith(f"os.mkdir {folder}") and len(operations) > 100
-    assert {line.split()[0] for line in operations[last + 1 :]} <= {"os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+    assert {line.split()[0] for line in operations[last + 1 :]} <= {
+        "os.rename",
+        "os.remove",
+        "os.rmdir",
+        "shutil.rmtree",
+    }
