@@ -231,7 +231,7 @@ def cases(killed: bool = False) -> list[Any]:
     """All cases, or those that are killed."""
     return [
         pytest.param(
-            case, id=case.name.replace(" ", "-"), marks=[pytest.mark.slow] * (case.slow or killed and case.slowly)
+            case, id=case.name.replace(" ", "-"), marks=[pytest.mark.slow] * (case.slow or (killed and case.slowly))
         )
         for case in CASES
         if case.killed or not killed
