@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from expunge import accept as bar
-from expunge import attacking, dossier, stages
+from expunge import attacking, dossier, outfolder, stages
 from expunge import evidence as scoring
 from expunge.alignment import asking, evidencing
 from expunge.builtin import build
 from expunge.builtin import config as builtin_config
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean
-from expunge.core.files import write_json, write_text
-from expunge.data.splits import make_splits
+from expunge.data.splits import Splits, make_splits
 from expunge.fitting import fits_model
 from expunge.hidden import judged
 from expunge.plan import OTHERS_READ
 from expunge.report.html import render
-from expunge.room import free_folder
 from expunge.subjects.opening import check, manifest_of
 from expunge.train import open_model
 from expunge.training import processes
 from expunge.training.stopping import sample
+
+NO_GOLD = "No gold model was given: how a model that never saw the data would score is not known."
 
 
 def audit(
@@ -74,50 +74,111 @@ def audit(
         faults.add(BadInput.of("level", level, "is no level", did_you_mean(level, attacking.LEVELS)))
     if out is not None:
         with faults:
-            free_folder(Path(out))
+            outfolder.free(out)
     faults.raise_any()
     rows = {
         name: found if scoring.must_go(name) else sample(found, seed, OTHERS_READ) for name, found in splits.items()
     }
+    wants = _Wants(
+        {who: source for who, source in sources.items() if source is not None},
+        rows,
+        accept or {},
+        rules,
+        wanted,
+        purpose,
+        redact or purpose == "erase",
+        level,
+        seed,
+        trust_code,
+    )
+    with outfolder.held(out if processes.main() else None):
+        reads, asked, capabilities = _read(wants, reporter)
+        evidence = {
+            "schema": 1,
+            "request": {"model": model, "before": before, "gold": gold, "purpose": purpose, "redact": wants.redact,
+                        "audit": level, "accept": dict(accept or {}), "seed": seed},
+            **_figures(wants, reads, asked, capabilities, began),
+            "splits": {name: len(found) for name, found in splits.items()},
+        }  # fmt: skip
+        if out is not None and processes.main():
+            outfolder.write(out, evidence, render)
+    return evidence
+
+
+@dataclass(frozen=True)
+class _Wants:
+    """What is to be audited, and how; checked as far as it can be without opening a model."""
+
+    sources: Mapping[str, str]
+    rows: Splits
+    accept: Mapping[str, Any]
+    rules: Sequence[bar.Rule]
+    prompts: asking.Asked | None
+    purpose: str
+    redact: bool
+    level: str
+    seed: int
+    trust_code: bool
+
+
+def _read(
+    wants: _Wants, reporter: Reporter
+) -> tuple[dict[str, stages.Read], dict[str, evidencing.Asked], frozenset[str]]:
+    """(what was read of each model, what each was asked, what their family can do). Raises BadInput."""
     reads: dict[str, stages.Read] = {}
     asked: dict[str, evidencing.Asked] = {}
     capabilities: frozenset[str] = frozenset()
     manifest: dict[str, Any] | None = None  # of the first of them that has one: before, gold, after
-    for who, source in sources.items():
-        if source is None:
-            continue
+    for who, source in wants.sources.items():
         source = str(build(source, reporter)) if source.startswith("builtin:") else source
         manifest = manifest or manifest_of(source)
-        subject = open_model(source, trust_code)
+        subject = open_model(source, wants.trust_code)
         capabilities = subject.capabilities
-        fits_model(subject, rows)
+        fits_model(subject, wants.rows)
         if not reads:  # before anything is read: all are of one family
-            names = scoring.score_names(capabilities, rows, gold is not None, before is not None)
-            names += attacking.score_names(level, capabilities, rows, gold is not None)
-            names += [n for n in (wanted.names if wanted else []) if before or n != "alignment_drift"]
-            with faults:
-                if wanted is not None:
-                    wanted.check(capabilities, rows)
-            for rule in rules:
-                with faults:
-                    rule.names_score(names, {w for w, s in sources.items() if s is not None})
-            faults.raise_any()
-        reads[who] = stages.read_into(subject, rows, who, reporter, "none" if who == "after" else level)
+            _fits_scores(wants, capabilities)
+        level = "none" if who == "after" else wants.level
+        reads[who] = stages.read_into(subject, wants.rows, who, reporter, level)
         if who != "before":
-            stages.attack(subject, rows, reads, who, level, manifest, seed, reporter)
-        if wanted is not None and who != "gold":
-            asked[who] = evidencing.ask(subject, wanted, who, reporter)
+            stages.attack(subject, wants.rows, reads, who, wants.level, manifest, wants.seed, reporter)
+        if wants.prompts is not None and who != "gold":
+            asked[who] = evidencing.ask(subject, wants.prompts, who, reporter)
+    return reads, asked, capabilities
+
+
+def _fits_scores(wants: _Wants, capabilities: frozenset[str]) -> None:
+    """Is everything that the bar names measured. Raises BadInput."""
+    names = scoring.score_names(capabilities, wants.rows, "gold" in wants.sources, "before" in wants.sources)
+    names += attacking.score_names(wants.level, capabilities, wants.rows, "gold" in wants.sources)
+    prompted = wants.prompts.names if wants.prompts else []
+    names += [name for name in prompted if "before" in wants.sources or name != "alignment_drift"]
+    faults = Faults()
+    with faults:
+        if wants.prompts is not None:
+            wants.prompts.check(capabilities, wants.rows)
+    for rule in wants.rules:
+        with faults:
+            rule.names_score(names, set(wants.sources))
+    faults.raise_any()
+
+
+def _figures(
+    wants: _Wants,
+    reads: dict[str, stages.Read],
+    asked: Mapping[str, evidencing.Asked],
+    capabilities: frozenset[str],
+    began: float,
+) -> dict[str, Any]:
+    """What was measured, and the verdict."""
     readouts = {who: read.readouts for who, read in reads.items()}
-    aligned = evidencing.evidence(wanted, asked.get("before"), asked.get("after"), {}, redact or purpose == "erase")
+    aligned = evidencing.evidence(wants.prompts, asked.get("before"), asked.get("after"), {}, wants.redact)
     scores = sorted(
-        [*dossier.measured(reads, capabilities, level), *aligned.scores], key=lambda s: scoring.SIDES.index(s.side)
+        [*dossier.measured(reads, capabilities, wants.level), *aligned.scores],
+        key=lambda s: scoring.SIDES.index(s.side),
     )
-    verdict = judged(accept or {}, scores, purpose)  # type: ignore[arg-type]
+    verdict = judged(wants.accept, scores, wants.purpose)  # type: ignore[arg-type]
     passes = {name: n for read in reads.values() for name, n in read.meter.passes.items()}
-    evidence = {
-        "schema": 1,
-        "request": {"model": model, "before": before, "gold": gold, "purpose": purpose, "redact": redact,
-                    "audit": level, "accept": dict(accept or {}), "seed": seed},
+    return {
         "method": "audit of a changed model",
         "scores": [score.to_json() for score in scores],
         "cost": {"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": passes,
@@ -125,15 +186,11 @@ def audit(
         "environment": dossier.environment(),
         "verdict": verdict.to_json(),
         **({"alignment": aligned.page} if aligned.page else {}),
-        "notes": [*aligned.notes] if gold else [*aligned.notes, "No gold model was given: how a model that never saw the data would score is not known."],
-        "splits": {name: len(found) for name, found in splits.items()},
-        "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()} for split in rows},
-        "examples": dossier.examples(readouts, redact or purpose == "erase"),
+        "notes": [*aligned.notes, *([] if "gold" in wants.sources else [NO_GOLD])],
+        "distributions": {split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()}
+                          for split in wants.rows},
+        "examples": dossier.examples(readouts, wants.redact),
         "attack_curves": dossier.recovered(reads),
-        "attack_texts": dossier.texts(reads, redact or purpose == "erase"),
+        "attack_texts": dossier.texts(reads, wants.redact),
         "rocs": dossier.rocs(scores),
     }  # fmt: skip
-    if out is not None and processes.main():
-        write_text(Path(out) / "report.html", render(evidence))
-        write_json(Path(out) / "evidence.json", evidence)
-    return evidence

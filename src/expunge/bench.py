@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge import dossier, rundir, stages
+from expunge import dossier, outfolder, rundir, stages
 from expunge import evidence as scoring
 from expunge.benches import Bench, bench_of
 from expunge.core.contracts import Reporter, Silent, Subject
-from expunge.core.errors import BadInput, ExpungeError, Faults, Interrupted, did_you_mean
+from expunge.core.errors import BadInput, Faults, Interrupted, did_you_mean
 from expunge.core.files import digest, write_json, write_text
-from expunge.core.request import Request, parse_sets, put
+from expunge.core.request import Request, parse_sets, put, redacted
 from expunge.data.splits import Splits
 from expunge.fitting import fits_method
 from expunge.methods.compose import compose, every_method
@@ -72,9 +72,10 @@ def bench(
         entries = entries_of(methods, grid)
         if base.sequence:
             entries += in_sequence(entries, base.sequence)
-    first = 0
+    first, redact = 0, False
     with faults:
-        first = Request.parse({**base.request, "method": NEUTRAL, "out": str(folder)}).seed
+        whole = Request.parse({**base.request, "method": NEUTRAL, "out": str(folder)})
+        first, redact = whole.seed, whole.redacted
     faults.raise_any()
     numbers = [first + i for i in range(seeds)]
     if seeds > 1 and isinstance(base.request.get("forget"), Mapping) and "random" in base.request["forget"]:
@@ -82,22 +83,25 @@ def bench(
                           "put the forget set into a file, or leave --seeds out")  # fmt: skip
     _held_for_us(base, entries, numbers, folder)
     try:
-        with threads_of_torch(threads):
-            base.prepare(reporter)
-            shared = Shared(base, numbers, folder, reporter)
-            entries, skipped = shared.fitting(entries)
-            for entry in skipped:
-                reporter.say(f"skipped {entry['method']}: {entry['why']}")
-            shared.read()
-        runs = _runs(base, entries, numbers, folder, jobs, engine, threads, reporter)
+        with outfolder.held(folder):
+            with threads_of_torch(threads):
+                base.prepare(reporter)
+                shared = Shared(base, numbers, folder, reporter)
+                entries, skipped = shared.fitting(entries, redact)
+                for entry in skipped:
+                    reporter.say(f"skipped {entry['method']}: {entry['why']}")
+                shared.read()
+            runs = _runs(base, entries, numbers, folder, jobs, engine, threads, reporter)
+            rows = _rows(entries, numbers, runs, folder, redact)
+            found = {"bench": base.name, "rows": rows, **shared.figures(), "seeds": numbers, "skipped": skipped,
+                     "ways": base.ways, "shown": list(base.shown),
+                     "request": redacted(base.request) if redact else base.request,
+                     "environment": {**dossier.environment(), "threads": threads}}  # fmt: skip
+            ranking.mark_front(found["rows"], found["gold"])
+            write_text(folder / "leaderboard.html", render(found))
+            write_json(folder / "leaderboard.json", found)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"Interrupted. Do the same again to go on: finished runs are kept ({folder}).") from None
-    found = {"bench": base.name, "rows": _rows(entries, numbers, runs, folder), **shared.figures(), "seeds": numbers,
-             "skipped": skipped, "ways": base.ways, "shown": list(base.shown), "request": base.request,
-             "environment": {**dossier.environment(), "threads": threads}}  # fmt: skip
-    ranking.mark_front(found["rows"], found["gold"])
-    write_json(folder / "leaderboard.json", found)
-    write_text(folder / "leaderboard.html", render(found))
     return found
 
 
@@ -211,7 +215,7 @@ class Shared:
         self.seconds: float | None = None
         self.why = ""
 
-    def fitting(self, entries: Iterable[Entry]) -> tuple[list[Entry], list[dict[str, str]]]:
+    def fitting(self, entries: Iterable[Entry], redact: bool = False) -> tuple[list[Entry], list[dict[str, str]]]:
         """(those that go with this model and data, the others with the reason). Raises BadInput if none does."""
         made = self.plans[0]
         fit, skipped = [], []
@@ -222,7 +226,8 @@ class Shared:
             except BadInput as error:
                 # What would work instead is the leaderboard itself.
                 whys = [fault.partition("; these would work")[0].removesuffix(".") + "." for fault in error.faults]
-                skipped.append({"method": entry.label, "why": " ".join(whys)})
+                why = outfolder.unquoted(" ".join(whys)) if redact else " ".join(whys)
+                skipped.append({"method": entry.label, "why": why})
         if not fit:
             raise BadInput(*(entry["why"] for entry in skipped))
         return fit, skipped
@@ -302,19 +307,13 @@ def _runs(
 
 
 def _rows(
-    entries: Sequence[Entry], seeds: Sequence[int], runs: Mapping[tuple[str, int], Any], folder: Path
+    entries: Sequence[Entry], seeds: Sequence[int], runs: Mapping[tuple[str, int], Any], folder: Path, redact: bool
 ) -> list[dict[str, Any]]:
     rows = []
     for entry in entries:
         results = [runs[entry.label, seed] for seed in seeds]
         errors = [result for result in results if isinstance(result, BaseException)]
-        row = ranking.failed(entry.label, _sentence(errors[0])) if errors else ranking.row(entry.label, results)
+        why = outfolder.sentence(errors[0], redact) if errors else ""
+        row = ranking.failed(entry.label, why) if errors else ranking.row(entry.label, results)
         rows.append({**row, "name": entry.name, "folder": str(folder / _folder(entry.label))})
     return ranking.ranked(rows)
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, ExpungeError):
-        return str(error).splitlines()[0]
-    first = (str(error).strip().splitlines() or ["no reason given"])[0]
-    return f"{type(error).__name__}: {first}"

@@ -92,12 +92,13 @@ def about(topic: str, rows: Sequence[Example]) -> list[Example]:
 
 def repair_plan(
     model: str, words: str, *, data: Any = None, method: Any = METHOD, gold: str = "none", seed: int = 0,
-    out: str = "runs/forget", trust_code: bool = False, columns: Mapping[str, str] | None = None,
+    out: str = "runs/forget", redact: bool = False, trust_code: bool = False, columns: Mapping[str, str] | None = None,
 ) -> RepairPlan:  # fmt: skip
     """What would be done about the sentence. Raises BadInput; nothing is changed.
 
     data: what the model learned from, or a sample of it: the rows that speak of the topic are the forget set, the
-    others retain. Without data the model is asked about the topic, and its answers are the forget set.
+    others retain. Without data the model is asked about the topic, and its answers are the forget set. redact: the run
+    is to hold neither.
     """
     topic = intent(words)
     if data is None and model.startswith("builtin:"):
@@ -118,7 +119,7 @@ def repair_plan(
     accept = {"forget.rouge_l": "<= 0.5 * before"} | ({"retain.probability": ">= 0.9 * before"} if retain else {})
     request = Request.parse({
         "model": model, "forget": forget, "method": method, "gold": gold, "accept": accept, "seed": seed, "out": out,
-        "trust_code": trust_code, **({"retain": retain} if retain else {}),
+        "trust_code": trust_code, **({"retain": retain} if retain else {}), **({"redact": True} if redact else {}),
     })  # fmt: skip
     return RepairPlan(model, topic, forget, retain, elicited, request)
 
@@ -149,14 +150,16 @@ def forget(
     words: str,
     *,
     confirm: Callable[[RepairPlan], bool] | None = None,
+    resume: bool = False,
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> Run | None:
     """Carries out "forget everything about ..." on a model; None where `confirm` said no.
 
-    settings: as for the repair plan (data, method, gold, seed, out, trust_code, columns). Raises BadInput.
+    settings: as for the repair plan (data, method, gold, seed, out, redact, trust_code, columns). resume: go on with a
+    run that was killed. Raises BadInput.
     """
     plan = repair_plan(model, words, **settings)
     if confirm is not None and not confirm(plan):
         return None
-    return run(plan.request, reporter=reporter)
+    return run(plan.request, resume=resume, reporter=reporter)

@@ -6,16 +6,16 @@ the one can later be told with the other (`expunge.tracing`).
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from expunge import outfolder
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
-from expunge.core.files import digest_file, new_folder, read_json, write_json
+from expunge.core.files import PRIVATE, digest_file, read_json, write_json
 from expunge.core.random import derive
 from expunge.core.variables import expand
 from expunge.data.examples import LISTS, form
@@ -67,13 +67,12 @@ def mark(
         raise BadInput.of("data", f"{len(rows)} rows", f"would hold {len(made.published)} marks, with which p could not "
                           f"fall below {0.5 ** len(made.published):.1g}", f"make {LEAST} at least: give a larger share, or "
                           "more rows")  # fmt: skip
-    with new_folder(Path(out)) as folder:
+    with outfolder.whole(out) as folder:
         write_rows(folder / PUBLISHED, published)
         write_json(folder / MARKS, {
             "schema": 1, "keep": KEEP, "kind": kind, "options": options,
             "published_sha256": digest_file(folder / PUBLISHED), "published": made.published, "twins": made.twins,
-        })  # fmt: skip
-        os.chmod(folder / MARKS, 0o600)
+        }, PRIVATE)  # fmt: skip
     return {"kind": kind, **options, "marks": len(made.published), "rows": len(published),
             "published": str(Path(out) / PUBLISHED), "keep": str(Path(out) / MARKS),
             "sha256": digest_file(Path(out) / MARKS)}  # fmt: skip

@@ -54,14 +54,14 @@ class Neighbour:
 
 def neighbours(
     forget: Any, corpus: Any, *, model: str | None = None, near: float = NEAR, similar: float | None = None, top: int = 5,
-    out: str | None = None, trust_code: bool = False, reporter: Reporter | None = None,
+    out: str | None = None, redact: bool = False, trust_code: bool = False, reporter: Reporter | None = None,
 ) -> list[Neighbour]:  # fmt: skip
     """Rows of the corpus that hold what forget rows hold, the surest first.
 
     near: least Jaccard similarity of a near duplicate. similar: least cosine, of TF-IDF vectors or,
     with a model, of its mean last hidden states (centred on the corpus). top: neighbours by cosine a
-    forget row at most. out: a JSONL file for the corpus rows found. Raises BadInput; then nothing is
-    written.
+    forget row at most. out: a JSONL file for the corpus rows found. redact: without the names that are shared.
+    Raises BadInput; then nothing is written.
     """
     faults = Faults()
     splits: dict[str, list[Example]] = {"forget": [], "corpus": []}
@@ -108,7 +108,7 @@ def neighbours(
     for (i, j), scores in reasons.items():
         why = next(kind for kind in WHY if kind in scores)
         rounded = {kind: round(scores[kind], 4) for kind in WHY if kind in scores}
-        found.append(Neighbour(i + 1, j + 1, why, rounded[why], rounded, shared.get((i, j), "")))
+        found.append(Neighbour(i + 1, j + 1, why, rounded[why], rounded, "" if redact else shared.get((i, j), "")))
     found.sort(key=lambda n: (WHY.index(n.why), -n.score, -sum(n.reasons.values()), n.forget, n.corpus))
     if out is not None:
         write_rows(Path(out), [splits["corpus"][j - 1] for j in sorted({n.corpus for n in found})])

@@ -12,18 +12,17 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from expunge import dossier, exposing, reading
+from expunge import dossier, exposing, outfolder, reading
 from expunge.attacking import knowledge
 from expunge.attacks._membership import attack_scores
 from expunge.attacks._shadow import confidence
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, as_written
-from expunge.core.files import digest, write_json, write_text
+from expunge.core.files import digest
 from expunge.core.random import permutation
 from expunge.core.variables import expand
 from expunge.data.examples import answer_of, question_of
@@ -32,7 +31,6 @@ from expunge.evidence import Score
 from expunge.fitting import fits_model
 from expunge.plan import OTHERS_READ
 from expunge.report.exposure import render
-from expunge.room import free_folder
 from expunge.subjects.opening import check
 from expunge.train import open_model
 from expunge.training.stopping import sample
@@ -85,12 +83,13 @@ def over_models(
                                "add holdout: FILE, or leave the course out"))  # fmt: skip
     if out is not None:
         with faults:
-            free_folder(Path(out))
+            outfolder.free(out)
     faults.raise_any()
     notes = _halved(sources, seed)
     rows = {name: found if name == "forget" else sample(found, seed, OTHERS_READ) for name, found in splits.items()}
     meter = reading.Meter()
-    sets = _read(sources, rows, meter, reporter)
+    with outfolder.held(out):
+        sets = _read(sources, rows, meter, reporter)
     order = sets.pop("course", None)
     found = exposing.measured({who: x.phi for who, x in sets.items()}, seed)
     scores = [*found.scores, *exposing.coverages({who: x.scores for who, x in sets.items() if who != "reference"})]
@@ -116,8 +115,8 @@ def over_models(
                         "course": curve, "examples": _most(rows["forget"], scores, first_N, redact)},
     }  # fmt: skip
     if out is not None:
-        write_text(Path(out) / "report.html", render(evidence))
-        write_json(Path(out) / "evidence.json", evidence)
+        with outfolder.held(out):
+            outfolder.write(out, evidence, render)
     return evidence
 
 

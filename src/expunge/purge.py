@@ -17,12 +17,12 @@ from expunge.core.request import redacted
 from expunge.ledger.certificate import CERTIFICATE, SALT, TEXTS, read_certificate, renew
 from expunge.report import leaderboard
 from expunge.report.html import render
-from expunge.rundir import JOURNAL, SCRATCH, evidence_of, request_in, write_request
+from expunge.rundir import SCRATCH, evidence_of, request_in, write_request
 from expunge.subjects.guarded import FOLDER as GUARD
 from expunge.train import tidy, work_folder
 
 KEY = re.compile("[0-9a-f]+")
-PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", JOURNAL)
+PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", cache.JOURNAL)
 """A folder with one of these is ours to purge."""
 TRIALS = "trials.log"
 """A tuning's record of its trials, which it needs to go on."""
@@ -124,7 +124,7 @@ def _purged(folder: Path, guards: bool) -> list[str]:
     for entry in _entries(folder):
         gone += [str(path) for path in cache.remove(entry)]
     sweep(folder)
-    for name in (SCRATCH, "log.jsonl", JOURNAL, TRIALS, SALT):
+    for name in (SCRATCH, "log.jsonl", cache.JOURNAL, TRIALS, SALT):
         gone += _delete(folder / name)
     gone += _from_request(folder)
     gone += _from_leaderboard(folder)
@@ -135,7 +135,7 @@ def _purged(folder: Path, guards: bool) -> list[str]:
 
 def _entries(folder: Path) -> list[str]:
     """The cache entries of a folder: from its journal, and from what a finished run keeps of it."""
-    found = {*cache.noted(folder / SCRATCH / JOURNAL), *cache.noted(folder / JOURNAL)}
+    found = {*cache.noted(folder / SCRATCH / cache.JOURNAL), *cache.noted(folder / cache.JOURNAL)}
     salt = _mapping(folder / SALT) if (folder / SALT).is_file() else {}
     found |= {entry for entry in salt.get("caches", []) if isinstance(entry, str) and cache.ENTRY.fullmatch(entry)}
     if (folder / "evidence.json").is_file():  # where runs of earlier versions kept the names of theirs

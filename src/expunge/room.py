@@ -54,9 +54,12 @@ def fits_cache() -> None:
         raise BadInput.of(named, str(folder), why, "set EXPUNGE_CACHE to another folder")
 
 
-def free_folder(out: Path) -> None:
-    """Is this a folder without files, or one that can be made. Raises BadInput."""
-    inside = _names_in(out) - {".lock"}
+def free_folder(out: Path, left: frozenset[str] = frozenset()) -> None:
+    """Is this a folder without files, or one that can be made. Raises BadInput.
+
+    left: names of what a killed process of the same verb leaves, which it may find.
+    """
+    inside = _names_in(out) - {".lock", *left}
     if inside:
         raise BadInput.of("out", str(out), f"holds other files ({min(inside)})", "choose an empty or new folder")
     if not out.exists():

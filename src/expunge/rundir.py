@@ -30,8 +30,6 @@ from expunge.plan import Plan
 from expunge.training import processes
 
 SCRATCH = "checkpoint"
-JOURNAL = "caches.jsonl"
-"""In the scratch: the entries of the cache that the run made or used."""
 LAST = "certificate.json"
 """The last file that a run writes: the run is finished when it stands."""
 
@@ -117,7 +115,7 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
                 _clear_other(plan.request, folder)
             write_request(folder, plan.request.resolved())
         processes.barrier()
-        with cache.journal(folder / SCRATCH / JOURNAL):
+        with cache.journal(folder / SCRATCH / cache.JOURNAL):
             yield folder
         if replace and processes.main():
             _take_place(folder, out)
@@ -190,7 +188,7 @@ def close(folder: Path, request: dict[str, Any], redact: bool) -> None:
     with the run's salt, so that another request is still told from it.
     """
     salt = salt_of(folder)
-    held: dict[str, Any] = {"salt": salt.hex(), "caches": cache.noted(folder / SCRATCH / JOURNAL)}
+    held: dict[str, Any] = {"salt": salt.hex(), "caches": cache.noted(folder / SCRATCH / cache.JOURNAL)}
     if redact:
         held["request"] = seal(request, salt)
     write_salt(folder, held)

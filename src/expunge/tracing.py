@@ -9,16 +9,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from expunge import dossier, intervals, reading
+from expunge import dossier, intervals, outfolder, reading
 from expunge.builtin import build
 from expunge.builtin import config as builtin_config
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.errors import BadInput, Faults
-from expunge.core.files import write_json
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.evidence import NotMeasured, Score, measure
@@ -26,7 +24,6 @@ from expunge.fitting import fits_model
 from expunge.marking import LEAST, read_marks
 from expunge.neighbours import texts_only
 from expunge.provenance import Marks, flipped, guided_completion, leads, option_order, pieces
-from expunge.room import free_folder
 from expunge.subjects.opening import check
 from expunge.train import open_model
 from expunge.training.stopping import sample
@@ -98,7 +95,7 @@ def trace(
                 check(source, trust_code, field="model" if who == "after" else who)
     if out is not None:
         with faults:
-            free_folder(Path(out))
+            outfolder.free(out)
     faults.raise_any()
     rows = {field: sample(found, seed, READ) for field, found in rows.items()}
     named = {"name": name, "split": split, "seed": seed}
@@ -125,7 +122,8 @@ def trace(
         "splits": {field: len(found) for field, found in rows.items()},
     }  # fmt: skip
     if out is not None:
-        write_json(Path(out) / "evidence.json", evidence)
+        with outfolder.held(out):
+            outfolder.write(out, evidence)
     return evidence
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,26 +12,33 @@ from typing import Any
 import yaml
 
 from expunge import evidence as scoring
-from expunge import stages
+from expunge import outfolder, stages
 from expunge.axes import Axis, axes, with_values
+from expunge.core import cache
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, ExpungeError, Interrupted
-from expunge.core.files import digest, finite, write_json, write_text
+from expunge.core.files import delete, finite, write_json, write_text
 from expunge.core.random import derive
-from expunge.core.request import Request
+from expunge.core.request import Request, redacted
+from expunge.ledger.certificate import SALT, salt_of, seal
 from expunge.plan import Plan, plan, weights_there
-from expunge.room import free_folder
 from expunge.run import run
 from expunge.training import processes
 
-STORE, FLOOR = "trials.log", 0.9
+STORE, TRIAL, FLOOR = "trials.log", "trial", 0.9
+LEFT = frozenset({cache.JOURNAL, SALT, TRIAL})
+"""What a search that was killed before its first trial may have left."""
 UTILITY = ("retain_accuracy", "retain_probability", "test_accuracy")
 """Of the first that is measured, FLOOR times its value before must be left, unless the bar has a line on utility."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The trials in order, the best of them (None: all failed), and where its request was written."""
+    """The trials in order, the best of them (None: all failed), and where its request was written.
+
+    settings: what the best trial sets in the request (method and budget). whole: is best.yaml a complete request; where
+    that would hold redacted examples, the settings are to be put into the original.
+    """
 
     out: Path
     space: list[Axis]
@@ -40,6 +46,8 @@ class Tuned:
     target_of: str
     trials: list[dict[str, Any]]
     best: dict[str, Any] | None
+    settings: dict[str, Any]
+    whole: bool
 
     @property
     def passed(self) -> bool:
@@ -49,7 +57,8 @@ class Tuned:
     def to_json(self) -> dict[str, Any]:
         return {"trials": self.trials, "best": self.best, "passed": self.passed, "space": [asdict(a) for a in self.space],
                 "target": {"forget_nll": self.target, "of": self.target_of},
-                "request": str(self.out / "best.yaml") if self.best else None}  # fmt: skip
+                "settings": self.settings,
+                "request": str(self.out / "best.yaml") if self.best and self.whole else None}  # fmt: skip
 
 
 def tune(
@@ -61,8 +70,6 @@ def tune(
     among those that meet every line of the bar, else the one that misses the fewest lines by the least.
     Done again, it goes on where it stopped. Raises BadInput before anything is written.
     """
-    import optuna
-
     request = request if isinstance(request, Request) else Request.parse(request)
     reporter = reporter or Silent()
     folder = Path(out or f"{request.out}-tune")
@@ -71,24 +78,53 @@ def tune(
     if processes.world() > 1:
         raise BadInput.of("tune", "", "cannot run under a launcher of several processes", "start it as it is")
     resolved = request.resolved()
-    planned = plan(Request.parse({**resolved, "out": str(folder / "trial")}), resume=True)
+    planned = plan(Request.parse({**resolved, "out": str(folder / TRIAL)}), resume=True)
     weights_there(planned)
     space = list(axes(planned))
     if not space:
         raise BadInput.of("method", planned.composed.name, "leaves no number open to search",
                           "leave some of its options out of the request, or run it as it is")  # fmt: skip
-    key = digest([resolved, [asdict(axis) for axis in space]])
-    if (folder / STORE).is_file():
-        _ours(folder, key)
-    else:
-        free_folder(folder)
-    splits = set(planned.splits)
-    if not planned.gold and "holdout" not in splits:
+    if not (folder / STORE).is_file():
+        outfolder.free(folder, LEFT)
+    if not planned.gold and "holdout" not in planned.splits:
         raise BadInput.of("gold", request.gold, "is absent, and so is a holdout: nothing says how much forgetting is enough",
                           "give gold or a holdout")  # fmt: skip
+    with outfolder.held(folder):
+        for lock in folder.glob(f"{STORE}.lock*"):  # of a process that was killed: this one holds the folder
+            lock.unlink()
+        key = seal({"request": resolved, "axes": [asdict(axis) for axis in space]}, salt_of(folder))
+        if (folder / STORE).is_file():
+            _ours(folder, key)
+        target, target_of = _searched(planned, space, resolved, folder, trials, key, reporter)
+        found = [_shown(number, one) for number, one in enumerate(_finished(_study(folder)))]
+        best = min((one for one in found if one["state"] == "done"), key=lambda one: one["value"], default=None)
+        values = with_values(planned, resolved, {axis: best["values"][axis.name] for axis in space}) if best else {}
+        whole = not request.redacted or redacted(values) == values
+        settings = {name: value for name, value in values.items() if name in ("method", "budget")}
+        tuned = Tuned(folder, space, target, target_of, found, best, settings, whole)
+        if best is not None and whole:
+            write_text(folder / "best.yaml", yaml.safe_dump(finite(values), sort_keys=False, allow_unicode=True))
+        write_json(folder / "tune.json", tuned.to_json())
+    return tuned
+
+
+# -- the search ----------------------------------------------------------------------------------
+
+
+def _searched(
+    planned: Plan,
+    space: list[Axis],
+    resolved: Mapping[str, Any],
+    folder: Path,
+    trials: int,
+    key: str,
+    reporter: Reporter,
+) -> tuple[float, str]:
+    """Runs the trials that are not there yet; (the forget NLL to come near to, whose it is)."""
+    import optuna
+
     try:
         target, target_of, retain_nll = _target(planned, reporter)
-        folder.mkdir(parents=True, exist_ok=True)
         study = _study(folder)
         study.set_user_attr("request", key)
         for stale in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
@@ -101,18 +137,8 @@ def tune(
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"Interrupted. Do the same again to go on ({folder}).") from None
     finally:
-        shutil.rmtree(folder / "trial", ignore_errors=True)
-    found = [_shown(one) for one in _finished(study)]
-    best = min((one for one in found if one["state"] == "done"), key=lambda one: one["value"], default=None)
-    tuned = Tuned(folder, space, target, target_of, found, best)
-    if best is not None:
-        values = with_values(planned, resolved, {axis: best["values"][axis.name] for axis in space})
-        write_text(folder / "best.yaml", yaml.safe_dump(finite(values), sort_keys=False, allow_unicode=True))
-    write_json(folder / "tune.json", tuned.to_json())
-    return tuned
-
-
-# -- the search ----------------------------------------------------------------------------------
+        delete(folder / TRIAL)
+    return target, target_of
 
 
 def _study(folder: Path) -> Any:
@@ -154,14 +180,15 @@ def _trial(
 
     # Seeded anew for each trial, so that a search that was interrupted goes on as if it had not been.
     study.sampler = optuna.samplers.TPESampler(seed=derive(planned.request.seed, "tune", done) % 2**32)
-    if done == 0:  # what the recipe says by itself is the first trial
+    waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
+    if done == 0 and not waiting:  # what the recipe says by itself is the first trial
         study.enqueue_trial({axis.name: axis.default for axis in space})
     trial = study.ask({
         axis.name: IntDistribution(int(axis.low), int(axis.high), log=axis.log) if axis.whole else
         FloatDistribution(axis.low, axis.high, log=axis.log) for axis in space
     })  # fmt: skip
-    place = folder / "trial"
-    shutil.rmtree(place, ignore_errors=True)
+    place = folder / TRIAL
+    delete(place)
     values = with_values(planned, resolved, {axis: trial.params[axis.name] for axis in space})
 
     def tell(state: Any, word: str, value: float | None = None, **more: Any) -> None:
@@ -178,7 +205,7 @@ def _trial(
         study.tell(trial, state=TrialState.FAIL)
         raise
     except ExpungeError as error:
-        tell(TrialState.FAIL, "failed", why=str(error).splitlines()[0])
+        tell(TrialState.FAIL, "failed", why=outfolder.sentence(error, planned.request.redacted))
     else:
         value, failing = judged(evidence, levels[0])
         after = {s["name"]: s["value"] for s in evidence["scores"] if s["subject"] == "after"}
@@ -288,14 +315,14 @@ def _off(line: Mapping[str, Any]) -> float:
     return min(10.0, nearest[0] / max(1e-9, nearest[1]))
 
 
-def _shown(one: Any) -> dict[str, Any]:
-    """A finished trial as plain data."""
+def _shown(number: int, one: Any) -> dict[str, Any]:
+    """A finished trial as plain data. number: among the finished ones, so that an interruption leaves no gap."""
     kept = one.user_attrs
-    return {"trial": one.number, "state": kept["state"], "values": dict(one.params), "value": one.value,
+    return {"trial": number, "state": kept["state"], "values": dict(one.params), "value": one.value,
             "failing": kept.get("failing", []), "scores": kept.get("scores", {}), "seconds": kept.get("seconds"),
             "why": kept.get("why", "")}  # fmt: skip
 
 
 def _note(study: Any) -> str:
-    done = [_shown(one) for one in _finished(study) if one.user_attrs["state"] == "done"]
-    return f"best {min(one['value'] for one in done):.3f}" if done else ""
+    done = [one.value for one in _finished(study) if one.user_attrs["state"] == "done"]
+    return f"best {min(done):.3f}" if done else ""

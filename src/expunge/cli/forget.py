@@ -43,6 +43,10 @@ def command(
     seed: Annotated[int, typer.Option(help="Fixes everything.")] = 0,
     out: Annotated[str, typer.Option(help="A new folder for model and evidence.")] = "runs/forget",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Keep what is forgotten out of all that is shown and written.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Run code that comes with the model.")] = False,
     env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
@@ -57,11 +61,11 @@ def command(
 
     def confirm(plan: RepairPlan) -> bool:
         if not as_json:
-            _shown(plan)
+            _shown(plan, redact)
         return yes or typer.confirm("Change the model?", default=False, err=True)
 
     done = forget(model, words, confirm=confirm, reporter=_show.reporter(), data=data, method=method, gold=gold,
-                  seed=seed, out=out, trust_code=trust_code)  # fmt: skip
+                  seed=seed, out=out, redact=redact, resume=resume, trust_code=trust_code)  # fmt: skip
     if done is None:
         _show.console().print("Nothing was changed.")
         return 0
@@ -71,18 +75,22 @@ def command(
     return _show.code(done.passed)
 
 
-def _shown(plan: RepairPlan) -> None:
+def _shown(plan: RepairPlan, redact: bool) -> None:
+    """The plan. redact: without the topic and the questions."""
     from rich.text import Text
 
     from expunge.data.examples import question_of
 
     console = _show.console()
-    console.print(Text(f"Repair plan: forget {plan.topic!r} in {plan.model} with {plan.request.method}.", style="bold"))
+    topic = "the topic" if redact else repr(plan.topic)
+    console.print(Text(f"Repair plan: forget {topic} in {plan.model} with {plan.request.method}.", style="bold"))
     whose = "what the model itself says" if plan.elicited else "examples that speak of it"
     kept = f", {len(plan.retain)} others are kept" if plan.retain else ", and nothing says what to keep"
     console.print(
         Text(f"Forget set: {len(plan.forget)} {whose}{kept}. The changed model goes to {plan.request.out}/model.")
     )
+    if redact:
+        return
     for row in plan.forget[:SHOWN]:
         console.print(Text(f"  {question_of(row) or row.get('text', '')}"[:100], style="dim"))
     if len(plan.forget) > SHOWN:

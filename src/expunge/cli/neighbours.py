@@ -36,6 +36,7 @@ def command(
     similar: Annotated[float | None, typer.Option(help="Least cosine; default: 0.4, with a model 0.7.")] = None,
     top: Annotated[int, typer.Option(help="Neighbours by cosine of each forget row, at most.")] = 5,
     out: Annotated[str | None, typer.Option(help="A new JSONL file for the corpus rows found.")] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="Show row numbers and scores, no text and no name.")] = False,
     env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
@@ -43,7 +44,7 @@ def command(
     from expunge.neighbours import counts, neighbours, rows
 
     found = neighbours(forget, corpus, model=model, near=near, similar=similar, top=top, out=out,
-                       reporter=_show.reporter())  # fmt: skip
+                       redact=redact, reporter=_show.reporter())  # fmt: skip
     if as_json:
         _show.emit({"rows": rows(found), "counts": counts(found), "corpus_rows": len({n.corpus for n in found})})
         return 0
@@ -56,12 +57,13 @@ def command(
     table = Table(box=None, pad_edge=False, expand=True)
     for column in ("forget", "corpus", "score", "why"):
         table.add_column(column, no_wrap=True)
-    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    if not redact:
+        table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
     texts = load(corpus, "corpus")
     for one in found[:SHOWN]:
-        why = f"{one.why}: {one.shared}" if one.why == "entity" else one.why
-        text = " ".join(text_of(texts[one.corpus - 1]).split())
-        table.add_row(str(one.forget), str(one.corpus), f"{one.score:.2f}", Text(why), Text(text[:300]))
+        why = f"{one.why}: {one.shared}" if one.shared and one.why == "entity" else one.why
+        text = [] if redact else [Text(" ".join(text_of(texts[one.corpus - 1]).split())[:300])]
+        table.add_row(str(one.forget), str(one.corpus), f"{one.score:.2f}", Text(why), *text)
     console = _show.console()
     if found:
         console.print(table)

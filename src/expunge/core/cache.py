@@ -40,6 +40,8 @@ OF_RUNS = KINDS[:6]
 """Those that hold what runs read, heard and trained."""
 ENTRY = re.compile(rf"({'|'.join(KINDS)})(/[\w@][\w@-]*)+(\.json)?", re.ASCII)
 """An entry's path below the cache; whatever names one in a file that others may have written must match this."""
+JOURNAL = "caches.jsonl"
+"""In the folder of a run or another verb: the entries that it made or used, which `purge` deletes."""
 SUMS = "sums.json"
 """In an entry that is a folder: file -> SHA-256."""
 SCRATCH = "scratch"
