@@ -67,7 +67,9 @@ def open_pretrained(
                 else transformers.AutoModelForSequenceClassification)  # fmt: skip
     module = _module(auto, config, base, trust_code, meta, dtype)
     if not any(parameter.numel() for parameter in module.parameters()):
-        raise BadInput.of("model", base, "has a configuration of no size: there is nothing to train", "save the model again")
+        raise BadInput.of(
+            "model", base, "has a configuration of no size: there is nothing to train", "save the model again"
+        )
     saved = next(module.parameters()).dtype
     module.eval()
     subject: Any
