@@ -28,6 +28,7 @@ from expunge.data.load import load
 from expunge.data.worlds.digits import digits
 from expunge.evidence import NotMeasured
 from expunge.plan import plan
+from expunge.subjects import _rendering
 from expunge.subjects.building import again, check_again, check_spec
 from expunge.subjects.manifest import pattern_of
 from expunge.subjects.opening import class_of, open_subject, trusted
@@ -63,8 +64,13 @@ def told(path: Path, **changes: Any) -> None:
 def commanded(folder: Path, world: dict[str, Any], model: Any = COMMAND) -> list[dict[str, Any]]:
     """Makes the folder's manifest name a command, with data that fit; returns these."""
     rows = [json.loads(line) for line in Path(world["forget"]).read_text(encoding="utf-8").splitlines()[:4]]
-    told(folder / "expunge.json", model=model, trust_code=True, data=rows,
-         hashes=[identity(row)[:16] for row in load(rows, "data")])  # fmt: skip
+    told(
+        folder / "expunge.json",
+        model=model,
+        trust_code=True,
+        data=rows,
+        hashes=[identity(row)[:16] for row in load(rows, "data")],
+    )
     return rows
 
 
@@ -152,8 +158,17 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ensemble of 2 x 2 on digits, with its data beside it; not to be changed."""
     folder = tmp_path_factory.mktemp("ensemble")
     rows = [{"image": row["image"].tolist(), "label": row["label"]} for row in digits()["train"][:40]]
-    train(TrainConfig.parse({"model": {"factory": DIGITS, "arguments": {"width": 8}}, "data": write(folder / "d.jsonl", rows),
-                             "exact": {"sisa": {"shards": 2, "slices": 2}}, "epochs": 1, "out": str(folder / "base")}))  # fmt: skip
+    train(
+        TrainConfig.parse(
+            {
+                "model": {"factory": DIGITS, "arguments": {"width": 8}},
+                "data": write(folder / "d.jsonl", rows),
+                "exact": {"sisa": {"shards": 2, "slices": 2}},
+                "epochs": 1,
+                "out": str(folder / "base"),
+            }
+        )
+    )
     return folder
 
 
@@ -168,8 +183,14 @@ def several(ensemble: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def deletion(ensemble: Path, **more: Any) -> dict[str, Any]:
     """A request that deletes the first example; it can be planned where nothing is spoilt."""
     first = json.loads((ensemble / "d.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    return {"model": "several", "forget": [first], "retain": str(ensemble / "d.jsonl[1:40]"), "method": "sisa",
-            "out": "out", **more}  # fmt: skip
+    return {
+        "model": "several",
+        "forget": [first],
+        "retain": str(ensemble / "d.jsonl[1:40]"),
+        "method": "sisa",
+        "out": "out",
+        **more,
+    }
 
 
 def test_nor_when_a_shard_is_trained_again(several: Path, ensemble: Path) -> None:
@@ -208,9 +229,26 @@ def test_the_request_s_leave_reaches_gold(several: Path, ensemble: Path, theirs:
     assert type(again(read_manifest(several), copy.deepcopy(subject)).module).__name__ == "Net"
 
 
-@pytest.mark.parametrize("name", ["os:system", "subprocess:call", "builtins:exec", "torch.nn:Linear", "hostile_nets:Net",
-                                  f"{DIGITS.partition(':')[0]}:Tensor", f"{DIGITS.partition(':')[0]}:nn", "", ":", "os:", 5,
-                                  f"{DIGITS}.__init__", f"{DIGITS.partition(':')[0]}:__builtins__", None, ["os:system"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os:system",
+        "subprocess:call",
+        "builtins:exec",
+        "torch.nn:Linear",
+        "hostile_nets:Net",
+        f"{DIGITS.partition(':')[0]}:Tensor",
+        f"{DIGITS.partition(':')[0]}:nn",
+        "",
+        ":",
+        "os:",
+        5,
+        f"{DIGITS}.__init__",
+        f"{DIGITS.partition(':')[0]}:__builtins__",
+        None,
+        ["os:system"],
+    ],
+)
 def test_without_leave_only_our_own_classes_are_networks(name: Any, theirs: str) -> None:
     with pytest.raises(BadInput):
         class_of(name, False, "model")
@@ -231,8 +269,15 @@ def test_a_manifest_s_sizes_are_no_trap(evil: Path) -> None:
     """A start that is far larger than the model itself is not built."""
     manifest, subject = read_manifest(evil), open_subject("evil")
     check_again(manifest, subject)
-    for sizes in ({"layers": 10**9}, {"hidden_size": 10**12}, {"hidden_size": 100_000, "layers": 1000}, {"layers": "x"},
-                  {"vocab_size": -1}, {"evil": 1}, {"architecture": "os"}):  # fmt: skip
+    for sizes in (
+        {"layers": 10**9},
+        {"hidden_size": 10**12},
+        {"hidden_size": 100_000, "layers": 1000},
+        {"layers": "x"},
+        {"vocab_size": -1},
+        {"evil": 1},
+        {"architecture": "os"},
+    ):
         with pytest.raises(BadInput, match="cannot be had"):
             check_again({**manifest, "model": {**manifest["model"], **sizes}}, subject)
     with pytest.raises(BadInput, match="is larger than any model's"):
@@ -279,7 +324,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"template": "{q}{"}, "is no template"),
     ({"columns": {"a": "\ud800"}}, "holds half a character"),
     ({"more": json.loads("[" * 60 + "]" * 60)}, "is nested too deeply"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "says"), WRONG, ids=[json.dumps(changes)[:40] for changes, _ in WRONG])
@@ -297,8 +342,9 @@ def test_a_manifest_of_wrong_types(
         assert "evil/expunge.json" in said and says in said, said
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "[" * 100_000, '{"a":' * 100_000, '{"seed": 1' + "0" * 5000 + "}",
-                                  "\x00"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", "[" * 100_000, '{"a":' * 100_000, '{"seed": 1' + "0" * 5000 + "}", "\x00"]
+)
 def test_a_manifest_that_is_none(
     text: str, evil: Path, world: dict[str, Any], capsys: pytest.CaptureFixture[str], some: Some
 ) -> None:
@@ -338,8 +384,21 @@ def sharded(name: Any, **changes: Any) -> Change:
     return change
 
 
-@pytest.mark.parametrize("name", ["../elsewhere/part.safetensors", "sub/part.safetensors", "..\\elsewhere\\part.safetensors",
-                                  "./part.safetensors", "..", "", "C:part.safetensors", "ABSOLUTE", 5, None])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../elsewhere/part.safetensors",
+        "sub/part.safetensors",
+        "..\\elsewhere\\part.safetensors",
+        "./part.safetensors",
+        "..",
+        "",
+        "C:part.safetensors",
+        "ABSOLUTE",
+        5,
+        None,
+    ],
+)
 def test_an_index_names_files_of_its_own_folder(
     name: Any, evil: Path, world: dict[str, Any], capsys: pytest.CaptureFixture[str], some: Some
 ) -> None:
@@ -415,29 +474,42 @@ def templated(template: str) -> Change:
 
 
 FOREIGN: dict[str, Change] = {
-    "config list": text("config.json", "[]"), "config null": text("config.json", "null"),
-    "config deep": text("config.json", "[" * 100_000), "architectures": field("config.json", architectures="Llama"),
-    "architecture": field("config.json", architectures=[5]), "layers": field("config.json", num_hidden_layers=10**9),
-    "no size": field("config.json", hidden_size=0), "negative": field("config.json", vocab_size=-1),
-    "text for a size": field("config.json", num_attention_heads="x"), "rope": field("config.json", rope_parameters="x"),
-    "hub code": field("config.json", attn_implementation="evil/kernel"), "dtype": field("config.json", dtype=5),
-    "cap": field("config.json", final_logit_softcapping="x"), "quantised": field("config.json", quantization_config="x"),
+    "config list": text("config.json", "[]"),
+    "config null": text("config.json", "null"),
+    "config deep": text("config.json", "[" * 100_000),
+    "architectures": field("config.json", architectures="Llama"),
+    "architecture": field("config.json", architectures=[5]),
+    "layers": field("config.json", num_hidden_layers=10**9),
+    "no size": field("config.json", hidden_size=0),
+    "negative": field("config.json", vocab_size=-1),
+    "text for a size": field("config.json", num_attention_heads="x"),
+    "rope": field("config.json", rope_parameters="x"),
+    "hub code": field("config.json", attn_implementation="evil/kernel"),
+    "dtype": field("config.json", dtype=5),
+    "cap": field("config.json", final_logit_softcapping="x"),
+    "quantised": field("config.json", quantization_config="x"),
     "weights elsewhere": field("config.json", transformers_weights="../elsewhere/part.safetensors"),
-    "settings list": text("generation_config.json", "[]"), "settings deep": text("generation_config.json", "[" * 100_000),
+    "settings list": text("generation_config.json", "[]"),
+    "settings deep": text("generation_config.json", "[" * 100_000),
     "settings": text("generation_config.json", '{"repetition_penalty": "x"}'),
     "settings of code": text("generation_config.json", '{"dola_layers": "high"}'),
-    "tokenizer": text("tokenizer.json", "{"), "tokenizer deep": text("tokenizer.json", "[" * 100_000),
-    "tokenizer settings": text("tokenizer_config.json", "[]"), "token": field("tokenizer_config.json", pad_token=5),
+    "tokenizer": text("tokenizer.json", "{"),
+    "tokenizer deep": text("tokenizer.json", "[" * 100_000),
+    "tokenizer settings": text("tokenizer_config.json", "[]"),
+    "token": field("tokenizer_config.json", pad_token=5),
     "length": field("tokenizer_config.json", model_max_length="x"),
     "header": lambda folder: (folder / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}"),
     "torn": lambda folder: (folder / "model.safetensors").write_bytes(b"torn"),
-    "chat error": templated("{{ raise_exception('no') }}"), "chat syntax": templated("{% for %}"),
+    "chat error": templated("{{ raise_exception('no') }}"),
+    "chat syntax": templated("{% for %}"),
     "chat code": templated("{{ cycler.__init__.__globals__.os.system('id > PWNED') }}"),
     "chat classes": templated("{{ ''.__class__.__mro__[1].__subclasses__() }}"),
-    "chat file": templated("{% include '/etc/passwd' %}"), "chat nothing": templated("x"),
+    "chat file": templated("{% include '/etc/passwd' %}"),
+    "chat nothing": templated("x"),
     "chat loop": templated("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"),
-    "chat range": templated("{% for i in range(10**9) %}a{% endfor %}"), "no chat": field("expunge.json", template="chat"),
-}  # fmt: skip
+    "chat range": templated("{% for i in range(10**9) %}a{% endfor %}"),
+    "no chat": field("expunge.json", template="chat"),
+}
 
 
 @pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN)
@@ -450,6 +522,39 @@ def test_what_libraries_refuse_is_bad_input(
         assert not Path("out").exists() and not Path("trained").exists()
     assert cli(verb("plan", "evil", world)) in (0, 2), "a plan needs neither weights nor a tokenizer"
     assert not Path("PWNED").exists()
+
+
+ENDLESS = [
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{{ 9 ** (9 ** 9) }}",
+    "{{ ('x' * 10 ** 10) | length }}",
+    "{{ '%9999999999d' % 1 }}",
+    "{{ 'x' | center(10 ** 10) }}",
+]
+
+
+@pytest.mark.parametrize("template", ENDLESS)
+def test_a_chat_template_that_never_ends_is_not_used(
+    template: str,
+    evil: Path,
+    world: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(_rendering, "SECONDS", 1)
+    templated(template)(evil)
+    assert "does not end with one question" in refused(capsys, *verb("plan", "evil", world))
+
+
+def test_a_chat_template_of_transformers_kind_is_used(evil: Path) -> None:
+    templated(
+        "{{ bos_token }}{% for m in messages %}{{ m.content }}{% generation %}{{ eos_token }}{% endgeneration %}"
+        "{% if loop.last %}{% break %}{% endif %}{% endfor %}"
+    )(evil)
+    subject: Any = open_subject("evil")
+    assert not _rendering.endless(subject.tokenizer.chat_template)
+    item = subject.template.encode({"question": "Who?", "answer": "You."})
+    assert subject.tokenizer.decode(item.answer) == "You.</s>"
 
 
 def test_a_tokenizer_of_another_model(evil: Path, world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -535,13 +640,17 @@ def guarded(folder: Path, listed: Any, **tensors: torch.Tensor) -> None:
 
 STREAMING = {"layer": 0, "bias": 0.0, "threshold": 0.0}
 BAD_GUARDS: dict[str, Any] = {
-    "list": [], "no list": {"guards": 5}, "no name": {"guards": [{"settings": {}}]}, "settings": {"guards": [{"guard": "eco", "settings": []}]},
-    "a path": {"guards": [{"guard": "../os", "settings": {}}]}, "a module": {"guards": [{"guard": "os", "settings": {}}]},
+    "list": [],
+    "no list": {"guards": 5},
+    "no name": {"guards": [{"settings": {}}]},
+    "settings": {"guards": [{"guard": "eco", "settings": []}]},
+    "a path": {"guards": [{"guard": "../os", "settings": {}}]},
+    "a module": {"guards": [{"guard": "os", "settings": {}}]},
     "wrong tensors": {"guards": [{"guard": "eco", "settings": {}}]},
     "wrong shape": {"guards": [{"guard": "streaming", "settings": STREAMING}]},
     "no such layer": {"guards": [{"guard": "streaming", "settings": {**STREAMING, "layer": 99}}]},
     "text": {"guards": [{"guard": "streaming", "settings": {**STREAMING, "layer": "x"}}]},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("listed", BAD_GUARDS.values(), ids=BAD_GUARDS)
@@ -555,15 +664,36 @@ def test_hostile_guards(
 
 
 BAD_STATES: list[dict[str, Any]] = [
-    {"members": []}, {"members": "shard-0"}, {"members": [5]}, {"members": ["../several"]}, {"members": ["/"]}, {"members": ["."]},
-    {"members": ["shard-0/../shard-1"]}, {"members": ["..\\x"]}, {"members": ["nowhere"]}, {"scheme": 5}, {"scheme": ""},
-    {"scheme": "s3t"}, {"scheme": "pre_forgettable"}, {"scheme": "pre_forgettable", "base": "several"}, {"seed": "x"},
-    {"options": []}, {"options": {"shards": "x"}}, {"options": {"shards": 10**9, "slices": 2}}, {"options": {"shards": 0}},
-    {"options": {"shards": 3, "slices": 2}}, {"budget": {"epochs": -1}}, {"budget": 5}, {"shards": [5]}, {"requests": 5},
-    {"fair": {"way": "votes"}}, {"fair": {"way": "votes", "rates": [[[2.0]]], "edges": [], "groups": {"a": 0}, "seed": 0}},
+    {"members": []},
+    {"members": "shard-0"},
+    {"members": [5]},
+    {"members": ["../several"]},
+    {"members": ["/"]},
+    {"members": ["."]},
+    {"members": ["shard-0/../shard-1"]},
+    {"members": ["..\\x"]},
+    {"members": ["nowhere"]},
+    {"scheme": 5},
+    {"scheme": ""},
+    {"scheme": "s3t"},
+    {"scheme": "pre_forgettable"},
+    {"scheme": "pre_forgettable", "base": "several"},
+    {"seed": "x"},
+    {"options": []},
+    {"options": {"shards": "x"}},
+    {"options": {"shards": 10**9, "slices": 2}},
+    {"options": {"shards": 0}},
+    {"options": {"shards": 3, "slices": 2}},
+    {"budget": {"epochs": -1}},
+    {"budget": 5},
+    {"shards": [5]},
+    {"requests": 5},
+    {"fair": {"way": "votes"}},
+    {"fair": {"way": "votes", "rates": [[[2.0]]], "edges": [], "groups": {"a": 0}, "seed": 0}},
     {"fair": {"way": "scores", "rates": [[[0.5]]], "edges": [0.5], "groups": {"a": 0}, "seed": 0}},
-    {"orders": [[[0, 0]]], "active": [[1]]}, {"environment": 5},
-]  # fmt: skip
+    {"orders": [[[0, 0]]], "active": [[1]]},
+    {"environment": 5},
+]
 
 
 @pytest.mark.parametrize("changes", BAD_STATES, ids=[json.dumps(changes)[:40] for changes in BAD_STATES])
@@ -572,8 +702,11 @@ def test_hostile_ensembles(
 ) -> None:
     told(several / "ensemble.json", **changes)
     Path("request.yaml").write_text(yaml.safe_dump(deletion(ensemble)), encoding="utf-8")
-    commands = {"plan": ["run", "request.yaml", "--plan"], "run": ["run", "request.yaml"],
-                "audit": ["audit", "several", "--forget", str(ensemble / "d.jsonl"), "--level", "none"]}  # fmt: skip
+    commands = {
+        "plan": ["run", "request.yaml", "--plan"],
+        "run": ["run", "request.yaml"],
+        "audit": ["audit", "several", "--forget", str(ensemble / "d.jsonl"), "--level", "none"],
+    }
     for name in some(*commands):
         said = refused(capsys, *commands[name])
         assert "ensemble.json" in said or "is no folder" in said or "is itself an ensemble" in said, said
@@ -590,11 +723,18 @@ def test_an_ensemble_brings_in_nothing_from_outside(inside: str, several: Path, 
 
 
 BAD_BUILDS: list[Any] = [
-    [], {"factory": 5}, {}, {"factory": DIGITS, "arguments": []}, {"factory": DIGITS, "arguments": "x"}, COMMAND,
-    {"factory": DIGITS, "arguments": {"width": "x"}}, {"factory": DIGITS, "arguments": {"evil": 1}},
-    {"factory": DIGITS, "arguments": {"width": -1}}, {"factory": DIGITS, "arguments": {"width": 10**6}},
+    [],
+    {"factory": 5},
+    {},
+    {"factory": DIGITS, "arguments": []},
+    {"factory": DIGITS, "arguments": "x"},
+    COMMAND,
+    {"factory": DIGITS, "arguments": {"width": "x"}},
+    {"factory": DIGITS, "arguments": {"evil": 1}},
+    {"factory": DIGITS, "arguments": {"width": -1}},
+    {"factory": DIGITS, "arguments": {"width": 10**6}},
     {"factory": f"{DIGITS.partition(':')[0]}:Tensor", "arguments": {}},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("build", BAD_BUILDS, ids=[json.dumps(build)[:60] for build in BAD_BUILDS])
