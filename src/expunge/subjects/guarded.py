@@ -107,7 +107,8 @@ def guard(bare: Subject, folder: Path) -> Subject:
             )
         path = place / f"{i}.safetensors"
         with foreign("model.guard", str(path), "cannot be read", fix):
-            subject = Guarded(subject, plugin.module.restore(item["settings"], load_file(path)))  # type: ignore[assignment]
+            restored = plugin.module.restore(item["settings"], load_file(path))
+            subject = Guarded(subject, restored)  # type: ignore[assignment]
         if next(bare.module.parameters()).device.type != "meta":
             with foreign("model.guard", str(path), "does not fit the model", fix), torch.no_grad():
                 subject.forward(subject.collate([TRIED]))
