@@ -27,6 +27,7 @@ from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.worlds.digits import digits
 from expunge.evidence import NotMeasured
+from expunge.methods.exact._sliced import parts
 from expunge.plan import plan
 from expunge.subjects import _rendering
 from expunge.subjects.building import again, check_again, check_spec
@@ -680,6 +681,8 @@ BAD_STATES: list[dict[str, Any]] = [
     {"scheme": "pre_forgettable", "base": "several"},
     {"seed": "x"},
     {"options": []},
+    {"options": {}},
+    {"options": {"shards": 2}},
     {"options": {"shards": "x"}},
     {"options": {"shards": 10**9, "slices": 2}},
     {"options": {"shards": 0}},
@@ -720,6 +723,29 @@ def test_an_ensemble_brings_in_nothing_from_outside(inside: str, several: Path, 
     os.symlink(Path("secret/key" if inside.endswith(".txt") else "secret").resolve(), several / inside)
     with pytest.raises(BadInput, match="is a link that leads out"):
         open_subject("several")
+
+
+@pytest.mark.parametrize("spoilt", ["slice-1.safetensors", "", "torn"])
+def test_a_deletion_finds_what_it_needs_before_it_begins(spoilt: str, several: Path, ensemble: Path) -> None:
+    """The first slice's checkpoint and the other shards are taken as they are; they are looked at in the plan."""
+    wanted = deletion(ensemble)
+    shard, late = next(
+        (k, row) for k, piece in enumerate(parts(load(str(ensemble / "d.jsonl"), "data"), 2, 2, 0)) for row in piece[1]
+    )
+    rows = [json.loads(line) for line in (ensemble / "d.jsonl").read_text(encoding="utf-8").splitlines()]
+    mine = [row for row in rows if identity(load([row], "data")[0]) == identity(late)]
+    Path("rest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows if row not in mine), encoding="utf-8")
+    wanted |= {"forget": mine, "retain": "rest.jsonl"}
+    assert plan(expunge.Request(**wanted)).steps > 0
+    if spoilt == "torn":
+        (several / f"shard-{shard}" / "slice-1.safetensors").write_bytes(b"torn")
+    elif spoilt:
+        (several / f"shard-{shard}" / spoilt).unlink()
+    else:
+        told(several / "ensemble.json", members=[f"shard-{shard}"])
+        shutil.rmtree(several / f"shard-{1 - shard}")
+    with pytest.raises(BadInput, match=r"does not exist|is missing|cannot be read"):
+        plan(expunge.Request(**wanted))
 
 
 BAD_BUILDS: list[Any] = [
