@@ -220,6 +220,8 @@ def _request(folder: Path, trust_code: bool) -> Request:
         )
     budget = {**(values.get("budget") or {}), "memory": 1e9}  # nothing is trained: it need not fit
     kept = {name: value for name, value in values.items() if name not in ("accept", "judge")}
+    if isinstance(kept.get("contain"), list):
+        kept["contain"] = kept["contain"][0]  # the run's own count; the others were run beside it
     return Request.parse(
         {
             **kept,

@@ -35,20 +35,29 @@ def check_adapter(folder: Path, field: str = "model") -> str:
     config = manifest.read(path, manifest.Adapter, field, "save the adapter again")
     kind = str(config.get("peft_type") or "")
     if kind in OTHERS:
-        raise BadInput.of(field, str(folder), f"is an adapter of the kind {kind}, which cannot be merged",
-                          "give a plain LoRA adapter")  # fmt: skip
+        raise BadInput.of(
+            field, str(folder), f"is an adapter of the kind {kind}, which cannot be merged", "give a plain LoRA adapter"
+        )
     core = config.get("megatron_core") not in (None, "megatron.core")
     if named := next((name for name in FOREIGN if config.get(name)), "megatron_core" if core else ""):
-        raise BadInput.of(field, str(path), f"cannot be used: {named} is set, which no adapter that we merge needs",
-                          "save the adapter without it")  # fmt: skip
+        raise BadInput.of(
+            field,
+            str(path),
+            f"cannot be used: {named} is set, which no adapter that we merge needs",
+            "save the adapter without it",
+        )
     weights = folder / "adapter_model.safetensors"
     ranks = [config.get("r") or 0, *(config.get("rank_pattern") or {}).values()]
     if weights.is_file():
         with foreign(field, str(weights), "cannot be read", "save the adapter again"), safe_open(weights, "pt") as file:
             widest = max((max(file.get_slice(name).get_shape(), default=1) for name in file.keys()), default=1)
         if max(ranks) > widest:  # memory for the rank would be taken before the weights are looked at
-            raise BadInput.of(field, str(path), f"cannot be used: the rank {max(ranks):,} is not that of its weights",
-                              "save the adapter again")  # fmt: skip
+            raise BadInput.of(
+                field,
+                str(path),
+                f"cannot be used: the rank {max(ranks):,} is not that of its weights",
+                "save the adapter again",
+            )
     return str(config.get("base_model_name_or_path") or "")
 
 
@@ -58,8 +67,12 @@ def merge(subject: Any, folder: Path) -> None:
 
     kind = str(manifest.read(folder / "adapter_config.json", manifest.Adapter, "model").get("peft_type") or "")
     if kind in PROMPTS:
-        raise BadInput.of("model", str(folder), f"is a {kind.lower().replace('_', ' ')} adapter, which cannot be merged",
-                          "open the ensemble that it belongs to, or its base")  # fmt: skip
+        raise BadInput.of(
+            "model",
+            str(folder),
+            f"is a {kind.lower().replace('_', ' ')} adapter, which cannot be merged",
+            "open the ensemble that it belongs to, or its base",
+        )
     with (
         foreign("model", str(folder), "is an adapter that cannot be opened on its base", "save the adapter again"),
         warnings.catch_warnings(),

@@ -139,7 +139,11 @@ def load_weights(module: nn.Module, path: Path, field: str, *, shapes_alone: boo
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     if odd := sorted(name for name in {*wanted, *shapes} if wanted.get(name) != shapes.get(name)):
         ours, theirs = wanted.get(odd[0], "not there"), shapes.get(odd[0], "not there")
-        raise BadInput.of(field, str(path), f"does not fit the network ({odd[0]} is {ours} in it, and {theirs} in the file)",
-                          "give the weights of this factory with these arguments")  # fmt: skip
+        raise BadInput.of(
+            field,
+            str(path),
+            f"does not fit the network ({odd[0]} is {ours} in it, and {theirs} in the file)",
+            "give the weights of this factory with these arguments",
+        )
     if not shapes_alone:
         module.load_state_dict(state)

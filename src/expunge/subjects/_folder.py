@@ -20,7 +20,7 @@ READ = ("", "guard", "additional_chat_templates")
 
 
 def check_folder(folder: Path, field: str) -> None:
-    """Nothing that blocks or never ends where files are expected, no linked parts, no shards elsewhere. Raises BadInput."""
+    """Raises BadInput for what blocks or never ends where files are expected, linked parts, and shards elsewhere."""
     for name in READ:
         place = folder / name
         if not place.is_dir():

@@ -1,4 +1,4 @@
-"""Opens what transformers opens: a hub name or a folder, and an adapter on one. Nothing of theirs is believed or run."""
+"""Opens what transformers opens, a hub name or a folder, and an adapter on one: nothing of theirs is believed or run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,21 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
     here = Path(source).is_dir()
     if not here:
         hub.look()
-    what, fix = (("has a configuration that cannot be read", "mend config.json, or save the model again") if here else
-                 ("is no folder here, and cannot be had from the hub", "give a folder, or check the name and the network"))  # fmt: skip
+    what, fix = (
+        ("has a configuration that cannot be read", "mend config.json, or save the model again")
+        if here
+        else ("is no folder here, and cannot be had from the hub", "give a folder, or check the name and the network")
+    )
     with foreign(field, source, what, fix):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
     names = getattr(config, "architectures", None)
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise BadInput.of(field, source, "has a configuration that cannot be read (architectures is no list of names)",
-                          "save the model again")  # fmt: skip
+        raise BadInput.of(
+            field,
+            source,
+            "has a configuration that cannot be read (architectures is no list of names)",
+            "save the model again",
+        )
     if why := _absurd(config, trust_code):
         raise BadInput.of(field, source, f"has a configuration that {why}", "save the model again")
     return config
@@ -63,8 +70,11 @@ def open_pretrained(
     architecture = (config.architectures or [""])[0]
     auto: Any = transformers.AutoModelForCausalLM
     if "Classification" in architecture:
-        auto = (transformers.AutoModelForImageClassification if "Image" in architecture
-                else transformers.AutoModelForSequenceClassification)  # fmt: skip
+        auto = (
+            transformers.AutoModelForImageClassification
+            if "Image" in architecture
+            else transformers.AutoModelForSequenceClassification
+        )
     module = _module(auto, config, base, trust_code, meta, dtype)
     if not any(parameter.numel() for parameter in module.parameters()):
         raise BadInput.of(
@@ -93,14 +103,22 @@ def open_pretrained(
 def _module(auto: Any, config: Any, base: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Any:
     arguments: dict[str, Any] = {"trust_remote_code": trust_code}
     if meta:
-        with foreign("model", base, "cannot be built", "give a causal language model or a classifier"), torch.device("meta"):  # fmt: skip
+        with (
+            foreign("model", base, "cannot be built", "give a causal language model or a classifier"),
+            torch.device("meta"),
+        ):
             return auto.from_config(config, **arguments)
     with foreign("model", base, "cannot be opened", "give a folder or hub name with safetensors weights"):
-        module, told = auto.from_pretrained(base, use_safetensors=True, dtype=dtype or "auto",
-                                            output_loading_info=True, **arguments)  # fmt: skip
+        module, told = auto.from_pretrained(
+            base, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True, **arguments
+        )
     if absent := sorted(told["missing_keys"]):  # transformers would draw them at random, with a warning
-        raise BadInput.of("model", base, f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)",
-                          "save the whole model again")  # fmt: skip
+        raise BadInput.of(
+            "model",
+            base,
+            f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)",
+            "save the whole model again",
+        )
     return module
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.subjects._folder import foreign
+from expunge.subjects._rendering import endless
 
 PLAIN = "Question: {q}\nAnswer: "
 
@@ -32,6 +33,14 @@ class Template:
         self.tokenizer = tokenizer
         self.chat = pattern == "chat" or (pattern is None and bool(getattr(tokenizer, "chat_template", None)))
         self.pattern = "chat" if self.chat else (pattern or PLAIN)
+        given = getattr(tokenizer, "chat_template", None) if self.chat else None
+        if any(endless(text) for text in (given.values() if isinstance(given, dict) else [given or ""]) if text):
+            raise BadInput.of(
+                "model",
+                "chat template",
+                "does not end with one question, or takes gigabytes for it",
+                "mend the tokenizer's chat template",
+            )
         self._cache: dict[tuple[str, str, str], Encoded] = {}
 
     def encode(self, example: Example) -> Encoded:
@@ -77,8 +86,12 @@ class Template:
                 ids = ids[:-1]
             return Encoded(ids, self._answer(answer + eos), bool(eos))
         render = self.tokenizer.apply_chat_template
-        with foreign("model", "chat template", "cannot be used on these messages",
-                     "mend the tokenizer's chat template, or the messages"):  # fmt: skip
+        with foreign(
+            "model",
+            "chat template",
+            "cannot be used on these messages",
+            "mend the tokenizer's chat template, or the messages",
+        ):
             prompt = render(messages, tokenize=False, add_generation_prompt=True)
             whole = render([*messages, {"role": "assistant", "content": answer}], tokenize=False)
         # Templates that rewrite earlier turns or add reasoning blocks do not extend the prompt.

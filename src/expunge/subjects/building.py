@@ -24,8 +24,14 @@ from expunge.subjects.opening import check, class_of, open_subject, trusted
 SPECIAL = ("<pad>", "<s>", "</s>")
 SIZES = {"hidden_size": 128, "layers": 4, "heads": 4, "vocab_size": 1000, "intermediate_size": None,
          "max_length": 512}  # fmt: skip
-LARGEST = {"hidden_size": 200_000, "layers": 2_000, "heads": 10_000, "vocab_size": 10_000_000,
-           "intermediate_size": 1_000_000, "max_length": 1_000_000_000}  # fmt: skip
+LARGEST = {
+    "hidden_size": 200_000,
+    "layers": 2_000,
+    "heads": 10_000,
+    "vocab_size": 10_000_000,
+    "intermediate_size": 1_000_000,
+    "max_length": 1_000_000_000,
+}
 
 
 def check_spec(spec: Any, trust_code: bool = False) -> None:
@@ -151,8 +157,12 @@ def check_again(manifest: Mapping[str, Any], subject: Subject) -> None:
         ) from None
     # As large as the model is what it may well be; far larger is a mistake, or a trap.
     if size > 2 * _parameters(subject.module) and 4 * size > psutil.virtual_memory().available:
-        raise BadInput.of("gold", "auto", f"cannot be had: the training began with a model of {size:,} parameters",
-                          "give gold: FOLDER")  # fmt: skip
+        raise BadInput.of(
+            "gold",
+            "auto",
+            f"cannot be had: the training began with a model of {size:,} parameters",
+            "give gold: FOLDER",
+        )
 
 
 def _shapes(spec: Any, subject: Any) -> torch.nn.Module:
@@ -171,8 +181,9 @@ def _parameters(module: torch.nn.Module) -> int:
 def training_data(manifest: Mapping[str, Any], forget: Sequence[Example]) -> list[Example]:
     """All that the model was trained on, minus forget. Raises BadInput where the data moved."""
     if not manifest.get("data"):
-        raise BadInput.of("gold", "auto", "cannot be had: the model was changed since it was trained",
-                          "give gold: FOLDER")  # fmt: skip
+        raise BadInput.of(
+            "gold", "auto", "cannot be had: the model was changed since it was trained", "give gold: FOLDER"
+        )
     rows = load(manifest["data"], "gold", manifest.get("columns") or {})
     hashes = [identity(row)[:16] for row in rows]
     if manifest.get("exact"):  # served deletions: what they deleted may still stand in the user's files

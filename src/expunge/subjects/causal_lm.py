@@ -76,8 +76,12 @@ class CausalLM:
             encoded = [self._to_subject(item, example) for item, example in zip(encoded, examples, strict=True)]
         for item, example in zip(encoded, examples, strict=True):
             if positions == "answer" and not item.answer:
-                raise BadInput.of("example", str(example)[:80], "has an answer of no tokens under the model's template",
-                                  "mend the tokenizer, or its chat template")  # fmt: skip
+                raise BadInput.of(
+                    "example",
+                    str(example)[:80],
+                    "has an answer of no tokens under the model's template",
+                    "mend the tokenizer, or its chat template",
+                )
         return self.pack(encoded, positions, examples)
 
     def pack(self, encoded: Sequence[Encoded], positions: str = "answer", shown: Sequence[Any] | None = None) -> Batch:
@@ -111,8 +115,12 @@ class CausalLM:
         """Raises BadInput where the tokenizer is another model's, and gives tokens that this one does not have."""
         largest = max((int(x.max()) for x in ids if x.numel()), default=0)
         if largest >= self.vocabulary:
-            raise BadInput.of("model", self.source, f"has {self.vocabulary:,} tokens, and its tokenizer gives token {largest:,}",
-                              "save the model with its own tokenizer")  # fmt: skip
+            raise BadInput.of(
+                "model",
+                self.source,
+                f"has {self.vocabulary:,} tokens, and its tokenizer gives token {largest:,}",
+                "save the model with its own tokenizer",
+            )
 
     def _to_subject(self, item: Encoded, example: Example) -> Encoded:
         """The prompt up to the last token of the subject's first mention."""
@@ -209,11 +217,24 @@ class CausalLM:
         if self.source and folder.is_dir() and not (folder / "generation_config.json").is_file():
             return
         ids = torch.arange(4, device=device_of(self.module))[None] % self.vocabulary
-        with foreign("model", self.source, "has a generation_config.json that cannot be used",
-                     "mend it, or take it away"), torch.no_grad():  # fmt: skip
-            self.module.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=1, num_beams=1,
-                                 pad_token_id=self.pad, use_cache=True, do_sample=False, temperature=None, top_p=None,
-                                 top_k=None)  # fmt: skip
+        with (
+            foreign(
+                "model", self.source, "has a generation_config.json that cannot be used", "mend it, or take it away"
+            ),
+            torch.no_grad(),
+        ):
+            self.module.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=1,
+                num_beams=1,
+                pad_token_id=self.pad,
+                use_cache=True,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
 
     # -- generation ---------------------------------------------------------------------------
 

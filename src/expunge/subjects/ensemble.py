@@ -155,8 +155,13 @@ def state_of(folder: Path, field: str = "model") -> dict[str, Any]:
 
 
 def members_of(folder: Path, field: str = "model") -> list[str]:
-    """The folders of the members that serve. Raises BadInput."""
-    return [str(Path(folder) / name) for name in state_of(folder, field)["members"]]
+    """The folders of the members that serve. Raises BadInput, also where one is missing: its name could be a hub's."""
+    members = [str(Path(folder) / name) for name in state_of(folder, field)["members"]]
+    if missing := next((name for name in members if not Path(name).is_dir()), ""):
+        raise BadInput.of(
+            field, missing, "is no folder, and the ensemble names it as a member", "train the model again"
+        )
+    return members
 
 
 def open_ensemble(folder: Path, *, trust_code: bool = False, meta: bool = False) -> Ensemble:

@@ -99,11 +99,16 @@ def guard(bare: Subject, folder: Path) -> Subject:
     for i, item in enumerate(manifest.read(place / LIST, manifest.Guards, "model.guard", fix)["guards"]):
         plugin = registry.load("guards", item["guard"], "model.guard")
         if missing := set(plugin.card.capabilities) - bare.capabilities:
-            raise BadInput.of("model.guard", item["guard"], f"needs {' and '.join(sorted(missing))}, which this model lacks",
-                              "take guard/ away")  # fmt: skip
+            raise BadInput.of(
+                "model.guard",
+                item["guard"],
+                f"needs {' and '.join(sorted(missing))}, which this model lacks",
+                "take guard/ away",
+            )
         path = place / f"{i}.safetensors"
         with foreign("model.guard", str(path), "cannot be read", fix):
-            subject = Guarded(subject, plugin.module.restore(item["settings"], load_file(path)))  # type: ignore[assignment]
+            restored = plugin.module.restore(item["settings"], load_file(path))
+            subject = Guarded(subject, restored)  # type: ignore[assignment]
         if next(bare.module.parameters()).device.type != "meta":
             with foreign("model.guard", str(path), "does not fit the model", fix), torch.no_grad():
                 subject.forward(subject.collate([TRIED]))

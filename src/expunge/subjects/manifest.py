@@ -114,7 +114,16 @@ class Options(_File):
     lora_alpha: Annotated[int, Field(ge=1, le=2**31)] = 1
     tokens: Annotated[int, Field(ge=1, le=65_536)] = 1
     by: str = "group"
-    way: str = ""
+    way: Literal["shards", "votes", "scores"] = "scores"
+
+
+OPTIONS = {
+    "sisa": {"shards", "slices"},
+    "fairsisa": {"shards", "slices", "way"},
+    "s3t": {"shards", "slices", "orderings", "rank", "lora_alpha"},
+    "pre_forgettable": {"tokens", "by"},
+}
+"""What a deletion reads of each scheme's options."""
 
 
 class Odds(_File):
@@ -162,6 +171,8 @@ class State(_File):
 
     @model_validator(mode="after")
     def _together(self) -> State:
+        if lacking := sorted(OPTIONS.get(self.scheme, set()) - self.options.model_fields_set):
+            raise ValueError(f"has no options.{lacking[0]}; train the model again")
         if self.scheme == "pre_forgettable" and not self.base:
             raise ValueError("names no base for its soft prompts; train the model again")
         if self.fair and len(self.fair.rates) != (len(self.members) if self.fair.way == "shards" else 1):

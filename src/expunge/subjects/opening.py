@@ -111,8 +111,12 @@ def _check_factory(source: Mapping[str, Any], trust_code: bool, weights: bool, f
     class_of(source.get("factory", ""), trust_code, f"{field}.factory")
     path = Path(str(source.get("weights") or ""))
     if source.get("weights") and path.suffix != ".safetensors":
-        raise BadInput.of(f"{field}.weights", str(path), "is no safetensors file, and we load no pickle",
-                          "save the state dict with safetensors.torch.save_file")  # fmt: skip
+        raise BadInput.of(
+            f"{field}.weights",
+            str(path),
+            "is no safetensors file, and we load no pickle",
+            "save the state dict with safetensors.torch.save_file",
+        )
     if weights and not path.is_file():
         raise BadInput.of(f"{field}.weights", str(path), "does not exist", "give a .safetensors file")
 
@@ -123,8 +127,12 @@ def _check_weights(folder: Path, pattern: str, weights: bool, field: str) -> Non
     safe = any(path.is_file() for path in folder.glob(pattern))
     pickled = sorted(p.name for end in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(end))
     if not safe and pickled:
-        raise BadInput.of(field, str(folder), f"holds only pickle weights ({pickled[0]}), which can run code",
-                          "save it again with save_pretrained(safe_serialization=True)")  # fmt: skip
+        raise BadInput.of(
+            field,
+            str(folder),
+            f"holds only pickle weights ({pickled[0]}), which can run code",
+            "save it again with save_pretrained(safe_serialization=True)",
+        )
     if weights and not safe:
         raise BadInput.of(field, str(folder), "holds no weights", "add model.safetensors (a plan needs none)")
 
@@ -132,8 +140,12 @@ def _check_weights(folder: Path, pattern: str, weights: bool, field: str) -> Non
 def _check_base(base: str, trust_code: bool, weights: bool, field: str) -> None:
     """What an adapter or soft prompts stand on: one plain model. Raises BadInput."""
     if (kind := kind_of(base, field)) not in ("folder", "hub"):
-        raise BadInput.of(field, base, f"is itself {'an' if kind[0] in 'ae' else 'a'} {kind}",
-                          "merge it, and give the folder of the merged model")  # fmt: skip
+        raise BadInput.of(
+            field,
+            base,
+            f"is itself {'an' if kind[0] in 'ae' else 'a'} {kind}",
+            "merge it, and give the folder of the merged model",
+        )
     check(base, trust_code, weights, field)
 
 
@@ -189,8 +201,15 @@ def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
     arguments = dict(source.get("arguments") or {})
 
     def built(device: str) -> nn.Module:
-        with foreign("model.arguments", str(arguments), f"do not build {source['factory']}",
-                     "give the factory's own arguments"), torch.device(device):  # fmt: skip
+        with (
+            foreign(
+                "model.arguments",
+                str(arguments),
+                f"do not build {source['factory']}",
+                "give the factory's own arguments",
+            ),
+            torch.device(device),
+        ):
             return make(**arguments)
 
     weights = Path(source["weights"]) if source.get("weights") and not meta else None
@@ -219,8 +238,12 @@ def class_of(name: Any, trust_code: bool, field: str, whose: str = "code of your
         raise BadInput.of(field, name, f"cannot be imported ({type(error).__name__}: {error})",
                           "check the path; the working directory is searched too") from None  # fmt: skip
     if not isinstance(found, type) or not issubclass(found, nn.Module) or (place == OURS and found.__module__ != OURS):
-        raise BadInput.of(field, name, "is no class of torch.nn.Module, and nothing else is called",
-                          "name the class that builds the network")  # fmt: skip
+        raise BadInput.of(
+            field,
+            name,
+            "is no class of torch.nn.Module, and nothing else is called",
+            "name the class that builds the network",
+        )
     return found
 
 

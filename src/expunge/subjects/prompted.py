@@ -181,8 +181,12 @@ def open_prompted(folder: Path, state: dict[str, Any], *, trust_code: bool = Fal
 
     bare: Any = open_subject(str(state["base"]), trust_code=trust_code, meta=meta)
     if bare.family != Prompted.family:
-        raise BadInput.of("model", str(state["base"]), "is no language model, and soft prompts stand before one's tokens",
-                          "train the model again")  # fmt: skip
+        raise BadInput.of(
+            "model",
+            str(state["base"]),
+            "is no language model, and soft prompts stand before one's tokens",
+            "train the model again",
+        )
     width = int(bare.module.get_input_embeddings().weight.shape[1])
     found = []
     for name in state["members"]:

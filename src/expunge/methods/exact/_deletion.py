@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +62,14 @@ def history(
     if isinstance(spec, Mapping) and "architecture" in spec:
         notes.append("The tokenizer was learned from the training texts, the deleted ones included, and is kept.")
     return left, gone, notes
+
+
+def must_stand(part: Path) -> None:
+    """Raises BadInput where a part of the ensemble's folder that a deletion keeps is missing."""
+    if not part.is_dir():
+        raise BadInput.of(
+            "model", str(part), "is missing, and the ensemble is not whole without it", "train the model again"
+        )
 
 
 def environment() -> dict[str, Any]:

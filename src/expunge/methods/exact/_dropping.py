@@ -144,7 +144,16 @@ class PromptDeletion:
     ) -> list[str]:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
         left, gone, notes = deletion.history(manifest, splits, subject)
-        _, again = self._sorted(subject.state, left, gone)
+        stay, again = self._sorted(subject.state, left, gone)
+        for name in {*stay} - {*again}:
+            deletion.must_stand(subject.folder / name)
+        if subject.state["options"]["tokens"] != subject.prompts_GPD.shape[1]:
+            raise BadInput.of(
+                "model",
+                str(subject.folder),
+                "holds soft prompts of another length than its options say",
+                "train the model again",
+            )
         self.steps = sum(_steps(subject.state, rows) for rows in again.values())
         return notes
 

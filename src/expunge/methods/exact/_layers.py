@@ -21,7 +21,7 @@ from expunge.methods.exact._sequences import Sequences, cyclic, expected
 from expunge.methods.exact._sliced import Slices, Stages, parts, place, stage_budget
 from expunge.subjects.building import again
 from expunge.subjects.ensemble import ENSEMBLE, Ensemble, open_ensemble
-from expunge.subjects.opening import trusted
+from expunge.subjects.opening import check, trusted
 from expunge.training import processes
 
 WEIGHTS, PREFIX = "adapter_model.safetensors", "base_model.model."
@@ -151,6 +151,9 @@ class LayerDeletion:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
         left, gone, notes = deletion.history(manifest, splits, subject)
         pieces, sequences = _after(subject.state, left, gone)
+        for k, b in ((k, b) for k, active in enumerate(sequences.active) for b, count in enumerate(active) if count):
+            deletion.must_stand(subject.folder / f"shard-{k}/ordering-{b}")
+            check(str(subject.folder / f"shard-{k}/ordering-{b}"), trusted(subject))
         self.steps = 0 if serves(sequences, pieces) else _steps(subject.state, pieces)
         if self.steps:
             notes.append("No layer is left active after this request: all is trained again without the forget set.")

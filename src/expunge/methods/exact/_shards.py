@@ -16,6 +16,7 @@ from expunge.core.contracts import Example, Subject
 from expunge.core.files import new_folder, write_json
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Slices, Stages, parts, stage_budget, weights_of
+from expunge.subjects._common import load_weights
 from expunge.subjects.building import again
 from expunge.subjects.ensemble import ENSEMBLE, Ensemble, open_ensemble
 from expunge.subjects.opening import trusted
@@ -99,6 +100,11 @@ class ShardDeletion:
             for rows in splits.values():
                 subject.fair.places(rows)
         pieces, firsts = self._split(subject.state, left, gone)
+        for k in range(len(pieces)):
+            deletion.must_stand(subject.folder / f"shard-{k}")
+            for i in range(1, firsts.get(k, 0) + 1):
+                path = subject.folder / f"shard-{k}" / slice_file(i)
+                load_weights(subject.members[0].module, path, "model", shapes_alone=True)
         budget = deletion.budget_in(subject.state)
         self.steps = sum(sum(steps_of(budget, [len(p) for p in pieces[k]])[first:]) for k, first in firsts.items())
         return notes
