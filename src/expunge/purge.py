@@ -22,8 +22,10 @@ from expunge.subjects.guarded import FOLDER as GUARD
 from expunge.train import tidy, work_folder
 
 KEY = re.compile("[0-9a-f]+")
-PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", cache.JOURNAL)
+PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", MARKS, cache.JOURNAL)
 """A folder with one of these is ours to purge."""
+MARKS = "marks.json"
+"""The marks that `expunge mark` set and their twins, which show what the marked rows said."""
 TRIALS = "trials.log"
 """A tuning's record of its trials, which it needs to go on."""
 
@@ -41,7 +43,7 @@ def purge(folder: Path, *, guards: bool = False) -> list[str]:
     places = [folder, *_runs_below(folder)] if folder.is_dir() and not folder.is_symlink() else []
     places = [place for place in places if any((place / name).is_file() for name in PURGEABLE)]
     if not places and not gone:
-        raise BadInput.of("run", str(folder), "holds no run, audit, bench or tuning", "give the folder of one")
+        raise BadInput.of("run", str(folder), "holds nothing of ours to purge", "give the folder of one")
     for place in places:
         _check(place)
     for place in places:
@@ -121,10 +123,11 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _purged(folder: Path, guards: bool) -> list[str]:
     gone = _delete(folder / "model" / GUARD) if guards else []
+    cache.sweep_scratch()
     for entry in _entries(folder):
         gone += [str(path) for path in cache.remove(entry)]
     sweep(folder)
-    for name in (SCRATCH, "log.jsonl", cache.JOURNAL, TRIALS, SALT):
+    for name in (SCRATCH, "log.jsonl", cache.JOURNAL, TRIALS, MARKS, SALT):
         gone += _delete(folder / name)
     gone += _from_request(folder)
     gone += _from_leaderboard(folder)

@@ -250,6 +250,10 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, befor
     return found
 
 
+APPLIED = "applied"
+"""The last stage in the log."""
+
+
 def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Reporter) -> Applied:
     """The method, from where a killed run left it; writes `model/` by one rename."""
     done = folder / SCRATCH / "applied.json"
@@ -257,8 +261,8 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
         return Applied(**read_json(done))
     context = _context(plan, gold, folder / SCRATCH, "apply", reporter, Log(folder / "log.jsonl"))
     notes = context.notes
-    if checkpoint.latest(folder / SCRATCH / "checkpoint") is None and processes.main():
-        context.log.cut(0)
+    if processes.main():
+        context.log.drop(APPLIED)
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.cuda.reset_peak_memory_stats()
@@ -268,7 +272,7 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _resident()
     applied = Applied(round(seconds, 3), notes, peak)
     if processes.main():
-        context.log.write({"stage": "applied", "seconds": applied.seconds})
+        context.log.write({"stage": APPLIED, "seconds": applied.seconds})
         write_json(done, {"seconds": applied.seconds, "notes": notes, "peak_memory_bytes": peak})
         with new_folder(folder / "model") as temporary:
             changed.save(temporary)

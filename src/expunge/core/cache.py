@@ -56,7 +56,8 @@ class Journal:
     known: set[str] = field(default_factory=set)
 
 
-_journal: ContextVar[Journal | None] = ContextVar("journal", default=None)
+_journals: ContextVar[tuple[Journal, ...]] = ContextVar("journals", default=())
+"""The innermost last: a run that is part of a tuning writes to its own and to the tuning's."""
 _swept: set[tuple[int, Path]] = set()
 """(process, cache folder) whose scratch was swept: once per process."""
 
@@ -98,23 +99,28 @@ def holds(path: Path) -> bool:
 @contextlib.contextmanager
 def journal(path: Path) -> Iterator[None]:
     """Inside, the name of every entry that is made or used is appended to this file, before the entry is written."""
-    token = _journal.set(Journal(path, set(noted(path))))
+    if path.is_file() and not path.read_bytes().endswith(b"\n"):  # a killed process cut the last line short
+        _append(path, "")
+    token = _journals.set((*_journals.get(), Journal(path, set(noted(path)))))
     try:
         yield
     finally:
-        _journal.reset(token)
+        _journals.reset(token)
 
 
 def note(entry: str) -> None:
-    """Appends an entry's name ("readouts/KEY") to the journal, if one is kept and does not have it yet."""
-    kept = _journal.get()
-    if kept is None or entry in kept.known:
-        return
-    kept.path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(kept.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
+    """Appends an entry's name ("readouts/KEY") to the journals that are kept and do not have it yet."""
+    for kept in _journals.get():
+        if entry not in kept.known:
+            _append(kept.path, json.dumps(entry))
+            kept.known.add(entry)
+
+
+def _append(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
     with os.fdopen(handle, "a", encoding="utf-8") as file:
-        file.write(f"\n{json.dumps(entry)}\n")  # a line that a kill cut short ends here
-    kept.known.add(entry)
+        file.write(line + "\n")
 
 
 def noted(path: Path) -> list[str]:
@@ -226,11 +232,17 @@ def _replace(written: Path, final: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Deletes from the scratch what no living process holds, once per process."""
-    scratch = root / SCRATCH
-    if (os.getpid(), root) in _swept or not scratch.is_dir():
+    """Sweeps the scratch once per process."""
+    if (os.getpid(), root) not in _swept:
+        _swept.add((os.getpid(), root))
+        sweep_scratch()
+
+
+def sweep_scratch() -> None:
+    """Deletes what killed processes left in the making; what a living one writes stays."""
+    scratch = cache_folder() / SCRATCH
+    if not scratch.is_dir():
         return
-    _swept.add((os.getpid(), root))
     for path in {path.with_suffix(".lock") for path in scratch.iterdir()}:
         with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0):
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)

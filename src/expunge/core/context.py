@@ -44,15 +44,17 @@ class Log:
             with open(self.path, "rb+") as file:
                 file.truncate(length)
 
-    def drop(self, stage: str) -> None:
-        """Cuts the log back to before the first line of a stage that is run anew."""
+    def drop(self, stage: str, *, steps: bool = True) -> None:
+        """Cuts the log back to before the first line of a stage that is run anew; without `steps`, to its line of the end."""
         if self.path is None or not self.path.exists():
             return
         place = 0
         for line in self.path.read_bytes().splitlines(keepends=True):
-            if json.loads(line).get("stage") == stage:
-                self.cut(place)
-                return
+            if not line.endswith(b"\n"):  # a kill cut it short
+                return self.cut(place)
+            found = json.loads(line)
+            if found.get("stage") == stage and (steps or "step" not in found):
+                return self.cut(place)
             place += len(line)
 
 
@@ -111,11 +113,12 @@ class Context:
             with safe_open(path, "pt") as file:
                 self.notes |= json.loads((file.metadata() or {}).get("notes", "{}"))
             return load_file(path)
-        started = time.monotonic()
+        label, started = f"{self.label}/{name}", time.monotonic()
+        self.log.drop(label, steps=False)
         tensors = {key: value.contiguous() for key, value in make().items()}
+        self.log.write({"stage": label, "seconds": time.monotonic() - started})  # before, so that a kill loses no line
         with new_file(path) as written:
             save_file(tensors, written, {"notes": json.dumps(finite(self.notes))})
-        self.log.write({"stage": f"{self.label}/{name}", "seconds": time.monotonic() - started})
         return tensors
 
 
