@@ -22,10 +22,10 @@ from expunge.subjects.guarded import FOLDER as GUARD
 from expunge.train import tidy, work_folder
 
 KEY = re.compile("[0-9a-f]+")
-PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", MARKS, cache.JOURNAL)
-"""A folder with one of these is ours to purge."""
 MARKS = "marks.json"
 """The marks that `expunge mark` set and their twins, which show what the marked rows said."""
+PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", MARKS, cache.JOURNAL)
+"""A folder with one of these is ours to purge."""
 TRIALS = "trials.log"
 """A tuning's record of its trials, which it needs to go on."""
 
