@@ -63,4 +63,8 @@ def _fell(folder: Path) -> dict[str, float]:
     page = rundir.evidence_of(folder).get("alignment")
     if not page:
         raise BadInput.of("--against", str(folder), "holds a run without drift", "run it with alignment: standard")
-    return {row["domain"]: 0.0 - float(row["change"]) for row in page["drift"] if not row["asked"]}
+    try:
+        return {str(row["domain"]): 0.0 - float(row["change"]) for row in page["drift"] if not row["asked"]}
+    except (LookupError, TypeError, ValueError):
+        raise BadInput.of("--against", str(folder), "holds an evidence.json whose drift is broken",
+                          "give the folder of a finished run") from None  # fmt: skip

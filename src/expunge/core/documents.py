@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -19,6 +19,7 @@ TEXT = 64 * 2**20
 """Bytes of a line of data, or of a text that is one example."""
 NODES = 2_000_000
 """Values of a YAML document when all aliases are written out."""
+TOO_LARGE = "cut it into parts, or put data into files"
 DIGITS = 1000
 """Characters of a number in YAML: sexagesimal ones take the square of their length."""
 
@@ -148,9 +149,7 @@ def regular(path: Path, field: str, most: int | None = None, mend: str = "give a
     if not stat.S_ISREG(found.st_mode):
         raise BadInput.of(field, str(path), "is no regular file", "write it to a file first")
     if most is not None and found.st_size > most:
-        raise BadInput.of(
-            field, str(path), f"is larger than {most // 2**20} MiB", "cut it into parts, or put data into files"
-        )
+        raise BadInput.of(field, str(path), f"is larger than {most // 2**20} MiB", TOO_LARGE)
     return found.st_size
 
 
@@ -158,10 +157,18 @@ def read_text(path: Path, field: str, most: int, mend: str = "give a file") -> s
     """A file's text without a byte order mark. Raises BadInput."""
     regular(path, field, most, mend)
     try:
-        raw = path.read_bytes()
+        with _opened(path) as file:
+            raw = file.read(most + 1) or b""  # what the system makes up while it is read has no size beforehand
     except OSError as error:
         raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
+    if len(raw) > most:
+        raise BadInput.of(field, str(path), f"is larger than {most // 2**20} MiB", TOO_LARGE)
     return decoded(raw, path, field)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, which never keeps its reader waiting."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
 def decoded(raw: bytes, path: Path, field: str, before: int = 0) -> str:
@@ -179,7 +186,7 @@ def lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
     """
     regular(path, field)
     try:
-        with open(path, "rb") as file:
+        with _opened(path) as file:
             number = before = 0
             while raw := file.readline(TEXT + 1):
                 number += 1
