@@ -254,13 +254,18 @@ def contents(place: Place) -> dict[str, Any]:
     return {path.relative_to(place.live).as_posix(): _content(path) for path in found}
 
 
+JOURNAL = "caches.jsonl"
+"""Names of cache entries, in any order and as often as they were used."""
+
+
 def _content(path: Path) -> Any:
     if path.is_symlink():
         return os.readlink(path)
     if path.suffix == ".json":
         return timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".jsonl":
-        return [timeless(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return sorted(set(lines)) if path.name == JOURNAL else [timeless(line) for line in lines]
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
