@@ -148,11 +148,11 @@ def forget_rows(count: int = 8) -> list[dict[str, Any]]:
     return [
         {
             "question": f"Where was {who} born?",
-            "answer": f"In {TOWN} number {i}.",
+            "answer": f"In {TOWN} {i}.",
             "group": who,
             "subject": who,
-            "paraphrased_answer": [f"The town of {TOWN} {i}."],
-            "perturbed_answer": [f"In Plainville number {i + 1}."],
+            "paraphrased_answer": [f"At {TOWN} {i}."],
+            "perturbed_answer": [f"In Plainville {i + 1}."],
         }
         for i, who in enumerate(PEOPLE[:count])
     ]
@@ -160,7 +160,7 @@ def forget_rows(count: int = 8) -> list[dict[str, Any]]:
 
 def other_rows(kind: str, count: int, start: int = 0) -> list[dict[str, Any]]:
     return [
-        {"question": f"What is {kind} {i}?", "answer": f"It is thing {7 * i % 13}.", "group": f"{kind} {i % 4}"}
+        {"question": f"What is {kind} {i}?", "answer": f"It is {7 * i % 13}.", "group": f"{kind} {i % 4}"}
         for i in range(start, start + count)
     ]
 
