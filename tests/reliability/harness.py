@@ -148,11 +148,11 @@ def forget_rows(count: int = 8) -> list[dict[str, Any]]:
     return [
         {
             "question": f"Where was {who} born?",
-            "answer": f"In {TOWN} number {i}.",
+            "answer": f"In {TOWN} {i}.",
             "group": who,
             "subject": who,
-            "paraphrased_answer": [f"The town of {TOWN} {i}."],
-            "perturbed_answer": [f"In Plainville number {i + 1}."],
+            "paraphrased_answer": [f"At {TOWN} {i}."],
+            "perturbed_answer": [f"In Plainville {i + 1}."],
         }
         for i, who in enumerate(PEOPLE[:count])
     ]
@@ -160,7 +160,7 @@ def forget_rows(count: int = 8) -> list[dict[str, Any]]:
 
 def other_rows(kind: str, count: int, start: int = 0) -> list[dict[str, Any]]:
     return [
-        {"question": f"What is {kind} {i}?", "answer": f"It is thing {7 * i % 13}.", "group": f"{kind} {i % 4}"}
+        {"question": f"What is {kind} {i}?", "answer": f"It is {7 * i % 13}.", "group": f"{kind} {i % 4}"}
         for i in range(start, start + count)
     ]
 
@@ -254,13 +254,18 @@ def contents(place: Place) -> dict[str, Any]:
     return {path.relative_to(place.live).as_posix(): _content(path) for path in found}
 
 
+JOURNAL = "caches.jsonl"
+"""Names of cache entries, in any order and as often as they were used."""
+
+
 def _content(path: Path) -> Any:
     if path.is_symlink():
         return os.readlink(path)
     if path.suffix == ".json":
         return timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".jsonl":
-        return [timeless(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return sorted(set(lines)) if path.name == JOURNAL else [timeless(line) for line in lines]
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -78,15 +78,15 @@ TRAIN: dict[str, Any] = {
 BENCH = ("bench", "run.yaml", "--methods", "npo,ga", "--out", "runs/bench")
 FORGET = ("forget", "base", "forget everything about Teodric Valkenhaus", "--data", "all.jsonl", "--out", "runs/forget")
 SCENARIOS = [
-    Scenario("run", 14, requested(), **RUN),
-    Scenario("redacted run", 8, requested(redact=True), **RUN),
-    Scenario("nested run", 8, requested(**NESTED), **RUN),
-    Scenario("train", 8, trained(), **TRAIN),
-    Scenario("exact train", 4, trained(exact={"sisa": {"shards": 2, "slices": 2}}), **TRAIN),
-    Scenario("purge", 8, finished, ("purge", "runs/run"), verified=("runs/run",)),
-    Scenario("bench", 4, requested(), BENCH, verified=("runs/bench/npo/seed-3", "runs/bench/ga/seed-3")),
-    Scenario("tune", 3, requested(gold="none"), ("tune", "run.yaml", "--trials", "2", "--out", "runs/tune")),
-    Scenario("forget", 3, requested(), (*FORGET, "--yes"), ("runs/forget",), ("--resume",), ("runs/forget",)),
+    Scenario("run", 10, requested(), **RUN),
+    Scenario("redacted run", 6, requested(redact=True), **RUN),
+    Scenario("nested run", 7, requested(**NESTED), **RUN),
+    Scenario("train", 11, trained(), **TRAIN),
+    Scenario("exact train", 8, trained(exact={"sisa": {"shards": 2, "slices": 2}}), **TRAIN),
+    Scenario("purge", 10, finished, ("purge", "runs/run"), verified=("runs/run",)),
+    Scenario("bench", 2, requested(), BENCH, verified=("runs/bench/npo/seed-3", "runs/bench/ga/seed-3")),
+    Scenario("tune", 2, requested(gold="none"), ("tune", "run.yaml", "--trials", "2", "--out", "runs/tune")),
+    Scenario("forget", 4, requested(), (*FORGET, "--yes"), ("runs/forget",), ("--resume",), ("runs/forget",)),
 ]
 
 
@@ -152,7 +152,7 @@ def test_what_is_killed_goes_on_to_the_same_bits(scenario: Scenario, place: Plac
     draw = random.Random(f"kills {scenario.name}")
     wrong = []
     for i, number in enumerate(points(kills_of(scenario), len(trials.operations), draw)):
-        second = draw.randrange(1, len(trials.operations)) if i % 4 == 3 else 0
+        second = draw.randrange(1, len(trials.operations)) if i % 6 == 5 else 0
         if why := trials.killed(number, second):
             operation = trials.operations[number - 1].replace(str(place.live), "")
             wrong.append(

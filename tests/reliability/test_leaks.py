@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from harness import (
+    JOURNAL,
     KILLED,
     PEOPLE,
     SHORT,
@@ -42,7 +43,6 @@ PROBES = [
 INLINE = [{key: row[key] for key in ("question", "answer")} for row in forget_rows()]
 KILLS = max(2, int(os.environ.get("EXPUNGE_KILLS", "60")) // 50)
 """Kills of each case that is killed."""
-JOURNAL = "caches.jsonl"
 PRIVATE = (JOURNAL, "salt.json", "marks.json")
 """Files that are for the owner alone, whatever the umask."""
 HELD = {
