@@ -80,6 +80,8 @@ def foreign(field: str, value: Any, what: str, fix: str) -> Iterator[None]:
         yield
     except BadInput:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # a panic in Rust is neither
+            raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BadInput.of(field, value, f"{what} ({first[:300]})", fix) from None

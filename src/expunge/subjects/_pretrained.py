@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,27 @@ from expunge.subjects._folder import foreign
 from expunge.subjects.causal_lm import CausalLM
 from expunge.subjects.classifier import Classifier
 
-LAYERS = 10_000
-"""More than any model has: building ten million takes for ever, even without weights."""
+COUNTS = re.compile(r"(n|num)_\w*(layers?|blocks?|experts?|heads?|stages?|levels?)|\w*layers|depths?|n_layer")
+"""Settings by which parts are built one after another: ten million of them take for ever, even without weights."""
+MANY, LABELS = 10_000, 10_000_000
+"""More than any model has."""
 
 
 def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
     """The configuration, as far as it can be told that a model can be built from it. Raises BadInput."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     here = Path(source).is_dir()
     if not here:
         hub.look()
-    what, fix = (
-        ("has a configuration that cannot be read", "mend config.json, or save the model again")
-        if here
-        else ("is no folder here, and cannot be had from the hub", "give a folder, or check the name and the network")
-    )
+    what, fix = "has a configuration that cannot be read", "mend config.json, or save the model again"
+    if not here:
+        what = "is no folder here, and cannot be had from the hub"
+        fix = "give a folder, or check the name and the network"
+    with foreign(field, source, what, fix):
+        raw, _ = PreTrainedConfig.get_config_dict(source, trust_remote_code=trust_code)
+    if why := _absurd(raw, trust_code):
+        raise BadInput.of(field, source, f"has a configuration that {why}", "save the model again")
     with foreign(field, source, what, fix):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
     names = getattr(config, "architectures", None)
@@ -42,19 +49,22 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
             "has a configuration that cannot be read (architectures is no list of names)",
             "save the model again",
         )
-    if why := _absurd(config, trust_code):
-        raise BadInput.of(field, source, f"has a configuration that {why}", "save the model again")
     return config
 
 
-def _absurd(config: Any, trust_code: bool) -> str:
-    """What is wrong with a configuration, or with one within it: layers without end, code from elsewhere."""
-    for name, value in vars(config).items():
-        if isinstance(value, int) and value > LAYERS and ("layers" in name or name in ("n_layer", "depth")):
-            return f"asks for {value:,} layers ({name})"
-        if "_implementation" in name and "/" in str(value) and not trust_code:
-            return f"names code on the hub ({name.strip('_')}: {str(value)[:60]})"
-        if hasattr(value, "to_dict") and (why := _absurd(value, trust_code)):
+def _absurd(raw: Any, trust_code: bool) -> str:
+    """What is wrong with a configuration, or with one within it, before anything is made of it."""
+    for name, value in raw.items() if isinstance(raw, dict) else ():
+        for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, int | float):
+                continue
+            if number > (LABELS if name == "num_labels" else MANY if COUNTS.fullmatch(name) else math.inf):
+                return f"asks for {number:,} ({name})"
+            if ("dropout" in name or name.endswith("pdrop")) and not 0 <= number <= 1:
+                return f"has a {name} of {number}, which is no share"
+        if name.endswith("_implementation") and "/" in str(value) and not trust_code:
+            return f"names code on the hub ({name}: {str(value)[:60]})"
+        if why := _absurd(value, trust_code):
             return why
     return ""
 
@@ -80,6 +90,9 @@ def open_pretrained(
         raise BadInput.of(
             "model", base, "has a configuration of no size: there is nothing to train", "save the model again"
         )
+    with foreign("model", base, "has a configuration that could not be saved again", "mend config.json"):
+        if hasattr(module.config, "validate"):
+            module.config.validate()
     saved = next(module.parameters()).dtype
     module.eval()
     subject: Any
