@@ -99,7 +99,7 @@ def tune(
         best = min((one for one in found if one["state"] == "done"), key=lambda one: one["value"], default=None)
         values = with_values(planned, resolved, {axis: best["values"][axis.name] for axis in space}) if best else {}
         whole = not request.redacted or redacted(values) == values
-        settings: dict[str, Any] = {name: values[name] for name in ("method", "budget") if name in values}
+        settings = {name: value for name, value in values.items() if name in ("method", "budget")}
         tuned = Tuned(folder, space, target, target_of, found, best, settings, whole)
         if best is not None and whole:
             write_text(folder / "best.yaml", yaml.safe_dump(finite(values), sort_keys=False, allow_unicode=True))

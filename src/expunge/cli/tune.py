@@ -75,7 +75,7 @@ def command(
         console.print("Every trial failed: there is no best.", markup=False)
     else:
         met = "meets the bar" if tuned.passed else "misses the bar, as all do"
-        options = "".join(f" --set {name}={shlex.quote(json.dumps(value))}" for name, value in tuned.settings.items())
-        how = str(tuned.out / "best.yaml") if tuned.whole else f"{request}{options}"
+        chosen = "".join(f" --set {name}={shlex.quote(json.dumps(value))}" for name, value in tuned.settings.items())
+        how = str(tuned.out / "best.yaml") if tuned.whole else f"{request}{chosen}"
         console.print(f"Trial {tuned.best['trial']} {met}: expunge run {how}", markup=False, soft_wrap=True)
     return _show.code(tuned.passed)
