@@ -12,6 +12,7 @@ import pytest
 import expunge
 from expunge import attacking
 from expunge.cli.app import run as command
+from expunge.core.cache import noted
 from expunge.core.registry import everything
 from expunge.core.request import Request
 from expunge.data.load import load
@@ -89,7 +90,8 @@ def test_an_audit_of_a_known_model_takes_what_was_found(
 ) -> None:
     """A killed audit goes on: what is there is not computed again."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
-    arguments = {"forget": world["forget"], "retain": world["retain"]}
+    out = tmp_path / "audit"
+    arguments = {"forget": world["forget"], "retain": world["retain"], "out": str(out)}
     model = str(done[0].out / "model")
     real, calls = attacking.registry.Plugin.factory.fget, []  # type: ignore[attr-defined]
 
@@ -104,10 +106,10 @@ def test_an_audit_of_a_known_model_takes_what_was_found(
     with pytest.raises(KeyboardInterrupt):
         expunge.audit(model, **arguments)
     found = len(list((tmp_path / "cache" / "attacks").glob("*.json")))
-    evidence = expunge.audit(model, **arguments)
+    expunge.audit(model, **arguments)
     assert 0 < found < 4 and len(calls) > 4
-    left = {path.stem for kind in ("attacks", "readouts") for path in (tmp_path / "cache" / kind).iterdir()}
-    assert left <= set(evidence["caches"]), "what lies in the caches is named"
+    left = {f"{kind}/{path.name}" for kind in ("attacks", "readouts") for path in (tmp_path / "cache" / kind).iterdir()}
+    assert left <= set(noted(out / "caches.jsonl")), "what lies in the cache is named, so that a purge finds it"
     assert not set(calls[:found]) & set(calls[4:]), "the finished ones are not run again"
 
 

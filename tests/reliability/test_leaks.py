@@ -128,7 +128,8 @@ def only(number: int, slow: bool = False) -> dict[str, Any]:
 SLOW, KILLED_TOO, SLOWLY = {"slow": True}, {"killed": True}, {"killed": True, "slowly": True}
 SMALL: dict[str, Any] = {"budget": SHORT, "gold": "none"}
 BY_GROUP = {"by": "group", "inner": "npo"}
-GUARDS = ("in_context", "eco", "key_space")
+GUARDS = ("eco", "key_space")
+"""Not in_context: a redacted run refuses it, because its guard holds the questions."""
 AUDIT = ("audit", "base", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--redact", "--out", "audits/a")
 NEIGHBOURS = ("neighbours", "--forget", "forget.jsonl", "--corpus", "all.jsonl", "--redact")
 MODELS = ("--unlearned", "unlearned/*", "--gold", "gold/*")
