@@ -1,6 +1,15 @@
 """`python -m expunge`."""
 
-from expunge.cli import main
+try:
+    from expunge.cli import leave, main
+except KeyboardInterrupt:
+    import os
+
+    os.write(2, b"expunge: Interrupted.\n")
+    os._exit(130)
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        leave()

@@ -5,6 +5,7 @@ This module imports nothing that takes time: Ctrl-C is heard before the rest is 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -22,13 +23,18 @@ def main(arguments: list[str] | None = None) -> None:
     if listens:
         signal.signal(signal.SIGINT, lambda *_: leave())
         sys.unraisablehook = _unraisable
+        # First in, last out: from there on Python puts its own handlers back, which would end the process without its code.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     try:
         from expunge.cli.app import run
 
         if listens:
             signal.signal(signal.SIGINT, _interrupt)
         code = run(arguments)
-        if listens:  # what is left is Python's own end, which would show a traceback
+        sys.stdout.flush()
+        if pressed():  # Python ends by the signal, not with the code, where it fell into an exec() of some library
+            os._exit(code)
+        if listens:  # what is left is Python's own end, where an interruption would show a traceback
             signal.signal(signal.SIGINT, lambda *_: os._exit(code))
     except KeyboardInterrupt:
         leave()

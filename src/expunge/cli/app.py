@@ -86,6 +86,8 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         with allow_env():  # what --env names is for this command
             result = app(arguments, standalone_mode=False, prog_name="expunge")
+        if result == 130:  # the parser's word for Ctrl-C
+            _say("Interrupted.")
         return int(result or 0)
     except typer.Exit as done:
         return done.exit_code
