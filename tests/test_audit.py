@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
-import sys
+
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ def test_an_audit_of_a_known_model_takes_what_was_found(
         return real(plugin)
 
     monkeypatch.setattr(attacking.registry.Plugin, "factory", property(stopping))
-    monkeypatch.setattr(sys.modules["expunge.audit"], "render", str)  # the page asks every attack for its description
+    monkeypatch.setattr(
+        importlib.import_module("expunge.audit"), "render", str
+    )  # the page asks every attack for its description
     with pytest.raises(KeyboardInterrupt):
         expunge.audit(model, **arguments)
     found = len(list((tmp_path / "cache" / "attacks").glob("*.json")))
