@@ -183,6 +183,8 @@ def test_the_best_is_the_best_of_the_trials(tuned: Any) -> None:
     assert not Path(request["out"]).exists()
     assert sorted(p.name for p in made.out.iterdir() if not p.name.startswith(".")) == [
         "best.yaml",
+        "caches.jsonl",
+        "salt.json",
         "trials.log",
         "tune.json",
     ]
