@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from worlds import tiny
 
 import expunge
 from expunge.alignment.endpoint import HOST, KEY, key_for
@@ -23,6 +22,7 @@ from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.core.variables import allow, expand
 from expunge.data.load import load
+from worlds import tiny
 
 SECRET = "hunter2-hunter2"
 GOOD = {"model": "lm", "forget": "f.jsonl", "method": "npo", "out": "runs/a"}
@@ -37,7 +37,9 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("field", ["model", "out", "gold", "forget", "retain", "holdout", "test", "reference"])
-@pytest.mark.parametrize("text", ["$MY_SECRET", "x/${MY_SECRET}/y", f"${{{KEY}}}", f"${KEY}.jsonl", "${PATH}", "a$MY_SECRET"])
+@pytest.mark.parametrize(
+    "text", ["$MY_SECRET", "x/${MY_SECRET}/y", f"${{{KEY}}}", f"${KEY}.jsonl", "${PATH}", "a$MY_SECRET"]
+)
 def test_a_variable_that_is_not_ours_is_refused_by_name(field: str, text: str) -> None:
     with pytest.raises(BadInput) as caught:
         request = Request.parse({**GOOD, field: text})
@@ -47,7 +49,9 @@ def test_a_variable_that_is_not_ours_is_refused_by_name(field: str, text: str) -
     assert "never expands" in said if KEY in text else "--env" in said
 
 
-@pytest.mark.parametrize("text", ["${}", "${A-B}", "${MY_SECRET:-x}", "$5", "${ MY_SECRET}", "${MY_SECRET", "$$MY_SECRET"])
+@pytest.mark.parametrize(
+    "text", ["${}", "${A-B}", "${MY_SECRET:-x}", "$5", "${ MY_SECRET}", "${MY_SECRET", "$$MY_SECRET"]
+)
 def test_what_names_no_variable_is_refused_too(text: str) -> None:
     with pytest.raises(BadInput) as caught:
         Request.parse({**GOOD, "out": text})
@@ -243,7 +247,9 @@ def test_a_key_that_no_header_carries_is_not_shown(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"{}", b"\xff\xfe", b"x" * 2**21, b"", json.dumps({"choices": [{"message": {
     "content": SECRET * 9}}]}).encode()])  # fmt: skip
-def test_a_hostile_judge_ends_in_a_sentence(servers: tuple[Any, Any], body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_judge_ends_in_a_sentence(
+    servers: tuple[Any, Any], body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(HOST, "127.0.0.1")
     servers[0].body = body
     with pytest.raises(BadInput) as caught:

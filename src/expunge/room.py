@@ -45,7 +45,11 @@ def fits_cache() -> None:
         why = "is a file" if place == folder.absolute() else f"cannot be made, because {place} is a file"
         raise BadInput.of(named, str(folder), why, "set EXPUNGE_CACHE to a folder")
     if not os.access(place, os.W_OK | os.X_OK):
-        why = "may not be written to" if place == folder.absolute() else f"cannot be made, because {place} may not be written to"
+        why = (
+            "may not be written to"
+            if place == folder.absolute()
+            else f"cannot be made, because {place} may not be written to"
+        )
         raise BadInput.of(named, str(folder), why, "set EXPUNGE_CACHE to another folder")
 
 

@@ -58,7 +58,14 @@ class Endpoint:
             good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
         except ValueError:
             good = False
-        if not good or "@" in parts.netloc or "\\" in url or not url.isascii() or re.search(r"\s", url) or UNSAFE.search(url):
+        if (
+            not good
+            or "@" in parts.netloc
+            or "\\" in url
+            or not url.isascii()
+            or re.search(r"\s", url)
+            or UNSAFE.search(url)
+        ):
             raise BadInput.of(field, f"llm:{text}", "names no http address", "write llm:http://HOST/v1#MODEL")
         made = cls(url, model or MODEL)
         key_for(parts)
@@ -81,7 +88,15 @@ class Endpoint:
         try:
             with urllib.request.build_opener(_Stay, *proxies).open(request, timeout=TIMEOUT) as reply:
                 said = str(json.loads(_read(reply))["choices"][0]["message"]["content"])
-        except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError, RecursionError, HTTPException) as error:
+        except (
+            urllib.error.URLError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+            HTTPException,
+        ) as error:
             if isinstance(error, urllib.error.HTTPError) and 300 <= error.code < 400:
                 raise BadInput.of("judge", self.name, f"answers with a redirect ({error.code}), and none is followed",
                                   "write the address that it redirects to") from None  # fmt: skip
