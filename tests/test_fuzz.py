@@ -35,7 +35,8 @@ COMMON = {
 
 ODD = st.sampled_from([
     "", " ", "\0", "a\0b", "\n", "\t\r", "\u2028", "\ud800", "é", "数据", "🧨" * 50, "x" * 5000, "../..", "/", "/dev/null",
-    "~", "${HOME}", "${NO_SUCH_VARIABLE}", "$", "[/bold]", "{}", "null", "none", "auto", "true", "*", "&a", "a: b", "-1", "1e999",
+    "~", "${HOME}", "${NO_SUCH_VARIABLE}", "${EXPUNGE_CACHE}/x", "$EXPUNGE_JUDGE_KEY", "${}", "${PATH}", "/dev/zero", "fifo", "fifos",
+    "\x1b[2J", "a\u202eb", "/proc/self/mem", "$", "[/bold]", "{}", "null", "none", "auto", "true", "*", "&a", "a: b", "-1", "1e999",
     "nan", "builtin:", "builtin:authors@x", "builtin:authors/", "a/b", "f.jsonl", "folder", "%s", "a" * 300 + "/b",
 ])  # fmt: skip
 NUMBERS = st.one_of(
@@ -61,6 +62,7 @@ OPTIONS = ("beta", "layer", "c", "times", "k", "rank", "lora_alpha", "dropout", 
            "scale", "inner", "answers", "alpha", "forget_weight", "gamma", "length_normalised", "epochs", "stop",
            "source", "learning_rate")  # fmt: skip
 FILES = st.sampled_from(["f.jsonl", "r.jsonl", "h.jsonl", "labels.jsonl", "empty.jsonl", "broken.jsonl", "t.txt", "t.csv", "no.jsonl",
+                         "utf16.jsonl", "deep.jsonl", "binary.csv", "fifo.jsonl",
                          "builtin:authors/forget", "builtin:authors/holdout", "builtin:digits/test", "builtin:digits/none"])  # fmt: skip
 EXAMPLES = st.one_of(
     st.fixed_dictionaries({"question": st.text(max_size=20), "answer": st.text(max_size=20)},
@@ -196,6 +198,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in labels))
     (folder / "empty.jsonl").write_text("")
     (folder / "broken.jsonl").write_text('{"question": \n')
+    (folder / "utf16.jsonl").write_bytes('{"question": "Who?", "answer": "x"}\n'.encode("utf-16"))
+    (folder / "deep.jsonl").write_text('{"question": ' + "[" * 100_000 + "\n")
+    (folder / "binary.csv").write_bytes(bytes(range(256)))
+    (folder / "fifos").mkdir()
+    for name in ("fifo", "fifo.jsonl", "fifos/x.jsonl"):
+        os.mkfifo(folder / name)
     (folder / "t.txt").write_text("Once upon a time.")
     (folder / "t.csv").write_text("question,answer\nWho?,Nobody.\n")
     return folder
@@ -255,7 +263,7 @@ def test_the_draws_reach_both_ends() -> None:
 TEXTS = st.one_of(st.text(max_size=60), st.binary(max_size=60).map(lambda raw: raw.decode("latin-1")),
                   st.builds("{}: {}\n".format, st.sampled_from(FIELDS), st.sampled_from(
                       ["&a [*a]", "!!python/object:os.system x", "!!set {a}", "!!binary aa==", "2001-02-30", "1_0", "0x", "? a",
-                       "[" * 600, "{" * 300, "*b", "<<: 3", "!x y", "\x07", "1" * 5000, "|\n  x", ".inf", "0o9"])))  # fmt: skip
+                       "[" * 600, "{" * 300, "*b", "<<: 3", "1\n<<: {a: 1}", "&x [&y [*y, *y], *x]", ":".join("1" * 2000), "{a: 1, a: 2}", "!x y", "\x07", "1" * 5000, "|\n  x", ".inf", "0o9"])))  # fmt: skip
 
 
 @settings(max_examples=max(200, DRAWS // 5), **COMMON)

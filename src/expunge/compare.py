@@ -30,6 +30,8 @@ class _Score(BaseModel):
 
 
 class _Verdict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     passed: bool | None
 
 

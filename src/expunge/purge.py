@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from expunge.core import cache
 from expunge.core.errors import BadInput
-from expunge.core.files import delete, read_json, sweep, write_json, write_text
+from expunge.core.files import TEMPORARY, delete, read_json, sweep, write_json, write_text
 from expunge.core.request import redacted
 from expunge.ledger.certificate import CERTIFICATE, SALT, TEXTS, read_certificate, renew
 from expunge.report import leaderboard
@@ -39,7 +39,7 @@ def purge(folder: Path, *, guards: bool = False) -> list[str]:
     guards: also take the model's guards away, which hold traces of the forget set (their classifier, their text) and
     without which the model answers as it did before.
     """
-    gone = _of_training(folder)
+    gone = [*_of_training(folder), *_half_written(folder)]
     places = [folder, *_runs_below(folder)] if folder.is_dir() and not folder.is_symlink() else []
     places = [place for place in places if any((place / name).is_file() for name in PURGEABLE)]
     if not places and not gone:
@@ -72,6 +72,21 @@ def _of_training(out: Path) -> list[str]:
     except Timeout:
         raise BadInput.of("run", str(out), "is being trained", "wait until it has ended") from None
     return [str(work)]
+
+
+def _half_written(out: Path) -> list[str]:
+    """What a killed process left beside a folder that was to appear whole (marks)."""
+    there = out.parent.iterdir() if out.parent.is_dir() else []
+    if not any((found := TEMPORARY.fullmatch(path.name)) and found["name"] == out.name for path in there):
+        return []
+    lock = out.with_name(f".{out.name}.lock")
+    try:
+        with FileLock(lock, timeout=0):
+            gone = sweep(out.parent, out.name)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        raise BadInput.of("run", str(out), "is being written", "wait until it has ended") from None
+    return [str(out.parent / name) for name in gone]
 
 
 def _runs_below(folder: Path) -> list[Path]:

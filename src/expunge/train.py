@@ -191,10 +191,12 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, rep
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Two runs may want the same gold at once; the processes of one run train it together.
     with FileLock(folder.with_suffix(".lock")) if processes.world() == 1 else contextlib.nullcontext():
+        if processes.main():
+            for name in (folder.name, _gold_work(folder).name):  # where gold stands, too: scratch may be half deleted
+                sweep(folder.parent, name)
         if not cache.whole(folder):
             if processes.main():
                 delete(folder)
-                sweep(folder.parent, folder.name)
             processes.barrier()
             _train_gold(manifest, forget, base, folder, reporter or Silent())
         checkpoint.clear(_gold_work(folder))

@@ -99,6 +99,7 @@ def holds(path: Path) -> bool:
 @contextlib.contextmanager
 def journal(path: Path) -> Iterator[None]:
     """Inside, the name of every entry that is made or used is appended to this file, before the entry is written."""
+    _sweep(cache_folder())  # also where nothing is written: what a killed process left must not wait for that
     if path.is_file() and not path.read_bytes().endswith(b"\n"):  # a killed process cut the last line short
         _append(path, "")
     token = _journals.set((*_journals.get(), Journal(path, set(noted(path)))))

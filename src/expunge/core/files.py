@@ -18,7 +18,7 @@ from typing import Any
 def finite(value: Any) -> Any:
     """The same JSON value with NaN and infinities as None (JSON has neither)."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None  # NumPy's own float is one too
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
