@@ -147,7 +147,16 @@ def test_killed_after_the_certificate_a_run_is_finished_and_its_scratch_goes(min
     assert not [path for path in done.out.iterdir() if path.name.endswith(".new")]
 
 
-HOSTILE = ["x/../../../../../stolen", "/tmp/stolen", "..", "A/B", "nul\0", "Ottoline Feverwick", "w" * 400, "\x1b[2J"]
+HOSTILE = [
+    "x/../../../../../stolen",
+    "/stolen/by/a/group",
+    "..",
+    "A/B",
+    "nul\0",
+    "Ottoline Feverwick",
+    "w" * 400,
+    "\x1b[2J",
+]
 
 
 @pytest.mark.parametrize("wrapper", ["spunge", "sequential"])

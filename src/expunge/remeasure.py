@@ -14,7 +14,7 @@ from expunge import attacking, dossier, stages
 from expunge import evidence as scoring
 from expunge.alignment import asking, risk
 from expunge.core.contracts import Reporter, Silent, Subject
-from expunge.core.errors import BadInput, _line
+from expunge.core.errors import BadInput, one_line
 from expunge.core.files import canonical, read_json
 from expunge.core.request import Request, plain, read_config
 from expunge.evidence import Score
@@ -129,7 +129,7 @@ class _Again:
             try:
                 made = plan(self.request.model_copy(update={**way, "out": str(self.scratch / "out")}))
                 check(made.source, self.trust_code)
-                return made, _line(str(first)) if "model" in way else ""
+                return made, one_line(str(first)) if "model" in way else ""
             except BadInput as error:
                 first = first or error
         assert first is not None
@@ -141,13 +141,13 @@ class _Again:
         try:
             subject = open_model(source, self.trust_code)
         except BadInput as error:
-            self.found.remarks.append(f"The {who} is not compared: {_line(str(error))}")
+            self.found.remarks.append(f"The {who} is not compared: {one_line(str(error))}")
             return None
         if told is None:
             self.found.remarks.append(f"The evidence names no {who}: that it is the run's is not shown.")
         elif imprint(subject.fingerprint()) != told:
             self.found.differing.append(
-                f"{who}: the model at {_line(str(source))} is not the one that the run started from"
+                f"{who}: the model at {one_line(str(source))} is not the one that the run started from"
             )
         return subject
 

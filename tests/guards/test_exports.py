@@ -12,7 +12,7 @@ import expunge
 
 PUBLIC = [
     "BadInput", "Budget", "Card", "Context", "ExpungeError", "Output", "Plan", "Readout", "Request", "Run", "Score",
-    "Step", "Stream", "Subject", "Term", "TrainConfig", "Want", "audit", "bench", "compare", "compose", "foresee", "forget", "load", "make_splits",
+    "Step", "Stream", "Subject", "Term", "TrainConfig", "Want", "allow_env", "audit", "bench", "compare", "compose", "foresee", "forget", "load", "make_splits",
     "measure", "neighbours", "open_subject", "plan", "purge", "read", "record", "run", "train", "tune", "verify",
 ]  # fmt: skip
 """Adding a name here is a promise to keep it; taking one away breaks somebody's program."""

@@ -43,8 +43,8 @@ class BadInput(ExpungeError):
     def of(cls, field: str, value: Any, why: str, mend: str, *, empty: bool = False) -> BadInput:
         """`field: value why; mend.` as one sentence; an empty text stands for no value, unless `empty`."""
         shown = "" if isinstance(value, str) and not value and not empty else _cut(as_written(_repr(value)), 160)
-        said = f"{shown} {_line(why)}" if shown else _line(why)
-        field, mend = _cut(_line(field), 100) or "''", _line(mend)
+        said = f"{shown} {one_line(why)}" if shown else one_line(why)
+        field, mend = _cut(one_line(field), 100) or "''", one_line(mend)
         return cls(f"{field}: {said}; {mend}{'' if mend.endswith(('?', '.', '!')) else '.'}")
 
     @classmethod
@@ -89,7 +89,7 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """One line that any terminal can show: names and reasons may hold line ends and control characters."""
     return printable(" ".join(str(text).split()))
 
