@@ -675,7 +675,10 @@ def test_factory_with_pickle_weights(go: Go) -> None:
         (["compare", "a"], ("runs: 'a' is one run; name two or more.",)),
         (["compare", "a", "b"], ("run: 'b' holds no evidence.json; give the folder of a finished run.",)),
         (["verify", "nowhere"], ("certificate: 'nowhere' does not exist; give a run's certificate.json.",)),
-        (["purge", "nowhere"], ("run: 'nowhere' holds no run; give the folder of a run.",)),
+        (
+            ["purge", "nowhere"],
+            ("run: 'nowhere' holds no run; give the folder of a run, or of what another verb wrote.",),
+        ),
         (["train", "nowhere.yaml"], ("train: 'nowhere.yaml' does not exist; give the path of a YAML file.",)),
         (["audit", "nowhere", "--forget", "f.jsonl"], ("model: 'nowhere' does not exist",)),
         (["audit", "nowhere", "--forget", "f.jsonl"], ("forget: 'f.jsonl' does not exist",)),

@@ -174,7 +174,7 @@ def test_a_method_that_fails_is_a_row(base: Path, tmp_path: Path) -> None:
                   sets={"gold": "none", "budget.steps": 2}, grid=["ga.learning_rate=1e-4"])  # fmt: skip
     done, failed = again["rows"]
     assert (done["method"], failed["status"]) == ("npo", "failed")
-    assert "cannot be read" in failed["why"]
+    assert "not as certified (changed: evidence.json)" in failed["why"]
     assert "failed: " in render(again)
 
 

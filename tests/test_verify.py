@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
 import expunge
 from expunge.cli.app import run as main
 from expunge.core import version
+from expunge.core.cache import SUMS, seal, whole
 from expunge.core.errors import BadInput
 from expunge.core.files import digest_file, write_json
 from expunge.hidden import judged
@@ -749,17 +751,20 @@ def test_measuring_again_gives_the_same_figures_and_sees_made_up_ones(run: Path)
 
 
 def test_measuring_again_believes_no_cache(run: Path, cache: Path) -> None:
-    """Readouts are poisoned in the cache: the figures are still those of the model."""
-    caches = load(run / "evidence.json")["caches"]
-    for key in caches:
-        shutil.rmtree(cache / "readouts" / key, ignore_errors=True)
-        (cache / "readouts" / key).mkdir(parents=True)
-        (cache / "readouts" / key / "readout.json").write_text("{}")
+    """Readouts are poisoned in the cache, by one who knows its digests: the figures are still those of the model."""
+    entries = [cache / entry for entry in load(run / "salt.json")["caches"] if entry.startswith("readouts/")]
+    assert entries
     try:
+        for entry in entries:
+            arrays = load_file(entry / "arrays.safetensors")
+            save_file({**arrays, "nll_N": arrays["nll_N"] * 30}, entry / "arrays.safetensors")
+            (entry / SUMS).unlink()
+            seal(entry)
+            assert whole(entry)
         assert verify(run, measure=True).good
     finally:
-        for key in caches:
-            shutil.rmtree(cache / "readouts" / key)
+        for entry in entries:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def test_measuring_again_sees_the_model_before_the_change(world: dict[str, Any], run: Path) -> None:
@@ -812,7 +817,7 @@ def test_measuring_again_compares_base_and_gold_by_their_fingerprints(world: dic
         forged(run, lambda e: e.update(inputs={"base": base, "gold": None}))
         sealed(run, put("inputs", "base", value=base))
 
-    named(ledger.imprint(expunge.open_subject(world["model"])))
+    named(ledger.imprint(expunge.open_subject(world["model"]).fingerprint()))
     found = verify(run, measure=True)
     assert found.good and found.measured is not None
     assert not any("names no base" in text for text in found.measured.remarks)

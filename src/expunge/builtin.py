@@ -8,6 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from expunge.core.cache import cache_folder, holds, whole
+from expunge.core.cache import made as made_in_cache
 from expunge.core.contracts import Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest
@@ -57,6 +58,8 @@ def made(config: TrainConfig, reporter: Reporter | None = None) -> Path:
     """The folder that this training writes: trained if it is not there, by one process at a time."""
     out = Path(config.out)
     if not trained(out):
+        if holds(out):
+            made_in_cache(out.parent.name)
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(out.with_suffix(".building")):
             if not trained(out):

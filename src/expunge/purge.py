@@ -43,7 +43,7 @@ def purge(folder: Path, *, guards: bool = False) -> list[str]:
     places = [folder, *_runs_below(folder)] if folder.is_dir() and not folder.is_symlink() else []
     places = [place for place in places if any((place / name).is_file() for name in PURGEABLE)]
     if not places and not gone:
-        raise BadInput.of("run", str(folder), "holds nothing of ours to purge", "give the folder of one")
+        raise BadInput.of("run", str(folder), "holds no run", "give the folder of a run, or of what another verb wrote")
     for place in places:
         _check(place)
     for place in places:

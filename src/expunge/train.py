@@ -188,7 +188,7 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, rep
     """
     folder = gold_folder(manifest, forget)
     cache.note(gold_entry(manifest, forget))
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cache.made("gold")
     # Two runs may want the same gold at once; the processes of one run train it together.
     with FileLock(folder.with_suffix(".lock")) if processes.world() == 1 else contextlib.nullcontext():
         if processes.main():

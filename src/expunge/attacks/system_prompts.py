@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jinja2.exceptions import TemplateError
 
 from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
 from expunge.core.card import Card, Example
+from expunge.core.errors import BadInput
 from expunge.subjects._tokens import Template
 from expunge.subjects.guarded import unguarded
 
@@ -38,7 +38,7 @@ def system_prompts() -> Attack:
         rows, subject = with_answers(target.forget), target.subject
         found: dict[str, np.ndarray] = {}
         for i, said in enumerate(SYSTEMS):
-            with contextlib.suppress(TemplateError):
+            with contextlib.suppress(BadInput):
                 found[f"system prompt {i + 1}"] = asked(subject, [under(row, said) for row in rows])
         for pattern in PATTERNS:
             if pattern != getattr(getattr(subject, "template", None), "pattern", None):

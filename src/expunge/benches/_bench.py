@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.builtin import made
+from expunge.core import cache
 from expunge.core.contracts import Reporter
 from expunge.core.files import PRIVATE, write_text
 from expunge.core.train_config import TrainConfig
@@ -33,6 +34,8 @@ class Bench:
     def prepare(self, reporter: Reporter | None = None) -> None:
         """Writes its data and trains its base if they are not there yet."""
         for path, text in self.texts.items():
+            if cache.holds(Path(path)):
+                cache.made("bases")
             if not Path(path).is_file() or Path(path).read_text(encoding="utf-8") != text:
                 write_text(Path(path), text, PRIVATE)
         if self.train is not None:

@@ -68,11 +68,17 @@ def cache_folder() -> Path:
 
     named = os.environ.get("EXPUNGE_CACHE")
     folder = Path(named) if named else Path(platformdirs.user_cache_dir("expunge"))
-    with contextlib.suppress(OSError):  # where it cannot be made, writing to it says why
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.is_dir():
         _check_owner(folder)
     return folder
+
+
+def made(kind: str) -> Path:
+    """The cache's folder of a kind, made where it is not there, for its owner alone."""
+    root = cache_folder()
+    for folder in (root, root / kind):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return root / kind
 
 
 def _check_owner(folder: Path) -> None:
@@ -209,8 +215,7 @@ def _written(entry: str) -> Iterator[Path]:
     """
     root = cache_folder()
     _sweep(root)
-    place = root / SCRATCH / secrets.token_hex(8)
-    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place = made(SCRATCH) / secrets.token_hex(8)
     with FileLock(place.with_suffix(".lock")) as lock:
         place.mkdir(mode=0o700)
         try:
