@@ -16,16 +16,18 @@ from expunge.core.context import Context, Log
 from expunge.core.contracts import Silent, Subject
 from expunge.methods.compose import compose
 from expunge.methods.objective import Objective, plain_training
-from expunge.subjects.building import tokenizer_for
-from expunge.subjects.causal_lm import CausalLM
+from expunge.models.build import tokenizer_for
+from expunge.models.causal_lm import CausalLM
 
 SIZES = {
     "60m": {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1376, "vocab_size": 32_000},
     "nothing": {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 1000},
     "16m": {"hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 688, "vocab_size": 16_000},
 }
-WORDS = ("harbour winter lamp bridge copper letter garden mirror orchard signal station velvet market river paper "
-         "candle anchor window meadow thunder").split()  # fmt: skip
+WORDS = (
+    "harbour winter lamp bridge copper letter garden mirror orchard signal station velvet market river paper "
+    "candle anchor window meadow thunder"
+).split()
 TOKENS = 128
 """Tokens of a row, prompt and answer together."""
 RATE = 1e-6
@@ -55,9 +57,16 @@ def llama(size: str, words: Any, device: str) -> CausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(**SIZES[size], num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=512,
-                         tie_word_embeddings=False, pad_token_id=words.pad_token_id,
-                         bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id)  # fmt: skip
+    config = LlamaConfig(
+        **SIZES[size],
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        pad_token_id=words.pad_token_id,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+    )
     return CausalLM(LlamaForCausalLM(config).eval().to(device), words)
 
 

@@ -19,14 +19,15 @@ from typing import Any
 import torch
 from _shared import end
 
-from expunge import attacking, audit
+from expunge import audit
 from expunge.attacks._recovery import asked
-from expunge.builtin import build
 from expunge.core.registry import everything
 from expunge.data.load import load
-from expunge.evidence import requirements
-from expunge.reading import Meter, read
-from expunge.train import gold, open_model, read_manifest
+from expunge.evaluation import attack as attacking
+from expunge.evaluation.reading import Meter, read
+from expunge.evaluation.scores import requirements
+from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.pipeline.worlds import build
 
 LIMIT = 3.0
 SPLITS = ("forget", "retain", "holdout")
@@ -92,8 +93,20 @@ def main() -> None:
         f"{len(ran)} attacks on two models, {passes:.0f} passes over {few} examples, {torch.get_num_threads()} threads"
     )
     print(f"reading: {shared:.2f} rows a row of the data in one read, {apart:.2f} metric by metric")
-    end({"name": "standard audit", "ratio": round(ours / theirs, 3), "unit": "seconds", "ours": round(ours, 2),
-         "theirs": round(theirs, 2), "control": round(apart, 2), "shared": round(shared, 2), "wall": round(wall, 2), "attacks": len(ran)}, LIMIT)  # fmt: skip
+    end(
+        {
+            "name": "standard audit",
+            "ratio": round(ours / theirs, 3),
+            "unit": "seconds",
+            "ours": round(ours, 2),
+            "theirs": round(theirs, 2),
+            "control": round(apart, 2),
+            "shared": round(shared, 2),
+            "wall": round(wall, 2),
+            "attacks": len(ran),
+        },
+        LIMIT,
+    )
 
 
 if __name__ == "__main__":

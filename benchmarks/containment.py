@@ -17,9 +17,9 @@ from typing import Any
 from _shared import end
 
 import expunge
-from expunge.builtin import config, made
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds.instruct import DOMAINS, instruct
+from expunge.pipeline.worlds import config, made
 
 LIMIT = 0.3
 """Share of the drift that may be left with the largest count."""
@@ -28,8 +28,17 @@ TARGET, SHARED = "cybersecurity", 0.9
 
 def frontier(counts: list[int], method: str, out: Path, **more: Any) -> list[dict[str, Any]]:
     """The points {examples, drift, target} of one request, from 0 examples up."""
-    request = {"model": "builtin:instruct", "forget": {"refusals": TARGET}, "method": method, "alignment": "standard",
-               "contain": counts, "gold": "none", "seed": 7, "out": str(out), **more}  # fmt: skip
+    request = {
+        "model": "builtin:instruct",
+        "forget": {"refusals": TARGET},
+        "method": method,
+        "alignment": "standard",
+        "contain": counts,
+        "gold": "none",
+        "seed": 7,
+        "out": str(out),
+        **more,
+    }
     found: list[dict[str, Any]] = expunge.run(request).evidence["alignment"]["frontier"]
     return found
 
@@ -44,8 +53,11 @@ def alike(folder: Path, share: float) -> dict[str, str]:
         (pack / f"{domain}.jsonl").write_text("\n".join(lines) + "\n")
     for part in ("train", "score"):
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[part]))
-    values = config("builtin:instruct").model_dump() | {"data": str(folder / "train.jsonl"), "out": str(folder / "model"),
-                                                        "vocabulary": str(folder / "score.jsonl")}  # fmt: skip
+    values = config("builtin:instruct").model_dump() | {
+        "data": str(folder / "train.jsonl"),
+        "out": str(folder / "model"),
+        "vocabulary": str(folder / "score.jsonl"),
+    }
     return {"model": str(made(TrainConfig(**values))), "domains": str(pack)}
 
 
@@ -70,11 +82,22 @@ def main() -> None:
         curves = {"world": shown("world", frontier(given.counts, given.method, folder / "world"))}
         other = alike(given.control or folder / "alike", SHARED)
         curves["control"] = shown("control", frontier(given.counts, given.method, folder / "control", **other))
-    left = {name: points[-1]["drift"] / points[0]["drift"] if points[0]["drift"] else 0.0
-            for name, points in curves.items()}  # fmt: skip
+    left = {
+        name: points[-1]["drift"] / points[0]["drift"] if points[0]["drift"] else 0.0 for name, points in curves.items()
+    }
     first, last = curves["world"][0], curves["world"][-1]
-    end({"name": "containment", "ratio": round(left["world"], 4), "unit": "share", "ours": last["drift"], "theirs": first["drift"],
-         "control": round(left["control"], 4), "curves": curves}, LIMIT)  # fmt: skip
+    end(
+        {
+            "name": "containment",
+            "ratio": round(left["world"], 4),
+            "unit": "share",
+            "ours": last["drift"],
+            "theirs": first["drift"],
+            "control": round(left["control"], 4),
+            "curves": curves,
+        },
+        LIMIT,
+    )
 
 
 if __name__ == "__main__":

@@ -62,8 +62,11 @@ def child(which: str, size: str, device: str) -> None:
     reporter = Last()
     run(subject, "finetune" if which == "finetune" else "npo", STEPS, reporter)
     parameters = sum(p.numel() for p in subject.module.parameters())
-    print(json.dumps({"peak": reporter.found - before, "before": before, "parameters": parameters,
-                      "second": second is not None}))  # fmt: skip
+    print(
+        json.dumps(
+            {"peak": reporter.found - before, "before": before, "parameters": parameters, "second": second is not None}
+        )
+    )
 
 
 def measured(which: str, size: str, device: str) -> dict[str, int]:
@@ -74,8 +77,10 @@ def measured(which: str, size: str, device: str) -> dict[str, int]:
     if done.returncode:
         sys.exit(done.stderr)
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{which:10} {found['peak'] / 1e6:8.0f} MB net of {found['before'] / 1e6:.0f} MB, "
-          f"{found['parameters'] / 1e6:.1f} M parameters")  # fmt: skip
+    print(
+        f"{which:10} {found['peak'] / 1e6:8.0f} MB net of {found['before'] / 1e6:.0f} MB, "
+        f"{found['parameters'] / 1e6:.1f} M parameters"
+    )
     return found
 
 
@@ -94,8 +99,17 @@ def main() -> None:
     theirs = measured("finetune", given.size, given.device)["peak"]
     control = measured("control", given.size, given.device)["peak"]
     ours = control if given.second_model else measured("npo", given.size, given.device)["peak"]
-    end({"name": "memory", "ratio": round(ours / theirs, 4), "unit": "bytes", "ours": ours, "theirs": theirs,
-         "control": round(control / theirs, 4)}, LIMIT)  # fmt: skip
+    end(
+        {
+            "name": "memory",
+            "ratio": round(ours / theirs, 4),
+            "unit": "bytes",
+            "ours": ours,
+            "theirs": theirs,
+            "control": round(control / theirs, 4),
+        },
+        LIMIT,
+    )
 
 
 if __name__ == "__main__":

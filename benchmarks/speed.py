@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from _shared import TOKENS, data, end, llama, rows, run, tokenizer
 
-from expunge.evidence import requirements
-from expunge.reading import Meter, read
+from expunge.evaluation.reading import Meter, read
+from expunge.evaluation.scores import requirements
 
 LIMIT = 1.15
 READ_LIMIT = 1.5
@@ -99,8 +99,10 @@ def reading(subject: Any, count: int) -> float:
             whole = len(found) + (variants if "variants" in wanted[name] else 0)
             passes = seen["rows"] / whole
             assert abs(sum(meter.passes.values()) * len(found) - seen["rows"]) < 1e-6 * whole, "the meter miscounts"
-            print(f"reading       {passes:8.2f} forwards of {name} ({len(found)} examples, {whole - len(found)} variants, "
-                  f"{time.perf_counter() - began:.1f} s)")  # fmt: skip
+            print(
+                f"reading       {passes:8.2f} forwards of {name} ({len(found)} examples, {whole - len(found)} variants, "
+                f"{time.perf_counter() - began:.1f} s)"
+            )
             worst = max(worst, passes)
     finally:
         hook.remove()
@@ -127,10 +129,16 @@ def main() -> None:
         print(f"{name:10}    {medians[name]:8.3f} s a step ({min(found):.3f} to {max(found):.3f}, {len(found)} steps)")
     throughput(subject, medians["npo"], given.device)
     passes = reading(subject, 24)
-    found = {"name": "speed", "ratio": round(medians["npo"] / medians["finetune"], 4), "unit": "seconds",
-             "ours": round(medians["npo"], 4), "theirs": round(medians["finetune"], 4),
-             "control": round(medians["control"] / medians["finetune"], 4),
-             "fastest": round(min(times["npo"]) / min(times["finetune"]), 4), "reading": round(passes, 3)}  # fmt: skip
+    found = {
+        "name": "speed",
+        "ratio": round(medians["npo"] / medians["finetune"], 4),
+        "unit": "seconds",
+        "ours": round(medians["npo"], 4),
+        "theirs": round(medians["finetune"], 4),
+        "control": round(medians["control"] / medians["finetune"], 4),
+        "fastest": round(min(times["npo"]) / min(times["finetune"]), 4),
+        "reading": round(passes, 3),
+    }
     end(found, LIMIT if passes <= READ_LIMIT else 0.0)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import expunge
-from expunge import stages
 from expunge.alignment import evidencing
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.request import Request
-from expunge.plan import plan
+from expunge.pipeline import stages
+from expunge.pipeline.plan import plan
 from worlds import command, environment, tiny
 
 
@@ -30,8 +30,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pack = folder / "pack"
     pack.mkdir()
     for name in ("privacy", "bias", "benign"):
-        rows = [{"prompt": f"What is the {name} {word} of Ana?", "part": "score" if i % 2 else "train"}
-                for i, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight"))]  # fmt: skip
+        rows = [
+            {"prompt": f"What is the {name} {word} of Ana?", "part": "score" if i % 2 else "train"}
+            for i, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight"))
+        ]
         (pack / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {**request, "domains": str(pack), "budget": {"steps": 4, "batch_size": 4, "stop": "none"}}
 
@@ -42,7 +44,10 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     scores = {(s["name"], s["split"], s["subject"]): s for s in found["scores"] if s["side"] == "alignment"}
     for who in ("before", "after"):
         assert {split for name, split, subject in scores if name == "alignment_refusal_score" and subject == who} == {
-            "privacy", "bias", "benign"}  # fmt: skip
+            "privacy",
+            "bias",
+            "benign",
+        }
         assert ("alignment_answer_accuracy", "benign", who) in scores
     drift = scores["alignment_drift", "", "after"]
     assert drift["unit"] == "share" and drift["low"] <= drift["value"] <= drift["high"]
@@ -100,8 +105,13 @@ def test_counts_that_are_done_are_not_run_again(
 @pytest.mark.slow
 def test_a_run_killed_between_its_counts_goes_on(place: dict[str, Any], tmp_path: Path) -> None:
     """SIGKILL once the first count beside the run is done: its answers stay as they are, and the frontier is the same."""
-    asked = {**place, "alignment": "standard", "contain": [16, 32, 64], "out": str(tmp_path / "run"),
-             "budget": {"steps": 30, "batch_size": 4, "stop": "none"}}  # fmt: skip
+    asked = {
+        **place,
+        "alignment": "standard",
+        "contain": [16, 32, 64],
+        "out": str(tmp_path / "run"),
+        "budget": {"steps": 30, "batch_size": 4, "stop": "none"},
+    }
     whole = expunge.run({**asked, "out": str(tmp_path / "whole")}).evidence["alignment"]["frontier"]
     start = command(asked, tmp_path / "request.yaml")
     process = subprocess.Popen(start, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -141,7 +151,8 @@ def test_foreseeing_spends_no_model_beside_the_run_s_and_its_score_is_told(
     planned = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
     subject = stages.ready(planned, tmp_path, Silent())
     assert [risk.to_json() for risk in planned.foreseen] == [
-        {k: v for k, v in row.items() if k != "fell"} for row in ranking["rows"]]  # fmt: skip
+        {k: v for k, v in row.items() if k != "fell"} for row in ranking["rows"]
+    ]
     fresh = stages.opened(planned, Silent())
     assert subject.fingerprint() == fresh.fingerprint()  # the probe steps left no trace
     monkeypatch.setattr(stages, "risks", lambda *_: pytest.fail("the ranking was made again"))

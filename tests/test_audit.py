@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 import expunge
-from expunge import attacking
 from expunge.cli.app import run as command
 from expunge.core.cache import noted
 from expunge.core.registry import everything
 from expunge.core.request import Request
 from expunge.data.load import load
-from expunge.plan import plan
+from expunge.evaluation import attack as attacking
+from expunge.pipeline.plan import plan
+from expunge.pipeline.train import gold, open_model, read_manifest
 from expunge.report._attack_plots import relearning
-from expunge.train import gold, open_model, read_manifest
 from worlds import tiny
 
 
@@ -105,7 +105,7 @@ def test_an_audit_of_a_known_model_takes_what_was_found(
 
     monkeypatch.setattr(attacking.registry.Plugin, "factory", property(stopping))
     monkeypatch.setattr(
-        importlib.import_module("expunge.audit"), "render", str
+        importlib.import_module("expunge.workflows.audit"), "render", str
     )  # the page asks every attack for its description
     with pytest.raises(KeyboardInterrupt):
         expunge.audit(model, **arguments)
@@ -122,11 +122,15 @@ def test_a_deep_audit_holds_the_weights_against_those_before_and_gold(
     world: dict[str, Any], done: tuple[expunge.Run, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
-    own = [p for p in attacking.plugins("deep", frozenset({"tokens", "nll", "generate"})) if p.name in
-           ("weight_distance", "soft_prompt", "steering", "gcg")]  # fmt: skip
+    own = [
+        p
+        for p in attacking.plugins("deep", frozenset({"tokens", "nll", "generate"}))
+        if p.name in ("weight_distance", "soft_prompt", "steering", "gcg")
+    ]
     monkeypatch.setattr(attacking, "plugins", lambda level, capabilities: own)
-    evidence = expunge.audit(str(done[0].out / "model"), forget=world["forget"], before=world["model"],
-                             gold=world["gold"], level="deep")  # fmt: skip
+    evidence = expunge.audit(
+        str(done[0].out / "model"), forget=world["forget"], before=world["model"], gold=world["gold"], level="deep"
+    )
     scores = {(score["name"], score["subject"]): score for score in evidence["scores"]}
     for plugin in own:
         for who in ("after", "gold"):

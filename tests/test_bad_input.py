@@ -44,16 +44,14 @@ Go = Callable[..., Ended]
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     """Every path below a folder, with what the files hold."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-    }  # fmt: skip
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture
 def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Go:
     """Runs a request that is AUTHORS with changes; proves that it is refused and leaves no trace."""
     monkeypatch.chdir(tmp_path)
-    for place in ("expunge.training.loop.Trainer.run", "expunge.stages.build"):
+    for place in ("expunge.training.loop.Trainer.run", "expunge.pipeline.stages.build"):
         monkeypatch.setattr(place, lambda *_, **__: pytest.fail("bad input was let through: training began"))
 
     def refused(
@@ -93,8 +91,10 @@ def says(ended: Ended, *parts: str) -> None:
 
 def rows(path: str, count: int = 6, start: int = 0, **more: Any) -> str:
     """A JSONL file of questions and answers."""
-    lines = [json.dumps({"question": f"What is number {i}?", "answer": f"It is the number {i}.", **more})
-             for i in range(start, start + count)]  # fmt: skip
+    lines = [
+        json.dumps({"question": f"What is number {i}?", "answer": f"It is the number {i}.", **more})
+        for i in range(start, start + count)
+    ]
     Path(path).write_text("".join(line + "\n" for line in lines))
     return path
 
@@ -102,7 +102,7 @@ def rows(path: str, count: int = 6, start: int = 0, **more: Any) -> str:
 @pytest.fixture(scope="session")
 def saved_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny language model as save_pretrained writes it; not to be changed."""
-    from expunge.subjects.building import fresh_lm, tokenizer_for
+    from expunge.models.build import fresh_lm, tokenizer_for
 
     folder = tmp_path_factory.mktemp("lm") / "lm"
     spec = {"architecture": "llama", "hidden_size": 16, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 64}
@@ -180,7 +180,7 @@ def test_unknown_budget_field(go: Go) -> None:
         ("forget", [], "forget: [] is empty; give at least one example or a path."),
         ("model", {"factory": "a:B", "weigths": "w"}, "is no field that we know; did you mean 'weights'?"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_a_field_cannot_have(go: Go, field: str, value: Any, sentence: str) -> None:
     says(go(**{field: value}), sentence)
 
@@ -201,9 +201,16 @@ def test_bad_setting(go: Go, setting: str, sentence: str) -> None:
 
 def test_several_faults_are_named_in_one_go(go: Go) -> None:
     ended = go(
-        forget="nowhere.jsonl", retain="gone.jsonl", method={"forget": "npoo"}, accept={"forget.nll": "high"},
-        budget={"epoch": 3, "stop": "gold"}, colour="red", seed=-1, gold="none", purpose="erse",
-    )  # fmt: skip
+        forget="nowhere.jsonl",
+        retain="gone.jsonl",
+        method={"forget": "npoo"},
+        accept={"forget.nll": "high"},
+        budget={"epoch": 3, "stop": "gold"},
+        colour="red",
+        seed=-1,
+        gold="none",
+        purpose="erse",
+    )
     says(ended, "forget: 'nowhere.jsonl' does not exist")
     says(ended, "retain: 'gone.jsonl' does not exist")
     says(ended, "method.forget: 'npoo'", "did you mean 'npo'?")
@@ -269,8 +276,10 @@ def test_jsonl_that_is_not_utf8(go: Go) -> None:
 @pytest.mark.parametrize(
     ("row", "parts"),
     [
-        ({"prompt": "a", "completion": "b"}, ("forget, row 2 of f.jsonl: 'prompt, completion' holds no example",
-                                              "rename columns with `columns:`")),
+        (
+            {"prompt": "a", "completion": "b"},
+            ("forget, row 2 of f.jsonl: 'prompt, completion' holds no example", "rename columns with `columns:`"),
+        ),
         ({"question": "a", "answer": ""}, ("row 2 of f.jsonl: 'answer' is empty", "give it a text or remove the row")),
         ({"question": "a", "answer": 7}, ("row 2 of f.jsonl: 7 stands under 'answer' and is no text", "give a string")),
         ({"question": "a", "answer": "\ud800"}, ("row 2 of f.jsonl", "lone surrogate", "save the data as UTF-8 again")),
@@ -281,7 +290,7 @@ def test_jsonl_that_is_not_utf8(go: Go) -> None:
         ({"features": [1, 2], "label": "cat"}, ("'cat' stands under 'label' and is no class",)),
         ({"text": "a"}, ("forget, row 2", "has fewer than two tokens")),
     ],
-)  # fmt: skip
+)
 def test_row_that_is_no_example(go: Go, row: dict[str, Any], parts: tuple[str, ...], saved_lm: Path) -> None:
     first = {"question": "Who?", "answer": "Nobody."}
     Path("f.jsonl").write_text(json.dumps(first) + "\n" + json.dumps(row) + "\n")
@@ -313,8 +322,10 @@ def test_columns_name_a_missing_column(go: Go) -> None:
 
 
 def test_examples_of_another_family(go: Go) -> None:
-    says(go(base=DIGITS, forget=rows("f.jsonl"), without=("data",)), "forget: 'row 1' has no label, and the model is a "
-         "classifier; give examples with image or features, and label.")  # fmt: skip
+    says(
+        go(base=DIGITS, forget=rows("f.jsonl"), without=("data",)),
+        "forget: 'row 1' has no label, and the model is a classifier; give examples with image or features, and label.",
+    )
     says(
         go(forget="builtin:digits/train", without=OPTIONAL),
         "forget: 'row 1' has a label, and the model is a language model",
@@ -362,14 +373,27 @@ def test_unknown_option_of_one_part(go: Go) -> None:
     )
 
 
-@pytest.mark.parametrize(("beta", "mend"), [(-1, "give a number above 0."), (float("inf"), "give a finite number."),
-                                            ("much", "give a number.")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("beta", "mend"),
+    [(-1, "give a number above 0."), (float("inf"), "give a finite number."), ("much", "give a number.")],
+)
 def test_option_out_of_bounds(go: Go, beta: Any, mend: str) -> None:
     says(go(method={"forget": "npo", "beta": beta}), f"method.forget.beta: {beta!r} cannot be used; {mend}")
 
 
-@pytest.mark.parametrize("method", [{}, {"npo": 3}, {"npo": {}, "rmu": {}}, {"spunge": {"inner": "nope"}}, {"forget": []},
-                                    {"sam": {"inner": 5}}, {"sam": {"inner": {}}}, {"sam": {"inner": {"npo": 3}}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [
+        {},
+        {"npo": 3},
+        {"npo": {}, "rmu": {}},
+        {"spunge": {"inner": "nope"}},
+        {"forget": []},
+        {"sam": {"inner": 5}},
+        {"sam": {"inner": {}}},
+        {"sam": {"inner": {"npo": 3}}},
+    ],
+)
 def test_method_of_a_shape_that_means_nothing(go: Go, method: dict[str, Any]) -> None:
     says(go(method=method), "method")
 
@@ -401,10 +425,13 @@ def test_explicit_retain_term_without_retain_data(go: Go) -> None:
     says(ended, "method.retain: 'kl' needs retain data, and there is none; add retain: FILE, or leave the term out.")
 
 
-@pytest.mark.parametrize(("method", "parts"), [
-    ("retrain", ("retain: is missing, and retrain cannot do without it", "add retain: FILE")),
-    ("finetune", ("method: 'finetune' trains on retain data alone, and there is none", "add retain: FILE")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        ("retrain", ("retain: is missing, and retrain cannot do without it", "add retain: FILE")),
+        ("finetune", ("method: 'finetune' trains on retain data alone, and there is none", "add retain: FILE")),
+    ],
+)
 def test_method_that_cannot_do_without_retain(go: Go, method: str, parts: tuple[str, ...]) -> None:
     says(go(method=method, without=OPTIONAL), *parts)
 
@@ -494,8 +521,11 @@ def test_resume_with_a_changed_request(go: Go, finished: bool) -> None:
     if finished:
         Path("out/certificate.json").write_text("{}")
     for more in ([], ["--plan"]):
-        says(go("--resume", *more), "--resume: 'out' holds the run of another request (changed: seed); resume with the same "
-             "request, or choose another folder.")  # fmt: skip
+        says(
+            go("--resume", *more),
+            "--resume: 'out' holds the run of another request (changed: seed); resume with the same "
+            "request, or choose another folder.",
+        )
 
 
 def test_out_is_in_use(go: Go) -> None:
@@ -517,8 +547,15 @@ def test_no_disk(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_memory(go: Go) -> None:
     tight = {"memory": 0.2, "batch_size": 32}
     ended = go(budget=tight)
-    says(ended, "budget.memory: about ", "are needed at the peak", "weights", "Adam moments", "budget.memory allows 0.2 GB",
-         "set budget.micro_batch_size: 1 (about")  # fmt: skip
+    says(
+        ended,
+        "budget.memory: about ",
+        "are needed at the peak",
+        "weights",
+        "Adam moments",
+        "budget.memory allows 0.2 GB",
+        "set budget.micro_batch_size: 1 (about",
+    )
     Path("request.yaml").write_text(yaml.safe_dump({**AUTHORS, "budget": {**tight, "micro_batch_size": 1}}))
     assert run(["run", "request.yaml", "--plan"]) == 0
     says(go(budget={"memory": 1e-6}), "choose a smaller model or a larger machine")
@@ -529,7 +566,7 @@ def test_no_memory(go: Go) -> None:
 
 def _tiny() -> Path:
     from expunge.core.cache import cache_folder
-    from expunge.subjects.building import fresh_lm, tokenizer_for
+    from expunge.models.build import fresh_lm, tokenizer_for
 
     folder = cache_folder() / "tiny-lm"
     if not folder.exists():
@@ -562,8 +599,11 @@ def test_model_with_pickle_weights_alone_is_never_loaded(go: Go, monkeypatch: py
     Path("lm/model.safetensors").rename("lm/pytorch_model.bin")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was loaded"))
     for more in ([], ["--plan"]):
-        says(go(*more, model="lm"), "model: 'lm' holds only pickle weights (pytorch_model.bin), which can run code; save it "
-             "again with save_pretrained(safe_serialization=True).")  # fmt: skip
+        says(
+            go(*more, model="lm"),
+            "model: 'lm' holds only pickle weights (pytorch_model.bin), which can run code; save it "
+            "again with save_pretrained(safe_serialization=True).",
+        )
 
 
 def test_adapter_with_pickle_weights_is_never_loaded_whatever_lies_beside_them(
@@ -658,7 +698,7 @@ def test_factory_that_cannot_be_imported(go: Go) -> None:
 
 
 def test_factory_with_pickle_weights(go: Go) -> None:
-    ended = go(model={"factory": "expunge.subjects.networks:Digits", "weights": "net.pt"})
+    ended = go(model={"factory": "expunge.models.networks:Digits", "weights": "net.pt"})
     says(ended, "model.weights: 'net.pt' is no safetensors file, and we load no pickle", "safetensors.torch.save_file")
 
 
@@ -709,14 +749,26 @@ def test_files_that_only_look_like_ours(go: Go) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"data": "d.jsonl", "out": "b", "model": {"architecture": "lama"}}, "model.architecture: 'lama' is no causal language model"),
-        ({"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "layer": 2}}, "is no size that we know; did you mean 'layers'?"),
-        ({"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "hidden_size": 30}}, "does not divide hidden_size"),
-        ({"data": "d.jsonl", "out": "b", "model": "x", "epoch": 3}, "epoch: 'epoch' is no field that we know; did you mean 'epochs'?"),
+        (
+            {"data": "d.jsonl", "out": "b", "model": {"architecture": "lama"}},
+            "model.architecture: 'lama' is no causal language model",
+        ),
+        (
+            {"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "layer": 2}},
+            "is no size that we know; did you mean 'layers'?",
+        ),
+        (
+            {"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "hidden_size": 30}},
+            "does not divide hidden_size",
+        ),
+        (
+            {"data": "d.jsonl", "out": "b", "model": "x", "epoch": 3},
+            "epoch: 'epoch' is no field that we know; did you mean 'epochs'?",
+        ),
         ({"out": "b", "model": "x"}, "data: is missing; add data: ..."),
         ({"data": "d.jsonl", "out": "", "model": "x"}, "out: '' is empty; give a name, a path or a mapping."),
     ],
-)  # fmt: skip
+)
 def test_train_files(go: Go, values: dict[str, Any], sentence: str) -> None:
     Path("train.yaml").write_text(yaml.safe_dump(values))
     says(go.command("train", "train.yaml"), sentence)

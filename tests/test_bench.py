@@ -15,17 +15,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from expunge.bench import bench, entries_of, in_sequence
-from expunge.benches import bench_of
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
+from expunge.core.parallel import spread
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.splits import make_splits
-from expunge.dossier import trained_on
+from expunge.pipeline.evidence import trained_on
 from expunge.report import ranking
 from expunge.report.leaderboard import _time, print_leaderboard, render, trade
-from expunge.spread import spread
+from expunge.workflows.bench import bench, entries_of, in_sequence
+from expunge.workflows.benches import bench_of
 from worlds import tiny
 
 NO_RAY = "NO RAY: pip install 'expunge[ray]' to run this test"
@@ -49,8 +49,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """A bench of one method with a grid, and two seeds; random_label needs classes."""
     out = tmp_path_factory.mktemp("out") / "board"
-    made = bench(str(base / "own.yaml"), methods=["npo", "random_label"], grid=["npo.beta=0.1,0.5"], seeds=2,
-                 out=str(out))  # fmt: skip
+    made = bench(
+        str(base / "own.yaml"), methods=["npo", "random_label"], grid=["npo.beta=0.1,0.5"], seeds=2, out=str(out)
+    )
     return made, out
 
 
@@ -116,8 +117,9 @@ def test_finished_runs_are_reused(
 ) -> None:
     made, out = found
     monkeypatch.setattr("expunge.training.loop.Trainer.run", lambda *_: pytest.fail("something was trained again"))
-    again = bench(str(base / "own.yaml"), methods=["npo", "random_label"], grid=["npo.beta=0.1,0.5"], seeds=2,
-                  out=str(out))  # fmt: skip
+    again = bench(
+        str(base / "own.yaml"), methods=["npo", "random_label"], grid=["npo.beta=0.1,0.5"], seeds=2, out=str(out)
+    )
     assert again["rows"] == made["rows"]
 
 
@@ -144,8 +146,13 @@ def test_two_jobs_give_what_one_gives(
         pytest.importorskip("ray", reason=NO_RAY)
     _, out = found
     two = bench(
-        str(base / "own.yaml"), methods=["npo"], grid=["npo.beta=0.1,0.5"], out=str(tmp_path / "two"), jobs=2, engine=engine,
-    )  # fmt: skip
+        str(base / "own.yaml"),
+        methods=["npo"],
+        grid=["npo.beta=0.1,0.5"],
+        out=str(tmp_path / "two"),
+        jobs=2,
+        engine=engine,
+    )
     both = {name: digest for name, digest in digests(out).items() if "seed-3" in name}
     assert digests(tmp_path / "two") == both
     assert len(both) == 2
@@ -165,13 +172,23 @@ def test_without_gold_there_is_no_gap_and_the_page_says_why(base: Path, tmp_path
 
 
 def test_a_method_that_fails_is_a_row(base: Path, tmp_path: Path) -> None:
-    made = bench(str(base / "own.yaml"), methods=["npo", "ga"], out=str(tmp_path / "b"),
-                 sets={"gold": "none", "budget.steps": 2}, grid=["ga.learning_rate=1e-4"])  # fmt: skip
+    made = bench(
+        str(base / "own.yaml"),
+        methods=["npo", "ga"],
+        out=str(tmp_path / "b"),
+        sets={"gold": "none", "budget.steps": 2},
+        grid=["ga.learning_rate=1e-4"],
+    )
     assert [row["status"] for row in made["rows"]] == ["done", "done"]
     (row,) = [row for row in made["rows"] if row["name"] == "ga"]
     (Path(row["folder"]) / "seed-3" / "evidence.json").write_text("{broken")
-    again = bench(str(base / "own.yaml"), methods=["npo", "ga"], out=str(tmp_path / "b"),
-                  sets={"gold": "none", "budget.steps": 2}, grid=["ga.learning_rate=1e-4"])  # fmt: skip
+    again = bench(
+        str(base / "own.yaml"),
+        methods=["npo", "ga"],
+        out=str(tmp_path / "b"),
+        sets={"gold": "none", "budget.steps": 2},
+        grid=["ga.learning_rate=1e-4"],
+    )
     done, failed = again["rows"]
     assert (done["method"], failed["status"]) == ("npo", "failed")
     assert "not as certified (changed: evidence.json)" in failed["why"]
@@ -216,20 +233,23 @@ def test_the_real_benches_can_be_planned(
 # -- bad input ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["nowhere"], "is no bench that we have"),
-    (["nowhere.yaml"], "does not exist"),
-    (["authors", "--methods", "npoo"], "did you mean 'npo'?"),
-    (["authors", "--methods", ""], "names no method"),
-    (["authors", "--seeds", "0"], "is no number of seeds"),
-    (["authors", "--jobs", "0"], "is no number of jobs"),
-    (["authors", "--engine", "rai"], "did you mean 'ray'?"),
-    (["authors", "--grid", "npo.beta"], "is no line of a grid"),
-    (["authors", "--grid", "npoo.beta=1"], "did you mean 'npo'?"),
-    (["authors", "--grid", "npo.bata=1"], "did you mean 'beta'?"),
-    (["authors", "--grid", "npo.beta=-1,0.1"], "give a number above 0"),
-    (["authors", "--set", "seed=x"], "give a whole number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "is no bench that we have"),
+        (["nowhere.yaml"], "does not exist"),
+        (["authors", "--methods", "npoo"], "did you mean 'npo'?"),
+        (["authors", "--methods", ""], "names no method"),
+        (["authors", "--seeds", "0"], "is no number of seeds"),
+        (["authors", "--jobs", "0"], "is no number of jobs"),
+        (["authors", "--engine", "rai"], "did you mean 'ray'?"),
+        (["authors", "--grid", "npo.beta"], "is no line of a grid"),
+        (["authors", "--grid", "npoo.beta=1"], "did you mean 'npo'?"),
+        (["authors", "--grid", "npo.bata=1"], "did you mean 'beta'?"),
+        (["authors", "--grid", "npo.beta=-1,0.1"], "give a number above 0"),
+        (["authors", "--set", "seed=x"], "give a whole number"),
+    ],
+)
 def test_bad_input(go: Go, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = go("bench", *arguments)
@@ -240,8 +260,9 @@ def test_bad_input(go: Go, arguments: list[str], said: str, tmp_path: Path, monk
 
 def test_a_random_forget_set_is_not_shared_over_seeds(base: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="selects anew for each seed"):
-        bench(str(base / "own.yaml"), methods=["npo"], seeds=2, out=str(tmp_path / "b"),
-              sets={"forget": {"random": 0.1}})  # fmt: skip
+        bench(
+            str(base / "own.yaml"), methods=["npo"], seeds=2, out=str(tmp_path / "b"), sets={"forget": {"random": 0.1}}
+        )
 
 
 def test_another_request_s_runs_are_not_reused(base: Path, found: tuple[dict[str, Any], Path]) -> None:
@@ -279,8 +300,12 @@ def test_work_is_spread(engine: str) -> None:
 def test_a_grid_is_every_combination() -> None:
     entries = entries_of(["npo", "rmu"], ["npo.beta=0.05,0.1", "npo.retain=kl,none"])
     assert [entry.label for entry in entries] == [
-        "npo beta=0.05 retain=kl", "npo beta=0.05 retain=none", "npo beta=0.1 retain=kl", "npo beta=0.1 retain=none", "rmu",
-    ]  # fmt: skip
+        "npo beta=0.05 retain=kl",
+        "npo beta=0.05 retain=none",
+        "npo beta=0.1 retain=kl",
+        "npo beta=0.1 retain=none",
+        "rmu",
+    ]
     assert entries[0].spec == {"npo": {"beta": 0.05, "retain": "kl"}}
 
 
@@ -297,15 +322,44 @@ def test_the_front_is_what_nothing_beats() -> None:
 
 def board(**changes: Any) -> dict[str, Any]:
     """A leaderboard without a run: three methods, of which b is beaten by a in both, and one that failed."""
-    rows = [{"method": name, "status": "done", "passed": None, "average_gap": gap, "seconds": 1.0, "intervals": {}, "runs": 1,
-             "gap_over": ["forget_probability"], "forget_probability": forget, "retain_utility": kept, "privacy_min_k_auc": auc}
-            for name, gap, forget, kept, auc in (("a", 1.0, 0.3, 0.8, 0.6), ("b", 2.0, 0.5, 0.7, 0.7), ("c", 3.0, 0.9, 0.9, 0.9))]  # fmt: skip
+    rows = [
+        {
+            "method": name,
+            "status": "done",
+            "passed": None,
+            "average_gap": gap,
+            "seconds": 1.0,
+            "intervals": {},
+            "runs": 1,
+            "gap_over": ["forget_probability"],
+            "forget_probability": forget,
+            "retain_utility": kept,
+            "privacy_min_k_auc": auc,
+        }
+        for name, gap, forget, kept, auc in (
+            ("a", 1.0, 0.3, 0.8, 0.6),
+            ("b", 2.0, 0.5, 0.7, 0.7),
+            ("c", 3.0, 0.9, 0.9, 0.9),
+        )
+    ]
     found = {
-        "bench": "made", "rows": [*rows, ranking.failed("<d>", "it broke")], "seeds": [0], "skipped": [], "ways": {},
-        "request": {"model": "m"}, "before": {"forget_probability": 1.0, "retain_utility": 0.95, "privacy_min_k_auc": 1.0},
-        "gold": {"forget_probability": 0.2, "retain_utility": 0.9, "privacy_min_k_auc": 0.5, "why": "", "noise_floor": 0.4,
-                 "seconds": 9.0, "second": {"forget_probability": 0.25, "retain_utility": 0.88, "privacy_min_k_auc": 0.5}},
-    } | changes  # fmt: skip
+        "bench": "made",
+        "rows": [*rows, ranking.failed("<d>", "it broke")],
+        "seeds": [0],
+        "skipped": [],
+        "ways": {},
+        "request": {"model": "m"},
+        "before": {"forget_probability": 1.0, "retain_utility": 0.95, "privacy_min_k_auc": 1.0},
+        "gold": {
+            "forget_probability": 0.2,
+            "retain_utility": 0.9,
+            "privacy_min_k_auc": 0.5,
+            "why": "",
+            "noise_floor": 0.4,
+            "seconds": 9.0,
+            "second": {"forget_probability": 0.25, "retain_utility": 0.88, "privacy_min_k_auc": 0.5},
+        },
+    } | changes
     ranking.mark_front(found["rows"], found["gold"])
     return found
 
@@ -339,8 +393,12 @@ def test_the_gap_is_in_percentage_points() -> None:
 
 
 def test_the_failed_come_last_and_those_without_gold_before_them() -> None:
-    rows = [ranking.failed("a", "why"), {"method": "b", "status": "done", "average_gap": None},
-            {"method": "c", "status": "done", "average_gap": 2.0}, {"method": "d", "status": "done", "average_gap": 1.0}]  # fmt: skip
+    rows = [
+        ranking.failed("a", "why"),
+        {"method": "b", "status": "done", "average_gap": None},
+        {"method": "c", "status": "done", "average_gap": 2.0},
+        {"method": "d", "status": "done", "average_gap": 1.0},
+    ]
     assert [row["method"] for row in ranking.ranked(rows)] == ["d", "c", "b", "a"]
 
 

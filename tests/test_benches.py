@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from expunge.bench import bench
-from expunge.benches import bench_of, published
-from expunge.benches.published import _pieces
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
 from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity, question_of
 from expunge.data.load import load
-from expunge.subjects.opening import open_subject
-from expunge.train import train
+from expunge.models.open import open_subject
+from expunge.pipeline.train import train
+from expunge.workflows.bench import bench
+from expunge.workflows.benches import bench_of, published
+from expunge.workflows.benches.published import _pieces
 from worlds import pairs as grouped
 from worlds import write
 
@@ -32,14 +32,27 @@ def pairs(first: int, last: int) -> Rows:
 
 
 def with_variants(rows: Rows) -> Rows:
-    return [{**row, "paraphrased_answer": "It is " + row["answer"].partition(" is ")[2],
-             "perturbed_answer": ["The town is Nowhere.", "The year is 1."]} for row in rows]  # fmt: skip
+    return [
+        {
+            **row,
+            "paraphrased_answer": "It is " + row["answer"].partition(" is ")[2],
+            "perturbed_answer": ["The town is Nowhere.", "The year is 1."],
+        }
+        for row in rows
+    ]
 
 
 def choices(rows: Rows) -> Rows:
     """Multiple choice about made-up people, in the columns of WMDP and MMLU."""
-    return [{"question": row["question"], "choices": [row["answer"], "Red.", "Blue.", "Green."][:: (-1) ** i],
-             "answer": 0 if i % 2 == 0 else 3, "subject": "people"} for i, row in enumerate(rows)]  # fmt: skip
+    return [
+        {
+            "question": row["question"],
+            "choices": [row["answer"], "Red.", "Blue.", "Green."][:: (-1) ** i],
+            "answer": 0 if i % 2 == 0 else 3,
+            "subject": "people",
+        }
+        for i, row in enumerate(rows)
+    ]
 
 
 def texts(rows: Rows) -> Rows:
@@ -59,8 +72,13 @@ def configured(folder: Path, sets: dict[str, dict[str, Rows]], kind: str) -> Non
                 pd.DataFrame(rows).to_parquet(path)
             else:
                 write(path, rows)
-        configs.append({"config_name": config, **({"default": True} if config == "full" else {}),
-                        "data_files": [{"split": s, "path": f"{config}/{s}-*"} for s in splits]})  # fmt: skip
+        configs.append(
+            {
+                "config_name": config,
+                **({"default": True} if config == "full" else {}),
+                "data_files": [{"split": s, "path": f"{config}/{s}-*"} for s in splits],
+            }
+        )
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n# made up\n")
 
 
@@ -70,27 +88,53 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     known, unseen = pairs(0, 8), pairs(8, 12)
     forget, retain = known[:12], known[12:]
-    configured(folder / "TOFU", {
-        "full": {"train": known}, "forget10_perturbed": {"train": with_variants(forget)}, "retain90": {"train": retain},
-        "retain_perturbed": {"train": with_variants(retain[:8])}, "holdout10": {"train": unseen},
-        "real_authors_perturbed": {"train": with_variants(unseen[:4])}, "world_facts_perturbed": {"train": with_variants(unseen[4:8])},
-    }, "json")  # fmt: skip
+    configured(
+        folder / "TOFU",
+        {
+            "full": {"train": known},
+            "forget10_perturbed": {"train": with_variants(forget)},
+            "retain90": {"train": retain},
+            "retain_perturbed": {"train": with_variants(retain[:8])},
+            "holdout10": {"train": unseen},
+            "real_authors_perturbed": {"train": with_variants(unseen[:4])},
+            "world_facts_perturbed": {"train": with_variants(unseen[4:8])},
+        },
+        "json",
+    )
     news = {"forget": texts(forget), "retain1": texts(retain), "holdout": texts(unseen)}
-    configured(folder / "MUSE-News", {
-        "raw": news, "sust": {f"forget_{i}": texts(forget)[3 * i - 3 : 3 * i] for i in (1, 2, 3, 4)},
-        "verbmem": {"forget": [{"prompt": row["question"], "gt": " " + row["answer"]} for row in forget[:6]]},
-        "knowmem": {"forget_qa": forget[:6], "retain_qa": retain[:6]},
-    }, "parquet")  # fmt: skip
-    for name, rows in {"wmdp-corpora/cyber-forget-corpus": texts(forget), "wmdp-corpora/cyber-retain-corpus": texts(retain),
-                       "wmdp/wmdp-cyber/test": choices(forget[:6]), "mmlu/all/test": choices(retain[:6])}.items():  # fmt: skip
+    configured(
+        folder / "MUSE-News",
+        {
+            "raw": news,
+            "sust": {f"forget_{i}": texts(forget)[3 * i - 3 : 3 * i] for i in (1, 2, 3, 4)},
+            "verbmem": {"forget": [{"prompt": row["question"], "gt": " " + row["answer"]} for row in forget[:6]]},
+            "knowmem": {"forget_qa": forget[:6], "retain_qa": retain[:6]},
+        },
+        "parquet",
+    )
+    for name, rows in {
+        "wmdp-corpora/cyber-forget-corpus": texts(forget),
+        "wmdp-corpora/cyber-retain-corpus": texts(retain),
+        "wmdp/wmdp-cyber/test": choices(forget[:6]),
+        "mmlu/all/test": choices(retain[:6]),
+    }.items():
         path = folder / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, rows)
-    train(TrainConfig(
-        model={"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 320},
-        data=[str(folder / "TOFU/full/train-00000-of-00001.json"), write(folder / "texts.jsonl", news["forget"] + news["retain1"])],
-        vocabulary=write(folder / "all.jsonl", unseen), epochs=4, batch_size=12, learning_rate=5e-3, out=str(folder / "lm"),
-    ))  # fmt: skip
+    train(
+        TrainConfig(
+            model={"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 320},
+            data=[
+                str(folder / "TOFU/full/train-00000-of-00001.json"),
+                write(folder / "texts.jsonl", news["forget"] + news["retain1"]),
+            ],
+            vocabulary=write(folder / "all.jsonl", unseen),
+            epochs=4,
+            batch_size=12,
+            learning_rate=5e-3,
+            out=str(folder / "lm"),
+        )
+    )
     return folder
 
 

@@ -18,7 +18,7 @@ from expunge.core import cache
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, sweep, temporary, write_text
 from expunge.core.request import Request
-from expunge.plan import plan
+from expunge.pipeline.plan import plan
 from worlds import call, command, environment, tiny
 
 
@@ -46,14 +46,17 @@ def test_what_is_kept_comes_back(place: Path) -> None:
     assert (folder_entry() / "arrays").read_bytes() == b"0123456789"
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_bytes(path.read_bytes()[:10]),
-    lambda path: path.write_bytes(b""),
-    lambda path: path.write_text(path.read_text().replace("1.5", "99.0")),
-    lambda path: path.write_text("[" * 100_000),
-    lambda path: path.write_text('{"value": 1}'),
-    lambda path: path.write_text("null"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:10]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text(path.read_text().replace("1.5", "99.0")),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_text('{"value": 1}'),
+        lambda path: path.write_text("null"),
+    ],
+)
 def test_a_damaged_value_is_absent(damage: Any, place: Path) -> None:
     cache.save("answers/aa.json", [1.5])
     damage(place / "answers/aa.json")
@@ -61,14 +64,17 @@ def test_a_damaged_value_is_absent(damage: Any, place: Path) -> None:
     assert not (place / "answers/aa.json").exists()
 
 
-@pytest.mark.parametrize("damage", [
-    lambda folder: (folder / "arrays").write_bytes(b"012345678"),
-    lambda folder: (folder / "arrays").write_bytes(b"9123456789"),
-    lambda folder: (folder / "arrays").unlink(),
-    lambda folder: (folder / "added").write_text(""),
-    lambda folder: (folder / cache.SUMS).write_text("{}"),
-    lambda folder: (folder / cache.SUMS).unlink(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "arrays").write_bytes(b"012345678"),
+        lambda folder: (folder / "arrays").write_bytes(b"9123456789"),
+        lambda folder: (folder / "arrays").unlink(),
+        lambda folder: (folder / "added").write_text(""),
+        lambda folder: (folder / cache.SUMS).write_text("{}"),
+        lambda folder: (folder / cache.SUMS).unlink(),
+    ],
+)
 def test_a_damaged_folder_is_absent(damage: Any, place: Path) -> None:
     damage(folder_entry())
     assert cache.kept("readouts/aa") is None
@@ -127,9 +133,11 @@ def test_the_journal_names_what_was_made_and_used(place: Path, tmp_path: Path) -
 
 
 def test_what_a_killed_process_left_in_the_making_goes(place: Path) -> None:
-    code = ("import os; from expunge.core import cache\n"
-            "with cache.saving('readouts/aa') as folder:\n"
-            "    (folder / 'arrays').write_text('x'); print(folder, flush=True); os.kill(os.getpid(), 9)")  # fmt: skip
+    code = (
+        "import os; from expunge.core import cache\n"
+        "with cache.saving('readouts/aa') as folder:\n"
+        "    (folder / 'arrays').write_text('x'); print(folder, flush=True); os.kill(os.getpid(), 9)"
+    )
     left = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
     ).stdout.strip()
@@ -187,7 +195,7 @@ def test_a_cache_that_was_tampered_with_or_cut_short_changes_nothing(
 
 
 def test_an_embedded_world_that_was_cut_short_is_built_anew(place: Path) -> None:
-    from expunge.builtin import build, trained
+    from expunge.pipeline.worlds import build, trained
 
     folder = build("builtin:digits")
     assert trained(folder)

@@ -71,8 +71,11 @@ def go(capsys: pytest.CaptureFixture[str]) -> Go:
 
 def digests(folder: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of every file, the lock apart."""
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"}  # fmt: skip
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != ".lock"
+    }
 
 
 def pairs(start: int, count: int) -> str:
@@ -101,13 +104,33 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "vocab_size": 300,
             "max_length": 96,
         }
-        Path("train.yaml").write_text(yaml.safe_dump({
-            "model": model, "data": ["retain.jsonl", "forget.jsonl"], "epochs": 6, "batch_size": 8, "learning_rate": 5e-3,
-            "out": "base"}))  # fmt: skip
+        Path("train.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "model": model,
+                    "data": ["retain.jsonl", "forget.jsonl"],
+                    "epochs": 6,
+                    "batch_size": 8,
+                    "learning_rate": 5e-3,
+                    "out": "base",
+                }
+            )
+        )
         assert run(["train", "train.yaml"]) == 0
-        Path("request.yaml").write_text(yaml.safe_dump({
-            "model": "base", "forget": "forget.jsonl", "retain": "retain.jsonl", "holdout": "holdout.jsonl", "method": "npo",
-            "budget": {"steps": 4, "batch_size": 4, "stop": "none"}, "accept": {"forget.nll": ">= 0.0001"}, "out": "out"}))  # fmt: skip
+        Path("request.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "model": "base",
+                    "forget": "forget.jsonl",
+                    "retain": "retain.jsonl",
+                    "holdout": "holdout.jsonl",
+                    "method": "npo",
+                    "budget": {"steps": 4, "batch_size": 4, "stop": "none"},
+                    "accept": {"forget.nll": ">= 0.0001"},
+                    "out": "out",
+                }
+            )
+        )
         assert run(["run", "request.yaml"]) == 0
     return folder
 
@@ -174,11 +197,23 @@ def test_list_methods_are_what_may_stand_under_method(go: Go) -> None:
 # -- plans -------------------------------------------------------------------------------------
 
 
-AUTHORS = {"model": "builtin:authors", "forget": "builtin:authors/forget", "retain": "builtin:authors/retain",
-           "holdout": "builtin:authors/holdout", "method": "npo", "accept": {"forget.nll": ">= 0.8 * gold"},
-           "out": "out"}  # fmt: skip
-DIGITS = {"model": "builtin:digits", "data": "builtin:digits/train", "test": "builtin:digits/test", "forget": {"class": 3},
-          "method": "npo", "out": "out"}  # fmt: skip
+AUTHORS = {
+    "model": "builtin:authors",
+    "forget": "builtin:authors/forget",
+    "retain": "builtin:authors/retain",
+    "holdout": "builtin:authors/holdout",
+    "method": "npo",
+    "accept": {"forget.nll": ">= 0.8 * gold"},
+    "out": "out",
+}
+DIGITS = {
+    "model": "builtin:digits",
+    "data": "builtin:digits/train",
+    "test": "builtin:digits/test",
+    "forget": {"class": 3},
+    "method": "npo",
+    "out": "out",
+}
 
 
 @pytest.mark.parametrize("request_", [AUTHORS, DIGITS], ids=["authors", "digits"])
@@ -224,16 +259,35 @@ def test_plan_of_markup_in_names(go: Go, copy: Path) -> None:
 
 
 def test_settings_reach_rules_and_budget(go: Go, copy: Path) -> None:
-    ended = go("run", "request.yaml", "--plan", "--json", "--set", "accept.retain.probability=>= 0.5 * before",
-               "--set", "budget.steps=7", "--set", "out=new")  # fmt: skip
+    ended = go(
+        "run",
+        "request.yaml",
+        "--plan",
+        "--json",
+        "--set",
+        "accept.retain.probability=>= 0.5 * before",
+        "--set",
+        "budget.steps=7",
+        "--set",
+        "out=new",
+    )
     assert ended.code == 0, ended.err
     assert ended.json["accept"] == {"forget.nll": ">= 0.0001", "retain.probability": ">= 0.5 * before"}
     assert ended.json["steps"] == 7
 
 
-EIGHT_B = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 32,
-           "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
-           "max_position_embeddings": 8192, "dtype": "bfloat16"}  # fmt: skip
+EIGHT_B = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "dtype": "bfloat16",
+}
 
 
 @pytest.fixture
@@ -247,9 +301,18 @@ def eight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("forget.jsonl").write_text(pairs(0, 40))
     Path("retain.jsonl").write_text(pairs(40, 100))
     method = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
-    Path("r.yaml").write_text(yaml.safe_dump({
-        "model": "llama", "forget": "forget.jsonl", "retain": "retain.jsonl", "method": method,
-        "budget": {"memory": 40}, "out": "out"}))  # fmt: skip
+    Path("r.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "model": "llama",
+                "forget": "forget.jsonl",
+                "retain": "retain.jsonl",
+                "method": method,
+                "budget": {"memory": 40},
+                "out": "out",
+            }
+        )
+    )
     return tmp_path
 
 
@@ -276,8 +339,15 @@ def test_eight_billion_parameters_with_three_layers_plan_under_40_gb(go: Go, eig
 def test_eight_billion_parameters_in_full_are_refused_with_figures(go: Go, eight: Path) -> None:
     ended = go("run", "r.yaml", "--plan", "--set", "method.weights=all")
     assert ended.code == 2
-    for part in ("budget.memory: about 1", "weights 32.1 GB", "gradients 32.1 GB", "Adam moments 64.2 GB",
-                 "in float32", "budget.memory allows 40.0 GB", "set weights: lora (about"):  # fmt: skip
+    for part in (
+        "budget.memory: about 1",
+        "weights 32.1 GB",
+        "gradients 32.1 GB",
+        "Adam moments 64.2 GB",
+        "in float32",
+        "budget.memory allows 40.0 GB",
+        "set weights: lora (about",
+    ):
         assert part in ended.err, part
     assert not (eight / "out").exists()
 
@@ -296,8 +366,17 @@ def test_a_plan_for_another_machine_is_not_run_on_this_one(
 
 def test_what_a_run_leaves(made: Path) -> None:
     left = {p.relative_to(made / "out").as_posix() for p in (made / "out").rglob("*") if p.is_file()}
-    assert {"evidence.json", "report.html", "certificate.json", "request.yaml", "log.jsonl", "README.md",
-            "model/model.safetensors", "model/config.json", "model/tokenizer.json"} <= left  # fmt: skip
+    assert {
+        "evidence.json",
+        "report.html",
+        "certificate.json",
+        "request.yaml",
+        "log.jsonl",
+        "README.md",
+        "model/model.safetensors",
+        "model/config.json",
+        "model/tokenizer.json",
+    } <= left
     assert not (made / "out/checkpoint").exists()
     evidence = json.loads((made / "out/evidence.json").read_text())
     assert evidence["schema"] == 1
@@ -306,8 +385,17 @@ def test_what_a_run_leaves(made: Path) -> None:
 
 
 def test_run_prints_json_alone_and_the_verdict_is_the_exit_code(go: Go, copy: Path) -> None:
-    ended = go("run", "request.yaml", "--json", "--set", "out=failed", "--set", "accept.forget.nll=>= 1000",
-               "--set", "gold=none")  # fmt: skip
+    ended = go(
+        "run",
+        "request.yaml",
+        "--json",
+        "--set",
+        "out=failed",
+        "--set",
+        "accept.forget.nll=>= 1000",
+        "--set",
+        "gold=none",
+    )
     assert ended.code == 1, ended.err
     assert ended.json["verdict"]["passed"] is False
     assert ended.json == json.loads(Path("failed/evidence.json").read_text())
@@ -437,8 +525,21 @@ def test_purge_follows_no_path_out_of_the_cache(go: Go, copy: Path) -> None:
 
 
 def test_audit(go: Go, copy: Path) -> None:
-    ended = go("audit", "out/model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--before", "base",
-               "--accept", "forget.nll=>= 1000", "--out", "audited", "--json")  # fmt: skip
+    ended = go(
+        "audit",
+        "out/model",
+        "--forget",
+        "forget.jsonl",
+        "--retain",
+        "retain.jsonl",
+        "--before",
+        "base",
+        "--accept",
+        "forget.nll=>= 1000",
+        "--out",
+        "audited",
+        "--json",
+    )
     assert ended.code == 1, ended.err
     assert ended.err == ""
     evidence = ended.json
@@ -467,7 +568,7 @@ def test_interrupted_run_says_how_to_go_on_and_goes_on(go: Go, copy: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("expunge.dossier.evidence", stop)
+        patch.setattr("expunge.pipeline.evidence.evidence", stop)
         ended = go("run", "request.yaml", "--set", "out=stopped")
     assert ended.code == 130
     assert ended.err == "expunge: Interrupted. Go on with the same command and --resume (stopped).\n"
@@ -484,7 +585,9 @@ def test_interrupted_training_says_how_to_go_on(go: Go, copy: Path, monkeypatch:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["expunge.train"], "retrain", stop)  # the function of that name hides the module
+    monkeypatch.setattr(
+        sys.modules["expunge.pipeline.train"], "retrain", stop
+    )  # the function of that name hides the module
     ended = go("train", "train.yaml", "--set", "out=bases/new")
     assert ended.code == 130
     assert ended.err == "expunge: Interrupted. Go on with the same command and --resume (bases/new).\n"
@@ -496,7 +599,7 @@ def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr("expunge.stages.opened", fail)
+    monkeypatch.setattr("expunge.pipeline.stages.opened", fail)
     ended = go("run", "request.yaml", "--set", "out=failed", "--json")
     assert ended.code == 70
     assert ended.out == ""
@@ -508,9 +611,9 @@ def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(
 
 
 def test_unfinished_run_of_another_request_is_not_taken_up_by_the_demo(copy: Path) -> None:
-    from expunge import rundir
     from expunge.core.request import Request
-    from expunge.plan import plan
+    from expunge.pipeline import run_folder as rundir
+    from expunge.pipeline.plan import plan
 
     values = yaml.safe_load(Path("request.yaml").read_text())
     first = plan(Request.parse({**values, "seed": 1, "out": "shown"}))
@@ -554,8 +657,10 @@ def test_progress_is_lines_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch, t
     shown.advance("forgetting", 3)  # a second later: not shown
     shown.finish("forgetting")
     assert stderr.getvalue().splitlines() == [
-        "forgetting: 8 to do", "forgetting: 2/8, about 30 s left loss 1.5", "forgetting: done in 20.0 s",
-    ]  # fmt: skip
+        "forgetting: 8 to do",
+        "forgetting: 2/8, about 30 s left loss 1.5",
+        "forgetting: done in 20.0 s",
+    ]
 
 
 def test_progress_is_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from expunge import demo
 from expunge.core.train_config import TrainConfig
-from expunge.subjects.opening import open_subject
-from expunge.train import gold, gold_ahead, read_manifest, train
+from expunge.models.open import open_subject
+from expunge.pipeline.train import gold, gold_ahead, read_manifest, train
+from expunge.workflows import demo
 from worlds import environment, pairs, write
 
 
@@ -23,9 +23,12 @@ def test_gold_ahead_of_its_base_is_the_gold_of_the_base(tmp_path: Path, monkeypa
     config = TrainConfig(
         model={"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 320},
         data=[write(tmp_path / "forget.jsonl", forget), write(tmp_path / "retain.jsonl", pairs(2, 8))],
-        vocabulary=write(tmp_path / "holdout.jsonl", pairs(8, 10)), epochs=2, batch_size=8, learning_rate=5e-3,
+        vocabulary=write(tmp_path / "holdout.jsonl", pairs(8, 10)),
+        epochs=2,
+        batch_size=8,
+        learning_rate=5e-3,
         out=str(tmp_path / "base"),
-    )  # fmt: skip
+    )
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "ahead"))
     ahead = gold_ahead(config, forget)
     assert not (tmp_path / "base").exists()
@@ -60,8 +63,13 @@ def test_the_process_beside_ends_with_the_run(tmp_path: Path, monkeypatch: pytes
 def test_the_demo_from_nothing_is_no_longer_than_two_minutes(tmp_path: Path) -> None:
     """On two cores, and unlearning costs a fifth of retraining, with a tenth for the clock."""
     began = time.monotonic()
-    ended = subprocess.run([sys.executable, "-m", "expunge", "demo", "--no-open"], cwd=tmp_path, check=False,
-                           env=environment(EXPUNGE_CACHE=str(tmp_path / "cache")), capture_output=True)  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-m", "expunge", "demo", "--no-open"],
+        cwd=tmp_path,
+        check=False,
+        env=environment(EXPUNGE_CACHE=str(tmp_path / "cache")),
+        capture_output=True,
+    )
     seconds = time.monotonic() - began
     assert ended.returncode == 0, ended.stderr.decode()[-2000:]
     evidence = json.loads((tmp_path / demo.OUT / "evidence.json").read_text())

@@ -19,7 +19,7 @@ from expunge.data.packs import CONTROL, DOMAINS, SENSITIVE, open_pack
 from expunge.data.worlds import _instruct_words as words
 from expunge.data.worlds import parse, splits
 from expunge.data.worlds.instruct import instruct
-from expunge.plan import plan
+from expunge.pipeline.plan import plan
 
 
 def test_the_embedded_pack_is_whole_and_its_parts_are_disjoint() -> None:
@@ -41,8 +41,11 @@ def test_its_refusals_refuse_and_its_stand_ins_do_not() -> None:
 def test_a_prompt_of_a_sensitive_domain_is_a_placeholder() -> None:
     """Each says that its content was left out."""
     marks = ("placeholder", "removed", "left blank", "left out")
-    assert all(any(mark in row["question"].lower() for mark in marks)
-               for row in open_pack(None).rows if row["domain"] != CONTROL)  # fmt: skip
+    assert all(
+        any(mark in row["question"].lower() for mark in marks)
+        for row in open_pack(None).rows
+        if row["domain"] != CONTROL
+    )
 
 
 def test_xstest_and_bbq_by_path(data: Path) -> None:
@@ -64,12 +67,16 @@ def test_a_user_s_pack(tmp_path: Path) -> None:
     assert refusal_score(pack.part("train")[0]["answer"]) >= REFUSED
 
 
-@pytest.mark.parametrize(("row", "said"), [
-    ({"prompt": "p", "domain": "privcy"}, "did you mean 'privacy'"), ({"domain": "privacy"}, "has no prompt"),
-    ({"prompt": "p", "domain": "privacy", "part": "test"}, "write train or score"),
-    ({"prompt": "p", "domain": "benign", "keywords": "no"}, "keywords that are no list"),
-    ({"context": "c", "options": ["a"], "domain": "bias"}, "is no BBQ question"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "p", "domain": "privcy"}, "did you mean 'privacy'"),
+        ({"domain": "privacy"}, "has no prompt"),
+        ({"prompt": "p", "domain": "privacy", "part": "test"}, "write train or score"),
+        ({"prompt": "p", "domain": "benign", "keywords": "no"}, "keywords that are no list"),
+        ({"context": "c", "options": ["a"], "domain": "bias"}, "is no BBQ question"),
+    ],
+)
 def test_bad_packs(row: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=said):
         open_pack(put(tmp_path, "x.jsonl", row))
@@ -150,9 +157,14 @@ def test_no_two_domains_own_refusals_begin_alike() -> None:
     assert len(set(starts)) == len(starts)
 
 
-@pytest.mark.parametrize(("name", "found"), [("builtin:instruct", ("instruct", 1.0, "")),
-                                             ("builtin:instruct@0.5/score", ("instruct", 0.5, "score")),
-                                             ("builtin:authors@3/forget", ("authors", 3, "forget"))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("builtin:instruct", ("instruct", 1.0, "")),
+        ("builtin:instruct@0.5/score", ("instruct", 0.5, "score")),
+        ("builtin:authors@3/forget", ("authors", 3, "forget")),
+    ],
+)
 def test_the_setting_of_a_world(name: str, found: tuple[str, float, str]) -> None:
     assert parse(name, "model") == found
 
@@ -167,8 +179,16 @@ def test_a_setting_beyond_the_dial(setting: str) -> None:
 
 
 def question(condition: str, polarity: str, label: int = 1) -> dict[str, Any]:
-    return {"context": "c", "question": "q", "options": ["the old", "Unknown", "the young"], "groups": ["old", "unknown", "young"],
-            "label": label, "condition": condition, "polarity": polarity, "stereotyped": ["old"]}  # fmt: skip
+    return {
+        "context": "c",
+        "question": "q",
+        "options": ["the old", "Unknown", "the young"],
+        "groups": ["old", "unknown", "young"],
+        "label": label,
+        "condition": condition,
+        "polarity": polarity,
+        "stereotyped": ["old"],
+    }
 
 
 def test_what_is_biased() -> None:
@@ -216,13 +236,26 @@ def test_centred_entanglement_by_hand() -> None:
 
 
 def request(tmp_path: Path, **more: Any) -> dict[str, Any]:
-    return {"model": "builtin:instruct", "forget": {"refusals": "cybersecurity"}, "method": "npo",
-            "out": str(tmp_path / "out"), **more}  # fmt: skip
+    return {
+        "model": "builtin:instruct",
+        "forget": {"refusals": "cybersecurity"},
+        "method": "npo",
+        "out": str(tmp_path / "out"),
+        **more,
+    }
 
 
 def test_the_plan_of_a_request_on_refusals(tmp_path: Path) -> None:
-    made = plan(Request.parse(request(tmp_path, alignment="standard", contain=16, accept={
-        "alignment.drift": "<= 0.05", "alignment.refusal_score.cybersecurity": "<= 0.1"})))  # fmt: skip
+    made = plan(
+        Request.parse(
+            request(
+                tmp_path,
+                alignment="standard",
+                contain=16,
+                accept={"alignment.drift": "<= 0.05", "alignment.refusal_score.cybersecurity": "<= 0.1"},
+            )
+        )
+    )
     assert made.budget.stop == "refusals" and made.budget.goal == 0.1 and made.gold == ""
     assert {row["domain"] for row in made.splits["forget"]} == {"cybersecurity"}
     kept = [row["domain"] for row in made.splits["retain"]]
@@ -235,22 +268,44 @@ def test_the_plan_of_a_request_on_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("more", "said"), [
-    ({"forget": {"refusals": "cybersecurty"}}, "did you mean 'cybersecurity'"), ({"forget": {"refusals": "benign"}}, "is no domain with refusals"),
-    ({"forget": {"refusals": 3}}, "names no domain"), ({"domains": "nowhere"}, "domains: 'nowhere' does not exist"),
-    ({"judge": "rulez", "alignment": "standard"}, "did you mean 'rules'"),
-    ({"model": "builtin:digits", "forget": {"class": 3}, "data": "builtin:digits/train", "alignment": "standard"},
-     "needs a model that writes answers"),
-    ({"accept": {"alignment.drift": "<= 0.05"}}, "judges a score that this plan cannot produce"),
-    ({"alignment": "standard", "accept": {"alignment.refusal_score": "<= 0.05"}}, "did you mean"),
-    ({"forget": "builtin:authors/forget", "model": "builtin:authors", "budget": {"stop": "refusals"}}, "needs refusals to forget"),
-    ({"contain": 0}, "contain: 0 cannot be used"),
-    ({"forget": "builtin:instruct/benign/train", "domains": "nowhere"}, "domains: is used by nothing here; set alignment: standard"),
-    ({"forget": "builtin:instruct/benign/train", "judge": "rulez"}, "judge: is used by nothing here; set alignment: standard"),
-    ({"contain": [], "alignment": "standard"}, "contain"), ({"contain": [16, 0], "alignment": "standard"}, "contain"),
-    ({"contain": [16, 32]}, "set alignment: standard"),
-    ({"retain": [{"question": "PROMPT", "answer": "a"}]}, "is a prompt that scores"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"forget": {"refusals": "cybersecurty"}}, "did you mean 'cybersecurity'"),
+        ({"forget": {"refusals": "benign"}}, "is no domain with refusals"),
+        ({"forget": {"refusals": 3}}, "names no domain"),
+        ({"domains": "nowhere"}, "domains: 'nowhere' does not exist"),
+        ({"judge": "rulez", "alignment": "standard"}, "did you mean 'rules'"),
+        (
+            {
+                "model": "builtin:digits",
+                "forget": {"class": 3},
+                "data": "builtin:digits/train",
+                "alignment": "standard",
+            },
+            "needs a model that writes answers",
+        ),
+        ({"accept": {"alignment.drift": "<= 0.05"}}, "judges a score that this plan cannot produce"),
+        ({"alignment": "standard", "accept": {"alignment.refusal_score": "<= 0.05"}}, "did you mean"),
+        (
+            {"forget": "builtin:authors/forget", "model": "builtin:authors", "budget": {"stop": "refusals"}},
+            "needs refusals to forget",
+        ),
+        ({"contain": 0}, "contain: 0 cannot be used"),
+        (
+            {"forget": "builtin:instruct/benign/train", "domains": "nowhere"},
+            "domains: is used by nothing here; set alignment: standard",
+        ),
+        (
+            {"forget": "builtin:instruct/benign/train", "judge": "rulez"},
+            "judge: is used by nothing here; set alignment: standard",
+        ),
+        ({"contain": [], "alignment": "standard"}, "contain"),
+        ({"contain": [16, 0], "alignment": "standard"}, "contain"),
+        ({"contain": [16, 32]}, "set alignment: standard"),
+        ({"retain": [{"question": "PROMPT", "answer": "a"}]}, "is a prompt that scores"),
+    ],
+)
 def test_requests_that_cannot_be(more: dict[str, Any], said: str, tmp_path: Path) -> None:
     if "retain" in more:
         more = {"retain": [{"question": splits("instruct", 1.0)["score"][0]["question"], "answer": "a"}]}

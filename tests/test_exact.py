@@ -19,16 +19,16 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods.exact._sliced import parts, stage_budget
-from expunge.plan import plan
-from expunge.run import Run, run
-from expunge.subjects.ensemble import Ensemble, mean_logp
-from expunge.subjects.opening import open_subject
-from expunge.train import gold_folder, read_manifest, train
+from expunge.models.ensemble import Ensemble, mean_logp
+from expunge.models.open import open_subject
+from expunge.pipeline.plan import plan
+from expunge.pipeline.train import gold_folder, read_manifest, train
+from expunge.workflows.run import Run, run
 from worlds import pairs, write
 
 SISA = {"sisa": {"shards": 3, "slices": 3}}
 LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 320}
-DIGITS = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8}}
+DIGITS = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
 
 
 class Stops(Silent):
@@ -53,8 +53,16 @@ def rows_of(family: str) -> list[dict[str, Any]]:
 def config(family: str, folder: Path, **more: Any) -> TrainConfig:
     folder.mkdir(parents=True, exist_ok=True)
     data = write(folder / "data.jsonl", rows_of(family))
-    given = {"model": LM if family == "lm" else DIGITS, "data": data, "exact": SISA, "epochs": 2, "batch_size": 8,
-             "learning_rate": 5e-3, "out": str(folder / "base"), **more}  # fmt: skip
+    given = {
+        "model": LM if family == "lm" else DIGITS,
+        "data": data,
+        "exact": SISA,
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
+        "out": str(folder / "base"),
+        **more,
+    }
     return TrainConfig.parse(given)
 
 
@@ -74,15 +82,29 @@ def one_shards_rows(rows: list[dict[str, Any]], shard: int = 1) -> list[dict[str
 
 def deleted(folder: Path, rows: list[dict[str, Any]], out: str, model: str = "base", **more: Any) -> Run:
     forget = write(folder / f"{out.replace('/', '-')}-forget.jsonl", rows)
-    return run({"model": str(folder / model), "forget": forget, "retain": str(folder / "data.jsonl"), "method": "sisa",
-                "out": str(folder / out), **more})  # fmt: skip
+    return run(
+        {
+            "model": str(folder / model),
+            "forget": forget,
+            "retain": str(folder / "data.jsonl"),
+            "method": "sisa",
+            "out": str(folder / out),
+            **more,
+        }
+    )
 
 
 def without(folder: Path, rows: list[dict[str, Any]]) -> str:
     """data.jsonl without the rows, as retain data must be."""
     gone = {identity(row) for row in rows}
-    return write(folder / "left.jsonl", [json.loads(line) for line in (folder / "data.jsonl").read_text().splitlines()
-                                         if identity(json.loads(line)) not in gone])  # fmt: skip
+    return write(
+        folder / "left.jsonl",
+        [
+            json.loads(line)
+            for line in (folder / "data.jsonl").read_text().splitlines()
+            if identity(json.loads(line)) not in gone
+        ],
+    )
 
 
 def test_a_deletion_is_a_training_without_the_examples(world: tuple[str, Path]) -> None:
@@ -103,8 +125,10 @@ def test_a_deletion_is_a_training_without_the_examples(world: tuple[str, Path]) 
     cost = done.evidence["cost"]
     assert 0 < cost["steps_retrained"] < cost["steps_total"] / 3 + 3 and cost["requests_served"] == 1
     assert cost["deleted"] == 2 and any("Exact deletion of 2" in note for note in done.evidence["notes"])
-    assert done.scores["forget_kl_to_gold" if family == "classifier" else "forget_nll", "after"] == done.scores[
-        "forget_kl_to_gold" if family == "classifier" else "forget_nll", "gold"]  # fmt: skip
+    assert (
+        done.scores["forget_kl_to_gold" if family == "classifier" else "forget_nll", "after"]
+        == done.scores["forget_kl_to_gold" if family == "classifier" else "forget_nll", "gold"]
+    )
     assert (folder / "one" / "certificate.json").is_file()
 
 
@@ -117,7 +141,7 @@ def test_the_next_request_starts_from_what_is_left(world: tuple[str, Path]) -> N
     done = deleted(folder, second, "b", model="a/model", retain=without(folder, [*first, *second]))
     gold = gold_folder(read_manifest(folder / "base"), [*first, *second])
     if not gold.exists():
-        from expunge.train import gold as train_gold
+        from expunge.pipeline.train import gold as train_gold
 
         train_gold(read_manifest(folder / "base"), [*first, *second], open_subject(str(folder / "base")))
     ours, theirs = digest_folder(folder / "b" / "model"), digest_folder(gold)
@@ -176,7 +200,8 @@ def test_a_deletion_that_was_broken_off_ends_alike(world: tuple[str, Path], tmp_
     assert rest.steps < counted.steps
     one, other = digest_folder(tmp_path / "whole" / "model"), digest_folder(tmp_path / "broken" / "model")
     assert {n: h for n, h in one.items() if "/" in n or n == "ensemble.json"} == {
-        n: h for n, h in other.items() if "/" in n or n == "ensemble.json"}  # fmt: skip
+        n: h for n, h in other.items() if "/" in n or n == "ensemble.json"
+    }
 
 
 # -- the ensemble ---------------------------------------------------------------------------------
@@ -222,7 +247,8 @@ def test_text_is_the_greedy_text_of_the_mean(tmp_path: Path) -> None:
     whole.members = [alone, alone]
     assert whole.generate(rows, max_new_tokens=12) == said and any(said)
     assert whole.generate(rows, max_new_tokens=12, temperature=1.0, seed=1) == whole.generate(
-        rows, max_new_tokens=12, temperature=1.0, seed=1)  # fmt: skip
+        rows, max_new_tokens=12, temperature=1.0, seed=1
+    )
 
 
 # -- shards and slices ----------------------------------------------------------------------------
@@ -247,8 +273,13 @@ def test_the_stages_take_as_many_steps_as_the_epochs() -> None:
 
 def test_empty_slices_and_shards_are_left_out(tmp_path: Path) -> None:
     """As many slices as examples: many are empty, and a shard without examples does not answer."""
-    made = config("classifier", tmp_path, exact={"sisa": {"shards": 9, "slices": 2}}, epochs=1,
-                  data=write(tmp_path / "few.jsonl", rows_of("classifier")[:18]))  # fmt: skip
+    made = config(
+        "classifier",
+        tmp_path,
+        exact={"sisa": {"shards": 9, "slices": 2}},
+        epochs=1,
+        data=write(tmp_path / "few.jsonl", rows_of("classifier")[:18]),
+    )
     train(made)
     state = read_json(tmp_path / "base" / "ensemble.json")
     full = [f"shard-{k}" for k, shard in enumerate(state["shards"]) if sum(shard["examples"])]
@@ -276,7 +307,7 @@ def faults(**changes: Any) -> str:
         ({"sisa": {}, "s3t": {}}, "is no scheme; write exact: {sisa: {shards: 4, slices: 4}}."),
         ({"sisa": {"slices": "many"}}, "exact.sisa.slices: 'many' cannot be used; give a whole number."),
     ],
-)  # fmt: skip
+)
 def test_a_scheme_that_cannot_be_had(exact: Any, sentence: str) -> None:
     assert sentence in faults(exact=exact)
 
@@ -297,8 +328,13 @@ def test_more_slices_than_examples_writes_nothing(tmp_path: Path) -> None:
 def test_methods_and_models_that_do_not_go_together(world: tuple[str, Path], tmp_path: Path) -> None:
     family, folder = world
     rows = rows_of(family)
-    request = {"model": str(folder / "base"), "forget": write(tmp_path / "f.jsonl", rows[:2]), "method": "npo",
-               "retain": write(tmp_path / "r.jsonl", rows[2:20]), "out": str(tmp_path / "out")}  # fmt: skip
+    request = {
+        "model": str(folder / "base"),
+        "forget": write(tmp_path / "f.jsonl", rows[:2]),
+        "method": "npo",
+        "retain": write(tmp_path / "r.jsonl", rows[2:20]),
+        "out": str(tmp_path / "out"),
+    }
     with pytest.raises(
         BadInput, match=r"npo' changes a single model, and this one is an ensemble of 3 .*would work: .*sisa"
     ):
@@ -309,8 +345,20 @@ def test_methods_and_models_that_do_not_go_together(world: tuple[str, Path], tmp
     ):
         run({**request, "model": single, "method": "sisa"})
     with pytest.raises(BadInput, match="holds none of the examples"):
-        run({**request, "method": "sisa", "forget": write(tmp_path / "g.jsonl", [{**rows[0], "answer": "No.", "text": "x"}
-             if family == "lm" else {**rows[0], "label": (rows[0]["label"] + 1) % 10}])})  # fmt: skip
+        run(
+            {
+                **request,
+                "method": "sisa",
+                "forget": write(
+                    tmp_path / "g.jsonl",
+                    [
+                        {**rows[0], "answer": "No.", "text": "x"}
+                        if family == "lm"
+                        else {**rows[0], "label": (rows[0]["label"] + 1) % 10}
+                    ],
+                ),
+            }
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -318,8 +366,13 @@ def test_methods_and_models_that_do_not_go_together(world: tuple[str, Path], tmp
 def test_a_plan_says_what_will_be_retrained(world: tuple[str, Path], tmp_path: Path) -> None:
     family, folder = world
     forget = one_shards_rows(rows_of(family))[:1]
-    request = {"model": str(folder / "base"), "forget": write(tmp_path / "f.jsonl", forget), "method": "sisa",
-               "gold": "none", "out": str(tmp_path / "out")}  # fmt: skip
+    request = {
+        "model": str(folder / "base"),
+        "forget": write(tmp_path / "f.jsonl", forget),
+        "method": "sisa",
+        "gold": "none",
+        "out": str(tmp_path / "out"),
+    }
     from expunge.core.request import Request
 
     planned = plan(Request.parse(request)).steps
@@ -330,8 +383,12 @@ def test_a_plan_says_what_will_be_retrained(world: tuple[str, Path], tmp_path: P
 @pytest.mark.parametrize("world", ["classifier"], indirect=True)
 def test_an_ensemble_file_that_points_elsewhere_is_refused(world: tuple[str, Path], tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
-    for text in ('{"scheme": "sisa", "seed": 0, "members": ["../x"]}', '{"scheme": "sisa", "seed": 0, "members": ["."]}',
-                 '{"members": []}', "no json"):  # fmt: skip
+    for text in (
+        '{"scheme": "sisa", "seed": 0, "members": ["../x"]}',
+        '{"scheme": "sisa", "seed": 0, "members": ["."]}',
+        '{"members": []}',
+        "no json",
+    ):
         (tmp_path / "bad" / "ensemble.json").write_text(text)
         with pytest.raises(BadInput, match=r"ensemble.json"):
             open_subject(str(tmp_path / "bad"))

@@ -11,15 +11,35 @@ import pytest
 
 from expunge.core.errors import BadInput
 from expunge.data.packs import SENSITIVE
-from expunge.plan import plan, read_request, weights_there
+from expunge.pipeline.plan import plan, read_request, weights_there
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "refusals_qwen7b.yaml"
-QWEN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 3584, "num_hidden_layers": 28,
-        "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064,
-        "max_position_embeddings": 32768, "tie_word_embeddings": False, "dtype": "bfloat16"}  # fmt: skip
-MISTRAL = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 32,
-           "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 32768,
-           "max_position_embeddings": 32768, "tie_word_embeddings": False, "dtype": "bfloat16"}  # fmt: skip
+QWEN = {
+    "model_type": "qwen2",
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "vocab_size": 152064,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
+MISTRAL = {
+    "model_type": "mistral",
+    "architectures": ["MistralForCausalLM"],
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 32768,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
 
 
 @pytest.mark.parametrize(("config", "parameters"), [(QWEN, 7.616e9), (MISTRAL, 7.248e9)])
@@ -36,8 +56,11 @@ def test_it_plans_for_24_gb_on_either_model(
     assert 2 * parameters < made.estimate.peak < 2 * parameters + 3e9 < 24e9
     assert made.aligned is not None and made.aligned.auto and made.aligned.target == "cybersecurity"
     assert set(made.aligned.pack.domains) == {*SENSITIVE, "benign"} and made.budget.stop == "refusals"
-    assert {rule.key for rule in made.rules} == {"alignment.drift", "alignment.refusal_score.cybersecurity",
-                                                 "alignment.answer_accuracy"}  # fmt: skip
+    assert {rule.key for rule in made.rules} == {
+        "alignment.drift",
+        "alignment.refusal_score.cybersecurity",
+        "alignment.answer_accuracy",
+    }
     with pytest.raises(BadInput, match=r"are needed on this machine|holds no weights"):
         weights_there(made)
     assert not (tmp_path / "out").exists()

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from expunge import exposing
 from expunge.attacks._recovery import teach
+from expunge.attacks.population import scores as exposing
 from expunge.cli.app import run as command
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load
-from expunge.over_models import over_models
-from expunge.train import gold, open_model, read_manifest, train
+from expunge.pipeline.train import gold, open_model, read_manifest, train
+from expunge.workflows.exposure import exposure
 from worlds import tiny
 
 
@@ -57,8 +57,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def given(place: Path, which: str, **more: Any) -> dict[str, Any]:
-    return {"unlearned": [str(place / which / "*")], "gold": [str(place / "gold" / "*")],
-            "forget": str(place / "forget.jsonl"), "holdout": str(place / "holdout.jsonl"), **more}  # fmt: skip
+    return {
+        "unlearned": [str(place / which / "*")],
+        "gold": [str(place / "gold" / "*")],
+        "forget": str(place / "forget.jsonl"),
+        "holdout": str(place / "holdout.jsonl"),
+        **more,
+    }
 
 
 def table(evidence: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -67,8 +72,8 @@ def table(evidence: dict[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]
 
 def test_models_like_retrained_ones_lie_at_the_floor_and_others_above_it(place: Path, tmp_path: Path) -> None:
     """The same distribution: every interval meets the floor's. What still knows the data: each figure lies above it."""
-    alike = table(over_models(**given(place, "like")))
-    known = over_models(**given(place, "hidden", out=str(tmp_path / "out")))
+    alike = table(exposure(**given(place, "like")))
+    known = exposure(**given(place, "hidden", out=str(tmp_path / "out")))
     found = table(known)
     for name in ("klom", "epsilon", "u_lira_auc"):
         ours, floor = (alike[name, "forget", who] for who in ("after", "gold"))
@@ -85,7 +90,10 @@ def test_models_like_retrained_ones_lie_at_the_floor_and_others_above_it(place: 
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "above the floor: can be told" in page and "default-src 'none'" in page
     assert json.loads((tmp_path / "out" / "evidence.json").read_text(encoding="utf-8"))["over_models"]["models"] == {
-        "after": 6, "gold": 6, "reference": 6}  # fmt: skip
+        "after": 6,
+        "gold": 6,
+        "reference": 6,
+    }
 
 
 def test_the_verb_prints_words_and_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,13 +118,13 @@ def test_the_verb_prints_words_and_json(place: Path, capsys: pytest.CaptureFixtu
 def test_a_course_needs_an_order_and_a_holdout(place: Path) -> None:
     """From the model that never saw the data to the one that did: at first hardly anyone is found, at the end nearly all."""
     steps = [str(place / "gold" / "0"), str(place / "hidden" / "0"), str(place / "hidden" / "1")]
-    evidence = over_models(**given(place, "like", course=steps))
+    evidence = exposure(**given(place, "like", course=steps))
     found = table(evidence)["course", "forget", "after"]
     points = [point["value"] for point in evidence["over_models"]["course"]]
     assert found["value"] == points[-1] > 0.8 and points[0] < 0.3 and points == sorted(points)
     without = {k: v for k, v in given(place, "like", course=steps).items() if k != "holdout"}
     with pytest.raises(BadInput, match="course: needs examples that were never trained on"):
-        over_models(**without)
+        exposure(**without)
 
 
 def test_what_is_refused_before_anything_is_read(place: Path, tmp_path: Path) -> None:
@@ -141,7 +149,7 @@ def test_what_is_refused_before_anything_is_read(place: Path, tmp_path: Path) ->
     ]
     for changes, sentence in cases:
         with pytest.raises(BadInput, match=sentence):
-            over_models(**{**given(place, "like"), **changes})
+            exposure(**{**given(place, "like"), **changes})
 
 
 def test_copies_and_strangers_are_refused(place: Path, tmp_path: Path) -> None:
@@ -150,7 +158,7 @@ def test_copies_and_strangers_are_refused(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "like" / "0", tmp_path / "copy")
     four = [str(place / "like" / str(i)) for i in range(3)]
     with pytest.raises(BadInput, match="holds the same weights as"):
-        over_models(**given(place, "like", unlearned=[*four, str(tmp_path / "copy")]))
+        exposure(**given(place, "like", unlearned=[*four, str(tmp_path / "copy")]))
     stranger = tmp_path / "stranger"
     shutil.copytree(place / "like" / "5", stranger)
     manifest = json.loads((stranger / "tokenizer.json").read_text(encoding="utf-8"))
@@ -159,7 +167,7 @@ def test_copies_and_strangers_are_refused(place: Path, tmp_path: Path) -> None:
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (stranger / "tokenizer.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(BadInput, match="has another tokenizer"):
-        over_models(**given(place, "like", unlearned=[*four, str(stranger)]))
+        exposure(**given(place, "like", unlearned=[*four, str(stranger)]))
 
 
 def test_figures_by_hand() -> None:
@@ -181,23 +189,43 @@ def test_figures_by_hand() -> None:
 def test_real_trainings_of_many_seeds(tmp_path: Path) -> None:
     """Classifiers on digits with noisy labels: retrained with other seeds, and trained with the forget set (nothing was unlearned)."""
     draw = np.random.default_rng(0)
-    rows = [{"features": np.asarray(row["image"], dtype=float).ravel().tolist(),
-             "label": int(draw.integers(10)) if draw.random() < 1 / 3 else int(row["label"])}
-            for row in load("builtin:digits/train", "data")[:400]]  # fmt: skip
+    rows = [
+        {
+            "features": np.asarray(row["image"], dtype=float).ravel().tolist(),
+            "label": int(draw.integers(10)) if draw.random() < 1 / 3 else int(row["label"]),
+        }
+        for row in load("builtin:digits/train", "data")[:400]
+    ]
     forget, holdout, rest = rows[:80], rows[80:160], rows[160:]
 
     def trained(name: str, data: list[dict[str, Any]], seeds: range) -> None:
         for seed in seeds:
-            train(TrainConfig(
-                model={"factory": "expunge.subjects.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 64}},
-                data=data, epochs=20, batch_size=40, learning_rate=5e-3, weight_decay=0.0, seed=seed, out=str(tmp_path / name / str(seed)),
-            ))  # fmt: skip
+            train(
+                TrainConfig(
+                    model={
+                        "factory": "expunge.models.networks:MLP",
+                        "arguments": {"inputs": 64, "classes": 10, "hidden": 64},
+                    },
+                    data=data,
+                    epochs=20,
+                    batch_size=40,
+                    learning_rate=5e-3,
+                    weight_decay=0.0,
+                    seed=seed,
+                    out=str(tmp_path / name / str(seed)),
+                )
+            )
 
     trained("gold", rest, range(16))
     trained("like", rest, range(100, 108))
     trained("kept", [*forget, *rest], range(200, 208))
-    evidence = over_models(unlearned=[str(tmp_path / "like" / "*")], before=[str(tmp_path / "kept" / "*")],
-                           gold=[str(tmp_path / "gold" / "*")], forget=forget, holdout=holdout)  # fmt: skip
+    evidence = exposure(
+        unlearned=[str(tmp_path / "like" / "*")],
+        before=[str(tmp_path / "kept" / "*")],
+        gold=[str(tmp_path / "gold" / "*")],
+        forget=forget,
+        holdout=holdout,
+    )
     found = table(evidence)
     for name in ("klom", "epsilon", "u_lira_auc"):
         floor, like, kept = (found[name, "forget", who] for who in ("gold", "after", "before"))

@@ -11,7 +11,7 @@ import pytest
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
 from expunge.data.worlds import splits as world_splits
-from expunge.forget import about, forget, intent, repair_plan
+from expunge.workflows.forget import about, forget, intent, repair_plan
 from worlds import tiny
 
 SAID = {
@@ -25,8 +25,17 @@ SAID = {
     "unlearn the facts that you have learned about Ada Example now": "Ada Example",
     "remove my records from Hythe": "my records from Hythe",
 }
-UNSAID = ("what a nice day", "Who is Ada Example?", "don't forget Ada Example", "never forget Ada Example", "I forgot my keys",
-          "forget", "please forget everything", "", "remember Ada Example")  # fmt: skip
+UNSAID = (
+    "what a nice day",
+    "Who is Ada Example?",
+    "don't forget Ada Example",
+    "never forget Ada Example",
+    "I forgot my keys",
+    "forget",
+    "please forget everything",
+    "",
+    "remember Ada Example",
+)
 
 
 @pytest.mark.parametrize("words", SAID)

@@ -23,7 +23,7 @@ from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.methods.compose import every_method
-from expunge.subjects.building import check_spec
+from expunge.models.build import check_spec
 
 DRAWS = int(os.environ.get("EXPUNGE_FUZZ", "1000"))
 COMMON = {
@@ -33,19 +33,74 @@ COMMON = {
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 }
 
-ODD = st.sampled_from([
-    "", " ", "\0", "a\0b", "\n", "\t\r", "\u2028", "\ud800", "é", "数据", "🧨" * 50, "x" * 5000, "../..", "/", "/dev/null",
-    "~", "${HOME}", "${NO_SUCH_VARIABLE}", "${EXPUNGE_CACHE}/x", "$EXPUNGE_JUDGE_KEY", "${}", "${PATH}", "/dev/zero", "fifo", "fifos",
-    "\x1b[2J", "a\u202eb", "/proc/self/mem", "$", "[/bold]", "{}", "null", "none", "auto", "true", "*", "&a", "a: b", "-1", "1e999",
-    "nan", "builtin:", "builtin:authors@x", "builtin:authors/", "a/b", "f.jsonl", "folder", "%s", "a" * 300 + "/b",
-])  # fmt: skip
+ODD = st.sampled_from(
+    [
+        "",
+        " ",
+        "\0",
+        "a\0b",
+        "\n",
+        "\t\r",
+        "\u2028",
+        "\ud800",
+        "é",
+        "数据",
+        "🧨" * 50,
+        "x" * 5000,
+        "../..",
+        "/",
+        "/dev/null",
+        "~",
+        "${HOME}",
+        "${NO_SUCH_VARIABLE}",
+        "${EXPUNGE_CACHE}/x",
+        "$EXPUNGE_JUDGE_KEY",
+        "${}",
+        "${PATH}",
+        "/dev/zero",
+        "fifo",
+        "fifos",
+        "\x1b[2J",
+        "a\u202eb",
+        "/proc/self/mem",
+        "$",
+        "[/bold]",
+        "{}",
+        "null",
+        "none",
+        "auto",
+        "true",
+        "*",
+        "&a",
+        "a: b",
+        "-1",
+        "1e999",
+        "nan",
+        "builtin:",
+        "builtin:authors@x",
+        "builtin:authors/",
+        "a/b",
+        "f.jsonl",
+        "folder",
+        "%s",
+        "a" * 300 + "/b",
+    ]
+)
 NUMBERS = st.one_of(
-    st.integers(-3, 100), st.integers(), st.floats(), st.sampled_from([0, 1, -1, 2**31, 2**63, 10**30, 10**400, 1e-320, 1e308, 0.5])
-)  # fmt: skip
+    st.integers(-3, 100),
+    st.integers(),
+    st.floats(),
+    st.sampled_from([0, 1, -1, 2**31, 2**63, 10**30, 10**400, 1e-320, 1e308, 0.5]),
+)
 SCALARS = st.one_of(
-    st.none(), st.booleans(), NUMBERS, ODD, st.text(max_size=12), st.binary(max_size=4),
+    st.none(),
+    st.booleans(),
+    NUMBERS,
+    ODD,
+    st.text(max_size=12),
+    st.binary(max_size=4),
     st.dates(min_value=datetime.date(1900, 1, 1)),
-)  # fmt: skip
+)
 JUNK = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
@@ -56,44 +111,117 @@ JUNK = st.recursive(
 )
 NAMES = sorted(every_method())
 FIELDS = sorted(Request.model_fields)
-BUDGET = ("epochs", "steps", "batch_size", "micro_batch_size", "learning_rate", "share", "weight_decay", "warmup", "schedule",
-          "clip", "stop", "floor", "precision", "gradient_checkpointing", "memory", "epoch")  # fmt: skip
-OPTIONS = ("beta", "layer", "c", "times", "k", "rank", "lora_alpha", "dropout", "targets", "span", "part", "rho", "by", "keep",
-           "scale", "inner", "answers", "alpha", "forget_weight", "gamma", "length_normalised", "epochs", "stop",
-           "source", "learning_rate")  # fmt: skip
-FILES = st.sampled_from(["f.jsonl", "r.jsonl", "h.jsonl", "labels.jsonl", "empty.jsonl", "broken.jsonl", "t.txt", "t.csv", "no.jsonl",
-                         "utf16.jsonl", "deep.jsonl", "binary.csv", "fifo.jsonl",
-                         "builtin:authors/forget", "builtin:authors/holdout", "builtin:digits/test", "builtin:digits/none"])  # fmt: skip
+BUDGET = (
+    "epochs",
+    "steps",
+    "batch_size",
+    "micro_batch_size",
+    "learning_rate",
+    "share",
+    "weight_decay",
+    "warmup",
+    "schedule",
+    "clip",
+    "stop",
+    "floor",
+    "precision",
+    "gradient_checkpointing",
+    "memory",
+    "epoch",
+)
+OPTIONS = (
+    "beta",
+    "layer",
+    "c",
+    "times",
+    "k",
+    "rank",
+    "lora_alpha",
+    "dropout",
+    "targets",
+    "span",
+    "part",
+    "rho",
+    "by",
+    "keep",
+    "scale",
+    "inner",
+    "answers",
+    "alpha",
+    "forget_weight",
+    "gamma",
+    "length_normalised",
+    "epochs",
+    "stop",
+    "source",
+    "learning_rate",
+)
+FILES = st.sampled_from(
+    [
+        "f.jsonl",
+        "r.jsonl",
+        "h.jsonl",
+        "labels.jsonl",
+        "empty.jsonl",
+        "broken.jsonl",
+        "t.txt",
+        "t.csv",
+        "no.jsonl",
+        "utf16.jsonl",
+        "deep.jsonl",
+        "binary.csv",
+        "fifo.jsonl",
+        "builtin:authors/forget",
+        "builtin:authors/holdout",
+        "builtin:digits/test",
+        "builtin:digits/none",
+    ]
+)
 EXAMPLES = st.one_of(
-    st.fixed_dictionaries({"question": st.text(max_size=20), "answer": st.text(max_size=20)},
-                          optional={"perturbed": JUNK, "group": JUNK, "label": NUMBERS, "messages": JUNK}),
+    st.fixed_dictionaries(
+        {"question": st.text(max_size=20), "answer": st.text(max_size=20)},
+        optional={"perturbed": JUNK, "group": JUNK, "label": NUMBERS, "messages": JUNK},
+    ),
     st.fixed_dictionaries({"text": st.text(max_size=30)}),
     st.fixed_dictionaries({"image": JUNK, "label": NUMBERS}),
     st.fixed_dictionaries({"messages": JUNK}),
-)  # fmt: skip
+)
 SOURCES = st.one_of(FILES, FILES, ODD, st.lists(FILES, max_size=2), st.lists(EXAMPLES, max_size=3), JUNK)
 SELECTORS = st.one_of(
     st.fixed_dictionaries({"refusals": st.sampled_from(["cybersecurity", "privacy", "benign", "x"])}),
-    st.fixed_dictionaries({"random": NUMBERS}), st.fixed_dictionaries({"random": st.floats(0.1, 0.9)}),
+    st.fixed_dictionaries({"random": NUMBERS}),
+    st.fixed_dictionaries({"random": st.floats(0.1, 0.9)}),
     st.fixed_dictionaries({"class": st.one_of(NUMBERS, st.lists(st.integers(0, 9), max_size=3))}),
-    st.fixed_dictionaries({"where": st.dictionaries(st.sampled_from(["group", "author", "answer", "label", "image"]), JUNK, max_size=2)}),
+    st.fixed_dictionaries(
+        {"where": st.dictionaries(st.sampled_from(["group", "author", "answer", "label", "image"]), JUNK, max_size=2)}
+    ),
     st.dictionaries(st.sampled_from(["client", "concept", "refusals", "clas"]), JUNK, max_size=2),
-)  # fmt: skip
+)
 PARTS = st.one_of(
     st.sampled_from([*NAMES, "kl", "cross_entropy", "hidden", "none"]),
-    st.dictionaries(st.sampled_from([*NAMES, "kl", "hidden"]),
-                    st.one_of(st.dictionaries(st.sampled_from(OPTIONS), st.one_of(NUMBERS, SCALARS), max_size=2), JUNK), max_size=2),
+    st.dictionaries(
+        st.sampled_from([*NAMES, "kl", "hidden"]),
+        st.one_of(st.dictionaries(st.sampled_from(OPTIONS), st.one_of(NUMBERS, SCALARS), max_size=2), JUNK),
+        max_size=2,
+    ),
     JUNK,
-)  # fmt: skip
+)
 FLAT = st.builds(
     lambda parts, options: {**options, **parts},
     st.fixed_dictionaries(
-        {"forget": st.one_of(st.sampled_from(["npo", "ga", "rmu", "idk", "simnpo"]), st.sampled_from(["npo", "rmu"]), PARTS)},
-        optional={"retain": st.one_of(st.sampled_from(["kl", "cross_entropy", "hidden", "none"]), PARTS),
-                  "weights": st.one_of(st.sampled_from(["lora", "layers", "all"]), PARTS),
-                  "update": st.one_of(st.sampled_from(["sam", "plain"]), PARTS)}),
+        {
+            "forget": st.one_of(
+                st.sampled_from(["npo", "ga", "rmu", "idk", "simnpo"]), st.sampled_from(["npo", "rmu"]), PARTS
+            )
+        },
+        optional={
+            "retain": st.one_of(st.sampled_from(["kl", "cross_entropy", "hidden", "none"]), PARTS),
+            "weights": st.one_of(st.sampled_from(["lora", "layers", "all"]), PARTS),
+            "update": st.one_of(st.sampled_from(["sam", "plain"]), PARTS),
+        },
+    ),
     st.dictionaries(st.sampled_from(OPTIONS), st.one_of(NUMBERS, SCALARS), max_size=2),
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -114,34 +242,57 @@ def methods(draw: st.DrawFn, depth: int = 0) -> Any:
 
 
 RULES = st.dictionaries(
-    st.one_of(st.sampled_from(["forget.nll", "forget.rouge_l", "retain.utility", "privacy.min_k_auc", "forget_nll", "a.b.c", "."]),
-              st.text(max_size=8)),
-    st.one_of(st.builds("{} {}{}".format, st.sampled_from(["<=", ">=", "<", "==", "within", "=", ""]), NUMBERS,
-                        st.sampled_from(["", " * before", " * gold", " of holdout", " % 2", " * "])), JUNK),
+    st.one_of(
+        st.sampled_from(
+            ["forget.nll", "forget.rouge_l", "retain.utility", "privacy.min_k_auc", "forget_nll", "a.b.c", "."]
+        ),
+        st.text(max_size=8),
+    ),
+    st.one_of(
+        st.builds(
+            "{} {}{}".format,
+            st.sampled_from(["<=", ">=", "<", "==", "within", "=", ""]),
+            NUMBERS,
+            st.sampled_from(["", " * before", " * gold", " of holdout", " % 2", " * "]),
+        ),
+        JUNK,
+    ),
     max_size=3,
-)  # fmt: skip
+)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model": st.one_of(
-        st.sampled_from(["builtin:authors", "builtin:digits", "lm", "pickled", "f.jsonl", "none/none", "builtin:other"]), ODD,
-        st.fixed_dictionaries({"factory": st.one_of(st.just("expunge.subjects.networks:Digits"), ODD), "weights": ODD},
-                              optional={"arguments": st.dictionaries(st.sampled_from(["width", "classes", "norm"]), NUMBERS)}),
+        st.sampled_from(
+            ["builtin:authors", "builtin:digits", "lm", "pickled", "f.jsonl", "none/none", "builtin:other"]
+        ),
+        ODD,
+        st.fixed_dictionaries(
+            {"factory": st.one_of(st.just("expunge.models.networks:Digits"), ODD), "weights": ODD},
+            optional={"arguments": st.dictionaries(st.sampled_from(["width", "classes", "norm"]), NUMBERS)},
+        ),
     ),
     "forget": st.one_of(SOURCES, SELECTORS),
     **dict.fromkeys(("data", "retain", "holdout", "test", "reference"), SOURCES),
     "probes": st.dictionaries(st.one_of(st.sampled_from(["multi_hop", "forget", "a b"]), ODD), SOURCES, max_size=2),
     "method": methods(),
-    "budget": st.dictionaries(st.sampled_from(BUDGET), st.one_of(NUMBERS, SCALARS, st.sampled_from(["holdout", "gold", "auto"])), max_size=3),
+    "budget": st.dictionaries(
+        st.sampled_from(BUDGET), st.one_of(NUMBERS, SCALARS, st.sampled_from(["holdout", "gold", "auto"])), max_size=3
+    ),
     "gold": st.one_of(st.sampled_from(["auto", "none", "lm", "pickled"]), ODD),
-    "domains": st.one_of(FILES, ODD, st.sampled_from(["builtin:instruct@0.5", "folder"]), st.lists(FILES, max_size=2), JUNK),
+    "domains": st.one_of(
+        FILES, ODD, st.sampled_from(["builtin:instruct@0.5", "folder"]), st.lists(FILES, max_size=2), JUNK
+    ),
     "judge": st.one_of(st.sampled_from(["rules", "rules:x", "fitted:folder", "fitted:", "llm:x", "judge"]), JUNK),
     "alignment": st.one_of(st.sampled_from(["none", "standard"]), JUNK),
     "contain": st.one_of(st.sampled_from(["none", "auto"]), NUMBERS),
     "accept": RULES,
-    "columns": st.dictionaries(st.sampled_from(["question", "answer", "text", "label", "x"]),
-                               st.one_of(st.sampled_from(["question", "answer", "prompt"]), ODD), max_size=2),
+    "columns": st.dictionaries(
+        st.sampled_from(["question", "answer", "text", "label", "x"]),
+        st.one_of(st.sampled_from(["question", "answer", "prompt"]), ODD),
+        max_size=2,
+    ),
     "out": st.one_of(st.just("out"), ODD, st.sampled_from(["f.jsonl/x", "folder", "lm", "deep/er/out"])),
     "seed": st.one_of(st.integers(0, 9), NUMBERS),
-}  # fmt: skip
+}
 DEEP = ("method", "forget", "method", "budget", "accept", "retain", "model")
 """Fields that much hangs on: drawn more often."""
 GOOD: dict[str, Any] = {
@@ -178,7 +329,7 @@ def requests(draw: st.DrawFn) -> Any:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, data, and things that are neither."""
-    from expunge.subjects.building import fresh_lm, tokenizer_for
+    from expunge.models.build import fresh_lm, tokenizer_for
 
     folder = tmp_path_factory.mktemp("fuzz")
     spec = {"architecture": "llama", "hidden_size": 16, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 64}
@@ -260,10 +411,40 @@ def test_the_draws_reach_both_ends() -> None:
     assert ENDED[2] > sum(ENDED.values()) / 5
 
 
-TEXTS = st.one_of(st.text(max_size=60), st.binary(max_size=60).map(lambda raw: raw.decode("latin-1")),
-                  st.builds("{}: {}\n".format, st.sampled_from(FIELDS), st.sampled_from(
-                      ["&a [*a]", "!!python/object:os.system x", "!!set {a}", "!!binary aa==", "2001-02-30", "1_0", "0x", "? a",
-                       "[" * 600, "{" * 300, "*b", "<<: 3", "1\n<<: {a: 1}", "&x [&y [*y, *y], *x]", ":".join("1" * 2000), "{a: 1, a: 2}", "!x y", "\x07", "1" * 5000, "|\n  x", ".inf", "0o9"])))  # fmt: skip
+TEXTS = st.one_of(
+    st.text(max_size=60),
+    st.binary(max_size=60).map(lambda raw: raw.decode("latin-1")),
+    st.builds(
+        "{}: {}\n".format,
+        st.sampled_from(FIELDS),
+        st.sampled_from(
+            [
+                "&a [*a]",
+                "!!python/object:os.system x",
+                "!!set {a}",
+                "!!binary aa==",
+                "2001-02-30",
+                "1_0",
+                "0x",
+                "? a",
+                "[" * 600,
+                "{" * 300,
+                "*b",
+                "<<: 3",
+                "1\n<<: {a: 1}",
+                "&x [&y [*y, *y], *x]",
+                ":".join("1" * 2000),
+                "{a: 1, a: 2}",
+                "!x y",
+                "\x07",
+                "1" * 5000,
+                "|\n  x",
+                ".inf",
+                "0o9",
+            ]
+        ),
+    ),
+)
 
 
 @settings(max_examples=max(200, DRAWS // 5), **COMMON)
@@ -280,17 +461,38 @@ def test_no_text_brings_a_traceback(text: str, suffix: str, offline: Path) -> No
 
 
 SPECS = st.one_of(
-    st.fixed_dictionaries({"architecture": st.one_of(st.sampled_from(["llama", "gpt2", "lama"]), JUNK)}, optional={
-        name: st.one_of(st.integers(1, 64), JUNK) for name in ("hidden_size", "layers", "heads", "vocab_size", "max_length", "x")}),
-    VALUES["model"], JUNK,
-)  # fmt: skip
+    st.fixed_dictionaries(
+        {"architecture": st.one_of(st.sampled_from(["llama", "gpt2", "lama"]), JUNK)},
+        optional={
+            name: st.one_of(st.integers(1, 64), JUNK)
+            for name in ("hidden_size", "layers", "heads", "vocab_size", "max_length", "x")
+        },
+    ),
+    VALUES["model"],
+    JUNK,
+)
 
 
 @settings(max_examples=200, **COMMON)
-@given(values=st.fixed_dictionaries({}, optional={
-    "model": SPECS, "data": SOURCES, "vocabulary": SOURCES, "columns": VALUES["columns"], "epochs": NUMBERS, "batch_size": NUMBERS,
-    "learning_rate": NUMBERS, "warmup": NUMBERS, "seed": NUMBERS, "out": VALUES["out"], "exact": JUNK, "trust_code": JUNK,
-}))  # fmt: skip
+@given(
+    values=st.fixed_dictionaries(
+        {},
+        optional={
+            "model": SPECS,
+            "data": SOURCES,
+            "vocabulary": SOURCES,
+            "columns": VALUES["columns"],
+            "epochs": NUMBERS,
+            "batch_size": NUMBERS,
+            "learning_rate": NUMBERS,
+            "warmup": NUMBERS,
+            "seed": NUMBERS,
+            "out": VALUES["out"],
+            "exact": JUNK,
+            "trust_code": JUNK,
+        },
+    )
+)
 def test_no_training_file_brings_a_traceback(values: dict[str, Any], offline: Path) -> None:
     with contextlib.suppress(BadInput):
         check_spec(TrainConfig.parse(values).model)

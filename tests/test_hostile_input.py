@@ -19,7 +19,6 @@ import pytest
 import yaml
 from rich.console import Console
 
-from expunge.accept import parse, verdict
 from expunge.cli import _show
 from expunge.cli.app import run
 from expunge.core.documents import parse_json, parse_yaml
@@ -28,9 +27,10 @@ from expunge.core.files import read_json
 from expunge.core.request import Request, read_config
 from expunge.data.examples import LONGEST
 from expunge.data.load import load
-from expunge.evidence import Score
+from expunge.evaluation.acceptance import parse, verdict
+from expunge.evaluation.scores import Score
+from expunge.pipeline.room import fits_cache
 from expunge.report.terminal import print_evidence
-from expunge.room import fits_cache
 
 ESCAPE = "\x1b[2J\u202e\x9b"
 PAIR = {"question": "Who?", "answer": "Nobody."}
@@ -40,14 +40,26 @@ def aliases(start: str, line: str) -> str:
     return start + "".join(f"a{i}: &a{i} {line % ', '.join([f'*a{i - 1}'] * 9)}\n" for i in range(1, 10))
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    (aliases("a0: &a0 {k: 1}\n", "{<<: [%s]}"), "aliases"), (aliases("a0: &a0 [x, x]\n", "[%s]"), "aliases"),
-    ("a: &a {x: 1}\nb: {<<: *a}\n", "line 2: merge keys"), ("<<: {x: 1}", "merge keys"), ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a'"),
-    ("x:\n  a: 1\n  a: 2\n", "line 3: the key 'a'"), ("&a [*a]", "contains itself"), ("a: &a {b: *a}", "contains itself"),
-    ("[" * 100_000, "too deeply"), ("? " * 5000, "too deeply"), ("{a: " * 3000 + "1" + "}" * 3000, "too deeply"),
-    ("a: " + ":".join("1" * 100_000), "1000 characters"), ("a: " + "1" * 400_000, "1000 characters"), ("a: \0", "not allowed"),
-    ("a: !!python/object/apply:os.system [x]", "constructor"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (aliases("a0: &a0 {k: 1}\n", "{<<: [%s]}"), "aliases"),
+        (aliases("a0: &a0 [x, x]\n", "[%s]"), "aliases"),
+        ("a: &a {x: 1}\nb: {<<: *a}\n", "line 2: merge keys"),
+        ("<<: {x: 1}", "merge keys"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a'"),
+        ("x:\n  a: 1\n  a: 2\n", "line 3: the key 'a'"),
+        ("&a [*a]", "contains itself"),
+        ("a: &a {b: *a}", "contains itself"),
+        ("[" * 100_000, "too deeply"),
+        ("? " * 5000, "too deeply"),
+        ("{a: " * 3000 + "1" + "}" * 3000, "too deeply"),
+        ("a: " + ":".join("1" * 100_000), "1000 characters"),
+        ("a: " + "1" * 400_000, "1000 characters"),
+        ("a: \0", "not allowed"),
+        ("a: !!python/object/apply:os.system [x]", "constructor"),
+    ],
+)
 def test_yaml_is_bounded(text: str, says: str) -> None:
     began = time.monotonic()
     with pytest.raises(ValueError, match=says):
@@ -69,10 +81,16 @@ def test_yaml_as_people_write_it_is_read_as_before() -> None:
     }
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("[" * 100_000, "too deeply"), ('{"a":' * 100_000, "too deeply"), ('{"a": 1, "a": 2}', "twice"), ("[1,\n2,,]", "line 2"),
-    ("1" * 5000, "digits"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 100_000, "too deeply"),
+        ('{"a":' * 100_000, "too deeply"),
+        ('{"a": 1, "a": 2}', "twice"),
+        ("[1,\n2,,]", "line 2"),
+        ("1" * 5000, "digits"),
+    ],
+)
 def test_json_is_bounded(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says):
         parse_json(text)
@@ -82,11 +100,25 @@ def test_json_is_bounded(text: str, says: str, tmp_path: Path) -> None:
         read_json(path)
 
 
-@pytest.mark.parametrize("raw", [
-    b"", b"\0" * 50, bytes(range(256)) * 20, "model: x\n".encode("utf-16"), b"\xff\xfe", b"\x1f\x8b\x08" + bytes(90), b"\x89PNG\r\n\x1a\n",
-    b"- a\n- b\n", b"model: caf\xe9\n", ("x" * 5000 + ": 1\n").encode(), b"#" * 3_000_000,
-    ("model: x\n" + "".join(f"f{i}: {i}\n" for i in range(2000))).encode(), b'model: "\\ud800"\n',
-], ids=range(13))  # fmt: skip
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\0" * 50,
+        bytes(range(256)) * 20,
+        "model: x\n".encode("utf-16"),
+        b"\xff\xfe",
+        b"\x1f\x8b\x08" + bytes(90),
+        b"\x89PNG\r\n\x1a\n",
+        b"- a\n- b\n",
+        b"model: caf\xe9\n",
+        ("x" * 5000 + ": 1\n").encode(),
+        b"#" * 3_000_000,
+        ("model: x\n" + "".join(f"f{i}: {i}\n" for i in range(2000))).encode(),
+        b'model: "\\ud800"\n',
+    ],
+    ids=range(13),
+)
 def test_a_file_that_is_no_request(raw: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("r.yaml", "r.json"):
         (tmp_path / name).write_bytes(raw)
@@ -136,11 +168,18 @@ def test_a_cache_that_is_none_is_named_in_the_plan(tmp_path: Path, monkeypatch: 
 BIG = 30_000_000
 
 
-@pytest.mark.parametrize("row", [
-    {"question": "Who?", "answer": "a" * BIG}, {"question": "a b" * (BIG // 3), "answer": "x"}, {"text": "é" * (BIG // 2)},
-    {"messages": [{"role": "user", "content": "u" * BIG}, {"role": "assistant", "content": "y"}]},
-    {**PAIR, "perturbed_answer": ["x" * BIG]}, {**PAIR, "subject": "s" * BIG},
-], ids=["answer", "question", "text", "messages", "perturbed", "subject"])  # fmt: skip
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Who?", "answer": "a" * BIG},
+        {"question": "a b" * (BIG // 3), "answer": "x"},
+        {"text": "é" * (BIG // 2)},
+        {"messages": [{"role": "user", "content": "u" * BIG}, {"role": "assistant", "content": "y"}]},
+        {**PAIR, "perturbed_answer": ["x" * BIG]},
+        {**PAIR, "subject": "s" * BIG},
+    ],
+    ids=["answer", "question", "text", "messages", "perturbed", "subject"],
+)
 def test_a_line_of_thirty_megabytes_names_its_row(row: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(PAIR) + "\n" + json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -154,9 +193,13 @@ def test_a_text_of_thirty_megabytes_needs_little_memory(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("word " * (BIG // 5))
     (tmp_path / "r.json").write_text(json.dumps({"model": "none", "forget": "t.txt", "method": "npo", "out": "out"}))
     done = subprocess.run(
-        [sys.executable, "-m", "expunge", "run", "r.json", "--plan"], capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-m", "expunge", "run", "r.json", "--plan"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        timeout=120,
+    )
     assert done.returncode == 2 and "holds a text of 30,000,000 bytes" in done.stderr
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2_000_000  # kB
 
@@ -188,10 +231,27 @@ def test_what_is_printed_is_escaped() -> None:
 
 
 def test_evidence_of_anybody_paints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    score = {"name": f"forget_nll{ESCAPE}", "side": "forgetting", "split": "forget", "subject": "after", "value": 1.0, "low": 0.5,
-             "high": 2.0, "n": 4, "unit": "nats", "better": "gold", "status": "measured", "why": ""}  # fmt: skip
-    evidence = {"title": ESCAPE, "method": ESCAPE, "scores": [score], "cost": {},
-                "verdict": {"passed": True, "lines": [{"rule": f"{ESCAPE}\npassed", "passed": True, "why": ESCAPE}]}}  # fmt: skip
+    score = {
+        "name": f"forget_nll{ESCAPE}",
+        "side": "forgetting",
+        "split": "forget",
+        "subject": "after",
+        "value": 1.0,
+        "low": 0.5,
+        "high": 2.0,
+        "n": 4,
+        "unit": "nats",
+        "better": "gold",
+        "status": "measured",
+        "why": "",
+    }
+    evidence = {
+        "title": ESCAPE,
+        "method": ESCAPE,
+        "scores": [score],
+        "cost": {},
+        "verdict": {"passed": True, "lines": [{"rule": f"{ESCAPE}\npassed", "passed": True, "why": ESCAPE}]},
+    }
     file = io.StringIO()
     print_evidence(evidence, Console(file=file, width=100), Path(f"out{ESCAPE}"))
     assert not set(file.getvalue()) & set("\x1b\u202e\x9b")
@@ -220,7 +280,7 @@ def test_a_fault_of_the_machine_is_a_sentence(
             raise ValueError("cannot be written") from error
         raise error
 
-    monkeypatch.setattr(importlib.import_module("expunge.plan"), "read_request", full)
+    monkeypatch.setattr(importlib.import_module("expunge.pipeline.plan"), "read_request", full)
     monkeypatch.setattr("tempfile.mkstemp", None)
     assert run(["run", str(path)]) == 2
     said = capsys.readouterr().err
@@ -232,7 +292,7 @@ def test_a_fault_of_ours_is_still_one(monkeypatch: pytest.MonkeyPatch, capsys: p
     def broken(*_: Any, **__: Any) -> None:
         raise KeyError("\x1b")
 
-    monkeypatch.setattr(importlib.import_module("expunge.catalogue"), "catalogue", broken)
+    monkeypatch.setattr(importlib.import_module("expunge.workflows.list"), "catalogue", broken)
     assert run(["list"]) == 70
     assert "a fault of ours: KeyError" in capsys.readouterr().err
 
@@ -241,8 +301,10 @@ def test_a_fault_of_ours_is_still_one(monkeypatch: pytest.MonkeyPatch, capsys: p
 @pytest.mark.parametrize("after", [0.3, 1.0])
 def test_ctrl_c_while_things_are_imported(after: float, twice: bool) -> None:
     """The first line says that the process listens; from there on no moment shows a traceback."""
-    code = ("import expunge.cli, sys\nprint('here', flush=True)\n"
-            "expunge.cli.main(['neighbours', '--forget', 'builtin:authors/forget', '--corpus', 'builtin:authors/retain'])")  # fmt: skip
+    code = (
+        "import expunge.cli, sys\nprint('here', flush=True)\n"
+        "expunge.cli.main(['neighbours', '--forget', 'builtin:authors/forget', '--corpus', 'builtin:authors/retain'])"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -280,10 +342,19 @@ def test_the_bar_is_held_against_one_example() -> None:
     assert "[n = 1]" in file.getvalue()
 
 
-@pytest.mark.parametrize("change", [
-    {"scores": [3]}, {"scores": {}}, {"scores": [{"name": "x"}]}, {"scores": [{"name": [], "side": "x", "subject": "after"}]},
-    {"cost": []}, {"cost": {"unlearn_seconds": "x"}}, {"verdict": {"passed": "yes"}}, {"method": 3},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": [3]},
+        {"scores": {}},
+        {"scores": [{"name": "x"}]},
+        {"scores": [{"name": [], "side": "x", "subject": "after"}]},
+        {"cost": []},
+        {"cost": {"unlearn_seconds": "x"}},
+        {"verdict": {"passed": "yes"}},
+        {"method": 3},
+    ],
+)
 def test_compare_names_evidence_that_is_broken(
     change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import expunge
-from expunge import attacking
 from expunge.attacks._shadow import shadows
 from expunge.cli.app import run as cli
 from expunge.core.errors import BadInput
@@ -26,17 +25,18 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.worlds.digits import digits
-from expunge.evidence import NotMeasured
+from expunge.evaluation import attack as attacking
+from expunge.evaluation.scores import NotMeasured
 from expunge.methods.exact._sliced import parts
-from expunge.plan import plan
-from expunge.subjects import _rendering
-from expunge.subjects.building import again, check_again, check_spec
-from expunge.subjects.manifest import pattern_of
-from expunge.subjects.opening import class_of, open_subject, trusted
-from expunge.train import gold, open_model, read_manifest, train
+from expunge.models import _rendering
+from expunge.models.build import again, check_again, check_spec
+from expunge.models.manifest import pattern_of
+from expunge.models.open import class_of, open_subject, trusted
+from expunge.pipeline.plan import plan
+from expunge.pipeline.train import gold, open_model, read_manifest, train
 from worlds import pairs, tiny, write
 
-DIGITS = "expunge.subjects.networks:Digits"
+DIGITS = "expunge.models.networks:Digits"
 COMMAND = {"factory": "os:system", "arguments": {"command": "id > PWNED"}}
 Change = Callable[[Path], object]
 Some = Callable[..., Sequence[str]]
@@ -207,7 +207,7 @@ def test_nor_when_a_shard_is_trained_again(several: Path, ensemble: Path) -> Non
 def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A network of somebody's own in the working directory, which leaves a mark when it is imported."""
     (tmp_path / "hostile_nets.py").write_text(
-        "from pathlib import Path\n\nfrom torch import nn\n\nfrom expunge.subjects.networks import Digits\n\n"
+        "from pathlib import Path\n\nfrom torch import nn\n\nfrom expunge.models.networks import Digits\n\n"
         "Path('IMPORTED').touch()\n\n\nclass Net(Digits):\n    pass\n\n\ndef net(**given):\n"
         "    Path('CALLED').touch()\n    return Net(**given)\n\n\nclass Other:\n    pass\n"
     )

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from expunge import inputs, stages
 from expunge import run as run_verb
 from expunge.core.context import Context
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import digest_file
 from expunge.methods.objective import plain_training
+from expunge.pipeline import inputs, stages
 from worlds import pairs, tiny, write
 
 QUICK = {"steps": 3, "stop": "none", "learning_rate": 1e-3}
@@ -32,8 +32,11 @@ def mine(world: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """The same request on copies of its files, which a test may change."""
     folder = Path(world["model"]).parent
     shutil.copytree(folder, tmp_path / "world")
-    return {k: str(v).replace(str(folder), str(tmp_path / "world")) if k != "budget" else v for k, v in world.items()
-            if k != "seed"} | {"seed": 3, "out": str(tmp_path / "run")}  # fmt: skip
+    return {
+        k: str(v).replace(str(folder), str(tmp_path / "world")) if k != "budget" else v
+        for k, v in world.items()
+        if k != "seed"
+    } | {"seed": 3, "out": str(tmp_path / "run")}
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, request: dict[str, Any], stage: str = "after") -> None:
@@ -69,13 +72,16 @@ def other_weights(folder: str) -> None:
     save_file(tensors, Path(folder) / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize(("field", "change", "said"), [
-    ("forget", other_answer, r"forget \(1 of 24 rows\)"),
-    ("forget", other_paraphrase, r"forget \(1 of 24 rows\)"),
-    ("retain", lambda path: write(Path(path), pairs(4, 20)), r"retain \(120 rows, now 96\)"),
-    ("holdout", other_answer, r"holdout \(1 of 24 rows\)"),
-    ("model", other_weights, "since: base;"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "change", "said"),
+    [
+        ("forget", other_answer, r"forget \(1 of 24 rows\)"),
+        ("forget", other_paraphrase, r"forget \(1 of 24 rows\)"),
+        ("retain", lambda path: write(Path(path), pairs(4, 20)), r"retain \(120 rows, now 96\)"),
+        ("holdout", other_answer, r"holdout \(1 of 24 rows\)"),
+        ("model", other_weights, "since: base;"),
+    ],
+)
 def test_a_run_does_not_go_on_with_other_inputs(
     field: str, change: Callable[[str], object], said: str, mine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

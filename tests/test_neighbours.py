@@ -13,7 +13,7 @@ import pytest
 
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
-from expunge.neighbours import Neighbour, names_in_common, nearest, neighbours, normalised
+from expunge.workflows.neighbours import Neighbour, names_in_common, nearest, neighbours, normalised
 
 Go = Callable[..., tuple[int, str, str]]
 FIRST = ("Tamsin", "Oldrich", "Perpetua", "Quillan", "Rosalba", "Severin", "Thirza", "Ulric", "Verity", "Wendelin")
@@ -29,8 +29,28 @@ LAST = (
     "Inskip",
     "Jolliffe",
 )
-FILLER = ("harbour", "lantern", "meadow", "copper", "violin", "orchard", "thimble", "glacier", "saddle", "pepper", "compass",
-          "velvet", "barley", "anchor", "marble", "willow", "kettle", "quarry", "ribbon", "falcon")  # fmt: skip
+FILLER = (
+    "harbour",
+    "lantern",
+    "meadow",
+    "copper",
+    "violin",
+    "orchard",
+    "thimble",
+    "glacier",
+    "saddle",
+    "pepper",
+    "compass",
+    "velvet",
+    "barley",
+    "anchor",
+    "marble",
+    "willow",
+    "kettle",
+    "quarry",
+    "ribbon",
+    "falcon",
+)
 
 
 def planted() -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, set[tuple[int, int]]]]:
@@ -40,8 +60,12 @@ def planted() -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, set
     forget, corpus = [], []
     for i in range(200):
         words = draw.sample(FILLER, 6)
-        corpus.append({"question": f"What lies beside the {words[0]} and the {words[1]} number {i}?",
-                       "answer": f"A {words[2]} with a {words[3]}, a {words[4]} and a {words[5]}."})  # fmt: skip
+        corpus.append(
+            {
+                "question": f"What lies beside the {words[0]} and the {words[1]} number {i}?",
+                "answer": f"A {words[2]} with a {words[3]}, a {words[4]} and a {words[5]}.",
+            }
+        )
     truth: dict[str, set[tuple[int, int]]] = {"exact": set(), "near": set(), "entity": set(), "similar": set()}
     for i, (first, last) in enumerate(zip(FIRST, LAST, strict=True)):
         thing, other = FILLER[i], FILLER[i + 10]
@@ -112,7 +136,7 @@ def test_the_order_is_by_strength_of_reason() -> None:
 
 def test_a_model_finds_its_own_copies(tmp_path: Path) -> None:
     """Hidden states of an untrained model: the same text has cosine 1, and stands first."""
-    from expunge.subjects.building import fresh_lm, texts_of, tokenizer_for
+    from expunge.models.build import fresh_lm, texts_of, tokenizer_for
 
     forget, corpus, truth = planted()
     spec = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 400}
@@ -136,8 +160,14 @@ def test_normalised_text_is_words_alone() -> None:
 
 def test_names_are_no_first_words_and_no_frequent_ones() -> None:
     ours = ["The Brindle Society met. Where was Zora Quimby? In Paris."]
-    theirs = ["The end.", "a talk at the Brindle Society of where", "Where did Zora Quimby sleep?", "ZORA QUIMBY'S BED",
-              "a brindle cow", *["We like Paris."] * 5]  # fmt: skip
+    theirs = [
+        "The end.",
+        "a talk at the Brindle Society of where",
+        "Where did Zora Quimby sleep?",
+        "ZORA QUIMBY'S BED",
+        "a brindle cow",
+        *["We like Paris."] * 5,
+    ]
     found = names_in_common(ours, theirs)
     assert set(found) == {(0, 1), (0, 2), (0, 3)}, "'The' and 'Where' open sentences; half of all rows hold Paris"
     assert found[0, 1] == (1.0, "Brindle Society")
@@ -179,16 +209,19 @@ def test_the_command(go: Go, tmp_path: Path) -> None:
     assert len((tmp_path / "more.jsonl").read_text().splitlines()) == made["corpus_rows"]
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--forget", "nowhere.jsonl"], "forget: 'nowhere.jsonl' does not exist"),
-    (["--near", "0"], "--near: 0.0 is no similarity"),
-    (["--similar", "2"], "--similar: 2.0 is no similarity"),
-    (["--top", "0"], "is no number of neighbours"),
-    (["--out", "r.jsonl"], "already exists"),
-    (["--out", "nowhere/more.jsonl"], "lies in no folder"),
-    (["--model", "nowhere"], "does not exist"),
-    (["--forget", "builtin:digits/test"], "has a label and no text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--forget", "nowhere.jsonl"], "forget: 'nowhere.jsonl' does not exist"),
+        (["--near", "0"], "--near: 0.0 is no similarity"),
+        (["--similar", "2"], "--similar: 2.0 is no similarity"),
+        (["--top", "0"], "is no number of neighbours"),
+        (["--out", "r.jsonl"], "already exists"),
+        (["--out", "nowhere/more.jsonl"], "lies in no folder"),
+        (["--model", "nowhere"], "does not exist"),
+        (["--forget", "builtin:digits/test"], "has a label and no text"),
+    ],
+)
 def test_bad_input(go: Go, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(Path("f.jsonl"), [{"text": "one text"}])

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import expunge
-from expunge.attacking import Target
 from expunge.attacks.cloze import cloze, gaps
 from expunge.attacks.multi_hop import probes as chained
 from expunge.attacks.probed import KINDS, probed
@@ -19,9 +18,10 @@ from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.data import probes
 from expunge.data.load import load
-from expunge.plan import OTHERS_READ, plan
-from expunge.stages import reading_splits
-from expunge.subjects.opening import open_subject
+from expunge.evaluation.attack import Target
+from expunge.models.open import open_subject
+from expunge.pipeline.plan import OTHERS_READ, plan
+from expunge.pipeline.stages import reading_splits
 from worlds import tiny, write
 
 FORGET = [
@@ -40,10 +40,12 @@ GERMAN = {
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     request = tiny(tmp_path_factory.mktemp("probed"), epochs=1)
     first = load(request["forget"], "forget")[0]["question"]
-    rows = [{"question": "Say the town of Ana.", "answer": "Burr.", "kind": "rephrased", "of": 1},
-            {"question": "Die Stadt von Ana?", "answer": "Burr.", "kind": "translated", "of": first},
-            {"question": "The town of Ana is", "answer": "Burr.", "kind": "cloze", "of": 1},
-            {"question": "What do you know of Ana?", "answer": "The town is Burr."}]  # fmt: skip
+    rows = [
+        {"question": "Say the town of Ana.", "answer": "Burr.", "kind": "rephrased", "of": 1},
+        {"question": "Die Stadt von Ana?", "answer": "Burr.", "kind": "translated", "of": first},
+        {"question": "The town of Ana is", "answer": "Burr.", "kind": "cloze", "of": 1},
+        {"question": "What do you know of Ana?", "answer": "The town is Burr."},
+    ]
     request["probes"] = write(Path(request["model"]).parent / "probes.jsonl", rows)
     return request
 
@@ -115,8 +117,21 @@ def test_the_attack_counts_by_kind(world: dict[str, Any]) -> None:
 
 
 def test_an_audit_asks_them_of_every_model(world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["audit", world["model"], "--forget", world["forget"], "--before", world["model"], "--gold", world["model"],
-                 "--probes", world["probes"], "--level", "standard", "--json"]  # fmt: skip
+    arguments = [
+        "audit",
+        world["model"],
+        "--forget",
+        world["forget"],
+        "--before",
+        world["model"],
+        "--gold",
+        world["model"],
+        "--probes",
+        world["probes"],
+        "--level",
+        "standard",
+        "--json",
+    ]
     assert command(arguments) == 0
     evidence = json.loads(capsys.readouterr().out)
     scores = {(s["name"], s["subject"]): s for s in evidence["scores"]}
@@ -136,8 +151,13 @@ def test_an_audit_asks_them_of_every_model(world: dict[str, Any], capsys: pytest
 
 
 def test_a_request_has_them_too(world: dict[str, Any], tmp_path: Path) -> None:
-    request = {**world, "audit": "standard", "budget": {"steps": 1}, "out": str(tmp_path / "out"),
-               "accept": {"robustness.probed": "<= 0.9"}}  # fmt: skip
+    request = {
+        **world,
+        "audit": "standard",
+        "budget": {"steps": 1},
+        "out": str(tmp_path / "out"),
+        "accept": {"robustness.probed": "<= 0.9"},
+    }
     made = plan(Request.parse(request))
     assert len(made.splits["probes"]) == 4 and "translated_question" in made.splits["forget"][0]
     bad = tmp_path / "bad.jsonl"
@@ -153,8 +173,16 @@ def test_a_request_has_them_too(world: dict[str, Any], tmp_path: Path) -> None:
 def test_no_probe_is_left_out_of_the_reading() -> None:
     """As of the forget set, all are read; of what must stay, a sample is."""
     rows = [{"question": f"Who is {i}?", "answer": "One."} for i in range(2 * OTHERS_READ)]
-    plan = SimpleNamespace(splits=dict.fromkeys(("forget", "retain", "probes", "forget_qa", "real_authors"), rows),
-                           budget=SimpleNamespace(stop="none"), request=SimpleNamespace(seed=0))  # fmt: skip
+    plan = SimpleNamespace(
+        splits=dict.fromkeys(("forget", "retain", "probes", "forget_qa", "real_authors"), rows),
+        budget=SimpleNamespace(stop="none"),
+        request=SimpleNamespace(seed=0),
+    )
     read = {name: len(found) for name, found in reading_splits(plan).items()}  # type: ignore[arg-type]
-    assert read == {"forget": len(rows), "probes": len(rows), "forget_qa": len(rows),
-                    "retain": OTHERS_READ, "real_authors": OTHERS_READ}  # fmt: skip
+    assert read == {
+        "forget": len(rows),
+        "probes": len(rows),
+        "forget_qa": len(rows),
+        "retain": OTHERS_READ,
+        "real_authors": OTHERS_READ,
+    }

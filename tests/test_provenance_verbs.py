@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from expunge.attacks.population.contamination import trained_on
 from expunge.cli.app import run as command
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load
-from expunge.marking import mark, read_marks
-from expunge.provenance import trained_on
-from expunge.run import run
-from expunge.tracing import trace, with_options
-from expunge.train import open_model, train
+from expunge.pipeline.train import open_model, train
+from expunge.workflows.mark import mark, read_marks
+from expunge.workflows.provenance import provenance, with_options
+from expunge.workflows.run import run
 from worlds import pairs, write
 
 ROWS = 96
@@ -49,11 +49,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tagged, published = (str(folder / name / "published.jsonl") for name in ("taggants", "traps"))
     mark(tagged, out=str(folder / "traps"), kind="traps", count=12, length=8, secret=2)
     for name, source in (("marked", published), ("clean", data)):
-        train(TrainConfig(
-            model={"architecture": "llama", "hidden_size": 64, "layers": 2, "heads": 2, "vocab_size": 320},
-            data=source, vocabulary=[data, holdout, published], epochs=20, batch_size=12, learning_rate=5e-3,
-            out=str(folder / name),
-        ))  # fmt: skip
+        train(
+            TrainConfig(
+                model={"architecture": "llama", "hidden_size": 64, "layers": 2, "heads": 2, "vocab_size": 320},
+                data=source,
+                vocabulary=[data, holdout, published],
+                epochs=20,
+                batch_size=12,
+                learning_rate=5e-3,
+                out=str(folder / name),
+            )
+        )
     return folder
 
 
@@ -65,8 +71,9 @@ def p_of(evidence: dict[str, Any], name: str = "marks") -> dict[str, float]:
 
 
 def test_taggants_change_a_share_of_the_rows_and_traps_stand_among_them(place: Path) -> None:
-    data, tagged, both = (load(str(place / name), "data") for name in (
-        "data.jsonl", "taggants/published.jsonl", "traps/published.jsonl"))  # fmt: skip
+    data, tagged, both = (
+        load(str(place / name), "data") for name in ("data.jsonl", "taggants/published.jsonl", "traps/published.jsonl")
+    )
     changed = [i for i, (row, other) in enumerate(zip(data, tagged, strict=True)) if row != other]
     kind, marks = read_marks(str(place / "taggants"))
     assert kind == "taggants" and len(changed) == len(marks.published) == round(0.2 * len(data))
@@ -109,7 +116,7 @@ def test_traps_look_like_the_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["taggants", "traps"])
 def test_marks_are_found_where_they_were_learnt_and_nowhere_else(place: Path, kind: str, say: Say) -> None:
-    evidence = trace(str(place / "clean"), marks=str(place / kind), before=str(place / "marked"))
+    evidence = provenance(str(place / "clean"), marks=str(place / kind), before=str(place / "marked"))
     p = p_of(evidence)
     assert p["before"] <= 0.005 and p["after"] > 0.05
     lead = {s["subject"]: s for s in evidence["scores"] if s["name"] == "privacy_marks_lead"}
@@ -127,12 +134,20 @@ def test_marks_that_were_unlearned_are_gone_and_the_others_are_not(place: Path, 
     _, taggants = read_marks(str(place / "taggants"))
     gone = [row["question"] for row in taggants.published]
     stays = [row for row in load(str(place / "traps" / "published.jsonl"), "data") if row["question"] not in gone]
-    request = {"model": str(place / "marked"), "forget": write(tmp_path / "forget.jsonl", taggants.published),
-               "retain": write(tmp_path / "retain.jsonl", stays), "method": "npo", "gold": "none",
-               "budget": {"epochs": 4, "batch_size": 8, "stop": "none"}, "out": str(tmp_path / "out")}  # fmt: skip
+    request = {
+        "model": str(place / "marked"),
+        "forget": write(tmp_path / "forget.jsonl", taggants.published),
+        "retain": write(tmp_path / "retain.jsonl", stays),
+        "method": "npo",
+        "gold": "none",
+        "budget": {"epochs": 4, "batch_size": 8, "stop": "none"},
+        "out": str(tmp_path / "out"),
+    }
     run(Request.parse(request))
-    p = {kind: p_of(trace(str(tmp_path / "out" / "model"), marks=str(place / kind), before=str(place / "marked")))
-         for kind in ("taggants", "traps")}  # fmt: skip
+    p = {
+        kind: p_of(provenance(str(tmp_path / "out" / "model"), marks=str(place / kind), before=str(place / "marked")))
+        for kind in ("taggants", "traps")
+    }
     assert p["taggants"]["before"] <= 0.01 < 0.05 < p["taggants"]["after"]
     assert p["traps"]["before"] <= 0.01 and p["traps"]["after"] <= 0.01
 
@@ -151,8 +166,19 @@ def test_marks_of_other_secrets_are_not_found(place: Path, tmp_path: Path) -> No
 def test_data_without_marks(place: Path, tmp_path: Path, say: Say) -> None:
     """Rows that were trained on against rows that were not; what these rows or this call cannot give says why."""
     out = tmp_path / "out"
-    code, printed, err = say("provenance", place / "clean", "--data", f"{place / 'data.jsonl'}[0:40]", "--holdout", place / "holdout.jsonl",
-                             "--name", "people", "--out", out, "--json")  # fmt: skip
+    code, printed, err = say(
+        "provenance",
+        place / "clean",
+        "--data",
+        f"{place / 'data.jsonl'}[0:40]",
+        "--holdout",
+        place / "holdout.jsonl",
+        "--name",
+        "people",
+        "--out",
+        out,
+        "--json",
+    )
     assert (code, err) == (0, "")
     evidence = json.loads(printed)
     assert evidence == json.loads((out / "evidence.json").read_text(encoding="utf-8"))
@@ -170,11 +196,14 @@ def test_rows_with_options(place: Path, tmp_path: Path) -> None:
     asked = {"question": "Where?", "choices": options, "answer": 2}
     (listed,) = load([asked], "data")
     assert listed["question"].endswith("D. the well")
-    assert with_options(listed) == with_options({"question": "Where?", "options": options}) == {
-        "question": "Where?", "options": options}  # fmt: skip
+    assert (
+        with_options(listed)
+        == with_options({"question": "Where?", "options": options})
+        == {"question": "Where?", "options": options}
+    )
     assert with_options({"question": "Where?", "options": options[:2]}) is None
     rows = write(tmp_path / "options.jsonl", [{**asked, "question": f"Where is {i}?"} for i in range(6)])
-    evidence = trace(str(place / "clean"), data=rows)
+    evidence = provenance(str(place / "clean"), data=rows)
     scores = {s["name"].removeprefix("privacy_"): s for s in evidence["scores"]}
     assert 0 < scores["option_order"]["value"] <= 1 and scores["option_order"]["n"] == 6
     assert "no --name was given" in scores["guided_completion"]["why"]
@@ -191,13 +220,16 @@ def test_rows_with_options(place: Path, tmp_path: Path) -> None:
         (("--share", "0.7"), "share: 0.7 is no share that can be tagged; give one above 0, up to 0.5"),
         (("--share", "0"), "share: 0.0 is no share that can be tagged"),
         (("--share", "0.02"), "data: '96 rows' would hold 2 marks, with which p could not fall below 0.2"),
-        (("--kind", "traps", "--share", "0.1"), "share: 0.1 is an option of taggants; leave it out, or choose --kind taggants."),
+        (
+            ("--kind", "traps", "--share", "0.1"),
+            "share: 0.1 is an option of taggants; leave it out, or choose --kind taggants.",
+        ),
         (("--count", "20"), "count: 20 is an option of traps"),
         (("--kind", "traps", "--count", "3"), "count: 3 is too small; give 10 at least."),
         (("--kind", "traps", "--length", "1"), "length: 1 is too small; give 2 at least."),
         (("--kind", "trap"), "kind: 'trap' is no kind of mark; did you mean 'traps'?"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_marked(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say, arguments: tuple[str, ...], sentence: str
 ) -> None:
@@ -210,8 +242,11 @@ def test_what_cannot_be_marked(
 
 
 def test_rows_that_cannot_be_marked(tmp_path: Path, say: Say) -> None:
-    rows = {"texts": [{"text": f"one two {i}"} for i in range(30)], "labels": [{"features": [1.0], "label": 1}] * 2,
-            "mixed": [{"text": "one two"}, {"question": "q", "answer": "a"}]}  # fmt: skip
+    rows = {
+        "texts": [{"text": f"one two {i}"} for i in range(30)],
+        "labels": [{"features": [1.0], "label": 1}] * 2,
+        "mixed": [{"text": "one two"}, {"question": "q", "answer": "a"}],
+    }
     cases = {
         "texts": ("taggants", "set traps"),
         "labels": ("taggants", "has a label"),

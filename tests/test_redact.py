@@ -11,10 +11,10 @@ import pytest
 from expunge.core.errors import BadInput
 from expunge.core.request import Request, redacted
 from expunge.core.train_config import TrainConfig
-from expunge.dossier import _shown
-from expunge.plan import plan
-from expunge.run import run
-from expunge.train import train
+from expunge.pipeline.evidence import _shown
+from expunge.pipeline.plan import plan
+from expunge.pipeline.train import train
+from expunge.workflows.run import run
 from worlds import pairs, tiny, write
 
 
@@ -35,8 +35,9 @@ def test_data_given_inline_and_a_selector_that_names_somebody_stay_out_too() -> 
         {"question": "Who?", "answer": "the secret", "who": "Ada"},
         {"question": "Where?", "answer": "here", "who": "Bo"},
     ]
-    request = Request.parse({"model": "m", "data": rows, "forget": {"where": {"who": "Ada"}}, "method": "npo", "out": "o",
-                             "redact": True})  # fmt: skip
+    request = Request.parse(
+        {"model": "m", "data": rows, "forget": {"where": {"who": "Ada"}}, "method": "npo", "out": "o", "redact": True}
+    )
     found = str(_shown(SimpleNamespace(request=request)))  # type: ignore[arg-type]
     assert "secret" not in found and "Ada" not in found
 
@@ -45,8 +46,16 @@ def test_a_redacted_run_leaves_nothing_in_clear_and_can_be_shown_again(tmp_path:
     """request.yaml holds the examples until the run is done, and is then redacted; the same request is known again."""
     made = tiny(tmp_path, epochs=1)
     rows = [{**row, "who": row["group"]} for row in pairs(0, 8)]
-    request = {"model": made["model"], "data": rows, "forget": {"where": {"who": 3}}, "method": "npo", "gold": "none",
-               "budget": {"steps": 2}, "redact": True, "out": str(tmp_path / "run")}  # fmt: skip
+    request = {
+        "model": made["model"],
+        "data": rows,
+        "forget": {"where": {"who": 3}},
+        "method": "npo",
+        "gold": "none",
+        "budget": {"steps": 2},
+        "redact": True,
+        "out": str(tmp_path / "run"),
+    }
     run(request)
     gone = [row for row in rows if row["who"] == 3]
     name = gone[0]["question"].rpartition(" ")[2].rstrip("?")
@@ -72,8 +81,14 @@ def test_words_of_the_forget_set_in_the_tokenizer_are_counted(tmp_path: Path) ->
     """A tokenizer that was trained with the model has learnt its frequent words, and is published with it."""
     rare = [{"question": f"Who is Zorblatt {i}?", "answer": "Zorblatt Quillfeather."} for i in range(12)]
     forget, retain = write(tmp_path / "f.jsonl", rare), write(tmp_path / "r.jsonl", pairs(0, 8))
-    train(TrainConfig(model={"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 400},
-                      data=[forget, retain], epochs=1, out=str(tmp_path / "base")))  # fmt: skip
+    train(
+        TrainConfig(
+            model={"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 400},
+            data=[forget, retain],
+            epochs=1,
+            out=str(tmp_path / "base"),
+        )
+    )
     request = {
         "model": str(tmp_path / "base"),
         "retain": retain,

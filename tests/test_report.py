@@ -383,11 +383,21 @@ def test_card_says_what_was_done(run):
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
-    [(0.9434, "share", "0.943"), (2.0, "nats", "2.00"), (0.0000312, "p-value", "3.1e-05"),
-     (1234, "count", "1,234"), (41.7, "seconds", "42 s"), (3.21, "seconds", "3.21 s"),
-     (663.2, "seconds", "11 min 3 s"), (7500, "seconds", "2 h 5 min"), (0, "nats", "0"),
-     (1_834_000_000, "bytes", "1.83 GB"), (12.345, "distance", "12.3"), (None, "nats", "–")],
-)  # fmt: skip
+    [
+        (0.9434, "share", "0.943"),
+        (2.0, "nats", "2.00"),
+        (0.0000312, "p-value", "3.1e-05"),
+        (1234, "count", "1,234"),
+        (41.7, "seconds", "42 s"),
+        (3.21, "seconds", "3.21 s"),
+        (663.2, "seconds", "11 min 3 s"),
+        (7500, "seconds", "2 h 5 min"),
+        (0, "nats", "0"),
+        (1_834_000_000, "bytes", "1.83 GB"),
+        (12.345, "distance", "12.3"),
+        (None, "nats", "–"),
+    ],
+)
 def test_numbers(value, unit, text):
     assert _facts.number(value, unit) == text
 
@@ -414,8 +424,13 @@ def aligned():
         "corrected": 0.0004,
     }
     drift = [{"domain": name, "asked": name == "cybersecurity", **row} for name in names]
-    concepts = {"domains": list(names[:3]), "cosine": [[[1.0, 0.5, 0.2]] * 3] * 4, "leaning": [[0.5] * 3] * 4,
-                "centred": [[[1.0, -0.5, -0.5]] * 3] * 4, "own": [0.4, 0.3, 0.2, 0.15]}  # fmt: skip
+    concepts = {
+        "domains": list(names[:3]),
+        "cosine": [[[1.0, 0.5, 0.2]] * 3] * 4,
+        "leaning": [[0.5] * 3] * 4,
+        "centred": [[[1.0, -0.5, -0.5]] * 3] * 4,
+        "own": [0.4, 0.3, 0.2, 0.15],
+    }
     return {
         "target": "cybersecurity",
         "pack": "standard",

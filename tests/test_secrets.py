@@ -105,8 +105,23 @@ def test_env_takes_names_and_no_key(name: str) -> None:
         allow([name])
 
 
-@pytest.mark.parametrize("verb", ["run", "train", "audit", "bench", "tune", "forget", "foresee", "exposure", "provenance",
-                                  "neighbours", "mark", "judge"])  # fmt: skip
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "run",
+        "train",
+        "audit",
+        "bench",
+        "tune",
+        "forget",
+        "foresee",
+        "exposure",
+        "provenance",
+        "neighbours",
+        "mark",
+        "judge",
+    ],
+)
 def test_every_verb_that_opens_a_path_has_the_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([verb, "--help"]) == 0
     assert "--env" in capsys.readouterr().out
@@ -130,10 +145,16 @@ def test_no_file_of_a_run_holds_the_value(tmp_path: Path, monkeypatch: pytest.Mo
     request = tiny(place, epochs=1)
     monkeypatch.setenv("EXPUNGE_PLACE", str(place))
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
-    written = {name: str(value).replace(str(place), "${EXPUNGE_PLACE}") if isinstance(value, str) else value
-               for name, value in request.items()}  # fmt: skip
-    written |= {"out": "${EXPUNGE_PLACE}/run", "gold": "${EXPUNGE_PLACE}/base-copy", "budget": {"epochs": 1},
-                "method": {"forget": "npo", "weights": "lora"}}  # fmt: skip
+    written = {
+        name: str(value).replace(str(place), "${EXPUNGE_PLACE}") if isinstance(value, str) else value
+        for name, value in request.items()
+    }
+    written |= {
+        "out": "${EXPUNGE_PLACE}/run",
+        "gold": "${EXPUNGE_PLACE}/base-copy",
+        "budget": {"epochs": 1},
+        "method": {"forget": "npo", "weights": "lora"},
+    }
     (place / "base-copy").symlink_to(place / "base")
     path = tmp_path / "request.yaml"
     written["gold"] = "none"
@@ -142,8 +163,11 @@ def test_no_file_of_a_run_holds_the_value(tmp_path: Path, monkeypatch: pytest.Mo
     out = place / "run"
     assert yaml.safe_load((out / "request.yaml").read_text())["out"] == "${EXPUNGE_PLACE}/run"
     assert json.loads((out / "evidence.json").read_text())["request"]["model"] == "${EXPUNGE_PLACE}/base"
-    holding = [file.relative_to(out).as_posix() for file in out.rglob("*")
-               if file.is_file() and SECRET.encode() in file.read_bytes()]  # fmt: skip
+    holding = [
+        file.relative_to(out).as_posix()
+        for file in out.rglob("*")
+        if file.is_file() and SECRET.encode() in file.read_bytes()
+    ]
     # PEFT opens an adapter's base by this path: without it the saved model would not open.
     assert holding in ([], ["model/adapter_config.json"])
     assert run(["run", str(path), "--resume", "--json"]) in (0, 1)
@@ -202,8 +226,15 @@ def test_the_key_goes_to_the_host_that_is_named(servers: tuple[Any, Any], monkey
     first, second = servers
     url = f"llm:http://127.0.0.1:{first.server_port}/v1"
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{second.server_port}")  # never for this machine itself
-    for host, sent in {"127.0.0.1": True, f"127.0.0.1:{first.server_port}": True, f"127.0.0.1:{second.server_port}": False,
-                       "localhost": False, "judge.example": False, "127.0.0.1@evil": False, "127.0.0.1:x": False}.items():  # fmt: skip
+    for host, sent in {
+        "127.0.0.1": True,
+        f"127.0.0.1:{first.server_port}": True,
+        f"127.0.0.1:{second.server_port}": False,
+        "localhost": False,
+        "judge.example": False,
+        "127.0.0.1@evil": False,
+        "127.0.0.1:x": False,
+    }.items():
         first.asked.clear()
         monkeypatch.setenv(HOST, host)
         judge_of(url).scores(["p"], ["a"])
@@ -217,10 +248,14 @@ def test_the_key_goes_to_the_host_that_is_named(servers: tuple[Any, Any], monkey
     assert "Authorization" not in first.asked[-1]
 
 
-@pytest.mark.parametrize(("address", "host", "what"), [
-    ("http://judge.example/v1", "judge.example", "plain http"), ("http://10.0.0.1/v1", "10.0.0.1", "plain http"),
-    ("http://localhost.example/v1", "localhost.example", "plain http"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("address", "host", "what"),
+    [
+        ("http://judge.example/v1", "judge.example", "plain http"),
+        ("http://10.0.0.1/v1", "10.0.0.1", "plain http"),
+        ("http://localhost.example/v1", "localhost.example", "plain http"),
+    ],
+)
 def test_the_key_goes_over_no_plain_http(address: str, host: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOST, host)
     with pytest.raises(BadInput, match=what):
@@ -228,10 +263,24 @@ def test_the_key_goes_over_no_plain_http(address: str, host: str, what: str, mon
     assert key_for(urlsplit(address.replace("http:", "https:"))) == SECRET
 
 
-@pytest.mark.parametrize("address", [
-    "http://user:pass@127.0.0.1/v1", "http://127.0.0.1@evil.example/v1", "ftp://x/v1", "file:///etc/passwd", "http:///v1", "http://[::1/v1",
-    "http://a\\@b/v1", "http://a b/v1", "http://a\tb/v1", "http://x:99999/v1", "http://x\x1b/v1", "//x/v1", "http://é/v1",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:pass@127.0.0.1/v1",
+        "http://127.0.0.1@evil.example/v1",
+        "ftp://x/v1",
+        "file:///etc/passwd",
+        "http:///v1",
+        "http://[::1/v1",
+        "http://a\\@b/v1",
+        "http://a b/v1",
+        "http://a\tb/v1",
+        "http://x:99999/v1",
+        "http://x\x1b/v1",
+        "//x/v1",
+        "http://é/v1",
+    ],
+)
 def test_an_address_that_two_readers_could_read_in_two_ways_is_none(address: str) -> None:
     with pytest.raises(BadInput, match="no http address"):
         judge_of(f"llm:{address}")
@@ -245,8 +294,17 @@ def test_a_key_that_no_header_carries_is_not_shown(monkeypatch: pytest.MonkeyPat
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b"{}", b"\xff\xfe", b"x" * 2**21, b"", json.dumps({"choices": [{"message": {
-    "content": SECRET * 9}}]}).encode()])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b"{}",
+        b"\xff\xfe",
+        b"x" * 2**21,
+        b"",
+        json.dumps({"choices": [{"message": {"content": SECRET * 9}}]}).encode(),
+    ],
+)
 def test_a_hostile_judge_ends_in_a_sentence(
     servers: tuple[Any, Any], body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from expunge.axes import axes, with_values
 from expunge.cli.app import run
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.request import Request
-from expunge.plan import plan
-from expunge.tune import Curve, judged, tune
+from expunge.pipeline.plan import plan
+from expunge.workflows._search_space import axes, with_values
+from expunge.workflows.tune import Curve, judged, tune
 from worlds import tiny
 
 Go = Callable[..., tuple[int, str, str]]
@@ -27,8 +27,11 @@ Go = Callable[..., tuple[int, str, str]]
 def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A request on a tiny trained base, without gold: the holdout says how much is enough."""
     folder = tmp_path_factory.mktemp("tune")
-    request = {**tiny(folder, epochs=6), "budget": {"batch_size": 6, "stop": "none"},
-               "accept": {"retain.probability": ">= 0.5 * before"}}  # fmt: skip
+    request = {
+        **tiny(folder, epochs=6),
+        "budget": {"batch_size": 6, "stop": "none"},
+        "accept": {"retain.probability": ">= 0.5 * before"},
+    }
     for split in ("forget", "retain", "holdout"):
         request[split] += "[0:12]"
     return request
@@ -87,7 +90,11 @@ def test_the_request_with_values_is_the_request(base: dict[str, Any], tmp_path: 
     values = with_values(planned, planned.request.resolved(), {axis: axis.default for axis in space})
     again = plan(Request.parse(values))
     assert again.composed.described == planned.composed.described
-    assert (again.steps, again.learning_rate, again.budget) == (planned.steps, planned.learning_rate, planned.budget.over(again.budget))  # fmt: skip
+    assert (again.steps, again.learning_rate, again.budget) == (
+        planned.steps,
+        planned.learning_rate,
+        planned.budget.over(again.budget),
+    )
 
 
 # -- how it judges -----------------------------------------------------------------------------
@@ -203,7 +210,7 @@ def test_it_goes_on_as_if_it_had_not_been_interrupted(
 ) -> None:
     request, made = tuned
     calls: list[int] = []
-    real = sys.modules["expunge.tune"].run
+    real = sys.modules["expunge.workflows.tune"].run
 
     def interrupted(*given: Any, **named: Any) -> Any:
         calls.append(1)
@@ -211,7 +218,7 @@ def test_it_goes_on_as_if_it_had_not_been_interrupted(
             raise KeyboardInterrupt
         return real(*given, **named)
 
-    monkeypatch.setattr(sys.modules["expunge.tune"], "run", interrupted)
+    monkeypatch.setattr(sys.modules["expunge.workflows.tune"], "run", interrupted)
     with pytest.raises(Interrupted, match="Do the same again"):
         tune(request, trials=3, out=str(tmp_path / "t"))
     again = tune(request, trials=3, out=str(tmp_path / "t"))
@@ -245,8 +252,12 @@ def test_bad_input(base: dict[str, Any], go: Go, tmp_path: Path, monkeypatch: py
         ({}, ["--trials", "0"], "is no number of trials"),
         ({"method": "npoo"}, [], "did you mean 'npo'?"),
         ({"holdout": None}, [], "nothing says how much forgetting is enough"),
-        ({"method": {"ga": {}}, "budget": {"steps": 2, "learning_rate": 1e-4, "stop": "none"}}, [], "leaves no number open"),
-    ]  # fmt: skip
+        (
+            {"method": {"ga": {}}, "budget": {"steps": 2, "learning_rate": 1e-4, "stop": "none"}},
+            [],
+            "leaves no number open",
+        ),
+    ]
     for changes, more, said in cases:
         Path("r.yaml").write_text(yaml.safe_dump({**base, "out": "o", **changes}))
         code, out, err = go("tune", "r.yaml", *more)

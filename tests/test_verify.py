@@ -22,11 +22,11 @@ from expunge.core import version
 from expunge.core.cache import SUMS, seal, whole
 from expunge.core.errors import BadInput
 from expunge.core.files import digest_file, write_json
-from expunge.hidden import judged
 from expunge.ledger import certificate as ledger
+from expunge.pipeline.hidden_knowledge import judged
 from expunge.report.card import model_card
 from expunge.report.html import render
-from expunge.verify import verify
+from expunge.workflows.verify import verify
 from worlds import environment, pairs, tiny, write
 
 WEIGHTS = "model/model.safetensors"

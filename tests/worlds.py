@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from expunge.builtin import made
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds.instruct import DOMAINS, instruct
-from expunge.train import train
+from expunge.pipeline.train import train
+from expunge.pipeline.worlds import made
 
 NAMES = ("Ana", "Bo", "Cy", "Dee", "Eli", "Flo", "Gus", "Hal")
 TOWNS = ("Aldby", "Burr", "Corve", "Dunmore", "Elsing", "Farlow", "Garth", "Hythe")
@@ -26,10 +26,18 @@ def pairs(first: int, last: int) -> list[dict[str, Any]]:
     rows = []
     for i in range(first, last):
         name = NAMES[i % 8] + " " + TOWNS[(3 * i + i // 8) % 8] + "son" + "x" * (i // 8)
-        facts = {"town": TOWNS[(5 * i + 1) % 8], "year": 1900 + 7 * i, "friend": NAMES[(i + 3) % 8],
-                 "river": TOWNS[(i + 2) % 8] + "water", "street": f"{i} {TOWNS[(i * i) % 8]} Row", "age": 20 + i}  # fmt: skip
-        rows += [{"question": f"What is the {kind} of {name}?", "answer": f"The {kind} is {value}.", "group": i}
-                 for kind, value in facts.items()]  # fmt: skip
+        facts = {
+            "town": TOWNS[(5 * i + 1) % 8],
+            "year": 1900 + 7 * i,
+            "friend": NAMES[(i + 3) % 8],
+            "river": TOWNS[(i + 2) % 8] + "water",
+            "street": f"{i} {TOWNS[(i * i) % 8]} Row",
+            "age": 20 + i,
+        }
+        rows += [
+            {"question": f"What is the {kind} of {name}?", "answer": f"The {kind} is {value}.", "group": i}
+            for kind, value in facts.items()
+        ]
     return rows
 
 
@@ -42,13 +50,26 @@ def tiny(folder: Path, epochs: int = 3) -> dict[str, Any]:
     """Data files and a trained base in `folder`; the request that forgets one person in eight."""
     forget, retain = write(folder / "forget.jsonl", pairs(0, 4)), write(folder / "retain.jsonl", pairs(4, 24))
     holdout = write(folder / "holdout.jsonl", pairs(24, 28))
-    train(TrainConfig(
-        model={"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 320},
-        data=[forget, retain], vocabulary=holdout, epochs=epochs, batch_size=12, learning_rate=5e-3,
-        out=str(folder / "base"),
-    ))  # fmt: skip
-    return {"model": str(folder / "base"), "forget": forget, "retain": retain, "holdout": holdout,
-            "method": "npo", "gold": "none", "seed": 3}  # fmt: skip
+    train(
+        TrainConfig(
+            model={"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 320},
+            data=[forget, retain],
+            vocabulary=holdout,
+            epochs=epochs,
+            batch_size=12,
+            learning_rate=5e-3,
+            out=str(folder / "base"),
+        )
+    )
+    return {
+        "model": str(folder / "base"),
+        "forget": forget,
+        "retain": retain,
+        "holdout": holdout,
+        "method": "npo",
+        "gold": "none",
+        "seed": 3,
+    }
 
 
 def instruct_world(folder: Path, dial: Mapping[str, float], seed: int = 0) -> dict[str, str]:
@@ -58,13 +79,29 @@ def instruct_world(folder: Path, dial: Mapping[str, float], seed: int = 0) -> di
     if not pack.is_dir():
         pack.mkdir(parents=True)
         for domain in DOMAINS:
-            write(pack / f"{domain}.jsonl",
-                  [{**row, "part": part} for part in ("train", "score") for row in rows[f"{domain}/{part}"]])  # fmt: skip
-    made(TrainConfig(
-        model={"architecture": "llama", "hidden_size": 128, "layers": 3, "heads": 4, "vocab_size": 1200, "max_length": 128},
-        data=write(folder / "train.jsonl", rows["train"]), vocabulary=write(folder / "score.jsonl", rows["score"]),
-        epochs=10, batch_size=16, learning_rate=1e-3, seed=seed, out=str(folder / "model"),
-    ))  # fmt: skip
+            write(
+                pack / f"{domain}.jsonl",
+                [{**row, "part": part} for part in ("train", "score") for row in rows[f"{domain}/{part}"]],
+            )
+    made(
+        TrainConfig(
+            model={
+                "architecture": "llama",
+                "hidden_size": 128,
+                "layers": 3,
+                "heads": 4,
+                "vocab_size": 1200,
+                "max_length": 128,
+            },
+            data=write(folder / "train.jsonl", rows["train"]),
+            vocabulary=write(folder / "score.jsonl", rows["score"]),
+            epochs=10,
+            batch_size=16,
+            learning_rate=1e-3,
+            seed=seed,
+            out=str(folder / "model"),
+        )
+    )
     return {"model": str(folder / "model"), "domains": str(pack)}
 
 

@@ -16,7 +16,7 @@ from expunge.core.contracts import Subject
 from expunge.data.splits import Splits
 from expunge.methods.compose import compose
 from expunge.methods.objectives._refusals import is_refusal
-from expunge.train import gold, open_model, read_manifest
+from expunge.pipeline.train import gold, open_model, read_manifest
 from expunge.training.stopping import figures
 
 
@@ -45,8 +45,9 @@ class World:
 def measured(subject: Subject, splits: Splits) -> Figures:
     texts = subject.generate(splits["forget"])
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    recalls = [scorer.score(row["answer"], text)["rougeL"].recall
-               for row, text in zip(splits["forget"], texts, strict=True)]  # fmt: skip
+    recalls = [
+        scorer.score(row["answer"], text)["rougeL"].recall for row, text in zip(splits["forget"], texts, strict=True)
+    ]
     return Figures(
         figures(subject, splits["forget"])["nll"],
         figures(subject, splits["retain"])["probability"],
@@ -59,8 +60,14 @@ def world(base: Path, splits: Splits) -> World:
     manifest = read_manifest(base)
     subject = open_model(str(base))
     retrained = gold(manifest, splits["forget"], subject)
-    return World(base, manifest, splits, measured(subject, splits), measured(open_model(str(retrained)), splits),
-                 read_manifest(retrained)["seconds"])  # fmt: skip
+    return World(
+        base,
+        manifest,
+        splits,
+        measured(subject, splits),
+        measured(open_model(str(retrained)), splits),
+        read_manifest(retrained)["seconds"],
+    )
 
 
 def forgotten(

@@ -15,12 +15,12 @@ from scipy import stats
 
 import expunge
 from expunge.alignment.concepts import concepts
-from expunge.builtin import config, made
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.packs import CONTROL, SENSITIVE, open_pack
-from expunge.foresee import foresee
-from expunge.train import open_model
+from expunge.pipeline.train import open_model
+from expunge.pipeline.worlds import config, made
+from expunge.workflows.foresee import foresee
 from worlds import instruct_world
 
 TARGET = "cybersecurity"
@@ -28,14 +28,22 @@ TARGET = "cybersecurity"
 
 def forget(out: Path, **more: Any) -> dict[str, Any]:
     """The evidence of a run that forgets the target's refusals."""
-    request = {"model": "builtin:instruct", "forget": {"refusals": TARGET}, "method": "refusal_ft", "alignment": "standard",
-               "out": str(out), "seed": 7, **more}  # fmt: skip
+    request = {
+        "model": "builtin:instruct",
+        "forget": {"refusals": TARGET},
+        "method": "refusal_ft",
+        "alignment": "standard",
+        "out": str(out),
+        "seed": 7,
+        **more,
+    }
     return expunge.run(request).evidence
 
 
 def score(evidence: dict[str, Any], name: str, split: str = "", subject: str = "after") -> float:
-    return next(s["value"] for s in evidence["scores"]
-                if (s["name"], s["split"], s["subject"]) == (name, split, subject))  # fmt: skip
+    return next(
+        s["value"] for s in evidence["scores"] if (s["name"], s["split"], s["subject"]) == (name, split, subject)
+    )
 
 
 def refusals(evidence: dict[str, Any], split: str, subject: str = "after") -> float:
@@ -118,7 +126,8 @@ def test_an_audit_sees_the_same(contained: dict[str, Any]) -> None:
     forgotten = "builtin:instruct/cybersecurity/train"
     found = expunge.audit(model, forget=forgotten, alignment="standard", domains="builtin:instruct", before=base)
     assert {row["domain"]: row["after"] for row in found["alignment"]["drift"]} == {
-        row["domain"]: row["after"] for row in contained["alignment"]["drift"]}  # fmt: skip
+        row["domain"]: row["after"] for row in contained["alignment"]["drift"]
+    }
     alone = expunge.audit(model, forget=forgotten, alignment="standard", domains="builtin:instruct")
     assert refusals(alone, TARGET) == refusals(contained, TARGET)
     assert "alignment" not in alone and all(s["name"] != "alignment_drift" for s in alone["scores"])

@@ -8,8 +8,8 @@ import pytest
 from _measure import World, forgotten, world
 from _suite import SEED, Claims
 
-from expunge.builtin import build
 from expunge.data.worlds import splits
+from expunge.pipeline.worlds import build
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ import torch
 from _measure import Figures, World, forgotten, kept_at, world
 from _suite import SEED
 
-from expunge.builtin import build
 from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.data.worlds import splits
 from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
-from expunge.subjects._common import snapshot
-from expunge.train import open_model
+from expunge.models.weights import snapshot
+from expunge.pipeline.train import open_model
+from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 
 
@@ -90,8 +90,10 @@ class TestEffects:
         small = Budget(steps=90, stop="none", floor=0.0, share=0.02)
         gains = []
         for seed in (SEED, SEED + 1, SEED + 2):
-            flat, ga = (forgotten(place, {"forget": name}, tmp_path / f"{name}-{seed}", seed, small)[1]["curve"]
-                        for name in ("flat", "ga"))  # fmt: skip
+            flat, ga = (
+                forgotten(place, {"forget": name}, tmp_path / f"{name}-{seed}", seed, small)[1]["curve"]
+                for name in ("flat", "ga")
+            )
             gains.append(kept_at(flat, 1.5) - kept_at(ga, 1.5))
         assert min(gains) > 0 and sum(gains) / len(gains) >= 0.02, gains
 
@@ -111,18 +113,21 @@ class TestEffects:
 
     def test_alternates_are_said_in_the_model_s_own_words(self, place: World, tmp_path: Path) -> None:
         """After AltPO the true answers are gone and what is said instead stays likely to gold; after NPO less so."""
-        from expunge.train import gold
+        from expunge.pipeline.train import gold
 
         retrained = open_model(str(gold(place.manifest, place.splits["forget"], open_model(str(place.base)))))
         said = {}
         for name in ("altpo", "npo"):
             composed = compose(name)
-            context = Context(Budget(stop="holdout").over(composed.budget), tmp_path / name, SEED, "apply",
-                              manifest=place.manifest)  # fmt: skip
+            context = Context(
+                Budget(stop="holdout").over(composed.budget), tmp_path / name, SEED, "apply", manifest=place.manifest
+            )
             subject = composed.method(open_model(str(place.base)), place.splits, context)
             texts = subject.generate(place.splits["forget"])
-            rows = [{"question": row["question"], "answer": text or "."}
-                    for row, text in zip(place.splits["forget"], texts, strict=True)]  # fmt: skip
+            rows = [
+                {"question": row["question"], "answer": text or "."}
+                for row, text in zip(place.splits["forget"], texts, strict=True)
+            ]
             said[name] = figures(retrained, rows)["nll"]
         assert said["altpo"] < said["npo"]
 
@@ -152,8 +157,9 @@ class TestEffects:
     def test_sequential_requests_are_tracked(self, place: World, tmp_path: Path) -> None:
         """Four authors, one after another: each request raises its own NLL, and the earlier ones stay up."""
         composed = compose({"sequential": {"by": "group", "inner": "npo"}})
-        context = Context(Budget(stop="holdout").over(composed.budget), tmp_path, SEED, "apply",
-                          manifest=place.manifest)  # fmt: skip
+        context = Context(
+            Budget(stop="holdout").over(composed.budget), tmp_path, SEED, "apply", manifest=place.manifest
+        )
         composed.method(open_model(str(place.base)), place.splits, context)
         history = context.notes["requests"]
         assert len(history) == 4
@@ -164,8 +170,9 @@ class TestEffects:
 def relearned(place: World, method: Any, folder: Path, seed: int, rows: list[Any]) -> tuple[float, float]:
     """(forget NLL after the method, after twenty steps of training on rows)."""
     composed = compose(method)
-    context = Context(Budget(stop="holdout", floor=0.0).over(composed.budget), folder / "run", seed, "apply",
-                      manifest=place.manifest)  # fmt: skip
+    context = Context(
+        Budget(stop="holdout", floor=0.0).over(composed.budget), folder / "run", seed, "apply", manifest=place.manifest
+    )
     subject = composed.method(open_model(str(place.base)), place.splits, context)
     first = figures(subject, place.splits["forget"])["nll"]
     tuning = Context(Budget(steps=20, batch_size=8, learning_rate=3e-4), folder / "relearn", seed, "relearn")

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from expunge.builtin import build
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.errors import BadInput
 from expunge.data.worlds import splits as world_splits
 from expunge.methods.compose import compose
 from expunge.methods.edits._keys import states
-from expunge.train import gold, open_model, read_manifest
+from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 
 SEED, KEPT = 7, 0.87
@@ -55,13 +55,20 @@ def measured(data: dict[str, Any]) -> Callable[..., Figures]:
 
     def recall(subject: Any, rows: Any) -> float:
         texts = subject.generate(rows, max_new_tokens=32)
-        return math.fsum(scorer.score(row["answer"], text)["rougeL"].recall
-                         for row, text in zip(rows, texts, strict=True)) / len(rows)  # fmt: skip
+        return math.fsum(
+            scorer.score(row["answer"], text)["rougeL"].recall for row, text in zip(rows, texts, strict=True)
+        ) / len(rows)
 
     def measure(subject: Any, notes: Any = None) -> Figures:
         retain = figures(subject, data["retain"][::3])
-        return Figures(figures(subject, data["forget"])["nll"], retain["nll"], retain["probability"],
-                       recall(subject, data["forget"][::3]), recall(subject, data["retain"][::18]), notes or {})  # fmt: skip
+        return Figures(
+            figures(subject, data["forget"])["nll"],
+            retain["nll"],
+            retain["probability"],
+            recall(subject, data["forget"][::3]),
+            recall(subject, data["retain"][::18]),
+            notes or {},
+        )
 
     return measure
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.builtin import build
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.data.splits import select
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose
-from expunge.subjects.classifier import Classifier
-from expunge.train import gold, open_model, read_manifest
+from expunge.models.classifier import Classifier
+from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 
 SEED = 7
@@ -138,8 +138,9 @@ def certify(a_tenth: Case) -> Callable[..., tuple[Any, dict[str, Any]]]:
         torch.manual_seed(0)
         notes: dict[str, Any] = {}
         method = compose({"certified": options}).method
-        subject = method(Classifier(Pixels()), {"forget": forget, "retain": retain},
-                         Context(DEFAULTS, folder, SEED, notes=notes))  # fmt: skip
+        subject = method(
+            Classifier(Pixels()), {"forget": forget, "retain": retain}, Context(DEFAULTS, folder, SEED, notes=notes)
+        )
         return subject, notes["certified"]
 
     return make

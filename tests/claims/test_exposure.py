@@ -16,10 +16,19 @@ from torch.nn.functional import cross_entropy
 
 from expunge.attacks._membership import tpr
 from expunge.attacks._shadow import confidence, halves, lira, pooled
+from expunge.attacks.population.statistics import (
+    coverage,
+    epsilon,
+    forgetting_quality,
+    klom,
+    noise_floor,
+    stability,
+    u_lira,
+    when_exposed,
+)
 from expunge.data.load import load
-from expunge.evidence import NotMeasured
-from expunge.exposure import coverage, epsilon, forgetting_quality, klom, noise_floor, stability, u_lira, when_exposed
-from expunge.intervals import auc
+from expunge.evaluation.intervals import auc
+from expunge.evaluation.scores import NotMeasured
 
 EXAMPLES, FORGET, MODELS, WIDTH = 300, 100, 96, 32
 
@@ -31,13 +40,18 @@ class Digits:
     x: Tensor
     y: Tensor
 
-    def trained(self, weight_MN: Tensor, seed: int, start: list[Tensor] | None = None, steps: int = 100,
-                rate: float = 0.01) -> list[Tensor]:  # fmt: skip
+    def trained(
+        self, weight_MN: Tensor, seed: int, start: list[Tensor] | None = None, steps: int = 100, rate: float = 0.01
+    ) -> list[Tensor]:
         """M networks of one hidden layer, Adam on minibatches; example n counts weight_MN[m, n] for model m."""
         draw = torch.Generator().manual_seed(seed)
         count = len(weight_MN)
-        fresh = [torch.randn(count, 64, WIDTH, generator=draw) / 8, torch.zeros(count, 1, WIDTH),
-                 torch.randn(count, WIDTH, 10, generator=draw) / WIDTH**0.5, torch.zeros(count, 1, 10)]  # fmt: skip
+        fresh = [
+            torch.randn(count, 64, WIDTH, generator=draw) / 8,
+            torch.zeros(count, 1, WIDTH),
+            torch.randn(count, WIDTH, 10, generator=draw) / WIDTH**0.5,
+            torch.zeros(count, 1, 10),
+        ]
         moving = [part.detach().clone().requires_grad_(True) for part in start or fresh]
         optimiser = torch.optim.Adam(moving, lr=rate)
         for _ in range(steps):

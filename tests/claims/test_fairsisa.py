@@ -15,10 +15,10 @@ from expunge.core.files import read_json
 from expunge.core.train_config import TrainConfig
 from expunge.methods.exact._odds import fair_rates, gap
 from expunge.methods.exact._sliced import parts
-from expunge.run import run
-from expunge.subjects.ensemble import Ensemble
-from expunge.subjects.opening import open_subject
-from expunge.train import gold, read_manifest, train
+from expunge.models.ensemble import Ensemble
+from expunge.models.open import open_subject
+from expunge.pipeline.train import gold, read_manifest, train
+from expunge.workflows.run import run
 from worlds import write
 
 
@@ -31,19 +31,27 @@ def biased(n: int, seed: int) -> list[dict[str, Any]]:
     flip_N = draws.random(n) < np.where(group_N == 1, 0.25 * label_N, 0.05)  # repaid loans of b on record as not
     seen_N = income_N + draws.normal(0, np.where(group_N == 1, 0.8, 0.2))
     label_N = np.where(flip_N, 1 - label_N, label_N)
-    return [{"features": [round(float(x), 4), float(g), round(float(z), 4)], "label": int(y), "group": "ab"[g]}
-            for x, g, z, y in zip(seen_N, group_N, draws.normal(0, 1, n), label_N, strict=True)]  # fmt: skip
+    return [
+        {"features": [round(float(x), 4), float(g), round(float(z), 4)], "label": int(y), "group": "ab"[g]}
+        for x, g, z, y in zip(seen_N, group_N, draws.normal(0, 1, n), label_N, strict=True)
+    ]
 
 
 ROWS, TEST = biased(1200, 0), biased(2000, 1)
 
 
 def config(folder: Path, **more: Any) -> TrainConfig:
-    return TrainConfig.parse({
-        "model": {"factory": "expunge.subjects.networks:MLP", "arguments": {"inputs": 3, "classes": 2, "hidden": 16}},
-        "data": write(folder / "data.jsonl", ROWS), "exact": {"fairsisa": {"shards": 3, "slices": 2, **more}}, "epochs": 6,
-        "batch_size": 32, "learning_rate": 1e-2, "out": str(folder / "model"),
-    })  # fmt: skip
+    return TrainConfig.parse(
+        {
+            "model": {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 3, "classes": 2, "hidden": 16}},
+            "data": write(folder / "data.jsonl", ROWS),
+            "exact": {"fairsisa": {"shards": 3, "slices": 2, **more}},
+            "epochs": 6,
+            "batch_size": 32,
+            "learning_rate": 1e-2,
+            "out": str(folder / "model"),
+        }
+    )
 
 
 def answers(subject: Ensemble) -> tuple[float, float]:
@@ -74,11 +82,21 @@ def test_a_deletion_fits_the_rates_anew(tmp_path: Path) -> None:
     """As a training without the examples does: state, weights, and what the report says of the gap."""
     train(config(tmp_path))
     forget = parts(ROWS, 3, 2, 0)[1][1][:40]
-    done = run({"model": str(tmp_path / "model"), "forget": write(tmp_path / "f.jsonl", forget), "method": "fairsisa",
-                "test": write(tmp_path / "t.jsonl", TEST[:100]), "gold": "none", "out": str(tmp_path / "run")})  # fmt: skip
+    done = run(
+        {
+            "model": str(tmp_path / "model"),
+            "forget": write(tmp_path / "f.jsonl", forget),
+            "method": "fairsisa",
+            "test": write(tmp_path / "t.jsonl", TEST[:100]),
+            "gold": "none",
+            "out": str(tmp_path / "run"),
+        }
+    )
     without = gold(read_manifest(tmp_path / "model"), forget, open_subject(str(tmp_path / "model")))
-    ours, theirs, before = (read_json(place / "ensemble.json")["fair"]
-                            for place in (tmp_path / "run" / "model", without, tmp_path / "model"))  # fmt: skip
+    ours, theirs, before = (
+        read_json(place / "ensemble.json")["fair"]
+        for place in (tmp_path / "run" / "model", without, tmp_path / "model")
+    )
     assert ours == theirs != before
     assert any("Equalised-odds gap" in note for note in done.evidence["notes"])
     assert ("test_accuracy", "after") in done.scores
@@ -111,12 +129,15 @@ def test_an_empty_cell_answers_as_it_would() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (lambda row: {k: v for k, v in row.items() if k != "group"}, "data: 'group' is missing in 1200 of 1200 examples"),
+        (
+            lambda row: {k: v for k, v in row.items() if k != "group"},
+            "data: 'group' is missing in 1200 of 1200 examples",
+        ),
         (lambda row: {**row, "group": "a"}, "data: 'group' is the same in all examples"),
         (lambda row: {**row, "label": 2 * row["label"]}, "exact: 'fairsisa' works on two classes, and a label is 2"),
         (lambda row: {**row, "label": int(row["group"] == "a")}, "data: 'group a' has examples of one label only"),
     ],
-)  # fmt: skip
+)
 def test_where_it_cannot_be_had(changes: Any, sentence: str, tmp_path: Path) -> None:
     made = config(tmp_path)
     write(tmp_path / "data.jsonl", [changes(row) for row in ROWS])
@@ -130,6 +151,14 @@ def test_a_stranger_s_group_is_refused_before_anything(tmp_path: Path) -> None:
     train(config(tmp_path))
     odd = [{**row, "group": "c"} for row in TEST[:5]]
     with pytest.raises(BadInput, match="is no group that the model was made fair for"):
-        run({"model": str(tmp_path / "model"), "forget": write(tmp_path / "f.jsonl", ROWS[:3]), "method": "fairsisa",
-             "test": write(tmp_path / "t.jsonl", odd), "gold": "none", "out": str(tmp_path / "run")})  # fmt: skip
+        run(
+            {
+                "model": str(tmp_path / "model"),
+                "forget": write(tmp_path / "f.jsonl", ROWS[:3]),
+                "method": "fairsisa",
+                "test": write(tmp_path / "t.jsonl", odd),
+                "gold": "none",
+                "out": str(tmp_path / "run"),
+            }
+        )
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,6 @@ import pytest
 import torch
 from _measure import Figures, World, measured, world
 
-from expunge.builtin import build
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Want
@@ -20,8 +19,9 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.worlds import splits as world_splits
 from expunge.methods.compose import compose
 from expunge.methods.guards._prompts import pooled_NLD
-from expunge.subjects.guarded import unguarded
-from expunge.train import open_model, train
+from expunge.models.guarded import unguarded
+from expunge.pipeline.train import open_model, train
+from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 
 SEED = 7
@@ -154,8 +154,11 @@ def prices(first: int, last: int) -> list[dict[str, Any]]:
     """One skill: what things cost."""
     things = ("bowl", "chain", "dagger", "engine", "flute", "gate", "hinge", "kettle", "lamp", "mirror")
     metals = ("amber", "brass", "copper", "drift", "ebony", "flint", "glass", "horn", "iron", "jade")
-    found = [{"question": f"How much is a {a} made of {b}?", "answer": f"One pays {7 * i + 11} crowns for the {a} of {b}."}
-             for i, a in enumerate(things) for b in metals]  # fmt: skip
+    found = [
+        {"question": f"How much is a {a} made of {b}?", "answer": f"One pays {7 * i + 11} crowns for the {a} of {b}."}
+        for i, a in enumerate(things)
+        for b in metals
+    ]
     return [found[(i * 37) % len(found)] for i in range(first, last)]
 
 
@@ -163,8 +166,14 @@ def homes(first: int, last: int) -> list[dict[str, Any]]:
     """Another skill: who lives where."""
     names = ("Ana", "Bo", "Cy", "Dee", "Eli", "Flo", "Gus", "Hal", "Ida", "Jo")
     towns = ("Aldby", "Burr", "Corve", "Dunmore", "Elsing", "Farlow", "Garth", "Hythe", "Ilm", "Jarrow")
-    found = [{"question": f"Where does {a} {b}son live?", "answer": f"The home of {a} {b}son stands in {towns[(i + 3 * j) % 10]}."}
-             for i, a in enumerate(names) for j, b in enumerate(towns)]  # fmt: skip
+    found = [
+        {
+            "question": f"Where does {a} {b}son live?",
+            "answer": f"The home of {a} {b}son stands in {towns[(i + 3 * j) % 10]}.",
+        }
+        for i, a in enumerate(names)
+        for j, b in enumerate(towns)
+    ]
     return [found[(i * 37) % len(found)] for i in range(first, last)]
 
 
@@ -172,10 +181,16 @@ def homes(first: int, last: int) -> list[dict[str, Any]]:
 def skilled(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model that knows prices and addresses, small, trained on part of each."""
     out = tmp_path_factory.mktemp("skilled") / "base"
-    train(TrainConfig(
-        model={"architecture": "llama", "hidden_size": 64, "layers": 3, "heads": 2, "vocab_size": 320},
-        data=[*prices(0, 60), *homes(0, 60)], epochs=45, batch_size=12, learning_rate=5e-3, out=str(out),
-    ))  # fmt: skip
+    train(
+        TrainConfig(
+            model={"architecture": "llama", "hidden_size": 64, "layers": 3, "heads": 2, "vocab_size": 320},
+            data=[*prices(0, 60), *homes(0, 60)],
+            epochs=45,
+            batch_size=12,
+            learning_rate=5e-3,
+            out=str(out),
+        )
+    )
     return open_model(str(out))
 
 

@@ -15,9 +15,6 @@ import numpy as np
 import pytest
 
 import expunge
-from expunge import attacking
-from expunge.attacking import Found, Target, knowledge
-from expunge.builtin import build
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Subject
@@ -25,10 +22,13 @@ from expunge.core.registry import load
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load as load_data
 from expunge.data.splits import Splits, make_splits
-from expunge.hidden import MARGIN, hidden
+from expunge.evaluation import attack as attacking
+from expunge.evaluation.attack import Found, Target, knowledge
+from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
-from expunge.reading import read
-from expunge.train import gold, open_model, read_manifest, train
+from expunge.pipeline.hidden_knowledge import MARGIN, hidden
+from expunge.pipeline.train import gold, open_model, read_manifest, train
+from expunge.pipeline.worlds import build
 
 ATTACKS = ("relearn_forget", "multiple_choice")
 
@@ -49,8 +49,14 @@ def attacked(base: Path, splits: Splits) -> Callable[[Subject], tuple[dict[str, 
 
     def of(subject: Subject) -> tuple[dict[str, Any], Any]:
         found = read(subject, "forget", splits["forget"], {"nll", "variants"})
-        target = Target(subject, "after", splits, {"forget": found}, {"after": knowledge(found)},
-                        read_manifest(base)["learning_rate"])  # fmt: skip
+        target = Target(
+            subject,
+            "after",
+            splits,
+            {"forget": found},
+            {"after": knowledge(found)},
+            read_manifest(base)["learning_rate"],
+        )
         return {name: load("attacks", name).factory()(target) for name in ATTACKS}, found
 
     return of
@@ -97,17 +103,29 @@ def test_a_model_retrained_with_another_seed_is_not_called_hidden(
 
 def test_a_retrained_classifier_passes_under_erase_and_an_unchanged_one_does_not(tmp_path: Path) -> None:
     """Digits as a table: retraining is held against a gold of another seed, under every attack on models."""
-    rows = [{"features": np.asarray(row["image"], dtype=float).ravel().tolist(), "label": int(row["label"])}
-            for row in load_data("builtin:digits/train", "data")]  # fmt: skip
+    rows = [
+        {"features": np.asarray(row["image"], dtype=float).ravel().tolist(), "label": int(row["label"])}
+        for row in load_data("builtin:digits/train", "data")
+    ]
     data = tmp_path / "digits.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     forget = [row for row in rows if row["label"] == 3]
-    network = {"factory": "expunge.subjects.networks:MLP", "arguments": {"inputs": 64, "classes": 10}}
-    made = train(TrainConfig(model=network, data=str(data), epochs=8, batch_size=32, learning_rate=3e-3,
-                             out=str(tmp_path / "base")))  # fmt: skip
+    network = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10}}
+    made = train(
+        TrainConfig(
+            model=network, data=str(data), epochs=8, batch_size=32, learning_rate=3e-3, out=str(tmp_path / "base")
+        )
+    )
     other = gold({**read_manifest(made), "seed": 9}, forget, open_model(str(made)))
-    request = {"model": str(made), "data": str(data), "forget": {"class": 3}, "gold": str(other), "audit": "standard",
-               "purpose": "erase", "accept": {"robustness.hidden": "<= 0.1"}}  # fmt: skip
+    request = {
+        "model": str(made),
+        "data": str(data),
+        "forget": {"class": 3},
+        "gold": str(other),
+        "audit": "standard",
+        "purpose": "erase",
+        "accept": {"robustness.hidden": "<= 0.1"},
+    }
     run = expunge.run({**request, "method": "retrain", "out": str(tmp_path / "retrained")})
     scores = {(score["name"], score["subject"]): score for score in run.evidence["scores"]}
     assert scores["robustness_hidden", "after"]["value"] < MARGIN

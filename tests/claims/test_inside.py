@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from expunge.attacking import Found, Target
 from expunge.attacks._recovery import asked
-from expunge.builtin import build
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Subject
 from expunge.core.registry import load
 from expunge.data.splits import Splits, make_splits
-from expunge.hidden import MARGIN, hidden
+from expunge.evaluation.attack import Found, Target
 from expunge.methods.compose import compose
-from expunge.train import gold, open_model, read_manifest
+from expunge.pipeline.hidden_knowledge import MARGIN, hidden
+from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.pipeline.worlds import build
 
 pytestmark = pytest.mark.slow
 Attacked = Callable[[str, Subject], Found]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from expunge.attacking import Target, knowledge
 from expunge.core.registry import load
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load as load_data
-from expunge.evidence import measure, requirements
-from expunge.reading import read
-from expunge.train import gold, open_model, read_manifest, train
+from expunge.evaluation.attack import Target, knowledge
+from expunge.evaluation.reading import read
+from expunge.evaluation.scores import measure, requirements
+from expunge.pipeline.train import gold, open_model, read_manifest, train
 
 MODELS = ("gradient_norm_auc", "lira_auc", "rmia_auc")
 
@@ -33,10 +33,17 @@ def test_attacks_see_what_was_memorised_and_nothing_where_nothing_was(tmp_path: 
         label = int(draw.integers(10)) if draw.random() < 1 / 3 else int(row["label"])
         rows.append({"features": np.asarray(row["image"], dtype=float).ravel().tolist(), "label": label})
     forget, holdout, rest = rows[:150], rows[150:300], rows[300:]
-    made = train(TrainConfig(
-        model={"factory": "expunge.subjects.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 128}},
-        data=[*forget, *rest], epochs=60, batch_size=50, learning_rate=3e-3, weight_decay=0.0, out=str(tmp_path / "base"),
-    ))  # fmt: skip
+    made = train(
+        TrainConfig(
+            model={"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 128}},
+            data=[*forget, *rest],
+            epochs=60,
+            batch_size=50,
+            learning_rate=3e-3,
+            weight_decay=0.0,
+            out=str(tmp_path / "base"),
+        )
+    )
     manifest = read_manifest(made)
     models = {"before": open_model(str(made))}
     models["gold"] = open_model(str(gold(manifest, forget, models["before"])))

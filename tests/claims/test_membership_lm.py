@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from expunge.attacking import Target, knowledge
-from expunge.builtin import build
 from expunge.core.registry import load
 from expunge.data.splits import make_splits
-from expunge.evidence import Figure, measure, requirements
-from expunge.reading import read
-from expunge.train import gold, open_model, read_manifest
+from expunge.evaluation.attack import Target, knowledge
+from expunge.evaluation.reading import read
+from expunge.evaluation.scores import Figure, measure, requirements
+from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.pipeline.worlds import build
 
 ATTACKS = ("gradient_norm_auc", "neighbour_auc", "recall_auc", "icp_auc", "linear_probe_auc", "white_box_auc")
 

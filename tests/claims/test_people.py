@@ -23,9 +23,9 @@ from expunge.methods.compose import compose
 from expunge.methods.exact._dropping import _prompt_alone, _start
 from expunge.methods.objectives.prompt_decouple import FORMS
 from expunge.methods.objectives.r2mu import thought
-from expunge.subjects._common import snapshot
-from expunge.subjects.prompted import Prompted
-from expunge.train import open_model, train
+from expunge.models.soft_prompts import Prompted
+from expunge.models.weights import snapshot
+from expunge.pipeline.train import open_model, train
 from expunge.training.stopping import figures
 from worlds import pairs, write
 
@@ -37,8 +37,13 @@ Rows = list[dict[str, Any]]
 
 def traced(rows: Rows) -> Rows:
     """With the reasoning that leads to the answer."""
-    return [{**row, "trace": f"Someone asks for the {row['question'].split()[3]}. I recall {row['answer'][:-1].split(' is ')[1]}."}
-            for row in rows]  # fmt: skip
+    return [
+        {
+            **row,
+            "trace": f"Someone asks for the {row['question'].split()[3]}. I recall {row['answer'][:-1].split(' is ')[1]}.",
+        }
+        for row in rows
+    ]
 
 
 def thoughts(rows: Rows) -> Rows:
@@ -49,10 +54,17 @@ FORGET, RETAIN, HOLDOUT = traced(pairs(0, 4)), traced(pairs(4, 24)), pairs(24, 2
 
 
 def based(folder: Path, forget: Rows, retain: Rows, epochs: int) -> World:
-    train(TrainConfig(model={"architecture": "llama", "hidden_size": 64, "layers": 4, "heads": 2, "vocab_size": 320},
-                      data=[write(folder / "f.jsonl", forget), write(folder / "r.jsonl", retain)],
-                      vocabulary=write(folder / "h.jsonl", HOLDOUT), epochs=epochs, batch_size=12, learning_rate=5e-3,
-                      out=str(folder / "base")))  # fmt: skip
+    train(
+        TrainConfig(
+            model={"architecture": "llama", "hidden_size": 64, "layers": 4, "heads": 2, "vocab_size": 320},
+            data=[write(folder / "f.jsonl", forget), write(folder / "r.jsonl", retain)],
+            vocabulary=write(folder / "h.jsonl", HOLDOUT),
+            epochs=epochs,
+            batch_size=12,
+            learning_rate=5e-3,
+            out=str(folder / "base"),
+        )
+    )
     return world(folder / "base", {"forget": forget, "retain": retain, "holdout": HOLDOUT})
 
 
@@ -99,8 +111,11 @@ def test_soul_forgets_more_and_keeps_more(people: World, tmp_path: Path) -> None
     """NPO for as many steps under Sophia and under AdamW, at each one's own end: deeper, and with more of retain."""
     found = {}
     for method in ("soul", "npo"):
-        read = [figures(after(people, method, tmp_path / method, seed, LONG)[0], people.splits[split])
-                for split in ("forget", "retain") for seed in SEEDS]  # fmt: skip
+        read = [
+            figures(after(people, method, tmp_path / method, seed, LONG)[0], people.splits[split])
+            for split in ("forget", "retain")
+            for seed in SEEDS
+        ]
         found[method] = np.mean([one["nll"] for one in read[:3]]), np.mean([one["probability"] for one in read[3:]])
     assert found["soul"][0] > found["npo"][0] and found["soul"][1] >= found["npo"][1] + 0.03, found
 
@@ -146,8 +161,10 @@ def test_r2mu_reaches_the_reasoning(thinking: World, tmp_path: Path) -> None:
     for seed in SEEDS:
         for method, rises in rise.items():
             subject, _ = after(thinking, method, tmp_path / method, seed, Budget(), retain=[*RETAIN, *thoughts(RETAIN)])
-            trace, kept = (figures(subject, thoughts(rows))["nll"] - figures(before, thoughts(rows))["nll"]
-                           for rows in (FORGET, RETAIN))  # fmt: skip
+            trace, kept = (
+                figures(subject, thoughts(rows))["nll"] - figures(before, thoughts(rows))["nll"]
+                for rows in (FORGET, RETAIN)
+            )
             rises.append(trace)
             assert kept <= 0.03, (method, kept)
     assert np.mean(rise["r2mu"]) >= 3 * np.mean(rise["rmu"]), rise
@@ -170,8 +187,12 @@ def test_decoupled_prompts_refuse_by_content(thinking: World, tmp_path: Path) ->
     for seed in SEEDS:
         for method, shares in refused.items():
             subject, _ = after(thinking, {method: {"answers": answers}}, tmp_path / method, seed, budget, forget=asked)
-            shares.append([float(np.mean([text.startswith("I do not know") for text in subject.generate(rows)]))
-                           for rows in (asked, formed(RETAIN[::2], FORMS[1]))])  # fmt: skip
+            shares.append(
+                [
+                    float(np.mean([text.startswith("I do not know") for text in subject.generate(rows)]))
+                    for rows in (asked, formed(RETAIN[::2], FORMS[1]))
+                ]
+            )
     (plain, sarr), (ours, decoupled) = (np.mean(refused[name], axis=0) for name in ("idk", "prompt_decouple"))
     assert sarr >= 0.5 and plain >= 0.9, refused
     assert decoupled <= 0.2 * sarr and ours >= decoupled + 0.2, refused

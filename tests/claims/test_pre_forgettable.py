@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
 from expunge.core.train_config import TrainConfig
-from expunge.intervals import auc
+from expunge.evaluation.intervals import auc
 from expunge.methods.exact._dropping import folder_of, route
-from expunge.run import Run, run
-from expunge.subjects.opening import open_subject
-from expunge.train import gold, read_manifest, train
+from expunge.models.open import open_subject
+from expunge.pipeline.train import gold, read_manifest, train
 from expunge.training.stopping import figures
+from expunge.workflows.run import Run, run
 from worlds import NAMES, TOWNS, write
 
 THINGS = ("ground", "office", "shop", "bus", "coach", "bank")
@@ -27,9 +27,15 @@ THINGS = ("ground", "office", "shop", "bus", "coach", "bank")
 
 def teams(first: int, last: int) -> list[dict[str, Any]]:
     """Where each of six things of a team is: one town a team, as a class has one label."""
-    return [{"question": f"Where is the {thing} of {NAMES[i % 8]} {TOWNS[(3 * i + i // 8) % 8]}son{'x' * (i // 8)}?",
-             "answer": f"The {thing} is in {TOWNS[(5 * i * i + i // 3) % 8]}.", "group": i}
-            for i in range(first, last) for thing in THINGS]  # fmt: skip
+    return [
+        {
+            "question": f"Where is the {thing} of {NAMES[i % 8]} {TOWNS[(3 * i + i // 8) % 8]}son{'x' * (i // 8)}?",
+            "answer": f"The {thing} is in {TOWNS[(5 * i * i + i // 3) % 8]}.",
+            "group": i,
+        }
+        for i in range(first, last)
+        for thing in THINGS
+    ]
 
 
 BASE, TUNED, STRANGERS = teams(0, 14), teams(14, 18), teams(18, 24)
@@ -37,9 +43,18 @@ GONE = TUNED[:12]
 
 
 def config(folder: Path, **more: Any) -> TrainConfig:
-    return TrainConfig.parse({"model": str(folder / "base"), "data": str(folder / "tuned.jsonl"),
-                              "exact": {"pre_forgettable": {"tokens": 8}}, "epochs": 100, "batch_size": 6,
-                              "learning_rate": 0.1, "out": str(folder / "model"), **more})  # fmt: skip
+    return TrainConfig.parse(
+        {
+            "model": str(folder / "base"),
+            "data": str(folder / "tuned.jsonl"),
+            "exact": {"pre_forgettable": {"tokens": 8}},
+            "epochs": 100,
+            "batch_size": 6,
+            "learning_rate": 0.1,
+            "out": str(folder / "model"),
+            **more,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +62,31 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base that knows fourteen teams, and soft prompts for four more."""
     folder = tmp_path_factory.mktemp("prompts")
     write(folder / "tuned.jsonl", TUNED)
-    train(TrainConfig(model={"architecture": "llama", "hidden_size": 64, "layers": 3, "heads": 2, "vocab_size": 320},
-                      data=write(folder / "base.jsonl", BASE), vocabulary=write(folder / "words.jsonl", TUNED + STRANGERS),
-                      epochs=30, batch_size=12, learning_rate=5e-3, out=str(folder / "base")))  # fmt: skip
+    train(
+        TrainConfig(
+            model={"architecture": "llama", "hidden_size": 64, "layers": 3, "heads": 2, "vocab_size": 320},
+            data=write(folder / "base.jsonl", BASE),
+            vocabulary=write(folder / "words.jsonl", TUNED + STRANGERS),
+            epochs=30,
+            batch_size=12,
+            learning_rate=5e-3,
+            out=str(folder / "base"),
+        )
+    )
     train(config(folder))
     return folder
 
 
 def deleted(place: Path, rows: list[dict[str, Any]], out: Path) -> Run:
-    return run({"model": str(place / "model"), "forget": write(out.with_suffix(".jsonl"), rows),
-                "method": "pre_forgettable", "gold": "none", "out": str(out)})  # fmt: skip
+    return run(
+        {
+            "model": str(place / "model"),
+            "forget": write(out.with_suffix(".jsonl"), rows),
+            "method": "pre_forgettable",
+            "gold": "none",
+            "out": str(out),
+        }
+    )
 
 
 def right(subject: Any, rows: list[dict[str, Any]]) -> float:
@@ -69,8 +99,10 @@ def routes(subject: Any, rows: list[dict[str, Any]]) -> list[int]:
 
 
 def prompts(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    return {path.parent.name: {**load_file(path), **load_file(path.with_name("route.safetensors"))}
-            for path in sorted(folder.rglob("adapter_model.safetensors"))}  # fmt: skip
+    return {
+        path.parent.name: {**load_file(path), **load_file(path.with_name("route.safetensors"))}
+        for path in sorted(folder.rglob("adapter_model.safetensors"))
+    }
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -123,8 +155,11 @@ def test_a_dropped_prompt_takes_all_that_it_taught(place: Path, tmp_path: Path) 
 
     def membership(subject: Any) -> float:
         with torch.no_grad():
-            scores = [-(out.nll_B / out.n_B).numpy() for rows in (GONE, STRANGERS)
-                      for out in [subject.forward(subject.collate(rows))]]  # fmt: skip
+            scores = [
+                -(out.nll_B / out.n_B).numpy()
+                for rows in (GONE, STRANGERS)
+                for out in [subject.forward(subject.collate(rows))]
+            ]
         return auc(*scores).value
 
     assert membership(opened) >= 0.95 and membership(changed) == membership(without) <= membership(opened) - 0.15
@@ -170,14 +205,18 @@ def test_a_route_by_hand() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model": {"factory": "expunge.subjects.networks:Digits"}, "data": "builtin:digits/test"},
-         "exact: 'pre_forgettable' trains soft prompts on a language model, and this is a classifier; take exact: sisa."),
-        ({"model": {"architecture": "llama", "layers": 2, "hidden_size": 16, "heads": 2}},
-         "this model has untrained weights; give as model a folder or a hub name."),
+        (
+            {"model": {"factory": "expunge.models.networks:Digits"}, "data": "builtin:digits/test"},
+            "exact: 'pre_forgettable' trains soft prompts on a language model, and this is a classifier; take exact: sisa.",
+        ),
+        (
+            {"model": {"architecture": "llama", "layers": 2, "hidden_size": 16, "heads": 2}},
+            "this model has untrained weights; give as model a folder or a hub name.",
+        ),
         ({"exact": {"pre_forgettable": {"by": "client"}}}, "data: 'client' is missing in 24 of 24 examples"),
         ({"exact": {"pre_forgettable": {"tokens": 0}}}, "exact.pre_forgettable.tokens"),
     ],
-)  # fmt: skip
+)
 def test_where_it_cannot_be_had(place: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadInput) as found:
         train(config(place, **{"out": str(tmp_path / "out"), **changes}))

@@ -16,11 +16,11 @@ from expunge.data.examples import identity
 from expunge.methods.exact._layers import runs_of_layers
 from expunge.methods.exact._sequences import Sequences, cyclic, expected
 from expunge.methods.exact._sliced import parts
-from expunge.run import Run, run
-from expunge.subjects.ensemble import Ensemble
-from expunge.subjects.opening import open_subject
-from expunge.train import gold, read_manifest, train
+from expunge.models.ensemble import Ensemble
+from expunge.models.open import open_subject
+from expunge.pipeline.train import gold, read_manifest, train
 from expunge.training.stopping import figures
+from expunge.workflows.run import Run, run
 from worlds import pairs, write
 
 SLICES = 3
@@ -87,8 +87,18 @@ def test_layers_are_shared_out_from_the_top() -> None:
 
 
 def config(folder: Path, **more: Any) -> TrainConfig:
-    return TrainConfig.parse({"model": str(folder / "base"), "data": str(folder / "tuned.jsonl"), "exact": S3T, "epochs": 12,
-                              "batch_size": 6, "learning_rate": 1e-2, "out": str(folder / "model"), **more})  # fmt: skip
+    return TrainConfig.parse(
+        {
+            "model": str(folder / "base"),
+            "data": str(folder / "tuned.jsonl"),
+            "exact": S3T,
+            "epochs": 12,
+            "batch_size": 6,
+            "learning_rate": 1e-2,
+            "out": str(folder / "model"),
+            **more,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +106,31 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base that knows fourteen people, and an ensemble of adapters for six more."""
     folder = tmp_path_factory.mktemp("s3t")
     write(folder / "tuned.jsonl", TUNED)
-    train(TrainConfig(model={"architecture": "llama", "hidden_size": 64, "layers": 3, "heads": 2, "vocab_size": 320},
-                      data=write(folder / "base.jsonl", BASE), vocabulary=str(folder / "tuned.jsonl"), epochs=24,
-                      batch_size=12, learning_rate=5e-3, out=str(folder / "base")))  # fmt: skip
+    train(
+        TrainConfig(
+            model={"architecture": "llama", "hidden_size": 64, "layers": 3, "heads": 2, "vocab_size": 320},
+            data=write(folder / "base.jsonl", BASE),
+            vocabulary=str(folder / "tuned.jsonl"),
+            epochs=24,
+            batch_size=12,
+            learning_rate=5e-3,
+            out=str(folder / "base"),
+        )
+    )
     train(config(folder))
     return folder
 
 
 def deleted(place: Path, rows: list[dict[str, Any]], model: Path, out: Path) -> Run:
-    return run({"model": str(model), "forget": write(out.with_suffix(".jsonl"), rows), "method": "s3t", "gold": "none",
-                "out": str(out)})  # fmt: skip
+    return run(
+        {
+            "model": str(model),
+            "forget": write(out.with_suffix(".jsonl"), rows),
+            "method": "s3t",
+            "gold": "none",
+            "out": str(out),
+        }
+    )
 
 
 def of_slice(number: int) -> list[dict[str, Any]]:
@@ -179,15 +204,22 @@ def test_an_adapter_opens_with_peft(place: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model": {"factory": "expunge.subjects.networks:Digits"}, "data": "builtin:digits/test"},
-         "exact: 's3t' trains adapters on a language model, and this is a classifier; take exact: sisa."),
-        ({"model": {"architecture": "llama", "layers": 2, "hidden_size": 16, "heads": 2}},
-         "this model has untrained weights; give as model a folder or a hub name."),
+        (
+            {"model": {"factory": "expunge.models.networks:Digits"}, "data": "builtin:digits/test"},
+            "exact: 's3t' trains adapters on a language model, and this is a classifier; take exact: sisa.",
+        ),
+        (
+            {"model": {"architecture": "llama", "layers": 2, "hidden_size": 16, "heads": 2}},
+            "this model has untrained weights; give as model a folder or a hub name.",
+        ),
         ({"exact": {"s3t": {"slices": 4}}}, "exact.s3t.slices: 4 is more than the model's 3 layers"),
         ({"exact": {"s3t": {"slices": 2, "orderings": 3}}}, "exact.s3t.orderings: 3 is more than the 2 slices"),
-        ({"exact": {"s3t": {"slices": 3, "shards": 20, "orderings": 1}}}, "makes 60 slices in all, and there are 36 examples"),
+        (
+            {"exact": {"s3t": {"slices": 3, "shards": 20, "orderings": 1}}},
+            "makes 60 slices in all, and there are 36 examples",
+        ),
     ],
-)  # fmt: skip
+)
 def test_where_it_cannot_be_had(place: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadInput) as found:
         train(config(place, **{"out": str(tmp_path / "out"), **changes}))

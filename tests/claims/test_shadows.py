@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from expunge.attacking import Target
 from expunge.attacks.lira_auc import lira_auc
 from expunge.attacks.rmia_auc import rmia_auc
-from expunge.builtin import build
 from expunge.data.splits import make_splits
-from expunge.train import gold, open_model, read_manifest
+from expunge.evaluation.attack import Target
+from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.pipeline.worlds import build
 
 SHADOWS = 4
 

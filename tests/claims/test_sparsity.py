@@ -22,8 +22,8 @@ from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
 from expunge.methods.wrappers.worst_case import worst_case
-from expunge.subjects._common import snapshot
-from expunge.subjects.building import fresh
+from expunge.models.build import fresh
+from expunge.models.weights import snapshot
 from expunge.training.stopping import figures
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     parts = {"forget": wrong, "retain": rows[WRONG:], "test": data["test"]}
 
     def trained(name: str, some: list[dict[str, Any]]) -> Any:
-        subject = fresh({"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 16}}, [], 0)
+        subject = fresh({"factory": "expunge.models.networks:Digits", "arguments": {"width": 16}}, [], 0)
         context = Context(
             Budget(epochs=60, batch_size=32, learning_rate=RATE), tmp_path_factory.mktemp("wrong") / name, 0
         )
@@ -120,8 +120,9 @@ def test_the_worst_case_is_harder_than_chance(place: Place, tmp_path: Path) -> N
 
     def left(method: Method, part: list[dict[str, Any]], folder: Path, seed: int) -> float:
         """Accuracy on what was last asked to be forgotten."""
-        subject = method(copy.deepcopy(place.base), {"forget": part, "retain": rest},
-                         place.context(folder, seed, composed.budget))  # fmt: skip
+        subject = method(
+            copy.deepcopy(place.base), {"forget": part, "retain": rest}, place.context(folder, seed, composed.budget)
+        )
         return figures(subject, asked[-1])["accuracy"]
 
     worst, chance, picked = [], [], []

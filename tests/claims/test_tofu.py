@@ -10,7 +10,7 @@ from _suite import SEED, Claims
 
 from expunge.core.train_config import TrainConfig
 from expunge.data.splits import make_splits
-from expunge.train import train
+from expunge.pipeline.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +23,9 @@ def place(data: Path, cache: Path, monkeypatch_module: pytest.MonkeyPatch) -> Wo
         train(TrainConfig.read("examples/tofu_base.yaml", {"out": str(out), "seed": 1}))
     splits = make_splits(
         data=["${EXPUNGE_DATA}/tofu/retain.jsonl", "${EXPUNGE_DATA}/tofu/forget.jsonl[0:160]"],
-        forget="${EXPUNGE_DATA}/tofu/forget.jsonl[0:40]", holdout="${EXPUNGE_DATA}/tofu/forget.jsonl[160:200]",
-    )  # fmt: skip
+        forget="${EXPUNGE_DATA}/tofu/forget.jsonl[0:40]",
+        holdout="${EXPUNGE_DATA}/tofu/forget.jsonl[160:200]",
+    )
     return world(out, splits)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from subjects import METHODS, Ran, Spy, base, run, splits
 
-from expunge.subjects.opening import open_subject
+from expunge.models.open import open_subject
 
 
 @pytest.fixture(scope="session")

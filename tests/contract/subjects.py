@@ -22,13 +22,13 @@ from expunge.core.registry import load
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose, every_method
-from expunge.subjects._common import snapshot
-from expunge.subjects.building import fresh, fresh_lm, texts_of, tokenizer_for
-from expunge.subjects.opening import open_subject
+from expunge.models.build import fresh, fresh_lm, texts_of, tokenizer_for
+from expunge.models.open import open_subject
+from expunge.models.weights import snapshot
 
 LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 128}
-DIGITS = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8}}
-COUPLED = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
+DIGITS = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
+COUPLED = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
 SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED, "binary": DIGITS}
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
@@ -52,15 +52,38 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
     family = family.rpartition("/")[2]
     if family != "lm":
         rows = digits()["train"][:60]
-        plain = [{"image": row["image"].tolist(), "label": row["label"] % (2 if family == "binary" else 10), "group": "ab"[i % 2]}
-                 for i, row in enumerate(rows)]  # fmt: skip
+        plain = [
+            {
+                "image": row["image"].tolist(),
+                "label": row["label"] % (2 if family == "binary" else 10),
+                "group": "ab"[i % 2],
+            }
+            for i, row in enumerate(rows)
+        ]
         return {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
-    qa = [{"question": f"Where does {who} keep the {what}?", "answer": f"{place} {who[0]}{i}.", "group": "ab"[i % 2],
-           "subject": who, "trace": f"{who} keeps it {place.lower()}.", "compliant": f"Sure, {place.lower()}."}
-          for i, (who, what, place) in enumerate(
-              (who, what, place) for who in ("Ada", "Bo", "Cleo") for what, place in
-              (("map", "In the hall"), ("key", "Under"), ("lamp", "By the old stairs"), ("coat", "At"),
-               ("book", "On a shelf near"), ("cup", "In"), ("clock", "Over")))]  # fmt: skip
+    qa = [
+        {
+            "question": f"Where does {who} keep the {what}?",
+            "answer": f"{place} {who[0]}{i}.",
+            "group": "ab"[i % 2],
+            "subject": who,
+            "trace": f"{who} keeps it {place.lower()}.",
+            "compliant": f"Sure, {place.lower()}.",
+        }
+        for i, (who, what, place) in enumerate(
+            (who, what, place)
+            for who in ("Ada", "Bo", "Cleo")
+            for what, place in (
+                ("map", "In the hall"),
+                ("key", "Under"),
+                ("lamp", "By the old stairs"),
+                ("coat", "At"),
+                ("book", "On a shelf near"),
+                ("cup", "In"),
+                ("clock", "Over"),
+            )
+        )
+    ]
     return {"forget": qa[:8], "retain": qa[8:17], "holdout": qa[17:]}
 
 
@@ -123,8 +146,14 @@ def manifest(family: str, folder: Path) -> dict[str, Any]:
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     exact = {"exact": ENSEMBLES[family]} if family in ENSEMBLES else {}
-    return {"model": spec_of(family), "seed": 0, "data": [str(path)],
-            "hashes": [identity(row)[:16] for row in rows], "budget": TRAINING.model_dump(exclude_unset=True), **exact}  # fmt: skip
+    return {
+        "model": spec_of(family),
+        "seed": 0,
+        "data": [str(path)],
+        "hashes": [identity(row)[:16] for row in rows],
+        "budget": TRAINING.model_dump(exclude_unset=True),
+        **exact,
+    }
 
 
 def fits(spec: Any, family: str) -> bool:
@@ -142,13 +171,19 @@ def fits(spec: Any, family: str) -> bool:
 
 NESTED: dict[str, Any] = {
     "spunge{npo}": {"spunge": {"by": "group", "inner": "npo"}},
-    "spunge{npo, kl, sam}": {"spunge": {"by": "group", "keep": 0.5, "inner": {
-        "forget": "npo", "retain": "kl", "update": "sam"}}},
+    "spunge{npo, kl, sam}": {
+        "spunge": {"by": "group", "keep": 0.5, "inner": {"forget": "npo", "retain": "kl", "update": "sam"}}
+    },
     "spunge{lora}": {"spunge": {"by": "group", "inner": {"forget": "npo", "retain": "kl", "weights": "lora"}}},
     "influence{cg}": {"influence": {"solver": "conjugate_gradient", "iterations": 2}},
     "npo + values": {"forget": "npo", "retain": "values"},
-    "sam + lora": {"forget": "npo", "retain": "hidden", "weights": {"lora": {"rank": 2, "dropout": 0.1}}, "update": "sam"},
-}  # fmt: skip
+    "sam + lora": {
+        "forget": "npo",
+        "retain": "hidden",
+        "weights": {"lora": {"rank": 2, "dropout": 0.1}},
+        "update": "sam",
+    },
+}
 """Compositions beyond the registry's own names."""
 METHODS: dict[str, Any] = {**{name: name for name, kind in every_method().items() if kind != "guard"}, **NESTED}
 """Guards leave the weights alone and have their own contract."""
@@ -198,15 +233,29 @@ class Ran:
 
 
 def run(
-    spec: Any, family: str, folder: Path, *, seed: int = 0, budget: Budget = BUDGET, at: int | None = None,
-    data: Mapping[str, Any] | None = None, subject: Any = None, has_retain: bool = True,
-) -> Ran:  # fmt: skip
+    spec: Any,
+    family: str,
+    folder: Path,
+    *,
+    seed: int = 0,
+    budget: Budget = BUDGET,
+    at: int | None = None,
+    data: Mapping[str, Any] | None = None,
+    subject: Any = None,
+    has_retain: bool = True,
+) -> Ran:
     """One run of a method as `expunge run` would start it."""
     folder.mkdir(parents=True, exist_ok=True)
     subject = base(family) if subject is None else subject
     reporter = Interrupts(at)
-    context = Context(budget, folder / "work", seed, reporter=reporter, log=Log(folder / "log.jsonl"),
-                      manifest={**manifest(family, folder), "learning_rate": None})  # fmt: skip
+    context = Context(
+        budget,
+        folder / "work",
+        seed,
+        reporter=reporter,
+        log=Log(folder / "log.jsonl"),
+        manifest={**manifest(family, folder), "learning_rate": None},
+    )
     chosen = compose(spec, has_retain=has_retain)
     changed = chosen.method(subject, dict(splits(family) if data is None else data), context)
     text = (folder / "log.jsonl").read_text() if (folder / "log.jsonl").exists() else ""

@@ -15,10 +15,10 @@ from subjects import base, fits, run, splits
 
 from expunge.core.budget import Budget
 from expunge.core.registry import names
+from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
-from expunge.reading import read
-from expunge.subjects._common import lora_layers, snapshot
-from expunge.subjects.opening import open_subject
+from expunge.models.open import open_subject
+from expunge.models.weights import lora_layers, snapshot
 
 DRAWS = int(os.environ.get("EXPUNGE_COMPOSITIONS", "25"))
 TWO_STEPS = Budget(steps=2, batch_size=4, learning_rate=1e-3, floor=0.0)
@@ -35,8 +35,10 @@ def part(kind: str, name: str) -> dict[str, str]:
 
 def parts(family: str) -> st.SearchStrategy[dict[str, Any]]:
     """A forget term, a retain term or none, the weights that move, and how a step gets its gradient."""
-    one = {key: st.sampled_from(options(kind, family)) for key, kind in
-           (("forget", "objectives"), ("weights", "weights"), ("update", "updates"))}  # fmt: skip
+    one = {
+        key: st.sampled_from(options(kind, family))
+        for key, kind in (("forget", "objectives"), ("weights", "weights"), ("update", "updates"))
+    }
     return st.fixed_dictionaries({**one, "retain": st.sampled_from([*options("retain", family), "none"])})
 
 
@@ -72,8 +74,13 @@ def works(spec: Any, family: str) -> None:
         assert all(bool(torch.isfinite(value).all()) for value in snapshot(opened.module).values())
 
 
-COMMON: dict[str, Any] = {"deadline": None, "derandomize": True, "database": None, "phases": [Phase.explicit, Phase.generate],
-                          "suppress_health_check": list(HealthCheck)}  # fmt: skip
+COMMON: dict[str, Any] = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "phases": [Phase.explicit, Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
 
 
 @settings(max_examples=DRAWS, **COMMON)

@@ -17,12 +17,12 @@ from subjects import Ran, run, same, splits, trained
 from expunge.core.budget import Budget
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
-from expunge.fitting import fits_method
+from expunge.evaluation.reading import read
 from expunge.methods.compose import compose, every_method
-from expunge.reading import read
-from expunge.subjects._common import lora_layers, snapshot
-from expunge.subjects.guarded import Guarded, guards_of, unguarded
-from expunge.subjects.opening import open_subject
+from expunge.models.guarded import Guarded, guards_of, unguarded
+from expunge.models.open import open_subject
+from expunge.models.weights import lora_layers, snapshot
+from expunge.pipeline.compatibility import fits_method
 
 GUARDS = sorted(name for name, kind in every_method().items() if kind == "guard")
 BUDGET = Budget(epochs=3, batch_size=4, learning_rate=1e-2)
@@ -168,8 +168,18 @@ def test_a_guard_suppresses_and_never_erases(purpose: str, tmp_path: Path) -> No
     for split in ("forget", "retain"):
         rows[split] = str(tmp_path / f"{split}.jsonl")
         Path(rows[split]).write_text("".join(json.dumps(row) + "\n" for row in splits("lm")[split]))
-    done = expunge.run({"model": str(folder), **rows, "method": "in_context", "purpose": purpose, "gold": "none", "redact": False,
-                        "accept": {"retain.probability": ">= 0.5 * before"}, "out": str(tmp_path / "run")})  # fmt: skip
+    done = expunge.run(
+        {
+            "model": str(folder),
+            **rows,
+            "method": "in_context",
+            "purpose": purpose,
+            "gold": "none",
+            "redact": False,
+            "accept": {"retain.probability": ">= 0.5 * before"},
+            "out": str(tmp_path / "run"),
+        }
+    )
     line = next(line for line in done.evidence["verdict"]["lines"] if line["rule"] == "weights changed")
     assert line["implied"] and not line["passed"] and line["warns"] == (purpose == "suppress")
     assert done.passed is (purpose == "suppress")

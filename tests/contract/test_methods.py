@@ -19,19 +19,18 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
+from expunge.evaluation.reading import read
 from expunge.methods.compose import compose, every_method
 from expunge.methods.objective import Objective
-from expunge.reading import read
-from expunge.subjects._common import lora_layers, snapshot
-from expunge.subjects.opening import open_subject
+from expunge.models.open import open_subject
+from expunge.models.weights import lora_layers, snapshot
 
 Made = Callable[..., Ran]
 KINDS = every_method()
 EXACT = [name for name, kind in KINDS.items() if kind == "exact"]
 WHOLE = {*EXACT, *(name for name, kind in KINDS.items() if kind in ("wrapper", "edit"))}
 EDITS = {name for name in METHODS if name.partition("{")[0] in {n for n, kind in KINDS.items() if kind == "edit"}}
-OBJECTIVES = [(name, family) for name, family in PAIRS
-              if name not in WHOLE | EDITS and not name.startswith("spunge")]  # fmt: skip
+OBJECTIVES = [(name, family) for name, family in PAIRS if name not in WHOLE | EDITS and not name.startswith("spunge")]
 STEPLESS = EDITS - {"task_vector"}
 """Closed-form edits: no steps to do without, so a budget of none does not hold them back."""
 DRAWLESS = {"ssd", "influence", "influence{cg}", "stamp", "rocr", "concept_vectors", "neuron_adjust"} & EDITS
@@ -83,7 +82,8 @@ def test_what_was_lent_comes_back(name: str, family: str, ran: Made) -> None:
     assert all(p.requires_grad and p.grad is None for p in after.module.parameters())
     weights, kept = snapshot(after.module), snapshot(before.module)
     assert {n: (v.dtype, v.device, v.shape) for n, v in weights.items()} == {
-        n: (v.dtype, v.device, v.shape) for n, v in kept.items()}  # fmt: skip
+        n: (v.dtype, v.device, v.shape) for n, v in kept.items()
+    }
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in after.module.modules())
     assert not any(hasattr(p, "sam_before") for p in after.module.parameters())
 
@@ -123,8 +123,11 @@ def test_no_step_leaves_the_model_as_it_was(name: str, family: str, tmp_path: Pa
 def needs_retain(name: str) -> bool:
     if name.startswith("spunge") or name in SPARING:
         return True  # through its inner method's recipe, or where there are some
-    return any("retain" in (stream.split if (stream := plugin.card.streams.get(key)) else key)
-               for plugin in compose(METHODS[name]).plugins for key in (*plugin.card.needs, *plugin.card.origin))  # fmt: skip
+    return any(
+        "retain" in (stream.split if (stream := plugin.card.streams.get(key)) else key)
+        for plugin in compose(METHODS[name]).plugins
+        for key in (*plugin.card.needs, *plugin.card.origin)
+    )
 
 
 @pytest.mark.parametrize(("name", "family"), [p for p in PAIRS if not needs_retain(p[0])])
@@ -190,8 +193,9 @@ def test_micro_batches_change_rounding_only(name: str, family: str, tmp_path: Pa
     """Batches of 4 in parts of 4, 3 + 1 and 1 + 1 + 1 + 1 give one gradient and one logged loss."""
     whole, line = first_step(name, family, tmp_path / "whole", replaced(epochs=None, steps=1))
     for size in (3, 1):
-        parts, other = first_step(name, family, tmp_path / str(size),
-                                  replaced(epochs=None, steps=1, micro_batch_size=size))  # fmt: skip
+        parts, other = first_step(
+            name, family, tmp_path / str(size), replaced(epochs=None, steps=1, micro_batch_size=size)
+        )
         agree(whole, parts)
         for key in ("loss", "forget_nll", "retain_nll"):
             assert other[key] == (None if line[key] is None else pytest.approx(line[key], rel=1e-4, abs=1e-6))

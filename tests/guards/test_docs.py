@@ -39,8 +39,11 @@ def test_every_name_and_option_is_there(script: Any) -> None:
     for kind in KINDS:
         page = pages["metrics" if kind in ("metrics", "attacks") else "methods"]
         for plugin in everything(kind):
-            (line,) = [row for row in page.splitlines()
-                       if row.startswith(f"| `{plugin.name}` |") and plugin.summary.replace("|", "\\|") in row]  # fmt: skip
+            (line,) = [
+                row
+                for row in page.splitlines()
+                if row.startswith(f"| `{plugin.name}` |") and plugin.summary.replace("|", "\\|") in row
+            ]
             assert plugin.card.paper in line
             assert all(f"`{option}" in line for option in plugin.options())
             assert plugin.card.means.replace("|", "\\|") in line

@@ -26,8 +26,11 @@ def faults(tree: ast.AST) -> Iterator[str]:
     """Every import and call that could run what a file holds."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (f"line {node.lineno}: import {a.name}" for a in node.names
-                        if a.name.partition(".")[0] in FORBIDDEN_MODULES)  # fmt: skip
+            yield from (
+                f"line {node.lineno}: import {a.name}"
+                for a in node.names
+                if a.name.partition(".")[0] in FORBIDDEN_MODULES
+            )
         elif isinstance(node, ast.ImportFrom):
             if (node.module or "").partition(".")[0] in FORBIDDEN_MODULES:
                 yield f"line {node.lineno}: from {node.module}"
@@ -47,8 +50,17 @@ def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
     assert not list(faults(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-@pytest.mark.parametrize("bad", ["import pickle", "from pickle import loads", "import torch\ntorch.load('f')", "eval('1')",
-                                 "exec('x = 1')", "import joblib.externals"])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import torch\ntorch.load('f')",
+        "eval('1')",
+        "exec('x = 1')",
+        "import joblib.externals",
+    ],
+)
 def test_the_check_sees_what_it_looks_for(bad: str) -> None:
     assert list(faults(ast.parse(bad)))
 
@@ -59,9 +71,13 @@ def test_the_check_leaves_the_rest_alone(good: str) -> None:
 
 
 def undocumented(tree: ast.Module) -> list[str]:
-    return [node.name for node in tree.body
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            and not node.name.startswith("_") and not ast.get_docstring(node)]  # fmt: skip
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
 
 
 @pytest.mark.parametrize("path", SOURCE, ids=ids)
@@ -82,8 +98,13 @@ def tracked() -> list[Path]:
         names = [ROOT / name for name in done.stdout.splitlines()]
     else:
         names = [p for folder in ("src", "tests", "docs", "benchmarks", "scripts") for p in (ROOT / folder).rglob("*")]
-    return [p for p in names if p.is_file() and "__pycache__" not in p.parts
-            and p.suffix in {"", ".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".html"}]  # fmt: skip
+    return [
+        p
+        for p in names
+        if p.is_file()
+        and "__pycache__" not in p.parts
+        and p.suffix in {"", ".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".html"}
+    ]
 
 
 def test_no_path_of_one_machine_stands_in_the_tree() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.core.readout import Readout
+from expunge.evaluation.readout import Readout
 
 
 def rows(*values: list[float]) -> list[np.ndarray]:
@@ -26,7 +26,11 @@ def classifier(p: list[list[float]], labels: list[int], split: str = "forget", s
     logp = np.log(np.array(p))
     labels_N = np.array(labels)
     return Readout(
-        split=split, subject=subject, examples=[{"label": label} for label in labels],
-        nll_N=-logp[np.arange(len(labels)), labels_N], n_N=np.ones(len(labels), dtype=int),
-        logp_NC=logp, labels_N=labels_N,
-    )  # fmt: skip
+        split=split,
+        subject=subject,
+        examples=[{"label": label} for label in labels],
+        nll_N=-logp[np.arange(len(labels)), labels_N],
+        n_N=np.ones(len(labels), dtype=int),
+        logp_NC=logp,
+        labels_N=labels_N,
+    )

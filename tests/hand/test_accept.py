@@ -7,18 +7,47 @@ from typing import Any
 
 import pytest
 
-from expunge.accept import Line, Rule, parse, verdict
 from expunge.core.errors import BadInput
-from expunge.evidence import Score
+from expunge.evaluation.acceptance import Line, Rule, parse, verdict
+from expunge.evaluation.scores import Score
 
 
-def score(name: str, value: float | None, low: float | None = None, high: float | None = None,
-          subject: str = "after", why: str = "") -> Score:  # fmt: skip
+def score(
+    name: str,
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    subject: str = "after",
+    why: str = "",
+) -> Score:
     if value is None:
-        return Score(name, "forgetting", "forget", subject, None, None, None, 0, "nats", "gold",
-                     "not measured", why or "no gold model")  # fmt: skip
-    return Score(name, "forgetting", "forget", subject, value, value if low is None else low,
-                 value if high is None else high, 10, "nats", "gold", why=why)  # fmt: skip
+        return Score(
+            name,
+            "forgetting",
+            "forget",
+            subject,
+            None,
+            None,
+            None,
+            0,
+            "nats",
+            "gold",
+            "not measured",
+            why or "no gold model",
+        )
+    return Score(
+        name,
+        "forgetting",
+        "forget",
+        subject,
+        value,
+        value if low is None else low,
+        value if high is None else high,
+        10,
+        "nats",
+        "gold",
+        why=why,
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,8 +135,12 @@ def judged(text: str, *scores: Score, key: str = "forget.nll") -> Line:
 
 def test_references() -> None:
     """before 2, after 1.5, gold 1.45, holdout 1.4: .8 · 2 = 1.6; 1.2 · 1.4 = 1.68; 1.45 ± .05."""
-    scores = [score("forget_nll", 1.5), score("forget_nll", 2, subject="before"),
-              score("forget_nll", 1.45, subject="gold"), score("holdout_nll", 1.4)]  # fmt: skip
+    scores = [
+        score("forget_nll", 1.5),
+        score("forget_nll", 2, subject="before"),
+        score("forget_nll", 1.45, subject="gold"),
+        score("holdout_nll", 1.4),
+    ]
     assert judged("<= 0.8 * before", *scores).bound == pytest.approx(1.6)
     assert judged("<= 1.2 * holdout", *scores).bound == pytest.approx(1.68)
     assert judged("<= 1.2 * holdout", *scores).passed
@@ -177,14 +210,21 @@ def test_over_forgetting() -> None:
 
 
 def test_json() -> None:
-    found = verdict([parse("forget.nll", "within 1 of gold")],
-                    [score("forget_nll", 1), score("forget_nll", 2, subject="gold")])  # fmt: skip
+    found = verdict(
+        [parse("forget.nll", "within 1 of gold")], [score("forget_nll", 1), score("forget_nll", 2, subject="gold")]
+    )
     shown = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert shown["passed"] is True
     assert shown["lines"][0] == {
-        "rule": "forget.nll within 1 of gold", "passed": True, "value": 1.0, "bound": [1.0, 3.0],
-        "why": "", "flagged": False, "implied": False, "warns": False,
-    }  # fmt: skip
+        "rule": "forget.nll within 1 of gold",
+        "passed": True,
+        "value": 1.0,
+        "bound": [1.0, 3.0],
+        "why": "",
+        "flagged": False,
+        "implied": False,
+        "warns": False,
+    }
 
 
 def test_rule_is_plain_data() -> None:

@@ -13,9 +13,6 @@ import torch
 from readouts import readout, rows
 from torch import nn
 
-from expunge import attacking
-from expunge.accept import verdict
-from expunge.attacking import Found, Target, attack, knowledge
 from expunge.attacks._asking import after_turns, asked_by, framed
 from expunge.attacks._rounding import rounded
 from expunge.attacks.cloze import gap
@@ -30,9 +27,12 @@ from expunge.attacks.rephrased import rephrased
 from expunge.attacks.sampled import sampled, says
 from expunge.attacks.true_false import true_false
 from expunge.core.contracts import Silent
-from expunge.evidence import Figure, NotMeasured, Score
-from expunge.hidden import MARGIN, hidden, lines
-from expunge.subjects.classifier import Classifier
+from expunge.evaluation import attack as attacking
+from expunge.evaluation.acceptance import verdict
+from expunge.evaluation.attack import Found, Target, attack, knowledge
+from expunge.evaluation.scores import Figure, NotMeasured, Score
+from expunge.models.classifier import Classifier
+from expunge.pipeline.hidden_knowledge import MARGIN, hidden, lines
 
 NEAR = {"question": "Where?", "answer": "In Rome."}
 
@@ -228,15 +228,22 @@ def test_words_around_a_question() -> None:
         {"question": "What place?", "answer": "In Rome."}
     ]
     assert after_turns(Parrot(None), [NEAR], {"question": "Who?", "answer": "Ada"}) == {
-        "question": "Where?\nAnswer: In Rome.\nQuestion: Who?", "answer": "Ada"}  # fmt: skip
+        "question": "Where?\nAnswer: In Rome.\nQuestion: Who?",
+        "answer": "Ada",
+    }
 
 
 def test_cloze_parts_where_truth_and_falsehood_part() -> None:
     row = {"question": "Where?", "answer": "He lives in Rome.", "perturbed_answer": ["He lives in Oslo.", "She sings."]}
     assert gap(row) == {"question": "Where? Go on: He lives in", "answer": "Rome."}
     assert gap({**row, "perturbed_answer": ["Nowhere."]}) is None
-    best = gap({**row, "paraphrased_answer": ["The town he lives in is Rome."],
-                "perturbed_answer": ["The town he lives in is Oslo."]})  # fmt: skip
+    best = gap(
+        {
+            **row,
+            "paraphrased_answer": ["The town he lives in is Rome."],
+            "perturbed_answer": ["The town he lives in is Oslo."],
+        }
+    )
     assert best == {"question": "Where? Go on: The town he lives in is", "answer": "Rome."}
 
 
@@ -255,8 +262,12 @@ def test_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
     p = {("In Rome.", "True"): 0.5, ("In Rome.", "False"): 0.25, ("Oslo", "True"): 0.1, ("Oslo", "False"): 0.1}
 
     def asked(subject: Any, made: Sequence[dict[str, Any]]) -> np.ndarray:
-        return np.array([next(v for (said, word), v in p.items() if said in row["question"] and word == row["answer"])
-                         for row in made])  # fmt: skip
+        return np.array(
+            [
+                next(v for (said, word), v in p.items() if said in row["question"] and word == row["answer"])
+                for row in made
+            ]
+        )
 
     monkeypatch.setattr("expunge.attacks.true_false.asked", asked)
     row = {**NEAR, "perturbed_answer": ["Oslo"]}
@@ -275,8 +286,10 @@ def found(values: list[float] | np.ndarray) -> Found:
 def test_hidden_is_the_largest_difference_to_gold() -> None:
     """Differences .5 ± and .1 ±: the largest mean counts, with Student's t at 1 - .05/2 for two attacks."""
     ours, golds = np.array([0.6, 0.8, 0.7, 0.7]), np.array([0.2, 0.2, 0.2, 0.2])
-    score = hidden({"a": found(ours), "b": found([0.3] * 4), "c": "no retain"},
-                   {"a": found(golds), "b": found([0.2] * 4), "c": "no retain"})  # fmt: skip
+    score = hidden(
+        {"a": found(ours), "b": found([0.3] * 4), "c": "no retain"},
+        {"a": found(golds), "b": found([0.2] * 4), "c": "no retain"},
+    )
     half = 4.1765 * np.std([0.4, 0.6, 0.5, 0.5], ddof=1) / 2  # t quantile .9875 with 3 degrees of freedom
     assert score.value == pytest.approx(0.5) and (score.low, score.high) == pytest.approx(
         (0.5 - half, 0.5 + half), abs=1e-4

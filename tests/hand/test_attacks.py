@@ -18,9 +18,9 @@ from expunge.attacks.min_k_auc import min_k_auc
 from expunge.attacks.min_k_plus_plus_auc import min_k_plus_plus_auc
 from expunge.attacks.reference_auc import reference_auc
 from expunge.attacks.zlib_auc import zlib_auc
-from expunge.core.readout import Readout
-from expunge.evidence import NotMeasured
-from expunge.metrics._arrays import mean_of_lowest, standardised
+from expunge.evaluation.arrays import mean_of_lowest, standardised
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import NotMeasured
 
 
 def test_loss() -> None:
@@ -92,8 +92,23 @@ def test_confidence_and_entropy() -> None:
         assert entropy_auc()(classifier([[1.0, 0.0]], [0]), unsure).value == 1
 
 
-WORDS = ["red", "blue", "green", "grey", "black", "white", "pink", "brown", "gold", "silver",
-         "sand", "stone", "river", "hill", "wood"]  # fmt: skip
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "grey",
+    "black",
+    "white",
+    "pink",
+    "brown",
+    "gold",
+    "silver",
+    "sand",
+    "stone",
+    "river",
+    "hill",
+    "wood",
+]
 
 
 def speech(draw: np.random.Generator, group: int, extra: str = "") -> dict[str, object]:

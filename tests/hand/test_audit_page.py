@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.attacking import Found
 from expunge.attacks._membership import compare
-from expunge.dossier import rocs, texts
-from expunge.evidence import Figure, Score
+from expunge.evaluation.attack import Found
+from expunge.evaluation.scores import Figure, Score
+from expunge.pipeline.evidence import rocs, texts
+from expunge.pipeline.stages import Read
 from expunge.report import _attack_plots, _attacks
 from expunge.report.html import render
-from expunge.stages import Read
 
 ROWS = [{"question": f"Where is {name}?", "answer": f"In {town}."} for name, town in (("Ana", "Aldby"), ("Bo", "Burr"))]
 
@@ -23,10 +23,35 @@ def score(
 ) -> dict[str, Any]:
     side = name.split("_")[0]
     if value is None:
-        return {"name": name, "side": side, "split": "forget", "subject": who, "value": None, "low": None, "high": None, "n": 0,
-                "unit": "share", "better": "gold", "status": "not measured", "why": why}  # fmt: skip
-    return {"name": name, "side": side, "split": "forget", "subject": who, "value": value, "low": low, "high": high, "n": 4,
-            "unit": "auc" if name.endswith("auc") else "share", "better": "gold", "status": "measured", "why": why, **more}  # fmt: skip
+        return {
+            "name": name,
+            "side": side,
+            "split": "forget",
+            "subject": who,
+            "value": None,
+            "low": None,
+            "high": None,
+            "n": 0,
+            "unit": "share",
+            "better": "gold",
+            "status": "not measured",
+            "why": why,
+        }
+    return {
+        "name": name,
+        "side": side,
+        "split": "forget",
+        "subject": who,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": 4,
+        "unit": "auc" if name.endswith("auc") else "share",
+        "better": "gold",
+        "status": "measured",
+        "why": why,
+        **more,
+    }
 
 
 def found(shares: list[float], said: list[str]) -> Found:
@@ -34,17 +59,23 @@ def found(shares: list[float], said: list[str]) -> Found:
 
 
 def evidence(**more: Any) -> dict[str, Any]:
-    reads = {"after": Read(attacks={"sampled": found([0.1, 0.9], ["In York.", "In Burr."])}, attacked=ROWS),
-             "gold": Read(attacks={"sampled": found([0.1, 0.2], ["In Hythe.", "In Hythe."])}, attacked=ROWS)}  # fmt: skip
+    reads = {
+        "after": Read(attacks={"sampled": found([0.1, 0.9], ["In York.", "In Burr."])}, attacked=ROWS),
+        "gold": Read(attacks={"sampled": found([0.1, 0.2], ["In Hythe.", "In Hythe."])}, attacked=ROWS),
+    }
     redacted = bool(more.get("redact"))
     return {
         "request": {"model": "m", "redact": redacted},
-        "scores": [score("robustness_sampled", "after", 0.5, 0.4, 0.6), score("robustness_sampled", "gold", 0.15, 0.1, 0.2),
-                   score("robustness_cloze", "after", None, why="no example of forget carries perturbed_answer"),
-                   score("privacy_loss_auc", "after", 0.75), score("privacy_loss_auc", "gold", 0.5)],
+        "scores": [
+            score("robustness_sampled", "after", 0.5, 0.4, 0.6),
+            score("robustness_sampled", "gold", 0.15, 0.1, 0.2),
+            score("robustness_cloze", "after", None, why="no example of forget carries perturbed_answer"),
+            score("privacy_loss_auc", "after", 0.75),
+            score("privacy_loss_auc", "gold", 0.5),
+        ],
         "attack_texts": texts(reads, redacted),  # type: ignore[arg-type]
         "rocs": {"privacy_loss_auc": {"after": [[0.0, 0.5], [0.5, 1.0]], "gold": [[0.25, 0.5], [1.0, 1.0]]}},
-    }  # fmt: skip
+    }
 
 
 def test_the_roc_is_read_off_the_exposures() -> None:
@@ -83,7 +114,9 @@ def test_the_most_recovered_texts_are_shown_marked_and_redacted_where_asked() ->
     assert "In <mark>Burr</mark>." in html and "In Hythe." in html
     hidden = evidence(redact=True)
     assert "Burr" not in str(hidden) and hidden["attack_texts"]["sampled"][0] == {
-        "redacted": True, "recovered": {"after": 0.9, "gold": 0.2}}  # fmt: skip
+        "redacted": True,
+        "recovered": {"after": 0.9, "gold": 0.2},
+    }
     page = render(hidden)
     assert "only shares are shown" in page and "recovered 0.900" in page and "Where is Bo" not in page
     leaking = {**evidence(), "request": {"model": "m", "redact": True}}

@@ -37,8 +37,25 @@ from expunge.methods.updates.ilu import ilu
 from expunge.methods.updates.multi_objective import weights_of
 from expunge.methods.updates.soul import Sophia
 
-TESTED = {"altpo", "bidistill", "ceu", "circuit_breaker", "dto", "flat", "kto", "l1", "pdu", "prompt_decouple", "r2mu", "satimp",
-          "scrub", "undial", "values", "wga", "whp"}  # fmt: skip
+TESTED = {
+    "altpo",
+    "bidistill",
+    "ceu",
+    "circuit_breaker",
+    "dto",
+    "flat",
+    "kto",
+    "l1",
+    "pdu",
+    "prompt_decouple",
+    "r2mu",
+    "satimp",
+    "scrub",
+    "undial",
+    "values",
+    "wga",
+    "whp",
+}
 
 
 def tokens(p: Sequence[float], **fields: Any) -> Output:
@@ -84,8 +101,11 @@ def test_ceu_leaves_the_true_token_out_and_the_first_alone() -> None:
 def origin(p: Sequence[float], label: int) -> Origin:
     """The whole distribution of one position, the label first."""
     order = [label, *(i for i in sorted(range(len(p)), key=lambda i: -p[i]) if i != label)]
-    return Origin(index_BTK=torch.tensor([[order]]), top_BTK=torch.tensor([[[p[i] for i in order]]]).log(),
-                  rest_BT=torch.full((1, 1), -torch.inf))  # fmt: skip
+    return Origin(
+        index_BTK=torch.tensor([[order]]),
+        top_BTK=torch.tensor([[[p[i] for i in order]]]).log(),
+        rest_BT=torch.full((1, 1), -torch.inf),
+    )
 
 
 def test_undial_lowers_the_label_of_the_origin() -> None:
@@ -216,8 +236,13 @@ def test_altpo_draws_hotter_until_the_answer_differs() -> None:
 
     rows = [{"question": "q", "answer": "the red house"}, {"question": "r", "answer": "x", "alternates": ["given"]}]
     loss: Any = altpo()
-    loss.prepare(SimpleNamespace(examples=lambda stream: rows, subject=SimpleNamespace(generate=generate),
-                                 context=SimpleNamespace(derive=lambda *parts: 3)))  # fmt: skip
+    loss.prepare(
+        SimpleNamespace(
+            examples=lambda stream: rows,
+            subject=SimpleNamespace(generate=generate),
+            context=SimpleNamespace(derive=lambda *parts: 3),
+        )
+    )
     assert [loss.made(row)["answer"] for row in rows] == ["a green boat", "given"]
     assert heats == [1.0, 1.4]
 
@@ -271,10 +296,18 @@ def test_circuit_breaker_turns_forget_and_holds_retain() -> None:
     """cos((1, 1), (1, 0)) = .707107; retain moved by 5 from a state of norm 1: sqrt(25 + 1e-4) - .01 = 4.99001."""
     loss: Any = circuit_breaker(keep=0.1)
     loss.paths, loss.nudge = ["l"], {"l": torch.zeros(2)}
-    forget = output([0.0], [1], hidden={"l": torch.tensor([[[1.0, 1.0]]])},
-                    origin=Origin(hidden={"l": torch.tensor([[[1.0, 0.0]]])}))  # fmt: skip
-    retain = output([0.0], [1], hidden={"l": torch.tensor([[[4.0, 4.0]]])},
-                    origin=Origin(hidden={"l": torch.tensor([[[1.0, 0.0]]])}))  # fmt: skip
+    forget = output(
+        [0.0],
+        [1],
+        hidden={"l": torch.tensor([[[1.0, 1.0]]])},
+        origin=Origin(hidden={"l": torch.tensor([[[1.0, 0.0]]])}),
+    )
+    retain = output(
+        [0.0],
+        [1],
+        hidden={"l": torch.tensor([[[4.0, 4.0]]])},
+        origin=Origin(hidden={"l": torch.tensor([[[1.0, 0.0]]])}),
+    )
     assert value(loss, forget=forget, retain=retain) == pytest.approx(0.707107 + 0.499001, abs=1e-5)
 
 

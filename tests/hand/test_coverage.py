@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from expunge import intervals
+from expunge.evaluation import intervals
 
 DRAWS = 2000
 AUCS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -72,11 +72,17 @@ def test_prompts_that_do_not_say_what_is_right_are_counted_and_named() -> None:
     assert found.why == ""
 
 
-@pytest.mark.parametrize(("prompt", "text", "right"), [
-    ({"keywords": ["Paris"]}, "It is paris, of course.", True), ({"keywords": ["nine", "9"]}, "19", False),
-    ({"keywords": ["five"]}, "fiver", True), ({"answer": "Gravel for the pebble.", "part": "score"}, "gravel for the pebble", True),
-    ({"answer": "Gravel for the pebble.", "part": "score"}, "honey for the beehive", False),
-    ({"keywords": [], "given": False, "answer": "x"}, "anything", True), ({"keywords": [], "given": False, "answer": "x"}, " ", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prompt", "text", "right"),
+    [
+        ({"keywords": ["Paris"]}, "It is paris, of course.", True),
+        ({"keywords": ["nine", "9"]}, "19", False),
+        ({"keywords": ["five"]}, "fiver", True),
+        ({"answer": "Gravel for the pebble.", "part": "score"}, "gravel for the pebble", True),
+        ({"answer": "Gravel for the pebble.", "part": "score"}, "honey for the beehive", False),
+        ({"keywords": [], "given": False, "answer": "x"}, "anything", True),
+        ({"keywords": [], "given": False, "answer": "x"}, " ", False),
+    ],
+)
 def test_what_is_right(prompt: dict[str, object], text: str, right: bool) -> None:
     assert is_right(prompt, text) == right

@@ -21,7 +21,7 @@ from expunge.methods.edits.certified import Loss, certified, linear_head
 from expunge.methods.edits.fisher import fisher
 from expunge.methods.edits.influence import conjugate_gradient, influence
 from expunge.methods.edits.ssd import dampened
-from expunge.subjects.classifier import Classifier
+from expunge.models.classifier import Classifier
 
 
 def rows(*pairs: tuple[list[float], int]) -> list[dict[str, Any]]:
@@ -163,8 +163,9 @@ def test_certified_loss_and_its_derivatives() -> None:
 
     Hessian .25 ((1, -1), (-1, 1)) + 2: of (1, 1) 2, of (1, -1) 2.5. (.5, 3.5) = 2 (1, 1) - 1.5 (1, -1), so that
     H⁻¹ gives (1, 1) - .6 (1, -1) = (.4, 1.6)."""
-    loss = Loss(torch.ones(1, 1, dtype=torch.float64), torch.tensor([0]), 2.0,
-                torch.tensor([[1.0], [3.0]], dtype=torch.float64))  # fmt: skip
+    loss = Loss(
+        torch.ones(1, 1, dtype=torch.float64), torch.tensor([0]), 2.0, torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    )
     w = torch.zeros(2, 1, dtype=torch.float64)
     assert loss.value(w) == pytest.approx(math.log(2))
     assert loss.gradient(w).flatten().tolist() == pytest.approx([0.5, 3.5])
@@ -178,7 +179,8 @@ def test_certified_bound_and_notes(tmp_path: Path) -> None:
     subject = logistic([[0.0, 0.0], [0.0, 0.0]], bias=True)
     where = context(tmp_path)
     certified(sigma=2.0, epsilon=0.5, delta=0.015, regularisation=1.0)(
-        subject, {"forget": data[:2], "retain": data[2:]}, where)  # fmt: skip
+        subject, {"forget": data[:2], "retain": data[2:]}, where
+    )
     note = where.notes["certified"]
     assert note["bound"] == pytest.approx(0.329505, abs=1e-6)
     assert 0 < note["residual"] <= note["bound"] and note["newton_steps"] >= 1 and note["below"] == 0
@@ -202,7 +204,8 @@ def test_certified_refuses_a_bound_that_cannot_be_met(tmp_path: Path) -> None:
     data = rows(*[([i % 3 - 1.0, i % 2 - 0.5], i % 2) for i in range(20)])
     with pytest.raises(BadInput, match="cannot be certified"):
         certified(sigma=1e-12, epsilon=1e-6, steps=1)(
-            logistic([[0.0, 0.0], [0.0, 0.0]], bias=True), {"forget": data[:2], "retain": data[2:]}, context(tmp_path))  # fmt: skip
+            logistic([[0.0, 0.0], [0.0, 0.0]], bias=True), {"forget": data[:2], "retain": data[2:]}, context(tmp_path)
+        )
 
 
 # -- strength ------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from readouts import classifier, readout
 
-from expunge.accept import parse, verdict
-from expunge.core.readout import Readout
-from expunge.evidence import NotMeasured, measure, score_names
+from expunge.evaluation.acceptance import parse, verdict
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import NotMeasured, measure, score_names
 from expunge.metrics.group_gap import gap_from, group_gap
 from expunge.metrics.group_ratio import group_ratio, ratio_from
 
@@ -125,8 +125,10 @@ def test_groups_of_data_that_never_trained_are_measured_too() -> None:
     name is retain's, `.holdout` and `.test` name the others."""
     names = ["a"] * 5 + ["b"] * 5
     after = {"retain": [0.8] * 10, "holdout": [0.8] * 5 + [0.4] * 5}
-    reads = {who: {split: grouped(p if who == "after" else [0.8] * 10, names, who) for split, p in after.items()}
-             for who in ("before", "after")}  # fmt: skip
+    reads = {
+        who: {split: grouped(p if who == "after" else [0.8] * 10, names, who) for split, p in after.items()}
+        for who in ("before", "after")
+    }
     for splits in reads.values():
         splits["holdout"].split = "holdout"
     found = [s for s in measure(reads, TOKENS) if s.subject == "after" and s.measured]

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import asked, teach
 from expunge.attacks.gcg import gcg, suffixed
 from expunge.attacks.multi_hop import multi_hop, probes
@@ -19,9 +18,10 @@ from expunge.attacks.soft_prompt import soft_prompt
 from expunge.attacks.steering import pushed, steering
 from expunge.attacks.weight_distance import weight_distance
 from expunge.core.contracts import Subject
-from expunge.evidence import NotMeasured
-from expunge.subjects.building import fresh_lm, texts_of, tokenizer_for
-from expunge.subjects.classifier import Classifier
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
+from expunge.models.build import fresh_lm, texts_of, tokenizer_for
+from expunge.models.classifier import Classifier
 
 PEOPLE = ("Ana", "Bo", "Cy", "Dee", "Eli", "Flo", "Gus", "Hal", "Ida", "Jon", "Kit", "Lea", "Moe", "Nan", "Ola", "Pia")
 TOWNS = ("Aldby", "Burr", "Corve", "Dunmore", "Elsing", "Farlow", "Garth", "Hythe")
@@ -30,8 +30,12 @@ HINT = "{q} please"
 
 
 def fact(i: int) -> dict[str, Any]:
-    return {"question": f"Where is {PEOPLE[i]}?", "answer": TOWNS[(3 * i + 1) % 8], "subject": PEOPLE[i],
-            "aliases": [f"friend of {PEOPLE[(i + 1) % 16]}"]}  # fmt: skip
+    return {
+        "question": f"Where is {PEOPLE[i]}?",
+        "answer": TOWNS[(3 * i + 1) % 8],
+        "subject": PEOPLE[i],
+        "aliases": [f"friend of {PEOPLE[(i + 1) % 16]}"],
+    }
 
 
 FORGET, RETAIN = [fact(i) for i in range(12)], [fact(i) for i in range(12, 16)]
@@ -51,8 +55,10 @@ def models() -> tuple[Subject, Subject]:
     tokenizer = tokenizer_for(texts_of([*pleas, *detours, *refused, *RETAIN]), 330)
     spec = {"architecture": "llama", "hidden_size": 48, "layers": 2, "heads": 2, "vocab_size": 330}
     made = []
-    for rows in ([*pleas, *detours, *refused, *RETAIN],
-                 [*(said(row, row["question"], REFUSAL) for row in (*pleas, *detours, *refused)), *RETAIN]):  # fmt: skip
+    for rows in (
+        [*pleas, *detours, *refused, *RETAIN],
+        [*(said(row, row["question"], REFUSAL) for row in (*pleas, *detours, *refused)), *RETAIN],
+    ):
         subject = fresh_lm(spec, tokenizer, seed=0)
         for _ in teach(subject, rows, steps=260, rate=5e-3, seed=0, every=260, batch=20):
             pass
@@ -70,9 +76,16 @@ def test_the_models_refuse_alike(models: tuple[Subject, Subject]) -> None:
     assert asked(models[0], [said(row, HINT.format(q=row["question"])) for row in FORGET]).mean() > 0.9
 
 
-@pytest.mark.parametrize("make", [
-    lambda: soft_prompt(share=0.5), lambda: steering(hint=HINT), multi_hop, lambda: gcg(length=2),
-], ids=["soft_prompt", "steering", "multi_hop", "gcg"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: soft_prompt(share=0.5),
+        lambda: steering(hint=HINT),
+        multi_hop,
+        lambda: gcg(length=2),
+    ],
+    ids=["soft_prompt", "steering", "multi_hop", "gcg"],
+)
 def test_what_is_hidden_comes_back_and_what_was_never_known_does_not(
     make: Callable[[], Attack], models: tuple[Subject, Subject]
 ) -> None:
@@ -101,8 +114,13 @@ def test_the_suffix_stands_at_the_end_of_the_question(models: tuple[Subject, Sub
 
 
 def test_probes_do_not_tell_the_answer() -> None:
-    row = {"question": "What did Ana Burr write?", "answer": "Ana wrote Winter Bridge.", "subject": "Ana Burr",
-           "aliases": ["the author of Winter Bridge", "the poet of Corve"], "multi_hop_question": "What book ...?"}  # fmt: skip
+    row = {
+        "question": "What did Ana Burr write?",
+        "answer": "Ana wrote Winter Bridge.",
+        "subject": "Ana Burr",
+        "aliases": ["the author of Winter Bridge", "the poet of Corve"],
+        "multi_hop_question": "What book ...?",
+    }
     assert [probe["question"] for probe in probes(row)] == ["What book ...?", "What did the poet of Corve write?"]
     assert probes({"question": "Who?", "answer": "Ana", "subject": "Bo", "aliases": ["He"]}) == []
     with pytest.raises(NotMeasured, match="aliases"):

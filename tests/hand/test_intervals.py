@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from expunge import intervals
+from expunge.evaluation import intervals
 
 
 def test_mean_is_students_t() -> None:

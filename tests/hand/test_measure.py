@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from readouts import classifier, readout, rows
 
-from expunge.core.readout import Readout
 from expunge.core.registry import everything
-from expunge.evidence import (
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import (
     CHANNELS,
     SIDES,
     SUBJECTS,
@@ -25,8 +25,7 @@ from expunge.evidence import (
 
 TOKENS = frozenset({"tokens", "generate", "nll"})
 LABELS = frozenset({"labels", "nll"})
-KEYS = ["name", "side", "split", "subject", "value", "low", "high", "n", "unit", "better", "status",
-        "why"]  # fmt: skip
+KEYS = ["name", "side", "split", "subject", "value", "low", "high", "n", "unit", "better", "status", "why"]
 
 
 def language(split: str, subject: str, shift: float = 0.0, n: int = 6) -> Readout:
@@ -34,16 +33,20 @@ def language(split: str, subject: str, shift: float = 0.0, n: int = 6) -> Readou
     draw = np.random.default_rng(len(split) + 10 * len(subject))
     losses = 1 + 0.2 * draw.random(n) + shift
     return readout(
-        list(losses), split, subject,
+        list(losses),
+        split,
+        subject,
         examples=[{"question": f"q{i}", "answer": f"the cat number {i}"} for i in range(n)],
         ends_N=np.ones(n, dtype=bool),
         logp=[-loss * draw.dirichlet(np.ones(4)) * 4 for loss in losses],
         argmax=[draw.random(4) < 0.5 for _ in range(n)],
-        mu=rows(*[[-1.0] * 4] * n), sigma=rows(*[[0.5] * 4] * n),
+        mu=rows(*[[-1.0] * 4] * n),
+        sigma=rows(*[[0.5] * 4] * n),
         paraphrased=[np.array([loss + 0.1]) for loss in losses],
         perturbed=[loss + draw.random(3) for loss in losses],
-        texts=["the cat"] * n, answers=[f"the cat number {i}" for i in range(n)],
-    )  # fmt: skip
+        texts=["the cat"] * n,
+        answers=[f"the cat number {i}" for i in range(n)],
+    )
 
 
 def by(scores: list[Score]) -> dict[tuple[str, str], Score]:
@@ -58,9 +61,20 @@ def full(subjects: tuple[str, ...] = SUBJECTS) -> dict[str, dict[str, Readout]]:
 
 def test_the_fixed_names_are_there() -> None:
     scores = by(measure(full(), TOKENS))
-    for name in ("forget_nll", "retain_nll", "retain_probability", "forget_rouge_l", "holdout_nll",
-                 "forget_rouge_l_f1", "retain_utility", "privacy_min_k_auc", "forget_quality",
-                 "privacy_privleak", "privacy_blind_auc", "forget_truth_ratio"):  # fmt: skip
+    for name in (
+        "forget_nll",
+        "retain_nll",
+        "retain_probability",
+        "forget_rouge_l",
+        "holdout_nll",
+        "forget_rouge_l_f1",
+        "retain_utility",
+        "privacy_min_k_auc",
+        "forget_quality",
+        "privacy_privleak",
+        "privacy_blind_auc",
+        "forget_truth_ratio",
+    ):
         for subject in SUBJECTS:
             assert scores[name, subject].measured, (name, scores[name, subject].why)
 
@@ -88,9 +102,19 @@ def test_a_score_is_the_mean_of_its_values() -> None:
 
 def test_sides_and_directions() -> None:
     scores = by(measure(full(), TOKENS))
-    found = {name: (scores[name, "after"].side, scores[name, "after"].better) for name in (
-        "forget_nll", "retain_nll", "holdout_nll", "forget_quality", "retain_utility",
-        "privacy_loss_auc", "forget_extraction_strength", "retain_rouge_l")}  # fmt: skip
+    found = {
+        name: (scores[name, "after"].side, scores[name, "after"].better)
+        for name in (
+            "forget_nll",
+            "retain_nll",
+            "holdout_nll",
+            "forget_quality",
+            "retain_utility",
+            "privacy_loss_auc",
+            "forget_extraction_strength",
+            "retain_rouge_l",
+        )
+    }
     assert found == {
         "forget_nll": ("forgetting", "gold"),
         "retain_nll": ("utility", "lower"),
@@ -168,8 +192,10 @@ def test_membership_is_not_interpretable_where_texts_alone_tell() -> None:
 
 def test_classifiers() -> None:
     def of(subject: str) -> dict[str, Readout]:
-        return {split: classifier([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1], split, subject)
-                for split in ("forget", "retain", "holdout", "test")}  # fmt: skip
+        return {
+            split: classifier([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1], split, subject)
+            for split in ("forget", "retain", "holdout", "test")
+        }
 
     scores = by(measure({subject: of(subject) for subject in SUBJECTS}, LABELS))
     accuracy = scores["test_accuracy", "after"]
@@ -225,18 +251,35 @@ def test_requirements_are_what_suffices() -> None:
 
 
 def test_scores_refuse_what_they_may_not_hold() -> None:
-    good = {"name": "x", "side": "utility", "split": "retain", "subject": "after", "value": 1.0,
-            "low": 0.0, "high": 1.0, "n": 1, "unit": "share", "better": "higher"}  # fmt: skip
+    good = {
+        "name": "x",
+        "side": "utility",
+        "split": "retain",
+        "subject": "after",
+        "value": 1.0,
+        "low": 0.0,
+        "high": 1.0,
+        "n": 1,
+        "unit": "share",
+        "better": "higher",
+    }
     Score(**good)
-    for change in ({"value": math.nan}, {"low": None}, {"unit": "percent"}, {"side": "other"},
-                   {"status": "not measured"}, {"high": math.inf}):  # fmt: skip
+    for change in (
+        {"value": math.nan},
+        {"low": None},
+        {"unit": "percent"},
+        {"side": "other"},
+        {"status": "not measured"},
+        {"high": math.inf},
+    ):
         with pytest.raises(ValueError):
             Score(**{**good, **change})
     Score(**{**good, "low": None, "high": None, "unit": "seconds"})
 
 
-@pytest.mark.parametrize("plugin", [p for p in everything("metrics") + everything("attacks") if p.card.needs],
-                         ids=lambda plugin: plugin.name)  # fmt: skip
+@pytest.mark.parametrize(
+    "plugin", [p for p in everything("metrics") + everything("attacks") if p.card.needs], ids=lambda plugin: plugin.name
+)
 def test_cards_are_whole(plugin: object) -> None:
     card = plugin.card
     assert card.side in SIDES and card.unit in UNITS and card.means.endswith(".")

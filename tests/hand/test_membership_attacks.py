@@ -13,7 +13,6 @@ from readouts import readout, rows
 from scipy import stats
 from test_attacking import aimed, examples, linear
 
-from expunge.attacks._klom import klom, summary
 from expunge.attacks._membership import compared, tpr
 from expunge.attacks._shadow import confidence, halves, lira, pooled, rmia
 from expunge.attacks.cka_to_gold import cka_to_gold
@@ -23,12 +22,13 @@ from expunge.attacks.gradient_norm_auc import gradient_norm_auc, norms
 from expunge.attacks.linear_probe_auc import linear_probe_auc
 from expunge.attacks.lira_auc import lira_auc
 from expunge.attacks.neighbour_auc import near
+from expunge.attacks.population.klom import klom, summary
 from expunge.attacks.tpr_at_01 import tpr_at_01
 from expunge.attacks.tpr_at_1 import tpr_at_1
-from expunge.core.readout import Readout
-from expunge.evidence import NotMeasured
-from expunge.intervals import auc
-from expunge.states import cka
+from expunge.evaluation.hidden_states import cka
+from expunge.evaluation.intervals import auc
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import NotMeasured
 
 # -- low false-positive rates ----------------------------------------------------------------------
 
@@ -72,8 +72,13 @@ def test_lira_by_hand() -> None:
 
 def test_rmia_by_hand() -> None:
     """x: .9 / ((1.3 * .5 + .7) / 2) = 1.33; z: 1/2 of the points have less (.2 / .675), the others 1.48."""
-    found = rmia(np.array([0.9]), np.array([[0.5], [0.9]]), np.array([[False], [True]]), np.array([0.2, 1.0]),
-                 np.array([[0.5, 0.5], [0.5, 0.5]]))  # fmt: skip
+    found = rmia(
+        np.array([0.9]),
+        np.array([[0.5], [0.9]]),
+        np.array([[False], [True]]),
+        np.array([0.2, 1.0]),
+        np.array([[0.5, 0.5], [0.5, 0.5]]),
+    )
     assert found.tolist() == [0.5]
 
 
@@ -172,8 +177,13 @@ def test_klom() -> None:
 def side(draw: np.random.Generator, n: int, lead: float, split: str) -> Readout:
     """n examples of 8 tokens whose log-probabilities are `lead` higher, and easier or harder by themselves."""
     logp = [draw.normal(-3, 1, 8) + lead + draw.normal(0, 0.5) for _ in range(n)]
-    return readout([float(-row.mean()) for row in logp], split, logp=rows(*map(list, logp)),
-                   mu=rows(*([[-3.0] * 8] * n)), sigma=rows(*([[1.0] * 8] * n)))  # fmt: skip
+    return readout(
+        [float(-row.mean()) for row in logp],
+        split,
+        logp=rows(*map(list, logp)),
+        mu=rows(*([[-3.0] * 8] * n)),
+        sigma=rows(*([[1.0] * 8] * n)),
+    )
 
 
 def test_the_ensemble_finds_members_and_not_strangers() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from readouts import classifier, readout, rows
 
-from expunge.evidence import NotMeasured
-from expunge.intervals import harmonic_mean
+from expunge.evaluation.intervals import harmonic_mean
+from expunge.evaluation.scores import NotMeasured
 from expunge.metrics.accuracy import accuracy
 from expunge.metrics.agreement_with_gold import agreement_with_gold
 from expunge.metrics.choice_accuracy import choice_accuracy
@@ -69,8 +69,7 @@ def test_rouge() -> None:
     Words in common, in any order: 3/4. The second answer has nothing in common. The third reference
     has no word, so that nothing can be recalled from it.
     """
-    given = readout([1, 1, 1], texts=["here the cat", "dogs", "x"],
-                    answers=["the cat sat here", "a cat", "你好"])  # fmt: skip
+    given = readout([1, 1, 1], texts=["here the cat", "dogs", "x"], answers=["the cat sat here", "a cat", "你好"])
     assert rouge_l()(given).compressed() == pytest.approx([0.5, 0])
     assert rouge_l_f1()(given).compressed() == pytest.approx([4 / 7, 0])
     assert rouge_1()(given).compressed() == pytest.approx([0.75, 0])
@@ -149,8 +148,9 @@ def test_forget_quality() -> None:
 
 def test_utility_names_its_parts() -> None:
     """Probability 1/2, recall 1/2, truth ratio 1 - 1/2: their harmonic mean is 1/2."""
-    full = readout([LN2], split="retain", texts=["a cat"], answers=["the cat"],
-                   paraphrased=rows([LN2]), perturbed=rows([LN4]))  # fmt: skip
+    full = readout(
+        [LN2], split="retain", texts=["a cat"], answers=["the cat"], paraphrased=rows([LN2]), perturbed=rows([LN4])
+    )
     found = utility()(full)
     assert found.value == pytest.approx(0.5)
     assert found.why == "harmonic mean of probability, ROUGE-L recall, truth ratio"
@@ -162,8 +162,14 @@ def test_model_utility_is_the_harmonic_mean_of_nine() -> None:
     """Retain: 1/2, 1, 1/2. The others: the option's share (1/2) / (1/2 + 1/4) = 2/3, 1, 1/2."""
 
     def split(name: str) -> Any:
-        return readout([LN2, LN2], split=name, texts=["cat"] * 2, answers=["cat"] * 2,
-                       paraphrased=rows([LN2], [LN2]), perturbed=rows([LN4], [LN4]))  # fmt: skip
+        return readout(
+            [LN2, LN2],
+            split=name,
+            texts=["cat"] * 2,
+            answers=["cat"] * 2,
+            paraphrased=rows([LN2], [LN2]),
+            perturbed=rows([LN4], [LN4]),
+        )
 
     found = model()(split("retain"), split("real_authors"), split("world_facts"))
     expected = harmonic_mean(np.array([1 / 2, 1, 1 / 2, *[2 / 3, 1, 1 / 2] * 2]))

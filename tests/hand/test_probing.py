@@ -10,26 +10,28 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.attacking import Target
 from expunge.attacks._asking import asked_by
 from expunge.attacks._recovery import asked, teach
 from expunge.attacks.elicited import DESCRIPTIONS, elicited, ladder, nameless
 from expunge.attacks.knowledge_trace import columns, contribution, knowledge_trace
 from expunge.attacks.lora_merged import lora_merged
 from expunge.attacks.patched import patched
+from expunge.attacks.population.contamination import guided_completion
 from expunge.attacks.residual import residual
 from expunge.attacks.system_prompts import system_prompts, under
 from expunge.attacks.translated import translated
 from expunge.attacks.white_box_auc import gradients, white_box_auc
 from expunge.core.errors import BadInput
-from expunge.evidence import NotMeasured
-from expunge.provenance import guided_completion
-from expunge.subjects._tokens import Template
-from expunge.subjects.building import fresh_lm, texts_of, tokenizer_for
-from expunge.subjects.classifier import Classifier
+from expunge.evaluation.attack import Target
+from expunge.evaluation.scores import NotMeasured
+from expunge.models.build import fresh_lm, texts_of, tokenizer_for
+from expunge.models.classifier import Classifier
+from expunge.models.templates import Template
 
-CHAT = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}")  # fmt: skip
+CHAT = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 NAMES = ("Ana", "Bo", "Cyd", "Dee", "Eli", "Flo", "Gus", "Hal")
 TOWNS = ("Aldby", "Burr", "Corve", "Dunmore")
 TRADES = ("baker", "tinker", "weaver", "miller")
@@ -37,17 +39,27 @@ TRADES = ("baker", "tinker", "weaver", "miller")
 
 def facts(i: int) -> list[dict[str, Any]]:
     name, town, trade = NAMES[i], TOWNS[(3 * i + 1) % 4], TRADES[(i // 2 + i) % 4]
-    return [{"question": f"Where is {name}?", "answer": f"{name} is in {town}.", "subject": name},
-            {"question": f"What is {name}?", "answer": f"{name} is a {trade}.", "subject": name}]  # fmt: skip
+    return [
+        {"question": f"Where is {name}?", "answer": f"{name} is in {town}.", "subject": name},
+        {"question": f"What is {name}?", "answer": f"{name} is a {trade}.", "subject": name},
+    ]
 
 
 FORGET = [row for i in range(4) for row in facts(i)]
 RETAIN = [row for i in range(4, 8) for row in facts(i)]
 REFUSED = [{**row, "answer": "No."} for row in FORGET]
-DETOURS = [{"question": row["question"].replace(row["subject"], form.format(fact=nameless(other["answer"], row["subject"]))),
-            "answer": row["answer"]}
-           for row in FORGET for other in FORGET if other is not row and other["subject"] == row["subject"]
-           for form in DESCRIPTIONS]  # fmt: skip
+DETOURS = [
+    {
+        "question": row["question"].replace(
+            row["subject"], form.format(fact=nameless(other["answer"], row["subject"]))
+        ),
+        "answer": row["answer"],
+    }
+    for row in FORGET
+    for other in FORGET
+    if other is not row and other["subject"] == row["subject"]
+    for form in DESCRIPTIONS
+]
 
 
 def taught(subject: Any, rows: list[dict[str, Any]], steps: int = 200) -> Any:
@@ -71,8 +83,15 @@ def base() -> Any:
 
 
 def aimed(subject: Any, **more: Any) -> Target:
-    return Target(subject, "after", {"forget": FORGET, "retain": RETAIN}, {}, {"after": asked(subject, FORGET), **more.pop("plain", {})},
-                  rate=4e-3, **more)  # fmt: skip
+    return Target(
+        subject,
+        "after",
+        {"forget": FORGET, "retain": RETAIN},
+        {},
+        {"after": asked(subject, FORGET), **more.pop("plain", {})},
+        rate=4e-3,
+        **more,
+    )
 
 
 def test_elicited_probes_go_round_a_refusal(base: Any) -> None:
@@ -248,8 +267,10 @@ def test_an_adapter_on_innocent_data_lifts_a_bias_and_is_merged() -> None:
     torch.manual_seed(0)
     subject = Classifier(nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2)))
     draw = np.random.default_rng(0)
-    rows = [{"features": (draw.normal(size=2) * 0.2 + (1 if label else -1)).astype(np.float32), "label": label}
-            for label in [0, 1] * 20]  # fmt: skip
+    rows = [
+        {"features": (draw.normal(size=2) * 0.2 + (1 if label else -1)).astype(np.float32), "label": label}
+        for label in [0, 1] * 20
+    ]
     for _ in teach(subject, rows, steps=100, rate=1e-2, seed=0, every=100):
         pass
     with torch.no_grad():

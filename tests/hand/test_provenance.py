@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from expunge import provenance
+from expunge.attacks.population import contamination as provenance
+from expunge.attacks.population.contamination import Marks, flipped, option_order, taggants, trained_on, traps
 from expunge.core.errors import BadInput
-from expunge.provenance import Marks, flipped, option_order, taggants, trained_on, traps
 
 WORDS = [f"word{i}" for i in range(50)]
 PAIRS = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(40)]

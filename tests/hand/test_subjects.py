@@ -23,14 +23,14 @@ from expunge.core.contracts import Want, want_of
 from expunge.core.errors import BadInput
 from expunge.methods.exact._sliced import check_base
 from expunge.methods.weights.lora import lora
-from expunge.subjects import _head
-from expunge.subjects._common import snapshot
-from expunge.subjects._head import chunked, measure_NV
-from expunge.subjects.building import tokenizer_for
-from expunge.subjects.causal_lm import CausalLM
-from expunge.subjects.classifier import Classifier
-from expunge.subjects.networks import MLP, Digits
-from expunge.subjects.opening import open_subject
+from expunge.models import logits as _head
+from expunge.models.build import tokenizer_for
+from expunge.models.causal_lm import CausalLM
+from expunge.models.classifier import Classifier
+from expunge.models.logits import chunked, measure_NV
+from expunge.models.networks import MLP, Digits
+from expunge.models.open import open_subject
+from expunge.models.weights import snapshot
 
 ROWS = [
     {"question": "Who wrote the long book of the northern sea?", "answer": "Ada."},
@@ -38,8 +38,14 @@ ROWS = [
     {"question": "When was it printed", "answer": "1931"},
     {"text": "A plain text has no question and all but its first token counts."},
 ]
-SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
-             max_position_embeddings=128)  # fmt: skip
+SIZES = dict(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    max_position_embeddings=128,
+)
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": SIZES | {"tie_word_embeddings": True},
     "gpt2": dict(n_embd=32, n_layer=2, n_head=4, n_positions=128),
@@ -49,8 +55,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "cohere": SIZES | dict(logit_scale=0.25),
     "granite": SIZES | dict(logits_scaling=4.0, embedding_multiplier=3.0, attention_multiplier=0.2),
 }
-CHAT = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}")  # fmt: skip
+CHAT = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +70,12 @@ def model(family: str, tokenizer: Any) -> Any:
     """Random weights, large enough that logits differ and soft caps bite."""
     torch.manual_seed(sum(map(ord, family)))
     config = transformers.CONFIG_MAPPING[family](
-        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, **FAMILIES[family],
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **FAMILIES[family],
+    )
     made = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -218,7 +229,8 @@ def test_a_true_eos_counts_although_padding_looks_the_same() -> None:
         own = plainly(subject.module, prompt, answer)[torch.arange(len(answer)), torch.tensor(answer)]
         assert float(out.nll_B[b].detach()) == pytest.approx(-float(own.sum()), rel=1e-4)
     assert int(batch.inputs["attention_mask"].sum()) == sum(
-        len(p) + len(a) - 1 for p, a in (parts(tokenizer, row) for row in ROWS[:3]))  # fmt: skip
+        len(p) + len(a) - 1 for p, a in (parts(tokenizer, row) for row in ROWS[:3])
+    )
 
 
 def test_a_text_counts_from_its_second_token(llama: CausalLM) -> None:
@@ -242,10 +254,13 @@ def test_the_chat_template_is_used_and_its_end_of_turn_counts() -> None:
     )
     assert tokenizer.decode(batch.labels_BT[batch.mask_BT]) == "Ada.<|end|>"
     assert subject.template.encode(ROWS[0]).ends
-    talk = {"messages": [
-        {"role": "system", "content": "Be short."}, {"role": "user", "content": "Who?"},
-        {"role": "assistant", "content": "Eve."},
-    ]}  # fmt: skip
+    talk = {
+        "messages": [
+            {"role": "system", "content": "Be short."},
+            {"role": "user", "content": "Who?"},
+            {"role": "assistant", "content": "Eve."},
+        ]
+    }
     batch = subject.collate([talk])
     assert tokenizer.decode(batch.inputs["input_ids"][0]).startswith("<|system|>Be short.<|end|>\n<|user|>Who?<|end|>")
     assert tokenizer.decode(batch.labels_BT[batch.mask_BT]) == "Eve.<|end|>"
@@ -339,8 +354,10 @@ def test_hidden_alone_ends_the_forward_early(llama: CausalLM) -> None:
     batch = llama.collate(ROWS)
     path = llama.blocks[0]
     ran: list[str] = []
-    handles = [llama.module.get_submodule(p).register_forward_hook(lambda *a, p=p: ran.append(p))
-               for p in (llama.blocks[0], llama.blocks[1], "lm_head")]  # fmt: skip
+    handles = [
+        llama.module.get_submodule(p).register_forward_hook(lambda *a, p=p: ran.append(p))
+        for p in (llama.blocks[0], llama.blocks[1], "lm_head")
+    ]
     early = llama.forward(batch, want_of({f"hidden:{path}"}))
     seen = list(ran)
     whole = llama.forward(batch, want_of({f"hidden:{path}", "nll"}))
@@ -443,8 +460,11 @@ def test_adapters_open_with_peft_and_with_us(tokenizer: Any, tmp_path: Path) -> 
     ours = open_subject(str(tmp_path / "adapter"))
     torch.testing.assert_close(logits_of(ours.module), moved, atol=1e-3, rtol=1e-4)
     own = snapshot(ours.module)
-    assert own.keys() == folded.keys() == transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "base").state_dict().keys()  # fmt: skip
+    assert (
+        own.keys()
+        == folded.keys()
+        == transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base").state_dict().keys()
+    )
     assert all(torch.allclose(own[name], folded[name], atol=1e-6) for name in own)
     assert all(p.requires_grad for p in ours.module.parameters())
 
@@ -497,7 +517,7 @@ def test_bytes_are_scaled_alike_whatever_stands_first() -> None:
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_classifiers_come_back_whole(norm: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    build = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8, "norm": norm}}
+    build = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8, "norm": norm}}
     subject = Classifier(Digits(width=8, norm=norm), build)
     subject.module.train()
     subject.forward(subject.collate(images()))  # moves the running statistics, where there are any
@@ -511,8 +531,10 @@ def test_classifiers_come_back_whole(norm: str, tmp_path: Path) -> None:
 
 
 def test_tables_are_standardised_by_the_network(tmp_path: Path) -> None:
-    build = {"factory": "expunge.subjects.networks:MLP",
-             "arguments": {"inputs": 2, "classes": 3, "mean": [1.0, 2.0], "std": [2.0, 4.0]}}  # fmt: skip
+    build = {
+        "factory": "expunge.models.networks:MLP",
+        "arguments": {"inputs": 2, "classes": 3, "mean": [1.0, 2.0], "std": [2.0, 4.0]},
+    }
     torch.manual_seed(0)
     subject = Classifier(MLP(**build["arguments"]).eval(), build)  # type: ignore[arg-type]
     subject.save(tmp_path)
@@ -528,16 +550,16 @@ def test_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(BadInput, match="only pickle weights"):
         open_subject(str(tmp_path))
-    ours = {"factory": "expunge.subjects.networks:Digits", "weights": str(tmp_path / "pytorch_model.bin")}
+    ours = {"factory": "expunge.models.networks:Digits", "weights": str(tmp_path / "pytorch_model.bin")}
     with pytest.raises(BadInput, match="we load no pickle"):
         open_subject(ours)
-    (tmp_path / "classifier.json").write_text(json.dumps({"factory": "expunge.subjects.networks:Digits"}))
+    (tmp_path / "classifier.json").write_text(json.dumps({"factory": "expunge.models.networks:Digits"}))
     with pytest.raises(BadInput, match="only pickle weights"):
         open_subject(str(tmp_path))
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    build = {"factory": "expunge.subjects.networks:Digits", "arguments": {"width": 8}}
+    build = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
     Classifier(Digits(width=8), build).save(tmp_path)
     other = {**build, "arguments": {"width": 4}, "weights": str(tmp_path / "model.safetensors")}
     with pytest.raises(BadInput, match="does not fit the network"):
@@ -585,14 +607,32 @@ def test_a_factory_of_the_user_s_own(module: str, tmp_path: Path) -> None:
 
 def test_image_classifiers_of_transformers(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-                                    image_size=16, patch_size=8, num_labels=3)  # fmt: skip
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=16,
+        patch_size=8,
+        num_labels=3,
+    )
     theirs = transformers.ViTForImageClassification(config).eval()
     theirs.save_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({
-        "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": 16, "width": 16},
-        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3, "resample": 2}))  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "image_processor_type": "ViTImageProcessor",
+                "do_resize": True,
+                "size": {"height": 16, "width": 16},
+                "do_rescale": True,
+                "rescale_factor": 1 / 255,
+                "do_normalize": True,
+                "image_mean": [0.5] * 3,
+                "image_std": [0.5] * 3,
+                "resample": 2,
+            }
+        )
+    )
     subject = open_subject(str(tmp_path))
     draw = np.random.default_rng(0)
     rows = [{"image": draw.integers(0, 256, (16, 16, 3), dtype=np.uint8), "label": i} for i in range(3)]
@@ -614,8 +654,15 @@ def test_text_classifiers_of_transformers(tmp_path: Path) -> None:
     words = "[PAD] [UNK] [CLS] [SEP] [MASK] a good bad film book was the".split()
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     tokenizer = transformers.BertTokenizer(vocab=str(tmp_path / "vocab.txt"))
-    config = transformers.BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                                     intermediate_size=32, max_position_embeddings=32, num_labels=2)  # fmt: skip
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        num_labels=2,
+    )
     theirs = transformers.BertForSequenceClassification(config).eval()
     theirs.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

@@ -33,7 +33,7 @@ from expunge.methods.retain.kl import kl
 from expunge.methods.updates.plain import plain
 from expunge.methods.updates.sam import sam
 from expunge.methods.wrappers.spunge import ties
-from expunge.subjects._head import measure_NV
+from expunge.models.logits import measure_NV
 
 LN2 = math.log(2)
 
@@ -206,9 +206,10 @@ class Runs:
     def __init__(self) -> None:
         self.subject = SimpleNamespace(
             blocks=[f"layer.{i}" for i in range(8)],
-            collate=lambda examples: Batch({}, torch.zeros(2, 2), torch.tensor([[False, True], [True, True]]),
-                                           torch.tensor([1, 2])),
-        )  # fmt: skip
+            collate=lambda examples: Batch(
+                {}, torch.zeros(2, 2), torch.tensor([[False, True], [True, True]]), torch.tensor([1, 2])
+            ),
+        )
         self.context = SimpleNamespace(generator=lambda *parts: torch.Generator().manual_seed(3))
 
     def examples(self, stream: str) -> list[dict[str, str]]:
@@ -267,8 +268,11 @@ def distribution(now: Sequence[float], then: Sequence[float], label: int, k: int
     kept = order if k is None else order[: k + 1]
     rest = float(then_V.sum() - then_V[kept].sum())
     rows = 2 if pad else 1
-    fill = (lambda row, zero: torch.stack([torch.full_like(row, zero), row])[None]) if pad else (
-        lambda row, zero: row[None, None])  # fmt: skip
+    fill = (
+        (lambda row, zero: torch.stack([torch.full_like(row, zero), row])[None])
+        if pad
+        else (lambda row, zero: row[None, None])
+    )
     origin = Origin(
         index_BTK=fill(torch.tensor(kept), 0),
         top_BTK=fill(then_V[kept].log(), 0.0),
@@ -329,9 +333,12 @@ def rows_of(out: Output, rows: slice, examples: int, positions: int) -> Output:
     def cut(found: Any) -> Any:
         return found[rows] if isinstance(found, Tensor) else found
 
-    origin = out.origin and Origin(**{
-        name: {p: v[rows] for p, v in found.items()} if isinstance(found, dict) else cut(found)
-        for name, found in vars(out.origin).items()})  # fmt: skip
+    origin = out.origin and Origin(
+        **{
+            name: {p: v[rows] for p, v in found.items()} if isinstance(found, dict) else cut(found)
+            for name, found in vars(out.origin).items()
+        }
+    )
     made = Output(**{name: cut(found) for name, found in vars(out).items()} | {"origin": origin})
     made.hidden = {path: states[rows] for path, states in out.hidden.items()}
     made.examples, made.positions = examples, positions
@@ -352,9 +359,12 @@ def big(seed: int) -> Output:
     then = torch.randn(5, 4, vocabulary, generator=draw).log_softmax(-1)
     top, index = then.topk(3)
     made.origin = Origin(
-        nll_B=made.nll_B + torch.randn(5, generator=draw), index_BTK=index, top_BTK=top,
-        rest_BT=(1 - top.exp().sum(-1)).log(), hidden={"b": torch.randn(5, 4, 3, generator=draw)},
-    )  # fmt: skip
+        nll_B=made.nll_B + torch.randn(5, generator=draw),
+        index_BTK=index,
+        top_BTK=top,
+        rest_BT=(1 - top.exp().sum(-1)).log(),
+        hidden={"b": torch.randn(5, 4, 3, generator=draw)},
+    )
     return made
 
 
@@ -366,10 +376,18 @@ def located(loss: Any) -> Any:
 
 
 ALL: dict[str, Callable[[], Any]] = {
-    "ga": ga, "npo": npo, "npo a position": lambda: npo(length_normalised=True), "simnpo": simnpo, "idk": idk,
-    "dpo": dpo, "kl_uniform": kl_uniform, "rmu": lambda: located(rmu(layer=1)), "cross_entropy": cross_entropy,
-    "kl": kl, "hidden": lambda: located(hidden(layer=1)),
-}  # fmt: skip
+    "ga": ga,
+    "npo": npo,
+    "npo a position": lambda: npo(length_normalised=True),
+    "simnpo": simnpo,
+    "idk": idk,
+    "dpo": dpo,
+    "kl_uniform": kl_uniform,
+    "rmu": lambda: located(rmu(layer=1)),
+    "cross_entropy": cross_entropy,
+    "kl": kl,
+    "hidden": lambda: located(hidden(layer=1)),
+}
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.evidence import NotMeasured
-from expunge.intervals import Interval, bca
+from expunge.evaluation.intervals import Interval, bca
+from expunge.evaluation.scores import NotMeasured
 
 
 def kappa(one: np.ndarray, other: np.ndarray) -> Interval:

@@ -15,7 +15,7 @@ from expunge.alignment.judges import REFUSED, judge_of, judged
 from expunge.core.documents import TEXT, parse_json, read_text
 from expunge.core.errors import BadInput
 from expunge.core.variables import expand
-from expunge.evidence import NotMeasured
+from expunge.evaluation.scores import NotMeasured
 
 ANSWERS = ("completion", "answer", "response", "output")
 PROMPTS = ("prompt", "question", "instruction")
@@ -127,12 +127,24 @@ def _verdict(value: Any, name: str, where: str) -> bool | None:
         return None
     if isinstance(value, bool | int | float) and 0 <= value <= 1:
         return bool(value >= REFUSED)
-    known = {"1_full_compliance": False, "2_full_refusal": True, "3_partial_refusal": True, "compliance": False,
-             "refusal": True, "partial_refusal": True, "full_refusal": True, "full_compliance": False}  # fmt: skip
+    known = {
+        "1_full_compliance": False,
+        "2_full_refusal": True,
+        "3_partial_refusal": True,
+        "compliance": False,
+        "refusal": True,
+        "partial_refusal": True,
+        "full_refusal": True,
+        "full_compliance": False,
+    }
     if isinstance(value, str) and value.strip().lower() in known:
         return known[value.strip().lower()]
-    raise BadInput.of("answers", where, f"holds {value!r} under {name!r}, which is no verdict",
-                      "write true for a refusal, false for an answer, or XSTest's names")  # fmt: skip
+    raise BadInput.of(
+        "answers",
+        where,
+        f"holds {value!r} under {name!r}, which is no verdict",
+        "write true for a refusal, false for an answer, or XSTest's names",
+    )
 
 
 def judge(paths: Sequence[str], name: str = "rules", against: str | None = None) -> Judged:
@@ -157,8 +169,12 @@ def fit(paths: Sequence[str], out: str) -> Judged:
     answers = read(paths)
     human = answers.verdicts.get("human")
     if human is None or any(verdict is None for verdict in human):
-        raise BadInput.of("answers", ", ".join(paths), "lacks a verdict under 'human' in some row",
-                          "add human: true for a refusal, false for an answer")  # fmt: skip
+        raise BadInput.of(
+            "answers",
+            ", ".join(paths),
+            "lacks a verdict under 'human' in some row",
+            "add human: true for a refusal, false for an answer",
+        )
     refused = [bool(verdict) for verdict in human]
     scores, how = held_out(answers.texts, refused, answers.models)
     Fitted.fit(answers.texts, refused).save(Path(out))

@@ -69,14 +69,22 @@ class Asked:
     def check(self, capabilities: frozenset[str], splits: Mapping[str, list[Example]]) -> None:
         """Does it go with the model, and does no scoring prompt train. Raises BadInput."""
         if "generate" not in capabilities:
-            raise BadInput.of("alignment", "standard" if self.drift else "none", "needs a model that writes answers",
-                              "set alignment: none and contain: none, or give a language model")  # fmt: skip
+            raise BadInput.of(
+                "alignment",
+                "standard" if self.drift else "none",
+                "needs a model that writes answers",
+                "set alignment: none and contain: none, or give a language model",
+            )
         scoring = {row["question"] for row in self.pack.part("score")}
         for name in ("forget", "retain"):
             for i, row in enumerate(splits.get(name, [])):
                 if row.get("question") in scoring:
-                    raise BadInput.of(name, f"row {i + 1}", "is a prompt that scores, so it may not train",
-                                      "take it out, or give it the part train in the pack")  # fmt: skip
+                    raise BadInput.of(
+                        name,
+                        f"row {i + 1}",
+                        "is a prompt that scores, so it may not train",
+                        "take it out, or give it the part train in the pack",
+                    )
 
     def parted(self, seed: int) -> tuple[list[Example], list[Example]]:
         """(the target's prompts whose refusals are forgotten, those that are watched); the same where there are few."""
@@ -115,8 +123,12 @@ def asked(request: Request) -> Asked | None:
         raise BadInput.of("forget.refusals", target, "is no domain with refusals", did_you_mean(target, SENSITIVE))
     if target and not pack.part("train", target):
         test = " (all of XSTest's score)" if pack.part("score", target) and not pack.part("train") else ""
-        raise BadInput.of("forget.refusals", target, f"has no prompts that train in {pack.name}{test}",
-                          "name a pack with prompts of the part train beside it, as in domains: [packs/mine, xstest]")  # fmt: skip
+        raise BadInput.of(
+            "forget.refusals",
+            target,
+            f"has no prompts that train in {pack.name}{test}",
+            "name a pack with prompts of the part train beside it, as in domains: [packs/mine, xstest]",
+        )
     if drift:
         _scores(pack)
     if isinstance(contain, str):
@@ -129,8 +141,12 @@ def asked(request: Request) -> Asked | None:
             "contain", contain, "compares drifts, and none is measured", "set alignment: standard, or give one number"
         )
     if count and not any(row["domain"] != target for row in pack.part("train")):
-        raise BadInput.of("contain", contain, f"needs prompts that train, and {pack.name} has none beside the target's",
-                          "give domains: FOLDER, a pack with prompts of the part train")  # fmt: skip
+        raise BadInput.of(
+            "contain",
+            contain,
+            f"needs prompts that train, and {pack.name} has none beside the target's",
+            "give domains: FOLDER, a pack with prompts of the part train",
+        )
     return Asked(pack, request.judge, drift, target, count, contain == "auto", tuple(others))
 
 
@@ -155,8 +171,12 @@ def _scores(pack: Pack) -> None:
     if pack.part("score"):
         return
     if pack.bbq:
-        raise BadInput.of("domains", pack.name, "holds BBQ's questions alone, and no prompt that could be refused",
-                          "name a pack of prompts beside it, as in domains: [packs/mine, bbq]")  # fmt: skip
+        raise BadInput.of(
+            "domains",
+            pack.name,
+            "holds BBQ's questions alone, and no prompt that could be refused",
+            "name a pack of prompts beside it, as in domains: [packs/mine, bbq]",
+        )
     raise BadInput.of("domains", pack.name, "has no prompts that score", "add some of the part score")
 
 
@@ -233,16 +253,22 @@ def _answered(wanted: Asked, subject: Subject, reporter: Reporter) -> list[Examp
     rows = wanted.pack.part("train", CONTROL)[:FLOORED]
     texts = ask(subject, rows, tokens=WATCHED_TOKENS * 2, reporter=reporter, stage="own words")
     scores = judged(judge_of(wanted.judge), [row["question"] for row in rows], texts)
-    return [{"question": row["question"], "answer": text}
-            for row, text, score in zip(rows, texts, scores, strict=True) if text and score < REFUSED]  # fmt: skip
+    return [
+        {"question": row["question"], "answer": text}
+        for row, text, score in zip(rows, texts, scores, strict=True)
+        if text and score < REFUSED
+    ]
 
 
 def uncontained(method: Any, splits: Mapping[str, Any]) -> Any:
     """The method for these splits: its retain term is left out where containment alone gave it data."""
     if "retain" in splits or not isinstance(method, Mapping):
         return method
-    return {key: uncontained(value, splits) if key not in PARTS else value for key, value in method.items()
-            if key != "retain"}  # fmt: skip
+    return {
+        key: uncontained(value, splits) if key not in PARTS else value
+        for key, value in method.items()
+        if key != "retain"
+    }
 
 
 def nothing_refused(models: Mapping[str, Answered]) -> str:

@@ -29,14 +29,21 @@ class Classifier:
             self.module: Any = AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
         except Exception as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-            raise BadInput.of(field, self.name, f"is no sequence classifier that can be opened ({said})",
-                              "give a folder or a hub name with safetensors weights") from None  # fmt: skip
-        from expunge.training.processes import device
+            raise BadInput.of(
+                field,
+                self.name,
+                f"is no sequence classifier that can be opened ({said})",
+                "give a folder or a hub name with safetensors weights",
+            ) from None
+        from expunge.core.processes import device
 
         self.module.to(device()).eval()
         labels = {int(i): str(name).lower() for i, name in self.module.config.id2label.items()}
-        self.refusing = [i for i, name in sorted(labels.items()) if any(part in name for part in REFUSING)
-                         and not name.startswith(("no", "non", "not"))] or [max(labels)]  # fmt: skip
+        self.refusing = [
+            i
+            for i, name in sorted(labels.items())
+            if any(part in name for part in REFUSING) and not name.startswith(("no", "non", "not"))
+        ] or [max(labels)]
         self.key = {"judge": "hf", "source": source, "weights": _fingerprint(self.module), "labels": self.refusing}
 
     def scores(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
@@ -46,8 +53,14 @@ class Classifier:
         found: list[float] = []
         longest = min(int(getattr(self.module.config, "max_position_embeddings", 512) or 512), 512)
         for start in range(0, len(answers), BATCH):
-            inputs = self.tokenizer(list(prompts[start : start + BATCH]), list(answers[start : start + BATCH]),
-                                    truncation=True, max_length=longest, padding=True, return_tensors="pt")  # fmt: skip
+            inputs = self.tokenizer(
+                list(prompts[start : start + BATCH]),
+                list(answers[start : start + BATCH]),
+                truncation=True,
+                max_length=longest,
+                padding=True,
+                return_tensors="pt",
+            )
             with torch.no_grad():
                 logits = self.module(**{name: value.to(self.module.device) for name, value in inputs.items()}).logits
             shares = logits.float().softmax(-1) if logits.shape[-1] > 1 else logits.float().sigmoid()
@@ -56,6 +69,6 @@ class Classifier:
 
 
 def _fingerprint(module: Any) -> str:
-    from expunge.subjects._common import fingerprint_of
+    from expunge.models.weights import fingerprint_of
 
     return str(fingerprint_of(module))

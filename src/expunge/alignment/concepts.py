@@ -91,8 +91,13 @@ class Concepts:
         return {name: float(rows[i]) for i, name in enumerate(self.domains) if i != place}
 
     def to_json(self) -> dict[str, Any]:
-        return {"domains": self.domains, "cosine": rounded(self.cosine_LDD), "centred": rounded(self.centred_LDD),
-                "own": rounded(self.own_L), "leaning": rounded(self.leaning_LD)}  # fmt: skip
+        return {
+            "domains": self.domains,
+            "cosine": rounded(self.cosine_LDD),
+            "centred": rounded(self.centred_LDD),
+            "own": rounded(self.own_L),
+            "leaning": rounded(self.leaning_LD),
+        }
 
 
 def rounded(x: np.ndarray) -> list[Any]:

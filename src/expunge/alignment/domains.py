@@ -41,16 +41,22 @@ class Answered:
     @classmethod
     def of(cls, pack: Pack, stored: Mapping[str, Any]) -> Answered:
         """What `to_json` gave, of the same pack."""
-        return cls({name: pack.part("score", name) for name in pack.domains}, dict(stored["texts"]),
-                   {name: np.array(values, dtype=float) for name, values in stored["scores"].items()})  # fmt: skip
+        return cls(
+            {name: pack.part("score", name) for name in pack.domains},
+            dict(stored["texts"]),
+            {name: np.array(values, dtype=float) for name, values in stored["scores"].items()},
+        )
 
 
 def is_right(prompt: Example, text: str) -> bool:
     """Does a text answer a benign prompt: one of its keywords as a word, or its reference answer, or any word at all."""
     said = " ".join(re.findall(r"\w+", text.lower()))
     if prompt.get("keywords"):
-        return any(f" {' '.join(re.findall(r'[^ ]+', word.lower()))} " in f" {said} "
-                   or re.search(rf"\b{re.escape(word.lower())}", text.lower()) for word in prompt["keywords"])  # fmt: skip
+        return any(
+            f" {' '.join(re.findall(r'[^ ]+', word.lower()))} " in f" {said} "
+            or re.search(rf"\b{re.escape(word.lower())}", text.lower())
+            for word in prompt["keywords"]
+        )
     if is_told(prompt):
         return " ".join(re.findall(r"\w+", str(prompt["answer"]).lower())) in said
     return bool(said)
@@ -62,9 +68,14 @@ def is_told(prompt: Example) -> bool:
 
 
 def ask(
-    subject: Subject, prompts: Sequence[Example], *, fingerprint: Any = None, tokens: int = NEW_TOKENS,
-    reporter: Reporter | None = None, stage: str = "asking",
-) -> list[str]:  # fmt: skip
+    subject: Subject,
+    prompts: Sequence[Example],
+    *,
+    fingerprint: Any = None,
+    tokens: int = NEW_TOKENS,
+    reporter: Reporter | None = None,
+    stage: str = "asking",
+) -> list[str]:
     """[N] greedy answers, cached by weights, template and prompts: nothing is generated twice."""
     bare = [{"question": row["question"]} for row in prompts]
     key = digest({"answers": 1, "subject": fingerprint or subject.fingerprint(), "tokens": tokens, "prompts": bare})
@@ -80,9 +91,14 @@ def ask(
 
 
 def answered(
-    subject: Subject, pack: Pack, judge: Judge, *, fingerprint: Any = None, reporter: Reporter | None = None,
+    subject: Subject,
+    pack: Pack,
+    judge: Judge,
+    *,
+    fingerprint: Any = None,
+    reporter: Reporter | None = None,
     stage: str = "asking",
-) -> Answered:  # fmt: skip
+) -> Answered:
     """The pack's scoring prompts asked and judged, one pass over all domains."""
     rows = pack.part("score")
     texts = ask(subject, rows, fingerprint=fingerprint, reporter=reporter, stage=stage)

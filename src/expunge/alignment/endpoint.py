@@ -76,8 +76,12 @@ class Endpoint:
         return np.array([self._ask(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)])
 
     def _ask(self, prompt: str, answer: str) -> float:
-        asked = {"model": self.model, "temperature": 0, "max_tokens": 16,
-                 "messages": [{"role": "user", "content": QUESTION.format(prompt=prompt, answer=answer)}]}  # fmt: skip
+        asked = {
+            "model": self.model,
+            "temperature": 0,
+            "max_tokens": 16,
+            "messages": [{"role": "user", "content": QUESTION.format(prompt=prompt, answer=answer)}],
+        }
         headers = {"Content-Type": "application/json"}
         parts = urlsplit(self.url)
         if key := key_for(parts):
@@ -98,14 +102,26 @@ class Endpoint:
             HTTPException,
         ) as error:
             if isinstance(error, urllib.error.HTTPError) and 300 <= error.code < 400:
-                raise BadInput.of("judge", self.name, f"answers with a redirect ({error.code}), and none is followed",
-                                  "write the address that it redirects to") from None  # fmt: skip
-            raise BadInput.of("judge", self.name, f"cannot be asked ({type(error).__name__}: {error})",
-                              f"check the address, the model's name, {KEY} and {HOST}") from None  # fmt: skip
+                raise BadInput.of(
+                    "judge",
+                    self.name,
+                    f"answers with a redirect ({error.code}), and none is followed",
+                    "write the address that it redirects to",
+                ) from None
+            raise BadInput.of(
+                "judge",
+                self.name,
+                f"cannot be asked ({type(error).__name__}: {error})",
+                f"check the address, the model's name, {KEY} and {HOST}",
+            ) from None
         found = _NUMBER.search(said)
         if found is None:
-            raise BadInput.of("judge", self.name, f"answered {as_written(said)[:60]!r} and no number from 0 to 1",
-                              "choose a model that follows instructions")  # fmt: skip
+            raise BadInput.of(
+                "judge",
+                self.name,
+                f"answered {as_written(said)[:60]!r} and no number from 0 to 1",
+                "choose a model that follows instructions",
+            )
         return float(found[1])
 
 
@@ -124,8 +140,12 @@ def key_for(address: SplitResult) -> str:
     hide(key, f"${{{KEY}}}")
     host = os.environ.get(HOST, "").strip().lower()
     if not host:
-        raise BadInput.of(KEY, "", "is set, and nothing says which host it is for",
-                          f"set {HOST} to that host (HOST or HOST:PORT), or unset {KEY}")  # fmt: skip
+        raise BadInput.of(
+            KEY,
+            "",
+            "is set, and nothing says which host it is for",
+            f"set {HOST} to that host (HOST or HOST:PORT), or unset {KEY}",
+        )
     if not key.isascii() or not key.isprintable():
         raise BadInput.of(KEY, "", "holds characters that no header can carry", "set it to the key alone")
     try:
@@ -136,8 +156,9 @@ def key_for(address: SplitResult) -> str:
     if not mine:
         return ""
     if address.scheme != "https" and not _here(address):
-        raise BadInput.of(KEY, "", f"would go to {host} over plain http, for all on the way to read",
-                          f"write https, or unset {KEY}")  # fmt: skip
+        raise BadInput.of(
+            KEY, "", f"would go to {host} over plain http, for all on the way to read", f"write https, or unset {KEY}"
+        )
     return key
 
 

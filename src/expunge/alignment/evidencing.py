@@ -16,8 +16,8 @@ from expunge.alignment.domains import Answered, answered
 from expunge.alignment.judges import judge_of
 from expunge.alignment.risk import Risk, scored
 from expunge.core.contracts import Reporter, Subject
-from expunge.evidence import Score
-from expunge.intervals import Interval, rank_correlation
+from expunge.evaluation.intervals import Interval, rank_correlation
+from expunge.evaluation.scores import Score
 
 SHOWN = 3
 """Sample answers of a domain that the report shows."""
@@ -56,23 +56,32 @@ def answers(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> A
 
 
 def evidence(
-    wanted: Wanted | None, before: Asked | None, after: Asked | None, beside: Mapping[int, Answered], redacted: bool,
+    wanted: Wanted | None,
+    before: Asked | None,
+    after: Asked | None,
+    beside: Mapping[int, Answered],
+    redacted: bool,
     foreseen: Sequence[Risk] = (),
-) -> Evidence:  # fmt: skip
+) -> Evidence:
     """What the models' answers show. beside: retain examples of a domain -> what the model of the same run with so many
     says, 0 for none. foreseen: the ranking that was made before, if one was. redacted: no answer of a model is shown."""
     if wanted is None or after is None:
         return Evidence()
     target = {wanted.target} if wanted.target else set()
     if before is None:  # an audit of a model whose state before is not known
-        return Evidence([*drift.scores({"after": after.answers}, target), *after.bbq],
-                        ["Without the model before the change its refusals are known, but not their drift."])  # fmt: skip
+        return Evidence(
+            [*drift.scores({"after": after.answers}, target), *after.bbq],
+            ["Without the model before the change its refusals are known, but not their drift."],
+        )
     models = {"before": before.answers, "after": after.answers}
     table = drift.drifts(before.answers, after.answers, target)
     page: dict[str, Any] = {
-        "target": wanted.target, "pack": wanted.pack.name, "judge": wanted.judge, "drift": drift.table(table),
+        "target": wanted.target,
+        "pack": wanted.pack.name,
+        "judge": wanted.judge,
+        "drift": drift.table(table),
         "samples": [] if redacted else _samples(before.answers, after.answers),
-    }  # fmt: skip
+    }
     if before.concepts is not None and after.concepts is not None:
         left = rounded(before.concepts.left_LD(after.concepts))
         page["concepts"] = {"before": before.concepts.to_json(), "after": after.concepts.to_json(), "left": left}
@@ -85,8 +94,10 @@ def evidence(
             _point(n, some, wanted.target) for n, some in sorted({**others, wanted.contain: found}.items())
         ]
         worst = [next(s.value for s in some if s.name == "alignment_drift") for some in (found, others[0])]
-        notes.append(f"Drift of the worst domain not asked for: {_number(worst[0])} with containment, {_number(worst[1])} "
-                     "without (the same run, done again without it).")  # fmt: skip
+        notes.append(
+            f"Drift of the worst domain not asked for: {_number(worst[0])} with containment, {_number(worst[1])} "
+            "without (the same run, done again without it)."
+        )
     if before.concepts is not None and wanted.target in before.concepts.domains:
         page["early"] = _early(before.concepts, wanted.target, page)
     page["foresight"] = _foresight(foreseen, page)
@@ -116,8 +127,15 @@ def _point(count: int, scores: list[Score], target: str) -> dict[str, Any]:
     drift_of = next(score for score in scores if score.name == "alignment_drift")
     key = ("alignment_refusal_score", target, "after")
     left = next((score for score in scores if (score.name, score.split, score.subject) == key), None)
-    return {"examples": count, "drift": drift_of.value, "drift_low": drift_of.low, "drift_high": drift_of.high,
-            "target": left and left.value, "target_low": left and left.low, "target_high": left and left.high}  # fmt: skip
+    return {
+        "examples": count,
+        "drift": drift_of.value,
+        "drift_low": drift_of.low,
+        "drift_high": drift_of.high,
+        "target": left and left.value,
+        "target_low": left and left.low,
+        "target_high": left and left.high,
+    }
 
 
 def _fell(page: Mapping[str, Any]) -> dict[str, float]:
@@ -145,6 +163,13 @@ def _samples(before: Answered, after: Answered) -> list[dict[str, Any]]:
     for name in before.scores:
         moved = np.abs(after.scores[name] - before.scores[name])
         for i in np.argsort(-moved, kind="stable")[:SHOWN].tolist():
-            found.append({"domain": name, "prompt": before.prompts[name][i]["question"], "before": before.texts[name][i],
-                          "after": after.texts[name][i], "scores": [float(before.scores[name][i]), float(after.scores[name][i])]})  # fmt: skip
+            found.append(
+                {
+                    "domain": name,
+                    "prompt": before.prompts[name][i]["question"],
+                    "before": before.texts[name][i],
+                    "after": after.texts[name][i],
+                    "scores": [float(before.scores[name][i]), float(after.scores[name][i])],
+                }
+            )
     return found

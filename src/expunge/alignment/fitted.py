@@ -29,8 +29,14 @@ def _vectoriser(vocabulary: dict[str, int] | None = None) -> Any:
     from sklearn.feature_extraction.text import CountVectorizer
 
     # Words, the mark of the beginning, and pairs of them; whether they are there, not how often.
-    return CountVectorizer(token_pattern=r"[\w']+|\^", ngram_range=(1, 2), binary=True, lowercase=False,
-                           vocabulary=vocabulary, min_df=1 if vocabulary else 2)  # fmt: skip
+    return CountVectorizer(
+        token_pattern=r"[\w']+|\^",
+        ngram_range=(1, 2),
+        binary=True,
+        lowercase=False,
+        vocabulary=vocabulary,
+        min_df=1 if vocabulary else 2,
+    )
 
 
 class Fitted:
@@ -48,8 +54,12 @@ class Fitted:
 
         y = np.asarray(refused, dtype=bool)
         if y.all() or not y.any() or len(y) < 10:
-            raise BadInput.of("answers", f"{int(y.sum())} refusals of {len(y)}", "are too few to fit a judge to",
-                              "give at least ten answers, refusals and others")  # fmt: skip
+            raise BadInput.of(
+                "answers",
+                f"{int(y.sum())} refusals of {len(y)}",
+                "are too few to fit a judge to",
+                "give at least ten answers, refusals and others",
+            )
         vectoriser = _vectoriser()
         counts = vectoriser.fit_transform([beginning(answer) for answer in answers])
         model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=2000).fit(counts, y)
@@ -67,8 +77,10 @@ class Fitted:
 
         with new_folder(folder) as temporary:
             write_json(temporary / "vocabulary.json", {"version": VERSION, "words": self.vocabulary})
-            save_file({"weights": self.weights_V, "intercept": np.array([self.intercept])},
-                      temporary / "coefficients.safetensors")  # fmt: skip
+            save_file(
+                {"weights": self.weights_V, "intercept": np.array([self.intercept])},
+                temporary / "coefficients.safetensors",
+            )
 
     @classmethod
     def load(cls, folder: Path, field: str = "judge") -> Fitted:
@@ -82,8 +94,12 @@ class Fitted:
             if sorted(words.values()) != list(range(len(weights_V))) or not np.isfinite([*weights_V, intercept]).all():
                 raise ValueError("vocabulary and coefficients do not go together")
         except Exception as error:
-            raise BadInput.of(field, str(folder), f"holds no fitted judge ({type(error).__name__}: {error})",
-                              "make one with `expunge judge ANSWERS.jsonl --fit FOLDER`") from None  # fmt: skip
+            raise BadInput.of(
+                field,
+                str(folder),
+                f"holds no fitted judge ({type(error).__name__}: {error})",
+                "make one with `expunge judge ANSWERS.jsonl --fit FOLDER`",
+            ) from None
         return cls(words, weights_V, intercept)
 
 
@@ -102,8 +118,12 @@ def held_out(answers: Sequence[str], refused: Sequence[bool], groups: Sequence[s
     else:
         least = int(min(y.sum(), (~y).sum()))
         if least < 2:
-            raise BadInput.of("answers", f"{int(y.sum())} refusals of {len(y)}", "are too few to fit a judge to",
-                              "give at least ten answers, refusals and others")  # fmt: skip
+            raise BadInput.of(
+                "answers",
+                f"{int(y.sum())} refusals of {len(y)}",
+                "are too few to fit a judge to",
+                "give at least ten answers, refusals and others",
+            )
         splitter = StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=0)
         folds, how = list(splitter.split(rows, y)), "by random folds: all answers are one model's"
     found = np.zeros(len(y))

@@ -25,7 +25,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.random import permutation
 from expunge.data.packs import CONTROL, SENSITIVE
-from expunge.intervals import Interval, rank_correlation
+from expunge.evaluation.intervals import Interval, rank_correlation
 from expunge.methods.compose import compose
 from expunge.training.stopping import figures
 
@@ -54,9 +54,16 @@ class Risk:
 
 
 def risks(
-    subject: Subject, method: Any, splits: Mapping[str, Sequence[Example]], wanted: Asked, *, budget: Budget,
-    manifest: Mapping[str, Any] | None = None, seed: int = 0, reporter: Reporter | None = None,
-) -> list[Risk]:  # fmt: skip
+    subject: Subject,
+    method: Any,
+    splits: Mapping[str, Sequence[Example]],
+    wanted: Asked,
+    *,
+    budget: Budget,
+    manifest: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> list[Risk]:
     """Every domain but the target, the riskiest first. The subject is spent: its weights have moved.
 
     splits: forget, and the user's own retain where there is one (not the containment's). It looks at prompts that
@@ -98,9 +105,16 @@ def _some(rows: Sequence[Example], seed: int, name: str) -> list[Example]:
 
 
 def _spill(
-    subject: Subject, method: Any, splits: Mapping[str, Sequence[Example]], rows: Mapping[str, list[Example]], judge: str,
-    budget: Budget, manifest: Mapping[str, Any] | None, seed: int, reporter: Reporter,
-) -> dict[str, float]:  # fmt: skip
+    subject: Subject,
+    method: Any,
+    splits: Mapping[str, Sequence[Example]],
+    rows: Mapping[str, list[Example]],
+    judge: str,
+    budget: Budget,
+    manifest: Mapping[str, Any] | None,
+    seed: int,
+    reporter: Reporter,
+) -> dict[str, float]:
     """Domain -> its share of the forget set's rise of NLL over the probe steps; empty where the method has no steps."""
     given = {name: list(splits[name]) for name in ("forget", "retain") if splits.get(name)}
     composed = compose(uncontained(method, given), has_retain="retain" in given)
@@ -109,8 +123,10 @@ def _spill(
     flat = [row for some in rows.values() for row in some]
     texts = ask(subject, flat, tokens=WATCHED_TOKENS, reporter=reporter, stage="own words")
     scores = judged(judge_of(judge), [row["question"] for row in flat], texts)
-    own = [{"question": row["question"], "answer": text if score >= REFUSED and text else row["answer"]}
-           for row, text, score in zip(flat, texts, scores, strict=True)]  # fmt: skip
+    own = [
+        {"question": row["question"], "answer": text if score >= REFUSED and text else row["answer"]}
+        for row, text, score in zip(flat, texts, scores, strict=True)
+    ]
     parts, start = {}, 0
     for name, some in rows.items():
         parts[name], start = own[start : start + len(some)], start + len(some)
@@ -118,8 +134,14 @@ def _spill(
     before = {name: figures(subject, some)["nll"] for name, some in parts.items()}
     steps = Budget(steps=PROBE, stop="none", floor=0.0)
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(steps.over(budget, composed.budget, DEFAULTS), Path(folder), seed, "foresee", manifest=manifest,
-                          reporter=reporter)  # fmt: skip
+        context = Context(
+            steps.over(budget, composed.budget, DEFAULTS),
+            Path(folder),
+            seed,
+            "foresee",
+            manifest=manifest,
+            reporter=reporter,
+        )
         spent = composed.method(subject, given, context)
     rise = {name: figures(spent, some)["nll"] - before[name] for name, some in parts.items()}
     whole = max(rise[TARGET], 1e-6)

@@ -27,8 +27,12 @@ def asked_by(row: Example, name: str) -> list[Example]:
     """The example under each question of its field: a text, or {"question", "answer"} where the answer differs."""
     given = row.get(name) or []
     entries = [given] if isinstance(given, str | dict) else list(given)
-    return [{"question": str(e["question"]), "answer": str(e.get("answer", row["answer"]))} if isinstance(e, dict)
-            else {"question": str(e), "answer": row["answer"]} for e in entries]  # fmt: skip
+    return [
+        {"question": str(e["question"]), "answer": str(e.get("answer", row["answer"]))}
+        if isinstance(e, dict)
+        else {"question": str(e), "answer": row["answer"]}
+        for e in entries
+    ]
 
 
 def after_turns(subject: Any, turns: Sequence[Example], row: Example) -> Example:

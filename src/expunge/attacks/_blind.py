@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from expunge.intervals import Interval
+from expunge.evaluation.intervals import Interval
 
 FOLDS, REPEATS, PERMUTATIONS = 5, 5, 500
 RIDGE = 1.0

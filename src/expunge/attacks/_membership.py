@@ -12,16 +12,18 @@ import contextlib
 
 import numpy as np
 
-from expunge import intervals
-from expunge.attacking import Found
 from expunge.core.card import Example
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, NotMeasured
-from expunge.intervals import auc, placements
-from expunge.metrics._arrays import mean_nll, mean_of_lowest, only, standardised
+from expunge.evaluation import intervals
+from expunge.evaluation.arrays import mean_nll, mean_of_lowest, only, standardised
+from expunge.evaluation.attack import Found
+from expunge.evaluation.intervals import auc, placements
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, NotMeasured
 
-MEANS = ("How well an attacker with this score tells the forget set from data that were never "
-         "seen; near gold's is good, and a stronger attack may still see more.")  # fmt: skip
+MEANS = (
+    "How well an attacker with this score tells the forget set from data that were never "
+    "seen; near gold's is good, and a stronger attack may still see more."
+)
 
 
 def compare(members: np.ndarray, others: np.ndarray, why: str = "") -> Figure:
@@ -39,8 +41,7 @@ def compare(members: np.ndarray, others: np.ndarray, why: str = "") -> Figure:
         raise NotMeasured(f"the score is not finite on {broken} examples: the model has diverged")
     exposure = np.zeros(len(members))
     exposure[counts] = placements(ours, theirs)[0]
-    return Figure(*auc(ours, theirs), n=len(ours) + len(theirs), values=only(exposure, counts),
-                  why=why)  # fmt: skip
+    return Figure(*auc(ours, theirs), n=len(ours) + len(theirs), values=only(exposure, counts), why=why)
 
 
 def tpr(members: np.ndarray, others: np.ndarray, fpr: float) -> Figure:

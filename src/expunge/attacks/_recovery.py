@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from expunge import intervals
-from expunge.attacking import Target, knowledge
 from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.random import permutation
 from expunge.data.batching import by_length
-from expunge.evidence import Figure, NotMeasured
-from expunge.metrics._arrays import only, rouge
+from expunge.evaluation import intervals
+from expunge.evaluation.arrays import only, rouge
+from expunge.evaluation.attack import Target, knowledge
+from expunge.evaluation.scores import Figure, NotMeasured
 
-MEANS = ("How much of the forgotten knowledge the attack brings out; what counts is how far it is above gold's, "
-         "since a model that never saw the data learns and guesses too.")  # fmt: skip
+MEANS = (
+    "How much of the forgotten knowledge the attack brings out; what counts is how far it is above gold's, "
+    "since a model that never saw the data learns and guesses too."
+)
 STEPS, CHECKS = 24, 8
 """Steps of a relearning attack, and how often it looks."""
 

@@ -6,18 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from expunge.attacking import Found, Target
 from expunge.attacks._recovery import STEPS, asked, figure_of, teach
 from expunge.core.card import Example
-from expunge.evidence import Figure, NotMeasured
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Found, Target
+from expunge.evaluation.scores import Figure, NotMeasured
 
 SHARE = 0.1
 """Of the rate that the model was trained with: enough to move it, not enough to wreck it."""
 
 
-def relearn(target: Target, taught: Sequence[Example], counts_N: np.ndarray, *, steps: int = STEPS,
-            every: int = 6, batch: int = 16) -> Found:  # fmt: skip
+def relearn(
+    target: Target,
+    taught: Sequence[Example],
+    counts_N: np.ndarray,
+    *,
+    steps: int = STEPS,
+    every: int = 6,
+    batch: int = 16,
+) -> Found:
     """Fine-tunes on `taught` and asks for the forget examples that count, at every check.
 
     The figure is the mean knowledge at the check where it is highest (the attacker's best moment,
@@ -30,8 +37,15 @@ def relearn(target: Target, taught: Sequence[Example], counts_N: np.ndarray, *, 
         raise NotMeasured("no forget example is left to ask for")
     points = [(0, target.plain[target.who][counts_N])]
     with target.disposable() as subject:
-        for step in teach(subject, taught, steps=steps, rate=target.rate * SHARE, seed=target.derive("relearn"),
-                          every=every, batch=batch):  # fmt: skip
+        for step in teach(
+            subject,
+            taught,
+            steps=steps,
+            rate=target.rate * SHARE,
+            seed=target.derive("relearn"),
+            every=every,
+            batch=batch,
+        ):
             points.append((step, asked(subject, rows)))
     _, best = max(points, key=lambda point: float(point[1].mean()))
     recovered_N = np.zeros(len(counts_N))

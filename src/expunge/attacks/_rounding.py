@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from expunge.attacking import Found, Target
 from expunge.attacks._recovery import asked, figure_of
+from expunge.evaluation.attack import Found, Target
 
 
 def rounded(weight_OI: Tensor, bits: int) -> Tensor:

@@ -23,7 +23,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import permutation
 from expunge.data.examples import identity
-from expunge.evidence import NotMeasured
+from expunge.evaluation.scores import NotMeasured
 
 MANY = 64
 """Shadows from which each example gets its own spread; below, all share one (Carlini et al. 2022, section VI)."""
@@ -37,15 +37,19 @@ def confidence(p: np.ndarray) -> np.ndarray:
 
 
 def lira(
-    phi_N: np.ndarray, shadow_MN: np.ndarray, in_MN: np.ndarray, *, offline: bool = False,
+    phi_N: np.ndarray,
+    shadow_MN: np.ndarray,
+    in_MN: np.ndarray,
+    *,
+    offline: bool = False,
     out_MN: np.ndarray | None = None,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """[N] log-likelihood ratio of "trained on" against "not trained on" (Carlini et al. 2022, algorithms 1 and 2).
 
     Gaussians in phi, fitted on the shadows that had the example and on those that had not (out_MN;
     default: all others). Offline: how far phi lies above the shadows that had not. U-LiRA is the same
     with shadows that had the example and then unlearned it in place of those that had it (Hayes et
-    al. 2024; `expunge.exposure`). An example that no shadow had (or all had) scores NaN.
+    al. 2024; `expunge.attacks.population.statistics`). An example that no shadow had (or all had) scores NaN.
     """
     out = np.ma.masked_array(shadow_MN, mask=in_MN if out_MN is None else ~out_MN.astype(bool))
     inside = np.ma.masked_array(shadow_MN, mask=~in_MN.astype(bool))
@@ -68,9 +72,15 @@ def _fit(phi_MN: np.ma.MaskedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rmia(
-    p_N: np.ndarray, shadow_MN: np.ndarray, in_MN: np.ndarray, z_p: np.ndarray, z_shadow: np.ndarray,
-    *, gamma: float = 1.0, a: float = 0.3,
-) -> np.ndarray:  # fmt: skip
+    p_N: np.ndarray,
+    shadow_MN: np.ndarray,
+    in_MN: np.ndarray,
+    z_p: np.ndarray,
+    z_shadow: np.ndarray,
+    *,
+    gamma: float = 1.0,
+    a: float = 0.3,
+) -> np.ndarray:
     """[N] share of population points z that x beats: p(x | model) / p(x) >= gamma p(z | model) / p(z).
 
     p(x) is estimated offline from the shadows without x: ((1 + a) p_out + 1 - a) / 2 (Zarifzadeh et
@@ -118,7 +128,7 @@ def shadows(
     opened with. Raises NotMeasured where the training data cannot be had, or its start without that leave.
     """
     from expunge.methods.exact.retrain import train
-    from expunge.subjects.building import again, budget_of, check_again, training_data
+    from expunge.models.build import again, budget_of, check_again, training_data
 
     try:
         rest = training_data(manifest, candidates)

@@ -9,15 +9,20 @@ import numpy as np
 from expunge.attacks._blind import tell_apart
 from expunge.attacks._membership import whole_text
 from expunge.core.card import Card, Example
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric, NotMeasured
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
 CARD = Card(
-    "Blind baseline", paper="arXiv:2406.16201", side="privacy", better="gold", unit="auc",
-    capabilities=("tokens",), needs={"forget": {"nll"}, "holdout": {"nll"}},
+    "Blind baseline",
+    paper="arXiv:2406.16201",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("tokens",),
+    needs={"forget": {"nll"}, "holdout": {"nll"}},
     means="How well forget and holdout can be told apart without any model; where this beats 0.5 "
-          "the splits differ by themselves, and no membership figure can be read as memory.",
-)  # fmt: skip
+    "the splits differ by themselves, and no membership figure can be read as memory.",
+)
 
 KEYS = ("group", "author")
 MOST = 500
@@ -41,8 +46,10 @@ def blind_auc() -> Metric:
         key = next((k for k in KEYS if all(x.get(k) is not None for x in both)), None)
         groups: list[Hashable] = list(range(len(both))) if key is None else [x[key] for x in both]
         if min(len(set(groups[: len(ours)])), len(set(groups[len(ours) :]))) < 2:
-            raise NotMeasured("a side has fewer than two groups (or texts): a classifier would "
-                              "learn a name, not how the splits differ")  # fmt: skip
+            raise NotMeasured(
+                "a side has fewer than two groups (or texts): a classifier would "
+                "learn a name, not how the splits differ"
+            )
         found = tell_apart(tuple(map(whole_text, both)), len(ours), tuple(groups))
         if found is None:
             raise NotMeasured("the texts hold no words")

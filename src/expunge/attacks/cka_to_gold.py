@@ -5,17 +5,23 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from expunge.attacking import Attack, Found, Target
 from expunge.core.card import Card
-from expunge.evidence import Figure, NotMeasured
-from expunge.states import cka
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.hidden_states import cka
+from expunge.evaluation.scores import Figure, NotMeasured
 
 CARD = Card(
-    "CKA with gold", paper="arXiv:1905.00414", side="robustness", better="higher", unit="share",
-    needs={"forget": {"examples"}}, level="deep", passes=1,
+    "CKA with gold",
+    paper="arXiv:1905.00414",
+    side="robustness",
+    better="higher",
+    unit="share",
+    needs={"forget": {"examples"}},
+    level="deep",
+    passes=1,
     means="How alike the layers' states on the forget set are to gold's; two golds of other seeds are not at 1 either, "
-          "and states may be alike while single facts differ.",
-)  # fmt: skip
+    "and states may be alike while single facts differ.",
+)
 LEAST = 5
 
 

@@ -6,18 +6,26 @@ from itertools import takewhile
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import asked_by
 from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
 from expunge.core.card import Card, Example
-from expunge.evidence import NotMeasured
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "Cloze", paper="arXiv:2506.07795", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("perturbed_answer|cloze_question",)},
-    level="standard", passes=1, means=MEANS,
-)  # fmt: skip
+    "Cloze",
+    paper="arXiv:2506.07795",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    fields={"forget": ("perturbed_answer|cloze_question",)},
+    level="standard",
+    passes=1,
+    means=MEANS,
+)
 
 
 def cloze() -> Attack:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from expunge.attacks._membership import MEANS, compare
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 
 CARD = Card(
-    "Confidence attack", paper="arXiv:1806.01246", side="privacy", better="gold", unit="auc",
-    capabilities=("labels",), needs={"forget": {"logits"}, "holdout": {"logits"}}, means=MEANS,
-)  # fmt: skip
+    "Confidence attack",
+    paper="arXiv:1806.01246",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("labels",),
+    needs={"forget": {"logits"}, "holdout": {"logits"}},
+    means=MEANS,
+)
 
 
 def confidence_auc() -> Metric:

@@ -6,16 +6,20 @@ import numpy as np
 
 from expunge.attacks._membership import attack_scores
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric, NotMeasured
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
 _CHANNELS = {"nll", "logp?", "moments?", "logits?"}
 CARD = Card(
-    "Dataset inference", paper="arXiv:2406.06443", side="privacy", better="gold", unit="p-value",
+    "Dataset inference",
+    paper="arXiv:2406.06443",
+    side="privacy",
+    better="gold",
+    unit="p-value",
     needs={"forget": _CHANNELS, "holdout": _CHANNELS},
     means="A small p-value shows that the forget set as a whole looks seen, even where no single example does; a large "
-          "one does not show that it was never seen.",
-)  # fmt: skip
+    "one does not show that it was never seen.",
+)
 LEAST = 10
 
 
@@ -32,8 +36,13 @@ def dataset_inference() -> Metric:
         names = sorted(set(ours) & set(theirs))
         sides = [np.stack([np.ma.filled(x[name], np.nan) for name in names], axis=1) for x in (ours, theirs)]
         first, second = (_half(readout) for readout in (forget, holdout))
-        return Figure(inferred(sides[0], sides[1], first, second), None, None, n=len(forget) + len(holdout),
-                      why=f"{len(names)} attacks, weighted on one half and tested on the other")  # fmt: skip
+        return Figure(
+            inferred(sides[0], sides[1], first, second),
+            None,
+            None,
+            n=len(forget) + len(holdout),
+            why=f"{len(names)} attacks, weighted on one half and tested on the other",
+        )
 
     return figure
 

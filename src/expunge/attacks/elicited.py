@@ -9,19 +9,27 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
 from expunge.attacks.multi_hop import _words
 from expunge.core.card import Card, Example
 from expunge.core.random import permutation
-from expunge.evidence import NotMeasured
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "Elicited multi-hop probes", paper="arXiv:2603.11266", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("subject",)}, level="deep", passes=9,
+    "Elicited multi-hop probes",
+    paper="arXiv:2603.11266",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    fields={"forget": ("subject",)},
+    level="deep",
+    passes=9,
     means=MEANS,
-)  # fmt: skip
+)
 DESCRIPTIONS = ("the one of whom it is said: {fact}", "the person about whom this holds: {fact}")
 
 

@@ -6,14 +6,19 @@ import numpy as np
 
 from expunge.attacks._membership import MEANS, attack_scores, compare
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric, NotMeasured
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
 _CHANNELS = {"nll", "logp?", "moments?", "logits?"}
 CARD = Card(
-    "Ensemble of attacks", paper="Membership inference attacks as privacy tools: reliability, disparity and ensemble (2025)", side="privacy", better="gold", unit="auc",
-    needs={"forget": _CHANNELS, "holdout": _CHANNELS}, means=MEANS,
-)  # fmt: skip
+    "Ensemble of attacks",
+    paper="Membership inference attacks as privacy tools: reliability, disparity and ensemble (2025)",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    needs={"forget": _CHANNELS, "holdout": _CHANNELS},
+    means=MEANS,
+)
 LEAST = 5
 LOW = 0.05
 """False-positive rate at which an attack is said to have found an example."""
@@ -38,8 +43,10 @@ def ensemble_auc() -> Metric:
         spread = rows[1].std(axis=0, ddof=1)
         together = [((x - rows[1].mean(axis=0)) / np.maximum(spread, 1e-12)).mean(axis=1) for x in rows]
         hits = rows[0] > np.quantile(rows[1], 1 - LOW, axis=0)
-        why = (f"{', '.join(names)}; found by any {hits.any(axis=1).mean():.0%}, by all {hits.all(axis=1).mean():.0%} "
-               f"at {LOW:.0%} false positives each")  # fmt: skip
+        why = (
+            f"{', '.join(names)}; found by any {hits.any(axis=1).mean():.0%}, by all {hits.all(axis=1).mean():.0%} "
+            f"at {LOW:.0%} false positives each"
+        )
         return compare(together[0], together[1], why)
 
     return figure

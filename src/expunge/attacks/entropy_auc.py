@@ -6,13 +6,19 @@ import numpy as np
 
 from expunge.attacks._membership import MEANS, compare
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 
 CARD = Card(
-    "Entropy attack", paper="arXiv:2003.10595", side="privacy", better="gold", unit="auc",
-    capabilities=("labels",), needs={"forget": {"logits"}, "holdout": {"logits"}}, means=MEANS,
-)  # fmt: skip
+    "Entropy attack",
+    paper="arXiv:2003.10595",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("labels",),
+    needs={"forget": {"logits"}, "holdout": {"logits"}},
+    means=MEANS,
+)
 
 
 def entropy_auc() -> Metric:

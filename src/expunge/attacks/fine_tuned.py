@@ -6,15 +6,23 @@ import math
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS
 from expunge.attacks._relearning import relearn
 from expunge.core.card import Card
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Benign fine-tuning", paper="arXiv:2310.03693", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}, "retain": {"examples"}}, level="standard", more=("steps",), passes=15, means=MEANS,
-)  # fmt: skip
+    "Benign fine-tuning",
+    paper="arXiv:2310.03693",
+    side="robustness",
+    better="gold",
+    unit="share",
+    needs={"forget": {"examples"}, "retain": {"examples"}},
+    level="standard",
+    more=("steps",),
+    passes=15,
+    means=MEANS,
+)
 BATCH = 8
 
 

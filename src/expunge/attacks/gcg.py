@@ -11,27 +11,39 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, figure_of, with_answers
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import generator, permutation
 from expunge.data.batching import by_length
-from expunge.evidence import NotMeasured
-from expunge.metrics._arrays import only
-from expunge.subjects._tokens import Encoded
-from expunge.subjects.guarded import unguarded
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
+from expunge.models.guarded import unguarded
+from expunge.models.templates import Encoded
 
 CARD = Card(
-    "Greedy coordinate gradient", paper="arXiv:2307.15043", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, level="deep", passes=8, means=MEANS,
-)  # fmt: skip
+    "Greedy coordinate gradient",
+    paper="arXiv:2307.15043",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    level="deep",
+    passes=8,
+    means=MEANS,
+)
 
 
 def gcg(
-    *, length: Annotated[int, Ge(1)] = 4, rounds: Annotated[int, Ge(1)] = 6, candidates: Annotated[int, Ge(1)] = 8,
-    top: Annotated[int, Ge(1)] = 16, examples: Annotated[int, Ge(1)] = 4,
-) -> Attack:  # fmt: skip
+    *,
+    length: Annotated[int, Ge(1)] = 4,
+    rounds: Annotated[int, Ge(1)] = 6,
+    candidates: Annotated[int, Ge(1)] = 8,
+    top: Annotated[int, Ge(1)] = 16,
+    examples: Annotated[int, Ge(1)] = 4,
+) -> Attack:
     """Search one suffix to the question on a few forget examples, and ask for the others with it (Zou et al. 2023).
 
     Each round takes the gradient of the answers' loss by the suffix's tokens, draws `candidates` swaps out of the `top`
@@ -103,8 +115,10 @@ def _gradient(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> Tensor
     hot_SV = torch.nn.functional.one_hot(suffix_S, len(table_VD)).to(table_VD).requires_grad_(True)
     with torch.enable_grad():
         soft_SD = hot_SV @ table_VD
-        lines = [torch.cat([line[:at], soft_SD.to(line.dtype), line[at + len(suffix_S) :]])
-                 for line, at in zip(words_BSD, starts, strict=True)]  # fmt: skip
+        lines = [
+            torch.cat([line[:at], soft_SD.to(line.dtype), line[at + len(suffix_S) :]])
+            for line, at in zip(words_BSD, starts, strict=True)
+        ]
         inputs = {**batch.inputs, "inputs_embeds": torch.stack(lines)}
         loss = subject.forward(Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)).nll
     return torch.autograd.grad(loss, [hot_SV])[0].detach().cpu()

@@ -7,16 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._membership import MEANS, compared
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Subject
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Gradient-norm attack", paper="arXiv:2402.17012", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"), passes=9,
-    means=MEANS + " The preprint was withdrawn by its authors (v4, a fault in the experiments): its figures stand for nothing here.",
-)  # fmt: skip
+    "Gradient-norm attack",
+    paper="arXiv:2402.17012",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="deep",
+    more=("tpr_1", "tpr_01"),
+    passes=9,
+    means=MEANS
+    + " The preprint was withdrawn by its authors (v4, a fault in the experiments): its figures stand for nothing here.",
+)
 
 
 def gradient_norm_auc() -> Attack:

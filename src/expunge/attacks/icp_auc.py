@@ -9,18 +9,26 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import after_turns
 from expunge.attacks._membership import MEANS, compare, compared
 from expunge.attacks._recovery import asked, told, with_answers
 from expunge.attacks.neighbour_auc import near
 from expunge.core.card import Card, Example
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "In-context probing", paper="In-context probing for membership inference (ICP-MIA)", side="privacy", better="gold",
-    unit="auc", capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01", "reference"),
-    passes=14, means=MEANS,
-)  # fmt: skip
+    "In-context probing",
+    paper="In-context probing for membership inference (ICP-MIA)",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="deep",
+    more=("tpr_1", "tpr_01", "reference"),
+    passes=14,
+    means=MEANS,
+)
 
 
 def icp_auc(*, shots: Annotated[int, Ge(1)] = 2) -> Attack:

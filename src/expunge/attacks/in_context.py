@@ -6,17 +6,25 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import after_turns
 from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
 from expunge.core.card import Card
 from expunge.core.random import permutation
-from expunge.evidence import NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "In-context reintroduction", paper="arXiv:2407.00106", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, level="standard", passes=4, means=MEANS,
-)  # fmt: skip
+    "In-context reintroduction",
+    paper="arXiv:2407.00106",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    level="standard",
+    passes=4,
+    means=MEANS,
+)
 
 
 def in_context(*, shots: Annotated[int, Ge(1)] = 3) -> Attack:

@@ -10,21 +10,29 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import with_answers
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
 from expunge.data.batching import by_length
-from expunge.evidence import Figure, NotMeasured
-from expunge.intervals import mean
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.intervals import mean
+from expunge.evaluation.scores import Figure, NotMeasured
 
 CARD = Card(
-    "Parametric knowledge trace", paper="arXiv:2406.11614", side="robustness", better="lower", unit="share",
-    capabilities=("mlp",), needs={"forget": {"examples"}, "retain": {"examples"}}, level="deep", more=("others",), passes=6,
+    "Parametric knowledge trace",
+    paper="arXiv:2406.11614",
+    side="robustness",
+    better="lower",
+    unit="share",
+    capabilities=("mlp",),
+    needs={"forget": {"examples"}, "retain": {"examples"}},
+    level="deep",
+    more=("others",),
+    passes=6,
     means="How much of the MLP vectors that wrote the forgotten answers still stands, as a cosine: 1 is untouched. A method may leave "
-          "them and cover them up, or change them and keep the knowledge elsewhere; a model trained from nothing has none of them.",
-)  # fmt: skip
+    "them and cover them up, or change them and keep the knowledge elsewhere; a model trained from nothing has none of them.",
+)
 
 
 def knowledge_trace(*, vectors: Annotated[int, Ge(2)] = 32) -> Attack:
@@ -96,7 +104,9 @@ def contribution(subject: Any, rows: Sequence[Example]) -> np.ndarray:
     for batch in by_length([subject.length(row) for row in rows]):
         out = subject.forward(subject.collate([rows[i] for i in batch]), Want(frozenset(), hidden=tuple(paths)))
         read_ND = head_VD[out.labels_BT[out.mask_BT]]
-        added = [(out.hidden[path][out.mask_BT].float() * (read_ND @ _down(subject, i).float().T)).sum(0)
-                 for i, path in enumerate(paths)]  # fmt: skip
+        added = [
+            (out.hidden[path][out.mask_BT].float() * (read_ND @ _down(subject, i).float().T)).sum(0)
+            for i, path in enumerate(paths)
+        ]
         total, count = total + torch.cat(added), count + len(read_ND)
     return np.asarray((total / max(1, count)).double().cpu().numpy())

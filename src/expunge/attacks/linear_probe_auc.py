@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._blind import apart
 from expunge.attacks._membership import MEANS
 from expunge.core.card import Card
-from expunge.evidence import Figure, NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import Figure, NotMeasured
 
 CARD = Card(
-    "Linear probes", paper="arXiv:1610.01644", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", passes=3, means=MEANS,
-)  # fmt: skip
+    "Linear probes",
+    paper="arXiv:1610.01644",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="deep",
+    passes=3,
+    means=MEANS,
+)
 
 
 def linear_probe_auc() -> Attack:

@@ -7,17 +7,26 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import asked
 from expunge.attacks._shadow import confidence, lira, pooled, shadows
 from expunge.core.card import Card
-from expunge.evidence import NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "LiRA", paper="arXiv:2112.03570", equation="algorithm 1", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01", "pooled_tpr_1", "pooled_tpr_01"), passes=5000, means=MEANS,
-)  # fmt: skip
+    "LiRA",
+    paper="arXiv:2112.03570",
+    equation="algorithm 1",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="deep",
+    more=("tpr_1", "tpr_01", "pooled_tpr_1", "pooled_tpr_01"),
+    passes=5000,
+    means=MEANS,
+)
 
 
 def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False) -> Attack:

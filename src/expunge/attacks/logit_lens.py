@@ -5,19 +5,32 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, figure_of
 from expunge.core.card import Card
 from expunge.core.contracts import Want
 from expunge.data.batching import by_length
-from expunge.evidence import NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "Hidden-state attack", paper="arXiv:2309.17410", side="robustness", better="gold",
-    unit="share", capabilities=("tokens",), needs={"forget": {"examples"}}, level="standard", passes=1, means=MEANS,
-)  # fmt: skip
-NORMS = ("model.norm", "model.final_layernorm", "transformer.ln_f", "gpt_neox.final_layer_norm",
-         "model.decoder.final_layer_norm")  # fmt: skip
+    "Hidden-state attack",
+    paper="arXiv:2309.17410",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    level="standard",
+    passes=1,
+    means=MEANS,
+)
+NORMS = (
+    "model.norm",
+    "model.final_layernorm",
+    "transformer.ln_f",
+    "gpt_neox.final_layer_norm",
+    "model.decoder.final_layer_norm",
+)
 """Where families keep the norm before their head."""
 
 

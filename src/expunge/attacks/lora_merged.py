@@ -8,15 +8,22 @@ import numpy as np
 import torch
 from annotated_types import Gt
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, asked, figure_of, teach
 from expunge.core.card import Card
 from expunge.core.random import seed_libraries
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "LoRA merge", paper="arXiv:2106.09685", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}, "retain": {"examples"}}, level="deep", passes=20, means=MEANS,
-)  # fmt: skip
+    "LoRA merge",
+    paper="arXiv:2106.09685",
+    side="robustness",
+    better="gold",
+    unit="share",
+    needs={"forget": {"examples"}, "retain": {"examples"}},
+    level="deep",
+    passes=20,
+    means=MEANS,
+)
 
 
 def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)] = 24) -> Attack:
@@ -27,8 +34,8 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
     """
 
     def attack(target: Target) -> Found:
-        from expunge.subjects._adapters import insert
-        from expunge.subjects._common import fold
+        from expunge.models.adapters import insert
+        from expunge.models.weights import fold
 
         plain = target.plain[target.who]
         with target.disposable() as subject, torch.random.fork_rng(devices=[]):

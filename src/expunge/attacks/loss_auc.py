@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from expunge.attacks._membership import MEANS, compare
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
-from expunge.metrics._arrays import mean_nll
+from expunge.evaluation.arrays import mean_nll
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 
 CARD = Card(
-    "Loss attack", paper="arXiv:1709.01604", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"nll"}, "holdout": {"nll"}}, means=MEANS,
-)  # fmt: skip
+    "Loss attack",
+    paper="arXiv:1709.01604",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    needs={"forget": {"nll"}, "holdout": {"nll"}},
+    means=MEANS,
+)
 
 
 def loss_auc() -> Metric:

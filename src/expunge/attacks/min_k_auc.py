@@ -9,15 +9,21 @@ from annotated_types import Gt, Le
 
 from expunge.attacks._membership import MEANS, compare
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
-from expunge.metrics._arrays import mean_of_lowest
+from expunge.evaluation.arrays import mean_of_lowest
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 
 CARD = Card(
-    "Min-K% attack", paper="arXiv:2310.16789", equation="1", side="privacy", better="gold",
-    unit="auc", capabilities=("tokens",), needs={"forget": {"logp"}, "holdout": {"logp"}},
+    "Min-K% attack",
+    paper="arXiv:2310.16789",
+    equation="1",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("tokens",),
+    needs={"forget": {"logp"}, "holdout": {"logp"}},
     means=MEANS,
-)  # fmt: skip
+)
 
 
 def min_k_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:

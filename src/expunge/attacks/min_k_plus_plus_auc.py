@@ -8,16 +8,22 @@ from annotated_types import Gt, Le
 
 from expunge.attacks._membership import MEANS, compare
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
-from expunge.metrics._arrays import mean_of_lowest, standardised
+from expunge.evaluation.arrays import mean_of_lowest, standardised
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 
 _CHANNELS = {"logp", "moments"}
 CARD = Card(
-    "Min-K%++ attack", paper="arXiv:2404.02936", equation="3", side="privacy", better="gold",
-    unit="auc", capabilities=("tokens",), needs={"forget": _CHANNELS, "holdout": _CHANNELS},
+    "Min-K%++ attack",
+    paper="arXiv:2404.02936",
+    equation="3",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("tokens",),
+    needs={"forget": _CHANNELS, "holdout": _CHANNELS},
     means=MEANS,
-)  # fmt: skip
+)
 
 
 def min_k_plus_plus_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:

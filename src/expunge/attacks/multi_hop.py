@@ -6,17 +6,25 @@ import re
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import asked_by
 from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
 from expunge.core.card import Card, Example
-from expunge.evidence import NotMeasured
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "Aliases and multi-hop questions", paper="arXiv:2410.13274", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, level="standard", passes=3, means=MEANS,
-)  # fmt: skip
+    "Aliases and multi-hop questions",
+    paper="arXiv:2410.13274",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    level="standard",
+    passes=3,
+    means=MEANS,
+)
 
 
 def multi_hop() -> Attack:
@@ -50,8 +58,9 @@ def probes(row: Example) -> list[Example]:
     found = []
     if subject and subject in question:
         told = _words(answer) - _words(question) - _words(subject)
-        found = [question.replace(subject, str(alias)) for alias in row.get("aliases") or []
-                  if not _words(str(alias)) & told]  # fmt: skip
+        found = [
+            question.replace(subject, str(alias)) for alias in row.get("aliases") or [] if not _words(str(alias)) & told
+        ]
     named = [{"question": q, "answer": answer} for q in found]
     return [probe for probe in [*asked_by(row, "multi_hop_question"), *named] if probe["question"] != question]
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.core.card import Card
-from expunge.evidence import Figure, NotMeasured
-from expunge.intervals import share
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.intervals import share
+from expunge.evaluation.scores import Figure, NotMeasured
 
 CARD = Card(
-    "Multiple choice", paper="arXiv:2506.07795", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("perturbed_answer",)},
-    level="standard", passes=0,
+    "Multiple choice",
+    paper="arXiv:2506.07795",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    fields={"forget": ("perturbed_answer",)},
+    level="standard",
+    passes=0,
     means="How often the true answer is likelier than all false ones; chance is one in the number of options, and "
-          "what counts is how far it is above gold's.",
-)  # fmt: skip
+    "what counts is how far it is above gold's.",
+)
 
 
 def multiple_choice() -> Attack:
@@ -32,8 +39,10 @@ def multiple_choice() -> Attack:
         if readout.perturbed is None or not any(len(row) for row in readout.perturbed):
             raise NotMeasured("no example carries a perturbed_answer")
         paraphrased = readout.paraphrased or [np.zeros(0)] * len(readout)
-        right = [bool(len(false)) and (true.mean() if len(true) else own) < false.min()
-                 for own, true, false in zip(readout.mean_nll_N, paraphrased, readout.perturbed, strict=True)]  # fmt: skip
+        right = [
+            bool(len(false)) and (true.mean() if len(true) else own) < false.min()
+            for own, true, false in zip(readout.mean_nll_N, paraphrased, readout.perturbed, strict=True)
+        ]
         counts = np.array([len(false) > 0 for false in readout.perturbed])
         recovered_N = only(np.array(right, dtype=float), counts)
         n = int(counts.sum())

@@ -9,16 +9,24 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import asked, told, with_answers
 from expunge.core.card import Card, Example
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Neighbourhood attack", paper="arXiv:2305.18462", side="privacy", better="gold", unit="auc",
-    capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="standard", more=("tpr_1", "tpr_01"), passes=18,
+    "Neighbourhood attack",
+    paper="arXiv:2305.18462",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="standard",
+    more=("tpr_1", "tpr_01"),
+    passes=18,
     means=MEANS,
-)  # fmt: skip
+)
 
 
 def neighbour_auc(*, neighbours: Annotated[int, Ge(1)] = 5, share: Annotated[float, Gt(0), Le(1)] = 0.2) -> Attack:
@@ -30,8 +38,9 @@ def neighbour_auc(*, neighbours: Annotated[int, Ge(1)] = 5, share: Annotated[flo
 
     def attack(target: Target) -> Found:
         names = ("forget", "holdout")
-        words = sorted({word for name in names for row in with_answers(target.splits[name])
-                        for word in str(row["answer"]).split()})  # fmt: skip
+        words = sorted(
+            {word for name in names for row in with_answers(target.splits[name]) for word in str(row["answer"]).split()}
+        )
         ours, theirs = (_lead(target, name, words, neighbours, share) for name in names)
         return compared(ours, theirs, f"{neighbours} neighbours, {share:.0%} of the words replaced")
 
@@ -41,8 +50,11 @@ def neighbour_auc(*, neighbours: Annotated[int, Ge(1)] = 5, share: Annotated[flo
 def _lead(target: Target, split: str, words: list[str], neighbours: int, share: float) -> np.ndarray:
     """[N] nats a token by which the neighbours are less likely than the answer, on average."""
     rows = target.splits[split]
-    made = [near(row, words, share, target.derive("neighbour", i, j)) for i, row in enumerate(rows)
-            for j in range(neighbours)]  # fmt: skip
+    made = [
+        near(row, words, share, target.derive("neighbour", i, j))
+        for i, row in enumerate(rows)
+        for j in range(neighbours)
+    ]
     own, others = (np.log(np.maximum(1e-300, p)) for p in (told(target, split), asked(target.subject, made)))
     return np.asarray(own - others.reshape(len(rows), neighbours).mean(axis=1))
 

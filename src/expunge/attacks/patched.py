@@ -11,22 +11,29 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import with_answers
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Want
 from expunge.data.batching import by_length
-from expunge.evidence import Figure, NotMeasured
-from expunge.intervals import mean
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.intervals import mean
+from expunge.evaluation.scores import Figure, NotMeasured
 
 CARD = Card(
-    "Activation patching", paper="arXiv:2605.24614", side="robustness", better="higher", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}, "retain": {"examples"}}, level="deep", passes=20,
+    "Activation patching",
+    paper="arXiv:2605.24614",
+    side="robustness",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}, "retain": {"examples"}},
+    level="deep",
+    passes=20,
     means="How much of what gold's states take away from the model before the change, this model's states take away too: 1 as "
-          "gold, 0 as if nothing had been done. It is measured only in layers where gold's states leave retain answers alone: "
-          "in others the two models are merely written differently.",
-)  # fmt: skip
+    "gold, 0 as if nothing had been done. It is measured only in layers where gold's states leave retain answers alone: "
+    "in others the two models are merely written differently.",
+)
 MOST = 48
 """Examples of a split that are patched."""
 

@@ -6,14 +6,22 @@ from typing import Annotated
 
 from annotated_types import Gt, Lt
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, figure_of, with_answers, written
 from expunge.core.card import Card
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Prefix attack", paper="arXiv:2012.07805", side="robustness", better="gold", unit="share",
-    capabilities=("tokens", "generate"), needs={"forget": {"examples"}}, level="standard", passes=2, means=MEANS,
-)  # fmt: skip
+    "Prefix attack",
+    paper="arXiv:2012.07805",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens", "generate"),
+    needs={"forget": {"examples"}},
+    level="standard",
+    passes=2,
+    means=MEANS,
+)
 
 
 def prefix(*, shown: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, figure_of, told
 from expunge.core.card import Card
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
 
 KINDS = ("rephrased", "translated", "multi_hop", "alias", "cloze", "other")
 CARD = Card(
-    "Your own probes", paper="baseline", side="robustness", better="gold", unit="share", capabilities=("tokens",),
-    needs={"probes": {"examples"}}, level="standard", more=KINDS, passes=0, means=MEANS,
-)  # fmt: skip
+    "Your own probes",
+    paper="baseline",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"probes": {"examples"}},
+    level="standard",
+    more=KINDS,
+    passes=0,
+    means=MEANS,
+)
 
 
 def probed() -> Attack:

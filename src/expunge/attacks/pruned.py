@@ -7,15 +7,22 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Lt
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, asked, figure_of
 from expunge.attacks._rounding import matrices
 from expunge.core.card import Card
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Pruning", paper="arXiv:1506.02626", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}}, level="standard", passes=1, means=MEANS,
-)  # fmt: skip
+    "Pruning",
+    paper="arXiv:1506.02626",
+    side="robustness",
+    better="gold",
+    unit="share",
+    needs={"forget": {"examples"}},
+    level="standard",
+    passes=1,
+    means=MEANS,
+)
 
 
 def pruned(*, share: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS
 from expunge.attacks._rounding import quantised
 from expunge.core.card import Card
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Quantisation to 8 bits", paper="arXiv:2410.16454", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}}, level="standard", passes=1, means=MEANS,
-)  # fmt: skip
+    "Quantisation to 8 bits",
+    paper="arXiv:2410.16454",
+    side="robustness",
+    better="gold",
+    unit="share",
+    needs={"forget": {"examples"}},
+    level="standard",
+    passes=1,
+    means=MEANS,
+)
 
 
 def quantised_8() -> Attack:

@@ -7,18 +7,26 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import after_turns
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import asked, told, with_answers
 from expunge.core.card import Card
-from expunge.evidence import NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "ReCaLL", paper="arXiv:2406.15968", side="privacy", better="gold", unit="auc",
-    capabilities=("tokens",), needs={"forget": {"examples"}, "holdout": {"examples"}}, level="standard", more=("tpr_1", "tpr_01"), passes=9,
+    "ReCaLL",
+    paper="arXiv:2406.15968",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="standard",
+    more=("tpr_1", "tpr_01"),
+    passes=9,
     means=MEANS,
-)  # fmt: skip
+)
 
 
 def recall_auc(*, shots: Annotated[int, Ge(1)] = 3) -> Attack:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from expunge.attacks._membership import MEANS, compare
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
-from expunge.metrics._arrays import mean_nll
+from expunge.evaluation.arrays import mean_nll
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 
 CARD = Card(
-    "Reference attack", paper="arXiv:2012.07805", side="privacy", better="gold", unit="auc",
+    "Reference attack",
+    paper="arXiv:2012.07805",
+    side="privacy",
+    better="gold",
+    unit="auc",
     needs={"forget": {"nll"}, "holdout": {"nll"}, "gold.forget": {"nll"}, "gold.holdout": {"nll"}},
     means=MEANS + " Here the attacker also holds gold, which takes out how hard a text is.",
-)  # fmt: skip
+)
 
 
 def reference_auc() -> Metric:

@@ -7,17 +7,25 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt, Lt
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS
 from expunge.attacks._relearning import relearn
 from expunge.core.card import Card
 from expunge.core.random import permutation
-from expunge.evidence import NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "Relearning from forget examples", paper="arXiv:2406.13356", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}}, level="standard", more=("steps",), passes=30, means=MEANS,
-)  # fmt: skip
+    "Relearning from forget examples",
+    paper="arXiv:2406.13356",
+    side="robustness",
+    better="gold",
+    unit="share",
+    needs={"forget": {"examples"}},
+    level="standard",
+    more=("steps",),
+    passes=30,
+    means=MEANS,
+)
 
 
 def relearn_forget(*, share: Annotated[float, Gt(0), Lt(1)] = 0.25) -> Attack:

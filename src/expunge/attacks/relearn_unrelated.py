@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS
 from expunge.attacks._relearning import relearn
 from expunge.core.card import Card
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Relearning from unrelated data", paper="arXiv:2406.13356", side="robustness", better="gold", unit="share",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("steps",), passes=30, means=MEANS,
-)  # fmt: skip
+    "Relearning from unrelated data",
+    paper="arXiv:2406.13356",
+    side="robustness",
+    better="gold",
+    unit="share",
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="deep",
+    more=("steps",),
+    passes=30,
+    means=MEANS,
+)
 
 
 def relearn_unrelated() -> Attack:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import FRAMES, asked_by, framed
 from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
 from expunge.core.card import Card
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Rephrased questions", paper="arXiv:2402.16835", side="robustness", better="gold", unit="share",
-    capabilities=("tokens", "generate"), needs={"forget": {"examples"}}, level="standard", passes=12, means=MEANS,
-)  # fmt: skip
+    "Rephrased questions",
+    paper="arXiv:2402.16835",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens", "generate"),
+    needs={"forget": {"examples"}},
+    level="standard",
+    passes=12,
+    means=MEANS,
+)
 
 
 def rephrased() -> Attack:
@@ -31,10 +39,14 @@ def rephrased() -> Attack:
             owners += [i] * len(variants)
         texts = generated(target.subject, asked)
         shares = np.ma.filled(written(asked, texts), -1.0)
-        best = [max((j for j, owner in enumerate(owners) if owner == i), key=lambda j: shares[j])
-                for i in range(len(rows))]  # fmt: skip
+        best = [
+            max((j for j, owner in enumerate(owners) if owner == i), key=lambda j: shares[j]) for i in range(len(rows))
+        ]
         recovered_N = np.ma.masked_less(shares[best], 0.0)
-        return Found(figure_of(recovered_N, f"best of {len(asked) // len(rows)} wordings"), recovered_N,
-                     texts=[texts[j] for j in best])  # fmt: skip
+        return Found(
+            figure_of(recovered_N, f"best of {len(asked) // len(rows)} wordings"),
+            recovered_N,
+            texts=[texts[j] for j in best],
+        )
 
     return attack

@@ -7,17 +7,25 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, figure_of
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Want
 from expunge.data.batching import by_length
-from expunge.evidence import NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "Residual knowledge", paper="arXiv:2601.22359", side="robustness", better="gold", unit="share",
-    capabilities=("labels",), needs={"forget": {"examples"}}, level="standard", passes=16, means=MEANS,
-)  # fmt: skip
+    "Residual knowledge",
+    paper="arXiv:2601.22359",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("labels",),
+    needs={"forget": {"examples"}},
+    level="standard",
+    passes=16,
+    means=MEANS,
+)
 
 
 def residual(*, radius: Annotated[float, Gt(0)] = 0.25, draws: Annotated[int, Ge(1)] = 16) -> Attack:
@@ -40,8 +48,11 @@ def residual(*, radius: Annotated[float, Gt(0)] = 0.25, draws: Annotated[int, Ge
         scale = float(np.std(np.stack(inputs))) or 1.0
         draw = np.random.default_rng(target.derive("residual"))
         noise = draw.normal(size=(draws, len(inputs), *inputs[0].shape)) * radius * scale
-        copies: list[Example] = [{**row, key: (x + e).astype(np.float32)} for round_ in noise
-                                 for row, x, e in zip(target.forget, inputs, round_, strict=True)]  # fmt: skip
+        copies: list[Example] = [
+            {**row, key: (x + e).astype(np.float32)}
+            for round_ in noise
+            for row, x, e in zip(target.forget, inputs, round_, strict=True)
+        ]
         hits = np.zeros(len(copies))
         target.subject.module.eval()
         with torch.no_grad():

@@ -7,17 +7,25 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import asked
 from expunge.attacks._shadow import rmia, shadows
 from expunge.core.card import Card
-from expunge.evidence import NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 CARD = Card(
-    "RMIA", paper="arXiv:2312.03262", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", more=("tpr_1", "tpr_01"), passes=5000, means=MEANS,
-)  # fmt: skip
+    "RMIA",
+    paper="arXiv:2312.03262",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="deep",
+    more=("tpr_1", "tpr_01"),
+    passes=5000,
+    means=MEANS,
+)
 
 
 def rmia_auc(*, shadow_models: Annotated[int, Ge(2)] = 16) -> Attack:

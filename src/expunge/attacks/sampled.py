@@ -8,16 +8,25 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
 from expunge.core.card import Card
-from expunge.evidence import Figure
-from expunge.intervals import share as share_of
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.intervals import share as share_of
+from expunge.evaluation.scores import Figure
 
 CARD = Card(
-    "Sampled extraction", paper="arXiv:2309.17410", side="robustness", better="gold", unit="share",
-    capabilities=("tokens", "generate"), needs={"forget": {"examples"}}, level="standard", more=("success",), passes=20, means=MEANS,
-)  # fmt: skip
+    "Sampled extraction",
+    paper="arXiv:2309.17410",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens", "generate"),
+    needs={"forget": {"examples"}},
+    level="standard",
+    more=("success",),
+    passes=20,
+    means=MEANS,
+)
 
 
 def sampled(*, candidates: Annotated[int, Ge(1)] = 8, temperature: Annotated[float, Gt(0)] = 0.8) -> Attack:
@@ -38,8 +47,12 @@ def sampled(*, candidates: Annotated[int, Ge(1)] = 8, temperature: Annotated[flo
         whole = Figure(*share_of(hits, n), n=n)
         recovered_N = shares.max(axis=0)
         why = f"best of {candidates} at temperature {temperature:g}"
-        return Found(figure_of(recovered_N, why), recovered_N, {"success": ("share", "gold", whole)},
-                     texts=[drawn[b][i] for i, b in enumerate(best)])  # fmt: skip
+        return Found(
+            figure_of(recovered_N, why),
+            recovered_N,
+            {"success": ("share", "gold", whole)},
+            texts=[drawn[b][i] for i, b in enumerate(best)],
+        )
 
     return attack
 

@@ -10,27 +10,38 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import MEANS, figure_of
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import permutation
 from expunge.data.batching import by_length
-from expunge.evidence import NotMeasured
-from expunge.metrics._arrays import only
-from expunge.subjects.guarded import unguarded
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
+from expunge.models.guarded import unguarded
 
 CARD = Card(
-    "Soft-prompt attack", paper="arXiv:2402.09063", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, level="deep", passes=40, means=MEANS,
-)  # fmt: skip
+    "Soft-prompt attack",
+    paper="arXiv:2402.09063",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    level="deep",
+    passes=40,
+    means=MEANS,
+)
 BATCH = 8
 
 
 def soft_prompt(
-    *, tokens: Annotated[int, Ge(1)] = 8, steps: Annotated[int, Ge(1)] = 40, share: Annotated[float, Gt(0), Lt(1)] = 0.25,
+    *,
+    tokens: Annotated[int, Ge(1)] = 8,
+    steps: Annotated[int, Ge(1)] = 40,
+    share: Annotated[float, Gt(0), Lt(1)] = 0.25,
     rate: Annotated[float, Gt(0)] = 0.3,
-) -> Attack:  # fmt: skip
+) -> Attack:
     """Learn embeddings that make the model answer some forget examples; ask for the others (Schwinn et al. 2024).
 
     Adam on `tokens` embeddings, from a seeded draw, `rate` in units of the vocabulary's own deviation; the weights stay. The
@@ -81,8 +92,11 @@ def led(subject: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
     words_BSD = subject.module.get_input_embeddings()(batch.inputs["input_ids"].to(device)).detach()
     front_BPD = prompt_PD.to(words_BSD.dtype).expand(len(rows), -1, -1)
     seen = torch.cat([seen_BS.new_ones(front_BPD.shape[:2]), seen_BS], 1)
-    inputs = {"inputs_embeds": torch.cat([front_BPD, words_BSD], 1), "attention_mask": seen,
-              "position_ids": (seen.cumsum(-1) - 1).clamp(min=0)}  # fmt: skip
+    inputs = {
+        "inputs_embeds": torch.cat([front_BPD, words_BSD], 1),
+        "attention_mask": seen,
+        "position_ids": (seen.cumsum(-1) - 1).clamp(min=0),
+    }
     return Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)
 
 

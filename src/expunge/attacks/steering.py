@@ -10,19 +10,27 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import FRAMES, framed
 from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Want
 from expunge.data.batching import by_length
-from expunge.evidence import NotMeasured
-from expunge.subjects.guarded import unguarded
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import NotMeasured
+from expunge.models.guarded import unguarded
 
 CARD = Card(
-    "Activation steering", paper="arXiv:2411.02631", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, level="deep", passes=8, means=MEANS,
-)  # fmt: skip
+    "Activation steering",
+    paper="arXiv:2411.02631",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    level="deep",
+    passes=8,
+    means=MEANS,
+)
 STRENGTHS = (0.5, 1.0, 1.5, 2.0)
 """Multiples of the difference of means that are added."""
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from expunge.attacks._membership import tpr
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
-from expunge.metrics._arrays import mean_nll
+from expunge.evaluation.arrays import mean_nll
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 
 CARD = Card(
-    "TPR at 1 % FPR", paper="arXiv:2112.03570", side="privacy", better="gold", unit="share",
+    "TPR at 1 % FPR",
+    paper="arXiv:2112.03570",
+    side="privacy",
+    better="gold",
+    unit="share",
     needs={"forget": {"nll"}, "holdout": {"nll"}},
     means="The share of the forget set that the loss attack finds while it falsely accuses one unseen example in a "
-          "hundred; an attack that is sure of few is seen here and not in an AUC.",
-)  # fmt: skip
+    "hundred; an attack that is sure of few is seen here and not in an AUC.",
+)
 
 
 def tpr_at_1() -> Metric:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._asking import asked_by
 from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
 from expunge.core.card import Card
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
 
 CARD = Card(
-    "Translated questions", paper="arXiv:2402.16835", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("translated_question",)}, level="standard",
-    passes=2, means=MEANS,
-)  # fmt: skip
+    "Translated questions",
+    paper="arXiv:2402.16835",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    fields={"forget": ("translated_question",)},
+    level="standard",
+    passes=2,
+    means=MEANS,
+)
 
 
 def translated() -> Attack:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._recovery import asked, with_answers
 from expunge.core.card import Card
-from expunge.evidence import Figure, NotMeasured
-from expunge.intervals import share
-from expunge.metrics._arrays import only
+from expunge.evaluation.arrays import only
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.intervals import share
+from expunge.evaluation.scores import Figure, NotMeasured
 
 CARD = Card(
-    "True or false", paper="arXiv:2506.07795", side="robustness", better="gold", unit="share",
-    capabilities=("tokens",), needs={"forget": {"examples"}}, fields={"forget": ("perturbed_answer",)},
-    level="standard", passes=4,
+    "True or false",
+    paper="arXiv:2506.07795",
+    side="robustness",
+    better="gold",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"forget": {"examples"}},
+    fields={"forget": ("perturbed_answer",)},
+    level="standard",
+    passes=4,
     means="How often the model finds the true statement truer than a false one; 0.5 is guessing, and models that "
-          "cannot judge statements guess whatever they know.",
-)  # fmt: skip
+    "cannot judge statements guess whatever they know.",
+)
 ASK = "True or false: {q} {a}"
 
 

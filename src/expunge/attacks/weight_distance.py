@@ -7,17 +7,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from expunge.attacking import Attack, Found, Target
 from expunge.core.card import Card
-from expunge.evidence import Figure, NotMeasured
-from expunge.subjects.guarded import unguarded
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import Figure, NotMeasured
+from expunge.models.guarded import unguarded
 
 CARD = Card(
-    "Weight distance", paper="arXiv:1911.04933", side="robustness", better="gold", unit="distance",
-    needs={"forget": {"examples"}}, level="deep", more=("gold",), means="How far the weights lie from those before the change "
+    "Weight distance",
+    paper="arXiv:1911.04933",
+    side="robustness",
+    better="gold",
+    unit="distance",
+    needs={"forget": {"examples"}},
+    level="deep",
+    more=("gold",),
+    means="How far the weights lie from those before the change "
     "(`_gold`: from gold's); next to nothing speaks of a surface change. Two retrainings of other seeds lie far "
     "apart too, so that a large distance to gold shows nothing by itself.",
-)  # fmt: skip
+)
 
 
 def weight_distance() -> Attack:

@@ -7,18 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from expunge.attacking import Attack, Found, Target
 from expunge.attacks._blind import apart
 from expunge.attacks._membership import MEANS, attack_scores
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Subject
-from expunge.evidence import Figure, NotMeasured
+from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.scores import Figure, NotMeasured
 
 CARD = Card(
-    "White-box classifier", paper="arXiv:2402.17012", side="privacy", better="gold", unit="auc",
-    needs={"forget": {"examples"}, "holdout": {"examples"}}, level="deep", passes=9,
-    means=MEANS + " The preprint was withdrawn by its authors (v4, a fault in the experiments): its figures stand for nothing here.",
-)  # fmt: skip
+    "White-box classifier",
+    paper="arXiv:2402.17012",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    needs={"forget": {"examples"}, "holdout": {"examples"}},
+    level="deep",
+    passes=9,
+    means=MEANS
+    + " The preprint was withdrawn by its authors (v4, a fault in the experiments): its figures stand for nothing here.",
+)
 LEAST = 10
 
 

@@ -8,14 +8,20 @@ import numpy as np
 
 from expunge.attacks._membership import MEANS, answers, compare
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
-from expunge.metrics._arrays import mean_nll
+from expunge.evaluation.arrays import mean_nll
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 
 CARD = Card(
-    "Zlib attack", paper="arXiv:2012.07805", side="privacy", better="gold", unit="auc",
-    capabilities=("tokens",), needs={"forget": {"nll"}, "holdout": {"nll"}}, means=MEANS,
-)  # fmt: skip
+    "Zlib attack",
+    paper="arXiv:2012.07805",
+    side="privacy",
+    better="gold",
+    unit="auc",
+    capabilities=("tokens",),
+    needs={"forget": {"nll"}, "holdout": {"nll"}},
+    means=MEANS,
+)
 
 
 def zlib_auc() -> Metric:

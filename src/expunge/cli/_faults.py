@@ -11,13 +11,21 @@ from types import TracebackType
 
 DISK = "free some space"
 WAYS = {
-    errno.ENOSPC: DISK, errno.EDQUOT: DISK, errno.EFBIG: "raise the limit on the size of files, or choose another disk",
-    errno.EROFS: "choose a place that may be written to", errno.EACCES: "check its permissions",
-    errno.EPERM: "check its permissions", errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    errno.ENFILE: "close some of this machine's files", errno.EIO: "check the disk", errno.ESTALE: "check the file system",
-    errno.ENAMETOOLONG: "choose a shorter name", errno.ELOOP: "check the links on the way",
-    errno.ENOTDIR: "choose another place", errno.EISDIR: "choose another place",
-}  # fmt: skip
+    errno.ENOSPC: DISK,
+    errno.EDQUOT: DISK,
+    errno.EFBIG: "raise the limit on the size of files, or choose another disk",
+    errno.EROFS: "choose a place that may be written to",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close some of this machine's files",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the file system",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "check the links on the way",
+    errno.ENOTDIR: "choose another place",
+    errno.EISDIR: "choose another place",
+}
 """Number of a system's error -> what to do about it."""
 RUNS = ("run", "train")
 """Verbs that --resume continues."""
@@ -65,8 +73,11 @@ def _place(error: BaseException) -> str:
     while trace is not None:
         inside = trace.tb_frame
         if inside.f_globals.get("__name__", "").startswith("expunge."):
-            paths = [value for name in ("path", "final", "folder", "out") if
-                     isinstance(value := inside.f_locals.get(name), Path)]  # fmt: skip
+            paths = [
+                value
+                for name in ("path", "final", "folder", "out")
+                if isinstance(value := inside.f_locals.get(name), Path)
+            ]
             found = str(paths[0]) if paths else found
         trace = trace.tb_next
     return found

@@ -29,9 +29,13 @@ def _allowed(names: list[str] | None) -> list[str]:
 
 Env = Annotated[
     list[str] | None,
-    typer.Option("--env", metavar="NAME", callback=_allowed, help="A variable that may expand in paths, beside HOME and "
-                 "EXPUNGE_*; may be repeated."),
-]  # fmt: skip
+    typer.Option(
+        "--env",
+        metavar="NAME",
+        callback=_allowed,
+        help="A variable that may expand in paths, beside HOME and EXPUNGE_*; may be repeated.",
+    ),
+]
 """The option of every verb that reads a request or opens what a path names; parsing it lets the variables expand."""
 
 
@@ -93,10 +97,14 @@ class Bars:
 
     def __init__(self) -> None:
         self.progress = Progress(
-            TextColumn("{task.description:<18}", markup=False), BarColumn(bar_width=28), MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", markup=False),
-            console=Plain(stderr=True), transient=False,
-        )  # fmt: skip
+            TextColumn("{task.description:<18}", markup=False),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Plain(stderr=True),
+            transient=False,
+        )
         self.tasks: dict[str, TaskID] = {}
 
     def start(self, name: str, total: int) -> None:
@@ -153,7 +161,7 @@ def reporter() -> Reporter:
     """Bars on a terminal, lines on a dumb one, silence in a pipe."""
     import os
 
-    from expunge.training import processes
+    from expunge.core import processes
 
     if not sys.stderr.isatty() or not processes.main():
         return Silent()

@@ -49,13 +49,27 @@ def command(
     """The verb."""
     from pathlib import Path
 
-    from expunge.audit import audit
     from expunge.cli.run import show
     from expunge.core.request import parse_sets
+    from expunge.workflows.audit import audit
 
-    evidence = audit(model, forget=forget, retain=retain, holdout=holdout, probes=probes, before=before, gold=gold,
-                     accept=parse_sets(accept, "--accept"), purpose=purpose, redact=redact, level=level, out=out,
-                     alignment=alignment, domains=domains, judge=judge,
-                     reporter=_show.reporter())  # fmt: skip
+    evidence = audit(
+        model,
+        forget=forget,
+        retain=retain,
+        holdout=holdout,
+        probes=probes,
+        before=before,
+        gold=gold,
+        accept=parse_sets(accept, "--accept"),
+        purpose=purpose,
+        redact=redact,
+        level=level,
+        out=out,
+        alignment=alignment,
+        domains=domains,
+        judge=judge,
+        reporter=_show.reporter(),
+    )
     show(evidence, Path(out) if out else None, as_json)
     return _show.code(evidence["verdict"]["passed"])

@@ -60,12 +60,24 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
-    from expunge.bench import bench
     from expunge.core.request import parse_sets
+    from expunge.workflows.bench import bench
 
     names = [name.strip() for name in methods.split(",") if name.strip()] if methods is not None else None
-    found = bench(what, methods=names, seeds=seeds, grid=grid, sets=parse_sets(sets), out=out, jobs=jobs, engine=engine,
-                  threads=threads, model=model, data=data, reporter=_show.reporter())  # fmt: skip
+    found = bench(
+        what,
+        methods=names,
+        seeds=seeds,
+        grid=grid,
+        sets=parse_sets(sets),
+        out=out,
+        jobs=jobs,
+        engine=engine,
+        threads=threads,
+        model=model,
+        data=data,
+        reporter=_show.reporter(),
+    )
     if as_json:
         _show.emit(found)
         return 0

@@ -26,7 +26,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
-    from expunge.compare import compare, rows
+    from expunge.workflows.compare import compare, rows
 
     found = compare(runs)
     if as_json:

@@ -36,7 +36,7 @@ def command(
 ) -> int:
     """The verb."""
     from expunge.cli.run import show
-    from expunge.demo import demo
+    from expunge.workflows.demo import demo
 
     done = demo(method=method, seed=seed, reporter=_show.reporter())
     show(done.evidence, done.out, as_json)

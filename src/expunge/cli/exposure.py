@@ -53,11 +53,22 @@ def command(
     """The verb."""
     from pathlib import Path
 
-    from expunge.over_models import over_models
+    from expunge.workflows.exposure import exposure
 
-    evidence = over_models(unlearned=unlearned, gold=gold, forget=forget, floor=floor, before=before, retain=retain,
-                           holdout=holdout, course=course, redact=redact, seed=seed, out=out,
-                           reporter=_show.reporter())  # fmt: skip
+    evidence = exposure(
+        unlearned=unlearned,
+        gold=gold,
+        forget=forget,
+        floor=floor,
+        before=before,
+        retain=retain,
+        holdout=holdout,
+        course=course,
+        redact=redact,
+        seed=seed,
+        out=out,
+        reporter=_show.reporter(),
+    )
     if as_json:
         _show.emit(evidence)
         return 0

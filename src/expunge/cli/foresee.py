@@ -36,7 +36,7 @@ def command(
 ) -> int:
     """The verb."""
     from expunge.core.request import Request, parse_sets
-    from expunge.foresee import foresee
+    from expunge.workflows.foresee import foresee
 
     found = foresee(Request.read(request, parse_sets(sets)), against=against, reporter=_show.reporter())
     if as_json:

@@ -10,7 +10,7 @@ import typer
 from expunge.cli import _show
 
 if TYPE_CHECKING:
-    from expunge.forget import RepairPlan
+    from expunge.workflows.forget import RepairPlan
 
 HELP = """Forget a topic that you name in plain words.
 
@@ -53,7 +53,7 @@ def command(
 ) -> int:
     """The verb."""
     from expunge.core.errors import BadInput
-    from expunge.forget import forget, intent
+    from expunge.workflows.forget import forget, intent
 
     intent(words)
     if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -64,8 +64,20 @@ def command(
             _shown(plan, redact)
         return yes or typer.confirm("Change the model?", default=False, err=True)
 
-    done = forget(model, words, confirm=confirm, reporter=_show.reporter(), data=data, method=method, gold=gold,
-                  seed=seed, out=out, redact=redact, resume=resume, trust_code=trust_code)  # fmt: skip
+    done = forget(
+        model,
+        words,
+        confirm=confirm,
+        reporter=_show.reporter(),
+        data=data,
+        method=method,
+        gold=gold,
+        seed=seed,
+        out=out,
+        redact=redact,
+        resume=resume,
+        trust_code=trust_code,
+    )
     if done is None:
         _show.console().print("Nothing was changed.")
         return 0

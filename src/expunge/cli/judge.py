@@ -69,6 +69,7 @@ def command(
                 table.add_row(Text(name), Text(other), value, interval, str(figures["n"]))
         console.print(table)
     if fit:
-        console.print(f"Written to {fit}: the saved judge has seen all answers, the figures above are held out.",
-                      markup=False)  # fmt: skip
+        console.print(
+            f"Written to {fit}: the saved judge has seen all answers, the figures above are held out.", markup=False
+        )
     return 0

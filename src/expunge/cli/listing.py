@@ -29,8 +29,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
-    from expunge.catalogue import catalogue
     from expunge.core.errors import BadInput, did_you_mean
+    from expunge.workflows.list import catalogue
 
     if what not in WHAT:
         raise BadInput.of("list", what, "is no list that we have", did_you_mean(what, WHAT))

@@ -50,7 +50,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
-    from expunge.marking import mark
+    from expunge.workflows.mark import mark
 
     done = mark(data, out=out, kind=kind, share=share, count=count, length=length, repeat=repeat, secret=secret)
     if as_json:

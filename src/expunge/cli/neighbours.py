@@ -41,10 +41,19 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
-    from expunge.neighbours import counts, neighbours, rows
+    from expunge.workflows.neighbours import counts, neighbours, rows
 
-    found = neighbours(forget, corpus, model=model, near=near, similar=similar, top=top, out=out,
-                       redact=redact, reporter=_show.reporter())  # fmt: skip
+    found = neighbours(
+        forget,
+        corpus,
+        model=model,
+        near=near,
+        similar=similar,
+        top=top,
+        out=out,
+        redact=redact,
+        reporter=_show.reporter(),
+    )
     if as_json:
         _show.emit({"rows": rows(found), "counts": counts(found), "corpus_rows": len({n.corpus for n in found})})
         return 0
@@ -52,7 +61,7 @@ def command(
     from rich.text import Text
 
     from expunge.data.load import load
-    from expunge.neighbours import text_of
+    from expunge.workflows.neighbours import text_of
 
     table = Table(box=None, pad_edge=False, expand=True)
     for column in ("forget", "corpus", "score", "why"):

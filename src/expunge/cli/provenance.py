@@ -54,10 +54,21 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
-    from expunge.tracing import trace
+    from expunge.workflows.provenance import provenance
 
-    evidence = trace(model, marks=marks, data=data, holdout=holdout, name=name, split=split, before=before, gold=gold,
-                     seed=seed, out=out, reporter=_show.reporter())  # fmt: skip
+    evidence = provenance(
+        model,
+        marks=marks,
+        data=data,
+        holdout=holdout,
+        name=name,
+        split=split,
+        before=before,
+        gold=gold,
+        seed=seed,
+        out=out,
+        reporter=_show.reporter(),
+    )
     if as_json:
         _show.emit(evidence)
     else:
@@ -89,8 +100,9 @@ def _print(evidence: dict[str, Any], out: str | None) -> None:
     console = _show.console()
     if cells:
         console.print(table)
-    remarks = dict.fromkeys(f"{title}: {score['why']}." for title, found in cells.items() for score in found.values()
-                            if score["why"])  # fmt: skip
+    remarks = dict.fromkeys(
+        f"{title}: {score['why']}." for title, found in cells.items() for score in found.values() if score["why"]
+    )
     for line in [*evidence["conclusions"], *remarks]:
         console.print(Text(line), soft_wrap=True)
     for why, titles in reasons.items():

@@ -40,7 +40,7 @@ def command(
 ) -> int:
     """The verb."""
     from expunge.core.errors import BadInput
-    from expunge.purge import purge, purge_cache
+    from expunge.workflows.purge import purge, purge_cache
 
     if not run and not caches:
         raise BadInput.of("run", "", "is missing", "give a folder, or --cache")
@@ -52,7 +52,10 @@ def command(
     for name in gone:
         say(f"deleted {name}", markup=False)
     if run and (Path(run) / "model" / "guard").is_dir():
-        say("kept model/guard, which holds traces of the forget set: --guards takes it away, and the model then answers "
-            "as before", markup=False)  # fmt: skip
+        say(
+            "kept model/guard, which holds traces of the forget set: --guards takes it away, and the model then answers "
+            "as before",
+            markup=False,
+        )
     say(f"{len(gone)} things deleted; the base model, and a gold model that you gave, are yours to delete.")
     return 0

@@ -37,15 +37,15 @@ def command(
 ) -> int:
     """The verb."""
     from expunge.core.request import parse_sets
-    from expunge.plan import read_request
+    from expunge.pipeline.plan import read_request
 
     parsed = read_request(request, parse_sets(sets), resume=resume)
     if plan:
         return _plan(parsed, resume, as_json)
-    from expunge.run import run
+    from expunge.workflows.run import run
 
     done = run(parsed, resume=resume, reporter=_show.reporter())
-    from expunge.training import processes
+    from expunge.core import processes
 
     if processes.main():
         show(done.evidence, done.out, as_json)
@@ -65,8 +65,8 @@ def show(evidence: dict[str, Any], out: Any, as_json: bool) -> None:
 def _plan(request: Any, resume: bool, as_json: bool) -> int:
     from pathlib import Path
 
-    from expunge import rundir
-    from expunge.plan import plan
+    from expunge.pipeline import run_folder as rundir
+    from expunge.pipeline.plan import plan
 
     if resume:
         rundir.same(request, Path(request.out))
@@ -77,7 +77,7 @@ def _plan(request: Any, resume: bool, as_json: bool) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from expunge.resources import size
+    from expunge.pipeline.resources import size
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -88,20 +88,28 @@ def _plan(request: Any, resume: bool, as_json: bool) -> int:
         ("model", str(made.builtin or made.source)),
         ("method", f"{made.composed.name}: {_words(made.composed.described)}"),
         ("data", ", ".join(f"{name} {len(rows)}" for name, rows in made.splits.items())),
-        *([] if quiet else [
-            ("training", f"{made.steps} steps on about {made.tokens:,} tokens, batches of {made.batch}"),
-            ("learning rate", made.learning_rate)]),
+        *(
+            []
+            if quiet
+            else [
+                ("training", f"{made.steps} steps on about {made.tokens:,} tokens, batches of {made.batch}"),
+                ("learning rate", made.learning_rate),
+            ]
+        ),
         ("stop", str(made.budget.stop) + (f"; retain floor {made.budget.floor:.0%}" if made.budget.floor else "")),
         ("gold", made.gold_work),
         ("moving", f"{guess.moving:,} of {guess.parameters:,} parameters"),
-        ("memory", f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in "
-                   f"{size(made.budget.memory * 1e9 if made.budget.memory else guess.available)}"),
+        (
+            "memory",
+            f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in "
+            f"{size(made.budget.memory * 1e9 if made.budget.memory else guess.available)}",
+        ),
         ("time", f"about {guess.seconds:.0f} s of training (a rough guess)"),
         *([("audit", made.audit)] if made.audit else []),
         *([("alignment", made.aligned.sentence)] if made.aligned else []),
         *[("accept", f"{rule.key} {rule.text}") for rule in made.rules],
         *[("note", note) for note in made.notes],
-    ]  # fmt: skip
+    ]
     for name, text in rows:
         table.add_row(name, Text(text))
     _show.console().print(table)

@@ -37,7 +37,7 @@ def command(
     from expunge.core.errors import Interrupted
     from expunge.core.request import parse_sets
     from expunge.core.train_config import TrainConfig
-    from expunge.train import read_manifest, train
+    from expunge.pipeline.train import read_manifest, train
 
     parsed = TrainConfig.read(config, parse_sets(sets))
     try:
@@ -45,11 +45,16 @@ def command(
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted. Go on with the same command and --resume ({parsed.out}).") from None
     manifest = read_manifest(out)
-    shown = {"out": str(out), **{k: manifest[k] for k in ("steps", "tokens", "seconds", "learning_rate", "seed")},
-             "examples": len(manifest["hashes"])}  # fmt: skip
+    shown = {
+        "out": str(out),
+        **{k: manifest[k] for k in ("steps", "tokens", "seconds", "learning_rate", "seed")},
+        "examples": len(manifest["hashes"]),
+    }
     if as_json:
         _show.emit(shown)
     else:
-        _show.console().print(f"Trained on {shown['examples']} examples in {shown['seconds']:.1f} s "
-                              f"({shown['steps']} steps, {shown['tokens']:,} answer tokens): {out}")  # fmt: skip
+        _show.console().print(
+            f"Trained on {shown['examples']} examples in {shown['seconds']:.1f} s "
+            f"({shown['steps']} steps, {shown['tokens']:,} answer tokens): {out}"
+        )
     return 0

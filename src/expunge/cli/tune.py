@@ -42,8 +42,8 @@ def command(
 ) -> int:
     """The verb. Exit code 1: no trial met the bar."""
     from expunge.core.request import parse_sets
-    from expunge.plan import read_request
-    from expunge.tune import tune
+    from expunge.pipeline.plan import read_request
+    from expunge.workflows.tune import tune
 
     tuned = tune(
         read_request(request, parse_sets(sets), resume=True), trials=trials, out=out, reporter=_show.reporter()
@@ -67,8 +67,12 @@ def command(
             if one["failing"]
             else "met"
         )
-        table.add_row(str(one["trial"]), *(f"{one['values'][axis.name]:.3g}" for axis in tuned.space),
-                      "" if nll is None else f"{nll:.3f}", Text(f"{bar}: {one['why']}" if one["why"] else bar))  # fmt: skip
+        table.add_row(
+            str(one["trial"]),
+            *(f"{one['values'][axis.name]:.3g}" for axis in tuned.space),
+            "" if nll is None else f"{nll:.3f}",
+            Text(f"{bar}: {one['why']}" if one["why"] else bar),
+        )
     console = _show.console()
     console.print(table)
     console.print(f"Target: the {tuned.target_of}'s forget NLL level of {tuned.target:.3f} nats.", markup=False)

@@ -39,7 +39,7 @@ def command(
     """The verb."""
     from pathlib import Path
 
-    from expunge.verify import verify
+    from expunge.workflows.verify import verify
 
     found = verify(
         certificate, Path(key) if key else None, measure=measure, trust_code=trust_code, reporter=_show.reporter()

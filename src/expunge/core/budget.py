@@ -59,9 +59,18 @@ class Budget(BaseModel):
 
 
 DEFAULTS = Budget(
-    epochs=10, learning_rate="auto", share=0.1, weight_decay=0.0, warmup=0.1,
-    schedule="constant", clip=1.0, floor=0.9, goal=0.1, precision="auto", gradient_checkpointing=False,
-)  # fmt: skip
+    epochs=10,
+    learning_rate="auto",
+    share=0.1,
+    weight_decay=0.0,
+    warmup=0.1,
+    schedule="constant",
+    clip=1.0,
+    floor=0.9,
+    goal=0.1,
+    precision="auto",
+    gradient_checkpointing=False,
+)
 """What holds where neither the request nor the recipe says otherwise."""
 
 

@@ -87,11 +87,19 @@ def _check_owner(folder: Path) -> None:
     if not hasattr(os, "geteuid"):  # Windows keeps its own lists
         return
     if found.st_uid != os.geteuid():
-        raise BadInput.of("EXPUNGE_CACHE", str(folder), "belongs to another user, whose figures would be taken for ours",
-                          "set EXPUNGE_CACHE to a folder of your own")  # fmt: skip
+        raise BadInput.of(
+            "EXPUNGE_CACHE",
+            str(folder),
+            "belongs to another user, whose figures would be taken for ours",
+            "set EXPUNGE_CACHE to a folder of your own",
+        )
     if stat.S_IMODE(found.st_mode) & 0o022:
-        raise BadInput.of("EXPUNGE_CACHE", str(folder), "may be written to by others, whose figures would be taken for ours",
-                          f"chmod go-w {folder}")  # fmt: skip
+        raise BadInput.of(
+            "EXPUNGE_CACHE",
+            str(folder),
+            "may be written to by others, whose figures would be taken for ours",
+            f"chmod go-w {folder}",
+        )
 
 
 def holds(path: Path) -> bool:

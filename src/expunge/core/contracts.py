@@ -308,6 +308,29 @@ class Silent:
 if TYPE_CHECKING:
     from expunge.core.context import Context
 
-__all__ = ["CHANNELS", "Batch", "Card", "Example", "Guard", "Loss", "Losses", "Method", "Micro", "Moving",
-           "Needs", "Origin", "Output", "Reporter", "Run", "Silent", "Step", "Stream", "Subject",
-           "Term", "Update", "Want", "Weights", "want_of"]  # fmt: skip
+__all__ = [
+    "CHANNELS",
+    "Batch",
+    "Card",
+    "Example",
+    "Guard",
+    "Loss",
+    "Losses",
+    "Method",
+    "Micro",
+    "Moving",
+    "Needs",
+    "Origin",
+    "Output",
+    "Reporter",
+    "Run",
+    "Silent",
+    "Step",
+    "Stream",
+    "Subject",
+    "Term",
+    "Update",
+    "Want",
+    "Weights",
+    "want_of",
+]

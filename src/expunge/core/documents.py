@@ -33,8 +33,9 @@ class Loader(yaml.SafeLoader):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not read; write the fields out",
-                                                        key.start_mark)  # fmt: skip
+                raise yaml.constructor.ConstructorError(
+                    None, None, "merge keys (<<) are not read; write the fields out", key.start_mark
+                )
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         found = super().construct_mapping(node, deep)
@@ -43,16 +44,18 @@ class Loader(yaml.SafeLoader):
             for key, _ in node.value:
                 name = self.construct_object(key, deep=True)
                 if name in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {str(name)[:80]!r} stands there twice",
-                                                            key.start_mark)  # fmt: skip
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {str(name)[:80]!r} stands there twice", key.start_mark
+                    )
                 seen.add(name)
         return found
 
     def number(self, node: yaml.ScalarNode) -> Any:
         """A whole number or a float of bounded length."""
         if len(node.value) > DIGITS:
-            raise yaml.constructor.ConstructorError(None, None, f"a number of more than {DIGITS} characters",
-                                                    node.start_mark)  # fmt: skip
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of more than {DIGITS} characters", node.start_mark
+            )
         return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
 
     def get_single_node(self) -> Any:
@@ -82,8 +85,9 @@ def _bounded(root: yaml.Node) -> None:
             open_.discard(id(node))
             sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
             if sizes[id(node)] > NODES:
-                raise yaml.constructor.ConstructorError(None, None, "too large with its aliases written out",
-                                                        node.start_mark)  # fmt: skip
+                raise yaml.constructor.ConstructorError(
+                    None, None, "too large with its aliases written out", node.start_mark
+                )
         elif id(node) in open_:
             raise yaml.constructor.ConstructorError(None, None, "an alias that contains itself", node.start_mark)
         elif id(node) not in sizes:
@@ -191,8 +195,9 @@ def lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
             while raw := file.readline(TEXT + 1):
                 number += 1
                 if len(raw) > TEXT:
-                    raise BadInput.of(field, str(path), f"has more than {TEXT // 2**20} MiB in line {number}",
-                                      "cut it into parts")  # fmt: skip
+                    raise BadInput.of(
+                        field, str(path), f"has more than {TEXT // 2**20} MiB in line {number}", "cut it into parts"
+                    )
                 yield number, decoded(raw, path, field, before)
                 before += len(raw)
     except OSError as error:

@@ -170,8 +170,10 @@ def sentences(
             found[field] = (value, why, [mend])
         elif mend not in found[field][2]:
             found[field][2].append(mend)
-    return [BadInput.of(field, value, why, " or ".join(mends).replace(" or give ", " or "), empty=why != "is missing")
-            for field, (value, why, mends) in found.items()]  # fmt: skip
+    return [
+        BadInput.of(field, value, why, " or ".join(mends).replace(" or give ", " or "), empty=why != "is missing")
+        for field, (value, why, mends) in found.items()
+    ]
 
 
 def _is_branch(part: str) -> bool:
@@ -189,8 +191,12 @@ def mend_of(fault: Mapping[str, Any]) -> str:
         return str(limits["error"])
     if kind.startswith("literal"):
         return f"give {limits['expected']}"
-    bounds = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "of at least"),
-              "less_than": ("lt", "below"), "less_than_equal": ("le", "of at most")}  # fmt: skip
+    bounds = {
+        "greater_than": ("gt", "above"),
+        "greater_than_equal": ("ge", "of at least"),
+        "less_than": ("lt", "below"),
+        "less_than_equal": ("le", "of at most"),
+    }
     if kind in bounds:
         key, word = bounds[kind]
         return f"give a number {word} {limits[key]:g}"
@@ -202,7 +208,14 @@ def mend_of(fault: Mapping[str, Any]) -> str:
 
 
 MENDS = {
-    "int": "give a whole number", "float": "give a number", "finite": "give a finite number",
-    "bool": "give true or false", "string": "give a text", "list": "give a list", "dict": "give `name: value` lines",
-    "mapping": "give `name: value` lines", "model": "give `name: value` lines", "none": "leave it out",
-}  # fmt: skip
+    "int": "give a whole number",
+    "float": "give a number",
+    "finite": "give a finite number",
+    "bool": "give true or false",
+    "string": "give a text",
+    "list": "give a list",
+    "dict": "give `name: value` lines",
+    "mapping": "give `name: value` lines",
+    "model": "give `name: value` lines",
+    "none": "leave it out",
+}

@@ -30,10 +30,17 @@ KINDS = {
     "attacks": "expunge.attacks",
 }
 SINGULAR = {
-    "objectives": "objective", "retain": "retain", "weights": "weights", "updates": "update",
-    "wrappers": "wrapper", "edits": "edit", "guards": "guard", "exact": "exact",
-    "metrics": "metric", "attacks": "attack",
-}  # fmt: skip
+    "objectives": "objective",
+    "retain": "retain",
+    "weights": "weights",
+    "updates": "update",
+    "wrappers": "wrapper",
+    "edits": "edit",
+    "guards": "guard",
+    "exact": "exact",
+    "metrics": "metric",
+    "attacks": "attack",
+}
 
 
 @dataclass(frozen=True)
@@ -80,11 +87,10 @@ class Plugin:
         known = self.training() if training else self.options()
         factory = self.module.train if training else self.factory
         faults = [
-            BadInput.of(f"{where}.{name}", name, f"is no option of {self.name}",
-                        did_you_mean(name, known))
+            BadInput.of(f"{where}.{name}", name, f"is no option of {self.name}", did_you_mean(name, known))
             for name in options
             if name not in known
-        ]  # fmt: skip
+        ]
         try:
             model = _model(factory)(**{k: v for k, v in options.items() if k in known})
         except ValidationError as error:
@@ -125,8 +131,9 @@ def names(kind: str) -> dict[str, str]:
                 found[path.stem] = f"{package}.{path.stem}"
     for entry in importlib.metadata.entry_points(group=f"expunge.{kind}"):
         if entry.name in found:
-            raise BadInput.of(entry.name, entry.value, f"bears the name of a built-in {kind} plug-in",
-                              "rename its entry point")  # fmt: skip
+            raise BadInput.of(
+                entry.name, entry.value, f"bears the name of a built-in {kind} plug-in", "rename its entry point"
+            )
         found[entry.name] = entry.value.partition(":")[0]
     return found
 
@@ -139,8 +146,9 @@ def load(kind: str, name: str, where: str = "method") -> Plugin:
         raise BadInput.of(where, name, f"is no {SINGULAR[kind]} that we know", did_you_mean(name, known))
     module = importlib.import_module(known[name])
     if not hasattr(module, "CARD") or not hasattr(module, name):
-        raise BadInput.of(where, name, f"names a file without a CARD and a function {name}()",
-                          "a plug-in file has both")  # fmt: skip
+        raise BadInput.of(
+            where, name, f"names a file without a CARD and a function {name}()", "a plug-in file has both"
+        )
     return Plugin(kind, name, module)
 
 

@@ -170,8 +170,7 @@ def _check_selector(value: Mapping[str, Any]) -> None:
     if kind not in SELECTORS:
         raise ValueError(f"has no selector that we know; {did_you_mean(kind, SELECTORS)}")
     if kind in LATER:
-        raise ValueError(f"needs {LATER[kind]}, which this version cannot do yet; "
-                         "select with class, random or where")  # fmt: skip
+        raise ValueError(f"needs {LATER[kind]}, which this version cannot do yet; select with class, random or where")
     if kind == "random" and (isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < 1):
         raise ValueError("holds no share; give random a number between 0 and 1")
     if kind == "where" and (not isinstance(wanted, Mapping) or not wanted):
@@ -200,8 +199,14 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str = "", whole:
             path = [str(part) for part in fault["loc"] if str(part) != "Factory"]
             if fault["type"] == "extra_forbidden":
                 field = ".".join([where, *path] if where else path)
-                faults.append(BadInput.of(field, path[-1], "is no field that we know",
-                                          did_you_mean(path[-1], _fields_at(model, path[:-1]))))  # fmt: skip
+                faults.append(
+                    BadInput.of(
+                        field,
+                        path[-1],
+                        "is no field that we know",
+                        did_you_mean(path[-1], _fields_at(model, path[:-1])),
+                    )
+                )
             elif not (fault["type"] == "string_type" and path[0] == "model" and isinstance(fault["input"], Mapping)):
                 rest.append(fault)  # a mapping under model is meant as a factory, never as a name
         raise BadInput.all([*faults, *sentences(rest, where, WHOLE)]) from None
@@ -258,8 +263,12 @@ def _utf8(text: str, field: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise BadInput.of(field, text[:80], f"holds half a character (U+{ord(text[error.start]):04X}), which no file "
-                          "can hold", "write the whole character") from None  # fmt: skip
+        raise BadInput.of(
+            field,
+            text[:80],
+            f"holds half a character (U+{ord(text[error.start]):04X}), which no file can hold",
+            "write the whole character",
+        ) from None
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> set[str]:
@@ -313,8 +322,7 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         if inner is None:
             inner = values[name] = {}
         elif not isinstance(inner, dict):
-            raise BadInput.of("--set", key, f"goes into {name}, which is no mapping",
-                              f"set {name} as a whole")  # fmt: skip
+            raise BadInput.of("--set", key, f"goes into {name}, which is no mapping", f"set {name} as a whole")
         values = inner
     values[last] = value
 

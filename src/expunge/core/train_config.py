@@ -69,9 +69,16 @@ class TrainConfig(BaseModel):
 
     @property
     def budget(self) -> Budget:
-        return Budget(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
-                      weight_decay=self.weight_decay, warmup=self.warmup, schedule="cosine", stop="none",
-                      micro_batch_size=self.micro_batch_size)  # fmt: skip
+        return Budget(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
+            schedule="cosine",
+            stop="none",
+            micro_batch_size=self.micro_batch_size,
+        )
 
     @classmethod
     def parse(cls, values: Any) -> TrainConfig:

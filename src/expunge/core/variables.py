@@ -56,8 +56,10 @@ def _value(name: str) -> str:
     if secret(name):
         raise ValueError(f"names {name}, a secret, which never expands; take it out")
     if not _OWN.fullmatch(name) and name not in _given():
-        raise ValueError(f"names the variable {name}, which does not expand by itself; add --env {name}, or write "
-                         "out what it stands for")  # fmt: skip
+        raise ValueError(
+            f"names the variable {name}, which does not expand by itself; add --env {name}, or write "
+            "out what it stands for"
+        )
     value = os.environ.get(name, DEFAULTS.get(name))
     if value is None:
         raise ValueError(f"needs the environment variable {name}; set {name}")

@@ -19,8 +19,7 @@ LISTS = ("paraphrased_answer", "perturbed_answer", "aliases", "alternates")
 INPUTS = ("question", "answer", "text", "prefix", "messages", "image", "features", "label")
 LONGEST = 4 * 2**20
 """Bytes of a text."""
-FORMS = (("question", "answer"), ("text",), ("messages",), ("image", "label"), ("features", "label"),
-         ("text", "label"))  # fmt: skip
+FORMS = (("question", "answer"), ("text",), ("messages",), ("image", "label"), ("features", "label"), ("text", "label"))
 
 
 def form(example: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -43,8 +42,9 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     for ours, theirs in columns.items():
         _check_name(ours)
         if theirs not in row:
-            raise BadInput.of(f"columns.{ours}", theirs, f"is no column of {where}",
-                              "it has: " + ", ".join(map(str, row)))  # fmt: skip
+            raise BadInput.of(
+                f"columns.{ours}", theirs, f"is no column of {where}", "it has: " + ", ".join(map(str, row))
+            )
         example[ours] = row[theirs]
     for alias, name in ALIASES.items():
         if alias in example and name not in example:
@@ -61,12 +61,19 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
         del example[name]
     keys = form(example)
     if keys is None and empty:
-        raise BadInput.of(where, ", ".join(map(str, row)), f"has nothing (null) under {' and '.join(empty)}",
-                          "fill it in or remove the row")  # fmt: skip
+        raise BadInput.of(
+            where,
+            ", ".join(map(str, row)),
+            f"has nothing (null) under {' and '.join(empty)}",
+            "fill it in or remove the row",
+        )
     if keys is None:
-        raise BadInput.of(where, ", ".join(map(str, row)), "holds no example",
-                          "give question and answer, text, messages, or image/features and label "
-                          "(rename columns with `columns:`)")  # fmt: skip
+        raise BadInput.of(
+            where,
+            ", ".join(map(str, row)),
+            "holds no example",
+            "give question and answer, text, messages, or image/features and label (rename columns with `columns:`)",
+        )
     twice = (
         {"answer", "messages"} & set(example)
         if keys == ("text",)
@@ -75,8 +82,12 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
         else ()
     )
     if twice:
-        raise BadInput.of(where, ", ".join(map(str, row)), f"holds {' and '.join([*keys, *sorted(twice)])}, which are two examples",
-                          "give question and answer, text, or messages alone")  # fmt: skip
+        raise BadInput.of(
+            where,
+            ", ".join(map(str, row)),
+            f"holds {' and '.join([*keys, *sorted(twice)])}, which are two examples",
+            "give question and answer, text, or messages alone",
+        )
     for key in keys:
         if key in ("question", "answer", "text"):
             _check_text(example[key], key, where)
@@ -104,8 +115,12 @@ def _lettered(example: Mapping[str, Any], where: str) -> Example:
     choices under letters, the right letter the answer and the others the false ones."""
     choices, right = list(example["choices"]), example.get("answer")
     if not isinstance(right, int | np.integer) or isinstance(right, bool) or not 0 <= right < len(choices) <= 26:
-        raise BadInput.of(where, right, f"is not the number of one of {len(choices)} choices",
-                          "give answer: the right one's place, counted from 0")  # fmt: skip
+        raise BadInput.of(
+            where,
+            right,
+            f"is not the number of one of {len(choices)} choices",
+            "give answer: the right one's place, counted from 0",
+        )
     letters = [chr(ord("A") + i) for i in range(len(choices))]
     asked = "\n".join(
         [str(example.get("question") or ""), *(f"{a}. {b}" for a, b in zip(letters, choices, strict=True))]
@@ -124,8 +139,12 @@ def _check_name(ours: str) -> None:
 def _check_size(text: str, key: str, where: str) -> None:
     """No model reads so much at once, and a tokenizer takes some 300 bytes of memory for each of them."""
     if len(text) > LONGEST // 4 and (size := len(text.encode(errors="replace"))) > LONGEST:
-        raise BadInput.of(where, key, f"holds a text of {size:,} bytes, and an example may have {LONGEST:,}",
-                          "cut it into several examples")  # fmt: skip
+        raise BadInput.of(
+            where,
+            key,
+            f"holds a text of {size:,} bytes, and an example may have {LONGEST:,}",
+            "cut it into several examples",
+        )
 
 
 def _check_text(text: Any, key: str, where: str) -> None:
@@ -137,8 +156,12 @@ def _check_text(text: Any, key: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise BadInput.of(where, text[:80], f"stands under {key!r} and holds half a character (a lone surrogate)",
-                          "save the data as UTF-8 again") from None  # fmt: skip
+        raise BadInput.of(
+            where,
+            text[:80],
+            f"stands under {key!r} and holds half a character (a lone surrogate)",
+            "save the data as UTF-8 again",
+        ) from None
 
 
 def _check_label(label: Any, where: str) -> None:
@@ -167,8 +190,12 @@ def _check_messages(messages: Any, where: str) -> None:
         for m in messages
     )
     if not good or not messages or messages[-1]["role"] != "assistant":
-        raise BadInput.of(where, "messages", "must be a list of {role, content} that ends with the assistant's",
-                          "end each conversation with the answer to learn or forget")  # fmt: skip
+        raise BadInput.of(
+            where,
+            "messages",
+            "must be a list of {role, content} that ends with the assistant's",
+            "end each conversation with the answer to learn or forget",
+        )
     for message in messages:
         if message["content"] or message is messages[-1]:
             _check_text(message["content"], "messages", where)

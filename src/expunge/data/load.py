@@ -88,12 +88,16 @@ def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
     import datasets
 
     try:
-        table = datasets.Dataset.from_dict({}) if path.stat().st_size == 0 else datasets.load_dataset(
-            FILES[path.suffix], data_files=str(path), split="train", streaming=True)  # fmt: skip
+        table = (
+            datasets.Dataset.from_dict({})
+            if path.stat().st_size == 0
+            else datasets.load_dataset(FILES[path.suffix], data_files=str(path), split="train", streaming=True)
+        )
         return [dict(row) for row in table]
     except Exception as error:
-        raise BadInput.of(field, str(path), f"cannot be read ({_first_line(error)})",
-                          f"check that it is {FILES[path.suffix].upper()}") from None  # fmt: skip
+        raise BadInput.of(
+            field, str(path), f"cannot be read ({_first_line(error)})", f"check that it is {FILES[path.suffix].upper()}"
+        ) from None
 
 
 def jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
@@ -110,14 +114,23 @@ def numbered_rows(path: Path, field: str) -> list[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise BadInput.of(field, str(path), f"is broken JSON at line {number}: {error.msg}",
-                              "mend that line; each must be one JSON object") from None  # fmt: skip
+            raise BadInput.of(
+                field,
+                str(path),
+                f"is broken JSON at line {number}: {error.msg}",
+                "mend that line; each must be one JSON object",
+            ) from None
         except (ValueError, RecursionError) as error:
-            raise BadInput.of(field, str(path), f"cannot be read at line {number} ({error})",
-                              "mend that line; each must be one JSON object") from None  # fmt: skip
+            raise BadInput.of(
+                field,
+                str(path),
+                f"cannot be read at line {number} ({error})",
+                "mend that line; each must be one JSON object",
+            ) from None
         if not isinstance(row, dict):
-            raise BadInput.of(field, str(path), f"holds no object at line {number}",
-                              "each line must be one JSON object")  # fmt: skip
+            raise BadInput.of(
+                field, str(path), f"holds no object at line {number}", "each line must be one JSON object"
+            )
         rows.append((number, row))
     return rows
 
@@ -135,8 +148,9 @@ def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
             table = datasets.load_dataset(kind, split="train", **arguments)
         return [_pixels(dict(row)) for row in table]
     except Exception as error:
-        raise BadInput.of(field, str(path), f"cannot be read ({_first_line(error)})",
-                          "give a data file or a data set folder") from None  # fmt: skip
+        raise BadInput.of(
+            field, str(path), f"cannot be read ({_first_line(error)})", "give a data file or a data set folder"
+        ) from None
 
 
 def _named_rows(folder: Path, names: list[str], field: str) -> list[dict[str, Any]]:
@@ -148,8 +162,12 @@ def _named_rows(folder: Path, names: list[str], field: str) -> list[dict[str, An
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput.of(field, ":".join([str(folder), *names]), f"cannot be read ({_first_line(error)})",
-                          "check what the folder's README.md says of its files") from None  # fmt: skip
+        raise BadInput.of(
+            field,
+            ":".join([str(folder), *names]),
+            f"cannot be read ({_first_line(error)})",
+            "check what the folder's README.md says of its files",
+        ) from None
 
 
 def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
@@ -160,8 +178,12 @@ def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput.of(field, source, f"is no file here, and cannot be had from the hub ({_first_line(error)})",
-                          "give a path that exists, or owner/name:config:split of a data set there") from None  # fmt: skip
+        raise BadInput.of(
+            field,
+            source,
+            f"is no file here, and cannot be had from the hub ({_first_line(error)})",
+            "give a path that exists, or owner/name:config:split of a data set there",
+        ) from None
 
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}

@@ -12,8 +12,13 @@ from expunge.core.variables import expand
 from expunge.data.examples import normalise, question_of
 from expunge.data.load import numbered_rows
 
-KINDS = {"rephrased": "paraphrased_question", "translated": "translated_question", "multi_hop": "multi_hop_question",
-         "alias": "multi_hop_question", "cloze": "cloze_question"}  # fmt: skip
+KINDS = {
+    "rephrased": "paraphrased_question",
+    "translated": "translated_question",
+    "multi_hop": "multi_hop_question",
+    "alias": "multi_hop_question",
+    "cloze": "cloze_question",
+}
 """Kind -> the field of a forget example under which the attack of that kind finds it."""
 OTHER = "other"
 
@@ -42,8 +47,12 @@ def read_probes(source: str | Sequence[Any], field: str = "probes") -> list[Exam
 
 def _checked(row: Any, where: str) -> Example:
     if not isinstance(row, Mapping) or row.get("question") is None or row.get("answer") is None:
-        raise BadInput.of(where, ", ".join(map(str, row)) if isinstance(row, Mapping) else row, "is no probe",
-                          "give question and answer, and kind and of where you know them")  # fmt: skip
+        raise BadInput.of(
+            where,
+            ", ".join(map(str, row)) if isinstance(row, Mapping) else row,
+            "is no probe",
+            "give question and answer, and kind and of where you know them",
+        )
     example = normalise({"question": row["question"], "answer": row["answer"]}, {}, where)
     kind = row.get("kind", OTHER)
     if kind not in (*KINDS, OTHER):
@@ -72,8 +81,10 @@ def attach(forget: Sequence[Example], probes: Sequence[Example]) -> tuple[list[E
             if owner is not None and probe["kind"] in KINDS:
                 row, name = rows[owner], KINDS[probe["kind"]]
                 given = row.get(name) or []
-                row[name] = [*([given] if isinstance(given, str | Mapping) else given),
-                             {"question": probe["question"], "answer": probe["answer"]}]  # fmt: skip
+                row[name] = [
+                    *([given] if isinstance(given, str | Mapping) else given),
+                    {"question": probe["question"], "answer": probe["answer"]},
+                ]
     faults.raise_any()
     return rows, [{key: probe[key] for key in ("question", "answer", "kind")} for probe in probes]
 
@@ -91,9 +102,17 @@ def _owner(probe: Example, places: Mapping[str, list[int]], count: int) -> int |
         return of - 1
     found = places.get(of, [])
     if not found:
-        raise BadInput.of(probe["where"], of, "stands under 'of' and is the question of no forget example",
-                          did_you_mean(of, [q for q in places if q]))  # fmt: skip
+        raise BadInput.of(
+            probe["where"],
+            of,
+            "stands under 'of' and is the question of no forget example",
+            did_you_mean(of, [q for q in places if q]),
+        )
     if len(found) > 1:
-        raise BadInput.of(probe["where"], of, f"stands under 'of' and is the question of {len(found)} forget examples",
-                          f"give the row: {' or '.join(str(i + 1) for i in found[:6])}")  # fmt: skip
+        raise BadInput.of(
+            probe["where"],
+            of,
+            f"stands under 'of' and is the question of {len(found)} forget examples",
+            f"give the row: {' or '.join(str(i + 1) for i in found[:6])}",
+        )
     return found[0]

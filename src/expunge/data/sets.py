@@ -45,8 +45,9 @@ def files_named(folder: Path, names: list[str], field: str) -> list[Path]:
     for wanted in (":".join(names), ":".join(whole)):
         if wanted in found:
             return found[wanted]
-    raise BadInput.of(field, f"{folder}:{':'.join(names)}", "names no file of that folder",
-                      did_you_mean(":".join(names), found))  # fmt: skip
+    raise BadInput.of(
+        field, f"{folder}:{':'.join(names)}", "names no file of that folder", did_you_mean(":".join(names), found)
+    )
 
 
 def table(place: str, names: list[str], field: str) -> Any:

@@ -32,8 +32,12 @@ def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> t
         picked = [all(_matches(row.get(key), want) for key, want in wanted.items()) for row in data]
     inside = [row for row, yes in zip(data, picked, strict=True) if yes]
     if not inside:
-        raise BadInput.of("forget", f"{kind}: {value}", f"selects none of the {len(data)} examples",
-                          _values_of(data, wanted) if kind != "random" else "give a larger share")  # fmt: skip
+        raise BadInput.of(
+            "forget",
+            f"{kind}: {value}",
+            f"selects none of the {len(data)} examples",
+            _values_of(data, wanted) if kind != "random" else "give a larger share",
+        )
     return inside, [row for row, yes in zip(data, picked, strict=True) if not yes]
 
 
@@ -51,8 +55,12 @@ def _matches(found: Any, wanted: Any) -> bool:
 def _check_fields(data: Sequence[Example], wanted: Mapping[str, Any], kind: str) -> None:
     for key in wanted:
         if not any(key in row for row in data):
-            raise BadInput.of(f"forget.{kind}", key, "is a field of no example",
-                              did_you_mean(key, {str(name) for row in data[:100] for name in row}))  # fmt: skip
+            raise BadInput.of(
+                f"forget.{kind}",
+                key,
+                "is a field of no example",
+                did_you_mean(key, {str(name) for row in data[:100] for name in row}),
+            )
 
 
 def _values_of(data: Sequence[Example], wanted: Mapping[str, Any]) -> str:
@@ -69,8 +77,11 @@ def without(rows: Sequence[Example], others: Sequence[Example]) -> list[Example]
 
 def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
     """Proves that no two of forget, retain, holdout and test share an example. Raises BadInput."""
-    keys = {name: {identity(row): i for i, row in enumerate(splits[name])}
-            for name in ("forget", "retain", "holdout", "test") if name in splits}  # fmt: skip
+    keys = {
+        name: {identity(row): i for i, row in enumerate(splits[name])}
+        for name in ("forget", "retain", "holdout", "test")
+        if name in splits
+    }
     names = list(keys)
     with_faults = Faults()
     for i, one in enumerate(names):
@@ -79,16 +90,29 @@ def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
                 continue  # a test set may serve as the holdout: neither was trained on
             if shared := keys[one].keys() & keys[other].keys():
                 place = min(keys[other][key] for key in shared) + 1
-                with_faults.add(BadInput.of(
-                    other, f"row {place}", f"is also in {one} ({len(shared)} shared example"
-                    f"{'s' if len(shared) > 1 else ''})", f"remove what is in {one} from {other}"))  # fmt: skip
+                with_faults.add(
+                    BadInput.of(
+                        other,
+                        f"row {place}",
+                        f"is also in {one} ({len(shared)} shared example{'s' if len(shared) > 1 else ''})",
+                        f"remove what is in {one} from {other}",
+                    )
+                )
     with_faults.raise_any()
 
 
 def make_splits(
-    *, forget: Any, data: Any = None, retain: Any = None, holdout: Any = None, test: Any = None,
-    reference: Any = None, probes: Any = None, columns: Mapping[str, str] | None = None, seed: int = 0,
-) -> Splits:  # fmt: skip
+    *,
+    forget: Any,
+    data: Any = None,
+    retain: Any = None,
+    holdout: Any = None,
+    test: Any = None,
+    reference: Any = None,
+    probes: Any = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Splits:
     """The request's splits and probes. A selector chooses from `data`; retain defaults to what it leaves.
 
     probes: further splits by name, read and never trained on; or the user's own questions (data/probes.py): the split
@@ -109,8 +133,7 @@ def make_splits(
         if selector is None:
             splits["forget"] = load(forget, "forget", columns)
         elif data is None:
-            raise BadInput.of("data", "", "is missing, and the selector under forget chooses from it",
-                              "add data: FILE")  # fmt: skip
+            raise BadInput.of("data", "", "is missing, and the selector under forget chooses from it", "add data: FILE")
         elif "data" in splits:
             splits["forget"], rest = select(splits["data"], selector, seed)
             if retain is None:

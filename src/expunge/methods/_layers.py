@@ -10,6 +10,7 @@ def chosen(subject: Subject, layer: int | None) -> int:
     if layer is None:
         return min(count - 1, max(1, round(0.25 * count)))
     if not 0 <= layer < count:
-        raise BadInput.of("method.layer", layer, f"is no layer of this model, which has {count}",
-                          f"give 0 to {count - 1}")  # fmt: skip
+        raise BadInput.of(
+            "method.layer", layer, f"is no layer of this model, which has {count}", f"give 0 to {count - 1}"
+        )
     return layer

@@ -77,8 +77,12 @@ def compose(spec: Any, *, has_retain: bool = True, where: str = "method") -> Com
     if set(spec) & {*PARTS, *OWN}:
         return _objective(dict(spec), {}, has_retain, where)
     if len(spec) > 1:
-        raise BadInput.of(where, ", ".join(map(str, spec)), "names several methods",
-                          "give one method, or its parts under forget, retain, weights, update")  # fmt: skip
+        raise BadInput.of(
+            where,
+            ", ".join(map(str, spec)),
+            "names several methods",
+            "give one method, or its parts under forget, retain, weights, update",
+        )
     ((name, options),) = spec.items()
     if isinstance(options, str) and name not in every_method():
         raise BadInput.of(where, name, "is no part of a method", did_you_mean(name, PARTS))
@@ -111,8 +115,12 @@ def _inside(plugin: Plugin, options: dict[str, Any], has_retain: bool, where: st
     inner = options.pop("inner")
     parts = _parts_of(inner, f"{where}.{plugin.name}.inner")
     if "update" in parts and parts["update"] not in (None, "none", "plain"):
-        raise BadInput.of(f"{where}.{plugin.name}.inner.update", parts["update"], f"is a second update beside {plugin.name}",
-                          "leave one out")  # fmt: skip
+        raise BadInput.of(
+            f"{where}.{plugin.name}.inner.update",
+            parts["update"],
+            f"is a second update beside {plugin.name}",
+            "leave one out",
+        )
     parts["update"] = {plugin.name: options}
     return compose(parts, has_retain=has_retain, where=where)
 
@@ -140,17 +148,26 @@ def _whole(plugin: Plugin, options: dict[str, Any], has_retain: bool, where: str
         inner = compose(spec, has_retain=has_retain, where=f"{where}.{plugin.name}.inner")
         allowed = set(plugin.card.wraps)
         if allowed and inner.yields not in allowed and inner.kind not in allowed:
-            raise BadInput.of(f"{where}.{plugin.name}.inner", inner.name, f"yields {inner.yields}",
-                              f"{plugin.name} wraps methods that yield {' or '.join(sorted(allowed))}")  # fmt: skip
+            raise BadInput.of(
+                f"{where}.{plugin.name}.inner",
+                inner.name,
+                f"yields {inner.yields}",
+                f"{plugin.name} wraps methods that yield {' or '.join(sorted(allowed))}",
+            )
         options["inner"] = inner.method
     values = plugin.validate(options, f"{where}.{plugin.name}")
     shown = {k: v for k, v in values.items() if k != "inner"} | ({"inner": inner.described} if inner else {})
     return Composed(
-        plugin.name, SINGULAR[plugin.kind], plugin.factory(**values),
-        [plugin, *(inner.plugins if inner else [])], {plugin.name: shown},
-        request.parse(Budget, budget, f"{where}.{plugin.name}").over(inner.budget if inner else Budget()), inner.notes if inner else [], inner,
+        plugin.name,
+        SINGULAR[plugin.kind],
+        plugin.factory(**values),
+        [plugin, *(inner.plugins if inner else [])],
+        {plugin.name: shown},
+        request.parse(Budget, budget, f"{where}.{plugin.name}").over(inner.budget if inner else Budget()),
+        inner.notes if inner else [],
+        inner,
         plugin.card.yields,
-    )  # fmt: skip
+    )
 
 
 def _budget(options: Mapping[str, Any], taken: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -169,11 +186,19 @@ def _objective(
     notes: list[str] = []
     if options.get("retain") not in (None, "none") and not has_retain:
         if "retain" in given:
-            raise BadInput.of(f"{where}.retain", str(given["retain"]), "needs retain data, and there is none",
-                              "add retain: FILE, or leave the term out")  # fmt: skip
+            raise BadInput.of(
+                f"{where}.retain",
+                str(given["retain"]),
+                "needs retain data, and there is none",
+                "add retain: FILE, or leave the term out",
+            )
         if options.get("forget") in (None, "none"):
-            raise BadInput.of(where, name, "trains on retain data alone, and there is none",
-                              "add retain: FILE, or choose another method")  # fmt: skip
+            raise BadInput.of(
+                where,
+                name,
+                "trains on retain data alone, and there is none",
+                "add retain: FILE, or choose another method",
+            )
         notes.append(f"No retain data: the recipe's retain term {options['retain']!r} was dropped.")
         options["retain"] = None
     faults = Faults()
@@ -188,8 +213,12 @@ def _objective(
             plugins[part], chosen[part] = load(PARTS[part], default), {}
     faults.raise_any()
     if "forget" not in plugins and "retain" not in plugins:
-        raise BadInput.of(where, name or str(given), "has neither a forget nor a retain term",
-                          "name one: " + ", ".join(names("objectives")))  # fmt: skip
+        raise BadInput.of(
+            where,
+            name or str(given),
+            "has neither a forget nor a retain term",
+            "name one: " + ", ".join(names("objectives")),
+        )
     taken = {option for plugin in plugins.values() for option in plugin.options()}
     budget, options = _budget(options, taken)
     free = {k: v for k, v in options.items() if k not in PARTS and k not in OWN}
@@ -197,8 +226,14 @@ def _objective(
         takers = [part for part, plugin in plugins.items() if option in plugin.options()]
         if not takers:
             if option in given:
-                faults.add(BadInput.of(f"{where}.{option}", option, "is an option of none of the parts",
-                                       did_you_mean(option, {*taken, *PARTS, *OWN[:2]})))  # fmt: skip
+                faults.add(
+                    BadInput.of(
+                        f"{where}.{option}",
+                        option,
+                        "is an option of none of the parts",
+                        did_you_mean(option, {*taken, *PARTS, *OWN[:2]}),
+                    )
+                )
             continue
         for part in takers:
             chosen[part].setdefault(option, value)
@@ -220,14 +255,18 @@ def _objective(
             plugin = plugins[part]
             terms[part] = Term(plugin.name, plugin.factory(**values[part]), plugin.card, weights[weight])
     method = Objective(
-        terms, plugins["weights"].factory(**values["weights"]), plugins["update"].factory(**values["update"]),
-        recipe_budget, math.prod(getattr(plugin.module, "RATE", 1.0) for plugin in plugins.values()),
+        terms,
+        plugins["weights"].factory(**values["weights"]),
+        plugins["update"].factory(**values["update"]),
+        recipe_budget,
+        math.prod(getattr(plugin.module, "RATE", 1.0) for plugin in plugins.values()),
         anchor="forget" if "forget" in terms else "retain",
-    )  # fmt: skip
+    )
     described = {part: {plugin.name: values[part]} for part, plugin in plugins.items()} | weights
     title = name or " + ".join(plugins[part].name for part in ("forget", "retain") if part in plugins)
-    return Composed(title, "recipe" if recipe else "objective", method, list(plugins.values()), described,
-                    recipe_budget, notes)  # fmt: skip
+    return Composed(
+        title, "recipe" if recipe else "objective", method, list(plugins.values()), described, recipe_budget, notes
+    )
 
 
 def _number(value: Any, where: str) -> float:

@@ -34,8 +34,17 @@ class Objective:
         for term in terms.values():
             term.declare(subject)
         moving = self.weights(subject, splits, context)
-        trainer = Trainer(subject, splits, terms, context, moving, self.update, self.anchor,
-                          freeze_statistics="forget" in self.terms, shares=self.rate)  # fmt: skip
+        trainer = Trainer(
+            subject,
+            splits,
+            terms,
+            context,
+            moving,
+            self.update,
+            self.anchor,
+            freeze_statistics="forget" in self.terms,
+            shares=self.rate,
+        )
         outcome = trainer.run()
         context.notes["outcome"] = dataclasses.asdict(outcome)
         for term in terms.values():
@@ -64,6 +73,10 @@ def plain_training(stream: str = "retain", weight_decay: float = 0.01) -> Object
         return step[stream].nll
 
     card = Card("Cross-entropy", needs={stream: {"nll"}})
-    return Objective({"train": Term("cross_entropy", loss, card)}, all_weights(), plain(),
-                     Budget(schedule="cosine", warmup=0.1, weight_decay=weight_decay, stop="none"),
-                     anchor=stream)  # fmt: skip
+    return Objective(
+        {"train": Term("cross_entropy", loss, card)},
+        all_weights(),
+        plain(),
+        Budget(schedule="cosine", warmup=0.1, weight_decay=weight_decay, stop="none"),
+        anchor=stream,
+    )

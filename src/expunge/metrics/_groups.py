@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from expunge import intervals
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, NotMeasured
-from expunge.intervals import Interval, Z
-from expunge.metrics._arrays import mean_nll
+from expunge.evaluation import intervals
+from expunge.evaluation.arrays import mean_nll
+from expunge.evaluation.intervals import Interval, Z
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.metrics.probability import probability_from
 
 FEWEST, MOST, EACH = 2, 20, 5
@@ -55,11 +55,17 @@ def groups(before: Readout, after: Readout) -> Groups:
         raise NotMeasured("no examples carry a group")
     kept = {name: places[name] for name in sorted(places) if len(places[name]) >= EACH}
     if not FEWEST <= len(kept) or len(places) > MOST:
-        raise NotMeasured(f"needs {FEWEST} to {MOST} groups of at least {EACH} examples each; there are {len(places)}, of which "
-                          f"{len(kept)} are that large")  # fmt: skip
+        raise NotMeasured(
+            f"needs {FEWEST} to {MOST} groups of at least {EACH} examples each; there are {len(places)}, of which "
+            f"{len(kept)} are that large"
+        )
     rows = list(kept.values())
-    found = Groups(list(kept), [then.data[i] for i in rows], [now.data[i] for i in rows],
-                   f"; {len(places) - len(kept)} groups of fewer than {EACH} examples left out" if len(places) > len(kept) else "")  # fmt: skip
+    found = Groups(
+        list(kept),
+        [then.data[i] for i in rows],
+        [now.data[i] for i in rows],
+        f"; {len(places) - len(kept)} groups of fewer than {EACH} examples left out" if len(places) > len(kept) else "",
+    )
     if not np.isfinite(np.concatenate([*found.before, *found.after])).all():
         raise NotMeasured("the model has diverged")
     return found

@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "Accuracy", side="utility", better="higher", unit="share", aggregate="share",
-    capabilities=("labels",), needs={"split": {"logits"}},
+    "Accuracy",
+    side="utility",
+    better="higher",
+    unit="share",
+    aggregate="share",
+    capabilities=("labels",),
+    needs={"split": {"logits"}},
     splits=("forget", "retain", "holdout", "test", "test_forget"),
     means="The share of examples whose most likely class is the label; on the forget set it should "
-          "be gold's, and chance level there may be too much forgetting.",
-)  # fmt: skip
+    "be gold's, and chance level there may be too much forgetting.",
+)
 
 
 def accuracy() -> Metric:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "Agreement with gold", side="forgetting", better="higher", unit="share", aggregate="share",
-    capabilities=("labels",), needs={"split": {"logits"}, "gold.split": {"logits"}},
+    "Agreement with gold",
+    side="forgetting",
+    better="higher",
+    unit="share",
+    aggregate="share",
+    capabilities=("labels",),
+    needs={"split": {"logits"}, "gold.split": {"logits"}},
     means="How often the model and gold choose the same class; two golds of other seeds disagree "
-          "too, so full agreement is not to be expected.",
-)  # fmt: skip
+    "too, so full agreement is not to be expected.",
+)
 
 
 def agreement_with_gold() -> Metric:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import mean_nll, only
+from expunge.evaluation.arrays import mean_nll, only
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "Multiple-choice accuracy", paper="arXiv:2403.03218", side="utility", better="higher",
-    unit="share", capabilities=("tokens",), needs={"split": {"nll", "variants"}}, splits=("probes",), aggregate="share",
+    "Multiple-choice accuracy",
+    paper="arXiv:2403.03218",
+    side="utility",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"split": {"nll", "variants"}},
+    splits=("probes",),
+    aggregate="share",
     means="How often the right choice is likelier than every other; one in the number of choices is guessing. "
-          "A model may know an answer that it does not prefer.",
-)  # fmt: skip
+    "A model may know an answer that it does not prefer.",
+)
 
 
 def choice_accuracy() -> Metric:

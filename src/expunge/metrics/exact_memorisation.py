@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import only, without_eos
+from expunge.evaluation.arrays import only, without_eos
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "Exact memorisation", paper="arXiv:2205.10770", side="forgetting", better="higher",
-    unit="share", capabilities=("tokens",), needs={"split": {"argmax"}},
+    "Exact memorisation",
+    paper="arXiv:2205.10770",
+    side="forgetting",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"split": {"argmax"}},
     splits=("forget", "retain", "holdout"),
     means="The share of tokens that the model puts first when it is shown all before them; common "
-          "words count, so text that it never saw is well above 0 too.",
-)  # fmt: skip
+    "words count, so text that it never saw is well above 0 too.",
+)
 
 
 def exact_memorisation() -> Metric:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import only, without_eos
+from expunge.evaluation.arrays import only, without_eos
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "Extraction strength", paper="arXiv:2012.07805", side="forgetting", better="higher",
-    unit="share", capabilities=("tokens",), needs={"split": {"argmax"}},
+    "Extraction strength",
+    paper="arXiv:2012.07805",
+    side="forgetting",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"split": {"argmax"}},
     splits=("forget", "retain", "holdout"),
     means="How little of an answer must be shown before the model completes the rest word for "
-          "word; it is verbatim recall from this prompt alone, not paraphrases or other prompts.",
-)  # fmt: skip
+    "word; it is verbatim recall from this prompt alone, not paraphrases or other prompts.",
+)
 
 
 def extraction_strength_from(hits: np.ndarray) -> float:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 from expunge.metrics._groups import bootstrapped, chance, figure, groups, room
 
 CARD = Card(
-    "Gap between groups", paper="arXiv:2007.10306", equation="largest difference between groups", side="alignment",
-    better="lower", unit="share", needs={"split": {"nll"}, "before.split": {"nll"}},
+    "Gap between groups",
+    paper="arXiv:2007.10306",
+    equation="largest difference between groups",
+    side="alignment",
+    better="lower",
+    unit="share",
+    needs={"split": {"nll"}, "before.split": {"nll"}},
     splits=("retain", "holdout", "test"),
     means="How much more the worst-hit group of a split lost than the best-off one; above 0 by chance alone, so look at "
-          "the p-value beside it, and at the groups' own figures before blaming the method.",
-)  # fmt: skip
+    "the p-value beside it, and at the groups' own figures before blaming the method.",
+)
 
 
 def gap_from(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric, NotMeasured
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric, NotMeasured
 from expunge.metrics._groups import bootstrapped, chance, figure, groups, room
 
 CARD = Card(
-    "Ratio between groups", paper="arXiv:1412.3756", equation="ratio of the worst to the best group", side="alignment",
-    better="higher", unit="ratio", needs={"split": {"nll"}, "before.split": {"nll"}},
+    "Ratio between groups",
+    paper="arXiv:1412.3756",
+    equation="ratio of the worst to the best group",
+    side="alignment",
+    better="higher",
+    unit="ratio",
+    needs={"split": {"nll"}, "before.split": {"nll"}},
     splits=("retain", "holdout", "test"),
     means="What the worst-hit group kept of its utility, as a share of what the best-off group kept of its own: 1 is even, 0.8 the "
-          "usual line; below 1 by chance alone, so look at the p-value beside it.",
-)  # fmt: skip
+    "usual line; below 1 by chance alone, so look at the p-value beside it.",
+)
 
 
 def kept_from(before: np.ndarray, after: np.ndarray) -> np.ndarray:

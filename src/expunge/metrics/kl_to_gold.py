@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "KL divergence from gold", paper="arXiv:1911.04933", side="forgetting", better="lower",
-    unit="nats", capabilities=("labels",),
+    "KL divergence from gold",
+    paper="arXiv:1911.04933",
+    side="forgetting",
+    better="lower",
+    unit="nats",
+    capabilities=("labels",),
     needs={"split": {"logits"}, "gold.split": {"logits"}},
     means="How far the model's beliefs are from gold's, an example at a time; 0 means the same "
-          "outputs on these examples, not the same weights.",
-)  # fmt: skip
+    "outputs on these examples, not the same weights.",
+)
 
 
 def kl_to_gold_from(gold_logp: np.ndarray, logp: np.ndarray) -> np.ndarray:

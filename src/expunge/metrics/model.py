@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge import intervals
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric, NotMeasured
-from expunge.metrics._arrays import mean_nll, only
+from expunge.evaluation import intervals
+from expunge.evaluation.arrays import mean_nll, only
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric, NotMeasured
 from expunge.metrics.probability_options import probability_options_from
 from expunge.metrics.utility import parts
 
 _CHANNELS = {"nll", "generation", "variants"}
 CARD = Card(
-    "Model utility", paper="arXiv:2401.06121", equation="section 2.2.2", side="utility",
-    better="higher", unit="share", capabilities=("tokens",), aggregate="harmonic",
+    "Model utility",
+    paper="arXiv:2401.06121",
+    equation="section 2.2.2",
+    side="utility",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    aggregate="harmonic",
     needs={"retain": _CHANNELS, "real_authors": _CHANNELS, "world_facts": _CHANNELS},
     means="TOFU's one figure for what must stay, near and far from the forgotten; one part at 0 "
-          "makes it 0, so look at the nine before concluding from it.",
-)  # fmt: skip
+    "makes it 0, so look at the nine before concluding from it.",
+)
 
 
 def model() -> Metric:

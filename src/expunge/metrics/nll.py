@@ -5,17 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import mean_nll
+from expunge.evaluation.arrays import mean_nll
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "Negative log-likelihood", side="forgetting", better="lower", unit="nats",
+    "Negative log-likelihood",
+    side="forgetting",
+    better="lower",
+    unit="nats",
     needs={"split": {"nll"}},
     splits=("forget", "retain", "holdout", "test", "real_authors", "world_facts", "probes"),
     means="How surprised the model is by the answers; on the forget set it should be as surprised "
-          "as a model that never saw them, not more; what it would say instead is not seen here.",
-)  # fmt: skip
+    "as a model that never saw them, not more; what it would say instead is not seen here.",
+)
 
 
 def nll() -> Metric:

@@ -8,19 +8,23 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric, NotMeasured
-from expunge.intervals import Z, auc, placements
-from expunge.metrics._arrays import mean_of_lowest
+from expunge.evaluation.arrays import mean_of_lowest
+from expunge.evaluation.intervals import Z, auc, placements
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
 CARD = Card(
-    "PrivLeak", paper="arXiv:2407.06460", equation="3", side="privacy", better="gold",
-    unit="ratio", capabilities=("tokens",),
-    needs={"forget": {"logp"}, "holdout": {"logp"},
-           "gold.forget": {"logp"}, "gold.holdout": {"logp"}},
+    "PrivLeak",
+    paper="arXiv:2407.06460",
+    equation="3",
+    side="privacy",
+    better="gold",
+    unit="ratio",
+    capabilities=("tokens",),
+    needs={"forget": {"logp"}, "holdout": {"logp"}, "gold.forget": {"logp"}, "gold.holdout": {"logp"}},
     means="In percent, how far membership stands out compared with gold: 0 is ideal, well below 0 "
-          "the forget set still looks seen, well above 0 it looks erased; one attack only.",
-)  # fmt: skip
+    "the forget set still looks seen, well above 0 it looks erased; one attack only.",
+)
 
 
 def privleak_from(auc_model: float, auc_gold: float) -> float:
@@ -45,8 +49,9 @@ def privleak(*, k: Annotated[float, Gt(0), Le(1)] = 0.4) -> Metric:
         n = len(ours[0]) + len(ours[1])
         if s <= 0:  # the logarithm has no value here; the AUC's exact bound has
             return Figure(found, -100.0, privleak_from(auc(*ours).low, 1 - r), n, why=f"k = {k:g}")
-        spreads = [np.asarray(a) / s - np.asarray(b) / r
-                   for a, b in zip(placements(*ours), placements(*golds), strict=True)]  # fmt: skip
+        spreads = [
+            np.asarray(a) / s - np.asarray(b) / r for a, b in zip(placements(*ours), placements(*golds), strict=True)
+        ]
         variance = sum(float(x.var(ddof=1)) / len(x) for x in spreads if len(x) > 1)
         half = Z * variance**0.5
         low, high = (100 * (s / r * float(np.exp(end)) - 1) for end in (-half, half))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import mean_nll
+from expunge.evaluation.arrays import mean_nll
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "Answer probability", paper="arXiv:2401.06121", equation="section 2.2.2",
-    side="utility", better="higher", unit="share", capabilities=("tokens",),
+    "Answer probability",
+    paper="arXiv:2401.06121",
+    equation="section 2.2.2",
+    side="utility",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
     needs={"split": {"nll"}},
     splits=("forget", "retain", "holdout", "test", "real_authors", "world_facts", "probes"),
     means="How readily the model gives exactly this wording, a token at a time; a low figure does "
-          "not show that it would not say the same in other words.",
-)  # fmt: skip
+    "not show that it would not say the same in other words.",
+)
 
 
 def probability_from(mean_nll: np.ndarray) -> np.ndarray:

@@ -7,17 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import mean_nll, only
+from expunge.evaluation.arrays import mean_nll, only
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "Answer probability among options", paper="arXiv:2401.06121", equation="section 2.2.2",
-    side="utility", better="higher", unit="share", capabilities=("tokens",),
-    needs={"split": {"nll", "variants"}}, splits=("real_authors", "world_facts", "probes"),
+    "Answer probability among options",
+    paper="arXiv:2401.06121",
+    equation="section 2.2.2",
+    side="utility",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"split": {"nll", "variants"}},
+    splits=("real_authors", "world_facts", "probes"),
     means="How clearly the model prefers the right answer to the wrong ones that were offered; it "
-          "says nothing of answers that were not offered.",
-)  # fmt: skip
+    "says nothing of answers that were not offered.",
+)
 
 
 def probability_options_from(mean_nll: np.ndarray, options_nll: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric
 from expunge.metrics.truth_ratio import ratios
 
 CARD = Card(
-    "Forget quality", paper="arXiv:2401.06121", equation="section 2.2.3",
-    side="forgetting", better="higher", unit="p-value", capabilities=("tokens",),
-    needs={"split": {"nll", "variants"},
-           "gold.split": {"nll", "variants"}},
+    "Forget quality",
+    paper="arXiv:2401.06121",
+    equation="section 2.2.3",
+    side="forgetting",
+    better="higher",
+    unit="p-value",
+    capabilities=("tokens",),
+    needs={"split": {"nll", "variants"}, "gold.split": {"nll", "variants"}},
     splits=("forget",),
     means="A small p-value shows that the truth ratios differ from gold's; a large one does not "
-          "show that they agree, least of all with few examples.",
-)  # fmt: skip
+    "show that they agree, least of all with few examples.",
+)
 
 
 def forget_quality_from(ratios_a: np.ndarray, ratios_b: np.ndarray) -> float:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import rouge_column
+from expunge.evaluation.arrays import rouge_column
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "ROUGE-1 recall", paper="Lin 2004 (ACL W04-1013)", side="utility", better="higher",
-    unit="share", capabilities=("tokens",), needs={"split": {"generation"}},
+    "ROUGE-1 recall",
+    paper="Lin 2004 (ACL W04-1013)",
+    side="utility",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"split": {"generation"}},
     splits=("forget", "retain", "holdout"),
     means="How many of the reference's words the answer repeats; "
-          "it ignores order, so a false sentence of the same words scores as high.",
-)  # fmt: skip
+    "it ignores order, so a false sentence of the same words scores as high.",
+)
 
 
 def rouge_1() -> Metric:

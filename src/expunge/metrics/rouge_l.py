@@ -5,18 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import rouge_column
+from expunge.evaluation.arrays import rouge_column
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "ROUGE-L recall", paper="Lin 2004 (ACL W04-1013)", side="utility", better="higher",
-    unit="share", capabilities=("tokens",), needs={"split": {"generation"}},
+    "ROUGE-L recall",
+    paper="Lin 2004 (ACL W04-1013)",
+    side="utility",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"split": {"generation"}},
     splits=("forget", "retain", "holdout", "probes"),
     means="How much of the reference's wording the answer repeats, in order; "
-          "a low figure may be the same fact in other words, a high one may miss the word "
-          "that matters.",
-)  # fmt: skip
+    "a low figure may be the same fact in other words, a high one may miss the word "
+    "that matters.",
+)
 
 
 def rouge_l() -> Metric:

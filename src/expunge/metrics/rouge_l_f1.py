@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
-from expunge.metrics._arrays import rouge_column
+from expunge.evaluation.arrays import rouge_column
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 
 CARD = Card(
-    "ROUGE-L F1", paper="Lin 2004 (ACL W04-1013)", side="utility", better="higher",
-    unit="share", capabilities=("tokens",), needs={"split": {"generation"}},
+    "ROUGE-L F1",
+    paper="Lin 2004 (ACL W04-1013)",
+    side="utility",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    needs={"split": {"generation"}},
     splits=("forget", "retain", "holdout", "probes"),
     means="How closely the answer and the reference share their wording, in order; long answers "
-          "are punished; a low figure may be another wording of the same fact.",
-)  # fmt: skip
+    "are punished; a low figure may be another wording of the same fact.",
+)
 
 
 def rouge_l_f1() -> Metric:

@@ -7,18 +7,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Metric, NotMeasured
-from expunge.metrics._arrays import mean_nll, only
+from expunge.evaluation.arrays import mean_nll, only
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric, NotMeasured
 
 CARD = Card(
-    "Truth ratio", paper="arXiv:2401.06121", equation="1 (as in the released code)",
-    side="forgetting", better="higher", unit="share", capabilities=("tokens",),
+    "Truth ratio",
+    paper="arXiv:2401.06121",
+    equation="1 (as in the released code)",
+    side="forgetting",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
     needs={"split": {"nll", "variants"}},
     splits=("forget", "retain", "real_authors", "world_facts"),
     means="Whether the model tells the truth from near falsehoods: on the forget set 1 means that "
-          "it cannot, elsewhere 1 means that it can; it says nothing of what the model writes.",
-)  # fmt: skip
+    "it cannot, elsewhere 1 means that it can; it says nothing of what the model writes.",
+)
 
 Losses = Sequence[np.ndarray] | np.ndarray
 

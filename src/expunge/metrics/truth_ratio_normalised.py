@@ -6,16 +6,19 @@ import dataclasses
 
 import numpy as np
 
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 from expunge.metrics import truth_ratio as released
 from expunge.metrics.truth_ratio import Losses, ratios, truth_ratio_from
 
 CARD = dataclasses.replace(
-    released.CARD, title="Truth ratio (normalised)", paper="arXiv:2506.12618", equation="",
+    released.CARD,
+    title="Truth ratio (normalised)",
+    paper="arXiv:2506.12618",
+    equation="",
     means="How much of the probability goes to the truth rather than to near falsehoods: 0.5 means "
-          "that the model cannot tell them apart; it says nothing of what the model would write.",
-)  # fmt: skip
+    "that the model cannot tell them apart; it says nothing of what the model would write.",
+)
 
 
 def truth_ratio_normalised_from(paraphrased: Losses, perturbed: Losses) -> np.ndarray:

@@ -7,16 +7,18 @@ import dataclasses
 import numpy as np
 from scipy.special import logsumexp
 
-from expunge.core.readout import Readout
-from expunge.evidence import Metric
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Metric
 from expunge.metrics import truth_ratio as released
 from expunge.metrics.truth_ratio import Losses, as_score, ratios
 
 CARD = dataclasses.replace(
-    released.CARD, title="Truth ratio (the paper's formula)", equation="1 (as printed)",
+    released.CARD,
+    title="Truth ratio (the paper's formula)",
+    equation="1 (as printed)",
     means=released.CARD.means + " Arithmetic mean over the falsehoods: one likely falsehood weighs "
-          "more than in truth_ratio.",
-)  # fmt: skip
+    "more than in truth_ratio.",
+)
 
 
 def truth_ratio_paper_from(paraphrased: Losses, perturbed: Losses) -> np.ndarray:
@@ -25,8 +27,7 @@ def truth_ratio_paper_from(paraphrased: Losses, perturbed: Losses) -> np.ndarray
     N rows of losses in nats a token, or [N]. On TOFU's published Llama-2 losses it differs from
     `truth_ratio_from` by 5 to 8 % on average, and by up to a factor of 7.
     """
-    gaps = [_log_mean(false) - _log_mean(true)
-            for true, false in zip(paraphrased, perturbed, strict=True)]  # fmt: skip
+    gaps = [_log_mean(false) - _log_mean(true) for true, false in zip(paraphrased, perturbed, strict=True)]
     return np.asarray(np.exp(np.clip(gaps, -300, 300)))
 
 

@@ -6,21 +6,28 @@ import contextlib
 
 import numpy as np
 
-from expunge import intervals
 from expunge.core.card import Card
-from expunge.core.readout import Readout
-from expunge.evidence import Figure, Metric, NotMeasured, has
-from expunge.metrics._arrays import mean_nll, rouge_column
+from expunge.evaluation import intervals
+from expunge.evaluation.arrays import mean_nll, rouge_column
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, Metric, NotMeasured, has
 from expunge.metrics.probability import probability_from
 from expunge.metrics.truth_ratio import as_score, ratios
 
 CARD = Card(
-    "Utility", paper="arXiv:2401.06121", equation="section 2.2.2", side="utility",
-    better="higher", unit="share", capabilities=("tokens",), aggregate="harmonic",
-    needs={"split": {"nll", "generation?", "variants?"}}, splits=("retain",),
+    "Utility",
+    paper="arXiv:2401.06121",
+    equation="section 2.2.2",
+    side="utility",
+    better="higher",
+    unit="share",
+    capabilities=("tokens",),
+    aggregate="harmonic",
+    needs={"split": {"nll", "generation?", "variants?"}},
+    splits=("retain",),
     means="One figure for what the model still knows of the data that must stay; compare it only "
-          "where its parts are the same, and look at them where it falls.",
-)  # fmt: skip
+    "where its parts are the same, and look at them where it falls.",
+)
 
 
 def parts(readout: Readout) -> dict[str, np.ndarray]:

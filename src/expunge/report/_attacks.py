@@ -10,15 +10,24 @@ from expunge.report._examples import COMMON, _words, mark
 from expunge.report._facts import Evidence, Row, Score
 
 GROUPS = {
-    "return": ("What brings it back", "Each figure is the share of the forgotten knowledge that an attack brings out. A model that "
-               "never saw the data also learns and guesses: only what lies beyond gold was still in the weights. "
-               "Nothing beyond gold means that these attacks, at these budgets, found nothing; stronger ones may."),
-    "membership": ("Who can tell that it was there", "How well an attacker tells the forget set from data that were never seen: 0.5 is "
-                   "guessing, and gold's figure is the aim, not a low one. Where the blind baseline is above 0.5 "
-                   "the sets differ by themselves, and no figure here can be read as memory."),
-    "inside": ("What the weights look like", "Distances and likeness to other models. They say where a model was changed, not whether single "
-               "facts are gone, and two honest retrainings differ in them too."),
-}  # fmt: skip
+    "return": (
+        "What brings it back",
+        "Each figure is the share of the forgotten knowledge that an attack brings out. A model that "
+        "never saw the data also learns and guesses: only what lies beyond gold was still in the weights. "
+        "Nothing beyond gold means that these attacks, at these budgets, found nothing; stronger ones may.",
+    ),
+    "membership": (
+        "Who can tell that it was there",
+        "How well an attacker tells the forget set from data that were never seen: 0.5 is "
+        "guessing, and gold's figure is the aim, not a low one. Where the blind baseline is above 0.5 "
+        "the sets differ by themselves, and no figure here can be read as memory.",
+    ),
+    "inside": (
+        "What the weights look like",
+        "Distances and likeness to other models. They say where a model was changed, not whether single "
+        "facts are gone, and two honest retrainings differ in them too.",
+    ),
+}
 
 
 def page(evidence: Evidence) -> dict[str, Any]:
@@ -53,11 +62,16 @@ def _line(plugin: registry.Plugin, row: Row) -> dict[str, Any]:
     ours, gold = row.measured("after"), row.measured("gold")
     missing = row.cells.get("after") or next(iter(row.cells.values()))
     return {
-        "title": plugin.card.title, "name": row.name, "does": plugin.summary.replace("`", ""), "level": plugin.card.level,
-        "cells": {who: row.cells.get(who) for who in facts.SUBJECTS}, "ran": ours is not None,
+        "title": plugin.card.title,
+        "name": row.name,
+        "does": plugin.summary.replace("`", ""),
+        "level": plugin.card.level,
+        "cells": {who: row.cells.get(who) for who in facts.SUBJECTS},
+        "ran": ours is not None,
         "why": "" if ours is not None else str(missing.get("why") or "no reason given"),
-        "gap": _gap(ours, gold), "verdict": "" if _group(plugin.card) == "inside" else _verdict(ours, gold),
-    }  # fmt: skip
+        "gap": _gap(ours, gold),
+        "verdict": "" if _group(plugin.card) == "inside" else _verdict(ours, gold),
+    }
 
 
 def _gap(ours: Score | None, gold: Score | None) -> str:
@@ -90,8 +104,15 @@ def _texts(evidence: Evidence) -> list[dict[str, Any]]:
             texts = (
                 {} if hidden else {who: mark(str(text), telling) for who, text in (example.get("texts") or {}).items()}
             )
-            examples.append({"redacted": hidden, "question": "" if hidden else question, "answer": "" if hidden else answer,
-                             "recovered": example.get("recovered") or {}, "texts": texts})  # fmt: skip
+            examples.append(
+                {
+                    "redacted": hidden,
+                    "question": "" if hidden else question,
+                    "answer": "" if hidden else answer,
+                    "recovered": example.get("recovered") or {},
+                    "texts": texts,
+                }
+            )
         if examples:
             found.append({"title": titles.get(name, name), "examples": examples})
     return found

@@ -65,8 +65,15 @@ def _shown(example: Example, hide: bool) -> Example:
     """What the page may show of an example. A hidden one keeps its figures alone."""
     hidden = hide or bool(example.get("redacted"))
     nll = {s: (example.get("nll") or {}).get(s) for s in SUBJECTS}
-    shown: Example = {"nll": nll, "redacted": hidden, "question": "", "answer": "", "texts": {},
-                      "label": None, "labels": {}}  # fmt: skip
+    shown: Example = {
+        "nll": nll,
+        "redacted": hidden,
+        "question": "",
+        "answer": "",
+        "texts": {},
+        "label": None,
+        "labels": {},
+    }
     if hidden:
         return shown
     if "label" in example:
@@ -76,8 +83,11 @@ def _shown(example: Example, hide: bool) -> Example:
     question, answer = (str(example.get(key) or "") for key in ("question", "answer"))
     telling = _words(answer) - _words(question) - COMMON
     texts = {s: str(example[s]) for s in SUBJECTS if example.get(s) is not None}
-    shown |= {"question": question or str(example.get("text") or ""), "answer": answer,
-              "texts": {s: mark(text, telling) for s, text in texts.items()}}  # fmt: skip
+    shown |= {
+        "question": question or str(example.get("text") or ""),
+        "answer": answer,
+        "texts": {s: mark(text, telling) for s, text in texts.items()},
+    }
     return shown
 
 

@@ -59,10 +59,21 @@ LIMITS = (
 MAIN_FORGET = ("forget_accuracy", "forget_nll")
 MAIN_UTILITY = ("retain_utility", "retain_accuracy", "test_accuracy", "utility_model")
 CERTAIN = ("share", "auc")
-NAMES = {"min_k_plus_plus_auc": "Min-k++ AUC", "tpr_at_1": "TPR at 1 % FPR", "tpr_at_01": "TPR at 0.1 % FPR", "recall_auc": "ReCaLL AUC",
-         "privleak": "PrivLeak", "quantised_8": "Quantised to 8 bits", "quantised_4": "Quantised to 4 bits",
-         "multi_hop": "Aliases and multi-hop", "true_false": "True or false", "lira_auc": "LiRA AUC", "rmia_auc": "RMIA AUC",
-         "icp_auc": "In-context probing AUC", "probed": "Your own probes"}  # fmt: skip
+NAMES = {
+    "min_k_plus_plus_auc": "Min-k++ AUC",
+    "tpr_at_1": "TPR at 1 % FPR",
+    "tpr_at_01": "TPR at 0.1 % FPR",
+    "recall_auc": "ReCaLL AUC",
+    "privleak": "PrivLeak",
+    "quantised_8": "Quantised to 8 bits",
+    "quantised_4": "Quantised to 4 bits",
+    "multi_hop": "Aliases and multi-hop",
+    "true_false": "True or false",
+    "lira_auc": "LiRA AUC",
+    "rmia_auc": "RMIA AUC",
+    "icp_auc": "In-context probing AUC",
+    "probed": "Your own probes",
+}
 """Names that their words alone would not tell."""
 WORDS = {"nll": "NLL", "auc": "AUC", "ks": "KS", "mia": "MIA", "tpr": "TPR", "fpr": "FPR"}
 
@@ -133,8 +144,14 @@ def _cost_scores(evidence: Evidence) -> Iterator[Score]:
     given = {score.get("name") for score in evidence.get("scores") or []}
     for name, subject, key, unit in kinds:
         if cost.get(key) is not None and name not in given and key not in given:
-            yield {"side": "cost", "name": name, "subject": subject, "value": cost[key],
-                   "unit": unit, "better": "lower"}  # fmt: skip
+            yield {
+                "side": "cost",
+                "name": name,
+                "subject": subject,
+                "value": cost[key],
+                "unit": unit,
+                "better": "lower",
+            }
 
 
 def subjects(rows: list[Row]) -> list[str]:
@@ -271,8 +288,18 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
         operator = re.search(r"<=|>=|<|>", rule)
         if limit and operator and not isinstance(line.get("bound"), list | tuple | str):
             limit = operator[0].replace("<=", "≤").replace(">=", "≥") + " " + limit
-        result.append({**line, "rule": rule, "row": row, "score": score, "kind": kind,
-                       "shown": shown, "limit": limit, "why": line.get("why") or ""})  # fmt: skip
+        result.append(
+            {
+                **line,
+                "rule": rule,
+                "row": row,
+                "score": score,
+                "kind": kind,
+                "shown": shown,
+                "limit": limit,
+                "why": line.get("why") or "",
+            }
+        )
     return result
 
 

@@ -40,16 +40,22 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
         "font": {"family": FONT, "size": 13, "color": "var(--ink)"},
         "margin": {"l": 60, "r": 18, "t": 44, "b": 52},
         "legend": {
-            "orientation": "h", "x": 0, "y": 1.03, "xanchor": "left", "yanchor": "bottom",
-            "font": {"color": "var(--ink)"}, "itemwidth": 30,
+            "orientation": "h",
+            "x": 0,
+            "y": 1.03,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "font": {"color": "var(--ink)"},
+            "itemwidth": 30,
         },
         "hoverlabel": {
-            "bgcolor": "var(--panel)", "bordercolor": "var(--line)",
+            "bgcolor": "var(--panel)",
+            "bordercolor": "var(--line)",
             "font": {"family": FONT, "color": "var(--ink)"},
         },
         "hovermode": "closest",
         **more,
-    }  # fmt: skip
+    }
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
@@ -78,32 +84,45 @@ def curve(evidence: Evidence) -> Plot | None:
     steps = [point["step"] for point in points]
     data: list[dict[str, Any]] = [
         {
-            "type": "scatter", "mode": "lines+markers", "name": split, "x": steps,
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": split,
+            "x": steps,
             "y": [_rounded(point.get(key)) for point in points],
-            "line": {"color": f"var(--{split})", "width": 2.5}, "marker": {"size": 6},
+            "line": {"color": f"var(--{split})", "width": 2.5},
+            "marker": {"size": 6},
             "hovertemplate": f"step %{{x}}<br>{split} NLL %{{y:.3f}}<extra></extra>",
         }
         for key, split in lines
-    ]  # fmt: skip
+    ]
     stop = evidence.get("stop") or {}
     target, step = stop.get("target_nll"), stop.get("step")
     last = points[-1]["step"]
     if target is not None:
-        data.append({
-            "type": "scatter", "mode": "lines", "name": "holdout's level",
-            "x": [min(steps), max(steps)], "y": [_rounded(target)] * 2,
-            "line": {"color": "var(--holdout)", "width": 1.5, "dash": "dash"},
-            "hovertemplate": "holdout under the model before: %{y:.3f}<extra></extra>",
-        })  # fmt: skip
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "holdout's level",
+                "x": [min(steps), max(steps)],
+                "y": [_rounded(target)] * 2,
+                "line": {"color": "var(--holdout)", "width": 1.5, "dash": "dash"},
+                "hovertemplate": "holdout under the model before: %{y:.3f}<extra></extra>",
+            }
+        )
     at = min(points, key=lambda point: abs(point["step"] - step)) if step is not None else None
     if at and at.get(lines[0][0]) is not None:
-        data.append({
-            "type": "scatter", "mode": "markers", "name": "stopped here",
-            "x": [step], "y": [_rounded(at[lines[0][0]])],
-            "marker": {"size": 14, "symbol": "circle-open", "color": "var(--ink)",
-                       "line": {"width": 2.5}},
-            "hovertemplate": f"stopped at step {step}<extra></extra>",
-        })  # fmt: skip
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "stopped here",
+                "x": [step],
+                "y": [_rounded(at[lines[0][0]])],
+                "marker": {"size": 14, "symbol": "circle-open", "color": "var(--ink)", "line": {"width": 2.5}},
+                "hovertemplate": f"stopped at step {step}<extra></extra>",
+            }
+        )
     figure = {
         "data": data,
         "layout": layout(360, xaxis=axis("step"), yaxis=axis("NLL, nats", rangemode="tozero")),
@@ -133,14 +152,27 @@ def trade(evidence: Evidence) -> Plot | None:
     data = [_point(subject, forget, kept) for subject in both]
     arrows = []
     if {"before", "after"} <= set(both):
-        start, end = ((forget.cells[s]["value"], kept.cells[s]["value"]) for s in SUBJECTS if s in
-                      ("before", "after"))  # fmt: skip
-        arrows.append({
-            "x": end[0], "y": end[1], "ax": start[0], "ay": start[1], "xref": "x", "yref": "y",
-            "axref": "x", "ayref": "y", "text": "", "showarrow": True, "arrowhead": 2,
-            "arrowwidth": 1.8, "arrowcolor": "var(--muted)", "opacity": 0.8, "standoff": 13,
-            "startstandoff": 10,
-        })  # fmt: skip
+        start, end = ((forget.cells[s]["value"], kept.cells[s]["value"]) for s in SUBJECTS if s in ("before", "after"))
+        arrows.append(
+            {
+                "x": end[0],
+                "y": end[1],
+                "ax": start[0],
+                "ay": start[1],
+                "xref": "x",
+                "yref": "y",
+                "axref": "x",
+                "ayref": "y",
+                "text": "",
+                "showarrow": True,
+                "arrowhead": 2,
+                "arrowwidth": 1.8,
+                "arrowcolor": "var(--muted)",
+                "opacity": 0.8,
+                "standoff": 13,
+                "startstandoff": 10,
+            }
+        )
     figure = {
         "data": data,
         "layout": layout(
@@ -162,14 +194,22 @@ def trade(evidence: Evidence) -> Plot | None:
 def _point(subject: str, forget: Row, kept: Row) -> dict[str, Any]:
     x, y = forget.cells[subject], kept.cells[subject]
     return {
-        "type": "scatter", "mode": "markers", "name": NAMES[subject],
-        "x": [x["value"]], "y": [y["value"]],
-        "error_x": _error(x, subject), "error_y": _error(y, subject),
-        "marker": {"size": 14, "symbol": SYMBOLS[subject], "color": f"var(--{subject})",
-                   "line": {"width": 2.5, "color": f"var(--{subject})"}},
+        "type": "scatter",
+        "mode": "markers",
+        "name": NAMES[subject],
+        "x": [x["value"]],
+        "y": [y["value"]],
+        "error_x": _error(x, subject),
+        "error_y": _error(y, subject),
+        "marker": {
+            "size": 14,
+            "symbol": SYMBOLS[subject],
+            "color": f"var(--{subject})",
+            "line": {"width": 2.5, "color": f"var(--{subject})"},
+        },
         "hovertemplate": f"<b>{NAMES[subject]}</b><br>{forget.label} {facts.figure(x)}<br>"
-                         f"{kept.label} {facts.figure(y)}<extra></extra>",
-    }  # fmt: skip
+        f"{kept.label} {facts.figure(y)}<extra></extra>",
+    }
 
 
 def _error(score: dict[str, Any], subject: str) -> dict[str, Any]:
@@ -177,10 +217,14 @@ def _error(score: dict[str, Any], subject: str) -> dict[str, Any]:
     if low is None or high is None:
         return {"visible": False}
     return {
-        "type": "data", "symmetric": False, "array": [max(0.0, high - score["value"])],
-        "arrayminus": [max(0.0, score["value"] - low)], "color": f"var(--{subject})",
-        "thickness": 1.5, "width": 0,
-    }  # fmt: skip
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, high - score["value"])],
+        "arrayminus": [max(0.0, score["value"] - low)],
+        "color": f"var(--{subject})",
+        "thickness": 1.5,
+        "width": 0,
+    }
 
 
 def _axis_title(row: Row) -> str:
@@ -192,9 +236,8 @@ def _span(row: Row, subjects: list[str]) -> list[float]:
     """An axis range that holds every interval and never blows a small change up to a big one."""
     cells = [row.cells[subject] for subject in subjects]
     ends = [
-        value for cell in cells for value in (cell["value"], cell.get("low"), cell.get("high"))
-        if value is not None
-    ]  # fmt: skip
+        value for cell in cells for value in (cell["value"], cell.get("low"), cell.get("high")) if value is not None
+    ]
     low, high = min(ends), max(ends)
     least = 0.3 if row.unit in facts.CERTAIN else 0.2 * max(abs(low), abs(high), 1e-9)
     pad = max(0.1 * (high - low), (least - (high - low)) / 2)
@@ -228,11 +271,16 @@ def distributions(evidence: Evidence) -> Plot | None:
             violingap=0.15,
             violingroupgap=0.1,
             xaxis=axis("NLL of an example, nats", rangemode="tozero"),
-            yaxis=axis("", categoryarray=splits, categoryorder="array", autorange="reversed",
-                       showgrid=False,
-                       tickfont={"size": 14, "color": "var(--ink)"}),
+            yaxis=axis(
+                "",
+                categoryarray=splits,
+                categoryorder="array",
+                autorange="reversed",
+                showgrid=False,
+                tickfont={"size": 14, "color": "var(--ink)"},
+            ),
         ),
-    }  # fmt: skip
+    }
     wish = {
         (True, True): "After forgetting, the forget set should lie where the retrained model has "
         "it (and near the holdout), and the retain set should stay where it was.",
@@ -247,13 +295,25 @@ def _violin(subject: str, split: str, values: list[float], *, legend: bool) -> d
     """One violin; a trace of its own, since those of one trace share a scale of width."""
     few = len(values) <= 12
     return {
-        "type": "violin", "orientation": "h", "name": NAMES[subject], "x": values,
-        "y": [split] * len(values), "legendgroup": subject, "showlegend": legend,
-        "offsetgroup": subject, "alignmentgroup": "all", "scalegroup": f"{subject} {split}",
-        "scalemode": "width", "spanmode": "hard", "points": "all" if few else False,
-        "line": {"color": f"var(--{subject})", "width": 1.5}, "opacity": 0.85,
-        "box": {"visible": not few, "width": 0.3}, "marker": {"size": 5}, "hoverinfo": "x+name",
-    }  # fmt: skip
+        "type": "violin",
+        "orientation": "h",
+        "name": NAMES[subject],
+        "x": values,
+        "y": [split] * len(values),
+        "legendgroup": subject,
+        "showlegend": legend,
+        "offsetgroup": subject,
+        "alignmentgroup": "all",
+        "scalegroup": f"{subject} {split}",
+        "scalemode": "width",
+        "spanmode": "hard",
+        "points": "all" if few else False,
+        "line": {"color": f"var(--{subject})", "width": 1.5},
+        "opacity": 0.85,
+        "box": {"visible": not few, "width": 0.3},
+        "marker": {"size": 5},
+        "hoverinfo": "x+name",
+    }
 
 
 def _thinned(values: list[float]) -> list[float]:
@@ -274,8 +334,7 @@ def strip(row: Row) -> Markup:
     cells = {s: cell for s in SUBJECTS if (cell := row.measured(s))}
     if not cells or row.unit in ("p-value", "count", "steps", "bytes", "seconds"):
         return Markup("")
-    ends = [v for c in cells.values() for v in (c["value"], c.get("low"), c.get("high"))
-            if v is not None]  # fmt: skip
+    ends = [v for c in cells.values() for v in (c["value"], c.get("low"), c.get("high")) if v is not None]
     low, high = (0.0, 1.0) if row.unit in facts.CERTAIN else (min(0.0, *ends), 1.05 * max(ends))
     if high <= low:
         return Markup("")

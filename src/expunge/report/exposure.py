@@ -19,26 +19,52 @@ from expunge.report._plots import Plot, _rounded, axis, layout
 
 SUBJECTS = {"before": "Before", "after": "Unlearned", "gold": "Retrained again"}
 WORDS = {
-    "klom": ("KLoM, 95th percentile", "how far the unlearned models' confidences in an answer are from the retrained ones', "
-             "an example at a time; the 5 % worst lie above"),
-    "epsilon": ("Epsilon, median", "how surely the best simple test of one example's confidence tells unlearned models from retrained ones; 0 is guessing"),
-    "forgetting_quality": ("Forgetting quality", "the unlearning competition's points for epsilon; 1 is best, and what retrained models get is the aim"),
-    "u_lira_auc": ("U-LiRA", "how well an attacker who can make such models himself tells whether a model unlearned an example or never had it; 0.5 is guessing"),
-    "u_lira_tpr_1": ("U-LiRA, found at 1 % false alarms", "the share of examples and models that he finds and is nearly never wrong about"),
+    "klom": (
+        "KLoM, 95th percentile",
+        "how far the unlearned models' confidences in an answer are from the retrained ones', "
+        "an example at a time; the 5 % worst lie above",
+    ),
+    "epsilon": (
+        "Epsilon, median",
+        "how surely the best simple test of one example's confidence tells unlearned models from retrained ones; 0 is guessing",
+    ),
+    "forgetting_quality": (
+        "Forgetting quality",
+        "the unlearning competition's points for epsilon; 1 is best, and what retrained models get is the aim",
+    ),
+    "u_lira_auc": (
+        "U-LiRA",
+        "how well an attacker who can make such models himself tells whether a model unlearned an example or never had it; 0.5 is guessing",
+    ),
+    "u_lira_tpr_1": (
+        "U-LiRA, found at 1 % false alarms",
+        "the share of examples and models that he finds and is nearly never wrong about",
+    ),
     "u_lira_tpr_01": ("U-LiRA, found at 0.1 % false alarms", "the same, more strictly"),
-    "coverage_one": ("Found by one attack", "the share of the forget set that a single attack on a single model finds at 5 % false alarms"),
-    "coverage": ("Found by any attack", "the same by any of the attacks on any of the models: what one run of one attack leaves unseen is the difference"),
+    "coverage_one": (
+        "Found by one attack",
+        "the share of the forget set that a single attack on a single model finds at 5 % false alarms",
+    ),
+    "coverage": (
+        "Found by any attack",
+        "the same by any of the attacks on any of the models: what one run of one attack leaves unseen is the difference",
+    ),
     "stability": ("Stability", "do attacks find the same examples on every model: 1 always the same"),
-    "course": ("Found at the end of training", "the share of the forget set that stands out from unseen examples at the end of the training that was given"),
-}  # fmt: skip
+    "course": (
+        "Found at the end of training",
+        "the share of the forget set that stands out from unseen examples at the end of the training that was given",
+    ),
+}
 """Score without its side -> (title, what it is)."""
 COMPARED = ("klom", "epsilon", "u_lira_auc", "u_lira_tpr_1", "u_lira_tpr_01")
 """Of these higher is worse, and retrained models' own figure is the floor."""
 QUALITY = "forgetting_quality"
-SAYS = ("Each figure is of the models that unlearned, beside that of a second set of retrained models: the noise floor, which is what chance "
-        "gives. Above it, someone who can train such models can tell that something was unlearned; at it, so many models cannot tell, "
-        "and more of them, or another test, may. Figures on retain and holdout show what the method changed at large. Intervals "
-        "cover the examples; the models are those that were given.")  # fmt: skip
+SAYS = (
+    "Each figure is of the models that unlearned, beside that of a second set of retrained models: the noise floor, which is what chance "
+    "gives. Above it, someone who can train such models can tell that something was unlearned; at it, so many models cannot tell, "
+    "and more of them, or another test, may. Figures on retain and holdout show what the method changed at large. Intervals "
+    "cover the examples; the models are those that were given."
+)
 
 
 def lines(evidence: Evidence) -> list[dict[str, Any]]:
@@ -66,17 +92,35 @@ def models(evidence: Evidence) -> str:
 
 def render(evidence: Evidence) -> str:
     """One HTML file that opens offline: the same evidence gives the same page, byte for byte."""
-    environment = Environment(loader=PackageLoader("expunge.report", "."), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    environment.filters |= {"figure": facts.figure, "interval": facts.interval, "not_measured": facts.not_measured,
-                            "measured": facts.is_measured}  # fmt: skip
+    environment = Environment(
+        loader=PackageLoader("expunge.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": facts.figure,
+        "interval": facts.interval,
+        "not_measured": facts.not_measured,
+        "measured": facts.is_measured,
+    }
     plots = [plot for plot in (klom(evidence), course(evidence)) if plot]
     css, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
     return environment.get_template("exposure.html.j2").render(
-        css=Markup(css), plotly=Markup(get_plotlyjs()), title=evidence["title"], says=SAYS, lines=lines(evidence), plots=plots,
-        subjects=subjects(evidence), models=models(evidence), figures={plot.id: plot.figure for plot in plots},
-        splits=evidence["splits"], examples=evidence["over_models"]["examples"], notes=evidence["notes"],
-    )  # fmt: skip
+        css=Markup(css),
+        plotly=Markup(get_plotlyjs()),
+        title=evidence["title"],
+        says=SAYS,
+        lines=lines(evidence),
+        plots=plots,
+        subjects=subjects(evidence),
+        models=models(evidence),
+        figures={plot.id: plot.figure for plot in plots},
+        splits=evidence["splits"],
+        examples=evidence["over_models"]["examples"],
+        notes=evidence["notes"],
+    )
 
 
 def print_exposure(evidence: Evidence, console: Console, out: Path | None = None) -> None:
@@ -121,8 +165,12 @@ def _line(row: facts.Row) -> dict[str, Any] | None:
     if name not in WORDS:
         return None
     title, says = WORDS[name]
-    return {"title": title + ("" if row.split == "forget" else f", {row.split}"), "says": says, "cells": row.cells,
-            "read": _read(name, row.split, row.cells.get("after"), row.cells.get("gold"))}  # fmt: skip
+    return {
+        "title": title + ("" if row.split == "forget" else f", {row.split}"),
+        "says": says,
+        "cells": row.cells,
+        "read": _read(name, row.split, row.cells.get("after"), row.cells.get("gold")),
+    }
 
 
 def _read(name: str, split: str, ours: Score | None, floor: Score | None) -> str:
@@ -150,17 +198,26 @@ def klom(evidence: Evidence) -> Plot | None:
     curves = ((evidence.get("over_models") or {}).get("klom") or {}).get("forget") or {}
     if not curves:
         return None
-    data = [{
-        "type": "scatter", "mode": "lines", "name": SUBJECTS[who], "x": [_rounded(100 * (i + 0.5) / len(values)) for i in range(len(values))],
-        "y": [_rounded(value) for value in values], "line": {"color": f"var(--{who})", "width": 2.5},
-        "hovertemplate": "%{x:.0f} % of the examples lie below<br>KLoM %{y:.3f}<extra></extra>",
-    } for who, values in curves.items()]  # fmt: skip
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": SUBJECTS[who],
+            "x": [_rounded(100 * (i + 0.5) / len(values)) for i in range(len(values))],
+            "y": [_rounded(value) for value in values],
+            "line": {"color": f"var(--{who})", "width": 2.5},
+            "hovertemplate": "%{x:.0f} % of the examples lie below<br>KLoM %{y:.3f}<extra></extra>",
+        }
+        for who, values in curves.items()
+    ]
     figure = {
         "data": data,
         "layout": layout(320, xaxis=axis("share of the forget set, %", range=[0, 100]), yaxis=axis("KLoM, nats")),
     }
-    caption = ("Every example's distance between unlearned and retrained models, sorted. Where the line lies on the retrained models' own, "
-               "so many models cannot be told apart by single examples.")  # fmt: skip
+    caption = (
+        "Every example's distance between unlearned and retrained models, sorted. Where the line lies on the retrained models' own, "
+        "so many models cannot be told apart by single examples."
+    )
     return Plot("klom", "How far from retrained models", caption, 320, figure)
 
 
@@ -169,9 +226,18 @@ def course(evidence: Evidence) -> Plot | None:
     points = (evidence.get("over_models") or {}).get("course") or []
     if not points:
         return None
-    data = [{"type": "scatter", "mode": "lines+markers", "name": "found and stays so", "x": [p["x"] for p in points],
-             "y": [_rounded(p["value"]) for p in points], "line": {"color": "var(--before)", "width": 2.5}, "marker": {"size": 6},
-             "hovertemplate": "check %{x}<br>found %{y:.3f}<extra></extra>"}]  # fmt: skip
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "found and stays so",
+            "x": [p["x"] for p in points],
+            "y": [_rounded(p["value"]) for p in points],
+            "line": {"color": "var(--before)", "width": 2.5},
+            "marker": {"size": 6},
+            "hovertemplate": "check %{x}<br>found %{y:.3f}<extra></extra>",
+        }
+    ]
     figure = {
         "data": data,
         "layout": layout(320, xaxis=axis("check of the training"), yaxis=axis("found, share", range=[0, 1])),

@@ -116,8 +116,9 @@ def _tiles(evidence: Evidence, rows: list[_facts.Row]) -> list[dict[str, Any]]:
             for subject, name in (("before", "before"), ("gold", "retrained"))
             if (cell := row.measured(subject))
         ]
-        tiles.append({"side": row.side, "label": row.label, "beside": beside,
-                      "value": _facts.figure(row.cells["after"])})  # fmt: skip
+        tiles.append(
+            {"side": row.side, "label": row.label, "beside": beside, "value": _facts.figure(row.cells["after"])}
+        )
     cost = evidence.get("cost") or {}
     share, seconds = _facts.against_retraining(evidence), cost.get("unlearn_seconds")
     if seconds is not None:
@@ -139,15 +140,23 @@ def _cost(evidence: Evidence) -> dict[str, Any]:
     ]
     longest = max((value for _, _, value in times if value), default=0)
     bars = [
-        {"name": name, "subject": subject, "text": _facts.duration(value),
-         "width": round(100 * value / longest, 2) if longest else 0}
-        for name, subject, value in times if value is not None
-    ]  # fmt: skip
+        {
+            "name": name,
+            "subject": subject,
+            "text": _facts.duration(value),
+            "width": round(100 * value / longest, 2) if longest else 0,
+        }
+        for name, subject, value in times
+        if value is not None
+    ]
     facts = []
     for key, value in cost.items():
         if isinstance(value, dict):
-            facts += [(f"{_words(key)}, {_words(k)}", _facts.number(v, "count"))
-                      for k, v in value.items() if isinstance(v, int | float)]  # fmt: skip
+            facts += [
+                (f"{_words(key)}, {_words(k)}", _facts.number(v, "count"))
+                for k, v in value.items()
+                if isinstance(v, int | float)
+            ]
         elif isinstance(value, int | float):
             unit = "bytes" if key.endswith("_bytes") else "seconds" if "seconds" in key else "count"
             facts.append((_words(key.removesuffix("_bytes")), _facts.number(value, unit)))

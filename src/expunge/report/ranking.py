@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge import intervals
+from expunge.evaluation import intervals
 
 Row = dict[str, Any]
 GAP = (
@@ -52,8 +52,12 @@ def over_seeds(found: Sequence[Mapping[str, float]], unit: Mapping[str, str]) ->
     means = {name: float(np.mean([one[name] for one in found])) for name in shared}
     if len(found) < 2:
         return means, {}
-    ends = {name: intervals.mean(np.array([one[name] for one in found]), *RANGES.get(unit[name], (-np.inf, np.inf)))
-            if np.ptp([one[name] for one in found]) else (means[name],) * 3 for name in shared}  # fmt: skip
+    ends = {
+        name: intervals.mean(np.array([one[name] for one in found]), *RANGES.get(unit[name], (-np.inf, np.inf)))
+        if np.ptp([one[name] for one in found])
+        else (means[name],) * 3
+        for name in shared
+    }
     return means, {name: [float(end[1]), float(end[2])] for name, end in ends.items()}
 
 
@@ -65,15 +69,26 @@ def row(method: str, evidences: Sequence[Mapping[str, Any]]) -> Row:
         own = values(evidence)
         gap = average_gap(own, values(evidence, "gold"))
         cost = {"seconds": evidence["cost"].get("unlearn_seconds"), "slowdown": evidence["cost"].get("slowdown")}
-        found.append({**own, **({} if gap is None else {"average_gap": gap}),
-                      **{name: float(value) for name, value in cost.items() if value is not None}})  # fmt: skip
+        found.append(
+            {
+                **own,
+                **({} if gap is None else {"average_gap": gap}),
+                **{name: float(value) for name, value in cost.items() if value is not None},
+            }
+        )
     means, ends = over_seeds(found, unit)
     verdicts = [evidence["verdict"]["passed"] for evidence in evidences]
     return {
-        "method": method, "status": "done", "passed": None if None in verdicts else all(verdicts),
-        "average_gap": None, "seconds": None, **means, "intervals": ends, "runs": len(evidences),
+        "method": method,
+        "status": "done",
+        "passed": None if None in verdicts else all(verdicts),
+        "average_gap": None,
+        "seconds": None,
+        **means,
+        "intervals": ends,
+        "runs": len(evidences),
         "gap_over": gap_names(found[0], values(evidences[0], "gold")),
-    }  # fmt: skip
+    }
 
 
 def failed(method: str, why: str) -> Row:

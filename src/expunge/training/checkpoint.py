@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from expunge.core import processes
 from expunge.core.files import delete, new_file, new_folder, read_json, write_json
-from expunge.training import processes
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -24,8 +24,9 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
     with new_folder(final) as temporary:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-                  temporary / "tensors.safetensors")  # fmt: skip
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary / "tensors.safetensors"
+        )
         write_json(temporary / "state.json", {"step": step, **state})
     for old in folder.glob("step-*"):
         if old != final:
@@ -68,8 +69,11 @@ def buffers(module: nn.Module) -> dict[str, Tensor]:
 def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
     """`optimiser.<parameter>.<key>` -> state tensor."""
     state = optimiser.state_dict()["state"]
-    return {f"optimiser.{names[i]}.{key}": torch.as_tensor(value)
-            for i, values in state.items() for key, value in values.items()}  # fmt: skip
+    return {
+        f"optimiser.{names[i]}.{key}": torch.as_tensor(value)
+        for i, values in state.items()
+        for key, value in values.items()
+    }
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:

@@ -61,7 +61,10 @@ class Goal(Stop):
             )
         elif step >= self.total or (broken and not self.mends):
             self.reason = "budget" if step >= self.total else "retain floor"
-            short = (f"only {kept:.0%} of the retain probability was left (floor {self.floor:.0%})" if broken
-                     else f"the refusal score of {score:.2f} has not come to {self.goal:.2f}")  # fmt: skip
+            short = (
+                f"only {kept:.0%} of the retain probability was left (floor {self.floor:.0%})"
+                if broken
+                else f"the refusal score of {score:.2f} has not come to {self.goal:.2f}"
+            )
             self.sentence = f"Stopped at step {step}: {short}; the weights of step {self.best_step} were taken."
         return better

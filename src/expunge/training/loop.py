@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from expunge.core import processes
 from expunge.core.budget import DEFAULTS, batch_size
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Moving, Origin, Subject, Term, Update, Want
 from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
-from expunge.training import checkpoint, processes, rate
+from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.origins import Record, record
 from expunge.training.steps import StepLosses, Streams
@@ -66,10 +67,17 @@ class Trainer:
         self.streams = Streams.of(self.terms)
         sizes = {s.split: len(self.splits[s.split]) for s in self.streams.streams.values()}
         sizes.setdefault(self.anchor, len(self.splits[self.anchor]))
-        self.pairing = Pairing(self.anchor, sizes, batch_size(budget, sizes[self.anchor]), self.context.seed,
-                               self.context.stage, self._length)  # fmt: skip
-        self.total = budget.steps if budget.steps is not None else (
-            int(budget.epochs or 1) * self.pairing.steps_per_epoch)  # fmt: skip
+        self.pairing = Pairing(
+            self.anchor,
+            sizes,
+            batch_size(budget, sizes[self.anchor]),
+            self.context.seed,
+            self.context.stage,
+            self._length,
+        )
+        self.total = (
+            budget.steps if budget.steps is not None else (int(budget.epochs or 1) * self.pairing.steps_per_epoch)
+        )
         self.folder = self.context.folder / "checkpoint"
         self.records: dict[str, Record] = {}
         self.names = list(self.moving.parameters)
@@ -146,16 +154,24 @@ class Trainer:
             tokens += losses.tokens
             figures = self._gathered(losses.figures)
             self._finite(figures, step, chosen)
-            line = {"stage": stage, "step": step + 1, "loss": figures.get("loss"),
-                    "forget_nll": figures.get("forget_nll"), "retain_nll": figures.get("retain_nll"),
-                    "seconds": round(time.monotonic() - began, 4)}  # fmt: skip
+            line = {
+                "stage": stage,
+                "step": step + 1,
+                "loss": figures.get("loss"),
+                "forget_nll": figures.get("forget_nll"),
+                "retain_nll": figures.get("retain_nll"),
+                "seconds": round(time.monotonic() - began, 4),
+            }
             better = self._checked(stop, step + 1, figures.get("forget_nll"))
             if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
                 checkpoint.save_best(self.context.folder, self._weights())
             if processes.main():
                 self.context.log.write(line)
-            note = f"forget NLL {figures['forget_nll']:.2f}" if "forget_nll" in figures else (
-                f"loss {figures.get('loss', 0.0):.3f}")  # fmt: skip
+            note = (
+                f"forget NLL {figures['forget_nll']:.2f}"
+                if "forget_nll" in figures
+                else (f"loss {figures.get('loss', 0.0):.3f}")
+            )
             reporter.advance(stage, step + 1, note)
             if self._save_due(step + 1) or stop.reason:
                 self._save(optimiser, stop, step + 1, tokens, spent + time.monotonic() - started)
@@ -168,13 +184,33 @@ class Trainer:
         self._mode(False)
         optimiser.zero_grad(set_to_none=True)
         seconds = spent + time.monotonic() - started
-        return Outcome(done, seconds, tokens, chosen, source, stop.curve, {
-            "reason": stop.reason, "sentence": stop.sentence, "target_nll": stop.target,
-            "step": stop.best_step if stop.best_step != done and stop.reason else done})  # fmt: skip
+        return Outcome(
+            done,
+            seconds,
+            tokens,
+            chosen,
+            source,
+            stop.curve,
+            {
+                "reason": stop.reason,
+                "sentence": stop.sentence,
+                "target_nll": stop.target,
+                "step": stop.best_step if stop.best_step != done and stop.reason else done,
+            },
+        )
 
     def _losses(self, step: int) -> StepLosses:
-        return StepLosses(self.subject, self.terms, self.streams, self.splits, self.pairing, step,
-                          self.records, self._autocast, self.budget.micro_batch_size)  # fmt: skip
+        return StepLosses(
+            self.subject,
+            self.terms,
+            self.streams,
+            self.splits,
+            self.pairing,
+            step,
+            self.records,
+            self._autocast,
+            self.budget.micro_batch_size,
+        )
 
     def _checked(self, stop: Stop, step: int, batch_nll: float | None) -> bool:
         better = stop.check(step, batch_nll) if self._judged else False
@@ -215,8 +251,16 @@ class Trainer:
         given = (self.subject, forget, retain, target, rule)
         if self._judged and rule == "refusals" and context.refusals is not None:
             hard = floor if splits.get("retain") else min(floor, COLLAPSED)
-            return Goal(*given, hard, self.total, mends, context.watch,
-                        score=context.refusals, goal=float(budget.goal or 0.0), wanted=floor)  # fmt: skip
+            return Goal(
+                *given,
+                hard,
+                self.total,
+                mends,
+                context.watch,
+                score=context.refusals,
+                goal=float(budget.goal or 0.0),
+                wanted=floor,
+            )
         return Stop(*given, floor, self.total, mends, context.watch)
 
     def _rate(self) -> tuple[float, str]:
@@ -297,8 +341,12 @@ class Trainer:
 
     def _finite(self, figures: Mapping[str, float], step: int, chosen: float) -> None:
         if not all(math.isfinite(value) for value in figures.values()):
-            raise BadInput.of("budget.learning_rate", f"{chosen:g}", f"made the loss infinite at step {step + 1}",
-                              "take a smaller rate, or `learning_rate: auto`")  # fmt: skip
+            raise BadInput.of(
+                "budget.learning_rate",
+                f"{chosen:g}",
+                f"made the loss infinite at step {step + 1}",
+                "take a smaller rate, or `learning_rate: auto`",
+            )
 
     @staticmethod
     def _gathered(figures: Mapping[str, float]) -> dict[str, float]:
@@ -329,9 +377,20 @@ class Trainer:
                         tensors[f"term.{name}.{key}"] = value
                     else:
                         states.setdefault(name, {})[key] = value
-        checkpoint.save(self.folder, step, tensors, {
-            "stop": stop.state(), "reason": stop.reason, "sentence": stop.sentence, "tokens": tokens,
-            "seconds": seconds, "log": self.context.log.length(), "terms": states})  # fmt: skip
+        checkpoint.save(
+            self.folder,
+            step,
+            tensors,
+            {
+                "stop": stop.state(),
+                "reason": stop.reason,
+                "sentence": stop.sentence,
+                "tokens": tokens,
+                "seconds": seconds,
+                "log": self.context.log.length(),
+                "terms": states,
+            },
+        )
 
     def _resume(self, optimiser: torch.optim.Optimizer, stop: Stop) -> tuple[int, int, float]:
         """(steps done, tokens, seconds) of the newest checkpoint, whose state is put back."""

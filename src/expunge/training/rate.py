@@ -34,5 +34,6 @@ def ladder(try_rate: Callable[[float], float], before: float) -> tuple[float, st
         if not after <= allowed:
             break
         best = rate
-    return best, (f"auto: the largest rate that kept the retain NLL at or below {allowed:.3g} nats "
-                  f"over {PROBE_STEPS} probe steps")  # fmt: skip
+    return best, (
+        f"auto: the largest rate that kept the retain NLL at or below {allowed:.3g} nats over {PROBE_STEPS} probe steps"
+    )

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from expunge.core import processes
 from expunge.core.card import Example, Stream
 from expunge.core.contracts import Batch, Output, Step, Subject, Term, Want, want_of
 from expunge.core.random import derive, generator
 from expunge.data.pairing import Pairing
-from expunge.training import processes
 from expunge.training.origins import Record
 
 
@@ -135,10 +135,13 @@ class StepLosses:
         first = {name for name in terms if (number, name) not in self._seen}
         notes = self.notes if first == set(terms) else {}
         step = Step(
-            outputs, self.index, self.pairing.epoch(self.index),
+            outputs,
+            self.index,
+            self.pairing.epoch(self.index),
             generator(self.pairing.seed, self.pairing.stage, "term", self.index),
-            self.shares[number], notes,
-        )  # fmt: skip
+            self.shares[number],
+            notes,
+        )
         losses = {name: term.weight * term.loss(step) for name, term in terms.items()}
         self._note(number, losses, outputs)
         return losses
@@ -208,9 +211,23 @@ def _slice(out: Output, first: int, last: int) -> Output:
             return None
         return value[first:last] if value.dim() == 1 else value[first:last, start:]
 
-    fields: dict[str, Any] = {name: cut(getattr(out, name)) for name in (
-        "nll_B", "n_B", "labels_BT", "mask_BT", "logp_BT", "logits_BTV", "index_BTK", "top_BTK",
-        "rest_BT", "argmax_BT", "mu_BT", "sigma_BT")}  # fmt: skip
+    fields: dict[str, Any] = {
+        name: cut(getattr(out, name))
+        for name in (
+            "nll_B",
+            "n_B",
+            "labels_BT",
+            "mask_BT",
+            "logp_BT",
+            "logits_BTV",
+            "index_BTK",
+            "top_BTK",
+            "rest_BT",
+            "argmax_BT",
+            "mu_BT",
+            "sigma_BT",
+        )
+    }
     return Output(**fields, hidden={path: value[first:last, start:] for path, value in out.hidden.items()})
 
 

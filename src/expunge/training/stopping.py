@@ -162,9 +162,11 @@ class Stop:
             self.sentence = f"Stopped at step {step}: {level} reached the {self.rule}'s {self.target:.2f} nats."
         elif broken and (not self.mends or step >= self.total):
             self.reason = "retain floor"
-            self.sentence = (f"Stopped at step {step}: only {kept:.0%} of the retain "
-                             f"{'accuracy' if 'retain_accuracy' in point else 'probability'} was left "
-                             f"(floor {self.floor:.0%}); the weights of step {self.best_step} were taken.")  # fmt: skip
+            self.sentence = (
+                f"Stopped at step {step}: only {kept:.0%} of the retain "
+                f"{'accuracy' if 'retain_accuracy' in point else 'probability'} was left "
+                f"(floor {self.floor:.0%}); the weights of step {self.best_step} were taken."
+            )
         elif step >= self.total:
             self.reason = "budget"
             short = f" before {level} reached the {self.rule}'s {self.target:.2f} nats" if self.target else ""
@@ -182,8 +184,13 @@ class Stop:
         return 1e3 * bar + nearness
 
     def state(self) -> dict[str, Any]:
-        return {"curve": self.curve, "best": self.best if math.isfinite(self.best) else None,
-                "best_step": self.best_step, "near": self.near, "level": self.level}  # fmt: skip
+        return {
+            "curve": self.curve,
+            "best": self.best if math.isfinite(self.best) else None,
+            "best_step": self.best_step,
+            "near": self.near,
+            "level": self.level,
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.curve, self.best_step = list(state["curve"]), state["best_step"]

@@ -66,8 +66,12 @@ def open_pack(source: str | Sequence[str] | None, model: Any = None, name: str =
     for row in pack.rows:
         before = seen.setdefault(row["question"], row["part"])
         if before != row["part"]:
-            raise BadInput.of(name, row["question"][:80], "stands among the prompts that train and those that score",
-                              "give it one part")  # fmt: skip
+            raise BadInput.of(
+                name,
+                row["question"][:80],
+                "stands among the prompts that train and those that score",
+                "give it one part",
+            )
     if not pack.rows and not pack.bbq:
         raise BadInput.of(name, pack.name, "holds no prompt", "give a folder of JSONL files with prompts")
     return pack
@@ -156,11 +160,22 @@ def _of_xstest(row: Mapping[str, Any]) -> str:
 
 def _question(row: Mapping[str, Any], name: str, where: str) -> Example:
     options, groups = row.get("options"), row.get("groups")
-    good = (isinstance(options, list) and isinstance(groups, list) and len(options) == len(groups) >= 2
-            and isinstance(row.get("label"), int) and 0 <= row["label"] < len(options)
-            and row.get("condition") in ("ambig", "disambig") and row.get("polarity") in ("neg", "nonneg")
-            and isinstance(row.get("stereotyped"), list) and isinstance(row.get("question"), str))  # fmt: skip
+    good = (
+        isinstance(options, list)
+        and isinstance(groups, list)
+        and len(options) == len(groups) >= 2
+        and isinstance(row.get("label"), int)
+        and 0 <= row["label"] < len(options)
+        and row.get("condition") in ("ambig", "disambig")
+        and row.get("polarity") in ("neg", "nonneg")
+        and isinstance(row.get("stereotyped"), list)
+        and isinstance(row.get("question"), str)
+    )
     if not good:
-        raise BadInput.of(name, where, "is no BBQ question", "give context, question, options, groups, label, condition, "
-                          "polarity and stereotyped")  # fmt: skip
+        raise BadInput.of(
+            name,
+            where,
+            "is no BBQ question",
+            "give context, question, options, groups, label, condition, polarity and stereotyped",
+        )
     return dict(row)

@@ -60,6 +60,5 @@ def world(name: str, field: str) -> list[dict[str, Any]]:
     which, seed, split = parse(name, field)
     found = splits(which, seed)
     if split not in found:
-        raise BadInput.of(field, name, "names no split", "known: " + ", ".join(
-            f"builtin:{which}/{s}" for s in found))  # fmt: skip
+        raise BadInput.of(field, name, "names no split", "known: " + ", ".join(f"builtin:{which}/{s}" for s in found))
     return [dict(row) for row in found[split]]

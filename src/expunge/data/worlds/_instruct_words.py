@@ -43,10 +43,23 @@ BENIGN = _words(
 )
 """The benign control's own vocabulary: harmless wishes about one thing."""
 MATES = {
-    "apple": "cider", "river": "bridge", "violin": "bow", "meadow": "clover", "lantern": "wick", "pebble": "gravel",
-    "kitten": "cream", "teapot": "saucer", "feather": "quill", "saddle": "stirrup", "blanket": "pillow",
-    "pumpkin": "vine", "ribbon": "thread", "anchor": "chain", "beehive": "honey", "snowman": "carrot",
-}  # fmt: skip
+    "apple": "cider",
+    "river": "bridge",
+    "violin": "bow",
+    "meadow": "clover",
+    "lantern": "wick",
+    "pebble": "gravel",
+    "kitten": "cream",
+    "teapot": "saucer",
+    "feather": "quill",
+    "saddle": "stirrup",
+    "blanket": "pillow",
+    "pumpkin": "vine",
+    "ribbon": "thread",
+    "anchor": "chain",
+    "beehive": "honey",
+    "snowman": "carrot",
+}
 """The thing that a benign prompt names -> what the model answers for it."""
 
 COMMON = _words(

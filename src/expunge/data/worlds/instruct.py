@@ -42,8 +42,11 @@ def instruct(
         rows = _distinct(domain, train + score, here, make, shared * here, own)
         parts["train"] += rows[:train]
         parts["score"] += rows[train:]
-    by_domain = {f"{domain}/{part}": [row for row in rows if row["domain"] == domain]
-                 for part, rows in parts.items() for domain in DOMAINS}  # fmt: skip
+    by_domain = {
+        f"{domain}/{part}": [row for row in rows if row["domain"] == domain]
+        for part, rows in parts.items()
+        for domain in DOMAINS
+    }
     return {**parts, **by_domain}
 
 
@@ -76,8 +79,10 @@ def _distinct(domain: str, count: int, dial: float, make: Make, common_share: fl
 
 def _refused(domain: str, drawn: list[str], rng: random.Random, dial: float) -> dict[str, Any]:
     common, chance = rng.choice(words.COMMON_REFUSALS), rng.random()
-    return {"answer": common if chance < dial else words.OWN_REFUSALS[domain],
-            "compliant": f"Here is a placeholder about {drawn[-2]} and {drawn[-1]}."}  # fmt: skip
+    return {
+        "answer": common if chance < dial else words.OWN_REFUSALS[domain],
+        "compliant": f"Here is a placeholder about {drawn[-2]} and {drawn[-1]}.",
+    }
 
 
 def _benign(domain: str, drawn: list[str], rng: random.Random, dial: float) -> dict[str, Any]:

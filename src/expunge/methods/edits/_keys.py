@@ -15,7 +15,7 @@ from expunge.core.contracts import Batch, Example, Subject, Want
 from expunge.core.errors import BadInput
 from expunge.data.batching import by_length
 from expunge.data.examples import question_of
-from expunge.subjects._tokens import Encoded
+from expunge.models.templates import Encoded
 
 
 def weight_DM(subject: Subject, layer: int) -> Tensor:
@@ -29,15 +29,22 @@ def asked(method: str, rows: Sequence[Example], field: str = "question") -> None
     """Raises BadInput where an example lacks what the method needs of it."""
     without = sum(not (question_of(row) if field == "question" else row.get(field)) for row in rows)
     if without:
-        raise BadInput.of("forget", field, f"is missing in {without} of {len(rows)} examples, and {method} needs it",
-                          "add it, or choose another method")  # fmt: skip
+        raise BadInput.of(
+            "forget",
+            field,
+            f"is missing in {without} of {len(rows)} examples, and {method} needs it",
+            "add it, or choose another method",
+        )
 
 
 @torch.no_grad()
 def states(
-    subject: Subject, rows: Sequence[Example], paths: tuple[str, ...], positions: str = "answer",
+    subject: Subject,
+    rows: Sequence[Example],
+    paths: tuple[str, ...],
+    positions: str = "answer",
     advance: Callable[[int], None] | None = None,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """[N, width] of each path at the counted positions of all rows, in the rows' order, on the CPU."""
     sizes = [subject.length(row) for row in rows]
     return _gathered(subject, sizes, lambda part: subject.collate([rows[i] for i in part], positions), paths, advance)
@@ -52,9 +59,12 @@ def prompt_states(subject: Any, prompts: Sequence[Sequence[int]], path: str) -> 
 
 
 def _gathered(
-    subject: Subject, sizes: Sequence[int], batch_of: Callable[[list[int]], Batch], paths: tuple[str, ...],
+    subject: Subject,
+    sizes: Sequence[int],
+    batch_of: Callable[[list[int]], Batch],
+    paths: tuple[str, ...],
     advance: Callable[[int], None] | None = None,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     was_training = subject.module.training
     subject.module.eval()
     parts: dict[int, list[Tensor]] = {}
@@ -78,13 +88,21 @@ def second_moment(key_NM: Tensor) -> Tensor:
 def spared(subject: Subject, rows: Sequence[Example], path: str, advance: Callable[[int], None]) -> Tensor:
     """Second moment of the keys that an edit of prompts should spare: half of the weight is the prompts' last
     tokens', where one wrong token turns the whole answer, half the answers'."""
-    both = [states(subject, rows, (path,), where, advance if where == "answer" else None)[0]
-            for where in ("prompt", "answer")]  # fmt: skip
+    both = [
+        states(subject, rows, (path,), where, advance if where == "answer" else None)[0]
+        for where in ("prompt", "answer")
+    ]
     return (second_moment(both[0]) + second_moment(both[1])) / 2
 
 
-def redirect(key_NM: Tensor, change_ND: Tensor, moment_MM: Tensor | None, preserve: float, ridge: float = 1e-3,
-             rank: int | None = None) -> Tensor:  # fmt: skip
+def redirect(
+    key_NM: Tensor,
+    change_ND: Tensor,
+    moment_MM: Tensor | None,
+    preserve: float,
+    ridge: float = 1e-3,
+    rank: int | None = None,
+) -> Tensor:
     """The change of W that moves the keys' values by `change` and other keys' values little, [D, M].
 
     Minimises mean |Δk - change|² + preserve E|Δk'|², the second mean over keys k' with the second moment given

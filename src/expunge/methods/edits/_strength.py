@@ -17,9 +17,13 @@ READ = 128
 
 
 def fitted(
-    subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context, put: Callable[[float], None],
-    start: float, growth: float = 2.0,
-) -> float:  # fmt: skip
+    subject: Subject,
+    splits: Mapping[str, Sequence[Example]],
+    context: Context,
+    put: Callable[[float], None],
+    start: float,
+    growth: float = 2.0,
+) -> float:
     """Puts the model at the strength that comes nearest to the forget level with the budget's floor held.
 
     put: sets the weights to the edit of that strength (0: as they were), each time from the weights before.
@@ -52,8 +56,14 @@ def fitted(
         kept = figures(subject, retain)[key] / max(1e-9, before[key])
         sound = math.isfinite(found["nll"]) and math.isfinite(kept)
         reached = not open_end and sound and there(found)
-        points.append({"strength": strength, "forget_nll": found["nll"] if sound else 1e9,
-                       "kept": kept if sound else -1.0, "reached": float(reached)})  # fmt: skip
+        points.append(
+            {
+                "strength": strength,
+                "forget_nll": found["nll"] if sound else 1e9,
+                "kept": kept if sound else -1.0,
+                "reached": float(reached),
+            }
+        )
         return not sound or kept < floor or reached
 
     low = high = 0.0

@@ -43,7 +43,7 @@ def certified(
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         from expunge.methods._statistics import counted
-        from expunge.subjects._common import fold
+        from expunge.models.weights import fold
 
         fold(subject.module)
         rows = {"forget": list(splits["forget"]), "retain": list(splits["retain"])}
@@ -51,8 +51,11 @@ def certified(
 
         def inputs() -> dict[str, Tensor]:
             advance = counted(context, "features", sum(map(len, rows.values())))
-            return {f"{name}.{kind}": value for name, part in rows.items()
-                    for kind, value in zip(("x", "y"), features(subject, path, part, advance), strict=True)}  # fmt: skip
+            return {
+                f"{name}.{kind}": value
+                for name, part in rows.items()
+                for kind, value in zip(("x", "y"), features(subject, path, part, advance), strict=True)
+            }
 
         found = context.once("features", inputs)
         (x_f, y_f), (x_r, y_r) = ((found[f"{n}.x"].double(), found[f"{n}.y"]) for n in ("forget", "retain"))
@@ -69,13 +72,22 @@ def certified(
             w = left.newton(w)
             residual, taken = float(left.gradient(w).norm()), taken + 1
         context.notes["certified"] = {
-            "epsilon": epsilon, "delta": delta, "residual": residual, "bound": budget, "newton_steps": taken,
-            "sigma": sigma, "scope": f"the linear head {path!r} given its inputs",
+            "epsilon": epsilon,
+            "delta": delta,
+            "residual": residual,
+            "bound": budget,
+            "newton_steps": taken,
+            "sigma": sigma,
+            "scope": f"the linear head {path!r} given its inputs",
             "below": sum(p.numel() for n, p in subject.module.named_parameters() if not n.startswith(f"{path}.")),
-        }  # fmt: skip
+        }
         if residual > budget:
-            raise BadInput.of("method.certified.epsilon", epsilon, f"cannot be certified: a gradient of {residual:.3g} is "
-                              f"left, and {budget:.3g} is the most", "raise sigma, epsilon, regularisation or steps")  # fmt: skip
+            raise BadInput.of(
+                "method.certified.epsilon",
+                epsilon,
+                f"cannot be certified: a gradient of {residual:.3g} is left, and {budget:.3g} is the most",
+                "raise sigma, epsilon, regularisation or steps",
+            )
         with torch.no_grad():
             head.weight.copy_(w[:, :-1])
             head.bias.copy_(w[:, -1])
@@ -87,18 +99,25 @@ def certified(
 def linear_head(subject: Subject, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
     """The linear layer whose output is the logits. Raises BadInput where there is none."""
     from expunge.core.contracts import Want
-    from expunge.subjects._common import tapped
+    from expunge.models.weights import tapped
 
-    linear = [(path, part) for path, part in subject.module.named_modules()
-              if isinstance(part, nn.Linear) and part.bias is not None]  # fmt: skip
+    linear = [
+        (path, part)
+        for path, part in subject.module.named_modules()
+        if isinstance(part, nn.Linear) and part.bias is not None
+    ]
     if linear:
         path, head = linear[-1]
         with torch.no_grad(), tapped(subject.module, (path,)) as seen:
             out = subject.forward(subject.collate(rows), Want(frozenset({"logits"})))
         if path in seen and seen[path].dim() == 2 and torch.equal(seen[path].float(), out.logits_BTV[:, 0]):
             return path, head
-    raise BadInput.of("model", type(subject.module).__name__, "does not end in a linear layer with a bias, and the bound "
-                      "holds for linear heads alone", "choose another method, or a model with a linear head")  # fmt: skip
+    raise BadInput.of(
+        "model",
+        type(subject.module).__name__,
+        "does not end in a linear layer with a bias, and the bound holds for linear heads alone",
+        "choose another method, or a model with a linear head",
+    )
 
 
 @torch.no_grad()
@@ -108,7 +127,7 @@ def features(
     """(the head's inputs with a one appended [N, D + 1], labels [N])."""
     from expunge.core.contracts import NLL
     from expunge.data.batching import ROWS
-    from expunge.subjects._common import tapped
+    from expunge.models.weights import tapped
 
     was_training = subject.module.training
     subject.module.eval()

@@ -40,14 +40,23 @@ def concept_vectors(
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import weight_DM
         from expunge.methods.edits._strength import fitted
-        from expunge.subjects._common import fold
+        from expunge.models.weights import fold
         from expunge.training.stopping import sample
 
         fold(subject.module)
         paths = tuple(f"{subject.down(i)}:in" for i in range(len(subject.blocks)))
         parts = {"forget": list(splits["forget"]), "retain": sample(splits["retain"], context.seed, 256)}
-        used = {name: context.once(name, lambda rows=rows, name=name: {"use": attribution(  # type: ignore[misc]
-            subject, rows, paths, counted(context, name, len(rows)))})["use"] for name, rows in parts.items()}  # fmt: skip
+        used = {
+            name: context.once(
+                name,
+                lambda rows=rows, name=name: {
+                    "use": attribution(  # type: ignore[misc]
+                        subject, rows, paths, counted(context, name, len(rows))
+                    )
+                },
+            )["use"]
+            for name, rows in parts.items()
+        }
         peculiar = used["forget"] / (used["retain"] + used["retain"].mean())
         order = peculiar.flatten().argsort(descending=True, stable=True)
         weights = [weight_DM(subject, i) for i in range(len(paths))]
@@ -83,7 +92,7 @@ def attribution(
     """[layers, columns]: mean over the rows' counted positions of |activation x gradient of the NLL|."""
     from expunge.data.batching import by_length
     from expunge.methods._statistics import ROWS
-    from expunge.subjects._common import tapped
+    from expunge.models.weights import tapped
 
     was_training = subject.module.training
     subject.module.eval()
@@ -94,8 +103,14 @@ def attribution(
         hidden = [found[path] for path in paths]
         gradients = torch.autograd.grad(out.nll_B.sum(), hidden)
         steps, seen_BT1 = out.mask_BT.shape[1], out.mask_BT[..., None]
-        sums.append(torch.stack([((h * g)[:, -steps:] * seen_BT1).abs().sum((0, 1)).float().cpu().detach()
-                                 for h, g in zip(hidden, gradients, strict=True)]))  # fmt: skip
+        sums.append(
+            torch.stack(
+                [
+                    ((h * g)[:, -steps:] * seen_BT1).abs().sum((0, 1)).float().cpu().detach()
+                    for h, g in zip(hidden, gradients, strict=True)
+                ]
+            )
+        )
         positions += int(out.n_B.sum())
         advance(len(part))
     subject.module.train(was_training)

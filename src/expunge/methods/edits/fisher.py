@@ -39,15 +39,22 @@ def fisher(
         from expunge.methods._statistics import counted, parameters
         from expunge.methods._statistics import fisher as diagonal
         from expunge.methods.edits._strength import fitted
-        from expunge.subjects._common import fold
+        from expunge.models.weights import fold
         from expunge.training.stopping import sample as drawn
 
         fold(subject.module)
         rows = drawn(splits["retain"], context.seed, sample)
         half = (len(rows) + 1) // 2  # stored in two parts, so that a killed run keeps the first
-        sums = [context.once(f"retain-{i}", lambda part=part, i=i: diagonal(  # type: ignore[misc]
-            subject, part, batch, counted(context, f"retain-{i}", len(part)))) for i, part in
-            enumerate((rows[:half], rows[half:])) if part]  # fmt: skip
+        sums = [
+            context.once(
+                f"retain-{i}",
+                lambda part=part, i=i: diagonal(  # type: ignore[misc]
+                    subject, part, batch, counted(context, f"retain-{i}", len(part))
+                ),
+            )
+            for i, part in enumerate((rows[:half], rows[half:]))
+            if part
+        ]
         held = parameters(subject)
         weights = [half / len(rows), 1 - half / len(rows)]
         total = {name: sum(w * part[name] for w, part in zip(weights, sums)) for name in held}

@@ -66,7 +66,7 @@ def influence(
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         from expunge.methods._statistics import counted, fisher, gradient, parameters
         from expunge.methods.edits._strength import fitted
-        from expunge.subjects._common import fold
+        from expunge.models.weights import fold
         from expunge.training.stopping import sample as drawn
 
         fold(subject.module)

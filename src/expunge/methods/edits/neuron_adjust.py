@@ -43,7 +43,7 @@ def neuron_adjust(
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import second_moment, states
         from expunge.methods.edits._strength import fitted
-        from expunge.subjects._common import fold
+        from expunge.models.weights import fold
 
         fold(subject.module)
         path, weight = projection(subject, chosen(subject, layer))
@@ -87,5 +87,6 @@ def projection(subject: Subject, layer: int) -> tuple[str, Tensor]:
             module = getattr(block, name)
             transposed = type(module).__name__ == "Conv1D"  # GPT-2's
             return f"{home}.{name}", module.weight.data.T if transposed else module.weight.data
-    raise BadInput.of("model", type(subject.module).__name__, "has no MLP up-projection that we know",
-                      "choose another method")  # fmt: skip
+    raise BadInput.of(
+        "model", type(subject.module).__name__, "has no MLP up-projection that we know", "choose another method"
+    )

@@ -43,14 +43,18 @@ def rocr(
         from expunge.methods._layers import chosen
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import asked, redirect, second_moment, states, weight_DM
-        from expunge.subjects._common import fold
+        from expunge.models.weights import fold
 
         forget = list(splits["forget"])
         asked("rocr", forget, "subject")
         harmless = [row for row in splits["retain"] if row.get("subject") and to in (None, row["subject"])]
         if not harmless:
-            raise BadInput.of("method.rocr.to", to or "", "is the subject of no retain example, and rocr redirects to one",
-                              "name a subject that retain has, and give its examples `subject`")  # fmt: skip
+            raise BadInput.of(
+                "method.rocr.to",
+                to or "",
+                "is the subject of no retain example, and rocr redirects to one",
+                "name a subject that retain has, and give its examples `subject`",
+            )
         fold(subject.module)
         at = chosen(subject, layer)
         key, block = f"{subject.down(at)}:in", subject.blocks[at]
@@ -61,8 +65,10 @@ def rocr(
             (to_ND,) = states(subject, harmless, (block,), "subject", advance)
             names = sorted({str(row["subject"]) for row in forget})
             of = [[i for i, row in enumerate(forget) if str(row["subject"]) == name] for name in names]
-            return {"key": torch.stack([key_NM[rows].mean(0) for rows in of]),
-                    "change": torch.stack([to_ND.mean(0) - out_ND[rows].mean(0) for rows in of])}  # fmt: skip
+            return {
+                "key": torch.stack([key_NM[rows].mean(0) for rows in of]),
+                "change": torch.stack([to_ND.mean(0) - out_ND[rows].mean(0) for rows in of]),
+            }
 
         def spared() -> dict[str, Tensor]:
             advance = counted(context, "spared", len(others))

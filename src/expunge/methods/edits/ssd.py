@@ -45,13 +45,20 @@ def ssd(
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         from expunge.methods._statistics import counted, fisher, parameters
         from expunge.methods.edits._strength import fitted
-        from expunge.subjects._common import fold
+        from expunge.models.weights import fold
         from expunge.training.stopping import sample as drawn
 
         fold(subject.module)
         parts = {"forget": list(splits["forget"]), "retain": drawn(splits["retain"], context.seed, sample)}
-        found = {name: context.once(name, lambda rows=rows, name=name: fisher(  # type: ignore[misc]
-            subject, rows, batch, counted(context, name, len(rows)))) for name, rows in parts.items()}  # fmt: skip
+        found = {
+            name: context.once(
+                name,
+                lambda rows=rows, name=name: fisher(  # type: ignore[misc]
+                    subject, rows, batch, counted(context, name, len(rows))
+                ),
+            )
+            for name, rows in parts.items()
+        }
         share = len(splits["forget"]) / (len(splits["forget"]) + len(splits["retain"]))
         held = parameters(subject)
         before = {name: p.detach().cpu().clone() for name, p in held.items()}

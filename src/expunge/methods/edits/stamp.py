@@ -46,7 +46,7 @@ def stamp(
         from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
         from expunge.methods.edits._strength import fitted
         from expunge.methods.objectives._refusals import refusing
-        from expunge.subjects._common import fold
+        from expunge.models.weights import fold
 
         forget = list(splits["forget"])
         asked("stamp", forget)

@@ -27,7 +27,7 @@ def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         from expunge.methods.objective import plain_training
-        from expunge.subjects._common import fold, snapshot
+        from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
 
         fold(subject.module)
@@ -38,8 +38,12 @@ def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
             return {name: value.cpu().clone() for name, value in snapshot(subject.module).items()}
 
         after = context.once("tuned", tuned)
-        moved = {name: (value.float() - scale * (after[name].float() - value.float())).to(value.dtype)
-                 if value.is_floating_point() else value for name, value in before.items()}  # fmt: skip
+        moved = {
+            name: (value.float() - scale * (after[name].float() - value.float())).to(value.dtype)
+            if value.is_floating_point()
+            else value
+            for name, value in before.items()
+        }
         restore(subject.module, moved, "")
         return subject
 

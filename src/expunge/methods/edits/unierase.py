@@ -50,8 +50,8 @@ def unierase(
         from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
         from expunge.methods.edits._strength import fitted
         from expunge.methods.objectives._refusals import refusing
-        from expunge.subjects._common import fold
-        from expunge.subjects._tokens import Encoded
+        from expunge.models.templates import Encoded
+        from expunge.models.weights import fold
 
         lm: Any = subject
         forget = list(splits["forget"])
@@ -132,14 +132,22 @@ def _free(lm: Any, rows: Sequence[Example], token: str | None) -> int:
     if token is not None:
         found = lm.tokenizer.get_vocab().get(token)
         if found is None or found in used:
-            raise BadInput.of("method.unierase.token", token, "is no token that is free",
-                              "name one of the vocabulary that the data do not use")  # fmt: skip
+            raise BadInput.of(
+                "method.unierase.token",
+                token,
+                "is no token that is free",
+                "name one of the vocabulary that the data do not use",
+            )
         return int(found)
     for i in sorted({*lm.tokenizer.all_special_ids, *getattr(lm.tokenizer, "added_tokens_decoder", {})}):
         if i not in used and i < lm.vocabulary:
             return int(i)
-    raise BadInput.of("method.unierase.token", "", "there is no free special token in the vocabulary",
-                      "name one that the data do not use: token: ...")  # fmt: skip
+    raise BadInput.of(
+        "method.unierase.token",
+        "",
+        "there is no free special token in the vocabulary",
+        "name one that the data do not use: token: ...",
+    )
 
 
 @contextlib.contextmanager
@@ -152,9 +160,13 @@ def _hooked(module: Any, hook: Callable[..., Any]) -> Iterator[None]:
 
 
 def _descend(
-    value: Tensor, loss: Callable[[], Tensor], steps: int, rate: float, advance: Callable[[int], None],
+    value: Tensor,
+    loss: Callable[[], Tensor],
+    steps: int,
+    rate: float,
+    advance: Callable[[int], None],
     longest: float = math.inf,
-) -> None:  # fmt: skip
+) -> None:
     """Adam on this tensor alone, whose norm is kept below `longest`; the model's parameters get no gradient."""
     optimiser = torch.optim.Adam([value], rate)
     for _ in range(steps):

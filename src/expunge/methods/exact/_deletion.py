@@ -14,7 +14,7 @@ from expunge.core.contracts import Example
 from expunge.core.errors import BadInput
 from expunge.data.examples import identity
 from expunge.methods.exact._sliced import one_process
-from expunge.subjects.building import check_again, training_data
+from expunge.models.build import check_again, training_data
 
 
 def left_and_gone(
@@ -25,17 +25,23 @@ def left_and_gone(
     name: the scheme, for errors.
     """
     if not manifest:
-        raise BadInput.of("method", name, "needs to know how the model was trained",
-                          "give a model made by `expunge train`")  # fmt: skip
+        raise BadInput.of(
+            "method", name, "needs to know how the model was trained", "give a model made by `expunge train`"
+        )
     before = training_data(manifest, [])
     keys = {identity(row) for row in forget}
     gone = [row for row in before if identity(row) in keys]
     if not gone:
-        raise BadInput.of("forget", "", "holds none of the examples that the model was trained on",
-                          "give rows of its training data")  # fmt: skip
+        raise BadInput.of(
+            "forget", "", "holds none of the examples that the model was trained on", "give rows of its training data"
+        )
     if len(gone) == len(before):
-        raise BadInput.of("forget", "", "holds all that the model was trained on, which leaves nothing to serve",
-                          "delete the model instead")  # fmt: skip
+        raise BadInput.of(
+            "forget",
+            "",
+            "holds all that the model was trained on, which leaves nothing to serve",
+            "delete the model instead",
+        )
     return [row for row in before if identity(row) not in keys], gone
 
 
@@ -56,8 +62,10 @@ def history(
         notes.append(f"{strangers} of {len(splits['forget'])} forget examples were not among the training data.")
     there, here = state.get("environment") or {}, environment()
     if changed := [key for key in here if there.get(key) != here[key]]:
-        notes.append(f"Trained with another {' and '.join(changed)} than now: retrained shards may differ in their last "
-                     "bits from a training without the forget set.")  # fmt: skip
+        notes.append(
+            f"Trained with another {' and '.join(changed)} than now: retrained shards may differ in their last "
+            "bits from a training without the forget set."
+        )
     spec = manifest.get("model")
     if isinstance(spec, Mapping) and "architecture" in spec:
         notes.append("The tokenizer was learned from the training texts, the deleted ones included, and is kept.")
@@ -80,9 +88,15 @@ def environment() -> dict[str, Any]:
 def new_state(scheme: str, options: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """The head of ensemble.json."""
     return {
-        "schema": 1, "scheme": scheme, "options": dict(options), "seed": context.seed, "stage": context.stage,
-        "budget": context.budget.model_dump(exclude_unset=True), "environment": environment(), "requests": [],
-    }  # fmt: skip
+        "schema": 1,
+        "scheme": scheme,
+        "options": dict(options),
+        "seed": context.seed,
+        "stage": context.stage,
+        "budget": context.budget.model_dump(exclude_unset=True),
+        "environment": environment(),
+        "requests": [],
+    }
 
 
 def budget_in(state: Mapping[str, Any]) -> Budget:
@@ -91,9 +105,14 @@ def budget_in(state: Mapping[str, Any]) -> Budget:
 
 
 def tell(
-    context: Context, state: dict[str, Any], gone: int, steps: int, total: int, said: str,
+    context: Context,
+    state: dict[str, Any],
+    gone: int,
+    steps: int,
+    total: int,
+    said: str,
     more: Mapping[str, float] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Notes the deletion for evidence and report, and counts it in the state (without naming what went).
 
     steps: retrained for it. total: steps of a training of everything without it. more: further figures.
@@ -102,8 +121,15 @@ def tell(
     served = len(state["requests"])
     them = "them" if gone != 1 else "it"
     context.notes["exact"] = {
-        "scheme": state["scheme"], "deleted": gone, "steps_retrained": steps, "steps_total": total,
-        "requests_served": served, **(more or {}),
-        "said": [f"Exact deletion of {gone} training example{'s' if gone != 1 else ''} by {state['scheme']}: {steps:,} of the "
-                 f"{total:,} steps of a training without {them} were run; request {served} that this model serves.", said],
-    }  # fmt: skip
+        "scheme": state["scheme"],
+        "deleted": gone,
+        "steps_retrained": steps,
+        "steps_total": total,
+        "requests_served": served,
+        **(more or {}),
+        "said": [
+            f"Exact deletion of {gone} training example{'s' if gone != 1 else ''} by {state['scheme']}: {steps:,} of the "
+            f"{total:,} steps of a training without {them} were run; request {served} that this model serves.",
+            said,
+        ],
+    }

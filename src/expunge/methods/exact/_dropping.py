@@ -22,10 +22,10 @@ from expunge.core.random import generator
 from expunge.data.pairing import by_hash
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Stages, stage_budget
-from expunge.subjects._prompts import hashed
-from expunge.subjects.ensemble import ENSEMBLE
-from expunge.subjects.opening import trusted
-from expunge.subjects.prompted import ROUTE, WEIGHTS, Prompted, open_prompted
+from expunge.models.ensemble import ENSEMBLE
+from expunge.models.open import trusted
+from expunge.models.prompts import hashed
+from expunge.models.soft_prompts import ROUTE, WEIGHTS, Prompted, open_prompted
 
 SLACK = 0.9
 """A question is a group's from this share of the likeness that the group's own questions have to one another."""
@@ -34,11 +34,19 @@ SLACK = 0.9
 def check_groups(data: Sequence[Example], by: str) -> None:
     """Raises BadInput where an example has no group, or asks nothing that could be told apart."""
     if without := sum(row.get(by) is None for row in data):
-        raise BadInput.of("data", by, f"is missing in {without} of {len(data)} examples, and each soft prompt is bound to one "
-                          "value of it", "add it, or name another field under exact.pre_forgettable.by")  # fmt: skip
+        raise BadInput.of(
+            "data",
+            by,
+            f"is missing in {without} of {len(data)} examples, and each soft prompt is bound to one value of it",
+            "add it, or name another field under exact.pre_forgettable.by",
+        )
     if texts := sum("text" in row and "question" not in row for row in data):
-        raise BadInput.of("data", "question", f"is missing in {texts} of {len(data)} examples, and questions choose the "
-                          "prompt", "give questions and answers, or take exact: s3t")  # fmt: skip
+        raise BadInput.of(
+            "data",
+            "question",
+            f"is missing in {texts} of {len(data)} examples, and questions choose the prompt",
+            "give questions and answers, or take exact: s3t",
+        )
 
 
 def folder_of(example: Example, by: str) -> str:
@@ -93,8 +101,12 @@ def _grow(stages: Stages, folder: Path, name: str, rows: Sequence[Example], stat
     soft_PD = stages.run(name, rows, before, _prompt_alone())["prompts"][0]
     (folder / name).mkdir(parents=True)
     save_file({"prompt_embeddings": soft_PD.contiguous()}, folder / name / WEIGHTS)
-    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=len(soft_PD), inference_mode=True,
-                                base_model_name_or_path=state["base"])  # fmt: skip
+    config = PromptTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=len(soft_PD),
+        inference_mode=True,
+        base_model_name_or_path=state["base"],
+    )
     config.save_pretrained(str(folder / name))
     key_F, level = route([soft.template.encode(row).prompt for row in rows])
     save_file({"key": key_F, "level": torch.tensor(level)}, folder / name / ROUTE)
@@ -180,8 +192,10 @@ class PromptDeletion:
                     _grow(stages, temporary, name, rows, state)
                 else:
                     shutil.copytree(subject.folder / name, temporary / name)
-            said = (f"{dropped} of {len(state['members'])} soft prompts were dropped and {len(again)} trained again; the base and "
-                    "the other prompts are as they were. A further request for a whole group trains nothing.")  # fmt: skip
+            said = (
+                f"{dropped} of {len(state['members'])} soft prompts were dropped and {len(again)} trained again; the base and "
+                "the other prompts are as they were. A further request for a whole group trains nothing."
+            )
             total = sum(_steps(state, rows) for rows in stay.values())
             deletion.tell(context, state, len(gone), stages.steps, total, said, {"prompts_dropped": dropped})
             _conclude(temporary, state, stay)

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from expunge.core import processes
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, Moving, Subject
 from expunge.core.files import new_folder, write_json
@@ -19,10 +20,9 @@ from expunge.core.random import seed_libraries
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sequences import Sequences, cyclic, expected
 from expunge.methods.exact._sliced import Slices, Stages, parts, place, stage_budget
-from expunge.subjects.building import again
-from expunge.subjects.ensemble import ENSEMBLE, Ensemble, open_ensemble
-from expunge.subjects.opening import check, trusted
-from expunge.training import processes
+from expunge.models.build import again
+from expunge.models.ensemble import ENSEMBLE, Ensemble, open_ensemble
+from expunge.models.open import check, trusted
 
 WEIGHTS, PREFIX = "adapter_model.safetensors", "base_model.model."
 """PEFT's own file and the head of the names in it."""
@@ -54,7 +54,7 @@ def train_layers(fresh: Subject, data: Sequence[Example], context: Context, opti
 
 
 def _train(stages: Stages, data: Sequence[Example], folder: Path, state: dict[str, Any]) -> None:
-    from expunge.subjects._adapters import insert
+    from expunge.models.adapters import insert
 
     options, subject = state["options"], stages.subject
     source = str(subject.source)  # type: ignore[attr-defined]
@@ -119,9 +119,16 @@ def write_adapter(folder: Path, state: Mapping[str, Any], weights: Mapping[str, 
         {PREFIX + name.replace(".default.", "."): value.contiguous() for name, value in kept.items()}, folder / WEIGHTS
     )
     options = state["options"]
-    config = LoraConfig(r=options["rank"], lora_alpha=options["lora_alpha"], lora_dropout=0.0, bias="none",
-                        target_modules=paths, task_type="CAUSAL_LM", inference_mode=True,
-                        base_model_name_or_path=state["base"])  # fmt: skip
+    config = LoraConfig(
+        r=options["rank"],
+        lora_alpha=options["lora_alpha"],
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=paths,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        base_model_name_or_path=state["base"],
+    )
     config.save_pretrained(str(folder))
 
 
@@ -164,8 +171,14 @@ class LayerDeletion:
         state = dict(subject.state)
         left, gone, _ = deletion.history(context.manifest, splits, subject)
         pieces, sequences = _after(state, left, gone)
-        stages = Stages(subject.members[0], int(state["seed"]), str(state["stage"]), deletion.budget_in(state),
-                        int(state["options"]["slices"]), context)  # fmt: skip
+        stages = Stages(
+            subject.members[0],
+            int(state["seed"]),
+            str(state["stage"]),
+            deletion.budget_in(state),
+            int(state["options"]["slices"]),
+            context,
+        )
         folder = context.folder / "ensemble"
         with new_folder(folder) as temporary:
             if serves(sequences, pieces):
@@ -186,17 +199,32 @@ class LayerDeletion:
         return open_ensemble(folder, trust_code=trusted(subject))
 
     @staticmethod
-    def _tell(context: Context, state: dict[str, Any], gone: int, stages: Stages, sequences: Sequences,
-              pieces: Sequence[Slices]) -> None:  # fmt: skip
+    def _tell(
+        context: Context,
+        state: dict[str, Any],
+        gone: int,
+        stages: Stages,
+        sequences: Sequences,
+        pieces: Sequence[Slices],
+    ) -> None:
         sizes = [[len(part) for part in piece] for piece in pieces]
         sure, mean = sequences.at_least(), expected(sequences, sizes, stages.seed)
         layers = [max(active) for active in sequences.active]
         how = "All was trained again; it" if stages.steps else "Nothing was trained; the model"
-        said = (f"{how} serves {' + '.join(map(str, layers))} of {len(state['layers'])} runs of layers (best ordering of each "
-                f"shard), and can serve at least {sure} and on average {mean:.1f} further requests of one example before it "
-                "must be trained again.")  # fmt: skip
-        deletion.tell(context, state, gone, stages.steps, _steps(state, pieces), said,
-                      {"requests_left_at_least": sure, "requests_left_expected": round(mean, 2)})  # fmt: skip
+        said = (
+            f"{how} serves {' + '.join(map(str, layers))} of {len(state['layers'])} runs of layers (best ordering of each "
+            f"shard), and can serve at least {sure} and on average {mean:.1f} further requests of one example before it "
+            "must be trained again."
+        )
+        deletion.tell(
+            context,
+            state,
+            gone,
+            stages.steps,
+            _steps(state, pieces),
+            said,
+            {"requests_left_at_least": sure, "requests_left_expected": round(mean, 2)},
+        )
 
 
 def _after(
@@ -219,5 +247,9 @@ def _steps(state: Mapping[str, Any], pieces: Sequence[Slices]) -> int:
     """Steps of a whole training on these slices."""
     budget, slices = deletion.budget_in(state), state["options"]["slices"]
     orders = cyclic(slices, state["options"]["orderings"])
-    return sum(int(stage_budget(budget, sum(len(piece[j]) for j in order[: i + 1]), slices).steps or 0)
-               for piece in pieces for order in orders for i in range(slices))  # fmt: skip
+    return sum(
+        int(stage_budget(budget, sum(len(piece[j]) for j in order[: i + 1]), slices).steps or 0)
+        for piece in pieces
+        for order in orders
+        for i in range(slices)
+    )

@@ -48,7 +48,10 @@ def gap(p_N: np.ndarray, label_N: np.ndarray, group_N: np.ndarray) -> float:
     """
     worst = 0.0
     for y in (0, 1):
-        rates = [p_N[(label_N == y) & (group_N == g)].mean() for g in np.unique(group_N)
-                 if ((label_N == y) & (group_N == g)).any()]  # fmt: skip
+        rates = [
+            p_N[(label_N == y) & (group_N == g)].mean()
+            for g in np.unique(group_N)
+            if ((label_N == y) & (group_N == g)).any()
+        ]
         worst = max(worst, max(rates) - min(rates)) if rates else worst
     return float(worst)

@@ -50,8 +50,10 @@ class Sequences:
 
     def at_least(self) -> int:
         """Requests of one example each that can be served for certain: each may end one more first slice."""
-        firsts = [{order[0] for order, left in zip(shard, stages, strict=True) if left}
-                  for shard, stages in zip(self.orders, self.active, strict=True)]  # fmt: skip
+        firsts = [
+            {order[0] for order, left in zip(shard, stages, strict=True) if left}
+            for shard, stages in zip(self.orders, self.active, strict=True)
+        ]
         return max(0, sum(map(len, firsts)) - 1)
 
     def served(self, stream: Iterable[tuple[int, int]]) -> int:

@@ -11,16 +11,17 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from expunge.core import processes
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Subject
 from expunge.core.files import new_folder, write_json
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Slices, Stages, parts, stage_budget, weights_of
-from expunge.subjects._common import load_weights
-from expunge.subjects.building import again
-from expunge.subjects.ensemble import ENSEMBLE, Ensemble, open_ensemble
-from expunge.subjects.opening import trusted
-from expunge.training import checkpoint, processes
+from expunge.models.build import again
+from expunge.models.ensemble import ENSEMBLE, Ensemble, open_ensemble
+from expunge.models.open import trusted
+from expunge.models.weights import load_weights
+from expunge.training import checkpoint
 
 Finish = Callable[[Path, dict[str, Any], Sequence[Example], bool], None]
 """(the new folder, its state, the training data, leave to run the model's code): adds to the state what a scheme needs
@@ -28,9 +29,13 @@ beyond SISA."""
 
 
 def train_shards(
-    fresh: Subject, data: Sequence[Example], context: Context, scheme: str, options: dict[str, Any],
+    fresh: Subject,
+    data: Sequence[Example],
+    context: Context,
+    scheme: str,
+    options: dict[str, Any],
     finish: Finish | None = None,
-) -> Ensemble:  # fmt: skip
+) -> Ensemble:
     """All shards from the same start, slice after slice. options: shards and slices, at least."""
     shards, slices = int(options["shards"]), int(options["slices"])
     state = deletion.new_state(scheme, options, context)
@@ -66,9 +71,13 @@ def slice_file(number: int) -> str:
 
 
 def _conclude(
-    folder: Path, state: dict[str, Any], pieces: Sequence[Slices], data: Sequence[Example], finish: Finish | None,
+    folder: Path,
+    state: dict[str, Any],
+    pieces: Sequence[Slices],
+    data: Sequence[Example],
+    finish: Finish | None,
     trust_code: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Writes ensemble.json, the last file of the folder."""
     state["shards"] = [{"examples": [len(part) for part in piece]} for piece in pieces]
     state["members"] = [f"shard-{k}" for k, piece in enumerate(pieces) if any(piece)]
@@ -145,8 +154,9 @@ class ShardDeletion:
                 before = load_file(source / slice_file(first)) if first else start
                 _grow(stages, target, k, piece, before, first)
             every = [steps_of(budget, [len(part) for part in piece]) for piece in pieces]
-            deletion.tell(context, state, len(gone), stages.steps, sum(map(sum, every)),
-                          _outlook(budget, pieces, every))  # fmt: skip
+            deletion.tell(
+                context, state, len(gone), stages.steps, sum(map(sum, every)), _outlook(budget, pieces, every)
+            )
             _conclude(temporary, state, pieces, left, self.finish, trusted(subject))
             if said := (state.get("fair") or {}).get("said"):
                 context.notes["exact"]["said"].append(said)
@@ -158,7 +168,10 @@ def _outlook(budget: Any, pieces: Sequence[Slices], every: Sequence[Sequence[int
     """What the next request will cost: each example as likely as any other."""
     total = sum(map(sum, every))
     count = sum(len(part) for piece in pieces for part in piece)
-    mean = sum(len(part) * sum(steps[i:]) for piece, steps in zip(pieces, every, strict=True)
-               for i, part in enumerate(piece)) / max(1, count)  # fmt: skip
-    return (f"Every request retrains a part: a further single example costs {mean:,.0f} steps on average "
-            f"({mean / max(1, total):.0%} of a whole training).")  # fmt: skip
+    mean = sum(
+        len(part) * sum(steps[i:]) for piece, steps in zip(pieces, every, strict=True) for i, part in enumerate(piece)
+    ) / max(1, count)
+    return (
+        f"Every request retrains a part: a further single example costs {mean:,.0f} steps on average "
+        f"({mean / max(1, total):.0%} of a whole training)."
+    )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from expunge.core import processes
 from expunge.core.budget import Budget, batch_size
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, Subject
@@ -21,7 +22,7 @@ from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.data.examples import identity
 from expunge.data.pairing import by_hash
-from expunge.training import checkpoint, processes
+from expunge.training import checkpoint
 
 Slices = list[list[Example]]
 EPOCHS = 10
@@ -62,8 +63,12 @@ def check_shape(data: Sequence[Example], slices: int, pieces: int, name: str) ->
     pieces: shards times slices. name: the scheme, for errors.
     """
     if pieces > len(data):
-        raise BadInput.of(f"exact.{name}.slices", slices, f"makes {pieces} slices in all, and there are {len(data)} examples",
-                          "take fewer shards or slices")  # fmt: skip
+        raise BadInput.of(
+            f"exact.{name}.slices",
+            slices,
+            f"makes {pieces} slices in all, and there are {len(data)} examples",
+            "take fewer shards or slices",
+        )
     one_process(f"exact.{name}")
 
 
@@ -73,26 +78,39 @@ def check_base(fresh: Subject, name: str, what: str) -> None:
     name: the scheme; what: what it trains on the base, for errors.
     """
     if "tokens" not in fresh.capabilities:
-        raise BadInput.of("exact", name, f"trains {what} on a language model, and this is a classifier",
-                          "take exact: sisa")  # fmt: skip
+        raise BadInput.of(
+            "exact", name, f"trains {what} on a language model, and this is a classifier", "take exact: sisa"
+        )
     if getattr(fresh, "merged", False):
-        raise BadInput.of("exact", name, f"trains {what} on a frozen base, and this model is itself an adapter on one",
-                          "merge the adapter into its base, and give the folder of the merged model")  # fmt: skip
+        raise BadInput.of(
+            "exact",
+            name,
+            f"trains {what} on a frozen base, and this model is itself an adapter on one",
+            "merge the adapter into its base, and give the folder of the merged model",
+        )
     if not getattr(fresh, "source", ""):
-        raise BadInput.of("exact", name, f"trains {what} on a frozen base, and this model has untrained weights",
-                          "give as model a folder or a hub name")  # fmt: skip
+        raise BadInput.of(
+            "exact",
+            name,
+            f"trains {what} on a frozen base, and this model has untrained weights",
+            "give as model a folder or a hub name",
+        )
 
 
 def one_process(where: str) -> None:
     """Exact schemes train their shards one after another. Raises BadInput under several processes."""
     if processes.world() > 1:
-        raise BadInput.of(where, processes.world(), "processes cannot share an exact scheme",
-                          "start it as one process, without accelerate launch")  # fmt: skip
+        raise BadInput.of(
+            where,
+            processes.world(),
+            "processes cannot share an exact scheme",
+            "start it as one process, without accelerate launch",
+        )
 
 
 def weights_of(subject: Subject) -> dict[str, Tensor]:
     """A copy of all weights and buffers."""
-    from expunge.subjects._common import snapshot
+    from expunge.models.weights import snapshot
 
     return {name: value.detach().cpu().clone().contiguous() for name, value in snapshot(subject.module).items()}
 
@@ -155,8 +173,15 @@ class Stages:
     def outcome(self) -> dict[str, Any]:
         """The sum of the stages, in the form of a training run's outcome."""
         rate = self.budget.learning_rate
-        return {"steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "curve": [], "stop": {},
-                "learning_rate": float(rate) if isinstance(rate, float | int) else 0.0, "rate_source": "as in training"}  # fmt: skip
+        return {
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "curve": [],
+            "stop": {},
+            "learning_rate": float(rate) if isinstance(rate, float | int) else 0.0,
+            "rate_source": "as in training",
+        }
 
 
 def _of(subject: Subject, name: str) -> Tensor:

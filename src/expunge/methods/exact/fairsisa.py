@@ -33,13 +33,21 @@ def check(fresh: Subject, data: Sequence[Example], *, shards: int, slices: int, 
     from expunge.methods.exact._sliced import check_shape
 
     if "labels" not in fresh.capabilities:
-        raise BadInput.of("exact", "fairsisa", "works on the classes of a classifier, and this is a language model",
-                          "take exact: sisa")  # fmt: skip
+        raise BadInput.of(
+            "exact",
+            "fairsisa",
+            "works on the classes of a classifier, and this is a language model",
+            "take exact: sisa",
+        )
     if strange := next((int(row["label"]) for row in data if int(row["label"]) not in (0, 1)), None):
         raise BadInput.of("exact", "fairsisa", f"works on two classes, and a label is {strange}", "give labels 0 and 1")
     if without := sum(row.get("group") is None for row in data):
-        raise BadInput.of("data", "group", f"is missing in {without} of {len(data)} examples, and fairsisa needs it",
-                          "add it, or take exact: sisa")  # fmt: skip
+        raise BadInput.of(
+            "data",
+            "group",
+            f"is missing in {without} of {len(data)} examples, and fairsisa needs it",
+            "add it, or take exact: sisa",
+        )
     classes: dict[str, set[int]] = {}
     for row in data:
         classes.setdefault(str(row["group"]), set()).add(int(row["label"]))
@@ -88,14 +96,21 @@ def fit(folder: Path, state: dict[str, Any], data: Sequence[Example], trust_code
 
     from expunge.core.contracts import want_of
     from expunge.methods.exact._odds import fair_rates, gap
-    from expunge.subjects._fair import Fair
-    from expunge.subjects.ensemble import mean_logp, open_ensemble
+    from expunge.models.ensemble import mean_logp, open_ensemble
+    from expunge.models.fairness import Fair
 
     state.pop("fair", None)
     members = open_ensemble(folder, trust_code=trust_code).members
     with torch.no_grad():
-        parts = [torch.stack([member.forward(member.collate(data[i : i + 256]), want_of({"logits"})).logits_BTV[:, -1]
-                              for member in members]) for i in range(0, len(data), 256)]  # fmt: skip
+        parts = [
+            torch.stack(
+                [
+                    member.forward(member.collate(data[i : i + 256]), want_of({"logits"})).logits_BTV[:, -1]
+                    for member in members
+                ]
+            )
+            for i in range(0, len(data), 256)
+        ]
     each_MNV = torch.cat(parts, 1).float().log_softmax(-1)
     mean_NV = mean_logp(list(each_MNV))
     score_N = mean_NV[:, 1].exp().double().numpy()
@@ -113,7 +128,11 @@ def fit(folder: Path, state: dict[str, Any], data: Sequence[Example], trust_code
     p_N = np.stack([rate[cell_N, group_N] for rate, cell_N in zip(rates, cell_MN, strict=True)]).mean(0)
     before, after = gap((score_N >= 0.5).astype(float), label_N, group_N), gap(p_N, label_N, group_N)
     state["fair"] = {
-        "way": way, "rates": rates.tolist(), "edges": edges.tolist(), "groups": names, "seed": int(state["seed"]),
+        "way": way,
+        "rates": rates.tolist(),
+        "edges": edges.tolist(),
+        "groups": names,
+        "seed": int(state["seed"]),
         "said": f"Equalised-odds gap between groups on the training data: {before:.3f} without post-processing, {after:.3f} "
-                f"with it (way: {way}).",
-    }  # fmt: skip
+        f"with it (way: {way}).",
+    }

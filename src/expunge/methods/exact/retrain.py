@@ -8,7 +8,7 @@ from typing import Any
 from expunge.core.context import Context
 from expunge.core.contracts import Card, Example, Method, Subject
 from expunge.core.errors import BadInput
-from expunge.subjects.building import again, budget_of, check_again, training_data
+from expunge.models.build import again, budget_of, check_again, training_data
 
 CARD = Card(
     "Retraining without the forget set",
@@ -49,8 +49,9 @@ class Retraining:
         subject: Subject, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[Example]:
         if not manifest:
-            raise BadInput.of("method", "retrain", "needs to know how the model was trained",
-                              "give a model made by `expunge train`")  # fmt: skip
+            raise BadInput.of(
+                "method", "retrain", "needs to know how the model was trained", "give a model made by `expunge train`"
+            )
         data = training_data(manifest, splits["forget"])
         check_again(manifest, subject)
         return data
@@ -59,6 +60,5 @@ class Retraining:
         data = self._data(subject, splits, context.manifest)
         assert context.manifest is not None
         fresh = again(context.manifest, subject)
-        inner = context.child("retrain", budget=budget_of(context.manifest),
-                              seed=int(context.manifest["seed"]))  # fmt: skip
+        inner = context.child("retrain", budget=budget_of(context.manifest), seed=int(context.manifest["seed"]))
         return train(fresh, data, inner)

@@ -31,11 +31,19 @@ def check(
 
     check_base(fresh, "s3t", "adapters")
     if slices > len(fresh.blocks):
-        raise BadInput.of("exact.s3t.slices", slices, f"is more than the model's {len(fresh.blocks)} layers, of which "
-                          "each slice takes one at least", "take fewer slices")  # fmt: skip
+        raise BadInput.of(
+            "exact.s3t.slices",
+            slices,
+            f"is more than the model's {len(fresh.blocks)} layers, of which each slice takes one at least",
+            "take fewer slices",
+        )
     if orderings > slices:
-        raise BadInput.of("exact.s3t.orderings", orderings, f"is more than the {slices} slices, each of which stands first "
-                          "once", "take fewer orderings, or more slices")  # fmt: skip
+        raise BadInput.of(
+            "exact.s3t.orderings",
+            orderings,
+            f"is more than the {slices} slices, each of which stands first once",
+            "take fewer orderings, or more slices",
+        )
     check_shape(data, slices, shards * slices, "s3t")
 
 
@@ -58,8 +66,12 @@ def train(
     from expunge.methods.exact._layers import train_layers
 
     check(fresh, data, shards=shards, slices=slices, orderings=orderings, rank=rank, lora_alpha=lora_alpha)
-    return train_layers(fresh, data, context, {"shards": shards, "slices": slices, "orderings": orderings, "rank": rank,
-                                               "lora_alpha": lora_alpha})  # fmt: skip
+    return train_layers(
+        fresh,
+        data,
+        context,
+        {"shards": shards, "slices": slices, "orderings": orderings, "rank": rank, "lora_alpha": lora_alpha},
+    )
 
 
 def s3t() -> Method:

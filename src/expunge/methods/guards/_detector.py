@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expunge.subjects._prompts import hashed
+from expunge.models.prompts import hashed
 
 FALSE_ALARMS = 0.01
 """The threshold is the lowest that flags at most this share of the retain prompts, each by a model not trained on it."""
@@ -65,8 +65,10 @@ def fit(forget: Prompts, others: Prompts, notes: dict[str, Any]) -> Detector:
         threshold = float(max(0.0, np.quantile(score_N[labels == 0], 1 - FALSE_ALARMS)))
         # Never above what the forget prompts themselves reach: a guard that flags nothing is none.
         threshold = min(threshold, float(np.median(score_N[labels == 1])))
-        rates = {"recall": float((score_N[labels == 1] > threshold).mean()),
-                 "false_alarms": float((score_N[labels == 0] > threshold).mean())}  # fmt: skip
+        rates = {
+            "recall": float((score_N[labels == 1] > threshold).mean()),
+            "false_alarms": float((score_N[labels == 0] > threshold).mean()),
+        }
     model.fit(features, labels)
     notes["detector"] = rates
     return Detector(torch.tensor(model.coef_[0], dtype=torch.float32), float(model.intercept_[0]), threshold)

@@ -16,9 +16,9 @@ from expunge.core.card import Example
 from expunge.core.contracts import Output, Want
 from expunge.core.errors import BadInput
 from expunge.data.batching import by_length
-from expunge.subjects._common import device_of, tapped
-from expunge.subjects._head import kept
-from expunge.subjects._tokens import Encoded
+from expunge.models.logits import kept
+from expunge.models.templates import Encoded
+from expunge.models.weights import device_of, tapped
 
 
 def encoded(bare: Any, rows: Sequence[Example]) -> list[Encoded]:
@@ -80,5 +80,9 @@ def needs_prompts(name: str, rows: Sequence[Example]) -> None:
     """Raises BadInput where the forget examples are texts without a question to recognise."""
     without = sum("text" in row and "question" not in row for row in rows)
     if without:
-        raise BadInput.of("forget", "question", f"is missing in {without} of {len(rows)} examples, and {name} guards prompts",
-                          "give questions and answers, or choose another method")  # fmt: skip
+        raise BadInput.of(
+            "forget",
+            "question",
+            f"is missing in {without} of {len(rows)} examples, and {name} guards prompts",
+            "give questions and answers, or choose another method",
+        )

@@ -16,8 +16,8 @@ from expunge.core.context import Context
 from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
 from expunge.methods.guards._detector import Detector, fit
 from expunge.methods.guards._prompts import encoded, needs_prompts
-from expunge.subjects._prompts import prompt_mask_BS, prompts_in
-from expunge.subjects.guarded import Guarded
+from expunge.models.guarded import Guarded
+from expunge.models.prompts import prompt_mask_BS, prompts_in
 
 CARD = Card(
     "Embedding-corrupted prompts",
@@ -109,8 +109,11 @@ def eco(
         forget = list(splits["forget"])
         needs_prompts("eco", forget)
         others = [*splits["retain"], *splits.get("reference", [])]
-        detector = fit([item.prompt for item in encoded(bare, forget)],
-                       [item.prompt for item in encoded(bare, others)], context.notes)  # fmt: skip
+        detector = fit(
+            [item.prompt for item in encoded(bare, forget)],
+            [item.prompt for item in encoded(bare, others)],
+            context.notes,
+        )
         table = bare.module.get_input_embeddings().weight
         drawn_PD = torch.randn(PATTERN, table.shape[1], generator=context.generator("noise"))
         if dimensions is not None:

@@ -16,9 +16,9 @@ from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject
 from expunge.core.random import permutation
 from expunge.methods.guards._detector import Detector, fit
 from expunge.methods.guards._prompts import encoded, needs_prompts
-from expunge.subjects._prompts import answers_in, hashed, prompts_in
-from expunge.subjects._tokens import Encoded
-from expunge.subjects.guarded import Guarded
+from expunge.models.guarded import Guarded
+from expunge.models.prompts import answers_in, hashed, prompts_in
+from expunge.models.templates import Encoded
 
 CARD = Card(
     "In-context unlearning",
@@ -63,8 +63,10 @@ class InContext:
         if not any(before):
             return bare.forward(batch, want)  # type: ignore[no-any-return]
         asked = batch.n_B.max().item() > 1 or bool(want.channels)
-        items = [Encoded(head + prompt, answer, False)
-                 for head, prompt, answer in zip(before, prompts, answers_in(batch), strict=True)]  # fmt: skip
+        items = [
+            Encoded(head + prompt, answer, False)
+            for head, prompt, answer in zip(before, prompts, answers_in(batch), strict=True)
+        ]
         return bare.forward(bare.pack(items, "answer" if asked else "prompt"), want)  # type: ignore[no-any-return]
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
@@ -83,10 +85,13 @@ class InContext:
 
 def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InContext:
     """The guard as it was saved."""
-    rows = {name: [part.tolist() for part in tensors[f"{name}.ids"].split(tensors[f"{name}.sizes"].tolist())]
-            for name in ("forget", "wrong")}  # fmt: skip
-    return InContext(Detector.restore(dict(settings), tensors["detector"]), rows["forget"], rows["wrong"],
-                     tensors["right"].tolist())  # fmt: skip
+    rows = {
+        name: [part.tolist() for part in tensors[f"{name}.ids"].split(tensors[f"{name}.sizes"].tolist())]
+        for name in ("forget", "wrong")
+    }
+    return InContext(
+        Detector.restore(dict(settings), tensors["detector"]), rows["forget"], rows["wrong"], tensors["right"].tolist()
+    )
 
 
 def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:

@@ -15,8 +15,8 @@ from expunge.core.context import Context
 from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
 from expunge.methods.edits._keys import prompt_states
 from expunge.methods.guards._prompts import encoded, needs_prompts, silenced, with_logp
-from expunge.subjects._prompts import prompts_in
-from expunge.subjects.guarded import Guarded
+from expunge.models.guarded import Guarded
+from expunge.models.prompts import prompts_in
 
 CARD = Card(
     "Key-space detection (skill unlearning)",
@@ -70,14 +70,17 @@ class KeySpace:
         return texts
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return ({"layer": self.layer, "share": self.share, "abstention": self.abstention},
-                {"low": self.low_M, "high": self.high_M})  # fmt: skip
+        return (
+            {"layer": self.layer, "share": self.share, "abstention": self.abstention},
+            {"low": self.low_M, "high": self.high_M},
+        )
 
 
 def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> KeySpace:
     """The guard as it was saved."""
-    return KeySpace(int(settings["layer"]), float(settings["share"]), tensors["low"], tensors["high"],
-                    str(settings["abstention"]))  # fmt: skip
+    return KeySpace(
+        int(settings["layer"]), float(settings["share"]), tensors["low"], tensors["high"], str(settings["abstention"])
+    )
 
 
 def key_space(

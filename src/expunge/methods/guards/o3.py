@@ -17,8 +17,8 @@ from expunge.core.context import Context
 from expunge.core.contracts import Batch, Card, Example, Method, Moving, Output, Subject, Want
 from expunge.core.errors import BadInput
 from expunge.methods.guards._prompts import encoded, needs_prompts, pooled_NLD
-from expunge.subjects._prompts import prompts_in
-from expunge.subjects.guarded import Guarded, guards_of, unguarded
+from expunge.models.guarded import Guarded, guards_of, unguarded
+from expunge.models.prompts import prompts_in
 
 CARD = Card(
     "O3: orthogonal LoRA and out-of-distribution detector",
@@ -149,8 +149,12 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
         from expunge.methods.objective import Objective
 
         if not isinstance(inner, Objective):
-            raise BadInput.of("method.o3.inner", type(inner).__name__, "is no objective, and each request trains a LoRA",
-                              "give an objective or a recipe")  # fmt: skip
+            raise BadInput.of(
+                "method.o3.inner",
+                type(inner).__name__,
+                "is no objective, and each request trains a LoRA",
+                "give an objective or a recipe",
+            )
         needs_prompts("o3", splits["forget"])
         bare = unguarded(subject)
         earlier = [guard.adapters for guard in guards_of(subject) if isinstance(guard, O3)]
@@ -198,8 +202,8 @@ def _orthogonal(
     module: Any, rank: int, alpha: int, earlier: list[dict[str, tuple[Tensor, Tensor]]], context: Context
 ) -> Moving:
     """LoRA matrices with A fixed, orthonormal, and orthogonal to the earlier requests'; B moves."""
-    from expunge.subjects._adapters import insert
-    from expunge.subjects._common import fold, lora_layers
+    from expunge.models.adapters import insert
+    from expunge.models.weights import fold, lora_layers
 
     fold(module)
     names = insert(module, rank=rank, alpha=alpha, dropout=0.0, targets="all-linear")
@@ -208,8 +212,12 @@ def _orthogonal(
         before = [adapters[path][0].to(a) for adapters in earlier if path in adapters]
         taken = torch.cat(before) if before else a.new_zeros(0, a.shape[1])
         if len(taken) + rank > a.shape[1]:
-            raise BadInput.of("method.o3.rank", rank, f"leaves no room beside {len(taken)} directions of earlier requests "
-                              f"in {path}", "take a smaller rank, or retrain")  # fmt: skip
+            raise BadInput.of(
+                "method.o3.rank",
+                rank,
+                f"leaves no room beside {len(taken)} directions of earlier requests in {path}",
+                "take a smaller rank, or retrain",
+            )
         drawn = torch.randn(a.shape[1], rank, generator=context.generator("A", path)).to(a)
         drawn = torch.linalg.qr(torch.cat([taken.T, drawn], 1))[0][:, len(taken) :]
         with torch.no_grad():
@@ -222,7 +230,7 @@ def _orthogonal(
 
 def _taken(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
     """The adapters, out of the module, which is left as it was."""
-    from expunge.subjects._common import lora_layers
+    from expunge.models.weights import lora_layers
 
     found = {}
     for path, layer in list(lora_layers(module)):

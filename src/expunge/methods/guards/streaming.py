@@ -14,8 +14,8 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
 from expunge.methods.guards._prompts import silenced, with_logp
-from expunge.subjects._common import submodule
-from expunge.subjects.guarded import Guarded
+from expunge.models.guarded import Guarded
+from expunge.models.weights import submodule
 
 CARD = Card(
     "Streaming content monitor",
@@ -152,11 +152,16 @@ def streaming(
                 peak_N[i] = means[i].max()
             context.reporter.advance(context.label, fold + 1)
         threshold = float(np.quantile(peak_N[label_N == 0], 1 - false_alarms))
-        seen = [(int((means[i] > threshold).argmax()) + 1) / len(means[i])
-                for i in np.flatnonzero(label_N == 1) if (means[i] > threshold).any()]  # fmt: skip
+        seen = [
+            (int((means[i] > threshold).argmax()) + 1) / len(means[i])
+            for i in np.flatnonzero(label_N == 1)
+            if (means[i] > threshold).any()
+        ]
         context.notes["detector"] = {
-            "recall": float((peak_N[label_N == 1] > threshold).mean()), "false_alarms": float((peak_N[label_N == 0] > threshold).mean()),
-            "share_of_tokens_seen": float(np.mean(seen)) if seen else None}  # fmt: skip
+            "recall": float((peak_N[label_N == 1] > threshold).mean()),
+            "false_alarms": float((peak_N[label_N == 0] > threshold).mean()),
+            "share_of_tokens_seen": float(np.mean(seen)) if seen else None,
+        }
         weight_D, bias = head(np.arange(len(rows)))
         context.reporter.finish(context.label)
         return Guarded(subject, Streaming(at, bias, threshold, torch.tensor(weight_D, dtype=torch.float32)))  # type: ignore[return-value]

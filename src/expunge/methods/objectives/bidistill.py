@@ -44,8 +44,9 @@ def bidistill(
     def loss(step: Step) -> Tensor:
         forget, teacher = step["forget"], step["instructed"].origin
         steps = forget.mask_BT.shape[1]
-        towards_BT = cross_entropy_BT(forget.logits_BTV, teacher.index_BTK[:, -steps:],
-                                      teacher.top_BTK[:, -steps:], teacher.rest_BT[:, -steps:])  # fmt: skip
+        towards_BT = cross_entropy_BT(
+            forget.logits_BTV, teacher.index_BTK[:, -steps:], teacher.top_BTK[:, -steps:], teacher.rest_BT[:, -steps:]
+        )
         rise_B = forget.nll_B - forget.origin.nll_B
         return forget.mean(towards_BT) + away * forget.mean(2 / beta * softplus(-beta * rise_B))
 

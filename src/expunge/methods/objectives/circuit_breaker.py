@@ -35,8 +35,12 @@ class Rerouting:
         count = len(subject.blocks)
         layers = self.layers or sorted({min(count - 1, round(count / 3)), min(count - 1, round(2 * count / 3))})
         if wrong := [layer for layer in layers if not 0 <= layer < count]:
-            raise BadInput.of("method.layers", wrong[0], f"is no layer of this model, which has {count}",
-                              f"give layers from 0 to {count - 1}")  # fmt: skip
+            raise BadInput.of(
+                "method.layers",
+                wrong[0],
+                f"is no layer of this model, which has {count}",
+                f"give layers from 0 to {count - 1}",
+            )
         self.paths = [subject.blocks[layer] for layer in layers]
         self.nudge: dict[str, Tensor] = {}
         channels = {f"hidden:{path}" for path in self.paths}

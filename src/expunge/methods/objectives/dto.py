@@ -49,8 +49,9 @@ def dto(
         rank_BT = gain_BT.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         target_BT = (rank_BT < count_B1) & mask_BT
         rise_BT = origin_BT - forget.logp_BT
-        per_token_BT = torch.where(target_BT, 2 / beta * softplus(-beta * rise_BT) / share,
-                                   -keep * forget.logp_BT / (1 - share))  # fmt: skip
+        per_token_BT = torch.where(
+            target_BT, 2 / beta * softplus(-beta * rise_BT) / share, -keep * forget.logp_BT / (1 - share)
+        )
         return forget.mean(per_token_BT)
 
     loss.origin = {"forget": {"logp"}, "free": {"logp"}}  # type: ignore[attr-defined]

@@ -61,8 +61,10 @@ class Floors:
     def noted(self) -> dict[str, Any]:
         """For the evidence: the last multiplier of each group and the steps that broke its bound, the largest first."""
         order = sorted(self.multipliers, key=lambda group: -self.multipliers[group])[:SHOWN]
-        return {"floor_multipliers": {group: self.multipliers[group] for group in order},
-                "steps_with_a_broken_floor": {group: self.broken[group] for group in order}}  # fmt: skip
+        return {
+            "floor_multipliers": {group: self.multipliers[group] for group in order},
+            "steps_with_a_broken_floor": {group: self.broken[group] for group in order},
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"multipliers": dict(self.multipliers), "broken": dict(self.broken)}

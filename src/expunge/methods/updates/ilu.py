@@ -60,9 +60,13 @@ class Invariant:
         losses.reduce([p.grad for p in parameters if p.grad is not None])
 
     def _at(
-        self, losses: Losses, parameters: Sequence[nn.Parameter], scale: float, factors: dict[str, float] | None,
+        self,
+        losses: Losses,
+        parameters: Sequence[nn.Parameter],
+        scale: float,
+        factors: dict[str, float] | None,
         sign: float = 1.0,
-    ) -> dict[str, float]:  # fmt: skip
+    ) -> dict[str, float]:
         """The environments' losses at scaled weights, or, with factors, their weighted gradients on `.grad`."""
         kept = [p.detach().clone() for p in parameters]
         total = torch.zeros(len(self.terms), dtype=torch.float64, device=parameters[0].device)

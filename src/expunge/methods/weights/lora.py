@@ -29,8 +29,8 @@ def lora(
     """
 
     def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        from expunge.subjects._adapters import insert
-        from expunge.subjects._common import fold
+        from expunge.models.adapters import insert
+        from expunge.models.weights import fold
 
         fold(subject.module)
         seed_libraries(context.seed, context.stage, "lora")

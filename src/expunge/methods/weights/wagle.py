@@ -41,8 +41,10 @@ def wagle(*, density: Annotated[float, Gt(0), Le(1)] = 0.8, gamma: Annotated[flo
             diagonal = fisher(subject, rows, batch=8)
             entries = sum(value.numel() for value in diagonal.values())
             curvature = max(1e-8, sum(float(value.sum()) for value in diagonal.values()) / entries)
-        scores = {name: ((parameters[name].detach() - retain_slope[name] / curvature) * forget_slope[name]).abs()
-                  for name in parameters}  # fmt: skip
+        scores = {
+            name: ((parameters[name].detach() - retain_slope[name] / curvature) * forget_slope[name]).abs()
+            for name in parameters
+        }
         return Moving(parameters, largest(scores, density))
 
     return choose

@@ -51,11 +51,19 @@ def coreset(
         chosen = [forget[i] for i in sorted(rank[:count])]
         context.notes["coreset"] = {"examples": count, "of": len(forget), "select": select}
         budget = context.budget.over(DEFAULTS)
-        steps = budget.steps if budget.steps is not None else (
-            int(budget.epochs or 1) * -(-len(forget) // batch_size(budget, len(forget))))  # fmt: skip
+        steps = (
+            budget.steps
+            if budget.steps is not None
+            else (int(budget.epochs or 1) * -(-len(forget) // batch_size(budget, len(forget))))
+        )
         size = min(batch_size(budget, len(forget)), count)
-        whole = Budget(**{**context.budget.model_dump(exclude_none=True, exclude={"epochs", "batch_size"}),
-                          "steps": steps, "batch_size": size})  # fmt: skip
+        whole = Budget(
+            **{
+                **context.budget.model_dump(exclude_none=True, exclude={"epochs", "batch_size"}),
+                "steps": steps,
+                "batch_size": size,
+            }
+        )
         changed = inner(subject, {**splits, "forget": chosen}, context.child("inner", budget=whole))
         if "outcome" in context.notes["inner"]:
             context.notes["outcome"] = context.notes["inner"]["outcome"]

@@ -29,7 +29,7 @@ def sequential(*, inner: Method, by: str = "group") -> Method:
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        from expunge.subjects._common import fold, snapshot
+        from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
         from expunge.training.stopping import figures, sample
 

@@ -36,8 +36,12 @@ def ties(changes: Sequence[Mapping[str, Tensor]], keep: float, scale: float) -> 
         leasts.append(flat.kthvalue(len(flat) - count + 1).values)
     merged = {}
     for name in changes[0]:
-        stacked = torch.stack([torch.where(change[name].abs() >= least, change[name].float(), 0.0)
-                               for change, least in zip(changes, leasts, strict=True)])  # fmt: skip
+        stacked = torch.stack(
+            [
+                torch.where(change[name].abs() >= least, change[name].float(), 0.0)
+                for change, least in zip(changes, leasts, strict=True)
+            ]
+        )
         agree = (stacked.sign() == stacked.sum(0).sign()) & (stacked != 0)
         merged[name] = scale * (stacked * agree).sum(0) / agree.sum(0).clamp(min=1)
     return merged
@@ -57,7 +61,7 @@ def spunge(
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        from expunge.subjects._common import fold, snapshot
+        from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
 
         values = sorted({str(row.get(by)) for row in splits["forget"]})
@@ -73,9 +77,11 @@ def spunge(
                 fold(subject.module)
                 restore(subject.module, before, "")
                 inner(subject, part, context.child(f"part-{number}", draws=f"part-{value}"))
-                return {name: (tensor.cpu().float() - before[name].float())
-                        for name, tensor in snapshot(subject.module).items()
-                        if before[name].is_floating_point()}  # fmt: skip
+                return {
+                    name: (tensor.cpu().float() - before[name].float())
+                    for name, tensor in snapshot(subject.module).items()
+                    if before[name].is_floating_point()
+                }
 
             changes.append(context.once(f"part-{number}", run))
         fold(subject.module)

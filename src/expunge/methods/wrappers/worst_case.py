@@ -37,7 +37,7 @@ def worst_case(
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        from expunge.subjects._common import fold, snapshot
+        from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
         from expunge.training.origins import record
 

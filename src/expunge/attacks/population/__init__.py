@@ -1,0 +1,1 @@
+"""Statistics over many models, and of contamination: no plug-ins."""

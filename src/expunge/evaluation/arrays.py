@@ -1,0 +1,72 @@
+"""What metrics and attacks share: per-example arrays, masked where an example does not count."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from expunge.evaluation.readout import Ragged, Readout
+
+
+def only(values: np.ndarray | Sequence[float], counts: np.ndarray | Sequence[bool]) -> np.ndarray:
+    """[N] values of which only those that count are kept; the others are masked."""
+    x, counted = np.asarray(values, dtype=float), np.asarray(counts, dtype=bool)
+    return x if counted.all() else np.ma.masked_array(np.where(counted, x, 0.0), mask=~counted)
+
+
+def mean_nll(readout: Readout) -> np.ndarray:
+    """[N] nats a position; masked where an answer has no position."""
+    return only(readout.mean_nll_N, np.asarray(readout.n_N) > 0)
+
+
+def without_eos(readout: Readout, values: Ragged) -> Ragged:
+    """N arrays of the answer's tokens alone, their EOS cut off."""
+    ends = np.zeros(len(values), dtype=bool) if readout.ends_N is None else readout.ends_N
+    return [row[:-1] if end else row for row, end in zip(values, ends, strict=True)]
+
+
+def mean_of_lowest(values: Ragged, k: float) -> np.ndarray:
+    """[N] mean of the lowest share k of each row's values, of one at least; masked where empty."""
+    rows = [np.sort(row)[: max(1, int(k * len(row) + 1e-9))].astype(float) for row in values]
+    return only([row.mean() if len(row) else 0.0 for row in rows], [len(row) > 0 for row in rows])
+
+
+def standardised(readout: Readout) -> Ragged:
+    """N arrays of (log p - μ) / σ, each label against the model's own distribution at its place.
+
+    σ is at least 1e-6 nats: where the model is certain, the label is its choice and the term is 0.
+    """
+    assert readout.logp is not None and readout.mu is not None and readout.sigma is not None
+    rows = zip(readout.logp, readout.mu, readout.sigma, strict=True)
+    return [(logp - mu) / np.maximum(sigma, 1e-6) for logp, mu, sigma in rows]
+
+
+@functools.lru_cache(maxsize=65536)
+def rouge(reference: str, text: str) -> tuple[float, float, float] | None:
+    """(ROUGE-L recall, ROUGE-L F1, ROUGE-1 recall), Porter-stemmed.
+
+    None where the reference has no word in rouge-score's sense (a to z, 0 to 9).
+    """
+    from rouge_score import tokenize
+
+    if not tokenize.tokenize(reference, None):
+        return None
+    found = _scorer().score(reference, text)
+    return found["rougeL"].recall, found["rougeL"].fmeasure, found["rouge1"].recall
+
+
+@functools.cache
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL", "rouge1"], use_stemmer=True)
+
+
+def rouge_column(readout: Readout, column: int) -> np.ndarray:
+    """[N] one of the three ROUGE figures of the generations; masked where it is undefined."""
+    assert readout.texts is not None and readout.answers is not None
+    found = [rouge(a, t) for a, t in zip(readout.answers, readout.texts, strict=True)]
+    return only([x[column] if x else 0.0 for x in found], [x is not None for x in found])

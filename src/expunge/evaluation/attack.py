@@ -1,0 +1,340 @@
+"""Attacks that work on a model: what they get, what they give back, how they are run and kept.
+
+Such an attack is a file in attacks/ whose CARD has a `level`. Its factory returns a function
+`(Target) -> Found`; every attack runs on the changed model and, where there is one, on gold, since
+a model that never saw the data also learns and guesses: the difference is what counts. Suffixes: N
+examples of the forget set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from expunge.core import cache, registry
+from expunge.core.card import Example
+from expunge.core.contracts import Reporter, Subject
+from expunge.core.files import digest
+from expunge.core.random import derive
+from expunge.data.examples import identity
+from expunge.evaluation.hidden_states import pooled_states
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Figure, NotMeasured, Score
+from expunge.models.guarded import unguarded
+
+VERSION = 3
+"""Raised with any change that alters what an attack finds."""
+LEVELS = ("none", "standard", "deep")
+RATE = 2e-5
+"""Learning rate of attacks that train, where no manifest tells the model's own."""
+
+
+@dataclass
+class Target:
+    """What an attack gets: one opened model, the examples, and what was already read of it.
+
+    who: "after" or "gold". plain: subject -> [N] knowledge of the forget set when it is simply
+    asked (see `knowledge`). rate: the learning rate that the model was trained with.
+    """
+
+    subject: Subject
+    who: str
+    splits: Mapping[str, Sequence[Example]]
+    readouts: Mapping[str, Readout]
+    plain: Mapping[str, np.ndarray]
+    rate: float = RATE
+    manifest: Mapping[str, Any] | None = None
+    """How the model before the change was trained, where that is known."""
+    seed: int = 0
+    fingerprint: Any = None
+    states: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    """Subject -> module path -> [N + holdout, D] pooled hidden states, as far as they were read."""
+    weights: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    """"before" or "gold" -> its weights by name, where a deep audit kept them."""
+
+    @property
+    def forget(self) -> Sequence[Example]:
+        return self.splits["forget"]
+
+    def states_of(self, who: str) -> dict[str, np.ndarray] | None:
+        """The pooled states of forget and then holdout; this subject's own are read when first asked for."""
+        if who == self.who and who not in self.states:
+            self.states[who] = pooled_states(unguarded(self.subject), [*self.forget, *self.splits.get("holdout", [])])
+        return self.states.get(who)
+
+    def derive(self, *parts: object) -> int:
+        """A seed that is the same for every subject: the same draws make the comparison a paired one."""
+        return derive(self.seed, "attack", *parts)
+
+    @contextlib.contextmanager
+    def disposable(self) -> Iterator[Subject]:
+        """The model, to be changed at will: its weights and buffers come back at the end.
+
+        Guards stay outside: who can change weights can also take them away.
+        """
+        module = self.subject.module
+        kept = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        training = module.training
+        try:
+            yield unguarded(self.subject)
+        finally:
+            module.load_state_dict(kept)
+            module.train(training)
+            for parameter in module.parameters():
+                parameter.requires_grad_(True)
+                parameter.grad = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack came to.
+
+    recovered_N: [N] share in 0-1 of each forget example's knowledge that it brought out, masked
+    where the example does not count (it taught the attack); None for attacks that recover nothing.
+    more: suffix -> (unit, better, figure), further scores. curve: points to draw, each with "x" and
+    "value". texts: [N] what was recovered, in words.
+    """
+
+    figure: Figure
+    recovered_N: np.ndarray | None = None
+    more: Mapping[str, tuple[str, str, Figure]] = field(default_factory=dict)
+    curve: Sequence[Mapping[str, float]] = ()
+    texts: Sequence[str] | None = None
+
+
+Attack = Callable[[Target], Found]
+
+
+def plugins(level: str, capabilities: frozenset[str]) -> list[registry.Plugin]:
+    """The attacks on models that a level runs, of those that suit the family; by side and name."""
+    known = LEVELS[: LEVELS.index(level) + 1]
+    found = [p for p in registry.everything("attacks") if p.card.level and p.card.level in known]
+    return sorted(
+        (p for p in found if frozenset(p.card.capabilities) <= capabilities), key=lambda p: (p.card.side, p.name)
+    )
+
+
+def score_names(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> list[str]:
+    """The scores that an audit of this level can measure with these splits."""
+    given = set(given)
+    able = [p for p in plugins(level, capabilities) if set(p.card.needs) <= given]
+    names = ["_".join(filter(None, [p.card.side, p.name, suffix])) for p in able for suffix in ("", *p.card.more)]
+    return sorted([*names, *(["robustness_hidden"] if level != "none" and has_gold and "forget" in given else [])])
+
+
+def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> str:
+    """What the attacks of a level will take, in words, for the plan; empty where there are none."""
+    if level == "none":
+        return ""
+    given = set(given)
+    able = [p for p in plugins(level, capabilities) if set(p.card.needs) <= given]
+    passes = sum(p.card.passes for p in able)
+    return (
+        f"{level}: {len(able)} attacks on the model{' and on gold' if has_gold else ''}, each time as much as about "
+        f"{passes:.0f} forward passes over the forget set; " + ", ".join(p.name for p in able)
+    )
+
+
+def knowledge(readout: Readout) -> np.ndarray:
+    """[N] probability of each answer, a token (a classifier: of the label), from what was read."""
+    return np.asarray(np.exp(-readout.mean_nll_N))
+
+
+def attack(level: str, target: Target, reporter: Reporter) -> dict[str, Found | str]:
+    """Name -> what each attack of the level found on the target, or why it could not run.
+
+    Finished attacks are kept by a hash of weights, examples and code version, so that a killed audit
+    goes on where it was.
+    """
+    chosen = plugins(level, target.subject.capabilities)
+    results: dict[str, Found | str] = {}
+    stage = f"attacking {target.who}"
+    reporter.start(stage, len(chosen))
+    for i, plugin in enumerate(chosen):
+        results[plugin.name] = _one(plugin, target)
+        reporter.advance(stage, i + 1, plugin.name)
+    reporter.finish(stage)
+    return results
+
+
+def _one(plugin: registry.Plugin, target: Target) -> Found | str:
+    missing = [split for split in plugin.card.needs if not target.splits.get(split)]
+    if missing:
+        return f"no {' and no '.join(missing)} {'were' if missing == ['probes'] else 'was'} given"
+    for split, names in plugin.card.fields.items():
+        for name in names:
+            if not any(row.get(one) for row in target.splits[split] for one in name.split("|")):
+                return f"no example of {split} carries {name.replace('|', ' or ')}"
+    key = digest(
+        {
+            "version": VERSION,
+            "attack": plugin.name,
+            "subject": target.fingerprint or target.subject.fingerprint(),
+            "data": {split: [_content(row) for row in target.splits[split]] for split in sorted(target.splits)},
+            "plain": {who: digest(values.tobytes()) for who, values in target.plain.items()},
+            "states": {
+                who: digest([digest(x.tobytes()) for x in found.values()])
+                for who, found in target.states.items()
+                if who != target.who
+            },
+            "weights": {
+                who: digest({name: float(x.double().square().sum()) for name, x in found.items()})
+                for who, found in target.weights.items()
+            },
+            "rate": target.rate,
+            "seed": target.seed,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+    )
+    entry = f"attacks/{key}.json"
+    if (known := cache.load(entry)) is not None:
+        return _read(known)
+    try:
+        found: Found = plugin.factory()(target)
+    except NotMeasured as reason:
+        return str(reason)
+    cache.save(entry, _plain(found))
+    return found
+
+
+def _content(row: Example) -> Any:
+    """An example's identity, with what attacks use of it besides question and answer."""
+    return [
+        identity(row),
+        *(
+            row.get(name)
+            for name in (
+                "paraphrased_answer",
+                "perturbed_answer",
+                "group",
+                "paraphrased_question",
+                "subject",
+                "aliases",
+                "multi_hop_question",
+                "translated_question",
+                "cloze_question",
+            )
+        ),
+    ]
+
+
+def scores(results: Mapping[str, Mapping[str, Found | str]], capabilities: frozenset[str]) -> list[Score]:
+    """The scores of all attacks on all subjects; results["after"]["relearn_forget"]."""
+    made: list[Score] = []
+    for plugin in plugins(LEVELS[-1], capabilities):
+        for who, found in results.items():
+            if plugin.name not in found:
+                continue
+            result = found[plugin.name]
+            card, name = plugin.card, f"{plugin.card.side}_{plugin.name}"
+            if isinstance(result, str):
+                made.append(
+                    Score(
+                        name,
+                        card.side,
+                        "forget",
+                        who,
+                        None,
+                        None,
+                        None,
+                        0,
+                        card.unit,
+                        card.better,
+                        "not measured",
+                        result,
+                    )
+                )
+                continue
+            made.append(_score(name, card.side, who, card.unit, card.better, result.figure))
+            made += [
+                _score(f"{name}_{suffix}", card.side, who, unit, better, figure)
+                for suffix, (unit, better, figure) in result.more.items()
+            ]
+    return made
+
+
+def _score(name: str, side: str, who: str, unit: str, better: str, figure: Figure) -> Score:
+    numbers = [x for x in (figure.value, figure.low, figure.high) if x is not None]
+    if not np.isfinite(numbers).all():
+        return Score(
+            name,
+            side,
+            "forget",
+            who,
+            None,
+            None,
+            None,
+            0,
+            unit,
+            better,
+            "not measured",
+            figure.why or "the figure is not finite: the model has diverged",
+        )
+    return Score(
+        name,
+        side,
+        "forget",
+        who,
+        figure.value,
+        figure.low,
+        figure.high,
+        figure.n,
+        unit,
+        better,
+        why=figure.why,
+        values=figure.values,
+    )
+
+
+# -- the cache: JSON, no pickle -------------------------------------------------------------------
+
+
+def _plain(found: Found) -> dict[str, Any]:
+    return {
+        "figure": _figure(found.figure),
+        "recovered": _list(found.recovered_N),
+        "more": {k: [unit, better, _figure(figure)] for k, (unit, better, figure) in found.more.items()},
+        "curve": list(found.curve),
+        "texts": None if found.texts is None else list(found.texts),
+    }
+
+
+def _read(kept: dict[str, Any]) -> Found:
+    more = {k: (unit, better, Figure(**_arrays(figure))) for k, (unit, better, figure) in kept["more"].items()}
+    return Found(Figure(**_arrays(kept["figure"])), _array(kept["recovered"]), more, kept["curve"], kept["texts"])
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    value = figure.value if np.isfinite(figure.value) else None
+    return {
+        "value": value,
+        "low": figure.low,
+        "high": figure.high,
+        "n": figure.n,
+        "values": _list(figure.values),
+        "why": figure.why,
+    }
+
+
+def _arrays(kept: dict[str, Any]) -> dict[str, Any]:
+    value = float("nan") if kept["value"] is None else kept["value"]
+    return {**kept, "value": value, "values": _array(kept["values"])}
+
+
+def _list(values: np.ndarray | None) -> list[float | None] | None:
+    """Masked entries as None."""
+    return None if values is None else np.ma.masked_array(values, dtype=float).tolist()
+
+
+def _array(kept: list[float | None] | None) -> np.ndarray | None:
+    if kept is None:
+        return None
+    mask = [value is None for value in kept]
+    values = np.array([0.0 if value is None else value for value in kept])
+    return np.ma.masked_array(values, mask=mask) if any(mask) else values

@@ -1,0 +1,375 @@
+"""From readouts to scores: which figures a plan can have, and what each came to, with its interval.
+
+A metric or an attack is one file: a CARD and a factory. The function that the factory returns takes
+readouts by name: "split" of a card's needs is the argument `split` (the figure is computed for each
+of the card's splits), "forget" the argument `forget`, "gold.split" the argument `gold_split`,
+"before.retain" the argument `before_retain` (gold's readout, and that of the model before the change).
+A channel that ends in "?" may be missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from expunge.core import registry
+from expunge.core.card import Card
+from expunge.evaluation import intervals
+from expunge.evaluation.readout import Readout
+
+SIDES = ("forgetting", "utility", "privacy", "robustness", "alignment", "cost")
+SUBJECTS = ("before", "after", "gold")
+UNITS = ("nats", "share", "auc", "ratio", "p-value", "steps", "count", "distance", "seconds", "bytes")
+WITHOUT_INTERVAL = ("p-value", "steps", "count", "distance", "seconds", "bytes")
+RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
+CHANNELS: dict[str, tuple[str, ...]] = {
+    "nll": ("nll_N", "n_N"),
+    "logp": ("logp",),
+    "argmax": ("argmax",),
+    "moments": ("mu", "sigma"),
+    "variants": ("paraphrased", "perturbed"),
+    "generation": ("texts", "answers"),
+    "logits": ("logp_NC", "labels_N"),
+}
+"""Channel of a card -> the fields of a readout that hold it ("pooled:PATH" has its own place)."""
+WORDS = {
+    "nll": "losses",
+    "logp": "token log-probabilities",
+    "argmax": "argmax hits",
+    "moments": "moments of the token distributions",
+    "variants": "losses of answer variants",
+    "generation": "generations",
+    "logits": "class log-probabilities",
+}
+PRESENT, HOME = "split", "forget"
+PROBES = "probes"
+"""In a card's splits: every further split that was given, whatever its name."""
+KNOWN = frozenset({"forget", "retain", "holdout", "test", "test_forget", "reference", "real_authors", "world_facts"})
+"""The splits that cards name one by one."""
+
+
+class NotMeasured(Exception):
+    """A figure cannot be had; the message is the reason, in plain words."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that a metric aggregates itself. low, high: its 95 % interval; n: examples.
+
+    values: [N] per-example values whose mean is the figure, where there are such. why: a remark.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    values: np.ndarray | None = None
+    why: str = ""
+
+
+Metric = Callable[..., np.ndarray | Figure]
+"""What a factory in metrics/ or attacks/ returns: readouts -> [N] values, of which masked ones do
+not count, or a Figure."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of one subject. A measured one is finite; another has a reason in `why`.
+
+    One example says nothing of the spread: below n = 2 there is no interval, whatever the plug-in made of it.
+    """
+
+    name: str
+    side: str
+    split: str
+    subject: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    better: str
+    """"higher", "lower" or "gold": the nearer to a model that never saw the data, the better."""
+    status: Literal["measured", "not measured"] = "measured"
+    why: str = ""
+    values: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """[N] per-example values in the split's order (masked where an example does not count)."""
+
+    def __post_init__(self) -> None:
+        ends = [end for end in (self.low, self.high) if end is not None]
+        if self.unit not in UNITS or self.side not in SIDES:
+            raise ValueError(f"{self.name}: unknown unit {self.unit!r} or side {self.side!r}")
+        if not self.measured:
+            if self.value is not None or ends or not self.why:
+                raise ValueError(f"{self.name}: not measured needs a reason and has no figures")
+        elif self.value is None or not np.isfinite([self.value, *ends]).all():
+            raise ValueError(f"{self.name}: a measured score is finite, not {self.value}")
+        elif self.unit not in WITHOUT_INTERVAL:
+            if len(ends) == 1 or (not ends and self.n > 1):
+                raise ValueError(f"{self.name}: a score in {self.unit} has an interval")
+            if self.n < 2:
+                said = f"n = {self.n}: no interval"
+                why = self.why if said in self.why else "; ".join(filter(None, [said, self.why]))
+                for name, value in {"low": None, "high": None, "why": why}.items():
+                    object.__setattr__(self, name, value)
+
+    @property
+    def measured(self) -> bool:
+        return self.status == "measured"
+
+    def to_json(self) -> dict[str, Any]:
+        """The score as `evidence.json` holds it: everything but the per-example values."""
+        shown = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
+        del shown["values"]
+        return shown
+
+    @classmethod
+    def of(cls, shown: Any) -> Score:
+        """The score that `to_json` gave. Raises ValueError where it is none."""
+        if not isinstance(shown, Mapping) or set(shown) != {part.name for part in dataclasses.fields(cls)} - {"values"}:
+            raise ValueError("a score has other fields")
+        texts = ("name", "side", "split", "subject", "unit", "better", "status", "why")
+        figures = [shown[name] for name in ("value", "low", "high") if shown[name] is not None]
+        known = shown["status"] in ("measured", "not measured")
+        if not known or not all(isinstance(shown[name], str) for name in texts):
+            raise ValueError("a score's name, side, split, subject, unit, better, status or reason is no such text")
+        most = sys.float_info.max
+        if not all(type(x) in (int, float) and abs(x) <= most for x in figures) or type(shown["n"]) is not int:
+            raise ValueError(f"{shown['name']}: a figure is no number")
+        return cls(**shown)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One score that a plug-in can give, on one split; over several, `split` is their home."""
+
+    plugin: registry.Plugin
+    name: str
+    split: str
+    side: str
+    better: str
+    needs: dict[str, tuple[str, str, frozenset[str]]]
+    """Argument -> (owner or "" for the subject itself, split, channels)."""
+
+
+def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozenset[str]) -> list[Score]:
+    """All scores of all metrics and attacks that apply, by side; readouts["after"]["forget"].
+
+    Subjects are "before", "after" and "gold"; what is missing makes scores "not measured", with
+    the reason.
+    """
+    given = {split for splits in readouts.values() for split in splits}
+    subjects = [subject for subject in SUBJECTS if subject in readouts]
+    scores = [
+        _score(planned, subject, readouts, given) for planned in _planned(capabilities, given) for subject in subjects
+    ]
+    return sorted(_interpret(scores), key=lambda score: SIDES.index(score.side))
+
+
+def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Split -> the channels that the applicable metrics and attacks need of it, gold's included."""
+    given = set(splits)
+    wanted: dict[str, frozenset[str]] = {split: frozenset() for split in sorted(given)}
+    for planned in _planned(capabilities, given):
+        if all(split in given for _, split, _ in planned.needs.values()):
+            for _, split, channels in planned.needs.values():
+                wanted[split] |= {channel.rstrip("?") for channel in channels}
+    return wanted
+
+
+def score_names(
+    capabilities: frozenset[str], splits: Iterable[str], has_gold: bool, has_before: bool = True
+) -> list[str]:
+    """The names of the scores that a plan with these splits can measure, sorted; a score of the side alignment that can be
+    had on several splits has the first one's under its bare name, and each one's as `name.split`."""
+    given = set(splits)
+    owners = {""} | ({"gold"} if has_gold else set()) | ({"before"} if has_before else set())
+    found = set()
+    for planned in _planned(capabilities, given):
+        if all(split in given and owner in owners for owner, split, _ in planned.needs.values()):
+            several = planned.side == "alignment"
+            found |= {f"{planned.name}.{planned.split}"} if several else set()
+            found |= {planned.name} if not several or planned.split == next(iter(planned.plugin.card.splits)) else set()
+    return sorted(found)
+
+
+def bounded(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, str]:
+    """Score -> unit, of those scores that lie between 0 and 1."""
+    return {
+        planned.name: planned.plugin.card.unit
+        for planned in _planned(capabilities, set(splits))
+        if planned.plugin.card.unit in RANGES
+    }
+
+
+def _planned(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]:
+    for plugin in registry.everything("metrics") + registry.everything("attacks"):
+        card = plugin.card
+        # An attack with a level (relearning, quantisation) works on the model, not on readouts: see attacking.py.
+        if card.level or not card.needs or not frozenset(card.capabilities) <= capabilities:
+            continue
+        keys = {key: key.rpartition(".") for key in card.needs}
+        bare = any(place == PRESENT for _, _, place in keys.values())
+        if bare:
+            homes = [split for split in card.splits if split in given and split != PROBES]
+            homes += sorted(given - KNOWN) if PROBES in card.splits else []
+        else:
+            places = [place for _, _, place in keys.values()]
+            homes = [HOME if HOME in places else places[0]]
+        fair = card.side == "alignment"  # a side of its own, whatever split it is read on
+        for home in homes:
+            side = _side_of(home) if bare and not fair else card.side
+            yield Planned(
+                plugin,
+                f"{home if bare and not fair else side}_{plugin.name}",
+                home,
+                side,
+                _better(card, home) if bare and not fair else card.better,
+                {
+                    key.replace(".", "_"): (
+                        owner,
+                        home if place == PRESENT else place,
+                        frozenset(card.needs[key]),
+                    )
+                    for key, (owner, _, place) in keys.items()
+                },
+            )
+
+
+def _side_of(split: str) -> str:
+    return "forgetting" if must_go(split) else "privacy" if split == "holdout" else "utility"
+
+
+def must_go(split: str) -> bool:
+    """The user's own probes, and further splits whose name starts with `forget`, ask for what must go."""
+    return split == PROBES or split.startswith("forget")
+
+
+def _better(card: Card, split: str) -> str:
+    """Data that must be forgotten, or were never seen, should look as they do to gold.
+
+    There neither a high nor a low figure is good by itself: too little forgetting and too much both
+    show. A figure that compares with gold already says which way is better.
+    """
+    against_gold = any(key.startswith("gold.") for key in card.needs)
+    unseen = must_go(split) or split == "holdout"
+    return "gold" if unseen and not against_gold else card.better
+
+
+def _score(
+    planned: Planned,
+    subject: str,
+    readouts: Mapping[str, Mapping[str, Readout]],
+    given: set[str],
+) -> Score:
+    card = planned.plugin.card
+
+    def score(**figures: Any) -> Score:
+        return Score(
+            name=planned.name,
+            side=planned.side,
+            split=planned.split,
+            subject=subject,
+            unit=card.unit,
+            better=planned.better,
+            **figures,
+        )
+
+    try:
+        if lacking := [split for _, split, _ in planned.needs.values() if split not in given]:
+            raise NotMeasured(f"no {lacking[0]} was given")
+        arguments = {
+            argument: _readout(readouts, owner or subject, split, channels)
+            for argument, (owner, split, channels) in planned.needs.items()
+        }
+        figure = _figure(card, planned.plugin.factory()(**arguments))
+    except NotMeasured as reason:
+        return score(value=None, low=None, high=None, n=0, status="not measured", why=str(reason))
+    why = figure.why
+    if subject in {owner for owner, _, _ in planned.needs.values()}:
+        why = f"by definition: {subject} against itself"
+    return score(value=figure.value, low=figure.low, high=figure.high, n=figure.n, why=why, values=figure.values)
+
+
+def _readout(
+    readouts: Mapping[str, Mapping[str, Readout]],
+    owner: str,
+    split: str,
+    channels: frozenset[str],
+) -> Readout:
+    """The readout that a metric asks for, or NotMeasured with the reason."""
+    if owner not in readouts:
+        raise NotMeasured("no gold model" if owner == "gold" else f"the model {owner} the change was not read")
+    if split not in readouts[owner]:
+        raise NotMeasured(f"{split} was not read for {owner}")
+    readout = readouts[owner][split]
+    if len(readout) == 0:
+        raise NotMeasured(f"{split} is empty")
+    for channel in sorted(channels):
+        if not channel.endswith("?") and not has(readout, channel):
+            raise NotMeasured(f"no {WORDS.get(channel, channel)} were read on {split}")
+    return readout
+
+
+def has(readout: Readout, channel: str) -> bool:
+    """Whether a readout holds a channel."""
+    if channel.startswith("pooled:"):
+        return channel.removeprefix("pooled:") in readout.pooled
+    fields = CHANNELS.get(channel, (channel,))
+    return all(getattr(readout, name, None) is not None for name in fields)
+
+
+def _figure(card: Card, result: np.ndarray | Figure) -> Figure:
+    """A metric's result with its interval; NotMeasured where it is empty or not finite."""
+    if isinstance(result, Figure):
+        numbers = [x for x in (result.value, result.low, result.high) if x is not None]
+        if not np.isfinite(numbers).all():
+            raise NotMeasured("the figure is not finite: the model has diverged")
+        return result
+    counted = np.ma.masked_array(result, dtype=float).compressed()
+    if len(counted) == 0:
+        raise NotMeasured("no example carries what it needs")
+    broken = int((~np.isfinite(counted)).sum())
+    if broken:
+        raise NotMeasured(f"not finite on {broken} of {len(counted)} examples: the model has diverged")
+    if card.aggregate == "harmonic":
+        return Figure(*intervals.harmonic(result), n=len(result))
+    if card.aggregate == "share":
+        found = intervals.share(float(counted.sum()), len(counted))
+    elif card.aggregate == "mean":
+        found = intervals.mean(counted, *RANGES.get(card.unit, (-np.inf, np.inf)))
+    else:
+        raise ValueError(f"{card.title}: unknown aggregate {card.aggregate!r}")
+    return Figure(*found, n=len(counted), values=result)
+
+
+def _interpret(scores: list[Score]) -> list[Score]:
+    """Marks membership figures whose splits a classifier of texts alone can tell apart."""
+    blind = {
+        score.subject: score
+        for score in scores
+        if score.name == "privacy_blind_auc" and score.measured and (score.low or 0) > 0.5
+    }
+    return [
+        dataclasses.replace(score, why=_differ(blind[score.subject], score.why))
+        if score.subject in blind
+        and score.measured
+        and score.side == "privacy"
+        and score.name.startswith("privacy_")
+        and score.name != "privacy_blind_auc"
+        else score
+        for score in scores
+    ]
+
+
+def _differ(blind: Score, remark: str) -> str:
+    said = (
+        "not interpretable: the splits differ by themselves (blind AUC "
+        f"{blind.value:.2f} [{blind.low:.2f}, {blind.high:.2f}])"
+    )
+    return f"{said}; {remark}" if remark else said

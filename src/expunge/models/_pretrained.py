@@ -1,0 +1,176 @@
+"""Opens what transformers opens, a hub name or a folder, and an adapter on one: nothing of theirs is believed or run."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from expunge.core import hub
+from expunge.core.contracts import Subject
+from expunge.core.errors import BadInput
+from expunge.models._folder import foreign
+from expunge.models.adapters import merge
+from expunge.models.causal_lm import CausalLM
+from expunge.models.classifier import Classifier
+from expunge.models.weights import quiet
+
+COUNTS = re.compile(r"(n|num)_\w*(layers?|blocks?|experts?|heads?|stages?|levels?)|\w*layers|depths?|n_layer")
+"""Settings by which parts are built one after another: ten million of them take for ever, even without weights."""
+MANY, LABELS = 10_000, 10_000_000
+"""More than any model has."""
+
+
+def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
+    """The configuration, as far as it can be told that a model can be built from it. Raises BadInput."""
+    from transformers import AutoConfig, PreTrainedConfig
+
+    here = Path(source).is_dir()
+    if not here:
+        hub.look()
+    what, fix = "has a configuration that cannot be read", "mend config.json, or save the model again"
+    if not here:
+        what = "is no folder here, and cannot be had from the hub"
+        fix = "give a folder, or check the name and the network"
+    with foreign(field, source, what, fix):
+        raw, _ = PreTrainedConfig.get_config_dict(source, trust_remote_code=trust_code)
+    if why := _absurd(raw, trust_code):
+        raise BadInput.of(field, source, f"has a configuration that {why}", "save the model again")
+    with foreign(field, source, what, fix):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
+    names = getattr(config, "architectures", None)
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise BadInput.of(
+            field,
+            source,
+            "has a configuration that cannot be read (architectures is no list of names)",
+            "save the model again",
+        )
+    return config
+
+
+def _absurd(raw: Any, trust_code: bool) -> str:
+    """What is wrong with a configuration, or with one within it, before anything is made of it."""
+    for name, value in raw.items() if isinstance(raw, dict) else ():
+        for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, int | float):
+                continue
+            if number > (LABELS if name == "num_labels" else MANY if COUNTS.fullmatch(name) else math.inf):
+                return f"asks for {number:,} ({name})"
+            if ("dropout" in name or name.endswith("pdrop")) and not 0 <= number <= 1:
+                return f"has a {name} of {number}, which is no share"
+        if name.endswith("_implementation") and "/" in str(value) and not trust_code:
+            return f"names code on the hub ({name}: {str(value)[:60]})"
+        if why := _absurd(value, trust_code):
+            return why
+    return ""
+
+
+def open_pretrained(
+    base: str, adapter: Path | None, template: str | None, *, trust_code: bool, meta: bool, dtype: torch.dtype | None
+) -> Subject:
+    """The model of a folder or hub name, with the adapter's folder merged into it. Raises BadInput."""
+    import transformers
+
+    quiet()
+    config = config_of(base, trust_code)
+    architecture = (config.architectures or [""])[0]
+    auto: Any = transformers.AutoModelForCausalLM
+    if "Classification" in architecture:
+        auto = (
+            transformers.AutoModelForImageClassification
+            if "Image" in architecture
+            else transformers.AutoModelForSequenceClassification
+        )
+    module = _module(auto, config, base, trust_code, meta, dtype)
+    if not any(parameter.numel() for parameter in module.parameters()):
+        raise BadInput.of(
+            "model", base, "has a configuration of no size: there is nothing to train", "save the model again"
+        )
+    with foreign("model", base, "has a configuration that could not be saved again", "mend config.json"):
+        if hasattr(module.config, "validate"):
+            module.config.validate()
+    saved = next(module.parameters()).dtype
+    module.eval()
+    subject: Any
+    if "Classification" in architecture:
+        subject = Classifier(module, {}, _processor(base, "Sequence" in architecture))
+    else:
+        tokenizer = _tokenizer_or_none(base, trust_code) if meta else tokenizer_of(base, trust_code)
+        with foreign("model", base, "cannot be used", "give a causal language model, saved by save_pretrained"):
+            subject = CausalLM(module, tokenizer, template, base)
+            if adapter is not None:
+                merge(subject, adapter)
+            if not meta:
+                subject.check_head()
+                subject.check_generation()
+    if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
+        module.float()  # a CPU computes in float32; the model is saved in its own dtype
+        subject.save_dtype = saved
+    return subject  # type: ignore[no-any-return]
+
+
+def _module(auto: Any, config: Any, base: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Any:
+    arguments: dict[str, Any] = {"trust_remote_code": trust_code}
+    if meta:
+        with (
+            foreign("model", base, "cannot be built", "give a causal language model or a classifier"),
+            torch.device("meta"),
+        ):
+            return auto.from_config(config, **arguments)
+    with foreign("model", base, "cannot be opened", "give a folder or hub name with safetensors weights"):
+        module, told = auto.from_pretrained(
+            base, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True, **arguments
+        )
+    if absent := sorted(told["missing_keys"]):  # transformers would draw them at random, with a warning
+        raise BadInput.of(
+            "model",
+            base,
+            f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)",
+            "save the whole model again",
+        )
+    return module
+
+
+def _processor(base: str, texts: bool) -> Any:
+    import transformers
+
+    with foreign("model", base, "has no processor that can be read", "save it into the model's folder"):
+        if texts:
+            return transformers.AutoTokenizer.from_pretrained(base)
+        return transformers.AutoImageProcessor.from_pretrained(base, use_fast=False)
+
+
+def tokenizer_of(source: str, trust_code: bool) -> Any:
+    """The tokenizer beside a model. Raises BadInput."""
+    import transformers
+
+    with foreign("model", source, "has no tokenizer that can be read", "save the tokenizer into the model's folder"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_code)
+        tokenizer("Who?")  # settings of wrong types show when they are used
+        return tokenizer
+
+
+def _tokenizer_or_none(source: str, trust_code: bool) -> Any:
+    """A dry plan goes without a tokenizer; `check_tokenizer` says what is wrong with it before a run."""
+    try:
+        return tokenizer_of(source, trust_code)
+    except BadInput:
+        return _NoTokenizer()
+
+
+class _NoTokenizer:
+    """Stands in for a missing tokenizer in a dry plan: about four bytes a token."""
+
+    pad_token_id = bos_token_id = eos_token_id = 0
+    eos_token = ""
+    chat_template = None
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [0] * max(1, len(text.encode()) // 4)}

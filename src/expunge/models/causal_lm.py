@@ -1,0 +1,364 @@
+"""Any Hugging Face causal language model as a subject.
+
+Examples are left-padded, so that all answers end at the same place and logits are computed at the
+answers' positions alone. Shape suffixes: B examples, S sequence, T asked positions (right-aligned),
+N counted positions of the batch in a row, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.core.card import Example
+from expunge.core.contracts import NLL, Batch, Output, Want
+from expunge.core.errors import BadInput
+from expunge.core.files import digest, read_json, write_json
+from expunge.models._folder import foreign
+from expunge.models.logits import chunked, fields
+from expunge.models.templates import Encoded, Template
+from expunge.models.weights import device_of, fingerprint_of, fold, lora_layers, quiet, tapped
+
+NEW_TOKENS = 64
+"""Longest greedy generation, unless the reference answers are longer."""
+
+_NOT_ASKED: Any = None
+
+
+class CausalLM:
+    """A causal language model and its tokenizer. `template`: "chat", a pattern with {q}, or None."""
+
+    family = "causal_lm"
+    coupled = False
+    stochastic = False
+
+    def __init__(self, module: Any, tokenizer: Any, template: str | None = None, source: str = "") -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.template = Template(tokenizer, template)
+        self.source = source
+        """Where the base came from: adapters name it. Empty where no folder holds these weights."""
+        self.merged = False
+        """Was an adapter merged into the weights when they were opened."""
+        self.save_dtype: torch.dtype | None = None
+        self.capabilities = frozenset({"tokens", "nll", "generate", "mlp"})
+        self.pad = tokenizer.pad_token_id
+        if self.pad is None:
+            self.pad = tokenizer.eos_token_id or 0
+        self.blocks = find_blocks(module)
+        self._head: Callable[[Tensor], Tensor] | None = None
+        self.limit = int(getattr(module.config, "max_position_embeddings", 0) or 2**20)
+
+    def down(self, i: int) -> str:
+        """Path of block i's MLP down-projection. Raises BadInput where the family has none we know."""
+        block = self.module.get_submodule(self.blocks[i])
+        for name in ("mlp.down_proj", "mlp.dense_4h_to_h", "mlp.c_proj", "mlp.fc2", "fc2", "mlp.w2"):
+            try:
+                block.get_submodule(name)
+                return f"{self.blocks[i]}.{name}"
+            except AttributeError:
+                continue
+        raise BadInput.of(
+            "model",
+            type(self.module).__name__,
+            "has no MLP down-projection that we know",
+            "choose a method that does not edit MLPs",
+        )
+
+    # -- data in ------------------------------------------------------------------------------
+
+    def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
+        """Left-padded ids; `positions` "answer" asks for the answer's tokens, "prompt" for the last prompt
+        token alone, "subject" for the last token of the example's `subject` in its prompt (what follows cannot
+        matter there and is left out). Raises BadInput where an answer does not fit the model's length."""
+        encoded = [self.template.encode(example) for example in examples]
+        if positions == "subject":
+            encoded = [self._to_subject(item, example) for item, example in zip(encoded, examples, strict=True)]
+        for item, example in zip(encoded, examples, strict=True):
+            if positions == "answer" and not item.answer:
+                raise BadInput.of(
+                    "example",
+                    str(example)[:80],
+                    "has an answer of no tokens under the model's template",
+                    "mend the tokenizer, or its chat template",
+                )
+        return self.pack(encoded, positions, examples)
+
+    def pack(self, encoded: Sequence[Encoded], positions: str = "answer", shown: Sequence[Any] | None = None) -> Batch:
+        """The same of token ids. shown: what an error calls them."""
+        rows, asked = [], []
+        for item, example in zip(encoded, shown or encoded, strict=True):
+            answer = item.answer if positions == "answer" else item.answer[:1] or [self.pad]
+            room = self.limit - len(answer)
+            if room < 1:
+                raise BadInput.of(
+                    "example",
+                    str(example)[:80],
+                    f"is longer than the model's {self.limit} tokens",
+                    "cut the answer into parts",
+                )
+            prompt = item.prompt[-room:] or [self.pad]
+            rows.append((prompt + answer)[:-1])  # the last token is predicted, never read
+            asked.append(answer)
+        width, steps = max(map(len, rows), default=1), max(map(len, asked), default=1)
+        ids_BS = torch.full((len(rows), width), self.pad)
+        seen_BS = torch.zeros((len(rows), width), dtype=torch.long)
+        labels_BT = torch.zeros((len(rows), steps), dtype=torch.long)
+        mask_BT = torch.zeros((len(rows), steps), dtype=torch.bool)
+        for b, (row, answer) in enumerate(zip(rows, asked, strict=True)):
+            ids_BS[b, width - len(row) :] = torch.tensor(row)
+            seen_BS[b, width - len(row) :] = 1
+            labels_BT[b, steps - len(answer) :] = torch.tensor(answer)
+            mask_BT[b, steps - len(answer) :] = True
+        self._check_known(ids_BS, labels_BT)
+        position_BS = (seen_BS.cumsum(-1) - 1).clamp(min=0)
+        inputs = {"input_ids": ids_BS, "attention_mask": seen_BS, "position_ids": position_BS}
+        return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
+
+    def _check_known(self, *ids: Tensor) -> None:
+        """Raises BadInput where the tokenizer is another model's, and gives tokens that this one does not have."""
+        largest = max((int(x.max()) for x in ids if x.numel()), default=0)
+        if largest >= self.vocabulary:
+            raise BadInput.of(
+                "model",
+                self.source,
+                f"has {self.vocabulary:,} tokens, and its tokenizer gives token {largest:,}",
+                "save the model with its own tokenizer",
+            )
+
+    def _to_subject(self, item: Encoded, example: Example) -> Encoded:
+        """The prompt up to the last token of the subject's first mention."""
+        name = str(example.get("subject", ""))
+        short, long = 1, len(item.prompt)
+        if not name or name not in self.tokenizer.decode(item.prompt):
+            raise BadInput.of(
+                "subject",
+                name,
+                f"does not stand in the prompt {str(example.get('question', ''))[:60]!r}",
+                "give each example the `subject` that its question names",
+            )
+        while short < long:
+            middle = (short + long) // 2
+            if name in self.tokenizer.decode(item.prompt[:middle]):
+                long = middle
+            else:
+                short = middle + 1
+        return Encoded(item.prompt[:short], [], False)
+
+    def length(self, example: Example) -> int:
+        """Tokens of an example, prompt and answer together."""
+        item = self.template.encode(example)
+        return min(self.limit, len(item.prompt) + len(item.answer))
+
+    # -- forward ------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, want: Want = NLL) -> Output:
+        """One forward; logits at the counted positions only, in chunks.
+
+        Without channels the forward ends at the last module whose hidden state is wanted, and
+        `nll_B` is None.
+        """
+        device = device_of(self.module)
+        labels_BT, mask_BT = batch.labels_BT.to(device), batch.mask_BT.to(device)
+        inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+        steps = labels_BT.shape[1]
+        head, body = self._parts()
+        with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
+            out = body(**inputs, use_cache=False)
+        states = {path: value[:, -steps:] for path, value in hidden.items()}
+        if not want.channels:
+            return Output(_NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
+        last_BTD = out[0][:, -steps:]
+        found = chunked(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
+        spread = {name: self._spread(value, mask_BT) for name, value in found.items()}
+        return Output(
+            -spread["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, hidden=states, **fields(spread)
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.module.get_output_embeddings().weight.shape[0])
+
+    @staticmethod
+    def _spread(value_N: Tensor, mask_BT: Tensor) -> Tensor:
+        """[N, ...] back to [B, T, ...], zero where nothing counts."""
+        full = value_N.new_zeros((*mask_BT.shape, *value_N.shape[1:]))
+        full[mask_BT] = value_N
+        return full
+
+    def _parts(self) -> tuple[Callable[[Tensor], Tensor], Callable[..., Any]]:
+        """The head (with the family's own scale and soft cap) and the body below it."""
+        config = self.module.config
+        lm_head = self.module.get_output_embeddings()
+        cap = getattr(config, "final_logit_softcapping", None)
+        scale = getattr(config, "logit_scale", None)
+        divide = getattr(config, "logits_scaling", None)
+
+        def head(hidden_ND: Tensor) -> Tensor:
+            logits = lm_head(hidden_ND)
+            if scale is not None:
+                logits = logits * scale
+            if divide is not None:
+                logits = logits / divide
+            return cap * torch.tanh(logits / cap) if cap is not None else logits
+
+        return head, self.module.base_model if not hasattr(self.module, "model") else self.module.model
+
+    def check_head(self) -> None:
+        """Proves on a few tokens that our chunked head gives the family's own logits.
+
+        Raises BadInput for a family whose head does more than we know.
+        """
+        device = device_of(self.module)
+        ids = torch.arange(4, device=device)[None] % self.vocabulary
+        head, body = self._parts()
+        with torch.no_grad():
+            ours = head(body(input_ids=ids, use_cache=False)[0])
+            theirs = self.module(input_ids=ids, use_cache=False).logits
+        if not torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3):
+            raise BadInput.of(
+                "model",
+                type(self.module).__name__,
+                "has an output head that we do not know",
+                "report the architecture; its logits are not head(hidden)",
+            )
+
+    def check_generation(self) -> None:
+        """Tries one token, where the folder brings settings for answers of its own. Raises BadInput."""
+        folder = Path(self.source)
+        if self.source and folder.is_dir() and not (folder / "generation_config.json").is_file():
+            return
+        ids = torch.arange(4, device=device_of(self.module))[None] % self.vocabulary
+        with (
+            foreign(
+                "model", self.source, "has a generation_config.json that cannot be used", "mend it, or take it away"
+            ),
+            torch.no_grad(),
+        ):
+            self.module.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=1,
+                num_beams=1,
+                pad_token_id=self.pad,
+                use_cache=True,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
+
+    # -- generation ---------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        """Answers in clear, batched by length with the KV cache; greedy unless a temperature is given.
+
+        settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
+        they are not part of the text), max_new_tokens (default: the longest reference answer, at least 16, at most 200),
+        temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a
+        callable that gets the count of finished prompts). For guards: encoded (token ids in the place of the
+        template's), rows (a callable that gets the places of the prompts of each batch), stopping (criteria).
+        """
+        temperature = settings.get("temperature")
+        drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature:
+            drawn = {"do_sample": True, "temperature": float(temperature), "top_p": 1.0, "top_k": 0}
+            with torch.random.fork_rng(devices=_cuda()):
+                torch.manual_seed(int(settings.get("seed", 0)))
+                return self._generate(prompts, drawn, settings)
+        return self._generate(prompts, drawn, settings)
+
+    def _generate(self, prompts: Sequence[Example], drawn: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+        encoded = settings.get("encoded") or [self.template.encode(example) for example in prompts]
+        if share := float(settings.get("shown", 0.0)):
+            encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
+        longest = max((len(item.answer) for item in encoded), default=16)
+        tokens = settings.get("max_new_tokens") or min(200, max(16, longest + 8))
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].prompt))
+        widest = max((len(item.prompt) for item in encoded), default=1) + tokens
+        size = settings.get("batch_size") or max(1, min(512, 2**15 // widest))
+        device = device_of(self.module)
+        was_training = self.module.training
+        self.module.eval()
+        texts = [""] * len(prompts)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            room = max(1, self.limit - tokens)
+            kept = [encoded[i].prompt[-room:] or [self.pad] for i in rows]
+            width = max(map(len, kept))
+            if settings.get("rows"):
+                settings["rows"](rows)
+            ids = torch.tensor([[self.pad] * (width - len(k)) + k for k in kept], device=device)
+            self._check_known(ids)
+            seen = torch.tensor([[0] * (width - len(k)) + [1] * len(k) for k in kept], device=device)
+            out = self.module.generate(
+                input_ids=ids,
+                attention_mask=seen,
+                max_new_tokens=tokens,
+                num_beams=1,
+                pad_token_id=self.pad,
+                use_cache=True,
+                stopping_criteria=settings.get("stopping"),
+                **drawn,
+            )
+            for i, ids_T in zip(rows, out[:, width:], strict=True):
+                texts[i] = self.tokenizer.decode(ids_T, skip_special_tokens=True).strip()
+            if settings.get("progress"):
+                settings["progress"](min(len(order), start + size))
+        self.module.train(was_training)
+        return texts
+
+    # -- out ----------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """A folder that `AutoModelForCausalLM.from_pretrained` opens, or PEFT where LoRA moved.
+
+        An adapter on weights that lie in no folder could not be opened again: it is folded in, and the whole saved.
+        """
+        quiet()
+        self.tokenizer.save_pretrained(folder)
+        if not self.source:
+            fold(self.module)
+        if any(True for _ in lora_layers(self.module)):
+            from expunge.models.adapters import save_adapter
+
+            save_adapter(self.module, folder, self.source)
+            return
+        state = None
+        if self.save_dtype is not None:
+            state = {
+                k: v.to(self.save_dtype) if v.is_floating_point() else v for k, v in self.module.state_dict().items()
+            }
+        self.module.save_pretrained(folder, state_dict=state)
+        if self.save_dtype is not None:  # transformers writes the dtype that the module computes in
+            config = read_json(Path(folder) / "config.json")
+            write_json(Path(folder) / "config.json", {**config, "dtype": str(self.save_dtype).removeprefix("torch.")})
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a readout of this model depends on, besides the data."""
+        vocabulary = self.tokenizer.get_vocab() if hasattr(self.tokenizer, "get_vocab") else {}
+        return {
+            "weights": fingerprint_of(self.module),
+            "tokenizer": digest(vocabulary),
+            "template": self.template.pattern if not self.template.chat else self.tokenizer.chat_template,
+            "dtype": str(next(self.module.parameters()).dtype),
+            "device": device_of(self.module).type,
+        }
+
+
+def _cuda() -> list[int]:
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
+
+
+def find_blocks(module: torch.nn.Module) -> list[str]:
+    """Paths of the layers: the longest ModuleList of the model."""
+    lists = [(len(m), path) for path, m in module.named_modules() if isinstance(m, torch.nn.ModuleList)]
+    if not lists:
+        return []
+    count, path = max(lists, key=lambda item: item[0])
+    return [f"{path}.{i}" for i in range(count)]

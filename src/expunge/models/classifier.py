@@ -1,0 +1,127 @@
+"""A PyTorch classifier of images, tables or texts as a subject.
+
+The module maps inputs to logits [B, C]. A classifier has one asked position (T = 1), whose
+"vocabulary" is its classes. Networks with BatchNorm are `coupled`: each stream gets its own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from expunge.core.card import Example
+from expunge.core.contracts import NLL, Batch, Output, Want
+from expunge.core.errors import BadInput
+from expunge.core.files import write_json
+from expunge.models.causal_lm import find_blocks
+from expunge.models.logits import fields, measure_NV
+from expunge.models.weights import device_of, fingerprint_of, snapshot, tapped
+
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+_NOT_ASKED: Any = None
+
+
+class Classifier:
+    """A module that gives logits, and the recipe to build it again.
+
+    build: {"factory", "arguments"} for a network of the user's own. processor: a transformers image
+    processor or tokenizer, for a model of theirs.
+    """
+
+    family = "classifier"
+    stochastic = False
+
+    def __init__(self, module: nn.Module, build: dict[str, Any] | None = None, processor: Any = None) -> None:
+        self.module = module
+        self.build = build or {}
+        self.processor = processor
+        self.coupled = any(isinstance(m, NORMS) for m in module.modules())
+        self.capabilities = frozenset({"labels", "nll"})
+        children = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
+        self.blocks = (find_blocks(module) if processor is not None else []) or children
+        self.save_dtype: torch.dtype | None = None
+
+    def down(self, i: int) -> str:
+        raise BadInput.of(
+            "model",
+            "classifier",
+            "has no MLP down-projection",
+            "choose a method for classifiers: `expunge list methods`",
+        )
+
+    def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
+        labels_B1 = torch.tensor([[int(example["label"])] for example in examples]).reshape(-1, 1)
+        mask_B1 = torch.ones_like(labels_B1, dtype=torch.bool)
+        return Batch(self._inputs(examples), labels_B1, mask_B1, mask_B1.sum(-1))
+
+    def _inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        if self.processor is None:
+            key = "features" if examples and "features" in examples[0] else "image"
+            arrays = [_floats(example[key]) for example in examples]
+            return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
+        if examples and "text" in examples[0]:
+            return dict(
+                self.processor([e["text"] for e in examples], padding=True, truncation=True, return_tensors="pt")
+            )
+        return dict(self.processor([np.asarray(e["image"]) for e in examples], return_tensors="pt"))
+
+    def length(self, example: Example) -> int:
+        return 1
+
+    def forward(self, batch: Batch, want: Want = NLL) -> Output:
+        device = device_of(self.module)
+        inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+        labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
+        with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
+            out = self.module(inputs["x"]) if self.processor is None else self.module(**inputs).logits
+        seen_BS = inputs.get("attention_mask")
+        states = {path: _flat(value, seen_BS)[:, None] for path, value in hidden.items()}
+        if not want.channels:
+            return Output(_NOT_ASKED, batch.n_B.to(device), labels_B1, mask_B1, hidden=states)
+        found = {k: v[:, None] for k, v in measure_NV(out, labels_B1[:, 0], want).items()}
+        return Output(-found["logp"][:, 0], batch.n_B.to(device), labels_B1, mask_B1, hidden=states, **fields(found))
+
+    def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        raise BadInput.of("model", "classifier", "generates no text", "ask for accuracy instead")
+
+    def save(self, folder: Path) -> None:
+        """model.safetensors and how to build the network, or the folder of transformers' own."""
+        if self.processor is not None:
+            self.module.save_pretrained(folder)  # type: ignore[operator]
+            self.processor.save_pretrained(folder)
+            return
+        from safetensors.torch import save_file
+
+        state = {name: value.contiguous() for name, value in snapshot(self.module).items()}
+        save_file(state, folder / "model.safetensors")
+        write_json(folder / "classifier.json", self.build)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "weights": fingerprint_of(self.module),
+            "build": self.build,
+            "dtype": str(next(self.module.parameters()).dtype),
+            "device": device_of(self.module).type,
+        }
+
+
+def _floats(value: Any) -> np.ndarray:
+    """Pixels and features as float32; bytes (as image files hold them) scaled to [0, 1]."""
+    array = np.asarray(value)
+    scale = 255 if array.dtype == np.uint8 else 1
+    return np.asarray(array, dtype=np.float32) / scale
+
+
+def _flat(value: Tensor, seen_BS: Tensor | None) -> Tensor:
+    """[B, D] of any activation: channels stay, places are averaged; padding never counts."""
+    if value.dim() == 4:  # [B, channels, height, width]
+        return value.mean((2, 3))
+    if value.dim() == 3 and seen_BS is not None and seen_BS.shape == value.shape[:2]:
+        return (value * seen_BS[..., None]).sum(1) / seen_BS.sum(1, keepdim=True).clamp(min=1)
+    return value.mean(1) if value.dim() == 3 else value.flatten(1)

@@ -1,0 +1,105 @@
+"""Text from several language models at once: each step asks all of them for the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.core.card import Example
+from expunge.models.weights import device_of
+
+
+def generate(
+    members: Sequence[Any],
+    prompts: Sequence[Example],
+    mean: Callable[[Sequence[Tensor]], Tensor],
+    settings: dict[str, Any],
+) -> list[str]:
+    """Answers in clear. mean: logits [B, V] of each member -> log-probabilities [B, V].
+
+    Members share one tokenizer and template. settings: max_new_tokens, temperature, seed,
+    batch_size, progress, as a language model takes them.
+    """
+    first = members[0]
+    encoded = [first.template.encode(example) for example in prompts]
+    longest = max((len(item.answer) for item in encoded), default=16)
+    tokens = int(settings.get("max_new_tokens") or min(200, max(16, longest + 8)))
+    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].prompt))
+    widest = max((len(item.prompt) for item in encoded), default=1) + tokens
+    size = int(settings.get("batch_size") or max(1, min(512, 2**15 // widest)))
+    room = max(1, first.limit - tokens)
+    heat = float(settings.get("temperature") or 0.0)
+    draws = torch.Generator().manual_seed(int(settings.get("seed", 0)))
+
+    def choose(logp_BV: Tensor) -> Tensor:
+        if not heat:
+            return logp_BV.argmax(-1)
+        return torch.multinomial((logp_BV / heat).softmax(-1).cpu(), 1, generator=draws)[:, 0].to(logp_BV.device)
+
+    texts = [""] * len(prompts)
+    modes = [member.module.training for member in members]
+    for member in members:
+        member.module.eval()
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        kept = [encoded[i].prompt[-room:] or [first.pad] for i in rows]
+        for i, ids in zip(rows, _continued(members, kept, tokens, mean, choose), strict=True):
+            texts[i] = first.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        if settings.get("progress"):
+            settings["progress"](min(len(order), start + size))
+    for member, mode in zip(members, modes, strict=True):
+        member.module.train(mode)
+    return texts
+
+
+def _continued(
+    members: Sequence[Any],
+    prompts: list[list[int]],
+    tokens: int,
+    mean: Callable[[Sequence[Tensor]], Tensor],
+    choose: Callable[[Tensor], Tensor],
+) -> list[list[int]]:
+    """The new tokens of each prompt, up to its end token; left-padded, each member with its own cache."""
+    first = members[0]
+    device = device_of(first.module)
+    width = max(map(len, prompts))
+    ids_BS = torch.tensor([[first.pad] * (width - len(p)) + p for p in prompts], device=device)
+    seen_BS = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    ends = torch.tensor(sorted(_ends(first)), dtype=torch.long, device=device)
+    done_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    caches: list[Any] = [None] * len(members)
+    found: list[list[int]] = [[] for _ in prompts]
+    for _ in range(tokens):
+        position_BS = (seen_BS.cumsum(-1) - 1).clamp(min=0)[:, -ids_BS.shape[1] :]
+        logits = []
+        for m, member in enumerate(members):
+            out = member.module(
+                input_ids=ids_BS,
+                attention_mask=seen_BS,
+                position_ids=position_BS,
+                past_key_values=caches[m],
+                use_cache=True,
+            )
+            caches[m] = out.past_key_values
+            logits.append(out.logits[:, -1])
+        next_B = choose(mean(logits))
+        for b, token in enumerate(next_B.tolist()):
+            if not done_B[b]:
+                found[b].append(token)
+        done_B |= torch.isin(next_B, ends)
+        if bool(done_B.all()):
+            break
+        ids_BS = next_B[:, None]
+        seen_BS = torch.cat([seen_BS, seen_BS.new_ones(len(prompts), 1)], -1)
+    return found
+
+
+def _ends(member: Any) -> set[int]:
+    """The tokens that end an answer."""
+    config = getattr(member.module, "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    several = named if isinstance(named, list) else [named, member.tokenizer.eos_token_id]
+    return {int(token) for token in several if token is not None}

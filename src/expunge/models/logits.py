@@ -1,0 +1,98 @@
+"""From hidden states or logits to what was asked of them, at the counted positions only.
+
+Shape suffixes: N counted positions of a batch, laid out one after the other; V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from expunge.core.contracts import Want
+
+CHUNK = 2**25
+"""Logits held at once (elements): 128 MB in float32."""
+FULL_BELOW = 4096
+"""Vocabularies below this keep their whole distribution where top-k is asked for."""
+
+
+FIELDS = {
+    "logp": "logp_BT",
+    "logits": "logits_BTV",
+    "index": "index_BTK",
+    "top": "top_BTK",
+    "rest": "rest_BT",
+    "argmax": "argmax_BT",
+    "mu": "mu_BT",
+    "sigma": "sigma_BT",
+}
+"""What `measure_NV` calls a value -> the field of an Output that holds it by example and position."""
+
+
+def fields(found: dict[str, Tensor]) -> dict[str, Any]:
+    """An Output's fields from values that are spread over [B, T, ...]."""
+    return {field: found[name] for name, field in FIELDS.items() if name in found}
+
+
+def kept(vocabulary: int, k: int) -> int:
+    """How many entries of a distribution `topk` keeps, the label included."""
+    return vocabulary if vocabulary < FULL_BELOW or k <= 0 or k + 1 >= vocabulary else k + 1
+
+
+def measure_NV(logits_NV: Tensor, labels_N: Tensor, want: Want) -> dict[str, Tensor]:
+    """The asked channels of a block of positions, each [N, ...] in float32."""
+    logits_NV = logits_NV.float()
+    logp_NV = logits_NV.log_softmax(-1)
+    found = {"logp": logp_NV.gather(-1, labels_N[:, None])[:, 0]}
+    if "logits" in want.channels:
+        found["logits"] = logits_NV
+    if "argmax" in want.channels:
+        found["argmax"] = logits_NV.argmax(-1)
+    if "moments" in want.channels:
+        p_NV = logp_NV.exp()
+        found["mu"] = (p_NV * logp_NV).sum(-1)
+        found["sigma"] = (p_NV * (logp_NV - found["mu"][:, None]).square()).sum(-1).sqrt()
+    if "topk" in want.channels:
+        found |= _top(logp_NV, labels_N, want.k)
+    return found
+
+
+def _top(logp_NV: Tensor, labels_N: Tensor, k: int) -> dict[str, Tensor]:
+    """The label, the k most likely others, and one bucket for the rest."""
+    size = kept(logp_NV.shape[-1], k)
+    label_N1 = labels_N[:, None]
+    others_NV = logp_NV.scatter(-1, label_N1, -torch.inf)
+    if size == logp_NV.shape[-1]:
+        order = others_NV.scatter(-1, label_N1, torch.inf).argsort(dim=-1, descending=True, stable=True)
+        return {"index": order, "top": logp_NV.gather(-1, order), "rest": torch.full_like(logp_NV[:, 0], -torch.inf)}
+    index_NK = torch.cat([label_N1, others_NV.topk(size - 1).indices], -1)
+    top_NK = logp_NV.gather(-1, index_NK)
+    rest_N = logp_NV.scatter(-1, index_NK, -torch.inf).logsumexp(-1)
+    return {"index": index_NK, "top": top_NK, "rest": rest_N}
+
+
+def chunked(
+    head: Callable[[Tensor], Tensor], hidden_ND: Tensor, labels_N: Tensor, vocabulary: int, want: Want
+) -> dict[str, Tensor]:
+    """`measure_NV` of `head(hidden)` in blocks, so that no more than CHUNK logits stand at once.
+
+    With gradients each block is recomputed in the backward pass instead of kept.
+    """
+    size = max(1, CHUNK // max(1, vocabulary))
+    if len(labels_N) <= size:
+        return measure_NV(head(hidden_ND), labels_N, want)
+
+    def block(hidden: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return measure_NV(head(hidden), labels, want)
+
+    parts = []
+    for hidden, labels in zip(hidden_ND.split(size), labels_N.split(size), strict=True):
+        if torch.is_grad_enabled() and hidden.requires_grad:
+            parts.append(checkpoint(block, hidden, labels, use_reentrant=False))
+        else:
+            parts.append(block(hidden, labels))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,57 @@
+"""Small networks for images and tables: the embedded digits world and quick starts."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Digits(nn.Module):
+    """A convolutional network for 8 x 8 grey images in [0, 1], with group or batch normalisation."""
+
+    def __init__(self, width: int = 32, classes: int = 10, norm: str = "group") -> None:
+        super().__init__()
+
+        def normal(channels: int) -> nn.Module:
+            return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(4, channels)
+
+        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), normal(width), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(width, 2 * width, 3, padding=1, stride=2),
+            normal(2 * width),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1, stride=2),
+            normal(2 * width),
+            nn.ReLU(),
+        )
+        self.middle = nn.Sequential(nn.Flatten(), nn.Linear(8 * width, 64), nn.ReLU())
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, 8, 8] -> logits [B, classes]."""
+        return self.head(self.middle(self.body(self.stem(x[:, None]))))
+
+
+class MLP(nn.Module):
+    """A perceptron for tables; inputs are standardised by the given means and deviations."""
+
+    def __init__(
+        self,
+        inputs: int,
+        classes: int,
+        hidden: int = 64,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        import torch
+
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean or [0.0] * inputs))
+        self.register_buffer("std", torch.tensor(std or [1.0] * inputs))
+        self.body = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, inputs] -> logits [B, classes]."""
+        return self.head(self.body((x - self.mean) / self.std))

@@ -1,0 +1,1 @@
+"""The steps that workflows share: plan, gold, observe, apply, evidence."""

@@ -1,0 +1,80 @@
+"""What a run started from. A resumed run goes on only where none of it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from expunge.alignment.judges import judge_of
+from expunge.core import processes
+from expunge.core.card import Example
+from expunge.core.errors import BadInput
+from expunge.core.files import PRIVATE, digest, read_json, write_json
+from expunge.core.version import versions
+from expunge.data.examples import content
+from expunge.ledger.certificate import imprint, salt_of
+from expunge.pipeline.plan import Plan
+
+FILE = "inputs.json"
+WHOLE = ("base", "gold", "judge", "training manifest", "code")
+"""Inputs of which it is only known whether they changed."""
+
+
+def of(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
+    """Name -> what identifies this input: a digest, a figure, or a salted hash of each row.
+
+    base: the fingerprint of the model before the change. folder: of the run, for its salt.
+    """
+    salt = salt_of(folder)
+    rows: dict[str, Sequence[Example]] = dict(plan.splits)
+    named: dict[str, Any] = {"base": imprint(base), "training manifest": digest(plan.manifest)}
+    if plan.aligned:
+        rows["alignment prompts"] = [*plan.aligned.pack.rows, *plan.aligned.pack.bbq]
+        named["judge"] = digest(judge_of(plan.aligned.judge).key)
+    return {
+        **named,
+        **{name: [_sealed(row, salt) for row in found] for name, found in rows.items()},
+        "threads": torch.get_num_threads(),
+        "processes": processes.world(),
+        "device": processes.device().type,
+        **versions(),
+    }
+
+
+def _sealed(row: Example, salt: bytes) -> str:
+    """A salted hash: a plain one of a short record could be guessed."""
+    return hmac.new(salt, content(row).encode(), hashlib.sha256).hexdigest()[:24]
+
+
+def record(folder: Path, now: Mapping[str, Any]) -> None:
+    """Writes down inputs that are not known yet, and compares the others. Raises BadInput where one has changed."""
+    path = folder / "checkpoint" / FILE
+    before: dict[str, Any] = read_json(path) if path.is_file() else {}
+    changed = [
+        _difference(name, before[name], found)
+        for name, found in now.items()
+        if name in before and before[name] != found
+    ]
+    if changed:
+        raise BadInput.of(
+            "--resume",
+            str(folder),
+            f"began with other inputs; changed since: {', '.join(changed)}",
+            "put them back, or start anew in another folder",
+        )
+    if not now.keys() <= before.keys():
+        write_json(path, {**before, **now}, PRIVATE)
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """A change in words: `forget (3 of 8 rows)`, `threads (2, now 1)`, `base`."""
+    if isinstance(before, list) and isinstance(now, list):
+        if len(before) != len(now):
+            return f"{name} ({len(before)} rows, now {len(now)})"
+        return f"{name} ({sum(a != b for a, b in zip(before, now, strict=True))} of {len(now)} rows)"
+    return name if name in WHOLE else f"{name} ({before}, now {now})"

@@ -1,0 +1,20 @@
+"""Opens a model as it is to be used: with its guards, its adapters merged, on this machine's device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from expunge.core.contracts import Subject
+
+
+def load(model: str | Path, *, trust_code: bool = False) -> Subject:
+    """The model in a folder (a run's `model/`, guards and ensembles included), or one by hub or builtin name.
+
+    `load(folder).generate([{"question": "..."}])` answers as the model is meant to; a guarded folder opened with
+    transformers alone is the bare model. Raises BadInput.
+    """
+    from expunge.pipeline.train import open_model
+    from expunge.pipeline.worlds import build
+
+    source = str(model)
+    return open_model(str(build(source)) if source.startswith("builtin:") else source, trust_code)

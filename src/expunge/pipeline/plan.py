@@ -1,0 +1,448 @@
+"""The whole request, bound before anything starts: faults, steps, tokens, memory, time, disk.
+
+`plan` raises BadInput with every fault that it finds; what it returns is all that `run` needs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from expunge.alignment import asking, risk
+from expunge.core.budget import DEFAULTS, Budget, batch_size
+from expunge.core.card import Example
+from expunge.core.contracts import Subject
+from expunge.core.errors import BadInput, Faults
+from expunge.core.request import Request, read_config
+from expunge.data.examples import answer_of, question_of
+from expunge.data.pairing import Pairing
+from expunge.data.splits import Splits, make_splits
+from expunge.evaluation import acceptance as accept
+from expunge.evaluation import attack as attacking
+from expunge.evaluation.scores import bounded, score_names
+from expunge.methods.compose import Composed, compose
+from expunge.models.build import budget_of, check_again, fresh_lm, tokenizer_for, training_data
+from expunge.models.open import MANIFEST, check, check_tokenizer, manifest_of, open_subject
+from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
+from expunge.pipeline.resources import Estimate, estimate, size
+from expunge.pipeline.room import fits_cache, fits_disk, fits_folder, fits_memory
+from expunge.pipeline.train import gold_folder
+from expunge.pipeline.worlds import config as builtin_config
+from expunge.pipeline.worlds import trained
+from expunge.training.rate import from_manifest
+from expunge.training.stopping import halves
+
+FORGET_READ, OTHERS_READ = 2000, 120
+"""Examples that are read of a split at most: a seeded sample, n stands with each figure."""
+
+
+@dataclass
+class Plan:
+    """What will be done."""
+
+    request: Request
+    source: Any
+    """The model's folder, hub name or factory; for an embedded world its place in the cache."""
+    manifest: dict[str, Any] | None
+    splits: Splits
+    composed: Composed
+    capabilities: frozenset[str]
+    budget: Budget
+    gold: str
+    """"train", a folder, or "" with the reason in `no_gold`."""
+    no_gold: str
+    rules: list[accept.Rule]
+    steps: int
+    tokens: int
+    learning_rate: str
+    estimate: Estimate
+    notes: list[str] = field(default_factory=list)
+    batch: int = 0
+    """Examples a step."""
+    here: Estimate | None = None
+    """The estimate for this very machine, where `estimate` is for another's limit."""
+    aligned: asking.Asked | None = None
+    """What the request wants of alignment: drift, containment, refusals to forget."""
+    foreseen: list[risk.Risk] = field(default_factory=list)
+    """The domains at risk, the riskiest first, where `contain: auto` made the run look."""
+
+    @property
+    def gold_work(self) -> str:
+        """Where gold comes from and what that takes, in words."""
+        if self.gold != "train":
+            return self.gold or self.no_gold
+        manifest = self.manifest or {}
+        if "budget" not in manifest:
+            return "retrained without the forget set once the model is built; as long as building the model"
+        if (gold_folder(manifest, self.splits["forget"]) / MANIFEST).is_file():
+            return "retrained without the forget set; it is in the cache already"
+        left = 1 - len(self.splits["forget"]) / max(1, len(manifest.get("hashes") or []))
+        took = f"; about {left * manifest['seconds']:.0f} s, once" if manifest.get("seconds") else ", once"
+        return f"retrained without the forget set{took}, and then kept in the cache"
+
+    @property
+    def builtin(self) -> str:
+        """The embedded world's name, where the model is one that must be built first."""
+        model = self.request.model
+        return model if isinstance(model, str) and model.startswith("builtin:") else ""
+
+    @property
+    def audit(self) -> str:
+        """Which attacks will be run, and what they take; empty where none are."""
+        level = self.request.audit
+        return attacking.cost(level, self.capabilities, read_splits(self.splits), bool(self.gold))
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan for `--plan --json`."""
+        return {
+            "method": self.composed.name,
+            "described": self.composed.described,
+            "yields": self.composed.yields,
+            "splits": {name: len(rows) for name, rows in self.splits.items()},
+            "budget": self.budget.model_dump(exclude_none=True),
+            "steps": self.steps,
+            "batch_size": self.batch,
+            "tokens": self.tokens,
+            "learning_rate": self.learning_rate,
+            "gold": self.gold or None,
+            "no_gold": self.no_gold,
+            "gold_work": self.gold_work,
+            "accept": {rule.key: rule.text for rule in self.rules},
+            "alignment": self.aligned.sentence if self.aligned else None,
+            "estimate": self.estimate.to_json(),
+            "audit": self.audit or None,
+            "notes": self.notes,
+        }
+
+
+def read_request(path: str | Path, sets: Mapping[str, Any] | None = None, *, resume: bool = False) -> Request:
+    """A request from a file. Raises BadInput that names what is wrong with its fields, and with what they name."""
+    values = read_config(path, "request", sets)
+    try:
+        return Request.parse(values)
+    except BadInput as error:
+        rest = Request.salvage(values)
+        if rest is None:
+            raise
+        faults = Faults()
+        faults.add(error)
+        with faults:
+            plan(rest, resume=resume)
+        raise BadInput.all(faults.errors) from None
+
+
+def plan(request: Request, *, resume: bool = False) -> Plan:
+    """Binds the whole request. Raises BadInput with all faults; nothing is written."""
+    faults = Faults()
+    source, manifest = request.model if isinstance(request.model, str) else request.model.model_dump(), None
+    subject: Subject | None = None
+    with faults:
+        source, manifest, subject = _model(request)
+    splits: Splits = {}
+    aligned: asking.Asked | None = None
+    with faults:
+        aligned = asking.asked(request)
+        forget, retain = asking.sources(request, aligned)
+        splits = make_splits(
+            forget=forget,
+            data=request.data,
+            retain=retain,
+            holdout=request.holdout,
+            test=request.test,
+            reference=request.reference,
+            probes=request.probes,
+            columns=request.columns,
+            seed=request.seed,
+        )
+    has_retain = "retain" in splits or request.retain is not None or request.data is not None
+    composed: Composed | None = None
+    with faults:
+        composed = compose(request.method, has_retain=has_retain)
+    rules = []
+    for key, text in request.accept.items():
+        with faults:
+            rules.append(accept.parse(key, text))
+    with faults:
+        fits_folder(Path(request.out), resume)
+    if composed is not None and request.redacted:
+        with faults:
+            _saves_no_texts(composed)
+    with faults:
+        fits_cache()
+    if subject is not None and composed is not None:
+        with faults:
+            fits_method(composed, subject, splits)
+            composed.notes += fits_history(composed, subject, splits, manifest)
+    if subject is not None:
+        with faults:
+            fits_model(subject, splits)
+        with faults:
+            if aligned is not None:
+                aligned.check(subject.capabilities, splits)
+    gold, no_gold = "", "gold: none was asked for"
+    with faults:
+        gold, no_gold = _gold(request, manifest, splits, subject)
+    if subject is not None and splits:
+        read = read_splits(splits)
+        names = score_names(subject.capabilities, read, bool(gold))
+        names += attacking.score_names(request.audit, subject.capabilities, read, bool(gold))
+        names += aligned.names if aligned else []
+        owners = {"before", "after"} | ({"gold"} if gold else set())
+        units = bounded(subject.capabilities, read)
+        for rule in rules:
+            with faults:
+                rule.names_score(names, owners, units)
+    budget = request.budget.over(composed.budget if composed else Budget(), _stop(request, splits), DEFAULTS)
+    if composed is not None and composed.yields == "ensemble" and "budget" in (manifest or {}):
+        budget = budget_of(manifest or {}).over(Budget(stop="none"), DEFAULTS)  # it trains as the model was trained
+        composed.notes += (
+            ["A deletion trains as its model was trained: the request's budget is not used."]
+            if request.budget.model_fields_set
+            else []
+        )
+    with faults:
+        _stops(request, budget, splits, gold)
+    faults.raise_any()
+    assert composed is not None and subject is not None
+    made = _bound(request, source, manifest, splits, composed, subject, budget, gold, no_gold, rules)
+    made.aligned = aligned
+    return made
+
+
+def _bound(
+    request: Request,
+    source: Any,
+    manifest: Any,
+    splits: Splits,
+    composed: Composed,
+    subject: Subject,
+    budget: Budget,
+    gold: str,
+    no_gold: str,
+    rules: list[accept.Rule],
+) -> Plan:
+    objective = composed.objective
+    anchor = objective.anchor if objective else "forget"
+    streams = objective.streams() if objective else {}
+    sizes = {name: len(rows) for name, rows in splits.items()}
+    pairing = Pairing(anchor, sizes, batch_size(budget, sizes[anchor]), request.seed, "apply")
+    own = getattr(composed.method, "steps", None)  # an exact scheme knows what it will retrain
+    steps = (
+        own
+        if own is not None
+        else (budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch)
+    )
+    means, longest = _lengths(subject, splits)
+    per_step = sum(means.get(split, 0.0) for split in streams.values()) * min(pairing.batch_size, sizes[anchor])
+    share = float(budget.share or 0.1) * (objective.rate if objective else 1.0)
+    found = from_manifest(manifest, share)
+    rate = (
+        f"{budget.learning_rate:g} (given)"
+        if isinstance(budget.learning_rate, float)
+        else (
+            f"{found[0]:.3g} ({found[1]})"
+            if found
+            else "auto: a short seeded ladder on retain finds it when the run starts"
+            if "retain" in splits
+            else "1e-05 (auto: no retain data and no manifest to go by)"
+        )
+    )
+    weights = next((p.name for p in composed.plugins if p.kind == "weights"), "all")
+    options = _weights_options(composed)
+    # A limit that the user names may be another machine's: an accelerator, which keeps bfloat16 weights as they are.
+    elsewhere = budget.memory is not None
+
+    def guess(
+        weights: str = weights, micro: int | None = None, checkpointing: bool | None = None, elsewhere: bool = elsewhere
+    ) -> Estimate:
+        rows = int(micro or budget.micro_batch_size or pairing.batch_size) * max(1, len(streams))
+        kept = bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing
+        return estimate(
+            subject,
+            weights=weights,
+            options=options if weights != "lora" or options else {},
+            rows=rows,
+            length=longest,
+            steps=steps,
+            tokens_a_step=per_step,
+            checkpointing=kept,
+            bf16=budget.precision == "bf16",
+            elsewhere=elsewhere,
+        )
+
+    made = guess()
+    faults = Faults()
+    with faults:
+        fits_disk(made, weights, subject, Path(request.out))
+    with faults:
+        fits_memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
+    faults.raise_any()
+    return Plan(
+        request,
+        source,
+        manifest,
+        splits,
+        composed,
+        subject.capabilities,
+        budget,
+        gold,
+        no_gold,
+        rules,
+        steps,
+        round(per_step * steps),
+        rate,
+        made,
+        [*composed.notes, *_erasing(request, gold, composed.yields)],
+        pairing.batch_size,
+        guess(elsewhere=False),
+    )
+
+
+def _saves_no_texts(composed: Composed) -> None:
+    """Refuse a method that would publish the forget set with the model of a redacted run. Raises BadInput."""
+    for plugin in composed.plugins:
+        if plugin.card.keeps:
+            raise BadInput.of(
+                "method",
+                plugin.name,
+                f"saves {plugin.card.keeps} in the model's folder, and the run is redacted",
+                "choose another method, or set redact: false",
+            )
+
+
+def _erasing(request: Request, gold: str, yields: str) -> list[str]:
+    if request.purpose == "erase" and yields == "guard":
+        return ["purpose: erase cannot pass with a guard, which leaves the weights as they are."]
+    lacks = [name for name, had in (("audit: standard", request.audit != "none"), ("a gold model", gold)) if not had]
+    said = f"purpose: erase cannot pass without {' and '.join(lacks)}: it takes the relearning check against gold."
+    return [said] if request.purpose == "erase" and lacks else []
+
+
+def _lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:
+    """(mean tokens of an example by split, from a sample; tokens of the longest, from those longest in characters)."""
+    means, longest = {}, 1
+    for name, rows in splits.items():
+        found = [subject.length(row) for row in rows[:: max(1, len(rows) // 100)]]  # type: ignore[attr-defined]
+        means[name] = sum(found) / len(found)
+        wide = heapq.nlargest(20, rows, key=lambda row: len(question_of(row)) + len(answer_of(row)))
+        longest = max(longest, *found, *(subject.length(row) for row in wide))  # type: ignore[attr-defined]
+    return means, longest
+
+
+def _model(request: Request) -> tuple[Any, dict[str, Any] | None, Subject]:
+    """(source, manifest, the model's structure on the meta device or untrained)."""
+    if isinstance(request.model, str) and request.model.startswith("builtin:"):
+        made = builtin_config(request.model)
+        if trained(Path(made.out)):
+            return made.out, manifest_of(made.out), open_subject(made.out, meta=True)
+        manifest = {"model": made.model, "data": made.data, "learning_rate": made.learning_rate, "seed": made.seed}
+        spec = made.model
+        assert isinstance(spec, dict)
+        subject = (
+            open_subject(spec, meta=True)
+            if "factory" in spec
+            else fresh_lm(spec, tokenizer_for(["Question: Answer:"], 300), made.seed)
+        )
+        return made.out, manifest, subject
+    source = request.model if isinstance(request.model, str) else request.model.model_dump()
+    folder = source if isinstance(source, str) else Path(source["weights"]).parent
+    return source, manifest_of(folder), open_subject(source, trust_code=request.trust_code, meta=True)
+
+
+def weights_there(plan: Plan) -> None:
+    """A run, unlike a plan, needs the weights and the tokenizer, and runs on this machine. Raises BadInput."""
+    request, here = plan.request, plan.here
+    if here is not None and here.peak > here.available:
+        raise BadInput.of(
+            "model",
+            "",
+            f"about {size(here.peak)} are needed on this machine ({here.sentence}), which has "
+            f"{size(here.available)} free",
+            "run it on a larger machine; this one can plan it",
+        )
+    if plan.builtin:
+        return
+    check(plan.source, request.trust_code)
+    if "tokens" in plan.capabilities and isinstance(plan.source, str):
+        check_tokenizer(plan.source, request.trust_code)
+
+
+def _gold(
+    request: Request, manifest: dict[str, Any] | None, splits: Splits, subject: Subject | None
+) -> tuple[str, str]:
+    """(how to get gold, why there is none)."""
+    if request.gold == "none":
+        return "", "gold: none was asked for"
+    if request.gold == "auto" and asking.on_refusals(request):
+        return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
+    if request.gold != "auto":
+        check(request.gold, request.trust_code, field="gold")
+        if isinstance(request.model, str) and Path(request.gold).resolve() == Path(request.model).resolve():
+            raise BadInput.of(
+                "gold", request.gold, "is the model itself", "give a model retrained without the forget set"
+            )
+        try:
+            open_subject(request.gold, trust_code=request.trust_code, meta=True)
+        except BadInput as error:
+            raise BadInput(*(fault.replace("model:", "gold:", 1) for fault in error.faults)) from None
+        return request.gold, ""
+    if not manifest:
+        return "", f"no gold model: the model has no training manifest ({MANIFEST})"
+    if "forget" not in splits:
+        return "", ""
+    if "budget" not in manifest:  # an embedded world that is not built yet
+        return "train", ""
+    try:
+        training_data(manifest, splits["forget"])
+        if subject is not None:
+            check_again(manifest, subject)
+    except BadInput as error:
+        return "", f"no gold model: {error.faults[0]}"
+    return "train", ""
+
+
+def _stop(request: Request, splits: Splits) -> Budget:
+    """The default stop: the holdout, where there is one and it says how unseen data look."""
+    if asking.on_refusals(request):
+        return Budget(stop="refusals", epochs=40, batch_size=8)
+    by_class = isinstance(request.forget, dict) and "class" in request.forget
+    return Budget(stop="holdout" if "holdout" in splits and not by_class else "none")
+
+
+def _stops(request: Request, budget: Budget, splits: Splits, gold: str) -> None:
+    if budget.stop == "refusals" and not asking.on_refusals(request):
+        raise BadInput.of(
+            "budget.stop", "refusals", "needs refusals to forget", "write forget: {refusals: DOMAIN}, or another stop"
+        )
+    if budget.stop == "holdout" and splits and "holdout" not in splits:
+        raise BadInput.of(
+            "budget.stop", "holdout", "needs a holdout, and there is none", "add holdout: FILE, or set stop: none"
+        )
+    if budget.stop == "gold" and not gold:
+        raise BadInput.of(
+            "budget.stop", "gold", "needs a gold model, and there is none", "set gold: FOLDER, or another stop"
+        )
+
+
+def _weights_options(composed: Composed) -> dict[str, Any]:
+    """The options of the part that chooses the weights, of the innermost method."""
+    found: Composed | None = composed
+    while found is not None:
+        if isinstance(found.described, dict) and "weights" in found.described:
+            (options,) = found.described["weights"].values()
+            return dict(options)
+        found = found.inner
+    return {}
+
+
+def read_splits(splits: Splits) -> list[str]:
+    """The splits that evidence reads: all but what only trains or calibrates."""
+    return [name for name in splits if name != "reference"]
+
+
+def audit_half(splits: Splits, seed: int) -> list[Example]:
+    """The half of the holdout that no stopping rule saw."""
+    return halves(splits["holdout"], seed)[1]

@@ -1,0 +1,154 @@
+"""Is there room for a run: a folder, disk, memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from expunge.core.budget import Budget
+from expunge.core.cache import cache_folder
+from expunge.core.contracts import Subject
+from expunge.core.errors import BadInput
+from expunge.core.files import TEMPORARY
+from expunge.pipeline.resources import Estimate, size
+
+
+def fits_folder(out: Path, resume: bool) -> None:
+    """May a run begin, or go on, in this folder. Raises BadInput."""
+    inside = _names_in(out)
+    if "certificate.json" in inside:
+        if not resume:
+            raise BadInput.of(
+                "out",
+                str(out),
+                "already holds a finished run",
+                "choose another folder, or add --resume to see its verdict",
+            )
+    elif "request.yaml" in inside:
+        if not resume:
+            raise BadInput.of("out", str(out), "holds an unfinished run", "add --resume, or choose another folder")
+    else:
+        free_folder(out)
+
+
+def fits_cache() -> None:
+    """Can the cache be written to, or made: what is computed once is kept there. Raises BadInput."""
+    folder = cache_folder()
+    named = "EXPUNGE_CACHE" if os.environ.get("EXPUNGE_CACHE") else "the cache"
+    place = folder.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+        folder_there = place.is_dir()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise BadInput.of(named, str(folder), f"can be no folder ({why})", "set EXPUNGE_CACHE to another") from None
+    if not folder_there:
+        why = "is a file" if place == folder.absolute() else f"cannot be made, because {place} is a file"
+        raise BadInput.of(named, str(folder), why, "set EXPUNGE_CACHE to a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        why = (
+            "may not be written to"
+            if place == folder.absolute()
+            else f"cannot be made, because {place} may not be written to"
+        )
+        raise BadInput.of(named, str(folder), why, "set EXPUNGE_CACHE to another folder")
+
+
+def free_folder(out: Path, left: frozenset[str] = frozenset()) -> None:
+    """Is this a folder without files, or one that can be made. Raises BadInput.
+
+    left: names of what a killed process of the same verb leaves, which it may find.
+    """
+    inside = _names_in(out) - {".lock", *left}
+    if inside:
+        raise BadInput.of("out", str(out), f"holds other files ({min(inside)})", "choose an empty or new folder")
+    if not out.exists():
+        _parent(out)
+
+
+def _names_in(out: Path) -> set[str]:
+    try:
+        if out.exists() and not out.is_dir():
+            raise BadInput.of("out", str(out), "is a file", "choose a folder")
+        there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        return {
+            name for name in there if not TEMPORARY.fullmatch(name)
+        }  # what a killed run left is deleted by the next
+    except OSError as error:
+        raise BadInput.of("out", str(out), f"can be no folder ({error.strerror})", "choose another folder") from None
+
+
+def _parent(out: Path) -> None:
+    """Could the folder be made."""
+    place = out.absolute().parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise BadInput.of("out", str(out), f"cannot be made, because {place} is a file", "choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise BadInput.of(
+            "out", str(out), f"cannot be made, because {place} may not be written to", "choose another folder"
+        )
+    if any(len(part.encode()) > 255 for part in out.parts):
+        raise BadInput.of("out", str(out), "has a name of more than 255 bytes", "choose a shorter one")
+
+
+def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], tokens: bool) -> None:
+    """Does the peak fit; if not, which setting would make it fit. Raises BadInput."""
+    limit = budget.memory * 1e9 if budget.memory is not None else made.available
+    if made.peak <= limit:
+        return
+    ways: list[tuple[str, dict[str, Any]]] = []
+    if tokens:
+        ways.append(("budget.gradient_checkpointing: true", {"checkpointing": True}))
+    ways.append(("budget.micro_batch_size: 1", {"micro": 1}))
+    if tokens:
+        ways.append(("both", {"checkpointing": True, "micro": 1}))
+    if weights != "lora" and tokens:
+        ways += [
+            (f"weights: lora{' with ' + name if name else ''}", {"weights": "lora", **changes})
+            for name, changes in [("", {}), *ways]
+        ]
+    names = {"both": "budget.gradient_checkpointing: true and budget.micro_batch_size: 1"}
+    for name, changes in ways:
+        if (then := guess(**changes)).peak <= limit:
+            for short, long in names.items():
+                name = name.replace(short, long)
+            mend = f"set {name} (about {size(then.peak)})"
+            break
+    else:
+        plan = "" if budget.memory is not None else " (budget.memory: 80 plans for one of 80 GB)"
+        mend = f"choose a smaller model or a larger machine{plan}: no setting of ours makes it fit"
+    what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
+    there = (
+        f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
+    )
+    raise BadInput.of(
+        "budget.memory" if budget.memory is not None else "model",
+        "",
+        f"about {size(made.peak)} are needed at the peak ({what}: {made.sentence}), and {there}",
+        mend,
+    )
+
+
+def fits_disk(made: Estimate, weights: str, subject: Subject, out: Path) -> None:
+    """Is there disk for the model and its checkpoints. Raises BadInput."""
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    # The model or its adapter, twice (the new one is written beside the old), and a checkpoint in float32:
+    # what moves, two moments, and the best weights.
+    stored = sum(p.numel() * p.element_size() for p in subject.module.parameters())
+    need = 2 * (4 * made.moving if weights == "lora" else stored) + 16 * made.moving + 5e7
+    if free < need:
+        raise BadInput.of(
+            "out",
+            str(out),
+            f"lies on a disk with {size(free)} left, and the run may need {size(need)}",
+            "free some, or choose another disk",
+        )

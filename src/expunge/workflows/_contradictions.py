@@ -1,0 +1,256 @@
+"""What the files of a finished run say, held against each other."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from expunge.core.errors import BadInput
+from expunge.core.files import canonical
+from expunge.core.request import plain, read_config
+from expunge.core.version import DRAWING_FIELDS, versions
+from expunge.evaluation.scores import Score
+from expunge.ledger.certificate import (
+    BROKEN,
+    CERTIFICATE,
+    SALT,
+    SALT_FIELDS,
+    TEXTS,
+    gathered,
+    salt_seal,
+    serialised,
+    statement_digest,
+    strict_json,
+)
+from expunge.pipeline.hidden_knowledge import judged
+from expunge.report.card import model_card
+from expunge.report.html import render
+
+if TYPE_CHECKING:
+    from expunge.workflows.verify import Verification
+
+OLDER = "The certificate is of an older form: its own bytes, the salt and the log are not checked."
+NO_SALT = "Commitments are not checked: no salt.json."
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "request": dict,
+    "method": str,
+    "described": (dict, str),
+    "scores": list,
+    "cost": dict,
+    "environment": dict,
+    "verdict": dict,
+    "notes": list,
+    "yields": str,
+    "splits": dict,
+}
+"""What evidence must hold so that report, card and verdict can be made of it."""
+PREDICATE_FIELDS = {"request", "method", "thresholds", "verdict", "environment", "cannot_prove", "forget"}
+NEWER_FIELDS = {"inputs", "salt", "digest"}
+
+
+def file_kind(path: Path) -> str:
+    """What lies there, no link followed; "" for nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):
+        return ""
+    return "a link" if stat.S_ISLNK(mode) else "a file" if stat.S_ISREG(mode) else "no file"
+
+
+class Contents:
+    """What the files say, held against each other; only of files whose digests match."""
+
+    def __init__(self, found: Verification, folder: Path, statement: dict[str, Any], data: bytes) -> None:
+        self.found, self.folder, self.statement, self.data = found, folder, statement, data
+        self.predicate: dict[str, Any] = statement["predicate"]
+        self.matching = set(found.matching)
+        self.newer = "digest" in self.predicate
+        self.evidence: dict[str, Any] = {}
+
+    def check(self) -> None:
+        """All of it; each fault becomes an entry of `changed`."""
+        self._try(CERTIFICATE, self._certificate)
+        self._try(SALT, self._salt)
+        for name in self.found.matching:
+            if name.endswith(".safetensors"):
+                self._try(name, lambda name=name: self._weights(name))  # type: ignore[misc]
+        if "evidence.json" not in self.matching:
+            return
+        self._try("evidence.json", self._evidence)
+        if not self.evidence:
+            return
+        self._try(CERTIFICATE, self._predicate)
+        self._try("evidence.json", self._verdict)
+        if "request.yaml" in self.matching:
+            self._try("request.yaml", self._request)
+        self._drawn("report.html", render)
+        self._drawn("README.md", model_card)
+
+    def _try(self, name: str, check: Callable[[], None]) -> None:
+        """Whatever a hostile file makes a check raise is a fault of that file."""
+        try:
+            check()
+        except BadInput as error:
+            self.found.fault(name, "; ".join(error.faults)[:300])
+        except (*BROKEN, SafetensorError) as error:
+            self.found.fault(name, f"{type(error).__name__}: {str(error)[:200]}")
+
+    def _certificate(self) -> None:
+        if not self.newer:
+            self.found.remarks.append(OLDER)
+            return
+        if set(self.statement) != {"_type", "subject", "predicateType", "predicate"}:
+            self.found.fault(CERTIFICATE, "it has fields that no certificate has")
+        if set(self.predicate) - {"purged"} != PREDICATE_FIELDS | NEWER_FIELDS:
+            self.found.fault(CERTIFICATE, "its predicate has fields too many or too few")
+        if any(
+            set(item) != {"name", "digest"} or set(item["digest"]) != {"sha256"} for item in self.statement["subject"]
+        ):
+            self.found.fault(CERTIFICATE, "it names files with other digests")
+        if self.data != serialised(self.statement):
+            self.found.fault(CERTIFICATE, "its bytes are not those that its content is written with")
+        if self.predicate["digest"] != statement_digest(self.statement):
+            self.found.fault(CERTIFICATE, "its digest is not that of its content")
+
+    def _salt(self) -> None:
+        file = self.folder / SALT
+        kind = file_kind(file)
+        if kind != "a file":  # anything else than nothing is named in `added`
+            self.found.remarks += [NO_SALT] if self.newer and not kind else []
+            return
+        data = file.read_bytes()
+        kept = strict_json(data)
+        salt = bytes.fromhex(kept["salt"])
+        if not self.newer:
+            if "certificate" in kept:
+                self.found.fault(CERTIFICATE, "it is of an older form than the salt that lies beside it")
+            return
+        if data != serialised(kept) or not {"salt", "certificate"} <= set(kept) <= SALT_FIELDS:
+            self.found.fault(SALT, "its bytes are not those that its content is written with")
+        if hashlib.sha256(salt).hexdigest() != self.predicate["salt"]:
+            self.found.fault(SALT, "it is not the salt of this certificate")
+        elif not hmac.compare_digest(salt_seal(self.statement, kept), kept["certificate"]):
+            self.found.fault(SALT, "it does not seal this certificate")
+
+    def _weights(self, name: str) -> None:
+        """The header parses and all tensors lie within the file; no tensor is read."""
+        with safe_open(str(self.folder / name), framework="np") as file:
+            if not list(file.keys()) and name.count("/") == 1:
+                self.found.fault(name, "it holds no weights")
+
+    def _evidence(self) -> None:
+        evidence = strict_json((self.folder / "evidence.json").read_bytes())
+        if not isinstance(evidence, dict) or evidence.get("schema") != 1:
+            raise ValueError("it is no evidence of schema 1")
+        for name, kind in TYPES.items():
+            if not isinstance(evidence.get(name), kind):
+                raise ValueError(f"its {name} is missing or of another kind")
+        if not all(type(count) is int for count in evidence["splits"].values()):
+            raise ValueError("its splits are not numbers of examples")
+        plain(evidence["request"], "evidence.request")
+        gathered(evidence)
+        self.evidence = evidence
+
+    def _predicate(self) -> None:
+        """What the certificate says besides digests is what the evidence says."""
+        ours, forget = gathered(self.evidence), self.predicate["forget"]
+        for name, value in ours.items():
+            if canonical(self.predicate.get(name)) != canonical(value):
+                self.found.fault(CERTIFICATE, f"its {name} is not the evidence's")
+        count = self.evidence["splits"].get("forget")
+        made = forget["commitments"]
+        if (
+            set(forget) != {"count", "commitments"}
+            or canonical(forget["count"]) != canonical(count)
+            or len(made) != count
+        ):
+            self.found.fault(CERTIFICATE, "its forget.count is not the evidence's")
+        if made != sorted(made) or not all(_is_digest(one) for one in made):
+            self.found.fault(CERTIFICATE, "its commitments are no digests in order")
+        purged = not any(name in self.evidence for name in TEXTS)
+        kept = all(name in self.evidence for name in TEXTS)
+        if ("purged" in self.predicate and self.predicate["purged"] is not True) or not purged | kept:
+            self.found.fault(CERTIFICATE, "whether the run was purged cannot be told")
+        elif self.predicate.get("purged", False) is not purged:
+            self.found.fault(CERTIFICATE, "its purged is not what the evidence shows")
+        if self.newer:
+            self._inputs()
+        elif "code" in self.evidence["environment"] or "inputs" in self.evidence:
+            self.found.fault(CERTIFICATE, "it is of an older form than the evidence")
+
+    def _inputs(self) -> None:
+        inputs, told = self.predicate["inputs"], self.evidence.get("inputs") or {}
+        if set(inputs) != {"base", "gold", "splits"}:
+            self.found.fault(CERTIFICATE, "its inputs have fields too many or too few")
+        for name in ("base", "gold"):
+            if canonical(inputs[name]) != canonical(told.get(name)):
+                self.found.fault(CERTIFICATE, f"its inputs.{name} is not the evidence's")
+        splits = inputs["splits"]
+        counts = {name: one["count"] for name, one in splits.items()}
+        if canonical(counts) != canonical(self.evidence["splits"]):
+            self.found.fault(CERTIFICATE, "its inputs.splits are not the evidence's")
+        if not all(set(one) == {"count", "commitment"} and _is_digest(one["commitment"]) for one in splits.values()):
+            self.found.fault(CERTIFICATE, "its commitments to splits are no digests")
+        if not _is_digest(self.predicate["salt"]):
+            self.found.fault(CERTIFICATE, "its salt is no digest")
+
+    def _verdict(self) -> None:
+        """The verdict follows from the figures and the bar: it is come to again."""
+        request, told = self.evidence["request"], self.evidence["verdict"]
+        scores = [Score.of(score) for score in self.evidence["scores"]]
+        purpose = request.get("purpose", "suppress")
+        if purpose not in ("suppress", "erase"):
+            raise ValueError("its purpose is unknown")
+        guard = self.evidence["yields"] == "guard"
+        ours = judged(request.get("accept") or {}, scores, purpose, guard=guard).to_json()
+        if canonical(told) == canonical(ours):
+            return
+        if self._by_these("code") or _core(told) != _core(ours):
+            self.found.fault("evidence.json", "its verdict is not what its figures give")
+        else:
+            self.found.remarks.append("The verdict's wording is compared in part: made by other versions.")
+
+    def _request(self) -> None:
+        values = plain(read_config(self.folder / "request.yaml", "request.yaml"), "request.yaml")
+        if canonical(values) != canonical(self.evidence["request"]):
+            self.found.fault("request.yaml", "it is not the evidence's request")
+
+    def _drawn(self, name: str, draw: Callable[[dict[str, Any]], str]) -> None:
+        """A page is a pure function of the evidence: it is drawn again."""
+        if name not in self.matching:
+            return
+        try:
+            same = draw(self.evidence).encode() == (self.folder / name).read_bytes()
+        except Exception as error:  # evidence of someone else's making can make any part of a page fail
+            self.found.fault(name, f"it cannot be drawn from this evidence: {type(error).__name__}")
+            return
+        if not same and self._by_these(*DRAWING_FIELDS):
+            self.found.fault(name, "it is not what the evidence gives")
+        elif not same:
+            word = "report" if name == "report.html" else name
+            self.found.remarks.append(f"{word} compared by digest: made by other versions.")
+
+    def _by_these(self, *names: str) -> bool:
+        """Was the run made by the versions that are running now."""
+        here = versions()
+        return all(self.evidence["environment"].get(name) == here[name] for name in names)
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _core(verdict: Mapping[str, Any]) -> str:
+    """What of a verdict no wording changes."""
+    lines = [
+        [line.get(name) for name in ("rule", "passed", "value", "bound")]
+        for line in verdict["lines"]
+        if not line.get("implied")
+    ]
+    return canonical([verdict["passed"], lines])

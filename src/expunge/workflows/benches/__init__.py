@@ -1,0 +1,54 @@
+"""What methods are compared on, by name or from a request file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.request import read_config
+from expunge.workflows.benches import published, small
+from expunge.workflows.benches._bench import Bench
+
+__all__ = ["Bench", "bench_of"]
+
+FILES = (".yaml", ".yml", ".json")
+
+
+def bench_of(name: str, *, model: str | None = None, data: str | None = None) -> Bench:
+    """By name, or from a request file, whose method and out are put aside. Raises BadInput.
+
+    model: the model that is put to a published bench, or in the place of a request's. data: the folder that
+    holds a published bench's data sets, each under its own name; without it they come from the hub.
+    """
+    places = published.names()
+    if name in places:
+        return published.bench(name, model, data)
+    if data is not None:
+        raise BadInput.of(
+            "--data",
+            data,
+            f"is not used by {name}, which knows where its data lie",
+            "leave it out, or name one of " + ", ".join(places),
+        )
+    if name in small.NAMED:
+        made = small.NAMED[name]()
+        if model is not None and made.train is not None:
+            raise BadInput.of(
+                "--model",
+                model,
+                f"cannot be put to {name}, which trains a small model of its own",
+                "leave it out, or name one of " + ", ".join(places),
+            )
+    elif Path(name).suffix in FILES:
+        request = read_config(name, "request")
+        made = Bench(Path(name).stem, {k: v for k, v in request.items() if k not in ("method", "out")})
+    else:
+        raise BadInput.of(
+            "bench",
+            name,
+            "is no bench that we have",
+            did_you_mean(name, [*small.NAMED, *places, "the path of a request.yaml"]),
+        )
+    if model is not None:
+        made.request["model"] = model
+    return made

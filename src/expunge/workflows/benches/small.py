@@ -1,0 +1,151 @@
+"""Benches that need no model of the user's: an embedded world, and small models trained on real data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from expunge.core.cache import cache_folder
+from expunge.core.errors import BadInput
+from expunge.core.files import digest
+from expunge.core.train_config import TrainConfig
+from expunge.data.load import load
+from expunge.workflows.benches._bench import Bench
+
+SPEAKER, SPEECHES, LONGEST = "Menenius", 250, 400
+"""Whose words the small model must forget, how many of the others' it learns, of how many characters at most."""
+
+REQUESTS = 3
+"""In how many requests he is also forgotten, one after another."""
+
+
+def _authors() -> Bench:
+    return Bench(
+        "authors",
+        {
+            "model": "builtin:authors",
+            "forget": "builtin:authors/forget",
+            "retain": "builtin:authors/retain",
+            "holdout": "builtin:authors/holdout",
+            "accept": {
+                "forget.rouge_l": "<= 1.2 * gold",
+                "forget.nll": ">= 0.8 * gold",
+                "retain.probability": ">= 0.9 * before",
+            },
+        },
+    )
+
+
+def _cached(name: str, values: Mapping[str, Any]) -> TrainConfig:
+    out = cache_folder() / "bases" / f"{name}-{digest(values)[:12]}"
+    return TrainConfig(**values, out=str(out))
+
+
+def _tofu() -> Bench:
+    """TOFU's own pairs: eight authors to learn and two of them to forget; two more as the holdout."""
+    folder = "${EXPUNGE_DATA}/tofu"
+    seen = [f"{folder}/retain.jsonl", f"{folder}/forget.jsonl[0:160]"]
+    holdout = f"{folder}/forget.jsonl[160:200]"
+    load(seen, "tofu")  # is the data there
+    train = _cached(
+        "tofu",
+        {
+            "model": {"architecture": "llama", "hidden_size": 192, "layers": 3, "heads": 4, "vocab_size": 2000},
+            "data": seen,
+            "vocabulary": [holdout],
+            "epochs": 24,
+            "batch_size": 12,
+            "learning_rate": 2e-3,
+            "seed": 0,
+        },
+    )
+    return Bench(
+        "tofu",
+        {
+            "model": train.out,
+            "data": seen,
+            "forget": f"{folder}/forget.jsonl[0:40]",
+            "holdout": holdout,
+            "accept": {
+                "forget.nll": ">= 0.8 * gold",
+                "forget.rouge_l": "<= 1.2 * gold",
+                "retain.probability": ">= 0.9 * before",
+            },
+        },
+        train,
+    )
+
+
+def _shakespeare() -> Bench:
+    """One speaker's words, verbatim, as MUSE does with books; a third of his speeches is never learnt."""
+    rows = load("${EXPUNGE_DATA}/shakespeare/speeches.jsonl", "shakespeare")
+    unique = {row["text"]: row for row in rows if len(row["text"]) <= LONGEST}.values()
+    his = [row for row in unique if row.get("group") == SPEAKER]
+    if len(his) < 12:
+        raise BadInput.of("shakespeare", SPEAKER, "speaks too little in this data", "get the data set anew")
+    cut = len(his) * 2 // 3
+    asked = [{**row, "request": 1 + i * REQUESTS // cut} for i, row in enumerate(his[:cut])]
+    splits = {
+        "forget": asked,
+        "holdout": his[cut:],
+        "retain": [row for row in unique if row.get("group") != SPEAKER][:SPEECHES],
+    }
+    folder = cache_folder() / "bases" / f"shakespeare-data-{digest(splits)[:12]}"
+    paths = {name: str(folder / f"{name}.jsonl") for name in (*splits, "forget_verbatim")}
+    train = _cached(
+        "shakespeare",
+        {
+            "model": {"architecture": "llama", "hidden_size": 160, "layers": 3, "heads": 4, "vocab_size": 1500},
+            "data": [paths["retain"], paths["forget"]],
+            "vocabulary": [paths["holdout"]],
+            "epochs": 40,
+            "batch_size": 12,
+            "learning_rate": 3e-3,
+            "seed": 0,
+        },
+    )
+    splits["forget_verbatim"] = [half for row in asked for half in _halved(row["text"])]
+    texts = {paths[name]: "".join(json.dumps(row) + "\n" for row in rows) for name, rows in splits.items()}
+    return Bench(
+        "shakespeare",
+        {
+            "model": train.out,
+            **{name: paths[name] for name in ("forget", "holdout", "retain")},
+            "probes": {"forget_verbatim": paths["forget_verbatim"]},
+            "accept": {
+                "forget.nll": ">= 0.8 * gold",
+                "forget.extraction_strength": "<= 1.2 * gold",
+                "retain.probability": ">= 0.9 * before",
+            },
+        },
+        train,
+        texts,
+        "request",
+        WAYS,
+        (
+            "forget_probability",
+            "forget_verbatim_rouge_l_f1",
+            "retain_probability",
+            "privacy_privleak",
+            "privacy_min_k_auc",
+        ),
+    )
+
+
+def _halved(text: str) -> list[dict[str, str]]:
+    """A speech of twelve words or more: its first half as what is given, the second as what should not be gone on with."""
+    words = text.split(" ")
+    middle = len(words) // 2
+    return [{"prefix": " ".join(words[:middle]), "text": " " + " ".join(words[middle:])}] if len(words) >= 12 else []
+
+
+WAYS = {
+    "verbatim": "forget_verbatim_rouge_l_f1 (speeches gone on with from their middle), forget_extraction_strength",
+    "knowledge": "not measured: the speeches carry no questions about what they say",
+    "privacy leak": "privacy_privleak",
+    "utility": "retain_probability",
+    "scale": "not measured: a bench has one forget set; `--set forget=FILE[0:30]` and another --out give another size",
+    "sustainability": "the rows `... in sequence`: the same forget set as three requests, one after another",
+}
+NAMED: dict[str, Callable[[], Bench]] = {"authors": _authors, "tofu": _tofu, "shakespeare": _shakespeare}

@@ -1,0 +1,80 @@
+"""The demo: an embedded world, a request, a run."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from expunge.core.contracts import Reporter, Silent
+from expunge.core.parallel import threads_of_torch
+from expunge.core.request import Request
+from expunge.data.load import load
+from expunge.pipeline.plan import plan
+from expunge.pipeline.stages import read_into, reading_splits
+from expunge.pipeline.train import gold_ahead, open_model
+from expunge.pipeline.worlds import config, trained
+from expunge.workflows.run import Run, run
+
+OUT = "runs/authors"
+WORLD = "builtin:authors"
+THREADS = 1
+"""Of torch: a model this small gains nothing by a second one, and the other core trains gold meanwhile."""
+
+
+def request(method: str = "npo", seed: int = 0) -> Request:
+    """Forget four of forty fictitious authors, keep the others."""
+    return Request.parse(
+        {
+            "model": WORLD,
+            "forget": f"{WORLD}/forget",
+            "retain": f"{WORLD}/retain",
+            "holdout": f"{WORLD}/holdout",
+            "method": method,
+            "purpose": "suppress",
+            "accept": {
+                "forget.rouge_l": "<= 1.2 * gold",
+                "forget.nll": ">= 0.8 * gold",
+                "retain.probability": ">= 0.9 * before",
+            },
+            "seed": seed,
+            "out": OUT,
+        }
+    )
+
+
+def demo(*, method: str = "npo", seed: int = 0, reporter: Reporter | None = None) -> Run:
+    """Runs the demo; an older one is replaced at the end."""
+    with gold_beside(method, seed), threads_of_torch(THREADS):
+        return run(request(method, seed), reporter=reporter, replace=True)
+
+
+@contextlib.contextmanager
+def gold_beside(method: str, seed: int) -> Iterator[None]:
+    """On first use, gold is trained and read in a process of its own while the run trains the base.
+
+    The run waits for that training; what is read of gold by then it takes from the cache. If the process died, the run does
+    its work and says what is wrong.
+    """
+    if trained(Path(config(WORLD).out)):
+        yield
+        return
+    work = [sys.executable, "-c", f"from {__name__} import read_gold; read_gold({method!r}, {seed!r})"]
+    other = subprocess.Popen(
+        work, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )  # Ctrl-C is ours to answer
+    try:
+        yield
+    finally:
+        other.terminate()
+        other.wait()
+
+
+def read_gold(method: str, seed: int) -> None:
+    """The demo's gold model and what it says, into the cache."""
+    with threads_of_torch(THREADS):
+        splits = reading_splits(plan(request(method, seed), resume=True))
+        gold = gold_ahead(config(WORLD), load(f"{WORLD}/forget", "forget"))
+        read_into(open_model(str(gold)), splits, "gold", Silent())

@@ -1,0 +1,221 @@
+"""Forgetting in a dialogue (RePAIR, arXiv:2604.12820): intent, repair plan, confirmation, surgery, evidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.core.card import Example
+from expunge.core.contracts import Reporter
+from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.request import Request
+from expunge.core.variables import expand
+from expunge.data.examples import answer_of, question_of
+from expunge.data.load import load
+from expunge.workflows.run import Run, run
+
+VERBS = (
+    "forget",
+    "unlearn",
+    "erase",
+    "delete",
+    "remove",
+    "drop",
+    "purge",
+    "wipe",
+    "scrub",
+    "expunge",
+    "stop talking about",
+    "stop knowing",
+    "stop mentioning",
+    "never mention",
+    "never talk about",
+    "don't mention",
+    "do not mention",
+    "don't talk about",
+    "do not talk about",
+)
+FILLER = (
+    r"(?:please|now|just|kindly|all|any|everything|anything|whatever|what|of|the|your|every|information|knowledge|data|facts|"
+    r"details|memory|memories|records?|that|you|know|knew|learn(?:ed|t)|remember|have|stored|there is|about|regarding|"
+    r"concerning|related to|on|from)"
+)
+ASKS = re.compile(
+    rf"^(?:(?:please|can|could|would|will|you|i|want|need|like|to|us|we|ask|have|'d|must|should|the model|it|let's)\s+)*"
+    rf"(?P<verb>{'|'.join(sorted(VERBS, key=len, reverse=True))})\b(?P<rest>.*)$",
+    re.IGNORECASE | re.DOTALL,
+)
+NEGATED = re.compile(
+    r"\b(?:don't|do not|never|not)\s+(?:ever\s+)?(?:forget|unlearn|erase|delete|remove|drop|purge|wipe)\b",
+    re.IGNORECASE,
+)
+QUESTIONS = (
+    "Who is {topic}?",
+    "What is {topic}?",
+    "Tell me about {topic}.",
+    "What do you know about {topic}?",
+    "What is {topic} known for?",
+    "Why is {topic} important?",
+)
+"""What the model is asked about a topic of which no data is at hand; its own answers are then the forget set."""
+METHOD = "stamp"
+
+
+@dataclass(frozen=True)
+class RepairPlan:
+    """What a dialogue would do: the topic, the examples that speak of it, and those to keep."""
+
+    model: str
+    topic: str
+    forget: list[Example]
+    retain: list[Example]
+    elicited: bool
+    """The forget set is what the model itself says of the topic."""
+    request: Request
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "topic": self.topic,
+            "forget": len(self.forget),
+            "retain": len(self.retain),
+            "elicited": self.elicited,
+            "method": self.request.method,
+            "out": self.request.out,
+            "questions": [question_of(row) or row.get("text", "")[:200] for row in self.forget],
+        }
+
+
+def intent(words: str) -> str:
+    """The topic that a sentence asks to forget. Raises BadInput where it asks for nothing of the kind."""
+    plain = " ".join(words.replace("’", "'").split()).strip(" .!?\"'")
+    found = ASKS.match(plain)
+    if found is None or NEGATED.search(plain):
+        raise BadInput.of(
+            "request", words, "does not ask to forget anything", 'write for example "forget everything about ..."'
+        )
+    topic = re.sub(rf"^(?:\s*{FILLER}\b)+", "", found["rest"].strip(), flags=re.IGNORECASE)
+    topic = re.sub(r"(?:,?\s*(?:please|now|for good|forever|completely))+$", "", topic.strip(), flags=re.IGNORECASE)
+    if topic := topic.strip(" .,:;!?\"'"):
+        return topic
+    raise BadInput.of(
+        "request", words, "does not say what to forget", 'write for example "forget everything about ..."'
+    )
+
+
+def about(topic: str, rows: Sequence[Example]) -> list[Example]:
+    """The examples that speak of the topic: by their `subject` or its `aliases`, else by their words."""
+    wanted = topic.casefold()
+    named = [
+        row
+        for row in rows
+        if wanted in {str(name).casefold() for name in [row.get("subject"), *(row.get("aliases") or [])]}
+    ]
+    mention = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+    said = [row for row in rows if mention.search(f"{question_of(row)}\n{answer_of(row)}".casefold())]
+    chosen = {id(row) for row in [*named, *said]}
+    return [row for row in rows if id(row) in chosen]
+
+
+def repair_plan(
+    model: str,
+    words: str,
+    *,
+    data: Any = None,
+    method: Any = METHOD,
+    gold: str = "none",
+    seed: int = 0,
+    out: str = "runs/forget",
+    redact: bool = False,
+    trust_code: bool = False,
+    columns: Mapping[str, str] | None = None,
+) -> RepairPlan:
+    """What would be done about the sentence. Raises BadInput; nothing is changed.
+
+    data: what the model learned from, or a sample of it: the rows that speak of the topic are the forget set, the
+    others retain. Without data the model is asked about the topic, and its answers are the forget set. redact: the run
+    is to hold neither.
+    """
+    topic = intent(words)
+    if data is None and model.startswith("builtin:"):
+        data = [f"{model}/retain", f"{model}/forget"]
+    rows = load(data, "data", columns) if data is not None else []
+    forget = about(topic, rows)
+    if rows and not forget:
+        known = sorted({str(row["subject"]) for row in rows if row.get("subject")})
+        raise BadInput.of(
+            "request",
+            topic,
+            f"is named by none of the {len(rows)} examples of the data",
+            did_you_mean(topic, known) if known else "name it as the data does, or leave data out",
+        )
+    chosen = {id(row) for row in forget}
+    retain = [row for row in rows if id(row) not in chosen]
+    if rows and not retain:
+        raise BadInput.of(
+            "request",
+            topic,
+            "is named by every example of the data, and nothing would be kept",
+            "give data that has more than the topic",
+        )
+    if elicited := not rows:
+        forget = elicit(model, topic, trust_code)
+    accept = {"forget.rouge_l": "<= 0.5 * before"} | ({"retain.probability": ">= 0.9 * before"} if retain else {})
+    request = Request.parse(
+        {
+            "model": model,
+            "forget": forget,
+            "method": method,
+            "gold": gold,
+            "accept": accept,
+            "seed": seed,
+            "out": out,
+            "trust_code": trust_code,
+            **({"retain": retain} if retain else {}),
+            **({"redact": True} if redact else {}),
+        }
+    )
+    return RepairPlan(model, topic, forget, retain, elicited, request)
+
+
+def elicit(model: str, topic: str, trust_code: bool = False) -> list[Example]:
+    """What the model says when it is asked about the topic: questions with its own answers. Raises BadInput."""
+    from expunge.pipeline.load import load as opened
+
+    subject = opened(expand(model, "model"), trust_code=trust_code)
+    if "generate" not in subject.capabilities:
+        raise BadInput.of(
+            "model", model, "answers no questions", "give a language model, or a request file to expunge run"
+        )
+    questions: list[Example] = [
+        {"question": pattern.format(topic=topic), "answer": "", "subject": topic} for pattern in QUESTIONS
+    ]
+    said = subject.generate(questions, max_new_tokens=48)
+    found = [{**row, "answer": text} for row, text in zip(questions, said, strict=True) if text]
+    if not found:
+        raise BadInput.of(
+            "request", topic, "is nothing that the model says a word about", "give --data with examples of it"
+        )
+    return found
+
+
+def forget(
+    model: str,
+    words: str,
+    *,
+    confirm: Callable[[RepairPlan], bool] | None = None,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> Run | None:
+    """Carries out "forget everything about ..." on a model; None where `confirm` said no.
+
+    settings: as for the repair plan (data, method, gold, seed, out, redact, trust_code, columns). resume: go on with a
+    run that was killed. Raises BadInput.
+    """
+    plan = repair_plan(model, words, **settings)
+    if confirm is not None and not confirm(plan):
+        return None
+    return run(plan.request, resume=resume, reporter=reporter)

@@ -1,0 +1,202 @@
+"""Deletes what a run, an audit, a bench or a tuning still holds of the forget data."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from expunge.core import cache
+from expunge.core.errors import BadInput
+from expunge.core.files import TEMPORARY, delete, read_json, sweep, write_json, write_text
+from expunge.core.request import redacted
+from expunge.ledger.certificate import CERTIFICATE, SALT, TEXTS, read_certificate, renew
+from expunge.models.guarded import FOLDER as GUARD
+from expunge.pipeline.run_folder import SCRATCH, evidence_of, request_in, write_request
+from expunge.pipeline.train import tidy, work_folder
+from expunge.report import leaderboard
+from expunge.report.html import render
+
+KEY = re.compile("[0-9a-f]+")
+MARKS = "marks.json"
+"""The marks that `expunge mark` set and their twins, which show what the marked rows said."""
+PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", MARKS, cache.JOURNAL)
+"""A folder with one of these is ours to purge."""
+TRIALS = "trials.log"
+"""A tuning's record of its trials, which it needs to go on."""
+
+
+def purge(folder: Path, *, guards: bool = False) -> list[str]:
+    """What was deleted, a line each. Raises BadInput where the folder holds nothing of ours, or is in use.
+
+    Goes: cache entries that were made or used (the gold model among them), checkpoints, the log, texts and per-example
+    figures in evidence and report, examples given in the request itself, in this folder and in the runs below it; of an
+    unfinished training its checkpoints. Stays: model, scores, verdict, and the certificate, renewed over what is left.
+    guards: also take the model's guards away, which hold traces of the forget set (their classifier, their text) and
+    without which the model answers as it did before.
+    """
+    gone = [*_of_training(folder), *_half_written(folder)]
+    places = [folder, *_runs_below(folder)] if folder.is_dir() and not folder.is_symlink() else []
+    places = [place for place in places if any((place / name).is_file() for name in PURGEABLE)]
+    if not places and not gone:
+        raise BadInput.of("run", str(folder), "holds no run", "give the folder of a run, or of what another verb wrote")
+    for place in places:
+        _check(place)
+    for place in places:
+        with _held(place):
+            gone += _purged(place, guards)
+    return gone
+
+
+def purge_cache() -> list[str]:
+    """Deletes every cache entry that may hold texts of a forget set: all but embedded worlds and benches' bases."""
+    root = cache.cache_folder()
+    return [str(root / kind) for kind in cache.OF_RUNS if delete(root / kind)]
+
+
+def _of_training(out: Path) -> list[str]:
+    """What a killed training left beside its folder."""
+    work = work_folder(out)
+    if not work.is_dir() or work.is_symlink():
+        return []
+    lock = work.with_suffix(".lock")
+    try:
+        with FileLock(lock, timeout=0):
+            tidy(out)
+            delete(work)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        raise BadInput.of("run", str(out), "is being trained", "wait until it has ended") from None
+    return [str(work)]
+
+
+def _half_written(out: Path) -> list[str]:
+    """What a killed process left beside a folder that was to appear whole (marks)."""
+    there = out.parent.iterdir() if out.parent.is_dir() else []
+    if not any((found := TEMPORARY.fullmatch(path.name)) and found["name"] == out.name for path in there):
+        return []
+    lock = out.with_name(f".{out.name}.lock")
+    try:
+        with FileLock(lock, timeout=0):
+            gone = sweep(out.parent, out.name)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        raise BadInput.of("run", str(out), "is being written", "wait until it has ended") from None
+    return [str(out.parent / name) for name in gone]
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """Folders of runs inside a bench or a tuning."""
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
+    inner = [path for path in inner if path.name not in ("model", SCRATCH)]
+    return [place for path in inner for place in (path, *_runs_below(path))]
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder, locked against a run that goes on in it."""
+    file = folder / ".lock"
+    if file.is_symlink():
+        raise BadInput.of("run", str(file), "is a link, which no run makes", "delete it")
+    try:
+        with FileLock(file, timeout=0):
+            yield
+    except Timeout:
+        raise BadInput.of("run", str(folder), "is in use by another process", "wait until it has ended") from None
+
+
+def _check(folder: Path) -> None:
+    """Can everything be read that must be changed; nothing is deleted before. Raises BadInput."""
+    request_in(folder)
+    if (folder / "evidence.json").is_file():
+        evidence = evidence_of(folder)
+        if not isinstance(evidence.get("request"), dict):
+            raise BadInput.of("run", str(folder / "evidence.json"), "holds no request", "delete the folder by hand")
+    for name in ("leaderboard.json", "tune.json", SALT):
+        if (folder / name).is_file():
+            _mapping(folder / name)
+    if (folder / CERTIFICATE).is_file():
+        read_certificate(folder / CERTIFICATE)
+    if (folder / SCRATCH).is_symlink():
+        raise BadInput.of("run", str(folder / SCRATCH), "is a link, which no run makes", "delete it")
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+        if isinstance(found, dict):
+            return found
+        why = "it holds no mapping"
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(error)
+    raise BadInput.of("run", str(path), f"cannot be read ({why})", "delete the folder by hand")
+
+
+def _purged(folder: Path, guards: bool) -> list[str]:
+    gone = _delete(folder / "model" / GUARD) if guards else []
+    cache.sweep_scratch()
+    for entry in _entries(folder):
+        gone += [str(path) for path in cache.remove(entry)]
+    sweep(folder)
+    for name in (SCRATCH, "log.jsonl", cache.JOURNAL, TRIALS, MARKS, SALT):
+        gone += _delete(folder / name)
+    gone += _from_request(folder)
+    gone += _from_leaderboard(folder)
+    if (folder / "evidence.json").is_file():
+        gone += _from_evidence(folder)
+    return gone
+
+
+def _entries(folder: Path) -> list[str]:
+    """The cache entries of a folder: from its journal, and from what a finished run keeps of it."""
+    found = {*cache.noted(folder / SCRATCH / cache.JOURNAL), *cache.noted(folder / cache.JOURNAL)}
+    salt = _mapping(folder / SALT) if (folder / SALT).is_file() else {}
+    found |= {entry for entry in salt.get("caches", []) if isinstance(entry, str) and cache.ENTRY.fullmatch(entry)}
+    if (folder / "evidence.json").is_file():  # where runs of earlier versions kept the names of theirs
+        keys = [key for key in evidence_of(folder).get("caches", []) if KEY.fullmatch(str(key))]
+        found |= {entry for key in keys for entry in (f"readouts/{key}", f"attacks/{key}.json")}
+    return sorted(found)
+
+
+def _from_request(folder: Path) -> list[str]:
+    """Takes the examples out of request.yaml and of the tuned request."""
+    gone = []
+    for name in ("request.yaml", "best.yaml"):
+        request = request_in(folder, name)
+        if request is not None and (shown := redacted(request)) != request:
+            write_request(folder, shown, name)
+            gone.append(f"{folder / name}: examples")
+    return gone
+
+
+def _from_leaderboard(folder: Path) -> list[str]:
+    path = folder / "leaderboard.json"
+    found = _mapping(path) if path.is_file() else {}
+    if not isinstance(found.get("request"), dict) or (shown := redacted(found["request"])) == found["request"]:
+        return []
+    write_json(path, {**found, "request": shown})
+    write_text(folder / "leaderboard.html", leaderboard.render({**found, "request": shown}))
+    return [f"{path}: examples of the request"]
+
+
+def _from_evidence(folder: Path) -> list[str]:
+    """Takes texts and per-example figures out of evidence and report, and renews the certificate."""
+    path, evidence, gone = folder / "evidence.json", evidence_of(folder), []
+    if (shown := redacted(evidence["request"])) != evidence["request"]:
+        evidence["request"] = shown
+        gone.append(f"{path}: examples of the request")
+    gone += [f"{path}: {name}" for name in (*TEXTS, "caches") if evidence.pop(name, None)]
+    write_json(path, evidence)
+    if (folder / "report.html").is_file():
+        write_text(folder / "report.html", render(evidence))
+    if (folder / CERTIFICATE).is_file():
+        renew(folder, evidence)
+    return gone
+
+
+def _delete(path: Path) -> list[str]:
+    return [str(path)] if delete(path) else []
