@@ -26,7 +26,9 @@ from expunge.data.load import load
 from expunge.evaluation import attack as attacking
 from expunge.evaluation.reading import Meter, read
 from expunge.evaluation.scores import requirements
-from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.pipeline.worlds import build
 
 LIMIT = 3.0

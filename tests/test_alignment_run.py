@@ -17,7 +17,7 @@ from expunge.alignment import evidencing
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.request import Request
-from expunge.pipeline import stages
+from expunge.pipeline import containment, load, prepare
 from expunge.pipeline.plan import plan
 from worlds import command, environment, tiny
 
@@ -149,15 +149,15 @@ def test_foreseeing_spends_no_model_beside_the_run_s_and_its_score_is_told(
     assert [row["risk"] for row in ranking["rows"]] == sorted((row["risk"] for row in ranking["rows"]), reverse=True)
 
     planned = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
-    subject = stages.ready(planned, tmp_path, Silent())
+    subject = prepare.ready(planned, tmp_path, Silent())
     assert [risk.to_json() for risk in planned.foreseen] == [
         {k: v for k, v in row.items() if k != "fell"} for row in ranking["rows"]
     ]
-    fresh = stages.opened(planned, Silent())
+    fresh = load.opened(planned, Silent())
     assert subject.fingerprint() == fresh.fingerprint()  # the probe steps left no trace
-    monkeypatch.setattr(stages, "risks", lambda *_: pytest.fail("the ranking was made again"))
+    monkeypatch.setattr(containment, "risks", lambda *_: pytest.fail("the ranking was made again"))
     again = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
-    stages.ready(again, tmp_path, Silent())
+    prepare.ready(again, tmp_path, Silent())
     assert again.foreseen == planned.foreseen and again.splits == planned.splits
 
 

@@ -17,8 +17,10 @@ from expunge.core.registry import everything
 from expunge.core.request import Request
 from expunge.data.load import load
 from expunge.evaluation import attack as attacking
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.pipeline.plan import plan
-from expunge.pipeline.train import gold, open_model, read_manifest
 from expunge.report._attack_plots import relearning
 from worlds import tiny
 

@@ -599,7 +599,7 @@ def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr("expunge.pipeline.stages.opened", fail)
+    monkeypatch.setattr("expunge.pipeline.prepare.opened", fail)
     ended = go("run", "request.yaml", "--set", "out=failed", "--json")
     assert ended.code == 70
     assert ended.out == ""
@@ -612,16 +612,18 @@ def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(
 
 def test_unfinished_run_of_another_request_is_not_taken_up_by_the_demo(copy: Path) -> None:
     from expunge.core.request import Request
-    from expunge.pipeline import run_folder as rundir
+    from expunge.pipeline import run_folder
     from expunge.pipeline.plan import plan
 
     values = yaml.safe_load(Path("request.yaml").read_text())
     first = plan(Request.parse({**values, "seed": 1, "out": "shown"}))
-    with rundir.held(first, resume=False, replace=True) as folder:
+    with run_folder.held(first, resume=False, replace=True) as folder:
         (folder / "checkpoint").mkdir()
         raise_later = folder
     (copy / "shown").rename(raise_later)  # as if it had been killed
-    with rundir.held(plan(Request.parse({**values, "seed": 2, "out": "shown"})), resume=False, replace=True) as folder:
+    with run_folder.held(
+        plan(Request.parse({**values, "seed": 2, "out": "shown"})), resume=False, replace=True
+    ) as folder:
         assert not (folder / "checkpoint").exists()
 
 

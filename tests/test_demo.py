@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from expunge.core.train_config import TrainConfig
+from expunge.models.manifest import read_manifest
 from expunge.models.open import open_subject
-from expunge.pipeline.train import gold, gold_ahead, read_manifest, train
+from expunge.pipeline.gold import gold, gold_ahead
+from expunge.pipeline.train import train
 from expunge.workflows import demo
 from worlds import environment, pairs, write
 

@@ -20,9 +20,11 @@ from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods.exact._sliced import parts, stage_budget
 from expunge.models.ensemble import Ensemble, mean_logp
+from expunge.models.manifest import read_manifest
 from expunge.models.open import open_subject
+from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.plan import plan
-from expunge.pipeline.train import gold_folder, read_manifest, train
+from expunge.pipeline.train import train
 from expunge.workflows.run import Run, run
 from worlds import pairs, write
 
@@ -141,7 +143,7 @@ def test_the_next_request_starts_from_what_is_left(world: tuple[str, Path]) -> N
     done = deleted(folder, second, "b", model="a/model", retain=without(folder, [*first, *second]))
     gold = gold_folder(read_manifest(folder / "base"), [*first, *second])
     if not gold.exists():
-        from expunge.pipeline.train import gold as train_gold
+        from expunge.pipeline.gold import gold as train_gold
 
         train_gold(read_manifest(folder / "base"), [*first, *second], open_subject(str(folder / "base")))
     ours, theirs = digest_folder(folder / "b" / "model"), digest_folder(gold)

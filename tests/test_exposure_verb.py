@@ -21,7 +21,10 @@ from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load
-from expunge.pipeline.train import gold, open_model, read_manifest, train
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
+from expunge.pipeline.train import train
 from expunge.workflows.exposure import exposure
 from worlds import tiny
 

@@ -30,10 +30,11 @@ from expunge.evaluation.scores import NotMeasured
 from expunge.methods.exact._sliced import parts
 from expunge.models import _rendering
 from expunge.models.build import again, check_again, check_spec
-from expunge.models.manifest import pattern_of
-from expunge.models.open import class_of, open_subject, trusted
+from expunge.models.manifest import pattern_of, read_manifest
+from expunge.models.open import class_of, open_model, open_subject, trusted
+from expunge.pipeline.gold import gold
 from expunge.pipeline.plan import plan
-from expunge.pipeline.train import gold, open_model, read_manifest, train
+from expunge.pipeline.train import train
 from worlds import pairs, tiny, write
 
 DIGITS = "expunge.models.networks:Digits"

@@ -16,7 +16,7 @@ from expunge.core.context import Context
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import digest_file
 from expunge.methods.objective import plain_training
-from expunge.pipeline import inputs, stages
+from expunge.pipeline import apply, inputs, observe
 from worlds import pairs, tiny, write
 
 QUICK = {"steps": 3, "stop": "none", "learning_rate": 1e-3}
@@ -46,7 +46,7 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, request: dict[str, Any], stage: str
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, stage, stop)
+        patch.setattr(apply if stage == "apply" else observe, stage, stop)
         with pytest.raises(Interrupted, match="--resume"):
             run_verb(request)
 

@@ -20,8 +20,8 @@ from expunge.data import probes
 from expunge.data.load import load
 from expunge.evaluation.attack import Target
 from expunge.models.open import open_subject
+from expunge.pipeline.observe import reading_splits
 from expunge.pipeline.plan import OTHERS_READ, plan
-from expunge.pipeline.stages import reading_splits
 from worlds import tiny, write
 
 FORGET = [

@@ -17,7 +17,8 @@ from expunge.cli.app import run as command
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load
-from expunge.pipeline.train import open_model, train
+from expunge.models.open import open_model
+from expunge.pipeline.train import train
 from expunge.workflows.mark import mark, read_marks
 from expunge.workflows.provenance import provenance, with_options
 from expunge.workflows.run import run

@@ -16,7 +16,9 @@ from expunge.core.contracts import Subject
 from expunge.data.splits import Splits
 from expunge.methods.compose import compose
 from expunge.methods.objectives._refusals import is_refusal
-from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.training.stopping import figures
 
 

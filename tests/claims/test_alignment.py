@@ -18,7 +18,7 @@ from expunge.alignment.concepts import concepts
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.packs import CONTROL, SENSITIVE, open_pack
-from expunge.pipeline.train import open_model
+from expunge.models.open import open_model
 from expunge.pipeline.worlds import config, made
 from expunge.workflows.foresee import foresee
 from worlds import instruct_world

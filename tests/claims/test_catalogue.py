@@ -18,8 +18,8 @@ from expunge.core.context import Context
 from expunge.data.worlds import splits
 from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
+from expunge.models.open import open_model
 from expunge.models.weights import snapshot
-from expunge.pipeline.train import open_model
 from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 
@@ -113,7 +113,7 @@ class TestEffects:
 
     def test_alternates_are_said_in_the_model_s_own_words(self, place: World, tmp_path: Path) -> None:
         """After AltPO the true answers are gone and what is said instead stays likely to gold; after NPO less so."""
-        from expunge.pipeline.train import gold
+        from expunge.pipeline.gold import gold
 
         retrained = open_model(str(gold(place.manifest, place.splits["forget"], open_model(str(place.base)))))
         said = {}

@@ -23,7 +23,9 @@ from expunge.core.errors import BadInput
 from expunge.data.worlds import splits as world_splits
 from expunge.methods.compose import compose
 from expunge.methods.edits._keys import states
-from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 

@@ -21,7 +21,9 @@ from expunge.data.splits import select
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose
 from expunge.models.classifier import Classifier
-from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 

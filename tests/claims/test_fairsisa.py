@@ -16,8 +16,10 @@ from expunge.core.train_config import TrainConfig
 from expunge.methods.exact._odds import fair_rates, gap
 from expunge.methods.exact._sliced import parts
 from expunge.models.ensemble import Ensemble
+from expunge.models.manifest import read_manifest
 from expunge.models.open import open_subject
-from expunge.pipeline.train import gold, read_manifest, train
+from expunge.pipeline.gold import gold
+from expunge.pipeline.train import train
 from expunge.workflows.run import run
 from worlds import write
 

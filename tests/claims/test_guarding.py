@@ -20,7 +20,8 @@ from expunge.data.worlds import splits as world_splits
 from expunge.methods.compose import compose
 from expunge.methods.guards._prompts import pooled_NLD
 from expunge.models.guarded import unguarded
-from expunge.pipeline.train import open_model, train
+from expunge.models.open import open_model
+from expunge.pipeline.train import train
 from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 

@@ -26,8 +26,11 @@ from expunge.evaluation import attack as attacking
 from expunge.evaluation.attack import Found, Target, knowledge
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.pipeline.hidden_knowledge import MARGIN, hidden
-from expunge.pipeline.train import gold, open_model, read_manifest, train
+from expunge.pipeline.train import train
 from expunge.pipeline.worlds import build
 
 ATTACKS = ("relearn_forget", "multiple_choice")

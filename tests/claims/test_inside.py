@@ -20,8 +20,10 @@ from expunge.core.registry import load
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation.attack import Found, Target
 from expunge.methods.compose import compose
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.pipeline.hidden_knowledge import MARGIN, hidden
-from expunge.pipeline.train import gold, open_model, read_manifest
 from expunge.pipeline.worlds import build
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,10 @@ from expunge.data.load import load as load_data
 from expunge.evaluation.attack import Target, knowledge
 from expunge.evaluation.reading import read
 from expunge.evaluation.scores import measure, requirements
-from expunge.pipeline.train import gold, open_model, read_manifest, train
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
+from expunge.pipeline.train import train
 
 MODELS = ("gradient_norm_auc", "lira_auc", "rmia_auc")
 

@@ -10,7 +10,9 @@ from expunge.data.splits import make_splits
 from expunge.evaluation.attack import Target, knowledge
 from expunge.evaluation.reading import read
 from expunge.evaluation.scores import Figure, measure, requirements
-from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.pipeline.worlds import build
 
 ATTACKS = ("gradient_norm_auc", "neighbour_auc", "recall_auc", "icp_auc", "linear_probe_auc", "white_box_auc")

@@ -23,9 +23,10 @@ from expunge.methods.compose import compose
 from expunge.methods.exact._dropping import _prompt_alone, _start
 from expunge.methods.objectives.prompt_decouple import FORMS
 from expunge.methods.objectives.r2mu import thought
+from expunge.models.open import open_model
 from expunge.models.soft_prompts import Prompted
 from expunge.models.weights import snapshot
-from expunge.pipeline.train import open_model, train
+from expunge.pipeline.train import train
 from expunge.training.stopping import figures
 from worlds import pairs, write
 

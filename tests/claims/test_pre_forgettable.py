@@ -16,8 +16,10 @@ from expunge.core.errors import BadInput
 from expunge.core.train_config import TrainConfig
 from expunge.evaluation.intervals import auc
 from expunge.methods.exact._dropping import folder_of, route
+from expunge.models.manifest import read_manifest
 from expunge.models.open import open_subject
-from expunge.pipeline.train import gold, read_manifest, train
+from expunge.pipeline.gold import gold
+from expunge.pipeline.train import train
 from expunge.training.stopping import figures
 from expunge.workflows.run import Run, run
 from worlds import NAMES, TOWNS, write

@@ -17,8 +17,10 @@ from expunge.methods.exact._layers import runs_of_layers
 from expunge.methods.exact._sequences import Sequences, cyclic, expected
 from expunge.methods.exact._sliced import parts
 from expunge.models.ensemble import Ensemble
+from expunge.models.manifest import read_manifest
 from expunge.models.open import open_subject
-from expunge.pipeline.train import gold, read_manifest, train
+from expunge.pipeline.gold import gold
+from expunge.pipeline.train import train
 from expunge.training.stopping import figures
 from expunge.workflows.run import Run, run
 from worlds import pairs, write

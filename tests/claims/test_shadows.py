@@ -9,7 +9,9 @@ from expunge.attacks.lira_auc import lira_auc
 from expunge.attacks.rmia_auc import rmia_auc
 from expunge.data.splits import make_splits
 from expunge.evaluation.attack import Target
-from expunge.pipeline.train import gold, open_model, read_manifest
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
 from expunge.pipeline.worlds import build
 
 SHADOWS = 4

@@ -11,7 +11,7 @@ from expunge.attacks._membership import compare
 from expunge.evaluation.attack import Found
 from expunge.evaluation.scores import Figure, Score
 from expunge.pipeline.evidence import rocs, texts
-from expunge.pipeline.stages import Read
+from expunge.pipeline.observe import Read
 from expunge.report import _attack_plots, _attacks
 from expunge.report.html import render
 

@@ -61,7 +61,7 @@ def command(
     from rich.text import Text
 
     from expunge.data.load import load
-    from expunge.workflows.neighbours import text_of
+    from expunge.data.texts import text_of
 
     table = Table(box=None, pad_edge=False, expand=True)
     for column in ("forget", "corpus", "score", "why"):

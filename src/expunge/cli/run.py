@@ -65,11 +65,11 @@ def show(evidence: dict[str, Any], out: Any, as_json: bool) -> None:
 def _plan(request: Any, resume: bool, as_json: bool) -> int:
     from pathlib import Path
 
-    from expunge.pipeline import run_folder as rundir
+    from expunge.pipeline import run_folder
     from expunge.pipeline.plan import plan
 
     if resume:
-        rundir.same(request, Path(request.out))
+        run_folder.same(request, Path(request.out))
     made = plan(request, resume=resume)
     if as_json:
         _show.emit(made.to_json())

@@ -37,7 +37,8 @@ def command(
     from expunge.core.errors import Interrupted
     from expunge.core.request import parse_sets
     from expunge.core.train_config import TrainConfig
-    from expunge.pipeline.train import read_manifest, train
+    from expunge.models.manifest import read_manifest
+    from expunge.pipeline.train import train
 
     parsed = TrainConfig.read(config, parse_sets(sets))
     try:

@@ -6,15 +6,20 @@ in one sentence; fields that nothing here reads are left alone, so that newer fo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from expunge.core.budget import Budget
+from expunge.core.card import Example
 from expunge.core.errors import BadInput, mend_of
 from expunge.core.files import read_json
 from expunge.core.request import Source
+from expunge.data.examples import identity
+from expunge.data.load import load
+from expunge.models.open import MANIFEST, manifest_of
 
 DEEPEST = 40
 """Lists and mappings within one another, as in a request."""
@@ -291,3 +296,22 @@ def _branch(part: str) -> bool:
 def _shown(value: Any) -> str:
     text = repr(value) if not isinstance(value, dict | list) else f"a {type(value).__name__} of {len(value)}"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def left_manifest(manifest: Mapping[str, Any], forget: Sequence[Example]) -> dict[str, Any]:
+    """The manifest after an exact deletion: the hashes of what is left, and no deleted example given inline."""
+    gone = {identity(row)[:16] for row in forget}
+    data = manifest["data"]
+    if isinstance(data, list) and all(isinstance(row, Mapping) for row in data):
+        keys = [identity(row)[:16] for row in load(data, "data", manifest.get("columns") or {})]
+        data = [row for row, key in zip(data, keys, strict=True) if key not in gone]
+    left = [key for key in manifest["hashes"] if key not in gone]
+    return {**manifest, "data": data, "hashes": left}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a trained model. Raises BadInput."""
+    found = manifest_of(folder)
+    if found is None:
+        raise BadInput.of("model", str(folder), f"has no training manifest ({MANIFEST})", "train the model again")
+    return found

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from expunge.core import processes
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.models import manifest as files
@@ -269,3 +270,10 @@ def check_tokenizer(source: str, trust_code: bool) -> None:
 def release(subject: Subject) -> None:
     """Folds any adapter into the weights, so that another method can follow."""
     fold(subject.module)
+
+
+def open_model(source: Any, trust_code: bool = False) -> Subject:
+    """A subject on the device of this process."""
+    subject = open_subject(source, trust_code=trust_code)
+    subject.module.to(processes.device())
+    return subject

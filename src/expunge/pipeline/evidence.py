@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,22 @@ from expunge.alignment import evidencing
 from expunge.alignment.domains import Answered
 from expunge.core import processes
 from expunge.core.card import Example
+from expunge.core.files import finite, write_json, write_text
 from expunge.core.request import redacted
 from expunge.core.version import versions
 from expunge.data.examples import answer_of, question_of
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.readout import Readout
-from expunge.ledger.certificate import imprint
+from expunge.ledger.certificate import certificate, imprint, write_certificate
+from expunge.pipeline.apply import Applied
 from expunge.pipeline.hidden_knowledge import hidden, judged
+from expunge.pipeline.observe import Read
 from expunge.pipeline.plan import Plan
-from expunge.pipeline.stages import Applied, Read
+from expunge.pipeline.run_folder import SCRATCH, close
+from expunge.report.card import model_card
+from expunge.report.html import render
+from expunge.training import checkpoint
 
 
 def measured(reads: Mapping[str, Read], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
@@ -273,3 +280,18 @@ def _example(
         elif readout.logp_NC is not None:
             shown[who] = int(readout.logp_NC[i].argmax())
     return shown
+
+
+def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:
+    """Report, evidence and last the certificate; then the scratch goes.
+
+    In this order, so that no moment at which the run is killed costs work: what the scratch of a finished run still
+    holds is deleted by the next `--resume` or `purge`.
+    """
+    evidence = finite(evidence)  # as it will be read, so that the same pages can be drawn again
+    write_text(folder / "report.html", render(evidence))
+    write_text(folder / "README.md", model_card(evidence))
+    write_json(folder / "evidence.json", evidence)
+    close(folder, plan.request.resolved(), plan.request.redacted)
+    write_certificate(folder, certificate(folder, evidence, plan.splits))
+    checkpoint.clear(folder / SCRATCH)

@@ -19,6 +19,7 @@ from expunge.core.errors import BadInput, Faults
 from expunge.core.request import Request, read_config
 from expunge.data.examples import answer_of, question_of
 from expunge.data.pairing import Pairing
+from expunge.data.sampling import halves
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import acceptance as accept
 from expunge.evaluation import attack as attacking
@@ -27,13 +28,12 @@ from expunge.methods.compose import Composed, compose
 from expunge.models.build import budget_of, check_again, fresh_lm, tokenizer_for, training_data
 from expunge.models.open import MANIFEST, check, check_tokenizer, manifest_of, open_subject
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
+from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.resources import Estimate, estimate, size
 from expunge.pipeline.room import fits_cache, fits_disk, fits_folder, fits_memory
-from expunge.pipeline.train import gold_folder
 from expunge.pipeline.worlds import config as builtin_config
 from expunge.pipeline.worlds import trained
 from expunge.training.rate import from_manifest
-from expunge.training.stopping import halves
 
 FORGET_READ, OTHERS_READ = 2000, 120
 """Examples that are read of a split at most: a seeded sample, n stands with each figure."""

@@ -16,15 +16,16 @@ from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.errors import BadInput
-from expunge.core.files import canonical, delete, digest, new_folder, read_json, sweep, write_json
+from expunge.core.files import canonical, digest, new_folder, read_json, sweep, write_json
 from expunge.core.registry import load as load_plugin
 from expunge.core.train_config import TrainConfig
 from expunge.core.variables import expand
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.methods.exact.retrain import train as retrain
-from expunge.models.build import again, budget_of, check_spec, fresh, training_data
-from expunge.models.open import MANIFEST, manifest_of, open_subject
+from expunge.models.build import check_spec, fresh
+from expunge.models.manifest import read_manifest
+from expunge.models.open import MANIFEST, manifest_of
 from expunge.training import checkpoint
 
 
@@ -39,8 +40,8 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     finished = (out / MANIFEST).exists()
     if finished and not resume:
         raise BadInput.of("out", str(out), "already holds a trained model", "choose another folder")
-    subject, data = _start(config)
-    lineage = _lineage(config, data, subject)
+    subject, data = start(config)
+    lineage = lineage_of(config, data, subject)
     if finished and not _same_lineage(read_manifest(out), lineage):
         raise BadInput.of(
             "--resume", str(out), "holds the model of another train.yaml, or of other data", "choose another folder"
@@ -56,8 +57,8 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
         if not (out / MANIFEST).exists():
             context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
             _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
-            trained = _scheme(config.exact)(subject, data, context)
-            write(trained, out, lineage | _account(context.notes["outcome"]))
+            trained = scheme_of(config.exact)(subject, data, context)
+            write(trained, out, lineage | account_of(context.notes["outcome"]))
         checkpoint.clear(work)
         if processes.main():
             lock.unlink(missing_ok=True)
@@ -89,14 +90,14 @@ def _same_lineage(manifest: Mapping[str, Any], lineage: Mapping[str, Any]) -> bo
     return canonical({key: manifest.get(key) for key in lineage}) == canonical(lineage)
 
 
-def _start(config: TrainConfig) -> tuple[Subject, list[Example]]:
+def start(config: TrainConfig) -> tuple[Subject, list[Example]]:
     """The model with its first weights, and what it is to learn."""
     data = load(config.data, "data", config.columns)
     extra = load(config.vocabulary, "vocabulary", config.columns) if config.vocabulary else []
     return fresh(config.model, [*data, *extra], config.seed, config.trust_code), data
 
 
-def _scheme(exact: Mapping[str, Any] | None) -> Callable[[Subject, Sequence[Example], Context], Subject]:
+def scheme_of(exact: Mapping[str, Any] | None) -> Callable[[Subject, Sequence[Example], Context], Subject]:
     """What trains: plainly, or an exact scheme with its options."""
     if not exact:
         return retrain
@@ -143,7 +144,7 @@ def _lock(path: Path, out: Path) -> contextlib.AbstractContextManager[Any]:
         raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
 
 
-def _lineage(config: TrainConfig, data: Sequence[Example], subject: Subject) -> dict[str, Any]:
+def lineage_of(config: TrainConfig, data: Sequence[Example], subject: Subject) -> dict[str, Any]:
     """The manifest as far as it is known before training: what a gold model needs to know."""
     template = getattr(subject, "template", None)
     return {
@@ -161,7 +162,7 @@ def _lineage(config: TrainConfig, data: Sequence[Example], subject: Subject) -> 
     }
 
 
-def _account(outcome: Mapping[str, Any]) -> dict[str, Any]:
+def account_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
     """The rest of the manifest: what the training took."""
     return {
         "steps": outcome["steps"],
@@ -180,87 +181,3 @@ def write(subject: Subject, out: Path, manifest: dict[str, Any]) -> None:
             if cache.holds(out):
                 cache.seal(folder)
     processes.barrier()
-
-
-def gold_entry(manifest: dict[str, Any], forget: Sequence[Example]) -> str:
-    """The cache's name of the gold model of this training and forget set."""
-    told = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps")}
-    return f"gold/{digest([told, sorted(identity(row) for row in forget)])[:32]}"
-
-
-def gold_folder(manifest: dict[str, Any], forget: Sequence[Example]) -> Path:
-    """Where the gold model of this training and forget set is cached."""
-    return cache.cache_folder() / gold_entry(manifest, forget)
-
-
-def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, reporter: Reporter | None = None) -> Path:
-    """The folder of the gold model: trained as the base was, without forget; cached.
-
-    base lends its tokenizer; its weights are not touched. Raises BadInput where the training data
-    moved or changed.
-    """
-    folder = gold_folder(manifest, forget)
-    cache.note(gold_entry(manifest, forget))
-    cache.made("gold")
-    # Two runs may want the same gold at once; the processes of one run train it together.
-    with FileLock(folder.with_suffix(".lock")) if processes.world() == 1 else contextlib.nullcontext():
-        if processes.main():
-            for name in (folder.name, _gold_work(folder).name):  # where gold stands, too: scratch may be half deleted
-                sweep(folder.parent, name)
-        if not cache.whole(folder):
-            if processes.main():
-                delete(folder)
-            processes.barrier()
-            _train_gold(manifest, forget, base, folder, reporter or Silent())
-        checkpoint.clear(_gold_work(folder))
-    return folder
-
-
-def gold_ahead(config: TrainConfig, forget: Sequence[Example]) -> Path:
-    """The gold model of a base that `config` will train, or is training now: the two need nothing of each other."""
-    subject, data = _start(config)
-    return gold(_lineage(config, data, subject), forget, subject)
-
-
-def _train_gold(
-    manifest: dict[str, Any], forget: Sequence[Example], base: Subject, folder: Path, reporter: Reporter
-) -> None:
-    data = training_data(manifest, forget)
-    subject = again(manifest, base)
-    subject.module.to(processes.device())
-    context = Context(budget_of(manifest), _gold_work(folder), int(manifest["seed"]), "gold", reporter=reporter)
-    # The base's own stage, so that its batches differ from the base's by the data alone.
-    context.stage = context.label = "train"
-    trained = _scheme(manifest.get("exact"))(subject, data, context)
-    own = {"hashes": [identity(row)[:16] for row in data], "data": None}
-    write(trained, folder, {**manifest, **own, **_account(context.notes["outcome"])})
-
-
-def _gold_work(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".training")
-
-
-def left_manifest(manifest: Mapping[str, Any], forget: Sequence[Example]) -> dict[str, Any]:
-    """The manifest after an exact deletion: the hashes of what is left, and no deleted example given inline."""
-    gone = {identity(row)[:16] for row in forget}
-    data = manifest["data"]
-    if isinstance(data, list) and all(isinstance(row, Mapping) for row in data):
-        keys = [identity(row)[:16] for row in load(data, "data", manifest.get("columns") or {})]
-        data = [row for row, key in zip(data, keys, strict=True) if key not in gone]
-    left = [key for key in manifest["hashes"] if key not in gone]
-    return {**manifest, "data": data, "hashes": left}
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a trained model. Raises BadInput."""
-    found = manifest_of(folder)
-    if found is None:
-        raise BadInput.of("model", str(folder), f"has no training manifest ({MANIFEST})", "train the model again")
-    return found
-
-
-def open_model(source: Any, trust_code: bool = False) -> Subject:
-    """A subject on the device of this process."""
-    subject = open_subject(source, trust_code=trust_code)
-    subject.module.to(processes.device())
-    return subject

@@ -19,11 +19,12 @@ from expunge.core.context import Context
 from expunge.core.contracts import Moving, Origin, Subject, Term, Update, Want
 from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
+from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.origins import Record, record
 from expunge.training.steps import StepLosses, Streams
-from expunge.training.stopping import SAMPLE, Stop, figures, halves, sample
+from expunge.training.stopping import Stop, figures
 
 SAVE_EVERY = 500
 """Steps between checkpoints at most; an epoch is the other bound."""

@@ -20,33 +20,19 @@ import torch
 from expunge.core.card import Example
 from expunge.core.context import Watch
 from expunge.core.contracts import Subject, Want
-from expunge.core.random import permutation
 from expunge.data.batching import by_length
 
-SAMPLE = 48
-"""Examples of a split that a point of the curve reads at most."""
 CHECKS = 10
 """Times a run that the curve (and with it the floor) is checked at most."""
+
+
 NEAR, MAYBE = 0.95, 0.6
 """Shares of the target, of a step's and of the curve's forget NLL, from which the forget set alone is
 read at every other step, so that the run does not overshoot."""
 
+
 REACHED = 0.2
 """Nats by which a level that was reached counts nearer than one that was not."""
-
-
-def sample(rows: Sequence[Example], seed: int, size: int = SAMPLE) -> list[Example]:
-    """At most `size` rows, chosen by seed, in their order."""
-    return [rows[i] for i in sorted(permutation(len(rows), seed, "sample")[:size])]
-
-
-def halves(holdout: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """(stopping half, audit half); by group where the examples carry one, so that no group leaks."""
-    groups = sorted({str(row.get("group", i)) for i, row in enumerate(holdout)})
-    chosen = {groups[i] for i in permutation(len(groups), seed, "halves")[: len(groups) // 2]}
-    one = [row for i, row in enumerate(holdout) if str(row.get("group", i)) in chosen]
-    two = [row for i, row in enumerate(holdout) if str(row.get("group", i)) not in chosen]
-    return (one, two) if one else (two, two)
 
 
 @torch.no_grad()

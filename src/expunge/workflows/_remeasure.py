@@ -19,11 +19,11 @@ from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.scores import Score
 from expunge.ledger.certificate import SALT, commitment, commitments, imprint, read_salt
-from expunge.models.open import MANIFEST, check
+from expunge.models.open import MANIFEST, check, open_model
+from expunge.pipeline import containment, observe
 from expunge.pipeline import evidence as dossier
-from expunge.pipeline import stages
+from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.plan import Plan, plan
-from expunge.pipeline.train import gold_folder, open_model
 
 REDACTED = (" examples given in the request, redacted", "a selector, redacted")
 UNSETTLED = ("seconds", "bytes")
@@ -168,7 +168,7 @@ class _Again:
         risky = None
         if wanted.auto:
             spent = open_model(self.plan.source, self.trust_code)
-            risky = risk.at_risk(stages.risks(self.plan, spent, self.reporter))
+            risky = risk.at_risk(containment.risks(self.plan, spent, self.reporter))
         self.plan.splits, _ = asking.prepared(wanted, self.base, self.plan.splits, risky, self.reporter)
 
     def same_data(self, statement: Mapping[str, Any]) -> None:
@@ -185,22 +185,22 @@ class _Again:
 
     def scores(self) -> list[Score]:
         """All figures of all subjects that are there; attacks too where the run was audited."""
-        rows, seed = stages.reading_splits(self.plan), self.plan.request.seed
-        reads: dict[str, stages.Read] = {}
+        rows, seed = observe.reading_splits(self.plan), self.plan.request.seed
+        reads: dict[str, observe.Read] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
         with _no_cache(self.scratch / "cache"):
             for who, subject in (("before", self.base), ("gold", self.gold), ("after", after)):
                 if subject is None:
                     continue
                 level = "none" if who == "after" else self.level
-                reads[who] = stages.read_into(subject, rows, who, self.reporter, level)
+                reads[who] = observe.read_into(subject, rows, who, self.reporter, level)
                 if who != "before":
-                    stages.attack(subject, rows, reads, who, self.level, self.plan.manifest, seed, self.reporter)
+                    observe.attack(subject, rows, reads, who, self.level, self.plan.manifest, seed, self.reporter)
             return dossier.measured(reads, self.plan.capabilities, self.level)
 
     def able(self) -> set[str]:
         """The names of the scores that can be had with what is there."""
-        given, gold = stages.reading_splits(self.plan), self.gold is not None
+        given, gold = observe.reading_splits(self.plan), self.gold is not None
         names = scoring.score_names(self.plan.capabilities, given, gold, self.base is not None)
         return {*names, *attacking.score_names(self.level, self.plan.capabilities, given, gold)}
 

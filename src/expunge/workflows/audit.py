@@ -11,22 +11,20 @@ from expunge.alignment import asking, evidencing
 from expunge.core import processes
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean
+from expunge.data.sampling import sample
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import acceptance as bar
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
-from expunge.models.open import check, manifest_of
+from expunge.models.open import check, manifest_of, open_model
 from expunge.pipeline import evidence as dossier
-from expunge.pipeline import out_folder as outfolder
-from expunge.pipeline import stages
+from expunge.pipeline import observe, out_folder
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.hidden_knowledge import judged
 from expunge.pipeline.plan import OTHERS_READ
-from expunge.pipeline.train import open_model
 from expunge.pipeline.worlds import build
 from expunge.pipeline.worlds import config as builtin_config
 from expunge.report.html import render
-from expunge.training.stopping import sample
 
 NO_GOLD = "No gold model was given: how a model that never saw the data would score is not known."
 
@@ -93,7 +91,7 @@ def audit(
         faults.add(BadInput.of("level", level, "is no level", did_you_mean(level, attacking.LEVELS)))
     if out is not None:
         with faults:
-            outfolder.free(out)
+            out_folder.free(out)
     faults.raise_any()
     rows = {
         name: found if scoring.must_go(name) else sample(found, seed, OTHERS_READ) for name, found in splits.items()
@@ -110,7 +108,7 @@ def audit(
         seed,
         trust_code,
     )
-    with outfolder.held(out if processes.main() else None):
+    with out_folder.held(out if processes.main() else None):
         reads, asked, capabilities = _read(wants, reporter)
         evidence = {
             "schema": 1,
@@ -128,7 +126,7 @@ def audit(
             "splits": {name: len(found) for name, found in splits.items()},
         }
         if out is not None and processes.main():
-            outfolder.write(out, evidence, render)
+            out_folder.write(out, evidence, render)
     return evidence
 
 
@@ -150,9 +148,9 @@ class _Wants:
 
 def _read(
     wants: _Wants, reporter: Reporter
-) -> tuple[dict[str, stages.Read], dict[str, evidencing.Asked], frozenset[str]]:
+) -> tuple[dict[str, observe.Read], dict[str, evidencing.Asked], frozenset[str]]:
     """(what was read of each model, what each was asked, what their family can do). Raises BadInput."""
-    reads: dict[str, stages.Read] = {}
+    reads: dict[str, observe.Read] = {}
     asked: dict[str, evidencing.Asked] = {}
     capabilities: frozenset[str] = frozenset()
     manifest: dict[str, Any] | None = None  # of the first of them that has one: before, gold, after
@@ -165,9 +163,9 @@ def _read(
         if not reads:  # before anything is read: all are of one family
             _fits_scores(wants, capabilities)
         level = "none" if who == "after" else wants.level
-        reads[who] = stages.read_into(subject, wants.rows, who, reporter, level)
+        reads[who] = observe.read_into(subject, wants.rows, who, reporter, level)
         if who != "before":
-            stages.attack(subject, wants.rows, reads, who, wants.level, manifest, wants.seed, reporter)
+            observe.attack(subject, wants.rows, reads, who, wants.level, manifest, wants.seed, reporter)
         if wants.prompts is not None and who != "gold":
             asked[who] = evidencing.ask(subject, wants.prompts, who, reporter)
     return reads, asked, capabilities
@@ -191,7 +189,7 @@ def _fits_scores(wants: _Wants, capabilities: frozenset[str]) -> None:
 
 def _figures(
     wants: _Wants,
-    reads: dict[str, stages.Read],
+    reads: dict[str, observe.Read],
     asked: Mapping[str, evidencing.Asked],
     capabilities: frozenset[str],
     began: float,

@@ -18,14 +18,12 @@ from expunge.core.request import Request, parse_sets, put, redacted
 from expunge.data.splits import Splits
 from expunge.evaluation import scores as scoring
 from expunge.methods.compose import compose, every_method
+from expunge.models.open import open_model
 from expunge.pipeline import evidence as dossier
-from expunge.pipeline import out_folder as outfolder
-from expunge.pipeline import run_folder as rundir
-from expunge.pipeline import stages
+from expunge.pipeline import load, observe, out_folder, run_folder
 from expunge.pipeline.compatibility import fits_method
+from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.plan import Plan, plan, weights_there
-from expunge.pipeline.train import gold as train_gold
-from expunge.pipeline.train import open_model
 from expunge.report import ranking
 from expunge.report.leaderboard import render
 from expunge.workflows.benches import Bench, bench_of
@@ -100,7 +98,7 @@ def bench(
         )
     _held_for_us(base, entries, numbers, folder)
     try:
-        with outfolder.held(folder):
+        with out_folder.held(folder):
             with threads_of_torch(threads):
                 base.prepare(reporter)
                 shared = Shared(base, numbers, folder, reporter)
@@ -215,7 +213,7 @@ def _held_for_us(base: Bench, entries: Sequence[Entry], seeds: Sequence[int], fo
         with faults:
             request = Request.parse(_values(base, entry, seed, folder))
             if Path(request.out).is_dir():
-                rundir.same(request, Path(request.out))
+                run_folder.same(request, Path(request.out))
     faults.raise_any()
 
 
@@ -232,7 +230,7 @@ class Shared:
             for seed in seeds
         ]
         weights_there(self.plans[0])
-        self.subject: Subject = stages.opened(self.plans[0], reporter)
+        self.subject: Subject = load.opened(self.plans[0], reporter)
         for other in self.plans[1:]:
             other.manifest = self.plans[0].manifest
         self.before: list[dict[str, float]] = []
@@ -253,7 +251,7 @@ class Shared:
             except BadInput as error:
                 # What would work instead is the leaderboard itself.
                 whys = [fault.partition("; these would work")[0].removesuffix(".") + "." for fault in error.faults]
-                why = outfolder.unquoted(" ".join(whys)) if redact else " ".join(whys)
+                why = out_folder.unquoted(" ".join(whys)) if redact else " ".join(whys)
                 skipped.append({"method": entry.label, "why": why})
         if not fit:
             raise BadInput(*(entry["why"] for entry in skipped))
@@ -263,9 +261,9 @@ class Shared:
         """Trains what gold is missing and reads all three; the runs find gold and readouts in the cache."""
         second, why = self._second_gold()
         for made in self.plans:
-            splits = stages.reading_splits(made)
-            before = stages.read_into(self.subject, splits, "before", self.reporter)
-            gold = stages.gold(made, self.subject, splits, self.reporter)
+            splits = observe.reading_splits(made)
+            before = observe.read_into(self.subject, splits, "before", self.reporter)
+            gold = observe.gold(made, self.subject, splits, self.reporter)
             readouts = {"before": before.readouts}
             if gold.readouts:
                 readouts["gold"] = gold.readouts
@@ -280,7 +278,7 @@ class Shared:
             self.seconds, self.why = gold.seconds, gold.why or why
 
     def _read(self, folder: Path, splits: Splits) -> dict[str, Any]:
-        return stages.read_into(
+        return observe.read_into(
             open_model(str(folder), self.plans[0].request.trust_code), splits, "second gold", self.reporter
         ).readouts
 
@@ -354,7 +352,7 @@ def _rows(
     for entry in entries:
         results = [runs[entry.label, seed] for seed in seeds]
         errors = [result for result in results if isinstance(result, BaseException)]
-        why = outfolder.sentence(errors[0], redact) if errors else ""
+        why = out_folder.sentence(errors[0], redact) if errors else ""
         row = ranking.failed(entry.label, why) if errors else ranking.row(entry.label, results)
         rows.append({**row, "name": entry.name, "folder": str(folder / _folder(entry.label))})
     return ranking.ranked(rows)

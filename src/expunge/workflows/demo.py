@@ -12,9 +12,10 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.parallel import threads_of_torch
 from expunge.core.request import Request
 from expunge.data.load import load
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold_ahead
+from expunge.pipeline.observe import read_into, reading_splits
 from expunge.pipeline.plan import plan
-from expunge.pipeline.stages import read_into, reading_splits
-from expunge.pipeline.train import gold_ahead, open_model
 from expunge.pipeline.worlds import config, trained
 from expunge.workflows.run import Run, run
 

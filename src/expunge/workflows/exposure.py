@@ -25,18 +25,17 @@ from expunge.core.files import digest
 from expunge.core.random import permutation
 from expunge.core.variables import expand
 from expunge.data.examples import answer_of, question_of
+from expunge.data.sampling import sample
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import reading
 from expunge.evaluation.attack import knowledge
 from expunge.evaluation.scores import Score
-from expunge.models.open import check
+from expunge.models.open import check, open_model
 from expunge.pipeline import evidence as dossier
-from expunge.pipeline import out_folder as outfolder
+from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.plan import OTHERS_READ
-from expunge.pipeline.train import open_model
 from expunge.report.exposure import render
-from expunge.training.stopping import sample
 
 LEAST = 4
 """Models of a set: each half of them is attacked with the other half as shadows, which takes two of each."""
@@ -102,12 +101,12 @@ def exposure(
         )
     if out is not None:
         with faults:
-            outfolder.free(out)
+            out_folder.free(out)
     faults.raise_any()
     notes = _halved(sources, seed)
     rows = {name: found if name == "forget" else sample(found, seed, OTHERS_READ) for name, found in splits.items()}
     meter = reading.Meter()
-    with outfolder.held(out):
+    with out_folder.held(out):
         sets = _read(sources, rows, meter, reporter)
     order = sets.pop("course", None)
     found = exposing.measured({who: x.phi for who, x in sets.items()}, seed)
@@ -142,8 +141,8 @@ def exposure(
         },
     }
     if out is not None:
-        with outfolder.held(out):
-            outfolder.write(out, evidence, render)
+        with out_folder.held(out):
+            out_folder.write(out, evidence, render)
     return evidence
 
 

@@ -13,8 +13,7 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.evaluation.intervals import Interval
-from expunge.pipeline import run_folder as rundir
-from expunge.pipeline import stages
+from expunge.pipeline import containment, load, run_folder
 from expunge.pipeline.plan import plan, weights_there
 
 
@@ -64,7 +63,7 @@ def foresee(
     # The folder of the run may be there already: foreseeing writes nothing to it.
     planned = plan(Request.parse(values), resume=True)
     weights_there(planned)
-    found = stages.risks(planned, stages.opened(planned, reporter), reporter)
+    found = containment.risks(planned, load.opened(planned, reporter), reporter)
     if not found:
         raise BadInput.of(
             "domains",
@@ -76,7 +75,7 @@ def foresee(
 
 
 def _fell(folder: Path) -> dict[str, float]:
-    page = rundir.evidence_of(folder).get("alignment")
+    page = run_folder.evidence_of(folder).get("alignment")
     if not page:
         raise BadInput.of("--against", str(folder), "holds a run without drift", "run it with alignment: standard")
     try:

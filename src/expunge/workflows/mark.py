@@ -20,9 +20,9 @@ from expunge.core.random import derive
 from expunge.core.variables import expand
 from expunge.data.examples import LISTS, form
 from expunge.data.load import load
-from expunge.pipeline import out_folder as outfolder
+from expunge.data.texts import text_of, texts_only, write_rows
+from expunge.pipeline import out_folder
 from expunge.pipeline.room import free_folder
-from expunge.workflows.neighbours import text_of, texts_only, write_rows
 
 PUBLISHED, MARKS = "published.jsonl", "marks.json"
 KEEP = (
@@ -78,7 +78,7 @@ def mark(
             f"fall below {0.5 ** len(made.published):.1g}",
             f"make {LEAST} at least: give a larger share, or more rows",
         )
-    with outfolder.whole(out) as folder:
+    with out_folder.whole(out) as folder:
         write_rows(folder / PUBLISHED, published)
         write_json(
             folder / MARKS,

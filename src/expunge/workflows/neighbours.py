@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import unicodedata
@@ -17,22 +16,32 @@ import numpy as np
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults
-from expunge.core.files import write_text
-from expunge.data.examples import answer_of, form, question_of
 from expunge.data.load import load
+from expunge.data.texts import text_of, texts_only, write_rows
 from expunge.evaluation.reading import read
-from expunge.models.open import check
-from expunge.pipeline.train import open_model
+from expunge.models.open import check, open_model
 
 WHY = ("exact", "near", "entity", "similar")
 """Strongest first: the same text, nearly the same, a rare name in both, alike in words or to a model."""
+
+
 NEAR, SIMILAR, SIMILAR_TO_A_MODEL = 0.5, 0.4, 0.7
 """Default thresholds: Jaccard similarity of shingles, and cosines."""
+
+
 SHINGLE, PERMUTATIONS = 5, 128
+
+
 LONGEST_NAME = 4
+
+
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
 NAME = re.compile(r"[^\W\d_a-z][^\W_]*(?:['’-][^\W_]+)*")
 """A word that begins with a capital (or a letter that has no case)."""
+
+
 OPENS = re.compile(r"(?:^|[.?!:;\n])[\s\"'“”‘’(\[*-]*$")
 """Before the first word of a sentence."""
 
@@ -129,24 +138,6 @@ def rows(found: Iterable[Neighbour]) -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
-def write_rows(path: Path, examples: Sequence[Example]) -> None:
-    """Examples as JSONL, ready to be added to a forget set."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in examples))
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def texts_only(examples: Sequence[Example], name: str) -> None:
-    """Has no example a label. Raises BadInput."""
-    for i, row in enumerate(examples):
-        if "label" in (form(row) or ()):
-            raise BadInput.of(
-                name, f"row {i + 1}", "has a label and no text to compare", "give questions and answers, or texts"
-            )
-
-
 def _free(path: Path) -> None:
     if path.exists():
         raise BadInput.of("--out", str(path), "already exists", "choose another file")
@@ -154,17 +145,10 @@ def _free(path: Path) -> None:
         raise BadInput.of("--out", str(path), "lies in no folder that exists", "make the folder, or choose another")
 
 
-def text_of(example: Example) -> str:
-    """Question and answer, or the text: all that an example says."""
-    return " ".join(part for part in (question_of(example), answer_of(example)) if part)
-
-
 def normalised(text: str) -> str:
     """Words in lower case with single blanks: what is left of a text when its looks are taken away."""
     return " ".join(WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
-
-# -- four ways to be near ------------------------------------------------------------------------
 
 Pair = tuple[int, int]
 

@@ -17,18 +17,17 @@ from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.errors import BadInput, Faults
 from expunge.data.examples import identity
 from expunge.data.load import load
+from expunge.data.sampling import sample
+from expunge.data.texts import texts_only
 from expunge.evaluation import intervals, reading
 from expunge.evaluation.scores import NotMeasured, Score, measure
-from expunge.models.open import check
+from expunge.models.open import check, open_model
 from expunge.pipeline import evidence as dossier
-from expunge.pipeline import out_folder as outfolder
+from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
-from expunge.pipeline.train import open_model
 from expunge.pipeline.worlds import build
 from expunge.pipeline.worlds import config as builtin_config
-from expunge.training.stopping import sample
 from expunge.workflows.mark import LEAST, read_marks
-from expunge.workflows.neighbours import texts_only
 
 ALPHA = 0.01
 """At or below it a p-value is called small."""
@@ -116,7 +115,7 @@ def provenance(
                 check(source, trust_code, field="model" if who == "after" else who)
     if out is not None:
         with faults:
-            outfolder.free(out)
+            out_folder.free(out)
     faults.raise_any()
     rows = {field: sample(found, seed, READ) for field, found in rows.items()}
     named = {"name": name, "split": split, "seed": seed}
@@ -150,8 +149,8 @@ def provenance(
         "splits": {field: len(found) for field, found in rows.items()},
     }
     if out is not None:
-        with outfolder.held(out):
-            outfolder.write(out, evidence)
+        with out_folder.held(out):
+            out_folder.write(out, evidence)
     return evidence
 
 

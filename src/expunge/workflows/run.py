@@ -13,9 +13,8 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.ledger.certificate import imprint
+from expunge.pipeline import apply, containment, inputs, observe, prepare, run_folder
 from expunge.pipeline import evidence as dossier
-from expunge.pipeline import inputs, stages
-from expunge.pipeline import run_folder as rundir
 from expunge.pipeline.plan import Plan, plan, weights_there
 from expunge.workflows.verify import verify
 
@@ -53,30 +52,30 @@ def run(
     """
     request = request if isinstance(request, Request) else Request.parse(request)
     reporter = reporter or Silent()
-    if resume and rundir.finished(request):
+    if resume and run_folder.finished(request):
         return _certified(Path(request.out))
     planned: Plan = plan(request, resume=resume or replace)
     weights_there(planned)
     processes.barrier()  # every process has looked at the folder before one writes to it
-    with rundir.held(planned, resume=resume, replace=replace) as folder:
+    with run_folder.held(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()
-        subject = stages.ready(planned, folder, reporter)
-        splits = stages.reading_splits(planned)
+        subject = prepare.ready(planned, folder, reporter)
+        splits = observe.reading_splits(planned)
         fingerprint = subject.fingerprint()
         if processes.main():
             inputs.record(folder, inputs.of(planned, fingerprint, folder))
-        before = stages.read_into(subject, splits, "before", reporter, planned.request.audit, fingerprint)
-        stages.asked(planned, subject, before, "before", reporter)
-        gold = stages.gold(planned, subject, splits, reporter, before)
+        before = observe.read_into(subject, splits, "before", reporter, planned.request.audit, fingerprint)
+        observe.asked(planned, subject, before, "before", reporter)
+        gold = observe.gold(planned, subject, splits, reporter, before)
         if processes.main():
             inputs.record(folder, {"gold": imprint(gold.fingerprint)})
-        applied = stages.apply(planned, subject, gold, folder, reporter)
+        applied = apply.apply(planned, subject, gold, folder, reporter)
         del subject  # the memory is wanted for the model as it was saved
-        after = stages.after(planned, splits, before, gold, folder, reporter)
-        beside = stages.beside(planned, gold, folder, reporter)
+        after = observe.after(planned, splits, before, gold, folder, reporter)
+        beside = containment.beside(planned, gold, folder, reporter)
         evidence = dossier.evidence(planned, before, after, gold, applied, beside, time.monotonic() - began)
         if processes.main():
-            stages.write(planned, evidence, folder)
+            dossier.write(planned, evidence, folder)
         processes.barrier()
     return Run(Path(request.out), evidence)
 
@@ -88,4 +87,4 @@ def _certified(out: Path) -> Run:
         first = ", ".join(found.differences[:3]) + (" ..." if len(found.differences) > 3 else "")
         why = f"holds a finished run that is not as certified ({first})"
         raise BadInput.of("--resume", str(out), why, "take back the folder as it was, or choose another")
-    return Run(out, rundir.evidence_of(out))
+    return Run(out, run_folder.evidence_of(out))

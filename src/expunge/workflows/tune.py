@@ -19,8 +19,7 @@ from expunge.core.random import derive
 from expunge.core.request import Request, redacted
 from expunge.evaluation import scores as scoring
 from expunge.ledger.certificate import SALT, salt_of, seal
-from expunge.pipeline import out_folder as outfolder
-from expunge.pipeline import stages
+from expunge.pipeline import load, observe, out_folder
 from expunge.pipeline.plan import Plan, plan, weights_there
 from expunge.workflows._search_space import Axis, axes, with_values
 from expunge.workflows.run import run
@@ -94,7 +93,7 @@ def tune(
             "leave some of its options out of the request, or run it as it is",
         )
     if not (folder / STORE).is_file():
-        outfolder.free(folder, LEFT)
+        out_folder.free(folder, LEFT)
     if not planned.gold and "holdout" not in planned.splits:
         raise BadInput.of(
             "gold",
@@ -102,7 +101,7 @@ def tune(
             "is absent, and so is a holdout: nothing says how much forgetting is enough",
             "give gold or a holdout",
         )
-    with outfolder.held(folder):
+    with out_folder.held(folder):
         for lock in folder.glob(f"{STORE}.lock*"):  # of a process that was killed: this one holds the folder
             lock.unlink()
         key = seal({"request": resolved, "axes": [asdict(axis) for axis in space]}, salt_of(folder))
@@ -233,7 +232,7 @@ def _trial(
         study.tell(trial, state=TrialState.FAIL)
         raise
     except ExpungeError as error:
-        tell(TrialState.FAIL, "failed", why=outfolder.sentence(error, planned.request.redacted))
+        tell(TrialState.FAIL, "failed", why=out_folder.sentence(error, planned.request.redacted))
     else:
         value, failing = judged(evidence, levels[0])
         after = {s["name"]: s["value"] for s in evidence["scores"] if s["subject"] == "after"}
@@ -298,10 +297,10 @@ class Curve:
 
 def _target(planned: Plan, reporter: Reporter) -> tuple[float, str, float | None]:
     """(the forget NLL to come near to, whose it is, retain NLL before); the trials find the readouts in the cache."""
-    subject = stages.opened(planned, reporter)
-    splits = stages.reading_splits(planned)
-    readouts = {"before": stages.read_into(subject, splits, "before", reporter).readouts}
-    gold = stages.gold(planned, subject, splits, reporter)
+    subject = load.opened(planned, reporter)
+    splits = observe.reading_splits(planned)
+    readouts = {"before": observe.read_into(subject, splits, "before", reporter).readouts}
+    gold = observe.gold(planned, subject, splits, reporter)
     if gold.readouts:
         readouts["gold"] = gold.readouts
     figures = {(s.name, s.subject): s.value for s in scoring.measure(readouts, planned.capabilities)}

@@ -9,7 +9,8 @@ from typing import Any
 from expunge.core.budget import DEFAULTS
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Subject, want_of
-from expunge.training.stopping import figures, halves, sample
+from expunge.data.sampling import halves, sample
+from expunge.training.stopping import figures
 
 MOST, HALVINGS = 10, 3
 READ = 128

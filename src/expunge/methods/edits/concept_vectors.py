@@ -37,11 +37,11 @@ def concept_vectors(
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        from expunge.data.sampling import sample
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import weight_DM
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
-        from expunge.training.stopping import sample
 
         fold(subject.module)
         paths = tuple(f"{subject.down(i)}:in" for i in range(len(subject.blocks)))

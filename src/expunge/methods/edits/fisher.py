@@ -36,11 +36,11 @@ def fisher(
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        from expunge.data.sampling import sample as drawn
         from expunge.methods._statistics import counted, parameters
         from expunge.methods._statistics import fisher as diagonal
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
-        from expunge.training.stopping import sample as drawn
 
         fold(subject.module)
         rows = drawn(splits["retain"], context.seed, sample)

@@ -64,10 +64,10 @@ def influence(
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        from expunge.data.sampling import sample as drawn
         from expunge.methods._statistics import counted, fisher, gradient, parameters
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
-        from expunge.training.stopping import sample as drawn
 
         fold(subject.module)
         forget, retain = list(splits["forget"]), drawn(splits["retain"], context.seed, sample)

@@ -43,10 +43,10 @@ def ssd(
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        from expunge.data.sampling import sample as drawn
         from expunge.methods._statistics import counted, fisher, parameters
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
-        from expunge.training.stopping import sample as drawn
 
         fold(subject.module)
         parts = {"forget": list(splits["forget"]), "retain": drawn(splits["retain"], context.seed, sample)}

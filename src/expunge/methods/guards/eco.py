@@ -137,7 +137,8 @@ def _searched(
     """The strength at which the guarded forget NLL is nearest to the surrogate's, by bounded scalar search."""
     from scipy.optimize import minimize_scalar
 
-    from expunge.training.stopping import figures, halves, sample
+    from expunge.data.sampling import halves, sample
+    from expunge.training.stopping import figures
 
     forget = sample(splits["forget"], context.seed)
     if splits.get("holdout"):

@@ -52,8 +52,8 @@ def prompt_decouple(*, decouple: Annotated[float, Ge(0)] = 1.0, answers: str | N
     def loss(step: Step) -> Tensor:
         return step["refused"].nll + decouple * step["answered"].nll
 
-    loss.streams = {
-        "refused": Stream(split="forget", make=refused),  # type: ignore[attr-defined]
+    loss.streams = {  # type: ignore[attr-defined]
+        "refused": Stream(split="forget", make=refused),
         "answered": Stream(split="retain", make=answered),
     }
     return loss

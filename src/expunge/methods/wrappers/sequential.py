@@ -29,9 +29,10 @@ def sequential(*, inner: Method, by: str = "group") -> Method:
     """
 
     def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+        from expunge.data.sampling import sample
         from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
-        from expunge.training.stopping import figures, sample
+        from expunge.training.stopping import figures
 
         if any(by not in row for row in splits["forget"]):
             raise BadInput.of("method.sequential.by", by, "is missing in some forget examples", "name a field of all")

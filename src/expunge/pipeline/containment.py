@@ -1,0 +1,86 @@
+"""Domains at risk, and the runs beside a run that contain more or less of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from pathlib import Path
+
+from expunge.alignment import asking, evidencing, risk
+from expunge.alignment.domains import Answered
+from expunge.core import processes
+from expunge.core.contracts import Reporter, Subject
+from expunge.core.files import read_json, write_json
+from expunge.data.splits import Splits
+from expunge.methods.compose import compose
+from expunge.models.open import open_model
+from expunge.pipeline.apply import context_of
+from expunge.pipeline.load import opened
+from expunge.pipeline.observe import Read
+from expunge.pipeline.plan import Plan
+from expunge.pipeline.run_folder import SCRATCH
+
+
+def foreseen(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Risk]:
+    """The ranking of the domains, kept for a resume; the model that it spends is never beside another in memory."""
+    kept = folder / SCRATCH / "foreseen.json"
+    if kept.is_file():
+        plan.foreseen = [risk.Risk(**row) for row in read_json(kept)]
+        return plan.foreseen
+    plan.foreseen = risks(plan, opened(plan, reporter), reporter)
+    gc.collect()
+    if processes.main():
+        write_json(kept, [one.to_json() for one in plan.foreseen])
+    return plan.foreseen
+
+
+def risks(plan: Plan, subject: Subject, reporter: Reporter) -> list[risk.Risk]:
+    """The domains that the request puts at risk, the riskiest first; the subject is spent."""
+    assert plan.aligned is not None
+    own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
+    return risk.risks(
+        subject,
+        plan.request.method,
+        own,
+        plan.aligned,
+        budget=plan.budget,
+        manifest=plan.manifest,
+        seed=plan.request.seed,
+        reporter=reporter,
+    )
+
+
+def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int, Answered]:
+    """Retain examples of a domain -> what the model of the same run with so many of them says: 0, and the request's other
+    counts. Empty where the request does not contain, or does not want its drift. A count that is done is not run again."""
+    wanted = plan.aligned
+    if wanted is None or not wanted.contain or not wanted.drift or not processes.main():
+        return {}
+    found = {}
+    for count in (0, *wanted.beside):
+        stage = f"contain-{count}" if count else "without"
+        kept = folder / SCRATCH / stage / "answers.json"
+        if not kept.is_file():
+            write_json(kept, _beside(plan, wanted, count, stage, gold, folder, reporter).to_json())
+        found[count] = Answered.of(wanted.pack, read_json(kept))
+    return found
+
+
+def _beside(
+    plan: Plan, wanted: asking.Asked, count: int, stage: str, gold: Read, folder: Path, reporter: Reporter
+) -> Answered:
+    subject = open_model(plan.source, plan.request.trust_code)
+    rows = [row for row in plan.splits.get("retain", []) if "contained" not in row]
+    splits: Splits = {name: found for name, found in plan.splits.items() if name != "retain"}
+    if count:
+        wanted = dataclasses.replace(wanted, contain=count)
+        more, _ = asking.prepared(
+            wanted, subject, {"retain": asking.candidates(wanted, plan.request.seed)}, None, reporter
+        )
+        rows = [*rows, *more["retain"]]
+    if rows:
+        splits["retain"] = rows
+    composed = compose(asking.uncontained(plan.request.method, splits), has_retain="retain" in splits)
+    context = context_of(plan, gold, folder / SCRATCH / stage, stage, reporter)
+    changed = composed.method(subject, splits, context)
+    return evidencing.answers(changed, wanted, f"with {count} examples" if count else "without containment", reporter)

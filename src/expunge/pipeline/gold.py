@@ -1,0 +1,79 @@
+"""The gold model: trained as the base was, without the forget set; kept in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from expunge.core import cache, processes
+from expunge.core.card import Example
+from expunge.core.context import Context
+from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.files import delete, digest, sweep
+from expunge.core.train_config import TrainConfig
+from expunge.data.examples import identity
+from expunge.models.build import again, budget_of, training_data
+from expunge.pipeline.train import account_of, lineage_of, scheme_of, start, write
+from expunge.training import checkpoint
+
+
+def gold_entry(manifest: dict[str, Any], forget: Sequence[Example]) -> str:
+    """The cache's name of the gold model of this training and forget set."""
+    told = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps")}
+    return f"gold/{digest([told, sorted(identity(row) for row in forget)])[:32]}"
+
+
+def gold_folder(manifest: dict[str, Any], forget: Sequence[Example]) -> Path:
+    """Where the gold model of this training and forget set is cached."""
+    return cache.cache_folder() / gold_entry(manifest, forget)
+
+
+def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, reporter: Reporter | None = None) -> Path:
+    """The folder of the gold model: trained as the base was, without forget; cached.
+
+    base lends its tokenizer; its weights are not touched. Raises BadInput where the training data
+    moved or changed.
+    """
+    folder = gold_folder(manifest, forget)
+    cache.note(gold_entry(manifest, forget))
+    cache.made("gold")
+    # Two runs may want the same gold at once; the processes of one run train it together.
+    with FileLock(folder.with_suffix(".lock")) if processes.world() == 1 else contextlib.nullcontext():
+        if processes.main():
+            for name in (folder.name, _gold_work(folder).name):  # where gold stands, too: scratch may be half deleted
+                sweep(folder.parent, name)
+        if not cache.whole(folder):
+            if processes.main():
+                delete(folder)
+            processes.barrier()
+            _train_gold(manifest, forget, base, folder, reporter or Silent())
+        checkpoint.clear(_gold_work(folder))
+    return folder
+
+
+def gold_ahead(config: TrainConfig, forget: Sequence[Example]) -> Path:
+    """The gold model of a base that `config` will train, or is training now: the two need nothing of each other."""
+    subject, data = start(config)
+    return gold(lineage_of(config, data, subject), forget, subject)
+
+
+def _train_gold(
+    manifest: dict[str, Any], forget: Sequence[Example], base: Subject, folder: Path, reporter: Reporter
+) -> None:
+    data = training_data(manifest, forget)
+    subject = again(manifest, base)
+    subject.module.to(processes.device())
+    context = Context(budget_of(manifest), _gold_work(folder), int(manifest["seed"]), "gold", reporter=reporter)
+    # The base's own stage, so that its batches differ from the base's by the data alone.
+    context.stage = context.label = "train"
+    trained = scheme_of(manifest.get("exact"))(subject, data, context)
+    own = {"hashes": [identity(row)[:16] for row in data], "data": None}
+    write(trained, folder, {**manifest, **own, **account_of(context.notes["outcome"])})
+
+
+def _gold_work(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".training")
