@@ -30,8 +30,9 @@ from expunge.evaluation.scores import NotMeasured
 from expunge.methods.exact._sliced import parts
 from expunge.models import _rendering
 from expunge.models.build import again, check_again, check_spec
-from expunge.models.manifest import pattern_of, read_manifest
+from expunge.models.manifest import read_manifest
 from expunge.models.open import class_of, open_model, open_subject, trusted
+from expunge.models.schemas import pattern_of
 from expunge.pipeline.gold import gold
 from expunge.pipeline.plan import plan
 from expunge.pipeline.train import train

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import PartialState
@@ -56,3 +56,13 @@ def agree(value: float) -> float:
     tensor = torch.tensor([value], dtype=torch.float64, device="cpu" if device().type == "cpu" else device())
     torch.distributed.broadcast(tensor, 0)
     return float(tensor)
+
+
+def gathered(figures: Mapping[str, float]) -> dict[str, float]:
+    """Name -> its sum over the processes."""
+    names = sorted(figures)
+    values = torch.tensor([figures[name] for name in names], dtype=torch.float64)
+    if world() > 1:
+        values = values.to(device())
+        add([values])
+    return dict(zip(names, values.tolist(), strict=True))

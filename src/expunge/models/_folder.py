@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core.errors import BadInput
-from expunge.models import manifest
+from expunge.models import schemas
 
 READ = ("", "guard", "additional_chat_templates")
 """Where a model's own files lie; whatever else there is nobody opens."""
@@ -30,7 +30,7 @@ def check_folder(folder: Path, field: str) -> None:
         for entry in _entries(place, field):
             _plain(entry, field)
     for path in sorted(folder.glob("*.index.json")):
-        manifest.read(path, manifest.Index, field, "save the model again")
+        schemas.read(path, schemas.Index, field, "save the model again")
 
 
 def check_whole(folder: Path, field: str) -> None:

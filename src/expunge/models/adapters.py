@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import nn
 
 from expunge.core.errors import BadInput
-from expunge.models import manifest
+from expunge.models import schemas
 from expunge.models._folder import foreign
 
 PROMPTS = (
@@ -32,7 +32,7 @@ FOREIGN = ("megatron_config", "auto_mapping", "layer_replication")
 def check_adapter(folder: Path, field: str = "model") -> str:
     """The base that an adapter names; all that can be known of the adapter without loading it. Raises BadInput."""
     path = folder / "adapter_config.json"
-    config = manifest.read(path, manifest.Adapter, field, "save the adapter again")
+    config = schemas.read(path, schemas.Adapter, field, "save the adapter again")
     kind = str(config.get("peft_type") or "")
     if kind in OTHERS:
         raise BadInput.of(
@@ -65,7 +65,7 @@ def merge(subject: Any, folder: Path) -> None:
     """Merges the adapter in a folder into the subject's weights. Raises BadInput."""
     from peft import PeftModel
 
-    kind = str(manifest.read(folder / "adapter_config.json", manifest.Adapter, "model").get("peft_type") or "")
+    kind = str(schemas.read(folder / "adapter_config.json", schemas.Adapter, "model").get("peft_type") or "")
     if kind in PROMPTS:
         raise BadInput.of(
             "model",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Output, Subject, Want
 from expunge.core.errors import BadInput
-from expunge.models import manifest
+from expunge.models import schemas
 from expunge.models.fairness import Fair
 from expunge.models.logits import CHUNK, fields, measure_NV
 from expunge.models.weights import device_of
@@ -155,7 +155,7 @@ def spread(value_N: Tensor, mask_BT: Tensor) -> Tensor:
 
 def state_of(folder: Path, field: str = "model") -> dict[str, Any]:
     """ensemble.json, checked whole. Raises BadInput."""
-    return manifest.read(Path(folder) / ENSEMBLE, manifest.State, field, "train the model again")
+    return schemas.read(Path(folder) / ENSEMBLE, schemas.State, field, "train the model again")
 
 
 def members_of(folder: Path, field: str = "model") -> list[str]:

@@ -18,7 +18,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Guard, Output, Subject, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, write_json
-from expunge.models import manifest
+from expunge.models import schemas
 from expunge.models._folder import foreign
 
 FOLDER = "guard"
@@ -96,7 +96,7 @@ def guard(bare: Subject, folder: Path) -> Subject:
         return bare
     subject = bare
     fix = "run the guard again, or take guard/ away to open the bare model"
-    for i, item in enumerate(manifest.read(place / LIST, manifest.Guards, "model.guard", fix)["guards"]):
+    for i, item in enumerate(schemas.read(place / LIST, schemas.Guards, "model.guard", fix)["guards"]):
         plugin = registry.load("guards", item["guard"], "model.guard")
         if missing := set(plugin.card.capabilities) - bare.capabilities:
             raise BadInput.of(

@@ -19,33 +19,26 @@ from torch import nn
 from expunge.core import processes
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
-from expunge.models import manifest as files
+from expunge.models import schemas
 from expunge.models._folder import check_folder, check_whole, foreign
 from expunge.models._pretrained import config_of, open_pretrained, tokenizer_of
 from expunge.models.adapters import check_adapter
 from expunge.models.classifier import Classifier
 from expunge.models.ensemble import members_of, open_ensemble, state_of
 from expunge.models.guarded import guard
+from expunge.models.manifest import manifest_of
 from expunge.models.soft_prompts import open_prompted
 from expunge.models.weights import fold, load_weights
 
-MANIFEST = "expunge.json"
-"""Beside a model that `expunge train` made: how to train it again."""
 OURS = "expunge.models.networks"
+
+
 FORMER = {"expunge.subjects.networks": OURS}
 """Names that models saved by earlier versions have for our modules."""
+
+
 HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
 """owner/name, as the hub has them."""
-
-
-def manifest_of(folder: str | Path, field: str = "model") -> dict[str, Any] | None:
-    """The training manifest beside a model, checked whole; None where there is none. Raises BadInput."""
-    path = Path(folder) / MANIFEST
-    try:
-        there = path.is_file()
-    except (OSError, ValueError):  # a hub name that can be no path
-        return None
-    return files.read(path, files.Manifest, field) if there else None
 
 
 def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
@@ -194,7 +187,7 @@ def _open_several(folder: Path, trust_code: bool, meta: bool) -> Subject:
 
 
 def _build(folder: Path, field: str = "model") -> dict[str, Any]:
-    return files.read(folder / "classifier.json", files.Factory, field)
+    return schemas.read(folder / "classifier.json", schemas.Factory, field)
 
 
 def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:

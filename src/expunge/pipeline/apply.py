@@ -17,8 +17,7 @@ from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
 from expunge.core.files import new_folder, read_json, write_json
 from expunge.evaluation import acceptance as accept
-from expunge.models.manifest import left_manifest
-from expunge.models.open import MANIFEST
+from expunge.models.manifest import MANIFEST, left_manifest
 from expunge.pipeline.observe import Read
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH

@@ -9,14 +9,20 @@ from typing import Any
 
 from filelock import FileLock
 
+from expunge.alignment import asking
 from expunge.core import cache, processes
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest, sweep
+from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity
-from expunge.models.build import again, budget_of, training_data
+from expunge.data.splits import Splits
+from expunge.models.build import again, budget_of, check_again, training_data
+from expunge.models.manifest import MANIFEST
+from expunge.models.open import check, open_subject
 from expunge.pipeline.train import account_of, lineage_of, scheme_of, start, write
 from expunge.training import checkpoint
 
@@ -77,3 +83,37 @@ def _train_gold(
 
 def _gold_work(folder: Path) -> Path:
     return folder.with_name(folder.name + ".training")
+
+
+def gold_source(
+    request: Request, manifest: dict[str, Any] | None, splits: Splits, subject: Subject | None
+) -> tuple[str, str]:
+    """(how to get gold, why there is none)."""
+    if request.gold == "none":
+        return "", "gold: none was asked for"
+    if request.gold == "auto" and asking.on_refusals(request):
+        return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
+    if request.gold != "auto":
+        check(request.gold, request.trust_code, field="gold")
+        if isinstance(request.model, str) and Path(request.gold).resolve() == Path(request.model).resolve():
+            raise BadInput.of(
+                "gold", request.gold, "is the model itself", "give a model retrained without the forget set"
+            )
+        try:
+            open_subject(request.gold, trust_code=request.trust_code, meta=True)
+        except BadInput as error:
+            raise BadInput(*(fault.replace("model:", "gold:", 1) for fault in error.faults)) from None
+        return request.gold, ""
+    if not manifest:
+        return "", f"no gold model: the model has no training manifest ({MANIFEST})"
+    if "forget" not in splits:
+        return "", ""
+    if "budget" not in manifest:  # an embedded world that is not built yet
+        return "train", ""
+    try:
+        training_data(manifest, splits["forget"])
+        if subject is not None:
+            check_again(manifest, subject)
+    except BadInput as error:
+        return "", f"no gold model: {error.faults[0]}"
+    return "train", ""

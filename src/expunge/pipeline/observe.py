@@ -24,7 +24,8 @@ from expunge.evaluation import reading
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.readout import Readout
 from expunge.models.guarded import guards_of, unguarded
-from expunge.models.open import manifest_of, open_model
+from expunge.models.manifest import manifest_of
+from expunge.models.open import open_model
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
 

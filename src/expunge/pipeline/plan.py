@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput, Faults
 from expunge.core.request import Request, read_config
-from expunge.data.examples import answer_of, question_of
 from expunge.data.pairing import Pairing
 from expunge.data.sampling import halves
 from expunge.data.splits import Splits, make_splits
@@ -25,10 +23,12 @@ from expunge.evaluation import acceptance as accept
 from expunge.evaluation import attack as attacking
 from expunge.evaluation.scores import bounded, score_names
 from expunge.methods.compose import Composed, compose
-from expunge.models.build import budget_of, check_again, fresh_lm, tokenizer_for, training_data
-from expunge.models.open import MANIFEST, check, check_tokenizer, manifest_of, open_subject
+from expunge.models.build import budget_of, fresh_lm, tokenizer_for
+from expunge.models.manifest import MANIFEST, manifest_of
+from expunge.models.open import check, check_tokenizer, open_subject
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
-from expunge.pipeline.gold import gold_folder
+from expunge.pipeline.estimate import lengths, weights_options
+from expunge.pipeline.gold import gold_folder, gold_source
 from expunge.pipeline.resources import Estimate, estimate, size
 from expunge.pipeline.room import fits_cache, fits_disk, fits_folder, fits_memory
 from expunge.pipeline.worlds import config as builtin_config
@@ -184,7 +184,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
                 aligned.check(subject.capabilities, splits)
     gold, no_gold = "", "gold: none was asked for"
     with faults:
-        gold, no_gold = _gold(request, manifest, splits, subject)
+        gold, no_gold = gold_source(request, manifest, splits, subject)
     if subject is not None and splits:
         read = read_splits(splits)
         names = score_names(subject.capabilities, read, bool(gold))
@@ -235,7 +235,7 @@ def _bound(
         if own is not None
         else (budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch)
     )
-    means, longest = _lengths(subject, splits)
+    means, longest = lengths(subject, splits)
     per_step = sum(means.get(split, 0.0) for split in streams.values()) * min(pairing.batch_size, sizes[anchor])
     share = float(budget.share or 0.1) * (objective.rate if objective else 1.0)
     found = from_manifest(manifest, share)
@@ -251,7 +251,7 @@ def _bound(
         )
     )
     weights = next((p.name for p in composed.plugins if p.kind == "weights"), "all")
-    options = _weights_options(composed)
+    options = weights_options(composed)
     # A limit that the user names may be another machine's: an accelerator, which keeps bfloat16 weights as they are.
     elsewhere = budget.memory is not None
 
@@ -321,17 +321,6 @@ def _erasing(request: Request, gold: str, yields: str) -> list[str]:
     return [said] if request.purpose == "erase" and lacks else []
 
 
-def _lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:
-    """(mean tokens of an example by split, from a sample; tokens of the longest, from those longest in characters)."""
-    means, longest = {}, 1
-    for name, rows in splits.items():
-        found = [subject.length(row) for row in rows[:: max(1, len(rows) // 100)]]  # type: ignore[attr-defined]
-        means[name] = sum(found) / len(found)
-        wide = heapq.nlargest(20, rows, key=lambda row: len(question_of(row)) + len(answer_of(row)))
-        longest = max(longest, *found, *(subject.length(row) for row in wide))  # type: ignore[attr-defined]
-    return means, longest
-
-
 def _model(request: Request) -> tuple[Any, dict[str, Any] | None, Subject]:
     """(source, manifest, the model's structure on the meta device or untrained)."""
     if isinstance(request.model, str) and request.model.startswith("builtin:"):
@@ -370,40 +359,6 @@ def weights_there(plan: Plan) -> None:
         check_tokenizer(plan.source, request.trust_code)
 
 
-def _gold(
-    request: Request, manifest: dict[str, Any] | None, splits: Splits, subject: Subject | None
-) -> tuple[str, str]:
-    """(how to get gold, why there is none)."""
-    if request.gold == "none":
-        return "", "gold: none was asked for"
-    if request.gold == "auto" and asking.on_refusals(request):
-        return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
-    if request.gold != "auto":
-        check(request.gold, request.trust_code, field="gold")
-        if isinstance(request.model, str) and Path(request.gold).resolve() == Path(request.model).resolve():
-            raise BadInput.of(
-                "gold", request.gold, "is the model itself", "give a model retrained without the forget set"
-            )
-        try:
-            open_subject(request.gold, trust_code=request.trust_code, meta=True)
-        except BadInput as error:
-            raise BadInput(*(fault.replace("model:", "gold:", 1) for fault in error.faults)) from None
-        return request.gold, ""
-    if not manifest:
-        return "", f"no gold model: the model has no training manifest ({MANIFEST})"
-    if "forget" not in splits:
-        return "", ""
-    if "budget" not in manifest:  # an embedded world that is not built yet
-        return "train", ""
-    try:
-        training_data(manifest, splits["forget"])
-        if subject is not None:
-            check_again(manifest, subject)
-    except BadInput as error:
-        return "", f"no gold model: {error.faults[0]}"
-    return "train", ""
-
-
 def _stop(request: Request, splits: Splits) -> Budget:
     """The default stop: the holdout, where there is one and it says how unseen data look."""
     if asking.on_refusals(request):
@@ -425,17 +380,6 @@ def _stops(request: Request, budget: Budget, splits: Splits, gold: str) -> None:
         raise BadInput.of(
             "budget.stop", "gold", "needs a gold model, and there is none", "set gold: FOLDER, or another stop"
         )
-
-
-def _weights_options(composed: Composed) -> dict[str, Any]:
-    """The options of the part that chooses the weights, of the innermost method."""
-    found: Composed | None = composed
-    while found is not None:
-        if isinstance(found.described, dict) and "weights" in found.described:
-            (options,) = found.described["weights"].values()
-            return dict(options)
-        found = found.inner
-    return {}
 
 
 def read_splits(splits: Splits) -> list[str]:

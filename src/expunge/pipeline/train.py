@@ -24,8 +24,7 @@ from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.methods.exact.retrain import train as retrain
 from expunge.models.build import check_spec, fresh
-from expunge.models.manifest import read_manifest
-from expunge.models.open import MANIFEST, manifest_of
+from expunge.models.manifest import MANIFEST, manifest_of, read_manifest
 from expunge.training import checkpoint
 
 

@@ -14,7 +14,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds import parse
-from expunge.models.open import MANIFEST
+from expunge.models.manifest import MANIFEST
 from expunge.pipeline.train import train
 
 SEED = 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +22,7 @@ from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.origins import Record, record
+from expunge.training.precision import autocast
 from expunge.training.steps import StepLosses, Streams
 from expunge.training.stopping import Stop, figures
 
@@ -153,7 +153,7 @@ class Trainer:
                 if hasattr(term.loss, "after_step"):
                     term.loss.after_step(step, losses.notes)
             tokens += losses.tokens
-            figures = self._gathered(losses.figures)
+            figures = processes.gathered(losses.figures)
             self._finite(figures, step, chosen)
             line = {
                 "stage": stage,
@@ -209,7 +209,7 @@ class Trainer:
             self.pairing,
             step,
             self.records,
-            self._autocast,
+            lambda: autocast(self.budget.precision),
             self.budget.micro_batch_size,
         )
 
@@ -324,16 +324,6 @@ class Trainer:
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
 
-    @contextlib.contextmanager
-    def _autocast(self) -> Iterator[None]:
-        device = processes.device().type
-        wanted = self.budget.precision
-        if wanted == "bf16" or (wanted == "auto" and device == "cuda"):
-            with torch.autocast(device, dtype=torch.bfloat16):
-                yield
-        else:
-            yield
-
     def _mask(self) -> None:
         for name, mask in (self.moving.masks or {}).items():
             grad = self.moving.parameters[name].grad
@@ -348,15 +338,6 @@ class Trainer:
                 f"made the loss infinite at step {step + 1}",
                 "take a smaller rate, or `learning_rate: auto`",
             )
-
-    @staticmethod
-    def _gathered(figures: Mapping[str, float]) -> dict[str, float]:
-        names = sorted(figures)
-        values = torch.tensor([figures[name] for name in names], dtype=torch.float64)
-        if processes.world() > 1:
-            values = values.to(processes.device())
-            processes.add([values])
-        return dict(zip(names, values.tolist(), strict=True))
 
     # -- checkpoints ---------------------------------------------------------------------------
 
@@ -413,6 +394,3 @@ class Trainer:
         if processes.main():
             self.context.log.cut(state["log"])
         return int(state["step"]), int(state["tokens"]), float(state["seconds"])
-
-
-__all__ = ["Outcome", "Trainer"]

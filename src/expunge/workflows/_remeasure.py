@@ -19,7 +19,8 @@ from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.scores import Score
 from expunge.ledger.certificate import SALT, commitment, commitments, imprint, read_salt
-from expunge.models.open import MANIFEST, check, open_model
+from expunge.models.manifest import MANIFEST
+from expunge.models.open import check, open_model
 from expunge.pipeline import containment, observe
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline.gold import gold_folder

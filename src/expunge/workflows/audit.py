@@ -16,7 +16,8 @@ from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import acceptance as bar
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
-from expunge.models.open import check, manifest_of, open_model
+from expunge.models.manifest import manifest_of
+from expunge.models.open import check, open_model
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline import observe, out_folder
 from expunge.pipeline.compatibility import fits_model

@@ -1,0 +1,33 @@
+"""What the plan estimates with: lengths of examples, options of the part that chooses the weights."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from expunge.core.contracts import Subject
+from expunge.data.examples import answer_of, question_of
+from expunge.data.splits import Splits
+from expunge.methods.compose import Composed
+
+
+def lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:
+    """(mean tokens of an example by split, from a sample; tokens of the longest, from those longest in characters)."""
+    means, longest = {}, 1
+    for name, rows in splits.items():
+        found = [subject.length(row) for row in rows[:: max(1, len(rows) // 100)]]  # type: ignore[attr-defined]
+        means[name] = sum(found) / len(found)
+        wide = heapq.nlargest(20, rows, key=lambda row: len(question_of(row)) + len(answer_of(row)))
+        longest = max(longest, *found, *(subject.length(row) for row in wide))  # type: ignore[attr-defined]
+    return means, longest
+
+
+def weights_options(composed: Composed) -> dict[str, Any]:
+    """The options of the part that chooses the weights, of the innermost method."""
+    found: Composed | None = composed
+    while found is not None:
+        if isinstance(found.described, dict) and "weights" in found.described:
+            (options,) = found.described["weights"].values()
+            return dict(options)
+        found = found.inner
+    return {}
