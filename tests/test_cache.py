@@ -73,6 +73,8 @@ def test_a_damaged_value_is_absent(damage: Any, place: Path) -> None:
         lambda folder: (folder / "added").write_text(""),
         lambda folder: (folder / cache.SUMS).write_text("{}"),
         lambda folder: (folder / cache.SUMS).unlink(),
+        lambda folder: ((folder / cache.SUMS).unlink(), os.mkfifo(folder / cache.SUMS)),
+        lambda folder: ((folder / "arrays").rename(folder.parents[1] / "a"), (folder / "arrays").symlink_to("../../a")),
     ],
 )
 def test_a_damaged_folder_is_absent(damage: Any, place: Path) -> None:
@@ -80,6 +82,52 @@ def test_a_damaged_folder_is_absent(damage: Any, place: Path) -> None:
     assert cache.kept("readouts/aa") is None
     assert not (place / "readouts/aa").exists()
     folder_entry()  # and can be made again
+
+
+def test_entries_that_took_each_other_s_place_are_absent(place: Path) -> None:
+    one, two = folder_entry("readouts/aa"), folder_entry("readouts/bb")
+    one.rename(place / "x")
+    two.rename(one)
+    (place / "x").rename(two)
+    assert cache.kept("readouts/aa") is None and cache.kept("readouts/bb") is None
+    cache.save("answers/aa.json", 1)
+    cache.save("answers/bb.json", 2)
+    os.replace(place / "answers/aa.json", place / "answers/bb.json")
+    assert cache.load("answers/bb.json") is None
+
+
+def test_an_entry_that_is_a_link_is_absent_and_what_it_leads_to_stays(place: Path, tmp_path: Path) -> None:
+    folder_entry().rename(tmp_path / "elsewhere")
+    (place / "readouts/aa").symlink_to(tmp_path / "elsewhere")
+    assert cache.kept("readouts/aa") is None
+    assert (tmp_path / "elsewhere/arrays").is_file()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda kind: kind.write_text("a file"),
+        lambda kind: kind.symlink_to(kind.parent),
+        lambda kind: (kind.mkdir(), kind.chmod(0o777)),
+    ],
+)
+def test_a_kind_s_folder_that_is_not_ours_is_refused(odd: Any, place: Path) -> None:
+    place.mkdir()
+    odd(place / "readouts")
+    with pytest.raises(BadInput, match="EXPUNGE_CACHE"):
+        cache.kept("readouts/aa")
+
+
+def test_the_scratch_sweeps_what_is_ours_alone(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    place.mkdir()
+    (place / cache.SCRATCH).symlink_to(tmp_path / "mine")
+    with pytest.raises(BadInput):
+        cache.sweep_scratch()
+    (place / cache.SCRATCH).unlink()
+    (place / cache.SCRATCH / "mine").mkdir(parents=True)
+    cache.sweep_scratch()
+    assert (tmp_path / "mine" / "deep").is_dir() and (place / cache.SCRATCH / "mine").is_dir()
 
 
 def test_a_folder_that_others_may_write_to_is_refused(place: Path) -> None:

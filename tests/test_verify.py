@@ -759,7 +759,7 @@ def test_measuring_again_believes_no_cache(run: Path, cache: Path) -> None:
             arrays = load_file(entry / "arrays.safetensors")
             save_file({**arrays, "nll_N": arrays["nll_N"] * 30}, entry / "arrays.safetensors")
             (entry / SUMS).unlink()
-            seal(entry)
+            seal(entry, entry.relative_to(cache).as_posix())
             assert whole(entry)
         assert verify(run, measure=True).good
     finally:

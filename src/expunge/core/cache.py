@@ -73,12 +73,25 @@ def cache_folder() -> Path:
     return folder
 
 
-def made(kind: str) -> Path:
-    """The cache's folder of a kind, made where it is not there, for its owner alone."""
+def path_of(entry: str) -> Path:
+    """Where an entry lies. Raises BadInput where its kind's folder is a link or a file, or others may write to it."""
     root = cache_folder()
-    for folder in (root, root / kind):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return root / kind
+    folder = root / entry.partition("/")[0]
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise BadInput.of(
+            "EXPUNGE_CACHE", str(folder), "is no folder of ours", "delete it, or set EXPUNGE_CACHE to another"
+        )
+    if folder.is_dir():
+        _check_owner(folder)
+    return root / entry
+
+
+def made(kind: str) -> Path:
+    """The cache's folder of a kind, made where it is not there, for its owner alone. Raises BadInput."""
+    folder = path_of(kind)
+    for one in (folder.parent, folder):
+        one.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
 
 
 def _check_owner(folder: Path) -> None:
@@ -157,12 +170,12 @@ def noted(path: Path) -> list[str]:
 def load(entry: str) -> Any:
     """The JSON value of an entry; None where there is none, or where it is damaged (it is then deleted)."""
     note(entry)
-    path = cache_folder() / entry
-    if not path.is_file():
+    path = path_of(entry)
+    if path.is_symlink() or not path.is_file():
         return None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         found = read_json(path)
-        if digest(found["value"]) == found["sha256"]:
+        if digest([entry, found["value"]]) == found["sha256"]:
             return found["value"]
     delete(path)
     return None
@@ -173,7 +186,7 @@ def save(entry: str, value: Any) -> None:
     note(entry)
     value = json.loads(canonical(value))
     with _written(entry) as path:
-        path.write_text(canonical({"sha256": digest(value), "value": value}), encoding="utf-8")
+        path.write_text(canonical({"sha256": digest([entry, value]), "value": value}), encoding="utf-8")
         path.chmod(PRIVATE)
 
 
@@ -184,22 +197,24 @@ def saving(entry: str) -> Iterator[Path]:
     with _written(entry) as path:
         path.mkdir(mode=0o700)
         yield path
-        seal(path)
+        seal(path, entry)
 
 
-def seal(folder: Path) -> None:
-    """Writes the digests of all files of an entry beside them, and leaves all to its owner alone."""
-    write_json(folder / SUMS, digest_folder(folder))
+def seal(folder: Path, entry: str) -> None:
+    """Writes an entry's name and the digests of all its files beside them, and leaves all to its owner alone."""
+    write_json(folder / SUMS, {"entry": entry, "files": digest_folder(folder)})
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o700 if path.is_dir() else PRIVATE)
 
 
 def whole(folder: Path) -> bool:
-    """Do the files of this folder have the digests that were recorded, and is there no other."""
+    """Is this folder the entry of its name, with the files that were recorded, and no other."""
     try:
+        if not (folder / SUMS).is_file() or any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
+            return False
         sums, there = read_json(folder / SUMS), digest_folder(folder)
         there.pop(SUMS)
-        return bool(sums) and there == sums
+        return bool(there) and sums == {"entry": folder.relative_to(cache_folder()).as_posix(), "files": there}
     except (OSError, ValueError, KeyError, RecursionError):
         return False
 
@@ -207,7 +222,7 @@ def whole(folder: Path) -> bool:
 def kept(entry: str) -> Path | None:
     """The folder of an entry; None where there is none, or where it is damaged (it is then deleted)."""
     note(entry)
-    path = cache_folder() / entry
+    path = path_of(entry)
     if whole(path):
         return path
     delete(path)
@@ -228,7 +243,7 @@ def _written(entry: str) -> Iterator[Path]:
         place.mkdir(mode=0o700)
         try:
             yield place / "entry"
-            _replace(place / "entry", root / entry)
+            _replace(place / "entry", path_of(entry))
         finally:
             shutil.rmtree(place, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -254,10 +269,11 @@ def _sweep(root: Path) -> None:
 
 def sweep_scratch() -> None:
     """Deletes what killed processes left in the making; what a living one writes stays."""
-    scratch = cache_folder() / SCRATCH
+    scratch = path_of(SCRATCH)
     if not scratch.is_dir():
         return
-    for path in {path.with_suffix(".lock") for path in scratch.iterdir()}:
+    ours = [path for path in scratch.iterdir() if re.fullmatch("[0-9a-f]{16}", path.stem)]
+    for path in {path.with_suffix(".lock") for path in ours}:
         with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0):
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
             os.unlink(path)
@@ -265,7 +281,7 @@ def sweep_scratch() -> None:
 
 def remove(entry: str) -> list[Path]:
     """Deletes an entry and what a killed process left of its making; the paths that are gone. One in use stays."""
-    path = cache_folder() / entry
+    path = path_of(entry)
     lock = path.with_suffix(".lock")
     try:
         with FileLock(lock, timeout=0) if lock.is_file() else contextlib.nullcontext():

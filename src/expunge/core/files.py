@@ -78,18 +78,19 @@ def sweep(folder: Path, name: str = "") -> list[str]:
     Only for whoever holds the folder's lock. name: only what was to become this entry of the folder itself. A folder
     that was moved aside, and whose successor never came, goes back to its place.
     """
-    gone: list[str] = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        found = TEMPORARY.fullmatch(path.name)
-        if found and name in ("", found["name"]):
-            final = path.with_name(found["name"])
-            if found["kind"] == "old" and not final.exists():
-                path.rename(final)
-            else:
-                delete(path)
-                gone.append(path.name)
-        elif not name and path.is_dir() and not path.is_symlink():
-            gone += sweep(path)
+    gone, waiting = [], [folder] if folder.is_dir() else []
+    while waiting:
+        for path in sorted(waiting.pop().iterdir()):
+            found = TEMPORARY.fullmatch(path.name)
+            if found and name in ("", found["name"]):
+                final = path.with_name(found["name"])
+                if found["kind"] == "old" and not final.exists():
+                    path.rename(final)
+                else:
+                    delete(path)
+                    gone.append(path.name)
+            elif not name and path.is_dir() and not path.is_symlink():
+                waiting.append(path)
     return gone
 
 

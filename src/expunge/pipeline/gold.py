@@ -35,7 +35,7 @@ def gold_entry(manifest: dict[str, Any], forget: Sequence[Example]) -> str:
 
 def gold_folder(manifest: dict[str, Any], forget: Sequence[Example]) -> Path:
     """Where the gold model of this training and forget set is cached."""
-    return cache.cache_folder() / gold_entry(manifest, forget)
+    return cache.path_of(gold_entry(manifest, forget))
 
 
 def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, reporter: Reporter | None = None) -> Path:

@@ -178,5 +178,5 @@ def write(subject: Subject, out: Path, manifest: dict[str, Any]) -> None:
             subject.save(folder)
             write_json(folder / MANIFEST, manifest)
             if cache.holds(out):
-                cache.seal(folder)
+                cache.seal(folder, out.relative_to(cache.cache_folder()).as_posix())
     processes.barrier()

@@ -58,6 +58,7 @@ def mark(
         rows = load(data, "data")
         texts_only(rows, "data")
     with faults:
+        _not_marked(Path(out))
         free_folder(Path(out))
     options: dict[str, Any] = {}
     with faults:
@@ -102,6 +103,13 @@ def mark(
         "keep": str(Path(out) / MARKS),
         "sha256": digest_file(Path(out) / MARKS),
     }
+
+
+def _not_marked(out: Path) -> None:
+    """Refuse a folder of finished marks; the lock of a process that was killed at its very end goes."""
+    if (out / MARKS).is_file():
+        out.with_name(f".{out.name}.lock").unlink(missing_ok=True)
+        raise BadInput.of("out", str(out), "holds marks that are finished", "use them, or choose another folder")
 
 
 def _options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,11 @@ from expunge.report.html import render
 KEY = re.compile("[0-9a-f]+")
 MARKS = "marks.json"
 """The marks that `expunge mark` set and their twins, which show what the marked rows said."""
-PURGEABLE = ("request.yaml", "evidence.json", "leaderboard.json", "tune.json", MARKS, cache.JOURNAL)
-"""A folder with one of these is ours to purge."""
+REQUEST = "request.yaml"
+RUNS = ("leaderboard.json", "tune.json", cache.JOURNAL)
+"""A folder with one of these may have runs below it."""
+DEEPEST = 3
+"""Folders between a bench and its runs, and these themselves."""
 TRIALS = "trials.log"
 """A tuning's record of its trials, which it needs to go on."""
 
@@ -40,8 +43,7 @@ def purge(folder: Path, *, guards: bool = False) -> list[str]:
     without which the model answers as it did before.
     """
     gone = [*_of_training(folder), *_half_written(folder)]
-    places = [folder, *_runs_below(folder)] if folder.is_dir() and not folder.is_symlink() else []
-    places = [place for place in places if any((place / name).is_file() for name in PURGEABLE)]
+    places = [place for place in (folder, *_runs_below(folder)) if _is_ours(place)]
     if not places and not gone:
         raise BadInput.of("run", str(folder), "holds no run", "give the folder of a run, or of what another verb wrote")
     for place in places:
@@ -89,11 +91,29 @@ def _half_written(out: Path) -> list[str]:
     return [str(out.parent / name) for name in gone]
 
 
+def _is_ours(folder: Path) -> bool:
+    """Did a verb of ours write this folder: a name that anybody's file may have does not say so."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    if _is_run(folder):
+        return True
+    return any((folder / name).is_file() for name in ("evidence.json", MARKS, *RUNS))
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / REQUEST).is_file() and any((folder / name).is_file() for name in (".lock", SALT, CERTIFICATE))
+
+
 def _runs_below(folder: Path) -> list[Path]:
     """Folders of runs inside a bench or a tuning."""
-    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink()]
-    inner = [path for path in inner if path.name not in ("model", SCRATCH)]
-    return [place for path in inner for place in (path, *_runs_below(path))]
+    if folder.is_symlink() or not any((folder / name).is_file() for name in RUNS):
+        return []
+    level, found = [folder], []
+    for _ in range(DEEPEST):
+        level = [path for one in level for path in sorted(one.iterdir()) if path.is_dir() and not path.is_symlink()]
+        level = [path for path in level if path.name not in ("model", SCRATCH)]
+        found += level
+    return [path for path in found if _is_run(path)]
 
 
 @contextlib.contextmanager
@@ -121,8 +141,9 @@ def _check(folder: Path) -> None:
             _mapping(folder / name)
     if (folder / CERTIFICATE).is_file():
         read_certificate(folder / CERTIFICATE)
-    if (folder / SCRATCH).is_symlink():
-        raise BadInput.of("run", str(folder / SCRATCH), "is a link, which no run makes", "delete it")
+    for name in (SCRATCH, "model"):
+        if (folder / name).is_symlink():
+            raise BadInput.of("run", str(folder / name), "is a link, which no run makes", "delete it")
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -142,7 +163,7 @@ def _purged(folder: Path, guards: bool) -> list[str]:
     for entry in _entries(folder):
         gone += [str(path) for path in cache.remove(entry)]
     sweep(folder)
-    for name in (SCRATCH, "log.jsonl", cache.JOURNAL, TRIALS, MARKS, SALT):
+    for name in (SCRATCH, "log.jsonl", SALT) if _is_run(folder) else (cache.JOURNAL, TRIALS, MARKS, SALT):
         gone += _delete(folder / name)
     gone += _from_request(folder)
     gone += _from_leaderboard(folder)
