@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+import expunge
 from expunge.cli import _show
 from expunge.cli.app import run
 from expunge.core.contracts import Silent
@@ -153,6 +154,16 @@ def test_help_has_an_example(go: Go, verb: str) -> None:
     assert ended.code == 0
     assert re.search(rf"Examples?:\s+expunge {verb}\b", ended.out)
     assert "--json" in ended.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_without_a_verb_the_help_is_shown(arguments: list[str], go: Go) -> None:
+    ended = go(*arguments)
+    assert ended.code == 0 and len(ended.out.splitlines()) > len(VERBS) and not ended.err
+
+
+def test_the_version_is_shown(go: Go) -> None:
+    assert go("--version") == (0, f"expunge {expunge.__version__}\n", "")
 
 
 def test_help_names_every_verb(go: Go) -> None:

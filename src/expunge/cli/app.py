@@ -8,10 +8,11 @@ import sys
 import tempfile
 import traceback
 import warnings
+from typing import Annotated
 
 import typer
 
-from expunge import cli
+from expunge import __version__, cli
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -26,6 +27,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"expunge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Make a trained model forget, and prove it."""
 
 
 def _register() -> None:
@@ -83,6 +99,7 @@ def run(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows its code
             stream.reconfigure(errors="backslashreplace")
     _quiet_libraries()
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         with allow_env():  # what --env names is for this command
             result = app(arguments, standalone_mode=False, prog_name="expunge")
@@ -98,7 +115,7 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _ended(error, sys.argv[1:] if arguments is None else arguments)
+        return _ended(error, arguments)
 
 
 def _ended(error: Exception, arguments: list[str]) -> int:
