@@ -17,11 +17,11 @@ import torch
 
 from expunge.core import cache as kept
 from expunge.core.card import Example
-from expunge.core.contracts import Output, Subject, Want, want_of
+from expunge.core.contracts import NLL, Output, Subject, want_of
 from expunge.core.files import digest, read_json, write_json
-from expunge.data.batching import by_length
 from expunge.data.examples import answer_of, identity
 from expunge.evaluation.readout import Readout
+from expunge.models.passes import passes
 
 VERSION = 1
 """Raised with any change that alters what a readout holds."""
@@ -115,22 +115,15 @@ def _read(
     ragged: dict[str, list[Any]] = {name: [None] * len(examples) for name in ARRAYS}
     logp_NC: list[Any] = [None] * len(examples)
     states: dict[str, list[Any]] = {path: [None] * len(examples) for path in pooled}
-    was_training = subject.module.training
-    subject.module.eval()
-    with torch.no_grad():
-        for start, rows_of, want in ((0, len(examples), own), (len(examples), count, Want())):
-            kind = "" if start == 0 else " variants"
-            for near in by_length([subject.length(row) for row in rows[start:rows_of]]):
-                batch = [start + i for i in near]
-                out = subject.forward(subject.collate([rows[i] for i in batch]), want)
-                meter.add(f"{who} {split}{kind}", len(batch), len(examples))
-                nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
-                if start == 0:
-                    _keep(out, batch, n_R, ragged, logp_NC if labels else None, states)
-                if progress:
-                    progress(len(batch))
-    subject.module.train(was_training)
     n = len(examples)
+    for start, part, want in ((0, rows[:n], own), (n, rows[n:], NLL)):
+        kind = " variants" if start else ""
+        for near, out in passes(subject, part, want, progress=progress):
+            batch = [start + i for i in near]
+            meter.add(f"{who} {split}{kind}", len(batch), n)
+            nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
+            if start == 0:
+                _keep(out, batch, n_R, ragged, logp_NC if labels else None, states)
     found = Readout(
         split,
         who,

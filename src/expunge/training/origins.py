@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expunge.core.card import Example
 from expunge.core.contracts import Origin, Subject, Want
-from expunge.data.batching import by_length
+from expunge.models.passes import passes
 
 FIELDS = ("nll_B", "logp_BT", "index_BTK", "top_BTK", "rest_BT")
 
@@ -58,7 +58,6 @@ def _aligned(value: Tensor, steps: int) -> Tensor:
     return torch.cat([pad, value], 1)
 
 
-@torch.no_grad()
 def record(
     subject: Subject, examples: Sequence[Example], want: Want, advance: Callable[[int], None] | None = None
 ) -> Origin:
@@ -66,19 +65,12 @@ def record(
 
     The origin cache as a public function: edits and wrappers may use it too.
     """
-    was_training = subject.module.training
-    subject.module.eval()
-    batches = list(by_length([subject.length(example) for example in examples]))  # type: ignore[attr-defined]
     parts: list[tuple[list[int], Origin]] = []
-    for rows in batches:
-        out = subject.forward(subject.collate([examples[i] for i in rows]), want)
+    for rows, out in passes(subject, examples, want, progress=advance):
         index = None if out.index_BTK is None else out.index_BTK.int()
         values = dict(zip(FIELDS, (out.nll_B, out.logp_BT, index, out.top_BTK, out.rest_BT), strict=True))
         kept: dict[str, Any] = {name: None if v is None else v.cpu() for name, v in values.items()}
         parts.append((rows, Origin(**kept, hidden={p: h.cpu() for p, h in out.hidden.items()})))
-        if advance:
-            advance(len(rows))
-    subject.module.train(was_training)
     order = torch.tensor([row for rows, _ in parts for row in rows])
     back = order.argsort() if len(order) else order
 
