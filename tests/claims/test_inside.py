@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from expunge.attacks._recovery import asked
+from expunge.attacks._recovery import answer_probability
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Subject
@@ -55,7 +55,7 @@ def attacked(base: Path, splits: Splits, golds: tuple[str, str]) -> Attacked:
     }
 
     def of(name: str, subject: Subject) -> Found:
-        plain = {"after": asked(subject, splits["forget"])}
+        plain = {"after": answer_probability(subject, splits["forget"])}
         target = Target(subject, "after", splits, {}, plain, read_manifest(base)["learning_rate"], weights=weights)
         found: Found = load("attacks", name).factory()(target)
         return found
@@ -121,4 +121,6 @@ def test_a_merged_adapter_brings_back_what_was_hidden_and_nothing_on_retrained_m
     again = score(open_model(golds[1]))
     assert again.value < MARGIN and again.low <= MARGIN
     assert score(idk).low > MARGIN
-    assert attacked("lora_merged", idk).figure.value > asked(idk, splits["forget"]).mean(), "more than simply asking"
+    assert attacked("lora_merged", idk).figure.value > answer_probability(idk, splits["forget"]).mean(), (
+        "more than simply asking"
+    )

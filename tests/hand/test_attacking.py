@@ -269,7 +269,7 @@ def test_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
             ]
         )
 
-    monkeypatch.setattr("expunge.attacks.true_false.asked", asked)
+    monkeypatch.setattr("expunge.attacks.true_false.answer_probability", asked)
     row = {**NEAR, "perturbed_answer": ["Oslo"]}
     assert true_false()(aimed(Parrot(None), {"forget": [row]})).figure.value == 1
     p["Oslo", "True"] = 0.2

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.attacks._recovery import asked, teach
+from expunge.attacks._recovery import answer_probability, teach
 from expunge.attacks.gcg import gcg, suffixed
 from expunge.attacks.multi_hop import multi_hop, probes
 from expunge.attacks.soft_prompt import soft_prompt
@@ -67,13 +67,13 @@ def models() -> tuple[Subject, Subject]:
 
 
 def recovered(attack: Attack, subject: Subject) -> Found:
-    return attack(Target(subject, "after", SPLITS, {}, {"after": asked(subject, FORGET)}, rate=5e-3))
+    return attack(Target(subject, "after", SPLITS, {}, {"after": answer_probability(subject, FORGET)}, rate=5e-3))
 
 
 def test_the_models_refuse_alike(models: tuple[Subject, Subject]) -> None:
     for subject in models:
-        assert asked(subject, FORGET).mean() < 0.1 and asked(subject, RETAIN).mean() > 0.9
-    assert asked(models[0], [said(row, HINT.format(q=row["question"])) for row in FORGET]).mean() > 0.9
+        assert answer_probability(subject, FORGET).mean() < 0.1 and answer_probability(subject, RETAIN).mean() > 0.9
+    assert answer_probability(models[0], [said(row, HINT.format(q=row["question"])) for row in FORGET]).mean() > 0.9
 
 
 @pytest.mark.parametrize(

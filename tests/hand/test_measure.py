@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from readouts import classifier, readout, rows
 
+from expunge.core.channels import CHANNELS, READ
 from expunge.core.registry import everything
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import (
-    CHANNELS,
     SIDES,
     SUBJECTS,
     UNITS,
@@ -237,10 +237,10 @@ def test_requirements_are_what_suffices() -> None:
     readouts = full()
     for splits in readouts.values():
         for split, given in splits.items():
-            for channel, names in CHANNELS.items():
-                if channel not in wanted[split]:
-                    for name in names:
-                        setattr(given, name, None)
+            for name, channel in CHANNELS.items():
+                if name not in wanted[split]:
+                    for field in channel.readout:
+                        setattr(given, field, None)
     names = {score.name for score in measure(readouts, TOKENS) if score.measured}
     every = {name.partition(".")[0] for name in score_names(TOKENS, ["forget", "retain", "holdout"], True)}
     assert names == every - MANY
@@ -285,5 +285,5 @@ def test_cards_are_whole(plugin: object) -> None:
     assert card.side in SIDES and card.unit in UNITS and card.means.endswith(".")
     assert card.better in ("higher", "lower", "gold") and card.paper and plugin.factory.__doc__
     channels = {channel.rstrip("?") for needed in card.needs.values() for channel in needed}
-    assert channels == {"examples"} if card.level else channels <= set(CHANNELS)
+    assert channels == {"examples"} if card.level else channels <= READ
     assert plugin.validate({}, plugin.name) is not None

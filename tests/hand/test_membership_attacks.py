@@ -129,7 +129,7 @@ def test_low_rates_are_measured_on_the_shadows(monkeypatch: pytest.MonkeyPatch) 
     phi, inside = margins(16, 3)
     p = 1 / (1 + np.exp(-phi))
     module = sys.modules["expunge.attacks.lira_auc"]
-    monkeypatch.setattr(module, "asked", lambda subject, rows: p[0][[row["i"] for row in rows]])
+    monkeypatch.setattr(module, "answer_probability", lambda subject, rows: p[0][[row["i"] for row in rows]])
     rows = [{"i": i} for i in range(300)]
     splits = {
         "forget": [row for row in rows if inside[0][row["i"]]],

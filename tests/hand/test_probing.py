@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from expunge.attacks._asking import asked_by
-from expunge.attacks._recovery import asked, teach
+from expunge.attacks._recovery import answer_probability, teach
 from expunge.attacks.elicited import DESCRIPTIONS, elicited, ladder, nameless
 from expunge.attacks.knowledge_trace import columns, contribution, knowledge_trace
 from expunge.attacks.lora_merged import lora_merged
@@ -88,7 +88,7 @@ def aimed(subject: Any, **more: Any) -> Target:
         "after",
         {"forget": FORGET, "retain": RETAIN},
         {},
-        {"after": asked(subject, FORGET), **more.pop("plain", {})},
+        {"after": answer_probability(subject, FORGET), **more.pop("plain", {})},
         rate=4e-3,
         **more,
     )
@@ -101,7 +101,7 @@ def test_elicited_probes_go_round_a_refusal(base: Any) -> None:
     clean = taught(again(base), [*REFUSED, *({**row, "answer": "No."} for row in DETOURS), *RETAIN[:4]], 100)
     ours, theirs = (elicited()(aimed(subject, **knew)) for subject in (hides, clean))
     for subject in (hides, clean):
-        assert asked(subject, FORGET).mean() < 0.3
+        assert answer_probability(subject, FORGET).mean() < 0.3
     assert ours.figure.value > theirs.figure.value + 0.3
     assert [point["x"] for point in ours.curve] == [1, 2], "two facts a subject: two hops"
     assert ours.curve[1]["value"] > ours.curve[0]["value"], "the detour, not the name"
@@ -128,7 +128,7 @@ def test_a_refusal_that_hangs_on_the_chat_template_ends_without_it() -> None:
             taught(subject, known, 30)
             subject.template = chat
             taught(subject, REFUSED, 10)
-        plain.append(asked(subject, FORGET).mean())
+        plain.append(answer_probability(subject, FORGET).mean())
         kept = subject.template
         found.append(system_prompts()(aimed(subject)))
         assert subject.template is kept, "the model's own form comes back"
@@ -201,7 +201,7 @@ def test_the_vectors_that_wrote_the_answers(base: Any) -> None:
         with torch.no_grad():
             for place in places.tolist():
                 cut.module.get_submodule(cut.down(place // width)).weight[:, place % width] = 0
-        left[name] = asked(cut, FORGET).mean()
+        left[name] = answer_probability(cut, FORGET).mean()
         if name == "trace":
             gone = knowledge_trace(vectors=12)(aimed(cut, weights=weights))
             assert gone.figure.value == 0 and gone.more["others"][2].value > 0.8
@@ -256,9 +256,11 @@ def test_a_translation_finds_what_the_plain_question_hides(base: Any) -> None:
     rows = [{**row, "translated_question": f"Wo {row['subject']}?"} for row in FORGET[::2]]
     probes = [probe for row in rows for probe in asked_by(row, "translated_question")]
     hides = taught(again(base), [*REFUSED[::2], *probes], 100)
-    target = Target(hides, "after", {"forget": [*rows, FORGET[1]]}, {}, {"after": asked(hides, [*rows, FORGET[1]])})
+    target = Target(
+        hides, "after", {"forget": [*rows, FORGET[1]]}, {}, {"after": answer_probability(hides, [*rows, FORGET[1]])}
+    )
     found = translated()(target)
-    assert found.figure.value > 0.8 > 0.3 > asked(hides, rows).mean()
+    assert found.figure.value > 0.8 > 0.3 > answer_probability(hides, rows).mean()
     assert np.ma.count(found.recovered_N) == len(rows), "those without a translation do not count"
 
 
@@ -277,7 +279,7 @@ def test_an_adapter_on_innocent_data_lifts_a_bias_and_is_merged() -> None:
         subject.module[2].bias += torch.tensor([-8.0, 8.0])
     forget = rows[:10:2]
     state = {name: x.clone() for name, x in subject.module.state_dict().items()}
-    hidden = asked(subject, forget)
+    hidden = answer_probability(subject, forget)
     found = lora_merged(steps=60)(
         Target(subject, "after", {"forget": forget, "retain": rows[10:]}, {}, {"after": hidden}, rate=5e-2)
     )

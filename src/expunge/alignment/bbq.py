@@ -24,9 +24,7 @@ UNKNOWN = "unknown"
 
 def chosen(subject: Subject, questions: Sequence[Example]) -> list[int]:
     """The option that the model finds likeliest, of every question."""
-    import torch
-
-    from expunge.data.batching import by_length
+    from expunge.models.passes import passes
 
     rows, owners = [], []
     for i, row in enumerate(questions):
@@ -35,13 +33,8 @@ def chosen(subject: Subject, questions: Sequence[Example]) -> list[int]:
             rows.append({"question": f"{row['context']} {row['question']}\nOptions:\n{listed}", "answer": str(option)})
             owners.append(i)
     nll = np.zeros(len(rows))
-    was_training = subject.module.training
-    subject.module.eval()
-    with torch.no_grad():
-        for batch in by_length([subject.length(row) for row in rows]):
-            out = subject.forward(subject.collate([rows[i] for i in batch]))
-            nll[batch] = (out.nll_B / out.n_B.clamp(min=1)).float().cpu().numpy()
-    subject.module.train(was_training)
+    for batch, out in passes(subject, rows):
+        nll[batch] = (out.nll_B / out.n_B.clamp(min=1)).float().cpu().numpy()
     places: list[list[float]] = [[] for _ in questions]
     for owner, value in zip(owners, nll.tolist(), strict=True):
         places[owner].append(value)

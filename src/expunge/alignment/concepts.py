@@ -18,27 +18,22 @@ import torch
 
 from expunge.core.card import Example
 from expunge.core.contracts import Subject, Want
-from expunge.data.batching import by_length
 from expunge.data.packs import CONTROL, SENSITIVE
+from expunge.models.passes import passes
 
 EARLY = 0.5
 """The share of layers, from the first, that "early" means (arXiv:2511.14017 finds spill-over there)."""
 
 
-@torch.no_grad()
 def states(subject: Subject, prompts: Sequence[Example]) -> np.ndarray:
     """[N, L, H] hidden states at each prompt's last token, after every layer."""
     bare = [{"question": row["question"]} for row in prompts]
     paths = tuple(subject.blocks)
-    want, was_training = Want(frozenset(), paths), subject.module.training
-    subject.module.eval()
     found: list[Any] = [None] * len(bare)
-    for batch in by_length([subject.length(row) for row in bare]):
-        out = subject.forward(subject.collate([bare[i] for i in batch], "prompt"), want)
+    for batch, out in passes(subject, bare, Want(frozenset(), paths), positions="prompt"):
         last = torch.stack([out.hidden[path][:, -1] for path in paths], 1).float().cpu().numpy()
         for place, i in enumerate(batch):
             found[i] = last[place]
-    subject.module.train(was_training)
     return np.stack(found)
 
 

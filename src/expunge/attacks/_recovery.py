@@ -6,20 +6,20 @@ its label), or ROUGE-L recall where the attack gets texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from expunge.core.card import Example
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Output, Subject
 from expunge.core.random import permutation
-from expunge.data.batching import by_length
 from expunge.evaluation import intervals
 from expunge.evaluation.arrays import only, rouge
 from expunge.evaluation.attack import Target, knowledge
 from expunge.evaluation.scores import Figure, NotMeasured
+from expunge.models.passes import passes
 
 MEANS = (
     "How much of the forgotten knowledge the attack brings out; what counts is how far it is above gold's, "
@@ -29,24 +29,26 @@ STEPS, CHECKS = 24, 8
 """Steps of a relearning attack, and how often it looks."""
 
 
-@torch.no_grad()
-def asked(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
-    """[N] probability of each answer, a token; in eval mode."""
-    found = np.zeros(len(rows))
-    subject.module.eval()
-    for batch in by_length([subject.length(row) for row in rows]):  # type: ignore[attr-defined]
-        out = subject.forward(subject.collate([rows[i] for i in batch]))
-        found[list(batch)] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
-    if not np.isfinite(found).all():
+def answer_probability(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
+    """[N] probability of each answer, a token; in eval mode. Raises NotMeasured for a model that has diverged."""
+    return probability_of(passes(subject, rows), len(rows))
+
+
+def probability_of(found: Iterable[tuple[list[int], Output]], count: int) -> np.ndarray:
+    """The same of `count` rows that were laid out and evaluated otherwise."""
+    probability_N = np.zeros(count)
+    for rows, out in found:
+        probability_N[rows] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
+    if not np.isfinite(probability_N).all():
         raise NotMeasured("the model has diverged: its losses are not finite")
-    return found
+    return probability_N
 
 
 def told(target: Target, split: str) -> np.ndarray:
     """[N] probability of each answer of a split, a token, when simply asked: from what was read, where it was."""
     if split in target.readouts:
         return knowledge(target.readouts[split])
-    return asked(target.subject, target.splits[split])
+    return answer_probability(target.subject, target.splits[split])
 
 
 def written(rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from expunge.attacks._recovery import STEPS, asked, figure_of, teach
+from expunge.attacks._recovery import STEPS, answer_probability, figure_of, teach
 from expunge.core.card import Example
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Found, Target
@@ -46,7 +46,7 @@ def relearn(
             every=every,
             batch=batch,
         ):
-            points.append((step, asked(subject, rows)))
+            points.append((step, answer_probability(subject, rows)))
     _, best = max(points, key=lambda point: float(point[1].mean()))
     recovered_N = np.zeros(len(counts_N))
     recovered_N[counts_N] = best

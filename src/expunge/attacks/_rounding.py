@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from expunge.attacks._recovery import asked, figure_of
+from expunge.attacks._recovery import answer_probability, figure_of
 from expunge.evaluation.attack import Found, Target
 
 
@@ -32,5 +32,5 @@ def quantised(target: Target, bits: int) -> Found:
     with target.disposable() as subject:
         for parameter in matrices(subject.module):
             parameter.copy_(rounded(parameter, bits))
-        recovered_N = asked(subject, target.forget)
+        recovered_N = answer_probability(subject, target.forget)
     return Found(figure_of(recovered_N, f"{bits} bits, simulated"), recovered_N)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from expunge.attacks._recovery import asked
+from expunge.attacks._recovery import answer_probability
 from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.context import Context
@@ -146,7 +146,7 @@ def shadows(
             with tempfile.TemporaryDirectory() as folder:
                 context = Context(budget_of(manifest), Path(folder), seed, f"shadow/{m}")
                 shadow = train(again(manifest, lender), [*rest, *chosen], context)
-            known = asked(shadow, candidates).tolist()
+            known = answer_probability(shadow, candidates).tolist()
             cache.save(entry, known)
         p_MN.append(known)
     return np.array(p_MN), in_MN

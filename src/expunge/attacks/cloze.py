@@ -7,7 +7,7 @@ from itertools import takewhile
 import numpy as np
 
 from expunge.attacks._asking import asked_by
-from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
 from expunge.core.card import Card, Example
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
@@ -41,7 +41,7 @@ def cloze() -> Attack:
         counts_N = np.array([bool(found) for found in made])
         if not counts_N.any():
             raise NotMeasured("no answer shares its beginning with a false one")
-        values = asked(target.subject, [probe for found in made for probe in found])
+        values = answer_probability(target.subject, [probe for found in made for probe in found])
         parts = np.split(values, np.cumsum([len(found) for found in made])[:-1])
         recovered_N = only([float(part.max()) if len(part) else 0.0 for part in parts], counts_N)
         return Found(figure_of(recovered_N, f"{int(counts_N.sum())} of {len(made)} answers have a gap"), recovered_N)

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
-from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
 from expunge.attacks.multi_hop import _words
 from expunge.core.card import Card, Example
 from expunge.core.random import permutation
@@ -52,7 +52,7 @@ def elicited(*, known: Annotated[float, Gt(0), Lt(1)] = 0.5, hops: Annotated[int
         if not any(made):
             raise NotMeasured("the model before the change gave no answer whose question names a subject")
         flat = [(i, hop, probe) for i, found in enumerate(made) for hop, probe in found]
-        values = asked(target.subject, [probe for _, _, probe in flat])
+        values = answer_probability(target.subject, [probe for _, _, probe in flat])
         best_N, reached = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
         for (i, _, _), value in zip(flat, values, strict=True):
             best_N[i], reached[i] = max(best_N[i], value), True

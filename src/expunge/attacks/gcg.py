@@ -11,15 +11,15 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.attacks._recovery import MEANS, figure_of, with_answers
+from expunge.attacks._recovery import MEANS, figure_of, probability_of, with_answers
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import generator, permutation
-from expunge.data.batching import by_length
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.guarded import unguarded
+from expunge.models.passes import batches, outputs
 from expunge.models.templates import Encoded
 
 CARD = Card(
@@ -124,13 +124,9 @@ def _gradient(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> Tensor
     return torch.autograd.grad(loss, [hot_SV])[0].detach().cpu()
 
 
-@torch.no_grad()
 def _asked(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> np.ndarray:
     """[N] probability of each answer, a token, with the suffix."""
-    found = np.zeros(len(rows))
-    for batch in by_length([subject.length(row) + len(suffix_S) for row in rows]):
-        out = subject.forward(suffixed(subject, [rows[i] for i in batch], suffix_S)[0])
-        found[list(batch)] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
-    if not np.isfinite(found).all():
-        raise NotMeasured("the model has diverged: its losses are not finite")
-    return np.maximum(1e-300, found)
+    made = batches(
+        rows, lambda row: subject.length(row) + len(suffix_S), lambda part: suffixed(subject, part, suffix_S)[0]
+    )
+    return np.maximum(1e-300, probability_of(outputs(subject, made), len(rows)))

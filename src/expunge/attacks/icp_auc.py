@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from expunge.attacks._asking import after_turns
 from expunge.attacks._membership import MEANS, compare, compared
-from expunge.attacks._recovery import asked, told, with_answers
+from expunge.attacks._recovery import answer_probability, told, with_answers
 from expunge.attacks.neighbour_auc import near
 from expunge.core.card import Card, Example
 from expunge.evaluation.attack import Attack, Found, Target
@@ -46,7 +46,7 @@ def icp_auc(*, shots: Annotated[int, Ge(1)] = 2) -> Attack:
         def led(pool: Sequence[Sequence[Example]]) -> tuple[np.ndarray, np.ndarray]:
             """(forget's, holdout's) scores: minus the fall of the loss."""
             made = [after_turns(target.subject, turns, row) for turns, row in zip(pool, rows, strict=True)]
-            scores = simply - np.log(np.maximum(1e-300, asked(target.subject, made)))
+            scores = simply - np.log(np.maximum(1e-300, answer_probability(target.subject, made)))
             return scores[: len(forget)], scores[len(forget) :]
 
         found = compared(*led(_copies(target, rows, shots)), f"{shots} perturbed copies in front")

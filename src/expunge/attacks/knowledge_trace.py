@@ -14,10 +14,10 @@ from expunge.attacks._recovery import with_answers
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
-from expunge.data.batching import by_length
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.intervals import mean
 from expunge.evaluation.scores import Figure, NotMeasured
+from expunge.models.passes import passes
 
 CARD = Card(
     "Parametric knowledge trace",
@@ -96,13 +96,11 @@ def columns(subject: Any) -> Tensor:
 @torch.no_grad()
 def contribution(subject: Any, rows: Sequence[Example]) -> np.ndarray:
     """[L F] what each MLP vector adds to the logit of the answers' tokens, averaged over the answers' positions."""
-    subject.module.eval()
     paths = [f"{subject.down(i)}:in" for i in range(len(subject.blocks))]
     head_VD = subject.module.get_output_embeddings().weight.float()
     total: Any = 0.0
     count = 0
-    for batch in by_length([subject.length(row) for row in rows]):
-        out = subject.forward(subject.collate([rows[i] for i in batch]), Want(frozenset(), hidden=tuple(paths)))
+    for _, out in passes(subject, rows, Want(frozenset(), hidden=tuple(paths))):
         read_ND = head_VD[out.labels_BT[out.mask_BT]]
         added = [
             (out.hidden[path][out.mask_BT].float() * (read_ND @ _down(subject, i).float().T)).sum(0)

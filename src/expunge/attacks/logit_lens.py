@@ -8,9 +8,9 @@ import torch
 from expunge.attacks._recovery import MEANS, figure_of
 from expunge.core.card import Card
 from expunge.core.contracts import Want
-from expunge.data.batching import by_length
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
+from expunge.models.passes import passes
 
 CARD = Card(
     "Hidden-state attack",
@@ -49,10 +49,8 @@ def logit_lens() -> Attack:
         if norm is None or not blocks:
             raise NotMeasured("the family's final norm is not one that we know")
         head = module.get_output_embeddings()  # type: ignore[operator]
-        module.eval()
         found_LN = np.zeros((len(blocks), len(rows)))
-        for batch in by_length([subject.length(row) for row in rows]):  # type: ignore[attr-defined]
-            out = subject.forward(subject.collate([rows[i] for i in batch]), Want(frozenset(), hidden=tuple(blocks)))
+        for batch, out in passes(subject, rows, Want(frozenset(), hidden=tuple(blocks))):
             for level, path in enumerate(blocks):
                 logp_BTV = head(norm(out.hidden[path])).log_softmax(-1)
                 logp_BT = logp_BTV.gather(-1, out.labels_BT[..., None])[..., 0] * out.mask_BT

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from annotated_types import Gt
 
-from expunge.attacks._recovery import MEANS, asked, figure_of, teach
+from expunge.attacks._recovery import MEANS, answer_probability, figure_of, teach
 from expunge.core.card import Card
 from expunge.core.random import seed_libraries
 from expunge.evaluation.attack import Attack, Found, Target
@@ -59,7 +59,7 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
                     pass
             finally:
                 fold(subject.module)
-            merged = asked(subject, target.forget)
+            merged = answer_probability(subject, target.forget)
         recovered_N = np.asarray(merged if merged.mean() > plain.mean() else plain)
         return Found(figure_of(recovered_N, f"rank {rank}, {steps} steps on retain"), recovered_N)
 

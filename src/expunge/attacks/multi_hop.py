@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from expunge.attacks._asking import asked_by
-from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
 from expunge.core.card import Card, Example
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
@@ -43,7 +43,7 @@ def multi_hop() -> Attack:
             raise NotMeasured(
                 "no example carries aliases of a subject that its question names, or a multi_hop_question"
             )
-        values = asked(target.subject, [probe for found in made for probe in found])
+        values = answer_probability(target.subject, [probe for found in made for probe in found])
         parts = np.split(values, np.cumsum([len(found) for found in made])[:-1])
         recovered_N = only([float(part.max()) if len(part) else 0.0 for part in parts], counts_N)
         why = f"{len(values)} probes of {int(counts_N.sum())} examples"

@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from expunge.attacks._membership import MEANS, compared
-from expunge.attacks._recovery import asked, told, with_answers
+from expunge.attacks._recovery import answer_probability, told, with_answers
 from expunge.core.card import Card, Example
 from expunge.evaluation.attack import Attack, Found, Target
 
@@ -55,7 +55,9 @@ def _lead(target: Target, split: str, words: list[str], neighbours: int, share: 
         for i, row in enumerate(rows)
         for j in range(neighbours)
     ]
-    own, others = (np.log(np.maximum(1e-300, p)) for p in (told(target, split), asked(target.subject, made)))
+    own, others = (
+        np.log(np.maximum(1e-300, p)) for p in (told(target, split), answer_probability(target.subject, made))
+    )
     return np.asarray(own - others.reshape(len(rows), neighbours).mean(axis=1))
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from expunge.attacks._recovery import with_answers
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Want
-from expunge.data.batching import by_length
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.intervals import mean
 from expunge.evaluation.scores import Figure, NotMeasured
+from expunge.models.passes import batches, outputs
 
 CARD = Card(
     "Activation patching",
@@ -79,7 +79,6 @@ def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
     return attack
 
 
-@torch.no_grad()
 def losses(
     subject: Any, weights: Mapping[str, Mapping[str, Tensor]], rows: Sequence[Example]
 ) -> dict[str, list[np.ndarray]]:
@@ -89,8 +88,7 @@ def losses(
     """
     if not subject.blocks:
         raise NotMeasured("the model has no layers that we know")
-    batches = list(by_length([subject.length(row) for row in rows]))
-    collated = [subject.collate([rows[i] for i in batch]) for batch in batches]
+    collated = list(batches(rows, subject.length, subject.collate))
     want = Want(frozenset(), hidden=tuple(subject.blocks))
     states: dict[str, list[dict[str, Tensor]]] = {}
     for who in ("own", "gold", "before"):
@@ -99,18 +97,18 @@ def losses(
                 subject.module.load_state_dict(dict(weights[who]))
             except RuntimeError:
                 raise NotMeasured(f"the model's weights have other names or shapes than those {who}") from None
-        subject.module.eval()
         if who != "before":
-            states[who] = [subject.forward(batch, want).hidden for batch in collated]
-    plain = [_logp(subject.forward(batch)) for batch in collated]
+            states[who] = [out.hidden for _, out in outputs(subject, collated, want)]
+    plain = [_logp(out) for _, out in outputs(subject, collated)]
     lost: dict[str, list[np.ndarray]] = {}
     for who, found in states.items():
         lost[who] = []
         for path in subject.blocks:
             line = np.zeros(len(rows))
-            for places, batch, hidden, before in zip(batches, collated, found, plain, strict=True):
-                with replaced(subject.module.get_submodule(path), hidden[path], batch.mask_BT):
-                    line[places] = before - _logp(subject.forward(batch))
+            for one, hidden, before in zip(collated, found, plain, strict=True):
+                with replaced(subject.module.get_submodule(path), hidden[path], one[1].mask_BT):
+                    for places, out in outputs(subject, [one]):
+                        line[places] = before - _logp(out)
             lost[who].append(line)
     return lost
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Lt
 
-from expunge.attacks._recovery import MEANS, asked, figure_of
+from expunge.attacks._recovery import MEANS, answer_probability, figure_of
 from expunge.attacks._rounding import matrices
 from expunge.core.card import Card
 from expunge.evaluation.attack import Attack, Found, Target
@@ -35,7 +35,7 @@ def pruned(*, share: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:
                 size = parameter.abs().flatten()
                 limit = size.kthvalue(max(1, int(share * size.numel()))).values
                 parameter.mul_(parameter.abs() > limit)
-            recovered_N = asked(subject, target.forget)
+            recovered_N = answer_probability(subject, target.forget)
         return Found(figure_of(recovered_N, f"share {share:g}"), recovered_N)
 
     return attack

@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt
 from expunge.attacks._recovery import MEANS, figure_of
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Want
-from expunge.data.batching import by_length
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
+from expunge.models.passes import passes
 
 CARD = Card(
     "Residual knowledge",
@@ -37,8 +37,6 @@ def residual(*, radius: Annotated[float, Gt(0)] = 0.25, draws: Annotated[int, Ge
     """
 
     def attack(target: Target) -> Found:
-        import torch
-
         key = next((k for k in ("features", "image") if all(_array(row, k) is not None for row in target.forget)), None)
         if key is None:
             raise NotMeasured("the forget set is not made of arrays")
@@ -54,13 +52,8 @@ def residual(*, radius: Annotated[float, Gt(0)] = 0.25, draws: Annotated[int, Ge
             for row, x, e in zip(target.forget, inputs, round_, strict=True)
         ]
         hits = np.zeros(len(copies))
-        target.subject.module.eval()
-        with torch.no_grad():
-            for batch in by_length([1] * len(copies)):
-                out: Any = target.subject.forward(
-                    target.subject.collate([copies[i] for i in batch]), Want(frozenset({"argmax"}))
-                )
-                hits[batch] = (out.argmax_BT == out.labels_BT)[:, -1].cpu().numpy()
+        for batch, out in passes(target.subject, copies, Want(frozenset({"argmax"}))):
+            hits[batch] = (out.argmax_BT == out.labels_BT)[:, -1].cpu().numpy()
         recovered_N = hits.reshape(draws, len(inputs)).mean(axis=0)
         return Found(figure_of(recovered_N, f"{draws} copies each, noise of {radius:g} deviations"), recovered_N)
 

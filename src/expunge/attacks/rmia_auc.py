@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge
 
 from expunge.attacks._membership import MEANS, compared
-from expunge.attacks._recovery import asked
+from expunge.attacks._recovery import answer_probability
 from expunge.attacks._shadow import rmia, shadows
 from expunge.core.card import Card
 from expunge.evaluation.attack import Attack, Found, Target
@@ -43,7 +43,7 @@ def rmia_auc(*, shadow_models: Annotated[int, Ge(2)] = 16) -> Attack:
             raise NotMeasured("one holdout example cannot be both population and non-member")
         both = [*target.forget, *holdout]
         p_MN, in_MN = shadows(target.manifest, target.subject, both, shadow_models, target.seed)
-        p_N = asked(target.subject, both)
+        p_N = answer_probability(target.subject, both)
         z_MZ = np.ma.masked_array(p_MN[:, n:], mask=in_MN[:, n:])
         scores = rmia(p_N, p_MN, in_MN, p_N[n:], z_MZ)
         others = (scores[n:] * len(holdout) - 1) / (len(holdout) - 1)  # each beats itself

@@ -10,15 +10,15 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from expunge.attacks._recovery import MEANS, figure_of
+from expunge.attacks._recovery import MEANS, figure_of, probability_of
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import permutation
-from expunge.data.batching import by_length
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.guarded import unguarded
+from expunge.models.passes import batches, outputs
 
 CARD = Card(
     "Soft-prompt attack",
@@ -100,13 +100,7 @@ def led(subject: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
     return Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)
 
 
-@torch.no_grad()
 def _asked(subject: Any, rows: Sequence[Example], prompt_PD: Tensor) -> np.ndarray:
     """[N] probability of each answer, a token, behind the prompt."""
-    found = np.zeros(len(rows))
-    for batch in by_length([subject.length(row) for row in rows]):
-        out = subject.forward(led(subject, [rows[i] for i in batch], prompt_PD))
-        found[list(batch)] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
-    if not np.isfinite(found).all():
-        raise NotMeasured("the model has diverged: its losses are not finite")
-    return found
+    made = batches(rows, subject.length, lambda part: led(subject, part, prompt_PD))
+    return probability_of(outputs(subject, made), len(rows))

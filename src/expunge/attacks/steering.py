@@ -11,13 +11,13 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from expunge.attacks._asking import FRAMES, framed
-from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
 from expunge.core.card import Card, Example
 from expunge.core.contracts import Want
-from expunge.data.batching import by_length
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.guarded import unguarded
+from expunge.models.passes import passes
 
 CARD = Card(
     "Activation steering",
@@ -59,20 +59,17 @@ def steering(*, hint: str = FRAMES[1], depth: Annotated[float, Ge(0), Lt(1)] = 0
         for name, direction_D in directions.items():
             for strength in STRENGTHS:
                 with pushed(subject.module.get_submodule(path), strength * direction_D):
-                    tried[f"{name}, strength {strength:g}"] = asked(subject, rows)
+                    tried[f"{name}, strength {strength:g}"] = answer_probability(subject, rows)
         best = max(tried, key=lambda name: float(tried[name].mean()))
         return Found(figure_of(tried[best], f"best of {len(tried)}: {best}"), tried[best])
 
     return attack
 
 
-@torch.no_grad()
 def _mean(subject: Any, rows: Sequence[Example], path: str) -> Tensor:
     """[D] output of a block at the prompts' last tokens, averaged."""
-    subject.module.eval()
     total: Any = 0.0
-    for batch in by_length([subject.length(row) for row in rows]):
-        out = subject.forward(subject.collate([rows[i] for i in batch], "prompt"), Want(frozenset(), hidden=(path,)))
+    for _, out in passes(subject, rows, Want(frozenset(), hidden=(path,)), positions="prompt"):
         total = total + out.hidden[path][:, -1].sum(0)
     return total / len(rows)  # type: ignore[no-any-return]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.attacks._recovery import MEANS, asked, figure_of, with_answers
+from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
 from expunge.core.card import Card, Example
 from expunge.core.errors import BadInput
 from expunge.evaluation.attack import Attack, Found, Target
@@ -47,11 +47,11 @@ def system_prompts() -> Attack:
         found: dict[str, np.ndarray] = {}
         for i, said in enumerate(SYSTEMS):
             with contextlib.suppress(BadInput):
-                found[f"system prompt {i + 1}"] = asked(subject, [under(row, said) for row in rows])
+                found[f"system prompt {i + 1}"] = answer_probability(subject, [under(row, said) for row in rows])
         for pattern in PATTERNS:
             if pattern != getattr(getattr(subject, "template", None), "pattern", None):
                 with templated(subject, pattern):
-                    found[repr(pattern)] = asked(subject, rows)
+                    found[repr(pattern)] = answer_probability(subject, rows)
         best = max(found, key=lambda name: found[name].mean())
         recovered_N = np.max(np.stack(list(found.values())), axis=0)
         return Found(figure_of(recovered_N, f"{len(found)} forms; most under {best}"), recovered_N)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._recovery import asked, with_answers
+from expunge.attacks._recovery import answer_probability, with_answers
 from expunge.core.card import Card
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
@@ -45,7 +45,9 @@ def true_false() -> Attack:
             for said in (rows[i]["answer"], false[target.derive("true_false", i) % len(false)]):
                 question = ASK.format(q=rows[i]["question"], a=said)
                 made += [{"question": question, "answer": word} for word in ("True", "False")]
-        logs = np.log(np.maximum(1e-300, asked(target.subject, made))).reshape(-1, 2, 2)  # example, statement, word
+        logs = np.log(np.maximum(1e-300, answer_probability(target.subject, made))).reshape(
+            -1, 2, 2
+        )  # example, statement, word
         truth = logs[..., 0] - logs[..., 1]
         lead = truth[:, 0] - truth[:, 1]
         wins = np.where(np.abs(lead) < 1e-9, 0.5, lead > 0)

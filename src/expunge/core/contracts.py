@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from expunge.core.card import Card, Example, Needs, Stream
+from expunge.core.channels import FORWARD
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-CHANNELS = ("nll", "logp", "logits", "topk", "argmax", "moments", "pooled")
 
 
 @dataclass(frozen=True)
@@ -181,8 +180,8 @@ def want_of(channels: Iterable[str]) -> Want:
             continue
         if kind == "topk":
             k = max(k, int(value or 64))
-        if kind not in CHANNELS:
-            raise ValueError(f"unknown channel {name!r}; known: {', '.join(CHANNELS)}, hidden:PATH")
+        if kind not in FORWARD:
+            raise ValueError(f"unknown channel {name!r}; known: {', '.join(FORWARD)}, hidden:PATH")
         plain.add(kind)
     return Want(frozenset(plain), tuple(hidden), k)
 
@@ -309,7 +308,6 @@ if TYPE_CHECKING:
     from expunge.core.context import Context
 
 __all__ = [
-    "CHANNELS",
     "Batch",
     "Card",
     "Example",

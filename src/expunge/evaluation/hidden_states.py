@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from expunge.core.card import Example
 from expunge.core.contracts import Subject, Want
-from expunge.data.batching import by_length
+from expunge.models.passes import passes
 
 
-@torch.no_grad()
 def pooled_states(subject: Subject, rows: Sequence[Example]) -> dict[str, np.ndarray]:
     """Module path of each block -> [N, D] its output, averaged over the answer's positions."""
-    subject.module.eval()
     found: dict[str, list[np.ndarray]] = {path: [np.zeros(0)] * len(rows) for path in subject.blocks}
-    for batch in by_length([subject.length(row) for row in rows]):  # type: ignore[attr-defined]
-        out = subject.forward(
-            subject.collate([rows[i] for i in batch]), Want(frozenset(), hidden=tuple(subject.blocks))
-        )
+    for batch, out in passes(subject, rows, Want(frozenset(), hidden=tuple(subject.blocks))):
         for path, value in out.hidden.items():
             mean_BD = (value * out.mask_BT[..., None]).sum(1) / out.n_B[:, None].clamp(min=1)
             for i, row in zip(batch, mean_BD.float().cpu().numpy(), strict=True):

@@ -17,17 +17,18 @@ import torch
 
 from expunge.core import cache as kept
 from expunge.core.card import Example
-from expunge.core.contracts import Output, Subject, Want, want_of
+from expunge.core.channels import ARRAYS, CHANNELS, RAGGED, READ, TEXTS
+from expunge.core.contracts import NLL, Output, Subject, want_of
 from expunge.core.files import digest, read_json, write_json
-from expunge.data.batching import by_length
 from expunge.data.examples import answer_of, identity
 from expunge.evaluation.readout import Readout
+from expunge.models.passes import passes
 
 VERSION = 1
 """Raised with any change that alters what a readout holds."""
 VARIANTS = ("paraphrased", "perturbed")
-OFFERED = frozenset({"nll", "logp", "argmax", "moments", "logits", "generation", "variants"})
-ARRAYS = {"logp": "logp_BT", "argmax": "argmax_BT", "mu": "mu_BT", "sigma": "sigma_BT"}
+TAKEN = {ragged: field for one in CHANNELS.values() for ragged, field in zip(one.ragged, one.output, strict=False)}
+"""Ragged field of a readout -> field of the Output that it is taken from."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ def read(
     pooled:PATH; what the family cannot give is left out.
     fingerprint: the subject's, where the caller has it already.
     """
-    channels = frozenset(channels) & OFFERED | {c for c in channels if c.startswith("pooled:")}
+    channels = frozenset(channels) & READ | {c for c in channels if c.startswith("pooled:")}
     meter = meter or Meter()
     key = digest(
         {
@@ -112,25 +113,18 @@ def _read(
     )
     count = len(rows)
     nll_R, n_R = np.zeros(count), np.zeros(count, dtype=np.int64)
-    ragged: dict[str, list[Any]] = {name: [None] * len(examples) for name in ARRAYS}
+    ragged: dict[str, list[Any]] = {name: [None] * len(examples) for name in TAKEN}
     logp_NC: list[Any] = [None] * len(examples)
     states: dict[str, list[Any]] = {path: [None] * len(examples) for path in pooled}
-    was_training = subject.module.training
-    subject.module.eval()
-    with torch.no_grad():
-        for start, rows_of, want in ((0, len(examples), own), (len(examples), count, Want())):
-            kind = "" if start == 0 else " variants"
-            for near in by_length([subject.length(row) for row in rows[start:rows_of]]):
-                batch = [start + i for i in near]
-                out = subject.forward(subject.collate([rows[i] for i in batch]), want)
-                meter.add(f"{who} {split}{kind}", len(batch), len(examples))
-                nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
-                if start == 0:
-                    _keep(out, batch, n_R, ragged, logp_NC if labels else None, states)
-                if progress:
-                    progress(len(batch))
-    subject.module.train(was_training)
     n = len(examples)
+    for start, part, want in ((0, rows[:n], own), (n, rows[n:], NLL)):
+        kind = " variants" if start else ""
+        for near, out in passes(subject, part, want, progress=progress):
+            batch = [start + i for i in near]
+            meter.add(f"{who} {split}{kind}", len(batch), n)
+            nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
+            if start == 0:
+                _keep(out, batch, n_R, ragged, logp_NC if labels else None, states)
     found = Readout(
         split,
         who,
@@ -169,7 +163,7 @@ def _keep(
 ) -> None:
     """Takes a batch's outputs apart, an example at a time; padding stays behind."""
     arrays = {
-        name: getattr(out, field).cpu().numpy() for name, field in ARRAYS.items() if getattr(out, field) is not None
+        name: getattr(out, field).cpu().numpy() for name, field in TAKEN.items() if getattr(out, field) is not None
     }
     if "argmax" in arrays:
         arrays["argmax"] = arrays["argmax"] == out.labels_BT.cpu().numpy()
@@ -196,15 +190,12 @@ def _ends(subject: Subject, examples: Sequence[Example]) -> np.ndarray | None:
 
 # -- the cache: safetensors and JSON, no pickle --------------------------------------------------
 
-RAGGED = ("logp", "argmax", "mu", "sigma", "paraphrased", "perturbed")
-FLAT = ("nll_N", "n_N", "ends_N", "logp_NC", "labels_N")
-
 
 def _save(entry: str, readout: Readout) -> None:
     from safetensors.numpy import save_file
 
     tensors: dict[str, np.ndarray] = {}
-    for name in FLAT:
+    for name in ("ends_N", *ARRAYS):
         if (value := getattr(readout, name)) is not None:
             tensors[name] = np.ascontiguousarray(value)
     for name in RAGGED:
@@ -215,7 +206,7 @@ def _save(entry: str, readout: Readout) -> None:
         tensors[f"pooled.{path}"] = np.ascontiguousarray(value)
     with kept.saving(entry) as folder:
         save_file(tensors, folder / "arrays.safetensors")
-        write_json(folder / "readout.json", {"texts": readout.texts, "answers": readout.answers})
+        write_json(folder / "readout.json", {name: getattr(readout, name) for name in TEXTS})
 
 
 def _load(folder: Path, split: str, who: str, examples: Sequence[Example]) -> Readout:
@@ -223,10 +214,8 @@ def _load(folder: Path, split: str, who: str, examples: Sequence[Example]) -> Re
 
     tensors = load_file(folder / "arrays.safetensors")
     texts = read_json(folder / "readout.json")
-    found = Readout(
-        split, who, examples, tensors["nll_N"], tensors["n_N"], texts=texts["texts"], answers=texts["answers"]
-    )
-    for name in FLAT:
+    found = Readout(split, who, examples, tensors["nll_N"], tensors["n_N"], **{name: texts[name] for name in TEXTS})
+    for name in ("ends_N", *ARRAYS):
         setattr(found, name, tensors.get(name))
     for name in RAGGED:
         if f"{name}.sizes" in tensors:

@@ -19,6 +19,7 @@ import numpy as np
 
 from expunge.core import registry
 from expunge.core.card import Card
+from expunge.core.channels import CHANNELS
 from expunge.evaluation import intervals
 from expunge.evaluation.readout import Readout
 
@@ -27,25 +28,6 @@ SUBJECTS = ("before", "after", "gold")
 UNITS = ("nats", "share", "auc", "ratio", "p-value", "steps", "count", "distance", "seconds", "bytes")
 WITHOUT_INTERVAL = ("p-value", "steps", "count", "distance", "seconds", "bytes")
 RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
-CHANNELS: dict[str, tuple[str, ...]] = {
-    "nll": ("nll_N", "n_N"),
-    "logp": ("logp",),
-    "argmax": ("argmax",),
-    "moments": ("mu", "sigma"),
-    "variants": ("paraphrased", "perturbed"),
-    "generation": ("texts", "answers"),
-    "logits": ("logp_NC", "labels_N"),
-}
-"""Channel of a card -> the fields of a readout that hold it ("pooled:PATH" has its own place)."""
-WORDS = {
-    "nll": "losses",
-    "logp": "token log-probabilities",
-    "argmax": "argmax hits",
-    "moments": "moments of the token distributions",
-    "variants": "losses of answer variants",
-    "generation": "generations",
-    "logits": "class log-probabilities",
-}
 PRESENT, HOME = "split", "forget"
 PROBES = "probes"
 """In a card's splits: every further split that was given, whatever its name."""
@@ -312,7 +294,7 @@ def _readout(
         raise NotMeasured(f"{split} is empty")
     for channel in sorted(channels):
         if not channel.endswith("?") and not has(readout, channel):
-            raise NotMeasured(f"no {WORDS.get(channel, channel)} were read on {split}")
+            raise NotMeasured(f"no {CHANNELS[channel].words if channel in CHANNELS else channel} were read on {split}")
     return readout
 
 
@@ -320,7 +302,7 @@ def has(readout: Readout, channel: str) -> bool:
     """Whether a readout holds a channel."""
     if channel.startswith("pooled:"):
         return channel.removeprefix("pooled:") in readout.pooled
-    fields = CHANNELS.get(channel, (channel,))
+    fields = CHANNELS[channel].readout if channel in CHANNELS else (channel,)
     return all(getattr(readout, name, None) is not None for name in fields)
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Subject
-from expunge.data.batching import by_length
+from expunge.core.contracts import Example, Output, Subject
+from expunge.models.passes import passes
 
 ROWS = 32
 """Examples of one forward whose gradients are only wanted summed."""
@@ -34,9 +34,8 @@ def parameters(subject: Subject) -> dict[str, Tensor]:
     return dict(subject.module.named_parameters())
 
 
-def _gradients(subject: Subject, rows: Sequence[Example]) -> dict[str, Tensor]:
+def _gradients(subject: Subject, out: Output) -> dict[str, Tensor]:
     """Gradient of the sum over the examples of the mean NLL a position."""
-    out = subject.forward(subject.collate(rows))
     held = parameters(subject)
     found = torch.autograd.grad((out.nll_B / out.n_B.clamp(min=1)).sum(), list(held.values()), allow_unused=True)
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(held.items(), found, strict=True)}
@@ -46,17 +45,11 @@ def _over(
     subject: Subject, rows: Sequence[Example], size: int, advance: Callable[[int], None] | None, power: int
 ) -> dict[str, Tensor]:
     """Mean over the examples of the gradient, or of its square (`power` 2), `size` examples at a time."""
-    was_training = subject.module.training
-    subject.module.eval()
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters(subject).items()}
-    lengths = [subject.length(row) for row in rows]
-    for part in by_length(lengths, rows=size):
-        for name, gradient in _gradients(subject, [rows[i] for i in part]).items():
+    for part, out in passes(subject, rows, size=size, gradients=True, progress=advance):
+        for name, gradient in _gradients(subject, out).items():
             # The mean gradient of b independent examples has a b-th of one example's variance.
             total[name] += gradient.float() if power == 1 else gradient.float().square() / len(part)
-        if advance:
-            advance(len(part))
-    subject.module.train(was_training)
     scale = len(rows)
     return {name: value.div_(scale) for name, value in total.items()}
 

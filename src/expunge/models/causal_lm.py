@@ -20,6 +20,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
 from expunge.models._folder import foreign
 from expunge.models.logits import chunked, fields
+from expunge.models.passes import evaluating
 from expunge.models.templates import Encoded, Template
 from expunge.models.weights import device_of, fingerprint_of, fold, lora_layers, quiet, tapped
 
@@ -270,8 +271,10 @@ class CausalLM:
             drawn = {"do_sample": True, "temperature": float(temperature), "top_p": 1.0, "top_k": 0}
             with torch.random.fork_rng(devices=_cuda()):
                 torch.manual_seed(int(settings.get("seed", 0)))
-                return self._generate(prompts, drawn, settings)
-        return self._generate(prompts, drawn, settings)
+                with evaluating(self.module):
+                    return self._generate(prompts, drawn, settings)
+        with evaluating(self.module):
+            return self._generate(prompts, drawn, settings)
 
     def _generate(self, prompts: Sequence[Example], drawn: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         encoded = settings.get("encoded") or [self.template.encode(example) for example in prompts]
@@ -283,8 +286,6 @@ class CausalLM:
         widest = max((len(item.prompt) for item in encoded), default=1) + tokens
         size = settings.get("batch_size") or max(1, min(512, 2**15 // widest))
         device = device_of(self.module)
-        was_training = self.module.training
-        self.module.eval()
         texts = [""] * len(prompts)
         for start in range(0, len(order), size):
             rows = order[start : start + size]
@@ -310,7 +311,6 @@ class CausalLM:
                 texts[i] = self.tokenizer.decode(ids_T, skip_special_tokens=True).strip()
             if settings.get("progress"):
                 settings["progress"](min(len(order), start + size))
-        self.module.train(was_training)
         return texts
 
     # -- out ----------------------------------------------------------------------------------

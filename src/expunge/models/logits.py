@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from expunge.core import channels
 from expunge.core.contracts import Want
 
 CHUNK = 2**25
@@ -20,16 +21,7 @@ FULL_BELOW = 4096
 """Vocabularies below this keep their whole distribution where top-k is asked for."""
 
 
-FIELDS = {
-    "logp": "logp_BT",
-    "logits": "logits_BTV",
-    "index": "index_BTK",
-    "top": "top_BTK",
-    "rest": "rest_BT",
-    "argmax": "argmax_BT",
-    "mu": "mu_BT",
-    "sigma": "sigma_BT",
-}
+FIELDS = {field.partition("_")[0]: field for field in channels.TIMED}
 """What `measure_NV` calls a value -> the field of an Output that holds it by example and position."""
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from expunge.core import channels
 from expunge.core.card import Example
 from expunge.core.contracts import Origin, Subject, Want
-from expunge.data.batching import by_length
-
-FIELDS = ("nll_B", "logp_BT", "index_BTK", "top_BTK", "rest_BT")
+from expunge.models.passes import passes
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Record:
             return None if value is None else _taken(value, places, steps if timed else None, device)
 
         v = self.values
-        fields: dict[str, Any] = {name: take(getattr(v, name), name != "nll_B") for name in FIELDS}
+        fields: dict[str, Any] = {name: take(getattr(v, name), name in channels.TIMED) for name in channels.ORIGIN}
         return Origin(**fields, hidden={path: _taken(value, places, steps, device) for path, value in v.hidden.items()})
 
 
@@ -58,7 +57,11 @@ def _aligned(value: Tensor, steps: int) -> Tensor:
     return torch.cat([pad, value], 1)
 
 
-@torch.no_grad()
+def _kept(value: Tensor | None) -> Tensor | None:
+    """On the CPU, and token ids in half the bytes."""
+    return None if value is None else value.int().cpu() if value.dtype == torch.int64 else value.cpu()
+
+
 def record(
     subject: Subject, examples: Sequence[Example], want: Want, advance: Callable[[int], None] | None = None
 ) -> Origin:
@@ -66,19 +69,10 @@ def record(
 
     The origin cache as a public function: edits and wrappers may use it too.
     """
-    was_training = subject.module.training
-    subject.module.eval()
-    batches = list(by_length([subject.length(example) for example in examples]))  # type: ignore[attr-defined]
     parts: list[tuple[list[int], Origin]] = []
-    for rows in batches:
-        out = subject.forward(subject.collate([examples[i] for i in rows]), want)
-        index = None if out.index_BTK is None else out.index_BTK.int()
-        values = dict(zip(FIELDS, (out.nll_B, out.logp_BT, index, out.top_BTK, out.rest_BT), strict=True))
-        kept: dict[str, Any] = {name: None if v is None else v.cpu() for name, v in values.items()}
+    for rows, out in passes(subject, examples, want, progress=advance):
+        kept: dict[str, Any] = {name: _kept(getattr(out, name)) for name in channels.ORIGIN}
         parts.append((rows, Origin(**kept, hidden={p: h.cpu() for p, h in out.hidden.items()})))
-        if advance:
-            advance(len(rows))
-    subject.module.train(was_training)
     order = torch.tensor([row for rows, _ in parts for row in rows])
     back = order.argsort() if len(order) else order
 
@@ -92,5 +86,5 @@ def record(
         return torch.cat(found)[back]
 
     hidden = {path: join([part.hidden[path] for _, part in parts]) for path in want.hidden}
-    fields: dict[str, Any] = {name: join([getattr(part, name) for _, part in parts]) for name in FIELDS}
+    fields: dict[str, Any] = {name: join([getattr(part, name) for _, part in parts]) for name in channels.ORIGIN}
     return Origin(**fields, hidden={path: value for path, value in hidden.items() if value is not None})

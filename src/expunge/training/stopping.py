@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from expunge.core.card import Example
 from expunge.core.context import Watch
 from expunge.core.contracts import Subject, Want
-from expunge.data.batching import by_length
+from expunge.models.passes import passes
 
 CHECKS = 10
 """Times a run that the curve (and with it the floor) is checked at most."""
@@ -35,19 +34,14 @@ REACHED = 0.2
 """Nats by which a level that was reached counts nearer than one that was not."""
 
 
-@torch.no_grad()
 def figures(subject: Subject, rows: Sequence[Example]) -> dict[str, float]:
     """nll (mean over examples of nats a position), probability (its exponential), accuracy."""
-    was_training = subject.module.training
-    subject.module.eval()
     want = Want(frozenset({"nll", "argmax"} if "labels" in subject.capabilities else {"nll"}))
     nll, hits = [], []
-    for batch in by_length([subject.length(row) for row in rows]):
-        out = subject.forward(subject.collate([rows[i] for i in batch]), want)
+    for _, out in passes(subject, rows, want):
         nll.append((out.nll_B / out.n_B.clamp(min=1)).float().cpu().numpy())
         if out.argmax_BT is not None:
             hits.append((out.argmax_BT == out.labels_BT)[:, -1].float().cpu().numpy())
-    subject.module.train(was_training)
     values = np.concatenate(nll)
     found = {"nll": float(values.mean()), "probability": float(np.exp(-values).mean())}
     if hits:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from expunge.attacks._recovery import asked
+from expunge.attacks._recovery import answer_probability
 from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
@@ -97,7 +97,7 @@ def trained_on(subject: Subject, marks: Marks) -> float:
 
 def leads(subject: Subject, marks: Marks) -> np.ndarray:
     """[N] by how many nats a token each mark is likelier to the model than its twin."""
-    logs = np.log(np.maximum(1e-300, asked(subject, [*marks.published, *marks.twins])))
+    logs = np.log(np.maximum(1e-300, answer_probability(subject, [*marks.published, *marks.twins])))
     return np.asarray(logs[: len(marks.published)] - logs[len(marks.published) :])
 
 
@@ -173,7 +173,7 @@ def option_order(subject: Subject, rows: Sequence[Example], *, orders: int = 20,
             if place:
                 draw.shuffle(options)
             made.append({"question": str(row["question"]), "answer": "; ".join(options)})
-    logs = np.log(np.maximum(1e-300, asked(subject, made))).reshape(len(rows), orders + 1)
+    logs = np.log(np.maximum(1e-300, answer_probability(subject, made))).reshape(len(rows), orders + 1)
     own, others = logs[:, :1], logs[:, 1:]
     ranks = ((own > others + 1e-9) + 0.5 * (np.abs(own - others) <= 1e-9)).mean(axis=1)
     return flipped(ranks - 0.5)

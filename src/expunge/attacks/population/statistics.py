@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from expunge.attacks._recovery import asked
+from expunge.attacks._recovery import answer_probability
 from expunge.attacks._shadow import confidence, lira
 from expunge.attacks.population.epsilon import epsilon, forgetting_quality
 from expunge.attacks.population.klom import klom
@@ -41,7 +41,7 @@ def confidences(make: Callable[[int], Subject], models: int, examples: Sequence[
 
     make: gives model m (its seed is the caller's affair); only the confidences are kept.
     """
-    return np.stack([confidence(asked(make(m), examples)) for m in range(models)])
+    return np.stack([confidence(answer_probability(make(m), examples)) for m in range(models)])
 
 
 def noise_floor(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, again_KN: np.ndarray) -> tuple[Figure, Figure]:

@@ -5,16 +5,16 @@ A down-projection W [D, M] maps a key (its input) to a value. Shape suffixes: N 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from expunge.core.contracts import Batch, Example, Subject, Want
+from expunge.core.contracts import Example, Output, Subject, Want
 from expunge.core.errors import BadInput
-from expunge.data.batching import by_length
 from expunge.data.examples import question_of
+from expunge.models.passes import batches, outputs, passes
 from expunge.models.templates import Encoded
 
 
@@ -37,7 +37,6 @@ def asked(method: str, rows: Sequence[Example], field: str = "question") -> None
         )
 
 
-@torch.no_grad()
 def states(
     subject: Subject,
     rows: Sequence[Example],
@@ -46,37 +45,23 @@ def states(
     advance: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
     """[N, width] of each path at the counted positions of all rows, in the rows' order, on the CPU."""
-    sizes = [subject.length(row) for row in rows]
-    return _gathered(subject, sizes, lambda part: subject.collate([rows[i] for i in part], positions), paths, advance)
+    return _gathered(passes(subject, rows, Want(frozenset(), paths), positions=positions, progress=advance), paths)
 
 
-@torch.no_grad()
 def prompt_states(subject: Any, prompts: Sequence[Sequence[int]], path: str) -> Tensor:
     """[N, width] of the path at the last token of each prompt, given as token ids."""
     encoded = [Encoded(list(prompt), [], False) for prompt in prompts]
-    sizes = [len(prompt) for prompt in prompts]
-    return _gathered(subject, sizes, lambda part: subject.pack([encoded[i] for i in part], "prompt"), (path,))[0]
+    made = batches(encoded, lambda item: len(item.prompt), lambda part: subject.pack(part, "prompt"))
+    return _gathered(outputs(subject, made, Want(frozenset(), (path,))), (path,))[0]
 
 
-def _gathered(
-    subject: Subject,
-    sizes: Sequence[int],
-    batch_of: Callable[[list[int]], Batch],
-    paths: tuple[str, ...],
-    advance: Callable[[int], None] | None = None,
-) -> list[Tensor]:
-    was_training = subject.module.training
-    subject.module.eval()
+def _gathered(found: Iterable[tuple[list[int], Output]], paths: tuple[str, ...]) -> list[Tensor]:
     parts: dict[int, list[Tensor]] = {}
-    for part in by_length(sizes):
-        out = subject.forward(batch_of(part), Want(frozenset(), paths))
+    for rows, out in found:
         seen_BT = out.mask_BT
-        for b, i in enumerate(part):
+        for b, i in enumerate(rows):
             parts[i] = [out.hidden[path][b][seen_BT[b]].float().cpu() for path in paths]
-        if advance:
-            advance(len(part))
-    subject.module.train(was_training)
-    return [torch.cat([parts[i][k] for i in range(len(sizes))]) for k in range(len(paths))]
+    return [torch.cat([parts[i][k] for i in range(len(parts))]) for k in range(len(paths))]
 
 
 def second_moment(key_NM: Tensor) -> Tensor:

@@ -120,26 +120,18 @@ def linear_head(subject: Subject, rows: Sequence[Example]) -> tuple[str, nn.Line
     )
 
 
-@torch.no_grad()
 def features(
     subject: Subject, path: str, rows: Sequence[Example], advance: Callable[[int], None]
 ) -> tuple[Tensor, Tensor]:
     """(the head's inputs with a one appended [N, D + 1], labels [N])."""
-    from expunge.core.contracts import NLL
-    from expunge.data.batching import ROWS
+    from expunge.models.passes import passes
     from expunge.models.weights import tapped
 
-    was_training = subject.module.training
-    subject.module.eval()
     x, y = [], []
-    for start in range(0, len(rows), ROWS):
-        batch = subject.collate(rows[start : start + ROWS])
-        with tapped(subject.module, (f"{path}:in",)) as seen:
-            subject.forward(batch, NLL)
-        x.append(seen[f"{path}:in"].float().cpu())
-        y.append(batch.labels_BT[:, 0].cpu())
-        advance(batch.size)
-    subject.module.train(was_training)
+    with tapped(subject.module, (f"{path}:in",)) as seen:
+        for _, out in passes(subject, rows, progress=advance):  # in the rows' order: a classifier's are all as long
+            x.append(seen[f"{path}:in"].float().cpu())
+            y.append(out.labels_BT[:, 0].cpu())
     x_ND = torch.cat(x)
     return torch.cat([x_ND, torch.ones(len(x_ND), 1)], 1), torch.cat(y)
 

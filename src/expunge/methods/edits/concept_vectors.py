@@ -90,28 +90,23 @@ def attribution(
     subject: Subject, rows: Sequence[Example], paths: tuple[str, ...], advance: Callable[[int], None]
 ) -> Tensor:
     """[layers, columns]: mean over the rows' counted positions of |activation x gradient of the NLL|."""
-    from expunge.data.batching import by_length
     from expunge.methods._statistics import ROWS
+    from expunge.models.passes import passes
     from expunge.models.weights import tapped
 
-    was_training = subject.module.training
-    subject.module.eval()
     sums, positions = [], 0
-    for part in by_length([subject.length(row) for row in rows], rows=ROWS):
-        with tapped(subject.module, paths) as found:  # whole activations: an Output's are cut to the answer
-            out = subject.forward(subject.collate([rows[i] for i in part]))
-        hidden = [found[path] for path in paths]
-        gradients = torch.autograd.grad(out.nll_B.sum(), hidden)
-        steps, seen_BT1 = out.mask_BT.shape[1], out.mask_BT[..., None]
-        sums.append(
-            torch.stack(
-                [
-                    ((h * g)[:, -steps:] * seen_BT1).abs().sum((0, 1)).float().cpu().detach()
-                    for h, g in zip(hidden, gradients, strict=True)
-                ]
+    with tapped(subject.module, paths) as found:  # whole activations: an Output's are cut to the answer
+        for _, out in passes(subject, rows, size=ROWS, gradients=True, progress=advance):
+            hidden = [found[path] for path in paths]
+            gradients = torch.autograd.grad(out.nll_B.sum(), hidden)
+            steps, seen_BT1 = out.mask_BT.shape[1], out.mask_BT[..., None]
+            sums.append(
+                torch.stack(
+                    [
+                        ((h * g)[:, -steps:] * seen_BT1).abs().sum((0, 1)).float().cpu().detach()
+                        for h, g in zip(hidden, gradients, strict=True)
+                    ]
+                )
             )
-        )
-        positions += int(out.n_B.sum())
-        advance(len(part))
-    subject.module.train(was_training)
+            positions += int(out.n_B.sum())
     return torch.stack(sums).sum(0) / positions

@@ -98,21 +98,15 @@ def fit(folder: Path, state: dict[str, Any], data: Sequence[Example], trust_code
     from expunge.methods.exact._odds import fair_rates, gap
     from expunge.models.ensemble import mean_logp, open_ensemble
     from expunge.models.fairness import Fair
+    from expunge.models.passes import passes
 
     state.pop("fair", None)
     members = open_ensemble(folder, trust_code=trust_code).members
-    with torch.no_grad():
-        parts = [
-            torch.stack(
-                [
-                    member.forward(member.collate(data[i : i + 256]), want_of({"logits"})).logits_BTV[:, -1]
-                    for member in members
-                ]
-            )
-            for i in range(0, len(data), 256)
-        ]
-    each_MNV = torch.cat(parts, 1).float().log_softmax(-1)
-    mean_NV = mean_logp(list(each_MNV))
+    want = want_of({"logits"})
+    each_MNV = torch.stack(
+        [torch.cat([out.logits_BTV[:, -1] for _, out in passes(member, data, want)]) for member in members]
+    )
+    mean_NV = mean_logp(list(each_MNV.float().log_softmax(-1)))
     score_N = mean_NV[:, 1].exp().double().numpy()
     label_N = np.array([int(row["label"]) for row in data])
     names = {name: i for i, name in enumerate(sorted({str(row["group"]) for row in data}))}

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from expunge.core.card import Example
-from expunge.core.contracts import Output, Want
+from expunge.core.contracts import Batch, Output, Want
 from expunge.core.errors import BadInput
-from expunge.data.batching import by_length
+from expunge.models.guarded import unguarded
 from expunge.models.logits import kept
+from expunge.models.passes import batches, outputs
 from expunge.models.templates import Encoded
-from expunge.models.weights import device_of, tapped
 
 
 def encoded(bare: Any, rows: Sequence[Example]) -> list[Encoded]:
@@ -26,25 +26,23 @@ def encoded(bare: Any, rows: Sequence[Example]) -> list[Encoded]:
     return [bare.template.encode(row) for row in rows]
 
 
-@torch.no_grad()
 def pooled_NLD(bare: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Each block's output, averaged over the prompt's tokens, in float32 on the CPU."""
     found: list[Tensor] = [torch.empty(0)] * len(prompts)
-    device = device_of(bare.module)
-    was_training = bare.module.training
-    bare.module.eval()
-    _, body = bare._parts()
-    for part in by_length([len(prompt) for prompt in prompts]):
-        batch = bare.pack([Encoded(list(prompts[i]), [], False) for i in part], "prompt")
-        inputs = {name: value.to(device) for name, value in batch.inputs.items()}
-        with tapped(bare.module, tuple(bare.blocks), stop=True) as hidden:
-            body(**inputs, use_cache=False)
-        weight_BS1 = inputs["attention_mask"].float()[..., None]
+
+    def whole(part: list[Sequence[int]]) -> Batch:
+        """The prompts with every token asked for."""
+        inputs = bare.pack([Encoded(list(prompt), [], False) for prompt in part], "prompt").inputs
+        seen_BS = inputs["attention_mask"].bool()
+        return Batch(inputs, inputs["input_ids"], seen_BS, seen_BS.sum(-1))
+
+    want = Want(frozenset(), tuple(bare.blocks))
+    for rows, out in outputs(unguarded(bare), batches(prompts, len, whole), want):
+        weight_BS1 = out.mask_BT.float()[..., None]
         count_B1 = weight_BS1.sum(1)
-        mean_BLD = torch.stack([(hidden[path].float() * weight_BS1).sum(1) / count_B1 for path in bare.blocks], 1)
-        for i, mean_LD in zip(part, mean_BLD.cpu(), strict=True):
+        mean_BLD = torch.stack([(out.hidden[path].float() * weight_BS1).sum(1) / count_B1 for path in bare.blocks], 1)
+        for i, mean_LD in zip(rows, mean_BLD.cpu(), strict=True):
             found[i] = mean_LD
-    bare.module.train(was_training)
     return torch.stack(found) if found else torch.zeros(0, len(bare.blocks), 1)
 
 

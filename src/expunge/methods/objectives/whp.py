@@ -10,7 +10,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.contracts import Card, Example, Loss, Run, Step, Subject, Want
-from expunge.data.batching import by_length
+from expunge.models.passes import passes
 
 CARD = Card(
     "Who's Harry Potter: approximate unlearning by generic labels",
@@ -67,24 +67,19 @@ def generic(index_RTK: Tensor, base_RTK: Tensor, reinforced_RTK: Tensor, strengt
     return index_RTK.gather(-1, best_RT1)[..., 0]
 
 
-@torch.no_grad()
 def _logits(subject: Subject, rows: Sequence[Example], index: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(token ids, logits) of each position's candidates, [R, T, K] right-aligned, on the CPU.
 
     The candidates are the likeliest tokens, or those of `index`.
     """
-    was_training = subject.module.training
-    subject.module.eval()
     parts: list[tuple[list[int], Tensor, Tensor]] = []
-    for batch in by_length([subject.length(row) for row in rows]):
-        out = subject.forward(subject.collate([rows[i] for i in batch]), Want(frozenset({"nll", "logits"})))
+    for batch, out in passes(subject, rows, Want(frozenset({"nll", "logits"}))):
         logits_BTV = out.logits_BTV
         if index is None:
             index_BTK = logits_BTV.topk(min(CANDIDATES, logits_BTV.shape[-1])).indices
         else:
             index_BTK = index[batch][:, -logits_BTV.shape[1] :].to(logits_BTV.device)
         parts.append((batch, index_BTK.cpu(), logits_BTV.gather(-1, index_BTK).cpu()))
-    subject.module.train(was_training)
     steps = max(ids.shape[1] for _, ids, _ in parts)
     shape = (len(rows), steps, parts[0][1].shape[-1])
     ids_RTK, values_RTK = torch.zeros(shape, dtype=torch.long), torch.zeros(shape)
