@@ -278,13 +278,6 @@ def test_where_no_method_applies_all_reasons_are_given(base: Path, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
-def test_without_ray_the_mend_is_said(go: Go) -> None:
-    code, _, err = go("bench", "authors", "--engine", "ray")
-    assert code == 2
-    assert "pip install 'expunge[ray]'" in err
-
-
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_work_is_spread(engine: str) -> None:
     if engine == "ray":
