@@ -152,6 +152,7 @@ def test_help_has_an_example(go: Go, verb: str) -> None:
     ended = go(verb, "--help")
     assert ended.code == 0
     assert re.search(rf"Examples?:\s+expunge {verb}\b", ended.out)
+    assert "\\" not in ended.out, "markup where the help is plain text"
     assert "--json" in ended.out
 
 
