@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -276,13 +275,6 @@ def test_where_no_method_applies_all_reasons_are_given(base: Path, tmp_path: Pat
     with pytest.raises(BadInput, match="class labels"):
         bench(str(base / "own.yaml"), methods=["random_label"], out=str(tmp_path / "b"), sets={"gold": "none"})
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
-def test_without_ray_the_mend_is_said(go: Go) -> None:
-    code, _, err = go("bench", "authors", "--engine", "ray")
-    assert code == 2
-    assert "pip install 'expunge[ray]'" in err
 
 
 @pytest.mark.parametrize("engine", ["processes", "ray"])

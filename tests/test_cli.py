@@ -153,6 +153,7 @@ def test_help_has_an_example(go: Go, verb: str) -> None:
     ended = go(verb, "--help")
     assert ended.code == 0
     assert re.search(rf"Examples?:\s+expunge {verb}\b", ended.out)
+    assert "\\" not in ended.out, "markup where the help is plain text"
     assert "--json" in ended.out
 
 
@@ -203,6 +204,50 @@ def test_list_methods_are_what_may_stand_under_method(go: Go) -> None:
     assert rows["random_label"]["families"] == ["classifier"]
     assert rows["idk"]["families"] == ["causal_lm"]
     assert {row["name"] for row in go("list", "recipes", "--json").json} <= set(rows)
+
+
+@pytest.mark.parametrize("what", ["methods", "metrics", "attacks", "recipes"])
+def test_a_name_takes_two_lines_at_most_on_a_narrow_terminal(
+    go: Go, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [row["name"] for row in go("list", what, "--json").json]
+    lines = go("list", what).out.splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) <= 2 * len(names)
+    starts = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert starts == names
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "said"),
+    [
+        ("methods", "npo", ["arXiv:2404.05868, equation 3", "beta: 0.1 (number > 0)", "retain: cross_entropy"]),
+        ("methods", "npo_kl", ["arXiv:2404.05868", "forget: npo", "retain: kl"]),
+        ("methods", "sisa", ["shards: 4 (whole number >= 1 and <= 1000) in train.yaml"]),
+        ("metrics", "rouge_l", ["ROUGE-L recall", "better", "higher", "share"]),
+        ("attacks", "min_k_auc", ["arXiv:", "gold"]),
+        ("recipes", "simnpo", ["beta: 4.5"]),
+    ],
+)
+def test_one_name_is_shown_in_full(go: Go, what: str, name: str, said: list[str]) -> None:
+    shown = go("list", what, name)
+    assert shown.code == 0
+    assert all(part in shown.out for part in said), shown.out
+    row = go("list", what, name, "--json").json
+    (listed,) = [one for one in go("list", what, "--json").json if one["name"] == name]
+    assert listed.items() <= row.items() and {"options", "recipe", "equation"} <= set(row)
+
+
+def test_every_name_can_be_shown(go: Go) -> None:
+    from expunge.workflows.list import catalogue, details
+
+    for what in ("methods", "metrics", "attacks"):
+        assert all(details(what, row["name"])["summary"] == row["summary"] for row in catalogue(what))
+
+
+def test_a_name_that_is_not_there_has_its_nearest(go: Go) -> None:
+    ended = go("list", "methods", "npoo")
+    assert ended.code == 2 and "did you mean 'npo'?" in ended.err
 
 
 # -- plans -------------------------------------------------------------------------------------

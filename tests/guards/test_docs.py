@@ -1,16 +1,23 @@
-"""The documentation's tables are the registry's own words."""
+"""The documentation is the registry's own words, and names what there is."""
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import expunge
 from expunge.core.registry import KINDS, everything
-from expunge.methods.compose import every_method
+from expunge.methods.compose import every_method, recipes
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +38,7 @@ def test_the_page_is_what_the_registry_says(script: Any, page: str) -> None:
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == script.PAGES[page](), "run scripts/docs"
 
 
-def test_every_name_and_option_is_there(script: Any) -> None:
+def test_every_name_is_in_an_index_with_its_paper_and_a_link(script: Any) -> None:
     """Independent of how the script walks the registry."""
     pages = {"methods": script.methods(), "metrics": script.metrics()}
     for name in every_method():
@@ -39,24 +46,123 @@ def test_every_name_and_option_is_there(script: Any) -> None:
     for kind in KINDS:
         page = pages["metrics" if kind in ("metrics", "attacks") else "methods"]
         for plugin in everything(kind):
-            (line,) = [
-                row
-                for row in page.splitlines()
-                if row.startswith(f"| `{plugin.name}` |") and plugin.summary.replace("|", "\\|") in row
-            ]
-            assert plugin.card.paper in line
-            assert all(f"`{option}" in line for option in plugin.options())
-            assert plugin.card.means.replace("|", "\\|") in line
+            (line,) = [row for row in page.splitlines() if f"[{kind}/{plugin.name}.py]" in row]
+            assert line.startswith(f"| `{plugin.name}` |") and plugin.card.paper in line
+            assert plugin.summary.replace("|", "\\|") in line
+            (link,) = re.findall(r"\]\((\.\./src/[^)]*)\)", line)
+            assert (ROOT / "docs" / link).is_file()
 
 
-def test_bounds_and_defaults_are_shown(script: Any) -> None:
-    page = script.methods()
-    (line,) = [row for row in page.splitlines() if row.startswith("| `npo` |")]
-    assert "`beta: 0.1` (number > 0)" in line and "`length_normalised: false` (true or false)" in line
-    assert "equation 3" in line and "https://arxiv.org/abs/2404.05868" in line
-    assert "`retain: cross_entropy`" in line
-    (line,) = [row for row in page.splitlines() if row.startswith("| `spunge` |")]
-    assert "(number > 0 and <= 1)" in line and "`inner` (method)" in line
+@pytest.fixture(scope="module")
+def made(script: Any) -> dict[str, str]:
+    """The site's pages that no file holds."""
+    return script.site_pages()
+
+
+def test_every_plugin_has_a_page_with_its_card(made: dict[str, str]) -> None:
+    for kind in KINDS:
+        for plugin in everything(kind):
+            page = made[f"plugins/{kind}/{plugin.name}.md"]
+            assert f"# {plugin.name}\n" in page and plugin.card.paper in page
+            assert all(f"| `{option}` |" in page for option in (*plugin.options(), *plugin.training()))
+            assert ("## What it means" in page) == bool(plugin.card.means)
+    assert {f"plugins/recipes/{name}.md" for name in recipes()} <= set(made)
+
+
+def test_bounds_and_defaults_are_shown(made: dict[str, str]) -> None:
+    page = made["plugins/objectives/npo.md"]
+    assert "| `beta` | `0.1` | number \\> 0 |" in page
+    assert "| `length_normalised` | `false` | true or false |" in page
+    assert "[arXiv:2404.05868](https://arxiv.org/abs/2404.05868), equation 3" in page
+    assert "retain: cross_entropy" in page
+    page = made["plugins/wrappers/spunge.md"]
+    assert "number \\> 0 and \\<= 1" in page and "| `inner` | `(required)` | method |" in page
+
+
+def test_no_table_of_the_made_pages_is_wider_than_four_columns(script: Any, made: dict[str, str]) -> None:
+    for name, page in {**made, "methods.md": script.methods(), "metrics.md": script.metrics()}.items():
+        for line in page.splitlines():
+            assert not re.fullmatch(r"\|( ?-+ ?\|){5,}", line.strip()), name
+    with pytest.raises(AssertionError):
+        script.table(["a", "b", "c", "d", "e"], [])
+
+
+def test_a_docstring_is_shown_as_it_stands(script: Any) -> None:
+    """Neither brackets nor signs of arithmetic become links, tags or emphasis; what is in backticks stays code."""
+    assert script.plain("x[0][i] < a*b*c, `y[0]_k`") == r"x\[0\]\[i\] \< a\*b\*c, `y[0]_k`"
+    assert script.paragraphs("One\n    two.\n\n    Three.") == "One two.\n\nThree.\n"
+
+
+def test_links_lead_to_the_site_s_pages(script: Any) -> None:
+    row = "| `npo` | What | Paper | [objectives/npo.py](../src/expunge/methods/objectives/npo.py) |"
+    assert script.on_the_site(row, "methods.md").endswith("| [page](plugins/objectives/npo.md) |")
+    row = "| `npo_kl` | What | Paper | [recipes.yaml](../src/expunge/methods/recipes.yaml) |"
+    assert script.on_the_site(row, "methods.md").endswith("| [page](plugins/recipes/npo_kl.md) |")
+    text = "[a](docs/audit.md#x) [b](examples/) [c](CONTRIBUTING.md)"
+    assert script.on_the_site(text, "index.md") == "[a](audit.md#x) b [c](contributing.md)"
+
+
+def test_the_site_s_configuration_names_what_there_is(made: dict[str, str]) -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = [path for entry in config["nav"] for path in entry.values()]
+    there = {path.name for path in (ROOT / config["docs_dir"]).glob("*.md")} | set(made)
+    assert set(listed) <= there and len(set(listed)) == len(listed)
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(listed), "a page that nobody finds"
+    assert all((ROOT / hook).is_file() for hook in config["hooks"])
+    ignored = subprocess.run(["git", "check-ignore", "-q", config["site_dir"]], cwd=ROOT).returncode
+    assert ignored in (0, 128)  # 128: not a git checkout
+    for name in expunge.NAMES:
+        assert f"::: expunge.{expunge.NAMES[name]}.{name}\n" in made["api.md"]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "softplus" in (tmp_path / "site" / "plugins" / "objectives" / "npo" / "index.html").read_text()
+    assert "expunge.workflows.run.run" in (tmp_path / "site" / "api" / "index.html").read_text()
+
+
+# -- the architecture page -----------------------------------------------------------------------------
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+
+def test_the_architecture_page_names_every_folder_and_layer() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    source = ROOT / "src" / "expunge"
+    folders = [path for path in source.rglob("*/") if path.is_dir() and any(path.glob("*.py"))]
+    named = set(re.findall(r"`((?:[a-z_]+/)+)`", text))
+    missing = [f"{path.relative_to(source)}/" for path in folders if f"{path.relative_to(source)}/" not in named]
+    assert len(folders) > 20 and not missing
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    layers = [layer for contract in contracts for layer in contract.get("layers", [])]
+    rows = re.findall(r"^\| (\d) \|([^|]*)\|", text, flags=re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(len(layers), 0, -1))
+    for layer, (_, row) in zip(layers, rows, strict=True):
+        assert re.findall(r"`(\w+)/`", row) == re.findall(r"expunge\.(\w+)", layer)
+
+
+def test_what_the_architecture_page_names_is_there() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    source = ROOT / "src" / "expunge"
+    for name in re.findall(r"`([\w/]+/|[\w/]+\.(?:py|yaml))`", text):
+        assert (source / name).exists() or (ROOT / name).exists(), name
+    for path, function in re.findall(r"`([\w/]+\.py)::([\w.]+)`", text):
+        names = {
+            node.name
+            for node in ast.walk(ast.parse((source / path).read_text(encoding="utf-8")))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        assert set(function.split(".")) <= names, f"{path}::{function}"
+
+
+def test_the_architecture_page_is_found() -> None:
+    assert "](docs/architecture.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "](docs/architecture.md)" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def test_what_was_measured_follows_from_its_figures(script: Any) -> None:

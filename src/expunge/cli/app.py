@@ -11,6 +11,7 @@ import warnings
 from typing import Annotated
 
 import typer
+import typer.core
 
 from expunge import __version__, cli
 
@@ -18,6 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+typer.core.HAS_RICH = False  # else some versions write `\[required]` where help is plain text
 app = typer.Typer(
     name="expunge",
     help="Make a trained model forget, and prove it.",

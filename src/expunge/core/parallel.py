@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.extras import require
 
 ENGINES = ("processes", "ray")
 Work = Callable[[Any], Any]
@@ -23,8 +23,8 @@ def check(jobs: int, engine: str, threads: int) -> None:
             raise BadInput.of(f"--{name}", value, f"is no number of {name}", "give a whole number from 1 up")
     if engine not in ENGINES:
         raise BadInput.of("--engine", engine, "is no engine that we know", did_you_mean(engine, ENGINES))
-    if engine == "ray" and importlib.util.find_spec("ray") is None:
-        raise BadInput.of("--engine", "ray", "needs Ray, which is not installed", "pip install 'expunge[ray]'")
+    if engine == "ray":
+        require("--engine", engine, "ray", "ray")
 
 
 def spread(

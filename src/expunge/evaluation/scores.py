@@ -140,7 +140,7 @@ class Planned:
 
 
 def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozenset[str]) -> list[Score]:
-    """All scores of all metrics and attacks that apply, by side; readouts["after"]["forget"].
+    """All scores of all metrics and attacks that apply, by side; `readouts["after"]["forget"]`.
 
     Subjects are "before", "after" and "gold"; what is missing makes scores "not measured", with
     the reason.

@@ -1,12 +1,21 @@
-"""What `expunge list` and the documentation print: the registry's cards, a row each."""
+"""What `expunge list` and the documentation print: the registry's cards, one row each or one in full."""
 
 from __future__ import annotations
 
+import types
+import typing
+from collections.abc import Mapping
 from typing import Any
 
+from annotated_types import Ge, Gt, Le, Lt
+
 from expunge.core.card import Card
-from expunge.core.registry import METHOD_KINDS, SINGULAR, everything, load
+from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, everything, load
 from expunge.methods.compose import every_method, recipes
+
+TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "none", list: "list"}
+SIGNS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 
 
 def catalogue(what: str) -> list[dict[str, Any]]:
@@ -32,6 +41,84 @@ def catalogue(what: str) -> list[dict[str, Any]]:
             row = _row(name, kind, plugin.card, plugin.summary)
         found.append(row)
     return found
+
+
+def details(what: str, name: str) -> dict[str, Any]:
+    """One row of the catalogue with all that its card says; raises BadInput for an unknown name."""
+    rows = {row["name"]: row for row in catalogue(what)}
+    if name not in rows:
+        raise BadInput.of(f"list {what}", name, "is not among them", did_you_mean(name, rows))
+    row = rows[name]
+    if row["kind"] == "recipe":
+        recipe = {key: value for key, value in recipes()[name].items() if key not in ("source", "summary")}
+        return {**row, "title": row["summary"], "equation": "", "means": "", "options": [], "recipe": recipe}
+    return in_full(load(next(kind for kind, single in SINGULAR.items() if single == row["kind"]), name))
+
+
+def in_full(plugin: Plugin) -> dict[str, Any]:
+    """A plug-in's row with all that its card says."""
+    card = plugin.card
+    return {
+        **_row(plugin.name, SINGULAR[plugin.kind], card, plugin.summary),
+        "title": card.title,
+        "equation": place_of(card.equation),
+        "side": card.side,
+        "better": card.better,
+        "unit": card.unit,
+        "means": card.means,
+        "options": options(plugin),
+        "recipe": plugin.recipe,
+    }
+
+
+def options(plugin: Plugin) -> list[dict[str, str]]:
+    """Each option {name, default, type, where}, in words; of an exact scheme also those of its training."""
+    found = []
+    for factory, known, where in (
+        (plugin.factory, plugin.options(), ""),
+        (getattr(plugin.module, "train", None), plugin.training(), "in train.yaml"),
+    ):
+        hints = typing.get_type_hints(factory, include_extras=True) if known else {}
+        for name, parameter in known.items():
+            given = parameter.default is not parameter.empty
+            default = yaml_of(parameter.default) if given else "(required)"
+            found.append({"name": name, "default": default, "type": words(hints[name]), "where": where})
+    return found
+
+
+def words(hint: Any) -> str:
+    """A type with its bounds, in words."""
+    if typing.get_origin(hint) is typing.Annotated:
+        inner, *marks = typing.get_args(hint)
+        bounds = [
+            f"{sign} {getattr(mark, key):g}" for mark in marks for kind, key, sign in SIGNS if isinstance(mark, kind)
+        ]
+        return " ".join([words(inner), *([" and ".join(bounds)] if bounds else [])])
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(f"`{value}`" for value in typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(words(part) for part in typing.get_args(hint))
+    kind = typing.get_origin(hint) or hint
+    return TYPES.get(kind, "method" if getattr(kind, "__name__", "") == "Method" else str(kind))
+
+
+def yaml_of(value: Any) -> str:
+    """A value as it would be written in YAML."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def place_of(equation: str) -> str:
+    """The place in the paper, in words: a bare number is an equation's."""
+    return f"equation {equation}" if equation.replace(",", "").replace(" ", "").isdigit() else equation
+
+
+def pairs(mapping: Mapping[str, Any]) -> list[str]:
+    """A recipe's parts and options, each as it would be written in YAML."""
+    return [f"{key}: {yaml_of(value)}" for key, value in mapping.items()]
 
 
 def _has_recipe(row: dict[str, Any]) -> bool:

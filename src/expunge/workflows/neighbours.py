@@ -16,6 +16,7 @@ import numpy as np
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults
+from expunge.core.extras import require
 from expunge.data.load import load
 from expunge.data.texts import text_of, texts_only, write_rows
 from expunge.evaluation.reading import read
@@ -81,6 +82,7 @@ def neighbours(
     forget row at most. out: a JSONL file for the corpus rows found. redact: without the names that are shared.
     Raises BadInput; then nothing is written.
     """
+    require("neighbours", "", "datasketch", "neighbours")
     faults = Faults()
     splits: dict[str, list[Example]] = {"forget": [], "corpus": []}
     for name, source in (("forget", forget), ("corpus", corpus)):

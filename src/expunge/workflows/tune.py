@@ -14,6 +14,7 @@ import yaml
 from expunge.core import cache, processes
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, ExpungeError, Interrupted
+from expunge.core.extras import require
 from expunge.core.files import delete, finite, write_json, write_text
 from expunge.core.random import derive
 from expunge.core.request import Request, redacted
@@ -74,6 +75,7 @@ def tune(
     among those that meet every line of the bar, else the one that misses the fewest lines by the least.
     Done again, it goes on where it stopped. Raises BadInput before anything is written.
     """
+    require("tune", "", "optuna", "tune")
     request = request if isinstance(request, Request) else Request.parse(request)
     reporter = reporter or Silent()
     folder = Path(out or f"{request.out}-tune")

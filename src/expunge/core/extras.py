@@ -1,0 +1,22 @@
+"""Packages that one verb alone needs: optional extras of the installation, asked for before the verb starts."""
+
+from __future__ import annotations
+
+import importlib
+
+from expunge.core.errors import BadInput
+
+
+def require(field: str, value: object, package: str, extra: str) -> None:
+    """Raise BadInput with the pip line unless the package of an optional extra can be imported.
+
+    field, value: what asked for it, as the sentence names them.
+    """
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == package
+        why = f"needs {package}, which is not installed"
+        if not absent:
+            why = f"needs {package}, which cannot be imported ({error})"
+        raise BadInput.of(field, value, why, f"pip install 'expunge[{extra}]'") from None
