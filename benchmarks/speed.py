@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from _shared import TOKENS, data, end, llama, rows, run, tokenizer
 
+from expunge.core.contracts import Update
 from expunge.evaluation.reading import Meter, read
 from expunge.evaluation.scores import requirements
 
@@ -46,7 +47,7 @@ def second_model(subject: Any) -> Any:
                     other.forward(part["forget"].batch)
             update(losses, parameters)
 
-        return asked
+        return Update(asked)
 
     return wrap
 

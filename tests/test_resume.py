@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 import pytest
 
 from expunge.core.files import digest_file
-from worlds import call, command, environment, tiny
+from worlds import call, command, environment, pairs, tiny, write
 
 STEPS = 60
 KILLS = max(1, int(os.environ.get("EXPUNGE_KILLS", "60")) // 100)
 """How often a run of its own process is killed at a random step; before operations on files: tests/reliability."""
+
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+"""Accelerate's own launcher starts one process on CPUs, unless MPI does; torch's starts two."""
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +95,7 @@ def test_two_processes_give_the_same_curve(request_: dict[str, Any], tmp_path: P
     short = {**request_, "budget": {**request_["budget"], "epochs": 2}}
     one = call(command({**short, "out": str(tmp_path / "one")}, tmp_path / "one.yaml"))
     assert one.returncode == 0, one.stderr
-    # accelerate's own launcher starts one process on CPUs, unless MPI does; torch's starts two.
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    start = command({**short, "out": str(tmp_path / "two")}, tmp_path / "two.yaml", launch=launch)
+    start = command({**short, "out": str(tmp_path / "two")}, tmp_path / "two.yaml", launch=TWO)
     two = call(start, ACCELERATE_USE_CPU="true")
     assert two.returncode == 0, two.stderr
     a, b = lines(tmp_path / "one"), lines(tmp_path / "two")
@@ -102,3 +104,27 @@ def test_two_processes_give_the_same_curve(request_: dict[str, Any], tmp_path: P
         assert [line[name] for line in b] == pytest.approx([line[name] for line in a], rel=2e-3, abs=1e-5), name
     evidence = json.loads((tmp_path / "two" / "evidence.json").read_text())
     assert evidence["environment"]["processes"] == 2, "both processes took part"
+
+
+def test_a_last_batch_with_fewer_rows_than_processes(request_: dict[str, Any], tmp_path: Path) -> None:
+    """Nine forget rows in batches of four: the second process has none in the last one, and the run ends all the same."""
+    nine = write(tmp_path / "nine.jsonl", pairs(0, 2)[:9])
+    short = {**request_, "forget": nine, "budget": {**request_["budget"], "epochs": 2}}
+    start = command({**short, "out": str(tmp_path / "two")}, tmp_path / "two.yaml", launch=TWO)
+    done = call(start, ACCELERATE_USE_CPU="true")
+    assert done.returncode in (0, 1), done.stderr
+    assert [line["step"] for line in lines(tmp_path / "two")] == list(range(1, 7))
+
+
+@pytest.mark.slow
+def test_two_processes_keep_one_model_whatever_the_terms(tmp_path: Path) -> None:
+    """Every kind of term and update, with a second process that runs dry: both end where one process does."""
+    script = str(Path(__file__).parent / "reliability" / "two_processes.py")
+    norms = []
+    for name, launch in (("one", ()), ("two", TWO)):
+        (tmp_path / name).mkdir()
+        done = call([sys.executable, *launch, script, str(tmp_path / name)], ACCELERATE_USE_CPU="true")
+        assert done.returncode == 0, done.stderr
+        norms += [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    one, first, second = norms
+    assert first == second == pytest.approx(one, rel=1e-5) and len(set(one.values())) == len(one)

@@ -17,7 +17,7 @@ from subjects import BUDGET, COUPLED_PAIRS, METHODS, NESTED, PAIRS, Ran, base, r
 from expunge.core import registry
 from expunge.core.budget import Budget
 from expunge.core.context import Context, Log
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Subject, Update
 from expunge.core.errors import BadInput
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose, every_method
@@ -173,11 +173,10 @@ def first_step(
         names = {id(p): n for n, p in subject.module.named_parameters()}
         grads.update({names[id(p)]: p.grad.clone() for p in parameters if p.grad is not None})
 
-    update.terms = getattr(method.update, "terms", {})  # type: ignore[attr-defined]
     folder.mkdir(parents=True)
     subject = subject or base(family)
     context = Context(budget, folder, 0, log=Log(folder / "log.jsonl"))
-    replace(method, update=update)(subject, splits(family), context)
+    replace(method, update=Update(update, method.update.terms))(subject, splits(family), context)
     return grads, json.loads((folder / "log.jsonl").read_text().splitlines()[0])
 
 

@@ -182,8 +182,8 @@ def test_values_keeps_a_multiplier_a_group() -> None:
     again.load_state_dict(loss.state_dict())
     assert again.multipliers == loss.multipliers
     # a broke its bound in the first step alone (rise .5, then 0), b never did; the largest multiplier first.
-    assert list(again.noted()["floor_multipliers"].items()) == [("a", 5.0), ("b", 0.0)]
-    assert again.noted()["steps_with_a_broken_floor"] == {"a": 1, "b": 0}
+    assert list(again.notes()["floor_multipliers"].items()) == [("a", 5.0), ("b", 0.0)]
+    assert again.notes()["steps_with_a_broken_floor"] == {"a": 1, "b": 0}
 
 
 def test_scrub_takes_turns() -> None:
@@ -347,6 +347,7 @@ def test_ilu_adds_the_gradient_of_the_squared_slope() -> None:
 
     class Losses(list):  # type: ignore[type-arg]
         def reduce(self, tensors: Sequence[Tensor]) -> None: ...
+        def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None: ...
 
     update(Losses([micro]), [theta])
     assert float(theta.grad) == pytest.approx(432.0, rel=1e-3)  # type: ignore[arg-type]

@@ -440,6 +440,9 @@ class Two:
     def reduce(self, tensors: Sequence[Tensor]) -> None:
         assert all(tensor is not None for tensor in tensors)
 
+    def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        assert self.w in set(parameters)
+
 
 def test_plain_is_the_gradient_of_the_sum() -> None:
     """w + (1, 1) = (4, 5)."""

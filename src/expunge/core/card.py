@@ -45,7 +45,6 @@ class Card:
     yields: str = "weights"
     keeps: str = ""
     """What of the forget set the method saves in the model's folder; a redacted run refuses it."""
-    second_order: bool = False
     # metrics and attacks
     side: str = ""
     better: str = ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from expunge.core.card import Card, Example, Needs, Stream
 from expunge.core.channels import FORWARD
+from expunge.core.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
@@ -155,7 +156,6 @@ class Subject(Protocol):
     family: str
     capabilities: frozenset[str]
     coupled: bool
-    stochastic: bool
     blocks: list[str]
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch: ...
@@ -168,6 +168,7 @@ class Subject(Protocol):
 
 
 Loss = Callable[[Step], "Tensor"]
+"""What a term's factory returns: a plain function of the step, or a LossTerm."""
 
 
 def want_of(channels: Iterable[str]) -> Want:
@@ -186,38 +187,90 @@ def want_of(channels: Iterable[str]) -> Want:
     return Want(frozenset(plain), tuple(hidden), k)
 
 
-@dataclass
-class Term:
-    """One loss of an objective, bound to its card.
+class LossTerm:
+    """A loss and its hooks, all of them empty here: a term overrides what it needs.
 
-    loss: the plug-in's callable. It may be an object with `declare(subject)` (sets needs, origin
-    and streams that depend on the model), `prepare(run)`, `after_step(index, notes)`, `noted()` (what the
-    evidence should say of it), `state_dict` and `load_state_dict`; what it lacks is not called.
+    needs, origin, streams: what the card says of the same name unless they are given, or set by `declare`.
     """
 
+    needs: Needs | None = None
+    origin: Needs | None = None
+    streams: Mapping[str, Stream] | None = None
+    _loss: Loss | None = None
+
+    def __init__(
+        self,
+        loss: Loss | None = None,
+        *,
+        needs: Needs | None = None,
+        origin: Needs | None = None,
+        streams: Mapping[str, Stream] | None = None,
+    ) -> None:
+        self._loss = loss
+        self.needs, self.origin, self.streams = needs, origin, streams
+
+    def __call__(self, step: Step) -> Tensor:
+        """The loss of one micro-batch: a scalar, 0 where its streams are empty."""
+        if self._loss is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a loss nor a __call__ of its own")
+        return self._loss(step)
+
+    def declare(self, subject: Subject) -> None:
+        """Sets the needs, origin and streams that depend on the model. Raises BadInput."""
+
+    def prepare(self, run: Run) -> None:
+        """Called once before the first step, with the origin's weights in place, also on resume."""
+
+    def after_step(self, index: int, notes: Mapping[str, float]) -> None:
+        """Called after each optimiser step with the sums of what the step noted."""
+
+    def notes(self) -> dict[str, Any]:
+        """What the evidence should say of the term."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold: tensors and JSON values by name."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `state_dict` gave."""
+
+
+HOOKS = tuple(name for name in vars(LossTerm) if not name.startswith("_"))
+"""Names that mean nothing on a plain function."""
+
+
+@dataclass
+class Term:
+    """One loss of an objective, bound to its card."""
+
     name: str
-    loss: Loss
+    loss: LossTerm
     card: Card
     weight: float = 1.0
 
-    def declare(self, subject: Subject) -> None:
-        if hasattr(self.loss, "declare"):
-            self.loss.declare(subject)
-
-    def _own(self, name: str) -> Any:
-        return getattr(self.loss, name, None) or getattr(self.card, name)
+    @classmethod
+    def of(cls, name: str, made: Loss, card: Card, weight: float = 1.0) -> Term:
+        """A term of what a factory returned; a plain function is wrapped. Raises BadInput."""
+        if isinstance(made, LossTerm):
+            return cls(name, made, card, weight)
+        if lost := [hook for hook in HOOKS if hook in dir(made)]:
+            raise BadInput.of(
+                name, lost[0], "is set on a loss that is not a LossTerm", "return a LossTerm from the factory"
+            )
+        return cls(name, LossTerm(made), card, weight)
 
     @property
     def needs(self) -> Needs:
-        return self._own("needs")
+        return self.loss.needs if self.loss.needs is not None else self.card.needs
 
     @property
     def origin(self) -> Needs:
-        return self._own("origin")
+        return self.loss.origin if self.loss.origin is not None else self.card.origin
 
     @property
     def streams(self) -> Mapping[str, Stream]:
-        return self._own("streams")
+        return self.loss.streams if self.loss.streams is not None else self.card.streams
 
 
 class Run(Protocol):
@@ -244,11 +297,34 @@ class Losses(Protocol):
 
     def __iter__(self) -> Iterator[Micro]: ...
     def reduce(self, tensors: Sequence[Tensor]) -> None: ...
+    def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None: ...
 
 
-Update = Callable[[Losses, "Sequence[nn.Parameter]"], None]
-"""How a step gets its gradient. It may be an object with `terms` of its own (name -> Term), which
-are evaluated only where it names them, and with `optimiser(parameters, rate)`."""
+Gradient = Callable[[Losses, "Sequence[nn.Parameter]"], None]
+"""Leaves a step's gradient on the parameters."""
+
+
+class Update:
+    """How a step gets its gradient: a plain function, or a subclass that overrides what it needs.
+
+    terms: further terms (name -> Term), which are evaluated only where the update names them.
+    """
+
+    terms: Mapping[str, Term] = {}
+    _gradient: Gradient | None = None
+
+    def __init__(self, gradient: Gradient | None = None, terms: Mapping[str, Term] | None = None) -> None:
+        self._gradient = gradient
+        self.terms = terms or {}
+
+    def __call__(self, losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
+        if self._gradient is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a gradient nor a __call__ of its own")
+        self._gradient(losses, parameters)
+
+    def optimiser(self, parameters: Sequence[nn.Parameter], rate: float) -> torch.optim.Optimizer | None:
+        """The optimiser that goes with it; None: the loop's own."""
+        return None
 
 
 @dataclass
@@ -275,15 +351,30 @@ class Guard(Protocol):
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]: ...
 
 
-@runtime_checkable
-class Method(Protocol):
-    """Changes a subject, perhaps in place: an objective run, an edit, a wrapper, an exact scheme.
+Change = Callable[["Subject", Mapping[str, Any], "Context"], "Subject"]
+"""Changes a subject, perhaps in place, and returns it."""
 
-    It may be an object with `fits(subject, splits, manifest)`, which the plan calls: it raises BadInput
-    or returns notes, and may set `steps`, the optimiser steps that the plan should name.
+
+class Method:
+    """An objective run, an edit, a wrapper or an exact scheme: a plain function, or a subclass.
+
+    steps: the optimiser steps that the plan should name; None: those of the budget.
     """
 
-    def __call__(self, subject: Subject, splits: Mapping[str, Any], context: Context) -> Subject: ...
+    steps: int | None = None
+    _change: Change | None = None
+
+    def __init__(self, change: Change | None = None) -> None:
+        self._change = change
+
+    def __call__(self, subject: Subject, splits: Mapping[str, Any], context: Context) -> Subject:
+        if self._change is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a change nor a __call__ of its own")
+        return self._change(subject, splits, context)
+
+    def fits(self, subject: Any, splits: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> list[str]:
+        """Notes for the plan; may set `steps`. Raises BadInput where the method cannot serve the request."""
+        return []
 
 
 class Reporter(Protocol):
@@ -313,6 +404,7 @@ __all__ = [
     "Example",
     "Guard",
     "Loss",
+    "LossTerm",
     "Losses",
     "Method",
     "Micro",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import PartialState
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def state() -> PartialState:
@@ -47,6 +47,18 @@ def add(tensors: Sequence[Tensor]) -> None:
         return
     for tensor in tensors:
         torch.distributed.all_reduce(tensor)
+
+
+def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Sums `.grad` over the processes, in place: zeros for who has none where another one has some."""
+    if world() == 1:
+        return
+    have = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=device())
+    add([have])
+    for parameter, count in zip(parameters, have.tolist(), strict=True):
+        if count:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            add([parameter.grad])
 
 
 def agree(value: float) -> float:

@@ -9,14 +9,12 @@ import numpy as np
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
-from expunge.core.files import digest
 from expunge.core.random import permutation
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.probes import attach, read_probes
 
 Splits = dict[str, list[Example]]
-SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
 
 
 def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> tuple[list[Example], list[Example]]:
@@ -160,8 +158,3 @@ def make_splits(
     splits.pop("data", None)
     disjoint(splits)
     return {name: rows for name, rows in splits.items() if rows}
-
-
-def fingerprint(rows: Sequence[Example]) -> str:
-    """SHA-256 over the identities of the rows, in order."""
-    return digest([identity(row) for row in rows])

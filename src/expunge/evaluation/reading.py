@@ -36,7 +36,6 @@ class Meter:
     """What reading cost: forward passes in examples of the split (1.0 = each example once)."""
 
     passes: dict[str, float] = field(default_factory=dict)
-    cached: list[str] = field(default_factory=list)
 
     def add(self, name: str, rows: int, size: int) -> None:
         self.passes[name] = round(self.passes.get(name, 0.0) + rows / max(1, size), 4)
@@ -74,7 +73,6 @@ def read(
     )
     entry = f"readouts/{key}"
     if cache and (folder := kept.kept(entry)):
-        meter.cached.append(f"{who} {split}")
         return _load(folder, split, who, examples)
     readout = _read(subject, split, examples, channels, who, meter, progress)
     if cache:

@@ -18,7 +18,7 @@ import yaml
 
 from expunge.core import request
 from expunge.core.budget import Budget
-from expunge.core.contracts import Method, Term
+from expunge.core.contracts import Method, Term, Update
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, load, names
 from expunge.methods.objective import Objective
@@ -157,10 +157,11 @@ def _whole(plugin: Plugin, options: dict[str, Any], has_retain: bool, where: str
         options["inner"] = inner.method
     values = plugin.validate(options, f"{where}.{plugin.name}")
     shown = {k: v for k, v in values.items() if k != "inner"} | ({"inner": inner.described} if inner else {})
+    method = plugin.factory(**values)
     return Composed(
         plugin.name,
         SINGULAR[plugin.kind],
-        plugin.factory(**values),
+        method if isinstance(method, Method) else Method(method),
         [plugin, *(inner.plugins if inner else [])],
         {plugin.name: shown},
         request.parse(Budget, budget, f"{where}.{plugin.name}").over(inner.budget if inner else Budget()),
@@ -253,11 +254,12 @@ def _objective(
     for part, weight in (("forget", "forget_weight"), ("retain", "alpha")):
         if part in plugins:
             plugin = plugins[part]
-            terms[part] = Term(plugin.name, plugin.factory(**values[part]), plugin.card, weights[weight])
+            terms[part] = Term.of(plugin.name, plugin.factory(**values[part]), plugin.card, weights[weight])
+    update = plugins["update"].factory(**values["update"])
     method = Objective(
         terms,
         plugins["weights"].factory(**values["weights"]),
-        plugins["update"].factory(**values["update"]),
+        update if isinstance(update, Update) else Update(update),
         recipe_budget,
         math.prod(getattr(plugin.module, "RATE", 1.0) for plugin in plugins.values()),
         anchor="forget" if "forget" in terms else "retain",

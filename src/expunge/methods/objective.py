@@ -10,12 +10,12 @@ from typing import Any
 from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Subject, Term, Update, Weights
+from expunge.core.contracts import Method, Subject, Term, Update, Weights
 from expunge.training import Trainer
 
 
 @dataclass
-class Objective:
+class Objective(Method):
     """The method (subject, splits, context) -> subject that minimises
     forget_weight * forget(step) + alpha * retain(step)."""
 
@@ -30,9 +30,9 @@ class Objective:
 
     def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
         context = dataclasses.replace(context, budget=context.budget.over(self.budget))
-        terms = {**self.terms, **getattr(self.update, "terms", {})}
+        terms = {**self.terms, **self.update.terms}
         for term in terms.values():
-            term.declare(subject)
+            term.loss.declare(subject)
         moving = self.weights(subject, splits, context)
         trainer = Trainer(
             subject,
@@ -48,7 +48,7 @@ class Objective:
         outcome = trainer.run()
         context.notes["outcome"] = dataclasses.asdict(outcome)
         for term in terms.values():
-            context.notes |= term.loss.noted() if hasattr(term.loss, "noted") else {}
+            context.notes |= term.loss.notes()
         for parameter in subject.module.parameters():
             parameter.requires_grad_(True)
         return subject
@@ -57,7 +57,7 @@ class Objective:
         """Stream -> split, of all terms: for the plan's counts."""
         from expunge.training.steps import Streams
 
-        terms = {**self.terms, **getattr(self.update, "terms", {})}
+        terms = {**self.terms, **self.update.terms}
         return {name: stream.split for name, stream in Streams.of(terms).streams.items()}
 
 
@@ -74,7 +74,7 @@ def plain_training(stream: str = "retain", weight_decay: float = 0.01) -> Object
 
     card = Card("Cross-entropy", needs={stream: {"nll"}})
     return Objective(
-        {"train": Term("cross_entropy", loss, card)},
+        {"train": Term.of("cross_entropy", loss, card)},
         all_weights(),
         plain(),
         Budget(schedule="cosine", warmup=0.1, weight_decay=weight_decay, stop="none"),

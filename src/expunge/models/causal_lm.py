@@ -35,7 +35,6 @@ class CausalLM:
 
     family = "causal_lm"
     coupled = False
-    stochastic = False
 
     def __init__(self, module: Any, tokenizer: Any, template: str | None = None, source: str = "") -> None:
         self.module = module

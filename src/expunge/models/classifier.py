@@ -35,7 +35,6 @@ class Classifier:
     """
 
     family = "classifier"
-    stochastic = False
 
     def __init__(self, module: nn.Module, build: dict[str, Any] | None = None, processor: Any = None) -> None:
         self.module = module

@@ -37,7 +37,6 @@ class Ensemble:
     and what the scheme keeps for deletions.
     """
 
-    stochastic = False
     trusted = False
     """As of `opening.trusted`."""
 

@@ -28,7 +28,7 @@ from expunge.models.ensemble import members_of, open_ensemble, state_of
 from expunge.models.guarded import guard
 from expunge.models.manifest import manifest_of
 from expunge.models.soft_prompts import open_prompted
-from expunge.models.weights import fold, load_weights
+from expunge.models.weights import load_weights
 
 OURS = "expunge.models.networks"
 
@@ -258,11 +258,6 @@ def check_tokenizer(source: str, trust_code: bool) -> None:
     if kind == "adapter":
         source = check_adapter(Path(source))
     tokenizer_of(source, trust_code)
-
-
-def release(subject: Subject) -> None:
-    """Folds any adapter into the weights, so that another method can follow."""
-    fold(subject.module)
 
 
 def open_model(source: Any, trust_code: bool = False) -> Subject:

@@ -46,7 +46,7 @@ class Prompted:
     """
 
     family = "causal_lm"
-    stochastic = coupled = trusted = False
+    coupled = trusted = False
 
     def __init__(
         self,

@@ -99,14 +99,13 @@ def fits_method(composed: Composed, subject: Subject, splits: Splits) -> None:
     if composed.objective is not None and not faults.errors:
         for term in composed.objective.terms.values():
             with faults:
-                term.declare(subject)
+                term.loss.declare(subject)
     faults.raise_any()
 
 
 def fits_history(composed: Composed, subject: Subject, splits: Splits, manifest: Mapping[str, Any] | None) -> list[str]:
     """Does an exact method go with how the model was trained; what the plan should say of it. Raises BadInput."""
-    method: Any = composed.method
-    return list(method.fits(subject, splits, manifest)) if hasattr(method, "fits") and "forget" in splits else []
+    return composed.method.fits(subject, splits, manifest) if "forget" in splits else []
 
 
 def _split_on(composed: Composed) -> Iterator[tuple[str, str]]:

@@ -229,7 +229,7 @@ def _bound(
     streams = objective.streams() if objective else {}
     sizes = {name: len(rows) for name, rows in splits.items()}
     pairing = Pairing(anchor, sizes, batch_size(budget, sizes[anchor]), request.seed, "apply")
-    own = getattr(composed.method, "steps", None)  # an exact scheme knows what it will retrain
+    own = composed.method.steps  # an exact scheme knows what it will retrain
     steps = (
         own
         if own is not None

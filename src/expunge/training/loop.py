@@ -122,8 +122,7 @@ class Trainer:
         module = self.subject.module
         reporter, stage = self.context.reporter, self.context.label
         for term in self.terms.values():  # both read the ORIGIN's weights, also on resume
-            if hasattr(term.loss, "prepare"):
-                term.loss.prepare(self)
+            term.loss.prepare(self)
         self._fill_records()
         chosen, source = self._rate()
         stop = self._stop()
@@ -149,9 +148,9 @@ class Trainer:
                 group["lr"] = chosen * self._schedule(step)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)  # nothing that follows needs the gradients' memory
+            notes = processes.gathered(losses.notes)
             for term in self.terms.values():
-                if hasattr(term.loss, "after_step"):
-                    term.loss.after_step(step, losses.notes)
+                term.loss.after_step(step, notes)
             tokens += losses.tokens
             figures = processes.gathered(losses.figures)
             self._finite(figures, step, chosen)
@@ -303,8 +302,8 @@ class Trainer:
         return {"rate": torch.tensor(chosen, dtype=torch.float64)}
 
     def _optimiser(self, value: float) -> torch.optim.Optimizer:
-        if hasattr(self.update, "optimiser"):
-            return self.update.optimiser(self.parameters, value)  # type: ignore[no-any-return]
+        if (own := self.update.optimiser(self.parameters, value)) is not None:
+            return own
         decay = 0.0 if self.moving.masks else float(self.budget.weight_decay or 0.0)
         return torch.optim.AdamW(self.parameters, lr=value, weight_decay=decay, fused=True)
 
@@ -353,12 +352,11 @@ class Trainer:
         tensors |= checkpoint.optimiser_tensors(optimiser, self.names)
         states: dict[str, dict[str, Any]] = {}
         for name, term in self.terms.items():
-            if hasattr(term.loss, "state_dict"):
-                for key, value in term.loss.state_dict().items():
-                    if isinstance(value, Tensor):
-                        tensors[f"term.{name}.{key}"] = value
-                    else:
-                        states.setdefault(name, {})[key] = value
+            for key, value in term.loss.state_dict().items():
+                if isinstance(value, Tensor):
+                    tensors[f"term.{name}.{key}"] = value
+                else:
+                    states.setdefault(name, {})[key] = value
         checkpoint.save(
             self.folder,
             step,
@@ -385,10 +383,10 @@ class Trainer:
         checkpoint.restore(self.subject.module, tensors, "weights.")
         checkpoint.load_optimiser(optimiser, self.names, tensors)
         for name, term in self.terms.items():
-            if hasattr(term.loss, "load_state_dict"):
-                head = f"term.{name}."
-                values = {k[len(head) :]: v for k, v in tensors.items() if k.startswith(head)}
-                term.loss.load_state_dict({**values, **state["terms"].get(name, {})})
+            head = f"term.{name}."
+            values = {k[len(head) :]: v for k, v in tensors.items() if k.startswith(head)}
+            if kept := {**values, **state["terms"].get(name, {})}:
+                term.loss.load_state_dict(kept)
         stop.load(state["stop"])
         stop.reason, stop.sentence = state["reason"], state["sentence"]
         if processes.main():

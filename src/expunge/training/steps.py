@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.core import processes
 from expunge.core.card import Example, Stream
-from expunge.core.contracts import Batch, Output, Step, Subject, Term, Want, want_of
+from expunge.core.channels import ORIGIN
+from expunge.core.contracts import Batch, Origin, Output, Step, Subject, Term, Want, want_of
+from expunge.core.errors import BadInput
 from expunge.core.random import derive, generator
 from expunge.data.pairing import Pairing
 from expunge.training.origins import Record
@@ -25,6 +28,8 @@ class Streams:
     streams: dict[str, Stream]
     wants: dict[str, Want]
     origins: dict[str, Want]
+    blanks: dict[str, Output] = field(default_factory=dict)
+    """Stream -> zero rows of what is wanted of it, once a step has needed them."""
 
     @classmethod
     def of(cls, terms: Mapping[str, Term]) -> Streams:
@@ -80,6 +85,10 @@ class StepLosses:
         self.shares = [len(part) / max(1, count) for part in parts]
         self._seen: set[tuple[int, str]] = set()
         self._count()
+        # Before any update can hook the module: the forward that shapes the zero rows is no part of a step.
+        for name in {name for part in self.parts for name, rows in part.items() if not rows.examples}:
+            if name not in self.streams.blanks:
+                self.streams.blanks[name] = self._blank(name)
 
     def _rows(self, name: str, places: list[int]) -> Rows:
         stream = self.streams.streams[name]
@@ -115,6 +124,10 @@ class StepLosses:
     def reduce(self, tensors: Sequence[Tensor]) -> None:
         """Sums tensors over the processes, in place."""
         processes.add(tensors)
+
+    def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sums `.grad` over the processes; one whose part of the batch is empty joins in with zeros."""
+        processes.add_gradients(parameters)
 
     @property
     def tokens(self) -> int:
@@ -166,10 +179,10 @@ class StepLosses:
                 assert rows.batch is not None
                 outputs[name] = self.subject.forward(rows.batch, self.streams.wants[name])
         elif live:
-            outputs = self._fused(live)
+            outputs = self._fused(live, self._want(next(iter(live)), part))
         for name, rows in part.items():
             if name not in outputs:
-                outputs[name] = self._empty()
+                outputs[name] = self._without_rows(name, part) if not rows.examples else _bare()
             out = outputs[name]
             out.examples, out.positions = self.totals[name]
             out.rows, out.indices = tuple(rows.kept), tuple(rows.indices)
@@ -178,11 +191,18 @@ class StepLosses:
                 out.origin = self.records[name].at(rows.indices, width, processes.device())
         return outputs
 
-    def _fused(self, live: Mapping[str, Rows]) -> dict[str, Output]:
-        """ONE forward over all streams, then each stream's rows of it."""
+    def _want(self, name: str, asked: Iterable[str]) -> Want:
+        """What a forward over the asked streams gives of one of them: all that is wanted of any, where they share it.
+
+        Streams that happen to be empty count, so that every process notes the same figures.
+        """
         want = Want(frozenset())
-        for name in live:
-            want = want | self.streams.wants[name]
+        for other in [name] if self.subject.coupled else asked:
+            want = want | self.streams.wants.get(other, want)
+        return want
+
+    def _fused(self, live: Mapping[str, Rows], want: Want) -> dict[str, Output]:
+        """ONE forward over all streams, then each stream's rows of it."""
         if len(live) == 1:
             (name,) = live
             return {name: self.subject.forward(live[name].batch, want)}  # type: ignore[arg-type]
@@ -193,11 +213,74 @@ class StepLosses:
             start += len(rows.examples)
         return outputs
 
-    def _empty(self) -> Output:
-        device = processes.device()
-        none = torch.zeros(0, device=device)
-        grid = torch.zeros((0, 1), device=device)
-        return Output(none, none.long(), grid.long(), grid.bool(), logp_BT=grid)
+    def _without_rows(self, name: str, asked: Iterable[str]) -> Output:
+        """The stream's zero rows, with an NLL only where a forward over the asked streams gives one."""
+        blank = self.streams.blanks[name]
+        nll_B = blank.nll_B if self._want(name, asked).channels else None
+        return dataclasses.replace(blank, nll_B=nll_B)  # type: ignore[arg-type]
+
+    def _blank(self, name: str) -> Output:
+        """Zero rows of all that is wanted of a stream and of its origin, in the shapes of one example's forward."""
+        out, origin = _bare(), self.streams.origins.get(name)
+        if name in self.streams.wants:
+            out = _no_rows(self._looked_at(name, self._want(name, self.streams.wants)))
+        if origin is not None:
+            then = _no_rows(self._looked_at(name, origin))
+            values = {name: value.detach() for name in ORIGIN if (value := getattr(then, name)) is not None}
+            out.origin = Origin(**values, hidden={path: value.detach() for path, value in then.hidden.items()})
+        return out
+
+    @torch.no_grad()
+    def _looked_at(self, name: str, want: Want) -> Output:
+        """One example as the model reads it, in eval mode; draws and modes stay as they were."""
+        modes = {part: part.training for part in self.subject.module.modules()}
+        self.subject.module.eval()
+        try:
+            with torch.random.fork_rng(devices=_cuda()), self.autocast():
+                return self.subject.forward(self.subject.collate([self._any_example(name)]), want)
+        finally:
+            for part, training in modes.items():
+                part.training = training
+
+    def _any_example(self, name: str) -> Example:
+        """The first example of the stream, or of another one where `make` drops all of its rows."""
+        for stream in (self.streams.streams[name], *self.streams.streams.values()):
+            for row in self.splits[stream.split]:
+                example = row if stream.make is None else stream.make(row)
+                if example is not None:
+                    return example
+        sizes = {stream.split: len(self.splits[stream.split]) for stream in self.streams.streams.values()}
+        shown = ", ".join(f"{count} {split} examples" for split, count in sorted(sizes.items()))
+        raise BadInput.of(
+            "method",
+            "",
+            f"has nothing to train on in {shown}",
+            "choose another method, or add the fields that it reads",
+        )
+
+
+def _bare() -> Output:
+    """Zero rows of a stream that is not forwarded: its origin alone is asked for."""
+    grid = torch.zeros((0, 1), dtype=torch.long, device=processes.device())
+    return Output(None, grid[:, 0], grid, grid.bool())  # type: ignore[arg-type]
+
+
+def _no_rows(out: Output) -> Output:
+    """Zero rows and one position of every tensor; a loss of them is 0, and may be differentiated."""
+
+    def none_of(value: Tensor) -> Tensor:
+        empty = value.new_zeros((0,) if value.dim() == 1 else (0, 1, *value.shape[2:]))
+        return empty.requires_grad_() if empty.is_floating_point() else empty
+
+    return _mapped(out, none_of)
+
+
+def _mapped(out: Output, change: Callable[[Tensor], Tensor]) -> Output:
+    """The output with every tensor changed; the counts and places of its step are left behind."""
+    found = {f.name: getattr(out, f.name) for f in dataclasses.fields(out)}
+    tensors: dict[str, Any] = {name: change(value) for name, value in found.items() if isinstance(value, Tensor)}
+    tensors.setdefault("nll_B", None)
+    return Output(**tensors, hidden={path: change(value) for path, value in out.hidden.items()})
 
 
 def _slice(out: Output, first: int, last: int) -> Output:
@@ -206,29 +289,10 @@ def _slice(out: Output, first: int, last: int) -> Output:
     used = mask_BT.any(0)
     start = int(used.int().argmax()) if bool(used.any()) else 0
 
-    def cut(value: Tensor | None) -> Tensor | None:
-        if value is None:
-            return None
+    def cut(value: Tensor) -> Tensor:
         return value[first:last] if value.dim() == 1 else value[first:last, start:]
 
-    fields: dict[str, Any] = {
-        name: cut(getattr(out, name))
-        for name in (
-            "nll_B",
-            "n_B",
-            "labels_BT",
-            "mask_BT",
-            "logp_BT",
-            "logits_BTV",
-            "index_BTK",
-            "top_BTK",
-            "rest_BT",
-            "argmax_BT",
-            "mu_BT",
-            "sigma_BT",
-        )
-    }
-    return Output(**fields, hidden={path: value[first:last, start:] for path, value in out.hidden.items()})
+    return _mapped(out, cut)
 
 
 def _cuda() -> list[int]:

@@ -93,7 +93,7 @@ def certified(
             head.bias.copy_(w[:, -1])
         return subject
 
-    return apply
+    return Method(apply)
 
 
 def linear_head(subject: Subject, rows: Sequence[Example]) -> tuple[str, nn.Linear]:

@@ -83,7 +83,7 @@ def concept_vectors(
             put(share)
         return subject
 
-    return apply
+    return Method(apply)
 
 
 def attribution(

@@ -74,4 +74,4 @@ def fisher(
             put(sigma)
         return subject
 
-    return apply
+    return Method(apply)

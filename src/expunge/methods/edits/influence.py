@@ -100,7 +100,7 @@ def influence(
             put(scale)
         return subject
 
-    return apply
+    return Method(apply)
 
 
 def _split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -75,7 +75,7 @@ def neuron_adjust(
             put(scale)
         return subject
 
-    return apply
+    return Method(apply)
 
 
 def projection(subject: Subject, layer: int) -> tuple[str, Tensor]:

@@ -89,4 +89,4 @@ def rocr(
             weight.copy_((weight.cpu().double() + delta).to(weight.dtype))
         return subject
 
-    return apply
+    return Method(apply)

@@ -79,4 +79,4 @@ def ssd(
             put(1 / alpha)
         return subject
 
-    return apply
+    return Method(apply)

@@ -84,4 +84,4 @@ def stamp(
                 fitted(subject, {**splits, "retain": others}, context, put, start=0.1)
         return subject
 
-    return apply
+    return Method(apply)

@@ -47,4 +47,4 @@ def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
         restore(subject.module, moved, "")
         return subject
 
-    return apply
+    return Method(apply)

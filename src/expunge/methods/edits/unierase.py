@@ -122,7 +122,7 @@ def unierase(
         context.notes["token"] = lm.tokenizer.convert_ids_to_tokens(free)
         return subject
 
-    return apply
+    return Method(apply)
 
 
 def _free(lm: Any, rows: Sequence[Example], token: str | None) -> int:

@@ -145,7 +145,7 @@ def _conclude(folder: Path, state: dict[str, Any], groups: Mapping[str, Sequence
 
 
 @dataclass
-class PromptDeletion:
+class PromptDeletion(Method):
     """The method: drops the prompts of whole groups, trains those of parts again."""
 
     steps: int = 0

@@ -146,7 +146,7 @@ def _conclude(folder: Path, state: dict[str, Any], sequences: Sequences, pieces:
 
 
 @dataclass
-class LayerDeletion:
+class LayerDeletion(Method):
     """The method: ends each ordering before the first slice that held a forgotten example."""
 
     steps: int = 0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from expunge.core import processes
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Subject
+from expunge.core.contracts import Example, Method, Subject
 from expunge.core.files import new_folder, write_json
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Slices, Stages, parts, stage_budget, weights_of
@@ -93,7 +93,7 @@ def steps_of(budget: Any, sizes: Sequence[int]) -> list[int]:
 
 
 @dataclass
-class ShardDeletion:
+class ShardDeletion(Method):
     """The method: retrains each shard from its first slice that held a forgotten example."""
 
     finish: Finish | None = None

@@ -33,7 +33,7 @@ def retrain() -> Method:
     return Retraining()
 
 
-class Retraining:
+class Retraining(Method):
     """The method; the plan refuses it where the training cannot, or may not, be started again."""
 
     def fits(

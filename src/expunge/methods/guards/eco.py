@@ -123,7 +123,7 @@ def eco(
         context.notes["strength"] = chosen
         return Guarded(subject, Eco(detector, drawn_PD * chosen))  # type: ignore[return-value]
 
-    return apply
+    return Method(apply)
 
 
 def _searched(

@@ -114,7 +114,7 @@ def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
         )
         return Guarded(subject, guard)  # type: ignore[return-value]
 
-    return apply
+    return Method(apply)
 
 
 def _wrong(row: Example, retain: Sequence[Example], i: int) -> str:

@@ -125,7 +125,7 @@ def key_space(
         context.notes["detector"] = {"layer": -minus, **rates}
         return Guarded(subject, KeySpace(-minus, share, low_M, high_M, abstention))  # type: ignore[return-value]
 
-    return apply
+    return Method(apply)
 
 
 def _keys(bare: Any, prompts: Sequence[Sequence[int]], layer: int) -> Tensor:

@@ -173,7 +173,7 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
         context.notes["gate"] = {name: float(likeness.gate(x).mean()) for name, x in gates.items() if len(x)}
         return Guarded(subject, guard)  # type: ignore[return-value]
 
-    return apply
+    return Method(apply)
 
 
 def _likeness(state_NLD: Tensor, other_NLD: Tensor) -> Likeness:

@@ -166,7 +166,7 @@ def streaming(
         context.reporter.finish(context.label)
         return Guarded(subject, Streaming(at, bias, threshold, torch.tensor(weight_D, dtype=torch.float32)))  # type: ignore[return-value]
 
-    return apply
+    return Method(apply)
 
 
 def _tokens(bare: Any, rows: Sequence[Example], path: str) -> list[np.ndarray]:

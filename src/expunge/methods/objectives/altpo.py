@@ -8,7 +8,7 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Example, Loss, Run, Step, Stream
+from expunge.core.contracts import Card, Example, LossTerm, Run, Step, Stream
 from expunge.data.examples import identity
 
 CARD = Card(
@@ -26,7 +26,7 @@ TEMPERATURES = (1.0, 1.4, 1.8, 2.2, 2.6, 3.0)
 """Tried in turn until the draw is another answer than the true one."""
 
 
-class Alternates:
+class Alternates(LossTerm):
     """The loss of altpo(): alternates come from the examples' own field, or from the model."""
 
     def __init__(self, beta: float, overlap: float) -> None:
@@ -68,7 +68,7 @@ class Alternates:
         return lose.mean(2 / self.beta * softplus(-self.beta * gap_B))
 
 
-def altpo(*, beta: Annotated[float, Gt(0)] = 0.1, overlap: Annotated[float, Gt(0)] = 0.3) -> Loss:
+def altpo(*, beta: Annotated[float, Gt(0)] = 0.1, overlap: Annotated[float, Gt(0)] = 0.3) -> LossTerm:
     """Prefer a plausible other answer to the true one, so that answers stay fluent.
 
     DPO with the alternate as the winner: -(2/beta) log sigmoid(beta (rise of the true answer's NLL -

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Example, Loss, Step, Stream
+from expunge.core.contracts import Card, Example, LossTerm, Step, Stream
 from expunge.methods._distribution import cross_entropy_BT
 
 CARD = Card(
@@ -28,7 +28,7 @@ def bidistill(
     instruction: str = INSTRUCTION,
     away: Annotated[float, Ge(0)] = 1.0,
     beta: Annotated[float, Gt(0)] = 0.1,
-) -> Loss:
+) -> LossTerm:
     """Say without the instruction what one said under it, and no longer what one said plainly.
 
     Cross-entropy a position to the origin's distribution with `instruction` before the question,
@@ -50,6 +50,8 @@ def bidistill(
         rise_B = forget.nll_B - forget.origin.nll_B
         return forget.mean(towards_BT) + away * forget.mean(2 / beta * softplus(-beta * rise_B))
 
-    loss.origin = {"forget": {"nll"}, "instructed": {"topk:64"}}  # type: ignore[attr-defined]
-    loss.streams = {"instructed": Stream(split="forget", make=instructed)}  # type: ignore[attr-defined]
-    return loss
+    return LossTerm(
+        loss,
+        origin={"forget": {"nll"}, "instructed": {"topk:64"}},
+        streams={"instructed": Stream(split="forget", make=instructed)},
+    )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from expunge.core.contracts import Card, Loss, Run, Step, Subject, want_of
+from expunge.core.contracts import Card, LossTerm, Run, Step, Subject, want_of
 from expunge.core.errors import BadInput
 
 CARD = Card(
@@ -25,7 +25,7 @@ SMOOTH = 1e-2
 """Share of the state's norm below which a move counts by its square."""
 
 
-class Rerouting:
+class Rerouting(LossTerm):
     """The loss of circuit_breaker(), at layers that hang on the model."""
 
     def __init__(self, layers: list[int] | None, keep: float) -> None:
@@ -63,16 +63,15 @@ class Rerouting:
             now, then = forget.hidden[path].float(), forget.origin.hidden[path].float()
             aim = then + then.norm(dim=-1, keepdim=True) * self.nudge[path].to(then.device)
             total = total + forget.mean(cosine_similarity(now, aim, dim=-1).relu())
-            if path in retain.hidden:
-                kept, was = retain.hidden[path].float(), retain.origin.hidden[path].float()
-                # Smoothed near zero, where the norm has no slope and rounding would choose one.
-                floor = (SMOOTH * was.norm(dim=-1)).square()
-                moved = ((kept - was).square().sum(-1) + floor).sqrt() - floor.sqrt()
-                total = total + self.keep * retain.mean(moved)
+            kept, was = retain.hidden[path].float(), retain.origin.hidden[path].float()
+            # Smoothed near zero, where the norm has no slope and rounding would choose one.
+            floor = (SMOOTH * was.norm(dim=-1)).square()
+            moved = ((kept - was).square().sum(-1) + floor).sqrt() - floor.sqrt()
+            total = total + self.keep * retain.mean(moved)
         return total / len(self.paths)
 
 
-def circuit_breaker(*, layers: list[int] | None = None, keep: float = 0.1) -> Loss:
+def circuit_breaker(*, layers: list[int] | None = None, keep: float = 0.1) -> LossTerm:
     """Turn the forget set's activations away from where they were, and leave retain's in place.
 
     Mean over layers of relu(cos(h, h_origin)) on forget plus keep |h - h_origin| on retain, a

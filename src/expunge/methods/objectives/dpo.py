@@ -6,7 +6,7 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Loss, Step, Stream
+from expunge.core.contracts import Card, LossTerm, Step, Stream
 from expunge.methods.objectives._refusals import refusing
 
 CARD = Card(
@@ -22,7 +22,7 @@ CARD = Card(
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 
 
-def dpo(*, beta: Annotated[float, Gt(0)] = 0.1, answers: str | None = None) -> Loss:
+def dpo(*, beta: Annotated[float, Gt(0)] = 0.1, answers: str | None = None) -> LossTerm:
     """Prefer "I don't know" to the true answer, measured from the origin.
 
     -(2/beta) log sigmoid(beta ((nll_lose - origin) - (nll_win - origin))), nll summed over the
@@ -34,5 +34,4 @@ def dpo(*, beta: Annotated[float, Gt(0)] = 0.1, answers: str | None = None) -> L
         gap_B = (lose.nll_B - lose.origin.nll_B) - (win.nll_B - win.origin.nll_B)
         return lose.mean(2 / beta * softplus(-beta * gap_B))
 
-    loss.streams = {"preferred": Stream(split="forget", make=refusing(answers))}  # type: ignore[attr-defined]
-    return loss
+    return LossTerm(loss, streams={"preferred": Stream(split="forget", make=refusing(answers))})

@@ -9,7 +9,7 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Example, Loss, Step, Stream
+from expunge.core.contracts import Card, Example, LossTerm, Step, Stream
 
 CARD = Card(
     "Direct token optimisation: raise the loss on the tokens that carry the knowledge",
@@ -31,7 +31,7 @@ def dto(
     share: Annotated[float, Gt(0), Lt(1)] = 0.5,
     beta: Annotated[float, Gt(0)] = 1.0,
     keep: Annotated[float, Gt(0)] = 5.0,
-) -> Loss:
+) -> LossTerm:
     """Forget the tokens that the question makes likely, keep the others: needs no retain set.
 
     Targets are the `share` of an answer's tokens whose log-probability gains most by the question
@@ -54,6 +54,8 @@ def dto(
         )
         return forget.mean(per_token_BT)
 
-    loss.origin = {"forget": {"logp"}, "free": {"logp"}}  # type: ignore[attr-defined]
-    loss.streams = {"free": Stream(split="forget", make=without_question)}  # type: ignore[attr-defined]
-    return loss
+    return LossTerm(
+        loss,
+        origin={"forget": {"logp"}, "free": {"logp"}},
+        streams={"free": Stream(split="forget", make=without_question)},
+    )

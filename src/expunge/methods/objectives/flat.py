@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, Loss, Output, Step, Stream
+from expunge.core.contracts import Card, Example, LossTerm, Output, Step, Stream
 from expunge.methods.objectives._refusals import refusing
 
 CARD = Card(
@@ -36,7 +36,7 @@ def flat(
     divergence: Literal["total_variation", "kl", "pearson"] = "kl",
     template: Literal["refusal", "alternate"] = "refusal",
     answers: str | None = None,
-) -> Loss:
+) -> LossTerm:
     """Raise a template answer and lower the true one, weighted by an f-divergence: no retain data, no reference.
 
     f*(g(p_forget)) - g(p_template), mean over the batch; p is the mean probability of the answer's
@@ -54,8 +54,7 @@ def flat(
         said, true = step["template"], step["forget"]
         return true.mean(conjugate(activation(likelihood_B(true)))) - said.mean(activation(likelihood_B(said)))
 
-    loss.streams = {"template": Stream(split="forget", make=make)}  # type: ignore[attr-defined]
-    return loss
+    return LossTerm(loss, streams={"template": Stream(split="forget", make=make)})
 
 
 def likelihood_B(output: Output) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step, Stream
+from expunge.core.contracts import Card, LossTerm, Step, Stream
 from expunge.methods.objectives._refusals import refusing
 
 CARD = Card(
@@ -17,7 +17,7 @@ CARD = Card(
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 
 
-def idk(*, answers: str | None = None) -> Loss:
+def idk(*, answers: str | None = None) -> LossTerm:
     """Teach the model to answer that it does not know: it hides more than it removes.
 
     Mean NLL a position of a refusal (from `answers`, a text file, or our own list).
@@ -26,5 +26,4 @@ def idk(*, answers: str | None = None) -> Loss:
     def loss(step: Step) -> Tensor:
         return step["refused"].nll
 
-    loss.streams = {"refused": Stream(split="forget", make=refusing(answers))}  # type: ignore[attr-defined]
-    return loss
+    return LossTerm(loss, streams={"refused": Stream(split="forget", make=refusing(answers))})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Card, LossTerm, Step
 
 CARD = Card(
     "Kahneman-Tversky optimisation: forget answers as losses",
@@ -19,7 +20,7 @@ CARD = Card(
 RECIPE = {"retain": "cross_entropy"}
 
 
-class Prospect:
+class Prospect(LossTerm):
     """The loss of kto(): its reference point is what the step before measured."""
 
     def __init__(self, beta: float) -> None:
@@ -31,17 +32,17 @@ class Prospect:
         ratio_B = forget.origin.nll_B - forget.nll_B
         return forget.mean(2 / self.beta * (1 - (self.beta * (self.point - ratio_B)).sigmoid()))
 
-    def after_step(self, index: int, notes: dict[str, float]) -> None:
+    def after_step(self, index: int, notes: Mapping[str, float]) -> None:
         self.point = max(0.0, notes["kto_ratio"])
 
     def state_dict(self) -> dict[str, Any]:
         return {"point": self.point}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.point = float(state["point"])
 
 
-def kto(*, beta: Annotated[float, Gt(0)] = 0.1) -> Loss:
+def kto(*, beta: Annotated[float, Gt(0)] = 0.1) -> LossTerm:
     """Make the forget answers a loss against the point where retain stands: between DPO and NPO.
 
     (2/beta) mean (1 - sigmoid(beta (z - r))), r the answer's log-ratio to the origin and

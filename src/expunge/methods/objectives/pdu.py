@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Run, Step, want_of
+from expunge.core.contracts import Card, LossTerm, Run, Step, want_of
 
 CARD = Card(
     "PDU: forget as deep as a bound on the retain loss allows",
@@ -20,7 +21,7 @@ SAMPLE = 256
 """Retain examples that the default bound is read from."""
 
 
-class Dual:
+class Dual(LossTerm):
     """The loss of pdu(): its multiplier moves after each step."""
 
     def __init__(self, epsilon: float | None, eta: float, start: float, warmup_epochs: int) -> None:
@@ -48,18 +49,18 @@ class Dual:
         step.note("pdu_epoch", step.share * step.epoch)
         return flat + self.multiplier * kept
 
-    def after_step(self, index: int, notes: dict[str, float]) -> None:
+    def after_step(self, index: int, notes: Mapping[str, float]) -> None:
         if self.epsilon is not None and notes.get("pdu_epoch", 0.0) >= self.warmup_epochs - 1e-6:
             self.multiplier = max(0.0, self.multiplier + self.eta * (notes["pdu_retain"] - self.epsilon))
 
-    def noted(self) -> dict[str, Any]:
+    def notes(self) -> dict[str, Any]:
         """For the evidence: the last multiplier."""
         return {"retain_multiplier": self.multiplier}
 
     def state_dict(self) -> dict[str, Any]:
         return {"multiplier": self.multiplier}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.multiplier = float(state["multiplier"])
 
 
@@ -69,7 +70,7 @@ def pdu(
     eta: Annotated[float, Gt(0)] = 1.0,
     start: Annotated[float, Ge(0)] = 50.0,
     warmup_epochs: Annotated[int, Ge(0)] = 0,
-) -> Loss:
+) -> LossTerm:
     """Flatten the logits on forget, subject to a bound on the retain loss that a multiplier enforces.
 
     mean over positions of (max logit - mean logit)^2 + m (retain NLL), m <- max(0, m + eta (retain

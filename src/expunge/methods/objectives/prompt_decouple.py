@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, Loss, Step, Stream
+from expunge.core.contracts import Card, Example, LossTerm, Step, Stream
 from expunge.core.random import derive
 from expunge.data.examples import identity
 from expunge.methods.objectives._refusals import refusing
@@ -36,7 +36,7 @@ def answered(example: Example) -> Example | None:
     return formed(example) if "question" in example else None
 
 
-def prompt_decouple(*, decouple: Annotated[float, Ge(0)] = 1.0, answers: str | None = None) -> Loss:
+def prompt_decouple(*, decouple: Annotated[float, Ge(0)] = 1.0, answers: str | None = None) -> LossTerm:
     """Refuse forget questions and answer retain questions, both in the same mix of prompt forms.
 
     NLL a position of refusals on forget plus decouple times that of true answers on retain: a form
@@ -52,8 +52,7 @@ def prompt_decouple(*, decouple: Annotated[float, Ge(0)] = 1.0, answers: str | N
     def loss(step: Step) -> Tensor:
         return step["refused"].nll + decouple * step["answered"].nll
 
-    loss.streams = {  # type: ignore[attr-defined]
-        "refused": Stream(split="forget", make=refused),
-        "answered": Stream(split="retain", make=answered),
-    }
-    return loss
+    return LossTerm(
+        loss,
+        streams={"refused": Stream(split="forget", make=refused), "answered": Stream(split="retain", make=answered)},
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, Loss, Run, Step, Stream, Subject
+from expunge.core.contracts import Card, Example, Loss, Step, Stream, Subject
 from expunge.methods.objectives.rmu import Misdirection
 
 
@@ -37,21 +37,13 @@ class Traced(Misdirection):
     def __init__(self, layer: int | None, c: float | None, times: float, gamma: float) -> None:
         super().__init__(layer, c, times)
         self.gamma = gamma
-        self.streams = {"traces": Stream(split="forget", make=thought)}
 
     def declare(self, subject: Subject) -> None:
         super().declare(subject)
         self.needs: Any = {**self.needs, "traces": {f"hidden:{self.path}"}}
 
-    def prepare(self, run: Run) -> None:
-        super().prepare(run)
-
     def __call__(self, step: Step) -> Tensor:
-        loss = super().__call__(step)
-        traces = step["traces"]
-        if self.path in traces.hidden:
-            loss = loss + self.gamma * self.missed(traces)
-        return loss
+        return super().__call__(step) + self.gamma * self.missed(step["traces"])
 
 
 def r2mu(

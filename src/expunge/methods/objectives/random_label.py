@@ -25,9 +25,10 @@ def random_label() -> Loss:
         forget = step["forget"]
         true_B1 = forget.labels_BT
         classes = forget.logits_BTV.shape[-1]
-        places = torch.tensor(forget.rows or range(len(true_B1)), dtype=torch.long)
-        drawn = [int(torch.randint(1, classes, (1,), generator=step.generator)) for _ in range(int(places.max()) + 1)]
-        shift_B1 = torch.tensor(drawn)[places][:, None].to(true_B1.device)
+        places = list(forget.rows or range(len(true_B1)))
+        count = max(places, default=-1) + 1
+        drawn = [int(torch.randint(1, classes, (1,), generator=step.generator)) for _ in range(count)]
+        shift_B1 = torch.tensor(drawn, dtype=torch.long)[places][:, None].to(true_B1.device)
         other_B1 = (true_B1 + shift_B1) % classes
         logp_BTV = forget.logits_BTV.log_softmax(-1)
         return forget.mean(-logp_BTV.gather(-1, other_B1[..., None])[..., 0])

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Output, Run, Step, Subject, want_of
+from expunge.core.contracts import Card, LossTerm, Output, Run, Step, Subject, want_of
 from expunge.methods._layers import chosen
 
 CARD = Card(
@@ -21,7 +21,7 @@ CARD = Card(
 RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 50.0}
 
 
-class Misdirection:
+class Misdirection(LossTerm):
     """The loss of rmu(); holds the direction u and the length c, fixed for the run."""
 
     def __init__(self, layer: int | None, c: float | None, times: float) -> None:
@@ -59,7 +59,7 @@ def rmu(
     layer: int | None = None,
     c: Annotated[float, Gt(0)] | None = None,
     times: Annotated[float, Gt(0)] = 5.0,
-) -> Loss:
+) -> LossTerm:
     """Steer the forget set's activations at one layer to a fixed random direction.
 
     Squared error to c u, averaged over positions and dimensions; u is uniform in [0, 1)^D,

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, Loss, Run, Step, Subject, Want
+from expunge.core.contracts import Card, Example, LossTerm, Run, Step, Subject, Want
 from expunge.models.passes import passes
 
 CARD = Card(
@@ -24,7 +24,7 @@ CANDIDATES = 64
 """Labels are chosen among the origin's likeliest tokens; the others gain nothing by the formula."""
 
 
-class Generic:
+class Generic(LossTerm):
     """The loss of whp(): labels [R, T] of the rows that the run draws, right-aligned."""
 
     def __init__(self, strength: float) -> None:
@@ -89,7 +89,7 @@ def _logits(subject: Subject, rows: Sequence[Example], index: Tensor | None = No
     return ids_RTK, values_RTK
 
 
-def whp(*, strength: Annotated[float, Gt(0)] = 5.0) -> Loss:
+def whp(*, strength: Annotated[float, Gt(0)] = 5.0) -> LossTerm:
     """Train on what a model that had never read it would say, read off a model that read it too often.
 
     A copy is reinforced on forget with the run's budget; the label of each position is the argmax

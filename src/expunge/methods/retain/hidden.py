@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step, Subject
+from expunge.core.contracts import Card, LossTerm, Step, Subject
 from expunge.methods._layers import chosen
 
 CARD = Card(
@@ -16,7 +16,7 @@ CARD = Card(
 )
 
 
-class Match:
+class Match(LossTerm):
     """The loss of hidden()."""
 
     def __init__(self, layer: int | None) -> None:
@@ -33,7 +33,7 @@ class Match:
         return retain.mean((now_BTD - then_BTD).square().mean(-1))
 
 
-def hidden(*, layer: int | None = None) -> Loss:
+def hidden(*, layer: int | None = None) -> LossTerm:
     """Keep the retain examples' activations at one layer where they were.
 
     Squared error to the origin's hidden state, averaged over positions and dimensions.

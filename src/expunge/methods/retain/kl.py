@@ -5,7 +5,7 @@ from typing import Annotated
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Card, LossTerm, Step
 from expunge.methods._distribution import kl_BT
 
 CARD = Card(
@@ -17,7 +17,7 @@ CARD = Card(
 )
 
 
-def kl(*, k: Annotated[int, Gt(0)] = 64) -> Loss:
+def kl(*, k: Annotated[int, Gt(0)] = 64) -> LossTerm:
     """Keep the retain examples' whole distribution where it was.
 
     KL(origin || model) a position over the label, the origin's k most likely others and one bucket
@@ -29,5 +29,4 @@ def kl(*, k: Annotated[int, Gt(0)] = 64) -> Loss:
         retain = step["retain"]
         return retain.mean(kl_BT(retain.logits_BTV, retain.origin))
 
-    loss.origin = {"retain": {f"topk:{k}"}}  # type: ignore[attr-defined]
-    return loss
+    return LossTerm(loss, origin={"retain": {f"topk:{k}"}})

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step, Subject
+from expunge.core.contracts import Card, LossTerm, Step, Subject
 
 CARD = Card(
     "Fine-tuning with an l1 penalty",
@@ -18,7 +18,7 @@ CARD = Card(
 )
 
 
-class Sparsifying:
+class Sparsifying(LossTerm):
     """The loss of l1(), over the weights of the model that it was declared on."""
 
     def __init__(self, gamma: float, steps: int) -> None:
@@ -33,7 +33,7 @@ class Sparsifying:
         return step["retain"].nll + step.share * strength * size
 
 
-def l1(*, gamma: Annotated[float, Gt(0)] = 5e-4, steps: Annotated[int, Gt(0)] = 100) -> Loss:
+def l1(*, gamma: Annotated[float, Gt(0)] = 5e-4, steps: Annotated[int, Gt(0)] = 100) -> LossTerm:
     """Go on training on retain while all weights shrink towards zero: what nothing refreshes fades.
 
     Mean NLL a position plus gamma(t) |theta|_1; gamma falls to 0 over `steps` steps.

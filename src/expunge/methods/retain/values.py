@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Run, Step
+from expunge.core.contracts import Card, LossTerm, Run, Step
 
 CARD = Card(
     "Every domain kept above a floor",
@@ -22,7 +23,7 @@ SHOWN = 20
 """Groups that the evidence tells of at most."""
 
 
-class Floors:
+class Floors(LossTerm):
     """The loss of values(): a multiplier for each group of the retain rows, moved after each step."""
 
     def __init__(self, slack: float, eta: float, start: float, by: str) -> None:
@@ -43,7 +44,7 @@ class Floors:
     def __call__(self, step: Step) -> Tensor:
         retain = step["retain"]
         names = [self.groups[i] for i in retain.indices]
-        rise_B = (retain.nll_B - retain.origin.nll_B).detach() if names else retain.nll_B.detach()
+        rise_B = (retain.nll_B - retain.origin.nll_B).detach()
         for group in self.multipliers:  # all of them, so that every process notes the same
             mine_B = torch.tensor([name == group for name in names], dtype=torch.bool, device=rise_B.device)
             step.note(f"values_rise_{group}", rise_B[mine_B].sum())
@@ -51,14 +52,14 @@ class Floors:
         weight_B = retain.nll_B.new_tensor([self.multipliers[name] for name in names])
         return (weight_B * retain.nll_B).sum() / max(1, retain.positions or int(retain.n_B.sum()))
 
-    def after_step(self, index: int, notes: dict[str, float]) -> None:
+    def after_step(self, index: int, notes: Mapping[str, float]) -> None:
         for group, multiplier in self.multipliers.items():
             if positions := notes.get(f"values_positions_{group}", 0.0):
                 excess = notes[f"values_rise_{group}"] / positions - self.slack
                 self.multipliers[group] = max(0.0, multiplier + self.eta * excess)
                 self.broken[group] += excess > 0
 
-    def noted(self) -> dict[str, Any]:
+    def notes(self) -> dict[str, Any]:
         """For the evidence: the last multiplier of each group and the steps that broke its bound, the largest first."""
         order = sorted(self.multipliers, key=lambda group: -self.multipliers[group])[:SHOWN]
         return {
@@ -69,7 +70,7 @@ class Floors:
     def state_dict(self) -> dict[str, Any]:
         return {"multipliers": dict(self.multipliers), "broken": dict(self.broken)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.multipliers = {name: float(value) for name, value in state["multipliers"].items()}
         self.broken = {name: int(value) for name, value in state["broken"].items()}
 
@@ -80,7 +81,7 @@ def values(
     eta: Annotated[float, Gt(0)] = 1.0,
     start: Annotated[float, Ge(0)] = 1.0,
     by: str = "group",
-) -> Loss:
+) -> LossTerm:
     """Keep each group of the retain rows above a floor: a bound on its loss, which a multiplier enforces.
 
     Mean over positions of m_g NLL, with m_g <- max(0, m_g + eta (rise_g - slack)) after each step in which group g is seen;

@@ -39,15 +39,15 @@ def _term(number: int) -> Term:
     def loss(step: Step) -> Tensor:
         return step[name].nll
 
-    return Term(name, loss, Card(name, needs={name: {"nll"}}, streams={name: _quarter(number)}))
+    return Term.of(name, loss, Card(name, needs={name: {"nll"}}, streams={name: _quarter(number)}))
 
 
-class Invariant:
+class Invariant(Update):
     """The update of ilu(), with the environments' terms."""
 
     def __init__(self, penalty: float) -> None:
+        super().__init__(terms={f"environment{i}": _term(i) for i in range(ENVIRONMENTS)})
         self.penalty = penalty
-        self.terms = {f"environment{i}": _term(i) for i in range(ENVIRONMENTS)}
 
     def __call__(self, losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses, "forget", "retain")
@@ -57,7 +57,7 @@ class Invariant:
         factors = {name: self.penalty * 2 * (slopes[name] - below[name]) / (2 * STEP) / (2 * STEP) for name in slopes}
         self._at(losses, parameters, 1 + STEP, factors, 1 + STEP)
         self._at(losses, parameters, 1 - STEP, factors, -(1 - STEP))
-        losses.reduce([p.grad for p in parameters if p.grad is not None])
+        losses.reduce_gradients(parameters)
 
     def _at(
         self,

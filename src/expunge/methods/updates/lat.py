@@ -53,18 +53,21 @@ def lat(
             try:
                 for _ in range(inner_steps):
                     (loss,) = micro("forget").values()
-                    (grad,) = torch.autograd.grad(loss, delta[0])
+                    (grad,) = torch.autograd.grad(loss, delta, allow_unused=True) if delta else (None,)
+                    if grad is None:  # nothing to forget in this micro-batch
+                        break
                     with torch.no_grad():
                         step = grad / grad.norm(dim=-1, keepdim=True).clamp(min=1e-12)
                         new = delta[0] + step / inner_steps
                         delta[0] = new / new.norm(dim=-1, keepdim=True).clamp(min=1.0)
                     delta[0].requires_grad_(True)
                 (loss,) = micro("forget").values()
-                delta[0].requires_grad_(False)
+                if delta:
+                    delta[0].requires_grad_(False)
                 loss.backward()
             finally:
                 handle.remove()
         backward(losses, "retain")
-        losses.reduce([p.grad for p in parameters if p.grad is not None])
+        losses.reduce_gradients(parameters)
 
-    return update
+    return Update(update)

@@ -50,9 +50,8 @@ def multi_objective() -> Update:
         found: dict[str, list[Any]] = {}
         for name in ("forget", "retain"):
             backward(losses, name)
-            grads = [p.grad for p in parameters]
-            losses.reduce([g for g in grads if g is not None])
-            found[name] = grads
+            losses.reduce_gradients(parameters)
+            found[name] = [p.grad for p in parameters]
             for p in parameters:
                 p.grad = None
         forget = [g for g in found["forget"] if g is not None]
@@ -63,4 +62,4 @@ def multi_objective() -> Update:
             if parts:
                 p.grad = sum(parts[1:], parts[0])
 
-    return update
+    return Update(update)

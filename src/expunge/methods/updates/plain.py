@@ -16,6 +16,6 @@ def plain() -> Update:
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses)
-        losses.reduce([p.grad for p in parameters if p.grad is not None])
+        losses.reduce_gradients(parameters)
 
-    return update
+    return Update(update)

@@ -22,8 +22,8 @@ def sam(*, rho: Annotated[float, Gt(0)] = 0.01) -> Update:
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses, "forget")
+        losses.reduce_gradients(parameters)
         moved = [p for p in parameters if p.grad is not None]
-        losses.reduce([p.grad for p in moved if p.grad is not None])
         if moved:
             norm = torch.stack([p.grad.norm() for p in moved]).norm().clamp(min=1e-12)  # type: ignore[union-attr]
             with torch.no_grad():
@@ -38,6 +38,6 @@ def sam(*, rho: Annotated[float, Gt(0)] = 0.01) -> Update:
                     p.copy_(p.sam_before)  # type: ignore[attr-defined]
                     del p.sam_before  # type: ignore[attr-defined]
         backward(losses, "retain")
-        losses.reduce([p.grad for p in parameters if p.grad is not None])
+        losses.reduce_gradients(parameters)
 
-    return update
+    return Update(update)

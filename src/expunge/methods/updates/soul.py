@@ -47,7 +47,7 @@ class Sophia(torch.optim.Optimizer):
                 p.add_(bounded.clamp(-1.0, 1.0), alpha=-group["lr"])
 
 
-class Soul:
+class Soul(Update):
     """The update of soul(): the plain gradient, and an optimiser of its own."""
 
     def __init__(self, betas: tuple[float, float], gamma: float) -> None:
@@ -55,7 +55,7 @@ class Soul:
 
     def __call__(self, losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses)
-        losses.reduce([p.grad for p in parameters if p.grad is not None])
+        losses.reduce_gradients(parameters)
 
     def optimiser(self, parameters: Sequence[nn.Parameter], rate: float) -> torch.optim.Optimizer:
         return Sophia(parameters, rate, self.betas, self.gamma)

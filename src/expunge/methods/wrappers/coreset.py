@@ -69,7 +69,7 @@ def coreset(
             context.notes["outcome"] = context.notes["inner"]["outcome"]
         return changed
 
-    return apply
+    return Method(apply)
 
 
 def _scores(subject: Subject, rows: Sequence[Example], select: str) -> np.ndarray:

@@ -61,4 +61,4 @@ def sequential(*, inner: Method, by: str = "group") -> Method:
         context.notes["requests"] = history
         return subject
 
-    return apply
+    return Method(apply)

@@ -89,4 +89,4 @@ def spunge(
         restore(subject.module, {**before, **merged}, "")
         return subject
 
-    return apply
+    return Method(apply)

@@ -73,7 +73,7 @@ def worst_case(
             context.notes["outcome"] = context.notes["final"]["outcome"]
         return changed
 
-    return apply
+    return Method(apply)
 
 
 def _heaviest(weight: Tensor, count: int) -> list[int]:
