@@ -21,6 +21,7 @@ NAMES = {
     "Card": "core.card",
     "Context": "core.context",
     "ExpungeError": "core.errors",
+    "LossTerm": "core.contracts",
     "Output": "core.contracts",
     "Plan": "pipeline.plan",
     "Readout": "evaluation.readout",

@@ -58,7 +58,7 @@ class Batch:
         return int(self.n_B.shape[0])
 
 
-_ABSENT: Any = None
+NOT_ASKED: Any = None
 """What was not asked for is None; a term that asked for it need not check."""
 
 
@@ -70,11 +70,11 @@ class Origin:
     and rest_BT the log-probability of all else together (minus infinity where nothing is left).
     """
 
-    nll_B: Tensor = _ABSENT
-    logp_BT: Tensor = _ABSENT
-    index_BTK: Tensor = _ABSENT
-    top_BTK: Tensor = _ABSENT
-    rest_BT: Tensor = _ABSENT
+    nll_B: Tensor = NOT_ASKED
+    logp_BT: Tensor = NOT_ASKED
+    index_BTK: Tensor = NOT_ASKED
+    top_BTK: Tensor = NOT_ASKED
+    rest_BT: Tensor = NOT_ASKED
     hidden: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -92,16 +92,16 @@ class Output:
     n_B: Tensor
     labels_BT: Tensor
     mask_BT: Tensor
-    logp_BT: Tensor = _ABSENT
-    logits_BTV: Tensor = _ABSENT
-    index_BTK: Tensor = _ABSENT
-    top_BTK: Tensor = _ABSENT
-    rest_BT: Tensor = _ABSENT
-    argmax_BT: Tensor = _ABSENT
-    mu_BT: Tensor = _ABSENT
-    sigma_BT: Tensor = _ABSENT
+    logp_BT: Tensor = NOT_ASKED
+    logits_BTV: Tensor = NOT_ASKED
+    index_BTK: Tensor = NOT_ASKED
+    top_BTK: Tensor = NOT_ASKED
+    rest_BT: Tensor = NOT_ASKED
+    argmax_BT: Tensor = NOT_ASKED
+    mu_BT: Tensor = NOT_ASKED
+    sigma_BT: Tensor = NOT_ASKED
     hidden: dict[str, Tensor] = field(default_factory=dict)
-    origin: Origin = _ABSENT
+    origin: Origin = NOT_ASKED
     examples: int = 0
     positions: int = 0
     rows: tuple[int, ...] = ()
@@ -399,6 +399,7 @@ if TYPE_CHECKING:
     from expunge.core.context import Context
 
 __all__ = [
+    "NOT_ASKED",
     "Batch",
     "Card",
     "Example",

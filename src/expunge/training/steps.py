@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from expunge.core import processes
 from expunge.core.card import Example, Stream
 from expunge.core.channels import ORIGIN
-from expunge.core.contracts import Batch, Origin, Output, Step, Subject, Term, Want, want_of
+from expunge.core.contracts import NOT_ASKED, Batch, Origin, Output, Step, Subject, Term, Want, want_of
 from expunge.core.errors import BadInput
 from expunge.core.random import derive, generator
 from expunge.data.pairing import Pairing
@@ -215,9 +215,10 @@ class StepLosses:
 
     def _without_rows(self, name: str, asked: Iterable[str]) -> Output:
         """The stream's zero rows, with an NLL only where a forward over the asked streams gives one."""
-        blank = self.streams.blanks[name]
-        nll_B = blank.nll_B if self._want(name, asked).channels else None
-        return dataclasses.replace(blank, nll_B=nll_B)  # type: ignore[arg-type]
+        out = dataclasses.replace(self.streams.blanks[name])
+        if not self._want(name, asked).channels:
+            out.nll_B = NOT_ASKED
+        return out
 
     def _blank(self, name: str) -> Output:
         """Zero rows of all that is wanted of a stream and of its origin, in the shapes of one example's forward."""
@@ -262,7 +263,7 @@ class StepLosses:
 def _bare() -> Output:
     """Zero rows of a stream that is not forwarded: its origin alone is asked for."""
     grid = torch.zeros((0, 1), dtype=torch.long, device=processes.device())
-    return Output(None, grid[:, 0], grid, grid.bool())  # type: ignore[arg-type]
+    return Output(NOT_ASKED, grid[:, 0], grid, grid.bool())
 
 
 def _no_rows(out: Output) -> Output:
@@ -279,7 +280,7 @@ def _mapped(out: Output, change: Callable[[Tensor], Tensor]) -> Output:
     """The output with every tensor changed; the counts and places of its step are left behind."""
     found = {f.name: getattr(out, f.name) for f in dataclasses.fields(out)}
     tensors: dict[str, Any] = {name: change(value) for name, value in found.items() if isinstance(value, Tensor)}
-    tensors.setdefault("nll_B", None)
+    tensors.setdefault("nll_B", NOT_ASKED)
     return Output(**tensors, hidden={path: change(value) for path, value in out.hidden.items()})
 
 
