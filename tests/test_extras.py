@@ -56,10 +56,21 @@ def test_a_package_that_is_there_is_no_fault(monkeypatch: pytest.MonkeyPatch) ->
     require("tune", "", "optuna", "tune")
 
 
-def test_a_package_that_is_broken_is_not_called_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "half_installed.py").write_text("import what_it_lacks\n")
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import what_it_lacks", "ModuleNotFoundError: No module named 'what_it_lacks'"),
+        ("raise OSError('lib.so: undefined symbol')", "OSError: lib.so: undefined symbol"),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines"),
+        ("def (", "SyntaxError: "),
+    ],
+)
+def test_a_package_that_is_broken_is_not_called_absent(
+    source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half_installed.py").write_text(source + "\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BadInput, match=r"half_installed, which cannot be imported \(No module named 'what_it_lacks'\)"):
+    with pytest.raises(BadInput, match=re.escape(f"half_installed, which cannot be imported ({why}")):
         require("tune", "", "half_installed", "tune")
 
 

@@ -14,9 +14,7 @@ def require(field: str, value: object, package: str, extra: str) -> None:
     """
     try:
         importlib.import_module(package)
-    except ImportError as error:
+    except Exception as error:  # a build that does not fit may raise anything
         absent = isinstance(error, ModuleNotFoundError) and error.name == package
-        why = f"needs {package}, which is not installed"
-        if not absent:
-            why = f"needs {package}, which cannot be imported ({error})"
-        raise BadInput.of(field, value, why, f"pip install 'expunge[{extra}]'") from None
+        why = "is not installed" if absent else f"cannot be imported ({type(error).__name__}: {error})"
+        raise BadInput.of(field, value, f"needs {package}, which {why}", f"pip install 'expunge[{extra}]'") from None
