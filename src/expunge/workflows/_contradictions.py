@@ -31,6 +31,7 @@ from expunge.ledger.certificate import (
 from expunge.pipeline.hidden_knowledge import judged
 from expunge.report.card import model_card
 from expunge.report.html import render
+from expunge.workflows._figures import twice
 
 if TYPE_CHECKING:
     from expunge.workflows.verify import Verification
@@ -154,6 +155,8 @@ class Contents:
         if not all(type(count) is int for count in evidence["splits"].values()):
             raise ValueError("its splits are not numbers of examples")
         plain(evidence["request"], "evidence.request")
+        if again := twice(evidence["scores"]):
+            raise ValueError(f"a figure stands twice: {', '.join(again)}")
         gathered(evidence)
         self.evidence = evidence
 
