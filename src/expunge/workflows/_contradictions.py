@@ -189,10 +189,10 @@ class Contents:
 
     def _inputs(self) -> None:
         inputs, told = self.predicate["inputs"], self.evidence.get("inputs") or {}
-        if set(inputs) != {"base", "gold", "splits"}:
+        if set(inputs) - {"files"} != {"base", "gold", "splits"}:
             self.found.fault(CERTIFICATE, "its inputs have fields too many or too few")
-        for name in ("base", "gold"):
-            if canonical(inputs[name]) != canonical(told.get(name)):
+        for name in ("base", "gold", *({"files"} & {*inputs, *told})):
+            if canonical(inputs.get(name)) != canonical(told.get(name)):
                 self.found.fault(CERTIFICATE, f"its inputs.{name} is not the evidence's")
         splits = inputs["splits"]
         counts = {name: one["count"] for name, one in splits.items()}
