@@ -877,6 +877,8 @@ FIGURES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a subject of no run": (lambda e: e["scores"].append(row("forget_nll", who="x")), "forget_nll (x, forget)"),
     "a split of no run": (lambda e: e["scores"].append(row("forget_nll", "x")), "forget_nll (after, x)"),
     "a figure of no run": (lambda e: e["scores"].append(row("utility_made_up")), "utility_made_up (after, forget)"),
+    "what the method yields": (lambda e: e.update(yields="ensemble"), "method"),
+    "another method": (lambda e: e.update(method="exact retraining"), "method"),
     "nothing": (lambda e: e.update(scores=[]), "forget_nll (before, forget)"),
 }
 

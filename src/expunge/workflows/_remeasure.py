@@ -79,6 +79,7 @@ def measured(
     with tempfile.TemporaryDirectory() as scratch:
         again = _Again(folder, evidence, trust_code, reporter or Silent(), Path(scratch), found)
         again.open()
+        again.same_method()
         again.same_data(statement)
         if not found.differing:
             _compare(evidence, again.scores(), again, found)
@@ -183,6 +184,18 @@ class _Again:
             spent = open_model(self.plan.source, self.trust_code)
             risky = risk.at_risk(containment.risks(self.plan, spent, self.reporter))
         self.plan.splits, _ = asking.prepared(wanted, self.base, self.plan.splits, risky, self.reporter)
+
+    def same_method(self) -> None:
+        """Is the method the request's: whether the weights are as they were decides a line of the verdict."""
+        composed, told = self.plan.composed, self.evidence
+        if told["yields"] != composed.yields:
+            self.found.differing.append(
+                f"method: certified as yielding {one_line(told['yields'])}, the request's yields {composed.yields}"
+            )
+        elif told["method"] != composed.name or (
+            self.found.equal and canonical(told["described"]) != canonical(composed.described)
+        ):
+            self.found.differing.append("method: it is not the request's")
 
     def same_data(self, statement: Mapping[str, Any]) -> None:
         """Are the examples those that the certificate commits to; without the salt, as many."""
