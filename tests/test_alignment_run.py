@@ -57,6 +57,11 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     assert found["splits"]["retain"] == 120 + 6  # the file's rows and two of each domain
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert 'id="alignment"' in page and "Change without containment" in page
+    assert expunge.verify(tmp_path / "run").good
+    measured = expunge.verify(tmp_path / "run", measure=True).measured
+    assert measured is not None and not measured.differing and measured.compared > 10
+    assert measured.resting == ["alignment.drift <= 0.05"] and not measured.good, "answers are not asked for again"
+    assert any("alignment_drift, alignment_refusal_score" in text for text in measured.remarks)
 
 
 @pytest.fixture(scope="module")

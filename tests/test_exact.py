@@ -166,6 +166,12 @@ def test_a_training_that_was_broken_off_ends_alike(world: tuple[str, Path], tmp_
     assert not (tmp_path / "broken").exists()
     with pytest.raises(BadInput, match=r"another train.yaml"):
         train(broken.model_copy(update={"epochs": 5}), resume=True)
+    started = tmp_path / ".broken.training" / "started.json"
+    told = started.read_bytes()
+    started.write_bytes(told[:9])
+    with pytest.raises(BadInput, match=r"or damaged"):
+        train(broken, resume=True)
+    started.write_bytes(told)
     rest = Stops()
     train(broken, reporter=rest, resume=True)
     assert 0 < rest.steps < counted.steps / 2 + 8

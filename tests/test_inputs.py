@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from expunge import run as run_verb
 from expunge.core.context import Context
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import digest_file
+from expunge.ledger import certificate as ledger
 from expunge.methods.objective import plain_training
+from expunge.methods.objectives._refusals import read
 from expunge.pipeline import apply, inputs, observe
+from expunge.workflows.verify import verify
 from worlds import pairs, tiny, write
 
 QUICK = {"steps": 3, "stop": "none", "learning_rate": 1e-3}
@@ -39,7 +43,9 @@ def mine(world: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     } | {"seed": 3, "out": str(tmp_path / "run")}
 
 
-def stop_in(monkeypatch: pytest.MonkeyPatch, request: dict[str, Any], stage: str = "after") -> None:
+def stop_in(
+    monkeypatch: pytest.MonkeyPatch, request: dict[str, Any], stage: str = "after", *, resume: bool = False
+) -> None:
     """Runs the request until this stage, where the user stops it."""
 
     def stop(*_: Any, **__: Any) -> None:
@@ -48,7 +54,7 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, request: dict[str, Any], stage: str
     with monkeypatch.context() as patch:
         patch.setattr(apply if stage == "apply" else observe, stage, stop)
         with pytest.raises(Interrupted, match="--resume"):
-            run_verb(request)
+            run_verb(request, resume=resume)
 
 
 def other_answer(path: str) -> None:
@@ -129,6 +135,171 @@ def test_with_the_same_inputs_it_ends_as_an_undisturbed_run(
     )
     assert {p.name for p in Path(mine["out"]).iterdir()} == {p.name for p in whole.out.iterdir()}
     assert set(whole.evidence["inputs"]) == {"base", "gold"} and all(whole.evidence["inputs"].values())
+
+
+ANSWERS: dict[str, Any] = {
+    "a part": {"forget": {"idk": {"answers": "FILE"}}},
+    "a recipe": {"dpo": {"answers": "FILE"}},
+    "an inner method": {"spunge": {"by": "group", "inner": {"forget": {"idk": {"answers": "FILE"}}}}},
+    "an edit": {"stamp": {"answers": "FILE"}},
+}
+
+
+@pytest.mark.parametrize("where", ANSWERS)
+def test_nor_with_another_file_of_the_method(
+    where: str, mine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.txt"
+    file.write_text("I cannot say that.\n")
+    mine |= {"gold": "none", "method": json.loads(json.dumps(ANSWERS[where]).replace("FILE", str(file)))}
+    stop_in(monkeypatch, mine, "apply")
+    file.write_text("Something else entirely.\n")
+    with pytest.raises(BadInput, match=f"since: method file {file};"):
+        run_verb(mine, resume=True)
+    if where != "a part":
+        return
+    file.write_text("I cannot say that.\n")
+    done = run_verb(mine, resume=True)
+    told = json.loads((done.out / "certificate.json").read_text())["predicate"]["inputs"]
+    assert told["files"] == done.evidence["inputs"]["files"] == {str(file): digest_file(file)}
+    assert verify(done.out).good
+    forged = {**told, "files": {str(file): "0" * 64}}
+    statement = json.loads((done.out / "certificate.json").read_text())
+    statement["predicate"]["inputs"] = forged
+    statement["predicate"]["digest"] = ledger.statement_digest(statement)
+    ledger.write_certificate(done.out, statement)
+    assert verify(done.out).changed == ["certificate.json (its inputs.files is not the evidence's)"]
+
+
+def test_a_method_is_read_from_its_file_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "answers.txt"
+    for text in ("I cannot say that.", "Something else."):
+        file.write_text(text)
+        assert read(str(file)) == (text,)
+
+
+def other_model(folder: Path, base: Path) -> None:
+    shutil.copy(base / "model.safetensors", folder / "model.safetensors")
+
+
+EXCHANGED: dict[str, Callable[[Path, Path], object]] = {
+    "other weights": other_model,
+    "a file more": lambda folder, base: (folder / "more.txt").write_text("x"),
+    "a file less": lambda folder, base: (folder / "config.json").unlink(),
+    "a setting": lambda folder, base: (folder / "config.json").write_text("{}"),
+    "a link": lambda folder, base: (folder.rename(folder.with_name("away")), folder.symlink_to("away")),
+    "a file for the folder": lambda folder, base: (shutil.rmtree(folder), folder.write_text("x")),
+}
+
+
+@pytest.mark.parametrize("how", EXCHANGED)
+def test_nor_with_another_model_than_the_method_left(
+    how: str, mine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine["gold"] = "none"
+    stop_in(monkeypatch, mine)
+    EXCHANGED[how](Path(mine["out"]) / "model", Path(mine["model"]))
+    with pytest.raises(BadInput, match="is not the model that this run made"):
+        run_verb(mine, resume=True)
+    assert not (Path(mine["out"]) / "certificate.json").exists()
+
+
+def test_killed_between_its_digests_and_its_place_a_model_is_made_again(
+    mine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine["gold"] = "none"
+    stop_in(monkeypatch, mine)
+    shutil.rmtree(Path(mine["out"]) / "model")
+    assert verify(run_verb(mine, resume=True).out).good
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def altered(path: Path) -> None:
+    """Whole JSON with another value in it."""
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({**found, "seconds": "x", "base": "x"}))
+
+
+def other_tensors(path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, path)
+
+
+JSON: dict[str, Callable[[Path], object]] = {
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "a list": lambda path: path.write_text("[1]"),
+    "no fields": lambda path: path.write_text("{}"),
+    "null": lambda path: path.write_text("null"),
+    "another field": altered,
+    "no text": lambda path: path.write_bytes(b"\xff\xfe"),
+    "deep": lambda path: path.write_text("[" * 100_000),
+}
+TENSORS: dict[str, Callable[[Path], object]] = {
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "others": other_tensors,
+    "gone": lambda path: path.unlink(),
+}
+DAMAGED = {
+    "checkpoint/inputs.json": JSON | {"gone": lambda path: path.unlink()},
+    "checkpoint/applied.json": JSON | {"gone": lambda path: path.unlink()},
+    "checkpoint/checkpoint/step-*/state.json": JSON,
+    "checkpoint/checkpoint/step-*/tensors.safetensors": TENSORS,
+    "checkpoint/best.safetensors": TENSORS,
+    "checkpoint/rate.safetensors": TENSORS,
+    "salt.json": JSON | {"gone": lambda path: path.unlink()},
+    "log.jsonl": {
+        "null": lambda path: path.write_text("null\n5\n" + path.read_text()),
+        "garbage": lambda path: path.write_bytes(b"\xff garbage\n" + path.read_bytes()),
+        "deep": lambda path: path.write_text("[" * 100_000 + "\n" + path.read_text()),
+        "cut": cut,
+        "gone": lambda path: path.unlink(),
+    },
+}
+REFUSED = {"checkpoint/inputs.json": "is damaged or lost", "salt.json": r"salt: |forget \(24 of 24 rows\)"}
+"""What cannot be made again."""
+
+
+Stopped = tuple[dict[str, Any], Path, str]
+
+
+@pytest.fixture(scope="module")
+def stopped(world: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    """A request whose run was stopped before its model was read, a copy of its folder, and the digest of that model."""
+    budget = {"steps": 4, "batch_size": 8, "learning_rate": "auto", "stop": "none"}
+    manifest = Path(world["model"]) / "expunge.json"
+    request = {**world, "gold": "none", "seed": 4, "budget": budget}
+    request["model"] = str(shutil.copytree(world["model"], tmp_path_factory.mktemp("bare") / "model"))
+    (Path(request["model"]) / manifest.name).unlink()  # so that the rate must be found
+    request["out"] = str(tmp_path_factory.mktemp("stopped") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_in(patch, request)
+    copy = Path(shutil.copytree(request["out"], tmp_path_factory.mktemp("copy") / "run"))
+    return request, copy, digest_file(copy / "model/model.safetensors")
+
+
+@pytest.mark.parametrize(("file", "how"), [(file, how) for file, ways in DAMAGED.items() for how in ways])
+def test_a_damaged_scratch_is_made_again_or_refused(
+    file: str, how: str, stopped: Stopped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of the method: neither its model nor what tells of it is there yet."""
+    request, copy, expected = stopped
+    out = Path(request["out"])
+    shutil.rmtree(out)
+    shutil.copytree(copy, out)
+    if "applied" not in file:
+        shutil.rmtree(out / "model")
+    (path,) = out.glob(file)
+    DAMAGED[file][how](path)
+    if file in REFUSED:
+        with pytest.raises(BadInput, match=REFUSED[file]):
+            run_verb(request, resume=True)
+        return
+    stop_in(monkeypatch, request, resume=True)  # reading the model takes the longest, and is not what is tested
+    assert digest_file(out / "model/model.safetensors") == expected
 
 
 def test_what_a_stopped_run_wrote_down_of_the_rows_cannot_be_guessed(

@@ -26,6 +26,7 @@ from expunge.ledger import certificate as ledger
 from expunge.pipeline.hidden_knowledge import judged
 from expunge.report.card import model_card
 from expunge.report.html import render
+from expunge.workflows import _remeasure
 from expunge.workflows.verify import verify
 from worlds import environment, pairs, tiny, write
 
@@ -449,6 +450,10 @@ FORGED: dict[str, tuple[Tamper, str]] = {
             "notes",
         )
     },
+    "a figure stands twice": (
+        lambda f, o: forged(f, lambda e: (e["scores"].insert(0, {**score(e), "value": 9.0, "high": 9.5}), rejudged(e))),
+        "changed: evidence.json (ValueError: a figure stands twice: forget_nll (after, forget))",
+    ),
     "a score that is none": (lambda f, o: forge_raw(f, lambda e: e["scores"].append([])), "changed: evidence.json"),
     "a figure that is a text": (
         lambda f, o: forge_raw(f, lambda e: score(e).update(value="5")),
@@ -778,9 +783,9 @@ def test_measuring_again_sees_the_model_before_the_change(world: dict[str, Any],
 def test_measuring_again_sees_other_data_and_a_base_that_is_gone(
     world: dict[str, Any], run: Path, tmp_path: Path
 ) -> None:
-    def moved(folder: Path, **changes: str) -> None:
+    def moved(folder: Path, **changes: Any) -> None:
         set_request(folder, lambda r: r.update(changes))
-        forged(folder, lambda e: e["request"].update(changes))
+        forged(folder, lambda e: (e["request"].update(changes), rejudged(e)))
 
     rows = [json.loads(line) for line in Path(world["forget"]).read_text().splitlines()]
     rows[0]["answer"] = "Another."
@@ -791,8 +796,11 @@ def test_measuring_again_sees_other_data_and_a_base_that_is_gone(
     ]
     moved(run, forget=world["forget"], model=str(tmp_path / "nowhere"))
     found = verify(run, measure=True)
-    assert found.good and found.measured is not None and found.measured.compared > 15
+    assert found.measured is not None and found.measured.compared > 15 and not found.measured.differing
     assert any(text.startswith("The base is not compared: model:") for text in found.measured.remarks)
+    assert not found.good and found.measured.resting[0] == "retain.nll <= 1.5 * before"
+    moved(run, accept={"forget.nll": ">= 0.5"})
+    assert not verify(run, measure=True).good, "over-forgetting is held against the base's figures"
     moved(run, holdout=str(tmp_path / "gone.jsonl"))
     with pytest.raises(BadInput, match=r"--measure: needs what the request names \(.*gone.jsonl"):
         verify(run, measure=True)
@@ -810,6 +818,119 @@ def test_measuring_again_elsewhere_asks_for_the_interval(run: Path) -> None:
     assert found.good and found.measured is not None and not found.measured.equal
     forged(run, better)
     assert not verify(run, measure=True).good
+
+
+def elsewhere(shown: dict[str, Any]) -> None:
+    """Made, so it says, by another version: figures need not be equal."""
+    shown["environment"].update(code="0" * 64)
+
+
+def row(name: str, split: str = "forget", who: str = "after", **changes: Any) -> dict[str, Any]:
+    """A row of evidence that no run gave."""
+    side = name.partition("_")[0].replace("forget", "forgetting")
+    made = {"name": name, "side": side, "split": split, "subject": who, "value": 0.0, "low": 0.0}
+    made |= {"high": 0.05, "n": 24, "unit": "share", "better": "lower", "status": "measured", "why": ""}
+    return made | changes
+
+
+def unmeasured(shown: dict[str, Any], name: str) -> None:
+    score(shown, name).update(value=None, low=None, high=None, n=0, status="not measured", why="the model has diverged")
+
+
+NO_INTERVAL = {"low": None, "high": None}
+FIGURES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "intervals that hold everything": (
+        lambda e: [s.update(low=-1e6, high=1e6) for s in e["scores"] if s["low"] is not None],
+        "forget_nll (after, forget)",
+    ),
+    "an interval that holds nothing else": (
+        lambda e: score(e).update(low=score(e)["value"], high=score(e)["value"]),
+        "forget_nll (after, forget)",
+    ),
+    "an interval beside": (
+        lambda e: score(e).update(low=score(e)["low"] + 9, high=score(e)["high"] + 9),
+        "forget_nll (after, forget)",
+    ),
+    "another value": (
+        lambda e: score(e).update(value=9.0, low=8.9, high=9.1),
+        "forget_nll (after, forget)",
+    ),
+    "seconds": (lambda e: [s.update(unit="seconds") for s in e["scores"]], "forget_nll (after, forget)"),
+    "seconds without intervals": (
+        lambda e: [s.update(unit="seconds", **NO_INTERVAL) for s in e["scores"]],
+        "forget_nll (after, forget)",
+    ),
+    "a distance": (lambda e: score(e).update(unit="distance", **NO_INTERVAL), "forget_nll (after, forget)"),
+    "one example": (lambda e: score(e).update(n=1, **NO_INTERVAL), "forget_nll (after, forget)"),
+    "more examples": (lambda e: score(e).update(n=2400), "forget_nll (after, forget)"),
+    "another side": (lambda e: score(e).update(side="utility"), "forget_nll (after, forget)"),
+    "the other way is better": (lambda e: score(e).update(better="lower"), "forget_nll (after, forget)"),
+    "not measured": (lambda e: unmeasured(e, "retain_nll"), "retain_nll (after, retain)"),
+    "a row less": (lambda e: e["scores"].remove(score(e, "retain_nll")), "retain_nll (after, retain)"),
+    "nothing hidden": (lambda e: e["scores"].append(row("robustness_hidden")), "robustness_hidden (after, forget)"),
+    "relearning": (
+        lambda e: e["scores"].append(row("robustness_relearn_forget")),
+        "robustness_relearn_forget (after, forget)",
+    ),
+    "no drift": (lambda e: e["scores"].append(row("alignment_drift", "privacy")), "alignment_drift (after, privacy)"),
+    "gold": (lambda e: e["scores"].append(row("forget_nll", who="gold")), "gold"),
+    "a subject of no run": (lambda e: e["scores"].append(row("forget_nll", who="x")), "forget_nll (x, forget)"),
+    "a split of no run": (lambda e: e["scores"].append(row("forget_nll", "x")), "forget_nll (after, x)"),
+    "a figure of no run": (lambda e: e["scores"].append(row("utility_made_up")), "utility_made_up (after, forget)"),
+    "what the method yields": (lambda e: e.update(yields="ensemble"), "method"),
+    "another method": (lambda e: e.update(method="exact retraining"), "method"),
+    "nothing": (lambda e: e.update(scores=[]), "forget_nll (before, forget)"),
+}
+
+
+@pytest.mark.parametrize("other_version", [False, True])
+@pytest.mark.parametrize("case", FIGURES)
+def test_measuring_again_sees_figures_that_were_made_up(
+    case: str, other_version: bool, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, of = FIGURES[case]
+    honest = [
+        expunge.Score.of(s) for s in load(run / "evidence.json")["scores"]
+    ]  # as shown above; reading takes seconds
+    monkeypatch.setattr(_remeasure._Again, "scores", lambda self: honest)
+
+    def forge(shown: dict[str, Any]) -> None:
+        if other_version:
+            elsewhere(shown)
+        change(shown)
+        rejudged(shown)
+
+    forged(run, forge)
+    assert verify(run).good, "this is what an unsigned certificate cannot show"
+    found = verify(run, measure=True)
+    assert not found.good and found.measured is not None
+    assert any(text.startswith(f"{of}: ") for text in found.measured.differing), found.measured.differing
+
+
+def test_measuring_again_takes_an_honest_run_of_another_version(run: Path) -> None:
+    forged(run, elsewhere)
+    found = verify(run, measure=True)
+    assert found.good and found.measured is not None and not found.measured.equal and found.measured.compared > 20
+
+
+def test_measuring_again_comes_to_the_verdict_by_its_own_figures(run: Path) -> None:
+    """A value moved within the interval, and a bar between it and the true one."""
+
+    def forge(shown: dict[str, Any]) -> None:
+        elsewhere(shown)
+        found = score(shown)
+        true, moved = found["value"], (found["value"] + found["high"]) / 2
+        found["value"] = moved
+        shown["request"]["accept"] = {"forget.nll": f">= {(true + moved) / 2}"}
+        rejudged(shown)
+
+    forged(run, forge)
+    set_request(run, lambda r: r.update(accept=load(run / "evidence.json")["request"]["accept"]))
+    sealed(run)
+    assert verify(run).good
+    found = verify(run, measure=True)
+    assert not found.good and found.measured is not None
+    assert found.measured.differing[0].endswith("certified as passed, now failed")
 
 
 def test_measuring_again_compares_base_and_gold_by_their_fingerprints(world: dict[str, Any], run: Path) -> None:

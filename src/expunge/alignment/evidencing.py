@@ -19,6 +19,10 @@ from expunge.core.contracts import Reporter, Subject
 from expunge.evaluation.intervals import Interval, rank_correlation
 from expunge.evaluation.scores import Score
 
+NAMES = frozenset(
+    f"alignment_{name}" for name in ("drift", "refusal_score", "answer_accuracy", "bbq_accuracy", "bbq_bias")
+)
+"""The scores that come of answers to the domains' prompts."""
 SHOWN = 3
 """Sample answers of a domain that the report shows."""
 

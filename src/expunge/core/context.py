@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge.core.contracts import Reporter, Silent
-from expunge.core.files import finite, new_file
+from expunge.core.files import digest, finite, new_file
 from expunge.core.random import derive, generator
 
 if TYPE_CHECKING:
@@ -52,10 +52,19 @@ class Log:
         for line in self.path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):  # a kill cut it short
                 return self.cut(place)
-            found = json.loads(line)
+            found = _event(line)
             if found.get("stage") == stage and (steps or "step" not in found):
                 return self.cut(place)
             place += len(line)
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """A line of the log; of one that is damaged, nothing."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass
@@ -104,22 +113,43 @@ class Context:
         return derive(self.seed, self.stage, *parts)
 
     def once(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, Any]:
-        """The tensors that `make` gives, stored when finished with the notes so far, so that a resumed run skips them."""
-        from safetensors import safe_open
-        from safetensors.torch import load_file, save_file
+        """The tensors that `make` gives, stored when finished with the notes so far, so that a resumed run skips them.
+
+        A file that is damaged counts as none.
+        """
+        from safetensors.torch import save_file
 
         path = self.folder / f"{_checked(name)}.safetensors"
-        if path.exists():
-            with safe_open(path, "pt") as file:
-                self.notes |= json.loads((file.metadata() or {}).get("notes", "{}"))
-            return load_file(path)
+        if (kept := _kept(path)) is not None:
+            self.notes |= kept[1]
+            return kept[0]
         label, started = f"{self.label}/{name}", time.monotonic()
         self.log.drop(label, steps=False)
         tensors = {key: value.contiguous() for key, value in make().items()}
         self.log.write({"stage": label, "seconds": time.monotonic() - started})  # before, so that a kill loses no line
         with new_file(path) as written:
-            save_file(tensors, written, {"notes": json.dumps(finite(self.notes))})
+            notes = finite(self.notes)
+            save_file(tensors, written, {"notes": json.dumps(notes), "digest": digest([outline(tensors), notes])})
         return tensors
+
+
+def _kept(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """The tensors and the notes that `Context.once` stored; None where there are none, or not those that were stored."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        notes = json.loads(told["notes"])
+        return (tensors, notes) if told["digest"] == digest([outline(tensors), notes]) else None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def outline(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[Any]]:
+    """What tensors are, not what they hold: name -> type and shape."""
+    return {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
 
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,63}", re.ASCII)

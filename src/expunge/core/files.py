@@ -54,6 +54,20 @@ def digest_folder(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
 
 
+def digest_named(options: Any) -> dict[str, str]:
+    """Path -> SHA-256 of every file whose path is somewhere among these values."""
+    if isinstance(options, dict):
+        options = list(options.values())
+    if isinstance(options, list | tuple):
+        return {path: found for option in options for path, found in digest_named(option).items()}
+    if not isinstance(options, str | Path):
+        return {}
+    try:
+        return {str(options): digest_file(Path(options))} if Path(options).is_file() else {}
+    except (OSError, ValueError):  # a text that can be no path
+        return {}
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename inside the folder durable."""
     handle = os.open(folder, os.O_RDONLY)
@@ -168,6 +182,21 @@ def read_json(path: Path) -> Any:
         raise ValueError("is nested too deeply") from None
 
 
+def write_sealed(path: Path, value: dict[str, Any], mode: int = 0o666) -> None:
+    """A JSON object of our own scratch, with the digest of what it holds."""
+    write_json(path, {**value, "digest": digest(value)}, mode)
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote; None where there is nothing, or not what was written."""
+    try:
+        found = read_json(path)
+        seal = found.pop("digest")
+        return dict(found) if digest(found) == seal else None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return None
+
+
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
     """A folder that appears under its name by one rename, or not at all.
@@ -188,7 +217,7 @@ def new_folder(final: Path) -> Iterator[Path]:
         os.rename(written, final)
         sync_folder(final.parent)
         if old is not None:
-            shutil.rmtree(old)
+            delete(old)
     except BaseException:
         shutil.rmtree(written, ignore_errors=True)
         raise

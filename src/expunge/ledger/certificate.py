@@ -187,6 +187,7 @@ def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, 
             "splits": {
                 name: {"count": len(rows), "commitment": commitment(rows, salt)} for name, rows in splits.items()
             },
+            **({"files": inputs["files"]} if "files" in inputs else {}),
         },
         "salt": hashlib.sha256(salt).hexdigest(),
     }

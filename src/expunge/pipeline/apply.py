@@ -15,8 +15,10 @@ import torch
 from expunge.core import processes
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Subject
-from expunge.core.files import new_folder, read_json, write_json
+from expunge.core.errors import BadInput
+from expunge.core.files import delete, digest_file, new_folder, read_sealed, write_json, write_sealed
 from expunge.evaluation import acceptance as accept
+from expunge.ledger.certificate import tree
 from expunge.models.manifest import MANIFEST, left_manifest
 from expunge.pipeline.observe import Read
 from expunge.pipeline.plan import Plan
@@ -32,15 +34,16 @@ class Applied:
     peak_memory_bytes: int
 
 
+DONE = "applied.json"
 APPLIED = "applied"
 """The last stage in the log."""
 
 
 def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Reporter) -> Applied:
-    """The method, from where a killed run left it; writes `model/` by one rename."""
-    done = folder / SCRATCH / "applied.json"
-    if (folder / "model").is_dir() and done.is_file():
-        return Applied(**read_json(done))
+    """The method, from where a killed run left it; writes `model/` by one rename. Raises BadInput where it stands already
+    and is not what the method left."""
+    if (known := _known(folder)) is not None:
+        return known
     context = context_of(plan, gold, folder / SCRATCH, "apply", reporter, Log(folder / "log.jsonl"))
     notes = context.notes
     if processes.main():
@@ -55,12 +58,37 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
     applied = Applied(round(seconds, 3), notes, peak)
     if processes.main():
         context.log.write({"stage": APPLIED, "seconds": applied.seconds})
-        write_json(done, {"seconds": applied.seconds, "notes": notes, "peak_memory_bytes": peak})
+        delete(folder / "model")  # whatever stands there is not what `applied.json` will tell of
         with new_folder(folder / "model") as temporary:
             changed.save(temporary)
             write_json(temporary / MANIFEST, _left(plan))
+            told = {"seconds": applied.seconds, "notes": notes, "peak_memory_bytes": peak}
+            write_sealed(folder / SCRATCH / DONE, {**told, "model": _content(temporary)})
     processes.barrier()
     return applied
+
+
+def _known(folder: Path) -> Applied | None:
+    """How the method went where it is done: the model stands, and what was noted of it. Raises BadInput."""
+    model, told = folder / "model", read_sealed(folder / SCRATCH / DONE)
+    if told is None or not model.exists():
+        return None
+    if _content(model) != told.pop("model"):
+        raise BadInput.of(
+            "--resume",
+            str(model),
+            "is not the model that this run made",
+            "take the folder back as it was, or start anew in another folder",
+        )
+    return Applied(**told)
+
+
+def _content(model: Path) -> dict[str, str]:
+    """File -> SHA-256; of what is no file, what it is."""
+    if model.is_symlink() or not model.is_dir():
+        return {"": "no folder"}
+    found = tree(model)
+    return {name: digest_file(model / name) for name in found.files} | found.others
 
 
 def context_of(plan: Plan, gold: Read, folder: Path, stage: str, reporter: Reporter, log: Log | None = None) -> Context:

@@ -10,7 +10,7 @@ from expunge.alignment import asking, evidencing, risk
 from expunge.alignment.domains import Answered
 from expunge.core import processes
 from expunge.core.contracts import Reporter, Subject
-from expunge.core.files import read_json, write_json
+from expunge.core.files import read_sealed, write_sealed
 from expunge.data.splits import Splits
 from expunge.methods.compose import compose
 from expunge.models.open import open_model
@@ -24,13 +24,13 @@ from expunge.pipeline.run_folder import SCRATCH
 def foreseen(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Risk]:
     """The ranking of the domains, kept for a resume; the model that it spends is never beside another in memory."""
     kept = folder / SCRATCH / "foreseen.json"
-    if kept.is_file():
-        plan.foreseen = [risk.Risk(**row) for row in read_json(kept)]
+    if (known := read_sealed(kept)) is not None:
+        plan.foreseen = [risk.Risk(**row) for row in known["domains"]]
         return plan.foreseen
     plan.foreseen = risks(plan, opened(plan, reporter), reporter)
     gc.collect()
     if processes.main():
-        write_json(kept, [one.to_json() for one in plan.foreseen])
+        write_sealed(kept, {"domains": [one.to_json() for one in plan.foreseen]})
     return plan.foreseen
 
 
@@ -60,9 +60,10 @@ def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int
     for count in (0, *wanted.beside):
         stage = f"contain-{count}" if count else "without"
         kept = folder / SCRATCH / stage / "answers.json"
-        if not kept.is_file():
-            write_json(kept, _beside(plan, wanted, count, stage, gold, folder, reporter).to_json())
-        found[count] = Answered.of(wanted.pack, read_json(kept))
+        if (known := read_sealed(kept)) is None:
+            write_sealed(kept, _beside(plan, wanted, count, stage, gold, folder, reporter).to_json())
+            known = read_sealed(kept) or {}
+        found[count] = Answered.of(wanted.pack, known)
     return found
 
 

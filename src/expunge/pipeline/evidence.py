@@ -177,7 +177,8 @@ def evidence(
         "inputs": {
             who: imprint(read.fingerprint) if read.fingerprint else None
             for who, read in (("base", before), ("gold", gold))
-        },
+        }
+        | ({"files": plan.files} if plan.files else {}),
         "verdict": verdict.to_json(),
         "curve": outcome.get("curve", []),
         "stop": outcome.get("stop", {}),

@@ -14,15 +14,19 @@ from expunge.alignment.judges import judge_of
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
-from expunge.core.files import PRIVATE, digest, read_json, write_json
+from expunge.core.files import PRIVATE, digest, read_sealed, write_sealed
 from expunge.core.version import versions
 from expunge.data.examples import content
 from expunge.ledger.certificate import imprint, salt_of
+from expunge.pipeline.apply import DONE
 from expunge.pipeline.plan import Plan
+from expunge.pipeline.run_folder import SCRATCH
 
 FILE = "inputs.json"
 WHOLE = ("base", "gold", "judge", "training manifest", "code")
 """Inputs of which it is only known whether they changed."""
+METHOD_FILE = "method file"
+"""What the name of an input begins with that an option of the method names."""
 
 
 def of(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
@@ -39,6 +43,7 @@ def of(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
     return {
         **named,
         **{name: [_sealed(row, salt) for row in found] for name, found in rows.items()},
+        **{f"{METHOD_FILE} {path}": found for path, found in plan.files.items()},
         "threads": torch.get_num_threads(),
         "processes": processes.world(),
         "device": processes.device().type,
@@ -53,8 +58,10 @@ def _sealed(row: Example, salt: bytes) -> str:
 
 def record(folder: Path, now: Mapping[str, Any]) -> None:
     """Writes down inputs that are not known yet, and compares the others. Raises BadInput where one has changed."""
-    path = folder / "checkpoint" / FILE
-    before: dict[str, Any] = read_json(path) if path.is_file() else {}
+    path = folder / SCRATCH / FILE
+    before = read_sealed(path) if path.exists() or _begun(folder) else {}
+    if before is None:
+        raise BadInput.of("--resume", str(path), "is damaged or lost", "start anew in another folder")
     changed = [
         _difference(name, before[name], found)
         for name, found in now.items()
@@ -68,7 +75,12 @@ def record(folder: Path, now: Mapping[str, Any]) -> None:
             "put them back, or start anew in another folder",
         )
     if not now.keys() <= before.keys():
-        write_json(path, {**before, **now}, PRIVATE)
+        write_sealed(path, {**before, **now}, PRIVATE)
+
+
+def _begun(folder: Path) -> bool:
+    """Is there anything of the method, which nothing precedes of which inputs are not known."""
+    return any((folder / place).exists() for place in ("model", f"{SCRATCH}/{DONE}", f"{SCRATCH}/checkpoint"))
 
 
 def _difference(name: str, before: Any, now: Any) -> str:
@@ -77,4 +89,4 @@ def _difference(name: str, before: Any, now: Any) -> str:
         if len(before) != len(now):
             return f"{name} ({len(before)} rows, now {len(now)})"
         return f"{name} ({sum(a != b for a, b in zip(before, now, strict=True))} of {len(now)} rows)"
-    return name if name in WHOLE else f"{name} ({before}, now {now})"
+    return name if name in WHOLE or name.startswith(METHOD_FILE) else f"{name} ({before}, now {now})"

@@ -15,6 +15,7 @@ from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput, Faults
+from expunge.core.files import digest_named
 from expunge.core.request import Request, read_config
 from expunge.data.pairing import Pairing
 from expunge.data.sampling import halves
@@ -68,6 +69,8 @@ class Plan:
     """What the request wants of alignment: drift, containment, refusals to forget."""
     foreseen: list[risk.Risk] = field(default_factory=list)
     """The domains at risk, the riskiest first, where `contain: auto` made the run look."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Path -> SHA-256 of every file that an option of the method names."""
 
     @property
     def gold_work(self) -> str:
@@ -209,6 +212,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     assert composed is not None and subject is not None
     made = _bound(request, source, manifest, splits, composed, subject, budget, gold, no_gold, rules)
     made.aligned = aligned
+    made.files = digest_named(composed.described)
     return made
 
 

@@ -16,7 +16,7 @@ from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.errors import BadInput
-from expunge.core.files import canonical, digest, new_folder, read_json, sweep, write_json
+from expunge.core.files import canonical, digest, new_folder, read_sealed, sweep, write_json, write_sealed
 from expunge.core.registry import load as load_plugin
 from expunge.core.train_config import TrainConfig
 from expunge.core.variables import expand
@@ -72,11 +72,11 @@ def _begin(work: Path, training: str, out: Path, resume: bool) -> None:
         raise BadInput.of(
             "--resume",
             str(out),
-            "is the training of another train.yaml, or of other data",
+            "is the training of another train.yaml or of other data, or damaged",
             "resume with the same, or start it anew without --resume",
         )
     if processes.main():
-        write_json(work / STARTED, {"training": training})
+        write_sealed(work / STARTED, {"training": training})
 
 
 def tidy(out: Path) -> None:
@@ -124,7 +124,10 @@ STARTED = "started.json"
 
 
 def _started(work: Path) -> str | None:
-    return str(read_json(work / STARTED)["training"]) if (work / STARTED).is_file() else None
+    """The training that was begun there; None for none, "" where that cannot be read."""
+    if not (work / STARTED).exists():
+        return None
+    return str((read_sealed(work / STARTED) or {}).get("training", ""))
 
 
 def work_folder(out: Path) -> Path:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from expunge.core import processes
-from expunge.core.files import delete, new_file, new_folder, read_json, write_json
+from expunge.core.context import outline
+from expunge.core.files import delete, digest, new_file, new_folder, read_sealed, write_sealed
+
+BEST = "best.safetensors"
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -27,19 +31,34 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary / "tensors.safetensors"
         )
-        write_json(temporary / "state.json", {"step": step, **state})
+        best = folder.parent / BEST
+        told = {"tensors": digest(outline(tensors)), "best": best.is_file()}
+        write_sealed(temporary / "state.json", {"step": step, **state, **told})
     for old in folder.glob("step-*"):
         if old != final:
             delete(old)
 
 
 def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint; None where there is none."""
+    """The newest whole checkpoint; None where there is none.
+
+    One that is damaged counts as none, and so does one whose best weights are: what it led to is computed again.
+    """
     for path in sorted(folder.glob("step-*"), reverse=True):
-        tensors, state = path / "tensors.safetensors", path / "state.json"
-        if tensors.is_file() and state.is_file():
-            return load_file(tensors), read_json(state)
+        tensors, state = _tensors(path / "tensors.safetensors"), read_sealed(path / "state.json")
+        if tensors is None or state is None or state["tensors"] != digest(outline(tensors)):
+            continue
+        if not state["best"] or _tensors(folder.parent / BEST) is not None:
+            return tensors, state
     return None
+
+
+def _tensors(path: Path) -> dict[str, Tensor] | None:
+    """What the file holds; None where it cannot be read."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError):
+        return None
 
 
 def clear(folder: Path) -> None:
@@ -51,13 +70,13 @@ def clear(folder: Path) -> None:
 def save_best(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """The best weights so far, in one file."""
     if processes.main():
-        with new_file(folder / "best.safetensors") as written:
+        with new_file(folder / BEST) as written:
             save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, written)
 
 
 def load_best(folder: Path) -> dict[str, Tensor]:
     """The weights that `save_best` wrote last."""
-    return load_file(folder / "best.safetensors")
+    return load_file(folder / BEST)
 
 
 def buffers(module: nn.Module) -> dict[str, Tensor]:

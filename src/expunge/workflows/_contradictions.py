@@ -31,6 +31,7 @@ from expunge.ledger.certificate import (
 from expunge.pipeline.hidden_knowledge import judged
 from expunge.report.card import model_card
 from expunge.report.html import render
+from expunge.workflows._figures import twice
 
 if TYPE_CHECKING:
     from expunge.workflows.verify import Verification
@@ -154,6 +155,8 @@ class Contents:
         if not all(type(count) is int for count in evidence["splits"].values()):
             raise ValueError("its splits are not numbers of examples")
         plain(evidence["request"], "evidence.request")
+        if again := twice(evidence["scores"]):
+            raise ValueError(f"a figure stands twice: {', '.join(again)}")
         gathered(evidence)
         self.evidence = evidence
 
@@ -186,10 +189,10 @@ class Contents:
 
     def _inputs(self) -> None:
         inputs, told = self.predicate["inputs"], self.evidence.get("inputs") or {}
-        if set(inputs) != {"base", "gold", "splits"}:
+        if set(inputs) - {"files"} != {"base", "gold", "splits"}:
             self.found.fault(CERTIFICATE, "its inputs have fields too many or too few")
-        for name in ("base", "gold"):
-            if canonical(inputs[name]) != canonical(told.get(name)):
+        for name in ("base", "gold", *({"files"} & {*inputs, *told})):
+            if canonical(inputs.get(name)) != canonical(told.get(name)):
                 self.found.fault(CERTIFICATE, f"its inputs.{name} is not the evidence's")
         splits = inputs["splits"]
         counts = {name: one["count"] for name, one in splits.items()}

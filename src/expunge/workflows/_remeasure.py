@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge.alignment import asking, risk
+from expunge.alignment import asking, evidencing, risk
 from expunge.core.contracts import Reporter, Silent, Subject
 from expunge.core.errors import BadInput, one_line
 from expunge.core.files import canonical, read_json
@@ -25,30 +25,37 @@ from expunge.pipeline import containment, observe
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.plan import Plan, plan
+from expunge.workflows import _figures as figures
 
 REDACTED = (" examples given in the request, redacted", "a selector, redacted")
-UNSETTLED = ("seconds", "bytes")
-"""Units of figures that differ from one reading to the next."""
 
 
 @dataclass
 class Measured:
     """What reading again came to. equal: figures had to be equal, not within their intervals.
 
-    differing: what is not as certified, in words; remarks: what could not be compared.
+    differing: what is not as certified, in words; remarks: what could not be compared; resting: the verdict's lines
+    that rest on such figures.
     """
 
     equal: bool
     compared: int = 0
     differing: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    resting: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Are the figures those of the model, all of those on which the verdict rests."""
+        return self.compared > 0 and not self.differing and not self.resting
 
     @property
     def lines(self) -> list[str]:
         """For the terminal."""
-        how = "equal" if self.equal else "within their intervals (other versions or another machine)"
-        said = f"{self.compared} figures measured again" + ("" if self.differing else f", {how}") + "."
-        return [*(f"differs: {text}" for text in self.differing), *self.remarks, said]
+        how = ", equal" if self.equal else ", within their intervals (other versions or another machine)"
+        said = f"{self.compared or 'No'} figures measured again{'' if self.differing or not self.compared else how}."
+        open_ = [f"not shown: {rule} rests on figures that were not measured again" for rule in self.resting]
+        return [*(f"differs: {text}" for text in self.differing), *open_, *self.remarks, said]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,6 +63,7 @@ class Measured:
             "compared": self.compared,
             "differing": self.differing,
             "remarks": self.remarks,
+            "resting": self.resting,
         }
 
 
@@ -71,6 +79,7 @@ def measured(
     with tempfile.TemporaryDirectory() as scratch:
         again = _Again(folder, evidence, trust_code, reporter or Silent(), Path(scratch), found)
         again.open()
+        again.same_method()
         again.same_data(statement)
         if not found.differing:
             _compare(evidence, again.scores(), again, found)
@@ -93,6 +102,8 @@ class _Again:
         self.trust_code = trust_code
         self.request = _request(folder, trust_code)
         self.level = self.request.audit
+        self.drift = evidence["request"].get("alignment", "none") != "none"
+        """Were the domains' prompts put to the models."""
         self.plan: Plan
         self.base: Subject | None = None
         self.gold: Subject | None = None
@@ -117,6 +128,8 @@ class _Again:
                 place = str(gold_folder(self.plan.manifest or {}, self.plan.splits["forget"]))
             if (place and (Path(place) / MANIFEST).is_file()) or self.request.gold not in ("auto", "none"):
                 self.gold = self._opened(place or self.request.gold, "gold", inputs.get("gold"))
+            elif self.request.gold == "none":
+                self.found.differing.append("gold: the evidence has figures of it, and the request asks for none")
             else:
                 self.found.remarks.append("Gold is not compared: it is no longer kept.")
         self._prepare()
@@ -172,6 +185,18 @@ class _Again:
             risky = risk.at_risk(containment.risks(self.plan, spent, self.reporter))
         self.plan.splits, _ = asking.prepared(wanted, self.base, self.plan.splits, risky, self.reporter)
 
+    def same_method(self) -> None:
+        """Is the method the request's: whether the weights are as they were decides a line of the verdict."""
+        composed, told = self.plan.composed, self.evidence
+        if told["yields"] != composed.yields:
+            self.found.differing.append(
+                f"method: certified as yielding {one_line(told['yields'])}, the request's yields {composed.yields}"
+            )
+        elif told["method"] != composed.name or (
+            self.found.equal and canonical(told["described"]) != canonical(composed.described)
+        ):
+            self.found.differing.append("method: it is not the request's")
+
     def same_data(self, statement: Mapping[str, Any]) -> None:
         """Are the examples those that the certificate commits to; without the salt, as many."""
         predicate, counts = statement["predicate"], self.evidence["splits"]
@@ -199,11 +224,26 @@ class _Again:
                     observe.attack(subject, rows, reads, who, self.level, self.plan.manifest, seed, self.reporter)
             return dossier.measured(reads, self.plan.capabilities, self.level)
 
-    def able(self) -> set[str]:
-        """The names of the scores that can be had with what is there."""
-        given, gold = observe.reading_splits(self.plan), self.gold is not None
-        names = scoring.score_names(self.plan.capabilities, given, gold, self.base is not None)
-        return {*names, *attacking.score_names(self.level, self.plan.capabilities, given, gold)}
+    def lost_names(self) -> set[str]:
+        """The names of the scores that the run could have, and that cannot be had with what is left."""
+        gold = "gold" in {score["subject"] for score in self.evidence["scores"]}
+        whole = self._names(self.request.audit, gold=gold, base=True)
+        return whole - self._names(self.level, gold=self.gold is not None, base=self.base is not None)
+
+    def _names(self, level: str, *, gold: bool, base: bool) -> set[str]:
+        given, capabilities = observe.reading_splits(self.plan), self.plan.capabilities
+        names = scoring.score_names(capabilities, given, gold, base)
+        return {*names, *attacking.score_names(level, capabilities, given, gold)}
+
+    def excused(self, score: Score, lost: set[str]) -> bool:
+        """Is it clear why the figure cannot be had again: what it is read of is lost, or answers are not asked for."""
+        if self.drift and score.side == "alignment" and score.name in evidencing.NAMES and score.subject != "gold":
+            return True
+        if score.subject not in scoring.SUBJECTS or not self.lost:
+            return False
+        return (
+            score.subject in self.lost or not score.measured or bool({score.name, f"{score.name}.{score.split}"} & lost)
+        )
 
 
 def _request(folder: Path, trust_code: bool) -> Request:
@@ -267,48 +307,29 @@ def _no_cache(empty: Path) -> Iterator[None]:
 
 
 def _compare(evidence: Mapping[str, Any], scores: list[Score], again: _Again, found: Measured) -> None:
-    """Each figure of the evidence against the one just had, and the other way round."""
-    told = {_key(score): score for score in map(Score.of, evidence["scores"])}
-    ours = {_key(score): score for score in map(Score.of, (score.to_json() for score in scores))}
-    able, left = again.able(), set()
+    """Each figure of the evidence against the one just had, and the other way round; then the verdict."""
+    told, ours = figures.table(evidence["scores"]), figures.table(score.to_json() for score in scores)
+    lost, unshown = again.lost_names(), set()
     for key, score in told.items():
-        name, split, who = key
-        if who in again.lost or not {name, f"{name}.{split}"} & able:
-            left |= {name} if score.measured else set()
-        elif score.unit not in UNSETTLED:
-            said = _differs(score, ours.get(key), found.equal)
-            found.compared += said is not None
-            found.differing += [f"{name} ({who}, {split}): {said}"] if said else []
-    if found.equal:
-        new = [key for key in ours if key not in told and ours[key].measured]
-        found.differing += [
-            f"{name} ({who}, {split}): measured now, absent from the evidence" for name, split, who in new
-        ]
-    if left:
-        found.remarks.append(f"Not measured again: {', '.join(sorted(left))}.")
-
-
-def _key(score: Score) -> tuple[str, str, str]:
-    return score.name, score.split, score.subject
-
-
-def _differs(told: Score, ours: Score | None, equal: bool) -> str | None:
-    """What differs, "" where nothing does; None where there is nothing to compare."""
-    if not told.measured:
-        new = ours is not None and ours.measured and equal
-        return f"certified as not measured, now {_figure(ours)}" if new and ours else None
-    if ours is None or not ours.measured:
-        return f"certified {_figure(told)}, now not measured" + (f" ({ours.why})" if ours else "")
-    if equal:
-        same = (told.value, told.low, told.high, told.n) == (ours.value, ours.low, ours.high, ours.n)
-    elif told.low is None or told.high is None:
-        return None
-    else:
-        assert ours.value is not None
-        same = told.low <= ours.value <= told.high
-    return "" if same else f"certified {_figure(told)}, now {_figure(ours)}"
-
-
-def _figure(score: Score) -> str:
-    between = "" if score.low is None or score.high is None else f" [{score.low:.6g}, {score.high:.6g}]"
-    return f"{score.value:.6g}{between}, n {score.n}"
+        mine = ours.get(key)
+        if (mine is None or not mine.measured) and again.excused(score, lost):
+            unshown |= {key} if score.measured else set()
+        elif mine is None:
+            found.differing.append(f"{figures.named(key)}: in the evidence, but no figure that this request gives")
+        else:
+            said = figures.difference(score, mine, equal=found.equal, reasons=not again.lost)
+            found.differing += [f"{figures.named(key)}: {said}"] if said else []
+            if not figures.comparable(mine, equal=found.equal):
+                unshown.add(key)
+            elif mine.measured:
+                found.compared += 1
+    absent = [key for key in ours if key not in told and (ours[key].measured or (found.equal and not again.lost))]
+    found.differing += [f"{figures.named(key)}: of this request, but absent from the evidence" for key in absent]
+    if again.drift and ("alignment_drift", "after") not in {(name, who) for name, _, who in told}:
+        found.differing.append("alignment_drift (after): of this request, but absent from the evidence")
+    found.differing += figures.reordered(told, ours)
+    if unshown:
+        found.remarks.append(f"Not measured again: {', '.join(sorted({name for name, _, _ in unshown}))}.")
+    if not found.equal:
+        found.differing += figures.turned(evidence, told, ours)
+    found.resting = figures.resting(evidence, told, unshown)

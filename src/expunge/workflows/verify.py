@@ -56,7 +56,7 @@ class Verification:
 
     @property
     def good(self) -> bool:
-        measured = self.measured is None or not self.measured.differing
+        measured = self.measured is None or self.measured.good
         return not self.differences and measured and self.signature in ("unsigned", "valid")
 
     def to_json(self) -> dict[str, Any]:

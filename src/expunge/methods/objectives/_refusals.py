@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 from expunge.core.contracts import Example
@@ -34,7 +33,6 @@ def is_refusal(text: str) -> bool:
     return any(head.startswith(answer.lower().rstrip(".")) for answer in ANSWERS)
 
 
-@cache
 def read(path: str | None) -> tuple[str, ...]:
     """The answers of a text file, one a line; ours without a path. Raises BadInput."""
     if path is None:
