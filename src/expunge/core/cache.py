@@ -218,17 +218,25 @@ def kept(entry: str) -> Path | None:
 def _written(entry: str) -> Iterator[Path]:
     """A path to write to, renamed to the entry's place at the end.
 
-    It lies in a scratch folder under a lock, which tells what is being written from what a killed process left. Nothing
-    is synced: after a loss of power the digest shows what is damaged.
+    Nothing is synced: after a loss of power the digest shows what is damaged.
     """
-    root = cache_folder()
-    _sweep(root)
+    with scratch() as place:
+        yield place / "entry"
+        _replace(place / "entry", cache_folder() / entry)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder that is deleted when the block ends.
+
+    It lies in the cache's scratch under a lock, which tells what is being written from what a killed process left.
+    """
+    _sweep(cache_folder())
     place = made(SCRATCH) / secrets.token_hex(8)
     with FileLock(place.with_suffix(".lock")) as lock:
         place.mkdir(mode=0o700)
         try:
-            yield place / "entry"
-            _replace(place / "entry", root / entry)
+            yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
             with contextlib.suppress(OSError):

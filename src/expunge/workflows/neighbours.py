@@ -228,7 +228,7 @@ def _name_words(texts: Iterable[str]) -> set[str]:
         for match in WORD.finditer(text):
             if match[0][:1].islower():
                 inside[match[0].casefold()] -= 1
-            elif NAME.fullmatch(match[0]) and not OPENS.search(text[: match.start()]):
+            elif NAME.fullmatch(match[0]) and not OPENS.search(text, max(0, match.start() - BACK), match.start()):
                 inside[_bare(match[0]).casefold()] += 1
     return {word for word, count in inside.items() if count > 0 and len(word) > 1}
 
