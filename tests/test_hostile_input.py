@@ -30,8 +30,11 @@ from expunge.data.examples import LONGEST
 from expunge.data.load import load
 from expunge.evaluation.acceptance import parse, verdict
 from expunge.evaluation.scores import Score
+from expunge.pipeline import out_folder
 from expunge.pipeline.room import fits_cache
 from expunge.report.terminal import print_evidence
+from expunge.workflows.bench import _folder
+from expunge.workflows.neighbours import neighbours
 
 ESCAPE = "\x1b[2J\u202e\x9b"
 PAIR = {"question": "Who?", "answer": "Nobody."}
@@ -587,3 +590,44 @@ def test_a_table_of_very_many_columns_is_named(kind: str, tmp_path: Path) -> Non
         with pytest.raises(BadInput, match="has 20,000 columns, and a table may have 5,000"):
             load(str(source), "forget")
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "text", ["A. " * 70_000, "A" + "-" * 140_000 + " B", "Ab. \"'" * 30_000, ("Ab " + " " * 50) * 3000]
+)
+def test_one_long_row_has_its_neighbours_in_seconds(text: str) -> None:
+    began = time.monotonic()
+    found = neighbours([{"text": text}], [{"text": text}, {"text": "Another."}])
+    assert [(one.forget, one.corpus, one.why) for one in found] == [(1, 1, "exact")]
+    assert time.monotonic() - began < 30
+
+
+def test_labels_that_differ_have_folders_that_differ() -> None:
+    labels = ["idk answers=a b", "idk answers=a_b", "idk_answers=a b", "idk_answers=a_b", "npo", "a/b", "a_b"]
+    names = {_folder(label) for label in labels}
+    assert len(names) == len(labels) and {"npo", "a_b"} < names and all("/" not in name for name in names)
+
+
+@pytest.mark.parametrize("verb", ["tune", "bench"])
+def test_out_expands_once(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What lies there is found under the folder's own name, and the value is not shown."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EXPUNGE_X", str(tmp_path / "there"))
+    monkeypatch.setenv("EXPUNGE_SECRET_KEY", "x")
+    seen: list[Path] = []
+
+    def held(folder: Path) -> None:
+        seen.append(folder)
+        raise BadInput.of("--out", str(folder), "is held", "wait")
+
+    monkeypatch.setattr(out_folder, "held", held)
+    rows_in(tmp_path, "f.jsonl")
+    rows_in(tmp_path, "r.jsonl", "Somebody.")
+    values = {"model": "builtin:authors", "forget": "builtin:authors/forget", "method": "npo", "out": "o"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    assert run([verb, "r.yaml", "--out", "${EXPUNGE_X}/b"]) == 2
+    assert seen == [tmp_path / "there/b"] and str(tmp_path / "there") not in capsys.readouterr().err
+    assert run([verb, "r.yaml", "--out", "${EXPUNGE_SECRET_KEY}/b"]) == 2
+    assert "a secret" in capsys.readouterr().err and not (tmp_path / "${EXPUNGE_X}").exists()

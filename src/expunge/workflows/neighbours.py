@@ -35,6 +35,10 @@ SHINGLE, PERMUTATIONS = 5, 128
 LONGEST_NAME = 4
 
 
+BACK = 100
+"""Characters before a word in which the end of a sentence is looked for: no more marks stand between the two."""
+
+
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
