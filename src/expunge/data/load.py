@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -70,6 +69,19 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     if not examples:
         raise BadInput.of(field, source, "holds no example", "give a file with at least one")
     return examples
+
+
+def hub_names(source: Any) -> list[str]:
+    """The hub's data sets among the parts of a source that is not read yet."""
+    if not isinstance(source, str):
+        return [name for part in source if isinstance(part, str) for name in hub_names(part)]
+    cut = SLICE.fullmatch(source)
+    source = cut[1] if cut else source
+    if source.startswith("builtin:") or not HUB.fullmatch(source) or _exists(Path(source)):
+        return []
+    if sets.folder_of(source) is not None or Path(source).suffix in {".jsonl", ".ndjson", ".txt", *FILES}:
+        return []
+    return [source.partition(":")[0]]
 
 
 def _exists(path: Path) -> bool:
@@ -141,7 +153,7 @@ def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
     try:
         if (path / "dataset_info.json").exists() or (path / "state.json").exists():
             return _saved_rows(path, field)
-        if not kinds & PICTURES:
+        if not kinds & sets.PICTURES:
             return sets.table(str(path), [], field)
         with tempfile.TemporaryDirectory() as own:
             return sets.built(sets.builder_of("imagefolder", own, data_dir=str(path)), "train", str(path), field)
@@ -197,25 +209,14 @@ def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
         ) from None
 
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-DATA = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip", ".gz", ".zst"}
-MANY = 200_000
-"""Files that a data folder may have: `forget: /` is a slip, and listing a disk takes minutes."""
-
-
 def _kinds_in(path: Path, field: str) -> set[str]:
     """The kinds of data files below a folder. Raises BadInput where there is none, or far too much."""
     kinds: set[str] = set()
-    seen = 0
-    for place, folders, files in os.walk(path):
-        seen += len(folders) + len(files)
-        data = {name: kind for name in files if (kind := os.path.splitext(name)[1].lower()) in PICTURES | DATA}
-        for name in data:
-            regular(Path(place, name), field)
-            sets.check_inside(Path(place, name), path, field)
-        kinds |= set(data.values())
-        if seen > MANY:
-            raise BadInput.of(field, str(path), f"holds more than {MANY:,} files", "give the folder of the data alone")
+    for file in sets.walk(path, field):
+        if (kind := file.suffix.lower()) in sets.PICTURES | sets.DATA:
+            regular(file, field)
+            sets.check_inside(file, path, field)
+            kinds.add(kind)
     if not kinds:
         raise BadInput.of(
             field, str(path), "is a folder without a data file", "give a file, or a folder that holds data"

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from expunge.data.pictures import pixels
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+DATA = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip", ".gz", ".zst"}
+MANY, SPARSE, SECONDS = 200_000, 5_000, 10
+"""Files that a data folder may have, files that it may have where not one in ten is data, seconds to list them."""
+MADE_UP = (Path("/proc"), Path("/sys"), Path("/dev/fd"), Path("/dev/pts"))
 READERS = {"arrow", "csv", "imagefolder", "json", "parquet", "text"}
 """Of those that `datasets` has: others read pickles, databases, or what we have no use for."""
 COLUMNS = 5_000
@@ -49,13 +55,16 @@ def folder_of(source: str) -> tuple[Path, list[str]] | None:
 def described(folder: Path) -> bool:
     """Does a README.md say which files make which configuration."""
     card = folder / "README.md"
-    return card.is_file() and bool(re.search(r"^configs:", card.read_text("utf-8", "replace"), re.M))
+    if not card.is_file():
+        return False
+    with card.open("rb") as file:
+        return bool(re.search(r"^configs:", file.read(TEXT).decode("utf-8", "replace"), re.M))
 
 
 def files_named(folder: Path, names: list[str], field: str) -> list[Path]:
     """The files of `CONFIG:SPLIT` in a folder that does not describe itself. Raises BadInput."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(walk(folder, field)):
         if path.suffix in KINDS and path.is_file():
             check_inside(path, folder, field)
             *above, name = path.relative_to(folder).with_suffix("").parts
@@ -285,6 +294,35 @@ def within(name: str, homes: list[Path]) -> bool:
         return False
     path = Path(name).resolve()
     return any(path == home or home in path.parents for home in homes)
+
+
+def walk(folder: Path, field: str) -> Iterator[Path]:
+    """All files below a folder, but for hidden folders. Raises BadInput where it is no folder of data: listing a disk takes
+    minutes, and what the system makes up has no end."""
+    began = time.monotonic()
+    seen = data = 0
+    for place, folders, files in os.walk(folder):
+        if any(special in (found := Path(place).resolve(), *found.parents) for special in MADE_UP):
+            raise BadInput.of(
+                field, str(folder), f"holds what the system makes up ({place})", "give the folder of the data"
+            )
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        seen += len(folders) + len(files)
+        data += sum(os.path.splitext(name)[1].lower() in PICTURES | DATA for name in files)
+        sparse = seen > SPARSE and 10 * data < seen
+        if sparse or seen > MANY or time.monotonic() - began > SECONDS:
+            why = (
+                f"holds more than {SPARSE if sparse else MANY:,} files"
+                if sparse or seen > MANY
+                else "takes too long to list"
+            )
+            raise BadInput.of(
+                field,
+                str(folder),
+                why + (", and hardly any data" if sparse else ""),
+                "give the folder of the data alone",
+            )
+        yield from (Path(place, name) for name in files)
 
 
 def check_inside(path: Path, place: Path, field: str) -> None:
