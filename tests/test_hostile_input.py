@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from expunge.cli import _show
@@ -29,8 +30,11 @@ from expunge.data.examples import LONGEST
 from expunge.data.load import load
 from expunge.evaluation.acceptance import parse, verdict
 from expunge.evaluation.scores import Score
+from expunge.pipeline import out_folder
 from expunge.pipeline.room import fits_cache
 from expunge.report.terminal import print_evidence
+from expunge.workflows.bench import _folder
+from expunge.workflows.neighbours import neighbours
 
 ESCAPE = "\x1b[2J\u202e\x9b"
 PAIR = {"question": "Who?", "answer": "Nobody."}
@@ -372,3 +376,258 @@ def test_compare_names_evidence_that_is_broken(
     for raw in ("[" * 100_000, "", "\0"):
         (tmp_path / "b" / "evidence.json").write_text(raw)
         assert run(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 2
+
+
+# -- what a row may hold beside the example -----------------------------------------------------------
+
+SURROGATE = "\ud800"
+ODD: list[dict[str, Any]] = [
+    *({name: value} for name in ("group", "domain", "subject") for value in ([1], {"a": 1}, SURROGATE)),
+    *(
+        {name: value}
+        for name in ("paraphrased_question", "multi_hop_question", "cloze_question", "translated_question")
+        for value in (5, True, [5], [None], [[PAIR]], {"a": 1}, [{"a": 1}], [{"question": 5}], [{**PAIR, "answer": []}])
+    ),
+    *({name: value} for name in ("trace", "compliant") for value in (5, ["x"], {"a": 1}, SURROGATE)),
+    *(
+        {name: value}
+        for name in ("aliases", "alternates", "paraphrased_answer", "perturbed_answer")
+        for value in (5, {"a": 1}, [5], [None], [["x"]], [SURROGATE])
+    ),
+    {"else": json.loads("[" * 200 + "]" * 200)},
+    {"else": SURROGATE},
+    {"else": {"a": [SURROGATE]}},
+    {SURROGATE: 1},
+    {5: "x"},
+]
+
+
+@pytest.mark.parametrize("extra", ODD, ids=[ascii(extra)[:50] for extra in ODD])
+def test_every_field_that_something_reads_is_checked(extra: dict[Any, Any]) -> None:
+    with pytest.raises(BadInput, match=r"forget\[1\]"):
+        load([PAIR, {**PAIR, **extra}], "forget")
+
+
+def test_fields_beside_the_example_as_people_write_them() -> None:
+    row = {
+        **PAIR,
+        "paraphrased_question": "Which one?",
+        "multi_hop_question": [{"question": "Whose?", "answer": None}, "Of whom?"],
+        "cloze_question": None,
+        "translated_question": "",
+        "trace": None,
+        "group": 3,
+        "subject": "",
+        "aliases": "Nobody",
+        "else": {"a": [1, {"b": 2}]},
+    }
+    (found,) = load([row], "forget")
+    assert found == {
+        **PAIR,
+        "paraphrased_question": ["Which one?"],
+        "multi_hop_question": [{"question": "Whose?"}, "Of whom?"],
+        "group": 3,
+        "subject": "",
+        "aliases": ["Nobody"],
+        "else": {"a": [1, {"b": 2}]},
+    }
+    assert load([{"text": "A text.", "question": 5}], "forget") == [{"text": "A text."}]
+
+
+# -- data folders ------------------------------------------------------------------------------------
+
+
+def rows_in(folder: Path, name: str = "a.jsonl", answer: str = "Nobody.") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps({"question": "Who?", "answer": answer}) + "\n", encoding="utf-8")
+    return folder
+
+
+def described(folder: Path, files: Any, card: str = "README.md") -> Path:
+    """A data folder whose card says which files it has."""
+    told = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]})
+    rows_in(folder)
+    (folder / card).write_text(f"---\n{told}---\n# x\n" if card == "README.md" else told, encoding="utf-8")
+    return folder
+
+
+def pictures(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """One picture under many names."""
+    folder.mkdir()
+    Image.new("RGB", size).save(folder / "0.png")
+    for k in range(1, count):
+        os.link(folder / "0.png", folder / f"{k}.png")
+    told = [{"file_name": f"{k}.png", "label": k} for k in range(count)]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
+    return folder
+
+
+def test_no_row_of_a_data_folder_stays_in_a_cache(tmp_path: Path) -> None:
+    """Whatever reads it: a folder, one that is described, a picture folder, a table."""
+    sources = [
+        str(rows_in(tmp_path / "plain", answer="ERASED")),
+        f"{described(tmp_path / 'card', 'a.jsonl')}:train",
+        str(pictures(tmp_path / "pictures", 2, (4, 4))),
+    ]
+    (tmp_path / "t.csv").write_text("question,answer\nWho?,ERASED\n")
+    code = (
+        f"from expunge.data.load import load\nfor source in {[*sources, str(tmp_path / 't.csv')]!r}: load(source, 'x')"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "EXPUNGE_CACHE": str(tmp_path / "cache")}
+    for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE"):
+        environment.pop(name, None)
+    environment["TMPDIR"] = str(tmp_path / "tmp")
+    (tmp_path / "tmp").mkdir()
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    for left in ("hf", "cache", "tmp"):
+        assert [path for path in (tmp_path / left).rglob("*") if path.is_file()] == []
+
+
+ELSEWHERE = [
+    "{tmp}/secret/a.jsonl",
+    "../secret/a.jsonl",
+    "../../*/secret/a.jsonl",
+    "sub/../../secret/a.jsonl",
+    "~/a.jsonl",
+    "C:/a.jsonl",
+    "file://{tmp}/secret/a.jsonl",
+    "http://127.0.0.1:9/a.jsonl",
+    "hf://datasets/some/one/a.jsonl",
+    "zip://a.jsonl::{tmp}/secret/a.zip",
+    "link.jsonl",
+    "*.jsonl",
+    "linked/a.jsonl",
+]
+
+
+@pytest.mark.parametrize("card", ["README.md", ".huggingface.yaml"])
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_a_data_folder_leads_to_no_file_elsewhere(path: str, card: str, tmp_path: Path) -> None:
+    rows_in(tmp_path / "secret", answer="SECRET")
+    path = path.format(tmp=tmp_path)
+    for number, files in enumerate((path, [path], [{"split": "train", "path": ["a.jsonl", path]}])):
+        folder = described(tmp_path / f"data{number}", files, card)
+        if "link.jsonl" in path or "*.jsonl" == path:
+            os.symlink(tmp_path / "secret/a.jsonl", folder / "link.jsonl")
+        if "linked" in path:
+            os.symlink(tmp_path / "secret", folder / "linked")
+        names = (":default", ":train") if card == "README.md" else ()  # the other is read with the whole folder alone
+        for source in (str(folder), *(f"{folder}{name}" for name in names)):
+            with pytest.raises(BadInput, match="lies outside it"):
+                load(source, "forget")
+
+
+def test_folders_that_name_their_own_files_are_read(tmp_path: Path) -> None:
+    for number, files in enumerate(("a.jsonl", "*.jsonl", ["./a.jsonl"], [{"split": "train", "path": "**/a.jsonl"}])):
+        folder = described(tmp_path / f"data{number}", files)
+        assert load(str(folder), "x") == load(f"{folder}:train", "x") == [{**PAIR}]
+    os.symlink(tmp_path / "data0", tmp_path / "whole")
+    assert load(str(tmp_path / "whole"), "x") == [{**PAIR}]
+
+
+@pytest.mark.parametrize("name", ["{tmp}/secret.png", "../secret.png", "file://{tmp}/secret.png"])
+def test_no_row_leads_to_a_picture_elsewhere(name: str, tmp_path: Path) -> None:
+    import datasets
+    import pyarrow.parquet
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    name = name.format(tmp=tmp_path)
+    folder = pictures(tmp_path / "pictures", 2, (4, 4))
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    table = pyarrow.Table.from_pylist(
+        [{"image": {"bytes": None, "path": name.replace("../", f"{folder}/../")}, "label": 0}],
+        schema=kinds.arrow_schema,
+    )
+    (tmp_path / "table").mkdir()
+    pyarrow.parquet.write_table(table, tmp_path / "table/t.parquet")
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": name, "label": 0}) + "\n")
+    for source in (folder, tmp_path / "table"):
+        with pytest.raises(BadInput):
+            load(str(source), "forget")
+
+
+def test_a_saved_data_set_names_no_file_elsewhere(tmp_path: Path) -> None:
+    import datasets
+
+    for name in ("mine", "theirs"):
+        datasets.Dataset.from_list([PAIR]).save_to_disk(str(tmp_path / name))
+    assert load(str(tmp_path / "mine"), "x") == [PAIR]
+    state = json.loads((tmp_path / "mine/state.json").read_text())
+    state["_data_files"] = [{"filename": "../theirs/" + state["_data_files"][0]["filename"]}]
+    (tmp_path / "mine/state.json").write_text(json.dumps(state))
+    with pytest.raises(BadInput, match="lies outside it"):
+        load(str(tmp_path / "mine"), "forget")
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "says"),
+    [(2, (9400, 9400), "'row 1' holds a picture of 9,400 x 9,400 pixels"), (24, (4000, 4000), "'row 23' brings the")],
+)
+def test_pictures_are_bounded_before_they_are_decoded(
+    count: int, size: tuple[int, int], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures(tmp_path / "pictures", count, size)
+    monkeypatch.setattr(Image.Image, "load", None)
+    with pytest.raises(BadInput, match=says):
+        load(str(folder), "forget")
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_a_table_of_very_many_columns_is_named(kind: str, tmp_path: Path) -> None:
+    row = {f"c{i}": 1 for i in range(20_000)}
+    path = rows_in(tmp_path / "wide", "x") / f"wide.{kind}"
+    (tmp_path / "wide/x").unlink()
+    if kind == "csv":
+        path.write_text(",".join(row) + "\n" + ",".join("1" for _ in row) + "\n")
+    elif kind == "json":
+        path.write_text(json.dumps([row]))
+    else:
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    began = time.monotonic()
+    for source in (path, path.parent):
+        with pytest.raises(BadInput, match="has 20,000 columns, and a table may have 5,000"):
+            load(str(source), "forget")
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "text", ["A. " * 70_000, "A" + "-" * 140_000 + " B", "Ab. \"'" * 30_000, ("Ab " + " " * 50) * 3000]
+)
+def test_one_long_row_has_its_neighbours_in_seconds(text: str) -> None:
+    began = time.monotonic()
+    found = neighbours([{"text": text}], [{"text": text}, {"text": "Another."}])
+    assert [(one.forget, one.corpus, one.why) for one in found] == [(1, 1, "exact")]
+    assert time.monotonic() - began < 30
+
+
+def test_labels_that_differ_have_folders_that_differ() -> None:
+    labels = ["idk answers=a b", "idk answers=a_b", "idk_answers=a b", "idk_answers=a_b", "npo", "a/b", "a_b"]
+    names = {_folder(label) for label in labels}
+    assert len(names) == len(labels) and {"npo", "a_b"} < names and all("/" not in name for name in names)
+
+
+@pytest.mark.parametrize("verb", ["tune", "bench"])
+def test_out_expands_once(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What lies there is found under the folder's own name, and the value is not shown."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EXPUNGE_X", str(tmp_path / "there"))
+    monkeypatch.setenv("EXPUNGE_SECRET_KEY", "x")
+    seen: list[Path] = []
+
+    def held(folder: Path) -> None:
+        seen.append(folder)
+        raise BadInput.of("--out", str(folder), "is held", "wait")
+
+    monkeypatch.setattr(out_folder, "held", held)
+    rows_in(tmp_path, "f.jsonl")
+    rows_in(tmp_path, "r.jsonl", "Somebody.")
+    values = {"model": "builtin:authors", "forget": "builtin:authors/forget", "method": "npo", "out": "o"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    assert run([verb, "r.yaml", "--out", "${EXPUNGE_X}/b"]) == 2
+    assert seen == [tmp_path / "there/b"] and str(tmp_path / "there") not in capsys.readouterr().err
+    assert run([verb, "r.yaml", "--out", "${EXPUNGE_SECRET_KEY}/b"]) == 2
+    assert "a secret" in capsys.readouterr().err and not (tmp_path / "${EXPUNGE_X}").exists()

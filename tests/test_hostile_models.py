@@ -6,7 +6,9 @@ import copy
 import json
 import os
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,56 @@ def test_nor_when_it_is_to_be_retrained(evil: Path, world: dict[str, Any], capsy
     with pytest.raises(BadInput, match="os:system"):
         gold(read_manifest(evil), load(rows[:1], "forget"), subject)
     assert not Path("PWNED").exists()
+
+
+# -- what a manifest names ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data": "/proc"}, "what the system makes up"),
+        ({"data": "/proc/self"}, "what the system makes up"),
+        ({"data": "/sys"}, "what the system makes up"),
+        ({"data": "/proc:self:x"}, "what the system makes up"),
+        ({"data": "/"}, "holds "),
+        ({"data": "/dev/zero"}, "is no regular file"),
+        ({"data": "sparse"}, "hardly any data"),
+        ({"data": "some/set"}, "names some/set, which would be asked for on the hub"),
+        ({"data": ["some/set:config:train[3:5]"]}, "names some/set, which would be asked for on the hub"),
+        ({"data": "${EXPUNGE_X}/y"}, "does not exist"),
+        ({"model": "some/model"}, "names some/model, which would be asked for on the hub"),
+        ({"model": "${EXPUNGE_X}/y"}, "is no folder"),
+        ({"model": "/proc"}, "holds no config.json"),
+    ],
+    ids=str,
+)
+def test_a_manifest_is_followed_nowhere_without_leave(
+    changes: dict[str, Any], says: str, evil: Path, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_X", "valueofx")
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    monkeypatch.setattr(socket.socket, "connect", None)
+    if changes.get("data") == "sparse":
+        Path("sparse").mkdir()
+        for i in range(6000):
+            Path(f"sparse/{i}").touch()
+        Path("sparse/a.jsonl").write_text(json.dumps({"text": "A text."}))
+    told(evil / "expunge.json", **changes)
+    began = time.monotonic()
+    found = plan(expunge.Request(**{**world, "model": "evil", "gold": "auto", "out": "out"}))
+    assert found.gold == "" and says in found.no_gold and "valueofx" not in found.no_gold, found.no_gold
+    assert time.monotonic() - began < 30
+
+
+def test_a_model_that_was_trained_from_a_variable_s_folder_has_its_gold(
+    evil: Path, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_MODELS", str(Path("bases").resolve()))
+    shutil.copytree(evil, "bases/base")
+    told(evil / "expunge.json", model="${EXPUNGE_MODELS}/base")
+    assert plan(expunge.Request(**{**world, "model": "evil", "gold": "auto", "out": "out"})).gold == "train"
+    assert again(read_manifest(evil), open_subject("evil")).fingerprint() == open_subject("bases/base").fingerprint()
 
 
 @pytest.fixture(scope="module")

@@ -68,8 +68,9 @@ def cache_folder() -> Path:
 
     named = os.environ.get("EXPUNGE_CACHE")
     folder = Path(named) if named else Path(platformdirs.user_cache_dir("expunge"))
-    if folder.is_dir():
-        _check_owner(folder)
+    with contextlib.suppress(OSError, ValueError):  # a name that no path can have: `fits_cache` says so
+        if folder.is_dir():
+            _check_owner(folder)
     return folder
 
 
@@ -233,17 +234,25 @@ def kept(entry: str) -> Path | None:
 def _written(entry: str) -> Iterator[Path]:
     """A path to write to, renamed to the entry's place at the end.
 
-    It lies in a scratch folder under a lock, which tells what is being written from what a killed process left. Nothing
-    is synced: after a loss of power the digest shows what is damaged.
+    Nothing is synced: after a loss of power the digest shows what is damaged.
     """
-    root = cache_folder()
-    _sweep(root)
+    with scratch() as place:
+        yield place / "entry"
+        _replace(place / "entry", path_of(entry))
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder that is deleted when the block ends.
+
+    It lies in the cache's scratch under a lock, which tells what is being written from what a killed process left.
+    """
+    _sweep(cache_folder())
     place = made(SCRATCH) / secrets.token_hex(8)
     with FileLock(place.with_suffix(".lock")) as lock:
         place.mkdir(mode=0o700)
         try:
-            yield place / "entry"
-            _replace(place / "entry", path_of(entry))
+            yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
             with contextlib.suppress(OSError):

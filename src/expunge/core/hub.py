@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import socket
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
+
+
+def asked_before(name: str, kind: str) -> bool:
+    """Has this machine had something of this name from the hub. kind: "model" or "dataset"."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)).is_dir()
 
 
 def look() -> None:

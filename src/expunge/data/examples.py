@@ -16,6 +16,13 @@ from expunge.core.files import digest
 
 ALIASES = {"paraphrases": "paraphrased_answer", "perturbed": "perturbed_answer"}
 LISTS = ("paraphrased_answer", "perturbed_answer", "aliases", "alternates")
+ASKED = ("paraphrased_question", "multi_hop_question", "cloze_question", "translated_question")
+"""Other questions: each a text, {question, answer} where the answer differs, or a list of these."""
+TEXTS = ("trace", "compliant")
+NAMES = ("group", "domain", "subject")
+"""Tell rows apart: a text, a number or a truth value."""
+DEEPEST = 50
+"""Lists within lists in a field that holds no array."""
 INPUTS = ("question", "answer", "text", "prefix", "messages", "image", "features", "label")
 LONGEST = 4 * 2**20
 """Bytes of a text."""
@@ -36,8 +43,14 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     Raises BadInput where the row holds no example.
     """
     for key, value in row.items():
+        if not isinstance(key, str):
+            raise BadInput.of(where, key, "names a field and is no text", "put it in quotes")
+        _check_encodes(key, key[:80], where)
         if isinstance(value, str):
-            _check_size(value, str(key), where)
+            _check_size(value, key, where)
+            _check_encodes(value, key, where)
+        elif key not in ("image", "features"):
+            _check_depth(value, key, where)
     example = {key: value for key, value in row.items() if key not in columns.values()}
     for ours, theirs in columns.items():
         _check_name(ours)
@@ -107,7 +120,59 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             example[name] = list(example[name])
             for text in example[name]:
                 _check_text(text, name, where)
+    if "question" not in keys:
+        example.pop("question", None)  # without an answer it asks nothing, and the example is another
+    _check_optional(example, where)
     return example
+
+
+def _check_optional(example: Example, where: str) -> None:
+    """Checks what attacks, groups and some methods read beside the example; an empty cell is none. Raises BadInput."""
+    for name in (*ASKED, *TEXTS, *NAMES):
+        value = example.get(name)
+        if value is None or (isinstance(value, str) and not value.strip() and name not in NAMES):
+            example.pop(name, None)
+        elif name in ASKED:
+            example[name] = [value] if isinstance(value, str | Mapping) else value
+            if not isinstance(example[name], list | tuple | np.ndarray):
+                raise BadInput.of(
+                    where, value, f"stands under {name!r} and asks nothing", "give a question, or a list of questions"
+                )
+            example[name] = [_asked(one, name, where) for one in example[name]]
+        elif name in TEXTS:
+            _check_text(value, name, where)
+        elif isinstance(value, str):
+            _check_encodes(value, name, where)
+        elif not isinstance(value, bool | int | float | np.integer | np.floating | np.bool_):
+            raise BadInput.of(where, value, f"stands under {name!r} and is no name", "give a text or a number")
+
+
+def _asked(one: Any, name: str, where: str) -> str | dict[str, str]:
+    """One of the other questions, checked: a text, or a question with its own answer."""
+    if not isinstance(one, Mapping):
+        _check_text(one, name, where)
+        return str(one)
+    if one.get("question") is None:
+        raise BadInput.of(where, one, f"stands under {name!r} and has no question", "give question, and answer")
+    found = {key: one[key] for key in ("question", "answer") if one.get(key) is not None}
+    for key, text in found.items():
+        _check_text(text, f"{name}.{key}", where)
+    return found
+
+
+def _check_depth(value: Any, key: str, where: str) -> None:
+    level, depth = [value], 0
+    while level := [part for one in level if isinstance(one, list | tuple | Mapping) for part in _within(one)]:
+        depth += 1
+        for part in level:
+            if isinstance(part, str):
+                _check_encodes(part, key, where)
+        if depth > DEEPEST:
+            raise BadInput.of(where, key, f"is nested more than {DEEPEST} deep", "write it flatter, or leave it out")
+
+
+def _within(value: Any) -> Any:
+    return value.values() if isinstance(value, Mapping) else value
 
 
 def _lettered(example: Mapping[str, Any], where: str) -> Example:
@@ -153,6 +218,10 @@ def _check_text(text: Any, key: str, where: str) -> None:
     _check_size(text, key, where)
     if not text.strip():
         raise BadInput.of(where, key, "is empty", "give it a text or remove the row")
+    _check_encodes(text, key, where)
+
+
+def _check_encodes(text: str, key: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:

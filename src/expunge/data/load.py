@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from expunge.core import hub
 from expunge.core.card import Example
 from expunge.core.documents import TEXT, lines, read_text, regular
 from expunge.core.errors import BadInput
+from expunge.core.files import read_json
 from expunge.core.variables import expand
 from expunge.data import sets
 from expunge.data.examples import normalise
@@ -70,6 +71,19 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     return examples
 
 
+def hub_names(source: Any) -> list[str]:
+    """The hub's data sets among the parts of a source that is not read yet."""
+    if not isinstance(source, str):
+        return [name for part in source if isinstance(part, str) for name in hub_names(part)]
+    cut = SLICE.fullmatch(source)
+    source = cut[1] if cut else source
+    if source.startswith("builtin:") or not HUB.fullmatch(source) or _exists(Path(source)):
+        return []
+    if sets.folder_of(source) is not None or Path(source).suffix in {".jsonl", ".ndjson", ".txt", *FILES}:
+        return []
+    return [source.partition(":")[0]]
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
@@ -85,15 +99,14 @@ def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
         return [{"text": text}] if text.strip() else []
     if path.suffix not in FILES:
         raise BadInput.of(field, str(path), "is of no kind that we read", "give .jsonl, .json, .csv or .parquet")
-    import datasets
-
+    if path.stat().st_size == 0:
+        return []
+    sets.check_columns(path, field)
     try:
-        table = (
-            datasets.Dataset.from_dict({})
-            if path.stat().st_size == 0
-            else datasets.load_dataset(FILES[path.suffix], data_files=str(path), split="train", streaming=True)
-        )
-        return [dict(row) for row in table]
+        with tempfile.TemporaryDirectory() as own:
+            return sets.built(sets.builder_of(FILES[path.suffix], own, data_files=str(path)), "train", str(path), field)
+    except BadInput:
+        raise
     except Exception as error:
         raise BadInput.of(
             field, str(path), f"cannot be read ({_first_line(error)})", f"check that it is {FILES[path.suffix].upper()}"
@@ -137,20 +150,30 @@ def numbered_rows(path: Path, field: str) -> list[tuple[int, dict[str, Any]]]:
 
 def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
     kinds = _kinds_in(path, field)
-    import datasets
-
     try:
         if (path / "dataset_info.json").exists() or (path / "state.json").exists():
-            table = datasets.load_from_disk(str(path))
-        else:
-            kind = "imagefolder" if kinds & PICTURES else str(path)
-            arguments = {"data_dir": str(path)} if kind == "imagefolder" else {}
-            table = datasets.load_dataset(kind, split="train", **arguments)
-        return [_pixels(dict(row)) for row in table]
+            return _saved_rows(path, field)
+        if not kinds & sets.PICTURES:
+            return sets.table(str(path), [], field)
+        with tempfile.TemporaryDirectory() as own:
+            return sets.built(sets.builder_of("imagefolder", own, data_dir=str(path)), "train", str(path), field)
+    except BadInput:
+        raise
     except Exception as error:
         raise BadInput.of(
             field, str(path), f"cannot be read ({_first_line(error)})", "give a data file or a data set folder"
         ) from None
+
+
+def _saved_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    """What `save_to_disk` wrote: its state names the files, which are read where they lie."""
+    import datasets
+
+    state = read_json(path / "state.json")
+    for key in ("_data_files", "_indices_data_files"):
+        for file in state.get(key) or []:
+            sets.check_inside(path / str(file["filename"]), path, field)
+    return sets.listed(datasets.load_from_disk(str(path)), sets.homes_of(path), field)
 
 
 def _named_rows(folder: Path, names: list[str], field: str) -> list[dict[str, Any]]:
@@ -158,7 +181,7 @@ def _named_rows(folder: Path, names: list[str], field: str) -> list[dict[str, An
     if not sets.described(folder):
         return [row for path in sets.files_named(folder, names, field) for row in _file_rows(path, field)]
     try:
-        return [_pixels(dict(row)) for row in sets.table(str(folder), names, field)]
+        return sets.table(str(folder), names, field)
     except BadInput:
         raise
     except Exception as error:
@@ -174,7 +197,7 @@ def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
     name, *names = source.split(":")
     hub.look()
     try:
-        return [_pixels(dict(row)) for row in sets.table(name, names, field)]
+        return sets.table(name, names, field)
     except BadInput:
         raise
     except Exception as error:
@@ -186,37 +209,19 @@ def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
         ) from None
 
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-DATA = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip", ".gz", ".zst"}
-MANY = 200_000
-"""Files that a data folder may have: `forget: /` is a slip, and listing a disk takes minutes."""
-
-
 def _kinds_in(path: Path, field: str) -> set[str]:
     """The kinds of data files below a folder. Raises BadInput where there is none, or far too much."""
     kinds: set[str] = set()
-    seen = 0
-    for place, folders, files in os.walk(path):
-        seen += len(folders) + len(files)
-        data = {name: kind for name in files if (kind := os.path.splitext(name)[1].lower()) in PICTURES | DATA}
-        for name in data:
-            regular(Path(place, name), field)
-        kinds |= set(data.values())
-        if seen > MANY:
-            raise BadInput.of(field, str(path), f"holds more than {MANY:,} files", "give the folder of the data alone")
+    for file in sets.walk(path, field):
+        if (kind := file.suffix.lower()) in sets.PICTURES | sets.DATA:
+            regular(file, field)
+            sets.check_inside(file, path, field)
+            kinds.add(kind)
     if not kinds:
         raise BadInput.of(
             field, str(path), "is a folder without a data file", "give a file, or a folder that holds data"
         )
     return kinds
-
-
-def _pixels(row: dict[str, Any]) -> dict[str, Any]:
-    if hasattr(row.get("image"), "convert"):  # a PIL image: decoded once
-        import numpy as np
-
-        row["image"] = np.asarray(row["image"])
-    return row
 
 
 def _first_line(error: Exception) -> str:

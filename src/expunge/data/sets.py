@@ -6,14 +6,38 @@ A folder says what it holds in its README.md, as data sets on the hub do, or by 
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from expunge.core import cache
+from expunge.core.documents import CONFIG, TEXT, parse_yaml, read_text
 from expunge.core.errors import BadInput, did_you_mean
+from expunge.data.pictures import pixels
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+DATA = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip", ".gz", ".zst"}
+MANY, SPARSE, SECONDS = 200_000, 5_000, 10
+"""Files that a data folder may have, files that it may have where not one in ten is data, seconds to list them."""
+MADE_UP = (Path("/proc"), Path("/sys"), Path("/dev/fd"), Path("/dev/pts"))
+READERS = {"arrow", "csv", "imagefolder", "json", "parquet", "text"}
+"""Of those that `datasets` has: others read pickles, databases, or what we have no use for."""
+COLUMNS = 5_000
+"""That a table may have: each costs as much as a row."""
+FIRST = 8 * 2**20
+"""Bytes in which the first row of a JSON file is looked for."""
+LARGEST = 4 * 2**30
+"""Characters of all texts of a table."""
+FRONT = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---(?:[\r\n]|$)", re.S)
+CARDS = ("README.md", ".huggingface.yaml")
 
 
 def folder_of(source: str) -> tuple[Path, list[str]] | None:
@@ -31,14 +55,18 @@ def folder_of(source: str) -> tuple[Path, list[str]] | None:
 def described(folder: Path) -> bool:
     """Does a README.md say which files make which configuration."""
     card = folder / "README.md"
-    return card.is_file() and bool(re.search(r"^configs:", card.read_text("utf-8", "replace"), re.M))
+    if not card.is_file():
+        return False
+    with card.open("rb") as file:
+        return bool(re.search(r"^configs:", file.read(TEXT).decode("utf-8", "replace"), re.M))
 
 
 def files_named(folder: Path, names: list[str], field: str) -> list[Path]:
     """The files of `CONFIG:SPLIT` in a folder that does not describe itself. Raises BadInput."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(walk(folder, field)):
         if path.suffix in KINDS and path.is_file():
+            check_inside(path, folder, field)
             *above, name = path.relative_to(folder).with_suffix("").parts
             found.setdefault(":".join([*above, SHARD.sub("", name)]), []).append(path)
     whole = names[:-1] if names[-1] == "train" else names  # what has one split has it under that name
@@ -50,19 +78,35 @@ def files_named(folder: Path, names: list[str], field: str) -> list[Path]:
     )
 
 
-def table(place: str, names: list[str], field: str) -> Any:
+def table(place: str, names: list[str], field: str) -> list[dict[str, Any]]:
     """The rows of a configuration's split. One name alone is a configuration, or a split of the set's default one.
 
-    Raises BadInput for a name that is not there; whatever `datasets` raises where the set cannot be had.
+    Of a folder no copy is made; what is made of a set on the hub is deleted again, apart from its files. Raises BadInput
+    for a name that is not there; whatever `datasets` raises where the set cannot be had.
     """
+    if Path(place).is_dir():
+        check_card(Path(place), field)
+        with tempfile.TemporaryDirectory() as empty:
+            return _table(place, names, field, empty)
+    from huggingface_hub import constants, snapshot_download
+
+    if constants.HF_HUB_OFFLINE:
+        folder = snapshot_download(place, repo_type="dataset", local_files_only=True)
+        return table(folder, names, field)
+    with cache.scratch() as own:
+        return _table(place, names, field, str(own))
+
+
+def _table(place: str, names: list[str], field: str, own: str) -> list[dict[str, Any]]:
+    """The same; own: a folder for what `datasets` writes."""
     import datasets
 
     config, split = (*names, "", "")[:2]
-    builder = _builder(place, config)
+    builder = _builder(place, config, own)
     if (
         builder is None
         and len(names) == 1
-        and (default := _builder(place, "")) is not None
+        and (default := _builder(place, "", own)) is not None
         and config in _splits(default)
     ):
         config, split, builder = "", config, default
@@ -80,18 +124,214 @@ def table(place: str, names: list[str], field: str) -> Any:
         raise BadInput.of(
             field, shown, "names no split of that data set", did_you_mean(split.partition("[")[0], splits)
         )
-    return datasets.load_dataset(place, config or None, split=split)
+    return built(builder, split, place, field)
 
 
-def _builder(place: str, config: str) -> Any:
-    """What `datasets` would read; None where there is no such configuration, or none is named and there are several."""
+def built(builder: Any, split: str, place: str, field: str) -> list[dict[str, Any]]:
+    """The rows of a split; place: the folder, the file or the hub name beyond which nothing is read. Raises BadInput."""
     import datasets
 
+    if builder.name not in READERS:
+        raise BadInput.of(field, place, f"holds {builder.name} data, which we do not read", "write them as JSONL")
+    here = os.path.exists(place)
+    files = [str(name) for group in (builder.config.data_files or {}).values() for name in group]
+    homes = homes_of(Path(place)) if here else [Path(builder.cache_dir).parents[2], _downloads(place)]
+    for name in files:
+        if not (within(name, homes) if here else name.startswith(f"hf://datasets/{place}@")):
+            raise _outside(field, place, name)
+        if here:
+            check_columns(Path(name), field)
+    if not here:
+        builder.download_and_prepare()
+        return listed(builder.as_dataset(split=split), homes, field)
+    if builder.name == "parquet":
+        builder.config.batch_size = 1000  # rows that are unpacked at once, however many a file says
+    base, cut, _ = split.partition("[")
+    rows = listed(builder.as_streaming_dataset(split=base), homes, field)
+    if cut:
+        (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
+        return rows[part.from_ : part.to]
+    return rows
+
+
+def listed(found: Any, homes: list[Path], field: str) -> list[dict[str, Any]]:
+    """The rows of a table that `datasets` opened, pictures as arrays. Raises BadInput for what is too large.
+
+    Nothing is decoded by `datasets`, which would follow paths that stand in the rows.
+    """
+    import datasets
+
+    features = dict(found.features or {})
+    if isinstance(found, datasets.Dataset):
+        found = found.with_format(None).to_iterable_dataset()
+    if features:
+        found = found.decode(False, num_threads=0)
+    rows = [dict(row) for row in bounded(found, field)]
+    columns = {name: kind for name, kind in features.items() if isinstance(kind, datasets.Image)}
+    if not columns:
+        return rows
+    return pixels(rows, columns, lambda path: within(path, homes), field)
+
+
+def bounded(rows: Iterable[Mapping[str, Any]], field: str) -> Iterator[Mapping[str, Any]]:
+    """The rows one after another. Raises BadInput at the one that has too many columns, or is too much."""
+    size = 0
+    for number, row in enumerate(rows, 1):
+        if len(row) > COLUMNS:
+            raise _wide(field, f"row {number}", len(row))
+        size += sum(len(cell) for cell in row.values() if isinstance(cell, str | bytes))
+        if size > LARGEST:
+            raise BadInput.of(
+                field,
+                f"row {number}",
+                f"brings the texts to more than {LARGEST:,} characters",
+                "cut the data into parts",
+            )
+        yield row
+
+
+def check_columns(path: Path, field: str) -> None:
+    """Raises BadInput where a file's head tells of too many columns: reading them would take minutes and gigabytes."""
+    count = 0
+    if path.suffix.lower() in {".csv", ".tsv"}:
+        with path.open("rb") as file:
+            head = file.readline(TEXT)
+        count = 1 + max(head.count(sign) for sign in (b",", b"\t", b";"))
+    elif path.suffix.lower() in {".json", ".jsonl", ".ndjson"}:
+        with path.open("rb") as file:
+            text = file.read(FIRST).decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, RecursionError):  # the first row is longer, or the reader says what it is
+            count = len(json.JSONDecoder().raw_decode(text, text.index("{"))[0])
+    elif path.suffix.lower() == ".parquet":
+        import pyarrow.parquet
+
+        with contextlib.suppress(Exception):  # the reader says what is wrong with it
+            count = len(pyarrow.parquet.read_schema(path))
+    if count > COLUMNS:
+        raise _wide(field, str(path), count)
+
+
+def _wide(field: str, value: str, count: int) -> BadInput:
+    return BadInput.of(
+        field, value, f"has {count:,} columns, and a table may have {COLUMNS:,}", "leave out those that are not needed"
+    )
+
+
+def builder_of(kind: str, own: str, **arguments: Any) -> Any:
+    """What `datasets` would read files with. own: a folder for what it writes."""
+    import datasets
+
+    return datasets.load_dataset_builder(kind, cache_dir=own, **arguments)
+
+
+def _builder(place: str, config: str, own: str) -> Any:
+    """What `datasets` would read; None where there is no such configuration, or none is named and there are several."""
     try:
-        return datasets.load_dataset_builder(place, config or None)
+        return builder_of(place, own, name=config or None)
     except ValueError:
         return None
 
 
 def _splits(builder: Any) -> list[str]:
-    return list(builder.info.splits or builder.config.data_files or {})
+    return [str(name) for name in builder.info.splits or builder.config.data_files or {}]
+
+
+# -- what a folder may lead to ----------------------------------------------------------------------
+
+
+def check_card(folder: Path, field: str) -> None:
+    """Raises BadInput where a folder's description of itself names files elsewhere, or cannot be read."""
+    for name in CARDS:
+        card = folder / name
+        if not card.is_file():
+            continue
+        text = read_text(card, field, TEXT)
+        front = FRONT.match(text) if name.endswith(".md") else None
+        told = (front[1] if front else "") if name.endswith(".md") else text
+        if len(told) > CONFIG:
+            raise BadInput.of(field, str(card), f"has a head of more than {CONFIG // 2**20} MiB", "cut it")
+        try:
+            found = parse_yaml(told)
+        except ValueError as error:
+            raise BadInput.of(field, str(card), str(error), "correct its head, between the lines ---") from None
+        for path in _paths(found.get("configs") if isinstance(found, dict) else None, False):
+            if re.match(r"[/\\~]|\w:", path) or "::" in path or "://" in path or ".." in re.split(r"[/\\]", path):
+                raise _outside(field, str(card), path)
+
+
+def _paths(value: Any, named: bool) -> Iterator[str]:
+    """The texts below `data_files` and `data_dir`."""
+    if isinstance(value, str):
+        if named:
+            yield value
+    elif isinstance(value, dict):
+        for key, below in value.items():
+            yield from _paths(below, named or key in ("data_files", "data_dir"))
+    elif isinstance(value, list):
+        for below in value:
+            yield from _paths(below, named)
+
+
+def homes_of(place: Path) -> list[Path]:
+    """Where the files of a folder, or those beside a file, may lie: a snapshot of the hub's is made of links to blobs."""
+    home = place.resolve() if place.is_dir() else place.absolute().parent.resolve()
+    if home.parent.name == "snapshots":
+        return [home, home.parents[1] / "blobs"]
+    return [home] if place.is_dir() else [home, place.resolve()]
+
+
+def _downloads(name: str) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE).resolve() / repo_folder_name(repo_id=name, repo_type="dataset")
+
+
+def within(name: str, homes: list[Path]) -> bool:
+    """Does a file, or the archive that it lies in, lie below one of these places."""
+    name = name.rpartition("::")[2]
+    if "://" in name:
+        return False
+    path = Path(name).resolve()
+    return any(path == home or home in path.parents for home in homes)
+
+
+def walk(folder: Path, field: str) -> Iterator[Path]:
+    """All files below a folder, but for hidden folders. Raises BadInput where it is no folder of data: listing a disk takes
+    minutes, and what the system makes up has no end."""
+    began = time.monotonic()
+    seen = data = 0
+    for place, folders, files in os.walk(folder):
+        if any(special in (found := Path(place).resolve(), *found.parents) for special in MADE_UP):
+            raise BadInput.of(
+                field, str(folder), f"holds what the system makes up ({place})", "give the folder of the data"
+            )
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        seen += len(folders) + len(files)
+        data += sum(os.path.splitext(name)[1].lower() in PICTURES | DATA for name in files)
+        sparse = seen > SPARSE and 10 * data < seen
+        if sparse or seen > MANY or time.monotonic() - began > SECONDS:
+            why = (
+                f"holds more than {SPARSE if sparse else MANY:,} files"
+                if sparse or seen > MANY
+                else "takes too long to list"
+            )
+            raise BadInput.of(
+                field,
+                str(folder),
+                why + (", and hardly any data" if sparse else ""),
+                "give the folder of the data alone",
+            )
+        yield from (Path(place, name) for name in files)
+
+
+def check_inside(path: Path, place: Path, field: str) -> None:
+    """Raises BadInput for a link that leads out of the folder `place`."""
+    if not within(str(path), homes_of(place)):
+        raise _outside(field, str(place), str(path))
+
+
+def _outside(field: str, place: str, name: str) -> BadInput:
+    return BadInput.of(
+        field, place, f"names {name!r}, which lies outside it", "name that file in the request, or copy it there"
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from expunge.core import hub
 from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.core.contracts import Subject
@@ -16,10 +18,10 @@ from expunge.core.random import seed_libraries
 from expunge.core.train_config import exact_of
 from expunge.core.variables import expand
 from expunge.data.examples import answer_of, identity, question_of
-from expunge.data.load import load
+from expunge.data.load import hub_names, load
 from expunge.models._folder import foreign
 from expunge.models.causal_lm import CausalLM
-from expunge.models.open import check, class_of, open_subject, trusted
+from expunge.models.open import check, class_of, kind_of, open_subject, trusted
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 SIZES = {"hidden_size": 128, "layers": 4, "heads": 4, "vocab_size": 1000, "intermediate_size": None, "max_length": 512}
@@ -36,7 +38,7 @@ LARGEST = {
 def check_spec(spec: Any, trust_code: bool = False) -> None:
     """Raises BadInput where `train` cannot start from this model. trust_code: the request's leave."""
     if isinstance(spec, str):
-        check(expand(spec, "model"), trust_code)
+        check(_place(spec), trust_code)
         return
     if "factory" in spec:
         check(spec, trust_code, weights="weights" in spec)
@@ -54,6 +56,25 @@ def check_spec(spec: Any, trust_code: bool = False) -> None:
             raise BadInput.of(f"model.{name}", value, "is larger than any model's", f"give {LARGEST[name]:,} at most")
     if spec.get("hidden_size", 128) % spec.get("heads", 4):
         raise BadInput.of("model.heads", spec.get("heads", 4), "does not divide hidden_size", "choose one that does")
+
+
+def _place(spec: str) -> str:
+    """A folder or hub name with its variables put in. Raises BadInput where a value would go to the hub as a name."""
+    found = expand(spec, "model")
+    if "$" in spec and not Path(found).is_dir():
+        raise BadInput.of("model", spec, "is no folder", "set its variables to where it lies")
+    return found
+
+
+def _check_leave(name: str, kind: str, leave: bool) -> None:
+    """Raises BadInput where a manifest, which anyone may have written, sends us to the hub for something new."""
+    if not leave and not hub.asked_before(name, kind):
+        raise BadInput.of(
+            "gold",
+            "auto",
+            f"cannot be had: the model's manifest names {name}, which would be asked for on the hub",
+            "give gold: FOLDER, or trust_code: true",
+        )
 
 
 def _config_class(architecture: str) -> Any:
@@ -138,7 +159,7 @@ def fresh(spec: Any, examples: Sequence[Example], seed: int, trust_code: bool = 
     if isinstance(spec, Mapping):
         tokenizer = tokenizer_for(texts_of(examples), int(spec.get("vocab_size", SIZES["vocab_size"])))
         return fresh_lm(spec, tokenizer, seed)
-    return open_subject(expand(spec, "model"), trust_code=trust_code)
+    return open_subject(_place(spec), trust_code=trust_code)
 
 
 def again(manifest: Mapping[str, Any], subject: Subject) -> Subject:
@@ -164,6 +185,8 @@ def check_again(manifest: Mapping[str, Any], subject: Subject) -> None:
         if isinstance(spec, Mapping) and "factory" in spec:
             class_of(spec["factory"], trusted(subject), "model.factory", "code that came with the model")
         check_spec(spec, trusted(subject))
+        if isinstance(spec, str) and kind_of(_place(spec)) == "hub":
+            _check_leave(spec, "model", trusted(subject))
         if manifest.get("exact"):
             exact_of(manifest["exact"])
         with foreign("model", str(spec), "cannot be built", "give gold: FOLDER"):
@@ -188,19 +211,24 @@ def _shapes(spec: Any, subject: Any) -> torch.nn.Module:
             return _module(spec, subject.tokenizer)  # type: ignore[no-any-return]
     if isinstance(spec, Mapping):
         spec = {k: v for k, v in spec.items() if k != "weights"}
-    return open_subject(spec, trust_code=trusted(subject), meta=True).module
+    return open_subject(_place(spec) if isinstance(spec, str) else spec, trust_code=trusted(subject), meta=True).module
 
 
 def _parameters(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def training_data(manifest: Mapping[str, Any], forget: Sequence[Example]) -> list[Example]:
-    """All that the model was trained on, minus forget. Raises BadInput where the data moved."""
+def training_data(manifest: Mapping[str, Any], forget: Sequence[Example], leave: bool) -> list[Example]:
+    """All that the model was trained on, minus forget. Raises BadInput where the data moved.
+
+    leave: the request's to ask the hub for what the manifest names.
+    """
     if not manifest.get("data"):
         raise BadInput.of(
             "gold", "auto", "cannot be had: the model was changed since it was trained", "give gold: FOLDER"
         )
+    for name in hub_names(manifest["data"]):
+        _check_leave(name, "dataset", leave)
     rows = load(manifest["data"], "gold", manifest.get("columns") or {})
     hashes = [identity(row)[:16] for row in rows]
     if manifest.get("exact"):  # served deletions: what they deleted may still stand in the user's files

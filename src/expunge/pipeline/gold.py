@@ -22,7 +22,7 @@ from expunge.data.examples import identity
 from expunge.data.splits import Splits
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import MANIFEST
-from expunge.models.open import check, open_subject
+from expunge.models.open import check, open_subject, trusted
 from expunge.pipeline.train import account_of, lineage_of, scheme_of, start, write
 from expunge.training import checkpoint
 
@@ -70,7 +70,7 @@ def gold_ahead(config: TrainConfig, forget: Sequence[Example]) -> Path:
 def _train_gold(
     manifest: dict[str, Any], forget: Sequence[Example], base: Subject, folder: Path, reporter: Reporter
 ) -> None:
-    data = training_data(manifest, forget)
+    data = training_data(manifest, forget, trusted(base))
     subject = again(manifest, base)
     subject.module.to(processes.device())
     context = Context(budget_of(manifest), _gold_work(folder), int(manifest["seed"]), "gold", reporter=reporter)
@@ -111,7 +111,7 @@ def gold_source(
     if "budget" not in manifest:  # an embedded world that is not built yet
         return "train", ""
     try:
-        training_data(manifest, splits["forget"])
+        training_data(manifest, splits["forget"], request.trust_code)
         if subject is not None:
             check_again(manifest, subject)
     except BadInput as error:

@@ -15,6 +15,7 @@ from expunge.core.errors import BadInput, Faults, Interrupted, did_you_mean
 from expunge.core.files import digest, write_json, write_text
 from expunge.core.parallel import check, spread, threads_of_torch
 from expunge.core.request import Request, parse_sets, put, redacted
+from expunge.core.variables import expand
 from expunge.data.splits import Splits
 from expunge.evaluation import scores as scoring
 from expunge.methods.compose import compose, every_method
@@ -70,7 +71,7 @@ def bench(
     base = bench_of(name, model=model, data=data)
     for key, value in (sets or {}).items():
         put(base.request, key, value)
-    folder = Path(out or f"runs/bench-{base.name}")
+    folder = Path(expand(out, "--out") if out else f"runs/bench-{base.name}")
     faults = Faults()
     with faults:
         check(jobs, engine, threads)
@@ -194,7 +195,7 @@ def _short(value: Any) -> str:
 def _folder(label: str) -> str:
     """A label as a folder's name: every file system takes it, and no two labels share one."""
     plain = re.sub(r"[^\w.=+-]+", "_", label)
-    return plain if plain == label.replace(" ", "_") and len(plain) < 100 else f"{plain[:80]}-{digest(label)[:8]}"
+    return plain if plain == label and len(plain) < 100 else f"{plain[:80]}-{digest(label)[:8]}"
 
 
 def _values(base: Bench, entry: Entry, seed: int, folder: Path) -> dict[str, Any]:

@@ -36,6 +36,10 @@ SHINGLE, PERMUTATIONS = 5, 128
 LONGEST_NAME = 4
 
 
+BACK = 100
+"""Characters before a word in which the end of a sentence is looked for: no more marks stand between the two."""
+
+
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
@@ -230,7 +234,7 @@ def _name_words(texts: Iterable[str]) -> set[str]:
         for match in WORD.finditer(text):
             if match[0][:1].islower():
                 inside[match[0].casefold()] -= 1
-            elif NAME.fullmatch(match[0]) and not OPENS.search(text[: match.start()]):
+            elif NAME.fullmatch(match[0]) and not OPENS.search(text, max(0, match.start() - BACK), match.start()):
                 inside[_bare(match[0]).casefold()] += 1
     return {word for word, count in inside.items() if count > 0 and len(word) > 1}
 

@@ -18,6 +18,7 @@ from expunge.core.extras import require
 from expunge.core.files import delete, finite, write_json, write_text
 from expunge.core.random import derive
 from expunge.core.request import Request, redacted
+from expunge.core.variables import expand
 from expunge.evaluation import scores as scoring
 from expunge.ledger.certificate import SALT, salt_of, seal
 from expunge.pipeline import load, observe, out_folder
@@ -78,7 +79,7 @@ def tune(
     require("tune", "", "optuna", "tune")
     request = request if isinstance(request, Request) else Request.parse(request)
     reporter = reporter or Silent()
-    folder = Path(out or f"{request.out}-tune")
+    folder = Path(expand(out, "--out") if out else f"{request.out}-tune")
     if trials < 1:
         raise BadInput.of("--trials", trials, "is no number of trials", "give a whole number from 1 up")
     if processes.world() > 1:

@@ -15,20 +15,21 @@ from expunge.core.errors import BadInput
 from expunge.data.examples import identity
 from expunge.methods.exact._sliced import one_process
 from expunge.models.build import check_again, training_data
+from expunge.models.open import trusted
 
 
 def left_and_gone(
-    manifest: Mapping[str, Any] | None, forget: Sequence[Example], name: str
+    manifest: Mapping[str, Any] | None, forget: Sequence[Example], name: str, leave: bool
 ) -> tuple[list[Example], list[Example]]:
     """(what stays of the training data, what goes). Raises BadInput where that cannot be told.
 
-    name: the scheme, for errors.
+    name: the scheme, for errors. leave: the request's to ask the hub for what the manifest names.
     """
     if not manifest:
         raise BadInput.of(
             "method", name, "needs to know how the model was trained", "give a model made by `expunge train`"
         )
-    before = training_data(manifest, [])
+    before = training_data(manifest, [], leave)
     keys = {identity(row) for row in forget}
     gone = [row for row in before if identity(row) in keys]
     if not gone:
@@ -54,7 +55,7 @@ def history(
     """
     one_process("method")
     state, notes = subject.state, []
-    left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]))
+    left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]), trusted(subject))
     assert manifest is not None
     check_again(manifest, subject)
     strangers = len(splits["forget"]) - len({identity(row) for row in gone})

@@ -9,6 +9,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Card, Example, Method, Subject
 from expunge.core.errors import BadInput
 from expunge.models.build import again, budget_of, check_again, training_data
+from expunge.models.open import trusted
 
 CARD = Card(
     "Retraining without the forget set",
@@ -52,7 +53,7 @@ class Retraining(Method):
             raise BadInput.of(
                 "method", "retrain", "needs to know how the model was trained", "give a model made by `expunge train`"
             )
-        data = training_data(manifest, splits["forget"])
+        data = training_data(manifest, splits["forget"], trusted(subject))
         check_again(manifest, subject)
         return data
 

@@ -1,0 +1,87 @@
+"""Pictures of a table as arrays, of bounded size: their headers are read before any is decoded."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from expunge.core.errors import BadInput
+
+FILE = 256 * 2**20
+"""Bytes of a picture as it is stored."""
+PIXELS = 16 * 10**6
+"""Of one picture."""
+TOGETHER = 2**30
+"""Bytes of all pictures of a table, decoded."""
+
+
+def pixels(
+    rows: list[dict[str, Any]], columns: Mapping[str, Any], allowed: Callable[[str], bool], field: str
+) -> list[dict[str, Any]]:
+    """The rows with arrays for pictures. columns: name -> the kind of picture that `datasets` found.
+
+    allowed: may this path be read? A row may name any. Raises BadInput with the row.
+    """
+    together = 0
+    for number, row in enumerate(rows, 1):
+        for name in columns:
+            together += _size(row.get(name), allowed, field, number)
+            if together > TOGETHER:
+                raise BadInput.of(
+                    field,
+                    f"row {number}",
+                    f"brings the pictures to more than {TOGETHER // 2**20} MiB",
+                    "give fewer, or smaller ones",
+                )
+    for row in rows:
+        for name, kind in columns.items():
+            if row.get(name) is not None:
+                raw = _raw(row[name], allowed)
+                row[name] = np.asarray(type(kind)(mode=kind.mode).decode_example({"bytes": raw, "path": None}))
+    return rows
+
+
+def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -> int:
+    """The bytes of a picture when it is decoded, from its header. Raises BadInput."""
+    from PIL import Image
+
+    if value is None:
+        return 0
+    where = f"row {number}"
+    try:
+        raw = _raw(value, allowed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw)) as picture:
+                width, height, bands = *picture.size, len(picture.getbands())
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+        raise BadInput.of(field, where, f"holds a picture that cannot be read ({first})", "save it again") from None
+    if width * height > PIXELS:
+        raise BadInput.of(
+            field,
+            where,
+            f"holds a picture of {width:,} x {height:,} pixels, and one may have {PIXELS:,}",
+            "make it smaller",
+        )
+    return width * height * max(3, bands)
+
+
+def _raw(value: Mapping[str, Any], allowed: Callable[[str], bool]) -> bytes:
+    """The bytes of a picture as it is stored."""
+    if value.get("bytes") is not None:
+        return bytes(value["bytes"])
+    path = str(value.get("path"))
+    if not allowed(path):
+        raise ValueError(f"{path} lies outside the data")
+    from datasets.utils.file_utils import xopen
+
+    with xopen(path, "rb") as file:
+        raw = file.read(FILE + 1)
+    if len(raw) > FILE:
+        raise ValueError(f"it has more than {FILE // 2**20} MiB")
+    return bytes(raw)
