@@ -17,6 +17,7 @@ import expunge
 from expunge.alignment.endpoint import HOST, KEY, key_for
 from expunge.alignment.judges import judge_of
 from expunge.cli.app import run
+from expunge.core import errors
 from expunge.core.errors import BadInput, as_written
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
@@ -34,6 +35,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET", SECRET)
     monkeypatch.setenv("EXPUNGE_PLACE", "pl4ces/mine")
     monkeypatch.setenv(KEY, SECRET)
+    monkeypatch.setattr(errors, "_hidden", {})  # what is hidden here is hidden nowhere else
 
 
 @pytest.mark.parametrize("field", ["model", "out", "gold", "forget", "retain", "holdout", "test", "reference"])

@@ -104,7 +104,7 @@ def teach(
         chosen, order = order[:batch], order[batch:]
         with torch.enable_grad():
             loss = subject.forward(subject.collate([rows[i] for i in chosen])).nll
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(subject.module.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -71,7 +71,7 @@ def _mean(subject: Any, rows: Sequence[Example], path: str) -> Tensor:
     total: Any = 0.0
     for _, out in passes(subject, rows, Want(frozenset(), hidden=(path,)), positions="prompt"):
         total = total + out.hidden[path][:, -1].sum(0)
-    return total / len(rows)  # type: ignore[no-any-return]
+    return total / len(rows)
 
 
 @contextlib.contextmanager

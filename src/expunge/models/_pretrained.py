@@ -110,7 +110,7 @@ def open_pretrained(
     if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
         module.float()  # a CPU computes in float32; the model is saved in its own dtype
         subject.save_dtype = saved
-    return subject  # type: ignore[no-any-return]
+    return subject
 
 
 def _module(auto: Any, config: Any, base: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Any:

@@ -208,7 +208,7 @@ def check_again(manifest: Mapping[str, Any], subject: Subject) -> None:
 def _shapes(spec: Any, subject: Any) -> torch.nn.Module:
     if isinstance(spec, Mapping) and "factory" not in spec:
         with torch.device("meta"):
-            return _module(spec, subject.tokenizer)  # type: ignore[no-any-return]
+            return _module(spec, subject.tokenizer)
     if isinstance(spec, Mapping):
         spec = {k: v for k, v in spec.items() if k != "weights"}
     return open_subject(_place(spec) if isinstance(spec, str) else spec, trust_code=trusted(subject), meta=True).module

@@ -108,9 +108,9 @@ def guard(bare: Subject, folder: Path) -> Subject:
         path = place / f"{i}.safetensors"
         with foreign("model.guard", str(path), "cannot be read", fix):
             restored = plugin.module.restore(item["settings"], load_file(path))
-            subject = Guarded(subject, restored)  # type: ignore[assignment]
+            subject = Guarded(subject, restored)
         if next(bare.module.parameters()).device.type != "meta":
             with foreign("model.guard", str(path), "does not fit the model", fix), torch.no_grad():
                 subject.forward(subject.collate([TRIED]))
-                subject.generate([TRIED], max_new_tokens=1)  # type: ignore[attr-defined]
+                subject.generate([TRIED], max_new_tokens=1)
     return subject

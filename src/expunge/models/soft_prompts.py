@@ -73,10 +73,10 @@ class Prompted:
         raise BadInput.of("model", "soft prompts", "have no layers of their own", "open the base instead")
 
     def length(self, example: Example) -> int:
-        return self.bare.length(example) + self.prompts_GPD.shape[1]  # type: ignore[no-any-return]
+        return self.bare.length(example) + self.prompts_GPD.shape[1]
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
-        return self.bare.collate(examples, positions)  # type: ignore[no-any-return]
+        return self.bare.collate(examples, positions)
 
     # -- which prompt ---------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Prompted:
         prompts = prompts_in(batch)
         routes = self.routes(prompts)
         if max(routes, default=-1) < 0 or not want.channels:
-            return self.bare.forward(batch, want)  # type: ignore[no-any-return]
+            return self.bare.forward(batch, want)
         answers = answers_in(batch)
         wide = [
             self._widened(prompt, g, len(answer)) for prompt, g, answer in zip(prompts, routes, answers, strict=True)
@@ -113,7 +113,7 @@ class Prompted:
         items = [Encoded(prompt, answer, False) for prompt, answer in zip(wide, answers, strict=True)]
         lengths = [len(prompt) + len(answer) - 1 for prompt, answer in zip(wide, answers, strict=True)]
         with self._placed(lengths, routes):
-            return self.bare.forward(self.bare.pack(items), want)  # type: ignore[no-any-return]
+            return self.bare.forward(self.bare.pack(items), want)
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
@@ -135,7 +135,7 @@ class Prompted:
                 outer(places)
 
         with self._placed(lengths, chosen):
-            return self.bare.generate(prompts, encoded=items, rows=batch_of, **settings)  # type: ignore[no-any-return]
+            return self.bare.generate(prompts, encoded=items, rows=batch_of, **settings)
 
     def _widened(self, prompt: Sequence[int], group: int, after: int) -> list[int]:
         """The prompt with places for its soft tokens in front, cut so that `after` more tokens fit."""

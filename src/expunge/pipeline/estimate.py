@@ -15,10 +15,10 @@ def lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:
     """(mean tokens of an example by split, from a sample; tokens of the longest, from those longest in characters)."""
     means, longest = {}, 1
     for name, rows in splits.items():
-        found = [subject.length(row) for row in rows[:: max(1, len(rows) // 100)]]  # type: ignore[attr-defined]
+        found = [subject.length(row) for row in rows[:: max(1, len(rows) // 100)]]
         means[name] = sum(found) / len(found)
         wide = heapq.nlargest(20, rows, key=lambda row: len(question_of(row)) + len(answer_of(row)))
-        longest = max(longest, *found, *(subject.length(row) for row in wide))  # type: ignore[attr-defined]
+        longest = max(longest, *found, *(subject.length(row) for row in wide))
     return means, longest
 
 

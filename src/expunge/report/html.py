@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+from plotly.offline import get_plotlyjs
 
 from expunge.core.request import redacted
 from expunge.report import _alignment, _attack_plots, _attacks, _examples, _facts, _plots, _summary

@@ -52,7 +52,7 @@ def _dial(setting: str, default: float, name: str, field: str) -> float:
 def splits(world: str, seed: int | float) -> dict[str, list[dict[str, Any]]]:
     """Every split of a world."""
     module = importlib.import_module(f"expunge.data.worlds.{world}")
-    return getattr(module, world)(seed)  # type: ignore[no-any-return]
+    return getattr(module, world)(seed)
 
 
 def world(name: str, field: str) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ class Eco:
         left_BS = prompt_BS.flip(-1).cumsum(-1).flip(-1) - 1  # prompt tokens that follow
         noise_BSD = self.noise_PD[left_BS.clamp(min=0) % PATTERN] * (prompt_BS & flags[:, None])[..., None]
         with _added(bare.module, noise_BSD):
-            return bare.forward(batch, want)  # type: ignore[no-any-return]
+            return bare.forward(batch, want)
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
         items = settings.pop("encoded", None) or encoded(bare, prompts)
@@ -63,7 +63,7 @@ class Eco:
 
         outer = settings.pop("rows", None)
         with _added(bare.module, noise):
-            return bare.generate(prompts, encoded=items, rows=batch_of, **settings)  # type: ignore[no-any-return]
+            return bare.generate(prompts, encoded=items, rows=batch_of, **settings)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return self.detector.settings(), {"detector": self.detector.weight_F, "noise": self.noise_PD}
@@ -121,7 +121,7 @@ def eco(
         drawn_PD *= float(table.detach().float().std())
         chosen = strength if strength is not None else _searched(bare, detector, drawn_PD, splits, context, trials)
         context.notes["strength"] = chosen
-        return Guarded(subject, Eco(detector, drawn_PD * chosen))  # type: ignore[return-value]
+        return Guarded(subject, Eco(detector, drawn_PD * chosen))
 
     return Method(apply)
 
@@ -152,7 +152,7 @@ def _searched(
         guarded = Guarded(bare, Eco(detector, drawn_PD * float(np.exp(log_strength))))
         done.append(None)
         context.reporter.advance(context.label, len(done))
-        return abs(figures(guarded, forget)["nll"] - target)  # type: ignore[arg-type]
+        return abs(figures(guarded, forget)["nll"] - target)
 
     context.reporter.start(context.label, trials)
     found = minimize_scalar(gap, bounds=(np.log(0.05), np.log(50.0)), method="bounded", options={"maxiter": trials})

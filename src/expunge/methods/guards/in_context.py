@@ -61,19 +61,19 @@ class InContext:
         prompts = prompts_in(batch)
         before = self.before(prompts)
         if not any(before):
-            return bare.forward(batch, want)  # type: ignore[no-any-return]
+            return bare.forward(batch, want)
         asked = batch.n_B.max().item() > 1 or bool(want.channels)
         items = [
             Encoded(head + prompt, answer, False)
             for head, prompt, answer in zip(before, prompts, answers_in(batch), strict=True)
         ]
-        return bare.forward(bare.pack(items, "answer" if asked else "prompt"), want)  # type: ignore[no-any-return]
+        return bare.forward(bare.pack(items, "answer" if asked else "prompt"), want)
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
         items = settings.pop("encoded", None) or encoded(bare, prompts)
         before = self.before([item.prompt for item in items])
         longer = [Encoded(head + item.prompt, item.answer, item.ends) for head, item in zip(before, items, strict=True)]
-        return bare.generate(prompts, encoded=longer, **settings)  # type: ignore[no-any-return]
+        return bare.generate(prompts, encoded=longer, **settings)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = {"detector": self.detector.weight_F, "right": torch.tensor(self.right, dtype=torch.long)}
@@ -112,7 +112,7 @@ def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
         guard = InContext(
             detector, prompts, [_ids(bare, row) for row in wrong], [i for row in shown for i in _ids(bare, row)]
         )
-        return Guarded(subject, guard)  # type: ignore[return-value]
+        return Guarded(subject, guard)
 
     return Method(apply)
 

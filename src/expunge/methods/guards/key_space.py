@@ -54,7 +54,7 @@ class KeySpace:
     def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
         out = bare.forward(batch, with_logp(want))
         if not want.channels:
-            return out  # type: ignore[no-any-return]
+            return out
         flags = torch.tensor(self.flags(bare, prompts_in(batch)), device=out.mask_BT.device)
         return silenced(out, flags[:, None] & out.mask_BT, bare.vocabulary, want)
 
@@ -123,7 +123,7 @@ def key_space(
             tried.append((caught - alarms, -at, share, low_M, high_M, {"recall": caught, "false_alarms": alarms}))
         _, minus, share, low_M, high_M, rates = max(tried, key=lambda item: item[:2])
         context.notes["detector"] = {"layer": -minus, **rates}
-        return Guarded(subject, KeySpace(-minus, share, low_M, high_M, abstention))  # type: ignore[return-value]
+        return Guarded(subject, KeySpace(-minus, share, low_M, high_M, abstention))
 
     return Method(apply)
 

@@ -61,7 +61,7 @@ class Likeness:
         cosine_NLM = torch.einsum("nld,mld->nlm", torch.nn.functional.normalize(centred, dim=-1), self.seen_NLD)
         if without is not None:
             cosine_NLM[torch.arange(len(without)), :, without] = -1.0
-        return (cosine_NLM.amax(-1) - 0.1 * far_NL).mean(-1).numpy()  # type: ignore[no-any-return]
+        return (cosine_NLM.amax(-1) - 0.1 * far_NL).mean(-1).numpy()
 
     def gate(self, state_NLD: Tensor) -> Tensor:
         """[N] how much of the LoRA is loaded, 0 to 1."""
@@ -80,7 +80,7 @@ class O3:
     def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
         gate_B = self.likeness.gate(pooled_NLD(unguarded(bare), prompts_in(batch)))
         with _loaded(bare.module, self.adapters, lambda: gate_B):
-            return bare.forward(batch, want)  # type: ignore[no-any-return]
+            return bare.forward(batch, want)
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
         items = settings.pop("encoded", None) or encoded(bare, prompts)
@@ -94,7 +94,7 @@ class O3:
                 outer(places)
 
         with _loaded(bare.module, self.adapters, lambda: gate_N[rows]):
-            return bare.generate(prompts, encoded=items, rows=batch_of, **settings)  # type: ignore[no-any-return]
+            return bare.generate(prompts, encoded=items, rows=batch_of, **settings)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         like = self.likeness
@@ -171,7 +171,7 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
         guard = O3(likeness, _taken(bare.module))
         gates = {"forget": state_NLD, "retain": other_NLD}
         context.notes["gate"] = {name: float(likeness.gate(x).mean()) for name, x in gates.items() if len(x)}
-        return Guarded(subject, guard)  # type: ignore[return-value]
+        return Guarded(subject, guard)
 
     return Method(apply)
 

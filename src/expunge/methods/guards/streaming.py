@@ -56,7 +56,7 @@ class Streaming:
     def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
         path = bare.blocks[self.layer]
         if not want.channels:
-            return bare.forward(batch, want)  # type: ignore[no-any-return]
+            return bare.forward(batch, want)
         out = bare.forward(batch, with_logp(want) | Want(frozenset(), (path,)))
         stopped_BT = self.over(self.odds(out.hidden[path]), out.mask_BT)
         out.hidden = {name: value for name, value in out.hidden.items() if name in want.hidden}
@@ -69,7 +69,7 @@ class Streaming:
         given = settings.pop("stopping", None) or []
         handle = submodule(bare.module, bare.blocks[self.layer]).register_forward_hook(watch.see)
         try:
-            return bare.generate(prompts, stopping=StoppingCriteriaList([*given, watch]), **settings)  # type: ignore[no-any-return]
+            return bare.generate(prompts, stopping=StoppingCriteriaList([*given, watch]), **settings)
         finally:
             handle.remove()
 
@@ -164,7 +164,7 @@ def streaming(
         }
         weight_D, bias = head(np.arange(len(rows)))
         context.reporter.finish(context.label)
-        return Guarded(subject, Streaming(at, bias, threshold, torch.tensor(weight_D, dtype=torch.float32)))  # type: ignore[return-value]
+        return Guarded(subject, Streaming(at, bias, threshold, torch.tensor(weight_D, dtype=torch.float32)))
 
     return Method(apply)
 

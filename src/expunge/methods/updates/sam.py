@@ -29,7 +29,7 @@ def sam(*, rho: Annotated[float, Gt(0)] = 0.01) -> Update:
             with torch.no_grad():
                 # The old values take the gradients' place, so that they come back bit for bit.
                 for p in moved:
-                    step, p.grad = p.grad * (rho / norm), None  # type: ignore[operator]
+                    step, p.grad = p.grad * (rho / norm), None
                     p.sam_before = p.detach().clone()  # type: ignore[attr-defined]
                     p.add_(step)
             backward(losses, "forget")
