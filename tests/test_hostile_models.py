@@ -616,6 +616,53 @@ def test_a_chat_template_of_transformers_kind_is_used(evil: Path) -> None:
     assert subject.tokenizer.decode(item.answer) == "You.</s>"
 
 
+def replaced(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def in_sequence(field: str, *parts: dict[str, Any]) -> Change:
+    kinds = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
+    return lambda folder: told(folder / "tokenizer.json", **{field: {"type": "Sequence", kinds[field]: list(parts)}})
+
+
+LETTER = replaced({"String": "a"}, "a" * 30)
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
+TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+GROWING: dict[str, Change] = {
+    "letters": in_sequence("normalizer", *[LETTER] * 30),
+    "nested": in_sequence("normalizer", {"type": "Sequence", "normalizers": [LETTER, LETTER]}),
+    "word": in_sequence("normalizer", replaced({"String": "the"}, "the " * 60)),
+    "pattern": in_sequence("normalizer", *[replaced({"Regex": "[a-z]"}, "abcdefgh")] * 8),
+    "long": in_sequence("normalizer", {"type": "Prepend", "prepend": "a" * 10**6}),
+    "bytes": in_sequence("pre_tokenizer", *[BYTES] * 40),
+    "decoder": in_sequence("decoder", *[LETTER] * 30),
+    "template": lambda folder: told(
+        folder / "tokenizer.json",
+        post_processor={"type": "TemplateProcessing", "single": [TEXT] * 10**4, "pair": [], "special_tokens": {}},
+    ),
+}
+
+
+@pytest.mark.parametrize("change", GROWING.values(), ids=GROWING)
+def test_a_tokenizer_that_makes_texts_longer_is_not_used(
+    change: Change, evil: Path, world: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(evil)
+    began = time.monotonic()
+    assert "makes a text more than 50 times as long" in refused(capsys, *verb("run", "evil", world))
+    assert cli(verb("plan", "evil", world)) in (0, 2) and time.monotonic() - began < 20
+
+
+def test_a_tokenizer_is_tried_where_its_settings_do_not_tell(evil: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern that matches much and little; one that is as real ones are is used."""
+    in_sequence("normalizer", replaced({"Regex": " {2,}"}, "\u2581"), {"type": "Prepend", "prepend": "\u2581"})(evil)
+    assert not _rendering.endless_tokenizer(str(evil / "tokenizer.json"), 50)
+    open_subject("evil")
+    monkeypatch.setattr(_rendering, "SECONDS", 1)
+    in_sequence("normalizer", *[LETTER] * 6)(evil)
+    assert _rendering.endless_tokenizer(str(evil / "tokenizer.json"), 50)
+
+
 def test_a_tokenizer_of_another_model(evil: Path, world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     weights = load_file(evil / "model.safetensors")
     cut = {name: x[:100].contiguous() if "embed" in name or "lm_head" in name else x for name, x in weights.items()}

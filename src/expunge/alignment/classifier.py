@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from expunge.core.errors import BadInput
+from expunge.models._growth import check_files, check_loaded
 
 BATCH = 16
 REFUSING = ("refus", "reject", "declin", "deny")
@@ -25,8 +27,12 @@ class Classifier:
 
         self.name = f"hf:{source}"
         try:
+            check_files(Path(source), field)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(source)
+            check_loaded(self.tokenizer, source, field)
             self.module: Any = AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
+        except BadInput:
+            raise
         except Exception as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
             raise BadInput.of(

@@ -13,6 +13,7 @@ from expunge.core import hub
 from expunge.core.contracts import Subject
 from expunge.core.errors import BadInput
 from expunge.models._folder import foreign
+from expunge.models._growth import check_files, check_loaded
 from expunge.models.adapters import merge
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
@@ -140,7 +141,7 @@ def _processor(base: str, texts: bool) -> Any:
 
     with foreign("model", base, "has no processor that can be read", "save it into the model's folder"):
         if texts:
-            return transformers.AutoTokenizer.from_pretrained(base)
+            return tokenizer_of(base, False)
         return transformers.AutoImageProcessor.from_pretrained(base, use_fast=False)
 
 
@@ -149,7 +150,9 @@ def tokenizer_of(source: str, trust_code: bool) -> Any:
     import transformers
 
     with foreign("model", source, "has no tokenizer that can be read", "save the tokenizer into the model's folder"):
+        check_files(Path(source), "model")
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_code)
+        check_loaded(tokenizer, source, "model")
         tokenizer("Who?")  # settings of wrong types show when they are used
         return tokenizer
 

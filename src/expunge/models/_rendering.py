@@ -1,4 +1,4 @@
-"""Tries a chat template in a process of its own, which may neither run for ever nor take all memory.
+"""Tries a chat template, or a tokenizer, in a process of its own, which may neither run for ever nor take all memory.
 
 A chat template is a program in a sandbox: it reaches no file and no module, but nothing ends its loops, its powers of
 numbers or its products of texts. One question and its answer are rendered here under limits before the template is
@@ -8,6 +8,7 @@ used; what it does with other texts than these is not known.
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from typing import Any
@@ -20,10 +21,27 @@ TOO_MUCH = 3
 @functools.lru_cache(maxsize=64)
 def endless(template: str) -> bool:
     """Does the template take absurdly long, or absurdly much memory, to render one question and its answer."""
+    return _too_much(template)
+
+
+def endless_tokenizer(path: str, most: int) -> bool:
+    """Does the tokenizer of this file make more than `most` tokens of a byte, or end too late, or not at all."""
+    found = os.stat(path)
+    return _tried(path, most, (found.st_mtime_ns, found.st_size))
+
+
+@functools.lru_cache(maxsize=64)
+def _tried(path: str, most: int, state: tuple[int, int]) -> bool:
+    """The same; state: what a file that was written anew does not share."""
+    return _too_much("", path, str(most))
+
+
+def _too_much(given: str, *arguments: str) -> bool:
+    """Does a process of its own need too much for this."""
     try:
         done = subprocess.run(
-            [sys.executable, "-P", __file__, str(SECONDS)],
-            input=template,
+            [sys.executable, "-P", __file__, str(SECONDS), *arguments],
+            input=given,
             capture_output=True,
             encoding="utf-8",
             timeout=10 * SECONDS,
@@ -63,7 +81,19 @@ def _render(template: str) -> None:
     made.render(messages=[question, answer], add_generation_prompt=False, **tokens)
 
 
-def _main(seconds: int) -> int:
+def _tokenize(path: str, most: int) -> int:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(path)
+    plain = "".join(map(chr, range(32, 127))) + " Who is it? It is you.\n"
+    for text in (plain, "".join(map(chr, range(160, 600))), "\u4e16\u754c \u0645\u0631 \ufdfa \U0001f600"):
+        ids = tokenizer.encode(text).ids
+        if len(ids) > most * len(text.encode()) or len(tokenizer.decode(ids)) > most * max(100, len(text.encode())):
+            return TOO_MUCH
+    return 0
+
+
+def _main(seconds: int, *tokenizer: str) -> int:
     try:
         import resource
 
@@ -72,6 +102,8 @@ def _main(seconds: int) -> int:
     except (ImportError, OSError, ValueError):  # a system without such limits: the parent's clock is left
         pass
     try:
+        if tokenizer:
+            return _tokenize(tokenizer[0], int(tokenizer[1]))
         _render(sys.stdin.buffer.read().decode("utf-8"))
     except MemoryError:
         return TOO_MUCH
@@ -81,4 +113,4 @@ def _main(seconds: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(int(sys.argv[1])))
+    sys.exit(_main(int(sys.argv[1]), *sys.argv[2:]))
