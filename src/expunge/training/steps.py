@@ -17,7 +17,7 @@ from expunge.core.contracts import NOT_ASKED, Batch, Origin, Output, Step, Subje
 from expunge.core.errors import BadInput
 from expunge.core.random import derive, generator
 from expunge.data.pairing import Pairing
-from expunge.training.origins import FIELDS, Record
+from expunge.training.origins import Record
 
 
 @dataclass
@@ -226,7 +226,8 @@ class StepLosses:
             out = _no_rows(self._looked_at(name, self._want(name, self.streams.wants)))
         if origin is not None:
             then = _no_rows(self._looked_at(name, origin))
-            values = {name: value.detach() for name in FIELDS if (value := getattr(then, name)) is not None}
+            names = {f.name for f in dataclasses.fields(Origin)} - {"hidden"}
+            values = {name: value.detach() for name in names if (value := getattr(then, name)) is not None}
             out.origin = Origin(**values, hidden={path: value.detach() for path, value in then.hidden.items()})
         return out
 
