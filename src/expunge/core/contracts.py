@@ -11,13 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from expunge.core.card import Card, Example, Needs, Stream
+from expunge.core.card import Card as Card
+from expunge.core.card import Example as Example
+from expunge.core.card import Needs as Needs
+from expunge.core.card import Stream as Stream
 from expunge.core.channels import FORWARD
 from expunge.core.errors import BadInput
+from expunge.core.reporter import Reporter as Reporter
+from expunge.core.reporter import Silent as Silent
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from expunge.core.context import Context
 
 
 @dataclass(frozen=True)
@@ -375,53 +382,3 @@ class Method:
     def fits(self, subject: Any, splits: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> list[str]:
         """Notes for the plan; may set `steps`. Raises BadInput where the method cannot serve the request."""
         return []
-
-
-class Reporter(Protocol):
-    """Where progress goes: a terminal, or nowhere."""
-
-    def start(self, name: str, total: int) -> None: ...
-    def advance(self, name: str, done: int, note: str = "") -> None: ...
-    def finish(self, name: str) -> None: ...
-    def say(self, text: str) -> None: ...
-
-
-class Silent:
-    """A reporter for pipes and libraries."""
-
-    def start(self, name: str, total: int) -> None: ...
-    def advance(self, name: str, done: int, note: str = "") -> None: ...
-    def finish(self, name: str) -> None: ...
-    def say(self, text: str) -> None: ...
-
-
-if TYPE_CHECKING:
-    from expunge.core.context import Context
-
-__all__ = [
-    "NOT_ASKED",
-    "Batch",
-    "Card",
-    "Example",
-    "Guard",
-    "Loss",
-    "LossTerm",
-    "Losses",
-    "Method",
-    "Micro",
-    "Moving",
-    "Needs",
-    "Origin",
-    "Output",
-    "Reporter",
-    "Run",
-    "Silent",
-    "Step",
-    "Stream",
-    "Subject",
-    "Term",
-    "Update",
-    "Want",
-    "Weights",
-    "want_of",
-]
