@@ -4,6 +4,7 @@ of ours, 130 interrupted."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -134,6 +135,7 @@ def _ended(error: Exception, arguments: list[str]) -> int:
         return 130
     if hasattr(error, "format_message"):  # the parser's own complaint about the command line
         said = " ".join(error.format_message().split())
+        said = re.sub(r"( Did you mean [^?]+\?)\1+", r"\1", said)  # typer and click both say it
         _say(f"{said}{'' if said.endswith(('.', '?')) else '.'} See `expunge --help`.")
         return 2
     if said := sentence(error, arguments) or "":
