@@ -709,7 +709,7 @@ def test_factory_with_pickle_weights(go: Go) -> None:
     ("arguments", "parts"),
     [
         (["runn"], ("No such command 'runn'", "Did you mean 'run'?")),
-        (["run", "r.yaml", "--bogus"], ("No such option: --bogus.",)),
+        (["run", "r.yaml", "--bogus"], ("No such option", "--bogus")),
         (["list", "methodz"], ("list: 'methodz' is no list that we have; did you mean 'methods'?",)),
         (["compare", "a"], ("runs: 'a' is one run; name two or more.",)),
         (["compare", "a", "b"], ("run: 'b' holds no evidence.json; give the folder of a finished run.",)),

@@ -32,6 +32,7 @@ def table(shown: Iterable[Any]) -> Table:
 
 
 def key(score: Score) -> Key:
+    """Name, split and subject: what a figure is of."""
     return score.name, score.split, score.subject
 
 
