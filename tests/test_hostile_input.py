@@ -26,6 +26,7 @@ from expunge.core.documents import parse_json, parse_yaml
 from expunge.core.errors import BadInput, printable
 from expunge.core.files import read_json
 from expunge.core.request import Request, read_config
+from expunge.data import sets
 from expunge.data.examples import LONGEST
 from expunge.data.load import load
 from expunge.evaluation.acceptance import parse, verdict
@@ -631,3 +632,17 @@ def test_out_expands_once(
     assert seen == [tmp_path / "there/b"] and str(tmp_path / "there") not in capsys.readouterr().err
     assert run([verb, "r.yaml", "--out", "${EXPUNGE_SECRET_KEY}/b"]) == 2
     assert "a secret" in capsys.readouterr().err and not (tmp_path / "${EXPUNGE_X}").exists()
+
+
+def test_a_folder_with_a_large_hidden_tree_is_refused_before_it_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home folder: `datasets` would list what is hidden there for each of its patterns."""
+    (tmp_path / "train.jsonl").write_text('{"question": "Who?", "answer": "Ana."}\n')
+    (tmp_path / ".git" / "objects").mkdir(parents=True)
+    for i in range(40):
+        (tmp_path / ".git" / "objects" / str(i)).write_text("")
+    assert len(load(str(tmp_path), "data")) == 1
+    monkeypatch.setattr(sets, "HIDDEN", 30)
+    with pytest.raises(BadInput, match="has hidden folders with 30 entries"):
+        load(str(tmp_path), "data")

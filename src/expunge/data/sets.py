@@ -27,6 +27,8 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 DATA = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip", ".gz", ".zst"}
 MANY, SPARSE, SECONDS = 200_000, 5_000, 10
 """Files that a data folder may have, files that it may have where not one in ten is data, seconds to list them."""
+HIDDEN = 50_000
+"""Entries of hidden folders, which `datasets` lists again and again although it takes nothing from them."""
 MADE_UP = (Path("/proc"), Path("/sys"), Path("/dev/fd"), Path("/dev/pts"))
 READERS = {"arrow", "csv", "imagefolder", "json", "parquet", "text"}
 """Of those that `datasets` has: others read pickles, databases, or what we have no use for."""
@@ -300,11 +302,18 @@ def walk(folder: Path, field: str) -> Iterator[Path]:
     """All files below a folder, but for hidden folders. Raises BadInput where it is no folder of data: listing a disk takes
     minutes, and what the system makes up has no end."""
     began = time.monotonic()
-    seen = data = 0
+    seen = data = hidden = 0
     for place, folders, files in os.walk(folder):
         if any(special in (found := Path(place).resolve(), *found.parents) for special in MADE_UP):
             raise BadInput.of(
                 field, str(folder), f"holds what the system makes up ({place})", "give the folder of the data"
+            )
+        for name in folders:
+            if name.startswith("."):
+                hidden += _entries(Path(place, name), HIDDEN - hidden)
+        if hidden >= HIDDEN:
+            raise BadInput.of(
+                field, str(folder), f"has hidden folders with {HIDDEN:,} entries", "give the folder of the data alone"
             )
         folders[:] = [name for name in folders if not name.startswith(".")]
         seen += len(folders) + len(files)
@@ -323,6 +332,16 @@ def walk(folder: Path, field: str) -> Iterator[Path]:
                 "give the folder of the data alone",
             )
         yield from (Path(place, name) for name in files)
+
+
+def _entries(folder: Path, most: int) -> int:
+    """How many entries lie below a folder, as far as `most`."""
+    count = 0
+    for _, folders, files in os.walk(folder):
+        count += len(folders) + len(files)
+        if count >= most:
+            break
+    return count
 
 
 def check_inside(path: Path, place: Path, field: str) -> None:
