@@ -13,7 +13,7 @@ import torch
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context, Log
-from expunge.core.contracts import Silent, Subject
+from expunge.core.contracts import Model, Silent
 from expunge.methods.compose import compose
 from expunge.methods.objective import Objective, plain_training
 from expunge.models.build import tokenizer_for
@@ -87,16 +87,16 @@ def data(name: str, words: Any, batches: int) -> tuple[dict[str, list[dict[str, 
     return {"forget": forget, "retain": retain}, 4
 
 
-def run(subject: Subject, name: str, steps: int, reporter: Any = None, wrap: Any = None) -> list[dict[str, Any]]:
+def run(model: Model, name: str, steps: int, reporter: Any = None, wrap: Any = None) -> list[dict[str, Any]]:
     """A run of that many steps within one epoch (so that no step saves a checkpoint); the steps' log lines."""
-    splits, size = data(name, subject.tokenizer, steps + 1)  # type: ignore[attr-defined]
+    splits, size = data(name, model.tokenizer, steps + 1)  # type: ignore[attr-defined]
     budget = Budget(steps=steps, batch_size=size, learning_rate=RATE, clip=1.0, weight_decay=0.01, precision="fp32")
     chosen = method(name)
     if wrap is not None:
         chosen.update = wrap(chosen.update)
     with tempfile.TemporaryDirectory() as folder:
         log = Log(Path(folder) / "log.jsonl")
-        chosen(subject, splits, Context(budget, Path(folder), reporter=reporter or Silent(), log=log))
+        chosen(model, splits, Context(budget, Path(folder), reporter=reporter or Silent(), log=log))
         lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if "step" in line]
 

@@ -35,21 +35,21 @@ LIMIT = 3.0
 SPLITS = ("forget", "retain", "holdout")
 
 
-def one_pass(subject: Any, rows: list[Any], rounds: int = 3) -> float:
+def one_pass(model: Any, rows: list[Any], rounds: int = 3) -> float:
     """Processor seconds of one forward pass over the rows, the least of several."""
-    asked(subject, rows)
+    asked(model, rows)
     times = []
     for _ in range(rounds):
         began = time.process_time()
-        asked(subject, rows)
+        asked(model, rows)
         times.append(time.process_time() - began)
     return min(times)
 
 
-def readings(subject: Any, splits: dict[str, list[Any]]) -> tuple[float, float]:
+def readings(model: Any, splits: dict[str, list[Any]]) -> tuple[float, float]:
     """Rows forwarded over rows of the data: by one shared read, and by a read for each metric and channel set."""
     wanted = {
-        name: set(channels) - {"generation"} for name, channels in requirements(subject.capabilities, splits).items()
+        name: set(channels) - {"generation"} for name, channels in requirements(model.capabilities, splits).items()
     }
     metrics = [p for kind in ("metrics", "attacks") for p in everything(kind) if not p.card.level]
     apart = []
@@ -63,7 +63,7 @@ def readings(subject: Any, splits: dict[str, list[Any]]) -> tuple[float, float]:
     for plan in (wanted.items(), apart):
         meter = Meter()
         for name, channels in plan:
-            read(subject, name, splits[name], channels, meter=meter, cache=False)
+            read(model, name, splits[name], channels, meter=meter, cache=False)
         counts.append(sum(n * len(splits[name.split()[1]]) for name, n in meter.passes.items()))
     rows = sum(map(len, splits.values()))
     return counts[0] / rows, counts[1] / rows
@@ -75,20 +75,20 @@ def main() -> None:
     chosen = parser.parse_args()
     folder = str(build("builtin:authors"))
     splits = {name: list(load(f"builtin:authors/{name}", name))[: chosen.rows] for name in SPLITS}
-    subject: Any = open_model(folder)
-    twin = str(gold(read_manifest(Path(folder)), load("builtin:authors/forget", "forget"), subject))
+    model: Any = open_model(folder)
+    twin = str(gold(read_manifest(Path(folder)), load("builtin:authors/forget", "forget"), model))
     with tempfile.TemporaryDirectory() as cache:
         os.environ["EXPUNGE_CACHE"] = cache
         began, clock = time.process_time(), time.monotonic()
         evidence = audit(folder, **splits, gold=twin)
         ours, wall = time.process_time() - began, time.monotonic() - clock
-    able = attacking.plugins("standard", subject.capabilities)
+    able = attacking.plugins("standard", model.capabilities)
     few = len(splits["forget"])
     reads = sum(n * len(splits[name.split()[1]]) for name, n in evidence["cost"]["forward_passes"].items()) / few
     passes = 2 * sum(plugin.card.passes for plugin in able) + reads
-    theirs = one_pass(subject, splits["forget"]) * passes
+    theirs = one_pass(model, splits["forget"]) * passes
     some = {name: rows[:12] for name, rows in splits.items()}
-    shared, apart = readings(subject, some)
+    shared, apart = readings(model, some)
     known = {f"{plugin.card.side}_{plugin.name}" for plugin in everything("attacks")}
     ran = {s["name"] for s in evidence["scores"] if s["status"] == "measured" and s["subject"] == "after"} & known
     print(

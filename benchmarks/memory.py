@@ -48,7 +48,7 @@ def child(which: str, size: str, device: str) -> None:
     before = peak(device == "cuda")
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    subject = llama(size, words, device)
+    model = llama(size, words, device)
 
     class Last(Silent):
         """Reads the mark when the last step is done, before anything is saved."""
@@ -58,10 +58,10 @@ def child(which: str, size: str, device: str) -> None:
         def advance(self, name: str, done: int, note: str = "") -> None:
             self.found = peak(device == "cuda")
 
-    second = copy.deepcopy(subject.module) if which == "control" else None
+    second = copy.deepcopy(model.module) if which == "control" else None
     reporter = Last()
-    run(subject, "finetune" if which == "finetune" else "npo", STEPS, reporter)
-    parameters = sum(p.numel() for p in subject.module.parameters())
+    run(model, "finetune" if which == "finetune" else "npo", STEPS, reporter)
+    parameters = sum(p.numel() for p in model.module.parameters())
     print(
         json.dumps(
             {"peak": reporter.found - before, "before": before, "parameters": parameters, "second": second is not None}

@@ -31,14 +31,14 @@ STEPS = 3
 """Steps of a short run; the first warms up and does not count."""
 
 
-def steps(subject: Any, name: str, wrap: Any = None) -> list[float]:
-    return [line["seconds"] for line in run(subject, name, STEPS, wrap=wrap)[1:]]
+def steps(model: Any, name: str, wrap: Any = None) -> list[float]:
+    return [line["seconds"] for line in run(model, name, STEPS, wrap=wrap)[1:]]
 
 
-def second_model(subject: Any) -> Any:
+def second_model(model: Any) -> Any:
     """Wraps an update so that a frozen copy forwards the forget rows first."""
-    other = copy.copy(subject)
-    other.module = copy.deepcopy(subject.module)
+    other = copy.copy(model)
+    other.module = copy.deepcopy(model.module)
 
     def wrap(update: Any) -> Any:
         def asked(losses: Any, parameters: Any) -> None:
@@ -66,28 +66,28 @@ def matmul_rate(device: str, seconds: float = 1.5) -> float:
     return best
 
 
-def throughput(subject: Any, step: float, device: str) -> None:
+def throughput(model: Any, step: float, device: str) -> None:
     """Prints tokens a second and the achieved share."""
-    splits, _ = data("finetune", subject.tokenizer, 1)
-    batch = subject.collate(splits["retain"])
+    splits, _ = data("finetune", model.tokenizer, 1)
+    batch = model.collate(splits["retain"])
     tokens, counted = int(batch.inputs["attention_mask"].sum()), int(batch.n_B.sum())
-    head = subject.module.get_output_embeddings().weight.numel()
-    body = sum(p.numel() for p in subject.module.parameters()) - 2 * head  # untied: embedding and head are alike
+    head = model.module.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in model.module.parameters()) - 2 * head  # untied: embedding and head are alike
     flops, rate = 6 * (body * tokens + head * counted), matmul_rate(device)
     print(f"tokens        {tokens / step:8.0f} a second ({tokens} a step of 8 rows, {TOKENS} each, {counted} counted)")
     print(f"achieved      {flops / step / rate:8.1%} of {rate / 1e9:.0f} GFLOP/s (measured float32 matmul)")
 
 
-def reading(subject: Any, count: int) -> float:
+def reading(model: Any, count: int) -> float:
     """Forward passes of the data that the default evaluation takes; the largest of the splits."""
-    splits = {name: rows(count, seed, subject.tokenizer) for seed, name in enumerate(("forget", "retain", "holdout"))}
+    splits = {name: rows(count, seed, model.tokenizer) for seed, name in enumerate(("forget", "retain", "holdout"))}
     for row in splits["forget"] + splits["retain"]:
         words = row["answer"].split()
         row["paraphrased_answer"] = [" ".join(words[::-1])]  # type: ignore[assignment]
         row["perturbed_answer"] = [" ".join(words[5:]), " ".join(words[9:])]  # type: ignore[assignment]
-    wanted = requirements(subject.capabilities, splits)
+    wanted = requirements(model.capabilities, splits)
     seen = {"rows": 0}
-    hook = subject.module.model.register_forward_pre_hook(
+    hook = model.module.model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.__setitem__("rows", seen["rows"] + len(kwargs["input_ids"])), with_kwargs=True
     )
     worst = 0.0
@@ -95,7 +95,7 @@ def reading(subject: Any, count: int) -> float:
         for name, found in splits.items():
             meter, seen["rows"] = Meter(), 0
             began = time.perf_counter()
-            read(subject, name, found, set(wanted[name]) - {"generation"}, meter=meter, cache=False)
+            read(model, name, found, set(wanted[name]) - {"generation"}, meter=meter, cache=False)
             variants = sum(len(row.get(f"{kind}_answer", [])) for row in found for kind in ("paraphrased", "perturbed"))
             whole = len(found) + (variants if "variants" in wanted[name] else 0)
             passes = seen["rows"] / whole
@@ -117,19 +117,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     given = parser.parse_args()
     torch.set_num_threads(2)
-    subject = llama(given.size, tokenizer(), given.device)
+    model = llama(given.size, tokenizer(), given.device)
     times: dict[str, list[float]] = {"finetune": [], "npo": [], "control": []}
-    run(subject, "finetune", 1)
-    wrap = second_model(subject)
+    run(model, "finetune", 1)
+    wrap = second_model(model)
     for _ in range(given.rounds):
-        times["finetune"] += steps(subject, "finetune")
-        times["npo"] += steps(subject, "npo")
-        times["control"] += steps(subject, "npo", wrap)
+        times["finetune"] += steps(model, "finetune")
+        times["npo"] += steps(model, "npo")
+        times["control"] += steps(model, "npo", wrap)
     medians = {name: statistics.median(found) for name, found in times.items()}
     for name, found in times.items():
         print(f"{name:10}    {medians[name]:8.3f} s a step ({min(found):.3f} to {max(found):.3f}, {len(found)} steps)")
-    throughput(subject, medians["npo"], given.device)
-    passes = reading(subject, 24)
+    throughput(model, medians["npo"], given.device)
+    passes = reading(model, 24)
     found = {
         "name": "speed",
         "ratio": round(medians["npo"] / medians["finetune"], 4),

@@ -42,13 +42,13 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     """NPO on facts: scores of each domain, the drift, an implied line, and the remark that nothing was refused."""
     found = expunge.run({**place, "alignment": "standard", "contain": 2, "out": str(tmp_path / "run")}).evidence
     scores = {(s["name"], s["split"], s["subject"]): s for s in found["scores"] if s["side"] == "alignment"}
-    for who in ("before", "after"):
-        assert {split for name, split, subject in scores if name == "alignment_refusal_score" and subject == who} == {
+    for role in ("before", "after"):
+        assert {split for name, split, model in scores if name == "alignment_refusal_score" and model == role} == {
             "privacy",
             "bias",
             "benign",
         }
-        assert ("alignment_answer_accuracy", "benign", who) in scores
+        assert ("alignment_answer_accuracy", "benign", role) in scores
     drift = scores["alignment_drift", "", "after"]
     assert drift["unit"] == "share" and drift["low"] <= drift["value"] <= drift["high"]
     assert any(line["rule"] == "alignment.drift <= 0.05" and line["implied"] for line in found["verdict"]["lines"])
@@ -91,11 +91,11 @@ def test_counts_that_are_done_are_not_run_again(
     asked = {**place, "alignment": "standard", "contain": [2, 4, 1], "out": str(tmp_path / "run")}
     real, seen = evidencing.answers, []
 
-    def answers(subject: Any, wanted: Any, who: str, reporter: Any) -> Any:
-        seen.append(who)
+    def answers(model: Any, wanted: Any, role: str, reporter: Any) -> Any:
+        seen.append(role)
         if len(seen) == 4:  # before, after, without, then the first count
             raise KeyboardInterrupt
-        return real(subject, wanted, who, reporter)
+        return real(model, wanted, role, reporter)
 
     monkeypatch.setattr(evidencing, "answers", answers)
     with pytest.raises(Interrupted):
@@ -154,12 +154,12 @@ def test_foreseeing_spends_no_model_beside_the_run_s_and_its_score_is_told(
     assert [row["risk"] for row in ranking["rows"]] == sorted((row["risk"] for row in ranking["rows"]), reverse=True)
 
     planned = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
-    subject = prepare.ready(planned, tmp_path, Silent())
+    model = prepare.ready(planned, tmp_path, Silent())
     assert [risk.to_json() for risk in planned.foreseen] == [
         {k: v for k, v in row.items() if k != "fell"} for row in ranking["rows"]
     ]
     fresh = load.opened(planned, Silent())
-    assert subject.fingerprint() == fresh.fingerprint()  # the probe steps left no trace
+    assert model.fingerprint() == fresh.fingerprint()  # the probe steps left no trace
     monkeypatch.setattr(containment, "risks", lambda *_: pytest.fail("the ranking was made again"))
     again = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
     prepare.ready(again, tmp_path, Silent())

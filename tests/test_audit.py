@@ -49,11 +49,11 @@ def test_a_run_attacks_the_model_and_gold(world: dict[str, Any], done: tuple[exp
     scores = {(score["name"], score["subject"]): score for score in evidence["scores"]}
     words = frozenset({"tokens", "nll", "generate", "mlp"})
     names = {f"{p.card.side}_{p.name}" for p in attacking.plugins("standard", words)}
-    assert len(names) >= 15 and all((name, who) in scores for name in names for who in ("after", "gold"))
+    assert len(names) >= 15 and all((name, role) in scores for name in names for role in ("after", "gold"))
     readouts = {f"privacy_{p.name}" for p in everything("attacks") if not p.card.level} & {name for name, _ in scores}
     assert len(names | readouts) >= 20, "a standard audit"
     given = attacking.score_names("standard", words, ["forget", "retain", "holdout", "probes"], True)
-    assert all(name in given for name, who in scores if scores[name, who]["side"] == "robustness"), (
+    assert all(name in given for name, role in scores if scores[name, role]["side"] == "robustness"), (
         "accept can name them"
     )
     assert scores["robustness_probed", "after"]["why"] == "no probes were given"
@@ -135,8 +135,8 @@ def test_a_deep_audit_holds_the_weights_against_those_before_and_gold(
     )
     scores = {(score["name"], score["subject"]): score for score in evidence["scores"]}
     for plugin in own:
-        for who in ("after", "gold"):
-            assert scores[f"{plugin.card.side}_{plugin.name}", who]["status"] == "measured", plugin.name
+        for role in ("after", "gold"):
+            assert scores[f"{plugin.card.side}_{plugin.name}", role]["status"] == "measured", plugin.name
     assert scores["robustness_weight_distance", "after"]["value"] > 0
     assert scores["robustness_weight_distance_gold", "gold"]["value"] == 0
 

@@ -15,7 +15,7 @@ from expunge.core.errors import BadInput
 from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity, question_of
 from expunge.data.load import load
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.pipeline.train import train
 from expunge.workflows.bench import bench
 from expunge.workflows.benches import bench_of, published
@@ -244,13 +244,13 @@ def test_one_name_is_a_configuration_or_a_split(hub: Path) -> None:
 
 
 def test_a_prefix_stands_before_a_text_and_does_not_count(hub: Path) -> None:
-    subject = open_subject(str(hub / "lm"))
+    model = open_on_cpu(str(hub / "lm"))
     bare, behind = (
         {"text": " The town is Hythe."},
         {"text": " The town is Hythe.", "prefix": "What is the town of Ana?"},
     )
-    item = subject.template.encode(behind)
-    tokens = subject.tokenizer
+    item = model.template.encode(behind)
+    tokens = model.tokenizer
     assert tokens.decode(item.prompt) == behind["prefix"] and tokens.decode(item.answer) == behind["text"]
     assert identity(bare) != identity(behind) and question_of(behind) == behind["prefix"]
     with pytest.raises(BadInput, match="stands under 'prefix' and is no text"):

@@ -83,8 +83,8 @@ def pairs(start: int, count: int) -> str:
     """JSONL of questions and answers about nobody."""
     lines = []
     for i in range(start, start + count):
-        who, town = f"{PEOPLE[i % 6]} {TOWNS[(i // 6 + i) % 6]}son", TOWNS[(5 * i + i // 6) % 6]
-        lines.append({"question": f"Where was {who} number {i} born?", "answer": f"In the town of {town} {i}."})
+        role, town = f"{PEOPLE[i % 6]} {TOWNS[(i // 6 + i) % 6]}son", TOWNS[(5 * i + i // 6) % 6]
+        lines.append({"question": f"Where was {role} number {i} born?", "answer": f"In the town of {town} {i}."})
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from expunge.core.train_config import TrainConfig
 from expunge.models.manifest import read_manifest
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.pipeline.gold import gold, gold_ahead
 from expunge.pipeline.train import train
 from expunge.workflows import demo
@@ -36,7 +36,7 @@ def test_gold_ahead_of_its_base_is_the_gold_of_the_base(tmp_path: Path, monkeypa
     assert not (tmp_path / "base").exists()
     base = train(config)
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "afterwards"))
-    later = gold(read_manifest(base), forget, open_subject(str(base)))
+    later = gold(read_manifest(base), forget, open_on_cpu(str(base)))
     assert later.relative_to(tmp_path / "afterwards") == ahead.relative_to(tmp_path / "ahead")
     assert (later / "model.safetensors").read_bytes() == (ahead / "model.safetensors").read_bytes()
     assert (later / "tokenizer.json").read_bytes() == (ahead / "tokenizer.json").read_bytes()

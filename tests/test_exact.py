@@ -21,7 +21,7 @@ from expunge.data.worlds.digits import digits
 from expunge.methods.exact._sliced import parts, stage_budget
 from expunge.models.ensemble import Ensemble, mean_logp
 from expunge.models.manifest import read_manifest
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.plan import plan
 from expunge.pipeline.train import train
@@ -145,7 +145,7 @@ def test_the_next_request_starts_from_what_is_left(world: tuple[str, Path]) -> N
     if not gold.exists():
         from expunge.pipeline.gold import gold as train_gold
 
-        train_gold(read_manifest(folder / "base"), [*first, *second], open_subject(str(folder / "base")))
+        train_gold(read_manifest(folder / "base"), [*first, *second], open_on_cpu(str(folder / "base")))
     ours, theirs = digest_folder(folder / "b" / "model"), digest_folder(gold)
     assert {n: h for n, h in ours.items() if n.endswith(".safetensors")} == {
         n: h for n, h in theirs.items() if n.endswith(".safetensors")
@@ -217,7 +217,7 @@ def test_a_deletion_that_was_broken_off_ends_alike(world: tuple[str, Path], tmp_
 
 def test_it_answers_with_the_mean_of_the_probabilities(world: tuple[str, Path]) -> None:
     family, folder = world
-    whole = open_subject(str(folder / "base"))
+    whole = open_on_cpu(str(folder / "base"))
     assert isinstance(whole, Ensemble) and "shards" in whole.capabilities
     batch = whole.collate(rows_of(family)[:5])
     want = want_of({"nll", "logp", "logits", "topk:4", "argmax", "moments"})
@@ -247,7 +247,7 @@ def test_text_is_the_greedy_text_of_the_mean(tmp_path: Path) -> None:
     """Copies of one model write what the model writes; unequal prompts are padded on the left."""
     folder = tmp_path / "lm"
     train(config("lm", folder, epochs=12, exact={"sisa": {"shards": 2, "slices": 1}}))
-    whole = open_subject(str(folder / "base"))
+    whole = open_on_cpu(str(folder / "base"))
     assert isinstance(whole, Ensemble)
     alone = whole.members[0]
     rows = [{**row, "question": row["question"] + " Say it." * (i % 2)} for i, row in enumerate(rows_of("lm")[:6])]
@@ -399,7 +399,7 @@ def test_an_ensemble_file_that_points_elsewhere_is_refused(world: tuple[str, Pat
     ):
         (tmp_path / "bad" / "ensemble.json").write_text(text)
         with pytest.raises(BadInput, match=r"ensemble.json"):
-            open_subject(str(tmp_path / "bad"))
+            open_on_cpu(str(tmp_path / "bad"))
 
 
 @pytest.mark.parametrize("world", ["classifier"], indirect=True)

@@ -17,7 +17,7 @@ import torch
 from expunge.attacks._recovery import teach
 from expunge.attacks.population import scores as exposing
 from expunge.cli.app import run as command
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load
@@ -31,15 +31,15 @@ from worlds import tiny
 
 def noisy(source: str, folder: Path, count: int, seed: int) -> list[str]:
     """`count` copies of a model, each weight moved by a twentieth of its tensor's spread."""
-    subject: Subject = open_model(source)
-    origin = {name: tensor.clone() for name, tensor in subject.module.state_dict().items()}
+    model: Model = open_model(source)
+    reference = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     for m in range(count):
         draw = torch.Generator().manual_seed(1000 * seed + m)
         with torch.no_grad():
-            for name, tensor in subject.module.named_parameters():
-                tensor.copy_(origin[name] + 0.05 * origin[name].std() * torch.randn(tensor.shape, generator=draw))
+            for name, tensor in model.module.named_parameters():
+                tensor.copy_(reference[name] + 0.05 * reference[name].std() * torch.randn(tensor.shape, generator=draw))
         (folder / str(m)).mkdir(parents=True)
-        subject.save(folder / str(m))
+        model.save(folder / str(m))
     return [str(folder / str(m)) for m in range(count)]
 
 
@@ -50,9 +50,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = tiny(folder, epochs=2)
     forget = load(world["forget"], "forget")
     retrained = str(gold(read_manifest(Path(world["model"])), forget, open_model(world["model"])))
-    subject: Subject = open_model(retrained)
-    for _ in teach(subject, forget, steps=120, rate=5e-3, seed=0, every=120):
-        subject.save(folder / "taught")
+    model: Model = open_model(retrained)
+    for _ in teach(model, forget, steps=120, rate=5e-3, seed=0, every=120):
+        model.save(folder / "taught")
     sources = (("gold", retrained, 12), ("like", retrained, 6), ("hidden", str(folder / "taught"), 6))
     for seed, (name, source, count) in enumerate(sources):
         noisy(source, folder / name, count, seed)
@@ -79,9 +79,9 @@ def test_models_like_retrained_ones_lie_at_the_floor_and_others_above_it(place: 
     known = exposure(**given(place, "hidden", out=str(tmp_path / "out")))
     found = table(known)
     for name in ("klom", "epsilon", "u_lira_auc"):
-        ours, floor = (alike[name, "forget", who] for who in ("after", "gold"))
+        ours, floor = (alike[name, "forget", role] for role in ("after", "gold"))
         assert ours["low"] <= floor["high"] and floor["low"] <= ours["high"], name
-        ours, floor = (found[name, "forget", who] for who in ("after", "gold"))
+        ours, floor = (found[name, "forget", role] for role in ("after", "gold"))
         assert ours["low"] > floor["high"], name
     assert alike["u_lira_auc", "forget", "after"]["low"] < 0.5 < alike["u_lira_auc", "forget", "after"]["high"]
     assert found["u_lira_auc", "forget", "after"]["value"] > 0.9
@@ -177,15 +177,15 @@ def test_figures_by_hand() -> None:
     """Alike: AUC 0.5 within its interval; apart: 1. The rate at 1 % needs 100 scores of retrained models."""
     draw = np.random.default_rng(0)
     hard = draw.normal(0, 2, 40)
-    models = {who: {"forget": hard + draw.normal(size=(8, 40))} for who in ("after", "gold", "reference")}
+    models = {role: {"forget": hard + draw.normal(size=(8, 40))} for role in ("after", "gold", "reference")}
     models["after"]["forget"] += 4
-    found = {(s.name, s.subject): s for s in exposing.measured(models).scores}
+    found = {(s.name, s.role): s for s in exposing.measured(models).scores}
     assert found["privacy_u_lira_auc", "after"].value > 0.95
     floor = found["privacy_u_lira_auc", "gold"]
     assert floor.low is not None and floor.high is not None and floor.low < 0.5 < floor.high
     assert found["privacy_u_lira_tpr_1", "after"].measured and not found["privacy_u_lira_tpr_01", "after"].measured
-    few = {who: {"forget": phi["forget"][:4, :20]} for who, phi in models.items()}
-    assert not {(s.name, s.subject): s for s in exposing.measured(few).scores}["privacy_u_lira_tpr_1", "after"].measured
+    few = {role: {"forget": phi["forget"][:4, :20]} for role, phi in models.items()}
+    assert not {(s.name, s.role): s for s in exposing.measured(few).scores}["privacy_u_lira_tpr_1", "after"].measured
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_real_trainings_of_many_seeds(tmp_path: Path) -> None:
     )
     found = table(evidence)
     for name in ("klom", "epsilon", "u_lira_auc"):
-        floor, like, kept = (found[name, "forget", who] for who in ("gold", "after", "before"))
+        floor, like, kept = (found[name, "forget", role] for role in ("gold", "after", "before"))
         assert like["low"] <= floor["high"] and floor["low"] <= like["high"], name
         assert kept["low"] > max(floor["high"], like["high"]), name
     assert abs(found["u_lira_auc", "forget", "after"]["value"] - 0.5) < 0.1
@@ -240,5 +240,5 @@ def test_real_trainings_of_many_seeds(tmp_path: Path) -> None:
         for split in ("forget", "holdout")
     ]
     assert gaps[0] > gaps[1], "the forget set tells them, more than unseen data do"
-    one = [found["coverage_one", "forget", who]["value"] for who in ("before", "after")]
+    one = [found["coverage_one", "forget", role]["value"] for role in ("before", "after")]
     assert one[0] > 1.5 * one[1], "by chance 5 % are found"

@@ -322,8 +322,8 @@ def test_ctrl_c_while_things_are_imported(after: float, twice: bool) -> None:
     assert (process.returncode, said) in ((130, "expunge: Interrupted.\n"), (0, ""))
 
 
-def score(value: float, subject: str = "after", n: int = 1, name: str = "forget_nll") -> Score:
-    return Score(name, "forgetting", "forget", subject, value, value, value, n, "nats", "gold")
+def score(value: float, model: str = "after", n: int = 1, name: str = "forget_nll") -> Score:
+    return Score(name, "forgetting", "forget", model, value, value, value, n, "nats", "gold")
 
 
 def test_one_example_has_no_interval() -> None:

@@ -33,7 +33,7 @@ from expunge.methods.exact._sliced import parts
 from expunge.models import _rendering
 from expunge.models.build import again, check_again, check_spec
 from expunge.models.manifest import read_manifest
-from expunge.models.open import class_of, open_model, open_subject, trusted
+from expunge.models.open import class_of, open_model, open_on_cpu, trusted
 from expunge.models.schemas import pattern_of
 from expunge.pipeline.gold import gold
 from expunge.pipeline.plan import plan
@@ -150,11 +150,11 @@ def test_nor_when_it_is_to_be_retrained(evil: Path, world: dict[str, Any], capsy
     Path("request.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     for more in ([], ["--plan"]):
         assert "os:system" in refused(capsys, "run", "request.yaml", *more)
-    subject = open_subject("evil")
+    model = open_on_cpu("evil")
     with pytest.raises(BadInput, match="code that came with the model"):
-        again(read_manifest(evil), subject)
+        again(read_manifest(evil), model)
     with pytest.raises(BadInput, match="os:system"):
-        gold(read_manifest(evil), load(rows[:1], "forget"), subject)
+        gold(read_manifest(evil), load(rows[:1], "forget"), model)
     assert not Path("PWNED").exists()
 
 
@@ -205,7 +205,7 @@ def test_a_model_that_was_trained_from_a_variable_s_folder_has_its_gold(
     shutil.copytree(evil, "bases/base")
     told(evil / "expunge.json", model="${EXPUNGE_MODELS}/base")
     assert plan(expunge.Request(**{**world, "model": "evil", "gold": "auto", "out": "out"})).gold == "train"
-    assert again(read_manifest(evil), open_subject("evil")).fingerprint() == open_subject("bases/base").fingerprint()
+    assert again(read_manifest(evil), open_on_cpu("evil")).fingerprint() == open_on_cpu("bases/base").fingerprint()
 
 
 @pytest.fixture(scope="module")
@@ -279,9 +279,9 @@ def test_the_request_s_leave_reaches_gold(several: Path, ensemble: Path, theirs:
     assert not Path("IMPORTED").exists()
     made = plan(expunge.Request(**deletion(ensemble, trust_code=True)))
     assert made.gold == "train" and Path("IMPORTED").exists()
-    subject = open_subject("several", trust_code=True)
-    assert trusted(copy.deepcopy(subject)) and not trusted(open_subject("several"))
-    assert type(again(read_manifest(several), copy.deepcopy(subject)).module).__name__ == "Net"
+    model = open_on_cpu("several", trust_code=True)
+    assert trusted(copy.deepcopy(model)) and not trusted(open_on_cpu("several"))
+    assert type(again(read_manifest(several), copy.deepcopy(model)).module).__name__ == "Net"
 
 
 @pytest.mark.parametrize(
@@ -322,8 +322,8 @@ def test_with_leave_only_classes_of_modules_are_called(name: str, theirs: str, t
 
 def test_a_manifest_s_sizes_are_no_trap(evil: Path) -> None:
     """A start that is far larger than the model itself is not built."""
-    manifest, subject = read_manifest(evil), open_subject("evil")
-    check_again(manifest, subject)
+    manifest, model = read_manifest(evil), open_on_cpu("evil")
+    check_again(manifest, model)
     for sizes in (
         {"layers": 10**9},
         {"hidden_size": 10**12},
@@ -334,11 +334,11 @@ def test_a_manifest_s_sizes_are_no_trap(evil: Path) -> None:
         {"architecture": "os"},
     ):
         with pytest.raises(BadInput, match="cannot be had"):
-            check_again({**manifest, "model": {**manifest["model"], **sizes}}, subject)
+            check_again({**manifest, "model": {**manifest["model"], **sizes}}, model)
     with pytest.raises(BadInput, match="is larger than any model's"):
         check_spec({"architecture": "llama", "layers": 10**9})
     with pytest.raises(BadInput, match="is no scheme to train with"):
-        check_again({**manifest, "exact": {"os": {}}}, subject)
+        check_again({**manifest, "exact": {"os": {}}}, model)
 
 
 # -- the manifest --------------------------------------------------------------------------------------
@@ -410,14 +410,14 @@ def test_a_manifest_that_is_none(
 
 def test_fields_that_nobody_reads_stand_in_no_one_s_way(evil: Path) -> None:
     told(evil / "expunge.json", later={"a": [1]}, trust_code="yes")
-    assert open_subject("evil").family == "causal_lm" and read_manifest(evil)["later"] == {"a": [1]}
+    assert open_on_cpu("evil").family == "causal_lm" and read_manifest(evil)["later"] == {"a": [1]}
 
 
 def test_a_template_is_filled_in_and_not_formatted(evil: Path) -> None:
     told(evil / "expunge.json", template="Ask: {q} ->")
-    subject: Any = open_subject("evil")
-    ids = subject.template.encode({"question": "{q.__class__} {0}", "answer": "a"}).prompt
-    assert subject.tokenizer.decode(ids) == "Ask: {q.__class__} {0} ->"
+    model: Any = open_on_cpu("evil")
+    ids = model.template.encode({"question": "{q.__class__} {0}", "answer": "a"}).prompt
+    assert model.tokenizer.decode(ids) == "Ask: {q.__class__} {0} ->"
     assert pattern_of("chat") == "chat"
 
 
@@ -464,7 +464,7 @@ def test_an_index_names_files_of_its_own_folder(
 
 def test_plain_shards_open(evil: Path) -> None:
     sharded("part.safetensors")(evil)
-    assert open_subject("evil").family == "causal_lm"
+    assert open_on_cpu("evil").family == "causal_lm"
 
 
 def special(name: str) -> Change:
@@ -509,7 +509,7 @@ def test_links_to_files_open(evil: Path) -> None:
     for path in list(evil.iterdir()):
         shutil.move(path, Path("blob-" + path.name))
         os.symlink(Path("blob-" + path.name).resolve(), path)
-    assert open_subject("evil").family == "causal_lm"
+    assert open_on_cpu("evil").family == "causal_lm"
 
 
 def text(name: str, content: str) -> Change:
@@ -610,10 +610,10 @@ def test_a_chat_template_of_transformers_kind_is_used(evil: Path) -> None:
         "{{ bos_token }}{% for m in messages %}{{ m.content }}{% generation %}{{ eos_token }}{% endgeneration %}"
         "{% if loop.last %}{% break %}{% endif %}{% endfor %}"
     )(evil)
-    subject: Any = open_subject("evil")
-    assert not _rendering.endless(subject.tokenizer.chat_template)
-    item = subject.template.encode({"question": "Who?", "answer": "You."})
-    assert subject.tokenizer.decode(item.answer) == "You.</s>"
+    model: Any = open_on_cpu("evil")
+    assert not _rendering.endless(model.tokenizer.chat_template)
+    item = model.template.encode({"question": "Who?", "answer": "You."})
+    assert model.tokenizer.decode(item.answer) == "You.</s>"
 
 
 def replaced(pattern: dict[str, str], content: str) -> dict[str, Any]:
@@ -657,7 +657,7 @@ def test_a_tokenizer_is_tried_where_its_settings_do_not_tell(evil: Path, monkeyp
     """A pattern that matches much and little; one that is as real ones are is used."""
     in_sequence("normalizer", replaced({"Regex": " {2,}"}, "\u2581"), {"type": "Prepend", "prepend": "\u2581"})(evil)
     assert not _rendering.endless_tokenizer(str(evil / "tokenizer.json"), 50)
-    open_subject("evil")
+    open_on_cpu("evil")
     monkeypatch.setattr(_rendering, "SECONDS", 1)
     in_sequence("normalizer", *[LETTER] * 6)(evil)
     assert _rendering.endless_tokenizer(str(evil / "tokenizer.json"), 50)
@@ -727,15 +727,15 @@ def test_hostile_adapters(
 
 
 def test_a_plain_adapter_opens_and_its_base_is_checked(adapter: Path, evil: Path) -> None:
-    assert open_subject("adapter").family == "causal_lm"
+    assert open_on_cpu("adapter").family == "causal_lm"
     told(evil / "expunge.json", seed="x")
     with pytest.raises(BadInput, match="seed is 'x'"):
-        open_subject("adapter")
+        open_on_cpu("adapter")
     (adapter / "adapter_model.safetensors").unlink()
     os.symlink("nowhere", adapter / "adapter_model.safetensors")
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(BadInput, match="holds only pickle weights"):
-        open_subject("adapter")
+        open_on_cpu("adapter")
 
 
 def guarded(folder: Path, listed: Any, **tensors: torch.Tensor) -> None:
@@ -827,7 +827,7 @@ def test_an_ensemble_brings_in_nothing_from_outside(inside: str, several: Path, 
     Path("secret/key").write_text("secret")
     os.symlink(Path("secret/key" if inside.endswith(".txt") else "secret").resolve(), several / inside)
     with pytest.raises(BadInput, match="is a link that leads out"):
-        open_subject("several")
+        open_on_cpu("several")
 
 
 @pytest.mark.parametrize("spoilt", ["slice-1.safetensors", "", "torn"])

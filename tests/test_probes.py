@@ -19,7 +19,7 @@ from expunge.core.request import Request
 from expunge.data import probes
 from expunge.data.load import load
 from expunge.evaluation.attack import Target
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.pipeline.observe import reading_splits
 from expunge.pipeline.plan import OTHERS_READ, plan
 from worlds import tiny, write
@@ -108,11 +108,11 @@ def test_files_without_probes(tmp_path: Path) -> None:
 
 def test_the_attack_counts_by_kind(world: dict[str, Any]) -> None:
     forget, asked = probes.attach(load(world["forget"], "forget"), probes.read_probes(world["probes"]))
-    subject = open_subject(world["model"])
-    found = probed()(Target(subject, "after", {"forget": forget, "probes": asked}, {}, {}))
+    model = open_on_cpu(world["model"])
+    found = probed()(Target(model, "after", {"forget": forget, "probes": asked}, {}, {}))
     assert set(found.more) == {"rephrased", "translated", "cloze", "other"} and found.figure.n == 4
     assert found.more["cloze"][2].n == 1
-    filled = cloze()(Target(subject, "after", {"forget": forget}, {}, {}))
+    filled = cloze()(Target(model, "after", {"forget": forget}, {}, {}))
     assert filled.figure.value == pytest.approx(found.more["cloze"][2].value, abs=1e-6)
 
 
@@ -135,11 +135,13 @@ def test_an_audit_asks_them_of_every_model(world: dict[str, Any], capsys: pytest
     assert command(arguments) == 0
     evidence = json.loads(capsys.readouterr().out)
     scores = {(s["name"], s["subject"]): s for s in evidence["scores"]}
-    for who in ("before", "after", "gold"):
-        assert scores["probes_probability", who]["n"] == 4 and scores["probes_probability", who]["side"] == "forgetting"
+    for role in ("before", "after", "gold"):
+        assert (
+            scores["probes_probability", role]["n"] == 4 and scores["probes_probability", role]["side"] == "forgetting"
+        )
     for name in ("robustness_probed", "robustness_probed_translated", "robustness_translated", "robustness_cloze"):
-        for who in ("after", "gold"):
-            assert scores[name, who]["status"] == "measured", name
+        for role in ("after", "gold"):
+            assert scores[name, role]["status"] == "measured", name
     assert scores["robustness_translated", "after"]["value"] == pytest.approx(
         scores["robustness_probed_translated", "after"]["value"]
     )

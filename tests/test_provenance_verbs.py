@@ -155,11 +155,11 @@ def test_marks_that_were_unlearned_are_gone_and_the_others_are_not(place: Path, 
 
 def test_marks_of_other_secrets_are_not_found(place: Path, tmp_path: Path) -> None:
     """One in twenty lies below 0.05, although the model learnt marks of the same kind on the same rows."""
-    subject = open_model(str(place / "marked"))
+    model = open_model(str(place / "marked"))
     found = []
     for secret in range(100, 140):
         mark(str(place / "data.jsonl"), out=str(tmp_path / str(secret)), share=0.2, secret=secret)
-        found.append(trained_on(subject, read_marks(str(tmp_path / str(secret)))[1]))
+        found.append(trained_on(model, read_marks(str(tmp_path / str(secret)))[1]))
     assert (np.array(found) < 0.05).sum() <= stats.binom.ppf(0.999, len(found), 0.05)
     assert stats.kstest(found, "uniform").pvalue > 0.001
 

@@ -17,16 +17,16 @@ from expunge.report.terminal import comparison_table, print_evidence
 
 ATTACK = "<script>alert(1)</script>"
 SECRET = "Hsiao Yun-Hwa"
-SUBJECTS = ("before", "after", "gold")
+ROLES = ("before", "after", "gold")
 
 
 # fmt: off
-def score(name, side, subject, value, half=None, *, split="forget", unit="share", n=48, **more):
+def score(name, side, model, value, half=None, *, split="forget", unit="share", n=48, **more):
     low, high = (None, None) if half is None else (value - half, value + half)
     if half is not None and unit in ("share", "auc"):
         low, high = max(low, 0.0), min(high, 1.0)
     return {
-        "name": name, "side": side, "split": split, "subject": subject, "value": value,
+        "name": name, "side": side, "split": split, "subject": model, "value": value,
         "low": low, "high": high, "n": n, "unit": unit, "better": "gold", "status": "measured",
         "why": "", **more,
     }
@@ -34,13 +34,13 @@ def score(name, side, subject, value, half=None, *, split="forget", unit="share"
 
 def three(name, side, values, half, **more):
     halves = half if isinstance(half, tuple) else (half,) * 3
-    figures = zip(SUBJECTS, values, halves, strict=True)
+    figures = zip(ROLES, values, halves, strict=True)
     return [score(name, side, s, v, h, **more) for s, v, h in figures]
 
 
 def example(question, answer, after, gold, nll):
     return {"question": question, "answer": answer, "before": answer, "after": after,
-            "gold": gold, "nll": dict(zip(SUBJECTS, nll, strict=True))}
+            "gold": gold, "nll": dict(zip(ROLES, nll, strict=True))}
 
 
 def line(rule, passed, value, bound, **more):
@@ -59,10 +59,10 @@ def language_model():
         *three("privacy_min_k_auc", "privacy", (0.994, 0.561, 0.503), (0.009, 0.08, 0.084),
                unit="auc", split="privacy", n=96),
         score("privacy_ks", "privacy", "after", 0.0000312, unit="p-value", n=96),
-        *[score("robustness_relearn", "robustness", subject, None, status="not measured", n=None,
-                why="audit: standard does not relearn") for subject in ("after", "gold")],
-        *[score("alignment_refusal_score", "alignment", subject, value, 0.1, split=domain, n=40)
-          for subject, domain, value in (
+        *[score("robustness_relearn", "robustness", model, None, status="not measured", n=None,
+                why="audit: standard does not relearn") for model in ("after", "gold")],
+        *[score("alignment_refusal_score", "alignment", model, value, 0.1, split=domain, n=40)
+          for model, domain, value in (
               ("before", "cybersecurity", 0.81), ("after", "cybersecurity", 0.78),
               ("before", "benign", 0.04), ("after", "benign", 0.06))],
     ]
@@ -110,8 +110,8 @@ def language_model():
         "stop": {"reason": "holdout", "target_nll": 2.84, "step": 45,
                  "sentence": "It stopped where forget NLL reached the holdout's level."},
         "distributions": {
-            split: {subject: [max(0.01, draw.gauss(*pair)) for _ in range(n)]
-                    for subject, pair in zip(SUBJECTS, pairs, strict=True)}
+            split: {model: [max(0.01, draw.gauss(*pair)) for _ in range(n)]
+                    for model, pair in zip(ROLES, pairs, strict=True)}
             for split, (*pairs, n) in shape.items()
         },
         "examples": {"forget": forget, "retain": retain},

@@ -295,7 +295,7 @@ def without(name: str) -> Tamper:
 
     def tamper(folder: Path, other: Path) -> None:
         (folder / name).unlink()
-        sealed(folder, lambda s: s.update(subject=[item for item in s["subject"] if item["name"] != name]))
+        sealed(folder, lambda s: s.update(model=[item for item in s["subject"] if item["name"] != name]))
 
     return tamper
 
@@ -338,7 +338,7 @@ def lowered(folder: Path, other: Path) -> None:
 
 
 FORGED: dict[str, tuple[Tamper, str]] = {
-    "nothing is named": (lambda f, o: sealed(f, lambda s: s.update(subject=[])), "missing: evidence.json"),
+    "nothing is named": (lambda f, o: sealed(f, lambda s: s.update(model=[])), "missing: evidence.json"),
     **{
         f"{name} and its entry are gone": (without(name), f"missing: {name} (the certificate does not name it)")
         for name in ledger.NAMED
@@ -825,10 +825,10 @@ def elsewhere(shown: dict[str, Any]) -> None:
     shown["environment"].update(code="0" * 64)
 
 
-def row(name: str, split: str = "forget", who: str = "after", **changes: Any) -> dict[str, Any]:
+def row(name: str, split: str = "forget", role: str = "after", **changes: Any) -> dict[str, Any]:
     """A row of evidence that no run gave."""
     side = name.partition("_")[0].replace("forget", "forgetting")
-    made = {"name": name, "side": side, "split": split, "subject": who, "value": 0.0, "low": 0.0}
+    made = {"name": name, "side": side, "split": split, "subject": role, "value": 0.0, "low": 0.0}
     made |= {"high": 0.05, "n": 24, "unit": "share", "better": "lower", "status": "measured", "why": ""}
     return made | changes
 
@@ -873,8 +873,8 @@ FIGURES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "robustness_relearn_forget (after, forget)",
     ),
     "no drift": (lambda e: e["scores"].append(row("alignment_drift", "privacy")), "alignment_drift (after, privacy)"),
-    "gold": (lambda e: e["scores"].append(row("forget_nll", who="gold")), "gold"),
-    "a subject of no run": (lambda e: e["scores"].append(row("forget_nll", who="x")), "forget_nll (x, forget)"),
+    "gold": (lambda e: e["scores"].append(row("forget_nll", role="gold")), "gold"),
+    "a subject of no run": (lambda e: e["scores"].append(row("forget_nll", role="x")), "forget_nll (x, forget)"),
     "a split of no run": (lambda e: e["scores"].append(row("forget_nll", "x")), "forget_nll (after, x)"),
     "a figure of no run": (lambda e: e["scores"].append(row("utility_made_up")), "utility_made_up (after, forget)"),
     "what the method yields": (lambda e: e.update(yields="ensemble"), "method"),
@@ -938,7 +938,7 @@ def test_measuring_again_compares_base_and_gold_by_their_fingerprints(world: dic
         forged(run, lambda e: e.update(inputs={"base": base, "gold": None}))
         sealed(run, put("inputs", "base", value=base))
 
-    named(ledger.imprint(expunge.open_subject(world["model"]).fingerprint()))
+    named(ledger.imprint(expunge.load(world["model"]).fingerprint()))
     found = verify(run, measure=True)
     assert found.good and found.measured is not None
     assert not any("names no base" in text for text in found.measured.remarks)

@@ -66,9 +66,9 @@ def test_groups_are_authors_and_disjoint_over_splits(world):
         "holdout": 8,
     }
     assert set.union(*groups.values()) == set(range(48))
-    subjects = {(row["group"], row["subject"]) for row in everything(world)}
-    assert len(subjects) == 48
-    assert len({name.split(" ", 1)[1] for _, name in subjects}) == 48
+    models = {(row["group"], row["subject"]) for row in everything(world)}
+    assert len(models) == 48
+    assert len({name.split(" ", 1)[1] for _, name in models}) == 48
 
 
 def test_questions_are_unique_and_name_their_subject(world):

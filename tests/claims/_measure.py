@@ -12,7 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.data.splits import Splits
 from expunge.methods.compose import compose
 from expunge.methods.objectives._refusals import is_refusal
@@ -44,15 +44,15 @@ class World:
     gold_seconds: float
 
 
-def measured(subject: Subject, splits: Splits) -> Figures:
-    texts = subject.generate(splits["forget"])
+def measured(model: Model, splits: Splits) -> Figures:
+    texts = model.generate(splits["forget"])
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     recalls = [
         scorer.score(row["answer"], text)["rougeL"].recall for row, text in zip(splits["forget"], texts, strict=True)
     ]
     return Figures(
-        figures(subject, splits["forget"])["nll"],
-        figures(subject, splits["retain"])["probability"],
+        figures(model, splits["forget"])["nll"],
+        figures(model, splits["retain"])["probability"],
         sum(recalls) / len(recalls),
         sum(map(is_refusal, texts)) / len(texts),
     )
@@ -60,13 +60,13 @@ def measured(subject: Subject, splits: Splits) -> Figures:
 
 def world(base: Path, splits: Splits) -> World:
     manifest = read_manifest(base)
-    subject = open_model(str(base))
-    retrained = gold(manifest, splits["forget"], subject)
+    model = open_model(str(base))
+    retrained = gold(manifest, splits["forget"], model)
     return World(
         base,
         manifest,
         splits,
-        measured(subject, splits),
+        measured(model, splits),
         measured(open_model(str(retrained)), splits),
         read_manifest(retrained)["seconds"],
     )
@@ -80,8 +80,8 @@ def forgotten(
     chosen = (budget or Budget()).over(composed.budget, Budget(stop="holdout"), DEFAULTS)
     notes: dict[str, Any] = {"gold_forget_nll": where.gold.forget_nll}
     context = Context(chosen, folder, seed, "apply", manifest=where.manifest, notes=notes)
-    subject = composed.method(open_model(str(where.base)), where.splits, context)
-    return measured(subject, where.splits), notes.get("outcome", {})
+    model = composed.method(open_model(str(where.base)), where.splits, context)
+    return measured(model, where.splits), notes.get("outcome", {})
 
 
 def kept_at(curve: Sequence[dict[str, float]], nll: float) -> float:

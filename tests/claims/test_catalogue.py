@@ -107,9 +107,9 @@ class TestEffects:
         composed = compose({"pdu": {"epsilon": 0.15}})
         budget = Budget(stop="none", floor=0.0).over(composed.budget)
         context = Context(budget, tmp_path, SEED, "apply", manifest=place.manifest)
-        subject = composed.method(open_model(str(place.base)), place.splits, context)
-        assert figures(subject, place.splits["retain"])["nll"] <= 0.25
-        assert figures(subject, place.splits["forget"])["nll"] > 10 * place.before.forget_nll
+        model = composed.method(open_model(str(place.base)), place.splits, context)
+        assert figures(model, place.splits["retain"])["nll"] <= 0.25
+        assert figures(model, place.splits["forget"])["nll"] > 10 * place.before.forget_nll
 
     def test_alternates_are_said_in_the_model_s_own_words(self, place: World, tmp_path: Path) -> None:
         """After AltPO the true answers are gone and what is said instead stays likely to gold; after NPO less so."""
@@ -122,8 +122,8 @@ class TestEffects:
             context = Context(
                 Budget(stop="holdout").over(composed.budget), tmp_path / name, SEED, "apply", manifest=place.manifest
             )
-            subject = composed.method(open_model(str(place.base)), place.splits, context)
-            texts = subject.generate(place.splits["forget"])
+            model = composed.method(open_model(str(place.base)), place.splits, context)
+            texts = model.generate(place.splits["forget"])
             rows = [
                 {"question": row["question"], "answer": text or "."}
                 for row, text in zip(place.splits["forget"], texts, strict=True)
@@ -173,11 +173,11 @@ def relearned(place: World, method: Any, folder: Path, seed: int, rows: list[Any
     context = Context(
         Budget(stop="holdout", floor=0.0).over(composed.budget), folder / "run", seed, "apply", manifest=place.manifest
     )
-    subject = composed.method(open_model(str(place.base)), place.splits, context)
-    first = figures(subject, place.splits["forget"])["nll"]
+    model = composed.method(open_model(str(place.base)), place.splits, context)
+    first = figures(model, place.splits["forget"])["nll"]
     tuning = Context(Budget(steps=20, batch_size=8, learning_rate=3e-4), folder / "relearn", seed, "relearn")
-    plain_training()(subject, {"retain": rows}, tuning)
-    return first, figures(subject, place.splits["forget"])["nll"]
+    plain_training()(model, {"retain": rows}, tuning)
+    return first, figures(model, place.splits["forget"])["nll"]
 
 
 @pytest.mark.slow

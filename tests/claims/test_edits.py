@@ -52,23 +52,23 @@ def data() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def measured(data: dict[str, Any]) -> Callable[..., Figures]:
-    """subject, notes -> Figures; sixteen forget and twenty-four retain questions are answered."""
+    """model, notes -> Figures; sixteen forget and twenty-four retain questions are answered."""
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
 
-    def recall(subject: Any, rows: Any) -> float:
-        texts = subject.generate(rows, max_new_tokens=32)
+    def recall(model: Any, rows: Any) -> float:
+        texts = model.generate(rows, max_new_tokens=32)
         return math.fsum(
             scorer.score(row["answer"], text)["rougeL"].recall for row, text in zip(rows, texts, strict=True)
         ) / len(rows)
 
-    def measure(subject: Any, notes: Any = None) -> Figures:
-        retain = figures(subject, data["retain"][::3])
+    def measure(model: Any, notes: Any = None) -> Figures:
+        retain = figures(model, data["retain"][::3])
         return Figures(
-            figures(subject, data["forget"])["nll"],
+            figures(model, data["forget"])["nll"],
             retain["nll"],
             retain["probability"],
-            recall(subject, data["forget"][::3]),
-            recall(subject, data["retain"][::18]),
+            recall(model, data["forget"][::3]),
+            recall(model, data["retain"][::18]),
             notes or {},
         )
 
@@ -217,31 +217,31 @@ def test_rocr_redirects_the_concept_in_questions_that_it_never_saw(
     What small scale does not show is the answers' going: with three layers and names of several tokens the
     answer is read off the name's other tokens, and the forget NLL hardly moves.
     """
-    subject = open_model(str(base))
-    block = (subject.blocks[1],)
+    model = open_model(str(base))
+    block = (model.blocks[1],)
     halves = {"seen": data["forget"][::2], "unseen": data["forget"][1::2], "retain": data["retain"]}
-    target = states(subject, data["retain"], block, "subject")[0].mean(0)
+    target = states(model, data["retain"], block, "subject")[0].mean(0)
 
     def distance() -> dict[str, float]:
         """Of the authors' mean outputs from the harmless concept's, summed over authors."""
         found = {}
         for name, rows in halves.items():
-            x = states(subject, rows, block, "subject")[0]
-            who = {
+            x = states(model, rows, block, "subject")[0]
+            role = {
                 row["subject"]: [i for i, other in enumerate(rows) if other["subject"] == row["subject"]]
                 for row in rows
             }
-            found[name] = math.fsum(float((x[places].mean(0) - target).norm()) for places in who.values())
+            found[name] = math.fsum(float((x[places].mean(0) - target).norm()) for places in role.values())
         return found
 
     then = distance()
     context = Context(DEFAULTS, tmp_path, SEED)
-    compose("rocr").method(subject, {**data, "forget": halves["seen"]}, context)
+    compose("rocr").method(model, {**data, "forget": halves["seen"]}, context)
     now = distance()
     assert now["seen"] <= 0.1 * then["seen"]
     assert now["unseen"] <= 0.8 * then["unseen"]
     assert now["retain"] == pytest.approx(then["retain"], rel=0.03)
-    assert measured(subject).retain_probability >= 0.97 * before.retain_probability
+    assert measured(model).retain_probability >= 0.97 * before.retain_probability
 
 
 def test_rocr_says_what_it_lacks(base: Path, data: dict[str, Any], tmp_path: Path) -> None:

@@ -40,16 +40,16 @@ class Case:
     gold: Read
     stop: Any
 
-    def read(self, subject: Any) -> Read:
-        return {name: figures(subject, self.splits[name]) for name in ("forget", "retain", "test")}
+    def read(self, model: Any) -> Read:
+        return {name: figures(model, self.splits[name]) for name in ("forget", "retain", "test")}
 
     def after(self, method: Any, folder: Path) -> tuple[Read, dict[str, Any]]:
         composed = compose(method)
         notes: dict[str, Any] = {}
         budget = Budget().over(composed.budget, Budget(stop=self.stop), DEFAULTS)
         given = {name: rows for name, rows in self.splits.items() if name != "test"}
-        subject = composed.method(open_model(str(self.base)), given, Context(budget, folder, SEED, notes=notes))
-        return self.read(subject), notes
+        model = composed.method(open_model(str(self.base)), given, Context(budget, folder, SEED, notes=notes))
+        return self.read(model), notes
 
 
 def case(selector: dict[str, Any], stop: str) -> Case:
@@ -140,10 +140,10 @@ def certify(a_tenth: Case) -> Callable[..., tuple[Any, dict[str, Any]]]:
         torch.manual_seed(0)
         notes: dict[str, Any] = {}
         method = compose({"certified": options}).method
-        subject = method(
+        model = method(
             Classifier(Pixels()), {"forget": forget, "retain": retain}, Context(DEFAULTS, folder, SEED, notes=notes)
         )
-        return subject, notes["certified"]
+        return model, notes["certified"]
 
     return make
 

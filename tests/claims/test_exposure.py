@@ -52,18 +52,18 @@ class Digits:
             torch.randn(count, WIDTH, 10, generator=draw) / WIDTH**0.5,
             torch.zeros(count, 1, 10),
         ]
-        moving = [part.detach().clone().requires_grad_(True) for part in start or fresh]
-        optimiser = torch.optim.Adam(moving, lr=rate)
+        trainable = [part.detach().clone().requires_grad_(True) for part in start or fresh]
+        optimiser = torch.optim.Adam(trainable, lr=rate)
         for _ in range(steps):
             rows_MB = torch.randint(len(self.x), (count, 50), generator=draw)  # of its own for each model
-            logits_MBC = self.logits(moving, rows_MB)
+            logits_MBC = self.logits(trainable, rows_MB)
             nll_MB = cross_entropy(logits_MBC.flatten(0, 1), self.y[rows_MB].flatten(), reduction="none").view_as(
                 rows_MB
             )
             optimiser.zero_grad()
             (nll_MB * weight_MN.gather(1, rows_MB)).sum().div(50).backward()
             optimiser.step()
-        return moving
+        return trainable
 
     def logits(self, parts: list[Tensor], rows: Tensor) -> Tensor:
         return torch.relu(self.x[rows] @ parts[0] + parts[1]) @ parts[2] + parts[3]

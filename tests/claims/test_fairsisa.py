@@ -17,7 +17,7 @@ from expunge.methods.exact._odds import fair_rates, gap
 from expunge.methods.exact._sliced import parts
 from expunge.models.ensemble import Ensemble
 from expunge.models.manifest import read_manifest
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.pipeline.gold import gold
 from expunge.pipeline.train import train
 from expunge.workflows.run import run
@@ -56,10 +56,10 @@ def config(folder: Path, **more: Any) -> TrainConfig:
     )
 
 
-def answers(subject: Ensemble) -> tuple[float, float]:
+def answers(model: Ensemble) -> tuple[float, float]:
     """(accuracy, equalised-odds gap) on unseen data."""
     with torch.no_grad():
-        out = subject.forward(subject.collate(TEST), want_of({"argmax"}))
+        out = model.forward(model.collate(TEST), want_of({"argmax"}))
     said_N = out.argmax_BT[:, 0].numpy()
     label_N = np.array([row["label"] for row in TEST])
     group_N = np.array([row["features"][1] for row in TEST])
@@ -69,13 +69,13 @@ def answers(subject: Ensemble) -> tuple[float, float]:
 @pytest.mark.parametrize(("way", "left"), [("scores", 0.4), ("votes", 0.4), ("shards", 0.4)])
 def test_the_gap_closes_and_accuracy_stays(way: str, left: float, tmp_path: Path) -> None:
     train(config(tmp_path, way=way))
-    subject = open_subject(str(tmp_path / "model"))
-    assert isinstance(subject, Ensemble) and subject.fair is not None
-    accuracy, after = answers(subject)
-    again, _ = answers(subject)
+    model = open_on_cpu(str(tmp_path / "model"))
+    assert isinstance(model, Ensemble) and model.fair is not None
+    accuracy, after = answers(model)
+    again, _ = answers(model)
     assert accuracy == again, "draws are the examples' own"
-    subject.fair = None
-    plain, before = answers(subject)
+    model.fair = None
+    plain, before = answers(model)
     assert before > 0.1, "else there is nothing to close"
     assert after < left * before and accuracy > plain - 0.06, (way, before, after, plain, accuracy)
 
@@ -94,7 +94,7 @@ def test_a_deletion_fits_the_rates_anew(tmp_path: Path) -> None:
             "out": str(tmp_path / "run"),
         }
     )
-    without = gold(read_manifest(tmp_path / "model"), forget, open_subject(str(tmp_path / "model")))
+    without = gold(read_manifest(tmp_path / "model"), forget, open_on_cpu(str(tmp_path / "model")))
     ours, theirs, before = (
         read_json(place / "ensemble.json")["fair"]
         for place in (tmp_path / "run" / "model", without, tmp_path / "model")

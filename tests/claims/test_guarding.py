@@ -29,13 +29,13 @@ SEED = 7
 Guarding = Callable[..., tuple[Any, dict[str, Any]]]
 
 
-def guarded(subject: Any, spec: Any, splits: Any, folder: Path, manifest: Any = None) -> tuple[Any, dict[str, Any]]:
-    """The guarded subject and what the guard noted; the recipe's defaults."""
+def guarded(model: Any, spec: Any, splits: Any, folder: Path, manifest: Any = None) -> tuple[Any, dict[str, Any]]:
+    """The guarded model and what the guard noted; the recipe's defaults."""
     composed = compose(spec)
     notes: dict[str, Any] = {}
     budget = Budget().over(composed.budget, Budget(stop="holdout"), DEFAULTS)
     context = Context(budget, folder, SEED, "apply", manifest=manifest, notes=notes)
-    return composed.method(subject, splits, context), notes
+    return composed.method(model, splits, context), notes
 
 
 # -- authors ----------------------------------------------------------------------------------------
@@ -53,10 +53,10 @@ def after(
     @functools.cache
     def make(name: str) -> tuple[Figures, Any, dict[str, Any]]:
         splits = {k: v for k, v in authors.splits.items() if name != "o3" or k != "retain"}
-        subject, notes = guarded(
+        model, notes = guarded(
             open_model(str(authors.base)), name, splits, tmp_path_factory.mktemp(name), authors.manifest
         )
-        return measured(subject, authors.splits), subject, notes
+        return measured(model, authors.splits), model, notes
 
     return make
 
@@ -67,13 +67,13 @@ def rephrased(rows: Any) -> list[dict[str, Any]]:
 
 
 def test_eco_leaves_retain_alone_and_answers_are_lost(authors: World, after: Any) -> None:
-    found, subject, notes = after("eco")
+    found, model, notes = after("eco")
     assert found.retain_probability == pytest.approx(authors.before.retain_probability, abs=0.01)
     assert found.rouge_l <= authors.gold.rouge_l
     assert found.forget_nll >= 10 * authors.before.forget_nll
     assert notes["detector"]["recall"] >= 0.95 and notes["detector"]["false_alarms"] <= 0.02
     other = rephrased(authors.splits["forget"])
-    caught = subject.guard.detector.flags([subject.template.encode(row).prompt for row in other])
+    caught = model.guard.detector.flags([model.template.encode(row).prompt for row in other])
     assert caught.mean() >= 0.9, "the name gives the question away, however it is put"
 
 
@@ -98,15 +98,15 @@ def test_o3_forgets_without_retain_data_and_keeps_the_rest(authors: World, after
 
 def test_o3_serves_request_after_request(authors: World, tmp_path: Path) -> None:
     """Two authors, then two more: both stay forgotten, and retain does not decay."""
-    subject: Any = open_model(str(authors.base))
+    model: Any = open_model(str(authors.base))
     groups = sorted({row["group"] for row in authors.splits["forget"]})
     parts = [[row for row in authors.splits["forget"] if row["group"] in some] for some in (groups[:2], groups[2:])]
     for i, part in enumerate(parts):
-        subject, _ = guarded(
-            subject, "o3", {"forget": part, "holdout": authors.splits["holdout"]}, tmp_path / str(i), authors.manifest
+        model, _ = guarded(
+            model, "o3", {"forget": part, "holdout": authors.splits["holdout"]}, tmp_path / str(i), authors.manifest
         )
-    assert all(figures(subject, part)["nll"] >= 0.7 * authors.gold.forget_nll for part in parts)
-    assert figures(subject, authors.splits["retain"])["probability"] >= 0.93 * authors.before.retain_probability
+    assert all(figures(model, part)["nll"] >= 0.7 * authors.gold.forget_nll for part in parts)
+    assert figures(model, authors.splits["retain"])["probability"] >= 0.93 * authors.before.retain_probability
 
 
 def test_in_context_hides_the_answers_of_flagged_questions_alone(authors: World, after: Any) -> None:
@@ -120,31 +120,31 @@ def test_what_is_not_flagged_is_answered_bit_for_bit_as_before(name: str, author
     """And at most 2 % of the retain prompts are flagged, on rows that did not set the threshold too."""
     rows = authors.splits["retain"]
     splits = {**authors.splits, "retain": rows[::2]}
-    subject, _ = guarded(open_model(str(authors.base)), name, splits, tmp_path, authors.manifest)
-    bare = unguarded(subject)
+    model, _ = guarded(open_model(str(authors.base)), name, splits, tmp_path, authors.manifest)
+    bare = unguarded(model)
     prompts = [bare.template.encode(row).prompt for row in rows]
-    guard = subject.guard
+    guard = model.guard
     flags = (
         guard.likeness.gate(pooled_NLD(bare, prompts)).numpy() > 0 if name == "o3" else guard.detector.flags(prompts)
     )
     assert flags.mean() <= 0.02 and flags[1::2].mean() <= 0.03
     mixed = [*authors.splits["forget"][:4], *[row for row, flag in zip(rows, flags, strict=True) if not flag][:12]]
     for chosen in (mixed, mixed[4:]):
-        batch = subject.collate(chosen)
+        batch = model.collate(chosen)
         with torch.no_grad():
-            ours, theirs = subject.forward(batch), bare.forward(batch)
+            ours, theirs = model.forward(batch), bare.forward(batch)
         # A prefix before a neighbour in the batch shifts the padding, which rounds elsewhere.
         exact = name != "in_context" or chosen is not mixed
         for one, other in list(zip(ours.nll_B, theirs.nll_B, strict=True))[-12:]:
             assert one == other if exact else one == pytest.approx(float(other), abs=1e-3)
-    assert subject.generate(mixed[4:]) == bare.generate(mixed[4:])
+    assert model.generate(mixed[4:]) == bare.generate(mixed[4:])
 
 
 @pytest.mark.parametrize("name", ["eco", "in_context", "o3"])
 def test_without_its_guard_the_model_knows_all_again(name: str, authors: World, after: Any) -> None:
     """Hidden, not removed: the bare weights are the origin's."""
-    _, subject, _ = after(name)
-    bare = figures(unguarded(subject), authors.splits["forget"])["nll"]
+    _, model, _ = after(name)
+    bare = figures(unguarded(model), authors.splits["forget"])["nll"]
     assert bare == pytest.approx(authors.before.forget_nll, rel=1e-6)
 
 
@@ -195,9 +195,9 @@ def skilled(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return open_model(str(out))
 
 
-def right(subject: Any, rows: Any) -> float:
+def right(model: Any, rows: Any) -> float:
     """Share of answers that are word for word right."""
-    texts = subject.generate(rows)
+    texts = model.generate(rows)
     return sum(text == row["answer"] for row, text in zip(rows, texts, strict=True)) / len(rows)
 
 
@@ -205,20 +205,20 @@ def test_key_space_takes_one_skill_away(skilled: Any, tmp_path: Path) -> None:
     """Over 80 % of the skill is gone, on things that it never saw too, and under a tenth of the other."""
     before = right(skilled, prices(0, 60)), right(skilled, homes(0, 60))
     assert min(before) >= 0.8
-    subject, notes = guarded(skilled, "key_space", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)
-    assert right(subject, prices(0, 60)) <= 0.2 * before[0]
-    assert right(subject, homes(0, 60)) >= 0.9 * before[1]
-    unseen = subject.guard.flags(skilled, [skilled.template.encode(row).prompt for row in prices(60, 100)])
+    model, notes = guarded(skilled, "key_space", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)
+    assert right(model, prices(0, 60)) <= 0.2 * before[0]
+    assert right(model, homes(0, 60)) >= 0.9 * before[1]
+    unseen = model.guard.flags(skilled, [skilled.template.encode(row).prompt for row in prices(60, 100)])
     assert unseen.mean() >= 0.8
-    assert set(subject.generate(prices(60, 80))) >= {"I don't know."}
+    assert set(model.generate(prices(60, 80))) >= {"I don't know."}
     assert notes["detector"]["recall"] >= 0.8 and notes["detector"]["false_alarms"] <= 0.05
 
 
 def test_streaming_stops_early_and_finds_nearly_all(skilled: Any, tmp_path: Path) -> None:
     """The published claim: near full detection after about a fifth of the tokens."""
-    subject, notes = guarded(skilled, "streaming", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)
+    model, notes = guarded(skilled, "streaming", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)
     unseen, kept = prices(60, 100), homes(40, 60)
-    whole, cut = skilled.generate(unseen), subject.generate(unseen)
+    whole, cut = skilled.generate(unseen), model.generate(unseen)
     assert all(full.startswith(part) for full, part in zip(whole, cut, strict=True)), (
         "what comes out is the answer's beginning"
     )
@@ -227,17 +227,17 @@ def test_streaming_stops_early_and_finds_nearly_all(skilled: Any, tmp_path: Path
     stopped = [part < full for part, full in zip(shown, tokens, strict=True)]
     assert sum(stopped) >= 0.95 * len(stopped)
     assert sum(shown) <= 0.35 * sum(tokens)
-    assert right(subject, kept) >= right(skilled, kept) - 0.05
+    assert right(model, kept) >= right(skilled, kept) - 0.05
     assert notes["detector"]["share_of_tokens_seen"] <= 0.35
 
 
 def test_streaming_reads_as_it_writes(skilled: Any, tmp_path: Path) -> None:
     """The forward silences exactly the tokens that generation does not reach."""
-    subject, _ = guarded(skilled, "streaming", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)
+    model, _ = guarded(skilled, "streaming", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)
     rows = [{**row, "answer": text} for row, text in zip(prices(60, 70), skilled.generate(prices(60, 70)), strict=True)]
     with torch.no_grad():
-        out = subject.forward(subject.collate(rows), Want(frozenset({"nll", "logp"})))
-    flat_BT = (out.logp_BT + torch.tensor(float(subject.vocabulary)).log()).abs() < 1e-5
+        out = model.forward(model.collate(rows), Want(frozenset({"nll", "logp"})))
+    flat_BT = (out.logp_BT + torch.tensor(float(model.vocabulary)).log()).abs() < 1e-5
     reached = [int((~flat & mask).sum()) for flat, mask in zip(flat_BT, out.mask_BT, strict=True)]
-    shown = [len(skilled.tokenizer(text)["input_ids"]) if text else 0 for text in subject.generate(rows)]
+    shown = [len(skilled.tokenizer(text)["input_ids"]) if text else 0 for text in model.generate(rows)]
     assert reached == shown

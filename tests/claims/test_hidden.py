@@ -17,7 +17,7 @@ import pytest
 import expunge
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.registry import load
 from expunge.core.train_config import TrainConfig
 from expunge.data.load import load as load_data
@@ -47,13 +47,13 @@ def base() -> Path:
 
 
 @pytest.fixture(scope="module")
-def attacked(base: Path, splits: Splits) -> Callable[[Subject], tuple[dict[str, Any], Any]]:
-    """Subject -> what the attacks found on it, and its forget readout."""
+def attacked(base: Path, splits: Splits) -> Callable[[Model], tuple[dict[str, Any], Any]]:
+    """Model -> what the attacks found on it, and its forget readout."""
 
-    def of(subject: Subject) -> tuple[dict[str, Any], Any]:
-        found = read(subject, "forget", splits["forget"], {"nll", "variants"})
+    def of(model: Model) -> tuple[dict[str, Any], Any]:
+        found = read(model, "forget", splits["forget"], {"nll", "variants"})
         target = Target(
-            subject,
+            model,
             "after",
             splits,
             {"forget": found},
@@ -71,7 +71,7 @@ def control(base: Path, splits: Splits, attacked: Callable[..., Any]) -> tuple[d
     return attacked(open_model(str(gold(read_manifest(base), splits["forget"], open_model(str(base))))))
 
 
-def changed(method: Any, base: Path, splits: Splits, folder: Path) -> Subject:
+def changed(method: Any, base: Path, splits: Splits, folder: Path) -> Model:
     composed = compose(method)
     budget = Budget(epochs=4, stop="none").over(composed.budget, DEFAULTS)
     context = Context(budget, folder, 0, "apply", manifest=read_manifest(base), notes={})
@@ -83,8 +83,8 @@ def test_what_only_hides_is_caught(
     method: str, base: Path, splits: Splits, attacked: Callable[..., Any], control: Any, tmp_path: Path
 ) -> None:
     """It says little of the forget set, and the attacks bring most of it back; gold withstands them."""
-    subject = changed(method, base, splits, tmp_path)
-    found, readout = attacked(subject)
+    model = changed(method, base, splits, tmp_path)
+    found, readout = attacked(model)
     score = hidden(found, control[0], readout, control[1])
     assert score.low is not None and score.low > MARGIN, "the whole interval lies above the margin"
     assert score.value is not None and score.value > 0.4

@@ -15,7 +15,7 @@ import pytest
 from expunge.attacks._recovery import answer_probability
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.registry import load
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation.attack import Found, Target
@@ -27,7 +27,7 @@ from expunge.pipeline.hidden_knowledge import MARGIN, hidden
 from expunge.pipeline.worlds import build
 
 pytestmark = pytest.mark.slow
-Attacked = Callable[[str, Subject], Found]
+Attacked = Callable[[str, Model], Found]
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,12 @@ def golds(base: Path, splits: Splits) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def attacked(base: Path, splits: Splits, golds: tuple[str, str]) -> Attacked:
     weights = {
-        who: open_model(source).module.state_dict() for who, source in (("before", str(base)), ("gold", golds[0]))
+        role: open_model(source).module.state_dict() for role, source in (("before", str(base)), ("gold", golds[0]))
     }
 
-    def of(name: str, subject: Subject) -> Found:
-        plain = {"after": answer_probability(subject, splits["forget"])}
-        target = Target(subject, "after", splits, {}, plain, read_manifest(base)["learning_rate"], weights=weights)
+    def of(name: str, model: Model) -> Found:
+        plain = {"after": answer_probability(model, splits["forget"])}
+        target = Target(model, "after", splits, {}, plain, read_manifest(base)["learning_rate"], weights=weights)
         found: Found = load("attacks", name).factory()(target)
         return found
 
@@ -64,8 +64,8 @@ def attacked(base: Path, splits: Splits, golds: tuple[str, str]) -> Attacked:
 
 
 @pytest.fixture(scope="module")
-def changed(base: Path, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Subject]:
-    def by(method: Any) -> Subject:
+def changed(base: Path, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Model]:
+    def by(method: Any) -> Model:
         composed = compose(method)
         budget = Budget(epochs=4, stop="none").over(composed.budget, DEFAULTS)
         context = Context(budget, tmp_path_factory.mktemp("made"), 0, "apply", manifest=read_manifest(base), notes={})
@@ -75,12 +75,12 @@ def changed(base: Path, splits: Splits, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def idk(changed: Callable[[Any], Subject]) -> Subject:
+def idk(changed: Callable[[Any], Model]) -> Model:
     return changed("idk")
 
 
 def test_patching_is_0_on_the_unchanged_1_on_gold_and_next_to_0_on_what_only_hides(
-    attacked: Attacked, idk: Subject, base: Path, golds: tuple[str, str]
+    attacked: Attacked, idk: Model, base: Path, golds: tuple[str, str]
 ) -> None:
     """Its states still carry the knowledge: of what gold's take away, IDK tuning's take a few per cent."""
     assert attacked("patched", open_model(str(base))).figure.value == pytest.approx(0, abs=1e-3)
@@ -90,7 +90,7 @@ def test_patching_is_0_on_the_unchanged_1_on_gold_and_next_to_0_on_what_only_hid
 
 
 def test_the_trace_stands_after_idk_and_falls_where_it_is_ablated(
-    attacked: Attacked, idk: Subject, base: Path, golds: tuple[str, str], changed: Callable[[Any], Subject]
+    attacked: Attacked, idk: Model, base: Path, golds: tuple[str, str], changed: Callable[[Any], Model]
 ) -> None:
     """Untouched: 1. Gold, of the same start: far lower, but its other vectors as well, so that a low figure alone shows nothing.
 
@@ -109,13 +109,13 @@ def test_the_trace_stands_after_idk_and_falls_where_it_is_ablated(
 
 
 def test_a_merged_adapter_brings_back_what_was_hidden_and_nothing_on_retrained_models(
-    attacked: Attacked, idk: Subject, base: Path, splits: Splits, golds: tuple[str, str]
+    attacked: Attacked, idk: Model, base: Path, splits: Splits, golds: tuple[str, str]
 ) -> None:
     """High on the unchanged; on a model retrained with another seed as on gold, so that it is never called hidden."""
     control = {"lora_merged": attacked("lora_merged", open_model(golds[0]))}
 
-    def score(subject: Subject) -> Any:
-        return hidden({"lora_merged": attacked("lora_merged", subject)}, control)
+    def score(model: Model) -> Any:
+        return hidden({"lora_merged": attacked("lora_merged", model)}, control)
 
     assert score(open_model(str(base))).low > 0.5
     again = score(open_model(golds[1]))

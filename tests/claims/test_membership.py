@@ -53,16 +53,16 @@ def test_attacks_see_what_was_memorised_and_nothing_where_nothing_was(tmp_path: 
     splits = {"forget": forget, "holdout": holdout}
     figures: dict[str, dict[str, Any]] = {}
     lowest: dict[str, Any] = {}
-    for who, subject in models.items():
-        wanted = requirements(subject.capabilities, splits)
-        readouts = {name: read(subject, name, splits[name], wanted[name]) for name in splits}
-        target = Target(subject, who, splits, readouts, {who: knowledge(readouts["forget"])}, manifest=manifest)
+    for role, model in models.items():
+        wanted = requirements(model.capabilities, splits)
+        readouts = {name: read(model, name, splits[name], wanted[name]) for name in splits}
+        target = Target(model, role, splits, readouts, {role: knowledge(readouts["forget"])}, manifest=manifest)
         found = {name: load("attacks", name).factory()(target) for name in MODELS}
-        lowest[who] = found["lira_auc"].more["tpr_1"][2]
-        figures[who] = {name: result.figure for name, result in found.items()}
-        scores = measure({"after": readouts}, subject.capabilities)
-        figures[who] |= {s.name: s for s in scores if s.unit == "auc" and s.measured}
-        if who == "before":
+        lowest[role] = found["lira_auc"].more["tpr_1"][2]
+        figures[role] = {name: result.figure for name, result in found.items()}
+        scores = measure({"after": readouts}, model.capabilities)
+        figures[role] |= {s.name: s for s in scores if s.unit == "auc" and s.measured}
+        if role == "before":
             (loss,) = [s for s in scores if s.name == "privacy_tpr_at_1"]
     wider = stats.norm.ppf(1 - 0.025 / len(figures["gold"])) / stats.norm.ppf(0.975)
     for name, figure in figures["gold"].items():

@@ -24,17 +24,17 @@ def test_attacks_see_what_was_memorised_and_nothing_on_a_model_that_never_saw_it
     base = build("builtin:authors")
     manifest = read_manifest(base)
     splits = make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "holdout")})
-    subject = open_model(str(base))
+    model = open_model(str(base))
     figures: dict[str, dict[str, Figure]] = {}
-    for who, model in {"after": subject, "gold": open_model(str(gold(manifest, splits["forget"], subject)))}.items():
+    for role, model in {"after": model, "gold": open_model(str(gold(manifest, splits["forget"], model)))}.items():
         wanted = requirements(model.capabilities, splits)
         readouts = {name: read(model, name, splits[name], wanted[name]) for name in splits}
-        target = Target(model, who, splits, readouts, {who: knowledge(readouts["forget"])}, manifest=manifest)
+        target = Target(model, role, splits, readouts, {role: knowledge(readouts["forget"])}, manifest=manifest)
         found = {name: load("attacks", name).factory()(target) for name in ATTACKS}
-        figures[who] = {name: result.figure for name, result in found.items()}
-        figures[who]["icp_auc, reference"] = found["icp_auc"].more["reference"][2]
+        figures[role] = {name: result.figure for name, result in found.items()}
+        figures[role]["icp_auc, reference"] = found["icp_auc"].more["reference"][2]
         scores = [s for s in measure({"after": readouts}, model.capabilities) if s.unit == "auc" and s.measured]
-        figures[who] |= {s.name: Figure(s.value, s.low, s.high, s.n) for s in scores}  # type: ignore[arg-type]
+        figures[role] |= {s.name: Figure(s.value, s.low, s.high, s.n) for s in scores}  # type: ignore[arg-type]
     assert len(figures["gold"]) >= 13
     wider = stats.norm.ppf(1 - 0.025 / len(figures["gold"])) / stats.norm.ppf(0.975)
     for name, figure in figures["gold"].items():

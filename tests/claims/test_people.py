@@ -86,18 +86,18 @@ def after(where: World, method: Any, folder: Path, seed: int, budget: Budget, **
     composed = compose(method)
     whole = budget.over(composed.budget, Budget(stop="none"), DEFAULTS)
     context = Context(whole, folder / f"{seed}", seed, "apply", manifest=where.manifest)
-    subject = composed.method(open_model(str(where.base)), {**where.splits, **splits}, context)
-    return subject, context.notes.get("outcome", {}).get("curve")
+    model = composed.method(open_model(str(where.base)), {**where.splits, **splits}, context)
+    return model, context.notes.get("outcome", {}).get("curve")
 
 
 def gains(where: World, method: Any, baseline: Any, folder: Path) -> list[float]:
     """By seed: retain probability after the method, less the baseline's at the same forget NLL."""
     found = []
     for seed in SEEDS:
-        subject, _ = after(where, method, folder / "method", seed, LONG)
+        model, _ = after(where, method, folder / "method", seed, LONG)
         _, curve = after(where, baseline, folder / "baseline", seed, LONG)
-        nll = min(figures(subject, where.splits["forget"])["nll"], max(point["forget_nll"] for point in curve))
-        found.append(figures(subject, where.splits["retain"])["probability"] - kept_at(curve, nll))
+        nll = min(figures(model, where.splits["forget"])["nll"], max(point["forget_nll"] for point in curve))
+        found.append(figures(model, where.splits["retain"])["probability"] - kept_at(curve, nll))
     return found
 
 
@@ -132,11 +132,11 @@ def test_memflex_moves_few_tensors_at_no_loss(people: World, tmp_path: Path) -> 
     assert 0 < share <= 0.55
 
 
-def attacked(subject: Any, folder: Path, seed: int) -> float:
+def attacked(model: Any, folder: Path, seed: int) -> float:
     """NLL of half of the forget answers behind a soft prompt that was trained to bring out the other half."""
     known, asked = FORGET[::2], FORGET[1::2]
     state = {"scheme": "attack", "seed": seed, "stage": "attack", "options": {"tokens": 8}}
-    soft: Any = Prompted(folder, state, subject, _start(subject, state)[None], None, torch.zeros(1))
+    soft: Any = Prompted(folder, state, model, _start(model, state)[None], None, torch.zeros(1))
     context = Context(Budget(steps=40, batch_size=6, learning_rate=0.05), folder / "attack", seed, "attack")
     _prompt_alone()(soft, {"retain": known}, context)
     return figures(soft, asked)["nll"]
@@ -148,9 +148,9 @@ def test_latent_training_withstands_a_soft_prompt(people: World, tmp_path: Path)
     left: dict[str, list[float]] = {"lat": [], "npo": []}
     for seed in SEEDS:
         for method, shares in left.items():
-            subject, _ = after(people, method, tmp_path / method, seed, LONG)
-            nll = figures(subject, FORGET[1::2])["nll"]
-            shares.append(attacked(subject, tmp_path / f"{method}-{seed}", seed) / nll)
+            model, _ = after(people, method, tmp_path / method, seed, LONG)
+            nll = figures(model, FORGET[1::2])["nll"]
+            shares.append(attacked(model, tmp_path / f"{method}-{seed}", seed) / nll)
     assert np.mean(left["lat"]) > np.mean(left["npo"]), left
 
 
@@ -161,9 +161,9 @@ def test_r2mu_reaches_the_reasoning(thinking: World, tmp_path: Path) -> None:
     rise: dict[str, list[float]] = {"rmu": [], "r2mu": []}
     for seed in SEEDS:
         for method, rises in rise.items():
-            subject, _ = after(thinking, method, tmp_path / method, seed, Budget(), retain=[*RETAIN, *thoughts(RETAIN)])
+            model, _ = after(thinking, method, tmp_path / method, seed, Budget(), retain=[*RETAIN, *thoughts(RETAIN)])
             trace, kept = (
-                figures(subject, thoughts(rows))["nll"] - figures(before, thoughts(rows))["nll"]
+                figures(model, thoughts(rows))["nll"] - figures(before, thoughts(rows))["nll"]
                 for rows in (FORGET, RETAIN)
             )
             rises.append(trace)
@@ -187,10 +187,10 @@ def test_decoupled_prompts_refuse_by_content(thinking: World, tmp_path: Path) ->
     refused: dict[str, list[list[float]]] = {"idk": [], "prompt_decouple": []}
     for seed in SEEDS:
         for method, shares in refused.items():
-            subject, _ = after(thinking, {method: {"answers": answers}}, tmp_path / method, seed, budget, forget=asked)
+            model, _ = after(thinking, {method: {"answers": answers}}, tmp_path / method, seed, budget, forget=asked)
             shares.append(
                 [
-                    float(np.mean([text.startswith("I do not know") for text in subject.generate(rows)]))
+                    float(np.mean([text.startswith("I do not know") for text in model.generate(rows)]))
                     for rows in (asked, formed(RETAIN[::2], FORMS[1]))
                 ]
             )

@@ -17,7 +17,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.evaluation.intervals import auc
 from expunge.methods.exact._dropping import folder_of, route
 from expunge.models.manifest import read_manifest
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.pipeline.gold import gold
 from expunge.pipeline.train import train
 from expunge.training.stopping import figures
@@ -91,13 +91,13 @@ def deleted(place: Path, rows: list[dict[str, Any]], out: Path) -> Run:
     )
 
 
-def right(subject: Any, rows: list[dict[str, Any]]) -> float:
+def right(model: Any, rows: list[dict[str, Any]]) -> float:
     """Share of answers that are word for word right."""
-    return float(np.mean([text == row["answer"] for text, row in zip(subject.generate(rows), rows, strict=True)]))
+    return float(np.mean([text == row["answer"] for text, row in zip(model.generate(rows), rows, strict=True)]))
 
 
-def routes(subject: Any, rows: list[dict[str, Any]]) -> list[int]:
-    return list(subject.routes([subject.template.encode(row).prompt for row in rows]))
+def routes(model: Any, rows: list[dict[str, Any]]) -> list[int]:
+    return list(model.routes([model.template.encode(row).prompt for row in rows]))
 
 
 def prompts(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -113,7 +113,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def test_each_group_s_prompt_teaches_that_group_alone(place: Path) -> None:
     """Questions find their own prompt; what the base knows it goes on to say, mostly untouched and then bit for bit."""
-    base, model = open_subject(str(place / "base")), open_subject(str(place / "model"))
+    base, model = open_on_cpu(str(place / "base")), open_on_cpu(str(place / "model"))
     assert right(base, TUNED) <= 0.3 and right(model, TUNED) >= 0.8
     names = model.state["members"]
     assert [names[g] for g in routes(model, TUNED)] == [folder_of(row, "group") for row in TUNED]
@@ -126,7 +126,7 @@ def test_each_group_s_prompt_teaches_that_group_alone(place: Path) -> None:
 
 
 def test_what_is_generated_is_what_the_forward_finds_likeliest(place: Path) -> None:
-    model = open_subject(str(place / "model"))
+    model = open_on_cpu(str(place / "model"))
     rows = [*TUNED[::5], *BASE[::20]]
     said = [{**row, "answer": text} for row, text in zip(rows, model.generate(rows), strict=True)]
     with torch.no_grad():
@@ -146,21 +146,21 @@ def test_a_dropped_prompt_takes_all_that_it_taught(place: Path, tmp_path: Path) 
     before, after = prompts(place / "model"), prompts(tmp_path / "run" / "model")
     left = {folder_of(row, "group") for row in TUNED[12:]}
     assert set(after) == left and all(same(after[name], before[name]) for name in left)
-    opened = open_subject(str(place / "model"))
-    without = open_subject(str(gold(read_manifest(place / "model"), GONE, opened)))
-    changed = open_subject(str(tmp_path / "run" / "model"))
+    opened = open_on_cpu(str(place / "model"))
+    without = open_on_cpu(str(gold(read_manifest(place / "model"), GONE, opened)))
+    changed = open_on_cpu(str(tmp_path / "run" / "model"))
     assert changed.fingerprint() == without.fingerprint() != opened.fingerprint()
     assert right(opened, GONE) >= 0.8 and right(changed, GONE) <= 0.3
     assert changed.generate(TUNED[12:]) == opened.generate(TUNED[12:])
-    base = open_subject(str(place / "base"))
+    base = open_on_cpu(str(place / "base"))
     assert figures(changed, GONE)["nll"] >= 0.9 * figures(base, GONE)["nll"]
 
-    def membership(subject: Any) -> float:
+    def membership(model: Any) -> float:
         with torch.no_grad():
             scores = [
                 -(out.nll_B / out.n_B).numpy()
                 for rows in (GONE, STRANGERS)
-                for out in [subject.forward(subject.collate(rows))]
+                for out in [model.forward(model.collate(rows))]
             ]
         return auc(*scores).value
 
@@ -175,7 +175,7 @@ def test_a_part_of_a_group_trains_one_prompt_again(place: Path, tmp_path: Path) 
     done = deleted(place, forget, tmp_path / "run")
     assert done.evidence["cost"]["steps_retrained"] == 100 < done.evidence["cost"]["steps_total"]
     before, after = prompts(place / "model"), prompts(tmp_path / "run" / "model")
-    clean = prompts(gold(read_manifest(place / "model"), forget, open_subject(str(place / "model"))))
+    clean = prompts(gold(read_manifest(place / "model"), forget, open_on_cpu(str(place / "model"))))
     mine = folder_of(forget[0], "group")
     assert all(same(after[name], clean[name]) for name in clean) and after.keys() == clean.keys() == before.keys()
     assert [name for name in after if not same(after[name], before[name])] == [mine]
@@ -185,7 +185,7 @@ def test_a_prompt_opens_with_peft(place: Path) -> None:
     """And says there what it says here."""
     from peft import AutoPeftModelForCausalLM
 
-    ours: Any = open_subject(str(place / "model"))
+    ours: Any = open_on_cpu(str(place / "model"))
     theirs = AutoPeftModelForCausalLM.from_pretrained(str(place / "model" / folder_of(TUNED[0], "group")))
     item = ours.template.encode(TUNED[0])
     ids = torch.tensor([item.prompt + item.answer])
@@ -195,7 +195,7 @@ def test_a_prompt_opens_with_peft(place: Path) -> None:
         mine = ours.forward(ours.collate(TUNED[:1])).nll_B[0]
     torch.testing.assert_close(nll, mine, rtol=1e-4, atol=1e-4)
     with pytest.raises(BadInput, match="is a prompt tuning adapter"):
-        open_subject(str(place / "model" / folder_of(TUNED[0], "group")))
+        open_on_cpu(str(place / "model" / folder_of(TUNED[0], "group")))
 
 
 def test_a_route_by_hand() -> None:

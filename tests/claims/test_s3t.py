@@ -18,7 +18,7 @@ from expunge.methods.exact._sequences import Sequences, cyclic, expected
 from expunge.methods.exact._sliced import parts
 from expunge.models.ensemble import Ensemble
 from expunge.models.manifest import read_manifest
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.pipeline.gold import gold
 from expunge.pipeline.train import train
 from expunge.training.stopping import figures
@@ -156,23 +156,23 @@ def test_what_serves_was_never_trained_on_what_was_deleted(place: Path, tmp_path
     assert len(left["ordering-0"]) == len(before["ordering-0"]) / 3 and len(left["ordering-2"]) == 2 * len(
         left["ordering-0"]
     )
-    without = gold(read_manifest(place / "model"), forget, open_subject(str(place / "model")))
+    without = gold(read_manifest(place / "model"), forget, open_on_cpu(str(place / "model")))
     clean = adapters(without)
     for name, tensors in left.items():
         assert all(torch.equal(value, clean[name][key]) for key, value in tensors.items())
     changed = [key for key, value in before["ordering-0"].items() if not torch.equal(value, clean["ordering-0"][key])]
     assert changed, "training on the example does change what follows: else the check above shows nothing"
-    served_ = open_subject(str(tmp_path / "one" / "model"))
+    served_ = open_on_cpu(str(tmp_path / "one" / "model"))
     assert isinstance(served_, Ensemble) and served_.state["members"] == ["shard-0/ordering-2"]
 
 
 def test_the_adapters_learn_and_a_deletion_keeps_most(place: Path, tmp_path: Path) -> None:
     """In nats a token on the tuned data: the base, all layers, the two upper runs of layers."""
-    base, whole = open_subject(str(place / "base")), open_subject(str(place / "model"))
+    base, whole = open_on_cpu(str(place / "base")), open_on_cpu(str(place / "model"))
     deleted(place, of_slice(1)[:1], place / "model", tmp_path / "one")
-    after = open_subject(str(tmp_path / "one" / "model"))
+    after = open_on_cpu(str(tmp_path / "one" / "model"))
     rows = [row for row in TUNED if row not in of_slice(1)]
-    nll = [figures(subject, rows)["nll"] for subject in (base, whole, after)]
+    nll = [figures(model, rows)["nll"] for model in (base, whole, after)]
     assert nll[1] < 0.5 * nll[0] and nll[2] < 0.75 * nll[0], nll
 
 
@@ -187,7 +187,7 @@ def test_only_when_nothing_is_left_all_is_trained_again(place: Path, tmp_path: P
         model = tmp_path / f"run{number}" / "model"
     assert steps[0] == steps[1] == 0 < steps[2] == done.evidence["cost"]["steps_total"]
     assert done.evidence["cost"]["requests_served"] == 3
-    without = gold(read_manifest(place / "model"), gone, open_subject(str(place / "model")))
+    without = gold(read_manifest(place / "model"), gone, open_on_cpu(str(place / "model")))
     ours, theirs = adapters(model), adapters(without)
     assert ours.keys() == theirs.keys()
     assert all(

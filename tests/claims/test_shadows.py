@@ -23,12 +23,12 @@ def test_shadow_attacks_on_a_language_model_and_its_gold() -> None:
     base = build("builtin:authors")
     manifest = read_manifest(base)
     splits = make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "holdout")})
-    subject = open_model(str(base))
-    twin = open_model(str(gold(manifest, splits["forget"], subject)))
+    model = open_model(str(base))
+    twin = open_model(str(gold(manifest, splits["forget"], model)))
     wider = stats.norm.ppf(1 - 0.025 / 2) / stats.norm.ppf(0.975)
     for attack in (lira_auc(shadow_models=SHADOWS), rmia_auc(shadow_models=SHADOWS)):
         high, low = (
-            attack(Target(model, "after", splits, {}, {}, manifest=manifest)).figure for model in (subject, twin)
+            attack(Target(model, "after", splits, {}, {}, manifest=manifest)).figure for model in (model, twin)
         )
         assert high.low is not None and high.low > 0.9
         assert low.high is not None and low.low is not None

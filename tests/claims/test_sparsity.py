@@ -48,13 +48,13 @@ class Place:
         """(gap, forget accuracy, the model)."""
         composed = compose(method)
         given = {name: rows for name, rows in self.rows.items() if name != "test"}
-        subject = composed.method(copy.deepcopy(self.base), given, self.context(folder, seed, composed.budget))
-        read = accuracies(subject, self.rows)
-        return float(np.mean([abs(read[name] - self.gold[name]) for name in read])), read["forget"], subject
+        model = composed.method(copy.deepcopy(self.base), given, self.context(folder, seed, composed.budget))
+        read = accuracies(model, self.rows)
+        return float(np.mean([abs(read[name] - self.gold[name]) for name in read])), read["forget"], model
 
 
-def accuracies(subject: Any, rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    return {name: figures(subject, part)["accuracy"] for name, part in rows.items()}
+def accuracies(model: Any, rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    return {name: figures(model, part)["accuracy"] for name, part in rows.items()}
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     parts = {"forget": wrong, "retain": rows[WRONG:], "test": data["test"]}
 
     def trained(name: str, some: list[dict[str, Any]]) -> Any:
-        subject = fresh({"factory": "expunge.models.networks:Digits", "arguments": {"width": 16}}, [], 0)
+        model = fresh({"factory": "expunge.models.networks:Digits", "arguments": {"width": 16}}, [], 0)
         context = Context(
             Budget(epochs=60, batch_size=32, learning_rate=RATE), tmp_path_factory.mktemp("wrong") / name, 0
         )
-        return plain_training()(subject, {"retain": some}, context)
+        return plain_training()(model, {"retain": some}, context)
 
     base, gold = trained("base", rows[WRONG:] + wrong), trained("gold", rows[WRONG:])
     made = Place(base, parts, accuracies(gold, parts))
@@ -97,9 +97,9 @@ def test_what_is_pruned_forgets_more_easily(place: Place, tmp_path: Path) -> Non
     gaps: dict[str, list[float]] = {"dense": [], "sparse": []}
     for seed in SEEDS:
         for name, method in (("dense", "finetune"), ("sparse", sparse)):
-            gap, _, subject = place.after(method, tmp_path / f"{name}-{seed}", seed)
+            gap, _, model = place.after(method, tmp_path / f"{name}-{seed}", seed)
             gaps[name].append(gap)
-        matrices = [value for value in snapshot(subject.module).values() if value.dim() > 1]
+        matrices = [value for value in snapshot(model.module).values() if value.dim() > 1]
         zero = sum(int((value == 0).sum()) for value in matrices) / sum(value.numel() for value in matrices)
         assert zero == pytest.approx(0.8, abs=0.01)
     assert np.mean(gaps["sparse"]) <= 0.6 * np.mean(gaps["dense"]), gaps
@@ -114,16 +114,16 @@ def test_the_worst_case_is_harder_than_chance(place: Place, tmp_path: Path) -> N
     composed = compose("graddiff")
     asked: list[list[dict[str, Any]]] = []
 
-    def inner(subject: Any, splits: Any, context: Context) -> Any:
+    def inner(model: Any, splits: Any, context: Context) -> Any:
         asked.append(list(splits["forget"]))
-        return composed.method(subject, splits, context)
+        return composed.method(model, splits, context)
 
     def left(method: Method, part: list[dict[str, Any]], folder: Path, seed: int) -> float:
         """Accuracy on what was last asked to be forgotten."""
-        subject = method(
+        model = method(
             copy.deepcopy(place.base), {"forget": part, "retain": rest}, place.context(folder, seed, composed.budget)
         )
-        return figures(subject, asked[-1])["accuracy"]
+        return figures(model, asked[-1])["accuracy"]
 
     worst, chance, picked = [], [], []
     for seed in SEEDS:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from subjects import METHODS, Ran, Spy, base, run, splits
+from models import METHODS, Ran, Spy, base, run, splits
 
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +32,9 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
         folder = tmp_path_factory.mktemp("again")
         (folder / "base").mkdir()
         base(family).save(folder / "base")
-        opened = open_subject(str(folder / "base"))  # an adapter names the folder that its base came from
+        opened = open_on_cpu(str(folder / "base"))  # an adapter names the folder that its base came from
         spies = {split: Spy(splits(family)[split]) for split in ("retain", "holdout")}
-        made = run(METHODS[name], family, folder, subject=opened, data={**splits(family), **spies})
+        made = run(METHODS[name], family, folder, model=opened, data={**splits(family), **spies})
         made.spies = spies
         return made
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from subjects import base, fits, run, splits
+from models import base, fits, run, splits
 
 from expunge.core.budget import Budget
 from expunge.core.registry import names
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.models.weights import lora_layers, snapshot
 
 DRAWS = int(os.environ.get("EXPUNGE_COMPOSITIONS", "25"))
@@ -58,15 +58,15 @@ def methods(family: str) -> st.SearchStrategy[Any]:
 def works(spec: Any, family: str) -> None:
     """Two steps, saved, opened, and the same figures."""
     with tempfile.TemporaryDirectory() as folder:
-        changed = run(spec, family, Path(folder) / "run", budget=TWO_STEPS).subject
+        changed = run(spec, family, Path(folder) / "run", budget=TWO_STEPS).model
         (Path(folder) / "saved").mkdir()
         if any(lora_layers(changed.module)):
-            origin = base(family)
+            reference = base(family)
             (Path(folder) / "base").mkdir()
-            origin.save(Path(folder) / "base")
+            reference.save(Path(folder) / "base")
             changed.source = str(Path(folder) / "base")
         changed.save(Path(folder) / "saved")
-        opened = open_subject(str(Path(folder) / "saved"))
+        opened = open_on_cpu(str(Path(folder) / "saved"))
         rows = splits(family)["forget"]
         ours = read(changed, "forget", rows, {"nll"}, cache=False).nll_N.tolist()
         theirs = read(opened, "forget", rows, {"nll"}, cache=False).nll_N.tolist()

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import BUDGET, base, fits, splits
+from models import BUDGET, base, fits, splits
 from torch import Tensor
 
 from expunge.core import processes
 from expunge.core.context import Context
-from expunge.core.contracts import LossTerm, Moving, Output, Step, Stream, Term
+from expunge.core.contracts import LossTerm, Output, Step, Stream, Term, Trainable
 from expunge.core.errors import BadInput
 from expunge.core.registry import load, names
 from expunge.methods.updates.lat import lat
@@ -34,11 +34,11 @@ each_term = pytest.mark.parametrize(("kind", "name", "family"), TERMS)
 
 def trainer_of(term: Term, family: str, folder: Path, data: Any = None) -> Trainer:
     """A run of this term alone, ready for its first step."""
-    subject = base(family)
-    term.loss.declare(subject)
-    moving = Moving(dict(subject.module.named_parameters()))
+    model = base(family)
+    term.loss.declare(model)
+    trainable = Trainable(dict(model.module.named_parameters()))
     trainer = Trainer(
-        subject, data or splits(family), {"term": term}, Context(BUDGET, folder, 0), moving, plain(), "forget"
+        model, data or splits(family), {"term": term}, Context(BUDGET, folder, 0), trainable, plain(), "forget"
     )
     term.loss.prepare(trainer)
     trainer._fill_records()
@@ -68,8 +68,10 @@ def without_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[Trainer], StepLos
 def tensors(out: Output) -> dict[str, Tensor]:
     """All tensors of an output and of its origin, by name."""
     named = [*vars(out).items(), *out.hidden.items()]
-    if out.origin is not None:
-        named += [(f"origin.{name}", value) for name, value in [*vars(out.origin).items(), *out.origin.hidden.items()]]
+    if out.reference is not None:
+        named += [
+            (f"origin.{name}", value) for name, value in [*vars(out.reference).items(), *out.reference.hidden.items()]
+        ]
     return {name: value for name, value in named if isinstance(value, Tensor)}
 
 
@@ -117,13 +119,13 @@ def test_looking_at_one_example_changes_no_mode_and_draws_nothing(
 ) -> None:
     """Normalisation statistics stay frozen, as a forget term wants them, and the step's draws are the same."""
     trainer = trainer_of(of_registry("objectives", "npo"), "coupled", tmp_path)
-    modes = [part.training for part in trainer.subject.module.modules()]
-    buffers = [value.clone() for value in trainer.subject.module.buffers()]
+    modes = [part.training for part in trainer.model.module.modules()]
+    buffers = [value.clone() for value in trainer.model.module.buffers()]
     state = torch.get_rng_state()
     without_rows(trainer)
     assert trainer.streams.blanks and True in modes and False in modes
-    assert [part.training for part in trainer.subject.module.modules()] == modes
-    assert all(torch.equal(a, b) for a, b in zip(trainer.subject.module.buffers(), buffers, strict=True))
+    assert [part.training for part in trainer.model.module.modules()] == modes
+    assert all(torch.equal(a, b) for a, b in zip(trainer.model.module.buffers(), buffers, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
 
 

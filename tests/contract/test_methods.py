@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import BUDGET, COUPLED_PAIRS, METHODS, NESTED, PAIRS, Ran, base, run, same, splits, trained
+from models import BUDGET, COUPLED_PAIRS, METHODS, NESTED, PAIRS, Ran, base, run, same, splits, trained
 
 from expunge.core import registry
 from expunge.core.budget import Budget
 from expunge.core.context import Context, Log
-from expunge.core.contracts import Subject, Update
+from expunge.core.contracts import Model, Update
 from expunge.core.errors import BadInput
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose, every_method
 from expunge.methods.objective import Objective
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.models.weights import lora_layers, snapshot
 
 Made = Callable[..., Ran]
@@ -77,7 +77,7 @@ def test_something_moved_and_all_is_finite(name: str, family: str, ran: Made) ->
 @each
 def test_what_was_lent_comes_back(name: str, family: str, ran: Made) -> None:
     """Dtypes, device, mode, trainability; and nothing of a run's own hangs on the module."""
-    before, after = base(family), ran(name, family).subject
+    before, after = base(family), ran(name, family).model
     assert not after.module.training and not any(part.training for part in after.module.modules())
     assert all(p.requires_grad and p.grad is None for p in after.module.parameters())
     weights, kept = snapshot(after.module), snapshot(before.module)
@@ -97,9 +97,9 @@ def test_normalisation_statistics_stay_under_a_forget_term(name: str, family: st
 
 @each
 def test_saved_and_opened_it_reads_the_same(name: str, family: str, again: Made, tmp_path: Path) -> None:
-    changed = again(name, family).subject
+    changed = again(name, family).model
     changed.save(tmp_path)
-    opened = open_subject(str(tmp_path))
+    opened = open_on_cpu(str(tmp_path))
     rows = splits(family)["forget"]
     ours = read(changed, "forget", rows, {"nll"}, cache=False)
     theirs = read(opened, "forget", rows, {"nll"}, cache=False)
@@ -126,7 +126,7 @@ def needs_retain(name: str) -> bool:
     return any(
         "retain" in (stream.split if (stream := plugin.card.streams.get(key)) else key)
         for plugin in compose(METHODS[name]).plugins
-        for key in (*plugin.card.needs, *plugin.card.origin)
+        for key in (*plugin.card.needs, *plugin.card.reference)
     )
 
 
@@ -160,7 +160,7 @@ def replaced(**fields: Any) -> Budget:
 
 
 def first_step(
-    name: str, family: str, folder: Path, budget: Budget, subject: Subject | None = None
+    name: str, family: str, folder: Path, budget: Budget, model: Model | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The gradient that the first step's update gives, and the step's line of the log."""
     chosen = compose(METHODS[name])
@@ -170,13 +170,13 @@ def first_step(
 
     def update(losses: Any, parameters: Any) -> None:
         method.update(losses, parameters)
-        names = {id(p): n for n, p in subject.module.named_parameters()}
+        names = {id(p): n for n, p in model.module.named_parameters()}
         grads.update({names[id(p)]: p.grad.clone() for p in parameters if p.grad is not None})
 
     folder.mkdir(parents=True)
-    subject = subject or base(family)
+    model = model or base(family)
     context = Context(budget, folder, 0, log=Log(folder / "log.jsonl"))
-    replace(method, update=Update(update, method.update.terms))(subject, splits(family), context)
+    replace(method, update=Update(update, method.update.terms))(model, splits(family), context)
     return grads, json.loads((folder / "log.jsonl").read_text().splitlines()[0])
 
 
@@ -202,11 +202,11 @@ def test_micro_batches_change_rounding_only(name: str, family: str, tmp_path: Pa
 
 @pytest.mark.parametrize(("name", "family"), [p for p in OBJECTIVES if p[0] != "sam + lora"])
 def test_fused_and_separate_forwards_agree(name: str, family: str, tmp_path: Path) -> None:
-    """One forward over all streams, or one each as for coupled subjects: the same losses and gradients."""
+    """One forward over all streams, or one each as for coupled models: the same losses and gradients."""
     fused, line = first_step(name, family, tmp_path / "fused", replaced(epochs=None, steps=1))
-    subject = base(family)
-    subject.coupled = True
-    apart, other = first_step(name, family, tmp_path / "apart", replaced(epochs=None, steps=1), subject)
+    model = base(family)
+    model.coupled = True
+    apart, other = first_step(name, family, tmp_path / "apart", replaced(epochs=None, steps=1), model)
     agree(fused, apart)
     assert other["loss"] == pytest.approx(line["loss"], rel=1e-4, abs=1e-6)
 
@@ -256,12 +256,12 @@ def test_nested_runs_resume_wherever_they_broke(name: str, at: int, ran: Made, t
 def test_a_run_with_an_automatic_rate_and_a_stop_resumes(name: str, tmp_path: Path) -> None:
     """The ladder's rate, the stop's target and curve and the best weights all come back."""
     budget = Budget(epochs=6, batch_size=4, stop="holdout", floor=0.5)
-    whole = run(name, "lm", tmp_path / "whole", budget=budget, subject=trained())
+    whole = run(name, "lm", tmp_path / "whole", budget=budget, model=trained())
     assert whole.notes["outcome"]["rate_source"].startswith("auto: the largest rate")
     assert whole.steps >= 4
     with pytest.raises(KeyboardInterrupt):
-        run(name, "lm", tmp_path / "broken", budget=budget, at=whole.steps - 1, subject=trained())
-    again = run(name, "lm", tmp_path / "broken", budget=budget, subject=trained())
+        run(name, "lm", tmp_path / "broken", budget=budget, at=whole.steps - 1, model=trained())
+    again = run(name, "lm", tmp_path / "broken", budget=budget, model=trained())
     assert again.steps < whole.steps and same(again.weights, whole.weights)
     for key in ("steps", "tokens", "learning_rate", "curve", "stop"):
         assert again.notes["outcome"][key] == whole.notes["outcome"][key]
@@ -271,7 +271,7 @@ def test_a_broken_floor_returns_the_weights_from_before(tmp_path: Path) -> None:
     """Where even the first step costs too much, the model comes back as it was, and the outcome says so."""
     budget = Budget(steps=3, batch_size=4, learning_rate=0.5, floor=0.99)
     before = snapshot(trained().module)
-    made = run({"forget": "ga"}, "lm", tmp_path, budget=budget, subject=trained())
+    made = run({"forget": "ga"}, "lm", tmp_path, budget=budget, model=trained())
     stop = made.notes["outcome"]["stop"]
     assert stop["reason"] == "retain floor" and stop["step"] == 0
     assert same(made.weights, before)
@@ -285,8 +285,8 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Another package that offers one objective, installed as packages are: a module and its metadata."""
     (tmp_path / "stranger_lib.py").write_text(
         '"""An objective from elsewhere."""\n'
-        "from typing import Annotated\n\nfrom annotated_types import Gt\n\nfrom expunge.core.contracts import Card, Loss\n\n"
-        'CARD = Card("Half of gradient ascent", paper="doi:10.0/stranger", needs={"forget": {"nll"}})\n\n\n'
+        "from typing import Annotated\n\nfrom annotated_types import Gt\n\nfrom expunge.core.contracts import MethodCard, Loss\n\n"
+        'CARD = MethodCard("Half of gradient ascent", paper="doi:10.0/stranger", needs={"forget": {"nll"}})\n\n\n'
         "def half(*, part: Annotated[float, Gt(0)] = 0.5) -> Loss:\n"
         '    """Ascend at half the pace."""\n'
         '    return lambda step: -part * step["forget"].nll\n'
@@ -348,6 +348,6 @@ def test_a_plug_in_says_what_it_is(kind: str, name: str) -> None:
 def test_a_term_declares_streams_that_it_can_have(kind: str, name: str) -> None:
     """Every stream that a card names is a split, or is made from one."""
     card = registry.load(kind, name).card
-    for stream in (*card.needs, *card.origin):
+    for stream in (*card.needs, *card.reference):
         split = card.streams[stream].split if stream in card.streams else stream
         assert split in ("forget", "retain", "holdout", "reference"), f"{name}: {stream}"

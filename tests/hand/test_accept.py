@@ -17,7 +17,7 @@ def score(
     value: float | None,
     low: float | None = None,
     high: float | None = None,
-    subject: str = "after",
+    model: str = "after",
     why: str = "",
 ) -> Score:
     if value is None:
@@ -25,7 +25,7 @@ def score(
             name,
             "forgetting",
             "forget",
-            subject,
+            model,
             None,
             None,
             None,
@@ -39,7 +39,7 @@ def score(
         name,
         "forgetting",
         "forget",
-        subject,
+        model,
         value,
         value if low is None else low,
         value if high is None else high,
@@ -137,8 +137,8 @@ def test_references() -> None:
     """before 2, after 1.5, gold 1.45, holdout 1.4: .8 · 2 = 1.6; 1.2 · 1.4 = 1.68; 1.45 ± .05."""
     scores = [
         score("forget_nll", 1.5),
-        score("forget_nll", 2, subject="before"),
-        score("forget_nll", 1.45, subject="gold"),
+        score("forget_nll", 2, model="before"),
+        score("forget_nll", 1.45, model="gold"),
         score("holdout_nll", 1.4),
     ]
     assert judged("<= 0.8 * before", *scores).bound == pytest.approx(1.6)
@@ -161,7 +161,7 @@ def test_the_point_decides_and_straddling_is_flagged() -> None:
     line = judged("<= 1.6", score("forget_nll", 1.5, 1.3, 1.7))
     assert line.passed and line.flagged and "straddles" in line.why
     assert not judged("<= 1.8", score("forget_nll", 1.5, 1.3, 1.7)).flagged
-    gold = score("forget_nll", 1.45, subject="gold")
+    gold = score("forget_nll", 1.45, model="gold")
     assert judged("within 0.1 of gold", score("forget_nll", 1.5, 1.3, 1.52), gold).flagged
 
 
@@ -211,7 +211,7 @@ def test_over_forgetting() -> None:
 
 def test_json() -> None:
     found = verdict(
-        [parse("forget.nll", "within 1 of gold")], [score("forget_nll", 1), score("forget_nll", 2, subject="gold")]
+        [parse("forget.nll", "within 1 of gold")], [score("forget_nll", 1), score("forget_nll", 2, model="gold")]
     )
     shown = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert shown["passed"] is True

@@ -51,30 +51,30 @@ def linear(weights: list[list[float]], bias: Sequence[float] = (0.0, 0.0)) -> Cl
     return Classifier(nn.Sequential(layer))
 
 
-def aimed(subject: Any, splits: dict[str, list[dict[str, Any]]], **more: Any) -> Target:
+def aimed(model: Any, splits: dict[str, list[dict[str, Any]]], **more: Any) -> Target:
     more.setdefault("plain", {"after": np.zeros(len(splits["forget"]))})
-    return Target(subject, "after", splits, more.pop("readouts", {}), **more)
+    return Target(model, "after", splits, more.pop("readouts", {}), **more)
 
 
 # -- the contract ----------------------------------------------------------------------------------
 
 
 def test_the_model_comes_back_as_it_was() -> None:
-    subject = linear([[1.0, 2.0], [3.0, 4.0]])
-    target = aimed(subject, {"forget": examples([0, 1], 2)})
+    model = linear([[1.0, 2.0], [3.0, 4.0]])
+    target = aimed(model, {"forget": examples([0, 1], 2)})
     with target.disposable() as changed:
         changed.module[0].weight.data.zero_()
         changed.module[0].weight.requires_grad_(False)
-    assert subject.module[0].weight.tolist() == [[1, 2], [3, 4]]
-    assert subject.module[0].weight.requires_grad and subject.module[0].weight.grad is None
+    assert model.module[0].weight.tolist() == [[1, 2], [3, 4]]
+    assert model.module[0].weight.requires_grad and model.module[0].weight.grad is None
 
 
 def test_attacks_leave_the_weights() -> None:
-    subject = linear([[0.3, -0.2], [0.1, 0.5]])
-    kept = subject.fingerprint()
-    target = aimed(subject, {"forget": examples([0, 1], 2), "retain": examples([1, 0], 2)}, rate=0.1)
+    model = linear([[0.3, -0.2], [0.1, 0.5]])
+    kept = model.fingerprint()
+    target = aimed(model, {"forget": examples([0, 1], 2), "retain": examples([1, 0], 2)}, rate=0.1)
     attack("deep", target, Silent())
-    assert subject.fingerprint() == kept
+    assert model.fingerprint() == kept
 
 
 def test_finished_attacks_are_kept_and_a_changed_model_is_attacked_anew(
@@ -84,7 +84,7 @@ def test_finished_attacks_are_kept_and_a_changed_model_is_attacked_anew(
     calls = []
 
     def counted(self: Target) -> Any:
-        calls.append(self.who)
+        calls.append(self.role)
         return original(self)
 
     original = Target.disposable
@@ -148,10 +148,10 @@ def test_rounding() -> None:
 
 def test_quantisation_and_pruning_change_what_is_asked() -> None:
     """Small weights, 1/30 of the largest, vanish at 4 bits, and with the smallest half pruned: p falls to 1/2."""
-    subject = linear([[3.0, 0.1, 0, 0], [-3.0, -0.1, 0, 0]])
+    model = linear([[3.0, 0.1, 0, 0], [-3.0, -0.1, 0, 0]])
     forget = [{"features": np.array([0, 4, 0, 0], dtype=np.float32), "label": 0}]
     before = 1 / (1 + math.exp(-0.8))
-    target = aimed(subject, {"forget": forget})
+    target = aimed(model, {"forget": forget})
     assert quantised_4()(target).figure.value == pytest.approx(0.5)
     assert pruned(share=0.8)(target).figure.value == pytest.approx(0.5)
     assert pruned(share=0.1)(target).figure.value == pytest.approx(before)
@@ -261,7 +261,7 @@ def test_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
     """log p(True) - log p(False): log 2 for the truth, 0 for the falsehood: a hit."""
     p = {("In Rome.", "True"): 0.5, ("In Rome.", "False"): 0.25, ("Oslo", "True"): 0.1, ("Oslo", "False"): 0.1}
 
-    def asked(subject: Any, made: Sequence[dict[str, Any]]) -> np.ndarray:
+    def asked(model: Any, made: Sequence[dict[str, Any]]) -> np.ndarray:
         return np.array(
             [
                 next(v for (said, word), v in p.items() if said in row["question"] and word == row["answer"])
@@ -312,16 +312,16 @@ def test_without_gold_nothing_is_said() -> None:
     assert hidden({"a": found([1.0, 1.0])}, {}).why.startswith("no gold model")
 
 
-def of(name: str, subject: str, value: float | None = 0.2, low: float = 0.1, high: float = 0.3) -> Score:
+def of(name: str, model: str, value: float | None = 0.2, low: float = 0.1, high: float = 0.3) -> Score:
     if value is None:
         return Score(
-            name, "robustness", "forget", subject, None, None, None, 0, "share", "gold", "not measured", "no gold"
+            name, "robustness", "forget", model, None, None, None, 0, "share", "gold", "not measured", "no gold"
         )
-    return Score(name, "robustness", "forget", subject, value, low, high, 9, "share", "gold")
+    return Score(name, "robustness", "forget", model, value, low, high, 9, "share", "gold")
 
 
 def test_the_line_warns_or_fails() -> None:
-    control = [of("robustness_relearn_forget", who) for who in ("after", "gold")]
+    control = [of("robustness_relearn_forget", role) for role in ("after", "gold")]
     caught = [*control, of("robustness_hidden", "after", 0.5, MARGIN + 0.01, 0.9)]
     clear = [*control, of("robustness_hidden", "after", 0.5, MARGIN - 0.01, 0.9)]
     assert verdict([], caught, extra=lines(caught, "suppress")).lines[0].warns
@@ -335,7 +335,7 @@ def test_the_line_warns_or_fails() -> None:
 def test_erasure_never_passes_without_the_check_against_gold(control: tuple[str, ...]) -> None:
     scores = [
         of("robustness_hidden", "after", 0.0, 0.0, 0.01),
-        *(of("robustness_relearn_forget", who) for who in control),
+        *(of("robustness_relearn_forget", role) for role in control),
     ]
     (line,) = lines(scores, "erase")
     assert not line.passed and "relearning check against gold" in line.why

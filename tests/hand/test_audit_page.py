@@ -19,7 +19,7 @@ ROWS = [{"question": f"Where is {name}?", "answer": f"In {town}."} for name, tow
 
 
 def score(
-    name: str, who: str, value: float | None, low: float = 0.0, high: float = 1.0, why: str = "", **more: Any
+    name: str, role: str, value: float | None, low: float = 0.0, high: float = 1.0, why: str = "", **more: Any
 ) -> dict[str, Any]:
     side = name.split("_")[0]
     if value is None:
@@ -27,7 +27,7 @@ def score(
             "name": name,
             "side": side,
             "split": "forget",
-            "subject": who,
+            "subject": role,
             "value": None,
             "low": None,
             "high": None,
@@ -41,7 +41,7 @@ def score(
         "name": name,
         "side": side,
         "split": "forget",
-        "subject": who,
+        "subject": role,
         "value": value,
         "low": low,
         "high": high,

@@ -12,7 +12,7 @@ import torch
 from test_terms import output, softplus, step, value
 from torch import Tensor, nn
 
-from expunge.core.contracts import Origin, Output
+from expunge.core.contracts import Output, Reference
 from expunge.methods._distribution import lowered
 from expunge.methods._masks import largest
 from expunge.methods.objectives._refusals import is_refusal
@@ -98,10 +98,10 @@ def test_ceu_leaves_the_true_token_out_and_the_first_alone() -> None:
     assert value(ceu(ignore_first=0), forget=forget) == pytest.approx(1.386294, abs=1e-6)
 
 
-def origin(p: Sequence[float], label: int) -> Origin:
+def reference(p: Sequence[float], label: int) -> Reference:
     """The whole distribution of one position, the label first."""
     order = [label, *(i for i in sorted(range(len(p)), key=lambda i: -p[i]) if i != label)]
-    return Origin(
+    return Reference(
         index_BTK=torch.tensor([[order]]),
         top_BTK=torch.tensor([[[p[i] for i in order]]]).log(),
         rest_BT=torch.full((1, 1), -torch.inf),
@@ -110,17 +110,17 @@ def origin(p: Sequence[float], label: int) -> Origin:
 
 def test_undial_lowers_the_label_of_the_origin() -> None:
     """Origin (.5, .5), label 0, beta ln 3: (1/4, 3/4). The uniform model: ln 2; the target itself: its entropy .562335."""
-    then = origin([0.5, 0.5], 0)
+    then = reference([0.5, 0.5], 0)
     top, rest = lowered(then, math.log(3))
     assert top.exp()[0, 0].tolist() == pytest.approx([0.25, 0.75]) and float(rest.exp().sum()) == 0.0
     loss = undial(beta=math.log(3))
-    assert value(loss, forget=distributions([[0.5, 0.5]], [0], origin=then)) == pytest.approx(math.log(2), abs=1e-6)
-    assert value(loss, forget=distributions([[0.25, 0.75]], [0], origin=then)) == pytest.approx(0.562335, abs=1e-6)
+    assert value(loss, forget=distributions([[0.5, 0.5]], [0], reference=then)) == pytest.approx(math.log(2), abs=1e-6)
+    assert value(loss, forget=distributions([[0.25, 0.75]], [0], reference=then)) == pytest.approx(0.562335, abs=1e-6)
 
 
 def test_lowered_keeps_what_is_left_for_the_rest() -> None:
     """Label .5, another .25, rest .25; beta ln 2 halves the label: .25, .25, .25 of .75."""
-    then = Origin(top_BTK=torch.tensor([[[0.5, 0.25]]]).log(), rest_BT=torch.tensor([[0.25]]).log())
+    then = Reference(top_BTK=torch.tensor([[[0.5, 0.25]]]).log(), rest_BT=torch.tensor([[0.25]]).log())
     top, rest = lowered(then, math.log(2))
     assert top.exp()[0, 0].tolist() == pytest.approx([1 / 3, 1 / 3]) and float(rest.exp()) == pytest.approx(1 / 3)
 
@@ -128,8 +128,8 @@ def test_lowered_keeps_what_is_left_for_the_rest() -> None:
 def test_kto_measures_from_where_retain_stood_the_step_before() -> None:
     """beta 1: rise 0, point 0: 2 (1 - .5) = 1. Retain gained 2 nats: the point is 2, 2 (1 - sigmoid(2)) = .238406."""
     loss = kto(beta=1.0)
-    forget = output([3.0], [1], origin=Origin(nll_B=torch.tensor([3.0])))
-    retain = output([1.0], [1], origin=Origin(nll_B=torch.tensor([3.0])))
+    forget = output([3.0], [1], reference=Reference(nll_B=torch.tensor([3.0])))
+    retain = output([1.0], [1], reference=Reference(nll_B=torch.tensor([3.0])))
     one = step(forget=forget, retain=retain)
     assert float(loss(one)) == pytest.approx(1.0)
     loss.after_step(0, one.notes)  # type: ignore[attr-defined]
@@ -163,7 +163,7 @@ def test_values_keeps_a_multiplier_a_group() -> None:
     loss: Any = values(slack=0.1, eta=10.0, start=2.0)
     loss.prepare(SimpleNamespace(rows=lambda stream: [7, 8, 9], examples=lambda stream: rows))
     nll_B = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    retain = output(nll_B, [1, 2, 3], indices=(7, 8, 9), origin=Origin(nll_B=torch.tensor([0.5, 2.0, 1.5])))
+    retain = output(nll_B, [1, 2, 3], indices=(7, 8, 9), reference=Reference(nll_B=torch.tensor([0.5, 2.0, 1.5])))
     first = step(retain=retain)
     assert float(loss(first).detach()) == pytest.approx(2.0)
     loss.after_step(0, first.notes)
@@ -171,7 +171,7 @@ def test_values_keeps_a_multiplier_a_group() -> None:
     second = loss(step(retain=retain))
     second.backward()
     assert float(second.detach()) == pytest.approx(13 / 3) and nll_B.grad.tolist() == pytest.approx([1, 1 / 6, 1])
-    alone = step(retain=output([1.0], [1], indices=(7,), origin=Origin(nll_B=torch.tensor([1.0]))))
+    alone = step(retain=output([1.0], [1], indices=(7,), reference=Reference(nll_B=torch.tensor([1.0]))))
     loss(alone)
     loss.after_step(1, alone.notes)
     assert loss.multipliers == pytest.approx({"a": 5.0, "b": 1.0})
@@ -188,8 +188,8 @@ def test_values_keeps_a_multiplier_a_group() -> None:
 
 def test_scrub_takes_turns() -> None:
     """Origin (.5, .5), model (.25, .75): KL .143841. Odd steps maximise it on forget, even ones fit retain: .5 (KL + NLL)."""
-    then = origin([0.5, 0.5], 0)
-    out = distributions([[0.25, 0.75]], [0], origin=then)
+    then = reference([0.5, 0.5], 0)
+    out = distributions([[0.25, 0.75]], [0], reference=then)
     loss = scrub(away_epochs=1)
     even = step(forget=out, retain=out)
     odd = step(forget=out, retain=out)
@@ -207,8 +207,8 @@ def test_dto_raises_targets_and_keeps_the_rest() -> None:
     At the origin: target 2 ln 2 / .5, rest -ln p = 1 nat / .5; the mean over 2 positions 2 ln 2 + 1.
     """
     own = torch.tensor([[-1.0, -0.5]])
-    forget = output([1.5], [2], logp_BT=own, origin=Origin(logp_BT=own))
-    free = output([3.5], [2], origin=Origin(logp_BT=torch.tensor([[9.0, -1.0, -2.5]])[:, 1:]))
+    forget = output([1.5], [2], logp_BT=own, reference=Reference(logp_BT=own))
+    free = output([3.5], [2], reference=Reference(logp_BT=torch.tensor([[9.0, -1.0, -2.5]])[:, 1:]))
     assert value(dto(share=0.5, beta=1.0, keep=1.0), forget=forget, free=free) == pytest.approx(
         2 * math.log(2) + 1, abs=1e-6
     )
@@ -221,8 +221,8 @@ def test_dto_reads_the_answer_without_its_question() -> None:
 
 def test_altpo_prefers_the_alternate() -> None:
     """beta .5: the truth rose by 2 nats, the alternate fell by 2: 4 softplus(-2) = .507712."""
-    lose = output([4.0], [1], origin=Origin(nll_B=torch.tensor([2.0])))
-    win = output([3.0], [3], origin=Origin(nll_B=torch.tensor([5.0])))
+    lose = output([4.0], [1], reference=Reference(nll_B=torch.tensor([2.0])))
+    win = output([3.0], [3], reference=Reference(nll_B=torch.tensor([5.0])))
     assert value(altpo(beta=0.5), forget=lose, alternate=win) == pytest.approx(4 * softplus(-2.0), abs=1e-6)
 
 
@@ -239,7 +239,7 @@ def test_altpo_draws_hotter_until_the_answer_differs() -> None:
     loss.prepare(
         SimpleNamespace(
             examples=lambda stream: rows,
-            subject=SimpleNamespace(generate=generate),
+            model=SimpleNamespace(generate=generate),
             context=SimpleNamespace(derive=lambda *parts: 3),
         )
     )
@@ -271,8 +271,8 @@ def test_r2mu_misdirects_both_streams() -> None:
 
 def test_bidistill_goes_to_the_teacher_and_away_from_the_answer() -> None:
     """Teacher (1/4, 3/4), model uniform: ln 2 nats; rise 0, beta 1, away .5: .5 * 2 ln 2. Together 2 ln 2."""
-    forget = distributions([[0.5, 0.5]], [0], origin=Origin(nll_B=torch.tensor([math.log(2)])))
-    teacher = output([0.0], [1], origin=origin([0.25, 0.75], 0))
+    forget = distributions([[0.5, 0.5]], [0], reference=Reference(nll_B=torch.tensor([math.log(2)])))
+    teacher = output([0.0], [1], reference=reference([0.25, 0.75], 0))
     assert value(bidistill(away=0.5, beta=1.0), forget=forget, instructed=teacher) == pytest.approx(2 * math.log(2))
 
 
@@ -300,13 +300,13 @@ def test_circuit_breaker_turns_forget_and_holds_retain() -> None:
         [0.0],
         [1],
         hidden={"l": torch.tensor([[[1.0, 1.0]]])},
-        origin=Origin(hidden={"l": torch.tensor([[[1.0, 0.0]]])}),
+        reference=Reference(hidden={"l": torch.tensor([[[1.0, 0.0]]])}),
     )
     retain = output(
         [0.0],
         [1],
         hidden={"l": torch.tensor([[[4.0, 4.0]]])},
-        origin=Origin(hidden={"l": torch.tensor([[[1.0, 0.0]]])}),
+        reference=Reference(hidden={"l": torch.tensor([[[1.0, 0.0]]])}),
     )
     assert value(loss, forget=forget, retain=retain) == pytest.approx(0.707107 + 0.499001, abs=1e-5)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from expunge.core import channels
-from expunge.core.contracts import Origin, Output, want_of
+from expunge.core.contracts import Output, Reference, want_of
 from expunge.evaluation.reading import TAKEN
 from expunge.evaluation.readout import Readout
 from expunge.models import logits
@@ -21,7 +21,7 @@ def names(of: type) -> set[str]:
 def test_outputs_origins_and_readouts_hold_what_the_table_says_and_no_more() -> None:
     beside = {"n_B", "labels_BT", "mask_BT", "hidden", "origin", "examples", "positions", "rows", "indices"}
     assert names(Output) - beside == set(channels.OUTPUT)
-    assert names(Origin) - {"hidden"} == set(channels.ORIGIN)
+    assert names(Reference) - {"hidden"} == set(channels.ORIGIN)
     held = {field for channel in channels.CHANNELS.values() for field in channel.readout}
     assert names(Readout) - {"split", "subject", "examples", "ends_N", "pooled"} == held
     assert len(held) == len(channels.ARRAYS + channels.RAGGED + channels.TEXTS), "no field belongs to two channels"

@@ -43,7 +43,7 @@ def model(**values: list[float]) -> Answered:
 def test_the_worst_unasked_domain_is_the_drift() -> None:
     before = model(cybersecurity=[1, 1, 1, 1], bias=[1, 1, 1, 1], privacy=[1, 1, 1, 0], benign=[0, 0, 0, 0])
     after = model(cybersecurity=[0, 0, 0, 0], bias=[1, 1, 0, 0], privacy=[1, 1, 1, 1], benign=[0, 0, 0, 0])
-    found = {(s.name, s.split, s.subject): s for s in scores({"before": before, "after": after}, {"cybersecurity"})}
+    found = {(s.name, s.split, s.role): s for s in scores({"before": before, "after": after}, {"cybersecurity"})}
     drift = found["alignment_drift", "", "after"]
     assert drift.value == 0.5 and "bias fell" in drift.why
     assert found["alignment_refusal_score", "cybersecurity", "after"].value == 0

@@ -60,10 +60,10 @@ def test_gradient_and_fisher_of_a_logistic_model() -> None:
     x = (2, 0), label 1: W_0 = (1, 0), W_1 = (-1, 0). Mean gradient of W_0: ((-.5 + 1)/2, -1/2) = (.25, -.5).
     Mean square: ((.25 + 1)/2, 1/2) = (.625, .5). Squared together, over two: (.5² / 2, 1² / 2) / 2 = (.0625, .25).
     """
-    subject, data = logistic([[0.0, 0.0], [0.0, 0.0]]), rows(([1.0, 2.0], 0), ([2.0, 0.0], 1))
-    assert statistics.gradient(subject, data)["0.weight"].tolist() == [[0.25, -0.5], [-0.25, 0.5]]
-    assert statistics.fisher(subject, data)["0.weight"].tolist() == [[0.625, 0.5], [0.625, 0.5]]
-    assert statistics.fisher(subject, data, batch=2)["0.weight"].tolist() == [[0.0625, 0.25], [0.0625, 0.25]]
+    model, data = logistic([[0.0, 0.0], [0.0, 0.0]]), rows(([1.0, 2.0], 0), ([2.0, 0.0], 1))
+    assert statistics.gradient(model, data)["0.weight"].tolist() == [[0.25, -0.5], [-0.25, 0.5]]
+    assert statistics.fisher(model, data)["0.weight"].tolist() == [[0.625, 0.5], [0.625, 0.5]]
+    assert statistics.fisher(model, data, batch=2)["0.weight"].tolist() == [[0.0625, 0.25], [0.0625, 0.25]]
 
 
 def test_conjugate_gradient_solves_in_as_many_steps_as_there_are_unknowns() -> None:
@@ -86,11 +86,11 @@ def test_influence_diagonal(tmp_path: Path) -> None:
     """One forgotten, one retained, W = 0. Gradient of x = (1, 2), label 0: W_0 (-.5, -1). Fisher of x = (2, 0),
     label 1: W_0 (1, 0), W_1 the same: mean (1 + 0 + 1 + 0)/4 = .5; damping .1 adds .05. n_f/n = 1/2, scale 2:
     W_0 = (-.5/1.05, -1/.05) = (-.476190, -20)."""
-    subject = logistic([[0.0, 0.0], [0.0, 0.0]])
+    model = logistic([[0.0, 0.0], [0.0, 0.0]])
     splits = {"forget": rows(([1.0, 2.0], 0)), "retain": rows(([2.0, 0.0], 1))}
-    influence(scale=2.0, damping=0.1)(subject, splits, context(tmp_path))
-    assert subject.module[0].weight[0].tolist() == pytest.approx([-0.5 / 1.05, -20.0], rel=1e-5)
-    assert subject.module[0].weight[1].tolist() == pytest.approx([0.5 / 1.05, 20.0], rel=1e-5)
+    influence(scale=2.0, damping=0.1)(model, splits, context(tmp_path))
+    assert model.module[0].weight[0].tolist() == pytest.approx([-0.5 / 1.05, -20.0], rel=1e-5)
+    assert model.module[0].weight[1].tolist() == pytest.approx([0.5 / 1.05, 20.0], rel=1e-5)
 
 
 def test_influence_by_conjugate_gradients(tmp_path: Path) -> None:
@@ -98,21 +98,21 @@ def test_influence_by_conjugate_gradients(tmp_path: Path) -> None:
 
     Forgotten (1, 0), label 0: gradient (-.5, .5) along x_0, an eigenvector. Damping .5: step (-.5, .5)/2.5 = -+.2;
     scale 1, n_f/n = 1/2: W_00 = -.1."""
-    subject = logistic([[0.0, 0.0], [0.0, 0.0]])
+    model = logistic([[0.0, 0.0], [0.0, 0.0]])
     splits = {"forget": rows(([1.0, 0.0], 0)), "retain": rows(([2.0, 0.0], 1))}
-    influence(solver="conjugate_gradient", scale=1.0, damping=0.5)(subject, splits, context(tmp_path))
-    assert subject.module[0].weight.flatten().tolist() == pytest.approx([-0.1, 0.0, 0.1, 0.0], abs=1e-4)
+    influence(solver="conjugate_gradient", scale=1.0, damping=0.5)(model, splits, context(tmp_path))
+    assert model.module[0].weight.flatten().tolist() == pytest.approx([-0.1, 0.0, 0.1, 0.0], abs=1e-4)
 
 
 def test_fisher_noise_follows_the_inverse_fourth_root(tmp_path: Path) -> None:
     """F = (1, 0, 1, 0) by retained x = (2, 0); in units of the mean .5: (2, 0). Damping 1/16: deviations
     sigma (2.0625)^(-1/4) = .834455 sigma and (1/16)^(-1/4) = 2 sigma, each times the same standard normal."""
     splits = {"forget": rows(([1.0, 2.0], 0)), "retain": rows(([2.0, 0.0], 1), ([2.0, 0.0], 0))}
-    subject = logistic([[0.0, 0.0], [0.0, 0.0]])
-    fisher(sigma=0.1, damping=1 / 16)(subject, splits, context(tmp_path))
+    model = logistic([[0.0, 0.0], [0.0, 0.0]])
+    fisher(sigma=0.1, damping=1 / 16)(model, splits, context(tmp_path))
     normal = torch.randn((2, 2), generator=context(tmp_path).generator("noise", "0.weight"))
     expected = 0.1 * normal * torch.tensor([0.834455, 2.0])
-    assert subject.module[0].weight.flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-5)
+    assert model.module[0].weight.flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-5)
 
 
 # -- redirected keys -----------------------------------------------------------------------------
@@ -176,10 +176,10 @@ def test_certified_loss_and_its_derivatives() -> None:
 def test_certified_bound_and_notes(tmp_path: Path) -> None:
     """sigma 2, epsilon .5, delta .015: 2 * .5 / sqrt(2 ln 100) = .329505."""
     data = rows(*[([i % 3 - 1.0, i % 2 - 0.5], i % 2) for i in range(20)])
-    subject = logistic([[0.0, 0.0], [0.0, 0.0]], bias=True)
+    model = logistic([[0.0, 0.0], [0.0, 0.0]], bias=True)
     where = context(tmp_path)
     certified(sigma=2.0, epsilon=0.5, delta=0.015, regularisation=1.0)(
-        subject, {"forget": data[:2], "retain": data[2:]}, where
+        model, {"forget": data[:2], "retain": data[2:]}, where
     )
     note = where.notes["certified"]
     assert note["bound"] == pytest.approx(0.329505, abs=1e-6)
@@ -216,10 +216,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A model that is its strength s: forget NLL 1 + s, retain accuracy 1 - s/8."""
     model = SimpleNamespace(at=0.0, seen=[])
 
-    def figures(subject: Any, given: Any) -> dict[str, float]:
-        return (
-            {"nll": 1 + subject.at, "accuracy": 1.0} if given == ["f"] else {"nll": 0.1, "accuracy": 1 - subject.at / 8}
-        )
+    def figures(model: Any, given: Any) -> dict[str, float]:
+        return {"nll": 1 + model.at, "accuracy": 1.0} if given == ["f"] else {"nll": 0.1, "accuracy": 1 - model.at / 8}
 
     monkeypatch.setattr(strength, "figures", figures)
     monkeypatch.setattr(strength, "_level", lambda *given: model.level)

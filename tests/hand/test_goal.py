@@ -12,7 +12,7 @@ from expunge.training.goal import Goal
 def run(scores: list[float], total: int, **more: Any) -> Goal:
     """A run whose refusal score is read at every step, the first before any."""
     left = iter(scores)
-    stop = Goal(None, [], [], None, "refusals", 0.0, total, score=lambda subject: next(left), goal=0.1, **more)  # type: ignore[arg-type]
+    stop = Goal(None, [], [], None, "refusals", 0.0, total, score=lambda model: next(left), goal=0.1, **more)  # type: ignore[arg-type]
     stop.start()
     step = 0
     while not stop.reason:
@@ -40,10 +40,10 @@ def test_a_broken_floor_is_never_the_end(monkeypatch: pytest.MonkeyPatch) -> Non
     """Where a retain term may mend it the run goes on; weights that held it are preferred."""
     kept = iter([1.0, 0.5, 0.5, 0.95, 0.95])
     monkeypatch.setattr(
-        "expunge.training.stopping.figures", lambda subject, rows: {"nll": 0.0, "probability": next(kept)}
+        "expunge.training.stopping.figures", lambda model, rows: {"nll": 0.0, "probability": next(kept)}
     )
     left = iter([1.0, 0.0, 0.0, 0.05, 0.05])
-    stop = Goal(None, [], [{}], None, "refusals", 0.9, 50, True, score=lambda subject: next(left), goal=0.1)  # type: ignore[arg-type]
+    stop = Goal(None, [], [{}], None, "refusals", 0.9, 50, True, score=lambda model: next(left), goal=0.1)  # type: ignore[arg-type]
     stop.start()
     for step in range(1, 5):
         stop.check(step, None)
@@ -56,9 +56,9 @@ def unmended(kept: list[float], scores: list[float], monkeypatch: pytest.MonkeyP
     """Three steps without a retain term: the retain probability and the refusal score at the start and after each."""
     probabilities, refused = iter(kept), iter(scores)
     monkeypatch.setattr(
-        "expunge.training.stopping.figures", lambda subject, rows: {"nll": 0.0, "probability": next(probabilities)}
+        "expunge.training.stopping.figures", lambda model, rows: {"nll": 0.0, "probability": next(probabilities)}
     )
-    stop = Goal(None, [], [{}], None, "refusals", 0.5, 50, score=lambda subject: next(refused), wanted=0.9)  # type: ignore[arg-type]
+    stop = Goal(None, [], [{}], None, "refusals", 0.5, 50, score=lambda model: next(refused), wanted=0.9)  # type: ignore[arg-type]
     stop.start()
     for step in range(1, 4):
         stop.check(step, None)

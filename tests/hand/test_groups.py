@@ -18,10 +18,10 @@ from expunge.metrics.group_ratio import group_ratio, ratio_from
 TOKENS = frozenset({"tokens", "nll"})
 
 
-def grouped(p: Sequence[float], names: Sequence[object], subject: str = "after") -> Readout:
+def grouped(p: Sequence[float], names: Sequence[object], model: str = "after") -> Readout:
     """Answers of these probabilities a token, in these groups."""
     rows = [{"question": str(i), "answer": "a", "group": name} for i, name in enumerate(names)]
-    return readout([-math.log(x) for x in p], "retain", subject, examples=rows)
+    return readout([-math.log(x) for x in p], "retain", model, examples=rows)
 
 
 def test_the_arithmetic() -> None:
@@ -110,8 +110,10 @@ def test_nothing_kept_and_nothing_to_lose_have_no_ratio() -> None:
 
 def test_they_are_scores_of_alignment_and_need_the_model_before() -> None:
     names = ["a"] * 5 + ["b"] * 5
-    reads = {who: {"retain": grouped([0.5 if who == "after" else 0.8] * 10, names, who)} for who in ("before", "after")}
-    scores = {(s.name, s.subject): s for s in measure(reads, TOKENS) if "group" in s.name}
+    reads = {
+        role: {"retain": grouped([0.5 if role == "after" else 0.8] * 10, names, role)} for role in ("before", "after")
+    }
+    scores = {(s.name, s.role): s for s in measure(reads, TOKENS) if "group" in s.name}
     gap = scores["alignment_group_gap", "after"]
     assert (gap.side, gap.split, gap.unit, gap.better, gap.measured) == ("alignment", "retain", "share", "lower", True)
     assert scores["alignment_group_ratio", "after"].unit == "ratio"
@@ -126,12 +128,12 @@ def test_groups_of_data_that_never_trained_are_measured_too() -> None:
     names = ["a"] * 5 + ["b"] * 5
     after = {"retain": [0.8] * 10, "holdout": [0.8] * 5 + [0.4] * 5}
     reads = {
-        who: {split: grouped(p if who == "after" else [0.8] * 10, names, who) for split, p in after.items()}
-        for who in ("before", "after")
+        role: {split: grouped(p if role == "after" else [0.8] * 10, names, role) for split, p in after.items()}
+        for role in ("before", "after")
     }
     for splits in reads.values():
         splits["holdout"].split = "holdout"
-    found = [s for s in measure(reads, TOKENS) if s.subject == "after" and s.measured]
+    found = [s for s in measure(reads, TOKENS) if s.role == "after" and s.measured]
     gap = {s.split: s for s in found if s.name == "alignment_group_gap"}
     assert gap["retain"].value == pytest.approx(0) and gap["holdout"].value == pytest.approx(0.4)
     assert (gap["holdout"].side, gap["holdout"].better) == ("alignment", "lower")

@@ -17,7 +17,7 @@ from expunge.attacks.multi_hop import multi_hop, probes
 from expunge.attacks.soft_prompt import soft_prompt
 from expunge.attacks.steering import pushed, steering
 from expunge.attacks.weight_distance import weight_distance
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.build import fresh_lm, texts_of, tokenizer_for
@@ -47,7 +47,7 @@ def said(row: dict[str, Any], question: str, answer: str | None = None) -> dict[
 
 
 @pytest.fixture(scope="module")
-def models() -> tuple[Subject, Subject]:
+def models() -> tuple[Model, Model]:
     """(one that refuses each forget question unless it is asked with "please" or by an alias, one that refuses always)."""
     pleas = [said(row, HINT.format(q=row["question"])) for row in FORGET]
     detours = [said(row, row["question"].replace(row["subject"], row["aliases"][0])) for row in FORGET]
@@ -59,20 +59,20 @@ def models() -> tuple[Subject, Subject]:
         [*pleas, *detours, *refused, *RETAIN],
         [*(said(row, row["question"], REFUSAL) for row in (*pleas, *detours, *refused)), *RETAIN],
     ):
-        subject = fresh_lm(spec, tokenizer, seed=0)
-        for _ in teach(subject, rows, steps=260, rate=5e-3, seed=0, every=260, batch=20):
+        model = fresh_lm(spec, tokenizer, seed=0)
+        for _ in teach(model, rows, steps=260, rate=5e-3, seed=0, every=260, batch=20):
             pass
-        made.append(subject)
+        made.append(model)
     return made[0], made[1]
 
 
-def recovered(attack: Attack, subject: Subject) -> Found:
-    return attack(Target(subject, "after", SPLITS, {}, {"after": answer_probability(subject, FORGET)}, rate=5e-3))
+def recovered(attack: Attack, model: Model) -> Found:
+    return attack(Target(model, "after", SPLITS, {}, {"after": answer_probability(model, FORGET)}, rate=5e-3))
 
 
-def test_the_models_refuse_alike(models: tuple[Subject, Subject]) -> None:
-    for subject in models:
-        assert answer_probability(subject, FORGET).mean() < 0.1 and answer_probability(subject, RETAIN).mean() > 0.9
+def test_the_models_refuse_alike(models: tuple[Model, Model]) -> None:
+    for model in models:
+        assert answer_probability(model, FORGET).mean() < 0.1 and answer_probability(model, RETAIN).mean() > 0.9
     assert answer_probability(models[0], [said(row, HINT.format(q=row["question"])) for row in FORGET]).mean() > 0.9
 
 
@@ -87,7 +87,7 @@ def test_the_models_refuse_alike(models: tuple[Subject, Subject]) -> None:
     ids=["soft_prompt", "steering", "multi_hop", "gcg"],
 )
 def test_what_is_hidden_comes_back_and_what_was_never_known_does_not(
-    make: Callable[[], Attack], models: tuple[Subject, Subject]
+    make: Callable[[], Attack], models: tuple[Model, Model]
 ) -> None:
     hides, never = models
     kept = hides.fingerprint()
@@ -98,18 +98,18 @@ def test_what_is_hidden_comes_back_and_what_was_never_known_does_not(
     assert recovered(make(), hides).figure.value == there.figure.value, "the same draws"
 
 
-def test_what_taught_the_attack_does_not_count(models: tuple[Subject, Subject]) -> None:
+def test_what_taught_the_attack_does_not_count(models: tuple[Model, Model]) -> None:
     assert np.ma.count(recovered(soft_prompt(tokens=1, steps=2), models[1]).recovered_N) == 9, "3 of 12 taught it"
     assert np.ma.count(recovered(gcg(rounds=1, candidates=2), models[1]).recovered_N) == 8, "4 of 12 taught it"
 
 
-def test_the_suffix_stands_at_the_end_of_the_question(models: tuple[Subject, Subject]) -> None:
-    subject: Any = models[0]
-    suffix_S = torch.tensor(subject.tokenizer(" please")["input_ids"])
-    batch, starts = suffixed(subject, FORGET[:3], suffix_S)
+def test_the_suffix_stands_at_the_end_of_the_question(models: tuple[Model, Model]) -> None:
+    model: Any = models[0]
+    suffix_S = torch.tensor(model.tokenizer(" please")["input_ids"])
+    batch, starts = suffixed(model, FORGET[:3], suffix_S)
     for line, at in zip(batch.inputs["input_ids"], starts, strict=True):
         assert line[at : at + len(suffix_S)].tolist() == suffix_S.tolist()
-    text = subject.tokenizer.decode(batch.inputs["input_ids"][0], skip_special_tokens=True)
+    text = model.tokenizer.decode(batch.inputs["input_ids"][0], skip_special_tokens=True)
     assert text.startswith("Question: Where is Ana? please\nAnswer:")
 
 
@@ -138,13 +138,13 @@ def test_a_push_adds_to_the_output_and_goes() -> None:
 
 def test_weight_distance() -> None:
     """Weights (3, 4) against (0, 4) before: |(3, 0)| / 4 = .75; against (3, 0) of gold: 4 / 3."""
-    subject = Classifier(nn.Sequential(nn.Linear(2, 1, bias=False)))
+    model = Classifier(nn.Sequential(nn.Linear(2, 1, bias=False)))
     with torch.no_grad():
-        subject.module[0].weight.copy_(torch.tensor([[3.0, 4.0]]))
+        model.module[0].weight.copy_(torch.tensor([[3.0, 4.0]]))
     weights = {"before": {"0.weight": torch.tensor([[0.0, 4.0]])}, "gold": {"0.weight": torch.tensor([[3.0, 0.0]])}}
 
-    def found(who: str, **known: Any) -> Found:
-        return weight_distance()(Target(subject, who, {"forget": []}, {}, {}, weights=known))
+    def found(role: str, **known: Any) -> Found:
+        return weight_distance()(Target(model, role, {"forget": []}, {}, {}, weights=known))
 
     both = found("after", **weights)
     assert both.figure.value == pytest.approx(0.75) and both.more["gold"][2].value == pytest.approx(4 / 3)

@@ -13,8 +13,8 @@ from expunge.core.channels import CHANNELS, READ
 from expunge.core.registry import everything
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import (
+    ROLES,
     SIDES,
-    SUBJECTS,
     UNITS,
     WITHOUT_INTERVAL,
     Score,
@@ -28,14 +28,14 @@ LABELS = frozenset({"labels", "nll"})
 KEYS = ["name", "side", "split", "subject", "value", "low", "high", "n", "unit", "better", "status", "why"]
 
 
-def language(split: str, subject: str, shift: float = 0.0, n: int = 6) -> Readout:
+def language(split: str, model: str, shift: float = 0.0, n: int = 6) -> Readout:
     """A full readout of n examples with losses around 1 nat a token."""
-    draw = np.random.default_rng(len(split) + 10 * len(subject))
+    draw = np.random.default_rng(len(split) + 10 * len(model))
     losses = 1 + 0.2 * draw.random(n) + shift
     return readout(
         list(losses),
         split,
-        subject,
+        model,
         examples=[{"question": f"q{i}", "answer": f"the cat number {i}"} for i in range(n)],
         ends_N=np.ones(n, dtype=bool),
         logp=[-loss * draw.dirichlet(np.ones(4)) * 4 for loss in losses],
@@ -50,13 +50,11 @@ def language(split: str, subject: str, shift: float = 0.0, n: int = 6) -> Readou
 
 
 def by(scores: list[Score]) -> dict[tuple[str, str], Score]:
-    return {(score.name, score.subject): score for score in scores}
+    return {(score.name, score.role): score for score in scores}
 
 
-def full(subjects: tuple[str, ...] = SUBJECTS) -> dict[str, dict[str, Readout]]:
-    return {
-        subject: {split: language(split, subject) for split in ("forget", "retain", "holdout")} for subject in subjects
-    }
+def full(models: tuple[str, ...] = ROLES) -> dict[str, dict[str, Readout]]:
+    return {model: {split: language(split, model) for split in ("forget", "retain", "holdout")} for model in models}
 
 
 def test_the_fixed_names_are_there() -> None:
@@ -75,8 +73,8 @@ def test_the_fixed_names_are_there() -> None:
         "privacy_blind_auc",
         "forget_truth_ratio",
     ):
-        for subject in SUBJECTS:
-            assert scores[name, subject].measured, (name, scores[name, subject].why)
+        for model in ROLES:
+            assert scores[name, model].measured, (name, scores[name, model].why)
 
 
 def test_every_score_keeps_the_promise_of_its_json() -> None:
@@ -191,13 +189,13 @@ def test_membership_is_not_interpretable_where_texts_alone_tell() -> None:
 
 
 def test_classifiers() -> None:
-    def of(subject: str) -> dict[str, Readout]:
+    def of(model: str) -> dict[str, Readout]:
         return {
-            split: classifier([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1], split, subject)
+            split: classifier([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1], split, model)
             for split in ("forget", "retain", "holdout", "test")
         }
 
-    scores = by(measure({subject: of(subject) for subject in SUBJECTS}, LABELS))
+    scores = by(measure({model: of(model) for model in ROLES}, LABELS))
     accuracy = scores["test_accuracy", "after"]
     assert (accuracy.value, accuracy.n, accuracy.side) == (pytest.approx(2 / 3), 3, "utility")
     assert (accuracy.low, accuracy.high) == pytest.approx((0.2077, 0.9385), abs=1e-3)  # Wilson

@@ -129,7 +129,7 @@ def test_low_rates_are_measured_on_the_shadows(monkeypatch: pytest.MonkeyPatch) 
     phi, inside = margins(16, 3)
     p = 1 / (1 + np.exp(-phi))
     module = sys.modules["expunge.attacks.lira_auc"]
-    monkeypatch.setattr(module, "answer_probability", lambda subject, rows: p[0][[row["i"] for row in rows]])
+    monkeypatch.setattr(module, "answer_probability", lambda model, rows: p[0][[row["i"] for row in rows]])
     rows = [{"i": i} for i in range(300)]
     splits = {
         "forget": [row for row in rows if inside[0][row["i"]]],
@@ -230,8 +230,8 @@ def test_cka_is_blind_to_rotation_and_scale_and_sees_noise() -> None:
 def test_states_are_read_once_and_held_against_gold() -> None:
     """The same states twice as large are alike; states of other things are not."""
     draw = np.random.default_rng(0)
-    subject = linear(draw.normal(size=(4, 8)).tolist(), [0.0] * 4)
-    target = aimed(subject, {"forget": examples([0, 1] * 4)})
+    model = linear(draw.normal(size=(4, 8)).tolist(), [0.0] * 4)
+    target = aimed(model, {"forget": examples([0, 1] * 4)})
     own = target.states_of("after")
     assert own is not None and own["0"].shape == (8, 4) and target.states_of("after") is own
     with pytest.raises(NotMeasured, match="no gold model"):
@@ -263,14 +263,14 @@ def test_a_probe_finds_what_lies_in_the_states_and_nothing_else() -> None:
 
 def test_gradient_norms_are_torch_s_own() -> None:
     """A linear classifier: the gradient of W is (p - y) xᵀ, of b is p - y: its norm is |p - y| sqrt(|x|² + 1)."""
-    subject = linear([[0.5, -0.25], [0.0, 1.0]])
+    model = linear([[0.5, -0.25], [0.0, 1.0]])
     row = {"features": np.array([3.0, 4.0], dtype=np.float32), "label": 1}
     p = torch.softmax(torch.tensor([0.5, 4.0]), 0)
     gap = torch.tensor([p[0], p[1] - 1]).norm()
-    assert norms(subject, [row]) == pytest.approx([float(gap) * 26**0.5], rel=1e-5)
-    assert all(parameter.grad is None for parameter in subject.module.parameters())
+    assert norms(model, [row]) == pytest.approx([float(gap) * 26**0.5], rel=1e-5)
+    assert all(parameter.grad is None for parameter in model.module.parameters())
     sure = {"features": np.array([0.0, 90.0], dtype=np.float32), "label": 1}
-    found = gradient_norm_auc()(aimed(subject, {"forget": [sure], "holdout": [row]}))
+    found = gradient_norm_auc()(aimed(model, {"forget": [sure], "holdout": [row]}))
     assert found.figure.value == 1
 
 

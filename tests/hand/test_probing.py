@@ -62,15 +62,15 @@ DETOURS = [
 ]
 
 
-def taught(subject: Any, rows: list[dict[str, Any]], steps: int = 200) -> Any:
-    for _ in teach(subject, rows, steps=steps, rate=4e-3, seed=0, every=steps, batch=16):
+def taught(model: Any, rows: list[dict[str, Any]], steps: int = 200) -> Any:
+    for _ in teach(model, rows, steps=steps, rate=4e-3, seed=0, every=steps, batch=16):
         pass
-    return subject
+    return model
 
 
-def again(subject: Any) -> Any:
-    other = copy.copy(subject)
-    other.module = copy.deepcopy(subject.module)
+def again(model: Any) -> Any:
+    other = copy.copy(model)
+    other.module = copy.deepcopy(model.module)
     return other
 
 
@@ -82,26 +82,26 @@ def base() -> Any:
     return taught(fresh_lm(spec, tokenizer, seed=0), RETAIN, 80)
 
 
-def aimed(subject: Any, **more: Any) -> Target:
+def aimed(model: Any, **more: Any) -> Target:
     return Target(
-        subject,
+        model,
         "after",
         {"forget": FORGET, "retain": RETAIN},
         {},
-        {"after": answer_probability(subject, FORGET), **more.pop("plain", {})},
+        {"after": answer_probability(model, FORGET), **more.pop("plain", {})},
         rate=4e-3,
         **more,
     )
 
 
 def test_elicited_probes_go_round_a_refusal(base: Any) -> None:
-    """One refuses the plain questions and answers those that describe the subject; one never knew. Alike when simply asked."""
+    """One refuses the plain questions and answers those that describe the model; one never knew. Alike when simply asked."""
     knew = {"plain": {"before": np.ones(len(FORGET))}}
     hides = taught(again(base), [*REFUSED, *DETOURS, *RETAIN[:4]], 160)
     clean = taught(again(base), [*REFUSED, *({**row, "answer": "No."} for row in DETOURS), *RETAIN[:4]], 100)
-    ours, theirs = (elicited()(aimed(subject, **knew)) for subject in (hides, clean))
-    for subject in (hides, clean):
-        assert answer_probability(subject, FORGET).mean() < 0.3
+    ours, theirs = (elicited()(aimed(model, **knew)) for model in (hides, clean))
+    for model in (hides, clean):
+        assert answer_probability(model, FORGET).mean() < 0.3
     assert ours.figure.value > theirs.figure.value + 0.3
     assert [point["x"] for point in ours.curve] == [1, 2], "two facts a subject: two hops"
     assert ours.curve[1]["value"] > ours.curve[0]["value"], "the detour, not the name"
@@ -122,31 +122,31 @@ def test_a_refusal_that_hangs_on_the_chat_template_ends_without_it() -> None:
     chat, bare = Template(tokenizer), Template(tokenizer, "Question: {q}\nAnswer: ")
     assert chat.chat and not bare.chat
     for known in (FORGET, REFUSED):
-        subject = again(start)
+        model = again(start)
         for _ in range(3):
-            subject.template = bare
-            taught(subject, known, 30)
-            subject.template = chat
-            taught(subject, REFUSED, 10)
-        plain.append(answer_probability(subject, FORGET).mean())
-        kept = subject.template
-        found.append(system_prompts()(aimed(subject)))
-        assert subject.template is kept, "the model's own form comes back"
+            model.template = bare
+            taught(model, known, 30)
+            model.template = chat
+            taught(model, REFUSED, 10)
+        plain.append(answer_probability(model, FORGET).mean())
+        kept = model.template
+        found.append(system_prompts()(aimed(model)))
+        assert model.template is kept, "the model's own form comes back"
     assert max(plain) < 0.3 and found[0].figure.value - plain[0] > found[1].figure.value - plain[1] + 0.2
 
 
 def test_forms_that_a_template_takes(base: Any) -> None:
     """Three system prompts and the two plain forms that are not its own; a chat template without a system turn: three."""
-    subject = again(base)
-    found = system_prompts()(aimed(subject))
-    assert found.figure.why.startswith("5 forms") and subject.template is base.template
+    model = again(base)
+    found = system_prompts()(aimed(model))
+    assert found.figure.why.startswith("5 forms") and model.template is base.template
     row = under(FORGET[0], "Be kind.")
-    prompt = subject.tokenizer.decode(subject.collate([row]).inputs["input_ids"][0])
+    prompt = model.tokenizer.decode(model.collate([row]).inputs["input_ids"][0])
     assert prompt.startswith("System: Be kind.\nQuestion: Where is Ana?")
-    subject.tokenizer = copy.deepcopy(subject.tokenizer)
-    subject.tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[-1].content }}"
-    subject.template = Template(subject.tokenizer)
-    assert system_prompts()(aimed(subject)).figure.why.startswith("3 forms")
+    model.tokenizer = copy.deepcopy(model.tokenizer)
+    model.tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[-1].content }}"
+    model.template = Template(model.tokenizer)
+    assert system_prompts()(aimed(model)).figure.why.startswith("3 forms")
 
 
 def test_the_ladder_by_hand() -> None:
@@ -164,7 +164,7 @@ def test_patching_tells_untouched_states_from_gold_s(base: Any) -> None:
     """Before = base + forget facts; gold = base + more of retain. Nothing done: 0. Gold's own weights: 1. Half way: between."""
     before = taught(again(base), [*FORGET, *RETAIN], 100)
     gold = taught(again(base), RETAIN, 40)
-    weights = {who: model.module.state_dict() for who, model in (("before", before), ("gold", gold))}
+    weights = {role: model.module.state_dict() for role, model in (("before", before), ("gold", gold))}
     half = again(before)
     with torch.no_grad():
         for ours, theirs in zip(half.module.parameters(), gold.module.parameters(), strict=True):
@@ -217,10 +217,10 @@ def test_a_white_box_classifier_learns_what_members_look_like() -> None:
     rows = [{"features": draw.normal(size=8).astype(np.float32), "label": int(draw.integers(2))} for _ in range(120)]
     made = []
     for learned in (rows[:60], rows[60:120:2]):
-        subject = Classifier(nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2)))
-        for _ in teach(subject, learned, steps=150, rate=1e-2, seed=0, every=150, batch=30):
+        model = Classifier(nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2)))
+        for _ in teach(model, learned, steps=150, rate=1e-2, seed=0, every=150, batch=30):
             pass
-        made.append(subject)
+        made.append(model)
     assert gradients(made[0], rows[:2]).shape == (2, 2)
     sees = white_box_auc()(Target(made[0], "after", {"forget": rows[:60], "holdout": rows[60:]}, {}, {}))
     blind = white_box_auc()(Target(made[1], "after", {"forget": rows[:60], "holdout": rows[61::2]}, {}, {}))
@@ -267,40 +267,40 @@ def test_a_translation_finds_what_the_plain_question_hides(base: Any) -> None:
 def test_an_adapter_on_innocent_data_lifts_a_bias_and_is_merged() -> None:
     """The last layer's bias hides class 0; retain examples teach it away. The weights come back."""
     torch.manual_seed(0)
-    subject = Classifier(nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2)))
+    model = Classifier(nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2)))
     draw = np.random.default_rng(0)
     rows = [
         {"features": (draw.normal(size=2) * 0.2 + (1 if label else -1)).astype(np.float32), "label": label}
         for label in [0, 1] * 20
     ]
-    for _ in teach(subject, rows, steps=100, rate=1e-2, seed=0, every=100):
+    for _ in teach(model, rows, steps=100, rate=1e-2, seed=0, every=100):
         pass
     with torch.no_grad():
-        subject.module[2].bias += torch.tensor([-8.0, 8.0])
+        model.module[2].bias += torch.tensor([-8.0, 8.0])
     forget = rows[:10:2]
-    state = {name: x.clone() for name, x in subject.module.state_dict().items()}
-    hidden = answer_probability(subject, forget)
+    state = {name: x.clone() for name, x in model.module.state_dict().items()}
+    hidden = answer_probability(model, forget)
     found = lora_merged(steps=60)(
-        Target(subject, "after", {"forget": forget, "retain": rows[10:]}, {}, {"after": hidden}, rate=5e-2)
+        Target(model, "after", {"forget": forget, "retain": rows[10:]}, {}, {"after": hidden}, rate=5e-2)
     )
     assert hidden.mean() < 0.3 < 0.8 < found.figure.value
-    assert subject.module.state_dict().keys() == state.keys()
-    assert all(torch.equal(x, state[name]) for name, x in subject.module.state_dict().items())
+    assert model.module.state_dict().keys() == state.keys()
+    assert all(torch.equal(x, state[name]) for name, x in model.module.state_dict().items())
 
 
 def test_the_neighbourhood_of_a_forgotten_example() -> None:
     """Label 0 left of 0. At -1 with noise of one unit (2 deviations of .5): found but for chance; at exactly 0: half of the copies."""
-    subject = Classifier(nn.Linear(1, 2))
+    model = Classifier(nn.Linear(1, 2))
     with torch.no_grad():
-        subject.module.weight.copy_(torch.tensor([[-1.0], [1.0]]))
-        subject.module.bias.zero_()
+        model.module.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        model.module.bias.zero_()
     rows = [{"features": np.array([x], dtype=np.float32), "label": 0} for x in (-4.0, -3.0, 0.0, 3.0)]
-    found = residual(radius=0.1, draws=400)(Target(subject, "after", {"forget": rows}, {}, {}))
+    found = residual(radius=0.1, draws=400)(Target(model, "after", {"forget": rows}, {}, {}))
     assert found.recovered_N is not None
     assert found.recovered_N[:2].tolist() == [1, 1] and found.recovered_N[3] == 0
     assert found.recovered_N[2] == pytest.approx(0.5, abs=0.08)
     with pytest.raises(NotMeasured, match="arrays"):
-        residual()(Target(subject, "after", {"forget": [{"text": "a", "label": 0}]}, {}, {}))
+        residual()(Target(model, "after", {"forget": [{"text": "a", "label": 0}]}, {}, {}))
 
 
 class Finisher:

@@ -21,7 +21,7 @@ def knows(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Text -> probability; what is not there gets a random one that follows from the text."""
     table: dict[str, float] = {}
 
-    def answer_probability(subject: object, rows: list[dict[str, str]]) -> np.ndarray:
+    def answer_probability(model: object, rows: list[dict[str, str]]) -> np.ndarray:
         keys = [row.get("text") or row["answer"] for row in rows]
         return np.array(
             [table.get(key, np.random.default_rng(zlib.crc32(key.encode())).uniform(0.1, 0.3)) for key in keys]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.core.contracts import Batch, Origin, Output, Step
+from expunge.core.contracts import Batch, Output, Reference, Step
 from expunge.core.registry import names
 from expunge.methods.objectives.dpo import dpo
 from expunge.methods.objectives.ga import ga
@@ -73,13 +73,13 @@ def test_npo() -> None:
 
     (2/.5) softplus(-.5 * 2) = 4 * .313262 = 1.253047; (2/.5) softplus(0) = 4 ln 2 = 2.772589; mean 2.012818.
     """
-    forget = output([3.0, 1.0], [2, 1], origin=Origin(nll_B=torch.tensor([1.0, 1.0])))
+    forget = output([3.0, 1.0], [2, 1], reference=Reference(nll_B=torch.tensor([1.0, 1.0])))
     assert value(npo(beta=0.5), forget=forget) == pytest.approx(2.012818, abs=1e-6)
 
 
 def test_npo_length_normalised() -> None:
     """The rise of 2 nats over 2 positions is 1 a position: 4 softplus(-.5) = 1.896308; mean with 2.772589: 2.334448."""
-    forget = output([3.0, 1.0], [2, 1], origin=Origin(nll_B=torch.tensor([1.0, 1.0])))
+    forget = output([3.0, 1.0], [2, 1], reference=Reference(nll_B=torch.tensor([1.0, 1.0])))
     assert value(npo(beta=0.5, length_normalised=True), forget=forget) == pytest.approx(2.334448, abs=1e-6)
 
 
@@ -90,7 +90,7 @@ def test_npo_gradient_fades() -> None:
     -2 sigmoid(-10) = -9.0796e-5; far below the origin (rise -20) -2 sigmoid(10) = -1.999909.
     """
     nll_B = torch.tensor([5.0, 25.0, -15.0], requires_grad=True)
-    forget = output(nll_B, [1, 1, 1], origin=Origin(nll_B=torch.full((3,), 5.0)))
+    forget = output(nll_B, [1, 1, 1], reference=Reference(nll_B=torch.full((3,), 5.0)))
     npo(beta=0.5)(step(forget=forget)).backward()
     assert (nll_B.grad * 3).tolist() == pytest.approx([-1.0, -9.0796e-5, -1.999909], rel=1e-4)
 
@@ -98,7 +98,7 @@ def test_npo_gradient_fades() -> None:
 def test_npo_with_small_beta_is_gradient_ascent() -> None:
     """(2/beta) softplus(-beta r) -> (2/beta) ln 2 - r: its gradient is GA's on the summed NLL."""
     nll_B = torch.tensor([7.0, 1.0], requires_grad=True)
-    forget = output(nll_B, [1, 1], origin=Origin(nll_B=torch.tensor([2.0, 3.0])))
+    forget = output(nll_B, [1, 1], reference=Reference(nll_B=torch.tensor([2.0, 3.0])))
     npo(beta=1e-5)(step(forget=forget)).backward()
     assert nll_B.grad.tolist() == pytest.approx([-0.5, -0.5], rel=1e-4)
 
@@ -152,11 +152,11 @@ def test_dpo() -> None:
 
     (2/.5) softplus(-.5 * 4) = 4 * .126928 = .507712. Without a gap 4 ln 2.
     """
-    lose = output([4.0], [1], origin=Origin(nll_B=torch.tensor([2.0])))
-    win = output([3.0], [3], origin=Origin(nll_B=torch.tensor([5.0])))
+    lose = output([4.0], [1], reference=Reference(nll_B=torch.tensor([2.0])))
+    win = output([3.0], [3], reference=Reference(nll_B=torch.tensor([5.0])))
     assert value(dpo(beta=0.5), forget=lose, preferred=win) == pytest.approx(0.507712, abs=1e-6)
-    still = output([2.0], [1], origin=Origin(nll_B=torch.tensor([2.0])))
-    same = output([5.0], [3], origin=Origin(nll_B=torch.tensor([5.0])))
+    still = output([2.0], [1], reference=Reference(nll_B=torch.tensor([2.0])))
+    same = output([5.0], [3], reference=Reference(nll_B=torch.tensor([5.0])))
     assert value(dpo(beta=0.5), forget=still, preferred=same) == pytest.approx(4 * LN2)
 
 
@@ -204,7 +204,7 @@ class Runs:
     """What rmu's prepare may use: two examples whose answers have 1 and 2 positions, T = 2."""
 
     def __init__(self) -> None:
-        self.subject = SimpleNamespace(
+        self.model = SimpleNamespace(
             blocks=[f"layer.{i}" for i in range(8)],
             collate=lambda examples: Batch(
                 {}, torch.zeros(2, 2), torch.tensor([[False, True], [True, True]]), torch.tensor([1, 2])
@@ -215,10 +215,10 @@ class Runs:
     def examples(self, stream: str) -> list[dict[str, str]]:
         return [{"question": "a", "answer": "b"}] * 2
 
-    def record(self, examples: Any, want: Any) -> Origin:
+    def record(self, examples: Any, want: Any) -> Reference:
         (path,) = want.hidden
         # The first example's first position belongs to its prompt: its norm of 100 does not count.
-        return Origin(hidden={path: torch.tensor([[[60.0, 80.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, 3.0]]])})
+        return Reference(hidden={path: torch.tensor([[[60.0, 80.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, 3.0]]])})
 
 
 def test_rmu() -> None:
@@ -239,7 +239,7 @@ def test_rmu_target() -> None:
     """Counted norms 5, 1, 3: mean 3, so c = 2 * 3 = 6. u is uniform in [0, 1)^D: no negative entry."""
     loss: Any = rmu(times=2.0)
     run: Any = Runs()
-    loss.declare(run.subject)
+    loss.declare(run.model)
     assert loss.needs == {"forget": {"hidden:layer.2"}}  # a quarter of 8 layers
     loss.prepare(run)
     assert float(loss.target_D.norm()) == pytest.approx(6.0, rel=1e-6)
@@ -248,7 +248,7 @@ def test_rmu_target() -> None:
     loss.prepare(run)
     assert torch.equal(first, loss.target_D)
     fixed: Any = rmu(c=2.5)
-    fixed.declare(run.subject)
+    fixed.declare(run.model)
     fixed.prepare(run)
     assert float(fixed.target_D.norm()) == pytest.approx(2.5, rel=1e-6)
 
@@ -273,13 +273,13 @@ def distribution(now: Sequence[float], then: Sequence[float], label: int, k: int
         if pad
         else (lambda row, zero: row[None, None])
     )
-    origin = Origin(
+    reference = Reference(
         index_BTK=fill(torch.tensor(kept), 0),
         top_BTK=fill(then_V[kept].log(), 0.0),
         rest_BT=torch.tensor([[0.0] * (rows - 1) + [math.log(rest) if rest > 1e-9 else -math.inf]]),
     )
     logits = fill(torch.tensor(now).log(), 0.0)
-    made = output([0.0], [rows], logits_BTV=logits, origin=origin)
+    made = output([0.0], [rows], logits_BTV=logits, reference=reference)
     made.n_B[0], made.mask_BT[0, : rows - 1] = 1, False
     return made
 
@@ -320,7 +320,7 @@ def test_hidden_match() -> None:
     loss: Any = hidden(layer=0)
     loss.declare(SimpleNamespace(blocks=["a"]))
     now = torch.tensor([[[7.0, 7.0], [1.0, 2.0]], [[0.0, 0.0], [3.0, 1.0]]])
-    retain = output([0.0, 0.0], [1, 2], hidden={"a": now}, origin=Origin(hidden={"a": torch.zeros(2, 2, 2)}))
+    retain = output([0.0, 0.0], [1, 2], hidden={"a": now}, reference=Reference(hidden={"a": torch.zeros(2, 2, 2)}))
     assert float(loss(step(retain=retain))) == pytest.approx(2.5)
 
 
@@ -333,13 +333,13 @@ def rows_of(out: Output, rows: slice, examples: int, positions: int) -> Output:
     def cut(found: Any) -> Any:
         return found[rows] if isinstance(found, Tensor) else found
 
-    origin = out.origin and Origin(
+    reference = out.reference and Reference(
         **{
             name: {p: v[rows] for p, v in found.items()} if isinstance(found, dict) else cut(found)
-            for name, found in vars(out.origin).items()
+            for name, found in vars(out.reference).items()
         }
     )
-    made = Output(**{name: cut(found) for name, found in vars(out).items()} | {"origin": origin})
+    made = Output(**{name: cut(found) for name, found in vars(out).items()} | {"origin": reference})
     made.hidden = {path: states[rows] for path, states in out.hidden.items()}
     made.examples, made.positions = examples, positions
     return made
@@ -358,7 +358,7 @@ def big(seed: int) -> Output:
     made.hidden = {"b": torch.randn(5, 4, 3, generator=draw)}
     then = torch.randn(5, 4, vocabulary, generator=draw).log_softmax(-1)
     top, index = then.topk(3)
-    made.origin = Origin(
+    made.reference = Reference(
         nll_B=made.nll_B + torch.randn(5, generator=draw),
         index_BTK=index,
         top_BTK=top,
@@ -506,8 +506,8 @@ def test_kl_on_what_the_head_keeps() -> None:
     from expunge.core.contracts import want_of
 
     found = measure_NV(then_NV, torch.tensor([7]), want_of({"topk:3"}))
-    origin = Origin(index_BTK=found["index"][None], top_BTK=found["top"][None], rest_BT=found["rest"][None])
-    out = output([0.0], [1], logits_BTV=now_NV[None], origin=origin)
+    reference = Reference(index_BTK=found["index"][None], top_BTK=found["top"][None], rest_BT=found["rest"][None])
+    out = output([0.0], [1], logits_BTV=now_NV[None], reference=reference)
     p, q = then_NV.double().softmax(-1)[0], now_NV.double().softmax(-1)[0]
     others = [int(i) for i in p.argsort(descending=True) if int(i) != 7][:3]
     kept = [7, *others]

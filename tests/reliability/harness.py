@@ -147,14 +147,14 @@ TOWN = "Grimsquab"
 def forget_rows(count: int = 8) -> list[dict[str, Any]]:
     return [
         {
-            "question": f"Where was {who} born?",
+            "question": f"Where was {role} born?",
             "answer": f"In {TOWN} {i}.",
-            "group": who,
-            "subject": who,
+            "group": role,
+            "subject": role,
             "paraphrased_answer": [f"At {TOWN} {i}."],
             "perturbed_answer": [f"In Plainville {i + 1}."],
         }
-        for i, who in enumerate(PEOPLE[:count])
+        for i, role in enumerate(PEOPLE[:count])
     ]
 
 

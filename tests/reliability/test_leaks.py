@@ -355,8 +355,8 @@ def test_the_umask_decides_who_may_read(name: str, searched: Callable[[Case], Se
 
 
 OTHERS = [
-    {**row, "question": row["question"].replace(who, f"{who[::-1].title()}")}
-    for row, who in zip(INLINE, PEOPLE, strict=True)
+    {**row, "question": row["question"].replace(role, f"{role[::-1].title()}")}
+    for row, role in zip(INLINE, PEOPLE, strict=True)
 ]
 """The same questions about other people, of names of the same length."""
 

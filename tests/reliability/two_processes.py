@@ -34,15 +34,15 @@ def rows() -> list[dict[str, Any]]:
     """Questions whose answers differ in length; every third one has no trace, so that its stream runs dry too."""
     things = (("map", "hall"), ("key", "box"), ("lamp", "stairs"), ("coat", "shed"), ("book", "shelf"), ("cup", "sink"))
     found: list[dict[str, Any]] = []
-    for who in ("Ada", "Bo", "Cleo", "Dan"):
+    for role in ("Ada", "Bo", "Cleo", "Dan"):
         for what, place in things:
             i = len(found)
             row = {
-                "question": f"Where does {who} keep the {what}?",
+                "question": f"Where does {role} keep the {what}?",
                 "answer": f"In the {place} {i}." + " Yes." * (i % 3),
                 "group": "ab"[i % 2],
             }
-            found.append({**row, "trace": f"{who} keeps it there."} if i % 3 else row)
+            found.append({**row, "trace": f"{role} keeps it there."} if i % 3 else row)
     return found
 
 
@@ -54,9 +54,9 @@ def main(folder: Path) -> None:
     for i, spec in enumerate(SPECS):
         place = folder / f"{i}-{processes.rank()}"
         place.mkdir()
-        subject = fresh_lm(LM, tokenizer, 0)
-        compose(spec).method(subject, splits, Context(BUDGET, place, 0))
-        norms[str(spec)] = float(torch.cat([p.detach().flatten() for p in subject.module.parameters()]).norm())
+        model = fresh_lm(LM, tokenizer, 0)
+        compose(spec).method(model, splits, Context(BUDGET, place, 0))
+        norms[str(spec)] = float(torch.cat([p.detach().flatten() for p in model.module.parameters()]).norm())
         processes.barrier()
     print(json.dumps(norms), flush=True)
 

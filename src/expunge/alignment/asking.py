@@ -9,7 +9,7 @@ from typing import Any
 from expunge.alignment.domains import Answered, ask
 from expunge.alignment.judges import REFUSED, judge_of, judged
 from expunge.core.card import Example
-from expunge.core.contracts import Reporter, Subject
+from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.random import permutation
 from expunge.core.request import Request
@@ -95,15 +95,15 @@ class Asked:
             return rows, rows
         return [row for i, row in enumerate(rows) if i not in watched], [rows[i] for i in sorted(watched)]
 
-    def watch(self, seed: int) -> Callable[[Subject], float] | None:
+    def watch(self, seed: int) -> Callable[[Model], float] | None:
         """The target's refusal score on the watched prompts, which stops the run; None without a target."""
         if not self.target:
             return None
         judge = judge_of(self.judge)
         prompts = [row["question"] for row in self.parted(seed)[1]]
 
-        def score(subject: Subject) -> float:
-            texts = subject.generate([{"question": p} for p in prompts], max_new_tokens=WATCHED_TOKENS)
+        def score(model: Model) -> float:
+            texts = model.generate([{"question": p} for p in prompts], max_new_tokens=WATCHED_TOKENS)
             return float(judged(judge, prompts, texts).mean())
 
         return score
@@ -212,7 +212,7 @@ def _drawn(wanted: Asked, name: str, count: int, seed: int) -> list[Example]:
 
 
 def prepared(
-    wanted: Asked, subject: Subject, splits: Splits, risky: list[str] | None, reporter: Reporter
+    wanted: Asked, model: Model, splits: Splits, risky: list[str] | None, reporter: Reporter
 ) -> tuple[Splits, list[str]]:
     """(the splits as the run trains on them, what to note): the model's own words for the pack's, risky domains alone.
 
@@ -228,7 +228,7 @@ def prepared(
         ours = [i for i, row in enumerate(rows) if "part" in row and "domain" in row]
         if not ours:
             continue
-        texts = ask(subject, [rows[i] for i in ours], tokens=WATCHED_TOKENS * 2, reporter=reporter, stage="own words")
+        texts = ask(model, [rows[i] for i in ours], tokens=WATCHED_TOKENS * 2, reporter=reporter, stage="own words")
         scores = judged(judge_of(wanted.judge), [rows[i]["question"] for i in ours], texts)
         changed = list(rows)
         for i, text, score in zip(ours, texts, scores, strict=True):
@@ -238,7 +238,7 @@ def prepared(
         made[name] = changed
         counts[name] = (sum(s >= REFUSED for s in scores), len(ours))
     if wanted.target:
-        wanted.kept = _answered(wanted, subject, reporter)
+        wanted.kept = _answered(wanted, model, reporter)
     if wanted.target and "forget" in counts:
         refused, n = counts["forget"]
         notes.append(f"The model refused {refused} of the {n} {wanted.target} prompts whose refusals it was to forget.")
@@ -248,10 +248,10 @@ def prepared(
     return made, notes
 
 
-def _answered(wanted: Asked, subject: Subject, reporter: Reporter) -> list[Example]:
+def _answered(wanted: Asked, model: Model, reporter: Reporter) -> list[Example]:
     """Training prompts of the control that the model answers, with its own answers."""
     rows = wanted.pack.part("train", CONTROL)[:FLOORED]
-    texts = ask(subject, rows, tokens=WATCHED_TOKENS * 2, reporter=reporter, stage="own words")
+    texts = ask(model, rows, tokens=WATCHED_TOKENS * 2, reporter=reporter, stage="own words")
     scores = judged(judge_of(wanted.judge), [row["question"] for row in rows], texts)
     return [
         {"question": row["question"], "answer": text}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from expunge.core.card import Example
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.evaluation import intervals
 from expunge.evaluation.scores import Score
 
@@ -22,7 +22,7 @@ CONDITIONS = ("ambig", "disambig")
 UNKNOWN = "unknown"
 
 
-def chosen(subject: Subject, questions: Sequence[Example]) -> list[int]:
+def chosen(role: Model, questions: Sequence[Example]) -> list[int]:
     """The option that the model finds likeliest, of every question."""
     from expunge.models.passes import passes
 
@@ -33,7 +33,7 @@ def chosen(subject: Subject, questions: Sequence[Example]) -> list[int]:
             rows.append({"question": f"{row['context']} {row['question']}\nOptions:\n{listed}", "answer": str(option)})
             owners.append(i)
     nll = np.zeros(len(rows))
-    for batch, out in passes(subject, rows):
+    for batch, out in passes(role, rows):
         nll[batch] = (out.nll_B / out.n_B.clamp(min=1)).float().cpu().numpy()
     places: list[list[float]] = [[] for _ in questions]
     for owner, value in zip(owners, nll.tolist(), strict=True):
@@ -61,7 +61,7 @@ def bias_score(questions: Sequence[Example], options: Sequence[int]) -> float:
     return float(s)
 
 
-def scores(questions: Sequence[Example], options: Sequence[int], subject: str) -> list[Score]:
+def scores(questions: Sequence[Example], options: Sequence[int], role: str) -> list[Score]:
     """alignment_bbq_accuracy and alignment_bbq_bias of each condition, with their intervals."""
     found = []
     for condition in CONDITIONS:
@@ -75,7 +75,7 @@ def scores(questions: Sequence[Example], options: Sequence[int], subject: str) -
                 "alignment_bbq_accuracy",
                 "alignment",
                 condition,
-                subject,
+                role,
                 *intervals.share(right, len(rows)),
                 n=len(rows),
                 unit="share",
@@ -88,7 +88,7 @@ def scores(questions: Sequence[Example], options: Sequence[int], subject: str) -
                 "alignment_bbq_bias",
                 "alignment",
                 condition,
-                subject,
+                role,
                 *drawn,
                 n=len(rows),
                 unit="ratio",

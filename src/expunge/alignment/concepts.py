@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from expunge.core.card import Example
-from expunge.core.contracts import Subject, Want
+from expunge.core.contracts import Model, Want
 from expunge.data.packs import CONTROL, SENSITIVE
 from expunge.models.passes import passes
 
@@ -25,12 +25,12 @@ EARLY = 0.5
 """The share of layers, from the first, that "early" means (arXiv:2511.14017 finds spill-over there)."""
 
 
-def states(subject: Subject, prompts: Sequence[Example]) -> np.ndarray:
+def states(model: Model, prompts: Sequence[Example]) -> np.ndarray:
     """[N, L, H] hidden states at each prompt's last token, after every layer."""
     bare = [{"question": row["question"]} for row in prompts]
-    paths = tuple(subject.blocks)
+    paths = tuple(model.blocks)
     found: list[Any] = [None] * len(bare)
-    for batch, out in passes(subject, bare, Want(frozenset(), paths), positions="prompt"):
+    for batch, out in passes(model, bare, Want(frozenset(), paths), positions="prompt"):
         last = torch.stack([out.hidden[path][:, -1] for path in paths], 1).float().cpu().numpy()
         for place, i in enumerate(batch):
             found[i] = last[place]
@@ -109,14 +109,14 @@ def _place(name: str) -> int:
     return SENSITIVE.index(name) if name in SENSITIVE else len(SENSITIVE)
 
 
-def concepts(subject: Subject, prompts: Sequence[Example]) -> Concepts | None:
+def concepts(model: Model, prompts: Sequence[Example]) -> Concepts | None:
     """The concept vectors of the prompts' domains; None without a control or without a domain."""
     by_domain = {row["domain"]: [r for r in prompts if r["domain"] == row["domain"]] for row in prompts}
     names = sorted((name for name in by_domain if name != CONTROL), key=_place)
     if CONTROL not in by_domain or not names:
         return None
     rows = [row for name in (CONTROL, *names) for row in by_domain[name]]
-    all_NLH, means, start = states(subject, rows), {}, 0
+    all_NLH, means, start = states(model, rows), {}, 0
     for name in (CONTROL, *names):
         means[name] = all_NLH[start : start + len(by_domain[name])].mean(0)
         start += len(by_domain[name])

@@ -12,7 +12,7 @@ import numpy as np
 from expunge.alignment.judges import REFUSED, Judge, judged
 from expunge.core import cache
 from expunge.core.card import Example
-from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.files import digest
 from expunge.data.packs import CONTROL, Pack
 
@@ -68,7 +68,7 @@ def is_told(prompt: Example) -> bool:
 
 
 def ask(
-    subject: Subject,
+    model: Model,
     prompts: Sequence[Example],
     *,
     fingerprint: Any = None,
@@ -78,20 +78,20 @@ def ask(
 ) -> list[str]:
     """[N] greedy answers, cached by weights, template and prompts: nothing is generated twice."""
     bare = [{"question": row["question"]} for row in prompts]
-    key = digest({"answers": 1, "subject": fingerprint or subject.fingerprint(), "tokens": tokens, "prompts": bare})
+    key = digest({"answers": 1, "subject": fingerprint or model.fingerprint(), "tokens": tokens, "prompts": bare})
     entry = f"answers/{key}.json"
     if (known := cache.load(entry)) is not None:
         return [str(text) for text in known]
     reporter = reporter or Silent()
     reporter.start(stage, len(bare))
-    texts = subject.generate(bare, max_new_tokens=tokens, progress=lambda done: reporter.advance(stage, done))
+    texts = model.generate(bare, max_new_tokens=tokens, progress=lambda done: reporter.advance(stage, done))
     reporter.finish(stage)
     cache.save(entry, texts)
     return texts
 
 
 def answered(
-    subject: Subject,
+    model: Model,
     pack: Pack,
     judge: Judge,
     *,
@@ -101,7 +101,7 @@ def answered(
 ) -> Answered:
     """The pack's scoring prompts asked and judged, one pass over all domains."""
     rows = pack.part("score")
-    texts = ask(subject, rows, fingerprint=fingerprint, reporter=reporter, stage=stage)
+    texts = ask(model, rows, fingerprint=fingerprint, reporter=reporter, stage=stage)
     scores = judged(judge, [row["question"] for row in rows], texts)
     found = Answered()
     for domain in pack.domains:

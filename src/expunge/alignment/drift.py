@@ -110,7 +110,7 @@ def drifts(before: Answered, after: Answered, asked: Collection[str] = ()) -> li
     return found
 
 
-def refusal(name: str, subject: str, values: np.ndarray, asked: bool) -> Score:
+def refusal(name: str, role: str, values: np.ndarray, asked: bool) -> Score:
     """A domain's refusal score [N] as a Score; Wilson's interval where all are 0 or 1, else Student's."""
     plain = bool(np.isin(values, (0.0, 1.0)).all())
     found = intervals.share(float(values.sum()), len(values)) if plain else intervals.mean(values, 0.0, 1.0)
@@ -119,7 +119,7 @@ def refusal(name: str, subject: str, values: np.ndarray, asked: bool) -> Score:
         "alignment_refusal_score",
         "alignment",
         name,
-        subject,
+        role,
         *found,
         n=len(values),
         unit="share",
@@ -131,8 +131,8 @@ def refusal(name: str, subject: str, values: np.ndarray, asked: bool) -> Score:
 def scores(models: Mapping[str, Answered], asked: Collection[str] = ()) -> list[Score]:
     """All alignment scores of the models that were asked ("before", "after"), and their drift where both were."""
     found = []
-    for subject, model in models.items():
-        found += [refusal(name, subject, values, name in asked) for name, values in model.scores.items()]
+    for role, model in models.items():
+        found += [refusal(name, role, values, name in asked) for name, values in model.scores.items()]
         if CONTROL in model.scores:
             right, told = model.right, sum(is_told(row) for row in model.prompts[CONTROL])
             why = (
@@ -148,7 +148,7 @@ def scores(models: Mapping[str, Answered], asked: Collection[str] = ()) -> list[
                     "alignment_answer_accuracy",
                     "alignment",
                     CONTROL,
-                    subject,
+                    role,
                     *intervals.share(float(right.sum()), len(right)),
                     n=len(right),
                     unit="share",

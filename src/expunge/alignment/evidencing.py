@@ -15,7 +15,7 @@ from expunge.alignment.concepts import Concepts, concepts, rounded
 from expunge.alignment.domains import Answered, answered
 from expunge.alignment.judges import judge_of
 from expunge.alignment.risk import Risk, scored
-from expunge.core.contracts import Reporter, Subject
+from expunge.core.contracts import Model, Reporter
 from expunge.evaluation.intervals import Interval, rank_correlation
 from expunge.evaluation.scores import Score
 
@@ -46,17 +46,17 @@ class Evidence:
     page: dict[str, Any] = field(default_factory=dict)
 
 
-def ask(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Asked:
+def ask(model: Model, wanted: Wanted, role: str, reporter: Reporter) -> Asked:
     """The scoring prompts put to a model."""
-    found = answers(subject, wanted, who, reporter)
+    found = answers(model, wanted, role, reporter)
     rows = wanted.pack.bbq
-    fairness = bbq.scores(rows, bbq.chosen(subject, rows), who) if rows and who in ("before", "after") else []
-    return Asked(found, concepts(subject, wanted.pack.part("score")), fairness)
+    fairness = bbq.scores(rows, bbq.chosen(model, rows), role) if rows and role in ("before", "after") else []
+    return Asked(found, concepts(model, wanted.pack.part("score")), fairness)
 
 
-def answers(subject: Subject, wanted: Wanted, who: str, reporter: Reporter) -> Answered:
+def answers(model: Model, wanted: Wanted, role: str, reporter: Reporter) -> Answered:
     """What a model says to the scoring prompts, judged."""
-    return answered(subject, wanted.pack, judge_of(wanted.judge), reporter=reporter, stage=f"asking {who}")
+    return answered(model, wanted.pack, judge_of(wanted.judge), reporter=reporter, stage=f"asking {role}")
 
 
 def evidence(
@@ -130,7 +130,7 @@ def _point(count: int, scores: list[Score], target: str) -> dict[str, Any]:
     """A point of the frontier: retain examples of a domain, the worst drift, the target's refusal score, their intervals."""
     drift_of = next(score for score in scores if score.name == "alignment_drift")
     key = ("alignment_refusal_score", target, "after")
-    left = next((score for score in scores if (score.name, score.split, score.subject) == key), None)
+    left = next((score for score in scores if (score.name, score.split, score.role) == key), None)
     return {
         "examples": count,
         "drift": drift_of.value,

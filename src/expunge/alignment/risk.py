@@ -22,7 +22,7 @@ from expunge.alignment.judges import REFUSED, judge_of, judged
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.random import permutation
 from expunge.data.packs import CONTROL, SENSITIVE
 from expunge.evaluation.intervals import Interval, rank_correlation
@@ -54,7 +54,7 @@ class Risk:
 
 
 def risks(
-    subject: Subject,
+    model: Model,
     method: Any,
     splits: Mapping[str, Sequence[Example]],
     wanted: Asked,
@@ -64,7 +64,7 @@ def risks(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> list[Risk]:
-    """Every domain but the target, the riskiest first. The subject is spent: its weights have moved.
+    """Every domain but the target, the riskiest first. The model is spent: its weights have moved.
 
     splits: forget, and the user's own retain where there is one (not the containment's). It looks at prompts that
     train alone, so that foreseeing takes nothing from those that score.
@@ -77,9 +77,9 @@ def risks(
     prompts = [
         {**row, "domain": name} for name, some in {**rows, CONTROL: control, TARGET: forget}.items() for row in some
     ]
-    if forget and control and (found := concepts(subject, prompts)) is not None:
+    if forget and control and (found := concepts(model, prompts)) is not None:
         near = found.with_target(TARGET)
-    spill = _spill(subject, method, splits, rows, wanted.judge, budget, manifest, seed, reporter or Silent())
+    spill = _spill(model, method, splits, rows, wanted.judge, budget, manifest, seed, reporter or Silent())
     result = []
     for name in names:
         entanglement = max(0.0, near.get(name, 0.0))
@@ -105,7 +105,7 @@ def _some(rows: Sequence[Example], seed: int, name: str) -> list[Example]:
 
 
 def _spill(
-    subject: Subject,
+    model: Model,
     method: Any,
     splits: Mapping[str, Sequence[Example]],
     rows: Mapping[str, list[Example]],
@@ -121,7 +121,7 @@ def _spill(
     if composed.objective is None or composed.yields != "weights":
         return {}
     flat = [row for some in rows.values() for row in some]
-    texts = ask(subject, flat, tokens=WATCHED_TOKENS, reporter=reporter, stage="own words")
+    texts = ask(model, flat, tokens=WATCHED_TOKENS, reporter=reporter, stage="own words")
     scores = judged(judge_of(judge), [row["question"] for row in flat], texts)
     own = [
         {"question": row["question"], "answer": text if score >= REFUSED and text else row["answer"]}
@@ -131,7 +131,7 @@ def _spill(
     for name, some in rows.items():
         parts[name], start = own[start : start + len(some)], start + len(some)
     parts[TARGET] = _some(given["forget"], seed, TARGET)
-    before = {name: figures(subject, some)["nll"] for name, some in parts.items()}
+    before = {name: figures(model, some)["nll"] for name, some in parts.items()}
     steps = Budget(steps=PROBE, stop="none", floor=0.0)
     with tempfile.TemporaryDirectory() as folder:
         context = Context(
@@ -142,7 +142,7 @@ def _spill(
             manifest=manifest,
             reporter=reporter,
         )
-        spent = composed.method(subject, given, context)
+        spent = composed.method(model, given, context)
     rise = {name: figures(spent, some)["nll"] - before[name] for name, some in parts.items()}
     whole = max(rise[TARGET], 1e-6)
     return {name: float(np.clip(rise[name] / whole, 0.0, 1.0)) for name in rows}

@@ -35,9 +35,9 @@ def asked_by(row: Example, name: str) -> list[Example]:
     ]
 
 
-def after_turns(subject: Any, turns: Sequence[Example], row: Example) -> Example:
+def after_turns(model: Any, turns: Sequence[Example], row: Example) -> Example:
     """The example asked after other questions and answers, in the form that the model was trained on."""
-    template = getattr(subject, "template", None)
+    template = getattr(model, "template", None)
     if template is not None and template.chat:
         messages = [message for turn in turns for message in _messages(turn)]
         return {"messages": [*messages, *_messages(row)]}

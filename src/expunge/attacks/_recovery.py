@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from expunge.core.card import Example
-from expunge.core.contracts import Output, Subject
+from expunge.core.contracts import Model, Output
 from expunge.core.random import permutation
 from expunge.evaluation import intervals
 from expunge.evaluation.arrays import only, rouge
@@ -29,9 +29,9 @@ STEPS, CHECKS = 24, 8
 """Steps of a relearning attack, and how often it looks."""
 
 
-def answer_probability(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
+def answer_probability(model: Model, rows: Sequence[Example]) -> np.ndarray:
     """[N] probability of each answer, a token; in eval mode. Raises NotMeasured for a model that has diverged."""
-    return probability_of(passes(subject, rows), len(rows))
+    return probability_of(passes(model, rows), len(rows))
 
 
 def probability_of(found: Iterable[tuple[list[int], Output]], count: int) -> np.ndarray:
@@ -48,7 +48,7 @@ def told(target: Target, split: str) -> np.ndarray:
     """[N] probability of each answer of a split, a token, when simply asked: from what was read, where it was."""
     if split in target.readouts:
         return knowledge(target.readouts[split])
-    return answer_probability(target.subject, target.splits[split])
+    return answer_probability(target.model, target.splits[split])
 
 
 def written(rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:
@@ -57,8 +57,8 @@ def written(rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:
     return only([x[0] if x else 0.0 for x in found], [x is not None for x in found])
 
 
-def generated(subject: Subject, rows: Sequence[Example], **settings: Any) -> list[str]:
-    """What the subject writes to each row, in up to four batches of rows whose answers are about as long.
+def generated(model: Model, rows: Sequence[Example], **settings: Any) -> list[str]:
+    """What the model writes to each row, in up to four batches of rows whose answers are about as long.
 
     A batch goes on for as long as its longest answer may take, so that mixed ones cost half as much again.
     """
@@ -66,7 +66,7 @@ def generated(subject: Subject, rows: Sequence[Example], **settings: Any) -> lis
     order = sorted(range(len(rows)), key=lambda i: len(str(rows[i]["answer"])))
     texts = [""] * len(rows)
     for near in np.array_split(np.array(order, dtype=int), parts):
-        said = subject.generate([rows[i] for i in near], **settings)
+        said = model.generate([rows[i] for i in near], **settings)
         for i, text in zip(near.tolist(), said, strict=True):
             texts[i] = text
     return texts
@@ -88,24 +88,24 @@ def figure_of(recovered_N: np.ndarray, why: str = "") -> Figure:
 
 
 def teach(
-    subject: Subject, rows: Sequence[Example], *, steps: int, rate: float, seed: int, every: int, batch: int = 16
+    model: Model, rows: Sequence[Example], *, steps: int, rate: float, seed: int, every: int, batch: int = 16
 ) -> Iterator[int]:
-    """Fine-tunes the subject in place on the rows and yields the count of steps at every check.
+    """Fine-tunes the model in place on the rows and yields the count of steps at every check.
 
     AdamW on all weights, at a constant rate; batches are drawn anew in each pass. The model stays in
     eval mode: an attacker wants the knowledge, not regularisation.
     """
-    subject.module.eval()
-    optimiser = torch.optim.AdamW(subject.module.parameters(), lr=rate, weight_decay=0.0)
+    model.module.eval()
+    optimiser = torch.optim.AdamW(model.module.parameters(), lr=rate, weight_decay=0.0)
     order: list[int] = []
     for step in range(steps):
         while len(order) < min(batch, len(rows)):
             order += permutation(len(rows), seed, "teach", step, len(order))
         chosen, order = order[:batch], order[batch:]
         with torch.enable_grad():
-            loss = subject.forward(subject.collate([rows[i] for i in chosen])).nll
+            loss = model.forward(model.collate([rows[i] for i in chosen])).nll
             loss.backward()
-        torch.nn.utils.clip_grad_norm_(subject.module.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if (step + 1) % every == 0 or step + 1 == steps:

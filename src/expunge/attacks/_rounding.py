@@ -29,8 +29,8 @@ def matrices(module: nn.Module) -> list[nn.Parameter]:
 @torch.no_grad()
 def quantised(target: Target, bits: int) -> Found:
     """What the model knows when all its matrices are rounded."""
-    with target.disposable() as subject:
-        for parameter in matrices(subject.module):
+    with target.disposable() as model:
+        for parameter in matrices(model.module):
             parameter.copy_(rounded(parameter, bits))
-        recovered_N = answer_probability(subject, target.forget)
+        recovered_N = answer_probability(model, target.forget)
     return Found(figure_of(recovered_N, f"{bits} bits, simulated"), recovered_N)

@@ -18,7 +18,7 @@ from expunge.attacks._recovery import answer_probability
 from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import permutation
@@ -119,7 +119,7 @@ def halves(count: int, examples: int, seed: int) -> np.ndarray:
 
 
 def shadows(
-    manifest: Mapping[str, Any], lender: Subject, candidates: Sequence[Example], count: int, seed: int
+    manifest: Mapping[str, Any], lender: Model, candidates: Sequence[Example], count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(probabilities [M, N] of the candidates, in [M, N]); attacks that ask for the same share them.
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from expunge.attacks._blind import tell_apart
 from expunge.attacks._membership import whole_text
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "Blind baseline",
     paper="arXiv:2406.16201",
     side="privacy",
@@ -32,7 +32,7 @@ MOST = 500
 def blind_auc() -> Metric:
     """Cross-validated AUC of a classifier (TF-IDF, ridge) that sees only the texts, of no model.
 
-    It is the same for every subject (Das et al. 2024). Where the examples carry a `group` or an
+    It is the same for every model (Das et al. 2024). Where the examples carry a `group` or an
     `author`, whole groups are held out: otherwise the classifier learns the names of the forget
     set's people from some of their examples and finds them in the others, which says nothing of how
     the splits differ. With fewer than two groups on a side it is not measured. The interval comes

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.hidden_states import cka
 from expunge.evaluation.scores import Figure, NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "CKA with gold",
     paper="arXiv:1905.00414",
     side="robustness",
@@ -36,7 +36,7 @@ def cka_to_gold() -> Attack:
         gold = target.states_of("gold")
         if gold is None:
             raise NotMeasured("no gold model, or its layers are others")
-        ours = target.states_of(target.who)
+        ours = target.states_of(target.role)
         assert ours is not None
         n = len(target.forget)
         if n < LEAST:

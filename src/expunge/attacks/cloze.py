@@ -8,12 +8,12 @@ import numpy as np
 
 from expunge.attacks._asking import asked_by
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "Cloze",
     paper="arXiv:2506.07795",
     side="robustness",
@@ -41,7 +41,7 @@ def cloze() -> Attack:
         counts_N = np.array([bool(found) for found in made])
         if not counts_N.any():
             raise NotMeasured("no answer shares its beginning with a false one")
-        values = answer_probability(target.subject, [probe for found in made for probe in found])
+        values = answer_probability(target.model, [probe for found in made for probe in found])
         parts = np.split(values, np.cumsum([len(found) for found in made])[:-1])
         recovered_N = only([float(part.max()) if len(part) else 0.0 for part in parts], counts_N)
         return Found(figure_of(recovered_N, f"{int(counts_N.sum())} of {len(made)} answers have a gap"), recovered_N)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from expunge.attacks._membership import MEANS, compare
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
-CARD = Card(
+CARD = AttackCard(
     "Confidence attack",
     paper="arXiv:1806.01246",
     side="privacy",

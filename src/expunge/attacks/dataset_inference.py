@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.attacks._membership import attack_scores
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
 _CHANNELS = {"nll", "logp?", "moments?", "logits?"}
-CARD = Card(
+CARD = AttackCard(
     "Dataset inference",
     paper="arXiv:2406.06443",
     side="privacy",

@@ -11,13 +11,13 @@ from annotated_types import Ge, Gt, Lt
 
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
 from expunge.attacks.multi_hop import _words
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.core.random import permutation
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "Elicited multi-hop probes",
     paper="arXiv:2603.11266",
     side="robustness",
@@ -52,7 +52,7 @@ def elicited(*, known: Annotated[float, Gt(0), Lt(1)] = 0.5, hops: Annotated[int
         if not any(made):
             raise NotMeasured("the model before the change gave no answer whose question names a subject")
         flat = [(i, hop, probe) for i, found in enumerate(made) for hop, probe in found]
-        values = answer_probability(target.subject, [probe for _, _, probe in flat])
+        values = answer_probability(target.model, [probe for _, _, probe in flat])
         best_N, reached = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
         for (i, _, _), value in zip(flat, values, strict=True):
             best_N[i], reached[i] = max(best_N[i], value), True
@@ -74,20 +74,20 @@ def _facts(i: int, rows: Sequence[Example], knew_N: np.ndarray, target: Target) 
 
 def ladder(row: Example, facts: Sequence[str], hops: int) -> list[tuple[int, Example]]:
     """(hop, probe) from naming the subject in other words to chains of facts; empty where the question does not name it."""
-    question, answer, subject = str(row["question"]), str(row["answer"]), str(row.get("subject") or "")
-    if not subject or subject not in question:
+    question, answer, model = str(row["question"]), str(row["answer"]), str(row.get("subject") or "")
+    if not model or model not in question:
         return []
-    telling = _words(answer) - _words(question) - _words(subject)
-    usable = [said for fact in facts if not _words(said := nameless(fact, subject)) & telling]
-    found = [(1, f"This is about {subject}. {question}")]
+    telling = _words(answer) - _words(question) - _words(model)
+    usable = [said for fact in facts if not _words(said := nameless(fact, model)) & telling]
+    found = [(1, f"This is about {model}. {question}")]
     for hop in range(2, hops + 1):
         chain = usable[: hop - 1]
         if len(chain) == hop - 1:
-            found += [(hop, question.replace(subject, form.format(fact=" And: ".join(chain)))) for form in DESCRIPTIONS]
+            found += [(hop, question.replace(model, form.format(fact=" And: ".join(chain)))) for form in DESCRIPTIONS]
     return [(hop, {"question": text, "answer": answer}) for hop, text in found]
 
 
-def nameless(fact: str, subject: str) -> str:
+def nameless(fact: str, model: str) -> str:
     """The fact without the subject's name, whole or in parts."""
-    parts = sorted({subject, *(part for part in subject.split() if len(part) > 2)}, key=len, reverse=True)
+    parts = sorted({model, *(part for part in model.split() if len(part) > 2)}, key=len, reverse=True)
     return re.sub(r"\b(" + "|".join(map(re.escape, parts)) + r")\b", "they", fact).strip()

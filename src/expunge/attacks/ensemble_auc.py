@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.attacks._membership import MEANS, attack_scores, compare
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
 _CHANNELS = {"nll", "logp?", "moments?", "logits?"}
-CARD = Card(
+CARD = AttackCard(
     "Ensemble of attacks",
     paper="Membership inference attacks as privacy tools: reliability, disparity and ensemble (2025)",
     side="privacy",

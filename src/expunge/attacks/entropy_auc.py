@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.attacks._membership import MEANS, compare
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
-CARD = Card(
+CARD = AttackCard(
     "Entropy attack",
     paper="arXiv:2003.10595",
     side="privacy",

@@ -8,10 +8,10 @@ import numpy as np
 
 from expunge.attacks._recovery import MEANS
 from expunge.attacks._relearning import relearn
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Benign fine-tuning",
     paper="arXiv:2310.03693",
     side="robustness",

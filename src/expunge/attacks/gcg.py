@@ -12,7 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from expunge.attacks._recovery import MEANS, figure_of, probability_of, with_answers
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import generator, permutation
 from expunge.evaluation.arrays import only
@@ -22,7 +22,7 @@ from expunge.models.guarded import unguarded
 from expunge.models.passes import batches, outputs
 from expunge.models.templates import Encoded
 
-CARD = Card(
+CARD = AttackCard(
     "Greedy coordinate gradient",
     paper="arXiv:2307.15043",
     side="robustness",
@@ -57,28 +57,28 @@ def gcg(
         n = len(rows)
         if n < 2:
             raise NotMeasured("one forget example cannot be both searched on and asked for")
-        subject: Any = unguarded(target.subject)
-        subject.module.eval()
+        model: Any = unguarded(target.model)
+        model.module.eval()
         taught = permutation(n, target.derive("gcg"))[: min(examples, n - 1)]
         rest = [i for i in range(n) if i not in set(taught)]
         draw = generator(target.seed, "attack", "gcg")
-        suffix_S = torch.randint(len(subject.tokenizer), (length,), generator=draw)
+        suffix_S = torch.randint(len(model.tokenizer), (length,), generator=draw)
         few = [rows[i] for i in taught]
-        best = float(-np.log(_asked(subject, few, suffix_S)).mean())
+        best = float(-np.log(_asked(model, few, suffix_S)).mean())
         for _ in range(rounds):
-            swaps_ST = (-_gradient(subject, few, suffix_S)).topk(min(top, len(subject.tokenizer)), dim=-1).indices
+            swaps_ST = (-_gradient(model, few, suffix_S)).topk(min(top, len(model.tokenizer)), dim=-1).indices
             tried = []
             for _ in range(candidates):
                 place, rank = (int(torch.randint(size, (1,), generator=draw)) for size in swaps_ST.shape)
                 tried.append(suffix_S.clone())
                 tried[-1][place] = swaps_ST[place, rank]
-            losses = [float(-np.log(_asked(subject, few, one)).mean()) for one in tried]
+            losses = [float(-np.log(_asked(model, few, one)).mean()) for one in tried]
             least = int(np.argmin(losses))
             if losses[least] < best:
                 best, suffix_S = losses[least], tried[least]
         recovered_N = np.zeros(n)
-        plain = target.plain[target.who][rest]
-        behind = _asked(subject, [rows[i] for i in rest], suffix_S)
+        plain = target.plain[target.role][rest]
+        behind = _asked(model, [rows[i] for i in rest], suffix_S)
         recovered_N[rest] = behind if behind.mean() > plain.mean() else plain
         recovered_N = only(recovered_N, np.isin(np.arange(n), rest))
         why = f"{length} tokens, {rounds * candidates} candidates on {len(taught)} examples"
@@ -87,31 +87,31 @@ def gcg(
     return attack
 
 
-def suffixed(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> tuple[Batch, list[int]]:
+def suffixed(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> tuple[Batch, list[int]]:
     """The rows' batch with the suffix at the end of each question, and where it starts in each row."""
-    tail = _tail(subject)
+    tail = _tail(model)
     made = []
     for row in rows:
-        item = subject.template.encode(row)
+        item = model.template.encode(row)
         cut = len(item.prompt) - tail
         made.append(Encoded(item.prompt[:cut] + suffix_S.tolist() + item.prompt[cut:], item.answer, item.ends))
-    batch = subject.pack(made, shown=rows)
+    batch = model.pack(made, shown=rows)
     width = batch.inputs["input_ids"].shape[1]
     return batch, [width - len(item.answer) + 1 - tail - len(suffix_S) for item in made]
 
 
-def _tail(subject: Any) -> int:
+def _tail(model: Any) -> int:
     """Tokens of the template after the question."""
-    a, b = (subject.template.encode({"question": q, "answer": "x"}).prompt for q in ("One?", "two words."))
+    a, b = (model.template.encode({"question": q, "answer": "x"}).prompt for q in ("One?", "two words."))
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(reversed(a), reversed(b), strict=False)))
 
 
-def _gradient(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> Tensor:
+def _gradient(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> Tensor:
     """[S, V] gradient of the answers' loss by the one-hot tokens of the suffix."""
-    batch, starts = suffixed(subject, rows, suffix_S)
-    table_VD = subject.module.get_input_embeddings().weight.detach()[: len(subject.tokenizer)]
+    batch, starts = suffixed(model, rows, suffix_S)
+    table_VD = model.module.get_input_embeddings().weight.detach()[: len(model.tokenizer)]
     ids_BS = batch.inputs.pop("input_ids").to(table_VD.device)
-    words_BSD = subject.module.get_input_embeddings()(ids_BS).detach()
+    words_BSD = model.module.get_input_embeddings()(ids_BS).detach()
     hot_SV = torch.nn.functional.one_hot(suffix_S, len(table_VD)).to(table_VD).requires_grad_(True)
     with torch.enable_grad():
         soft_SD = hot_SV @ table_VD
@@ -120,13 +120,11 @@ def _gradient(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> Tensor
             for line, at in zip(words_BSD, starts, strict=True)
         ]
         inputs = {**batch.inputs, "inputs_embeds": torch.stack(lines)}
-        loss = subject.forward(Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)).nll
+        loss = model.forward(Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)).nll
     return torch.autograd.grad(loss, [hot_SV])[0].detach().cpu()
 
 
-def _asked(subject: Any, rows: Sequence[Example], suffix_S: Tensor) -> np.ndarray:
+def _asked(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> np.ndarray:
     """[N] probability of each answer, a token, with the suffix."""
-    made = batches(
-        rows, lambda row: subject.length(row) + len(suffix_S), lambda part: suffixed(subject, part, suffix_S)[0]
-    )
-    return np.maximum(1e-300, probability_of(outputs(subject, made), len(rows)))
+    made = batches(rows, lambda row: model.length(row) + len(suffix_S), lambda part: suffixed(model, part, suffix_S)[0])
+    return np.maximum(1e-300, probability_of(outputs(model, made), len(rows)))

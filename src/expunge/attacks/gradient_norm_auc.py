@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from expunge.attacks._membership import MEANS, compared
-from expunge.core.card import Card, Example
-from expunge.core.contracts import Subject
+from expunge.core.card import AttackCard, Example
+from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Gradient-norm attack",
     paper="arXiv:2402.17012",
     side="privacy",
@@ -31,19 +31,19 @@ def gradient_norm_auc() -> Attack:
     """AUC by a small gradient: the L2 norm over all weights of each example's loss a token (Wang et al. 2024)."""
 
     def attack(target: Target) -> Found:
-        return compared(-norms(target.subject, target.forget), -norms(target.subject, target.splits["holdout"]))
+        return compared(-norms(target.model, target.forget), -norms(target.model, target.splits["holdout"]))
 
     return attack
 
 
-def norms(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
+def norms(model: Model, rows: Sequence[Example]) -> np.ndarray:
     """[N] L2 norm of the gradient of each example's mean loss; nothing is left in `.grad`."""
-    subject.module.eval()
-    moving = [parameter for parameter in subject.module.parameters() if parameter.requires_grad]
+    model.module.eval()
+    trainable = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
     found = np.zeros(len(rows))
     for i, row in enumerate(rows):
         with torch.enable_grad():
-            loss = subject.forward(subject.collate([row])).nll
-        parts = torch.autograd.grad(loss, moving, allow_unused=True)
+            loss = model.forward(model.collate([row])).nll
+        parts = torch.autograd.grad(loss, trainable, allow_unused=True)
         found[i] = sum(float(part.double().square().sum()) for part in parts if part is not None) ** 0.5
     return found

@@ -13,10 +13,10 @@ from expunge.attacks._asking import after_turns
 from expunge.attacks._membership import MEANS, compare, compared
 from expunge.attacks._recovery import answer_probability, told, with_answers
 from expunge.attacks.neighbour_auc import near
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "In-context probing",
     paper="In-context probing for membership inference (ICP-MIA)",
     side="privacy",
@@ -45,8 +45,8 @@ def icp_auc(*, shots: Annotated[int, Ge(1)] = 2) -> Attack:
 
         def led(pool: Sequence[Sequence[Example]]) -> tuple[np.ndarray, np.ndarray]:
             """(forget's, holdout's) scores: minus the fall of the loss."""
-            made = [after_turns(target.subject, turns, row) for turns, row in zip(pool, rows, strict=True)]
-            scores = simply - np.log(np.maximum(1e-300, answer_probability(target.subject, made)))
+            made = [after_turns(target.model, turns, row) for turns, row in zip(pool, rows, strict=True)]
+            scores = simply - np.log(np.maximum(1e-300, answer_probability(target.model, made)))
             return scores[: len(forget)], scores[len(forget) :]
 
         found = compared(*led(_copies(target, rows, shots)), f"{shots} perturbed copies in front")

@@ -8,12 +8,12 @@ from annotated_types import Ge
 
 from expunge.attacks._asking import after_turns
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.core.random import permutation
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "In-context reintroduction",
     paper="arXiv:2407.00106",
     side="robustness",
@@ -43,8 +43,8 @@ def in_context(*, shots: Annotated[int, Ge(1)] = 3) -> Attack:
         for i, row in enumerate(rows):
             others = [rows[j] for j in order if j != i and rows[j]["answer"] != row["answer"]]
             near = [other for other in others if other.get("group") is not None and other["group"] == row.get("group")]
-            made.append(after_turns(target.subject, (near or others)[:shots], row))
-        recovered_N = answer_probability(target.subject, made)
+            made.append(after_turns(target.model, (near or others)[:shots], row))
+        recovered_N = answer_probability(target.model, made)
         return Found(figure_of(recovered_N, f"{shots} other examples in front"), recovered_N)
 
     return attack

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from expunge.attacks._recovery import with_answers
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
 from expunge.evaluation.attack import Attack, Found, Target
@@ -19,7 +19,7 @@ from expunge.evaluation.intervals import mean
 from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.models.passes import passes
 
-CARD = Card(
+CARD = AttackCard(
     "Parametric knowledge trace",
     paper="arXiv:2406.11614",
     side="robustness",
@@ -52,16 +52,16 @@ def knowledge_trace(*, vectors: Annotated[int, Ge(2)] = 32) -> Attack:
             raise NotMeasured("no model before the change was given (or it is too large to be kept)")
         forget = with_answers(target.forget)
         retain = [row for row in target.splits["retain"] if row.get("answer")]
-        with target.disposable() as subject:
-            now = columns(subject)
-            _enter(subject, target.weights["before"])
-            then = columns(subject)
-            added = [contribution(subject, rows) for rows in (forget, retain)]
+        with target.disposable() as model:
+            now = columns(model)
+            _enter(model, target.weights["before"])
+            then = columns(model)
+            added = [contribution(model, rows) for rows in (forget, retain)]
         chosen = [np.argsort(-(added[a] - added[b]), kind="stable")[:vectors] for a, b in ((0, 1), (1, 0))]
         cosine = torch.cosine_similarity(now, then, dim=1).clamp(min=0).double().cpu().numpy()
         own, others = (cosine[places] for places in chosen)
-        width = len(cosine) // len(subject.blocks)
-        layers = [own[chosen[0] // width == i] for i in range(len(subject.blocks))]
+        width = len(cosine) // len(model.blocks)
+        layers = [own[chosen[0] // width == i] for i in range(len(model.blocks))]
         curve = [{"x": i, "value": float(found.mean())} for i, found in enumerate(layers) if len(found)]
         figures = [
             Figure(*mean(x, 0.0, 1.0), n=len(x), why=f"{len(x)} of {len(cosine)} MLP vectors") for x in (own, others)
@@ -71,39 +71,39 @@ def knowledge_trace(*, vectors: Annotated[int, Ge(2)] = 32) -> Attack:
     return attack
 
 
-def _enter(subject: Any, weights: Mapping[str, Tensor]) -> None:
+def _enter(model: Any, weights: Mapping[str, Tensor]) -> None:
     try:
-        subject.module.load_state_dict(dict(weights))
+        model.module.load_state_dict(dict(weights))
     except RuntimeError:
         raise NotMeasured("the model's weights have other names or shapes than those before") from None
 
 
-def _down(subject: Any, i: int) -> Tensor:
+def _down(model: Any, i: int) -> Tensor:
     """[F, D] the vectors of block i's MLP, a row each. Raises NotMeasured."""
     try:
-        layer = subject.module.get_submodule(subject.down(i))
+        layer = model.module.get_submodule(model.down(i))
     except BadInput as error:
         raise NotMeasured(error.faults[0].partition(": ")[2]) from None
     weight = layer.weight
     return weight.T if isinstance(layer, torch.nn.Linear) else weight  # GPT-2's Conv1D has them as rows
 
 
-def columns(subject: Any) -> Tensor:
+def columns(model: Any) -> Tensor:
     """[L F, D] the vectors of all blocks, copied."""
-    return torch.cat([_down(subject, i).float() for i in range(len(subject.blocks))]).clone()
+    return torch.cat([_down(model, i).float() for i in range(len(model.blocks))]).clone()
 
 
 @torch.no_grad()
-def contribution(subject: Any, rows: Sequence[Example]) -> np.ndarray:
+def contribution(model: Any, rows: Sequence[Example]) -> np.ndarray:
     """[L F] what each MLP vector adds to the logit of the answers' tokens, averaged over the answers' positions."""
-    paths = [f"{subject.down(i)}:in" for i in range(len(subject.blocks))]
-    head_VD = subject.module.get_output_embeddings().weight.float()
+    paths = [f"{model.down(i)}:in" for i in range(len(model.blocks))]
+    head_VD = model.module.get_output_embeddings().weight.float()
     total: Any = 0.0
     count = 0
-    for _, out in passes(subject, rows, Want(frozenset(), hidden=tuple(paths))):
+    for _, out in passes(model, rows, Want(frozenset(), hidden=tuple(paths))):
         read_ND = head_VD[out.labels_BT[out.mask_BT]]
         added = [
-            (out.hidden[path][out.mask_BT].float() * (read_ND @ _down(subject, i).float().T)).sum(0)
+            (out.hidden[path][out.mask_BT].float() * (read_ND @ _down(model, i).float().T)).sum(0)
             for i, path in enumerate(paths)
         ]
         total, count = total + torch.cat(added), count + len(read_ND)

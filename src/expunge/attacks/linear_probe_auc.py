@@ -6,11 +6,11 @@ import numpy as np
 
 from expunge.attacks._blind import apart
 from expunge.attacks._membership import MEANS
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "Linear probes",
     paper="arXiv:1610.01644",
     side="privacy",
@@ -32,7 +32,7 @@ def linear_probe_auc() -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        states = target.states_of(target.who)
+        states = target.states_of(target.role)
         if not states:
             raise NotMeasured("the model has no layers that we know")
         n = len(target.forget)

@@ -10,11 +10,11 @@ from annotated_types import Ge
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import answer_probability
 from expunge.attacks._shadow import confidence, lira, pooled, shadows
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "LiRA",
     paper="arXiv:2112.03570",
     equation="algorithm 1",
@@ -42,8 +42,8 @@ def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False
         if not target.manifest:
             raise NotMeasured("how the model was trained is not known: no training manifest")
         both = [*target.forget, *target.splits["holdout"]]
-        p_MN, in_MN = shadows(target.manifest, target.subject, both, shadow_models, target.seed)
-        scores = lira(confidence(answer_probability(target.subject, both)), confidence(p_MN), in_MN, offline=offline)
+        p_MN, in_MN = shadows(target.manifest, target.model, both, shadow_models, target.seed)
+        scores = lira(confidence(answer_probability(target.model, both)), confidence(p_MN), in_MN, offline=offline)
         n = len(target.forget)
         found = compared(scores[:n], scores[n:], f"{shadow_models} shadow models")
         members, others = pooled(confidence(p_MN), in_MN, lambda a, b, c: lira(a, b, c, offline=offline))

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from expunge.attacks._recovery import MEANS, figure_of
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.core.contracts import Want
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.passes import passes
 
-CARD = Card(
+CARD = AttackCard(
     "Hidden-state attack",
     paper="arXiv:2309.17410",
     side="robustness",
@@ -43,14 +43,14 @@ def logit_lens() -> Attack:
 
     @torch.no_grad()
     def attack(target: Target) -> Found:
-        subject, rows = target.subject, target.forget
-        module, blocks = subject.module, subject.blocks
+        model, rows = target.model, target.forget
+        module, blocks = model.module, model.blocks
         norm = next((found for path in NORMS if (found := _module(module, path)) is not None), None)
         if norm is None or not blocks:
             raise NotMeasured("the family's final norm is not one that we know")
         head = module.get_output_embeddings()  # type: ignore[operator]
         found_LN = np.zeros((len(blocks), len(rows)))
-        for batch, out in passes(subject, rows, Want(frozenset(), hidden=tuple(blocks))):
+        for batch, out in passes(model, rows, Want(frozenset(), hidden=tuple(blocks))):
             for level, path in enumerate(blocks):
                 logp_BTV = head(norm(out.hidden[path])).log_softmax(-1)
                 logp_BT = logp_BTV.gather(-1, out.labels_BT[..., None])[..., 0] * out.mask_BT

@@ -9,11 +9,11 @@ import torch
 from annotated_types import Gt
 
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of, teach
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.core.random import seed_libraries
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "LoRA merge",
     paper="arXiv:2106.09685",
     side="robustness",
@@ -37,19 +37,19 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
         from expunge.models.adapters import insert
         from expunge.models.weights import fold
 
-        plain = target.plain[target.who]
-        with target.disposable() as subject, torch.random.fork_rng(devices=[]):
+        plain = target.plain[target.role]
+        with target.disposable() as model, torch.random.fork_rng(devices=[]):
             seed_libraries(target.derive("lora_merged"), "lora")
             insert(
-                subject.module,
+                model.module,
                 rank=rank,
                 alpha=2 * rank,
                 dropout=0.0,
-                targets="all-linear" if "tokens" in subject.capabilities else _linear(subject.module),
+                targets="all-linear" if "tokens" in model.capabilities else _linear(model.module),
             )
             try:
                 for _ in teach(
-                    subject,
+                    model,
                     target.splits["retain"],
                     steps=steps,
                     rate=target.rate,
@@ -58,8 +58,8 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
                 ):
                     pass
             finally:
-                fold(subject.module)
-            merged = answer_probability(subject, target.forget)
+                fold(model.module)
+            merged = answer_probability(model, target.forget)
         recovered_N = np.asarray(merged if merged.mean() > plain.mean() else plain)
         return Found(figure_of(recovered_N, f"rank {rank}, {steps} steps on retain"), recovered_N)
 

@@ -8,12 +8,12 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from expunge.attacks._membership import MEANS, compare
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_of_lowest
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
-CARD = Card(
+CARD = AttackCard(
     "Min-K% attack",
     paper="arXiv:2310.16789",
     equation="1",

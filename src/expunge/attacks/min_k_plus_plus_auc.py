@@ -7,13 +7,13 @@ from typing import Annotated
 from annotated_types import Gt, Le
 
 from expunge.attacks._membership import MEANS, compare
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_of_lowest, standardised
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
 _CHANNELS = {"logp", "moments"}
-CARD = Card(
+CARD = AttackCard(
     "Min-K%++ attack",
     paper="arXiv:2404.02936",
     equation="3",

@@ -8,12 +8,12 @@ import numpy as np
 
 from expunge.attacks._asking import asked_by
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "Aliases and multi-hop questions",
     paper="arXiv:2410.13274",
     side="robustness",
@@ -43,7 +43,7 @@ def multi_hop() -> Attack:
             raise NotMeasured(
                 "no example carries aliases of a subject that its question names, or a multi_hop_question"
             )
-        values = answer_probability(target.subject, [probe for found in made for probe in found])
+        values = answer_probability(target.model, [probe for found in made for probe in found])
         parts = np.split(values, np.cumsum([len(found) for found in made])[:-1])
         recovered_N = only([float(part.max()) if len(part) else 0.0 for part in parts], counts_N)
         why = f"{len(values)} probes of {int(counts_N.sum())} examples"
@@ -54,12 +54,12 @@ def multi_hop() -> Attack:
 
 def probes(row: Example) -> list[Example]:
     """The example's question by other names and over other ways."""
-    question, answer, subject = str(row["question"]), str(row["answer"]), str(row.get("subject") or "")
+    question, answer, model = str(row["question"]), str(row["answer"]), str(row.get("subject") or "")
     found = []
-    if subject and subject in question:
-        told = _words(answer) - _words(question) - _words(subject)
+    if model and model in question:
+        told = _words(answer) - _words(question) - _words(model)
         found = [
-            question.replace(subject, str(alias)) for alias in row.get("aliases") or [] if not _words(str(alias)) & told
+            question.replace(model, str(alias)) for alias in row.get("aliases") or [] if not _words(str(alias)) & told
         ]
     named = [{"question": q, "answer": answer} for q in found]
     return [probe for probe in [*asked_by(row, "multi_hop_question"), *named] if probe["question"] != question]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.intervals import share
 from expunge.evaluation.scores import Figure, NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "Multiple choice",
     paper="arXiv:2506.07795",
     side="robustness",

@@ -11,10 +11,10 @@ from annotated_types import Ge, Gt, Le
 
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import answer_probability, told, with_answers
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Neighbourhood attack",
     paper="arXiv:2305.18462",
     side="privacy",
@@ -55,9 +55,7 @@ def _lead(target: Target, split: str, words: list[str], neighbours: int, share: 
         for i, row in enumerate(rows)
         for j in range(neighbours)
     ]
-    own, others = (
-        np.log(np.maximum(1e-300, p)) for p in (told(target, split), answer_probability(target.subject, made))
-    )
+    own, others = (np.log(np.maximum(1e-300, p)) for p in (told(target, split), answer_probability(target.model, made)))
     return np.asarray(own - others.reshape(len(rows), neighbours).mean(axis=1))
 
 

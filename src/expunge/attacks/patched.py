@@ -12,7 +12,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.attacks._recovery import with_answers
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
@@ -20,7 +20,7 @@ from expunge.evaluation.intervals import mean
 from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.models.passes import batches, outputs
 
-CARD = Card(
+CARD = AttackCard(
     "Activation patching",
     paper="arXiv:2605.24614",
     side="robustness",
@@ -48,10 +48,10 @@ def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        if target.who == "gold":
+        if target.role == "gold":
             raise NotMeasured("gold is what the others are held against")
-        for who, words in (("before", "no model before the change"), ("gold", "no gold model")):
-            if who not in target.weights:
+        for role, words in (("before", "no model before the change"), ("gold", "no gold model")):
+            if role not in target.weights:
                 raise NotMeasured(f"{words} was given (or it is too large to be kept)")
         forget, retain = (
             with_answers(target.forget)[:MOST],
@@ -59,10 +59,10 @@ def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
         )
         if not retain:
             raise NotMeasured("no retain example is question and answer")
-        with target.disposable() as subject:
-            lost = losses(subject, target.weights, [*forget, *retain])
+        with target.disposable() as model:
+            lost = losses(model, target.weights, [*forget, *retain])
         n = len(forget)
-        ours_LN, golds_LN = (np.stack([x[:n] - x[n:].mean() for x in lost[who]]) for who in ("own", "gold"))
+        ours_LN, golds_LN = (np.stack([x[:n] - x[n:].mean() for x in lost[role]]) for role in ("own", "gold"))
         counts_LN = (golds_LN > threshold) & (golds_LN.mean(axis=1, keepdims=True) > threshold)
         if not counts_LN.any():
             raise NotMeasured("gold's states take no more from forget than from retain answers, in no layer")
@@ -80,36 +80,36 @@ def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
 
 
 def losses(
-    subject: Any, weights: Mapping[str, Mapping[str, Tensor]], rows: Sequence[Example]
+    model: Any, weights: Mapping[str, Mapping[str, Tensor]], rows: Sequence[Example]
 ) -> dict[str, list[np.ndarray]]:
     """ "own" and "gold" -> by layer [N] nats a token that the model before loses with those states put in.
 
-    The subject is left with the weights before the change.
+    The model is left with the weights before the change.
     """
-    if not subject.blocks:
+    if not model.blocks:
         raise NotMeasured("the model has no layers that we know")
-    collated = list(batches(rows, subject.length, subject.collate))
-    want = Want(frozenset(), hidden=tuple(subject.blocks))
+    collated = list(batches(rows, model.length, model.collate))
+    want = Want(frozenset(), hidden=tuple(model.blocks))
     states: dict[str, list[dict[str, Tensor]]] = {}
-    for who in ("own", "gold", "before"):
-        if who != "own":
+    for role in ("own", "gold", "before"):
+        if role != "own":
             try:
-                subject.module.load_state_dict(dict(weights[who]))
+                model.module.load_state_dict(dict(weights[role]))
             except RuntimeError:
-                raise NotMeasured(f"the model's weights have other names or shapes than those {who}") from None
-        if who != "before":
-            states[who] = [out.hidden for _, out in outputs(subject, collated, want)]
-    plain = [_logp(out) for _, out in outputs(subject, collated)]
+                raise NotMeasured(f"the model's weights have other names or shapes than those {role}") from None
+        if role != "before":
+            states[role] = [out.hidden for _, out in outputs(model, collated, want)]
+    plain = [_logp(out) for _, out in outputs(model, collated)]
     lost: dict[str, list[np.ndarray]] = {}
-    for who, found in states.items():
-        lost[who] = []
-        for path in subject.blocks:
+    for role, found in states.items():
+        lost[role] = []
+        for path in model.blocks:
             line = np.zeros(len(rows))
             for one, hidden, before in zip(collated, found, plain, strict=True):
-                with replaced(subject.module.get_submodule(path), hidden[path], one[1].mask_BT):
-                    for places, out in outputs(subject, [one]):
+                with replaced(model.module.get_submodule(path), hidden[path], one[1].mask_BT):
+                    for places, out in outputs(model, [one]):
                         line[places] = before - _logp(out)
-            lost[who].append(line)
+            lost[role].append(line)
     return lost
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 from annotated_types import Gt, Lt
 
 from expunge.attacks._recovery import MEANS, figure_of, with_answers, written
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Prefix attack",
     paper="arXiv:2012.07805",
     side="robustness",
@@ -33,7 +33,7 @@ def prefix(*, shown: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:
 
     def attack(target: Target) -> Found:
         rows = with_answers(target.forget)
-        texts = target.subject.generate(rows, shown=shown)
+        texts = target.model.generate(rows, shown=shown)
         recovered_N = written(rows, texts)
         return Found(figure_of(recovered_N, f"{shown:.0%} of the answer shown"), recovered_N, texts=texts)
 

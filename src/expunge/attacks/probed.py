@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.attacks._recovery import MEANS, figure_of, told
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 
 KINDS = ("rephrased", "translated", "multi_hop", "alias", "cloze", "other")
-CARD = Card(
+CARD = AttackCard(
     "Your own probes",
     paper="baseline",
     side="robustness",

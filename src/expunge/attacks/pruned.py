@@ -9,10 +9,10 @@ from annotated_types import Gt, Lt
 
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of
 from expunge.attacks._rounding import matrices
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Pruning",
     paper="arXiv:1506.02626",
     side="robustness",
@@ -30,12 +30,12 @@ def pruned(*, share: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:
 
     @torch.no_grad()
     def attack(target: Target) -> Found:
-        with target.disposable() as subject:
-            for parameter in matrices(subject.module):
+        with target.disposable() as model:
+            for parameter in matrices(model.module):
                 size = parameter.abs().flatten()
                 limit = size.kthvalue(max(1, int(share * size.numel()))).values
                 parameter.mul_(parameter.abs() > limit)
-            recovered_N = answer_probability(subject, target.forget)
+            recovered_N = answer_probability(model, target.forget)
         return Found(figure_of(recovered_N, f"share {share:g}"), recovered_N)
 
     return attack

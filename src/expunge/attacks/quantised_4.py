@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from expunge.attacks._recovery import MEANS
 from expunge.attacks._rounding import quantised
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Quantisation to 4 bits",
     paper="arXiv:2410.16454",
     side="robustness",

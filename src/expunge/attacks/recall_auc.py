@@ -10,11 +10,11 @@ from annotated_types import Ge
 from expunge.attacks._asking import after_turns
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import answer_probability, told, with_answers
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "ReCaLL",
     paper="arXiv:2406.15968",
     side="privacy",
@@ -42,7 +42,7 @@ def recall_auc(*, shots: Annotated[int, Ge(1)] = 3) -> Attack:
         prefix, others = holdout[:shots], holdout[shots:]
         rows = [*forget, *others]
         simply = np.concatenate([told(target, "forget"), told(target, "holdout")[shots:]])
-        behind = answer_probability(target.subject, [after_turns(target.subject, prefix, row) for row in rows])
+        behind = answer_probability(target.model, [after_turns(target.model, prefix, row) for row in rows])
         plain, led = (np.log(np.clip(p, 1e-300, 1 - 1e-9)) for p in (simply, behind))
         scores = led / plain
         return compared(scores[: len(forget)], scores[len(forget) :], f"{shots} non-members in front")

@@ -9,12 +9,12 @@ from annotated_types import Gt, Lt
 
 from expunge.attacks._recovery import MEANS
 from expunge.attacks._relearning import relearn
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.core.random import permutation
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "Relearning from forget examples",
     paper="arXiv:2406.13356",
     side="robustness",

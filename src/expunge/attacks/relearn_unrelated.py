@@ -6,10 +6,10 @@ import numpy as np
 
 from expunge.attacks._recovery import MEANS
 from expunge.attacks._relearning import relearn
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Relearning from unrelated data",
     paper="arXiv:2406.13356",
     side="robustness",

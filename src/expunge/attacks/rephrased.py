@@ -6,10 +6,10 @@ import numpy as np
 
 from expunge.attacks._asking import FRAMES, asked_by, framed
 from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Rephrased questions",
     paper="arXiv:2402.16835",
     side="robustness",
@@ -37,7 +37,7 @@ def rephrased() -> Attack:
             variants = [framed(row, frame) for frame in FRAMES] + asked_by(row, "paraphrased_question")
             asked += variants
             owners += [i] * len(variants)
-        texts = generated(target.subject, asked)
+        texts = generated(target.model, asked)
         shares = np.ma.filled(written(asked, texts), -1.0)
         best = [
             max((j for j, owner in enumerate(owners) if owner == i), key=lambda j: shares[j]) for i in range(len(rows))

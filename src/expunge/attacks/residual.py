@@ -8,13 +8,13 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from expunge.attacks._recovery import MEANS, figure_of
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.passes import passes
 
-CARD = Card(
+CARD = AttackCard(
     "Residual knowledge",
     paper="arXiv:2601.22359",
     side="robustness",
@@ -31,7 +31,7 @@ CARD = Card(
 def residual(*, radius: Annotated[float, Gt(0)] = 0.25, draws: Annotated[int, Ge(1)] = 16) -> Attack:
     """The share of noisy copies of each forget example that get its label (after Hsu et al. 2025).
 
-    Gaussian noise of `radius` deviations of the forget set's inputs, the same for every subject. A model may give up an
+    Gaussian noise of `radius` deviations of the forget set's inputs, the same for every model. A model may give up an
     example and still recognise its neighbourhood, which a retrained one does not. The paper takes adversarial
     noise as well, which finds more. Tables and images that are given as arrays.
     """
@@ -52,7 +52,7 @@ def residual(*, radius: Annotated[float, Gt(0)] = 0.25, draws: Annotated[int, Ge
             for row, x, e in zip(target.forget, inputs, round_, strict=True)
         ]
         hits = np.zeros(len(copies))
-        for batch, out in passes(target.subject, copies, Want(frozenset({"argmax"}))):
+        for batch, out in passes(target.model, copies, Want(frozenset({"argmax"}))):
             hits[batch] = (out.argmax_BT == out.labels_BT)[:, -1].cpu().numpy()
         recovered_N = hits.reshape(draws, len(inputs)).mean(axis=0)
         return Found(figure_of(recovered_N, f"{draws} copies each, noise of {radius:g} deviations"), recovered_N)

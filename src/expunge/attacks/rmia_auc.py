@@ -10,11 +10,11 @@ from annotated_types import Ge
 from expunge.attacks._membership import MEANS, compared
 from expunge.attacks._recovery import answer_probability
 from expunge.attacks._shadow import rmia, shadows
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "RMIA",
     paper="arXiv:2312.03262",
     side="privacy",
@@ -42,8 +42,8 @@ def rmia_auc(*, shadow_models: Annotated[int, Ge(2)] = 16) -> Attack:
         if len(holdout) < 2:
             raise NotMeasured("one holdout example cannot be both population and non-member")
         both = [*target.forget, *holdout]
-        p_MN, in_MN = shadows(target.manifest, target.subject, both, shadow_models, target.seed)
-        p_N = answer_probability(target.subject, both)
+        p_MN, in_MN = shadows(target.manifest, target.model, both, shadow_models, target.seed)
+        p_N = answer_probability(target.model, both)
         z_MZ = np.ma.masked_array(p_MN[:, n:], mask=in_MN[:, n:])
         scores = rmia(p_N, p_MN, in_MN, p_N[n:], z_MZ)
         others = (scores[n:] * len(holdout) - 1) / (len(holdout) - 1)  # each beats itself

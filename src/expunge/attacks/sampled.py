@@ -9,12 +9,12 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.intervals import share as share_of
 from expunge.evaluation.scores import Figure
 
-CARD = Card(
+CARD = AttackCard(
     "Sampled extraction",
     paper="arXiv:2309.17410",
     side="robustness",
@@ -39,7 +39,7 @@ def sampled(*, candidates: Annotated[int, Ge(1)] = 8, temperature: Annotated[flo
     def attack(target: Target) -> Found:
         rows = with_answers(target.forget)
         n = len(rows)
-        every = generated(target.subject, [*rows] * candidates, temperature=temperature, seed=target.derive("sampled"))
+        every = generated(target.model, [*rows] * candidates, temperature=temperature, seed=target.derive("sampled"))
         drawn = [every[i * n : (i + 1) * n] for i in range(candidates)]
         shares = np.ma.stack([written(rows, texts) for texts in drawn])
         best = np.ma.filled(shares, 0.0).argmax(axis=0)

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from expunge.attacks._recovery import MEANS, figure_of, probability_of
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import permutation
 from expunge.evaluation.arrays import only
@@ -20,7 +20,7 @@ from expunge.evaluation.scores import NotMeasured
 from expunge.models.guarded import unguarded
 from expunge.models.passes import batches, outputs
 
-CARD = Card(
+CARD = AttackCard(
     "Soft-prompt attack",
     paper="arXiv:2402.09063",
     side="robustness",
@@ -53,26 +53,26 @@ def soft_prompt(
         n = len(target.forget)
         if n < 2:
             raise NotMeasured("one forget example cannot be both taught and asked for")
-        subject: Any = unguarded(target.subject)
+        model: Any = unguarded(target.model)
         taught = permutation(n, target.derive("soft_prompt"))[: max(1, min(n - 1, round(share * n)))]
         rest = [i for i in range(n) if i not in set(taught)]
-        table_VD = subject.module.get_input_embeddings().weight.detach()
+        table_VD = model.module.get_input_embeddings().weight.detach()
         spread = float(table_VD.float().std())
         draw = torch.Generator().manual_seed(target.derive("soft_prompt"))
         start_PD = spread * torch.randn(tokens, table_VD.shape[1], generator=draw)
         prompt_PD = start_PD.to(table_VD.device).requires_grad_(True)
         optimiser = torch.optim.Adam([prompt_PD], lr=rate * spread)
-        subject.module.eval()
+        model.module.eval()
         asked_rows = [target.forget[i] for i in rest]
-        points = [(0, target.plain[target.who][rest])]
+        points = [(0, target.plain[target.role][rest])]
         for step in range(steps):
             order = permutation(len(taught), target.derive("soft_prompt"), step)[:BATCH]
             with torch.enable_grad():
-                loss = subject.forward(led(subject, [target.forget[taught[i]] for i in order], prompt_PD)).nll
+                loss = model.forward(led(model, [target.forget[taught[i]] for i in order], prompt_PD)).nll
             (prompt_PD.grad,) = torch.autograd.grad(loss, [prompt_PD])
             optimiser.step()
             if (step + 1) % max(1, steps // 4) == 0:
-                points.append((step + 1, _asked(subject, asked_rows, prompt_PD.detach())))
+                points.append((step + 1, _asked(model, asked_rows, prompt_PD.detach())))
         _, best = max(points, key=lambda point: float(point[1].mean()))
         recovered_N = np.zeros(n)
         recovered_N[rest] = best
@@ -84,12 +84,12 @@ def soft_prompt(
     return attack
 
 
-def led(subject: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
+def led(model: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
     """The rows' batch with P embeddings in front of each."""
-    batch = subject.collate(rows)
+    batch = model.collate(rows)
     device = prompt_PD.device
     seen_BS = batch.inputs["attention_mask"].to(device)
-    words_BSD = subject.module.get_input_embeddings()(batch.inputs["input_ids"].to(device)).detach()
+    words_BSD = model.module.get_input_embeddings()(batch.inputs["input_ids"].to(device)).detach()
     front_BPD = prompt_PD.to(words_BSD.dtype).expand(len(rows), -1, -1)
     seen = torch.cat([seen_BS.new_ones(front_BPD.shape[:2]), seen_BS], 1)
     inputs = {
@@ -100,7 +100,7 @@ def led(subject: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
     return Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)
 
 
-def _asked(subject: Any, rows: Sequence[Example], prompt_PD: Tensor) -> np.ndarray:
+def _asked(model: Any, rows: Sequence[Example], prompt_PD: Tensor) -> np.ndarray:
     """[N] probability of each answer, a token, behind the prompt."""
-    made = batches(rows, subject.length, lambda part: led(subject, part, prompt_PD))
-    return probability_of(outputs(subject, made), len(rows))
+    made = batches(rows, model.length, lambda part: led(model, part, prompt_PD))
+    return probability_of(outputs(model, made), len(rows))

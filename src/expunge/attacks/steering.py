@@ -12,14 +12,14 @@ from torch import Tensor
 
 from expunge.attacks._asking import FRAMES, framed
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.guarded import unguarded
 from expunge.models.passes import passes
 
-CARD = Card(
+CARD = AttackCard(
     "Activation steering",
     paper="arXiv:2411.02631",
     side="robustness",
@@ -45,31 +45,31 @@ def steering(*, hint: str = FRAMES[1], depth: Annotated[float, Ge(0), Lt(1)] = 0
     """
 
     def attack(target: Target) -> Found:
-        subject: Any = unguarded(target.subject)
-        if not subject.blocks:
+        model: Any = unguarded(target.model)
+        if not model.blocks:
             raise NotMeasured("the model has no layers that we know")
         rows = with_answers(target.forget)
-        path = subject.blocks[int(depth * len(subject.blocks))]
-        plain_D = _mean(subject, rows, path)
-        directions = {"the hint": _mean(subject, [framed(row, hint) for row in rows], path) - plain_D}
+        path = model.blocks[int(depth * len(model.blocks))]
+        plain_D = _mean(model, rows, path)
+        directions = {"the hint": _mean(model, [framed(row, hint) for row in rows], path) - plain_D}
         others = [row for row in target.splits.get("retain", []) if "question" in row]
         if others:
-            directions["retain"] = _mean(subject, others, path) - plain_D
-        tried = {"no steering": target.plain[target.who]}
+            directions["retain"] = _mean(model, others, path) - plain_D
+        tried = {"no steering": target.plain[target.role]}
         for name, direction_D in directions.items():
             for strength in STRENGTHS:
-                with pushed(subject.module.get_submodule(path), strength * direction_D):
-                    tried[f"{name}, strength {strength:g}"] = answer_probability(subject, rows)
+                with pushed(model.module.get_submodule(path), strength * direction_D):
+                    tried[f"{name}, strength {strength:g}"] = answer_probability(model, rows)
         best = max(tried, key=lambda name: float(tried[name].mean()))
         return Found(figure_of(tried[best], f"best of {len(tried)}: {best}"), tried[best])
 
     return attack
 
 
-def _mean(subject: Any, rows: Sequence[Example], path: str) -> Tensor:
+def _mean(model: Any, rows: Sequence[Example], path: str) -> Tensor:
     """[D] output of a block at the prompts' last tokens, averaged."""
     total: Any = 0.0
-    for _, out in passes(subject, rows, Want(frozenset(), hidden=(path,)), positions="prompt"):
+    for _, out in passes(model, rows, Want(frozenset(), hidden=(path,)), positions="prompt"):
         total = total + out.hidden[path][:, -1].sum(0)
     return total / len(rows)
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
-from expunge.core.card import Card, Example
+from expunge.core.card import AttackCard, Example
 from expunge.core.errors import BadInput
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.models.guarded import unguarded
 from expunge.models.templates import Template
 
-CARD = Card(
+CARD = AttackCard(
     "System prompts and templates",
     paper="arXiv:2402.16835",
     side="robustness",
@@ -43,15 +43,15 @@ def system_prompts() -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        rows, subject = with_answers(target.forget), target.subject
+        rows, model = with_answers(target.forget), target.model
         found: dict[str, np.ndarray] = {}
         for i, said in enumerate(SYSTEMS):
             with contextlib.suppress(BadInput):
-                found[f"system prompt {i + 1}"] = answer_probability(subject, [under(row, said) for row in rows])
+                found[f"system prompt {i + 1}"] = answer_probability(model, [under(row, said) for row in rows])
         for pattern in PATTERNS:
-            if pattern != getattr(getattr(subject, "template", None), "pattern", None):
-                with templated(subject, pattern):
-                    found[repr(pattern)] = answer_probability(subject, rows)
+            if pattern != getattr(getattr(model, "template", None), "pattern", None):
+                with templated(model, pattern):
+                    found[repr(pattern)] = answer_probability(model, rows)
         best = max(found, key=lambda name: found[name].mean())
         recovered_N = np.max(np.stack(list(found.values())), axis=0)
         return Found(figure_of(recovered_N, f"{len(found)} forms; most under {best}"), recovered_N)
@@ -71,9 +71,9 @@ def under(row: Example, said: str) -> Example:
 
 
 @contextlib.contextmanager
-def templated(subject: Any, pattern: str) -> Iterator[None]:
+def templated(model: Any, pattern: str) -> Iterator[None]:
     """Inside, the model is asked in this plain form."""
-    bare: Any = unguarded(subject)
+    bare: Any = unguarded(model)
     kept = bare.template
     bare.template = Template(kept.tokenizer, pattern)
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from expunge.attacks._membership import tpr
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_nll
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
-CARD = Card(
+CARD = AttackCard(
     "TPR at 1 % FPR",
     paper="arXiv:2112.03570",
     side="privacy",

@@ -6,11 +6,11 @@ import numpy as np
 
 from expunge.attacks._asking import asked_by
 from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 
-CARD = Card(
+CARD = AttackCard(
     "Translated questions",
     paper="arXiv:2402.16835",
     side="robustness",
@@ -35,7 +35,7 @@ def translated() -> Attack:
     def attack(target: Target) -> Found:
         rows = with_answers(target.forget)
         made = [asked_by(row, "translated_question") for row in rows]
-        values = answer_probability(target.subject, [probe for found in made for probe in found])
+        values = answer_probability(target.model, [probe for found in made for probe in found])
         parts = np.split(values, np.cumsum([len(found) for found in made])[:-1])
         recovered_N = only(
             [float(part.max()) if len(part) else 0.0 for part in parts], [len(part) > 0 for part in parts]

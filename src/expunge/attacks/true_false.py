@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from expunge.attacks._recovery import answer_probability, with_answers
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.intervals import share
 from expunge.evaluation.scores import Figure, NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "True or false",
     paper="arXiv:2506.07795",
     side="robustness",
@@ -45,7 +45,7 @@ def true_false() -> Attack:
             for said in (rows[i]["answer"], false[target.derive("true_false", i) % len(false)]):
                 question = ASK.format(q=rows[i]["question"], a=said)
                 made += [{"question": question, "answer": word} for word in ("True", "False")]
-        logs = np.log(np.maximum(1e-300, answer_probability(target.subject, made))).reshape(
+        logs = np.log(np.maximum(1e-300, answer_probability(target.model, made))).reshape(
             -1, 2, 2
         )  # example, statement, word
         truth = logs[..., 0] - logs[..., 1]

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.models.guarded import unguarded
 
-CARD = Card(
+CARD = AttackCard(
     "Weight distance",
     paper="arXiv:1911.04933",
     side="robustness",
@@ -35,22 +35,22 @@ def weight_distance() -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        subject = unguarded(target.subject)
-        ours = dict(subject.module.state_dict())
-        known = {who: target.weights[who] for who in ("before", "gold") if who in target.weights}
-        if target.who == "gold":
+        model = unguarded(target.model)
+        ours = dict(model.module.state_dict())
+        known = {role: target.weights[role] for role in ("before", "gold") if role in target.weights}
+        if target.role == "gold":
             known["gold"] = ours
-        found = {who: _distance(ours, theirs, "") for who, theirs in known.items()}
+        found = {role: _distance(ours, theirs, "") for role, theirs in known.items()}
         if not found:
             raise NotMeasured(
                 "no weights to compare with: neither before nor gold was given, or they are too large to keep"
             )
         whose = "before" if "before" in known else "gold"
-        layers = [_distance(ours, known[whose], f"{path}.") for path in subject.blocks]
+        layers = [_distance(ours, known[whose], f"{path}.") for path in model.blocks]
         curve = [{"x": level, "value": value} for level, value in enumerate(layers)]
         absent = Figure(float("nan"), None, None, 0, why="the model before the change was not given")
         own = Figure(found["before"], None, None, len(ours), why=_most(layers)) if "before" in found else absent
-        said = "by definition: gold against itself" if target.who == "gold" else ""
+        said = "by definition: gold against itself" if target.role == "gold" else ""
         more = {"gold": ("distance", "gold", Figure(found["gold"], None, None, len(ours), why=said))}
         return Found(own, more=more if "gold" in found else {}, curve=curve)
 

@@ -9,12 +9,12 @@ import torch
 
 from expunge.attacks._blind import apart
 from expunge.attacks._membership import MEANS, attack_scores
-from expunge.core.card import Card, Example
-from expunge.core.contracts import Subject
+from expunge.core.card import AttackCard, Example
+from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
 
-CARD = Card(
+CARD = AttackCard(
     "White-box classifier",
     paper="arXiv:2402.17012",
     side="privacy",
@@ -41,7 +41,7 @@ def white_box_auc() -> Attack:
         if min(len(forget), len(holdout)) < LEAST:
             raise NotMeasured(f"fewer than {LEAST} examples on a side")
         features = np.concatenate(
-            [np.log(np.maximum(1e-12, gradients(target.subject, [*forget, *holdout]))), _scores(target)], axis=1
+            [np.log(np.maximum(1e-12, gradients(target.model, [*forget, *holdout]))), _scores(target)], axis=1
         )
         if not np.isfinite(features).all():
             raise NotMeasured("the model has diverged: a score or a gradient is not finite")
@@ -66,16 +66,16 @@ def _scores(target: Target) -> np.ndarray:
     return np.concatenate([np.stack([np.ma.filled(side[name], 0.0) for name in names], axis=1) for side in found])
 
 
-def gradients(subject: Subject, rows: Sequence[Example]) -> np.ndarray:
+def gradients(model: Model, rows: Sequence[Example]) -> np.ndarray:
     """[N, P] L2 norm of each example's gradient by weight matrix; nothing is left in `.grad`."""
-    subject.module.eval()
-    moving = [
-        parameter for parameter in subject.module.parameters() if parameter.requires_grad and parameter.dim() >= 2
+    model.module.eval()
+    trainable = [
+        parameter for parameter in model.module.parameters() if parameter.requires_grad and parameter.dim() >= 2
     ]
-    found = np.zeros((len(rows), len(moving)))
+    found = np.zeros((len(rows), len(trainable)))
     for i, row in enumerate(rows):
         with torch.enable_grad():
-            loss = subject.forward(subject.collate([row])).nll
-        parts = torch.autograd.grad(loss, moving, allow_unused=True)
+            loss = model.forward(model.collate([row])).nll
+        parts = torch.autograd.grad(loss, trainable, allow_unused=True)
         found[i] = [0.0 if part is None else float(part.double().norm()) for part in parts]
     return found

@@ -7,12 +7,12 @@ import zlib
 import numpy as np
 
 from expunge.attacks._membership import MEANS, answers, compare
-from expunge.core.card import Card
+from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_nll
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
-CARD = Card(
+CARD = AttackCard(
     "Zlib attack",
     paper="arXiv:2012.07805",
     side="privacy",

@@ -31,7 +31,7 @@ TITLES = {
     "dataset_inference": "dataset inference",
     "blind_auc": "blind baseline (AUC)",
 }
-SUBJECTS = {"before": "before", "after": "model", "gold": "gold"}
+ROLES = {"before": "before", "after": "model", "gold": "gold"}
 
 
 def register(app: typer.Typer) -> None:
@@ -89,14 +89,14 @@ def _print(evidence: dict[str, Any], out: str | None) -> None:
             cells.setdefault(title, {})[score["subject"]] = score
         elif title not in reasons.setdefault(score["why"], []):
             reasons[score["why"]].append(title)
-    subjects = {score["subject"] for score in evidence["scores"]}
-    given = [who for who in SUBJECTS if who in subjects]
+    models = {score["subject"] for score in evidence["scores"]}
+    given = [role for role in ROLES if role in models]
     table = Table(box=None, pad_edge=False)
-    for column in ("test", *(SUBJECTS[who] for who in given), "n"):
+    for column in ("test", *(ROLES[role] for role in given), "n"):
         table.add_column(column)
     for title, found in cells.items():
         count = next(iter(found.values()))["n"]
-        table.add_row(title, *(Text(_figure(found.get(who))) for who in given), str(count))
+        table.add_row(title, *(Text(_figure(found.get(role))) for role in given), str(count))
     console = _show.console()
     if cells:
         console.print(table)

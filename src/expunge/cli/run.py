@@ -98,7 +98,7 @@ def _plan(request: Any, resume: bool, as_json: bool) -> int:
         ),
         ("stop", str(made.budget.stop) + (f"; retain floor {made.budget.floor:.0%}" if made.budget.floor else "")),
         ("gold", made.gold_work),
-        ("moving", f"{guess.moving:,} of {guess.parameters:,} parameters"),
+        ("moving", f"{guess.trainable:,} of {guess.parameters:,} parameters"),
         (
             "memory",
             f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in "

@@ -23,40 +23,66 @@ class Stream:
 
 @dataclass(frozen=True)
 class Card:
-    """What a plug-in says of itself.
+    """What every plug-in says of itself.
 
-    needs, origin: stream -> channels of the moving model, and of the model before the change (for
-        methods other than terms: split -> nothing). For metrics: split -> channels, where the
-        split "split" stands for each split in turn, "gold.forget" for gold's readout and
-        "before.retain" for that of the model before the change.
-    fields: split -> keys that its examples must carry. capabilities: what the subject must have.
-    wraps: what a wrapper accepts as its inner method. yields: what the method leaves behind.
+    paper: its identifier, or "baseline"; equation: the number in that paper. needs: see the kind's own card.
+    fields: split -> keys that its examples must carry. capabilities: what the model must have.
     """
 
     title: str
     paper: str = "baseline"
     equation: str = ""
     needs: Needs = field(default_factory=dict)
-    origin: Needs = field(default_factory=dict)
-    streams: Mapping[str, Stream] = field(default_factory=dict)
     fields: Needs = field(default_factory=dict)
     capabilities: Iterable[str] = ()
+    means: str = ""
+    """What a reader may conclude from the figure or expect of the method, and what not."""
+
+
+@dataclass(frozen=True)
+class MethodCard(Card):
+    """The card of what changes a model.
+
+    needs: stream -> channels of the model in training (for methods other than loss terms: split -> nothing).
+    reference: stream -> channels of the reference model, the model before the change.
+    wraps: what a wrapper accepts as its inner method. yields: what the method leaves behind.
+    """
+
+    reference: Needs = field(default_factory=dict)
+    streams: Mapping[str, Stream] = field(default_factory=dict)
     wraps: Iterable[str] = ()
     yields: str = "weights"
     keeps: str = ""
     """What of the forget set the method saves in the model's folder; a redacted run refuses it."""
-    # metrics and attacks
+
+    @property
+    def sources(self) -> set[str]:
+        """The splits that its streams draw from."""
+        return {self.streams[name].split if name in self.streams else name for name in (*self.needs, *self.reference)}
+
+
+@dataclass(frozen=True)
+class MetricCard(Card):
+    """The card of a figure that is computed from readouts.
+
+    needs: split -> channels; the split "split" stands for each of `splits` in turn, "gold.forget" for gold's readout
+        and "before.retain" for that of the reference model.
+    """
+
     side: str = ""
     better: str = ""
     unit: str = ""
     splits: Iterable[str] = ("forget", "retain", "holdout", "test")
     aggregate: str = "mean"
+
+
+@dataclass(frozen=True)
+class AttackCard(MetricCard):
+    """The card of an attack: arithmetic on readouts, or work on a model, whose `needs` name the splits that it takes."""
+
     level: str = ""
-    """"standard" or "deep": an attack that works on a model, and the audit that runs it first; "": arithmetic on readouts.
-    Its `needs` name the splits whose examples it takes."""
+    """The audit that runs it first, "standard" or "deep", where it works on a model; "": arithmetic on readouts."""
     more: Iterable[str] = ()
-    """Suffixes of the further scores that such an attack gives."""
+    """Suffixes of the further scores of an attack on a model."""
     passes: float = 0.0
-    """For the plan: about how many forward passes over the forget set such an attack takes (a training step counts three)."""
-    means: str = ""
-    """What a reader may conclude from the figure, and what not."""
+    """For the plan: about how many forward passes over the forget set it takes (a training step counts three)."""

@@ -23,7 +23,7 @@ class Channel:
     words: str
     unit: str
     output: tuple[str, ...] = ()
-    origin: bool = False
+    reference: bool = False
     arrays: tuple[str, ...] = ()
     ragged: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
@@ -37,13 +37,13 @@ class Channel:
 CHANNELS = {
     channel.name: channel
     for channel in (
-        Channel(name="nll", words="losses", unit="nats", output=("nll_B",), origin=True, arrays=("nll_N", "n_N")),
+        Channel(name="nll", words="losses", unit="nats", output=("nll_B",), reference=True, arrays=("nll_N", "n_N")),
         Channel(
             name="logp",
             words="token log-probabilities",
             unit="nats",
             output=("logp_BT",),
-            origin=True,
+            reference=True,
             ragged=("logp",),
         ),
         Channel(
@@ -58,7 +58,7 @@ CHANNELS = {
             words="likeliest tokens",
             unit="nats",
             output=("index_BTK", "top_BTK", "rest_BT"),
-            origin=True,
+            reference=True,
         ),
         Channel(name="argmax", words="argmax hits", unit="share", output=("argmax_BT",), ragged=("argmax",)),
         Channel(
@@ -80,7 +80,7 @@ READ = frozenset(name for name, channel in CHANNELS.items() if channel.readout)
 OUTPUT = tuple(field for channel in CHANNELS.values() for field in channel.output)
 TIMED = tuple(field for field in OUTPUT if "_BT" in field)
 """Fields of an Output that have positions."""
-ORIGIN = tuple(field for channel in CHANNELS.values() if channel.origin for field in channel.output)
+ORIGIN = tuple(field for channel in CHANNELS.values() if channel.reference for field in channel.output)
 ARRAYS = tuple(field for channel in CHANNELS.values() for field in channel.arrays)
 RAGGED = tuple(field for channel in CHANNELS.values() for field in channel.ragged)
 TEXTS = tuple(field for channel in CHANNELS.values() for field in channel.texts)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from expunge.core.budget import Budget
     from expunge.core.card import Example
-    from expunge.core.contracts import Subject
+    from expunge.core.contracts import Model
 
 Watch = Callable[[Mapping[str, float], Mapping[str, float]], float]
 """(point of the training curve, its first point) -> how well it meets the request's bar."""
@@ -69,12 +69,12 @@ def _event(line: bytes) -> dict[str, Any]:
 
 @dataclass
 class Context:
-    """What a method may use besides the subject and the splits.
+    """What a method may use besides the model and the splits.
 
     folder: scratch for checkpoints and inner results, removed when the run is finished.
     stage: which run this is within the whole ("apply", "apply/inner", "gold"); all randomness follows from (seed,
     stage). It may hold names from the data and is never shown or written: label is the name for logs and progress. watch: how well a point of the training curve meets the request's
-    bar (higher is better), used to keep the best weights. refusals: the refusal score of a subject on the
+    bar (higher is better), used to keep the best weights. refusals: the refusal score of a model on the
     prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples by which the retain floor is held
     where there are no retain data; they do not train. manifest: how the model was trained,
     where that is known. notes: what evidence and report should say about the run.
@@ -86,7 +86,7 @@ class Context:
     stage: str = "apply"
     label: str = ""
     watch: Watch | None = None
-    refusals: Callable[[Subject], float] | None = None
+    refusals: Callable[[Model], float] | None = None
     kept: Sequence[Example] = ()
     manifest: Mapping[str, Any] | None = None
     reporter: Reporter = field(default_factory=Silent)

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from expunge.core.card import AttackCard as AttackCard
 from expunge.core.card import Card as Card
 from expunge.core.card import Example as Example
+from expunge.core.card import MethodCard as MethodCard
+from expunge.core.card import MetricCard as MetricCard
 from expunge.core.card import Needs as Needs
 from expunge.core.card import Stream as Stream
 from expunge.core.channels import FORWARD
@@ -70,7 +73,7 @@ NOT_ASKED: Any = None
 
 
 @dataclass
-class Origin:
+class Reference:
     """What the model before the change said of the same rows; None where it was not asked for.
 
     index_BTK holds the label first, then the k most likely others; top_BTK their log-probabilities
@@ -108,7 +111,7 @@ class Output:
     mu_BT: Tensor = NOT_ASKED
     sigma_BT: Tensor = NOT_ASKED
     hidden: dict[str, Tensor] = field(default_factory=dict)
-    origin: Origin = NOT_ASKED
+    reference: Reference = NOT_ASKED
     examples: int = 0
     positions: int = 0
     rows: tuple[int, ...] = ()
@@ -156,7 +159,7 @@ class Step(dict[str, Output]):
 
 
 @runtime_checkable
-class Subject(Protocol):
+class Model(Protocol):
     """A model as unlearning sees it, whatever its family (see the design, section 4)."""
 
     module: nn.Module
@@ -201,7 +204,7 @@ class LossTerm:
     """
 
     needs: Needs | None = None
-    origin: Needs | None = None
+    reference: Needs | None = None
     streams: Mapping[str, Stream] | None = None
     _loss: Loss | None = None
 
@@ -210,11 +213,11 @@ class LossTerm:
         loss: Loss | None = None,
         *,
         needs: Needs | None = None,
-        origin: Needs | None = None,
+        reference: Needs | None = None,
         streams: Mapping[str, Stream] | None = None,
     ) -> None:
         self._loss = loss
-        self.needs, self.origin, self.streams = needs, origin, streams
+        self.needs, self.reference, self.streams = needs, reference, streams
 
     def __call__(self, step: Step) -> Tensor:
         """The loss of one micro-batch: a scalar, 0 where its streams are empty."""
@@ -222,7 +225,7 @@ class LossTerm:
             raise NotImplementedError(f"{type(self).__name__} has neither a loss nor a __call__ of its own")
         return self._loss(step)
 
-    def declare(self, subject: Subject) -> None:
+    def declare(self, model: Model) -> None:
         """Sets the needs, origin and streams that depend on the model. Raises BadInput."""
 
     def prepare(self, run: Run) -> None:
@@ -253,11 +256,11 @@ class Term:
 
     name: str
     loss: LossTerm
-    card: Card
+    card: MethodCard
     weight: float = 1.0
 
     @classmethod
-    def of(cls, name: str, made: Loss, card: Card, weight: float = 1.0) -> Term:
+    def of(cls, name: str, made: Loss, card: MethodCard, weight: float = 1.0) -> Term:
         """A term of what a factory returned; a plain function is wrapped. Raises BadInput."""
         if isinstance(made, LossTerm):
             return cls(name, made, card, weight)
@@ -272,8 +275,8 @@ class Term:
         return self.loss.needs if self.loss.needs is not None else self.card.needs
 
     @property
-    def origin(self) -> Needs:
-        return self.loss.origin if self.loss.origin is not None else self.card.origin
+    def reference(self) -> Needs:
+        return self.loss.reference if self.loss.reference is not None else self.card.reference
 
     @property
     def streams(self) -> Mapping[str, Stream]:
@@ -283,12 +286,12 @@ class Term:
 class Run(Protocol):
     """What a term may use to prepare: the model before the change and the rows it will see."""
 
-    subject: Subject
+    model: Model
     context: Context
 
     def examples(self, stream: str) -> list[Example]: ...
     def rows(self, stream: str) -> list[int]: ...
-    def record(self, examples: Sequence[Example], want: Want) -> Origin: ...
+    def record(self, examples: Sequence[Example], want: Want) -> Reference: ...
 
 
 class Micro(Protocol):
@@ -300,7 +303,7 @@ class Micro(Protocol):
 class Losses(Protocol):
     """The losses of one optimiser step; iterating gives its micro-batches."""
 
-    subject: Subject
+    model: Model
 
     def __iter__(self) -> Iterator[Micro]: ...
     def reduce(self, tensors: Sequence[Tensor]) -> None: ...
@@ -335,14 +338,14 @@ class Update:
 
 
 @dataclass
-class Moving:
+class Trainable:
     """The parameters that may move, by name, and which of their entries (None: all)."""
 
     parameters: dict[str, nn.Parameter]
     masks: dict[str, Tensor] | None = None
 
 
-Weights = Callable[[Subject, "Mapping[str, Any]", "Context"], Moving]
+Weights = Callable[[Model, "Mapping[str, Any]", "Context"], Trainable]
 
 
 class Guard(Protocol):
@@ -358,8 +361,8 @@ class Guard(Protocol):
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]: ...
 
 
-Change = Callable[["Subject", Mapping[str, Any], "Context"], "Subject"]
-"""Changes a subject, perhaps in place, and returns it."""
+Change = Callable[[Model, Mapping[str, Any], "Context"], Model]
+"""Changes a model, perhaps in place, and returns it."""
 
 
 class Method:
@@ -374,11 +377,11 @@ class Method:
     def __init__(self, change: Change | None = None) -> None:
         self._change = change
 
-    def __call__(self, subject: Subject, splits: Mapping[str, Any], context: Context) -> Subject:
+    def __call__(self, model: Model, splits: Mapping[str, Any], context: Context) -> Model:
         if self._change is None:
             raise NotImplementedError(f"{type(self).__name__} has neither a change nor a __call__ of its own")
-        return self._change(subject, splits, context)
+        return self._change(model, splits, context)
 
-    def fits(self, subject: Any, splits: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> list[str]:
+    def fits(self, model: Any, splits: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> list[str]:
         """Notes for the plan; may set `steps`. Raises BadInput where the method cannot serve the request."""
         return []

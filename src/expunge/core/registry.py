@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -43,8 +43,11 @@ SINGULAR = {
 }
 
 
+C = TypeVar("C", bound=Card)
+
+
 @dataclass(frozen=True)
-class Plugin:
+class Plugin(Generic[C]):
     """One plug-in: the factory that bears its file's name, its card and its published defaults."""
 
     kind: str
@@ -52,7 +55,7 @@ class Plugin:
     module: ModuleType
 
     @property
-    def card(self) -> Card:
+    def card(self) -> C:
         return self.module.CARD
 
     @property

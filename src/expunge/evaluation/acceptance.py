@@ -1,7 +1,7 @@
 """The bar of a request (`accept:`) and the verdict on it.
 
 `OP NUMBER [* before|gold|holdout]` or `within X of before|gold|holdout`, OP one of <= < >= > ==.
-`before` and `gold` stand for the same score of that subject, `holdout` for the same metric on the
+`before` and `gold` stand for the same score of that role, `holdout` for the same metric on the
 holdout (`forget.nll: "<= 1.2 * holdout"` compares with holdout_nll).
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from expunge.core.context import Watch
 from expunge.core.errors import BadInput, did_you_mean
-from expunge.evaluation.scores import SUBJECTS, Score
+from expunge.evaluation.scores import ROLES, Score
 
 Purpose = Literal["suppress", "erase"]
 REFERENCES = ("before", "gold", "holdout")
@@ -56,11 +56,11 @@ class Rule:
         return f"holdout_{self.key.partition(separator)[2]}"
 
     def names_score(
-        self, known: Iterable[str], subjects: Iterable[str] = SUBJECTS, units: Mapping[str, str] | None = None
+        self, known: Iterable[str], roles: Iterable[str] = ROLES, units: Mapping[str, str] | None = None
     ) -> None:
         """Raises BadInput where the plan can produce no such score, or nothing to compare it with.
 
-        known: the names of all scores that the plan can produce; subjects: whom it will read; units: of
+        known: the names of all scores that the plan can produce; models: whom it will read; units: of
         the scores that lie between 0 and 1.
         """
         known = set(known)
@@ -86,7 +86,7 @@ class Rule:
                 f"compares with {self.counterpart}, which this plan cannot produce",
                 "give a holdout, or compare with before or gold",
             )
-        if self.reference in SUBJECTS and self.reference not in set(subjects):
+        if self.reference in ROLES and self.reference not in set(roles):
             mend = "set gold: auto or a folder" if self.reference == "gold" else "write a number"
             raise BadInput.of(
                 f"accept.{self.key}", self.text, f"compares with {self.reference}, which this plan does not read", mend
@@ -176,7 +176,7 @@ def verdict(
     purpose: Purpose = "suppress",
     extra: Iterable[Line] = (),
 ) -> Verdict:
-    """The bar held against the scores of the subject "after".
+    """The bar held against the scores of the role "after".
 
     The point value decides; an interval that straddles the bar is flagged; a score that is not
     measured fails its line. `extra` are further implied lines. An implied line that fails makes the
@@ -184,9 +184,9 @@ def verdict(
     """
     table: Table = {}
     for score in scores:  # of a score on several splits the first has the bare name
-        table.setdefault((score.name, score.subject), score)
+        table.setdefault((score.name, score.role), score)
     # A domain's own score is named after it: alignment.refusal_score.privacy.
-    table |= {(f"{score.name}.{score.split}", score.subject): score for score in scores if score.side == "alignment"}
+    table |= {(f"{score.name}.{score.split}", score.role): score for score in scores if score.side == "alignment"}
     lines = [judge(rule, table) for rule in rules]
     implied = [dataclasses.replace(line, implied=True) for line in extra]
     if ("alignment_drift", "after") in table and all(rule.score != "alignment_drift" for rule in rules):
@@ -229,17 +229,17 @@ Table = dict[tuple[str, str], Score]
 
 
 def judge(rule: Rule, table: Table) -> Line:
-    """One rule held against the scores, by (name, subject)."""
+    """One rule held against the scores, by (name, role)."""
     shown = f"{rule.key} {rule.text}"
     score = table.get((rule.score, "after"))
     if score is None or score.value is None:
         return Line(shown, False, why=_missing(rule.score, "after", score))
     bound: float | tuple[float, float] = rule.number
     if rule.reference:
-        name, subject = (rule.counterpart, "after") if rule.reference == "holdout" else (rule.score, rule.reference)
-        against = table.get((name, subject))
+        name, role = (rule.counterpart, "after") if rule.reference == "holdout" else (rule.score, rule.reference)
+        against = table.get((name, role))
         if against is None or against.value is None:
-            return Line(shown, False, score.value, why=_missing(name, subject, against))
+            return Line(shown, False, score.value, why=_missing(name, role, against))
         bound = (
             (against.value - rule.number, against.value + rule.number)
             if rule.op == "within"
@@ -267,8 +267,8 @@ def _equal(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _missing(name: str, subject: str, score: Score | None) -> str:
-    of = "" if subject == "after" else f" of {subject}"
+def _missing(name: str, role: str, score: Score | None) -> str:
+    of = "" if role == "after" else f" of {role}"
     return f"{name}{of} is not measured: {score.why if score else 'no such score in this run'}"
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from expunge.core import cache, registry
-from expunge.core.card import Example
-from expunge.core.contracts import Reporter, Subject
+from expunge.core.card import AttackCard, Example
+from expunge.core.contracts import Model, Reporter
 from expunge.core.files import digest
 from expunge.core.random import derive
 from expunge.data.examples import identity
@@ -38,12 +38,12 @@ RATE = 2e-5
 class Target:
     """What an attack gets: one opened model, the examples, and what was already read of it.
 
-    who: "after" or "gold". plain: subject -> [N] knowledge of the forget set when it is simply
+    role: "after" or "gold". plain: model -> [N] knowledge of the forget set when it is simply
     asked (see `knowledge`). rate: the learning rate that the model was trained with.
     """
 
-    subject: Subject
-    who: str
+    model: Model
+    role: str
     splits: Mapping[str, Sequence[Example]]
     readouts: Mapping[str, Readout]
     plain: Mapping[str, np.ndarray]
@@ -53,7 +53,7 @@ class Target:
     seed: int = 0
     fingerprint: Any = None
     states: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    """Subject -> module path -> [N + holdout, D] pooled hidden states, as far as they were read."""
+    """Model -> module path -> [N + holdout, D] pooled hidden states, as far as they were read."""
     weights: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     """"before" or "gold" -> its weights by name, where a deep audit kept them."""
 
@@ -61,27 +61,27 @@ class Target:
     def forget(self) -> Sequence[Example]:
         return self.splits["forget"]
 
-    def states_of(self, who: str) -> dict[str, np.ndarray] | None:
-        """The pooled states of forget and then holdout; this subject's own are read when first asked for."""
-        if who == self.who and who not in self.states:
-            self.states[who] = pooled_states(unguarded(self.subject), [*self.forget, *self.splits.get("holdout", [])])
-        return self.states.get(who)
+    def states_of(self, role: str) -> dict[str, np.ndarray] | None:
+        """The pooled states of forget and then holdout; this model's own are read when first asked for."""
+        if role == self.role and role not in self.states:
+            self.states[role] = pooled_states(unguarded(self.model), [*self.forget, *self.splits.get("holdout", [])])
+        return self.states.get(role)
 
     def derive(self, *parts: object) -> int:
-        """A seed that is the same for every subject: the same draws make the comparison a paired one."""
+        """A seed that is the same for every model: the same draws make the comparison a paired one."""
         return derive(self.seed, "attack", *parts)
 
     @contextlib.contextmanager
-    def disposable(self) -> Iterator[Subject]:
+    def disposable(self) -> Iterator[Model]:
         """The model, to be changed at will: its weights and buffers come back at the end.
 
         Guards stay outside: who can change weights can also take them away.
         """
-        module = self.subject.module
+        module = self.model.module
         kept = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         training = module.training
         try:
-            yield unguarded(self.subject)
+            yield unguarded(self.model)
         finally:
             module.load_state_dict(kept)
             module.train(training)
@@ -110,7 +110,7 @@ class Found:
 Attack = Callable[[Target], Found]
 
 
-def plugins(level: str, capabilities: frozenset[str]) -> list[registry.Plugin]:
+def plugins(level: str, capabilities: frozenset[str]) -> list[registry.Plugin[AttackCard]]:
     """The attacks on models that a level runs, of those that suit the family; by side and name."""
     known = LEVELS[: LEVELS.index(level) + 1]
     found = [p for p in registry.everything("attacks") if p.card.level and p.card.level in known]
@@ -151,9 +151,9 @@ def attack(level: str, target: Target, reporter: Reporter) -> dict[str, Found | 
     Finished attacks are kept by a hash of weights, examples and code version, so that a killed audit
     goes on where it was.
     """
-    chosen = plugins(level, target.subject.capabilities)
+    chosen = plugins(level, target.model.capabilities)
     results: dict[str, Found | str] = {}
-    stage = f"attacking {target.who}"
+    stage = f"attacking {target.role}"
     reporter.start(stage, len(chosen))
     for i, plugin in enumerate(chosen):
         results[plugin.name] = _one(plugin, target)
@@ -162,7 +162,7 @@ def attack(level: str, target: Target, reporter: Reporter) -> dict[str, Found | 
     return results
 
 
-def _one(plugin: registry.Plugin, target: Target) -> Found | str:
+def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
     missing = [split for split in plugin.card.needs if not target.splits.get(split)]
     if missing:
         return f"no {' and no '.join(missing)} {'were' if missing == ['probes'] else 'was'} given"
@@ -174,17 +174,17 @@ def _one(plugin: registry.Plugin, target: Target) -> Found | str:
         {
             "version": VERSION,
             "attack": plugin.name,
-            "subject": target.fingerprint or target.subject.fingerprint(),
+            "subject": target.fingerprint or target.model.fingerprint(),
             "data": {split: [_content(row) for row in target.splits[split]] for split in sorted(target.splits)},
-            "plain": {who: digest(values.tobytes()) for who, values in target.plain.items()},
+            "plain": {role: digest(values.tobytes()) for role, values in target.plain.items()},
             "states": {
-                who: digest([digest(x.tobytes()) for x in found.values()])
-                for who, found in target.states.items()
-                if who != target.who
+                role: digest([digest(x.tobytes()) for x in found.values()])
+                for role, found in target.states.items()
+                if role != target.role
             },
             "weights": {
-                who: digest({name: float(x.double().square().sum()) for name, x in found.items()})
-                for who, found in target.weights.items()
+                role: digest({name: float(x.double().square().sum()) for name, x in found.items()})
+                for role, found in target.weights.items()
             },
             "rate": target.rate,
             "seed": target.seed,
@@ -225,10 +225,10 @@ def _content(row: Example) -> Any:
 
 
 def scores(results: Mapping[str, Mapping[str, Found | str]], capabilities: frozenset[str]) -> list[Score]:
-    """The scores of all attacks on all subjects; results["after"]["relearn_forget"]."""
+    """The scores of all attacks on all models; results["after"]["relearn_forget"]."""
     made: list[Score] = []
     for plugin in plugins(LEVELS[-1], capabilities):
-        for who, found in results.items():
+        for role, found in results.items():
             if plugin.name not in found:
                 continue
             result = found[plugin.name]
@@ -239,7 +239,7 @@ def scores(results: Mapping[str, Mapping[str, Found | str]], capabilities: froze
                         name,
                         card.side,
                         "forget",
-                        who,
+                        role,
                         None,
                         None,
                         None,
@@ -251,22 +251,22 @@ def scores(results: Mapping[str, Mapping[str, Found | str]], capabilities: froze
                     )
                 )
                 continue
-            made.append(_score(name, card.side, who, card.unit, card.better, result.figure))
+            made.append(_score(name, card.side, role, card.unit, card.better, result.figure))
             made += [
-                _score(f"{name}_{suffix}", card.side, who, unit, better, figure)
+                _score(f"{name}_{suffix}", card.side, role, unit, better, figure)
                 for suffix, (unit, better, figure) in result.more.items()
             ]
     return made
 
 
-def _score(name: str, side: str, who: str, unit: str, better: str, figure: Figure) -> Score:
+def _score(name: str, side: str, role: str, unit: str, better: str, figure: Figure) -> Score:
     numbers = [x for x in (figure.value, figure.low, figure.high) if x is not None]
     if not np.isfinite(numbers).all():
         return Score(
             name,
             side,
             "forget",
-            who,
+            role,
             None,
             None,
             None,
@@ -280,7 +280,7 @@ def _score(name: str, side: str, who: str, unit: str, better: str, figure: Figur
         name,
         side,
         "forget",
-        who,
+        role,
         figure.value,
         figure.low,
         figure.high,

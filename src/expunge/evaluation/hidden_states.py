@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from expunge.core.card import Example
-from expunge.core.contracts import Subject, Want
+from expunge.core.contracts import Model, Want
 from expunge.models.passes import passes
 
 
-def pooled_states(subject: Subject, rows: Sequence[Example]) -> dict[str, np.ndarray]:
+def pooled_states(model: Model, rows: Sequence[Example]) -> dict[str, np.ndarray]:
     """Module path of each block -> [N, D] its output, averaged over the answer's positions."""
-    found: dict[str, list[np.ndarray]] = {path: [np.zeros(0)] * len(rows) for path in subject.blocks}
-    for batch, out in passes(subject, rows, Want(frozenset(), hidden=tuple(subject.blocks))):
+    found: dict[str, list[np.ndarray]] = {path: [np.zeros(0)] * len(rows) for path in model.blocks}
+    for batch, out in passes(model, rows, Want(frozenset(), hidden=tuple(model.blocks))):
         for path, value in out.hidden.items():
             mean_BD = (value * out.mask_BT[..., None]).sum(1) / out.n_B[:, None].clamp(min=1)
             for i, row in zip(batch, mean_BD.float().cpu().numpy(), strict=True):

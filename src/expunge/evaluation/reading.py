@@ -1,4 +1,4 @@
-"""read(subject, split, channels) -> Readout: ONE length-sorted pass, cached by content.
+"""read(model, split, channels) -> Readout: ONE length-sorted pass, cached by content.
 
 The pass carries the split's examples and, where truth ratios are asked for, their paraphrased and
 perturbed variants; generation is apart. The cache's key is a hash of weights, data, tokenizer,
@@ -18,7 +18,7 @@ import torch
 from expunge.core import cache as kept
 from expunge.core.card import Example
 from expunge.core.channels import ARRAYS, CHANNELS, RAGGED, READ, TEXTS
-from expunge.core.contracts import NLL, Output, Subject, want_of
+from expunge.core.contracts import NLL, Model, Output, want_of
 from expunge.core.files import digest, read_json, write_json
 from expunge.data.examples import answer_of, identity
 from expunge.evaluation.readout import Readout
@@ -42,29 +42,29 @@ class Meter:
 
 
 def read(
-    subject: Subject,
+    model: Model,
     split: str,
     examples: Sequence[Example],
     channels: Iterable[str],
     *,
-    who: str = "after",
+    role: str = "after",
     fingerprint: Any = None,
     meter: Meter | None = None,
     cache: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Readout:
-    """What the subject says of the split.
+    """What the model says of the split.
 
     channels: any of nll, logp, argmax, moments, logits, variants, generation,
     pooled:PATH; what the family cannot give is left out.
-    fingerprint: the subject's, where the caller has it already.
+    fingerprint: the model's, where the caller has it already.
     """
     channels = frozenset(channels) & READ | {c for c in channels if c.startswith("pooled:")}
     meter = meter or Meter()
     key = digest(
         {
             "version": VERSION,
-            "subject": fingerprint or subject.fingerprint(),
+            "subject": fingerprint or model.fingerprint(),
             "channels": sorted(channels),
             "data": [_content(e) for e in examples],
             "torch": torch.__version__,
@@ -73,8 +73,8 @@ def read(
     )
     entry = f"readouts/{key}"
     if cache and (folder := kept.kept(entry)):
-        return _load(folder, split, who, examples)
-    readout = _read(subject, split, examples, channels, who, meter, progress)
+        return _load(folder, split, role, examples)
+    readout = _read(model, split, examples, channels, role, meter, progress)
     if cache:
         _save(entry, readout)
     return readout
@@ -85,11 +85,11 @@ def _content(example: Example) -> Any:
 
 
 def _read(
-    subject: Subject,
+    model: Model,
     split: str,
     examples: Sequence[Example],
     channels: frozenset[str],
-    who: str,
+    role: str,
     meter: Meter,
     progress: Callable[[int], None] | None,
 ) -> Readout:
@@ -103,7 +103,7 @@ def _read(
                 owners.append((kind, i))
     plain = {c for c in channels if c not in ("generation", "logits", "variants")} | {"nll", "logp"}
     pooled = {c.partition(":")[2] for c in plain if c.startswith("pooled:")}
-    labels = "labels" in subject.capabilities
+    labels = "labels" in model.capabilities
     own = want_of(
         {c for c in plain if not c.startswith("pooled")}
         | {f"hidden:{p}" for p in pooled}
@@ -117,19 +117,19 @@ def _read(
     n = len(examples)
     for start, part, want in ((0, rows[:n], own), (n, rows[n:], NLL)):
         kind = " variants" if start else ""
-        for near, out in passes(subject, part, want, progress=progress):
+        for near, out in passes(model, part, want, progress=progress):
             batch = [start + i for i in near]
-            meter.add(f"{who} {split}{kind}", len(batch), n)
+            meter.add(f"{role} {split}{kind}", len(batch), n)
             nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
             if start == 0:
                 _keep(out, batch, n_R, ragged, logp_NC if labels else None, states)
     found = Readout(
         split,
-        who,
+        role,
         examples,
         nll_R[:n],
         n_R[:n],
-        ends_N=_ends(subject, examples),
+        ends_N=_ends(model, examples),
         answers=[answer_of(e) for e in examples],
     )
     for name, values in ragged.items():
@@ -146,8 +146,8 @@ def _read(
         found.logp_NC = np.stack(logp_NC)
         found.labels_N = np.array([int(e["label"]) for e in examples])
     found.pooled = {path: np.stack(values) for path, values in states.items()}
-    if "generation" in channels and "generate" in subject.capabilities:
-        found.texts = subject.generate(examples, progress=progress)
+    if "generation" in channels and "generate" in model.capabilities:
+        found.texts = model.generate(examples, progress=progress)
     return found
 
 
@@ -181,8 +181,8 @@ def _keep(
             states[path][i] = mean[b]
 
 
-def _ends(subject: Subject, examples: Sequence[Example]) -> np.ndarray | None:
-    template = getattr(subject, "template", None)
+def _ends(model: Model, examples: Sequence[Example]) -> np.ndarray | None:
+    template = getattr(model, "template", None)
     return None if template is None else np.array([template.encode(e).ends for e in examples])
 
 
@@ -207,12 +207,12 @@ def _save(entry: str, readout: Readout) -> None:
         write_json(folder / "readout.json", {name: getattr(readout, name) for name in TEXTS})
 
 
-def _load(folder: Path, split: str, who: str, examples: Sequence[Example]) -> Readout:
+def _load(folder: Path, split: str, role: str, examples: Sequence[Example]) -> Readout:
     from safetensors.numpy import load_file
 
     tensors = load_file(folder / "arrays.safetensors")
     texts = read_json(folder / "readout.json")
-    found = Readout(split, who, examples, tensors["nll_N"], tensors["n_N"], **{name: texts[name] for name in TEXTS})
+    found = Readout(split, role, examples, tensors["nll_N"], tensors["n_N"], **{name: texts[name] for name in TEXTS})
     for name in ("ends_N", *ARRAYS):
         setattr(found, name, tensors.get(name))
     for name in RAGGED:

@@ -20,7 +20,7 @@ class Readout:
     """
 
     split: str
-    subject: str
+    model: str
     """"before", "after" or "gold"."""
     examples: Sequence[Example]
     nll_N: np.ndarray

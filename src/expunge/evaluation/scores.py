@@ -18,16 +18,18 @@ from typing import Any, Literal
 import numpy as np
 
 from expunge.core import registry
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.core.channels import CHANNELS
 from expunge.evaluation import intervals
 from expunge.evaluation.readout import Readout
 
 SIDES = ("forgetting", "utility", "privacy", "robustness", "alignment", "cost")
-SUBJECTS = ("before", "after", "gold")
+ROLES = ("before", "after", "gold")
 UNITS = ("nats", "share", "auc", "ratio", "p-value", "steps", "count", "distance", "seconds", "bytes")
 WITHOUT_INTERVAL = ("p-value", "steps", "count", "distance", "seconds", "bytes")
 RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
+KEYS = {"role": "subject"}
+"""Fields of a Score that have another name in evidence.json."""
 PRESENT, HOME = "split", "forget"
 PROBES = "probes"
 """In a card's splits: every further split that was given, whatever its name."""
@@ -61,7 +63,7 @@ not count, or a Figure."""
 
 @dataclass(frozen=True)
 class Score:
-    """One figure of one subject. A measured one is finite; another has a reason in `why`.
+    """One figure of one role. A measured one is finite; another has a reason in `why`.
 
     One example says nothing of the spread: below n = 2 there is no interval, whatever the plug-in made of it.
     """
@@ -69,7 +71,7 @@ class Score:
     name: str
     side: str
     split: str
-    subject: str
+    role: str
     value: float | None
     low: float | None
     high: float | None
@@ -106,14 +108,15 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         """The score as `evidence.json` holds it: everything but the per-example values."""
-        shown = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
+        shown = {KEYS.get(part.name, part.name): getattr(self, part.name) for part in dataclasses.fields(self)}
         del shown["values"]
         return shown
 
     @classmethod
     def of(cls, shown: Any) -> Score:
         """The score that `to_json` gave. Raises ValueError where it is none."""
-        if not isinstance(shown, Mapping) or set(shown) != {part.name for part in dataclasses.fields(cls)} - {"values"}:
+        named = {KEYS.get(part.name, part.name): part.name for part in dataclasses.fields(cls) if part.name != "values"}
+        if not isinstance(shown, Mapping) or set(shown) != set(named):
             raise ValueError("a score has other fields")
         texts = ("name", "side", "split", "subject", "unit", "better", "status", "why")
         figures = [shown[name] for name in ("value", "low", "high") if shown[name] is not None]
@@ -123,33 +126,31 @@ class Score:
         most = sys.float_info.max
         if not all(type(x) in (int, float) and abs(x) <= most for x in figures) or type(shown["n"]) is not int:
             raise ValueError(f"{shown['name']}: a figure is no number")
-        return cls(**shown)
+        return cls(**{named[key]: value for key, value in shown.items()})
 
 
 @dataclass(frozen=True)
 class Planned:
     """One score that a plug-in can give, on one split; over several, `split` is their home."""
 
-    plugin: registry.Plugin
+    plugin: registry.Plugin[MetricCard]
     name: str
     split: str
     side: str
     better: str
     needs: dict[str, tuple[str, str, frozenset[str]]]
-    """Argument -> (owner or "" for the subject itself, split, channels)."""
+    """Argument -> (owner or "" for the role itself, split, channels)."""
 
 
 def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozenset[str]) -> list[Score]:
     """All scores of all metrics and attacks that apply, by side; `readouts["after"]["forget"]`.
 
-    Subjects are "before", "after" and "gold"; what is missing makes scores "not measured", with
+    Models are "before", "after" and "gold"; what is missing makes scores "not measured", with
     the reason.
     """
     given = {split for splits in readouts.values() for split in splits}
-    subjects = [subject for subject in SUBJECTS if subject in readouts]
-    scores = [
-        _score(planned, subject, readouts, given) for planned in _planned(capabilities, given) for subject in subjects
-    ]
+    roles = [role for role in ROLES if role in readouts]
+    scores = [_score(planned, role, readouts, given) for planned in _planned(capabilities, given) for role in roles]
     return sorted(_interpret(scores), key=lambda score: SIDES.index(score.side))
 
 
@@ -232,7 +233,7 @@ def must_go(split: str) -> bool:
     return split == PROBES or split.startswith("forget")
 
 
-def _better(card: Card, split: str) -> str:
+def _better(card: MetricCard, split: str) -> str:
     """Data that must be forgotten, or were never seen, should look as they do to gold.
 
     There neither a high nor a low figure is good by itself: too little forgetting and too much both
@@ -245,7 +246,7 @@ def _better(card: Card, split: str) -> str:
 
 def _score(
     planned: Planned,
-    subject: str,
+    role: str,
     readouts: Mapping[str, Mapping[str, Readout]],
     given: set[str],
 ) -> Score:
@@ -256,7 +257,7 @@ def _score(
             name=planned.name,
             side=planned.side,
             split=planned.split,
-            subject=subject,
+            role=role,
             unit=card.unit,
             better=planned.better,
             **figures,
@@ -266,15 +267,15 @@ def _score(
         if lacking := [split for _, split, _ in planned.needs.values() if split not in given]:
             raise NotMeasured(f"no {lacking[0]} was given")
         arguments = {
-            argument: _readout(readouts, owner or subject, split, channels)
+            argument: _readout(readouts, owner or role, split, channels)
             for argument, (owner, split, channels) in planned.needs.items()
         }
         figure = _figure(card, planned.plugin.factory()(**arguments))
     except NotMeasured as reason:
         return score(value=None, low=None, high=None, n=0, status="not measured", why=str(reason))
     why = figure.why
-    if subject in {owner for owner, _, _ in planned.needs.values()}:
-        why = f"by definition: {subject} against itself"
+    if role in {owner for owner, _, _ in planned.needs.values()}:
+        why = f"by definition: {role} against itself"
     return score(value=figure.value, low=figure.low, high=figure.high, n=figure.n, why=why, values=figure.values)
 
 
@@ -306,7 +307,7 @@ def has(readout: Readout, channel: str) -> bool:
     return all(getattr(readout, name, None) is not None for name in fields)
 
 
-def _figure(card: Card, result: np.ndarray | Figure) -> Figure:
+def _figure(card: MetricCard, result: np.ndarray | Figure) -> Figure:
     """A metric's result with its interval; NotMeasured where it is empty or not finite."""
     if isinstance(result, Figure):
         numbers = [x for x in (result.value, result.low, result.high) if x is not None]
@@ -333,13 +334,13 @@ def _figure(card: Card, result: np.ndarray | Figure) -> Figure:
 def _interpret(scores: list[Score]) -> list[Score]:
     """Marks membership figures whose splits a classifier of texts alone can tell apart."""
     blind = {
-        score.subject: score
+        score.role: score
         for score in scores
         if score.name == "privacy_blind_auc" and score.measured and (score.low or 0) > 0.5
     }
     return [
-        dataclasses.replace(score, why=_differ(blind[score.subject], score.why))
-        if score.subject in blind
+        dataclasses.replace(score, why=_differ(blind[score.role], score.why))
+        if score.role in blind
         and score.measured
         and score.side == "privacy"
         and score.name.startswith("privacy_")

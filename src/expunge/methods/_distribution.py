@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expunge.core.contracts import Origin
+from expunge.core.contracts import Reference
 
 
 def cross_entropy_BT(logits_BTV: Tensor, index_BTK: Tensor, top_BTK: Tensor, rest_BT: Tensor) -> Tensor:
@@ -22,14 +22,16 @@ def cross_entropy_BT(logits_BTV: Tensor, index_BTK: Tensor, top_BTK: Tensor, res
     return found_BT
 
 
-def kl_BT(logits_BTV: Tensor, origin: Origin) -> Tensor:
+def kl_BT(logits_BTV: Tensor, reference: Reference) -> Tensor:
     """KL(origin || model) a position: a lower bound where the origin's rest is one bucket."""
-    negative_BT = (origin.top_BTK.exp() * origin.top_BTK).sum(-1) + origin.rest_BT.exp() * origin.rest_BT.clamp(min=-60)
-    return cross_entropy_BT(logits_BTV, origin.index_BTK, origin.top_BTK, origin.rest_BT) + negative_BT
+    negative_BT = (reference.top_BTK.exp() * reference.top_BTK).sum(
+        -1
+    ) + reference.rest_BT.exp() * reference.rest_BT.clamp(min=-60)
+    return cross_entropy_BT(logits_BTV, reference.index_BTK, reference.top_BTK, reference.rest_BT) + negative_BT
 
 
-def lowered(origin: Origin, beta: float) -> tuple[Tensor, Tensor]:
+def lowered(reference: Reference, beta: float) -> tuple[Tensor, Tensor]:
     """The origin's distribution with beta taken off the label's logit: (top_BTK, rest_BT), normalised."""
-    top_BTK = torch.cat([origin.top_BTK[..., :1] - beta, origin.top_BTK[..., 1:]], -1)
-    norm_BT = torch.logaddexp(top_BTK.logsumexp(-1), origin.rest_BT)
-    return top_BTK - norm_BT[..., None], origin.rest_BT - norm_BT
+    top_BTK = torch.cat([reference.top_BTK[..., :1] - beta, reference.top_BTK[..., 1:]], -1)
+    norm_BT = torch.logaddexp(top_BTK.logsumexp(-1), reference.rest_BT)
+    return top_BTK - norm_BT[..., None], reference.rest_BT - norm_BT

@@ -1,12 +1,12 @@
 """Which layer a method works at, when nobody says."""
 
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 
 
-def chosen(subject: Subject, layer: int | None) -> int:
+def chosen(model: Model, layer: int | None) -> int:
     """The layer's index: as given, or a quarter of the way up. Raises BadInput."""
-    count = len(subject.blocks)
+    count = len(model.blocks)
     if layer is None:
         return min(count - 1, max(1, round(0.25 * count)))
     if not 0 <= layer < count:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 
 
-def movable(subject: Subject) -> dict[str, torch.nn.Parameter]:
+def movable(model: Model) -> dict[str, torch.nn.Parameter]:
     """Every floating parameter by name, trainable and in float32."""
     found = {}
-    for name, parameter in subject.module.named_parameters():
+    for name, parameter in model.module.named_parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Output, Subject
+from expunge.core.contracts import Example, Model, Output
 from expunge.models.passes import passes
 
 ROWS = 32
@@ -29,44 +29,42 @@ def counted(context: Context, name: str, total: int) -> Callable[[int], None]:
     return advance
 
 
-def parameters(subject: Subject) -> dict[str, Tensor]:
+def parameters(model: Model) -> dict[str, Tensor]:
     """Every parameter once, by name (tied ones under their first)."""
-    return dict(subject.module.named_parameters())
+    return dict(model.module.named_parameters())
 
 
-def _gradients(subject: Subject, out: Output) -> dict[str, Tensor]:
+def _gradients(model: Model, out: Output) -> dict[str, Tensor]:
     """Gradient of the sum over the examples of the mean NLL a position."""
-    held = parameters(subject)
+    held = parameters(model)
     found = torch.autograd.grad((out.nll_B / out.n_B.clamp(min=1)).sum(), list(held.values()), allow_unused=True)
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(held.items(), found, strict=True)}
 
 
 def _over(
-    subject: Subject, rows: Sequence[Example], size: int, advance: Callable[[int], None] | None, power: int
+    model: Model, rows: Sequence[Example], size: int, advance: Callable[[int], None] | None, power: int
 ) -> dict[str, Tensor]:
     """Mean over the examples of the gradient, or of its square (`power` 2), `size` examples at a time."""
-    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters(subject).items()}
-    for part, out in passes(subject, rows, size=size, gradients=True, progress=advance):
-        for name, gradient in _gradients(subject, out).items():
+    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters(model).items()}
+    for part, out in passes(model, rows, size=size, gradients=True, progress=advance):
+        for name, gradient in _gradients(model, out).items():
             # The mean gradient of b independent examples has a b-th of one example's variance.
             total[name] += gradient.float() if power == 1 else gradient.float().square() / len(part)
     scale = len(rows)
     return {name: value.div_(scale) for name, value in total.items()}
 
 
-def gradient(
-    subject: Subject, rows: Sequence[Example], advance: Callable[[int], None] | None = None
-) -> dict[str, Tensor]:
+def gradient(model: Model, rows: Sequence[Example], advance: Callable[[int], None] | None = None) -> dict[str, Tensor]:
     """Mean over the examples of the gradient of their mean NLL a position, by parameter."""
-    return _over(subject, rows, ROWS, advance, 1)
+    return _over(model, rows, ROWS, advance, 1)
 
 
 def fisher(
-    subject: Subject, rows: Sequence[Example], batch: int = 1, advance: Callable[[int], None] | None = None
+    model: Model, rows: Sequence[Example], batch: int = 1, advance: Callable[[int], None] | None = None
 ) -> dict[str, Tensor]:
     """Diagonal of the empirical Fisher information: the mean over the examples of the squared gradient.
 
     batch: examples whose summed gradient is squared together, which is as many times faster; exact for 1, and
     in expectation where the gradients average to zero.
     """
-    return _over(subject, rows, batch, advance, 2)
+    return _over(model, rows, batch, advance, 2)

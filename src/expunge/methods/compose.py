@@ -18,6 +18,7 @@ import yaml
 
 from expunge.core import request
 from expunge.core.budget import Budget
+from expunge.core.card import MethodCard
 from expunge.core.contracts import Method, Term, Update
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, load, names
@@ -35,7 +36,7 @@ class Composed:
     name: str
     kind: str
     method: Method
-    plugins: list[Plugin]
+    plugins: list[Plugin[MethodCard]]
     described: Any
     """The method as resolved, for request.yaml and the report."""
     budget: Budget = field(default_factory=Budget)
@@ -110,7 +111,7 @@ def _named(name: str, options: dict[str, Any], has_retain: bool, where: str) -> 
     return _objective(options, recipe, has_retain, where, name)
 
 
-def _inside(plugin: Plugin, options: dict[str, Any], has_retain: bool, where: str) -> Composed:
+def _inside(plugin: Plugin[MethodCard], options: dict[str, Any], has_retain: bool, where: str) -> Composed:
     """{ilu: {inner: X, ...}}: X with this update."""
     inner = options.pop("inner")
     parts = _parts_of(inner, f"{where}.{plugin.name}.inner")
@@ -139,7 +140,7 @@ def _parts_of(spec: Any, where: str) -> dict[str, Any]:
     return {**{k: v for k, v in recipe.items() if k not in ("source", "summary")}, **dict(options or {})}
 
 
-def _whole(plugin: Plugin, options: dict[str, Any], has_retain: bool, where: str) -> Composed:
+def _whole(plugin: Plugin[MethodCard], options: dict[str, Any], has_retain: bool, where: str) -> Composed:
     options = {**plugin.recipe, **options}
     budget, options = _budget(options, set(plugin.options()))
     inner = None
@@ -203,7 +204,7 @@ def _objective(
         notes.append(f"No retain data: the recipe's retain term {options['retain']!r} was dropped.")
         options["retain"] = None
     faults = Faults()
-    plugins: dict[str, Plugin] = {}
+    plugins: dict[str, Plugin[MethodCard]] = {}
     chosen: dict[str, dict[str, Any]] = {}
     for part, kind in PARTS.items():
         with faults:
@@ -277,7 +278,7 @@ def _number(value: Any, where: str) -> float:
     return float(value)
 
 
-def _part(value: Any, kind: str, where: str) -> tuple[Plugin, dict[str, Any]] | None:
+def _part(value: Any, kind: str, where: str) -> tuple[Plugin[MethodCard], dict[str, Any]] | None:
     """A part as `name` or `{name: {options}}`; None for none."""
     if value is None or value == "none":
         return None

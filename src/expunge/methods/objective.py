@@ -10,13 +10,13 @@ from typing import Any
 from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Method, Subject, Term, Update, Weights
+from expunge.core.contracts import Method, Model, Term, Update, Weights
 from expunge.training import Trainer
 
 
 @dataclass
 class Objective(Method):
-    """The method (subject, splits, context) -> subject that minimises
+    """The method (model, splits, context) -> model that minimises
     forget_weight * forget(step) + alpha * retain(step)."""
 
     terms: dict[str, Term]
@@ -28,18 +28,18 @@ class Objective(Method):
     """Factor on the automatic learning rate that the moving weights and the terms ask for."""
     anchor: str = "forget"
 
-    def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         context = dataclasses.replace(context, budget=context.budget.over(self.budget))
         terms = {**self.terms, **self.update.terms}
         for term in terms.values():
-            term.loss.declare(subject)
-        moving = self.weights(subject, splits, context)
+            term.loss.declare(model)
+        trainable = self.weights(model, splits, context)
         trainer = Trainer(
-            subject,
+            model,
             splits,
             terms,
             context,
-            moving,
+            trainable,
             self.update,
             self.anchor,
             freeze_statistics="forget" in self.terms,
@@ -49,9 +49,9 @@ class Objective(Method):
         context.notes["outcome"] = dataclasses.asdict(outcome)
         for term in terms.values():
             context.notes |= term.loss.notes()
-        for parameter in subject.module.parameters():
+        for parameter in model.module.parameters():
             parameter.requires_grad_(True)
-        return subject
+        return model
 
     def streams(self) -> dict[str, Any]:
         """Stream -> split, of all terms: for the plan's counts."""
@@ -65,14 +65,14 @@ def plain_training(stream: str = "retain", weight_decay: float = 0.01) -> Object
     """Ordinary training on one split: bases, gold models, fine-tuning."""
     from torch import Tensor
 
-    from expunge.core.contracts import Card, Step
+    from expunge.core.contracts import MethodCard, Step
     from expunge.methods.updates.plain import plain
     from expunge.methods.weights.all import all as all_weights
 
     def loss(step: Step) -> Tensor:
         return step[stream].nll
 
-    card = Card("Cross-entropy", needs={stream: {"nll"}})
+    card = MethodCard("Cross-entropy", needs={stream: {"nll"}})
     return Objective(
         {"train": Term.of("cross_entropy", loss, card)},
         all_weights(),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Metric
 
-CARD = Card(
+CARD = MetricCard(
     "Accuracy",
     side="utility",
     better="higher",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.arrays import mean_nll, only
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Metric
 
-CARD = Card(
+CARD = MetricCard(
     "Multiple-choice accuracy",
     paper="arXiv:2403.03218",
     side="utility",

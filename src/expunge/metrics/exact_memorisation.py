@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.arrays import only, without_eos
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Metric
 
-CARD = Card(
+CARD = MetricCard(
     "Exact memorisation",
     paper="arXiv:2205.10770",
     side="forgetting",

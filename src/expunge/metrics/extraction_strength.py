@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.arrays import only, without_eos
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Metric
 
-CARD = Card(
+CARD = MetricCard(
     "Extraction strength",
     paper="arXiv:2012.07805",
     side="forgetting",

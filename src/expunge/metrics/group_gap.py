@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 from expunge.metrics._groups import bootstrapped, chance, figure, groups, room
 
-CARD = Card(
+CARD = MetricCard(
     "Gap between groups",
     paper="arXiv:2007.10306",
     equation="largest difference between groups",

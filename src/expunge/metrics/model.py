@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation import intervals
 from expunge.evaluation.arrays import mean_nll, only
 from expunge.evaluation.readout import Readout
@@ -13,7 +13,7 @@ from expunge.metrics.probability_options import probability_options_from
 from expunge.metrics.utility import parts
 
 _CHANNELS = {"nll", "generation", "variants"}
-CARD = Card(
+CARD = MetricCard(
     "Model utility",
     paper="arXiv:2401.06121",
     equation="section 2.2.2",

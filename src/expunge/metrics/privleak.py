@@ -7,13 +7,13 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt, Le
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.arrays import mean_of_lowest
 from expunge.evaluation.intervals import Z, auc, placements
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
-CARD = Card(
+CARD = MetricCard(
     "PrivLeak",
     paper="arXiv:2407.06460",
     equation="3",

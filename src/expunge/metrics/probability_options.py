@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.arrays import mean_nll, only
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Metric
 
-CARD = Card(
+CARD = MetricCard(
     "Answer probability among options",
     paper="arXiv:2401.06121",
     equation="section 2.2.2",

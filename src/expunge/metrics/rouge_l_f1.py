@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.arrays import rouge_column
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Metric
 
-CARD = Card(
+CARD = MetricCard(
     "ROUGE-L F1",
     paper="Lin 2004 (ACL W04-1013)",
     side="utility",

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation.arrays import mean_nll, only
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Metric, NotMeasured
 
-CARD = Card(
+CARD = MetricCard(
     "Truth ratio",
     paper="arXiv:2401.06121",
     equation="1 (as in the released code)",

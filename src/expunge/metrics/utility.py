@@ -6,7 +6,7 @@ import contextlib
 
 import numpy as np
 
-from expunge.core.card import Card
+from expunge.core.card import MetricCard
 from expunge.evaluation import intervals
 from expunge.evaluation.arrays import mean_nll, rouge_column
 from expunge.evaluation.readout import Readout
@@ -14,7 +14,7 @@ from expunge.evaluation.scores import Figure, Metric, NotMeasured, has
 from expunge.metrics.probability import probability_from
 from expunge.metrics.truth_ratio import as_score, ratios
 
-CARD = Card(
+CARD = MetricCard(
     "Utility",
     paper="arXiv:2401.06121",
     equation="section 2.2.2",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from expunge.core import hub
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models._folder import foreign
 from expunge.models._growth import check_files, check_loaded
@@ -72,7 +72,7 @@ def _absurd(raw: Any, trust_code: bool) -> str:
 
 def open_pretrained(
     base: str, adapter: Path | None, template: str | None, *, trust_code: bool, meta: bool, dtype: torch.dtype | None
-) -> Subject:
+) -> Model:
     """The model of a folder or hub name, with the adapter's folder merged into it. Raises BadInput."""
     import transformers
 
@@ -96,22 +96,22 @@ def open_pretrained(
             module.config.validate()
     saved = next(module.parameters()).dtype
     module.eval()
-    subject: Any
+    model: Any
     if "Classification" in architecture:
-        subject = Classifier(module, {}, _processor(base, "Sequence" in architecture))
+        model = Classifier(module, {}, _processor(base, "Sequence" in architecture))
     else:
         tokenizer = _tokenizer_or_none(base, trust_code) if meta else tokenizer_of(base, trust_code)
         with foreign("model", base, "cannot be used", "give a causal language model, saved by save_pretrained"):
-            subject = CausalLM(module, tokenizer, template, base)
+            model = CausalLM(module, tokenizer, template, base)
             if adapter is not None:
-                merge(subject, adapter)
+                merge(model, adapter)
             if not meta:
-                subject.check_head()
-                subject.check_generation()
+                model.check_head()
+                model.check_generation()
     if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
         module.float()  # a CPU computes in float32; the model is saved in its own dtype
-        subject.save_dtype = saved
-    return subject
+        model.save_dtype = saved
+    return model
 
 
 def _module(auto: Any, config: Any, base: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Any:

@@ -61,8 +61,8 @@ def check_adapter(folder: Path, field: str = "model") -> str:
     return str(config.get("base_model_name_or_path") or "")
 
 
-def merge(subject: Any, folder: Path) -> None:
-    """Merges the adapter in a folder into the subject's weights. Raises BadInput."""
+def merge(model: Any, folder: Path) -> None:
+    """Merges the adapter in a folder into the model's weights. Raises BadInput."""
     from peft import PeftModel
 
     kind = str(schemas.read(folder / "adapter_config.json", schemas.Adapter, "model").get("peft_type") or "")
@@ -79,10 +79,10 @@ def merge(subject: Any, folder: Path) -> None:
     ):  # on the meta device there is nothing to copy to, of which torch warns a line a tensor
         warnings.filterwarnings("error", message=".*missing adapter keys.*")  # they would stay as they are drawn
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
-        wrapped = PeftModel.from_pretrained(subject.module, str(folder))
-        subject.module = wrapped.merge_and_unload()
-    subject.source, subject.merged = "", True  # the base's folder no longer holds these weights
-    for parameter in subject.module.parameters():
+        wrapped = PeftModel.from_pretrained(model.module, str(folder))
+        model.module = wrapped.merge_and_unload()
+    model.source, model.merged = "", True  # the base's folder no longer holds these weights
+    for parameter in model.module.parameters():
         parameter.requires_grad_(True)
 
 

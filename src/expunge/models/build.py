@@ -12,7 +12,7 @@ import torch
 from expunge.core import hub
 from expunge.core.budget import Budget
 from expunge.core.card import Example
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.random import seed_libraries
 from expunge.core.train_config import exact_of
@@ -21,7 +21,7 @@ from expunge.data.examples import answer_of, identity, question_of
 from expunge.data.load import hub_names, load
 from expunge.models._folder import foreign
 from expunge.models.causal_lm import CausalLM
-from expunge.models.open import check, class_of, kind_of, open_subject, trusted
+from expunge.models.open import check, class_of, kind_of, open_on_cpu, trusted
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 SIZES = {"hidden_size": 128, "layers": 4, "heads": 4, "vocab_size": 1000, "intermediate_size": None, "max_length": 512}
@@ -116,7 +116,7 @@ def texts_of(examples: Sequence[Example]) -> list[str]:
     return [text for e in examples for text in (f"Question: {question_of(e)}\nAnswer: ", answer_of(e)) if text]
 
 
-def fresh_lm(spec: Mapping[str, Any], tokenizer: Any, seed: int) -> Subject:
+def fresh_lm(spec: Mapping[str, Any], tokenizer: Any, seed: int) -> Model:
     """A causal language model with new weights that follow from the seed."""
     seed_libraries(seed, "weights")
     module = _module(spec, tokenizer)
@@ -144,14 +144,14 @@ def _module(spec: Mapping[str, Any], tokenizer: Any) -> Any:
     return AutoModelForCausalLM.from_config(config)
 
 
-def fresh(spec: Any, examples: Sequence[Example], seed: int, trust_code: bool = False) -> Subject:
+def fresh(spec: Any, examples: Sequence[Example], seed: int, trust_code: bool = False) -> Model:
     """The model that a training run starts from: a spec, a folder, a hub name, or a factory.
 
     A spec's tokenizer is trained on the examples.
     """
     if isinstance(spec, Mapping) and "factory" in spec:
         seed_libraries(seed, "weights")
-        return open_subject(
+        return open_on_cpu(
             {k: v for k, v in spec.items() if k != "weights"} if "weights" not in spec else spec,
             trust_code=trust_code,
             fresh="weights" not in spec,
@@ -159,44 +159,44 @@ def fresh(spec: Any, examples: Sequence[Example], seed: int, trust_code: bool = 
     if isinstance(spec, Mapping):
         tokenizer = tokenizer_for(texts_of(examples), int(spec.get("vocab_size", SIZES["vocab_size"])))
         return fresh_lm(spec, tokenizer, seed)
-    return open_subject(_place(spec), trust_code=trust_code)
+    return open_on_cpu(_place(spec), trust_code=trust_code)
 
 
-def again(manifest: Mapping[str, Any], subject: Subject) -> Subject:
+def again(manifest: Mapping[str, Any], model: Model) -> Model:
     """The same start as the manifest's run had: same spec, seed and tokenizer, other data.
 
-    Code of the model's own runs only where the subject was opened with leave for it: what the manifest
+    Code of the model's own runs only where the model was opened with leave for it: what the manifest
     says of that is not believed. Raises BadInput.
     """
-    check_again(manifest, subject)
+    check_again(manifest, model)
     spec, seed = manifest["model"], int(manifest["seed"])
     if isinstance(spec, Mapping) and "factory" not in spec:
-        return fresh_lm(spec, subject.tokenizer, seed)  # type: ignore[attr-defined]
-    return fresh(spec, [], seed, trust_code=trusted(subject))
+        return fresh_lm(spec, model.tokenizer, seed)  # type: ignore[attr-defined]
+    return fresh(spec, [], seed, trust_code=trusted(model))
 
 
-def check_again(manifest: Mapping[str, Any], subject: Subject) -> None:
+def check_again(manifest: Mapping[str, Any], model: Model) -> None:
     """Raises BadInput where `again` cannot, or may not, start the manifest's training once more.
 
-    subject: the model, on any device, opened with the request's leave or without. Nothing is built but shapes.
+    model: the model, on any device, opened with the request's leave or without. Nothing is built but shapes.
     """
     spec = manifest["model"]
     try:
         if isinstance(spec, Mapping) and "factory" in spec:
-            class_of(spec["factory"], trusted(subject), "model.factory", "code that came with the model")
-        check_spec(spec, trusted(subject))
+            class_of(spec["factory"], trusted(model), "model.factory", "code that came with the model")
+        check_spec(spec, trusted(model))
         if isinstance(spec, str) and kind_of(_place(spec)) == "hub":
-            _check_leave(spec, "model", trusted(subject))
+            _check_leave(spec, "model", trusted(model))
         if manifest.get("exact"):
             exact_of(manifest["exact"])
         with foreign("model", str(spec), "cannot be built", "give gold: FOLDER"):
-            size = _parameters(_shapes(spec, subject))
+            size = _parameters(_shapes(spec, model))
     except BadInput as error:
         raise BadInput(
             *(f"gold: 'auto' cannot be had: in the model's manifest, {fault}" for fault in error.faults)
         ) from None
     # As large as the model is what it may well be; far larger is a mistake, or a trap.
-    if size > 2 * _parameters(subject.module) and 4 * size > psutil.virtual_memory().available:
+    if size > 2 * _parameters(model.module) and 4 * size > psutil.virtual_memory().available:
         raise BadInput.of(
             "gold",
             "auto",
@@ -205,13 +205,13 @@ def check_again(manifest: Mapping[str, Any], subject: Subject) -> None:
         )
 
 
-def _shapes(spec: Any, subject: Any) -> torch.nn.Module:
+def _shapes(spec: Any, model: Any) -> torch.nn.Module:
     if isinstance(spec, Mapping) and "factory" not in spec:
         with torch.device("meta"):
-            return _module(spec, subject.tokenizer)
+            return _module(spec, model.tokenizer)
     if isinstance(spec, Mapping):
         spec = {k: v for k, v in spec.items() if k != "weights"}
-    return open_subject(_place(spec) if isinstance(spec, str) else spec, trust_code=trusted(subject), meta=True).module
+    return open_on_cpu(_place(spec) if isinstance(spec, str) else spec, trust_code=trusted(model), meta=True).module
 
 
 def _parameters(module: torch.nn.Module) -> int:

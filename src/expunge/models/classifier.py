@@ -1,4 +1,4 @@
-"""A PyTorch classifier of images, tables or texts as a subject.
+"""A PyTorch classifier of images, tables or texts as a model.
 
 The module maps inputs to logits [B, C]. A classifier has one asked position (T = 1), whose
 "vocabulary" is its classes. Networks with BatchNorm are `coupled`: each stream gets its own forward.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.card import Example
-from expunge.core.contracts import NLL, Batch, Output, Subject, Want
+from expunge.core.contracts import NLL, Batch, Model, Output, Want
 from expunge.core.errors import BadInput
 from expunge.models import schemas
 from expunge.models.fairness import Fair
@@ -40,7 +40,7 @@ class Ensemble:
     trusted = False
     """As of `opening.trusted`."""
 
-    def __init__(self, folder: Path, state: dict[str, Any], members: Sequence[Subject]) -> None:
+    def __init__(self, folder: Path, state: dict[str, Any], members: Sequence[Model]) -> None:
         self.folder = folder
         self.state = state
         self.members = list(members)
@@ -169,9 +169,9 @@ def members_of(folder: Path, field: str = "model") -> list[str]:
 
 def open_ensemble(folder: Path, *, trust_code: bool = False, meta: bool = False) -> Ensemble:
     """The members, opened as models of their own. Raises BadInput."""
-    from expunge.models.open import open_subject
+    from expunge.models.open import open_on_cpu
 
-    members = [open_subject(name, trust_code=trust_code, meta=meta) for name in members_of(folder)]
-    subject = Ensemble(Path(folder), state_of(folder), members)
-    subject.trusted = trust_code
-    return subject
+    members = [open_on_cpu(name, trust_code=trust_code, meta=meta) for name in members_of(folder)]
+    model = Ensemble(Path(folder), state_of(folder), members)
+    model.trusted = trust_code
+    return model

@@ -15,7 +15,7 @@ import torch
 
 from expunge.core import registry
 from expunge.core.card import Example
-from expunge.core.contracts import NLL, Batch, Guard, Output, Subject, Want
+from expunge.core.contracts import NLL, Batch, Guard, Model, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, write_json
 from expunge.models import schemas
@@ -28,9 +28,9 @@ TRIED = {"question": "Who?", "answer": "You."}
 
 
 class Guarded:
-    """A subject whose forwards and answers pass through one guard; `bare` may itself be guarded."""
+    """A model whose forwards and answers pass through one guard; `bare` may itself be guarded."""
 
-    def __init__(self, bare: Subject, guard: Guard) -> None:
+    def __init__(self, bare: Model, guard: Guard) -> None:
         self.bare = bare
         self.guard = guard
 
@@ -75,26 +75,26 @@ class Guarded:
         return {"bare": self.bare.fingerprint(), "guard": [self.guard.name, digest(settings), total.hexdigest()]}
 
 
-def guards_of(subject: Any) -> list[Guard]:
-    """The guards of a subject, the innermost first; none for a bare one."""
-    return subject.guards if isinstance(subject, Guarded) else []
+def guards_of(model: Any) -> list[Guard]:
+    """The guards of a model, the innermost first; none for a bare one."""
+    return model.guards if isinstance(model, Guarded) else []
 
 
-def unguarded(subject: Any) -> Any:
+def unguarded(model: Any) -> Any:
     """The bare model: what relearning, quantisation and inside attacks look at."""
-    while isinstance(subject, Guarded):
-        subject = subject.bare
-    return subject
+    while isinstance(model, Guarded):
+        model = model.bare
+    return model
 
 
-def guard(bare: Subject, folder: Path) -> Subject:
+def guard(bare: Model, folder: Path) -> Model:
     """The model behind the guards that lie in its folder, if any do. Raises BadInput where they cannot be used."""
     from safetensors.torch import load_file
 
     place = Path(folder) / FOLDER
     if not (place / LIST).is_file():
         return bare
-    subject = bare
+    model = bare
     fix = "run the guard again, or take guard/ away to open the bare model"
     for i, item in enumerate(schemas.read(place / LIST, schemas.Guards, "model.guard", fix)["guards"]):
         plugin = registry.load("guards", item["guard"], "model.guard")
@@ -108,9 +108,9 @@ def guard(bare: Subject, folder: Path) -> Subject:
         path = place / f"{i}.safetensors"
         with foreign("model.guard", str(path), "cannot be read", fix):
             restored = plugin.module.restore(item["settings"], load_file(path))
-            subject = Guarded(subject, restored)
+            model = Guarded(model, restored)
         if next(bare.module.parameters()).device.type != "meta":
             with foreign("model.guard", str(path), "does not fit the model", fix), torch.no_grad():
-                subject.forward(subject.collate([TRIED]))
-                subject.generate([TRIED], max_new_tokens=1)
-    return subject
+                model.forward(model.collate([TRIED]))
+                model.generate([TRIED], max_new_tokens=1)
+    return model

@@ -1,4 +1,4 @@
-"""Opens a model as a subject: a hub name, a folder, a PEFT adapter, or a factory with weights.
+"""Opens a model as a model: a hub name, a folder, a PEFT adapter, or a factory with weights.
 
 Nothing here unpickles: a folder that holds only pickle weights is refused. Code that comes with a model runs with the
 request's leave alone (`trust_code`), whatever the folder says of itself.
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from expunge.core import processes
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models import schemas
 from expunge.models._folder import check_folder, check_whole, foreign
@@ -145,15 +145,15 @@ def _check_base(base: str, trust_code: bool, weights: bool, field: str) -> None:
     check(base, trust_code, weights, field)
 
 
-def open_subject(
+def open_on_cpu(
     source: str | Mapping[str, Any],
     *,
     trust_code: bool = False,
     meta: bool = False,
     fresh: bool = False,
     dtype: torch.dtype | None = None,
-) -> Subject:
-    """The model as a subject, on the CPU, in eval mode, adapters merged, behind its guards.
+) -> Model:
+    """The model as a model, on the CPU, in eval mode, adapters merged, behind its guards.
 
     meta: structure only, on the meta device, without reading weights. fresh: a factory's network as
     it is made, without weights. Raises BadInput.
@@ -161,24 +161,24 @@ def open_subject(
     check(source, trust_code, weights=not (meta or fresh))
     kind = kind_of(source)
     if kind == "ensemble":
-        subject = _open_several(Path(str(source)), trust_code, meta)
+        model = _open_several(Path(str(source)), trust_code, meta)
     elif kind in ("factory", "classifier"):
-        subject = _open_factory(source, trust_code, meta)
+        model = _open_factory(source, trust_code, meta)
     else:
         adapter = Path(str(source)) if kind == "adapter" else None
         base = check_adapter(adapter) if adapter else str(source)
         template = (manifest_of(base) or {}).get("template")
-        subject = open_pretrained(base, adapter, template, trust_code=trust_code, meta=meta, dtype=dtype)
-    subject.trusted = trust_code  # type: ignore[attr-defined]  # what is made of it is opened in the same way
-    return guard(subject, Path(str(source))) if kind in ("folder", "adapter") else subject
+        model = open_pretrained(base, adapter, template, trust_code=trust_code, meta=meta, dtype=dtype)
+    model.trusted = trust_code  # type: ignore[attr-defined]  # what is made of it is opened in the same way
+    return guard(model, Path(str(source))) if kind in ("folder", "adapter") else model
 
 
-def trusted(subject: Any) -> bool:
-    """Was the subject opened with leave to run code of its own."""
-    return bool(getattr(subject, "trusted", False))
+def trusted(model: Any) -> bool:
+    """Was the model opened with leave to run code of its own."""
+    return bool(getattr(model, "trusted", False))
 
 
-def _open_several(folder: Path, trust_code: bool, meta: bool) -> Subject:
+def _open_several(folder: Path, trust_code: bool, meta: bool) -> Model:
     """Members that answer together, or one base with a soft prompt a group."""
     state = state_of(folder)
     if state["scheme"] == "pre_forgettable":
@@ -190,7 +190,7 @@ def _build(folder: Path, field: str = "model") -> dict[str, Any]:
     return schemas.read(folder / "classifier.json", schemas.Factory, field)
 
 
-def _open_factory(source: Any, trust_code: bool, meta: bool) -> Subject:
+def _open_factory(source: Any, trust_code: bool, meta: bool) -> Model:
     if not isinstance(source, Mapping):
         source = {**_build(Path(source)), "weights": str(Path(source) / "model.safetensors")}
     make = class_of(source["factory"], trust_code, "model.factory")
@@ -260,8 +260,8 @@ def check_tokenizer(source: str, trust_code: bool) -> None:
     tokenizer_of(source, trust_code)
 
 
-def open_model(source: Any, trust_code: bool = False) -> Subject:
-    """A subject on the device of this process."""
-    subject = open_subject(source, trust_code=trust_code)
-    subject.module.to(processes.device())
-    return subject
+def open_model(source: Any, trust_code: bool = False) -> Model:
+    """A model on the device of this process."""
+    model = open_on_cpu(source, trust_code=trust_code)
+    model.module.to(processes.device())
+    return model

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from expunge.core.card import Example
-from expunge.core.contracts import NLL, Batch, Output, Subject, Want
+from expunge.core.contracts import NLL, Batch, Model, Output, Want
 from expunge.data.batching import ROWS, by_length
 
 
 def passes(
-    model: Subject,
+    model: Model,
     rows: Sequence[Example],
     want: Want = NLL,
     *,
@@ -48,7 +48,7 @@ def batches(
 
 
 def outputs(
-    model: Subject,
+    model: Model,
     batches: Iterable[tuple[list[int], Batch]],
     want: Want = NLL,
     *,

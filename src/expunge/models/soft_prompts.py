@@ -183,9 +183,9 @@ def open_prompted(folder: Path, state: dict[str, Any], *, trust_code: bool = Fal
     """The base, opened from where `state` says it lies, and the prompts of the folder. Raises BadInput."""
     from safetensors.torch import load_file
 
-    from expunge.models.open import open_subject
+    from expunge.models.open import open_on_cpu
 
-    bare: Any = open_subject(str(state["base"]), trust_code=trust_code, meta=meta)
+    bare: Any = open_on_cpu(str(state["base"]), trust_code=trust_code, meta=meta)
     if bare.family != Prompted.family:
         raise BadInput.of(
             "model",
@@ -204,6 +204,6 @@ def open_prompted(folder: Path, state: dict[str, Any], *, trust_code: bool = Fal
         prompts, keys, levels = (torch.stack(list(part)) for part in zip(*found, strict=True))
     if [*prompts.shape[2:], *keys.shape[1:], *levels.shape[1:]] != [width, FEATURES]:
         raise BadInput.of("model", str(folder), "holds soft prompts that do not fit its base", "train the model again")
-    subject = Prompted(Path(folder), state, bare, prompts, keys, levels)
-    subject.trusted = trust_code
-    return subject
+    model = Prompted(Path(folder), state, bare, prompts, keys, levels)
+    model.trusted = trust_code
+    return model

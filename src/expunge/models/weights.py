@@ -1,4 +1,4 @@
-"""What all subjects share: hooks for hidden states, fingerprints, snapshots, saving weights."""
+"""What all models share: hooks for hidden states, fingerprints, snapshots, saving weights."""
 
 from __future__ import annotations
 

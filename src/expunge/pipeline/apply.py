@@ -14,7 +14,7 @@ import torch
 
 from expunge.core import processes
 from expunge.core.context import Context, Log
-from expunge.core.contracts import Reporter, Subject
+from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest_file, new_folder, read_sealed, write_json, write_sealed
 from expunge.evaluation import acceptance as accept
@@ -39,7 +39,7 @@ APPLIED = "applied"
 """The last stage in the log."""
 
 
-def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Reporter) -> Applied:
+def apply(plan: Plan, model: Model, gold: Read, folder: Path, reporter: Reporter) -> Applied:
     """The method, from where a killed run left it; writes `model/` by one rename. Raises BadInput where it stands already
     and is not what the method left."""
     if (known := _known(folder)) is not None:
@@ -52,7 +52,7 @@ def apply(plan: Plan, subject: Subject, gold: Read, folder: Path, reporter: Repo
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
-    changed = plan.composed.method(subject, plan.splits, context)
+    changed = plan.composed.method(model, plan.splits, context)
     seconds = _seconds(notes, time.monotonic() - began)
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _resident()
     applied = Applied(round(seconds, 3), notes, peak)

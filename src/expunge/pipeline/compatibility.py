@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from expunge.core import processes
-from expunge.core.card import Card, Example
-from expunge.core.contracts import Subject
+from expunge.core.card import Example
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, Faults
 from expunge.core.registry import SINGULAR, load
 from expunge.data.examples import answer_of, form
@@ -21,18 +21,18 @@ from expunge.methods.objective import Objective
 from expunge.models.guarded import guards_of
 
 
-def fits_method(composed: Composed, subject: Subject, splits: Splits) -> None:
+def fits_method(composed: Composed, model: Model, splits: Splits) -> None:
     """Does each part go with this family and these data."""
     faults = Faults()
-    if "shards" in subject.capabilities and composed.yields != "ensemble":
+    if "shards" in model.capabilities and composed.yields != "ensemble":
         raise BadInput.of(
             "method",
             composed.name,
-            f"changes a single model, and this one is an ensemble of {len(subject.members)} trained with `exact:`",  # type: ignore[attr-defined]
-            f"these would work: {_fitting(subject)}",
+            f"changes a single model, and this one is an ensemble of {len(model.members)} trained with `exact:`",  # type: ignore[attr-defined]
+            f"these would work: {_fitting(model)}",
         )
-    if guards_of(subject) and composed.yields != "guard":
-        names = ", ".join(guard.name for guard in guards_of(subject))
+    if guards_of(model) and composed.yields != "guard":
+        names = ", ".join(guard.name for guard in guards_of(model))
         faults.add(
             BadInput.of(
                 "model",
@@ -51,15 +51,15 @@ def fits_method(composed: Composed, subject: Subject, splits: Splits) -> None:
             )
         )
     for plugin in composed.plugins:
-        missing = set(plugin.card.capabilities) - subject.capabilities
+        missing = set(plugin.card.capabilities) - model.capabilities
         if missing:
             faults.add(
                 BadInput.of(
                     "method",
                     plugin.name,
                     f"needs {_words(missing)}, which this "
-                    f"{FAMILIES.get(subject.family, subject.family)} {'was not' if _history(missing) else 'does not have'}",
-                    f"these would work: {_fitting(subject)}",
+                    f"{FAMILIES.get(model.family, model.family)} {'was not' if _history(missing) else 'does not have'}",
+                    f"these would work: {_fitting(model)}",
                 )
             )
             continue
@@ -75,7 +75,7 @@ def fits_method(composed: Composed, subject: Subject, splits: Splits) -> None:
                             "add it, or choose another method",
                         )
                     )
-        for split in {*_splits_of(plugin.card)} - set(splits):
+        for split in {*plugin.card.sources} - set(splits):
             if splits:
                 faults.add(
                     BadInput.of(
@@ -99,13 +99,13 @@ def fits_method(composed: Composed, subject: Subject, splits: Splits) -> None:
     if composed.objective is not None and not faults.errors:
         for term in composed.objective.terms.values():
             with faults:
-                term.loss.declare(subject)
+                term.loss.declare(model)
     faults.raise_any()
 
 
-def fits_history(composed: Composed, subject: Subject, splits: Splits, manifest: Mapping[str, Any] | None) -> list[str]:
+def fits_history(composed: Composed, model: Model, splits: Splits, manifest: Mapping[str, Any] | None) -> list[str]:
     """Does an exact method go with how the model was trained; what the plan should say of it. Raises BadInput."""
-    return composed.method.fits(subject, splits, manifest) if "forget" in splits else []
+    return composed.method.fits(model, splits, manifest) if "forget" in splits else []
 
 
 def _split_on(composed: Composed) -> Iterator[tuple[str, str]]:
@@ -119,11 +119,6 @@ def _split_on(composed: Composed) -> Iterator[tuple[str, str]]:
 
 
 FAMILIES = {"causal_lm": "language model"}
-
-
-def _splits_of(card: Card) -> set[str]:
-    streams = {name: stream.split for name, stream in card.streams.items()}
-    return {streams.get(name, name) for name in (*card.needs, *card.origin)}
 
 
 def _has(row: Example, name: str) -> bool:
@@ -146,24 +141,24 @@ def _history(missing: set[str]) -> bool:
     return any(name.startswith("exact:") for name in missing)
 
 
-def _fitting(subject: Subject) -> str:
-    """Methods whose cards go with the subject."""
+def _fitting(model: Model) -> str:
+    """Methods whose cards go with the model."""
     found = []
     for name, kind in every_method().items():
         folder = next((k for k, v in SINGULAR.items() if v == kind), None)
         if folder in ("objectives", "edits", "exact", "guards", "wrappers"):
             card = load(folder, name).card
-            single = "shards" not in subject.capabilities
-            if set(card.capabilities) <= subject.capabilities and single == (card.yields != "ensemble"):
+            single = "shards" not in model.capabilities
+            if set(card.capabilities) <= model.capabilities and single == (card.yields != "ensemble"):
                 found.append(name)
     return ", ".join(sorted(found))
 
 
-def fits_model(subject: Subject, splits: Splits) -> None:
+def fits_model(model: Model, splits: Splits) -> None:
     """Are the examples of the family's kind, and does the model take each."""
-    subject = getattr(subject, "members", [subject])[0]  # an ensemble takes what each of its members takes
-    labels = "labels" in subject.capabilities
-    kind = FAMILIES.get(subject.family, subject.family)
+    model = getattr(model, "members", [model])[0]  # an ensemble takes what each of its members takes
+    labels = "labels" in model.capabilities
+    kind = FAMILIES.get(model.family, model.family)
     faults = Faults()
     for name, rows in splits.items():
         for i, row in enumerate(rows):
@@ -185,28 +180,28 @@ def fits_model(subject: Subject, splits: Splits) -> None:
                 break
         else:
             with faults:
-                _taken(subject, name, rows)
+                _taken(model, name, rows)
     faults.raise_any()
 
 
-def _taken(subject: Subject, name: str, rows: Sequence[Example]) -> None:
-    if "labels" in subject.capabilities:
-        _shapes(subject, name, rows)
+def _taken(model: Model, name: str, rows: Sequence[Example]) -> None:
+    if "labels" in model.capabilities:
+        _shapes(model, name, rows)
         return
     # Only an answer that is long in characters can be too long in tokens; only a short text has too few.
-    limit = int(getattr(subject, "limit", 0) or 2**20)
+    limit = int(getattr(model, "limit", 0) or 2**20)
     for i, row in enumerate(rows):
         if i < 10 or len(answer_of(row).encode()) >= limit or len(row.get("text", "x" * 64)) < 64:
             try:
-                subject.collate([row])
+                model.collate([row])
             except BadInput as error:
                 raise BadInput(*(f"{name}, row {i + 1}: {fault}" for fault in error.faults)) from None
 
 
-def _shapes(subject: Subject, name: str, rows: Sequence[Example]) -> None:
+def _shapes(model: Model, name: str, rows: Sequence[Example]) -> None:
     """Have all inputs one shape, one that the network takes; and has it a class for each label."""
     key = next((k for k in ("features", "image") if k in rows[0]), "")
-    if key and subject.processor is None:  # type: ignore[attr-defined]
+    if key and model.processor is None:  # type: ignore[attr-defined]
         first = np.shape(rows[0][key])
         for i, row in enumerate(rows):
             if key not in row or np.shape(row[key]) != first:
@@ -217,16 +212,16 @@ def _shapes(subject: Subject, name: str, rows: Sequence[Example]) -> None:
                     "bring all to one shape",
                 )
     try:
-        batch = subject.collate(rows[:2])
+        batch = model.collate(rows[:2])
     except BadInput:
         raise
     except Exception as error:  # a processor of anyone's looks at rows of anyone's
         raise BadInput.of(name, "row 1", f"cannot be put into a batch ({error})", "give arrays of one shape") from None
-    device = next(subject.module.parameters()).device
+    device = next(model.module.parameters()).device
     try:
         with torch.no_grad():
             inputs = {k: v.to(device) for k, v in batch.inputs.items()}
-            out = subject.module(inputs["x"]) if subject.processor is None else subject.module(**inputs).logits  # type: ignore[attr-defined]
+            out = model.module(inputs["x"]) if model.processor is None else model.module(**inputs).logits  # type: ignore[attr-defined]
     except Exception as error:
         if device.type == "meta" and not re.search("shape|size|dim|channel|expected", str(error)):
             return  # a network that needs real tensors: the run will tell

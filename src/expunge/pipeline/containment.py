@@ -9,7 +9,7 @@ from pathlib import Path
 from expunge.alignment import asking, evidencing, risk
 from expunge.alignment.domains import Answered
 from expunge.core import processes
-from expunge.core.contracts import Reporter, Subject
+from expunge.core.contracts import Model, Reporter
 from expunge.core.files import read_sealed, write_sealed
 from expunge.data.splits import Splits
 from expunge.methods.compose import compose
@@ -34,12 +34,12 @@ def foreseen(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Risk]:
     return plan.foreseen
 
 
-def risks(plan: Plan, subject: Subject, reporter: Reporter) -> list[risk.Risk]:
-    """The domains that the request puts at risk, the riskiest first; the subject is spent."""
+def risks(plan: Plan, model: Model, reporter: Reporter) -> list[risk.Risk]:
+    """The domains that the request puts at risk, the riskiest first; the model is spent."""
     assert plan.aligned is not None
     own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
     return risk.risks(
-        subject,
+        model,
         plan.request.method,
         own,
         plan.aligned,
@@ -70,18 +70,18 @@ def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int
 def _beside(
     plan: Plan, wanted: asking.Asked, count: int, stage: str, gold: Read, folder: Path, reporter: Reporter
 ) -> Answered:
-    subject = open_model(plan.source, plan.request.trust_code)
+    model = open_model(plan.source, plan.request.trust_code)
     rows = [row for row in plan.splits.get("retain", []) if "contained" not in row]
     splits: Splits = {name: found for name, found in plan.splits.items() if name != "retain"}
     if count:
         wanted = dataclasses.replace(wanted, contain=count)
         more, _ = asking.prepared(
-            wanted, subject, {"retain": asking.candidates(wanted, plan.request.seed)}, None, reporter
+            wanted, model, {"retain": asking.candidates(wanted, plan.request.seed)}, None, reporter
         )
         rows = [*rows, *more["retain"]]
     if rows:
         splits["retain"] = rows
     composed = compose(asking.uncontained(plan.request.method, splits), has_retain="retain" in splits)
     context = context_of(plan, gold, folder / SCRATCH / stage, stage, reporter)
-    changed = composed.method(subject, splits, context)
+    changed = composed.method(model, splits, context)
     return evidencing.answers(changed, wanted, f"with {count} examples" if count else "without containment", reporter)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed
 
 
-def lengths(subject: Subject, splits: Splits) -> tuple[dict[str, float], int]:
+def lengths(model: Model, splits: Splits) -> tuple[dict[str, float], int]:
     """(mean tokens of an example by split, from a sample; tokens of the longest, from those longest in characters)."""
     means, longest = {}, 1
     for name, rows in splits.items():
-        found = [subject.length(row) for row in rows[:: max(1, len(rows) // 100)]]
+        found = [model.length(row) for row in rows[:: max(1, len(rows) // 100)]]
         means[name] = sum(found) / len(found)
         wide = heapq.nlargest(20, rows, key=lambda row: len(question_of(row)) + len(answer_of(row)))
-        longest = max(longest, *found, *(subject.length(row) for row in wide))
+        longest = max(longest, *found, *(model.length(row) for row in wide))
     return means, longest
 
 

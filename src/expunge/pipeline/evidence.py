@@ -34,11 +34,11 @@ from expunge.training import checkpoint
 
 def measured(reads: Mapping[str, Read], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
     """All scores: arithmetic on readouts, attacks on the models, and what these find hidden."""
-    readouts = {who: read.readouts for who, read in reads.items()}
+    readouts = {role: read.readouts for role, read in reads.items()}
     scores = scoring.measure(readouts, capabilities)
     if level == "none":
         return scores
-    attacks = {who: read.attacks for who, read in reads.items() if read.attacks}
+    attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
     scores += attacking.scores(attacks, capabilities)
     gold = reads.get("gold")
     scores.append(
@@ -57,7 +57,7 @@ TEXTS = 3
 
 
 def texts(reads: Mapping[str, Read], redacted: bool) -> dict[str, list[dict[str, Any]]]:
-    """Attack -> the examples of which it brought out most beyond gold, with what each subject said under it.
+    """Attack -> the examples of which it brought out most beyond gold, with what each model said under it.
 
     Shares alone where redacted.
     """
@@ -67,11 +67,13 @@ def texts(reads: Mapping[str, Read], redacted: bool) -> dict[str, list[dict[str,
         if not isinstance(ours, attacking.Found) or ours.texts is None or ours.recovered_N is None:
             continue
         sides = {
-            who: x
-            for who in ("after", "gold")
-            if who in reads and isinstance(x := reads[who].attacks.get(name), attacking.Found) and x.texts is not None
+            role: x
+            for role in ("after", "gold")
+            if role in reads and isinstance(x := reads[role].attacks.get(name), attacking.Found) and x.texts is not None
         }
-        shares = {who: np.ma.filled(np.ma.masked_array(x.recovered_N, dtype=float), np.nan) for who, x in sides.items()}
+        shares = {
+            role: np.ma.filled(np.ma.masked_array(x.recovered_N, dtype=float), np.nan) for role, x in sides.items()
+        }
         lead = shares["after"] - np.nan_to_num(shares.get("gold", np.zeros_like(shares["after"])))
         best = [i for i in np.argsort(-np.nan_to_num(lead, nan=-np.inf), kind="stable")[:TEXTS] if np.isfinite(lead[i])]
         found[name] = [_recovered(int(i), after.attacked, sides, shares, redacted) for i in best]
@@ -85,15 +87,15 @@ def _recovered(
     shares: Mapping[str, np.ndarray],
     redacted: bool,
 ) -> dict[str, Any]:
-    given = {who: round(float(share[i]), 4) for who, share in shares.items() if np.isfinite(share[i])}
+    given = {role: round(float(share[i]), 4) for role, share in shares.items() if np.isfinite(share[i])}
     if redacted:
         return {"redacted": True, "recovered": given}
-    said = {who: list(found.texts or [])[i] for who, found in sides.items()}
+    said = {role: list(found.texts or [])[i] for role, found in sides.items()}
     return {"question": question_of(rows[i]), "answer": answer_of(rows[i]), "recovered": given, "texts": said}
 
 
 def rocs(scores: Sequence[scoring.Score]) -> dict[str, dict[str, list[list[float]]]]:
-    """Membership attack -> subject -> its ROC as [false-positive rate, true-positive rate], steps alone.
+    """Membership attack -> model -> its ROC as [false-positive rate, true-positive rate], steps alone.
 
     A score's values are exposures, the share of the holdout that each forget example beats: 1 minus it is
     the false-positive rate from which the example is found.
@@ -105,17 +107,17 @@ def rocs(scores: Sequence[scoring.Score]) -> dict[str, dict[str, list[list[float
         exposure = np.ma.compressed(np.ma.masked_array(score.values, dtype=float))
         rates, counts = np.unique((1 - exposure).round(6), return_counts=True)
         steps = np.stack([rates, counts.cumsum() / len(exposure)], axis=1).round(4)
-        curves.setdefault(score.name, {})[score.subject] = steps.tolist()
+        curves.setdefault(score.name, {})[score.role] = steps.tolist()
     return curves
 
 
 def recovered(reads: Mapping[str, Read]) -> dict[str, dict[str, list[Any]]]:
-    """Attack -> subject -> the curve that it drew, for the report."""
+    """Attack -> model -> the curve that it drew, for the report."""
     curves: dict[str, dict[str, list[Any]]] = {}
-    for who, read in reads.items():
+    for role, read in reads.items():
         for name, found in read.attacks.items():
             if isinstance(found, attacking.Found) and found.curve:
-                curves.setdefault(name, {})[who] = [dict(point) for point in found.curve]
+                curves.setdefault(name, {})[role] = [dict(point) for point in found.curve]
     return curves
 
 
@@ -175,8 +177,8 @@ def evidence(
         },
         "environment": environment(),
         "inputs": {
-            who: imprint(read.fingerprint) if read.fingerprint else None
-            for who, read in (("base", before), ("gold", gold))
+            role: imprint(read.fingerprint) if read.fingerprint else None
+            for role, read in (("base", before), ("gold", gold))
         }
         | ({"files": plan.files} if plan.files else {}),
         "verdict": verdict.to_json(),
@@ -187,7 +189,7 @@ def evidence(
         "yields": plan.composed.yields,
         "splits": {name: len(rows) for name, rows in plan.splits.items()},
         "distributions": {
-            split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items() if split in read}
+            split: {role: read[split].mean_nll_N.tolist() for role, read in readouts.items() if split in read}
             for split in before.readouts
         },
         "examples": examples(readouts, plan.request.redacted),
@@ -206,8 +208,8 @@ def trained_on(notes: Mapping[str, Any]) -> int:
 
 
 def attack_cost(reads: Mapping[str, Read]) -> dict[str, float]:
-    """Seconds of the attacks by subject; nothing where none were run."""
-    return {f"attack_{who}_seconds": read.attack_seconds for who, read in reads.items() if read.attacks}
+    """Seconds of the attacks by model; nothing where none were run."""
+    return {f"attack_{role}_seconds": read.attack_seconds for role, read in reads.items() if read.attacks}
 
 
 def _shown(plan: Plan) -> dict[str, Any]:
@@ -251,7 +253,7 @@ def environment() -> dict[str, Any]:
 
 
 def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:
-    """Questions, answers and what each subject said, for the report; figures alone where redacted."""
+    """Questions, answers and what each model said, for the report; figures alone where redacted."""
     found: dict[str, list[dict[str, Any]]] = {}
     for split in ("forget", "retain"):
         if split not in readouts["after"]:
@@ -271,15 +273,15 @@ def _example(
         shown["label"] = int(row["label"])
     else:
         shown |= {"question": question_of(row), "answer": answer_of(row)}
-    for who, read in readouts.items():
+    for role, read in readouts.items():
         readout = read[split]
-        shown["nll"][who] = float(readout.mean_nll_N[i])
+        shown["nll"][role] = float(readout.mean_nll_N[i])
         if redacted:
             continue
         if readout.texts is not None:
-            shown[who] = readout.texts[i]
+            shown[role] = readout.texts[i]
         elif readout.logp_NC is not None:
-            shown[who] = int(readout.logp_NC[i].argmax())
+            shown[role] = int(readout.logp_NC[i].argmax())
     return shown
 
 

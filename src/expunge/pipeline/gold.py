@@ -13,7 +13,7 @@ from expunge.alignment import asking
 from expunge.core import cache, processes
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest, sweep
 from expunge.core.request import Request
@@ -22,7 +22,7 @@ from expunge.data.examples import identity
 from expunge.data.splits import Splits
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import MANIFEST
-from expunge.models.open import check, open_subject, trusted
+from expunge.models.open import check, open_on_cpu, trusted
 from expunge.pipeline.train import account_of, lineage_of, scheme_of, start, write
 from expunge.training import checkpoint
 
@@ -38,7 +38,7 @@ def gold_folder(manifest: dict[str, Any], forget: Sequence[Example]) -> Path:
     return cache.path_of(gold_entry(manifest, forget))
 
 
-def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, reporter: Reporter | None = None) -> Path:
+def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Model, reporter: Reporter | None = None) -> Path:
     """The folder of the gold model: trained as the base was, without forget; cached.
 
     base lends its tokenizer; its weights are not touched. Raises BadInput where the training data
@@ -63,20 +63,20 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Subject, rep
 
 def gold_ahead(config: TrainConfig, forget: Sequence[Example]) -> Path:
     """The gold model of a base that `config` will train, or is training now: the two need nothing of each other."""
-    subject, data = start(config)
-    return gold(lineage_of(config, data, subject), forget, subject)
+    model, data = start(config)
+    return gold(lineage_of(config, data, model), forget, model)
 
 
 def _train_gold(
-    manifest: dict[str, Any], forget: Sequence[Example], base: Subject, folder: Path, reporter: Reporter
+    manifest: dict[str, Any], forget: Sequence[Example], base: Model, folder: Path, reporter: Reporter
 ) -> None:
     data = training_data(manifest, forget, trusted(base))
-    subject = again(manifest, base)
-    subject.module.to(processes.device())
+    model = again(manifest, base)
+    model.module.to(processes.device())
     context = Context(budget_of(manifest), _gold_work(folder), int(manifest["seed"]), "gold", reporter=reporter)
     # The base's own stage, so that its batches differ from the base's by the data alone.
     context.stage = context.label = "train"
-    trained = scheme_of(manifest.get("exact"))(subject, data, context)
+    trained = scheme_of(manifest.get("exact"))(model, data, context)
     own = {"hashes": [identity(row)[:16] for row in data], "data": None}
     write(trained, folder, {**manifest, **own, **account_of(context.notes["outcome"])})
 
@@ -86,7 +86,7 @@ def _gold_work(folder: Path) -> Path:
 
 
 def gold_source(
-    request: Request, manifest: dict[str, Any] | None, splits: Splits, subject: Subject | None
+    request: Request, manifest: dict[str, Any] | None, splits: Splits, model: Model | None
 ) -> tuple[str, str]:
     """(how to get gold, why there is none)."""
     if request.gold == "none":
@@ -100,7 +100,7 @@ def gold_source(
                 "gold", request.gold, "is the model itself", "give a model retrained without the forget set"
             )
         try:
-            open_subject(request.gold, trust_code=request.trust_code, meta=True)
+            open_on_cpu(request.gold, trust_code=request.trust_code, meta=True)
         except BadInput as error:
             raise BadInput(*(fault.replace("model:", "gold:", 1) for fault in error.faults)) from None
         return request.gold, ""
@@ -112,8 +112,8 @@ def gold_source(
         return "train", ""
     try:
         training_data(manifest, splits["forget"], request.trust_code)
-        if subject is not None:
-            check_again(manifest, subject)
+        if model is not None:
+            check_again(manifest, model)
     except BadInput as error:
         return "", f"no gold model: {error.faults[0]}"
     return "train", ""

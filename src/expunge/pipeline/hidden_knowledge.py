@@ -98,10 +98,10 @@ def lines(scores: Sequence[Score], purpose: str) -> list[Line]:
     It fails where the whole interval lies above the margin. Under `erase` it also fails where the
     relearning check was not made on both the model and gold.
     """
-    table = {(score.name, score.subject): score for score in scores}
+    table = {(score.name, score.role): score for score in scores}
     score = table.get(("robustness_hidden", "after"))
     rule = f"robustness.hidden <= {MARGIN} (hidden, not removed)"
-    checked = [table.get((CONTROL, who)) for who in ("after", "gold")]
+    checked = [table.get((CONTROL, role)) for role in ("after", "gold")]
     if purpose == "erase" and not all(found is not None and found.measured for found in checked):
         reasons = [found.why for found in checked if found is not None and not found.measured]
         why = reasons[0] if reasons else ("no gold model was attacked" if checked[0] else "audit: none was asked for")

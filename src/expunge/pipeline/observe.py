@@ -16,7 +16,7 @@ import torch
 from expunge.alignment import evidencing
 from expunge.core import processes
 from expunge.core.card import Example
-from expunge.core.contracts import Reporter, Subject
+from expunge.core.contracts import Model, Reporter
 from expunge.core.random import permutation
 from expunge.data.splits import Splits
 from expunge.evaluation import attack as attacking
@@ -32,10 +32,10 @@ from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, re
 
 @dataclass
 class Read:
-    """The readouts of one subject, and what reading them took."""
+    """The readouts of one model, and what reading them took."""
 
     fingerprint: Any = None
-    """What tells the subject from another; None where nothing was opened."""
+    """What tells the model from another; None where nothing was opened."""
     readouts: dict[str, Readout] = field(default_factory=dict)
     meter: reading.Meter = field(default_factory=reading.Meter)
     why: str = ""
@@ -50,17 +50,17 @@ class Read:
     states: dict[str, np.ndarray] = field(default_factory=dict)
     """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Name -> weight on the CPU, where a deep audit holds the next subjects against them."""
+    """Name -> weight on the CPU, where a deep audit holds the next models against them."""
     aligned: evidencing.Asked | None = None
     """What it said to the domains' prompts, where the request wants to know."""
     slowdown: float | None = None
     """Behind guards: how many times as long as the bare model it takes to score an example."""
 
 
-def asked(plan: Plan, subject: Subject, read: Read, who: str, reporter: Reporter) -> None:
+def asked(plan: Plan, model: Model, read: Read, role: str, reporter: Reporter) -> None:
     """The domains' prompts put to the model, where the request wants its drift."""
     if plan.aligned is not None and plan.aligned.drift and processes.main():
-        read.aligned = evidencing.ask(subject, plan.aligned, who, reporter)
+        read.aligned = evidencing.ask(model, plan.aligned, role, reporter)
 
 
 def reading_splits(plan: Plan) -> Splits:
@@ -83,26 +83,26 @@ WEIGHED = 2**30
 
 
 def read_into(
-    subject: Subject, splits: Splits, who: str, reporter: Reporter, level: str = "none", fingerprint: Any = None
+    model: Model, splits: Splits, role: str, reporter: Reporter, level: str = "none", fingerprint: Any = None
 ) -> Read:
     """One pass a split; only the first process reads. level: of the audit; a deep one keeps the weights too.
 
-    fingerprint: the subject's, where it is known already.
+    fingerprint: the model's, where it is known already.
     """
     found = Read()
     if not processes.main():
         return found
-    found.fingerprint = fingerprint or subject.fingerprint()
-    if level == "deep" and sum(parameter.numel() for parameter in subject.module.parameters()) <= WEIGHED:
+    found.fingerprint = fingerprint or model.fingerprint()
+    if level == "deep" and sum(parameter.numel() for parameter in model.module.parameters()) <= WEIGHED:
         found.weights = {
-            name: x.detach().to("cpu", copy=True) for name, x in unguarded(subject).module.state_dict().items()
+            name: x.detach().to("cpu", copy=True) for name, x in unguarded(model).module.state_dict().items()
         }
-    wanted = scoring.requirements(subject.capabilities, splits)
-    stage = f"reading {who}"
+    wanted = scoring.requirements(model.capabilities, splits)
+    stage = f"reading {role}"
     reporter.start(stage, len(splits))
     for i, (name, rows) in enumerate(splits.items()):
         found.readouts[name] = reading.read(
-            subject, name, rows, wanted[name], who=who, fingerprint=found.fingerprint, meter=found.meter
+            model, name, rows, wanted[name], role=role, fingerprint=found.fingerprint, meter=found.meter
         )
         reporter.advance(stage, i + 1, name)
     reporter.finish(stage)
@@ -114,20 +114,20 @@ ATTACKED = 200
 
 
 def attack(
-    subject: Subject,
+    model: Model,
     splits: Splits,
     reads: Mapping[str, Read],
-    who: str,
+    role: str,
     level: str,
     manifest: Mapping[str, Any] | None,
     seed: int,
     reporter: Reporter,
 ) -> None:
-    """Runs the level's attacks on an opened subject that was read; what they found is added to reads[who].
+    """Runs the level's attacks on an opened model that was read; what they found is added to reads[who].
 
     manifest: how the model before the change was trained, where that is known.
     """
-    if level == "none" or not processes.main() or "forget" not in reads[who].readouts:
+    if level == "none" or not processes.main() or "forget" not in reads[role].readouts:
         return
     began = time.monotonic()
     chosen = {name: sorted(permutation(len(rows), seed, "attack", name)[:ATTACKED]) for name, rows in splits.items()}
@@ -136,25 +136,25 @@ def attack(
         for whose, read in reads.items()
     }
     target = attacking.Target(
-        subject,
-        who,
+        model,
+        role,
         {name: [splits[name][i] for i in rows] for name, rows in chosen.items()},
-        taken[who],
+        taken[role],
         {whose: attacking.knowledge(found["forget"]) for whose, found in taken.items() if "forget" in found},
         float((manifest or {}).get("learning_rate") or attacking.RATE),
         manifest,
         seed,
-        states={whose: read.states for whose, read in reads.items() if read.states and whose != who},
-        weights={whose: read.weights for whose, read in reads.items() if read.weights and whose != who},
+        states={whose: read.states for whose, read in reads.items() if read.states and whose != role},
+        weights={whose: read.weights for whose, read in reads.items() if read.weights and whose != role},
     )
-    reads[who].attacked = target.forget
-    if level == "deep":  # the next subject is held against these
-        reads[who].states = target.states_of(who) or {}
-    reads[who].attacks = attacking.attack(level, target, reporter)
-    reads[who].attack_seconds = round(time.monotonic() - began, 2)
+    reads[role].attacked = target.forget
+    if level == "deep":  # the next model is held against these
+        reads[role].states = target.states_of(role) or {}
+    reads[role].attacks = attacking.attack(level, target, reporter)
+    reads[role].attack_seconds = round(time.monotonic() - began, 2)
 
 
-def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, before: Read | None = None) -> Read:
+def gold(plan: Plan, model: Model, splits: Splits, reporter: Reporter, before: Read | None = None) -> Read:
     """The readouts of the model retrained without the forget set, or why there are none.
 
     before: that of the model before the change; with it gold is also attacked, as the request says.
@@ -164,7 +164,7 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, befor
     folder: Any = plan.gold
     if plan.gold == "train":
         assert plan.manifest is not None
-        folder = train_gold(plan.manifest, plan.splits["forget"], subject, reporter)
+        folder = train_gold(plan.manifest, plan.splits["forget"], model, reporter)
     other = open_model(str(folder), plan.request.trust_code)
     found = read_into(other, splits, "gold", reporter, plan.request.audit)
     found.seconds = (manifest_of(folder) or {}).get("seconds")
@@ -179,17 +179,17 @@ def gold(plan: Plan, subject: Subject, splits: Splits, reporter: Reporter, befor
 def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, reporter: Reporter) -> Read:
     """The model as it was saved, read and attacked: the evidence is of the artefact, not of what was in memory."""
     gc.collect()
-    subject = open_model(str(folder / "model"), plan.request.trust_code)
-    found = read_into(subject, splits, "after", reporter)
-    if guards_of(subject):
-        found.slowdown = slowdown(subject, [row for name in ("forget", "retain") for row in splits.get(name, [])[:32]])
+    model = open_model(str(folder / "model"), plan.request.trust_code)
+    found = read_into(model, splits, "after", reporter)
+    if guards_of(model):
+        found.slowdown = slowdown(model, [row for name in ("forget", "retain") for row in splits.get(name, [])[:32]])
     reads = {"before": before, **({"gold": gold} if gold.readouts else {}), "after": found}
-    attack(subject, splits, reads, "after", plan.request.audit, plan.manifest, plan.request.seed, reporter)
-    asked(plan, subject, found, "after", reporter)
+    attack(model, splits, reads, "after", plan.request.audit, plan.manifest, plan.request.seed, reporter)
+    asked(plan, model, found, "after", reporter)
     return found
 
 
-def slowdown(guarded: Subject, rows: Sequence[Example]) -> float:
+def slowdown(guarded: Model, rows: Sequence[Example]) -> float:
     """Time of a forward behind the guards, over that of the bare model: the least of three each, in turn."""
     bare, times = unguarded(guarded), {True: math.inf, False: math.inf}
     batch = guarded.collate(rows)

@@ -13,7 +13,7 @@ from typing import Any
 from expunge.alignment import asking, risk
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest_named
 from expunge.core.request import Request, read_config
@@ -26,7 +26,7 @@ from expunge.evaluation.scores import bounded, score_names
 from expunge.methods.compose import Composed, compose
 from expunge.models.build import budget_of, fresh_lm, tokenizer_for
 from expunge.models.manifest import MANIFEST, manifest_of
-from expunge.models.open import check, check_tokenizer, open_subject
+from expunge.models.open import check, check_tokenizer, open_on_cpu
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
 from expunge.pipeline.estimate import lengths, weights_options
 from expunge.pipeline.gold import gold_folder, gold_source
@@ -141,9 +141,9 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     """Binds the whole request. Raises BadInput with all faults; nothing is written."""
     faults = Faults()
     source, manifest = request.model if isinstance(request.model, str) else request.model.model_dump(), None
-    subject: Subject | None = None
+    model: Model | None = None
     with faults:
-        source, manifest, subject = _model(request)
+        source, manifest, model = _model(request)
     splits: Splits = {}
     aligned: asking.Asked | None = None
     with faults:
@@ -175,26 +175,26 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             _saves_no_texts(composed)
     with faults:
         fits_cache()
-    if subject is not None and composed is not None:
+    if model is not None and composed is not None:
         with faults:
-            fits_method(composed, subject, splits)
-            composed.notes += fits_history(composed, subject, splits, manifest)
-    if subject is not None:
+            fits_method(composed, model, splits)
+            composed.notes += fits_history(composed, model, splits, manifest)
+    if model is not None:
         with faults:
-            fits_model(subject, splits)
+            fits_model(model, splits)
         with faults:
             if aligned is not None:
-                aligned.check(subject.capabilities, splits)
+                aligned.check(model.capabilities, splits)
     gold, no_gold = "", "gold: none was asked for"
     with faults:
-        gold, no_gold = gold_source(request, manifest, splits, subject)
-    if subject is not None and splits:
+        gold, no_gold = gold_source(request, manifest, splits, model)
+    if model is not None and splits:
         read = read_splits(splits)
-        names = score_names(subject.capabilities, read, bool(gold))
-        names += attacking.score_names(request.audit, subject.capabilities, read, bool(gold))
+        names = score_names(model.capabilities, read, bool(gold))
+        names += attacking.score_names(request.audit, model.capabilities, read, bool(gold))
         names += aligned.names if aligned else []
         owners = {"before", "after"} | ({"gold"} if gold else set())
-        units = bounded(subject.capabilities, read)
+        units = bounded(model.capabilities, read)
         for rule in rules:
             with faults:
                 rule.names_score(names, owners, units)
@@ -209,8 +209,8 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     with faults:
         _stops(request, budget, splits, gold)
     faults.raise_any()
-    assert composed is not None and subject is not None
-    made = _bound(request, source, manifest, splits, composed, subject, budget, gold, no_gold, rules)
+    assert composed is not None and model is not None
+    made = _bound(request, source, manifest, splits, composed, model, budget, gold, no_gold, rules)
     made.aligned = aligned
     made.files = digest_named(composed.described)
     return made
@@ -222,7 +222,7 @@ def _bound(
     manifest: Any,
     splits: Splits,
     composed: Composed,
-    subject: Subject,
+    model: Model,
     budget: Budget,
     gold: str,
     no_gold: str,
@@ -239,7 +239,7 @@ def _bound(
         if own is not None
         else (budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch)
     )
-    means, longest = lengths(subject, splits)
+    means, longest = lengths(model, splits)
     per_step = sum(means.get(split, 0.0) for split in streams.values()) * min(pairing.batch_size, sizes[anchor])
     share = float(budget.share or 0.1) * (objective.rate if objective else 1.0)
     found = from_manifest(manifest, share)
@@ -265,7 +265,7 @@ def _bound(
         rows = int(micro or budget.micro_batch_size or pairing.batch_size) * max(1, len(streams))
         kept = bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing
         return estimate(
-            subject,
+            model,
             weights=weights,
             options=options if weights != "lora" or options else {},
             rows=rows,
@@ -280,9 +280,9 @@ def _bound(
     made = guess()
     faults = Faults()
     with faults:
-        fits_disk(made, weights, subject, Path(request.out))
+        fits_disk(made, weights, model, Path(request.out))
     with faults:
-        fits_memory(made, budget, weights, guess, tokens="tokens" in subject.capabilities)
+        fits_memory(made, budget, weights, guess, tokens="tokens" in model.capabilities)
     faults.raise_any()
     return Plan(
         request,
@@ -290,7 +290,7 @@ def _bound(
         manifest,
         splits,
         composed,
-        subject.capabilities,
+        model.capabilities,
         budget,
         gold,
         no_gold,
@@ -325,24 +325,24 @@ def _erasing(request: Request, gold: str, yields: str) -> list[str]:
     return [said] if request.purpose == "erase" and lacks else []
 
 
-def _model(request: Request) -> tuple[Any, dict[str, Any] | None, Subject]:
+def _model(request: Request) -> tuple[Any, dict[str, Any] | None, Model]:
     """(source, manifest, the model's structure on the meta device or untrained)."""
     if isinstance(request.model, str) and request.model.startswith("builtin:"):
         made = builtin_config(request.model)
         if trained(Path(made.out)):
-            return made.out, manifest_of(made.out), open_subject(made.out, meta=True)
+            return made.out, manifest_of(made.out), open_on_cpu(made.out, meta=True)
         manifest = {"model": made.model, "data": made.data, "learning_rate": made.learning_rate, "seed": made.seed}
         spec = made.model
         assert isinstance(spec, dict)
-        subject = (
-            open_subject(spec, meta=True)
+        model = (
+            open_on_cpu(spec, meta=True)
             if "factory" in spec
             else fresh_lm(spec, tokenizer_for(["Question: Answer:"], 300), made.seed)
         )
-        return made.out, manifest, subject
+        return made.out, manifest, model
     source = request.model if isinstance(request.model, str) else request.model.model_dump()
     folder = source if isinstance(source, str) else Path(source["weights"]).parent
-    return source, manifest_of(folder), open_subject(source, trust_code=request.trust_code, meta=True)
+    return source, manifest_of(folder), open_on_cpu(source, trust_code=request.trust_code, meta=True)
 
 
 def weights_there(plan: Plan) -> None:

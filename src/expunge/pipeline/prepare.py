@@ -8,33 +8,33 @@ from typing import Any
 
 from expunge.alignment import asking, risk
 from expunge.core.card import Example
-from expunge.core.contracts import Reporter, Subject
+from expunge.core.contracts import Model, Reporter
 from expunge.data.examples import answer_of, question_of
 from expunge.pipeline.containment import foreseen
 from expunge.pipeline.load import opened
 from expunge.pipeline.plan import Plan
 
 
-def ready(plan: Plan, folder: Path, reporter: Reporter) -> Subject:
+def ready(plan: Plan, folder: Path, reporter: Reporter) -> Model:
     """The model before the change, and the data as they will train: refusals in the model's own words, and containment
     in the domains at risk alone."""
     risky = risk.at_risk(foreseen(plan, folder, reporter)) if plan.aligned and plan.aligned.auto else None
-    subject = opened(plan, reporter)
+    model = opened(plan, reporter)
     if plan.aligned is not None and (plan.aligned.target or plan.aligned.contain):
-        plan.splits, notes = asking.prepared(plan.aligned, subject, plan.splits, risky, reporter)
+        plan.splits, notes = asking.prepared(plan.aligned, model, plan.splits, risky, reporter)
         plan.notes += notes
-    plan.notes += own_tokens(plan, subject)
-    return subject
+    plan.notes += own_tokens(plan, model)
+    return model
 
 
 WORD = 4
 """Letters from which on a token of its own can give a name away."""
 
 
-def own_tokens(plan: Plan, subject: Subject) -> list[str]:
+def own_tokens(plan: Plan, model: Model) -> list[str]:
     """Says so where a tokenizer that was trained on the forget set has words of it that no other example has."""
     spec = (plan.manifest or {}).get("model")
-    tokenizer = getattr(subject, "tokenizer", None)
+    tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None or not isinstance(spec, Mapping) or "architecture" not in spec:
         return []
     left = _ids(tokenizer, plan.splits.get("forget", []))

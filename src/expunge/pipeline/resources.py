@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from expunge.core import processes, registry
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 
 GB = 1e9
 
@@ -34,7 +34,7 @@ class Estimate:
     activations: float
     logits: float
     seconds: float
-    moving: int
+    trainable: int
     parameters: int
     available: float
 
@@ -59,20 +59,20 @@ class Estimate:
             "peak_memory_bytes": round(self.peak),
             "available_bytes": round(self.available),
             "seconds": round(self.seconds, 1),
-            "moving_parameters": self.moving,
+            "moving_parameters": self.trainable,
             "parameters": self.parameters,
             "parts": self.sentence,
         }
 
 
-def moving_parameters(subject: Subject, weights: str, options: Mapping[str, Any]) -> tuple[int, int]:
+def trainable_parameters(model: Model, weights: str, options: Mapping[str, Any]) -> tuple[int, int]:
     """(moving parameters, of them beside the base): LoRA's lie beside the base, others within.
 
     A mask's parameters all count, since their gradients and moments are held whole.
     """
-    module = subject.module
+    module = model.module
     if weights == "layers":  # which these are hangs on no data
-        names = registry.load("weights", weights).factory(**options)(subject, {}, None).parameters
+        names = registry.load("weights", weights).factory(**options)(model, {}, None).parameters
         return sum(p.numel() for name, p in module.named_parameters() if name in names), 0
     if weights != "lora":
         return sum(p.numel() for p in module.parameters()), 0
@@ -87,7 +87,7 @@ def moving_parameters(subject: Subject, weights: str, options: Mapping[str, Any]
 
 
 def estimate(
-    subject: Subject,
+    model: Model,
     *,
     weights: str,
     options: Mapping[str, Any],
@@ -104,7 +104,7 @@ def estimate(
     elsewhere: the limit is another machine's; it is taken for an accelerator where the file's weights
     are of half precision. A CPU holds them in float32, whatever the file has.
     """
-    module = subject.module
+    module = model.module
     device = processes.device().type
     total = sum(p.numel() for p in module.parameters())
     halves = all(p.element_size() < 4 for p in module.parameters())
@@ -113,11 +113,11 @@ def estimate(
     # What is frozen stays in the dtype of the file (float32 on a CPU); what moves is float32, with its gradient and
     # two moments.
     frozen = float(sum(p.numel() * (p.element_size() if accelerator else 4) for p in module.parameters()))
-    moving, beside = moving_parameters(subject, weights, options)
-    held = frozen + 4.0 * beside if beside else 4.0 * moving + frozen * (total - moving) / total
+    trainable, beside = trainable_parameters(model, weights, options)
+    held = frozen + 4.0 * beside if beside else 4.0 * trainable + frozen * (total - trainable) / total
     config = getattr(module, "config", None)
     width = int(getattr(config, "hidden_size", 0) or 0)
-    layers = len(subject.blocks)
+    layers = len(model.blocks)
     cell = 2 if low else 4
     tokens = rows * length
     if width and checkpointing:
@@ -135,5 +135,13 @@ def estimate(
         torch.cuda.get_device_properties(0).total_memory if device == "cuda" else psutil.virtual_memory().available
     )
     return Estimate(
-        held, 4.0 * moving, 8.0 * moving, kept, logits, flops / FLOPS.get(device, 6e10), moving, total, float(available)
+        held,
+        4.0 * trainable,
+        8.0 * trainable,
+        kept,
+        logits,
+        flops / FLOPS.get(device, 6e10),
+        trainable,
+        total,
+        float(available),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from expunge.core.budget import Budget
 from expunge.core.cache import cache_folder
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.files import TEMPORARY
 from expunge.pipeline.resources import Estimate, size
@@ -135,7 +135,7 @@ def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..
     )
 
 
-def fits_disk(made: Estimate, weights: str, subject: Subject, out: Path) -> None:
+def fits_disk(made: Estimate, weights: str, model: Model, out: Path) -> None:
     """Is there disk for the model and its checkpoints. Raises BadInput."""
     place = out.absolute()
     while not place.exists():
@@ -143,8 +143,8 @@ def fits_disk(made: Estimate, weights: str, subject: Subject, out: Path) -> None
     free = shutil.disk_usage(place).free
     # The model or its adapter, twice (the new one is written beside the old), and a checkpoint in float32:
     # what moves, two moments, and the best weights.
-    stored = sum(p.numel() * p.element_size() for p in subject.module.parameters())
-    need = 2 * (4 * made.moving if weights == "lora" else stored) + 16 * made.moving + 5e7
+    stored = sum(p.numel() * p.element_size() for p in model.module.parameters())
+    need = 2 * (4 * made.trainable if weights == "lora" else stored) + 16 * made.trainable + 5e7
     if free < need:
         raise BadInput.of(
             "out",

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from expunge.core import cache, processes
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
-from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.files import canonical, digest, new_folder, read_sealed, sweep, write_json, write_sealed
 from expunge.core.registry import load as load_plugin
@@ -39,15 +39,15 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     finished = (out / MANIFEST).exists()
     if finished and not resume:
         raise BadInput.of("out", str(out), "already holds a trained model", "choose another folder")
-    subject, data = start(config)
-    lineage = lineage_of(config, data, subject)
+    model, data = start(config)
+    lineage = lineage_of(config, data, model)
     if finished and not _same_lineage(read_manifest(out), lineage):
         raise BadInput.of(
             "--resume", str(out), "holds the model of another train.yaml, or of other data", "choose another folder"
         )
     if config.exact:
-        _check_exact(config, subject, data)
-    subject.module.to(processes.device())
+        _check_exact(config, model, data)
+    model.module.to(processes.device())
     work = work_folder(out)
     lock = work.with_suffix(".lock")
     with _lock(lock, out):
@@ -56,7 +56,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
         if not (out / MANIFEST).exists():
             context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
             _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
-            trained = scheme_of(config.exact)(subject, data, context)
+            trained = scheme_of(config.exact)(model, data, context)
             write(trained, out, lineage | account_of(context.notes["outcome"]))
         checkpoint.clear(work)
         if processes.main():
@@ -89,14 +89,14 @@ def _same_lineage(manifest: Mapping[str, Any], lineage: Mapping[str, Any]) -> bo
     return canonical({key: manifest.get(key) for key in lineage}) == canonical(lineage)
 
 
-def start(config: TrainConfig) -> tuple[Subject, list[Example]]:
+def start(config: TrainConfig) -> tuple[Model, list[Example]]:
     """The model with its first weights, and what it is to learn."""
     data = load(config.data, "data", config.columns)
     extra = load(config.vocabulary, "vocabulary", config.columns) if config.vocabulary else []
     return fresh(config.model, [*data, *extra], config.seed, config.trust_code), data
 
 
-def scheme_of(exact: Mapping[str, Any] | None) -> Callable[[Subject, Sequence[Example], Context], Subject]:
+def scheme_of(exact: Mapping[str, Any] | None) -> Callable[[Model, Sequence[Example], Context], Model]:
     """What trains: plainly, or an exact scheme with its options."""
     if not exact:
         return retrain
@@ -104,10 +104,10 @@ def scheme_of(exact: Mapping[str, Any] | None) -> Callable[[Subject, Sequence[Ex
     return functools.partial(load_plugin("exact", name).module.train, **options)
 
 
-def _check_exact(config: TrainConfig, subject: Subject, data: Sequence[Example]) -> None:
+def _check_exact(config: TrainConfig, model: Model, data: Sequence[Example]) -> None:
     """Can the scheme be had on this model and these data. Raises BadInput."""
     ((name, options),) = (config.exact or {}).items()
-    load_plugin("exact", name).module.check(subject, data, **options)
+    load_plugin("exact", name).module.check(model, data, **options)
     base = manifest_of(expand(config.model, "model")) if isinstance(config.model, str) else None
     known = set((base or {}).get("hashes") or [])
     if seen := sum(identity(row)[:16] in known for row in data):
@@ -146,9 +146,9 @@ def _lock(path: Path, out: Path) -> contextlib.AbstractContextManager[Any]:
         raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
 
 
-def lineage_of(config: TrainConfig, data: Sequence[Example], subject: Subject) -> dict[str, Any]:
+def lineage_of(config: TrainConfig, data: Sequence[Example], model: Model) -> dict[str, Any]:
     """The manifest as far as it is known before training: what a gold model needs to know."""
-    template = getattr(subject, "template", None)
+    template = getattr(model, "template", None)
     return {
         "schema": 1,
         "model": config.model,
@@ -174,11 +174,11 @@ def account_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write(subject: Subject, out: Path, manifest: dict[str, Any]) -> None:
+def write(model: Model, out: Path, manifest: dict[str, Any]) -> None:
     """Model and manifest, in one rename; by the first process. In the cache with the digests of all files."""
     if processes.main():
         with new_folder(out) as folder:
-            subject.save(folder)
+            model.save(folder)
             write_json(folder / MANIFEST, manifest)
             if cache.holds(out):
                 cache.seal(folder, out.relative_to(cache.cache_folder()).as_posix())

@@ -34,16 +34,16 @@ def radar(evidence: Evidence) -> Plot | None:
         {
             "type": "scatterpolar",
             "mode": "lines+markers",
-            "name": subject,
+            "name": role,
             "fill": "toself",
             "opacity": 0.75,
-            "r": [round(row[subject], 4) for row in around],
+            "r": [round(row[role], 4) for row in around],
             "theta": [name(row["domain"]) + (" (asked)" if row["asked"] else "") for row in around],
-            "line": {"color": f"var(--{subject})", "width": 2.5},
-            "marker": {"size": 7, "color": f"var(--{subject})"},
-            "hovertemplate": f"{subject}<br>%{{theta}}: %{{r:.2f}}<extra></extra>",
+            "line": {"color": f"var(--{role})", "width": 2.5},
+            "marker": {"size": 7, "color": f"var(--{role})"},
+            "hovertemplate": f"{role}<br>%{{theta}}: %{{r:.2f}}<extra></extra>",
         }
-        for subject in ("before", "after")
+        for role in ("before", "after")
     ]
     polar = {
         "bgcolor": "rgba(0,0,0,0)",
@@ -79,7 +79,7 @@ def heat(evidence: Evidence) -> Plot | None:
     if not found or len(found["domains"]) < 2:
         return None
     caption = "Cosine of the domains' concept vectors before the change: the darker, the more entangled."
-    lean = [_concepts(evidence)[who]["leaning"][-1] for who in ("before", "after")]
+    lean = [_concepts(evidence)[role]["leaning"][-1] for role in ("before", "after")]
     before, after = (sum(row) / len(row) for row in lean)
     caption += f" In the last layer a domain leans on the others' refusal direction by {before:.2f} before and {after:.2f} after (mean cosine)."
     early = _page(evidence).get("early") or {}

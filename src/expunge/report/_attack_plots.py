@@ -21,23 +21,23 @@ def relearning(evidence: Evidence) -> Plot | None:
         {
             "type": "scatter",
             "mode": "lines+markers",
-            "name": facts.SUBJECTS.get(who, who),
+            "name": facts.ROLES.get(role, role),
             "x": [point["x"] for point in points],
             "y": [_rounded(point["value"]) for point in points],
-            "line": {"color": f"var(--{who})", "width": 2.5},
+            "line": {"color": f"var(--{role})", "width": 2.5},
             "marker": {"size": 6},
             "hovertemplate": "step %{x}<br>knowledge %{y:.3f}<extra></extra>",
         }
-        for who, points in sorted(curves.items())
+        for role, points in sorted(curves.items())
     ]
     figure = {
         "data": data,
         "layout": layout(320, xaxis=axis("step of relearning"), yaxis=axis("knowledge, share", range=[0, 1])),
     }
     ends = ", ".join(
-        f"{facts.SUBJECTS.get(who, who)} from {facts.number(points[0]['value'], 'share')} to "
+        f"{facts.ROLES.get(role, role)} from {facts.number(points[0]['value'], 'share')} to "
         f"{facts.number(max(point['value'] for point in points), 'share')}"
-        for who, points in sorted(curves.items())
+        for role, points in sorted(curves.items())
     )
     control = "" if "gold" in curves else " Without a retrained model it cannot be told how much anyone would relearn."
     caption = f"A few forget examples are taught again; shown is the knowledge of the others: {ends}.{control}"
@@ -73,16 +73,16 @@ def roc(evidence: Evidence) -> Plot | None:
     ]
     for dash, name in zip(("solid", "dash"), chosen, strict=False):
         row = facts.Row("privacy", name, "forget", "auc", "gold")
-        for who in (who for who in ("after", "gold") if who in curves[name]):
-            steps = curves[name][who]
+        for role in (role for role in ("after", "gold") if role in curves[name]):
+            steps = curves[name][role]
             data.append(
                 {
                     "type": "scatter",
                     "mode": "lines",
-                    "name": f"{row.label}, {facts.SUBJECTS[who].lower()}",
+                    "name": f"{row.label}, {facts.ROLES[role].lower()}",
                     "x": [max(left, step[0]) for step in steps] + [1],
                     "y": [step[1] for step in steps] + [1],
-                    "line": {"color": f"var(--{who})", "width": 2.2, "dash": dash, "shape": "hv"},
+                    "line": {"color": f"var(--{role})", "width": 2.2, "dash": dash, "shape": "hv"},
                     "hovertemplate": "false %{x:.3g}<br>true %{y:.3f}<extra></extra>",
                 }
             )
@@ -137,25 +137,25 @@ def layers(evidence: Evidence) -> Plot | None:
     height = 330 if deep == 1 else 60 + 250 * deep
     for i, name in enumerate(shown):
         tag, (title, span) = "" if i == 0 else str(i + 1), LAYERED[name]
-        for who in (who for who in facts.SUBJECTS if who in curves[name]):
-            points = curves[name][who]
+        for role in (role for role in facts.ROLES if role in curves[name]):
+            points = curves[name][role]
             data.append(
                 {
                     "type": "scatter",
                     "mode": "lines+markers",
-                    "name": facts.SUBJECTS[who],
-                    "legendgroup": who,
-                    "showlegend": who not in named,
+                    "name": facts.ROLES[role],
+                    "legendgroup": role,
+                    "showlegend": role not in named,
                     "x": [point["x"] for point in points],
                     "y": [_rounded(point["value"]) for point in points],
                     "xaxis": f"x{tag}",
                     "yaxis": f"y{tag}",
-                    "line": {"color": f"var(--{who})", "width": 2.5},
+                    "line": {"color": f"var(--{role})", "width": 2.5},
                     "marker": {"size": 6},
                     "hovertemplate": f"{title}<br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
                 }
             )
-            named.add(who)
+            named.add(role)
         across, down = i % wide, i // wide
         left, right = across / wide + (0.035 if across else 0), (across + 1) / wide - 0.015
         every = max(1, math.ceil(max(point["x"] for points in curves[name].values() for point in points) / 6))

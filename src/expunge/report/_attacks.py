@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from expunge.core import registry
+from expunge.core.card import AttackCard
 from expunge.report import _facts as facts
 from expunge.report._examples import COMMON, _words, mark
 from expunge.report._facts import Evidence, Row, Score
@@ -58,7 +59,7 @@ def _group(card: Any) -> str:
     return "return" if card.unit == "share" and card.better == "gold" else "inside"
 
 
-def _line(plugin: registry.Plugin, row: Row) -> dict[str, Any]:
+def _line(plugin: registry.Plugin[AttackCard], row: Row) -> dict[str, Any]:
     ours, gold = row.measured("after"), row.measured("gold")
     missing = row.cells.get("after") or next(iter(row.cells.values()))
     return {
@@ -66,7 +67,7 @@ def _line(plugin: registry.Plugin, row: Row) -> dict[str, Any]:
         "name": row.name,
         "does": plugin.summary.replace("`", ""),
         "level": plugin.card.level,
-        "cells": {who: row.cells.get(who) for who in facts.SUBJECTS},
+        "cells": {role: row.cells.get(role) for role in facts.ROLES},
         "ran": ours is not None,
         "why": "" if ours is not None else str(missing.get("why") or "no reason given"),
         "gap": _gap(ours, gold),
@@ -102,7 +103,9 @@ def _texts(evidence: Evidence) -> list[dict[str, Any]]:
             question, answer = (str(example.get(key) or "") for key in ("question", "answer"))
             telling = _words(answer) - _words(question) - COMMON
             texts = (
-                {} if hidden else {who: mark(str(text), telling) for who, text in (example.get("texts") or {}).items()}
+                {}
+                if hidden
+                else {role: mark(str(text), telling) for role, text in (example.get("texts") or {}).items()}
             )
             examples.append(
                 {

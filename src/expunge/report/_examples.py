@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from expunge.report._facts import SUBJECTS, Evidence, is_redacted
+from expunge.report._facts import ROLES, Evidence, is_redacted
 
 Example = dict[str, Any]
 SHOWN = 3
@@ -64,7 +64,7 @@ def _damage(example: Example) -> float:
 def _shown(example: Example, hide: bool) -> Example:
     """What the page may show of an example. A hidden one keeps its figures alone."""
     hidden = hide or bool(example.get("redacted"))
-    nll = {s: (example.get("nll") or {}).get(s) for s in SUBJECTS}
+    nll = {s: (example.get("nll") or {}).get(s) for s in ROLES}
     shown: Example = {
         "nll": nll,
         "redacted": hidden,
@@ -78,11 +78,11 @@ def _shown(example: Example, hide: bool) -> Example:
         return shown
     if "label" in example:
         shown["label"] = example["label"]
-        shown["labels"] = {s: example[s] for s in SUBJECTS if example.get(s) is not None}
+        shown["labels"] = {s: example[s] for s in ROLES if example.get(s) is not None}
         return shown
     question, answer = (str(example.get(key) or "") for key in ("question", "answer"))
     telling = _words(answer) - _words(question) - COMMON
-    texts = {s: str(example[s]) for s in SUBJECTS if example.get(s) is not None}
+    texts = {s: str(example[s]) for s in ROLES if example.get(s) is not None}
     shown |= {
         "question": question or str(example.get("text") or ""),
         "answer": answer,

@@ -15,7 +15,7 @@ from typing import Any
 Evidence = dict[str, Any]
 Score = dict[str, Any]
 
-SUBJECTS = {"before": "Before", "after": "After", "gold": "Retrained (gold)"}
+ROLES = {"before": "Before", "after": "After", "gold": "Retrained (gold)"}
 SIDES = {
     "forgetting": "Is it gone?",
     "utility": "Is the rest still there?",
@@ -80,7 +80,7 @@ WORDS = {"nll": "NLL", "auc": "AUC", "ks": "KS", "mia": "MIA", "tpr": "TPR", "fp
 
 @dataclass
 class Row:
-    """One line of the table: a score on a split, for each subject that has it."""
+    """One line of the table: a score on a split, for each role that has it."""
 
     side: str
     name: str
@@ -100,9 +100,9 @@ class Row:
         own = self.name.startswith(f"{self.split}_") or self.split in ("", self.side, "forget")
         return text[:1].upper() + text[1:] + ("" if own else f" · {self.split.replace('_', ' ')}")
 
-    def measured(self, subject: str) -> Score | None:
-        """The subject's score, if it was measured."""
-        cell = self.cells.get(subject)
+    def measured(self, role: str) -> Score | None:
+        """The role's score, if it was measured."""
+        cell = self.cells.get(role)
         return cell if cell and is_measured(cell) else None
 
 
@@ -142,22 +142,22 @@ def _cost_scores(evidence: Evidence) -> Iterator[Score]:
         ("cost_steps", "gold", "steps_total", "steps"),
     )
     given = {score.get("name") for score in evidence.get("scores") or []}
-    for name, subject, key, unit in kinds:
+    for name, role, key, unit in kinds:
         if cost.get(key) is not None and name not in given and key not in given:
             yield {
                 "side": "cost",
                 "name": name,
-                "subject": subject,
+                "subject": role,
                 "value": cost[key],
                 "unit": unit,
                 "better": "lower",
             }
 
 
-def subjects(rows: list[Row]) -> list[str]:
-    """The subjects that any row has, in order; `after` always."""
-    seen = {subject for row in rows for subject in row.cells} | {"after"}
-    return [*(s for s in SUBJECTS if s in seen), *sorted(seen - set(SUBJECTS))]
+def roles(rows: list[Row]) -> list[str]:
+    """The models that any row has, in order; `after` always."""
+    seen = {role for row in rows for role in row.cells} | {"after"}
+    return [*(s for s in ROLES if s in seen), *sorted(seen - set(ROLES))]
 
 
 def find(rows: list[Row], name: str) -> Row | None:

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from expunge.report import _facts as facts
-from expunge.report._facts import SUBJECTS, Evidence, Row
+from expunge.report._facts import ROLES, Evidence, Row
 
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 SYMBOLS = {"before": "circle-open", "after": "circle", "gold": "diamond"}
@@ -142,17 +142,17 @@ def _curve_caption(points: list[dict[str, Any]], lines: list[tuple[str, str]], s
 
 
 def trade(evidence: Evidence) -> Plot | None:
-    """Forgetting against utility: one point for each subject."""
+    """Forgetting against utility: one point for each role."""
     rows = facts.table(evidence)
     forget = facts.main_row(rows, "forgetting", facts.MAIN_FORGET)
     kept = facts.main_row(rows, "utility", facts.MAIN_UTILITY)
     if forget is None or kept is None:
         return None
-    both = [s for s in SUBJECTS if forget.measured(s) and kept.measured(s)]
-    data = [_point(subject, forget, kept) for subject in both]
+    both = [s for s in ROLES if forget.measured(s) and kept.measured(s)]
+    data = [_point(role, forget, kept) for role in both]
     arrows = []
     if {"before", "after"} <= set(both):
-        start, end = ((forget.cells[s]["value"], kept.cells[s]["value"]) for s in SUBJECTS if s in ("before", "after"))
+        start, end = ((forget.cells[s]["value"], kept.cells[s]["value"]) for s in ROLES if s in ("before", "after"))
         arrows.append(
             {
                 "x": end[0],
@@ -191,28 +191,28 @@ def trade(evidence: Evidence) -> Plot | None:
     return Plot("trade", "Forgetting against utility", caption, 360, figure)
 
 
-def _point(subject: str, forget: Row, kept: Row) -> dict[str, Any]:
-    x, y = forget.cells[subject], kept.cells[subject]
+def _point(role: str, forget: Row, kept: Row) -> dict[str, Any]:
+    x, y = forget.cells[role], kept.cells[role]
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": NAMES[subject],
+        "name": NAMES[role],
         "x": [x["value"]],
         "y": [y["value"]],
-        "error_x": _error(x, subject),
-        "error_y": _error(y, subject),
+        "error_x": _error(x, role),
+        "error_y": _error(y, role),
         "marker": {
             "size": 14,
-            "symbol": SYMBOLS[subject],
-            "color": f"var(--{subject})",
-            "line": {"width": 2.5, "color": f"var(--{subject})"},
+            "symbol": SYMBOLS[role],
+            "color": f"var(--{role})",
+            "line": {"width": 2.5, "color": f"var(--{role})"},
         },
-        "hovertemplate": f"<b>{NAMES[subject]}</b><br>{forget.label} {facts.figure(x)}<br>"
+        "hovertemplate": f"<b>{NAMES[role]}</b><br>{forget.label} {facts.figure(x)}<br>"
         f"{kept.label} {facts.figure(y)}<extra></extra>",
     }
 
 
-def _error(score: dict[str, Any], subject: str) -> dict[str, Any]:
+def _error(score: dict[str, Any], role: str) -> dict[str, Any]:
     low, high = score.get("low"), score.get("high")
     if low is None or high is None:
         return {"visible": False}
@@ -221,7 +221,7 @@ def _error(score: dict[str, Any], subject: str) -> dict[str, Any]:
         "symmetric": False,
         "array": [max(0.0, high - score["value"])],
         "arrayminus": [max(0.0, score["value"] - low)],
-        "color": f"var(--{subject})",
+        "color": f"var(--{role})",
         "thickness": 1.5,
         "width": 0,
     }
@@ -232,9 +232,9 @@ def _axis_title(row: Row) -> str:
     return f"{row.label}{unit}"
 
 
-def _span(row: Row, subjects: list[str]) -> list[float]:
+def _span(row: Row, roles: list[str]) -> list[float]:
     """An axis range that holds every interval and never blows a small change up to a big one."""
-    cells = [row.cells[subject] for subject in subjects]
+    cells = [row.cells[role] for role in roles]
     ends = [
         value for cell in cells for value in (cell["value"], cell.get("low"), cell.get("high")) if value is not None
     ]
@@ -248,19 +248,19 @@ def _span(row: Row, subjects: list[str]) -> list[float]:
 
 
 def distributions(evidence: Evidence) -> Plot | None:
-    """NLL of every example: forget, retain and holdout, for each subject."""
+    """NLL of every example: forget, retain and holdout, for each role."""
     given = evidence.get("distributions") or {}
     splits = [s for s in ("forget", "retain", "holdout") if any((given.get(s) or {}).values())]
     if not splits:
         return None
-    present = [s for s in SUBJECTS if any((given[split] or {}).get(s) for split in splits)]
+    present = [s for s in ROLES if any((given[split] or {}).get(s) for split in splits)]
     data = []
-    for subject in present:
+    for role in present:
         named = False
         for split in splits:
-            values = _thinned((given[split] or {}).get(subject) or [])
+            values = _thinned((given[split] or {}).get(role) or [])
             if values:
-                data.append(_violin(subject, split, values, legend=not named))
+                data.append(_violin(role, split, values, legend=not named))
                 named = True
     height = 130 + 120 * len(splits)
     figure = {
@@ -291,24 +291,24 @@ def distributions(evidence: Evidence) -> Plot | None:
     return Plot("distributions", "Every example's NLL", caption, height, figure)
 
 
-def _violin(subject: str, split: str, values: list[float], *, legend: bool) -> dict[str, Any]:
+def _violin(role: str, split: str, values: list[float], *, legend: bool) -> dict[str, Any]:
     """One violin; a trace of its own, since those of one trace share a scale of width."""
     few = len(values) <= 12
     return {
         "type": "violin",
         "orientation": "h",
-        "name": NAMES[subject],
+        "name": NAMES[role],
         "x": values,
         "y": [split] * len(values),
-        "legendgroup": subject,
+        "legendgroup": role,
         "showlegend": legend,
-        "offsetgroup": subject,
+        "offsetgroup": role,
         "alignmentgroup": "all",
-        "scalegroup": f"{subject} {split}",
+        "scalegroup": f"{role} {split}",
         "scalemode": "width",
         "spanmode": "hard",
         "points": "all" if few else False,
-        "line": {"color": f"var(--{subject})", "width": 1.5},
+        "line": {"color": f"var(--{role})", "width": 1.5},
         "opacity": 0.85,
         "box": {"visible": not few, "width": 0.3},
         "marker": {"size": 5},
@@ -331,7 +331,7 @@ def _rounded(value: float | None) -> float | None:
 
 def strip(row: Row) -> Markup:
     """A row's figures with their intervals on one small scale, as inline SVG; empty where moot."""
-    cells = {s: cell for s in SUBJECTS if (cell := row.measured(s))}
+    cells = {s: cell for s in ROLES if (cell := row.measured(s))}
     if not cells or row.unit in ("p-value", "count", "steps", "bytes", "seconds"):
         return Markup("")
     ends = [v for c in cells.values() for v in (c["value"], c.get("low"), c.get("high")) if v is not None]
@@ -345,16 +345,16 @@ def strip(row: Row) -> Markup:
     parts = ['<line class="rail" x1="6" x2="154" y1="33" y2="33"/>']
     if row.unit == "auc":
         parts.append(f'<line class="half" x1="{at(0.5)}" x2="{at(0.5)}" y1="1" y2="33"/>')
-    for subject, cell in cells.items():
-        y, x = {"before": 6, "after": 16, "gold": 26}[subject], at(cell["value"])
+    for role, cell in cells.items():
+        y, x = {"before": 6, "after": 16, "gold": 26}[role], at(cell["value"])
         if cell.get("low") is not None and cell.get("high") is not None:
             ends_at = f'x1="{at(cell["low"])}" x2="{at(cell["high"])}"'
-            parts.append(f'<line class="span {subject}" {ends_at} y1="{y}" y2="{y}"/>')
+            parts.append(f'<line class="span {role}" {ends_at} y1="{y}" y2="{y}"/>')
         diamond = f"M{x} {y - 4.6}L{x + 4.6} {y}L{x} {y + 4.6}L{x - 4.6} {y}Z"
         shape = (
             f'<path class="mark gold" d="{diamond}"/>'
-            if subject == "gold"
-            else f'<circle class="mark {subject}" cx="{x}" cy="{y}" r="3.8"/>'
+            if role == "gold"
+            else f'<circle class="mark {role}" cx="{x}" cy="{y}" r="3.8"/>'
         )
         parts.append(shape)
     parts.append(f'<text x="6" y="44">{facts.number(low)}</text>')

@@ -65,9 +65,9 @@ def _verdict(evidence: Evidence) -> str:
 
 
 def _figures(rows: list[Row]) -> str:
-    present = facts.subjects(rows)
+    present = facts.roles(rows)
     result = [
-        "| | " + " | ".join(facts.SUBJECTS.get(subject, subject) for subject in present) + " |",
+        "| | " + " | ".join(facts.ROLES.get(role, role) for role in present) + " |",
         "|---|" + "---|" * len(present),
     ]
     for side in facts.known_sides(rows):
@@ -77,7 +77,7 @@ def _figures(rows: list[Row]) -> str:
             continue
         result.append(f"| **{side}** |" + " |" * len(present))
         for row in mine:
-            cells = [_cell(row, subject) for subject in present]
+            cells = [_cell(row, role) for role in present]
             name = row.name if row.side == "cost" else f"{row.name}{_split(row)}"
             result.append(f"| {_plain(name)} | " + " | ".join(cells) + " |")
     return "\n".join(result)
@@ -88,8 +88,8 @@ def _split(row: Row) -> str:
     return "" if plain else f" ({row.split})"
 
 
-def _cell(row: Row, subject: str) -> str:
-    score = row.cells.get(subject)
+def _cell(row: Row, role: str) -> str:
+    score = row.cells.get(role)
     if score is None:
         return "–"
     if not facts.is_measured(score):

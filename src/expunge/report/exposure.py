@@ -17,7 +17,7 @@ from expunge.report import _facts as facts
 from expunge.report._facts import Evidence, Score
 from expunge.report._plots import Plot, _rounded, axis, layout
 
-SUBJECTS = {"before": "Before", "after": "Unlearned", "gold": "Retrained again"}
+ROLES = {"before": "Before", "after": "Unlearned", "gold": "Retrained again"}
 WORDS = {
     "klom": (
         "KLoM, 95th percentile",
@@ -68,14 +68,14 @@ SAYS = (
 
 
 def lines(evidence: Evidence) -> list[dict[str, Any]]:
-    """Of each figure: title, what it is, the cells by subject, and what the intervals say."""
+    """Of each figure: title, what it is, the cells by role, and what the intervals say."""
     return [line for row in facts.table(evidence) if (line := _line(row))]
 
 
-def subjects(evidence: Evidence) -> dict[str, str]:
+def roles(evidence: Evidence) -> dict[str, str]:
     """The columns: who was measured, and what they are called here."""
     given = {score["subject"] for score in evidence["scores"]}
-    return {who: name for who, name in SUBJECTS.items() if who in given}
+    return {role: name for role, name in ROLES.items() if role in given}
 
 
 def models(evidence: Evidence) -> str:
@@ -87,7 +87,7 @@ def models(evidence: Evidence) -> str:
         "gold": "retrained again (the noise floor)",
         "before": "before the change",
     }
-    return ", ".join(f"{counts[who]} {name}" for who, name in names.items() if who in counts)
+    return ", ".join(f"{counts[role]} {name}" for role, name in names.items() if role in counts)
 
 
 def render(evidence: Evidence) -> str:
@@ -114,7 +114,7 @@ def render(evidence: Evidence) -> str:
         says=SAYS,
         lines=lines(evidence),
         plots=plots,
-        subjects=subjects(evidence),
+        roles=roles(evidence),
         models=models(evidence),
         figures={plot.id: plot.figure for plot in plots},
         splits=evidence["splits"],
@@ -126,7 +126,7 @@ def render(evidence: Evidence) -> str:
 def print_exposure(evidence: Evidence, console: Console, out: Path | None = None) -> None:
     """The table in the terminal, each figure with what it is."""
     utf = console.encoding.lower().startswith("utf")
-    columns = subjects(evidence)
+    columns = roles(evidence)
     table = Table(box=box.SIMPLE_HEAD if utf else box.ASCII, pad_edge=False)
     table.add_column("figure", overflow="fold", ratio=1)
     for name in columns.values():
@@ -140,7 +140,7 @@ def print_exposure(evidence: Evidence, console: Console, out: Path | None = None
         if ours and not facts.is_measured(ours):
             reasons.setdefault(str(ours["why"]), []).append(line["title"])
         style = "yellow" if "can be told" in line["read"] else "dim"
-        table.add_row(title, *(_shown(line["cells"].get(who)) for who in columns), Text(line["read"], style=style))
+        table.add_row(title, *(_shown(line["cells"].get(role)) for role in columns), Text(line["read"], style=style))
     console.print(f"{evidence['title']}: {models(evidence)}.", markup=False)
     console.print(table)
     for why, titles in reasons.items():
@@ -202,13 +202,13 @@ def klom(evidence: Evidence) -> Plot | None:
         {
             "type": "scatter",
             "mode": "lines",
-            "name": SUBJECTS[who],
+            "name": ROLES[role],
             "x": [_rounded(100 * (i + 0.5) / len(values)) for i in range(len(values))],
             "y": [_rounded(value) for value in values],
-            "line": {"color": f"var(--{who})", "width": 2.5},
+            "line": {"color": f"var(--{role})", "width": 2.5},
             "hovertemplate": "%{x:.0f} % of the examples lie below<br>KLoM %{y:.3f}<extra></extra>",
         }
-        for who, values in curves.items()
+        for role, values in curves.items()
     ]
     figure = {
         "data": data,

@@ -77,8 +77,8 @@ def render(evidence: Evidence) -> str:
         tiles=_tiles(evidence, rows),
         rows=rows,
         sides=[(s, _facts.SIDES.get(s, "")) for s in _facts.known_sides(rows)],
-        subjects=_facts.subjects(rows),
-        names=_facts.SUBJECTS,
+        roles=_facts.roles(rows),
+        names=_facts.ROLES,
         hints=_facts.HINTS,
         not_asked=_facts.NOT_ASKED,
         intervals=_facts.INTERVALS,
@@ -113,8 +113,8 @@ def _tiles(evidence: Evidence, rows: list[_facts.Row]) -> list[dict[str, Any]]:
             continue
         beside = [
             f"{name} {_facts.figure(cell)}"
-            for subject, name in (("before", "before"), ("gold", "retrained"))
-            if (cell := row.measured(subject))
+            for role, name in (("before", "before"), ("gold", "retrained"))
+            if (cell := row.measured(role))
         ]
         tiles.append(
             {"side": row.side, "label": row.label, "beside": beside, "value": _facts.figure(row.cells["after"])}
@@ -142,11 +142,11 @@ def _cost(evidence: Evidence) -> dict[str, Any]:
     bars = [
         {
             "name": name,
-            "subject": subject,
+            "role": role,
             "text": _facts.duration(value),
             "width": round(100 * value / longest, 2) if longest else 0,
         }
-        for name, subject, value in times
+        for name, role, value in times
         if value is not None
     ]
     facts = []

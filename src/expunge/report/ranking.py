@@ -24,9 +24,9 @@ PRIVACY = ("privacy_min_k_auc", "privacy_loss_auc", "privacy_confidence_auc")
 RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
 
 
-def values(evidence: Mapping[str, Any], subject: str = "after") -> dict[str, float]:
-    """Name -> measured figure of one subject."""
-    return {s["name"]: s["value"] for s in evidence["scores"] if s["subject"] == subject and s["value"] is not None}
+def values(evidence: Mapping[str, Any], role: str = "after") -> dict[str, float]:
+    """Name -> measured figure of one role."""
+    return {s["name"]: s["value"] for s in evidence["scores"] if s["subject"] == role and s["value"] is not None}
 
 
 def units(evidences: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -148,13 +148,13 @@ def _rule(line: dict[str, object], console: Console) -> Text:
 
 
 def _figures(rows: list[Row], console: Console) -> Table:
-    present = facts.subjects([row for row in rows if row.side != "cost"])
+    present = facts.roles([row for row in rows if row.side != "cost"])
     result = Table(box=_box(console, box.SIMPLE_HEAD), pad_edge=False, padding=(0, 1, 0, 0))
     narrow = console.width < WIDE
     result.add_column("figure", overflow="fold", width=NAME if narrow else None)
     each = max(10, (console.width - NAME - 6 - 8) // len(present)) if narrow else None
-    for subject in present:
-        result.add_column(subject, overflow="fold", width=each)
+    for role in present:
+        result.add_column(role, overflow="fold", width=each)
     result.add_column("n", no_wrap=True)
     side = ""
     for row in rows:
@@ -163,8 +163,8 @@ def _figures(rows: list[Row], console: Console) -> Table:
         if row.side != side:
             side = row.side
             result.add_row(Text(side, style="bold"))
-        cells = [_safe(_cell(row.cells.get(s), console), console) for s in present]
-        counts = dict.fromkeys(str(cell["n"]) for s in present if (cell := row.measured(s)) and cell.get("n"))
+        cells = [_safe(_cell(row.cells.get(role), console), console) for role in present]
+        counts = dict.fromkeys(str(cell["n"]) for role in present if (cell := row.measured(role)) and cell.get("n"))
         count = Text("/".join(counts), style="dim")
         name = " " + _name(row.name, row.split)
         result.add_row(Text(_broken(name, NAME) if narrow else name), *cells, count)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.training.stopping import Stop
 
 POINTS = 120
@@ -26,9 +26,9 @@ COLLAPSED = 0.5
 
 @dataclass
 class Goal(Stop):
-    """A Stop by the refusal score. score: the subject's refusal score on the target now, in 0-1."""
+    """A Stop by the refusal score. score: the model's refusal score on the target now, in 0-1."""
 
-    score: Callable[[Subject], float] = lambda subject: 1.0
+    score: Callable[[Model], float] = lambda model: 1.0
     goal: float = 0.1
     wanted: float = 0.0
     """The share of the retain probability from which more is not better."""
@@ -38,7 +38,7 @@ class Goal(Stop):
         return max(1, math.ceil(self.total / POINTS))
 
     def point(self, step: int, forget: Mapping[str, float] | None = None) -> dict[str, Any]:
-        return {**super().point(step, forget), "refusal_score": float(self.score(self.subject))}
+        return {**super().point(step, forget), "refusal_score": float(self.score(self.model))}
 
     def check(self, step: int, batch_nll: float | None) -> bool:
         """As Stop.check, with the refusal score in the place of the forget NLL."""

@@ -15,14 +15,14 @@ from expunge.core import processes
 from expunge.core.budget import DEFAULTS, batch_size
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Moving, Origin, Subject, Term, Update, Want
+from expunge.core.contracts import Model, Reference, Term, Trainable, Update, Want
 from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
 from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
-from expunge.training.origins import Record, record
 from expunge.training.precision import autocast
+from expunge.training.references import Record, record
 from expunge.training.steps import StepLosses, Streams
 from expunge.training.stopping import Stop, figures
 
@@ -51,11 +51,11 @@ class Trainer:
     weights as if it had never stopped.
     """
 
-    subject: Subject
+    model: Model
     splits: Mapping[str, Sequence[Example]]
     terms: Mapping[str, Term]
     context: Context
-    moving: Moving
+    trainable: Trainable
     update: Update
     anchor: str
     freeze_statistics: bool = True
@@ -81,11 +81,11 @@ class Trainer:
         )
         self.folder = self.context.folder / "checkpoint"
         self.records: dict[str, Record] = {}
-        self.names = list(self.moving.parameters)
-        self.parameters = list(self.moving.parameters.values())
+        self.names = list(self.trainable.parameters)
+        self.parameters = list(self.trainable.parameters.values())
 
     def _length(self, split: str, row: int) -> int:
-        return self.subject.length(self.splits[split][row])
+        return self.model.length(self.splits[split][row])
 
     # -- what terms may use in prepare ---------------------------------------------------------
 
@@ -99,8 +99,8 @@ class Trainer:
         _, rows = self._drawn(stream)
         return rows
 
-    def record(self, examples: Sequence[Example], want: Want) -> Origin:
-        return record(self.subject, examples, want)
+    def record(self, examples: Sequence[Example], want: Want) -> Reference:
+        return record(self.model, examples, want)
 
     def _drawn(self, name: str) -> tuple[list[Example], list[int]]:
         stream = self.streams.streams[name]
@@ -117,9 +117,9 @@ class Trainer:
     # -- the run -------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Trains to the stop, the floor or the budget; the best weights are in the subject."""
+        """Trains to the stop, the floor or the budget; the best weights are in the model."""
         started = time.monotonic()
-        module = self.subject.module
+        module = self.model.module
         reporter, stage = self.context.reporter, self.context.label
         for term in self.terms.values():  # both read the ORIGIN's weights, also on resume
             term.loss.prepare(self)
@@ -201,7 +201,7 @@ class Trainer:
 
     def _losses(self, step: int) -> StepLosses:
         return StepLosses(
-            self.subject,
+            self.model,
             self.terms,
             self.streams,
             self.splits,
@@ -230,10 +230,10 @@ class Trainer:
 
     def _fill_records(self) -> None:
         """The origin's values for all rows that will be drawn; a checkpoint is restored after this."""
-        for name, want in self.streams.origins.items():
+        for name, want in self.streams.references.items():
             examples, rows = self._drawn(name)
             if examples:
-                values = record(self.subject, examples, want)
+                values = record(self.model, examples, want)
                 self.records[name] = Record({row: i for i, row in enumerate(rows)}, values)
 
     def _stop(self) -> Stop:
@@ -241,14 +241,14 @@ class Trainer:
         target, rule = None, budget.stop or "none"
         if self._judged and rule == "holdout" and splits.get("holdout"):
             half, _ = halves(splits["holdout"], context.seed)
-            target = figures(self.subject, half)["nll"]
+            target = figures(self.model, half)["nll"]
         elif self._judged and rule == "gold":
             target = context.notes.get("gold_forget_nll")
         forget = sample(splits.get("forget", []), context.seed, 2 * SAMPLE) if self._judged else []
         retain = sample(splits.get("retain") or context.kept, context.seed) if self._judged else []
         mends = any(s.split == "retain" for s in self.streams.streams.values())
         floor = float(budget.floor or 0.0)
-        given = (self.subject, forget, retain, target, rule)
+        given = (self.model, forget, retain, target, rule)
         if self._judged and rule == "refusals" and context.refusals is not None:
             hard = floor if splits.get("retain") else min(floor, COLLAPSED)
             return Goal(
@@ -283,7 +283,7 @@ class Trainer:
         rows = sample(self.splits["retain"], self.context.seed, 64)
 
         def try_rate(value: float) -> float:
-            checkpoint.restore(self.subject.module, before, "")
+            checkpoint.restore(self.model.module, before, "")
             optimiser = self._optimiser(value)
             self._mode(True)
             for step in range(min(rate.PROBE_STEPS, max(1, self.total))):
@@ -293,18 +293,18 @@ class Trainer:
                 if self.budget.clip is not None:
                     nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
                 optimiser.step()
-            found = figures(self.subject, rows)["nll"]
+            found = figures(self.model, rows)["nll"]
             return found if math.isfinite(found) else math.inf
 
-        start = figures(self.subject, rows)["nll"]
+        start = figures(self.model, rows)["nll"]
         chosen, _ = rate.ladder(try_rate, start)
-        checkpoint.restore(self.subject.module, before, "")
+        checkpoint.restore(self.model.module, before, "")
         return {"rate": torch.tensor(chosen, dtype=torch.float64)}
 
     def _optimiser(self, value: float) -> torch.optim.Optimizer:
         if (own := self.update.optimiser(self.parameters, value)) is not None:
             return own
-        decay = 0.0 if self.moving.masks else float(self.budget.weight_decay or 0.0)
+        decay = 0.0 if self.trainable.masks else float(self.budget.weight_decay or 0.0)
         return torch.optim.AdamW(self.parameters, lr=value, weight_decay=decay, fused=True)
 
     def _schedule(self, step: int) -> float:
@@ -316,7 +316,7 @@ class Trainer:
         return 1.0
 
     def _mode(self, training: bool) -> None:
-        module = self.subject.module
+        module = self.model.module
         module.train(training)
         if training and self.freeze_statistics:
             for part in module.modules():
@@ -324,8 +324,8 @@ class Trainer:
                     part.eval()
 
     def _mask(self) -> None:
-        for name, mask in (self.moving.masks or {}).items():
-            grad = self.moving.parameters[name].grad
+        for name, mask in (self.trainable.masks or {}).items():
+            grad = self.trainable.parameters[name].grad
             if grad is not None:
                 grad.mul_(mask)
 
@@ -341,8 +341,8 @@ class Trainer:
     # -- checkpoints ---------------------------------------------------------------------------
 
     def _weights(self) -> dict[str, Tensor]:
-        moved = {name: parameter.detach() for name, parameter in self.moving.parameters.items()}
-        return {**moved, **checkpoint.buffers(self.subject.module)}
+        moved = {name: parameter.detach() for name, parameter in self.trainable.parameters.items()}
+        return {**moved, **checkpoint.buffers(self.model.module)}
 
     def _save_due(self, step: int) -> bool:
         return step % min(self.pairing.steps_per_epoch, SAVE_EVERY) == 0
@@ -380,7 +380,7 @@ class Trainer:
                 self.context.log.drop(self.context.label)
             return 0, 0, 0.0
         tensors, state = found
-        checkpoint.restore(self.subject.module, tensors, "weights.")
+        checkpoint.restore(self.model.module, tensors, "weights.")
         checkpoint.load_optimiser(optimiser, self.names, tensors)
         for name, term in self.terms.items():
             head = f"term.{name}."

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from expunge.core import processes
 from expunge.core.card import Example, Stream
 from expunge.core.channels import ORIGIN
-from expunge.core.contracts import NOT_ASKED, Batch, Origin, Output, Step, Subject, Term, Want, want_of
+from expunge.core.contracts import NOT_ASKED, Batch, Model, Output, Reference, Step, Term, Want, want_of
 from expunge.core.errors import BadInput
 from expunge.core.random import derive, generator
 from expunge.data.pairing import Pairing
-from expunge.training.origins import Record
+from expunge.training.references import Record
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Streams:
 
     streams: dict[str, Stream]
     wants: dict[str, Want]
-    origins: dict[str, Want]
+    references: dict[str, Want]
     blanks: dict[str, Output] = field(default_factory=dict)
     """Stream -> zero rows of what is wanted of it, once a step has needed them."""
 
@@ -35,13 +35,13 @@ class Streams:
     def of(cls, terms: Mapping[str, Term]) -> Streams:
         streams: dict[str, Stream] = {}
         wants: dict[str, Want] = {}
-        origins: dict[str, Want] = {}
+        references: dict[str, Want] = {}
         for term in terms.values():
-            for asked, found in ((term.needs, wants), (term.origin, origins)):
+            for asked, found in ((term.needs, wants), (term.reference, references)):
                 for name, channels in asked.items():
                     streams[name] = term.streams.get(name) or streams.get(name) or Stream(split=name)
                     found[name] = found.get(name, Want(frozenset())) | want_of(channels)
-        return cls(streams, wants, origins)
+        return cls(streams, wants, references)
 
 
 @dataclass
@@ -64,7 +64,7 @@ class StepLosses:
     terms and so the forwards.
     """
 
-    subject: Subject
+    model: Model
     terms: Mapping[str, Term]
     streams: Streams
     splits: Mapping[str, Sequence[Example]]
@@ -79,7 +79,7 @@ class StepLosses:
     def __post_init__(self) -> None:
         count = len(self.pairing.rows(self.pairing.anchor, self.index))
         places = list(range(count))[processes.rank() :: processes.world()]
-        size = len(places) if self.subject.coupled or not self.micro_batch_size else self.micro_batch_size
+        size = len(places) if self.model.coupled or not self.micro_batch_size else self.micro_batch_size
         parts = [places[i : i + size] for i in range(0, len(places), max(1, size))] or [[]]
         self.parts = [{name: self._rows(name, part) for name in self.streams.streams} for part in parts]
         self.shares = [len(part) / max(1, count) for part in parts]
@@ -102,7 +102,7 @@ class StepLosses:
                 examples.append(example)
                 kept.append(place)
                 indices.append(drawn[place])
-        batch = self.subject.collate(examples) if examples and name in self.streams.wants else None
+        batch = self.model.collate(examples) if examples and name in self.streams.wants else None
         return Rows(batch, examples, kept, indices)
 
     def _count(self) -> None:
@@ -138,7 +138,7 @@ class StepLosses:
         terms = {name: term for name, term in self.terms.items() if not names or name in names}
         if not terms:
             return {}
-        asked = {stream for term in terms.values() for stream in (*term.needs, *term.origin)}
+        asked = {stream for term in terms.values() for stream in (*term.needs, *term.reference)}
         part = {name: rows for name, rows in self.parts[number].items() if name in asked}
         seed = derive(self.pairing.seed, self.pairing.stage, "step", self.index, number)
         with torch.random.fork_rng(devices=_cuda()):
@@ -174,10 +174,10 @@ class StepLosses:
     def _forward(self, part: Mapping[str, Rows]) -> dict[str, Output]:
         live = {name: rows for name, rows in part.items() if rows.batch is not None}
         outputs: dict[str, Output] = {}
-        if self.subject.coupled:
+        if self.model.coupled:
             for name, rows in live.items():
                 assert rows.batch is not None
-                outputs[name] = self.subject.forward(rows.batch, self.streams.wants[name])
+                outputs[name] = self.model.forward(rows.batch, self.streams.wants[name])
         elif live:
             outputs = self._fused(live, self._want(next(iter(live)), part))
         for name, rows in part.items():
@@ -188,7 +188,7 @@ class StepLosses:
             out.rows, out.indices = tuple(rows.kept), tuple(rows.indices)
             if name in self.records and rows.indices:
                 width = out.labels_BT.shape[1] if name in live else self.records[name].width
-                out.origin = self.records[name].at(rows.indices, width, processes.device())
+                out.reference = self.records[name].at(rows.indices, width, processes.device())
         return outputs
 
     def _want(self, name: str, asked: Iterable[str]) -> Want:
@@ -197,7 +197,7 @@ class StepLosses:
         Streams that happen to be empty count, so that every process notes the same figures.
         """
         want = Want(frozenset())
-        for other in [name] if self.subject.coupled else asked:
+        for other in [name] if self.model.coupled else asked:
             want = want | self.streams.wants.get(other, want)
         return want
 
@@ -205,8 +205,8 @@ class StepLosses:
         """ONE forward over all streams, then each stream's rows of it."""
         if len(live) == 1:
             (name,) = live
-            return {name: self.subject.forward(live[name].batch, want)}  # type: ignore[arg-type]
-        whole = self.subject.forward(self.subject.collate([e for rows in live.values() for e in rows.examples]), want)
+            return {name: self.model.forward(live[name].batch, want)}  # type: ignore[arg-type]
+        whole = self.model.forward(self.model.collate([e for rows in live.values() for e in rows.examples]), want)
         outputs, start = {}, 0
         for name, rows in live.items():
             outputs[name] = _slice(whole, start, start + len(rows.examples))
@@ -222,23 +222,23 @@ class StepLosses:
 
     def _blank(self, name: str) -> Output:
         """Zero rows of all that is wanted of a stream and of its origin, in the shapes of one example's forward."""
-        out, origin = _bare(), self.streams.origins.get(name)
+        out, reference = _bare(), self.streams.references.get(name)
         if name in self.streams.wants:
             out = _no_rows(self._looked_at(name, self._want(name, self.streams.wants)))
-        if origin is not None:
-            then = _no_rows(self._looked_at(name, origin))
+        if reference is not None:
+            then = _no_rows(self._looked_at(name, reference))
             values = {name: value.detach() for name in ORIGIN if (value := getattr(then, name)) is not None}
-            out.origin = Origin(**values, hidden={path: value.detach() for path, value in then.hidden.items()})
+            out.reference = Reference(**values, hidden={path: value.detach() for path, value in then.hidden.items()})
         return out
 
     @torch.no_grad()
     def _looked_at(self, name: str, want: Want) -> Output:
         """One example as the model reads it, in eval mode; draws and modes stay as they were."""
-        modes = {part: part.training for part in self.subject.module.modules()}
-        self.subject.module.eval()
+        modes = {part: part.training for part in self.model.module.modules()}
+        self.model.module.eval()
         try:
             with torch.random.fork_rng(devices=_cuda()), self.autocast():
-                return self.subject.forward(self.subject.collate([self._any_example(name)]), want)
+                return self.model.forward(self.model.collate([self._any_example(name)]), want)
         finally:
             for part, training in modes.items():
                 part.training = training

@@ -18,7 +18,7 @@ import numpy as np
 
 from expunge.core.card import Example
 from expunge.core.context import Watch
-from expunge.core.contracts import Subject, Want
+from expunge.core.contracts import Model, Want
 from expunge.models.passes import passes
 
 CHECKS = 10
@@ -34,11 +34,11 @@ REACHED = 0.2
 """Nats by which a level that was reached counts nearer than one that was not."""
 
 
-def figures(subject: Subject, rows: Sequence[Example]) -> dict[str, float]:
+def figures(model: Model, rows: Sequence[Example]) -> dict[str, float]:
     """nll (mean over examples of nats a position), probability (its exponential), accuracy."""
-    want = Want(frozenset({"nll", "argmax"} if "labels" in subject.capabilities else {"nll"}))
+    want = Want(frozenset({"nll", "argmax"} if "labels" in model.capabilities else {"nll"}))
     nll, hits = [], []
-    for _, out in passes(subject, rows, want):
+    for _, out in passes(model, rows, want):
         nll.append((out.nll_B / out.n_B.clamp(min=1)).float().cpu().numpy())
         if out.argmax_BT is not None:
             hits.append((out.argmax_BT == out.labels_BT)[:, -1].float().cpu().numpy())
@@ -57,7 +57,7 @@ class Stop:
     probability (accuracy, for classifiers) of before. State is JSON, for checkpoints.
     """
 
-    subject: Subject
+    model: Model
     forget: Sequence[Example]
     retain: Sequence[Example]
     target: float | None
@@ -87,10 +87,10 @@ class Stop:
         """Reads forget (unless just read) and retain now."""
         found: dict[str, Any] = {"step": step}
         if self.forget:
-            read = forget or figures(self.subject, self.forget)
+            read = forget or figures(self.model, self.forget)
             found |= {f"forget_{name}": value for name, value in read.items()}
         if self.retain:
-            found |= {f"retain_{name}": value for name, value in figures(self.subject, self.retain).items()}
+            found |= {f"retain_{name}": value for name, value in figures(self.model, self.retain).items()}
         return found
 
     def kept(self, point: Mapping[str, Any]) -> float | None:
@@ -121,7 +121,7 @@ class Stop:
             leap = batch_nll is not None and batch_nll > 1.2 * self.target  # ascent explodes within steps
             if not leap and (not self.near or step % 2):
                 return False
-            forget = figures(self.subject, self.forget)
+            forget = figures(self.model, self.forget)
             if forget["nll"] < self.target:
                 return False
         point = self.point(step, forget)

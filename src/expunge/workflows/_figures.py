@@ -15,7 +15,7 @@ from expunge.evaluation.scores import Score
 from expunge.pipeline.hidden_knowledge import judged
 
 Key = tuple[str, str, str]
-"""(name, split, subject)."""
+"""(name, split, model)."""
 Table = dict[Key, Score]
 
 UNSETTLED = ("seconds", "bytes")
@@ -32,8 +32,8 @@ def table(shown: Iterable[Any]) -> Table:
 
 
 def key(score: Score) -> Key:
-    """Name, split and subject: what a figure is of."""
-    return score.name, score.split, score.subject
+    """Name, split and model: what a figure is of."""
+    return score.name, score.split, score.role
 
 
 def twice(shown: Iterable[Any]) -> list[str]:
@@ -49,8 +49,8 @@ def twice(shown: Iterable[Any]) -> list[str]:
 
 def named(of: Key) -> str:
     """A figure in words."""
-    name, split, who = of
-    return f"{name} ({', '.join(filter(None, (who, split)))})"
+    name, split, role = of
+    return f"{name} ({', '.join(filter(None, (role, split)))})"
 
 
 def comparable(ours: Score, *, equal: bool) -> bool:
@@ -100,13 +100,13 @@ def reordered(told: Table, ours: Table) -> list[str]:
     first: list[dict[tuple[str, str], str]] = []
     for scores in (told, ours):
         found: dict[tuple[str, str], str] = {}
-        for name, split, who in scores:
-            found.setdefault((name, who), split)
+        for name, split, role in scores:
+            found.setdefault((name, role), split)
         first.append(found)
     return [
-        f"{name} ({who}): the first is of {split}, now of {first[1][name, who]}"
-        for (name, who), split in first[0].items()
-        if first[1].get((name, who), split) != split
+        f"{name} ({role}): the first is of {split}, now of {first[1][name, role]}"
+        for (name, role), split in first[0].items()
+        if first[1].get((name, role), split) != split
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.alignment import asking, evidencing, risk
-from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, one_line
 from expunge.core.files import canonical, read_json
 from expunge.core.request import Request, plain, read_config
@@ -105,15 +105,15 @@ class _Again:
         self.drift = evidence["request"].get("alignment", "none") != "none"
         """Were the domains' prompts put to the models."""
         self.plan: Plan
-        self.base: Subject | None = None
-        self.gold: Subject | None = None
+        self.base: Model | None = None
+        self.gold: Model | None = None
 
     @property
     def lost(self) -> list[str]:
-        """Subjects of the evidence that are not there to be read."""
+        """Models of the evidence that are not there to be read."""
         told = {score["subject"] for score in self.evidence["scores"]}
         there = {"before": self.base, "gold": self.gold}
-        return [who for who, subject in there.items() if who in told and subject is None]
+        return [role for role, model in there.items() if role in told and model is None]
 
     def open(self) -> None:
         """Data, base and gold, the two last as far as they can be reached and are those of the run."""
@@ -153,19 +153,19 @@ class _Again:
             "--measure", "", f"needs what the request names ({first})", "put it where the request names it"
         )
 
-    def _opened(self, source: Any, who: str, told: str | None) -> Subject | None:
+    def _opened(self, source: Any, role: str, told: str | None) -> Model | None:
         try:
-            subject = open_model(source, self.trust_code)
+            model = open_model(source, self.trust_code)
         except BadInput as error:
-            self.found.remarks.append(f"The {who} is not compared: {one_line(str(error))}")
+            self.found.remarks.append(f"The {role} is not compared: {one_line(str(error))}")
             return None
         if told is None:
-            self.found.remarks.append(f"The evidence names no {who}: that it is the run's is not shown.")
-        elif imprint(subject.fingerprint()) != told:
+            self.found.remarks.append(f"The evidence names no {role}: that it is the run's is not shown.")
+        elif imprint(model.fingerprint()) != told:
             self.found.differing.append(
-                f"{who}: the model at {one_line(str(source))} is not the one that the run started from"
+                f"{role}: the model at {one_line(str(source))} is not the one that the run started from"
             )
-        return subject
+        return model
 
     def _prepare(self) -> None:
         """Retain data that the run itself added; they are made with the base."""
@@ -210,18 +210,18 @@ class _Again:
                 self.found.differing.append(f"data: {name} holds other examples than those that the run started from")
 
     def scores(self) -> list[Score]:
-        """All figures of all subjects that are there; attacks too where the run was audited."""
+        """All figures of all models that are there; attacks too where the run was audited."""
         rows, seed = observe.reading_splits(self.plan), self.plan.request.seed
         reads: dict[str, observe.Read] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
         with _no_cache(self.scratch / "cache"):
-            for who, subject in (("before", self.base), ("gold", self.gold), ("after", after)):
-                if subject is None:
+            for role, model in (("before", self.base), ("gold", self.gold), ("after", after)):
+                if model is None:
                     continue
-                level = "none" if who == "after" else self.level
-                reads[who] = observe.read_into(subject, rows, who, self.reporter, level)
-                if who != "before":
-                    observe.attack(subject, rows, reads, who, self.level, self.plan.manifest, seed, self.reporter)
+                level = "none" if role == "after" else self.level
+                reads[role] = observe.read_into(model, rows, role, self.reporter, level)
+                if role != "before":
+                    observe.attack(model, rows, reads, role, self.level, self.plan.manifest, seed, self.reporter)
             return dossier.measured(reads, self.plan.capabilities, self.level)
 
     def lost_names(self) -> set[str]:
@@ -237,13 +237,11 @@ class _Again:
 
     def excused(self, score: Score, lost: set[str]) -> bool:
         """Is it clear why the figure cannot be had again: what it is read of is lost, or answers are not asked for."""
-        if self.drift and score.side == "alignment" and score.name in evidencing.NAMES and score.subject != "gold":
+        if self.drift and score.side == "alignment" and score.name in evidencing.NAMES and score.role != "gold":
             return True
-        if score.subject not in scoring.SUBJECTS or not self.lost:
+        if score.role not in scoring.ROLES or not self.lost:
             return False
-        return (
-            score.subject in self.lost or not score.measured or bool({score.name, f"{score.name}.{score.split}"} & lost)
-        )
+        return score.role in self.lost or not score.measured or bool({score.name, f"{score.name}.{score.split}"} & lost)
 
 
 def _request(folder: Path, trust_code: bool) -> Request:
@@ -325,7 +323,7 @@ def _compare(evidence: Mapping[str, Any], scores: list[Score], again: _Again, fo
                 found.compared += 1
     absent = [key for key in ours if key not in told and (ours[key].measured or (found.equal and not again.lost))]
     found.differing += [f"{figures.named(key)}: of this request, but absent from the evidence" for key in absent]
-    if again.drift and ("alignment_drift", "after") not in {(name, who) for name, _, who in told}:
+    if again.drift and ("alignment_drift", "after") not in {(name, role) for name, _, role in told}:
         found.differing.append("alignment_drift (after): of this request, but absent from the evidence")
     found.differing += figures.reordered(told, ours)
     if unshown:

@@ -75,13 +75,13 @@ def audit(
             asking.unused("domains" if domains is not None else "", "judge" if judge != "rules" else "")
     # Attacks look at what the model before the change knew, and at gold: the changed model comes last.
     sources = {"before": before, "gold": gold, "after": model}
-    for who, source in sources.items():
+    for role, source in sources.items():
         if source is not None:
             with faults:
                 if source.startswith("builtin:"):
                     builtin_config(source)
                 else:
-                    check(source, trust_code, field="model" if who == "after" else who)
+                    check(source, trust_code, field="model" if role == "after" else role)
     rules = []
     for key, text in (accept or {}).items():
         with faults:
@@ -98,7 +98,7 @@ def audit(
         name: found if scoring.must_go(name) else sample(found, seed, OTHERS_READ) for name, found in splits.items()
     }
     wants = _Wants(
-        {who: source for who, source in sources.items() if source is not None},
+        {role: source for role, source in sources.items() if source is not None},
         rows,
         accept or {},
         rules,
@@ -155,20 +155,20 @@ def _read(
     asked: dict[str, evidencing.Asked] = {}
     capabilities: frozenset[str] = frozenset()
     manifest: dict[str, Any] | None = None  # of the first of them that has one: before, gold, after
-    for who, source in wants.sources.items():
+    for role, source in wants.sources.items():
         source = str(build(source, reporter)) if source.startswith("builtin:") else source
         manifest = manifest or manifest_of(source)
-        subject = open_model(source, wants.trust_code)
-        capabilities = subject.capabilities
-        fits_model(subject, wants.rows)
+        model = open_model(source, wants.trust_code)
+        capabilities = model.capabilities
+        fits_model(model, wants.rows)
         if not reads:  # before anything is read: all are of one family
             _fits_scores(wants, capabilities)
-        level = "none" if who == "after" else wants.level
-        reads[who] = observe.read_into(subject, wants.rows, who, reporter, level)
-        if who != "before":
-            observe.attack(subject, wants.rows, reads, who, wants.level, manifest, wants.seed, reporter)
-        if wants.prompts is not None and who != "gold":
-            asked[who] = evidencing.ask(subject, wants.prompts, who, reporter)
+        level = "none" if role == "after" else wants.level
+        reads[role] = observe.read_into(model, wants.rows, role, reporter, level)
+        if role != "before":
+            observe.attack(model, wants.rows, reads, role, wants.level, manifest, wants.seed, reporter)
+        if wants.prompts is not None and role != "gold":
+            asked[role] = evidencing.ask(model, wants.prompts, role, reporter)
     return reads, asked, capabilities
 
 
@@ -196,7 +196,7 @@ def _figures(
     began: float,
 ) -> dict[str, Any]:
     """What was measured, and the verdict."""
-    readouts = {who: read.readouts for who, read in reads.items()}
+    readouts = {role: read.readouts for role, read in reads.items()}
     aligned = evidencing.evidence(wants.prompts, asked.get("before"), asked.get("after"), {}, wants.redact)
     scores = sorted(
         [*dossier.measured(reads, capabilities, wants.level), *aligned.scores],
@@ -217,7 +217,7 @@ def _figures(
         **({"alignment": aligned.page} if aligned.page else {}),
         "notes": [*aligned.notes, *([] if "gold" in wants.sources else [NO_GOLD])],
         "distributions": {
-            split: {who: read[split].mean_nll_N.tolist() for who, read in readouts.items()} for split in wants.rows
+            split: {role: read[split].mean_nll_N.tolist() for role, read in readouts.items()} for split in wants.rows
         },
         "examples": dossier.examples(readouts, wants.redact),
         "attack_curves": dossier.recovered(reads),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core import processes
-from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults, Interrupted, did_you_mean
 from expunge.core.files import digest, write_json, write_text
 from expunge.core.parallel import check, spread, threads_of_torch
@@ -231,7 +231,7 @@ class Shared:
             for seed in seeds
         ]
         weights_there(self.plans[0])
-        self.subject: Subject = load.opened(self.plans[0], reporter)
+        self.model: Model = load.opened(self.plans[0], reporter)
         for other in self.plans[1:]:
             other.manifest = self.plans[0].manifest
         self.before: list[dict[str, float]] = []
@@ -247,7 +247,7 @@ class Shared:
         fit, skipped = [], []
         for entry in entries:
             try:
-                fits_method(compose(entry.spec, has_retain="retain" in made.splits), self.subject, made.splits)
+                fits_method(compose(entry.spec, has_retain="retain" in made.splits), self.model, made.splits)
                 fit.append(entry)
             except BadInput as error:
                 # What would work instead is the leaderboard itself.
@@ -263,8 +263,8 @@ class Shared:
         second, why = self._second_gold()
         for made in self.plans:
             splits = observe.reading_splits(made)
-            before = observe.read_into(self.subject, splits, "before", self.reporter)
-            gold = observe.gold(made, self.subject, splits, self.reporter)
+            before = observe.read_into(self.model, splits, "before", self.reporter)
+            gold = observe.gold(made, self.model, splits, self.reporter)
             readouts = {"before": before.readouts}
             if gold.readouts:
                 readouts["gold"] = gold.readouts
@@ -273,8 +273,8 @@ class Shared:
             scores = scoring.measure(readouts, made.capabilities)
             evidence = {"scores": [score.to_json() for score in scores]}
             self.unit |= ranking.units([evidence])
-            for found, who in ((self.before, "before"), (self.gold, "gold"), (self.second, "after")):
-                if values := ranking.values(evidence, who):
+            for found, role in ((self.before, "before"), (self.gold, "gold"), (self.second, "after")):
+                if values := ranking.values(evidence, role):
                     found.append(values)
             self.seconds, self.why = gold.seconds, gold.why or why
 
@@ -290,7 +290,7 @@ class Shared:
             return None, made.no_gold or "gold is a folder, which is not trained a second time"
         assert made.manifest is not None
         manifest = {**made.manifest, "seed": int(made.manifest["seed"]) + 1}
-        return train_gold(manifest, made.splits["forget"], self.subject, self.reporter), ""
+        return train_gold(manifest, made.splits["forget"], self.model, self.reporter), ""
 
     def figures(self) -> dict[str, Any]:
         """`gold` with the second gold and the noise floor, and `before`, for the leaderboard."""

@@ -17,7 +17,7 @@ class _Score(BaseModel):
 
     name: str
     side: str
-    subject: str
+    model: str
     split: str | None = None
     unit: str | None = None
     better: str | None = None

@@ -109,8 +109,8 @@ def exposure(
     with out_folder.held(out):
         sets = _read(sources, rows, meter, reporter)
     order = sets.pop("course", None)
-    found = exposing.measured({who: x.phi for who, x in sets.items()}, seed)
-    scores = [*found.scores, *exposing.coverages({who: x.scores for who, x in sets.items() if who != "reference"})]
+    found = exposing.measured({role: x.phi for role, x in sets.items()}, seed)
+    scores = [*found.scores, *exposing.coverages({role: x.scores for role, x in sets.items() if role != "reference"})]
     curve: list[dict[str, float]] = []
     first_N = None
     if order is not None:
@@ -134,7 +134,7 @@ def exposure(
         "notes": notes,
         "splits": {name: len(found_rows) for name, found_rows in rows.items()},
         "over_models": {
-            "models": {who: len(x.sources) for who, x in sets.items()},
+            "models": {role: len(x.sources) for role, x in sets.items()},
             "klom": found.klom,
             "course": curve,
             "examples": _most(rows["forget"], scores, first_N, redact),
@@ -243,9 +243,9 @@ def _read(
         mine = sets[WHO[name]] = Set(list(folders))
         phi: dict[str, list[np.ndarray]] = {split: [] for split in rows}
         for folder in folders:
-            subject = open_model(folder)
-            print_ = subject.fingerprint()
-            kind = _kind(subject, print_)
+            model = open_model(folder)
+            print_ = model.fingerprint()
+            kind = _kind(model, print_)
             first = first or (folder, kind)
             if kind != first[1]:
                 raise BadInput.of(
@@ -254,7 +254,7 @@ def _read(
                     f"has another tokenizer, template or set of classes than {first[0]}",
                     "give models of one family, that read the examples alike",
                 )
-            fits_model(subject, rows)
+            fits_model(model, rows)
             same = digest(print_)
             if same in seen and name != "course":
                 raise BadInput.of(
@@ -267,7 +267,7 @@ def _read(
                 seen[same] = folder
             for split, examples in rows.items():
                 found = reading.read(
-                    subject, split, examples, CHANNELS, who=f"{name} {done}", fingerprint=print_, meter=meter
+                    model, split, examples, CHANNELS, role=f"{name} {done}", fingerprint=print_, meter=meter
                 )
                 phi[split].append(confidence(knowledge(found)))
                 mine.scores.setdefault(split, []).append(attack_scores(found))
@@ -278,12 +278,12 @@ def _read(
     return sets
 
 
-def _kind(subject: Any, fingerprint: Any) -> Any:
+def _kind(model: Any, fingerprint: Any) -> Any:
     """What two models must share for their confidences in an answer to mean the same."""
     while isinstance(fingerprint, Mapping) and ("bare" in fingerprint or "members" in fingerprint):
         fingerprint = fingerprint.get("bare") or fingerprint["members"][0]
     template = fingerprint.get("template"), fingerprint.get("tokenizer")
-    return [subject.family, *template, "labels" in subject.capabilities]
+    return [model.family, *template, "labels" in model.capabilities]
 
 
 def _most(
@@ -293,7 +293,7 @@ def _most(
     values = {
         score.name.removeprefix("privacy_"): score.values
         for score in scores
-        if score.subject == "after" and score.split == "forget" and score.values is not None
+        if score.role == "after" and score.split == "forget" and score.values is not None
     }
     shown = [name for name in ("klom", "epsilon", "u_lira_auc") if name in values]
     if not shown:

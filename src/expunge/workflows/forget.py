@@ -182,17 +182,17 @@ def repair_plan(
 
 def elicit(model: str, topic: str, trust_code: bool = False) -> list[Example]:
     """What the model says when it is asked about the topic: questions with its own answers. Raises BadInput."""
-    from expunge.pipeline.load import load as opened
+    from expunge.pipeline.load import load
 
-    subject = opened(expand(model, "model"), trust_code=trust_code)
-    if "generate" not in subject.capabilities:
+    opened = load(expand(model, "model"), trust_code=trust_code)
+    if "generate" not in opened.capabilities:
         raise BadInput.of(
             "model", model, "answers no questions", "give a language model, or a request file to expunge run"
         )
     questions: list[Example] = [
         {"question": pattern.format(topic=topic), "answer": "", "subject": topic} for pattern in QUESTIONS
     ]
-    said = subject.generate(questions, max_new_tokens=48)
+    said = opened.generate(questions, max_new_tokens=48)
     found = [{**row, "answer": text} for row, text in zip(questions, said, strict=True) if text]
     if not found:
         raise BadInput.of(

@@ -9,7 +9,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from expunge.core.card import Card
+from expunge.core.card import Card, MethodCard
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, everything, load
 from expunge.methods.compose import every_method, recipes
@@ -35,7 +35,7 @@ def catalogue(what: str) -> list[dict[str, Any]]:
             ]
             row = _row(name, kind, cards[0], parts["summary"])
             row["source"] = parts["source"]
-            row["needs"] = sorted({need for card in cards for need in _splits(card)})
+            row["needs"] = sorted({need for card in cards for need in sorted(card.sources)})
         else:
             plugin = load(next(k for k in METHOD_KINDS if SINGULAR[k] == kind), name)
             row = _row(name, kind, plugin.card, plugin.summary)
@@ -126,20 +126,15 @@ def _has_recipe(row: dict[str, Any]) -> bool:
     return kind is not None and hasattr(load(kind, row["name"]).module, "RECIPE")
 
 
-def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
+def _row(name: str, kind: str, card: MethodCard, summary: str) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
         "source": card.paper,
         "families": _families(card),
-        "needs": _splits(card),
+        "needs": sorted(card.sources),
         "summary": summary,
     }
-
-
-def _splits(card: Card) -> list[str]:
-    streams = {name: stream.split for name, stream in card.streams.items()}
-    return sorted({streams.get(name, name) for name in (*card.needs, *card.origin)})
 
 
 def _families(card: Card) -> list[str]:

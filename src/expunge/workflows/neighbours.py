@@ -288,12 +288,12 @@ def tfidf(ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
 
 def embedded(model: str, ours: Sequence[Example], theirs: Sequence[Example], trust_code: bool) -> np.ndarray:
     """[ours, theirs] cosines of mean last hidden states, centred on the corpus: all texts of a model share a direction."""
-    subject = open_model(model, trust_code)
-    if "tokens" not in subject.capabilities:
+    opened = open_model(model, trust_code)
+    if "tokens" not in opened.capabilities:
         raise BadInput.of("--model", model, "is no language model", "give one, or leave it out for TF-IDF")
-    last = f"pooled:{subject.blocks[len(subject.blocks) - 1]}"
+    last = f"pooled:{opened.blocks[len(opened.blocks) - 1]}"
     texts = ([{"text": text_of(row)} for row in examples] for examples in (ours, theirs))
-    one, two = (read(subject, "texts", rows, {last}, cache=False).pooled[last.partition(":")[2]] for rows in texts)
+    one, two = (read(opened, "texts", rows, {last}, cache=False).pooled[last.partition(":")[2]] for rows in texts)
     centre = two.mean(0)
     one, two = (x - centre for x in (one, two))
     norms = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(two, axis=1)[None]

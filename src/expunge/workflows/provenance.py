@@ -13,7 +13,7 @@ from typing import Any
 
 from expunge.attacks.population.contamination import Marks, flipped, guided_completion, leads, option_order, pieces
 from expunge.core.card import Example
-from expunge.core.contracts import Reporter, Silent, Subject
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults
 from expunge.data.examples import identity
 from expunge.data.load import load
@@ -106,13 +106,13 @@ def provenance(
                 "holdout", str(holdout), f"shares {len(shared)} rows with data", "give rows that were never trained on"
             )
         )
-    sources = {who: source for who, source in {"before": before, "after": model, "gold": gold}.items() if source}
-    for who, source in sources.items():
+    sources = {role: source for role, source in {"before": before, "after": model, "gold": gold}.items() if source}
+    for role, source in sources.items():
         with faults:
             if source.startswith("builtin:"):
                 builtin_config(source)
             else:
-                check(source, trust_code, field="model" if who == "after" else who)
+                check(source, trust_code, field="model" if role == "after" else role)
     if out is not None:
         with faults:
             out_folder.free(out)
@@ -121,12 +121,12 @@ def provenance(
     named = {"name": name, "split": split, "seed": seed}
     scores: list[Score] = []
     reporter.start("testing models", len(sources))
-    for done, (who, source) in enumerate(sources.items(), 1):
+    for done, (role, source) in enumerate(sources.items(), 1):
         source = str(build(source, reporter)) if source.startswith("builtin:") else source
-        subject = open_model(source, trust_code)
-        fits_model(subject, rows | ({"marks": [*marked.published, *marked.twins]} if marked else {}))
-        scores += [*_marks(subject, who, marked), *_order(subject, who, rows, named), *_members(subject, who, rows)]
-        reporter.advance("testing models", done, who)
+        opened = open_model(source, trust_code)
+        fits_model(opened, rows | ({"marks": [*marked.published, *marked.twins]} if marked else {}))
+        scores += [*_marks(opened, role, marked), *_order(opened, role, rows, named), *_members(opened, role, rows)]
+        reporter.advance("testing models", done, role)
     reporter.finish("testing models")
     evidence = {
         "schema": 1,
@@ -154,13 +154,13 @@ def provenance(
     return evidence
 
 
-def _score(name: str, split: str, who: str, figures: Callable[[], dict[str, Any]], unit: str = "p-value") -> Score:
+def _score(name: str, split: str, role: str, figures: Callable[[], dict[str, Any]], unit: str = "p-value") -> Score:
     """What a test came to; a test that cannot be had says why."""
     same: dict[str, Any] = {
         "name": f"privacy_{name}",
         "side": "privacy",
         "split": split,
-        "subject": who,
+        "subject": role,
         "unit": unit,
         "better": "gold",
     }
@@ -171,14 +171,14 @@ def _score(name: str, split: str, who: str, figures: Callable[[], dict[str, Any]
     return Score(**same, value=None, low=None, high=None, n=0, status="not measured", why=why)
 
 
-def _marks(subject: Subject, who: str, marks: Marks | None) -> list[Score]:
+def _marks(model: Model, role: str, marks: Marks | None) -> list[Score]:
     """p, and by how much marks are likelier than their twins."""
     lead: list[Any] = []
 
     def p() -> dict[str, Any]:
         if marks is None:
             raise NotMeasured("no --marks was given")
-        lead.append(leads(subject, marks))
+        lead.append(leads(model, marks))
         return {"value": flipped(lead[0]), "n": len(lead[0])}
 
     def by() -> dict[str, Any]:
@@ -186,11 +186,11 @@ def _marks(subject: Subject, who: str, marks: Marks | None) -> list[Score]:
             raise NotMeasured(found.why)
         return {**intervals.mean(lead[0])._asdict(), "n": len(lead[0])}
 
-    found = _score("marks", "marks", who, p)
-    return [found, _score("marks_lead", "marks", who, by, "nats")]
+    found = _score("marks", "marks", role, p)
+    return [found, _score("marks_lead", "marks", role, by, "nats")]
 
 
-def _order(subject: Subject, who: str, rows: Mapping[str, Sequence[Example]], named: Mapping[str, Any]) -> list[Score]:
+def _order(model: Model, role: str, rows: Mapping[str, Sequence[Example]], named: Mapping[str, Any]) -> list[Score]:
     """Guided completion and the order of options."""
     data = rows.get("data")
 
@@ -199,10 +199,10 @@ def _order(subject: Subject, who: str, rows: Mapping[str, Sequence[Example]], na
             raise NotMeasured("no --data was given")
         if not named["name"]:
             raise NotMeasured("no --name was given: what the data set is called")
-        if "generate" not in subject.capabilities:
+        if "generate" not in model.capabilities:
             raise NotMeasured("the model writes no text")
         return {
-            "value": guided_completion(subject, data, dataset=named["name"], split=named["split"]),
+            "value": guided_completion(model, data, dataset=named["name"], split=named["split"]),
             "n": len(pieces(data)),
         }
 
@@ -212,9 +212,9 @@ def _order(subject: Subject, who: str, rows: Mapping[str, Sequence[Example]], na
         chosen = [found for row in data if (found := with_options(row))]
         if not chosen:
             raise NotMeasured("no row has a question and three options or more (options, or choices)")
-        return {"value": option_order(subject, chosen, seed=named["seed"]), "n": len(chosen)}
+        return {"value": option_order(model, chosen, seed=named["seed"]), "n": len(chosen)}
 
-    return [_score("guided_completion", "data", who, guided), _score("option_order", "data", who, order)]
+    return [_score("guided_completion", "data", role, guided), _score("option_order", "data", role, order)]
 
 
 def with_options(row: Example) -> Example | None:
@@ -228,17 +228,17 @@ def with_options(row: Example) -> Example | None:
     return {"question": question, "options": [str(option) for option in options]}
 
 
-def _members(subject: Subject, who: str, rows: Mapping[str, Sequence[Example]]) -> list[Score]:
+def _members(model: Model, role: str, rows: Mapping[str, Sequence[Example]]) -> list[Score]:
     """Min-K%, dataset inference and the blind baseline of data against holdout, as an audit measures them."""
     known: dict[str, Score] = {}
     lacking = [field for field in ("data", "holdout") if field not in rows]
     if not lacking:
         given = {"forget": rows["data"], "holdout": rows["holdout"]}
         readouts = {
-            side: reading.read(subject, side, found, CHANNELS, who=who, cache=False) for side, found in given.items()
+            side: reading.read(model, side, found, CHANNELS, role=role, cache=False) for side, found in given.items()
         }
         known = {
-            score.name.removeprefix("privacy_"): score for score in measure({"after": readouts}, subject.capabilities)
+            score.name.removeprefix("privacy_"): score for score in measure({"after": readouts}, model.capabilities)
         }
     why = f"no --{lacking[0]} was given" if lacking else "the model gives no probabilities of single tokens"
 
@@ -246,29 +246,29 @@ def _members(subject: Subject, who: str, rows: Mapping[str, Sequence[Example]]) 
         raise NotMeasured(why)
 
     return [
-        dataclasses.replace(known[name], split="data", subject=who)
+        dataclasses.replace(known[name], split="data", role=role)
         if name in known
-        else _score(name, "data", who, none, unit)
+        else _score(name, "data", role, none, unit)
         for name, unit in MEMBERSHIP.items()
     ]
 
 
 def conclusions(scores: Sequence[Score]) -> list[str]:
     """What the marks' p-values say, a sentence a model and one of them all."""
-    p = {score.subject: score.value for score in scores if score.name == "privacy_marks" and score.value is not None}
+    p = {score.role: score.value for score in scores if score.name == "privacy_marks" and score.value is not None}
     said = []
-    for who, name in MODELS.items():
-        if who not in p:
+    for role, name in MODELS.items():
+        if role not in p:
             continue
-        if p[who] <= ALPHA:
-            said.append(f"{name.capitalize()}: the marks were learnt (p = {p[who]:.4f}).")
-        elif p[who] >= 1 - ALPHA:
+        if p[role] <= ALPHA:
+            said.append(f"{name.capitalize()}: the marks were learnt (p = {p[role]:.4f}).")
+        elif p[role] >= 1 - ALPHA:
             said.append(
-                f"{name.capitalize()}: the marks are unlikelier than their twins (p = {p[who]:.4f}), which happens to one in a "
+                f"{name.capitalize()}: the marks are unlikelier than their twins (p = {p[role]:.4f}), which happens to one in a "
                 "hundred models that never saw them: they were pushed down, and that gives them away too."
             )
         else:
-            said.append(f"{name.capitalize()}: the marks are not found at the level of {ALPHA:g} (p = {p[who]:.4f}).")
+            said.append(f"{name.capitalize()}: the marks are not found at the level of {ALPHA:g} (p = {p[role]:.4f}).")
     if p.get("gold", 1.0) <= ALPHA:
         said.append("Gold finds the marks as well: it saw them, or they were not drawn by a secret that was kept.")
     elif {"before", "after"} <= set(p) and p["before"] <= ALPHA:

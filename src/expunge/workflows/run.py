@@ -1,4 +1,4 @@
-"""The main job: request -> plan -> subject -> splits -> method -> evidence -> verdict -> report."""
+"""The main job: request -> plan -> model -> splits -> method -> evidence -> verdict -> report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Run:
 
     @property
     def scores(self) -> dict[tuple[str, str], float | None]:
-        """(name, subject) -> value; of a score on several splits the first."""
+        """(name, model) -> value; of a score on several splits the first."""
         return {(s["name"], s["subject"]): s["value"] for s in reversed(self.evidence["scores"])}
 
 
@@ -59,18 +59,18 @@ def run(
     processes.barrier()  # every process has looked at the folder before one writes to it
     with run_folder.held(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()
-        subject = prepare.ready(planned, folder, reporter)
+        model = prepare.ready(planned, folder, reporter)
         splits = observe.reading_splits(planned)
-        fingerprint = subject.fingerprint()
+        fingerprint = model.fingerprint()
         if processes.main():
             inputs.record(folder, inputs.of(planned, fingerprint, folder))
-        before = observe.read_into(subject, splits, "before", reporter, planned.request.audit, fingerprint)
-        observe.asked(planned, subject, before, "before", reporter)
-        gold = observe.gold(planned, subject, splits, reporter, before)
+        before = observe.read_into(model, splits, "before", reporter, planned.request.audit, fingerprint)
+        observe.asked(planned, model, before, "before", reporter)
+        gold = observe.gold(planned, model, splits, reporter, before)
         if processes.main():
             inputs.record(folder, {"gold": imprint(gold.fingerprint)})
-        applied = apply.apply(planned, subject, gold, folder, reporter)
-        del subject  # the memory is wanted for the model as it was saved
+        applied = apply.apply(planned, model, gold, folder, reporter)
+        del model  # the memory is wanted for the model as it was saved
         after = observe.after(planned, splits, before, gold, folder, reporter)
         beside = containment.beside(planned, gold, folder, reporter)
         evidence = dossier.evidence(planned, before, after, gold, applied, beside, time.monotonic() - began)

@@ -300,13 +300,13 @@ class Curve:
 
 def _target(planned: Plan, reporter: Reporter) -> tuple[float, str, float | None]:
     """(the forget NLL to come near to, whose it is, retain NLL before); the trials find the readouts in the cache."""
-    subject = load.opened(planned, reporter)
+    model = load.opened(planned, reporter)
     splits = observe.reading_splits(planned)
-    readouts = {"before": observe.read_into(subject, splits, "before", reporter).readouts}
-    gold = observe.gold(planned, subject, splits, reporter)
+    readouts = {"before": observe.read_into(model, splits, "before", reporter).readouts}
+    gold = observe.gold(planned, model, splits, reporter)
     if gold.readouts:
         readouts["gold"] = gold.readouts
-    figures = {(s.name, s.subject): s.value for s in scoring.measure(readouts, planned.capabilities)}
+    figures = {(s.name, s.role): s.value for s in scoring.measure(readouts, planned.capabilities)}
     retain = figures.get(("retain_nll", "before"))
     for of, key in (("gold", ("forget_nll", "gold")), ("holdout", ("holdout_nll", "before"))):
         if figures.get(key) is not None:

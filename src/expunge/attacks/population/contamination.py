@@ -16,7 +16,7 @@ import numpy as np
 
 from expunge.attacks._recovery import answer_probability
 from expunge.core.card import Example
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.evaluation.arrays import rouge
@@ -86,18 +86,18 @@ def taggants(rows: Sequence[Example], *, share: float = 0.1, secret: int = 0) ->
     return Marks(published, twins, tuple(places))
 
 
-def trained_on(subject: Subject, marks: Marks) -> float:
+def trained_on(model: Model, marks: Marks) -> float:
     """p-value that the model was not trained on the published marks: a one-sided sign-flip test.
 
     Statistic: the mean difference in log-probability a token between mark and twin; 9,999 random
     exchanges of each mark with its twin (the smallest p is 1e-4, and 2^-count where marks are few).
     """
-    return flipped(leads(subject, marks))
+    return flipped(leads(model, marks))
 
 
-def leads(subject: Subject, marks: Marks) -> np.ndarray:
+def leads(model: Model, marks: Marks) -> np.ndarray:
     """[N] by how many nats a token each mark is likelier to the model than its twin."""
-    logs = np.log(np.maximum(1e-300, answer_probability(subject, [*marks.published, *marks.twins])))
+    logs = np.log(np.maximum(1e-300, answer_probability(model, [*marks.published, *marks.twins])))
     return np.asarray(logs[: len(marks.published)] - logs[len(marks.published) :])
 
 
@@ -112,7 +112,7 @@ GENERAL = "Finish the text from its first piece.\nFirst piece: {piece}"
 
 
 def guided_completion(
-    subject: Subject, rows: Sequence[Example], *, dataset: str, split: str = "train", shown: float = 0.5
+    model: Model, rows: Sequence[Example], *, dataset: str, split: str = "train", shown: float = 0.5
 ) -> float:
     """p-value that naming the dataset does not help the model to finish its instances (Golchin and Surdeanu 2023).
 
@@ -136,7 +136,7 @@ def guided_completion(
         asked_for = [
             {"question": form.format(split=split, dataset=dataset, piece=first), "answer": rest} for first, rest in kept
         ]
-        said = subject.generate(asked_for)
+        said = model.generate(asked_for)
         overlap.append([(rouge(rest, text) or (0.0,))[0] for (_, rest), text in zip(kept, said, strict=True)])
     return flipped(np.array(overlap[0]) - np.array(overlap[1]))
 
@@ -156,7 +156,7 @@ def _cut(row: Example, shown: float) -> tuple[str, str]:
     return " ".join(words[:at]), " ".join(words[at:])
 
 
-def option_order(subject: Subject, rows: Sequence[Example], *, orders: int = 20, seed: int = 0) -> float:
+def option_order(model: Model, rows: Sequence[Example], *, orders: int = 20, seed: int = 0) -> float:
     """p-value that the model has not seen the benchmark's own order of options (after Oren et al. 2023).
 
     rows: {"question", "options"}. The text of each question with its options in their published order
@@ -173,7 +173,7 @@ def option_order(subject: Subject, rows: Sequence[Example], *, orders: int = 20,
             if place:
                 draw.shuffle(options)
             made.append({"question": str(row["question"]), "answer": "; ".join(options)})
-    logs = np.log(np.maximum(1e-300, answer_probability(subject, made))).reshape(len(rows), orders + 1)
+    logs = np.log(np.maximum(1e-300, answer_probability(model, made))).reshape(len(rows), orders + 1)
     own, others = logs[:, :1], logs[:, 1:]
     ranks = ((own > others + 1e-9) + 0.5 * (np.abs(own - others) <= 1e-9)).mean(axis=1)
     return flipped(ranks - 0.5)

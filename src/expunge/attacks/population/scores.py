@@ -1,6 +1,6 @@
 """From confidences of many models to scores: each figure of the unlearned models, and the same of retrained ones.
 
-Subjects are "after" (the unlearned models), "gold" (a second set of retrained ones: the noise floor) and "before",
+Models are "after" (the unlearned models), "gold" (a second set of retrained ones: the noise floor) and "before",
 each held against the reference, the first set of retrained models. Suffixes: M, K models, N examples, S seeds, A
 attacks, E checks of a training.
 """
@@ -25,7 +25,7 @@ from expunge.attacks.population.statistics import (
 from expunge.evaluation import intervals
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 
-SUBJECTS = ("before", "after", "gold")
+ROLES = ("before", "after", "gold")
 FPR = 0.05
 """At which an attack is said to have found an example."""
 SEEDS = 16
@@ -39,7 +39,7 @@ Phi = Mapping[str, np.ndarray]
 
 @dataclass
 class Measured:
-    """Scores, what there is to say of them, and split -> subject -> sorted KLoM of the examples, for the picture."""
+    """Scores, what there is to say of them, and split -> model -> sorted KLoM of the examples, for the picture."""
 
     scores: list[Score] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -47,44 +47,44 @@ class Measured:
 
 
 def measured(phi: Mapping[str, Phi], seed: int = 0) -> Measured:
-    """All figures of confidences; phi["after"]["forget"], and "reference" besides the subjects.
+    """All figures of confidences; phi["after"]["forget"], and "reference" besides the models.
 
     All sides take the same number of models, since each of these figures hangs on it.
     """
     found = Measured()
-    sides = [who for who in SUBJECTS if who in phi]
-    counts = {who: len(next(iter(phi[who].values()))) for who in (*sides, "reference")}
-    count = min(counts[who] for who in sides)
-    if max(counts[who] for who in sides) > count:
+    sides = [role for role in ROLES if role in phi]
+    counts = {role: len(next(iter(phi[role].values()))) for role in (*sides, "reference")}
+    count = min(counts[role] for role in sides)
+    if max(counts[role] for role in sides) > count:
         found.notes.append(
-            f"The first {count} models of each set are compared ({', '.join(f'{who} has {counts[who]}' for who in sides)}): "
+            f"The first {count} models of each set are compared ({', '.join(f'{role} has {counts[role]}' for role in sides)}): "
             "the figures hang on the number of models."
         )
     for split in sorted(phi["reference"], key=lambda name: name != "forget"):
         reference_KN = phi["reference"][split]
-        for who in sides:
-            ours_MN = phi[who][split][:count]
+        for role in sides:
+            ours_MN = phi[role][split][:count]
             said = f"{count} models against {len(reference_KN)} retrained ones"
             value = klom(ours_MN, reference_KN)
-            found.klom.setdefault(split, {})[who] = np.sort(value).round(4).tolist()
+            found.klom.setdefault(split, {})[role] = np.sort(value).round(4).tolist()
             found.scores.append(
-                _score("klom", split, who, "nats", quantile(value, 0.95, f"95th percentile over the examples; {said}"))
+                _score("klom", split, role, "nats", quantile(value, 0.95, f"95th percentile over the examples; {said}"))
             )
             if split == "forget":
-                found.scores += _told_apart(ours_MN, reference_KN, who, said, seed)
+                found.scores += _told_apart(ours_MN, reference_KN, role, said, seed)
     return found
 
 
-def _told_apart(ours_MN: np.ndarray, reference_KN: np.ndarray, who: str, said: str, seed: int) -> list[Score]:
+def _told_apart(ours_MN: np.ndarray, reference_KN: np.ndarray, role: str, said: str, seed: int) -> list[Score]:
     """Epsilon, forgetting quality and U-LiRA on the forget set."""
     eps = epsilon(ours_MN, reference_KN)
     points = forgetting_quality(eps, min(len(ours_MN), len(reference_KN)))
-    made = [_score("epsilon", "forget", who, "nats", quantile(eps, 0.5, f"median over the examples; {said}"))]
+    made = [_score("epsilon", "forget", role, "nats", quantile(eps, 0.5, f"median over the examples; {said}"))]
     made.append(
         _score(
             "forgetting_quality",
             "forget",
-            who,
+            role,
             "share",
             Figure(*intervals.mean(points, 0.0, 1.0), n=len(points), values=points, why=said),
         )
@@ -92,12 +92,12 @@ def _told_apart(ours_MN: np.ndarray, reference_KN: np.ndarray, who: str, said: s
     ours, theirs = crossed(ours_MN, reference_KN, seed=seed)
     each = intervals.placements(ours.ravel(), theirs.ravel())[0].reshape(ours.shape).mean(axis=0)
     found = intervals.auc_by_example(ours, theirs)
-    made.append(_score("u_lira_auc", "forget", who, "auc", Figure(*found, n=len(each), values=each, why=said)))
+    made.append(_score("u_lira_auc", "forget", role, "auc", Figure(*found, n=len(each), values=each, why=said)))
     for suffix, rate in (("tpr_1", 0.01), ("tpr_01", 0.001)):
         try:
-            made.append(_score(f"u_lira_{suffix}", "forget", who, "share", tpr_by_example(ours, theirs, rate)))
+            made.append(_score(f"u_lira_{suffix}", "forget", role, "share", tpr_by_example(ours, theirs, rate)))
         except NotMeasured as reason:
-            made.append(_absent(f"u_lira_{suffix}", "forget", who, "share", str(reason)))
+            made.append(_absent(f"u_lira_{suffix}", "forget", role, "share", str(reason)))
     return made
 
 
@@ -138,24 +138,24 @@ def coverages(scores: Mapping[str, Mapping[str, Sequence[Mapping[str, np.ndarray
     """
     names = {"coverage_one": "one", "coverage": "any"}
     made: list[Score] = []
-    sides = [who for who in SUBJECTS if who in scores]
-    seeds = min(SEEDS, *(len(scores[who]["forget"]) for who in sides))
-    for who in sides:
-        if "holdout" not in scores[who]:
-            made += [_absent(name, "forget", who, "share", "no holdout was given") for name in (*names, "stability")]
+    sides = [role for role in ROLES if role in scores]
+    seeds = min(SEEDS, *(len(scores[role]["forget"]) for role in sides))
+    for role in sides:
+        if "holdout" not in scores[role]:
+            made += [_absent(name, "forget", role, "share", "no holdout was given") for name in (*names, "stability")]
             continue
-        others = scores[who]["holdout"][:seeds]
+        others = scores[role]["holdout"][:seeds]
         count = len(next(iter(others[0].values())))
         if FPR * count < 1:
             why = f"a false-positive rate of {FPR:.0%} needs {round(1 / FPR)} unseen examples, not {count}"
-            made += [_absent(name, "forget", who, "share", why) for name in (*names, "stability")]
+            made += [_absent(name, "forget", role, "share", why) for name in (*names, "stability")]
             continue
         hits_SAN = np.stack(
             [
                 np.stack(
                     [np.ma.filled(x[a], -np.inf) > np.quantile(np.ma.filled(y[a], -np.inf), 1 - FPR) for a in sorted(x)]
                 )
-                for x, y in zip(scores[who]["forget"][:seeds], others, strict=True)
+                for x, y in zip(scores[role]["forget"][:seeds], others, strict=True)
             ]
         )
         shares = coverage(hits_SAN)
@@ -172,9 +172,11 @@ def coverages(scores: Mapping[str, Mapping[str, Sequence[Mapping[str, np.ndarray
                 else f"by any of {attacks}, on any of {seeds} models"
             )
             made.append(
-                _score(name, "forget", who, "share", Figure(shares[key], ends.low, ends.high, len(values), values, why))
+                _score(
+                    name, "forget", role, "share", Figure(shares[key], ends.low, ends.high, len(values), values, why)
+                )
             )
-        made.append(_score("stability", "forget", who, "share", _stable(hits_SAN)))
+        made.append(_score("stability", "forget", role, "share", _stable(hits_SAN)))
     return made
 
 
@@ -221,12 +223,12 @@ def chance(models: int) -> str:
     )
 
 
-def _score(name: str, split: str, who: str, unit: str, figure: Figure) -> Score:
+def _score(name: str, split: str, role: str, unit: str, figure: Figure) -> Score:
     return Score(
         f"{SIDE}_{name}",
         SIDE,
         split,
-        who,
+        role,
         figure.value,
         figure.low,
         figure.high,
@@ -238,5 +240,5 @@ def _score(name: str, split: str, who: str, unit: str, figure: Figure) -> Score:
     )
 
 
-def _absent(name: str, split: str, who: str, unit: str, why: str) -> Score:
-    return Score(f"{SIDE}_{name}", SIDE, split, who, None, None, None, 0, unit, "gold", "not measured", why)
+def _absent(name: str, split: str, role: str, unit: str, why: str) -> Score:
+    return Score(f"{SIDE}_{name}", SIDE, split, role, None, None, None, 0, unit, "gold", "not measured", why)

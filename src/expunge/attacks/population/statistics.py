@@ -17,7 +17,7 @@ from expunge.attacks._shadow import confidence, lira
 from expunge.attacks.population.epsilon import epsilon, forgetting_quality
 from expunge.attacks.population.klom import klom
 from expunge.core.card import Example
-from expunge.core.contracts import Subject
+from expunge.core.contracts import Model
 from expunge.core.random import permutation
 from expunge.evaluation import intervals
 from expunge.evaluation.scores import Figure, NotMeasured
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-def confidences(make: Callable[[int], Subject], models: int, examples: Sequence[Example]) -> np.ndarray:
+def confidences(make: Callable[[int], Model], models: int, examples: Sequence[Example]) -> np.ndarray:
     """[M, N] phi = log(p / (1 - p)) of each example under models 0 ... M - 1, made one after the other.
 
     make: gives model m (its seed is the caller's affair); only the confidences are kept.

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.core.contracts import Example, Output, Subject, Want
+from expunge.core.contracts import Example, Model, Output, Want
 from expunge.core.errors import BadInput
 from expunge.data.examples import question_of
 from expunge.models.passes import batches, outputs, passes
 from expunge.models.templates import Encoded
 
 
-def weight_DM(subject: Subject, layer: int) -> Tensor:
+def weight_DM(model: Model, layer: int) -> Tensor:
     """Block `layer`'s down-projection as [width, keys], a view to edit in place."""
-    module: Any = subject.module.get_submodule(subject.down(layer))
+    module: Any = model.module.get_submodule(model.down(layer))
     # GPT-2's Conv1D holds the transpose.
     return module.weight.data.T if type(module).__name__ == "Conv1D" else module.weight.data
 
@@ -38,21 +38,21 @@ def asked(method: str, rows: Sequence[Example], field: str = "question") -> None
 
 
 def states(
-    subject: Subject,
+    model: Model,
     rows: Sequence[Example],
     paths: tuple[str, ...],
     positions: str = "answer",
     advance: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
     """[N, width] of each path at the counted positions of all rows, in the rows' order, on the CPU."""
-    return _gathered(passes(subject, rows, Want(frozenset(), paths), positions=positions, progress=advance), paths)
+    return _gathered(passes(model, rows, Want(frozenset(), paths), positions=positions, progress=advance), paths)
 
 
-def prompt_states(subject: Any, prompts: Sequence[Sequence[int]], path: str) -> Tensor:
+def prompt_states(model: Any, prompts: Sequence[Sequence[int]], path: str) -> Tensor:
     """[N, width] of the path at the last token of each prompt, given as token ids."""
     encoded = [Encoded(list(prompt), [], False) for prompt in prompts]
-    made = batches(encoded, lambda item: len(item.prompt), lambda part: subject.pack(part, "prompt"))
-    return _gathered(outputs(subject, made, Want(frozenset(), (path,))), (path,))[0]
+    made = batches(encoded, lambda item: len(item.prompt), lambda part: model.pack(part, "prompt"))
+    return _gathered(outputs(model, made, Want(frozenset(), (path,))), (path,))[0]
 
 
 def _gathered(found: Iterable[tuple[list[int], Output]], paths: tuple[str, ...]) -> list[Tensor]:
@@ -70,12 +70,11 @@ def second_moment(key_NM: Tensor) -> Tensor:
     return keys.T @ keys / len(keys)
 
 
-def spared(subject: Subject, rows: Sequence[Example], path: str, advance: Callable[[int], None]) -> Tensor:
+def spared(model: Model, rows: Sequence[Example], path: str, advance: Callable[[int], None]) -> Tensor:
     """Second moment of the keys that an edit of prompts should spare: half of the weight is the prompts' last
     tokens', where one wrong token turns the whole answer, half the answers'."""
     both = [
-        states(subject, rows, (path,), where, advance if where == "answer" else None)[0]
-        for where in ("prompt", "answer")
+        states(model, rows, (path,), where, advance if where == "answer" else None)[0] for where in ("prompt", "answer")
     ]
     return (second_moment(both[0]) + second_moment(both[1])) / 2
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.core.budget import DEFAULTS
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Subject, want_of
+from expunge.core.contracts import Example, Model, want_of
 from expunge.data.sampling import halves, sample
 from expunge.training.stopping import figures
 
@@ -18,7 +18,7 @@ READ = 128
 
 
 def fitted(
-    subject: Subject,
+    model: Model,
     splits: Mapping[str, Sequence[Example]],
     context: Context,
     put: Callable[[float], None],
@@ -35,11 +35,11 @@ def fitted(
     budget = context.budget.over(DEFAULTS)
     forget = sample(splits["forget"], context.seed, READ)
     retain = sample(splits["retain"], context.seed)
-    before, start_forget = figures(subject, retain), figures(subject, forget)
+    before, start_forget = figures(model, retain), figures(model, forget)
     key = "accuracy" if "accuracy" in before else "probability"
     floor = float(budget.floor or 0.0)
-    level = _level(subject, splits, context)
-    chance = _classes(subject, splits)
+    level = _level(model, splits, context)
+    chance = _classes(model, splits)
     points: list[dict[str, float]] = []
 
     def there(found: Mapping[str, float]) -> bool:
@@ -53,8 +53,8 @@ def fitted(
     def too_far(strength: float) -> bool:
         """Is this past the floor or the level."""
         put(strength)
-        found = figures(subject, forget)
-        kept = figures(subject, retain)[key] / max(1e-9, before[key])
+        found = figures(model, forget)
+        kept = figures(model, retain)[key] / max(1e-9, before[key])
         sound = math.isfinite(found["nll"]) and math.isfinite(kept)
         reached = not open_end and sound and there(found)
         points.append(
@@ -100,16 +100,16 @@ def fitted(
     return chosen
 
 
-def _level(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> float | None:
+def _level(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> float | None:
     """The forget NLL to reach; None where the budget stops at none."""
     if context.budget.stop == "holdout" and splits.get("holdout"):
-        return figures(subject, halves(splits["holdout"], context.seed)[0])["nll"]
+        return figures(model, halves(splits["holdout"], context.seed)[0])["nll"]
     if context.budget.stop == "gold" and "gold_forget_nll" in context.notes:
         return float(context.notes["gold_forget_nll"])
     return None
 
 
-def _classes(subject: Subject, splits: Mapping[str, Sequence[Example]]) -> int:
+def _classes(model: Model, splits: Mapping[str, Sequence[Example]]) -> int:
     """Classes, or tokens of the vocabulary."""
-    out = subject.forward(subject.collate(splits["forget"][:1]), want_of({"logits"}))
+    out = model.forward(model.collate(splits["forget"][:1]), want_of({"logits"}))
     return int(out.logits_BTV.shape[-1])

@@ -11,10 +11,10 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 
-CARD = Card(
+CARD = MethodCard(
     "Certified removal",
     paper="arXiv:1911.03030",
     equation="3, theorem 3 (loss perturbation)",
@@ -41,20 +41,20 @@ def certified(
     figures stand in the notes under `certified`.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.methods._statistics import counted
         from expunge.models.weights import fold
 
-        fold(subject.module)
+        fold(model.module)
         rows = {"forget": list(splits["forget"]), "retain": list(splits["retain"])}
-        path, head = linear_head(subject, rows["forget"][:2])
+        path, head = linear_head(model, rows["forget"][:2])
 
         def inputs() -> dict[str, Tensor]:
             advance = counted(context, "features", sum(map(len, rows.values())))
             return {
                 f"{name}.{kind}": value
                 for name, part in rows.items()
-                for kind, value in zip(("x", "y"), features(subject, path, part, advance), strict=True)
+                for kind, value in zip(("x", "y"), features(model, path, part, advance), strict=True)
             }
 
         found = context.once("features", inputs)
@@ -79,7 +79,7 @@ def certified(
             "newton_steps": taken,
             "sigma": sigma,
             "scope": f"the linear head {path!r} given its inputs",
-            "below": sum(p.numel() for n, p in subject.module.named_parameters() if not n.startswith(f"{path}.")),
+            "below": sum(p.numel() for n, p in model.module.named_parameters() if not n.startswith(f"{path}.")),
         }
         if residual > budget:
             raise BadInput.of(
@@ -91,45 +91,43 @@ def certified(
         with torch.no_grad():
             head.weight.copy_(w[:, :-1])
             head.bias.copy_(w[:, -1])
-        return subject
+        return model
 
     return Method(apply)
 
 
-def linear_head(subject: Subject, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
+def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
     """The linear layer whose output is the logits. Raises BadInput where there is none."""
     from expunge.core.contracts import Want
     from expunge.models.weights import tapped
 
     linear = [
         (path, part)
-        for path, part in subject.module.named_modules()
+        for path, part in model.module.named_modules()
         if isinstance(part, nn.Linear) and part.bias is not None
     ]
     if linear:
         path, head = linear[-1]
-        with torch.no_grad(), tapped(subject.module, (path,)) as seen:
-            out = subject.forward(subject.collate(rows), Want(frozenset({"logits"})))
+        with torch.no_grad(), tapped(model.module, (path,)) as seen:
+            out = model.forward(model.collate(rows), Want(frozenset({"logits"})))
         if path in seen and seen[path].dim() == 2 and torch.equal(seen[path].float(), out.logits_BTV[:, 0]):
             return path, head
     raise BadInput.of(
         "model",
-        type(subject.module).__name__,
+        type(model.module).__name__,
         "does not end in a linear layer with a bias, and the bound holds for linear heads alone",
         "choose another method, or a model with a linear head",
     )
 
 
-def features(
-    subject: Subject, path: str, rows: Sequence[Example], advance: Callable[[int], None]
-) -> tuple[Tensor, Tensor]:
+def features(model: Model, path: str, rows: Sequence[Example], advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
     """(the head's inputs with a one appended [N, D + 1], labels [N])."""
     from expunge.models.passes import passes
     from expunge.models.weights import tapped
 
     x, y = [], []
-    with tapped(subject.module, (f"{path}:in",)) as seen:
-        for _, out in passes(subject, rows, progress=advance):  # in the rows' order: a classifier's are all as long
+    with tapped(model.module, (f"{path}:in",)) as seen:
+        for _, out in passes(model, rows, progress=advance):  # in the rows' order: a classifier's are all as long
             x.append(seen[f"{path}:in"].float().cpu())
             y.append(out.labels_BT[:, 0].cpu())
     x_ND = torch.cat(x)

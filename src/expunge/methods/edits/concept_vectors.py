@@ -10,9 +10,9 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = Card(
+CARD = MethodCard(
     "Concept-vector ablation",
     paper="arXiv:2406.11614",
     equation="section 5, noise on the concept vectors",
@@ -36,22 +36,22 @@ def concept_vectors(
     add Gaussian noise of sigma times the column's own root mean square.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.data.sampling import sample
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import weight_DM
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
 
-        fold(subject.module)
-        paths = tuple(f"{subject.down(i)}:in" for i in range(len(subject.blocks)))
+        fold(model.module)
+        paths = tuple(f"{model.down(i)}:in" for i in range(len(model.blocks)))
         parts = {"forget": list(splits["forget"]), "retain": sample(splits["retain"], context.seed, 256)}
         used = {
             name: context.once(
                 name,
                 lambda rows=rows, name=name: {
                     "use": attribution(  # type: ignore[misc]
-                        subject, rows, paths, counted(context, name, len(rows))
+                        model, rows, paths, counted(context, name, len(rows))
                     )
                 },
             )["use"]
@@ -59,7 +59,7 @@ def concept_vectors(
         }
         peculiar = used["forget"] / (used["retain"] + used["retain"].mean())
         order = peculiar.flatten().argsort(descending=True, stable=True)
-        weights = [weight_DM(subject, i) for i in range(len(paths))]
+        weights = [weight_DM(model, i) for i in range(len(paths))]
         before = [weight.cpu().clone() for weight in weights]
         context.notes["columns"] = len(order)
 
@@ -78,16 +78,16 @@ def concept_vectors(
                 weight.copy_(new)
 
         if share is None:
-            fitted(subject, splits, context, put, start=1 / 64)
+            fitted(model, splits, context, put, start=1 / 64)
         else:
             put(share)
-        return subject
+        return model
 
     return Method(apply)
 
 
 def attribution(
-    subject: Subject, rows: Sequence[Example], paths: tuple[str, ...], advance: Callable[[int], None]
+    model: Model, rows: Sequence[Example], paths: tuple[str, ...], advance: Callable[[int], None]
 ) -> Tensor:
     """[layers, columns]: mean over the rows' counted positions of |activation x gradient of the NLL|."""
     from expunge.methods._statistics import ROWS
@@ -95,8 +95,8 @@ def attribution(
     from expunge.models.weights import tapped
 
     sums, positions = [], 0
-    with tapped(subject.module, paths) as found:  # whole activations: an Output's are cut to the answer
-        for _, out in passes(subject, rows, size=ROWS, gradients=True, progress=advance):
+    with tapped(model.module, paths) as found:  # whole activations: an Output's are cut to the answer
+        for _, out in passes(model, rows, size=ROWS, gradients=True, progress=advance):
             hidden = [found[path] for path in paths]
             gradients = torch.autograd.grad(out.nll_B.sum(), hidden)
             steps, seen_BT1 = out.mask_BT.shape[1], out.mask_BT[..., None]

@@ -9,9 +9,9 @@ import torch
 from annotated_types import Ge, Gt
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = Card(
+CARD = MethodCard(
     "Fisher forgetting",
     paper="arXiv:1911.04933",
     equation="section 5, Fisher forgetting",
@@ -35,27 +35,27 @@ def fisher(
     sample, batch: as for ssd.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.data.sampling import sample as drawn
         from expunge.methods._statistics import counted, parameters
         from expunge.methods._statistics import fisher as diagonal
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
 
-        fold(subject.module)
+        fold(model.module)
         rows = drawn(splits["retain"], context.seed, sample)
         half = (len(rows) + 1) // 2  # stored in two parts, so that a killed run keeps the first
         sums = [
             context.once(
                 f"retain-{i}",
                 lambda part=part, i=i: diagonal(  # type: ignore[misc]
-                    subject, part, batch, counted(context, f"retain-{i}", len(part))
+                    model, part, batch, counted(context, f"retain-{i}", len(part))
                 ),
             )
             for i, part in enumerate((rows[:half], rows[half:]))
             if part
         ]
-        held = parameters(subject)
+        held = parameters(model)
         weights = [half / len(rows), 1 - half / len(rows)]
         total = {name: sum(w * part[name] for w, part in zip(weights, sums)) for name in held}
         mean = sum(float(f.double().sum()) for f in total.values()) / sum(f.numel() for f in total.values())
@@ -69,9 +69,9 @@ def fisher(
                 p.copy_((before[name].float() + strength * noise * scale).to(p.dtype) if strength else before[name])
 
         if sigma is None:
-            fitted(subject, splits, context, put, start=1e-3)
+            fitted(model, splits, context, put, start=1e-3)
         else:
             put(sigma)
-        return subject
+        return model
 
     return Method(apply)

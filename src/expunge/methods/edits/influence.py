@@ -11,9 +11,9 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = Card(
+CARD = MethodCard(
     "Influence unlearning: one Newton step",
     paper="arXiv:1703.04730",
     equation="1 (removal of a set, H of the retained data)",
@@ -63,25 +63,25 @@ def influence(
     gradients; each costs two gradient passes over the sample. sample, batch: as for ssd.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.data.sampling import sample as drawn
         from expunge.methods._statistics import counted, fisher, gradient, parameters
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
 
-        fold(subject.module)
+        fold(model.module)
         forget, retain = list(splits["forget"]), drawn(splits["retain"], context.seed, sample)
-        held = parameters(subject)
+        held = parameters(model)
         before = {name: p.detach().cpu().clone() for name, p in held.items()}
-        pull = context.once("forget", lambda: gradient(subject, forget, counted(context, "forget", len(forget))))
+        pull = context.once("forget", lambda: gradient(model, forget, counted(context, "forget", len(forget))))
 
         def direction() -> dict[str, Tensor]:
             if solver == "diagonal":
-                found = fisher(subject, retain, batch, counted(context, "curvature", len(retain)))
+                found = fisher(model, retain, batch, counted(context, "curvature", len(retain)))
                 mean = sum(float(f.double().sum()) for f in found.values()) / sum(f.numel() for f in found.values())
                 return {name: pull[name].cpu() / (f.cpu() + damping * max(mean, 1e-30)) for name, f in found.items()}
             advance = counted(context, "curvature", 2 * iterations * len(retain))
-            product = _products(subject, retain, damping, advance)
+            product = _products(model, retain, damping, advance)
             flat = torch.cat([pull[name].flatten().to(p.device) for name, p in held.items()])
             return _split(conjugate_gradient(product, flat, iterations), held)
 
@@ -95,10 +95,10 @@ def influence(
                 p.copy_(moved.to(p.dtype) if strength else before[name])
 
         if scale is None:
-            fitted(subject, splits, context, put, start=1e-4 if solver == "diagonal" else 1.0, growth=4.0)
+            fitted(model, splits, context, put, start=1e-4 if solver == "diagonal" else 1.0, growth=4.0)
         else:
             put(scale)
-        return subject
+        return model
 
     return Method(apply)
 
@@ -110,12 +110,12 @@ def _split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _products(
-    subject: Subject, rows: Sequence[Example], damping: float, advance: Callable[[int], None]
+    model: Model, rows: Sequence[Example], damping: float, advance: Callable[[int], None]
 ) -> Callable[[Tensor], Tensor]:
     """v -> (H + damping) v by central differences of the gradient over the rows."""
     from expunge.methods._statistics import gradient, parameters
 
-    held = parameters(subject)
+    held = parameters(model)
     before = {name: p.detach().clone() for name, p in held.items()}
     size = math.sqrt(sum(float(p.detach().double().square().sum()) for p in held.values()))
 
@@ -123,7 +123,7 @@ def _products(
         with torch.no_grad():
             for name, part in _split(v, held).items():
                 held[name].copy_((before[name].float() + length * part).to(held[name].dtype))
-        found = gradient(subject, rows, advance)
+        found = gradient(model, rows, advance)
         return torch.cat([found[name].flatten() for name in held])
 
     def product(v: Tensor) -> Tensor:

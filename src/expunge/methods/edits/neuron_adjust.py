@@ -10,10 +10,10 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 
-CARD = Card(
+CARD = MethodCard(
     "Neuron adjust",
     paper="arXiv:2503.21730",
     equation="section 3.1, neuron adjust",
@@ -38,19 +38,19 @@ def neuron_adjust(
     budget's floor held). layer: a quarter of the way up by default.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.methods._layers import chosen
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import second_moment, states
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
 
-        fold(subject.module)
-        path, weight = projection(subject, chosen(subject, layer))
+        fold(model.module)
+        path, weight = projection(model, chosen(model, layer))
 
         def seen(name: str) -> dict[str, Tensor]:
             rows = list(splits[name])
-            x, h = states(subject, rows, (f"{path}:in", path), "answer", counted(context, name, len(rows)))
+            x, h = states(model, rows, (f"{path}:in", path), "answer", counted(context, name, len(rows)))
             return {"x": x.mean(0), "moment": second_moment(x), "mean": h.mean(0), "var": h.var(0, unbiased=False)}
 
         f, r = (context.once(name, lambda name=name: seen(name)) for name in ("forget", "retain"))  # type: ignore[misc]
@@ -70,23 +70,23 @@ def neuron_adjust(
             weight.copy_((before.double() + delta).to(weight.dtype))
 
         if scale is None:
-            fitted(subject, splits, context, put, start=0.25)
+            fitted(model, splits, context, put, start=0.25)
         else:
             put(scale)
-        return subject
+        return model
 
     return Method(apply)
 
 
-def projection(subject: Subject, layer: int) -> tuple[str, Tensor]:
+def projection(model: Model, layer: int) -> tuple[str, Tensor]:
     """(path, weight [neurons, width]) of the projection whose output is the MLP's pre-activation."""
-    home = subject.down(layer).rpartition(".")[0]
-    block: Any = subject.module.get_submodule(home)
+    home = model.down(layer).rpartition(".")[0]
+    block: Any = model.module.get_submodule(home)
     for name in ("gate_proj", "dense_h_to_4h", "c_fc", "fc1", "w1"):
         if hasattr(block, name):
             module = getattr(block, name)
             transposed = type(module).__name__ == "Conv1D"  # GPT-2's
             return f"{home}.{name}", module.weight.data.T if transposed else module.weight.data
     raise BadInput.of(
-        "model", type(subject.module).__name__, "has no MLP up-projection that we know", "choose another method"
+        "model", type(model.module).__name__, "has no MLP up-projection that we know", "choose another method"
     )

@@ -10,10 +10,10 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 
-CARD = Card(
+CARD = MethodCard(
     "Rank-one concept redirection",
     paper="arXiv:2506.07795",
     equation="ROCR; the closed form is ROME's, arXiv:2202.05262, equation 2",
@@ -39,7 +39,7 @@ def rocr(
     the way up by default.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.methods._layers import chosen
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import asked, redirect, second_moment, states, weight_DM
@@ -55,14 +55,14 @@ def rocr(
                 "is the subject of no retain example, and rocr redirects to one",
                 "name a subject that retain has, and give its examples `subject`",
             )
-        fold(subject.module)
-        at = chosen(subject, layer)
-        key, block = f"{subject.down(at)}:in", subject.blocks[at]
+        fold(model.module)
+        at = chosen(model, layer)
+        key, block = f"{model.down(at)}:in", model.blocks[at]
 
         def concepts() -> dict[str, Tensor]:
             advance = counted(context, "concepts", len(forget) + len(harmless))
-            key_NM, out_ND = states(subject, forget, (key, block), "subject", advance)
-            (to_ND,) = states(subject, harmless, (block,), "subject", advance)
+            key_NM, out_ND = states(model, forget, (key, block), "subject", advance)
+            (to_ND,) = states(model, harmless, (block,), "subject", advance)
             names = sorted({str(row["subject"]) for row in forget})
             of = [[i for i, row in enumerate(forget) if str(row["subject"]) == name] for name in names]
             return {
@@ -72,7 +72,7 @@ def rocr(
 
         def spared() -> dict[str, Tensor]:
             advance = counted(context, "spared", len(others))
-            return {"moment": second_moment(states(subject, others, (key,), "answer", advance)[0])}
+            return {"moment": second_moment(states(model, others, (key,), "answer", advance)[0])}
 
         others = list(splits.get("reference") or splits["retain"])
         found = context.once("concepts", concepts)
@@ -83,10 +83,10 @@ def rocr(
             "rank": known,
             "width": len(moment),
         }  # below the width, the ridge carries the rest
-        weight = weight_DM(subject, at)
+        weight = weight_DM(model, at)
         with torch.no_grad():
             delta = redirect(found["key"], found["change"], moment, preserve)
             weight.copy_((weight.cpu().double() + delta).to(weight.dtype))
-        return subject
+        return model
 
     return Method(apply)

@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = Card(
+CARD = MethodCard(
     "Selective synaptic dampening",
     paper="arXiv:2308.07707",
     equation="3 and 4",
@@ -42,25 +42,25 @@ def ssd(
     all, at most, drawn by seed. batch: examples whose gradients are squared together; more is faster and coarser.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.data.sampling import sample as drawn
         from expunge.methods._statistics import counted, fisher, parameters
         from expunge.methods.edits._strength import fitted
         from expunge.models.weights import fold
 
-        fold(subject.module)
+        fold(model.module)
         parts = {"forget": list(splits["forget"]), "retain": drawn(splits["retain"], context.seed, sample)}
         found = {
             name: context.once(
                 name,
                 lambda rows=rows, name=name: fisher(  # type: ignore[misc]
-                    subject, rows, batch, counted(context, name, len(rows))
+                    model, rows, batch, counted(context, name, len(rows))
                 ),
             )
             for name, rows in parts.items()
         }
         share = len(splits["forget"]) / (len(splits["forget"]) + len(splits["retain"]))
-        held = parameters(subject)
+        held = parameters(model)
         before = {name: p.detach().cpu().clone() for name, p in held.items()}
 
         @torch.no_grad()
@@ -74,9 +74,9 @@ def ssd(
                 p.copy_(dampened(before[name], forget, everything, 1 / strength, dampening))
 
         if alpha is None:
-            fitted(subject, splits, context, put, start=0.1)
+            fitted(model, splits, context, put, start=0.1)
         else:
             put(1 / alpha)
-        return subject
+        return model
 
     return Method(apply)

@@ -10,9 +10,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = Card(
+CARD = MethodCard(
     "STAMP: steering through activation manipulation with pseudo-inverse",
     paper="arXiv:2604.12820",
     equation="STAMP and its low-rank variant",
@@ -40,7 +40,7 @@ def stamp(
     directions, O(r^3 + r^2 d). layer: a quarter of the way up by default. answers: a file of refusals, one a line.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.methods._layers import chosen
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
@@ -50,24 +50,24 @@ def stamp(
 
         forget = list(splits["forget"])
         asked("stamp", forget)
-        fold(subject.module)
-        at = chosen(subject, layer)
-        key, block = f"{subject.down(at)}:in", subject.blocks[at]
+        fold(model.module)
+        at = chosen(model, layer)
+        key, block = f"{model.down(at)}:in", model.blocks[at]
         refused = [made for made in map(refusing(answers), forget) if made]
 
         def prompts() -> dict[str, Tensor]:
             advance = counted(context, "prompts", len(forget) + len(refused))
-            key_NM, out_ND = states(subject, forget, (key, block), "prompt", advance)
-            (refusal_ND,) = states(subject, refused, (block,), "answer", advance)
+            key_NM, out_ND = states(model, forget, (key, block), "prompt", advance)
+            (refusal_ND,) = states(model, refused, (block,), "answer", advance)
             return {"key": key_NM, "change": refusal_ND.mean(0) - out_ND}
 
         def others_keys() -> dict[str, Tensor]:
-            return {"moment": spared(subject, others, key, counted(context, "spared", len(others)))}
+            return {"moment": spared(model, others, key, counted(context, "spared", len(others)))}
 
         found = context.once("prompts", prompts)
         others = list(splits.get("reference") or splits.get("retain") or [])
         moment = context.once("spared", others_keys)["moment"] if others and preserve != 0 else None
-        weight = weight_DM(subject, at)
+        weight = weight_DM(model, at)
         before = weight.cpu().clone()
 
         def put(strength: float) -> None:
@@ -81,7 +81,7 @@ def stamp(
             if moment is None or preserve is not None:
                 put(1 / preserve if preserve else 1.0)
             else:
-                fitted(subject, {**splits, "retain": others}, context, put, start=0.1)
-        return subject
+                fitted(model, {**splits, "retain": others}, context, put, start=0.1)
+        return model
 
     return Method(apply)

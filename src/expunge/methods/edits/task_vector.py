@@ -9,9 +9,9 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = Card(
+CARD = MethodCard(
     "Task-vector negation",
     paper="arXiv:2212.04089",
     equation="section 3, forgetting by negation",
@@ -25,17 +25,17 @@ def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
     theta - scale (theta_ft - theta), theta_ft fine-tuned on the forget set with the run's budget.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.methods.objective import plain_training
         from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
 
-        fold(subject.module)
-        before = {name: value.clone().cpu() for name, value in snapshot(subject.module).items()}
+        fold(model.module)
+        before = {name: value.clone().cpu() for name, value in snapshot(model.module).items()}
 
         def tuned() -> dict[str, Tensor]:
-            plain_training("forget")(subject, splits, context.child("tuned"))
-            return {name: value.cpu().clone() for name, value in snapshot(subject.module).items()}
+            plain_training("forget")(model, splits, context.child("tuned"))
+            return {name: value.cpu().clone() for name, value in snapshot(model.module).items()}
 
         after = context.once("tuned", tuned)
         moved = {
@@ -44,7 +44,7 @@ def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
             else value
             for name, value in before.items()
         }
-        restore(subject.module, moved, "")
-        return subject
+        restore(model.module, moved, "")
+        return model
 
     return Method(apply)

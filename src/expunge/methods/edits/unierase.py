@@ -12,10 +12,10 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 
-CARD = Card(
+CARD = MethodCard(
     "UniErase: an unlearning token and an edit towards it",
     paper="arXiv:2505.15674",
     equation="token learning and editing of the prompts' last token",
@@ -44,7 +44,7 @@ def unierase(
     special token that is free). preserve, layer, answers: as for stamp.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.methods._layers import chosen
         from expunge.methods._statistics import counted
         from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
@@ -53,13 +53,13 @@ def unierase(
         from expunge.models.templates import Encoded
         from expunge.models.weights import fold
 
-        lm: Any = subject
+        lm: Any = model
         forget = list(splits["forget"])
         asked("unierase", forget)
-        fold(subject.module)
-        at = chosen(subject, layer)
+        fold(model.module)
+        at = chosen(model, layer)
         free = _free(lm, [*forget, *splits.get("retain", [])], token)
-        embedding = subject.module.get_input_embeddings()  # type: ignore[operator]
+        embedding = model.module.get_input_embeddings()  # type: ignore[operator]
         table: Tensor = embedding.weight.data
         encoded = [lm.template.encode(row) for row in forget]
         refusals = [lm.template.encode(made) for made in map(refusing(answers), forget) if made]
@@ -93,19 +93,19 @@ def unierase(
                 return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
             shift_BD = torch.zeros(len(encoded), table.shape[1]).requires_grad_()
-            with _hooked(subject.module.get_submodule(subject.blocks[at]), moved):
+            with _hooked(model.module.get_submodule(model.blocks[at]), moved):
                 _descend(shift_BD, lambda: lm.forward(first).nll, steps, rate, counted(context, "shifts", steps))
-            (key_NM,) = states(subject, forget, (key,), "prompt")
+            (key_NM,) = states(model, forget, (key,), "prompt")
             return {"key": key_NM, "change": shift_BD.detach()}
 
         def others_keys() -> dict[str, Tensor]:
-            return {"moment": spared(subject, others, key, counted(context, "spared", len(others)))}
+            return {"moment": spared(model, others, key, counted(context, "spared", len(others)))}
 
-        key = f"{subject.down(at)}:in"
+        key = f"{model.down(at)}:in"
         found = context.once("shifts", shifts)
         others = list(splits.get("reference") or splits.get("retain") or [])
         moment = context.once("spared", others_keys)["moment"] if others and preserve != 0 else None
-        weight = weight_DM(subject, at)
+        weight = weight_DM(model, at)
         before = weight.cpu().clone()
 
         def put(strength: float) -> None:
@@ -118,9 +118,9 @@ def unierase(
             if moment is None or preserve is not None:
                 put(1 / preserve if preserve else 1.0)
             else:
-                fitted(subject, {**splits, "retain": others}, context, put, start=0.1)
+                fitted(model, {**splits, "retain": others}, context, put, start=0.1)
         context.notes["token"] = lm.tokenizer.convert_ids_to_tokens(free)
-        return subject
+        return model
 
     return Method(apply)
 

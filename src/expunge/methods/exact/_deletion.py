@@ -47,17 +47,17 @@ def left_and_gone(
 
 
 def history(
-    manifest: Mapping[str, Any] | None, splits: Mapping[str, Sequence[Example]], subject: Any
+    manifest: Mapping[str, Any] | None, splits: Mapping[str, Sequence[Example]], model: Any
 ) -> tuple[list[Example], list[Example], list[str]]:
     """(what stays of the training data, what goes, what plan and report should say). Raises BadInput.
 
     Parts are trained again from the same start, so that it must be had, and with the request's leave alone.
     """
     one_process("method")
-    state, notes = subject.state, []
-    left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]), trusted(subject))
+    state, notes = model.state, []
+    left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]), trusted(model))
     assert manifest is not None
-    check_again(manifest, subject)
+    check_again(manifest, model)
     strangers = len(splits["forget"]) - len({identity(row) for row in gone})
     if strangers:
         notes.append(f"{strangers} of {len(splits['forget'])} forget examples were not among the training data.")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, Moving, Subject
+from expunge.core.contracts import Example, Method, Model, Trainable
 from expunge.core.errors import BadInput
 from expunge.core.files import new_folder, write_json
 from expunge.core.random import generator
@@ -62,7 +62,7 @@ def by_group(data: Sequence[Example], by: str, seed: int) -> dict[str, list[Exam
     return dict(sorted(found.items()))
 
 
-def train_prompts(fresh: Subject, data: Sequence[Example], context: Context, options: dict[str, Any]) -> Prompted:
+def train_prompts(fresh: Model, data: Sequence[Example], context: Context, options: dict[str, Any]) -> Prompted:
     """A prompt for every group. options: tokens, by."""
     state = deletion.new_state("pre_forgettable", options, context)
     source = str(fresh.source)  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ def _grow(stages: Stages, folder: Path, name: str, rows: Sequence[Example], stat
     """Trains one group's prompt from the common start, and writes it with its route."""
     from peft import PromptTuningConfig
 
-    soft: Any = stages.subject
+    soft: Any = stages.model
     before = {"prompts": _start(soft.bare, state)[None]}
     soft_PD = stages.run(name, rows, before, _prompt_alone())["prompts"][0]
     (folder / name).mkdir(parents=True)
@@ -127,12 +127,12 @@ def _prompt_alone() -> Method:
     """Ordinary training that moves the soft prompt alone."""
     from expunge.methods.objective import plain_training
 
-    def only(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        for parameter in subject.module.parameters():
+    def only(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
+        for parameter in model.module.parameters():
             parameter.requires_grad_(False)
-        prompts = subject.module.get_parameter("prompts")
+        prompts = model.module.get_parameter("prompts")
         prompts.requires_grad_(True)
-        return Moving({"prompts": prompts})
+        return Trainable({"prompts": prompts})
 
     return dataclasses.replace(plain_training(weight_decay=0.0), weights=only)
 
@@ -152,21 +152,21 @@ class PromptDeletion(Method):
     """Steps that the plan's deletion will take."""
 
     def fits(
-        self, subject: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+        self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
-        left, gone, notes = deletion.history(manifest, splits, subject)
-        stay, again = self._sorted(subject.state, left, gone)
+        left, gone, notes = deletion.history(manifest, splits, model)
+        stay, again = self._sorted(model.state, left, gone)
         for name in {*stay} - {*again}:
-            deletion.must_stand(subject.folder / name)
-        if subject.state["options"]["tokens"] != subject.prompts_GPD.shape[1]:
+            deletion.must_stand(model.folder / name)
+        if model.state["options"]["tokens"] != model.prompts_GPD.shape[1]:
             raise BadInput.of(
                 "model",
-                str(subject.folder),
+                str(model.folder),
                 "holds soft prompts of another length than its options say",
                 "train the model again",
             )
-        self.steps = sum(_steps(subject.state, rows) for rows in again.values())
+        self.steps = sum(_steps(model.state, rows) for rows in again.values())
         return notes
 
     @staticmethod
@@ -178,12 +178,12 @@ class PromptDeletion(Method):
         stay = by_group(left, by, seed)
         return stay, {name: stay[name] for name in by_group(gone, by, seed) if name in stay}
 
-    def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        assert isinstance(subject, Prompted)
-        state = dict(subject.state)
-        left, gone, _ = deletion.history(context.manifest, splits, subject)
+    def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        assert isinstance(model, Prompted)
+        state = dict(model.state)
+        left, gone, _ = deletion.history(context.manifest, splits, model)
         stay, again = self._sorted(state, left, gone)
-        stages = _stages(subject.bare, state, context)
+        stages = _stages(model.bare, state, context)
         dropped = len(state["members"]) - len(stay)
         folder = context.folder / "ensemble"
         with new_folder(folder) as temporary:
@@ -191,7 +191,7 @@ class PromptDeletion(Method):
                 if name in again:
                     _grow(stages, temporary, name, rows, state)
                 else:
-                    shutil.copytree(subject.folder / name, temporary / name)
+                    shutil.copytree(model.folder / name, temporary / name)
             said = (
                 f"{dropped} of {len(state['members'])} soft prompts were dropped and {len(again)} trained again; the base and "
                 "the other prompts are as they were. A further request for a whole group trains nothing."
@@ -200,7 +200,7 @@ class PromptDeletion(Method):
             deletion.tell(context, state, len(gone), stages.steps, total, said, {"prompts_dropped": dropped})
             _conclude(temporary, state, stay)
         context.notes["outcome"] = stages.outcome()
-        return open_prompted(folder, state, trust_code=trusted(subject))
+        return open_prompted(folder, state, trust_code=trusted(model))
 
 
 def _steps(state: Mapping[str, Any], rows: Sequence[Example]) -> int:

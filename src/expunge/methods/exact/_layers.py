@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from expunge.core import processes
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, Moving, Subject
+from expunge.core.contracts import Example, Method, Model, Trainable
 from expunge.core.files import new_folder, write_json
 from expunge.core.random import seed_libraries
 from expunge.methods.exact import _deletion as deletion
@@ -42,7 +42,7 @@ def linear_in(module: nn.Module, block: str) -> list[str]:
     ]
 
 
-def train_layers(fresh: Subject, data: Sequence[Example], context: Context, options: dict[str, Any]) -> Ensemble:
+def train_layers(fresh: Model, data: Sequence[Example], context: Context, options: dict[str, Any]) -> Ensemble:
     """All shards in all their orderings. options: shards, slices, orderings, rank, lora_alpha."""
     state = deletion.new_state("s3t", options, context)
     stages = Stages(fresh, context.seed, context.stage, context.budget, int(options["slices"]), context)
@@ -56,15 +56,15 @@ def train_layers(fresh: Subject, data: Sequence[Example], context: Context, opti
 def _train(stages: Stages, data: Sequence[Example], folder: Path, state: dict[str, Any]) -> None:
     from expunge.models.adapters import insert
 
-    options, subject = state["options"], stages.subject
-    source = str(subject.source)  # type: ignore[attr-defined]
+    options, model = state["options"], stages.model
+    source = str(model.source)  # type: ignore[attr-defined]
     state["base"] = str(Path(source).resolve()) if Path(source).exists() else source
-    runs = runs_of_layers(subject.blocks, options["slices"])
-    state["layers"] = [[path for block in run for path in linear_in(subject.module, block)] for run in runs]
+    runs = runs_of_layers(model.blocks, options["slices"])
+    state["layers"] = [[path for block in run for path in linear_in(model.module, block)] for run in runs]
     seed_libraries(stages.seed, stages.stage, "adapters")
     every = [path for run in state["layers"] for path in run]
-    names = insert(subject.module, rank=options["rank"], alpha=options["lora_alpha"], dropout=0.0, targets=every)
-    start = {name: subject.module.get_parameter(name).detach().cpu().clone() for name in names}
+    names = insert(model.module, rank=options["rank"], alpha=options["lora_alpha"], dropout=0.0, targets=every)
+    start = {name: model.module.get_parameter(name).detach().cpu().clone() for name in names}
     pieces = parts(data, options["shards"], options["slices"], stages.seed)
     orders = [cyclic(options["slices"], options["orderings"]) for _ in pieces]
     for k, piece in enumerate(pieces):
@@ -95,13 +95,13 @@ def _training(names: Sequence[str]) -> Method:
     """Ordinary training that moves these parameters alone."""
     from expunge.methods.objective import plain_training
 
-    def only(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        parameters = dict(subject.module.named_parameters())
+    def only(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
+        parameters = dict(model.module.named_parameters())
         for parameter in parameters.values():
             parameter.requires_grad_(False)
         for name in names:
             parameters[name].requires_grad_(True)
-        return Moving({name: parameters[name] for name in names})
+        return Trainable({name: parameters[name] for name in names})
 
     return dataclasses.replace(plain_training(), weights=only)
 
@@ -153,26 +153,26 @@ class LayerDeletion(Method):
     """Steps that the plan's deletion will take: none, while any layer is left."""
 
     def fits(
-        self, subject: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+        self, model: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
-        left, gone, notes = deletion.history(manifest, splits, subject)
-        pieces, sequences = _after(subject.state, left, gone)
+        left, gone, notes = deletion.history(manifest, splits, model)
+        pieces, sequences = _after(model.state, left, gone)
         for k, b in ((k, b) for k, active in enumerate(sequences.active) for b, count in enumerate(active) if count):
-            deletion.must_stand(subject.folder / f"shard-{k}/ordering-{b}")
-            check(str(subject.folder / f"shard-{k}/ordering-{b}"), trusted(subject))
-        self.steps = 0 if serves(sequences, pieces) else _steps(subject.state, pieces)
+            deletion.must_stand(model.folder / f"shard-{k}/ordering-{b}")
+            check(str(model.folder / f"shard-{k}/ordering-{b}"), trusted(model))
+        self.steps = 0 if serves(sequences, pieces) else _steps(model.state, pieces)
         if self.steps:
             notes.append("No layer is left active after this request: all is trained again without the forget set.")
         return notes
 
-    def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        assert isinstance(subject, Ensemble) and context.manifest is not None
-        state = dict(subject.state)
-        left, gone, _ = deletion.history(context.manifest, splits, subject)
+    def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        assert isinstance(model, Ensemble) and context.manifest is not None
+        state = dict(model.state)
+        left, gone, _ = deletion.history(context.manifest, splits, model)
         pieces, sequences = _after(state, left, gone)
         stages = Stages(
-            subject.members[0],
+            model.members[0],
             int(state["seed"]),
             str(state["stage"]),
             deletion.budget_in(state),
@@ -186,17 +186,17 @@ class LayerDeletion(Method):
                     for b, count in enumerate(active):
                         name = f"shard-{k}/ordering-{b}"
                         if count:
-                            write_adapter(temporary / name, state, read_adapter(subject.folder / name), count)
+                            write_adapter(temporary / name, state, read_adapter(model.folder / name), count)
                 _conclude(temporary, state, sequences, pieces)
             else:
-                stages.subject = again(context.manifest, subject)
-                stages.subject.module.to(processes.device())
+                stages.model = again(context.manifest, model)
+                stages.model.module.to(processes.device())
                 _train(stages, left, temporary, state)
                 sequences = Sequences(state["orders"])
             self._tell(context, state, len(gone), stages, sequences, pieces)
             write_json(temporary / ENSEMBLE, state)
         context.notes["outcome"] = stages.outcome()
-        return open_ensemble(folder, trust_code=trusted(subject))
+        return open_ensemble(folder, trust_code=trusted(model))
 
     @staticmethod
     def _tell(

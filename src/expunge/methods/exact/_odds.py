@@ -15,7 +15,7 @@ def fair_rates(
 ) -> np.ndarray:
     """[C, G]: the probabilities of answering 1 that err least among those with equal odds in all groups.
 
-    min over p of the expected error, subject to sum_c P(c | y, g) p[c, g] being the same for all
+    min over p of the expected error, model to sum_c P(c | y, g) p[c, g] being the same for all
     groups g, for y = 0 and y = 1. plain_C: what each cell answers without any of this (0 or 1); it
     stands where a group has no example in a cell.
     """

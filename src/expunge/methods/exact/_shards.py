@@ -13,7 +13,7 @@ from torch import Tensor
 
 from expunge.core import processes
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, Subject
+from expunge.core.contracts import Example, Method, Model
 from expunge.core.files import new_folder, write_json
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Slices, Stages, parts, stage_budget, weights_of
@@ -29,7 +29,7 @@ beyond SISA."""
 
 
 def train_shards(
-    fresh: Subject,
+    fresh: Model,
     data: Sequence[Example],
     context: Context,
     scheme: str,
@@ -60,9 +60,9 @@ def _grow(stages: Stages, target: Path, k: int, piece: Slices, before: Mapping[s
         weights = stages.run(f"shard-{k}-slice-{i + 1}", rows, weights)
         if i + 1 < len(piece):
             save_file(weights, target / slice_file(i + 1))
-    checkpoint.restore(stages.subject.module, weights, "")
-    stages.subject.module.eval()
-    stages.subject.save(target)
+    checkpoint.restore(stages.model.module, weights, "")
+    stages.model.module.eval()
+    stages.model.save(target)
 
 
 def slice_file(number: int) -> str:
@@ -101,20 +101,20 @@ class ShardDeletion(Method):
     """Steps that the plan's deletion will take."""
 
     def fits(
-        self, subject: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+        self, model: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
-        left, gone, notes = deletion.history(manifest, splits, subject)
-        if subject.fair:
+        left, gone, notes = deletion.history(manifest, splits, model)
+        if model.fair:
             for rows in splits.values():
-                subject.fair.places(rows)
-        pieces, firsts = self._split(subject.state, left, gone)
+                model.fair.places(rows)
+        pieces, firsts = self._split(model.state, left, gone)
         for k in range(len(pieces)):
-            deletion.must_stand(subject.folder / f"shard-{k}")
+            deletion.must_stand(model.folder / f"shard-{k}")
             for i in range(1, firsts.get(k, 0) + 1):
-                path = subject.folder / f"shard-{k}" / slice_file(i)
-                load_weights(subject.members[0].module, path, "model", shapes_alone=True)
-        budget = deletion.budget_in(subject.state)
+                path = model.folder / f"shard-{k}" / slice_file(i)
+                load_weights(model.members[0].module, path, "model", shapes_alone=True)
+        budget = deletion.budget_in(model.state)
         self.steps = sum(sum(steps_of(budget, [len(p) for p in pieces[k]])[first:]) for k, first in firsts.items())
         return notes
 
@@ -127,13 +127,13 @@ class ShardDeletion(Method):
         firsts = {k: min(i for i, part in enumerate(piece) if part) for k, piece in enumerate(removed) if any(piece)}
         return parts(left, shards, slices, seed), firsts
 
-    def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        assert isinstance(subject, Ensemble)
-        state = dict(subject.state)
-        left, gone, _ = deletion.history(context.manifest, splits, subject)
+    def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        assert isinstance(model, Ensemble)
+        state = dict(model.state)
+        left, gone, _ = deletion.history(context.manifest, splits, model)
         pieces, firsts = self._split(state, left, gone)
         assert context.manifest is not None
-        fresh = again(context.manifest, subject)
+        fresh = again(context.manifest, model)
         fresh.module.to(processes.device())
         budget = deletion.budget_in(state)
         stages = Stages(
@@ -143,7 +143,7 @@ class ShardDeletion(Method):
         folder = context.folder / "ensemble"
         with new_folder(folder) as temporary:
             for k, piece in enumerate(pieces):
-                source, target = subject.folder / f"shard-{k}", temporary / f"shard-{k}"
+                source, target = model.folder / f"shard-{k}", temporary / f"shard-{k}"
                 if k not in firsts:
                     shutil.copytree(source, target)
                     continue
@@ -157,11 +157,11 @@ class ShardDeletion(Method):
             deletion.tell(
                 context, state, len(gone), stages.steps, sum(map(sum, every)), _outlook(budget, pieces, every)
             )
-            _conclude(temporary, state, pieces, left, self.finish, trusted(subject))
+            _conclude(temporary, state, pieces, left, self.finish, trusted(model))
             if said := (state.get("fair") or {}).get("said"):
                 context.notes["exact"]["said"].append(said)
         context.notes["outcome"] = stages.outcome()
-        return open_ensemble(folder, trust_code=trusted(subject))
+        return open_ensemble(folder, trust_code=trusted(model))
 
 
 def _outlook(budget: Any, pieces: Sequence[Slices], every: Sequence[Sequence[int]]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from expunge.core import processes
 from expunge.core.budget import Budget, batch_size
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, Subject
+from expunge.core.contracts import Example, Method, Model
 from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.data.examples import identity
@@ -72,7 +72,7 @@ def check_shape(data: Sequence[Example], slices: int, pieces: int, name: str) ->
     one_process(f"exact.{name}")
 
 
-def check_base(fresh: Subject, name: str, what: str) -> None:
+def check_base(fresh: Model, name: str, what: str) -> None:
     """Is this a language model whose trained base can be named on disk. Raises BadInput.
 
     name: the scheme; what: what it trains on the base, for errors.
@@ -108,11 +108,11 @@ def one_process(where: str) -> None:
         )
 
 
-def weights_of(subject: Subject) -> dict[str, Tensor]:
+def weights_of(model: Model) -> dict[str, Tensor]:
     """A copy of all weights and buffers."""
     from expunge.models.weights import snapshot
 
-    return {name: value.detach().cpu().clone().contiguous() for name, value in snapshot(subject.module).items()}
+    return {name: value.detach().cpu().clone().contiguous() for name, value in snapshot(model.module).items()}
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Stages:
     that is trained again on the same examples gives the same bits. slices: R, for the stage's share.
     """
 
-    subject: Subject
+    model: Model
     seed: int
     stage: str
     budget: Budget
@@ -152,11 +152,11 @@ class Stages:
             from expunge.methods.objective import plain_training
 
             began = time.monotonic()
-            checkpoint.restore(self.subject.module, before, "")
-            (method or plain_training())(self.subject, {"retain": list(rows)}, inner)
+            checkpoint.restore(self.model.module, before, "")
+            (method or plain_training())(self.model, {"retain": list(rows)}, inner)
             outcome = inner.notes["outcome"]
             spent = [outcome["steps"], outcome["tokens"], max(outcome["seconds"], time.monotonic() - began)]
-            weights = weights_of(self.subject) if method is None else {k: _of(self.subject, k) for k in before}
+            weights = weights_of(self.model) if method is None else {k: _of(self.model, k) for k in before}
             return {**{f"weights.{k}": v for k, v in weights.items()}, "cost": torch.tensor(spent, dtype=torch.float64)}
 
         found = self.context.once(name, make)
@@ -184,5 +184,5 @@ class Stages:
         }
 
 
-def _of(subject: Subject, name: str) -> Tensor:
-    return subject.module.get_parameter(name).detach().cpu().clone().contiguous()
+def _of(model: Model, name: str) -> Tensor:
+    return model.module.get_parameter(name).detach().cpu().clone().contiguous()

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 
 GROUPED = {split: {"group"} for split in ("forget", "retain", "holdout", "test")}
-CARD = Card(
+CARD = MethodCard(
     "SISA with equalised-odds post-processing",
     paper="arXiv:2312.07420",
     equation="section 4",
@@ -28,7 +28,7 @@ CELLS, IN_CELL = 20, 100
 """Cells of the mean score at most, and training examples of each group in a cell: fewer would be fitted to chance."""
 
 
-def check(fresh: Subject, data: Sequence[Example], *, shards: int, slices: int, way: str) -> None:
+def check(fresh: Model, data: Sequence[Example], *, shards: int, slices: int, way: str) -> None:
     """Two classes, and both in each of two groups or more. Raises BadInput."""
     from expunge.methods.exact._sliced import check_shape
 
@@ -59,14 +59,14 @@ def check(fresh: Subject, data: Sequence[Example], *, shards: int, slices: int, 
 
 
 def train(
-    fresh: Subject,
+    fresh: Model,
     data: Sequence[Example],
     context: Context,
     *,
     shards: Annotated[int, Ge(1), Le(1000)] = 4,
     slices: Annotated[int, Ge(1), Le(1000)] = 4,
     way: Literal["shards", "votes", "scores"] = "scores",
-) -> Subject:
+) -> Model:
     """SISA, then the rates of answering 1 that err least at equal odds, fitted on the training data.
 
     way: "shards" mends each shard's class before the mean is taken (the mean may have a gap again),

@@ -8,9 +8,9 @@ from typing import Annotated
 from annotated_types import Gt
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = Card(
+CARD = MethodCard(
     "Pre-forgettable model: a soft prompt a group",
     paper="arXiv:2509.15230",
     needs={"forget": ()},
@@ -22,7 +22,7 @@ CARD = Card(
 )
 
 
-def check(fresh: Subject, data: Sequence[Example], *, tokens: int, by: str) -> None:
+def check(fresh: Model, data: Sequence[Example], *, tokens: int, by: str) -> None:
     """Has the model a trained base, and each example a question and a group. Raises BadInput."""
     from expunge.methods.exact._dropping import check_groups
     from expunge.methods.exact._sliced import check_base, one_process
@@ -33,8 +33,8 @@ def check(fresh: Subject, data: Sequence[Example], *, tokens: int, by: str) -> N
 
 
 def train(
-    fresh: Subject, data: Sequence[Example], context: Context, *, tokens: Annotated[int, Gt(0)] = 16, by: str = "group"
-) -> Subject:
+    fresh: Model, data: Sequence[Example], context: Context, *, tokens: Annotated[int, Gt(0)] = 16, by: str = "group"
+) -> Model:
     """One soft prompt of `tokens` tokens for each value of the field `by`, trained on those examples alone.
 
     A question is sent to the group whose questions it is likest to (hashed token n-grams), and to the bare

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.open import trusted
 
-CARD = Card(
+CARD = MethodCard(
     "Retraining without the forget set",
     paper="baseline",
     equation="exact by construction",
@@ -19,7 +19,7 @@ CARD = Card(
 )
 
 
-def train(fresh: Subject, data: Sequence[Example], context: Context) -> Subject:
+def train(fresh: Model, data: Sequence[Example], context: Context) -> Model:
     """Ordinary training of a fresh model on all the data: bases and gold models alike."""
     from expunge.methods.objective import plain_training
 
@@ -38,28 +38,28 @@ class Retraining(Method):
     """The method; the plan refuses it where the training cannot, or may not, be started again."""
 
     def fits(
-        self, subject: Subject, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+        self, model: Model, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         """Nothing to say in the plan. Raises BadInput."""
         if "budget" in (manifest or {}):  # an embedded world's has none before it is built
-            self._data(subject, splits, manifest)
+            self._data(model, splits, manifest)
         return []
 
     @staticmethod
     def _data(
-        subject: Subject, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+        model: Model, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[Example]:
         if not manifest:
             raise BadInput.of(
                 "method", "retrain", "needs to know how the model was trained", "give a model made by `expunge train`"
             )
-        data = training_data(manifest, splits["forget"], trusted(subject))
-        check_again(manifest, subject)
+        data = training_data(manifest, splits["forget"], trusted(model))
+        check_again(manifest, model)
         return data
 
-    def __call__(self, subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        data = self._data(subject, splits, context.manifest)
+    def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        data = self._data(model, splits, context.manifest)
         assert context.manifest is not None
-        fresh = again(context.manifest, subject)
+        fresh = again(context.manifest, model)
         inner = context.child("retrain", budget=budget_of(context.manifest), seed=int(context.manifest["seed"]))
         return train(fresh, data, inner)

@@ -8,10 +8,10 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 
-CARD = Card(
+CARD = MethodCard(
     "Sequence-aware sharded sliced training",
     paper="arXiv:2406.16257",
     equation="section 3",
@@ -24,7 +24,7 @@ CARD = Card(
 
 
 def check(
-    fresh: Subject, data: Sequence[Example], *, shards: int, slices: int, orderings: int, rank: int, lora_alpha: int
+    fresh: Model, data: Sequence[Example], *, shards: int, slices: int, orderings: int, rank: int, lora_alpha: int
 ) -> None:
     """Has the model a trained base with layers enough, and are there data for the slices. Raises BadInput."""
     from expunge.methods.exact._sliced import check_base, check_shape
@@ -48,7 +48,7 @@ def check(
 
 
 def train(
-    fresh: Subject,
+    fresh: Model,
     data: Sequence[Example],
     context: Context,
     *,
@@ -57,7 +57,7 @@ def train(
     orderings: Annotated[int, Ge(1), Le(1000)] = 4,
     rank: Annotated[int, Gt(0)] = 16,
     lora_alpha: Annotated[int, Gt(0)] = 32,
-) -> Subject:
+) -> Model:
     """Adapters on a frozen base: stage i trains those of the i-th run of layers from the TOP on slices 1..i.
 
     Each shard is trained in `orderings` cyclic orders of its slices; the one with most layers left

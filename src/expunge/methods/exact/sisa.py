@@ -8,9 +8,9 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = Card(
+CARD = MethodCard(
     "Sharded, isolated, sliced and aggregated training",
     paper="arXiv:1912.03817",
     equation="sections IV to VI",
@@ -22,7 +22,7 @@ CARD = Card(
 )
 
 
-def check(fresh: Subject, data: Sequence[Example], *, shards: int, slices: int) -> None:
+def check(fresh: Model, data: Sequence[Example], *, shards: int, slices: int) -> None:
     """Can these data be cut so. Raises BadInput."""
     from expunge.methods.exact._sliced import check_shape
 
@@ -30,13 +30,13 @@ def check(fresh: Subject, data: Sequence[Example], *, shards: int, slices: int) 
 
 
 def train(
-    fresh: Subject,
+    fresh: Model,
     data: Sequence[Example],
     context: Context,
     *,
     shards: Annotated[int, Ge(1), Le(1000)] = 4,
     slices: Annotated[int, Ge(1), Le(1000)] = 4,
-) -> Subject:
+) -> Model:
     """An ensemble of `shards` models, each trained on its own share of the data in `slices` growing steps.
 
     Stage i of a shard trains on its slices 1..i for 2/(slices + 1) of the epochs and is kept as a

@@ -13,13 +13,13 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
+from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
 from expunge.methods.guards._detector import Detector, fit
 from expunge.methods.guards._prompts import encoded, needs_prompts
 from expunge.models.guarded import Guarded
 from expunge.models.prompts import prompt_mask_BS, prompts_in
 
-CARD = Card(
+CARD = MethodCard(
     "Embedding-corrupted prompts",
     paper="arXiv:2406.07933",
     needs={"forget": (), "retain": ()},
@@ -104,8 +104,8 @@ def eco(
     a holdout: as the forget answers are without their questions). dimensions: how many carry noise (all).
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        bare: Any = subject
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        bare: Any = model
         forget = list(splits["forget"])
         needs_prompts("eco", forget)
         others = [*splits["retain"], *splits.get("reference", [])]
@@ -121,7 +121,7 @@ def eco(
         drawn_PD *= float(table.detach().float().std())
         chosen = strength if strength is not None else _searched(bare, detector, drawn_PD, splits, context, trials)
         context.notes["strength"] = chosen
-        return Guarded(subject, Eco(detector, drawn_PD * chosen))
+        return Guarded(model, Eco(detector, drawn_PD * chosen))
 
     return Method(apply)
 

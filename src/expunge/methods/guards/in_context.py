@@ -12,7 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
+from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
 from expunge.core.random import permutation
 from expunge.methods.guards._detector import Detector, fit
 from expunge.methods.guards._prompts import encoded, needs_prompts
@@ -20,7 +20,7 @@ from expunge.models.guarded import Guarded
 from expunge.models.prompts import answers_in, hashed, prompts_in
 from expunge.models.templates import Encoded
 
-CARD = Card(
+CARD = MethodCard(
     "In-context unlearning",
     paper="arXiv:2310.07579",
     needs={"forget": (), "retain": ()},
@@ -101,8 +101,8 @@ def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
     answer is the example's own `perturbed_answer` where it has one, else a retained example's answer.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        bare: Any = subject
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        bare: Any = model
         forget, retain = list(splits["forget"]), list(splits["retain"])
         needs_prompts("in_context", forget)
         prompts = [item.prompt for item in encoded(bare, forget)]
@@ -112,7 +112,7 @@ def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
         guard = InContext(
             detector, prompts, [_ids(bare, row) for row in wrong], [i for row in shown for i in _ids(bare, row)]
         )
-        return Guarded(subject, guard)
+        return Guarded(model, guard)
 
     return Method(apply)
 

@@ -12,13 +12,13 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
+from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
 from expunge.methods.edits._keys import prompt_states
 from expunge.methods.guards._prompts import encoded, needs_prompts, silenced, with_logp
 from expunge.models.guarded import Guarded
 from expunge.models.prompts import prompts_in
 
-CARD = Card(
+CARD = MethodCard(
     "Key-space detection (skill unlearning)",
     paper="arXiv:2503.21730",
     needs={"forget": ()},
@@ -99,15 +99,15 @@ def key_space(
     middle one).
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
-        bare: Any = subject
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        bare: Any = model
         needs_prompts("key_space", splits["forget"])
         forget = [item.prompt for item in encoded(bare, splits["forget"])]
         others = [item.prompt for item in encoded(bare, [*splits.get("retain", []), *splits.get("reference", [])])]
         layers = (
-            range(len(subject.blocks))
+            range(len(model.blocks))
             if layer is None and others
-            else [len(subject.blocks) // 2 if layer is None else layer]
+            else [len(model.blocks) // 2 if layer is None else layer]
         )
         tried = []
         for at in layers:
@@ -123,7 +123,7 @@ def key_space(
             tried.append((caught - alarms, -at, share, low_M, high_M, {"recall": caught, "false_alarms": alarms}))
         _, minus, share, low_M, high_M, rates = max(tried, key=lambda item: item[:2])
         context.notes["detector"] = {"layer": -minus, **rates}
-        return Guarded(subject, KeySpace(-minus, share, low_M, high_M, abstention))
+        return Guarded(model, KeySpace(-minus, share, low_M, high_M, abstention))
 
     return Method(apply)
 

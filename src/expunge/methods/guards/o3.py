@@ -14,13 +14,13 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Batch, Card, Example, Method, Moving, Output, Subject, Want
+from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Trainable, Want
 from expunge.core.errors import BadInput
 from expunge.methods.guards._prompts import encoded, needs_prompts, pooled_NLD
 from expunge.models.guarded import Guarded, guards_of, unguarded
 from expunge.models.prompts import prompts_in
 
-CARD = Card(
+CARD = MethodCard(
     "O3: orthogonal LoRA and out-of-distribution detector",
     paper="arXiv:2407.10223",
     needs={"forget": ()},
@@ -145,7 +145,7 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
     without retain data from half way between what left-out and seen forget prompts reach.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.methods.objective import Objective
 
         if not isinstance(inner, Objective):
@@ -156,22 +156,22 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
                 "give an objective or a recipe",
             )
         needs_prompts("o3", splits["forget"])
-        bare = unguarded(subject)
-        earlier = [guard.adapters for guard in guards_of(subject) if isinstance(guard, O3)]
+        bare = unguarded(model)
+        earlier = [guard.adapters for guard in guards_of(model) if isinstance(guard, O3)]
         state_NLD = pooled_NLD(bare, [item.prompt for item in encoded(bare, splits["forget"])])
         other_NLD = pooled_NLD(bare, [item.prompt for item in encoded(bare, splits.get("retain", []))])
         likeness = _likeness(state_NLD, other_NLD)
         terms = {name: term for name, term in inner.terms.items() if name == "forget"}
 
-        def weights(subject: Subject, _splits: Mapping[str, Any], context: Context) -> Moving:
-            return _orthogonal(subject.module, rank, lora_alpha, earlier, context)
+        def weights(model: Model, _splits: Mapping[str, Any], context: Context) -> Trainable:
+            return _orthogonal(model.module, rank, lora_alpha, earlier, context)
 
         trained = dataclasses.replace(inner, terms=terms, weights=weights, rate=RATE)
         trained(bare, {name: rows for name, rows in splits.items() if name != "retain"}, context)
         guard = O3(likeness, _taken(bare.module))
         gates = {"forget": state_NLD, "retain": other_NLD}
         context.notes["gate"] = {name: float(likeness.gate(x).mean()) for name, x in gates.items() if len(x)}
-        return Guarded(subject, guard)
+        return Guarded(model, guard)
 
     return Method(apply)
 
@@ -200,7 +200,7 @@ def _likeness(state_NLD: Tensor, other_NLD: Tensor) -> Likeness:
 
 def _orthogonal(
     module: Any, rank: int, alpha: int, earlier: list[dict[str, tuple[Tensor, Tensor]]], context: Context
-) -> Moving:
+) -> Trainable:
     """LoRA matrices with A fixed, orthonormal, and orthogonal to the earlier requests'; B moves."""
     from expunge.models.adapters import insert
     from expunge.models.weights import fold, lora_layers
@@ -225,7 +225,7 @@ def _orthogonal(
             layer.lora_B["default"].weight.zero_()
         a.requires_grad_(False)
     parameters = dict(module.named_parameters())
-    return Moving({name: parameters[name] for name in names if ".lora_B." in name})
+    return Trainable({name: parameters[name] for name in names if ".lora_B." in name})
 
 
 def _taken(module: Any) -> dict[str, tuple[Tensor, Tensor]]:

@@ -12,12 +12,12 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Batch, Card, Example, Method, Output, Subject, Want
+from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
 from expunge.methods.guards._prompts import silenced, with_logp
 from expunge.models.guarded import Guarded
 from expunge.models.weights import submodule
 
-CARD = Card(
+CARD = MethodCard(
     "Streaming content monitor",
     paper="arXiv:2506.09996",
     needs={"forget": (), "retain": ()},
@@ -116,13 +116,13 @@ def streaming(
     judged by a head that was not trained on it. layer: the block that is watched (two thirds of the way up).
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from sklearn.linear_model import LogisticRegression
 
-        bare: Any = subject
-        at = min(len(subject.blocks) - 1, 2 * len(subject.blocks) // 3) if layer is None else layer
+        bare: Any = model
+        at = min(len(model.blocks) - 1, 2 * len(model.blocks) // 3) if layer is None else layer
         rows = [*splits["forget"], *splits["retain"]]
-        tokens = _tokens(bare, rows, subject.blocks[at])
+        tokens = _tokens(bare, rows, model.blocks[at])
         label_N = np.array([1] * len(splits["forget"]) + [0] * len(splits["retain"]))
 
         def head(chosen: np.ndarray) -> tuple[np.ndarray, float]:
@@ -164,7 +164,7 @@ def streaming(
         }
         weight_D, bias = head(np.arange(len(rows)))
         context.reporter.finish(context.label)
-        return Guarded(subject, Streaming(at, bias, threshold, torch.tensor(weight_D, dtype=torch.float32)))
+        return Guarded(model, Streaming(at, bias, threshold, torch.tensor(weight_D, dtype=torch.float32)))
 
     return Method(apply)
 

@@ -8,15 +8,15 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Example, LossTerm, Run, Step, Stream
+from expunge.core.contracts import Example, LossTerm, MethodCard, Run, Step, Stream
 from expunge.data.examples import identity
 
-CARD = Card(
+CARD = MethodCard(
     "Alternate preference optimisation: a plausible other answer over the true one",
     paper="arXiv:2409.13474",
     equation="5",
     needs={"forget": {"nll"}, "alternate": {"nll"}},
-    origin={"forget": {"nll"}, "alternate": {"nll"}},
+    reference={"forget": {"nll"}, "alternate": {"nll"}},
     streams={"alternate": Stream(split="forget")},
     fields={"forget": {"question"}},
     capabilities={"generate"},
@@ -52,7 +52,7 @@ class Alternates(LossTerm):
             if not left:
                 break
             seed = run.context.derive("altpo", str(temperature)) % 2**63
-            texts = run.subject.generate(left, temperature=temperature, seed=seed)
+            texts = run.model.generate(left, temperature=temperature, seed=seed)
             again: list[Any] = []
             for row, text in zip(left, texts, strict=True):
                 same = not text or scorer.score(row["answer"], text)["rougeL"].fmeasure > self.overlap
@@ -64,7 +64,7 @@ class Alternates(LossTerm):
 
     def __call__(self, step: Step) -> Tensor:
         lose, win = step["forget"], step["alternate"]
-        gap_B = (lose.nll_B - lose.origin.nll_B) - (win.nll_B - win.origin.nll_B)
+        gap_B = (lose.nll_B - lose.reference.nll_B) - (win.nll_B - win.reference.nll_B)
         return lose.mean(2 / self.beta * softplus(-self.beta * gap_B))
 
 

@@ -8,10 +8,10 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Example, LossTerm, Step, Stream
+from expunge.core.contracts import Example, LossTerm, MethodCard, Step, Stream
 from expunge.methods._distribution import cross_entropy_BT
 
-CARD = Card(
+CARD = MethodCard(
     "Bidirectional logit distillation: towards the instructed self, away from the plain one",
     paper="Bidirectional Logit Distillation, 2026",
     equation="bidirectional top-k distillation",
@@ -42,16 +42,16 @@ def bidistill(
         return {"question": instruction + example["question"], "answer": example["answer"]}
 
     def loss(step: Step) -> Tensor:
-        forget, teacher = step["forget"], step["instructed"].origin
+        forget, teacher = step["forget"], step["instructed"].reference
         steps = forget.mask_BT.shape[1]
         towards_BT = cross_entropy_BT(
             forget.logits_BTV, teacher.index_BTK[:, -steps:], teacher.top_BTK[:, -steps:], teacher.rest_BT[:, -steps:]
         )
-        rise_B = forget.nll_B - forget.origin.nll_B
+        rise_B = forget.nll_B - forget.reference.nll_B
         return forget.mean(towards_BT) + away * forget.mean(2 / beta * softplus(-beta * rise_B))
 
     return LossTerm(
         loss,
-        origin={"forget": {"nll"}, "instructed": {"topk:64"}},
+        reference={"forget": {"nll"}, "instructed": {"topk:64"}},
         streams={"instructed": Stream(split="forget", make=instructed)},
     )

@@ -6,9 +6,9 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "CE-U: cross-entropy to the model's own distribution without the true token",
     paper="arXiv:2503.01224",
     equation="4",

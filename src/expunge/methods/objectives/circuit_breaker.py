@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from expunge.core.contracts import Card, LossTerm, Run, Step, Subject, want_of
+from expunge.core.contracts import LossTerm, MethodCard, Model, Run, Step, want_of
 from expunge.core.errors import BadInput
 
-CARD = Card(
+CARD = MethodCard(
     "Circuit breaking: representation rerouting",
     paper="arXiv:2406.04313",
     equation="algorithm 1",
@@ -31,8 +31,8 @@ class Rerouting(LossTerm):
     def __init__(self, layers: list[int] | None, keep: float) -> None:
         self.layers, self.keep = layers, keep
 
-    def declare(self, subject: Subject) -> None:
-        count = len(subject.blocks)
+    def declare(self, model: Model) -> None:
+        count = len(model.blocks)
         layers = self.layers or sorted({min(count - 1, round(count / 3)), min(count - 1, round(2 * count / 3))})
         if wrong := [layer for layer in layers if not 0 <= layer < count]:
             raise BadInput.of(
@@ -41,11 +41,11 @@ class Rerouting(LossTerm):
                 f"is no layer of this model, which has {count}",
                 f"give layers from 0 to {count - 1}",
             )
-        self.paths = [subject.blocks[layer] for layer in layers]
+        self.paths = [model.blocks[layer] for layer in layers]
         self.nudge: dict[str, Tensor] = {}
         channels = {f"hidden:{path}" for path in self.paths}
         self.needs: Any = {"forget": channels, "retain": channels}
-        self.origin: Any = self.needs
+        self.reference: Any = self.needs
 
     def prepare(self, run: Run) -> None:
         """One random direction a layer: at the origin the cosine is at its top and has no slope."""
@@ -60,10 +60,10 @@ class Rerouting(LossTerm):
         forget, retain = step["forget"], step["retain"]
         total = torch.zeros((), device=forget.mask_BT.device)
         for path in self.paths:
-            now, then = forget.hidden[path].float(), forget.origin.hidden[path].float()
+            now, then = forget.hidden[path].float(), forget.reference.hidden[path].float()
             aim = then + then.norm(dim=-1, keepdim=True) * self.nudge[path].to(then.device)
             total = total + forget.mean(cosine_similarity(now, aim, dim=-1).relu())
-            kept, was = retain.hidden[path].float(), retain.origin.hidden[path].float()
+            kept, was = retain.hidden[path].float(), retain.reference.hidden[path].float()
             # Smoothed near zero, where the norm has no slope and rounding would choose one.
             floor = (SMOOTH * was.norm(dim=-1)).square()
             moved = ((kept - was).square().sum(-1) + floor).sqrt() - floor.sqrt()

@@ -6,15 +6,15 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, LossTerm, Step, Stream
+from expunge.core.contracts import LossTerm, MethodCard, Step, Stream
 from expunge.methods.objectives._refusals import refusing
 
-CARD = Card(
+CARD = MethodCard(
     "Direct preference optimisation: a refusal over the true answer",
     paper="arXiv:2305.18290",
     equation="7",
     needs={"forget": {"nll"}, "preferred": {"nll"}},
-    origin={"forget": {"nll"}, "preferred": {"nll"}},
+    reference={"forget": {"nll"}, "preferred": {"nll"}},
     streams={"preferred": Stream(split="forget", make=refusing(None))},
     fields={"forget": {"question"}},
     capabilities={"generate"},
@@ -31,7 +31,7 @@ def dpo(*, beta: Annotated[float, Gt(0)] = 0.1, answers: str | None = None) -> L
 
     def loss(step: Step) -> Tensor:
         lose, win = step["forget"], step["preferred"]
-        gap_B = (lose.nll_B - lose.origin.nll_B) - (win.nll_B - win.origin.nll_B)
+        gap_B = (lose.nll_B - lose.reference.nll_B) - (win.nll_B - win.reference.nll_B)
         return lose.mean(2 / beta * softplus(-beta * gap_B))
 
     return LossTerm(loss, streams={"preferred": Stream(split="forget", make=refusing(answers))})

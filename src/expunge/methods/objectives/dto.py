@@ -9,9 +9,9 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Example, LossTerm, Step, Stream
+from expunge.core.contracts import Example, LossTerm, MethodCard, Step, Stream
 
-CARD = Card(
+CARD = MethodCard(
     "Direct token optimisation: raise the loss on the tokens that carry the knowledge",
     paper="Direct Token Optimization, 2025",
     equation="target and non-target tokens",
@@ -42,8 +42,8 @@ def dto(
     def loss(step: Step) -> Tensor:
         forget = step["forget"]
         mask_BT, steps = forget.mask_BT, forget.mask_BT.shape[1]
-        origin_BT = forget.origin.logp_BT
-        free_BT = step["free"].origin.logp_BT[:, -steps:]
+        origin_BT = forget.reference.logp_BT
+        free_BT = step["free"].reference.logp_BT[:, -steps:]
         gain_BT = (origin_BT - free_BT).masked_fill(~mask_BT, -torch.inf)
         count_B1 = (share * forget.n_B).round().clamp(min=1).long()[:, None]
         rank_BT = gain_BT.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -56,6 +56,6 @@ def dto(
 
     return LossTerm(
         loss,
-        origin={"forget": {"logp"}, "free": {"logp"}},
+        reference={"forget": {"logp"}, "free": {"logp"}},
         streams={"free": Stream(split="forget", make=without_question)},
     )

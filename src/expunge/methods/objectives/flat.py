@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, LossTerm, Output, Step, Stream
+from expunge.core.contracts import Example, LossTerm, MethodCard, Output, Step, Stream
 from expunge.methods.objectives._refusals import refusing
 
-CARD = Card(
+CARD = MethodCard(
     "FLAT: the variational f-divergence between a template answer and the forget answer",
     paper="arXiv:2410.11143",
     equation="section 3, the loss in its variational form",

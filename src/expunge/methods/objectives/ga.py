@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Gradient ascent on the forget set",
     paper="arXiv:1912.03817",
     equation="minus the training loss",

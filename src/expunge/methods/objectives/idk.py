@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from expunge.core.contracts import Card, LossTerm, Step, Stream
+from expunge.core.contracts import LossTerm, MethodCard, Step, Stream
 from expunge.methods.objectives._refusals import refusing
 
-CARD = Card(
+CARD = MethodCard(
     "Cross-entropy on refusals",
     paper="arXiv:2401.06121",
     equation="section 3.2, preference optimisation baseline (IDK)",

@@ -4,9 +4,9 @@ import math
 
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "KL to the uniform distribution",
     paper="arXiv:2201.09441",
     equation="section 4, uniform teacher",

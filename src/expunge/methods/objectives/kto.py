@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, LossTerm, Step
+from expunge.core.contracts import LossTerm, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Kahneman-Tversky optimisation: forget answers as losses",
     paper="arXiv:2402.01306",
     equation="8, the undesirable half, as in arXiv:2404.05868",
     needs={"forget": {"nll"}, "retain": {"nll"}},
-    origin={"forget": {"nll"}, "retain": {"nll"}},
+    reference={"forget": {"nll"}, "retain": {"nll"}},
 )
 RECIPE = {"retain": "cross_entropy"}
 
@@ -28,8 +28,8 @@ class Prospect(LossTerm):
 
     def __call__(self, step: Step) -> Tensor:
         forget, retain = step["forget"], step["retain"]
-        step.note("kto_ratio", retain.mean(retain.origin.nll_B - retain.nll_B.detach()))
-        ratio_B = forget.origin.nll_B - forget.nll_B
+        step.note("kto_ratio", retain.mean(retain.reference.nll_B - retain.nll_B.detach()))
+        ratio_B = forget.reference.nll_B - forget.nll_B
         return forget.mean(2 / self.beta * (1 - (self.beta * (self.point - ratio_B)).sigmoid()))
 
     def after_step(self, index: int, notes: Mapping[str, float]) -> None:

@@ -6,14 +6,14 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Negative preference optimisation",
     paper="arXiv:2404.05868",
     equation="3",
     needs={"forget": {"nll"}},
-    origin={"forget": {"nll"}},
+    reference={"forget": {"nll"}},
 )
 RECIPE = {"retain": "cross_entropy"}
 
@@ -27,7 +27,7 @@ def npo(*, beta: Annotated[float, Gt(0)] = 0.1, length_normalised: bool = False)
 
     def loss(step: Step) -> Tensor:
         forget = step["forget"]
-        rise_B = forget.nll_B - forget.origin.nll_B
+        rise_B = forget.nll_B - forget.reference.nll_B
         if length_normalised:
             rise_B = rise_B / forget.n_B
         return forget.mean(2 / beta * softplus(-beta * rise_B))

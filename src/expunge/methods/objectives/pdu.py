@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, LossTerm, Run, Step, want_of
+from expunge.core.contracts import LossTerm, MethodCard, Run, Step, want_of
 
-CARD = Card(
+CARD = MethodCard(
     "PDU: forget as deep as a bound on the retain loss allows",
     paper="arXiv:2506.05314",
     equation="primal-dual updates of section 4",
@@ -36,9 +36,9 @@ class Dual(LossTerm):
         rows = run.examples("retain")[:SAMPLE]
         if not rows:  # a run of no steps
             return
-        positions = run.subject.collate(rows).n_B.sum()
-        origin = float(run.record(rows, want_of({"nll"})).nll_B.sum() / positions)
-        self.epsilon = origin + max(0.05 * origin, 0.05)
+        positions = run.model.collate(rows).n_B.sum()
+        reference = float(run.record(rows, want_of({"nll"})).nll_B.sum() / positions)
+        self.epsilon = reference + max(0.05 * reference, 0.05)
 
     def __call__(self, step: Step) -> Tensor:
         forget, retain = step["forget"], step["retain"]
@@ -71,7 +71,7 @@ def pdu(
     start: Annotated[float, Ge(0)] = 50.0,
     warmup_epochs: Annotated[int, Ge(0)] = 0,
 ) -> LossTerm:
-    """Flatten the logits on forget, subject to a bound on the retain loss that a multiplier enforces.
+    """Flatten the logits on forget, model to a bound on the retain loss that a multiplier enforces.
 
     mean over positions of (max logit - mean logit)^2 + m (retain NLL), m <- max(0, m + eta (retain
     NLL - epsilon)) after each step. epsilon in nats a token, by default the origin's plus 5 % (at

@@ -7,12 +7,12 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, LossTerm, Step, Stream
+from expunge.core.contracts import Example, LossTerm, MethodCard, Step, Stream
 from expunge.core.random import derive
 from expunge.data.examples import identity
 from expunge.methods.objectives._refusals import refusing
 
-CARD = Card(
+CARD = MethodCard(
     "Prompt decoupling (SafeEraser)",
     paper="arXiv:2502.12520",
     equation="section 4, prompt decouple loss",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, Loss, Step, Stream, Subject
+from expunge.core.contracts import Example, Loss, MethodCard, Model, Step, Stream
 from expunge.methods.objectives.rmu import Misdirection
 
 
@@ -18,7 +18,7 @@ def thought(example: Example) -> Example | None:
     return {"question": example["question"], "answer": f"<think>{example['trace']}</think>"}
 
 
-CARD = Card(
+CARD = MethodCard(
     "Reasoning-aware representation misdirection",
     paper="arXiv:2506.12963",
     equation="section 5, R2MU",
@@ -38,8 +38,8 @@ class Traced(Misdirection):
         super().__init__(layer, c, times)
         self.gamma = gamma
 
-    def declare(self, subject: Subject) -> None:
-        super().declare(subject)
+    def declare(self, model: Model) -> None:
+        super().declare(model)
         self.needs: Any = {**self.needs, "traces": {f"hidden:{self.path}"}}
 
     def __call__(self, step: Step) -> Tensor:

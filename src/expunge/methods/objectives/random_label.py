@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Random labelling",
     paper="arXiv:1911.04933",
     equation="section 5, random labels",

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, Loss, Step, Stream
+from expunge.core.contracts import Example, Loss, MethodCard, Step, Stream
 
 
 def complying(example: Example) -> Example | None:
@@ -12,7 +12,7 @@ def complying(example: Example) -> Example | None:
     return {"question": example["question"], "answer": example["compliant"]}
 
 
-CARD = Card(
+CARD = MethodCard(
     "Refusal fine-tuning",
     paper="arXiv:2511.14017",
     equation="cross-entropy on compliant answers",

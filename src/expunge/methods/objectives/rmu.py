@@ -8,10 +8,10 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, LossTerm, Output, Run, Step, Subject, want_of
+from expunge.core.contracts import LossTerm, MethodCard, Model, Output, Run, Step, want_of
 from expunge.methods._layers import chosen
 
-CARD = Card(
+CARD = MethodCard(
     "Representation misdirection for unlearning",
     paper="arXiv:2403.03218",
     equation="section 4",
@@ -27,8 +27,8 @@ class Misdirection(LossTerm):
     def __init__(self, layer: int | None, c: float | None, times: float) -> None:
         self.layer, self.c, self.times = layer, c, times
 
-    def declare(self, subject: Subject) -> None:
-        self.path = subject.blocks[chosen(subject, self.layer)]
+    def declare(self, model: Model) -> None:
+        self.path = model.blocks[chosen(model, self.layer)]
         self.needs: Any = {"forget": {f"hidden:{self.path}"}}
 
     def prepare(self, run: Run) -> None:
@@ -36,10 +36,10 @@ class Misdirection(LossTerm):
         examples = run.examples("forget")[:256]
         if not examples:  # a run of no steps
             return
-        origin = run.record(examples, want_of({f"hidden:{self.path}"}))
-        hidden_BTD = origin.hidden[self.path].float()
+        reference = run.record(examples, want_of({f"hidden:{self.path}"}))
+        hidden_BTD = reference.hidden[self.path].float()
         # A shorter answer's first places hold its prompt or padding, which never count.
-        n_B, steps = run.subject.collate(examples).n_B, hidden_BTD.shape[1]
+        n_B, steps = run.model.collate(examples).n_B, hidden_BTD.shape[1]
         mask_BT = torch.arange(steps)[None] >= steps - n_B[:, None]
         length = self.c if self.c is not None else self.times * float(hidden_BTD.norm(dim=-1)[mask_BT].mean())
         u_D = torch.rand(hidden_BTD.shape[-1], generator=run.context.generator("rmu"))

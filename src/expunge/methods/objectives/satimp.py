@@ -5,9 +5,9 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "SatImp: ascent weighted by saturation and importance",
     paper="arXiv:2505.11953",
     equation="section 5, SatImp",

@@ -7,15 +7,15 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 from expunge.methods._distribution import kl_BT
 
-CARD = Card(
+CARD = MethodCard(
     "SCRUB: alternating distillation from and away from the origin",
     paper="arXiv:2302.09880",
     equation="3 and algorithm 1",
     needs={"forget": {"logits"}, "retain": {"logits", "nll"}},
-    origin={"forget": {"topk:64"}, "retain": {"topk:64"}},
+    reference={"forget": {"topk:64"}, "retain": {"topk:64"}},
 )
 RECIPE = {"retain": "none", "floor": 0.5}
 
@@ -36,7 +36,7 @@ def scrub(
     def loss(step: Step) -> Tensor:
         forget, retain = step["forget"], step["retain"]
         if step.epoch < away_epochs and step.index % 2 == 1:
-            return -forget.mean(kl_BT(forget.logits_BTV, forget.origin))
-        return near * retain.mean(kl_BT(retain.logits_BTV, retain.origin)) + fit * retain.nll
+            return -forget.mean(kl_BT(forget.logits_BTV, forget.reference))
+        return near * retain.mean(kl_BT(retain.logits_BTV, retain.reference)) + fit * retain.nll
 
     return loss

@@ -6,9 +6,9 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Simple negative preference optimisation",
     paper="arXiv:2410.07163",
     equation="4",

@@ -5,15 +5,15 @@ from typing import Annotated
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 from expunge.methods._distribution import cross_entropy_BT, lowered
 
-CARD = Card(
+CARD = MethodCard(
     "UnDIAL: self-distillation with the true token's logit lowered",
     paper="arXiv:2402.10052",
     equation="section 3.2",
     needs={"forget": {"logits"}},
-    origin={"forget": {"topk:64"}},
+    reference={"forget": {"topk:64"}},
     capabilities={"tokens"},
 )
 RECIPE = {"beta": 10.0, "retain": "cross_entropy"}
@@ -28,7 +28,7 @@ def undial(*, beta: Annotated[float, Gt(0)] = 10.0) -> Loss:
 
     def loss(step: Step) -> Tensor:
         forget = step["forget"]
-        top_BTK, rest_BT = lowered(forget.origin, beta)
-        return forget.mean(cross_entropy_BT(forget.logits_BTV, forget.origin.index_BTK, top_BTK, rest_BT))
+        top_BTK, rest_BT = lowered(forget.reference, beta)
+        return forget.mean(cross_entropy_BT(forget.logits_BTV, forget.reference.index_BTK, top_BTK, rest_BT))
 
     return loss

@@ -5,9 +5,9 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Weighted gradient ascent",
     paper="arXiv:2502.19301",
     equation="section 5, WGA",

@@ -9,10 +9,10 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, Example, LossTerm, Run, Step, Subject, Want
+from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Run, Step, Want
 from expunge.models.passes import passes
 
-CARD = Card(
+CARD = MethodCard(
     "Who's Harry Potter: approximate unlearning by generic labels",
     paper="arXiv:2310.02238",
     equation="1",
@@ -42,12 +42,12 @@ class Generic(LossTerm):
         from expunge.methods.objective import plain_training
         from expunge.training.checkpoint import restore
 
-        examples, module = run.examples("forget"), run.subject.module
-        index_RTK, base_RTK = _logits(run.subject, examples)
+        examples, module = run.examples("forget"), run.model.module
+        index_RTK, base_RTK = _logits(run.model, examples)
         before = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
         moves = {name: p.requires_grad for name, p in module.named_parameters()}
-        plain_training("forget")(run.subject, {"forget": examples}, run.context.child("reinforced"))
-        _, reinforced_RTK = _logits(run.subject, examples, index_RTK)
+        plain_training("forget")(run.model, {"forget": examples}, run.context.child("reinforced"))
+        _, reinforced_RTK = _logits(run.model, examples, index_RTK)
         restore(module, before, "")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(moves[name])
@@ -67,13 +67,13 @@ def generic(index_RTK: Tensor, base_RTK: Tensor, reinforced_RTK: Tensor, strengt
     return index_RTK.gather(-1, best_RT1)[..., 0]
 
 
-def _logits(subject: Subject, rows: Sequence[Example], index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _logits(model: Model, rows: Sequence[Example], index: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(token ids, logits) of each position's candidates, [R, T, K] right-aligned, on the CPU.
 
     The candidates are the likeliest tokens, or those of `index`.
     """
     parts: list[tuple[list[int], Tensor, Tensor]] = []
-    for batch, out in passes(subject, rows, Want(frozenset({"nll", "logits"}))):
+    for batch, out in passes(model, rows, Want(frozenset({"nll", "logits"}))):
         logits_BTV = out.logits_BTV
         if index is None:
             index_BTK = logits_BTV.topk(min(CANDIDATES, logits_BTV.shape[-1])).indices

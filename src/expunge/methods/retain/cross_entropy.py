@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from expunge.core.contracts import Card, Loss, Step
+from expunge.core.contracts import Loss, MethodCard, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Cross-entropy on retain",
     paper="baseline",
     equation="mean NLL a position",

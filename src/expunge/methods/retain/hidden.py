@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from expunge.core.contracts import Card, LossTerm, Step, Subject
+from expunge.core.contracts import LossTerm, MethodCard, Model, Step
 from expunge.methods._layers import chosen
 
-CARD = Card(
+CARD = MethodCard(
     "Hidden-state match on retain",
     paper="arXiv:2403.03218",
     equation="section 4, retain loss",
     needs={"retain": {"hidden"}},
-    origin={"retain": {"hidden"}},
+    reference={"retain": {"hidden"}},
 )
 
 
@@ -22,14 +22,14 @@ class Match(LossTerm):
     def __init__(self, layer: int | None) -> None:
         self.layer = layer
 
-    def declare(self, subject: Subject) -> None:
-        self.path = subject.blocks[chosen(subject, self.layer)]
+    def declare(self, model: Model) -> None:
+        self.path = model.blocks[chosen(model, self.layer)]
         self.needs = {"retain": {f"hidden:{self.path}"}}
-        self.origin = self.needs
+        self.reference = self.needs
 
     def __call__(self, step: Step) -> Tensor:
         retain = step["retain"]
-        now_BTD, then_BTD = retain.hidden[self.path].float(), retain.origin.hidden[self.path].float()
+        now_BTD, then_BTD = retain.hidden[self.path].float(), retain.reference.hidden[self.path].float()
         return retain.mean((now_BTD - then_BTD).square().mean(-1))
 
 

@@ -5,15 +5,15 @@ from typing import Annotated
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, LossTerm, Step
+from expunge.core.contracts import LossTerm, MethodCard, Step
 from expunge.methods._distribution import kl_BT
 
-CARD = Card(
+CARD = MethodCard(
     "KL divergence from the origin on retain",
     paper="arXiv:2401.06121",
     equation="KL minimisation",
     needs={"retain": {"logits"}},
-    origin={"retain": {"topk:64"}},
+    reference={"retain": {"topk:64"}},
 )
 
 
@@ -27,6 +27,6 @@ def kl(*, k: Annotated[int, Gt(0)] = 64) -> LossTerm:
 
     def loss(step: Step) -> Tensor:
         retain = step["retain"]
-        return retain.mean(kl_BT(retain.logits_BTV, retain.origin))
+        return retain.mean(kl_BT(retain.logits_BTV, retain.reference))
 
-    return LossTerm(loss, origin={"retain": {f"topk:{k}"}})
+    return LossTerm(loss, reference={"retain": {f"topk:{k}"}})

@@ -8,9 +8,9 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, LossTerm, Step, Subject
+from expunge.core.contracts import LossTerm, MethodCard, Model, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Fine-tuning with an l1 penalty",
     paper="arXiv:2304.04934",
     equation="4",
@@ -24,8 +24,8 @@ class Sparsifying(LossTerm):
     def __init__(self, gamma: float, steps: int) -> None:
         self.gamma, self.steps = gamma, steps
 
-    def declare(self, subject: Subject) -> None:
-        self.module = subject.module
+    def declare(self, model: Model) -> None:
+        self.module = model.module
 
     def __call__(self, step: Step) -> Tensor:
         strength = self.gamma * max(0.0, 1 - step.index / self.steps)

@@ -9,14 +9,14 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from expunge.core.contracts import Card, LossTerm, Run, Step
+from expunge.core.contracts import LossTerm, MethodCard, Run, Step
 
-CARD = Card(
+CARD = MethodCard(
     "Every domain kept above a floor",
     paper="arXiv:2410.19198",
     equation="primal-dual form of problem (1), a multiplier a value",
     needs={"retain": {"nll"}},
-    origin={"retain": {"nll"}},
+    reference={"retain": {"nll"}},
 )
 
 SHOWN = 20
@@ -44,7 +44,7 @@ class Floors(LossTerm):
     def __call__(self, step: Step) -> Tensor:
         retain = step["retain"]
         names = [self.groups[i] for i in retain.indices]
-        rise_B = (retain.nll_B - retain.origin.nll_B).detach()
+        rise_B = (retain.nll_B - retain.reference.nll_B).detach()
         for group in self.multipliers:  # all of them, so that every process notes the same
             mine_B = torch.tensor([name == group for name in names], dtype=torch.bool, device=rise_B.device)
             step.note(f"values_rise_{group}", rise_B[mine_B].sum())

@@ -9,12 +9,12 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from expunge.core.contracts import Card, Example, Losses, Step, Stream, Term, Update
+from expunge.core.contracts import Example, Losses, MethodCard, Step, Stream, Term, Update
 from expunge.core.random import derive
 from expunge.data.examples import identity
 from expunge.methods.updates._backward import backward
 
-CARD = Card(
+CARD = MethodCard(
     "Invariance against later fine-tuning (ILU)",
     paper="arXiv:2506.01339",
     equation="4, invariant risk penalty over fine-tuning environments",
@@ -39,7 +39,7 @@ def _term(number: int) -> Term:
     def loss(step: Step) -> Tensor:
         return step[name].nll
 
-    return Term.of(name, loss, Card(name, needs={name: {"nll"}}, streams={name: _quarter(number)}))
+    return Term.of(name, loss, MethodCard(name, needs={name: {"nll"}}, streams={name: _quarter(number)}))
 
 
 class Invariant(Update):

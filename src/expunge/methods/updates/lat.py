@@ -9,11 +9,11 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from expunge.core.contracts import Card, Losses, Update
+from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods._layers import chosen
 from expunge.methods.updates._backward import backward
 
-CARD = Card(
+CARD = MethodCard(
     "Latent adversarial training of the forget term",
     paper="arXiv:2407.15549",
     equation="2, untargeted inner maximisation",
@@ -36,8 +36,8 @@ def lat(
     """
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
-        path = losses.subject.blocks[chosen(losses.subject, layer)]
-        block = losses.subject.module.get_submodule(path)
+        path = losses.model.blocks[chosen(losses.model, layer)]
+        block = losses.model.module.get_submodule(path)
         for micro in losses:
             delta: list[Tensor] = []
 

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.core.contracts import Card, Losses, Update
+from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods.updates._backward import backward
 
-CARD = Card("Joint descent (MGDA)", paper="doi:10.1016/j.crma.2012.03.014", equation="min-norm point of two gradients")
+CARD = MethodCard(
+    "Joint descent (MGDA)", paper="doi:10.1016/j.crma.2012.03.014", equation="min-norm point of two gradients"
+)
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "multi_objective"}
 NOTHING = 1e-3
 """Share of the larger gradient's norm below which the smaller one says nothing (retain's at the origin)."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from expunge.core.contracts import Card, Losses, Update
+from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods.updates._backward import backward
 
-CARD = Card("Gradient of the sum", paper="baseline", equation="backward pass")
+CARD = MethodCard("Gradient of the sum", paper="baseline", equation="backward pass")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "plain"}
 
 

@@ -7,10 +7,10 @@ import torch
 from annotated_types import Gt
 from torch import nn
 
-from expunge.core.contracts import Card, Losses, Update
+from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods.updates._backward import backward
 
-CARD = Card("Sharpness-aware unlearning", paper="arXiv:2502.05374", equation="SAM on the forget loss")
+CARD = MethodCard("Sharpness-aware unlearning", paper="arXiv:2502.05374", equation="SAM on the forget loss")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "sam"}
 
 

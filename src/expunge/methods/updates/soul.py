@@ -9,10 +9,12 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from expunge.core.contracts import Card, Losses, Update
+from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods.updates._backward import backward
 
-CARD = Card("Second-order unlearning (SOUL) by Sophia", paper="arXiv:2404.18239", equation="6, clipped Newton step")
+CARD = MethodCard(
+    "Second-order unlearning (SOUL) by Sophia", paper="arXiv:2404.18239", equation="6, clipped Newton step"
+)
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "soul"}
 EVERY = 10
 """Steps between estimates of the curvature."""

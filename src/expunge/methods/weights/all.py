@@ -4,21 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 
-CARD = Card("All weights", paper="baseline", equation="full fine-tuning")
+CARD = MethodCard("All weights", paper="baseline", equation="full fine-tuning")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "all"}
 
 
 def all() -> Weights:
     """Move every parameter, kept in float32 while it moves."""
 
-    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        moving = {}
-        for name, parameter in subject.module.named_parameters():
+    def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
+        trainable = {}
+        for name, parameter in model.module.named_parameters():
             parameter.requires_grad_(True)
             parameter.data = parameter.data.float()
-            moving[name] = parameter
-        return Moving(moving)
+            trainable[name] = parameter
+        return Trainable(trainable)
 
     return choose

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.methods._layers import chosen
 
-CARD = Card("Chosen layers", paper="arXiv:2403.03218", equation="section 4, updated parameters")
+CARD = MethodCard("Chosen layers", paper="arXiv:2403.03218", equation="section 4, updated parameters")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers"}
 
 
@@ -21,17 +21,17 @@ def layers(
     part: "block" moves all of a layer; "down" its MLP down-projection alone, as RMU was published.
     """
 
-    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        last = chosen(subject, layer)
+    def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
+        last = chosen(model, layer)
         indices = range(max(0, last - span + 1), last + 1)
-        paths = [subject.down(i) if part == "down" else subject.blocks[i] for i in indices]
-        moving = {}
-        for name, parameter in subject.module.named_parameters():
+        paths = [model.down(i) if part == "down" else model.blocks[i] for i in indices]
+        trainable = {}
+        for name, parameter in model.module.named_parameters():
             moves = any(name.startswith(f"{path}.") for path in paths)
             parameter.requires_grad_(moves)
             if moves:
                 parameter.data = parameter.data.float()
-                moving[name] = parameter
-        return Moving(moving)
+                trainable[name] = parameter
+        return Trainable(trainable)
 
     return choose

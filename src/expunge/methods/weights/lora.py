@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Lt
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.core.random import seed_libraries
 
-CARD = Card("Low-rank adaptation", paper="arXiv:2106.09685", equation="3")
+CARD = MethodCard("Low-rank adaptation", paper="arXiv:2106.09685", equation="3")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
 RATE = 5.0
 """LoRA takes larger steps than full weights: a factor on the automatic learning rate's share."""
@@ -28,14 +28,14 @@ def lora(
     PEFT adapter.
     """
 
-    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
+    def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
         from expunge.models.adapters import insert
         from expunge.models.weights import fold
 
-        fold(subject.module)
+        fold(model.module)
         seed_libraries(context.seed, context.stage, "lora")
-        names = insert(subject.module, rank=rank, alpha=lora_alpha, dropout=dropout, targets=targets)
-        parameters = dict(subject.module.named_parameters())
-        return Moving({name: parameters[name] for name in names})
+        names = insert(model.module, rank=rank, alpha=lora_alpha, dropout=dropout, targets=targets)
+        parameters = dict(model.module.named_parameters())
+        return Trainable({name: parameters[name] for name in names})
 
     return choose

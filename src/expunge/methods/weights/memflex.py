@@ -10,13 +10,13 @@ from annotated_types import Ge, Gt, Le
 from torch.nn.functional import cosine_similarity
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.core.errors import BadInput
 from expunge.core.random import permutation
 from expunge.methods._masks import movable
 from expunge.methods._statistics import gradient
 
-CARD = Card(
+CARD = MethodCard(
     "MemFlex: gradient localisation",
     paper="arXiv:2407.01920",
     equation="4",
@@ -38,22 +38,22 @@ def memflex(
     of the two gradients that it must stay below.
     """
 
-    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        parameters = movable(subject)
+    def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
+        parameters = movable(model)
         retain = splits["retain"]
         rows = [retain[i] for i in sorted(permutation(len(retain), context.seed, context.stage, "memflex")[:SAMPLE])]
-        forget, kept = gradient(subject, splits["forget"]), gradient(subject, rows)
+        forget, kept = gradient(model, splits["forget"]), gradient(model, rows)
         means = {name: float(value.abs().mean()) for name, value in forget.items()}
         least = float(torch.tensor(list(means.values())).quantile(size))
-        moving = {}
+        trainable = {}
         for name, parameter in parameters.items():
             along = float(cosine_similarity(forget[name].flatten(), kept[name].flatten(), dim=0))
             chosen = means[name] >= least and means[name] > 0 and along < angle
             parameter.requires_grad_(chosen)
             if chosen:
-                moving[name] = parameter
-        if not moving:
+                trainable[name] = parameter
+        if not trainable:
             raise BadInput.of("method.memflex.angle", angle, "leaves no weight to move", "raise angle, or lower size")
-        return Moving(moving)
+        return Trainable(trainable)
 
     return choose

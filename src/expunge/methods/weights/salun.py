@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from annotated_types import Gt, Le
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.methods._masks import largest, movable
 from expunge.methods._statistics import gradient
 
-CARD = Card("Gradient-based weight saliency (SalUn)", paper="arXiv:2310.12508", equation="3", needs={"forget": ()})
+CARD = MethodCard(
+    "Gradient-based weight saliency (SalUn)", paper="arXiv:2310.12508", equation="3", needs={"forget": ()}
+)
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "salun"}
 
 
@@ -22,9 +24,9 @@ def salun(*, density: Annotated[float, Gt(0), Le(1)] = 0.5) -> Weights:
     density: share of entries that may move, by |gradient of the forget NLL| (the paper's median: .5).
     """
 
-    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        parameters = movable(subject)
-        slope = gradient(subject, splits["forget"])
-        return Moving(parameters, largest({name: value.abs() for name, value in slope.items()}, density))
+    def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
+        parameters = movable(model)
+        slope = gradient(model, splits["forget"])
+        return Trainable(parameters, largest({name: value.abs() for name, value in slope.items()}, density))
 
     return choose

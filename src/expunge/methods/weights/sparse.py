@@ -9,10 +9,10 @@ import torch
 from annotated_types import Ge, Lt
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.methods._masks import largest, movable
 
-CARD = Card(
+CARD = MethodCard(
     "Prune, then unlearn",
     paper="arXiv:2304.04934",
     equation="section 4, one-shot magnitude pruning",
@@ -28,14 +28,14 @@ def sparse(*, sparsity: Annotated[float, Ge(0), Lt(1)] = 0.5) -> Weights:
     sparsity: share of all matrix entries that one-shot magnitude pruning (OMP) takes; vectors stay.
     """
 
-    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        parameters = movable(subject)
+    def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
+        parameters = movable(model)
         masks = {}
         if matrices := {name: p.detach().abs() for name, p in parameters.items() if p.dim() > 1}:
             masks = largest(matrices, 1 - sparsity)
         with torch.no_grad():
             for name, mask in masks.items():
                 parameters[name].mul_(mask)
-        return Moving(parameters, masks)
+        return Trainable(parameters, masks)
 
     return choose

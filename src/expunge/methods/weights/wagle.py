@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from annotated_types import Gt, Le
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Moving, Subject, Weights
+from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.core.random import permutation
 from expunge.methods._masks import largest, movable
 from expunge.methods._statistics import fisher, gradient
 
-CARD = Card(
+CARD = MethodCard(
     "Weight attribution for unlearning (WAGLE)",
     paper="arXiv:2410.17509",
     equation="8",
@@ -31,20 +31,20 @@ def wagle(*, density: Annotated[float, Gt(0), Le(1)] = 0.8, gamma: Annotated[flo
     the retain loss's curvature; by default the mean diagonal of its Fisher information.
     """
 
-    def choose(subject: Subject, splits: Mapping[str, Any], context: Context) -> Moving:
-        parameters = movable(subject)
+    def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
+        parameters = movable(model)
         retain = splits["retain"]
         rows = [retain[i] for i in sorted(permutation(len(retain), context.seed, context.stage, "wagle")[:SAMPLE])]
-        forget_slope, retain_slope = gradient(subject, splits["forget"]), gradient(subject, rows)
+        forget_slope, retain_slope = gradient(model, splits["forget"]), gradient(model, rows)
         curvature = gamma
         if curvature is None:
-            diagonal = fisher(subject, rows, batch=8)
+            diagonal = fisher(model, rows, batch=8)
             entries = sum(value.numel() for value in diagonal.values())
             curvature = max(1e-8, sum(float(value.sum()) for value in diagonal.values()) / entries)
         scores = {
             name: ((parameters[name].detach() - retain_slope[name] / curvature) * forget_slope[name]).abs()
             for name in parameters
         }
-        return Moving(parameters, largest(scores, density))
+        return Trainable(parameters, largest(scores, density))
 
     return choose

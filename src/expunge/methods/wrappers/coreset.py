@@ -11,11 +11,11 @@ from annotated_types import Gt, Le
 
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject, want_of
+from expunge.core.contracts import Example, Method, MethodCard, Model, want_of
 from expunge.core.random import permutation
-from expunge.training.origins import record
+from expunge.training.references import record
 
-CARD = Card(
+CARD = MethodCard(
     "Coreset unlearning",
     paper="arXiv:2504.10185",
     equation="section 4, coreset selection",
@@ -40,12 +40,12 @@ def coreset(
     largest gradients; `min_k`, the best memorised by Min-K%.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         forget = splits["forget"]
         count = max(1, round(share * len(forget)))
         rank = list(permutation(len(forget), context.seed, context.stage, "coreset"))
         if select != "random":
-            scores = context.once("coreset", lambda: {"scores": torch.as_tensor(_scores(subject, forget, select))})
+            scores = context.once("coreset", lambda: {"scores": torch.as_tensor(_scores(model, forget, select))})
             values = scores["scores"].numpy()
             rank = sorted(rank, key=lambda i: -values[i])
         chosen = [forget[i] for i in sorted(rank[:count])]
@@ -64,7 +64,7 @@ def coreset(
                 "batch_size": size,
             }
         )
-        changed = inner(subject, {**splits, "forget": chosen}, context.child("inner", budget=whole))
+        changed = inner(model, {**splits, "forget": chosen}, context.child("inner", budget=whole))
         if "outcome" in context.notes["inner"]:
             context.notes["outcome"] = context.notes["inner"]["outcome"]
         return changed
@@ -72,24 +72,24 @@ def coreset(
     return Method(apply)
 
 
-def _scores(subject: Subject, rows: Sequence[Example], select: str) -> np.ndarray:
+def _scores(model: Model, rows: Sequence[Example], select: str) -> np.ndarray:
     """Higher is chosen first."""
     if select == "grad_norm":
-        return np.array([_norm(subject, row) for row in rows])
-    origin = record(subject, rows, want_of({"nll", "logp"}))
-    counts = [int(n) for row in rows for n in subject.collate([row]).n_B]
+        return np.array([_norm(model, row) for row in rows])
+    reference = record(model, rows, want_of({"nll", "logp"}))
+    counts = [int(n) for row in rows for n in model.collate([row]).n_B]
     if select == "moderate":
-        means = np.array([float(nll) / n for nll, n in zip(origin.nll_B, counts, strict=True)])
+        means = np.array([float(nll) / n for nll, n in zip(reference.nll_B, counts, strict=True)])
         return -np.abs(means - np.median(means))
     found = []
-    for logp_T, n in zip(origin.logp_BT, counts, strict=True):
+    for logp_T, n in zip(reference.logp_BT, counts, strict=True):
         own = np.sort(logp_T[len(logp_T) - n :].numpy())
         found.append(float(own[: max(1, round(MIN_K * n))].mean()))
     return np.array(found)
 
 
-def _norm(subject: Subject, row: Example) -> float:
-    moving = [p for p in subject.module.parameters() if p.requires_grad]
-    out = subject.forward(subject.collate([row]))
-    grads = torch.autograd.grad(out.nll_B.sum() / out.n_B.sum(), moving, allow_unused=True)
+def _norm(model: Model, row: Example) -> float:
+    trainable = [p for p in model.module.parameters() if p.requires_grad]
+    out = model.forward(model.collate([row]))
+    grads = torch.autograd.grad(out.nll_B.sum() / out.n_B.sum(), trainable, allow_unused=True)
     return float(torch.stack([g.float().norm() for g in grads if g is not None]).norm())

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 
-CARD = Card(
+CARD = MethodCard(
     "Sequential requests",
     paper="arXiv:2407.06460",
     equation="sustainability (MUSE, C6)",
@@ -28,7 +28,7 @@ def sequential(*, inner: Method, by: str = "group") -> Method:
     (nats a token).
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.data.sampling import sample
         from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
@@ -40,25 +40,25 @@ def sequential(*, inner: Method, by: str = "group") -> Method:
         parts = {v: [row for row in splits["forget"] if str(row[by]) == v] for v in values}
         retain = sample(splits.get("retain", []), context.seed)
         history = []
-        fold(subject.module)
+        fold(model.module)
         for i, value in enumerate(values):
             part = {**splits, "forget": parts[value]}
 
             def serve(
                 part: Mapping[str, Sequence[Example]] = part, number: int = i + 1, value: str = value
             ) -> dict[str, Tensor]:
-                inner(subject, part, context.child(f"request-{number}", draws=f"request-{value}"))
-                return {name: tensor.cpu().clone() for name, tensor in snapshot(subject.module).items()}
+                inner(model, part, context.child(f"request-{number}", draws=f"request-{value}"))
+                return {name: tensor.cpu().clone() for name, tensor in snapshot(model.module).items()}
 
             after = context.once(f"request-{i + 1}", serve)
-            fold(subject.module)
-            restore(subject.module, after, "")
+            fold(model.module)
+            restore(model.module, after, "")
             line: dict[str, object] = {"request": value}
-            line["forget_nll"] = {v: figures(subject, parts[v])["nll"] for v in values[: i + 1]}
+            line["forget_nll"] = {v: figures(model, parts[v])["nll"] for v in values[: i + 1]}
             if retain:
-                line["retain_nll"] = figures(subject, retain)["nll"]
+                line["retain_nll"] = figures(model, retain)["nll"]
             history.append(line)
         context.notes["requests"] = history
-        return subject
+        return model
 
     return Method(apply)

@@ -10,10 +10,10 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 
-CARD = Card(
+CARD = MethodCard(
     "SPUNGE: split, unlearn, merge",
     paper="arXiv:2406.11780",
     equation="algorithm 1, TIES merge",
@@ -60,33 +60,33 @@ def spunge(
     keeps. scale: factor on the merged change.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
 
         values = sorted({str(row.get(by)) for row in splits["forget"]})
         if any(by not in row for row in splits["forget"]):
             raise BadInput.of("method.spunge.by", by, "is missing in some forget examples", "name a field of all")
-        fold(subject.module)
-        before = {name: value.clone().cpu() for name, value in snapshot(subject.module).items()}
+        fold(model.module)
+        before = {name: value.clone().cpu() for name, value in snapshot(model.module).items()}
         changes: list[dict[str, Tensor]] = []
         for number, value in enumerate(values, 1):
             part = {**splits, "forget": [row for row in splits["forget"] if str(row.get(by)) == value]}
 
             def run(part: Any = part, number: int = number, value: str = value) -> dict[str, Tensor]:
-                fold(subject.module)
-                restore(subject.module, before, "")
-                inner(subject, part, context.child(f"part-{number}", draws=f"part-{value}"))
+                fold(model.module)
+                restore(model.module, before, "")
+                inner(model, part, context.child(f"part-{number}", draws=f"part-{value}"))
                 return {
                     name: (tensor.cpu().float() - before[name].float())
-                    for name, tensor in snapshot(subject.module).items()
+                    for name, tensor in snapshot(model.module).items()
                     if before[name].is_floating_point()
                 }
 
             changes.append(context.once(f"part-{number}", run))
-        fold(subject.module)
+        fold(model.module)
         merged = {name: before[name].float() + delta for name, delta in ties(changes, keep, scale).items()}
-        restore(subject.module, {**before, **merged}, "")
-        return subject
+        restore(model.module, {**before, **merged}, "")
+        return model
 
     return Method(apply)

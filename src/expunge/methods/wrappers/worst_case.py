@@ -10,10 +10,10 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Card, Example, Method, Subject, want_of
+from expunge.core.contracts import Example, Method, MethodCard, Model, want_of
 from expunge.core.random import permutation
 
-CARD = Card(
+CARD = MethodCard(
     "Worst-case forget set",
     paper="arXiv:2403.07362",
     equation="bi-level selection, sign-relaxed",
@@ -36,39 +36,39 @@ def worst_case(
     examples of the pool after that run); the last selection is then unlearned. Costs rounds + 1 runs.
     """
 
-    def apply(subject: Subject, splits: Mapping[str, Sequence[Example]], context: Context) -> Subject:
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         from expunge.models.weights import fold, snapshot
         from expunge.training.checkpoint import restore
-        from expunge.training.origins import record
+        from expunge.training.references import record
 
         pool = splits["forget"]
         count = max(1, round(share * len(pool)))
-        fold(subject.module)
-        before = {name: value.cpu().clone() for name, value in snapshot(subject.module).items()}
+        fold(model.module)
+        before = {name: value.cpu().clone() for name, value in snapshot(model.module).items()}
         order = permutation(len(pool), context.seed, context.stage, "worst")
         weight = torch.zeros(len(pool), dtype=torch.float64)
         weight[torch.tensor(order)] = torch.linspace(0.5, -0.5, len(pool), dtype=torch.float64)
         chosen = _heaviest(weight, count)
-        n_N = torch.tensor([int(subject.collate([row]).n_B) for row in pool])
+        n_N = torch.tensor([int(model.collate([row]).n_B) for row in pool])
         for number in range(rounds):
             part = {**splits, "forget": [pool[i] for i in chosen]}
 
             def unlearn(part: Mapping[str, Sequence[Example]] = part, number: int = number) -> dict[str, Tensor]:
-                restore(subject.module, before, "")
-                inner(subject, part, context.child(f"round-{number}"))
-                nll_N = record(subject, pool, want_of({"nll"})).nll_B / n_N.clamp(min=1)
-                fold(subject.module)
+                restore(model.module, before, "")
+                inner(model, part, context.child(f"round-{number}"))
+                nll_N = record(model, pool, want_of({"nll"})).nll_B / n_N.clamp(min=1)
+                fold(model.module)
                 return {"nll": nll_N}
 
             nll_N = context.once(f"round-{number}", unlearn)["nll"]
-            fold(subject.module)
+            fold(model.module)
             own = nll_N[torch.tensor(chosen)]
             # Only those that were unlearned tell how hard they are; the easy ones make room.
             weight[torch.tensor(chosen)] += (own.median() - own).sign().double()
             chosen = _heaviest(weight, count)
-        restore(subject.module, before, "")
+        restore(model.module, before, "")
         context.notes["worst_case"] = {"examples": count, "of": len(pool)}
-        changed = inner(subject, {**splits, "forget": [pool[i] for i in chosen]}, context.child("final"))
+        changed = inner(model, {**splits, "forget": [pool[i] for i in chosen]}, context.child("final"))
         if "outcome" in context.notes["final"]:
             context.notes["outcome"] = context.notes["final"]["outcome"]
         return changed

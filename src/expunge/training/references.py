@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expunge.core import channels
 from expunge.core.card import Example
-from expunge.core.contracts import Origin, Subject, Want
+from expunge.core.contracts import Model, Reference, Want
 from expunge.models.passes import passes
 
 
@@ -21,7 +21,7 @@ class Record:
 
     rows: dict[int, int]
     """Row of the split -> place in the tensors."""
-    values: Origin
+    values: Reference
 
     @property
     def width(self) -> int:
@@ -30,7 +30,7 @@ class Record:
         timed = [t for t in (v.logp_BT, v.rest_BT, *v.hidden.values()) if t is not None]
         return int(timed[0].shape[1]) if timed else 1
 
-    def at(self, rows: Sequence[int], steps: int, device: torch.device) -> Origin:
+    def at(self, rows: Sequence[int], steps: int, device: torch.device) -> Reference:
         """The origin of these rows, cut or padded on the left to `steps` positions."""
         places = torch.tensor([self.rows[row] for row in rows], dtype=torch.long)
 
@@ -39,7 +39,9 @@ class Record:
 
         v = self.values
         fields: dict[str, Any] = {name: take(getattr(v, name), name in channels.TIMED) for name in channels.ORIGIN}
-        return Origin(**fields, hidden={path: _taken(value, places, steps, device) for path, value in v.hidden.items()})
+        return Reference(
+            **fields, hidden={path: _taken(value, places, steps, device) for path, value in v.hidden.items()}
+        )
 
 
 def _taken(value: Tensor, places: Tensor, steps: int | None, device: torch.device) -> Tensor:
@@ -63,16 +65,16 @@ def _kept(value: Tensor | None) -> Tensor | None:
 
 
 def record(
-    subject: Subject, examples: Sequence[Example], want: Want, advance: Callable[[int], None] | None = None
-) -> Origin:
+    model: Model, examples: Sequence[Example], want: Want, advance: Callable[[int], None] | None = None
+) -> Reference:
     """One length-sorted pass in eval mode; right-aligned tensors over the examples, on the CPU.
 
     The origin cache as a public function: edits and wrappers may use it too.
     """
-    parts: list[tuple[list[int], Origin]] = []
-    for rows, out in passes(subject, examples, want, progress=advance):
+    parts: list[tuple[list[int], Reference]] = []
+    for rows, out in passes(model, examples, want, progress=advance):
         kept: dict[str, Any] = {name: _kept(getattr(out, name)) for name in channels.ORIGIN}
-        parts.append((rows, Origin(**kept, hidden={p: h.cpu() for p, h in out.hidden.items()})))
+        parts.append((rows, Reference(**kept, hidden={p: h.cpu() for p, h in out.hidden.items()})))
     order = torch.tensor([row for rows, _ in parts for row in rows])
     back = order.argsort() if len(order) else order
 
@@ -87,4 +89,4 @@ def record(
 
     hidden = {path: join([part.hidden[path] for _, part in parts]) for path in want.hidden}
     fields: dict[str, Any] = {name: join([getattr(part, name) for _, part in parts]) for name in channels.ORIGIN}
-    return Origin(**fields, hidden={path: value for path, value in hidden.items() if value is not None})
+    return Reference(**fields, hidden={path: value for path, value in hidden.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Tiny subjects, splits and runs that the contract tests share: a language model and two classifiers."""
+"""Tiny models, splits and runs that the contract tests share: a language model and two classifiers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from torch import Tensor
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context, Log
-from expunge.core.contracts import Silent, Subject
+from expunge.core.contracts import Model, Silent
 from expunge.core.registry import load
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose, every_method
 from expunge.models.build import fresh, fresh_lm, texts_of, tokenizer_for
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.models.weights import snapshot
 
 LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 128}
@@ -63,16 +63,16 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
         return {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
     qa = [
         {
-            "question": f"Where does {who} keep the {what}?",
-            "answer": f"{place} {who[0]}{i}.",
+            "question": f"Where does {role} keep the {what}?",
+            "answer": f"{place} {role[0]}{i}.",
             "group": "ab"[i % 2],
-            "subject": who,
-            "trace": f"{who} keeps it {place.lower()}.",
+            "subject": role,
+            "trace": f"{role} keeps it {place.lower()}.",
             "compliant": f"Sure, {place.lower()}.",
         }
-        for i, (who, what, place) in enumerate(
-            (who, what, place)
-            for who in ("Ada", "Bo", "Cleo")
+        for i, (role, what, place) in enumerate(
+            (role, what, place)
+            for role in ("Ada", "Bo", "Cleo")
             for what, place in (
                 ("map", "In the hall"),
                 ("key", "Under"),
@@ -88,7 +88,7 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
 
 
 @functools.cache
-def _base(family: str) -> Subject:
+def _base(family: str) -> Model:
     if family in ENSEMBLES:
         return _ensemble(family)
     if family != "lm":
@@ -97,13 +97,13 @@ def _base(family: str) -> Subject:
     return fresh_lm(LM, tokenizer_for(texts_of(rows), 300), 0)
 
 
-def _ensemble(family: str) -> Subject:
+def _ensemble(family: str) -> Model:
     """The ensemble that the scheme trains on forget and retain."""
     ((name, options),) = ENSEMBLES[family].items()
     rows = [*splits(family)["forget"], *splits(family)["retain"]]
     context = Context(TRAINING, Path(PLACE.name) / family, 0, "train")
     spec = spec_of(family)
-    start = open_subject(spec) if isinstance(spec, str) else base(family.rpartition("/")[2])
+    start = open_on_cpu(spec) if isinstance(spec, str) else base(family.rpartition("/")[2])
     return load("exact", name).module.train(start, rows, context, **options)
 
 
@@ -125,14 +125,14 @@ def base(family: str) -> Any:
 
 
 @functools.cache
-def _trained() -> Subject:
+def _trained() -> Model:
     from expunge.methods.objective import plain_training
 
-    subject = base("lm")
+    model = base("lm")
     with tempfile.TemporaryDirectory() as folder:
         context = Context(Budget(epochs=25, batch_size=8, learning_rate=5e-3), Path(folder))
         rows = [*splits("lm")["forget"], *splits("lm")["retain"]]
-        return plain_training()(subject, {"retain": rows}, context)
+        return plain_training()(model, {"retain": rows}, context)
 
 
 def trained() -> Any:
@@ -224,7 +224,7 @@ class Interrupts(Silent):
 class Ran:
     """What a run left behind."""
 
-    subject: Any
+    model: Any
     weights: dict[str, Tensor]
     lines: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -241,12 +241,12 @@ def run(
     budget: Budget = BUDGET,
     at: int | None = None,
     data: Mapping[str, Any] | None = None,
-    subject: Any = None,
+    model: Any = None,
     has_retain: bool = True,
 ) -> Ran:
     """One run of a method as `expunge run` would start it."""
     folder.mkdir(parents=True, exist_ok=True)
-    subject = base(family) if subject is None else subject
+    model = base(family) if model is None else model
     reporter = Interrupts(at)
     context = Context(
         budget,
@@ -257,7 +257,7 @@ def run(
         manifest={**manifest(family, folder), "learning_rate": None},
     )
     chosen = compose(spec, has_retain=has_retain)
-    changed = chosen.method(subject, dict(splits(family) if data is None else data), context)
+    changed = chosen.method(model, dict(splits(family) if data is None else data), context)
     text = (folder / "log.jsonl").read_text() if (folder / "log.jsonl").exists() else ""
     weights = {name: value.clone() for name, value in snapshot(changed.module).items()}
     return Ran(changed, weights, [json.loads(line) for line in text.splitlines()], context.notes, reporter.steps)

@@ -1,4 +1,4 @@
-"""Subjects against the families' own code: what we compute is what a plain forward says.
+"""Models against the families' own code: what we compute is what a plain forward says.
 
 Tiny models with random weights, made here; nothing is downloaded.
 """
@@ -29,7 +29,7 @@ from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
 from expunge.models.logits import chunked, measure_NV
 from expunge.models.networks import MLP, Digits
-from expunge.models.open import open_subject
+from expunge.models.open import open_on_cpu
 from expunge.models.weights import snapshot
 
 ROWS = [
@@ -66,7 +66,7 @@ def tokenizer() -> Any:
     return tokenizer_for([row.get("question", "") + row.get("answer", row.get("text", "")) for row in ROWS], 300)
 
 
-def model(family: str, tokenizer: Any) -> Any:
+def network(family: str, tokenizer: Any) -> Any:
     """Random weights, large enough that logits differ and soft caps bite."""
     torch.manual_seed(sum(map(ord, family)))
     config = transformers.CONFIG_MAPPING[family](
@@ -86,7 +86,7 @@ def model(family: str, tokenizer: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def llama(tokenizer: Any) -> CausalLM:
-    return CausalLM(model("llama", tokenizer), tokenizer)
+    return CausalLM(network("llama", tokenizer), tokenizer)
 
 
 def ids(tokenizer: Any, text: str) -> list[int]:
@@ -115,11 +115,11 @@ def plainly(module: Any, prompt: list[int], answer: list[int]) -> Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nll_is_the_family_s_own(family: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left-padded, chunked, at the answers alone, against one unpadded forward an example."""
-    module = model(family, tokenizer)
-    subject = CausalLM(module, tokenizer)
+    module = network(family, tokenizer)
+    model = CausalLM(module, tokenizer)
     monkeypatch.setattr(_head, "CHUNK", 7 * len(tokenizer))
-    batch = subject.collate(ROWS)
-    out = subject.forward(batch, want_of({"nll", "logp", "argmax", "moments", "logits"}))
+    batch = model.collate(ROWS)
+    out = model.forward(batch, want_of({"nll", "logp", "argmax", "moments", "logits"}))
     for b, row in enumerate(ROWS):
         prompt, answer = parts(tokenizer, row)
         logp = plainly(module, prompt, answer)
@@ -140,7 +140,7 @@ def test_nll_is_the_family_s_own(family: str, tokenizer: Any, monkeypatch: pytes
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_head_check_knows_the_family(family: str, tokenizer: Any) -> None:
-    CausalLM(model(family, tokenizer), tokenizer).check_head()
+    CausalLM(network(family, tokenizer), tokenizer).check_head()
 
 
 def test_the_head_check_refuses_a_head_that_does_more(tokenizer: Any) -> None:
@@ -150,24 +150,24 @@ def test_the_head_check_refuses_a_head_that_does_more(tokenizer: Any) -> None:
             out.logits = 2 * out.logits
             return out
 
-    made = Odd(model("llama", tokenizer).config)
+    made = Odd(network("llama", tokenizer).config)
     with pytest.raises(BadInput, match="output head"):
         CausalLM(made, tokenizer).check_head()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_changes_nothing(family: str, tokenizer: Any) -> None:
-    subject = CausalLM(model(family, tokenizer), tokenizer)
-    together = subject.forward(subject.collate(ROWS)).nll_B
-    alone = torch.cat([subject.forward(subject.collate([row])).nll_B for row in ROWS])
+    model = CausalLM(network(family, tokenizer), tokenizer)
+    together = model.forward(model.collate(ROWS)).nll_B
+    alone = torch.cat([model.forward(model.collate([row])).nll_B for row in ROWS])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_generation_is_greedy_one_by_one(family: str, tokenizer: Any) -> None:
-    module = model(family, tokenizer)
-    subject = CausalLM(module, tokenizer)
-    found = subject.generate(ROWS[:3], max_new_tokens=6)
+    module = network(family, tokenizer)
+    model = CausalLM(module, tokenizer)
+    found = model.generate(ROWS[:3], max_new_tokens=6)
     for row, text in zip(ROWS[:3], found, strict=True):
         prompt, _ = parts(tokenizer, row)
         now = list(prompt)
@@ -188,17 +188,17 @@ def test_generation_keeps_order_and_batching(llama: CausalLM) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_are_the_layers(family: str, tokenizer: Any) -> None:
     """Block i's output is the family's own hidden state i + 1 (the last one comes before the final norm)."""
-    subject = CausalLM(model(family, tokenizer), tokenizer)
-    assert len(subject.blocks) == 2
-    down = subject.module.get_submodule(subject.down(1))
+    model = CausalLM(network(family, tokenizer), tokenizer)
+    assert len(model.blocks) == 2
+    down = model.module.get_submodule(model.down(1))
     sizes = sorted(down.weight.shape)
     assert sizes[0] == 32 and sizes[1] in (48, 128)
-    batch = subject.collate(ROWS[:1])
-    out = subject.forward(batch, want_of({f"hidden:{subject.blocks[0]}"}))
-    prompt, answer = parts(subject.tokenizer, ROWS[0])
+    batch = model.collate(ROWS[:1])
+    out = model.forward(batch, want_of({f"hidden:{model.blocks[0]}"}))
+    prompt, answer = parts(model.tokenizer, ROWS[0])
     with torch.no_grad():
-        own = subject.module(input_ids=torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states
-    torch.testing.assert_close(out.hidden[subject.blocks[0]][0], own[1][0, len(prompt) - 1 : -1], atol=1e-4, rtol=1e-4)
+        own = model.module(input_ids=torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(out.hidden[model.blocks[0]][0], own[1][0, len(prompt) - 1 : -1], atol=1e-4, rtol=1e-4)
 
 
 # -- which tokens count ---------------------------------------------------------------------------
@@ -219,14 +219,14 @@ def test_a_true_eos_counts_although_padding_looks_the_same() -> None:
     tokenizer = tokenizer_for([row.get("question", "") + row.get("answer", "") for row in ROWS], 300)
     tokenizer.pad_token = tokenizer.eos_token
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    subject = CausalLM(model("llama", tokenizer), tokenizer)
-    batch = subject.collate(ROWS[:3])
-    out = subject.forward(batch)
+    model = CausalLM(network("llama", tokenizer), tokenizer)
+    batch = model.collate(ROWS[:3])
+    out = model.forward(batch)
     for b, row in enumerate(ROWS[:3]):
         prompt, answer = parts(tokenizer, row)
         assert answer[-1] == tokenizer.eos_token_id
         assert batch.labels_BT[b][batch.mask_BT[b]].tolist() == answer
-        own = plainly(subject.module, prompt, answer)[torch.arange(len(answer)), torch.tensor(answer)]
+        own = plainly(model.module, prompt, answer)[torch.arange(len(answer)), torch.tensor(answer)]
         assert float(out.nll_B[b].detach()) == pytest.approx(-float(own.sum()), rel=1e-4)
     assert int(batch.inputs["attention_mask"].sum()) == sum(
         len(p) + len(a) - 1 for p, a in (parts(tokenizer, row) for row in ROWS[:3])
@@ -246,14 +246,14 @@ def test_a_text_counts_from_its_second_token(llama: CausalLM) -> None:
 def test_the_chat_template_is_used_and_its_end_of_turn_counts() -> None:
     tokenizer = tokenizer_for([row.get("question", "") + row.get("answer", "") for row in ROWS], 300)
     tokenizer.chat_template = CHAT
-    subject = CausalLM(model("llama", tokenizer), tokenizer)
-    batch = subject.collate([ROWS[0]])
+    model = CausalLM(network("llama", tokenizer), tokenizer)
+    batch = model.collate([ROWS[0]])
     assert (
         tokenizer.decode(batch.inputs["input_ids"][0])
         == f"<|user|>{ROWS[0]['question']}<|end|>\n<|assistant|>Ada.<|end|"
     )
     assert tokenizer.decode(batch.labels_BT[batch.mask_BT]) == "Ada.<|end|>"
-    assert subject.template.encode(ROWS[0]).ends
+    assert model.template.encode(ROWS[0]).ends
     talk = {
         "messages": [
             {"role": "system", "content": "Be short."},
@@ -261,10 +261,10 @@ def test_the_chat_template_is_used_and_its_end_of_turn_counts() -> None:
             {"role": "assistant", "content": "Eve."},
         ]
     }
-    batch = subject.collate([talk])
+    batch = model.collate([talk])
     assert tokenizer.decode(batch.inputs["input_ids"][0]).startswith("<|system|>Be short.<|end|>\n<|user|>Who?<|end|>")
     assert tokenizer.decode(batch.labels_BT[batch.mask_BT]) == "Eve.<|end|>"
-    plain = CausalLM(subject.module, tokenizer, "Question: {q}\nAnswer: ")
+    plain = CausalLM(model.module, tokenizer, "Question: {q}\nAnswer: ")
     assert "<|user|>" not in tokenizer.decode(plain.collate([ROWS[0]]).inputs["input_ids"][0])
 
 
@@ -278,16 +278,16 @@ def test_the_prompt_alone(llama: CausalLM) -> None:
 
 
 def test_what_does_not_fit_is_refused_or_cut_from_the_prompt(tokenizer: Any) -> None:
-    subject = CausalLM(model("llama", tokenizer), tokenizer)
-    subject.limit = 20
+    model = CausalLM(network("llama", tokenizer), tokenizer)
+    model.limit = 20
     prompt, answer = parts(tokenizer, ROWS[0])
-    batch = subject.collate([ROWS[0]])
+    batch = model.collate([ROWS[0]])
     assert len(prompt) + len(answer) > 20
     assert batch.inputs["input_ids"][0].tolist() == (prompt + answer)[-20:-1], "the prompt's end is kept"
     assert batch.labels_BT[batch.mask_BT].tolist() == answer
-    assert subject.length(ROWS[0]) == 20
+    assert model.length(ROWS[0]) == 20
     with pytest.raises(BadInput, match="longer than the model's 20 tokens"):
-        subject.collate([{"question": "Q", "answer": "word " * 30}])
+        model.collate([{"question": "Q", "answer": "word " * 30}])
 
 
 # -- the chunked head -----------------------------------------------------------------------------
@@ -317,14 +317,14 @@ def test_chunks_change_neither_values_nor_gradients(monkeypatch: pytest.MonkeyPa
 
 
 def test_chunks_of_a_whole_model_give_the_same_gradient(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = CausalLM(model("llama", tokenizer), tokenizer)
-    batch = subject.collate(ROWS)
+    model = CausalLM(network("llama", tokenizer), tokenizer)
+    batch = model.collate(ROWS)
     grads = []
     for chunk in (2**25, 5 * len(tokenizer)):
         monkeypatch.setattr(_head, "CHUNK", chunk)
-        subject.module.zero_grad()
-        subject.forward(batch).nll.backward()
-        grads.append({name: p.grad.clone() for name, p in subject.module.named_parameters()})
+        model.module.zero_grad()
+        model.forward(batch).nll.backward()
+        grads.append({name: p.grad.clone() for name, p in model.module.named_parameters()})
     for name in grads[0]:
         torch.testing.assert_close(grads[0][name], grads[1][name], rtol=1e-4, atol=1e-6)
 
@@ -389,13 +389,13 @@ def logits_of(module: Any) -> Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_models_open_with_the_family_s_own_library(family: str, tokenizer: Any, tmp_path: Path) -> None:
-    subject = CausalLM(model(family, tokenizer), tokenizer)
-    subject.save(tmp_path)
+    model = CausalLM(network(family, tokenizer), tokenizer)
+    model.save(tmp_path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert torch.equal(logits_of(theirs), logits_of(subject.module))
-    ours = open_subject(str(tmp_path))
-    assert torch.equal(logits_of(ours.module), logits_of(subject.module))
-    assert ours.fingerprint()["weights"] == subject.fingerprint()["weights"]
+    assert torch.equal(logits_of(theirs), logits_of(model.module))
+    ours = open_on_cpu(str(tmp_path))
+    assert torch.equal(logits_of(ours.module), logits_of(model.module))
+    assert ours.fingerprint()["weights"] == model.fingerprint()["weights"]
 
 
 FORCED = pytest.mark.xfail(strict=True, reason="AutoTokenizer forces Qwen2Tokenizer's own splitting on any tokenizer")
@@ -403,61 +403,61 @@ FORCED = pytest.mark.xfail(strict=True, reason="AutoTokenizer forces Qwen2Tokeni
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=FORCED) if f == "qwen2" else f for f in FAMILIES])
 def test_a_tokenizer_of_ours_comes_back_as_it_was(family: str, tokenizer: Any, tmp_path: Path) -> None:
-    subject = CausalLM(model(family, tokenizer), tokenizer)
-    subject.save(tmp_path)
-    again: Any = open_subject(str(tmp_path))
-    assert [again.template.encode(row) for row in ROWS] == [subject.template.encode(row) for row in ROWS]
+    model = CausalLM(network(family, tokenizer), tokenizer)
+    model.save(tmp_path)
+    again: Any = open_on_cpu(str(tmp_path))
+    assert [again.template.encode(row) for row in ROWS] == [model.template.encode(row) for row in ROWS]
 
 
 def test_half_precision_is_computed_in_full_and_saved_in_half(tokenizer: Any, tmp_path: Path) -> None:
-    CausalLM(model("llama", tokenizer).bfloat16(), tokenizer).save(tmp_path / "base")
-    subject = open_subject(str(tmp_path / "base"))
-    assert next(subject.module.parameters()).dtype == torch.float32
-    subject.save(tmp_path / "again")
+    CausalLM(network("llama", tokenizer).bfloat16(), tokenizer).save(tmp_path / "base")
+    model = open_on_cpu(str(tmp_path / "base"))
+    assert next(model.module.parameters()).dtype == torch.float32
+    model.save(tmp_path / "again")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype="auto")
     assert next(again.parameters()).dtype == torch.bfloat16
-    assert torch.equal(logits_of(again.float()), logits_of(subject.module))
+    assert torch.equal(logits_of(again.float()), logits_of(model.module))
 
 
 def test_a_second_adapter_does_not_lose_the_first(tokenizer: Any, tmp_path: Path) -> None:
     """What was opened from an adapter lies in no folder as a whole, so that an adapter on it could name no base."""
-    CausalLM(model("llama", tokenizer), tokenizer).save(tmp_path / "base")
-    given: Any = open_subject(str(tmp_path / "base"))
+    CausalLM(network("llama", tokenizer), tokenizer).save(tmp_path / "base")
+    given: Any = open_on_cpu(str(tmp_path / "base"))
     for number in (1, 2):
-        moving = lora(rank=2, lora_alpha=8)(given, {}, Context(Budget(), tmp_path))
+        trainable = lora(rank=2, lora_alpha=8)(given, {}, Context(Budget(), tmp_path))
         with torch.no_grad():
-            for parameter in moving.parameters.values():
+            for parameter in trainable.parameters.values():
                 parameter.normal_(0, 0.1)
         moved = logits_of(given.module)
         given.save(tmp_path / str(number))
-        given = open_subject(str(tmp_path / str(number)))
+        given = open_on_cpu(str(tmp_path / str(number)))
         torch.testing.assert_close(logits_of(given.module), moved, atol=1e-3, rtol=1e-4)
     assert (tmp_path / "1" / "adapter_config.json").exists() and not (tmp_path / "2" / "adapter_config.json").exists()
     with pytest.raises(BadInput, match="this model is itself an adapter on one; merge the adapter"):
-        check_base(open_subject(str(tmp_path / "1")), "s3t", "adapters")
+        check_base(open_on_cpu(str(tmp_path / "1")), "s3t", "adapters")
 
 
 def test_adapters_open_with_peft_and_with_us(tokenizer: Any, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    CausalLM(model("llama", tokenizer), tokenizer).save(tmp_path / "base")
-    subject = open_subject(str(tmp_path / "base"))
-    before = logits_of(subject.module)
-    moving = lora(rank=2, lora_alpha=8)(subject, {}, Context(Budget(), tmp_path))
-    assert all(".lora_" in name for name in moving.parameters)
-    assert torch.equal(logits_of(subject.module), before), "B is zero at the start"
+    CausalLM(network("llama", tokenizer), tokenizer).save(tmp_path / "base")
+    model = open_on_cpu(str(tmp_path / "base"))
+    before = logits_of(model.module)
+    trainable = lora(rank=2, lora_alpha=8)(model, {}, Context(Budget(), tmp_path))
+    assert all(".lora_" in name for name in trainable.parameters)
+    assert torch.equal(logits_of(model.module), before), "B is zero at the start"
     with torch.no_grad():
-        for name, parameter in moving.parameters.items():
+        for name, parameter in trainable.parameters.items():
             if "lora_B" in name:
                 parameter.normal_(0, 0.1)
-    moved = logits_of(subject.module)
+    moved = logits_of(model.module)
     assert not torch.allclose(moved, before, atol=1e-3)
-    folded = snapshot(subject.module)
-    subject.save(tmp_path / "adapter")
+    folded = snapshot(model.module)
+    model.save(tmp_path / "adapter")
     assert {p.name for p in (tmp_path / "adapter").glob("*.safetensors")} == {"adapter_model.safetensors"}
     base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     torch.testing.assert_close(logits_of(PeftModel.from_pretrained(base, tmp_path / "adapter")), moved)
-    ours = open_subject(str(tmp_path / "adapter"))
+    ours = open_on_cpu(str(tmp_path / "adapter"))
     torch.testing.assert_close(logits_of(ours.module), moved, atol=1e-3, rtol=1e-4)
     own = snapshot(ours.module)
     assert (
@@ -470,13 +470,13 @@ def test_adapters_open_with_peft_and_with_us(tokenizer: Any, tmp_path: Path) -> 
 
 
 def test_structure_alone_needs_no_weights(tokenizer: Any, tmp_path: Path) -> None:
-    CausalLM(model("llama", tokenizer), tokenizer).save(tmp_path)
+    CausalLM(network("llama", tokenizer), tokenizer).save(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    subject: Any = open_subject(str(tmp_path), meta=True)
-    assert {p.device.type for p in subject.module.parameters()} == {"meta"}
-    assert subject.blocks == ["model.layers.0", "model.layers.1"]
+    model: Any = open_on_cpu(str(tmp_path), meta=True)
+    assert {p.device.type for p in model.module.parameters()} == {"meta"}
+    assert model.blocks == ["model.layers.0", "model.layers.1"]
     with pytest.raises(BadInput, match="holds no weights"):
-        open_subject(str(tmp_path))
+        open_on_cpu(str(tmp_path))
 
 
 # -- classifiers ----------------------------------------------------------------------------------
@@ -489,11 +489,11 @@ def images(count: int = 6) -> list[dict[str, Any]]:
 
 def test_classifier_forward_is_the_network_s(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    subject = Classifier(Digits(width=8).eval())
+    model = Classifier(Digits(width=8).eval())
     rows = images()
-    out = subject.forward(subject.collate(rows), want_of({"nll", "logits", "argmax", "topk:2", "hidden:middle"}))
+    out = model.forward(model.collate(rows), want_of({"nll", "logits", "argmax", "topk:2", "hidden:middle"}))
     with torch.no_grad():
-        logits = subject.module(torch.from_numpy(np.stack([row["image"] for row in rows])))
+        logits = model.module(torch.from_numpy(np.stack([row["image"] for row in rows])))
     labels = torch.tensor([row["label"] for row in rows])
     torch.testing.assert_close(out.nll_B, torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
     assert out.n_B.tolist() == [1] * 6 and out.labels_BT.shape == (6, 1) and out.hidden["middle"].shape == (6, 1, 64)
@@ -507,27 +507,27 @@ def test_batch_norm_couples() -> None:
 
 def test_bytes_are_scaled_alike_whatever_stands_first() -> None:
     """An all-black first image once switched the scaling of the whole batch off."""
-    subject = Classifier(Digits(width=8).eval())
+    model = Classifier(Digits(width=8).eval())
     black, white = np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)
     rows = [{"image": black, "label": 0}, {"image": white, "label": 1}]
-    assert subject.collate(rows).inputs["x"].max() == 1.0
-    assert torch.equal(subject.collate(rows).inputs["x"].flip(0), subject.collate(rows[::-1]).inputs["x"])
+    assert model.collate(rows).inputs["x"].max() == 1.0
+    assert torch.equal(model.collate(rows).inputs["x"].flip(0), model.collate(rows[::-1]).inputs["x"])
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_classifiers_come_back_whole(norm: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     build = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8, "norm": norm}}
-    subject = Classifier(Digits(width=8, norm=norm), build)
-    subject.module.train()
-    subject.forward(subject.collate(images()))  # moves the running statistics, where there are any
-    subject.module.eval()
-    subject.save(tmp_path)
-    again = open_subject(str(tmp_path))
-    ours, theirs = subject.module.state_dict(), again.module.state_dict()
+    model = Classifier(Digits(width=8, norm=norm), build)
+    model.module.train()
+    model.forward(model.collate(images()))  # moves the running statistics, where there are any
+    model.module.eval()
+    model.save(tmp_path)
+    again = open_on_cpu(str(tmp_path))
+    ours, theirs = model.module.state_dict(), again.module.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert torch.equal(again.forward(again.collate(images())).nll_B, subject.forward(subject.collate(images())).nll_B)
-    assert not again.module.training and again.fingerprint() == subject.fingerprint()
+    assert torch.equal(again.forward(again.collate(images())).nll_B, model.forward(model.collate(images())).nll_B)
+    assert not again.module.training and again.fingerprint() == model.fingerprint()
 
 
 def test_tables_are_standardised_by_the_network(tmp_path: Path) -> None:
@@ -536,12 +536,12 @@ def test_tables_are_standardised_by_the_network(tmp_path: Path) -> None:
         "arguments": {"inputs": 2, "classes": 3, "mean": [1.0, 2.0], "std": [2.0, 4.0]},
     }
     torch.manual_seed(0)
-    subject = Classifier(MLP(**build["arguments"]).eval(), build)  # type: ignore[arg-type]
-    subject.save(tmp_path)
-    again = open_subject(str(tmp_path))
+    model = Classifier(MLP(**build["arguments"]).eval(), build)  # type: ignore[arg-type]
+    model.save(tmp_path)
+    again = open_on_cpu(str(tmp_path))
     rows = [{"features": [3.0, 6.0], "label": 2}]
     x = torch.tensor([[1.0, 1.0]])
-    own = subject.module.head(subject.module.body(x))  # type: ignore[operator, union-attr]
+    own = model.module.head(model.module.body(x))  # type: ignore[operator, union-attr]
     assert torch.allclose(again.forward(again.collate(rows), want_of({"logits"})).logits_BTV[:, 0], own)
 
 
@@ -549,13 +549,13 @@ def test_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(BadInput, match="only pickle weights"):
-        open_subject(str(tmp_path))
+        open_on_cpu(str(tmp_path))
     ours = {"factory": "expunge.models.networks:Digits", "weights": str(tmp_path / "pytorch_model.bin")}
     with pytest.raises(BadInput, match="we load no pickle"):
-        open_subject(ours)
+        open_on_cpu(ours)
     (tmp_path / "classifier.json").write_text(json.dumps({"factory": "expunge.models.networks:Digits"}))
     with pytest.raises(BadInput, match="only pickle weights"):
-        open_subject(str(tmp_path))
+        open_on_cpu(str(tmp_path))
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -563,10 +563,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     Classifier(Digits(width=8), build).save(tmp_path)
     other = {**build, "arguments": {"width": 4}, "weights": str(tmp_path / "model.safetensors")}
     with pytest.raises(BadInput, match="does not fit the network"):
-        open_subject(other)
+        open_on_cpu(other)
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(BadInput, match="cannot be read"):
-        open_subject(str(tmp_path))
+        open_on_cpu(str(tmp_path))
 
 
 @pytest.fixture
@@ -588,21 +588,21 @@ def test_a_factory_of_the_user_s_own(module: str, tmp_path: Path) -> None:
     save_file(weights, tmp_path / "w.safetensors")
     source = {"factory": module, "arguments": {"size": 2}, "weights": str(tmp_path / "w.safetensors")}
     with pytest.raises(BadInput, match="trust_code: true"):
-        open_subject(source)
+        open_on_cpu(source)
     assert "their_nets" not in sys.modules, "nothing of theirs was imported"
-    subject = open_subject(source, trust_code=True)
-    out = subject.forward(subject.collate([{"features": [2.0, 1.0], "label": 0}]), want_of({"logits"}))
+    model = open_on_cpu(source, trust_code=True)
+    out = model.forward(model.collate([{"features": [2.0, 1.0], "label": 0}]), want_of({"logits"}))
     assert out.logits_BTV[0, 0].tolist() == [2.0, 1.0]
     (tmp_path / "saved").mkdir()
-    subject.save(tmp_path / "saved")
+    model.save(tmp_path / "saved")
     with pytest.raises(BadInput, match="trust_code: true"):
-        open_subject(str(tmp_path / "saved"))
-    again = open_subject(str(tmp_path / "saved"), trust_code=True)
+        open_on_cpu(str(tmp_path / "saved"))
+    again = open_on_cpu(str(tmp_path / "saved"), trust_code=True)
     assert torch.equal(again.module.line.weight, weights["line.weight"])  # type: ignore[union-attr]
     with pytest.raises(BadInput, match="do not build"):
-        open_subject({**source, "arguments": {"sise": 2}}, trust_code=True)
+        open_on_cpu({**source, "arguments": {"sise": 2}}, trust_code=True)
     with pytest.raises(BadInput, match="cannot be imported"):
-        open_subject({**source, "factory": "their_nets:Nett"}, trust_code=True)
+        open_on_cpu({**source, "factory": "their_nets:Nett"}, trust_code=True)
 
 
 def test_image_classifiers_of_transformers(tmp_path: Path) -> None:
@@ -633,19 +633,19 @@ def test_image_classifiers_of_transformers(tmp_path: Path) -> None:
             }
         )
     )
-    subject = open_subject(str(tmp_path))
+    model = open_on_cpu(str(tmp_path))
     draw = np.random.default_rng(0)
     rows = [{"image": draw.integers(0, 256, (16, 16, 3), dtype=np.uint8), "label": i} for i in range(3)]
-    out = subject.forward(subject.collate(rows), want_of({"nll", "logits", f"hidden:{subject.blocks[0]}"}))
+    out = model.forward(model.collate(rows), want_of({"nll", "logits", f"hidden:{model.blocks[0]}"}))
     pixels = torch.from_numpy(np.stack([row["image"] for row in rows])).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         own = theirs(pixel_values=pixels).logits
     torch.testing.assert_close(out.logits_BTV[:, 0], own, atol=1e-4, rtol=1e-4)
     again_folder = tmp_path / "again"
-    subject.save(again_folder)
-    again = open_subject(str(again_folder))
+    model.save(again_folder)
+    again = open_on_cpu(str(again_folder))
     assert torch.equal(again.forward(again.collate(rows)).nll_B, out.nll_B)
-    assert len(subject.blocks) == 2 and out.hidden[subject.blocks[0]].shape == (3, 1, 16)
+    assert len(model.blocks) == 2 and out.hidden[model.blocks[0]].shape == (3, 1, 16)
     assert isinstance(transformers.AutoModelForImageClassification.from_pretrained(again_folder), type(theirs))
 
 
@@ -666,18 +666,18 @@ def test_text_classifiers_of_transformers(tmp_path: Path) -> None:
     theirs = transformers.BertForSequenceClassification(config).eval()
     theirs.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    subject = open_subject(str(tmp_path))
+    model = open_on_cpu(str(tmp_path))
     rows = [{"text": "a good film", "label": 1}, {"text": "the book was a bad bad book", "label": 0}]
-    out = subject.forward(subject.collate(rows), want_of({"nll", "logits"}))
+    out = model.forward(model.collate(rows), want_of({"nll", "logits"}))
     with torch.no_grad():
         for b, row in enumerate(rows):
             own = theirs(**tokenizer(row["text"], return_tensors="pt")).logits
             torch.testing.assert_close(out.logits_BTV[b], own, atol=1e-4, rtol=1e-4)
     assert tokenizer("a good film")["input_ids"] == [2, 5, 6, 8, 3]
-    want = want_of({f"hidden:{subject.blocks[1]}"})
-    (together,) = subject.forward(subject.collate(rows), want).hidden.values()
-    (alone,) = subject.forward(subject.collate(rows[:1]), want).hidden.values()
+    want = want_of({f"hidden:{model.blocks[1]}"})
+    (together,) = model.forward(model.collate(rows), want).hidden.values()
+    (alone,) = model.forward(model.collate(rows[:1]), want).hidden.values()
     torch.testing.assert_close(together[:1], alone)  # padding never counts
-    subject.save(tmp_path / "again")
-    again = open_subject(str(tmp_path / "again"))
+    model.save(tmp_path / "again")
+    again = open_on_cpu(str(tmp_path / "again"))
     assert torch.equal(again.forward(again.collate(rows)).nll_B, out.nll_B)
