@@ -18,12 +18,12 @@ def names(of: type) -> set[str]:
     return {field.name for field in fields(of)}  # type: ignore[arg-type]
 
 
-def test_outputs_origins_and_readouts_hold_what_the_table_says_and_no_more() -> None:
-    beside = {"n_B", "labels_BT", "mask_BT", "hidden", "origin", "examples", "positions", "rows", "indices"}
+def test_outputs_references_and_readouts_hold_what_the_table_says_and_no_more() -> None:
+    beside = {"n_B", "labels_BT", "mask_BT", "hidden", "reference", "examples", "positions", "rows", "indices"}
     assert names(Output) - beside == set(channels.OUTPUT)
     assert names(Reference) - {"hidden"} == set(channels.ORIGIN)
     held = {field for channel in channels.CHANNELS.values() for field in channel.readout}
-    assert names(Readout) - {"split", "subject", "examples", "ends_N", "pooled"} == held
+    assert names(Readout) - {"split", "role", "examples", "ends_N", "pooled"} == held
     assert len(held) == len(channels.ARRAYS + channels.RAGGED + channels.TEXTS), "no field belongs to two channels"
 
 

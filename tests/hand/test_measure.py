@@ -253,7 +253,7 @@ def test_scores_refuse_what_they_may_not_hold() -> None:
         "name": "x",
         "side": "utility",
         "split": "retain",
-        "subject": "after",
+        "role": "after",
         "value": 1.0,
         "low": 0.0,
         "high": 1.0,
@@ -283,5 +283,5 @@ def test_cards_are_whole(plugin: object) -> None:
     assert card.side in SIDES and card.unit in UNITS and card.means.endswith(".")
     assert card.better in ("higher", "lower", "gold") and card.paper and plugin.factory.__doc__
     channels = {channel.rstrip("?") for needed in card.needs.values() for channel in needed}
-    assert channels == {"examples"} if card.level else channels <= READ
+    assert channels == {"examples"} if getattr(card, "level", "") else channels <= READ
     assert plugin.validate({}, plugin.name) is not None

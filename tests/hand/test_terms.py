@@ -69,7 +69,7 @@ def test_ga_is_minus_the_mean_nll_a_position() -> None:
 
 
 def test_npo() -> None:
-    """beta = .5, rises of 2 and 0 nats over the origin.
+    """beta = .5, rises of 2 and 0 nats over the reference model.
 
     (2/.5) softplus(-.5 * 2) = 4 * .313262 = 1.253047; (2/.5) softplus(0) = 4 ln 2 = 2.772589; mean 2.012818.
     """
@@ -86,8 +86,8 @@ def test_npo_length_normalised() -> None:
 def test_npo_gradient_fades() -> None:
     """d/dnll (2/beta) softplus(-beta rise) = -2 sigmoid(-beta rise).
 
-    At the origin -1, as gradient ascent on the summed NLL; at a rise of 20 nats with beta = .5
-    -2 sigmoid(-10) = -9.0796e-5; far below the origin (rise -20) -2 sigmoid(10) = -1.999909.
+    At the reference -1, as gradient ascent on the summed NLL; at a rise of 20 nats with beta = .5
+    -2 sigmoid(-10) = -9.0796e-5; far below the reference (rise -20) -2 sigmoid(10) = -1.999909.
     """
     nll_B = torch.tensor([5.0, 25.0, -15.0], requires_grad=True)
     forget = output(nll_B, [1, 1, 1], reference=Reference(nll_B=torch.full((3,), 5.0)))
@@ -262,7 +262,7 @@ def test_cross_entropy_is_the_mean_a_position() -> None:
 
 
 def distribution(now: Sequence[float], then: Sequence[float], label: int, k: int | None, pad: bool = False) -> Output:
-    """One position (after one that does not count, with pad) of a model and what the origin kept of it."""
+    """One position (after one that does not count, with pad) of a model and what the reference model said of it."""
     then_V = torch.tensor(then)
     order = [label, *[i for i in torch.argsort(then_V, descending=True).tolist() if i != label]]
     kept = order if k is None else order[: k + 1]
@@ -303,8 +303,8 @@ def test_kl_of_label_top_and_rest(pad: bool) -> None:
     assert value(kl(k=1), retain=distribution([0.25] * 4, then, 1, None, pad)) == pytest.approx(0.221473, abs=1e-6)
 
 
-def test_kl_of_the_origin_itself_is_zero_and_flat() -> None:
-    """At the origin the KL and its gradient vanish, with and without a bucket for the rest."""
+def test_kl_of_the_reference_itself_is_zero_and_flat() -> None:
+    """At the reference the KL and its gradient vanish, with and without a bucket for the rest."""
     then = [0.5, 0.25, 0.2, 0.05]
     for k in (None, 1, 2):
         retain = distribution(then, then, 1, k)
@@ -339,14 +339,14 @@ def rows_of(out: Output, rows: slice, examples: int, positions: int) -> Output:
             for name, found in vars(out.reference).items()
         }
     )
-    made = Output(**{name: cut(found) for name, found in vars(out).items()} | {"origin": reference})
+    made = Output(**{name: cut(found) for name, found in vars(out).items()} | {"reference": reference})
     made.hidden = {path: states[rows] for path, states in out.hidden.items()}
     made.examples, made.positions = examples, positions
     return made
 
 
 def big(seed: int) -> Output:
-    """Five answers of 1 to 4 positions with every channel, and an origin of other weights."""
+    """Five answers of 1 to 4 positions with every channel, and a reference of other weights."""
     draw = torch.Generator().manual_seed(seed)
     n, vocabulary = [1, 4, 2, 3, 2], 6
     made = output([0.0] * 5, n)

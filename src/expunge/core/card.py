@@ -38,6 +38,11 @@ class Card:
     means: str = ""
     """What a reader may conclude from the figure or expect of the method, and what not."""
 
+    @property
+    def sources(self) -> set[str]:
+        """The splits that it draws on."""
+        return set(self.needs)
+
 
 @dataclass(frozen=True)
 class MethodCard(Card):
@@ -57,7 +62,7 @@ class MethodCard(Card):
 
     @property
     def sources(self) -> set[str]:
-        """The splits that its streams draw from."""
+        """The splits that its streams draw on."""
         return {self.streams[name].split if name in self.streams else name for name in (*self.needs, *self.reference)}
 
 

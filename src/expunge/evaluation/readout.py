@@ -20,7 +20,7 @@ class Readout:
     """
 
     split: str
-    model: str
+    role: str
     """"before", "after" or "gold"."""
     examples: Sequence[Example]
     nll_N: np.ndarray

@@ -9,7 +9,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from expunge.core.card import Card, MethodCard
+from expunge.core.card import Card, MetricCard
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, everything, load
 from expunge.methods.compose import every_method, recipes
@@ -62,9 +62,7 @@ def in_full(plugin: Plugin) -> dict[str, Any]:
         **_row(plugin.name, SINGULAR[plugin.kind], card, plugin.summary),
         "title": card.title,
         "equation": place_of(card.equation),
-        "side": card.side,
-        "better": card.better,
-        "unit": card.unit,
+        **{key: getattr(card, key) if isinstance(card, MetricCard) else "" for key in ("side", "better", "unit")},
         "means": card.means,
         "options": options(plugin),
         "recipe": plugin.recipe,
@@ -126,7 +124,7 @@ def _has_recipe(row: dict[str, Any]) -> bool:
     return kind is not None and hasattr(load(kind, row["name"]).module, "RECIPE")
 
 
-def _row(name: str, kind: str, card: MethodCard, summary: str) -> dict[str, Any]:
+def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
