@@ -295,7 +295,7 @@ def without(name: str) -> Tamper:
 
     def tamper(folder: Path, other: Path) -> None:
         (folder / name).unlink()
-        sealed(folder, lambda s: s.update(model=[item for item in s["subject"] if item["name"] != name]))
+        sealed(folder, lambda s: s.update(subject=[item for item in s["subject"] if item["name"] != name]))
 
     return tamper
 
@@ -338,7 +338,7 @@ def lowered(folder: Path, other: Path) -> None:
 
 
 FORGED: dict[str, tuple[Tamper, str]] = {
-    "nothing is named": (lambda f, o: sealed(f, lambda s: s.update(model=[])), "missing: evidence.json"),
+    "nothing is named": (lambda f, o: sealed(f, lambda s: s.update(subject=[])), "missing: evidence.json"),
     **{
         f"{name} and its entry are gone": (without(name), f"missing: {name} (the certificate does not name it)")
         for name in ledger.NAMED
