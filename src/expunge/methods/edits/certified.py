@@ -21,6 +21,7 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities=("labels",),
     means="The bound is of the head given the layers below it; where they saw the forget set it says nothing of them.",
+    one_shot=True,
 )
 
 

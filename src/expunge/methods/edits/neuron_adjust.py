@@ -20,6 +20,8 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities=("tokens", "mlp"),
     means="Weights cannot branch: the paper's shift by likelihood becomes a rank-one change that is linear in the input.",
+    deterministic=True,
+    one_shot=True,
 )
 
 

@@ -16,6 +16,7 @@ CARD = MethodCard(
     paper="baseline",
     equation="exact by construction",
     needs={"forget": (), "retain": ()},
+    deterministic=True,
 )
 
 
