@@ -90,9 +90,7 @@ def test_what_was_lent_comes_back(name: str, family: str, ran: Made) -> None:
         n: (v.dtype, v.device, v.shape) for n, v in kept.items()
     }
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in after.module.modules())
-    assert {name for p in after.module.parameters() for name in vars(p)} <= {
-        name for p in before.module.parameters() for name in vars(p)
-    }
+    assert {name for p in after.module.parameters() for name in vars(p)} <= {"_is_hf_initialized"}  # transformers' own
 
 
 def learns_forget(name: str) -> bool:
@@ -145,11 +143,30 @@ def test_retain_data_that_no_card_asks_for_change_nothing(name: str, family: str
     assert same(run(METHODS[name], family, tmp_path, data=alone).weights, ran(name, family).weights)
 
 
-@pytest.mark.parametrize(("name", "family"), [p for p in PAIRS if uses_retain(p[0]) and p[0] not in EXACT])
-def test_retain_data_that_a_card_asks_for_change_the_weights(name: str, family: str, ran: Made, tmp_path: Path) -> None:
-    """The check above can fail: where a card asks for retain data, others give other weights."""
-    fewer = {**splits(family), "retain": splits(family)["retain"][1:]}
-    assert not same(run(METHODS[name], family, tmp_path, data=fewer).weights, ran(name, family).weights)
+@pytest.mark.parametrize("name", sorted({name for name, _ in PAIRS if uses_retain(name) and name not in EXACT}))
+def test_retain_data_that_a_card_asks_for_change_the_weights(name: str, ran: Made, tmp_path: Path) -> None:
+    """The check above can fail: where a card asks for retain data, others give other weights.
+
+    In some family that it fits; or on a model that has learned the data and with a floor, as an edit may go all the
+    way where there is nothing to lose.
+    """
+    held = replaced(floor=0.9)
+
+    def weights_differ(family: str, trained_model: bool) -> bool:
+        fewer = {**splits(family), "retain": splits(family)["retain"][:4]}
+        folder = tmp_path / f"{family.replace('/', '_')}{trained_model}"
+        if not trained_model:
+            return not same(run(METHODS[name], family, folder, data=fewer).weights, ran(name, family).weights)
+        one, other = (
+            run(METHODS[name], family, folder / str(len(data["retain"])), data=data, model=trained(), budget=held)
+            for data in (splits(family), fewer)
+        )
+        return not same(one.weights, other.weights)
+
+    families = [family for other, family in PAIRS if other == name]
+    assert any(weights_differ(family, False) for family in families) or (
+        "lm" in families and weights_differ("lm", True)
+    )
 
 
 @pytest.mark.parametrize(("name", "family"), PAIRS)
