@@ -337,6 +337,7 @@ def lowered(folder: Path, other: Path) -> None:
     forged(folder, change)
 
 
+EVIDENCE_KEYS = "scores request verdict environment cost splits yields described method notes".split()
 FORGED: dict[str, tuple[Tamper, str]] = {
     "nothing is named": (lambda f, o: sealed(f, lambda s: s.update(subject=[])), "missing: evidence.json"),
     **{
@@ -415,39 +416,11 @@ FORGED: dict[str, tuple[Tamper, str]] = {
         "changed: evidence.json",
     ),
     **{
-        f"evidence without {name}": (
-            lambda f, o, name=name: forge_raw(f, lambda e: e.pop(name)),
-            "changed: evidence.json",
-        )
-        for name in (
-            "scores",
-            "request",
-            "verdict",
-            "environment",
-            "cost",
-            "splits",
-            "yields",
-            "described",
-            "method",
-            "notes",
-        )
-    },
-    **{
-        f"evidence with a text for {name}": (
-            lambda f, o, name=name: forge_raw(f, lambda e: e.update({name: 7})),
-            "changed: evidence.json",
-        )
-        for name in (
-            "scores",
-            "request",
-            "verdict",
-            "environment",
-            "cost",
-            "splits",
-            "yields",
-            "described",
-            "method",
-            "notes",
+        case: (lambda f, o, change=change: forge_raw(f, change), "changed: evidence.json")
+        for name in EVIDENCE_KEYS
+        for case, change in (
+            (f"evidence without {name}", lambda e, name=name: e.pop(name)),
+            (f"evidence with a number for {name}", lambda e, name=name: e.update({name: 7})),
         )
     },
     "a figure stands twice": (
