@@ -205,7 +205,9 @@ def cards(name: str) -> list[MethodCard]:
     return [plugin.card for plugin in method.plugins] if method else []
 
 
-COUPLED_PAIRS = [(name, "coupled") for name in ("npo", "graddiff", "kl_min", "task_vector", "spunge", "ssd")]
+COUPLED_PAIRS = [(name, "coupled") for name in METHODS if fits(METHODS[name], "coupled")]
+FIRST_COUPLED = list({it.kind: pair for pair in reversed(COUPLED_PAIRS) if (it := composed(pair[0]))}.values())
+"""The first method of each kind."""
 
 
 class Spy(Sequence):  # type: ignore[type-arg]
