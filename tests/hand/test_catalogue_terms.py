@@ -37,26 +37,6 @@ from expunge.methods.updates.ilu import ilu
 from expunge.methods.updates.multi_objective import weights_of
 from expunge.methods.updates.soul import Sophia
 
-TESTED = {
-    "altpo",
-    "bidistill",
-    "ceu",
-    "circuit_breaker",
-    "dto",
-    "flat",
-    "kto",
-    "l1",
-    "pdu",
-    "prompt_decouple",
-    "r2mu",
-    "satimp",
-    "scrub",
-    "undial",
-    "values",
-    "wga",
-    "whp",
-}
-
 
 def tokens(p: Sequence[float], **fields: Any) -> Output:
     """One answer whose tokens have these probabilities."""
