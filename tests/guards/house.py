@@ -112,6 +112,16 @@ def undocumented(tree: ast.Module) -> Iterator[Fault]:
             yield node.lineno, f"{node.name} has no docstring"
 
 
+QUESTION = re.compile(r"(?:Is|Are|Does|Has|Can|Could|Would|Who|What)\b|[^.]*\?$", re.MULTILINE)
+
+
+def questions(tree: ast.AST) -> Iterator[Fault]:
+    """Docstrings that ask: they state what a thing is or does, in a noun phrase or an imperative."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | Function) and QUESTION.match(ast.get_docstring(node) or ""):
+            yield getattr(node, "lineno", 1), f"{getattr(node, 'name', 'module')}: {ast.get_docstring(node)!r:.60}"
+
+
 IRREGULAR = set(
     "begun bound bought brought built caught chosen cut done drawn found given gone grown held hidden kept known lent "
     "lost made meant met paid put read run said seen sent set shown spent split stood taken told torn tried understood "
@@ -133,8 +143,8 @@ def participles(tree: ast.Module, stem: str = "") -> Iterator[Fault]:
 
 
 PER = (
-    r"\b(?:nats|bits|bytes|seconds|ms|flops|tokens|passes|words|rows|examples|once|twice|one|two|three|times|numbers?"
-    r"|figures?|values?|lines?|draws?|losses|loss|checkpoints?|prompts?|scores?|vectors?|forwards?|steps)"
+    r"\b(?:nats|bits|bytes|seconds|ms|flops|tokens|passes|words|rows|examples|twice|one|two|three|times|numbers?"
+    r"|figures?|values?|lines?|draws?|losses|loss|checkpoints?|prompts?|vectors?|forwards?|steps)"
     r" (?:a|an) (?:token|row|step|example|position|slice|layer|line|group|batch|epoch|second)\b"
 )
 DIALECT = {

@@ -24,6 +24,7 @@ from house import (
     over_source,
     participles,
     probes,
+    questions,
     short,
     text_of,
     tree_of,
@@ -177,6 +178,10 @@ def test_the_text_is_the_field_s_english() -> None:
     assert not (new := excess("dialect", found)), new
 
 
+def test_docstrings_ask_no_questions() -> None:
+    assert not (new := excess("questions", over_source(questions))), new
+
+
 def test_functions_are_named_by_verbs_and_nouns() -> None:
     found = {short(path): faults for path in SOURCE if (faults := list(participles(tree_of(path), path.stem)))}
     assert not (new := excess("participles", found)), new
@@ -199,10 +204,25 @@ def test_the_check_of_english_sees_dialect(bad: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "good", ["It depends on a token.", "nats per token", "a step of a row", "recommend amendments", "unlikeliest"]
+    "good",
+    [
+        "It depends on a token.",
+        "nats per token",
+        "a step of a row",
+        "once a step is done",
+        "to score an example",
+        "recommend amendments",
+        "unlikeliest",
+    ],
 )
 def test_the_check_of_english_leaves_the_rest_alone(good: str) -> None:
     assert not list(dialect(good))
+
+
+@pytest.mark.parametrize("bad", ["Is it so.", "What a run leaves.", "Does it hold, and how far.", "Forgotten?"])
+def test_the_check_of_docstrings_sees_questions(bad: str) -> None:
+    assert list(questions(ast.parse(f'def f():\n    """{bad}"""')))
+    assert not list(questions(ast.parse('def f():\n    """Whether it is so. Isolated, whatever comes."""')))
 
 
 def test_the_check_of_names_sees_participles() -> None:
