@@ -112,7 +112,7 @@ def undocumented(tree: ast.Module) -> Iterator[Fault]:
             yield node.lineno, f"{node.name} has no docstring"
 
 
-QUESTION = re.compile(r"(?:Is|Are|Does|Has|Can|Could|Would|Who|What)\b|[^.]*\?$", re.MULTILINE)
+QUESTION = re.compile(r"(?:Is|Are|Does|Has|Can|Could|Would|Who|What)\s|[^.]*\?$", re.MULTILINE)
 
 
 def questions(tree: ast.AST) -> Iterator[Fault]:

@@ -43,7 +43,7 @@ HEAVY = {
     "huggingface_hub": "its file_download: 0.3 s",
     "jinja2": "0.06 s",
 }
-"""Packages that cost time to import, which a command that must answer at once may put off where it does not need them."""
+"""Packages that cost time to import, which a command that must answer at once may put off while it needs none."""
 START = ("--help", "list methods", "list metrics", "list attacks", "run examples/digits_class.yaml --plan")
 """Commands that must answer at once: what they load may put off third-party packages that they do not need."""
 PROBE = """
