@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Method, Model, Term, Update, Weights
+from expunge.core.contracts import Method, MethodCard, Model, Step, Term, Update, Weights
+from expunge.methods.updates.plain import plain
+from expunge.methods.weights.all import all as all_weights
 from expunge.training import Trainer
+from expunge.training.steps import Streams
 
 
 @dataclass
@@ -55,19 +60,12 @@ class Objective(Method):
 
     def streams(self) -> dict[str, Any]:
         """Stream -> split, of all terms: for the plan's counts."""
-        from expunge.training.steps import Streams
-
         terms = {**self.terms, **self.update.terms}
         return {name: stream.split for name, stream in Streams.of(terms).streams.items()}
 
 
 def plain_training(stream: str = "retain", weight_decay: float = 0.01) -> Objective:
     """Ordinary training on one split: bases, gold models, fine-tuning."""
-    from torch import Tensor
-
-    from expunge.core.contracts import MethodCard, Step
-    from expunge.methods.updates.plain import plain
-    from expunge.methods.weights.all import all as all_weights
 
     def loss(step: Step) -> Tensor:
         return step[stream].nll

@@ -11,8 +11,12 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.core.contracts import Example, Method, MethodCard, Model, Want
 from expunge.core.errors import BadInput
+from expunge.methods._statistics import counted
+from expunge.methods.edits.influence import conjugate_gradient
+from expunge.models.passes import passes
+from expunge.models.weights import fold, tapped
 
 CARD = MethodCard(
     "Certified removal",
@@ -42,9 +46,6 @@ def certified(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._statistics import counted
-        from expunge.models.weights import fold
-
         fold(model.module)
         rows = {"forget": list(splits["forget"]), "retain": list(splits["retain"])}
         path, head = linear_head(model, rows["forget"][:2])
@@ -98,9 +99,6 @@ def certified(
 
 def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
     """The linear layer whose output is the logits. Raises BadInput where there is none."""
-    from expunge.core.contracts import Want
-    from expunge.models.weights import tapped
-
     linear = [
         (path, part)
         for path, part in model.module.named_modules()
@@ -122,9 +120,6 @@ def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
 
 def features(model: Model, path: str, rows: Sequence[Example], advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
     """(the head's inputs with a one appended [N, D + 1], labels [N])."""
-    from expunge.models.passes import passes
-    from expunge.models.weights import tapped
-
     x, y = [], []
     with tapped(model.module, (f"{path}:in",)) as seen:
         for _, out in passes(model, rows, progress=advance):  # in the rows' order: a classifier's are all as long
@@ -152,8 +147,6 @@ class Loss:
 
     def solve(self, w: Tensor, right: Tensor) -> Tensor:
         """H^-1 right at w, by conjugate gradients: strongly convex, so they meet no negative curvature."""
-        from expunge.methods.edits.influence import conjugate_gradient
-
         p_NC = (self.x @ w.T).softmax(-1)
 
         def product(flat: Tensor) -> Tensor:

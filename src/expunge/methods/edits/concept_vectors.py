@@ -11,6 +11,12 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.data.sampling import sample
+from expunge.methods._statistics import ROWS, counted
+from expunge.methods.edits._keys import weight_DM
+from expunge.methods.edits._strength import fitted
+from expunge.models.passes import passes
+from expunge.models.weights import fold, tapped
 
 CARD = MethodCard(
     "Concept-vector ablation",
@@ -37,12 +43,6 @@ def concept_vectors(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.data.sampling import sample
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import weight_DM
-        from expunge.methods.edits._strength import fitted
-        from expunge.models.weights import fold
-
         fold(model.module)
         paths = tuple(f"{model.down(i)}:in" for i in range(len(model.blocks)))
         parts = {"forget": list(splits["forget"]), "retain": sample(splits["retain"], context.seed, 256)}
@@ -90,10 +90,6 @@ def attribution(
     model: Model, rows: Sequence[Example], paths: tuple[str, ...], advance: Callable[[int], None]
 ) -> Tensor:
     """[layers, columns]: mean over the rows' counted positions of |activation x gradient of the NLL|."""
-    from expunge.methods._statistics import ROWS
-    from expunge.models.passes import passes
-    from expunge.models.weights import tapped
-
     sums, positions = [], 0
     with tapped(model.module, paths) as found:  # whole activations: an Output's are cut to the answer
         for _, out in passes(model, rows, size=ROWS, gradients=True, progress=advance):

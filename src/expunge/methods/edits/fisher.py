@@ -10,6 +10,11 @@ from annotated_types import Ge, Gt
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.data.sampling import sample as drawn
+from expunge.methods._statistics import counted, parameters
+from expunge.methods._statistics import fisher as diagonal
+from expunge.methods.edits._strength import fitted
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "Fisher forgetting",
@@ -36,12 +41,6 @@ def fisher(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.data.sampling import sample as drawn
-        from expunge.methods._statistics import counted, parameters
-        from expunge.methods._statistics import fisher as diagonal
-        from expunge.methods.edits._strength import fitted
-        from expunge.models.weights import fold
-
         fold(model.module)
         rows = drawn(splits["retain"], context.seed, sample)
         half = (len(rows) + 1) // 2  # stored in two parts, so that a killed run keeps the first

@@ -12,6 +12,10 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.data.sampling import sample as drawn
+from expunge.methods._statistics import counted, fisher, gradient, parameters
+from expunge.methods.edits._strength import fitted
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "Influence unlearning: one Newton step",
@@ -64,11 +68,6 @@ def influence(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.data.sampling import sample as drawn
-        from expunge.methods._statistics import counted, fisher, gradient, parameters
-        from expunge.methods.edits._strength import fitted
-        from expunge.models.weights import fold
-
         fold(model.module)
         forget, retain = list(splits["forget"]), drawn(splits["retain"], context.seed, sample)
         held = parameters(model)
@@ -113,8 +112,6 @@ def _products(
     model: Model, rows: Sequence[Example], damping: float, advance: Callable[[int], None]
 ) -> Callable[[Tensor], Tensor]:
     """v -> (H + damping) v by central differences of the gradient over the rows."""
-    from expunge.methods._statistics import gradient, parameters
-
     held = parameters(model)
     before = {name: p.detach().clone() for name, p in held.items()}
     size = math.sqrt(sum(float(p.detach().double().square().sum()) for p in held.values()))

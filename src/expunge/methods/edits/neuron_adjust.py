@@ -12,6 +12,11 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._layers import chosen
+from expunge.methods._statistics import counted
+from expunge.methods.edits._keys import second_moment, states
+from expunge.methods.edits._strength import fitted
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "Neuron adjust",
@@ -39,12 +44,6 @@ def neuron_adjust(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._layers import chosen
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import second_moment, states
-        from expunge.methods.edits._strength import fitted
-        from expunge.models.weights import fold
-
         fold(model.module)
         path, weight = projection(model, chosen(model, layer))
 

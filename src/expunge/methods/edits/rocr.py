@@ -12,6 +12,10 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._layers import chosen
+from expunge.methods._statistics import counted
+from expunge.methods.edits._keys import asked, redirect, second_moment, states, weight_DM
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "Rank-one concept redirection",
@@ -40,11 +44,6 @@ def rocr(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._layers import chosen
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import asked, redirect, second_moment, states, weight_DM
-        from expunge.models.weights import fold
-
         forget = list(splits["forget"])
         asked("rocr", forget, "subject")
         harmless = [row for row in splits["retain"] if row.get("subject") and to in (None, row["subject"])]

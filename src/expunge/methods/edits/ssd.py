@@ -11,6 +11,10 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.data.sampling import sample as drawn
+from expunge.methods._statistics import counted, fisher, parameters
+from expunge.methods.edits._strength import fitted
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "Selective synaptic dampening",
@@ -43,11 +47,6 @@ def ssd(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.data.sampling import sample as drawn
-        from expunge.methods._statistics import counted, fisher, parameters
-        from expunge.methods.edits._strength import fitted
-        from expunge.models.weights import fold
-
         fold(model.module)
         parts = {"forget": list(splits["forget"]), "retain": drawn(splits["retain"], context.seed, sample)}
         found = {

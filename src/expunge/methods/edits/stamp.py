@@ -11,6 +11,12 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.methods._layers import chosen
+from expunge.methods._statistics import counted
+from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
+from expunge.methods.edits._strength import fitted
+from expunge.methods.objectives._refusals import refusing
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "STAMP: steering through activation manipulation with pseudo-inverse",
@@ -41,13 +47,6 @@ def stamp(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._layers import chosen
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
-        from expunge.methods.edits._strength import fitted
-        from expunge.methods.objectives._refusals import refusing
-        from expunge.models.weights import fold
-
         forget = list(splits["forget"])
         asked("stamp", forget)
         fold(model.module)

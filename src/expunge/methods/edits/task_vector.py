@@ -10,6 +10,9 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.methods.objective import plain_training
+from expunge.models.weights import fold, snapshot
+from expunge.training.checkpoint import restore
 
 CARD = MethodCard(
     "Task-vector negation",
@@ -26,10 +29,6 @@ def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods.objective import plain_training
-        from expunge.models.weights import fold, snapshot
-        from expunge.training.checkpoint import restore
-
         fold(model.module)
         before = {name: value.clone().cpu() for name, value in snapshot(model.module).items()}
 

@@ -14,6 +14,13 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._layers import chosen
+from expunge.methods._statistics import counted
+from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
+from expunge.methods.edits._strength import fitted
+from expunge.methods.objectives._refusals import refusing
+from expunge.models.templates import Encoded
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "UniErase: an unlearning token and an edit towards it",
@@ -45,14 +52,6 @@ def unierase(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._layers import chosen
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
-        from expunge.methods.edits._strength import fitted
-        from expunge.methods.objectives._refusals import refusing
-        from expunge.models.templates import Encoded
-        from expunge.models.weights import fold
-
         lm: Any = model
         forget = list(splits["forget"])
         asked("unierase", forget)

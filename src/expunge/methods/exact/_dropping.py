@@ -22,6 +22,7 @@ from expunge.core.random import generator
 from expunge.data.pairing import by_hash
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Stages, stage_budget
+from expunge.methods.objective import plain_training
 from expunge.models.ensemble import ENSEMBLE
 from expunge.models.open import trusted
 from expunge.models.prompts import hashed
@@ -125,7 +126,6 @@ def route(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, float]:
 
 def _prompt_alone() -> Method:
     """Ordinary training that moves the soft prompt alone."""
-    from expunge.methods.objective import plain_training
 
     def only(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
         for parameter in model.module.parameters():

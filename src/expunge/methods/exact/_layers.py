@@ -20,6 +20,8 @@ from expunge.core.random import seed_libraries
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sequences import Sequences, cyclic, expected
 from expunge.methods.exact._sliced import Slices, Stages, parts, place, stage_budget
+from expunge.methods.objective import plain_training
+from expunge.models.adapters import insert
 from expunge.models.build import again
 from expunge.models.ensemble import ENSEMBLE, Ensemble, open_ensemble
 from expunge.models.open import check, trusted
@@ -54,8 +56,6 @@ def train_layers(fresh: Model, data: Sequence[Example], context: Context, option
 
 
 def _train(stages: Stages, data: Sequence[Example], folder: Path, state: dict[str, Any]) -> None:
-    from expunge.models.adapters import insert
-
     options, model = state["options"], stages.model
     source = str(model.source)  # type: ignore[attr-defined]
     state["base"] = str(Path(source).resolve()) if Path(source).exists() else source
@@ -93,7 +93,6 @@ def owner(name: str, paths: Sequence[str]) -> bool:
 
 def _training(names: Sequence[str]) -> Method:
     """Ordinary training that moves these parameters alone."""
-    from expunge.methods.objective import plain_training
 
     def only(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
         parameters = dict(model.module.named_parameters())

@@ -7,7 +7,6 @@ score, G groups.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linprog
 
 
 def fair_rates(
@@ -19,6 +18,8 @@ def fair_rates(
     groups g, for y = 0 and y = 1. plain_C: what each cell answers without any of this (0 or 1); it
     stands where a group has no example in a cell.
     """
+    from scipy.optimize import linprog  # heavy, and `expunge list` imports every method
+
     cells = len(plain_C)
     count_CGY = np.zeros((cells, groups, 2))
     np.add.at(count_CGY, (cell_N, group_N, label_N), 1.0)

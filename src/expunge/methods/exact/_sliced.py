@@ -22,6 +22,8 @@ from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.data.examples import identity
 from expunge.data.pairing import by_hash
+from expunge.methods.objective import plain_training
+from expunge.models.weights import snapshot
 from expunge.training import checkpoint
 
 Slices = list[list[Example]]
@@ -110,8 +112,6 @@ def one_process(where: str) -> None:
 
 def weights_of(model: Model) -> dict[str, Tensor]:
     """A copy of all weights and buffers."""
-    from expunge.models.weights import snapshot
-
     return {name: value.detach().cpu().clone().contiguous() for name, value in snapshot(model.module).items()}
 
 
@@ -149,8 +149,6 @@ class Stages:
         inner.stage = inner.label = f"{self.stage}/{name}"
 
         def make() -> dict[str, Tensor]:
-            from expunge.methods.objective import plain_training
-
             began = time.monotonic()
             checkpoint.restore(self.model.module, before, "")
             (method or plain_training())(self.model, {"retain": list(rows)}, inner)

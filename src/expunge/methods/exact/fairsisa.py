@@ -6,11 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import torch
 from annotated_types import Ge, Le
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.core.contracts import Example, Method, MethodCard, Model, want_of
 from expunge.core.errors import BadInput
+from expunge.methods.exact._odds import fair_rates, gap
+from expunge.methods.exact._shards import ShardDeletion, train_shards
+from expunge.methods.exact._sliced import check_shape
+from expunge.models.ensemble import mean_logp, open_ensemble
+from expunge.models.fairness import Fair
+from expunge.models.passes import passes
 
 GROUPED = {split: {"group"} for split in ("forget", "retain", "holdout", "test")}
 CARD = MethodCard(
@@ -30,8 +38,6 @@ CELLS, IN_CELL = 20, 100
 
 def check(fresh: Model, data: Sequence[Example], *, shards: int, slices: int, way: str) -> None:
     """Two classes, and both in each of two groups or more. Raises BadInput."""
-    from expunge.methods.exact._sliced import check_shape
-
     if "labels" not in fresh.capabilities:
         raise BadInput.of(
             "exact",
@@ -73,8 +79,6 @@ def train(
     "votes" the ensemble's class, "scores" the ensemble's score in cells, of which classes are a
     special case. Raises BadInput.
     """
-    from expunge.methods.exact._shards import train_shards
-
     check(fresh, data, shards=shards, slices=slices, way=way)
     return train_shards(fresh, data, context, "fairsisa", {"shards": shards, "slices": slices, "way": way}, fit)
 
@@ -84,22 +88,11 @@ def fairsisa() -> Method:
 
     The model must come from `exact: {fairsisa: ...}` in train.yaml, and examples carry a `group`.
     """
-    from expunge.methods.exact._shards import ShardDeletion
-
     return ShardDeletion(fit)
 
 
 def fit(folder: Path, state: dict[str, Any], data: Sequence[Example], trust_code: bool) -> None:
     """Adds to the state what the ensemble in the folder needs to answer fairly (`fair`)."""
-    import numpy as np
-    import torch
-
-    from expunge.core.contracts import want_of
-    from expunge.methods.exact._odds import fair_rates, gap
-    from expunge.models.ensemble import mean_logp, open_ensemble
-    from expunge.models.fairness import Fair
-    from expunge.models.passes import passes
-
     state.pop("fair", None)
     members = open_ensemble(folder, trust_code=trust_code).members
     want = want_of({"logits"})

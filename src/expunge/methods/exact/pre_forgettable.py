@@ -9,6 +9,8 @@ from annotated_types import Gt
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.methods.exact._dropping import PromptDeletion, check_groups, train_prompts
+from expunge.methods.exact._sliced import check_base, one_process
 
 CARD = MethodCard(
     "Pre-forgettable model: a soft prompt a group",
@@ -24,9 +26,6 @@ CARD = MethodCard(
 
 def check(fresh: Model, data: Sequence[Example], *, tokens: int, by: str) -> None:
     """Has the model a trained base, and each example a question and a group. Raises BadInput."""
-    from expunge.methods.exact._dropping import check_groups
-    from expunge.methods.exact._sliced import check_base, one_process
-
     check_base(fresh, "pre_forgettable", "soft prompts")
     check_groups(data, by)
     one_process("exact.pre_forgettable")
@@ -40,8 +39,6 @@ def train(
     A question is sent to the group whose questions it is likest to (hashed token n-grams), and to the bare
     base where it is like none. Raises BadInput.
     """
-    from expunge.methods.exact._dropping import train_prompts
-
     check(fresh, data, tokens=tokens, by=by)
     return train_prompts(fresh, data, context, {"tokens": tokens, "by": by})
 
@@ -52,6 +49,4 @@ def pre_forgettable() -> Method:
     The paper binds prompts to the classes of an image classifier; here they are bound to groups of a language
     model's data. The model must come from `exact: {pre_forgettable: ...}` in train.yaml.
     """
-    from expunge.methods.exact._dropping import PromptDeletion
-
     return PromptDeletion()

@@ -8,6 +8,7 @@ from typing import Any
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods.objective import plain_training
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.open import trusted
 
@@ -21,8 +22,6 @@ CARD = MethodCard(
 
 def train(fresh: Model, data: Sequence[Example], context: Context) -> Model:
     """Ordinary training of a fresh model on all the data: bases and gold models alike."""
-    from expunge.methods.objective import plain_training
-
     return plain_training()(fresh, {"retain": list(data)}, context)
 
 

@@ -10,6 +10,8 @@ from annotated_types import Ge, Gt, Le
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods.exact._layers import LayerDeletion, train_layers
+from expunge.methods.exact._sliced import check_base, check_shape
 
 CARD = MethodCard(
     "Sequence-aware sharded sliced training",
@@ -27,8 +29,6 @@ def check(
     fresh: Model, data: Sequence[Example], *, shards: int, slices: int, orderings: int, rank: int, lora_alpha: int
 ) -> None:
     """Has the model a trained base with layers enough, and are there data for the slices. Raises BadInput."""
-    from expunge.methods.exact._sliced import check_base, check_shape
-
     check_base(fresh, "s3t", "adapters")
     if slices > len(fresh.blocks):
         raise BadInput.of(
@@ -63,8 +63,6 @@ def train(
     Each shard is trained in `orderings` cyclic orders of its slices; the one with most layers left
     serves. Raises BadInput.
     """
-    from expunge.methods.exact._layers import train_layers
-
     check(fresh, data, shards=shards, slices=slices, orderings=orderings, rank=rank, lora_alpha=lora_alpha)
     return train_layers(
         fresh,
@@ -80,6 +78,4 @@ def s3t() -> Method:
     An example in slice i costs an ordering the layer of that slice and all BELOW it, which were
     trained on it too. The model must come from `exact: {s3t: ...}` in train.yaml.
     """
-    from expunge.methods.exact._layers import LayerDeletion
-
     return LayerDeletion()

@@ -9,6 +9,8 @@ from annotated_types import Ge, Le
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.methods.exact._shards import ShardDeletion, train_shards
+from expunge.methods.exact._sliced import check_shape
 
 CARD = MethodCard(
     "Sharded, isolated, sliced and aggregated training",
@@ -24,8 +26,6 @@ CARD = MethodCard(
 
 def check(fresh: Model, data: Sequence[Example], *, shards: int, slices: int) -> None:
     """Can these data be cut so. Raises BadInput."""
-    from expunge.methods.exact._sliced import check_shape
-
     check_shape(data, slices, shards * slices, "sisa")
 
 
@@ -42,8 +42,6 @@ def train(
     Stage i of a shard trains on its slices 1..i for 2/(slices + 1) of the epochs and is kept as a
     checkpoint. The ensemble lies in the context's folder and goes where it is saved. Raises BadInput.
     """
-    from expunge.methods.exact._shards import train_shards
-
     check(fresh, data, shards=shards, slices=slices)
     return train_shards(fresh, data, context, "sisa", {"shards": shards, "slices": slices})
 
@@ -54,6 +52,4 @@ def sisa() -> Method:
     The model must come from `exact: {sisa: {shards: 4, slices: 4}}` in train.yaml; seed, stage and
     budget are those of its training.
     """
-    from expunge.methods.exact._shards import ShardDeletion
-
     return ShardDeletion()

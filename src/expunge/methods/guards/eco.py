@@ -14,10 +14,12 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
+from expunge.data.sampling import halves, sample
 from expunge.methods.guards._detector import Detector, fit
 from expunge.methods.guards._prompts import encoded, needs_prompts
 from expunge.models.guarded import Guarded
 from expunge.models.prompts import prompt_mask_BS, prompts_in
+from expunge.training.stopping import figures
 
 CARD = MethodCard(
     "Embedding-corrupted prompts",
@@ -136,9 +138,6 @@ def _searched(
 ) -> float:
     """The strength at which the guarded forget NLL is nearest to the surrogate's, by bounded scalar search."""
     from scipy.optimize import minimize_scalar
-
-    from expunge.data.sampling import halves, sample
-    from expunge.training.stopping import figures
 
     forget = sample(splits["forget"], context.seed)
     if splits.get("holdout"):

@@ -17,8 +17,11 @@ from expunge.core.context import Context
 from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Trainable, Want
 from expunge.core.errors import BadInput
 from expunge.methods.guards._prompts import encoded, needs_prompts, pooled_NLD
+from expunge.methods.objective import Objective
+from expunge.models.adapters import insert
 from expunge.models.guarded import Guarded, guards_of, unguarded
 from expunge.models.prompts import prompts_in
+from expunge.models.weights import fold, lora_layers
 
 CARD = MethodCard(
     "O3: orthogonal LoRA and out-of-distribution detector",
@@ -146,8 +149,6 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods.objective import Objective
-
         if not isinstance(inner, Objective):
             raise BadInput.of(
                 "method.o3.inner",
@@ -202,9 +203,6 @@ def _orthogonal(
     module: Any, rank: int, alpha: int, earlier: list[dict[str, tuple[Tensor, Tensor]]], context: Context
 ) -> Trainable:
     """LoRA matrices with A fixed, orthonormal, and orthogonal to the earlier requests'; B moves."""
-    from expunge.models.adapters import insert
-    from expunge.models.weights import fold, lora_layers
-
     fold(module)
     names = insert(module, rank=rank, alpha=alpha, dropout=0.0, targets="all-linear")
     for path, layer in lora_layers(module):
@@ -230,8 +228,6 @@ def _orthogonal(
 
 def _taken(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
     """The adapters, out of the module, which is left as it was."""
-    from expunge.models.weights import lora_layers
-
     found = {}
     for path, layer in list(lora_layers(module)):
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight

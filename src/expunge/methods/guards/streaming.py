@@ -13,6 +13,7 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
+from expunge.methods.edits._keys import states
 from expunge.methods.guards._prompts import silenced, with_logp
 from expunge.models.guarded import Guarded
 from expunge.models.weights import submodule
@@ -171,8 +172,6 @@ def streaming(
 
 def _tokens(bare: Any, rows: Sequence[Example], path: str) -> list[np.ndarray]:
     """Hidden states [T, D] at the positions that predict each example's answer."""
-    from expunge.methods.edits._keys import states
-
     (flat_ND,) = states(bare, rows, (path,))
     sizes = [int(bare.collate([row]).n_B[0]) for row in rows]
     return [part.numpy() for part in flat_ND.split(sizes)]

@@ -10,7 +10,9 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Run, Step, Want
+from expunge.methods.objective import plain_training
 from expunge.models.passes import passes
+from expunge.training.checkpoint import restore
 
 CARD = MethodCard(
     "Who's Harry Potter: approximate unlearning by generic labels",
@@ -39,9 +41,6 @@ class Generic(LossTerm):
         self.labels_RT = found["labels"].long()
 
     def _labels(self, run: Run) -> Tensor:
-        from expunge.methods.objective import plain_training
-        from expunge.training.checkpoint import restore
-
         examples, module = run.examples("forget"), run.model.module
         index_RTK, base_RTK = _logits(run.model, examples)
         before = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}

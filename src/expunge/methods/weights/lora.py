@@ -8,6 +8,8 @@ from annotated_types import Ge, Gt, Lt
 from expunge.core.context import Context
 from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.core.random import seed_libraries
+from expunge.models.adapters import insert
+from expunge.models.weights import fold
 
 CARD = MethodCard("Low-rank adaptation", paper="arXiv:2106.09685", equation="3")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
@@ -29,9 +31,6 @@ def lora(
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
-        from expunge.models.adapters import insert
-        from expunge.models.weights import fold
-
         fold(model.module)
         seed_libraries(context.seed, context.stage, "lora")
         names = insert(model.module, rank=rank, alpha=lora_alpha, dropout=dropout, targets=targets)

@@ -9,6 +9,10 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.data.sampling import sample
+from expunge.models.weights import fold, snapshot
+from expunge.training.checkpoint import restore
+from expunge.training.stopping import figures
 
 CARD = MethodCard(
     "Sequential requests",
@@ -29,11 +33,6 @@ def sequential(*, inner: Method, by: str = "group") -> Method:
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.data.sampling import sample
-        from expunge.models.weights import fold, snapshot
-        from expunge.training.checkpoint import restore
-        from expunge.training.stopping import figures
-
         if any(by not in row for row in splits["forget"]):
             raise BadInput.of("method.sequential.by", by, "is missing in some forget examples", "name a field of all")
         values = sorted({str(row[by]) for row in splits["forget"]})

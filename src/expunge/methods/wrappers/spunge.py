@@ -12,6 +12,8 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.models.weights import fold, snapshot
+from expunge.training.checkpoint import restore
 
 CARD = MethodCard(
     "SPUNGE: split, unlearn, merge",
@@ -61,9 +63,6 @@ def spunge(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.models.weights import fold, snapshot
-        from expunge.training.checkpoint import restore
-
         values = sorted({str(row.get(by)) for row in splits["forget"]})
         if any(by not in row for row in splits["forget"]):
             raise BadInput.of("method.spunge.by", by, "is missing in some forget examples", "name a field of all")

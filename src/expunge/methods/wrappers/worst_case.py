@@ -12,6 +12,9 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model, want_of
 from expunge.core.random import permutation
+from expunge.models.weights import fold, snapshot
+from expunge.training.checkpoint import restore
+from expunge.training.references import record
 
 CARD = MethodCard(
     "Worst-case forget set",
@@ -37,10 +40,6 @@ def worst_case(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.models.weights import fold, snapshot
-        from expunge.training.checkpoint import restore
-        from expunge.training.references import record
-
         pool = splits["forget"]
         count = max(1, round(share * len(pool)))
         fold(model.module)
