@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from expunge.core.contracts import LossTerm, MethodCard, Step, Stream
-from expunge.methods.objectives._refusals import refusing
+from expunge.methods.objectives._refusals import refusal_maker
 
 CARD = MethodCard(
     "Direct preference optimisation: a refusal over the true answer",
@@ -15,7 +15,7 @@ CARD = MethodCard(
     equation="7",
     needs={"forget": {"nll"}, "preferred": {"nll"}},
     reference={"forget": {"nll"}, "preferred": {"nll"}},
-    streams={"preferred": Stream(split="forget", make=refusing(None))},
+    streams={"preferred": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"generate"},
 )
@@ -34,4 +34,4 @@ def dpo(*, beta: Annotated[float, Gt(0)] = 0.1, answers: str | None = None) -> L
         gap_B = (lose.nll_B - lose.reference.nll_B) - (win.nll_B - win.reference.nll_B)
         return lose.mean(2 / beta * softplus(-beta * gap_B))
 
-    return LossTerm(loss, streams={"preferred": Stream(split="forget", make=refusing(answers))})
+    return LossTerm(loss, streams={"preferred": Stream(split="forget", make=refusal_maker(answers))})

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Output, Step, Stream
-from expunge.methods.objectives._refusals import refusing
+from expunge.methods.objectives._refusals import refusal_maker
 
 CARD = MethodCard(
     "FLAT: the variational f-divergence between a template answer and the forget answer",
     paper="arXiv:2410.11143",
     equation="section 3, the loss in its variational form",
     needs={"forget": {"logp"}, "template": {"logp"}},
-    streams={"template": Stream(split="forget", make=refusing(None))},
+    streams={"template": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"tokens", "generate"},
     means="Without a retain term a small model loses what it should keep almost as under ascent; the floor then ends the run "
@@ -44,7 +44,7 @@ def flat(
     `alternates` where it has one.
     """
     activation, conjugate = DIVERGENCES[divergence]
-    refuse = refusing(answers)
+    refuse = refusal_maker(answers)
 
     def make(example: Example) -> Example | None:
         given = example.get("alternates") if template == "alternate" and "question" in example else None

@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Step, Stream
-from expunge.methods.objectives._refusals import refusing
+from expunge.methods.objectives._refusals import refusal_maker
 
 CARD = MethodCard(
     "Cross-entropy on refusals",
     paper="arXiv:2401.06121",
     equation="section 3.2, preference optimisation baseline (IDK)",
     needs={"refused": {"nll"}},
-    streams={"refused": Stream(split="forget", make=refusing(None))},
+    streams={"refused": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"generate"},
 )
@@ -26,4 +26,4 @@ def idk(*, answers: str | None = None) -> LossTerm:
     def loss(step: Step) -> Tensor:
         return step["refused"].nll
 
-    return LossTerm(loss, streams={"refused": Stream(split="forget", make=refusing(answers))})
+    return LossTerm(loss, streams={"refused": Stream(split="forget", make=refusal_maker(answers))})

@@ -10,14 +10,14 @@ from torch import Tensor
 from expunge.core.contracts import Example, LossTerm, MethodCard, Step, Stream
 from expunge.core.random import derive
 from expunge.data.examples import identity
-from expunge.methods.objectives._refusals import refusing
+from expunge.methods.objectives._refusals import refusal_maker
 
 CARD = MethodCard(
     "Prompt decoupling (SafeEraser)",
     paper="arXiv:2502.12520",
     equation="section 4, prompt decouple loss",
     needs={"refused": {"nll"}, "answered": {"nll"}},
-    streams={"refused": Stream(split="forget", make=refusing(None)), "answered": Stream(split="retain")},
+    streams={"refused": Stream(split="forget", make=refusal_maker(None)), "answered": Stream(split="retain")},
     fields={"forget": {"question"}, "retain": {"question"}},
     capabilities={"generate"},
 )
@@ -43,7 +43,7 @@ def prompt_decouple(*, decouple: Annotated[float, Ge(0)] = 1.0, answers: str | N
     that goes with both can carry no refusal. On a small model retain questions are hardly refused any more, but neither
     are many forget questions: on some seeds a few percent are.
     """
-    refuse = refusing(answers)
+    refuse = refusal_maker(answers)
 
     def refused(example: Example) -> Example | None:
         made = refuse(example)

@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Model, Output, Run, Step, want_of
-from expunge.methods._layers import chosen
+from expunge.methods._layers import choose_layer
 
 CARD = MethodCard(
     "Representation misdirection for unlearning",
@@ -28,7 +28,7 @@ class Misdirection(LossTerm):
         self.layer, self.c, self.times = layer, c, times
 
     def declare(self, model: Model) -> None:
-        self.path = model.blocks[chosen(model, self.layer)]
+        self.path = model.blocks[choose_layer(model, self.layer)]
         self.needs: Any = {"forget": {f"hidden:{self.path}"}}
 
     def prepare(self, run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Model, Step
-from expunge.methods._layers import chosen
+from expunge.methods._layers import choose_layer
 
 CARD = MethodCard(
     "Hidden-state match on retain",
@@ -23,7 +23,7 @@ class Match(LossTerm):
         self.layer = layer
 
     def declare(self, model: Model) -> None:
-        self.path = model.blocks[chosen(model, self.layer)]
+        self.path = model.blocks[choose_layer(model, self.layer)]
         self.needs = {"retain": {f"hidden:{self.path}"}}
         self.reference = self.needs
 

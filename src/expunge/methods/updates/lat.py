@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from expunge.core.contracts import Losses, MethodCard, Update
-from expunge.methods._layers import chosen
+from expunge.methods._layers import choose_layer
 from expunge.methods.updates._backward import backward
 
 CARD = MethodCard(
@@ -36,7 +36,7 @@ def lat(
     """
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
-        path = losses.model.blocks[chosen(losses.model, layer)]
+        path = losses.model.blocks[choose_layer(losses.model, layer)]
         block = losses.model.module.get_submodule(path)
         for micro in losses:
             delta: list[Tensor] = []

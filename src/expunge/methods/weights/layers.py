@@ -7,7 +7,7 @@ from annotated_types import Gt
 
 from expunge.core.context import Context
 from expunge.core.contracts import MethodCard, Model, Trainable, Weights
-from expunge.methods._layers import chosen
+from expunge.methods._layers import choose_layer
 
 CARD = MethodCard("Chosen layers", paper="arXiv:2403.03218", equation="section 4, updated parameters")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers"}
@@ -22,7 +22,7 @@ def layers(
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
-        last = chosen(model, layer)
+        last = choose_layer(model, layer)
         indices = range(max(0, last - span + 1), last + 1)
         paths = [model.down(i) if part == "down" else model.blocks[i] for i in indices]
         trainable = {}
