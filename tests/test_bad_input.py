@@ -120,7 +120,7 @@ def test_request_file_is_missing(go: Go) -> None:
 
 def test_request_file_is_a_folder(go: Go) -> None:
     Path("folder").mkdir()
-    says(go.command("run", "folder"), "request: 'folder' cannot be read", "give a YAML file")
+    says(go.command("run", "folder"), "request: 'folder' is a folder", "give a YAML file")
 
 
 def test_broken_yaml_names_the_line(go: Go) -> None:
@@ -213,7 +213,7 @@ def test_several_faults_are_named_in_one_go(go: Go) -> None:
     )
     says(ended, "forget: 'nowhere.jsonl' does not exist")
     says(ended, "retain: 'gone.jsonl' does not exist")
-    says(ended, "method.forget: 'npoo'", "did you mean 'npo'?")
+    says(ended, "method.forget: unknown objective 'npoo'", "did you mean 'npo'?")
     says(ended, "accept.forget.nll: 'high' cannot be read")
     says(ended, "budget.epoch: 'epoch'", "did you mean 'epochs'?")
     says(ended, "colour: 'colour' is no field that we know")
@@ -369,7 +369,7 @@ def test_unknown_option(go: Go, method: dict[str, Any]) -> None:
 def test_unknown_option_of_one_part(go: Go) -> None:
     says(
         go(method={"forget": {"npo": {"betta": 1}}}),
-        "method.forget.betta: 'betta' is no option of npo; did you mean 'beta'?",
+        "method.forget.betta: unknown option of npo 'betta'; did you mean 'beta'?",
     )
 
 
@@ -666,7 +666,7 @@ def test_a_hub_whose_name_cannot_be_resolved_is_not_tried_again_and_again(
     monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": proxy} if proxy else {})
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    hub.look()
+    hub.go_offline_if_unreachable()
     assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE) == (not proxy, not proxy)
 
 
