@@ -25,6 +25,7 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities=("labels",),
     means="The bound is of the head given the layers below it; where those saw the forget set it does not cover them.",
+    one_shot=True,
 )
 
 

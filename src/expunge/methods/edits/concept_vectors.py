@@ -26,6 +26,8 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities=("tokens", "mlp"),
     means="Vectors are found by attribution, where the paper has annotators read them off the vocabulary.",
+    deterministic=True,
+    one_shot=True,
 )
 
 

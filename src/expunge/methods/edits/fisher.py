@@ -21,6 +21,7 @@ CARD = MethodCard(
     equation="section 5, Fisher forgetting",
     needs={"forget": (), "retain": ()},
     means="Noise takes information from all weights by how little retain needs them; it aims at no example.",
+    one_shot=True,
 )
 
 

@@ -23,6 +23,8 @@ CARD = MethodCard(
     equation="1 (removal of a set, H of the retained data)",
     needs={"forget": (), "retain": ()},
     means="Exact for one Newton step of a quadratic loss; deep models are only locally quadratic.",
+    deterministic=True,
+    one_shot=True,
 )
 
 

@@ -25,6 +25,8 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities=("tokens", "mlp"),
     means="Weights cannot branch: the paper's shift by likelihood becomes a rank-one change, linear in the input.",
+    deterministic=True,
+    one_shot=True,
 )
 
 

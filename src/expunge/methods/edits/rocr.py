@@ -26,6 +26,8 @@ CARD = MethodCard(
     fields={"forget": {"subject"}},
     capabilities=("tokens", "mlp"),
     means="Works where one layer holds the concept at its name's last token; models of few layers need not.",
+    deterministic=True,
+    one_shot=True,
 )
 
 

@@ -21,6 +21,8 @@ CARD = MethodCard(
     equation="3 and 4",
     needs={"forget": (), "retain": ()},
     means="Weights that the forget set needs more than all data do are shrunk; nothing is trained.",
+    deterministic=True,
+    one_shot=True,
 )
 
 

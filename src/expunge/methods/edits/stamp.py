@@ -26,6 +26,9 @@ CARD = MethodCard(
     capabilities=("tokens", "mlp"),
     means="Answers to forget prompts change; under teacher forcing the old answer stays likely, and freely written "
     "retained answers lose more than their probability tells.",
+    optional=("reference", "retain"),
+    deterministic=True,
+    one_shot=True,
 )
 
 

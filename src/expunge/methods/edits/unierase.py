@@ -31,6 +31,8 @@ CARD = MethodCard(
     capabilities=("tokens", "mlp"),
     means="Answers are covered, not erased: behind the token the old answer is as likely as it was, and only a model "
     "that knows how to refuse refuses.",
+    optional=("reference", "retain"),
+    one_shot=True,
 )
 
 

@@ -31,6 +31,7 @@ CARD = MethodCard(
     yields="ensemble",
     means="Exact as SISA, and as fair as the training data can tell: true and false positive rates agree between groups. "
     "Some answers are drawn, by the example's own hash. It wants `exact: {fairsisa: ...}` in train.yaml.",
+    deterministic=True,
 )
 CELLS, IN_CELL = 20, 100
 """Cells of the mean score at most, and training examples of each group in a cell: fewer would be fitted to chance."""

@@ -21,6 +21,7 @@ CARD = MethodCard(
     means="Exact: the base is frozen and each prompt saw its own group alone, so that a dropped prompt takes all that the "
     "group taught. Prompts hold less than weights do, and groups teach each other nothing. It wants "
     "`exact: {pre_forgettable: ...}` in train.yaml and a `group` in each example.",
+    deterministic=True,
 )
 
 

@@ -17,6 +17,7 @@ CARD = MethodCard(
     paper="baseline",
     equation="exact by construction",
     needs={"forget": (), "retain": ()},
+    deterministic=True,
 )
 
 

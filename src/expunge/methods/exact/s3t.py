@@ -22,6 +22,7 @@ CARD = MethodCard(
     yields="ensemble",
     means="Exact: no adapter that serves was trained on a deleted example. Each deletion costs layers, not steps, and so "
     "some quality; when no layer is left all is trained again. It wants `exact: {s3t: ...}` in train.yaml.",
+    deterministic=True,
 )
 
 

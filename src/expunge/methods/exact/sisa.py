@@ -21,6 +21,7 @@ CARD = MethodCard(
     yields="ensemble",
     means="Exact: each shard's weights are those of a training without the forget set, bit for bit. It wants "
     "`exact: {sisa: ...}` in train.yaml, keeps a checkpoint a slice, and answers with all shards at once.",
+    deterministic=True,
 )
 
 

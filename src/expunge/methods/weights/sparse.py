@@ -18,6 +18,7 @@ CARD = MethodCard(
     equation="section 4, one-shot magnitude pruning",
     means="The gain needs most weights pruned (the paper: 95 %; digits: 80 %), which costs a small model some accuracy; half, "
     "the default, is safe and gains nothing on digits.",
+    one_shot=True,
 )
 RECIPE = {"retain": "cross_entropy", "weights": "sparse", "stop": "none"}
 
