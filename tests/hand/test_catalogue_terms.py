@@ -13,8 +13,8 @@ from test_terms import output, softplus, step, value
 from torch import Tensor, nn
 
 from expunge.core.contracts import Output, Reference
-from expunge.methods._distribution import lowered
-from expunge.methods._masks import largest
+from expunge.methods._distribution import lower_label
+from expunge.methods._masks import mask_largest
 from expunge.methods.objectives._refusals import is_refusal
 from expunge.methods.objectives.altpo import altpo
 from expunge.methods.objectives.bidistill import bidistill
@@ -111,7 +111,7 @@ def reference(p: Sequence[float], label: int) -> Reference:
 def test_undial_lowers_the_label_of_the_origin() -> None:
     """Origin (.5, .5), label 0, beta ln 3: (1/4, 3/4). The uniform model: ln 2; the target itself: its entropy .562335."""
     then = reference([0.5, 0.5], 0)
-    top, rest = lowered(then, math.log(3))
+    top, rest = lower_label(then, math.log(3))
     assert top.exp()[0, 0].tolist() == pytest.approx([0.25, 0.75]) and float(rest.exp().sum()) == 0.0
     loss = undial(beta=math.log(3))
     assert value(loss, forget=distributions([[0.5, 0.5]], [0], reference=then)) == pytest.approx(math.log(2), abs=1e-6)
@@ -121,7 +121,7 @@ def test_undial_lowers_the_label_of_the_origin() -> None:
 def test_lowered_keeps_what_is_left_for_the_rest() -> None:
     """Label .5, another .25, rest .25; beta ln 2 halves the label: .25, .25, .25 of .75."""
     then = Reference(top_BTK=torch.tensor([[[0.5, 0.25]]]).log(), rest_BT=torch.tensor([[0.25]]).log())
-    top, rest = lowered(then, math.log(2))
+    top, rest = lower_label(then, math.log(2))
     assert top.exp()[0, 0].tolist() == pytest.approx([1 / 3, 1 / 3]) and float(rest.exp()) == pytest.approx(1 / 3)
 
 
@@ -364,7 +364,7 @@ def test_sophia_clips_each_entry() -> None:
 
 
 def test_largest_ranks_over_all_tensors() -> None:
-    masks = largest({"a": torch.tensor([5.0, 1.0]), "b": torch.tensor([4.0, 0.0])}, 0.5)
+    masks = mask_largest({"a": torch.tensor([5.0, 1.0]), "b": torch.tensor([4.0, 0.0])}, 0.5)
     assert masks["a"].tolist() == [True, False] and masks["b"].tolist() == [True, False]
 
 

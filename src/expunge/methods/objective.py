@@ -1,4 +1,4 @@
-"""An objective run: a forget term and a retain term, the weights that move, the update, the loop."""
+"""An objective run: forget and retain terms, the trainable weights, the update, the loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Objective(Method):
     budget: Budget = field(default_factory=Budget)
     """The recipe's own budget; the request's goes over it."""
     rate: float = 1.0
-    """Factor on the automatic learning rate that the moving weights and the terms ask for."""
+    """Factor on the automatic learning rate that the trainable weights and the terms ask for."""
     anchor: str = "forget"
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -59,7 +59,7 @@ class Objective(Method):
         return model
 
     def streams(self) -> dict[str, Any]:
-        """Stream -> split, of all terms: for the plan's counts."""
+        """Stream -> split of all terms, for the plan's counts."""
         terms = {**self.terms, **self.update.terms}
         return {name: stream.split for name, stream in Streams.of(terms).streams.items()}
 

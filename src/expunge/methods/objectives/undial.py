@@ -6,7 +6,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.contracts import Loss, MethodCard, Step
-from expunge.methods._distribution import cross_entropy_BT, lowered
+from expunge.methods._distribution import cross_entropy_BT, lower_label
 
 CARD = MethodCard(
     "UnDIAL: self-distillation with the true token's logit lowered",
@@ -28,7 +28,7 @@ def undial(*, beta: Annotated[float, Gt(0)] = 10.0) -> Loss:
 
     def loss(step: Step) -> Tensor:
         forget = step["forget"]
-        top_BTK, rest_BT = lowered(forget.reference, beta)
+        top_BTK, rest_BT = lower_label(forget.reference, beta)
         return forget.mean(cross_entropy_BT(forget.logits_BTV, forget.reference.index_BTK, top_BTK, rest_BT))
 
     return loss

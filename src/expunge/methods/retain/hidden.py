@@ -1,4 +1,4 @@
-"""Hidden states held where they were."""
+"""Hidden states held at the reference model's."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ class Match(LossTerm):
 def hidden(*, layer: int | None = None) -> LossTerm:
     """Keep the retain examples' activations at one layer where they were.
 
-    Squared error to the origin's hidden state, averaged over positions and dimensions.
+    Squared error to the reference model's hidden state, averaged over positions and dimensions.
     """
     return Match(layer)

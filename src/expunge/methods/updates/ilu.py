@@ -1,4 +1,4 @@
-"""Invariant unlearning: what was forgotten stays so under later fine-tuning."""
+"""Invariant unlearning: the forget set stays forgotten under later fine-tuning."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CARD = MethodCard(
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "ilu"}
 ENVIRONMENTS = 4
-STEP = 1e-2
-"""Of the central difference in the scale w: the penalty's gradient needs no second derivatives."""
+DIFFERENCE_STEP = 1e-2
+"""Step of the central difference in the scale w, by which the penalty's gradient needs no second derivatives."""
 
 
 def _quarter(number: int) -> Stream:
@@ -51,12 +51,15 @@ class Invariant(Update):
 
     def __call__(self, losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses, "forget", "retain")
-        slopes = self._at(losses, parameters, 1 + STEP, None)
-        below = self._at(losses, parameters, 1 - STEP, None)
+        above = self._at(losses, parameters, 1 + DIFFERENCE_STEP, None)
+        below = self._at(losses, parameters, 1 - DIFFERENCE_STEP, None)
         # d/dw l(w theta) at w = 1, for each environment; the penalty's gradient is 2 slope d slope.
-        factors = {name: self.penalty * 2 * (slopes[name] - below[name]) / (2 * STEP) / (2 * STEP) for name in slopes}
-        self._at(losses, parameters, 1 + STEP, factors, 1 + STEP)
-        self._at(losses, parameters, 1 - STEP, factors, -(1 - STEP))
+        factors = {
+            name: self.penalty * 2 * (above[name] - below[name]) / (2 * DIFFERENCE_STEP) / (2 * DIFFERENCE_STEP)
+            for name in above
+        }
+        self._at(losses, parameters, 1 + DIFFERENCE_STEP, factors, 1 + DIFFERENCE_STEP)
+        self._at(losses, parameters, 1 - DIFFERENCE_STEP, factors, -(1 - DIFFERENCE_STEP))
         losses.reduce_gradients(parameters)
 
     def _at(
@@ -67,8 +70,8 @@ class Invariant(Update):
         factors: dict[str, float] | None,
         sign: float = 1.0,
     ) -> dict[str, float]:
-        """The environments' losses at scaled weights, or, with factors, their weighted gradients on `.grad`."""
-        kept = [p.detach().clone() for p in parameters]
+        """Return the environments' losses at scaled weights; with factors, add their weighted gradients to `.grad`."""
+        before = [p.detach().clone() for p in parameters]
         total = torch.zeros(len(self.terms), dtype=torch.float64, device=parameters[0].device)
         with torch.no_grad():
             for p in parameters:
@@ -86,7 +89,7 @@ class Invariant(Update):
                     sum(parts[1:], parts[0]).backward()
         finally:
             with torch.no_grad():
-                for p, value in zip(parameters, kept, strict=True):
+                for p, value in zip(parameters, before, strict=True):
                     p.copy_(value)
         if factors is None:
             losses.reduce([total])
@@ -94,10 +97,10 @@ class Invariant(Update):
 
 
 def ilu(*, penalty: Annotated[float, Gt(0)] = 0.03) -> Update:
-    """Forget where no fine-tuning set pulls on the weights, so that tuning on other things brings less back.
+    """Forget where no fine-tuning set pulls on the weights, so that later tuning on other data brings less back.
 
     Adds penalty times the sum over environments D of (d/dw l_D(w theta) at w = 1)^2, by central
-    differences. The environments are seeded quarters of retain. On small models a penalty of 1 costs a quarter of
-    what should be kept; at 0.03 forgetting lasts about as long as without it, and the paper's gain does not show.
+    differences. The environments are seeded quarters of retain. On small models a penalty of 1 costs a quarter of the
+    retained knowledge; at 0.03 forgetting lasts about as long as without it, and the paper's gain does not show.
     """
     return Invariant(penalty)

@@ -1,4 +1,4 @@
-"""Chosen layers."""
+"""A span of layers."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -16,9 +16,9 @@ RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers"}
 def layers(
     *, layer: int | None = None, span: Annotated[int, Gt(0)] = 3, part: Literal["down", "block"] = "block"
 ) -> Weights:
-    """Move only `span` layers that end with `layer` (clipped at 0); all else keeps no gradient.
+    """Train only the `span` layers up to and including `layer`; nothing else gets a gradient.
 
-    part: "block" moves all of a layer; "down" its MLP down-projection alone, as RMU was published.
+    part: "block" trains the whole layer; "down" its MLP down-projection alone, as RMU was published.
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:

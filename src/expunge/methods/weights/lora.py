@@ -14,7 +14,7 @@ from expunge.models.weights import fold
 CARD = MethodCard("Low-rank adaptation", paper="arXiv:2106.09685", equation="3")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
 RATE = 5.0
-"""LoRA takes larger steps than full weights: a factor on the automatic learning rate's share."""
+"""Factor on the share of the automatic learning rate: LoRA takes larger steps than full weights."""
 
 
 def lora(
@@ -24,7 +24,7 @@ def lora(
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
     targets: str | list[str] = "all-linear",
 ) -> Weights:
-    """Move low-rank matrices beside the linear layers; the base stays as it is, bit for bit.
+    """Train low-rank matrices added to the linear layers; the base stays as it is, bit for bit.
 
     W + (lora_alpha / rank) B A, with A random and B zero at the start. The result is saved as a
     PEFT adapter.
