@@ -20,8 +20,8 @@ CARD = MethodCard(
     needs={"forget": ()},
     capabilities={"shards", "exact:s3t", "tokens"},
     yields="ensemble",
-    means="Exact: no adapter that serves was trained on a deleted example. Each deletion costs layers, not steps, and so "
-    "some quality; when no layer is left all is trained again. It wants `exact: {s3t: ...}` in train.yaml.",
+    means="Exact: no adapter that serves was trained on a deleted example. Each deletion costs layers, not steps, and "
+    "thus quality; when no layer is left, all is retrained. Requires `exact: {s3t: ...}` in train.yaml.",
     deterministic=True,
 )
 
@@ -29,20 +29,20 @@ CARD = MethodCard(
 def check(
     fresh: Model, data: Sequence[Example], *, shards: int, slices: int, orderings: int, rank: int, lora_alpha: int
 ) -> None:
-    """Has the model a trained base with layers enough, and are there data for the slices. Raises BadInput."""
+    """Require a trained base with enough layers, and data for every slice. Raises BadInput."""
     check_base(fresh, "s3t", "adapters")
     if slices > len(fresh.blocks):
         raise BadInput.of(
             "exact.s3t.slices",
             slices,
-            f"is more than the model's {len(fresh.blocks)} layers, of which each slice takes one at least",
+            f"is more than the model's {len(fresh.blocks)} layers, and each slice takes at least one",
             "take fewer slices",
         )
     if orderings > slices:
         raise BadInput.of(
             "exact.s3t.orderings",
             orderings,
-            f"is more than the {slices} slices, each of which stands first once",
+            f"is more than the {slices} slices, each of which comes first once",
             "take fewer orderings, or more slices",
         )
     check_shape(data, slices, shards * slices, "s3t")
@@ -59,10 +59,10 @@ def train(
     rank: Annotated[int, Gt(0)] = 16,
     lora_alpha: Annotated[int, Gt(0)] = 32,
 ) -> Model:
-    """Adapters on a frozen base: stage i trains those of the i-th run of layers from the TOP on slices 1..i.
+    """Train adapters on a frozen base: stage i trains those of the i-th run of layers from the TOP, on slices 1..i.
 
-    Each shard is trained in `orderings` cyclic orders of its slices; the one with most layers left
-    serves. Raises BadInput.
+    Each shard is trained in `orderings` cyclic orders of its slices; the one with the most layers left serves. Raises
+    BadInput.
     """
     check(fresh, data, shards=shards, slices=slices, orderings=orderings, rank=rank, lora_alpha=lora_alpha)
     return train_layers(
@@ -74,9 +74,8 @@ def train(
 
 
 def s3t() -> Method:
-    """Switch off the adapters that saw the forget examples, in each ordering, and serve the best that is left.
+    """Switch off the adapters that saw the forget examples, in each ordering, and serve the best one left.
 
-    An example in slice i costs an ordering the layer of that slice and all BELOW it, which were
-    trained on it too. The model must come from `exact: {s3t: ...}` in train.yaml.
+    An example in slice i costs an ordering the layers of that slice and all BELOW them, which were trained on it too. The model must come from `exact: {s3t: ...}` in train.yaml.
     """
     return LayerDeletion()

@@ -38,9 +38,9 @@ def read_answers(path: str | None) -> tuple[str, ...]:
     if path is None:
         return ANSWERS
     text = read_text(Path(path), "method.answers", CONFIG, "give a text file, one answer per line")
-    if not (found := tuple(line.strip() for line in text.splitlines() if line.strip())):
+    if not (answers := tuple(line.strip() for line in text.splitlines() if line.strip())):
         raise BadInput.of("method.answers", path, "holds no answer", "give a text file, one answer per line")
-    return found
+    return answers
 
 
 def refusal_maker(path: str | None) -> Callable[[Example], Example | None]:

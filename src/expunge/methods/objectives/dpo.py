@@ -1,4 +1,4 @@
-"""Direct preference optimisation with a refusal as the winner."""
+"""Direct preference optimisation with a refusal as the preferred answer."""
 
 from typing import Annotated
 
@@ -23,15 +23,16 @@ RECIPE = {"retain": "cross_entropy", "stop": "none"}
 
 
 def dpo(*, beta: Annotated[float, Gt(0)] = 0.1, answers: str | None = None) -> LossTerm:
-    """Prefer "I don't know" to the true answer, measured from the origin.
+    """Prefer "I don't know" to the true answer, relative to the reference model.
 
-    -(2/beta) log sigmoid(beta ((nll_lose - origin) - (nll_win - origin))), nll summed over the
-    answer, beta in 1/nats.
+    -(2/beta) log sigmoid(beta (rise of the true answer's NLL - rise of the refusal's)), each rise over the reference
+    model; NLL summed over the answer, beta in 1/nats. answers: a file of refusals, one per line.
     """
 
     def loss(step: Step) -> Tensor:
-        lose, win = step["forget"], step["preferred"]
-        gap_B = (lose.nll_B - lose.reference.nll_B) - (win.nll_B - win.reference.nll_B)
-        return lose.mean(2 / beta * softplus(-beta * gap_B))
+        forget, preferred = step["forget"], step["preferred"]
+        rise_B = forget.nll_B - forget.reference.nll_B
+        gap_B = rise_B - (preferred.nll_B - preferred.reference.nll_B)
+        return forget.mean(2 / beta * softplus(-beta * gap_B))
 
     return LossTerm(loss, streams={"preferred": Stream(split="forget", make=refusal_maker(answers))})

@@ -18,9 +18,9 @@ RECIPE = {"retain": "cross_entropy", "stop": "none"}
 
 
 def idk(*, answers: str | None = None) -> LossTerm:
-    """Teach the model to answer that it does not know: it hides more than it removes.
+    """Teach the model to answer that it does not know: hides more than it removes.
 
-    Mean NLL a position of a refusal (from `answers`, a text file, or our own list).
+    Mean NLL per position of a refusal (from `answers`, a text file, or the built-in list).
     """
 
     def loss(step: Step) -> Tensor:

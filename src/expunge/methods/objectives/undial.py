@@ -20,9 +20,9 @@ RECIPE = {"beta": 10.0, "retain": "cross_entropy"}
 
 
 def undial(*, beta: Annotated[float, Gt(0)] = 10.0) -> Loss:
-    """Imitate oneself as one was, had the true token been less likely: bounded, so it does not collapse.
+    """Imitate the reference model with the true token made less likely: bounded, so it does not collapse.
 
-    Cross-entropy a position to softmax(origin's logits - beta at the label); beta in nats (3 to 10).
+    Cross-entropy per position to softmax(the reference's logits - beta at the label); beta in nats (3 to 10).
     Published with and without a retain term; small models lose too much without one.
     """
 
