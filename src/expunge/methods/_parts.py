@@ -57,8 +57,10 @@ class BoundMethod:
 
 
 def merge(given: dict[str, Any], recipe: Mapping[str, Any], has_retain: bool, where: str, name: str) -> MethodSpec:
-    """Put what is given over the recipe, by default the objective's own. Raises BadInput where
-    retain data are needed and missing."""
+    """Put what is given over the recipe, by default the objective's own.
+
+    Raises BadInput where retain data are needed and missing; a recipe's own retain term is dropped with a note.
+    """
     if not recipe and isinstance(given.get("forget"), str) and given["forget"] in names("objectives"):
         own = load("objectives", given["forget"], f"{where}.forget").recipe
         recipe = {k: v for k, v in own.items() if k not in PARTS or k == "weights"}
@@ -140,7 +142,7 @@ def split_budget(options: Mapping[str, Any], taken: set[str]) -> tuple[dict[str,
 
 
 def _load_parts(spec: MethodSpec) -> tuple[dict[str, Plugin[MethodCard]], dict[str, dict[str, Any]]]:
-    """(part -> plug-in, part -> the options written under it). Raises BadInput."""
+    """Load (part -> plug-in, part -> the options written under it). Raises BadInput."""
     faults = Faults()
     plugins: dict[str, Plugin[MethodCard]] = {}
     options: dict[str, dict[str, Any]] = {}

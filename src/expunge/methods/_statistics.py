@@ -37,8 +37,8 @@ def parameters(model: Model) -> dict[str, Tensor]:
 def _gradients(model: Model, out: Output) -> dict[str, Tensor]:
     """Gradient of the sum over the examples of the mean NLL per position."""
     held = parameters(model)
-    found = torch.autograd.grad((out.nll_B / out.n_B.clamp(min=1)).sum(), list(held.values()), allow_unused=True)
-    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(held.items(), found, strict=True)}
+    gradients = torch.autograd.grad((out.nll_B / out.n_B.clamp(min=1)).sum(), list(held.values()), allow_unused=True)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(held.items(), gradients, strict=True)}
 
 
 def _mean_power(

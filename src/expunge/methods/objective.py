@@ -21,14 +21,13 @@ from expunge.training.steps import Streams
 
 @dataclass
 class Objective(Method):
-    """The method (model, splits, context) -> model that minimises
-    forget_weight * forget(step) + alpha * retain(step)."""
+    """The method that minimises forget_weight * forget(step) + alpha * retain(step)."""
 
     terms: dict[str, Term]
     weights: Weights
     update: Update
     budget: Budget = field(default_factory=Budget)
-    """The recipe's own budget; the request's goes over it."""
+    """The recipe's own budget; the request's takes precedence."""
     rate: float = 1.0
     """Factor on the automatic learning rate that the trainable weights and the terms ask for."""
     anchor: str = "forget"

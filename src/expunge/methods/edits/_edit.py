@@ -51,8 +51,8 @@ def stored_fisher(model: Model, rows: Sequence[Example], batch: int, context: Co
     """The Fisher diagonal over the rows (see `fisher`), on the CPU, kept in the run's folder under `name`."""
 
     def measure() -> dict[str, Tensor]:
-        found = fisher(model, rows, batch, start_progress(context, name, len(rows)))
-        return {key: value.cpu() for key, value in found.items()}
+        diagonal = fisher(model, rows, batch, start_progress(context, name, len(rows)))
+        return {key: value.cpu() for key, value in diagonal.items()}
 
     return context.once(name, measure)
 

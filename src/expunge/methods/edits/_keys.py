@@ -51,13 +51,14 @@ def states(
 def prompt_states(model: Any, prompts: Sequence[Sequence[int]], path: str) -> Tensor:
     """Hidden states [N, width] of the path at the last token of each prompt, given as token ids."""
     encoded = [Encoded(list(prompt), [], False) for prompt in prompts]
-    made = batches(encoded, lambda item: len(item.prompt), lambda part: model.pack(part, "prompt"))
-    return _gather(outputs(model, made, Want(frozenset(), (path,))), (path,))[0]
+    packed = batches(encoded, lambda item: len(item.prompt), lambda part: model.pack(part, "prompt"))
+    return _gather(outputs(model, packed, Want(frozenset(), (path,))), (path,))[0]
 
 
-def _gather(found: Iterable[tuple[list[int], Output]], paths: tuple[str, ...]) -> list[Tensor]:
+def _gather(passed: Iterable[tuple[list[int], Output]], paths: tuple[str, ...]) -> list[Tensor]:
+    """Concatenate each path's hidden states at the counted positions, in the order of the rows."""
     parts: dict[int, list[Tensor]] = {}
-    for rows, out in found:
+    for rows, out in passed:
         seen_BT = out.mask_BT
         for b, i in enumerate(rows):
             parts[i] = [out.hidden[path][b][seen_BT[b]].float().cpu() for path in paths]

@@ -61,18 +61,18 @@ class Goal:
         goal = cls(forget, retain, level, floor, classes, utility, before, reached_before=False)
         return dataclasses.replace(goal, reached_before=goal.reached(start))
 
-    def reached(self, found: Mapping[str, float]) -> bool:
-        """True at the target; past blind guessing there is nothing left to forget."""
+    def reached(self, forget: Mapping[str, float]) -> bool:
+        """True where figures on forget are at the target; past blind guessing there is nothing left to forget."""
         if self.level is not None:
-            return found["nll"] >= self.level
-        return found["nll"] >= math.log(self.classes) and found.get("accuracy", 0.0) <= 0.5 / self.classes
+            return forget["nll"] >= self.level
+        return forget["nll"] >= math.log(self.classes) and forget.get("accuracy", 0.0) <= 0.5 / self.classes
 
     def measure(self, model: Model, strength: float) -> Point:
         """The point of a model that is at this strength."""
-        found = figures(model, self.forget)
+        forget = figures(model, self.forget)
         kept = figures(model, self.retain)[self.utility] / max(1e-9, self.before[self.utility])
-        finite = math.isfinite(found["nll"]) and math.isfinite(kept)
-        return Point(strength, found["nll"], kept, float(finite and not self.reached_before and self.reached(found)))
+        finite = math.isfinite(forget["nll"]) and math.isfinite(kept)
+        return Point(strength, forget["nll"], kept, float(finite and not self.reached_before and self.reached(forget)))
 
     def holds(self, point: Point) -> bool:
         """True where every figure is finite and the retain floor holds."""
@@ -110,9 +110,9 @@ def line_search(
     best = min(filter(goal.holds, points), key=goal.rank, default=None)
     strength = best.strength if best else 0.0
     put(strength)
-    none = {"strength": 0.0, "why": "no strength that was tried holds the floor"}
-    chosen = dataclasses.asdict(best) if best else none
-    context.notes["strength"] = {**chosen, "level": goal.level, "floor": goal.floor, "tried": len(points)}
+    failure = {"strength": 0.0, "why": "no strength that was tried holds the floor"}
+    note = dataclasses.asdict(best) if best else failure
+    context.notes["strength"] = {**note, "level": goal.level, "floor": goal.floor, "tried": len(points)}
     return strength
 
 

@@ -45,9 +45,9 @@ def redirect(
 
 
 def write_redirection(
-    model: Model, layer: int, found: Mapping[str, Tensor], moment_MM: Tensor | None, rank: int | None = None
+    model: Model, layer: int, keys: Mapping[str, Tensor], moment_MM: Tensor | None, rank: int | None = None
 ) -> Put:
-    """Put that redirects a layer's keys; its strength is 1 / preserve. found: `key` [N, M] and `change` [N, D]."""
+    """Put that redirects a layer's keys; its strength is 1 / preserve. keys: `key` [N, M] and `change` [N, D]."""
     weight = weight_DM(model, layer)
     before = weight.cpu().clone()
 
@@ -55,7 +55,7 @@ def write_redirection(
         if not strength:
             weight.copy_(before)
             return
-        delta = redirect(found["key"], found["change"], moment_MM, 1 / strength, rank=rank)
+        delta = redirect(keys["key"], keys["change"], moment_MM, 1 / strength, rank=rank)
         weight.copy_((before.double() + delta).to(weight.dtype))
 
     return put

@@ -103,11 +103,11 @@ def _features_of_both(
 
     def measure() -> dict[str, Tensor]:
         advance = start_progress(context, "features", sum(map(len, rows.values())))
-        found = {name: features(model, path, part, advance) for name, part in rows.items()}
-        return {f"{name}.{kind}": x for name, pair in found.items() for kind, x in zip("xy", pair, strict=True)}
+        pairs = {name: features(model, path, part, advance) for name, part in rows.items()}
+        return {f"{name}.{kind}": x for name, pair in pairs.items() for kind, x in zip("xy", pair, strict=True)}
 
-    found = context.once("features", measure)
-    forget, retain = ((found[f"{name}.x"].double(), found[f"{name}.y"]) for name in rows)
+    stored = context.once("features", measure)
+    forget, retain = ((stored[f"{name}.x"].double(), stored[f"{name}.y"]) for name in rows)
     return forget, retain
 
 

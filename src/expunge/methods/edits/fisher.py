@@ -36,8 +36,8 @@ def fisher(
 
     theta + sigma e (F / mean F + damping)^(-1/4), e standard normal by seed, F the diagonal of the empirical
     Fisher information over retain. sigma: deviation of a weight of average F (by default found by a line
-    search for the forget-loss target with the retain floor held). damping: share of the mean F that bounds the noise where F is zero.
-    sample, batch: as for ssd.
+    search for the forget-loss target with the retain floor held). damping: share of the mean F that bounds the noise
+    where F is zero. sample, batch: as for ssd.
     """
 
     def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:

@@ -61,12 +61,12 @@ def influence(
 ) -> Method:
     """Take one Newton step that undoes the forget examples' pull on the weights.
 
-    theta + scale (n_f / n) H^-1 grad l_forget, n all examples, n_f the forgotten, H of the retained data. scale: 1
-    is the Newton step (by default found by a line search for the forget-loss target with the retain floor held). solver: H as the
-    diagonal of the empirical Fisher information, or whole, by conjugate gradients on its products (differences
-    of gradients, so that no second derivative of attention is needed). damping: added to H's diagonal, as a share
-    of its mean for `diagonal`, in nats per squared weight for `conjugate_gradient`. iterations: of conjugate
-    gradients; each costs two gradient passes over the sample. sample, batch: as for ssd.
+    theta + scale (n_f / n) H^-1 grad l_forget, n all examples, n_f the forgotten, H of the retained data. scale: 1 is
+    the Newton step (by default found by a line search for the forget-loss target with the retain floor held). solver:
+    H as the diagonal of the empirical Fisher information, or whole, by conjugate gradients on its products (differences
+    of gradients, so that no second derivative of attention is needed). damping: added to H's diagonal, as a share of
+    its mean for `diagonal`, in nats per squared weight for `conjugate_gradient`. iterations: of conjugate gradients;
+    each costs two gradient passes over the sample. sample, batch: as for ssd.
     """
 
     def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
@@ -128,8 +128,8 @@ def _products(
         with torch.no_grad():
             for name, part in _split(v, held).items():
                 held[name].copy_((before[name].float() + length * part).to(held[name].dtype))
-        found = gradient(model, rows, advance)
-        return torch.cat([found[name].flatten() for name in held])
+        slope = gradient(model, rows, advance)
+        return torch.cat([slope[name].flatten() for name in held])
 
     def product(v: Tensor) -> Tensor:
         length = 1e-3 * (1 + size) / max(1e-30, float(v.norm()))

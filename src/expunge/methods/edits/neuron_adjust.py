@@ -36,7 +36,7 @@ def neuron_adjust(
     share: Annotated[float, Gt(0), Le(1)] = 0.5,
     scale: Annotated[float, Gt(0)] | None = None,
 ) -> Method:
-    """Shift the pre-activations of the neurons that tell the skill apart to where other data have them.
+    """Shift the pre-activations of the neurons that respond to the skill to their values on other data.
 
     A neuron's pre-activation is taken as normal on forget and on retain; the `share` of the layer's neurons with
     the largest |mu_f - mu_r| / sqrt(var_f + var_r) is shifted by scale (mu_r - mu_f) on forget inputs. The shift is
@@ -70,7 +70,7 @@ def _activations(model: Model, path: str, rows: Sequence[Example], context: Cont
 
 
 def _shift(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], share: float) -> Tensor:
-    """[M] mu_r - mu_f of the `share` of neurons that tell the sets apart best, 0 elsewhere."""
+    """Shift mu_r - mu_f [M] of the `share` of neurons that separate the sets best, 0 elsewhere."""
     gap = (forget["mean"] - retain["mean"]).abs() / (forget["var"] + retain["var"]).sqrt().clamp(min=1e-12)
     apart_M = torch.zeros(len(gap), dtype=torch.bool)
     apart_M[gap.argsort(descending=True, stable=True)[: max(1, round(share * len(gap)))]] = True
@@ -78,7 +78,7 @@ def _shift(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], share: fl
 
 
 def _direction(mean_D: Tensor, moment_DD: Tensor) -> Tensor:
-    """[D] the input direction that is 1 on the mean forget input and smallest on retain's."""
+    """Input direction [D] that is 1 on the mean forget input and smallest on retain's."""
     mean = mean_D.double()
     ridge = 1e-3 * moment_DD.diagonal().mean() * torch.eye(len(moment_DD), dtype=moment_DD.dtype)
     direction = torch.linalg.solve(moment_DD + ridge, mean)

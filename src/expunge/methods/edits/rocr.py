@@ -65,14 +65,14 @@ def rocr(
             (key_NM,) = states(model, others, (f"{model.down(at)}:in",), "answer", advance)
             return {"moment": second_moment(key_NM)}
 
-        found = context.once("concepts", lambda: _concepts(model, forget, harmless, at, context))
+        keys = context.once("concepts", lambda: _concepts(model, forget, harmless, at, context))
         moment = context.once("preserved", measure)["moment"]
         spectrum = torch.linalg.eigvalsh(moment)
         rank = int((spectrum > 1e-6 * spectrum[-1]).sum())
         context.notes["covariance"] = {"rank": rank, "width": len(moment)}  # the ridge carries what lies between
         weight = weight_DM(model, at)
         with torch.no_grad():
-            delta = redirect(found["key"], found["change"], moment, preserve)
+            delta = redirect(keys["key"], keys["change"], moment, preserve)
             weight.copy_((weight.cpu().double() + delta).to(weight.dtype))
         return model
 

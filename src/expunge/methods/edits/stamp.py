@@ -25,7 +25,7 @@ CARD = MethodCard(
     fields={"forget": {"question"}},
     capabilities=("tokens", "mlp"),
     means="Answers to forget prompts change; under teacher forcing the old answer stays likely, and freely written "
-    "retained answers lose more than their probability tells.",
+    "retained answers lose more than their probability shows.",
     optional=("reference", "retain"),
     deterministic=True,
     one_shot=True,
@@ -54,9 +54,9 @@ def stamp(
         fold(model.module)
         at = choose_layer(model, layer)
         refusals = [row for row in map(refusal_maker(answers), forget) if row]
-        found = context.once("prompts", lambda: _towards_refusals(model, forget, refusals, at, context))
+        keys = context.once("prompts", lambda: _towards_refusals(model, forget, refusals, at, context))
         moment = preserved_moment(model, splits, context, at, preserve)
-        put = write_redirection(model, at, found, moment, rank)
+        put = write_redirection(model, at, keys, moment, rank)
         put_preserving(model, splits, context, put, moment, preserve)
         return model
 

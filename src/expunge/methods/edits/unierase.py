@@ -65,9 +65,9 @@ def unierase(
         table: Tensor = lm.module.get_input_embeddings().weight.data
         row_D, old_D = learned["token"].to(table.dtype), table[free].clone()
         table[free] = row_D  # a tied head's row too, so that the shift is found for it
-        found = context.once("shifts", lambda: _learn_shifts(lm, forget, free, at, steps, rate, context))
+        keys = context.once("shifts", lambda: _learn_shifts(lm, forget, free, at, steps, rate, context))
         moment = preserved_moment(model, splits, context, at, preserve)
-        redirection = write_redirection(model, at, found, moment)
+        redirection = write_redirection(model, at, keys, moment)
 
         def put(strength: float) -> None:
             table[free] = row_D if strength else old_D
@@ -104,7 +104,7 @@ def _learn_token(
 def _learn_shifts(
     lm: Any, forget: Sequence[Example], free: int, layer: int, steps: int, rate: float, context: Context
 ) -> dict[str, Tensor]:
-    """`change` [N, D] of the layer's output at each prompt's last token that brings the free token next, `key` [N, M]."""
+    """`key` [N, M] of each prompt's last token, `change` [N, D] of the layer's output that makes `free` come next."""
     items = [lm.template.encode(row) for row in forget]
     batch = lm.pack([Encoded(item.prompt, [free], False) for item in items], "prompt")
     width = lm.module.get_input_embeddings().weight.shape[1]
@@ -127,22 +127,22 @@ def _free_token(lm: Any, rows: Sequence[Example], token: str | None) -> int:
     used = {i for row in rows for item in [lm.template.encode(row)] for i in (*item.prompt, *item.answer)}
     used |= {i for i in (lm.tokenizer.eos_token_id, lm.pad) if i is not None}
     if token is not None:
-        found = lm.tokenizer.get_vocab().get(token)
-        if found is None or found in used:
+        free = lm.tokenizer.get_vocab().get(token)
+        if free is None or free in used:
             raise BadInput.of(
                 "method.unierase.token",
                 token,
                 "is used by the data, or is not in the vocabulary",
                 "name a token of the vocabulary that the data do not use",
             )
-        return int(found)
+        return int(free)
     for i in sorted({*lm.tokenizer.all_special_ids, *getattr(lm.tokenizer, "added_tokens_decoder", {})}):
         if i not in used and i < lm.vocabulary:
             return int(i)
     raise BadInput.of(
         "method.unierase.token",
         "",
-        "there is no free special token in the vocabulary",
+        "has no default: every special token of the vocabulary is used",
         "name one that the data do not use: token: ...",
     )
 

@@ -14,7 +14,7 @@ def fair_rates(
     """Probabilities [C, G] of answering 1 that err least among those with equal odds in all groups.
 
     Minimises the expected error over p, subject to sum_c P(c | y, g) p[c, g] being the same for all groups g, for y = 0
-    and y = 1. plain_C: each cell's answer without post-processing (0 or 1), used where a group has no example in a cell.
+    and y = 1. plain_C: each cell's answer without post-processing (0 or 1), for groups without an example in a cell.
     """
     from scipy.optimize import linprog  # heavy, and `expunge list` imports every method
 

@@ -126,8 +126,8 @@ def weights_of(model: Model) -> dict[str, Tensor]:
 class Stages:
     """Runs stages on one module, and adds up their cost.
 
-    seed, stage, budget: those of the model's training, whatever the context's are, so that a stage retrained on the same
-    examples gives the same bits. slices: R, for the stage's share of the epochs.
+    seed, stage, budget: those of the model's training, whatever the context's are, so that a stage retrained on the
+    same examples gives the same bits. slices: R, for the stage's share of the epochs.
     """
 
     model: Model

@@ -18,8 +18,8 @@ CARD = MethodCard(
     needs={"forget": ()},
     capabilities={"shards", "exact:pre_forgettable", "tokens"},
     yields="ensemble",
-    means="Exact: the base is frozen and each prompt saw its own group alone, so that dropping a prompt removes all that "
-    "the group taught. Prompts hold less than weights, and groups share nothing. Requires "
+    means="Exact: the base is frozen and each prompt saw its own group alone, so that dropping a prompt removes all "
+    "that the group taught. Prompts hold less than weights, and groups share nothing. Requires "
     "`exact: {pre_forgettable: ...}` in train.yaml and a `group` in each example.",
     deterministic=True,
 )

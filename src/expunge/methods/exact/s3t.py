@@ -76,6 +76,7 @@ def train(
 def s3t() -> Method:
     """Switch off the adapters that saw the forget examples, in each ordering, and serve the best one left.
 
-    An example in slice i costs an ordering the layers of that slice and all BELOW them, which were trained on it too. The model must come from `exact: {s3t: ...}` in train.yaml.
+    An example in slice i costs an ordering the layers of that slice and all BELOW them, which were trained on it too.
+    The model must come from `exact: {s3t: ...}` in train.yaml.
     """
     return LayerDeletion()

@@ -157,6 +157,6 @@ def _search_strength(
         return abs(figures(guarded, forget)["nll"] - target)
 
     context.reporter.start(context.label, trials)
-    found = minimize_scalar(gap, bounds=(np.log(0.05), np.log(50.0)), method="bounded", options={"maxiter": trials})
+    best = minimize_scalar(gap, bounds=(np.log(0.05), np.log(50.0)), method="bounded", options={"maxiter": trials})
     context.reporter.finish(context.label)
-    return float(np.exp(found.x))
+    return float(np.exp(best.x))

@@ -49,8 +49,7 @@ class InContext:
         self._hashed = hashed(self.forget)
 
     def before(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """Return the tokens to put before each prompt: none, or the nearest forget example's demonstration and the right
-        ones."""
+        """Return the tokens before each prompt: none, or the nearest wrong demonstration and the right ones."""
         flags = self.detector.flags(prompts)
         heads: list[list[int]] = [[] for _ in prompts]
         for i in np.flatnonzero(flags):

@@ -77,7 +77,7 @@ class KeySpace:
 
 
 def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> KeySpace:
-    """The guard as it was saved."""
+    """Rebuild the guard from its saved state."""
     return KeySpace(
         int(settings["layer"]), float(settings["share"]), tensors["low"], tensors["high"], str(settings["abstention"])
     )
@@ -94,7 +94,7 @@ def key_space(
     The cube is mean +- width deviations of the down-projection's input at the prompts' last tokens. A prompt is
     inside when the share of its entries that are inside reaches a threshold, which at most a twentieth of the forget
     prompts miss, each held out from its cube. With retain data the threshold is the middle of the gap between the two;
-    where there is no gap, the share that one in a hundred retain prompts reaches; the evidence gives the recall.
+    without a gap, the share that one in a hundred retain prompts reaches. The evidence gives the recall.
     layer: by default the one that separates held-out forget prompts from retain prompts best (without retain data: the
     middle one).
     """
@@ -169,10 +169,10 @@ def _held_out_shares(key_NM: Tensor, width: float, context: Context) -> np.ndarr
     """Share [N] of each key's entries inside the cube of the other folds."""
     count = len(key_NM)
     order_N = torch.randperm(count, generator=context.generator("folds"))
-    found = np.zeros(count)
+    share_N = np.zeros(count)
     for part_K in order_N.chunk(min(FOLDS, count)):
         rest = torch.ones(count, dtype=torch.bool)
         if count > 1:
             rest[part_K] = False
-        found[part_K.numpy()] = _share_inside(key_NM[part_K], *_bounds(key_NM[rest], width))
-    return found
+        share_N[part_K.numpy()] = _share_inside(key_NM[part_K], *_bounds(key_NM[rest], width))
+    return share_N

@@ -208,16 +208,16 @@ def _orthogonal_lora(
     for path, layer in lora_layers(module):
         a = layer.lora_A["default"].weight
         before = [adapters[path][0].to(a) for adapters in earlier if path in adapters]
-        taken = torch.cat(before) if before else a.new_zeros(0, a.shape[1])
-        if len(taken) + rank > a.shape[1]:
+        earlier_rD = torch.cat(before) if before else a.new_zeros(0, a.shape[1])
+        if len(earlier_rD) + rank > a.shape[1]:
             raise BadInput.of(
                 "method.o3.rank",
                 rank,
-                f"leaves no room: earlier requests use {len(taken)} directions of {path}",
+                f"leaves no room: earlier requests use {len(earlier_rD)} directions of {path}",
                 "take a smaller rank, or retrain",
             )
         drawn = torch.randn(a.shape[1], rank, generator=context.generator("A", path)).to(a)
-        drawn = torch.linalg.qr(torch.cat([taken.T, drawn], 1))[0][:, len(taken) :]
+        drawn = torch.linalg.qr(torch.cat([earlier_rD.T, drawn], 1))[0][:, len(earlier_rD) :]
         with torch.no_grad():
             a.copy_(drawn.T)
             layer.lora_B["default"].weight.zero_()
@@ -228,10 +228,10 @@ def _orthogonal_lora(
 
 def _extract_adapters(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
     """Take the adapters out of the module, which is left as it was before them."""
-    found = {}
+    adapters = {}
     for path, layer in list(lora_layers(module)):
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        found[path] = (a.detach().clone(), b.detach() * layer.scaling["default"])
+        adapters[path] = (a.detach().clone(), b.detach() * layer.scaling["default"])
         parent, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent) if parent else module, name, layer.get_base_layer())
     for name in ("peft_config", "_expunge_lora"):
@@ -240,4 +240,4 @@ def _extract_adapters(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
     module._hf_peft_config_loaded = False
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-    return found
+    return adapters

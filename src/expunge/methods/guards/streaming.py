@@ -64,7 +64,7 @@ class Streaming:
         return silence(out, stopped_BT, bare.vocabulary, want)
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
-        from transformers import StoppingCriteriaList
+        from transformers import StoppingCriteriaList  # heavy, and `expunge list` imports every guard
 
         watch = _Watch(self, bare)
         given = settings.pop("stopping", None) or []
@@ -103,7 +103,7 @@ class _Watch:
 
 
 def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Streaming:
-    """The guard as it was saved."""
+    """Rebuild the guard from its saved state."""
     return Streaming(int(settings["layer"]), float(settings["bias"]), float(settings["threshold"]), tensors["weight"])
 
 
@@ -112,8 +112,8 @@ def streaming(
 ) -> Method:
     """Stop an answer as soon as its tokens' hidden states look like the forget answers'.
 
-    A logistic head tells tokens of forget answers from tokens of retained ones; an answer ends where the mean of its
-    log-odds so far (after two neutral tokens) passes the threshold. The share `false_alarms` of the retained answers
+    A logistic head separates tokens of forget answers from those of retained answers; an answer ends where the mean of
+    its log-odds so far (after two neutral tokens) passes the threshold. The share `false_alarms` of retained answers
     pass it at some token, each scored by a head that was not fitted to it. layer: the block that is watched (two thirds
     of the way up by default).
     """

@@ -19,8 +19,8 @@ CARD = MethodCard(
     streams={"template": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"tokens", "generate"},
-    means="Without a retain term a small model loses retained knowledge almost as under ascent; the floor then ends the "
-    "run early. `{forget: flat, retain: cross_entropy}` preserves it.",
+    means="Without a retain term a small model loses retained knowledge almost as under ascent; the floor then ends "
+    "the run early. `{forget: flat, retain: cross_entropy}` preserves it.",
 )
 
 DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {

@@ -73,8 +73,8 @@ def pdu(
 ) -> LossTerm:
     """Flatten the logits on forget, subject to a bound on the retain loss that a multiplier enforces.
 
-    Mean over positions of (max logit - mean logit)^2 + m (retain NLL), m <- max(0, m + eta (retain NLL - epsilon)) after
-    each step. epsilon in nats per token, by default the reference model's NLL plus 5 % (at least 0.05); start: the first
-    m; warmup_epochs: epochs in which m is constant.
+    Mean over positions of (max logit - mean logit)^2 + m (retain NLL), with m <- max(0, m + eta (retain NLL - epsilon))
+    after each step. epsilon in nats per token, by default the reference model's NLL plus 5 % (at least 0.05); start:
+    the first m; warmup_epochs: epochs in which m is constant.
     """
     return Dual(epsilon, eta, start, warmup_epochs)

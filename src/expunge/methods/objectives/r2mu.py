@@ -55,7 +55,7 @@ def r2mu(
 ) -> Loss:
     """Misdirect the reasoning trace as well as the answer, since the trace holds the knowledge too.
 
-    The examples carry `trace`, read as `<think>trace</think>`. RMU on the answers plus gamma times RMU on the traces, to
-    one direction. Retain data should hold reasoning of their own.
+    The examples carry `trace`, read as `<think>trace</think>`. RMU on the answers plus gamma times RMU on the traces,
+    to one direction. Retain data should hold reasoning of their own.
     """
     return Traced(layer, c, times, gamma)

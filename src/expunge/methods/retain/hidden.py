@@ -1,4 +1,4 @@
-"""Hidden states held at the reference model's."""
+"""Hidden states held at their values in the reference model."""
 
 from __future__ import annotations
 

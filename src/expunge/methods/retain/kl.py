@@ -22,7 +22,7 @@ def kl(*, k: Annotated[int, Gt(0)] = 64) -> LossTerm:
 
     KL(reference || model) per position over the label, the reference model's k most likely others and one bucket for
     the rest: a lower bound of the KL (the whole below a vocabulary of 4,096). The reference model's values are cached,
-    so there is no second model in memory.
+    so no second model is in memory.
     """
 
     def loss(step: Step) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -51,49 +52,49 @@ class Invariant(Update):
 
     def __call__(self, losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses, "forget", "retain")
-        above = self._at(losses, parameters, 1 + DIFFERENCE_STEP, None)
-        below = self._at(losses, parameters, 1 - DIFFERENCE_STEP, None)
+        high, low = 1 + DIFFERENCE_STEP, 1 - DIFFERENCE_STEP
+        above, below = self._losses_at(high, losses, parameters), self._losses_at(low, losses, parameters)
         # d/dw l(w theta) at w = 1, for each environment; the penalty's gradient is 2 slope d slope.
-        factors = {
-            name: self.penalty * 2 * (above[name] - below[name]) / (2 * DIFFERENCE_STEP) / (2 * DIFFERENCE_STEP)
-            for name in above
-        }
-        self._at(losses, parameters, 1 + DIFFERENCE_STEP, factors, 1 + DIFFERENCE_STEP)
-        self._at(losses, parameters, 1 - DIFFERENCE_STEP, factors, -(1 - DIFFERENCE_STEP))
+        width = 2 * DIFFERENCE_STEP
+        factors = {name: self.penalty * 2 * (above[name] - below[name]) / width / width for name in above}
+        self._add_gradients_at(high, losses, parameters, {name: high * factor for name, factor in factors.items()})
+        self._add_gradients_at(low, losses, parameters, {name: -low * factor for name, factor in factors.items()})
         losses.reduce_gradients(parameters)
 
-    def _at(
-        self,
-        losses: Losses,
-        parameters: Sequence[nn.Parameter],
-        scale: float,
-        factors: dict[str, float] | None,
-        sign: float = 1.0,
-    ) -> dict[str, float]:
-        """Return the environments' losses at scaled weights; with factors, add their weighted gradients to `.grad`."""
-        before = [p.detach().clone() for p in parameters]
+    def _losses_at(self, scale: float, losses: Losses, parameters: Sequence[nn.Parameter]) -> dict[str, float]:
+        """The environments' losses at scaled weights, over all processes."""
         total = torch.zeros(len(self.terms), dtype=torch.float64, device=parameters[0].device)
-        with torch.no_grad():
-            for p in parameters:
-                p.mul_(scale)
-        try:
+        with torch.no_grad(), _scale(parameters, scale):
             for micro in losses:
-                if factors is None:
-                    with torch.no_grad():
-                        found = micro(*self.terms)
-                    total += torch.stack([found[name].double() for name in self.terms])
-                    continue
-                found = micro(*self.terms)
-                parts = [sign * factors[name] * loss for name, loss in found.items() if loss.requires_grad]
+                loss_of = micro(*self.terms)
+                total += torch.stack([loss_of[name].double() for name in self.terms])
+        losses.reduce([total])
+        return dict(zip(self.terms, total.tolist(), strict=True))
+
+    def _add_gradients_at(
+        self, scale: float, losses: Losses, parameters: Sequence[nn.Parameter], factors: Mapping[str, float]
+    ) -> None:
+        """Add the gradients of the environments' losses at scaled weights, times their factors, to `.grad`."""
+        with _scale(parameters, scale):
+            for micro in losses:
+                parts = [factors[name] * loss for name, loss in micro(*self.terms).items() if loss.requires_grad]
                 if parts:
                     sum(parts[1:], parts[0]).backward()
-        finally:
-            with torch.no_grad():
-                for p, value in zip(parameters, before, strict=True):
-                    p.copy_(value)
-        if factors is None:
-            losses.reduce([total])
-        return dict(zip(self.terms, total.tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def _scale(parameters: Sequence[nn.Parameter], scale: float) -> Iterator[None]:
+    """Multiply the weights for the block; afterwards they are as before, bit for bit."""
+    before = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for p in parameters:
+            p.mul_(scale)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, before, strict=True):
+                p.copy_(value)
 
 
 def ilu(*, penalty: Annotated[float, Gt(0)] = 0.03) -> Update:

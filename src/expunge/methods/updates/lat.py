@@ -30,9 +30,8 @@ def lat(
 ) -> Update:
     """Forget even when an adversary nudges the hidden states towards the knowledge.
 
-    At one layer's output a perturbation of each position is raised against the forget loss by
-    inner_steps normalised steps, to at most epsilon times the state's own norm; the weights then go
-    down the loss under it. The retain term stays plain.
+    A perturbation of one layer's output at each position ascends the forget loss by inner_steps normalised steps, to at
+    most epsilon times the state's own norm; the weights then descend the loss under it. The retain term stays plain.
     """
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
@@ -74,7 +73,7 @@ class Perturbation:
         return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
 
     def ascend(self, loss: Tensor, steps: int) -> bool:
-        """Take one of `steps` normalised steps down the loss; False where the loss does not depend on the shift."""
+        """Take one of `steps` normalised steps up the loss; False where the loss does not depend on the shift."""
         if self.delta is None:
             return False
         (gradient,) = torch.autograd.grad(loss, [self.delta], allow_unused=True)

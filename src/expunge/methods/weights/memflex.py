@@ -1,4 +1,4 @@
-"""MemFlex: localise by gradients where the knowledge sits."""
+"""MemFlex: tensors selected by their gradients on forget and retain."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ SAMPLE = 256
 def wagle(*, density: Annotated[float, Gt(0), Le(1)] = 0.8, gamma: Annotated[float, Gt(0)] | None = None) -> Weights:
     """Train only the weights that matter to the forget set and not to retain.
 
-    Keeps the largest `density` of |(theta - grad retain / gamma) * grad forget|. gamma stands for
-    the retain loss's curvature; by default the mean diagonal of its Fisher information.
+    Keeps the largest `density` of |(theta - grad retain / gamma) * grad forget|. gamma is the
+    retain loss's curvature; by default the mean diagonal of its Fisher information.
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
