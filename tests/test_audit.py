@@ -12,7 +12,7 @@ import pytest
 
 import expunge
 from expunge.cli.app import run as command
-from expunge.core.cache import noted
+from expunge.core.cache import read_journal
 from expunge.core.registry import everything
 from expunge.core.request import Request
 from expunge.data.load import load
@@ -115,7 +115,7 @@ def test_an_audit_of_a_known_model_takes_what_was_found(
     expunge.audit(model, **arguments)
     assert 0 < found < 4 and len(calls) > 4
     left = {f"{kind}/{path.name}" for kind in ("attacks", "readouts") for path in (tmp_path / "cache" / kind).iterdir()}
-    assert left <= set(noted(out / "caches.jsonl")), "what lies in the cache is named, so that a purge finds it"
+    assert left <= set(read_journal(out / "caches.jsonl")), "what lies in the cache is named, so that a purge finds it"
     assert not set(calls[:found]) & set(calls[4:]), "the finished ones are not run again"
 
 

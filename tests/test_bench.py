@@ -240,7 +240,7 @@ def test_the_real_benches_can_be_planned(
         (["authors", "--methods", "npoo"], "did you mean 'npo'?"),
         (["authors", "--methods", ""], "names no method"),
         (["authors", "--seeds", "0"], "is no number of seeds"),
-        (["authors", "--jobs", "0"], "is no number of jobs"),
+        (["authors", "--jobs", "0"], "is not a number of jobs"),
         (["authors", "--engine", "rai"], "did you mean 'ray'?"),
         (["authors", "--grid", "npo.beta"], "is no line of a grid"),
         (["authors", "--grid", "npoo.beta=1"], "did you mean 'npo'?"),

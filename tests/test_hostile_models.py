@@ -169,7 +169,7 @@ def test_nor_when_it_is_to_be_retrained(evil: Path, world: dict[str, Any], capsy
         ({"data": "/sys"}, "what the system makes up"),
         ({"data": "/proc:self:x"}, "what the system makes up"),
         ({"data": "/"}, "holds "),
-        ({"data": "/dev/zero"}, "is no regular file"),
+        ({"data": "/dev/zero"}, "is not a regular file"),
         ({"data": "sparse"}, "hardly any data"),
         ({"data": "some/set"}, "names some/set, which would be asked for on the hub"),
         ({"data": ["some/set:config:train[3:5]"]}, "names some/set, which would be asked for on the hub"),

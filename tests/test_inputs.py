@@ -18,7 +18,7 @@ from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import digest_file
 from expunge.ledger import certificate as ledger
 from expunge.methods.objective import plain_training
-from expunge.methods.objectives._refusals import read
+from expunge.methods.objectives._refusals import read_answers
 from expunge.pipeline import apply, inputs, observe
 from expunge.workflows.verify import verify
 from worlds import pairs, tiny, write
@@ -175,7 +175,7 @@ def test_a_method_is_read_from_its_file_each_time(tmp_path: Path) -> None:
     file = tmp_path / "answers.txt"
     for text in ("I cannot say that.", "Something else."):
         file.write_text(text)
-        assert read(str(file)) == (text,)
+        assert read_answers(str(file)) == (text,)
 
 
 def other_model(folder: Path, base: Path) -> None:

@@ -31,7 +31,7 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
 
     here = Path(source).is_dir()
     if not here:
-        hub.look()
+        hub.go_offline_if_unreachable()
     what, fix = "has a configuration that cannot be read", "mend config.json, or save the model again"
     if not here:
         what = "is no folder here, and cannot be had from the hub"

@@ -46,7 +46,7 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Model, repor
     """
     folder = gold_folder(manifest, forget)
     cache.note(gold_entry(manifest, forget))
-    cache.made("gold")
+    cache.make_folder("gold")
     # Two runs may want the same gold at once; the processes of one run train it together.
     with FileLock(folder.with_suffix(".lock")) if processes.world() == 1 else contextlib.nullcontext():
         if processes.main():

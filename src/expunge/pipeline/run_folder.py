@@ -191,7 +191,7 @@ def close(folder: Path, request: dict[str, Any], redact: bool) -> None:
     with the run's salt, so that another request is still told from it.
     """
     salt = salt_of(folder)
-    held: dict[str, Any] = {"salt": salt.hex(), "caches": cache.noted(folder / SCRATCH / cache.JOURNAL)}
+    held: dict[str, Any] = {"salt": salt.hex(), "caches": cache.read_journal(folder / SCRATCH / cache.JOURNAL)}
     if redact:
         held["request"] = seal(request, salt)
     write_salt(folder, held)

@@ -7,8 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from expunge.core.cache import cache_folder, holds, whole
-from expunge.core.cache import made as made_in_cache
+from expunge.core.cache import cache_folder, holds, make_folder, whole
 from expunge.core.contracts import Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest
@@ -74,7 +73,7 @@ def made(config: TrainConfig, reporter: Reporter | None = None) -> Path:
     out = Path(config.out)
     if not trained(out):
         if holds(out):
-            made_in_cache(out.parent.name)
+            make_folder(out.parent.name)
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(out.with_suffix(".building")):
             if not trained(out):

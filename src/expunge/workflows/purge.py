@@ -174,7 +174,7 @@ def _purged(folder: Path, guards: bool) -> list[str]:
 
 def _entries(folder: Path) -> list[str]:
     """The cache entries of a folder: from its journal, and from what a finished run keeps of it."""
-    found = {*cache.noted(folder / SCRATCH / cache.JOURNAL), *cache.noted(folder / cache.JOURNAL)}
+    found = {*cache.read_journal(folder / SCRATCH / cache.JOURNAL), *cache.read_journal(folder / cache.JOURNAL)}
     salt = _mapping(folder / SALT) if (folder / SALT).is_file() else {}
     found |= {entry for entry in salt.get("caches", []) if isinstance(entry, str) and cache.ENTRY.fullmatch(entry)}
     if (folder / "evidence.json").is_file():  # where runs of earlier versions kept the names of theirs

@@ -35,7 +35,7 @@ class Bench:
         """Writes its data and trains its base if they are not there yet."""
         for path, text in self.texts.items():
             if cache.holds(Path(path)):
-                cache.made("bases")
+                cache.make_folder("bases")
             if not Path(path).is_file() or Path(path).read_text(encoding="utf-8") != text:
                 write_text(Path(path), text, PRIVATE)
         if self.train is not None:
