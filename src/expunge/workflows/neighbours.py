@@ -72,7 +72,7 @@ class Thresholds:
     top: int = 5
 
     def check(self, faults: Faults) -> None:
-        """Adds the values that are out of bounds to the faults."""
+        """Add the values that are out of bounds to the faults."""
         for option, value in (("--near", self.near), ("--similar", self.similar)):
             if value is not None and not 0 < value <= 1:
                 faults.add(BadInput.of(option, value, "is not a similarity", "give a number above 0, up to 1"))
@@ -163,7 +163,7 @@ def _ranked(reasons: Mapping[Pair, Mapping[str, float]], shared: Mapping[Pair, s
 
 
 def rows(found: Iterable[Neighbour]) -> list[dict[str, Any]]:
-    """Neighbours as JSON objects."""
+    """The neighbours as JSON objects."""
     return [asdict(one) for one in found]
 
 
