@@ -38,7 +38,9 @@ Env = Annotated[
     ),
 ]
 """The option of every command that reads a request or opens a path; parsing it lets the variables expand."""
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Set a field: key=value; may be repeated.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the file; may be repeated.")
+]
 """The option of every command that reads a file of settings."""
 
 

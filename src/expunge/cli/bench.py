@@ -8,25 +8,21 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Compare many methods on one base model with a shared gold model, in one leaderboard.
+HELP = """Compare many methods on one base model, in a leaderboard.
 
-WHAT is authors (embedded), tofu or shakespeare (real data under ${EXPUNGE_DATA}), a published bench on
+All runs share the base and its gold model. WHAT is authors (embedded), tofu or shakespeare (real data under ${EXPUNGE_DATA}), a published bench on
 a model of yours (tofu:forget01, :forget05, :forget10; muse:news, muse:books; wmdp:cyber, wmdp:bio), or
 your own request.yaml, whose method is ignored. Each run is an ordinary `expunge run` folder below --out.
 Finished runs are reused: run the same command again to continue after an interruption.
 
 Examples:
 
+\b
   expunge bench authors
-
   expunge bench authors --methods npo,rmu,graddiff --seeds 3 --jobs 4
-
   expunge bench tofu --methods npo --grid npo.beta=0.05,0.1,0.5 --out runs/beta
-
   expunge bench tofu:forget10 --model open-unlearning/tofu_Llama-3.2-1B-Instruct_full --methods npo,rmu
-
   expunge bench wmdp:cyber --model models/zephyr --data data/hub --methods rmu
-
   expunge bench request.yaml --methods npo,simnpo --set budget.epochs=5 --json
 """
 
@@ -40,7 +36,9 @@ def command(
     what: Annotated[str, typer.Argument(help="authors, tofu, shakespeare, BENCH:CHOICE, or a request file.")],
     methods: Annotated[str | None, typer.Option(help="Names separated by commas; default: all that apply.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each method; two or more give intervals over seeds.")] = 1,
-    grid: Annotated[list[str] | None, typer.Option(help="A sweep: METHOD.OPTION=VALUE,VALUE; may be repeated.")] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD.OPTION=VALUE,...", help="A sweep; may be repeated.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="The model for a published bench, or in place of a request's.")
     ] = None,

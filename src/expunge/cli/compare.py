@@ -12,6 +12,7 @@ HELP = """Show finished runs side by side.
 
 Example:
 
+\b
   expunge compare runs/npo runs/rmu
 """
 

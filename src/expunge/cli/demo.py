@@ -10,15 +10,15 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Build a small real model, make it forget a tenth of its authors, and open the report.
+HELP = """Train a small model, make it forget, and open the report.
 
-The model (about 1 M parameters) and its gold model are trained on first use and cached: the second demo takes
+The request forgets a tenth of the model's fictitious authors. The model (about 1 M parameters) and its gold model are trained on first use and cached: the second demo takes
 seconds.
 
 Examples:
 
+\b
   expunge demo
-
   expunge demo --method rmu --no-open
 """
 

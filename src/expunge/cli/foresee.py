@@ -8,15 +8,15 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Predict which domains a request puts at risk, before any training.
+HELP = """Predict which domains a request puts at risk.
 
-The prediction combines the entanglement of each domain with the forget set and a few probe steps of training,
+The prediction is made before any training. It combines the entanglement of each domain with the forget set and a few probe steps of training,
 which are undone.
 
 Examples:
 
+\b
   expunge foresee request.yaml
-
   expunge foresee request.yaml --against runs/a      # score the prediction against a run
 """
 

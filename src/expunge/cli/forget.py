@@ -20,10 +20,9 @@ answers are the forget set.
 
 Examples:
 
+\b
   expunge forget builtin:authors "forget everything about Tamsin Lindqvister"
-
   expunge forget MODEL "please erase what you know about Ada Example" --data all.jsonl --out runs/ada
-
   expunge forget MODEL "forget Ada Example" --data all.jsonl --method npo --yes
 """
 SHOWN_ROWS = 6

@@ -8,19 +8,17 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Judge which answers refuse, and measure how well judges and people agree.
+HELP = """Judge which answers refuse, and how well judges agree.
 
 Each row has an answer (completion, answer, response or output) and may have id, model, prompt, and a human verdict
 under `human`.
 
 Examples:
 
+\b
   expunge judge answers.jsonl
-
   expunge judge answers.jsonl --judge llm:http://localhost:8000/v1#MODEL --against rules
-
   expunge judge one.jsonl two.jsonl --fit judges/mine      # fit to the human verdicts, cross-validated by model
-
   expunge judge answers.jsonl --judge fitted:judges/mine --json
 """
 

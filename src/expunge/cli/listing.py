@@ -9,16 +9,15 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """List methods (every value of `method:`), metrics, attacks or recipes.
+HELP = """List the methods, metrics, attacks or recipes.
 
-With a name, show its card in full: the paper, the needs, the options with their bounds.
+Methods are the values of `method:` in a request. With a name, show its card in full: the paper, the needs, the options with their bounds.
 
 Examples:
 
+\b
   expunge list methods
-
   expunge list methods npo
-
   expunge list metrics --json
 """
 WHAT = ("methods", "metrics", "attacks", "recipes")

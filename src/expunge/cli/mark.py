@@ -8,16 +8,16 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Mark data before you publish them, so that you can test later whether a model was trained on them.
+HELP = """Mark data, so that training on them can be detected later.
 
-taggants: a share of the questions gets a false answer. traps: texts of random words are inserted among the rows.
+Mark data before you publish them. taggants: a share of the questions gets a false answer. traps: texts of random words are inserted among the rows.
 Each mark has a secret twin from the same distribution: a model that finds the marks more likely than their twins was
 trained on them (`expunge provenance`). The folder holds published.jsonl, to publish, and marks.json, to keep.
 
 Examples:
 
+\b
   expunge mark data.jsonl --out marked
-
   expunge mark data.jsonl --out marked --kind traps --count 50 --length 12 --repeat 10
 """
 

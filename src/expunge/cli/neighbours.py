@@ -19,8 +19,8 @@ similar content (similar: TF-IDF, or a model's hidden states).
 
 Examples:
 
+\b
   expunge neighbours --forget f.jsonl --corpus r.jsonl
-
   expunge neighbours --forget f.jsonl --corpus r.jsonl --model BASE --out more.jsonl
 """
 SHOWN_ROWS = 50

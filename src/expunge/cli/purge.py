@@ -9,17 +9,17 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Delete the forget data that a run still holds: cache entries, checkpoints, samples.
+HELP = """Delete the forget data that a run still holds.
 
-The folder may be that of a run, an audit, an exposure, a bench or a tuning (with all its runs), or a killed training.
+These are cache entries, checkpoints and samples. The folder may be that of a run, an audit, an exposure, a bench or a tuning (with all its runs), or a killed training.
 
 The model, the figures and the certificate's salted commitments stay. Texts are removed from evidence and report,
 and the certificate is renewed over the remaining files.
 
 Examples:
 
+\b
   expunge purge runs/authors
-
   expunge purge --cache        # entries of audits without --out, and of runs whose folder is gone
 
 A guard holds traces of the forget set, and without it the model answers as before: it stays unless you give --guards.

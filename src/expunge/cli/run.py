@@ -12,16 +12,14 @@ from expunge.cli import _show
 if TYPE_CHECKING:
     from expunge.pipeline.plan import Plan
 
-HELP = """Carry out a forget request: change the model, measure, judge and report.
+HELP = """Carry out a request: change the model, measure and judge.
 
 Examples:
 
+\b
   expunge run request.yaml
-
   expunge run request.yaml --plan            # check everything, change nothing
-
   expunge run request.yaml --resume          # continue after an interruption
-
   expunge run request.yaml --set method=rmu --set budget.epochs=3 --set out=runs/rmu
 """
 

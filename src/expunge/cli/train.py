@@ -8,15 +8,15 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Train a model with the same loop as gold models.
+HELP = """Train a base model, with the same loop as gold models.
 
 The output folder opens with from_pretrained and holds a manifest, from which `expunge run` retrains the model
 without the forget set.
 
 Examples:
 
+\b
   expunge train examples/tofu_base.yaml
-
   expunge train train.yaml --set epochs=20 --set out=bases/longer
 """
 

@@ -9,7 +9,7 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Check that model, evidence and report are unchanged since the run ended.
+HELP = """Check that a run's files are unchanged since it ended.
 
 Works on a copied folder, with or without salt.json. Exit code 0 if everything is as certified, otherwise 1,
 whatever the verdict was. With --key a missing or wrong signature is 1; a key from the run's own folder proves
@@ -18,8 +18,8 @@ the request names.
 
 Examples:
 
+\b
   expunge verify runs/authors/certificate.json
-
   expunge verify runs/authors --measure
 """
 
