@@ -369,7 +369,7 @@ def test_unknown_option(go: Go, method: dict[str, Any]) -> None:
 def test_unknown_option_of_one_part(go: Go) -> None:
     says(
         go(method={"forget": {"npo": {"betta": 1}}}),
-        "method.forget.betta: unknown option of npo 'betta'; did you mean 'beta'?",
+        "method.forget.betta: unknown npo option 'betta'; did you mean 'beta'?",
     )
 
 

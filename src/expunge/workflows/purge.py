@@ -72,7 +72,7 @@ def _of_training(out: Path) -> list[str]:
             delete(work)
             lock.unlink(missing_ok=True)
     except Timeout:
-        raise BadInput.of("run", str(out), "is being trained", "wait until the training has ended") from None
+        raise BadInput.of("run", str(out), "is being trained", "wait until it has finished") from None
     return [str(work)]
 
 
@@ -87,7 +87,7 @@ def _half_written(out: Path) -> list[str]:
             gone = sweep(out.parent, out.name)
             lock.unlink(missing_ok=True)
     except Timeout:
-        raise BadInput.of("run", str(out), "is being written", "wait until that has ended") from None
+        raise BadInput.of("run", str(out), "is being written", "wait until it has finished") from None
     return [str(out.parent / name) for name in gone]
 
 
@@ -126,7 +126,7 @@ def _held(folder: Path) -> Iterator[None]:
         with FileLock(file, timeout=0):
             yield
     except Timeout:
-        raise BadInput.of("run", str(folder), "is in use by another process", "wait until that has ended") from None
+        raise BadInput.of("run", str(folder), "is in use by another process", "wait until it has finished") from None
 
 
 def _check(folder: Path) -> None:
