@@ -369,7 +369,7 @@ def test_unknown_option(go: Go, method: dict[str, Any]) -> None:
 def test_unknown_option_of_one_part(go: Go) -> None:
     says(
         go(method={"forget": {"npo": {"betta": 1}}}),
-        "method.forget.betta: unknown option of npo 'betta'; did you mean 'beta'?",
+        "method.forget.betta: unknown npo option 'betta'; did you mean 'beta'?",
     )
 
 
@@ -710,13 +710,13 @@ def test_factory_with_pickle_weights(go: Go) -> None:
     [
         (["runn"], ("No such command 'runn'", "Did you mean 'run'?")),
         (["run", "r.yaml", "--bogus"], ("No such option", "--bogus")),
-        (["list", "methodz"], ("list: 'methodz' is no list that we have; did you mean 'methods'?",)),
+        (["list", "methodz"], ("list: unknown list 'methodz'; did you mean 'methods'?",)),
         (["compare", "a"], ("runs: 'a' is one run; name two or more.",)),
         (["compare", "a", "b"], ("run: 'b' holds no evidence.json; give the folder of a finished run.",)),
         (["verify", "nowhere"], ("certificate: 'nowhere' does not exist; give a run's certificate.json.",)),
         (
             ["purge", "nowhere"],
-            ("run: 'nowhere' holds no run; give the folder of a run, or of what another verb wrote.",),
+            ("run: 'nowhere' holds no run; give a folder written by expunge.",),
         ),
         (["train", "nowhere.yaml"], ("train: 'nowhere.yaml' does not exist; give the path of a YAML file.",)),
         (["audit", "nowhere", "--forget", "f.jsonl"], ("model: 'nowhere' does not exist",)),

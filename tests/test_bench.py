@@ -235,7 +235,7 @@ def test_the_real_benches_can_be_planned(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "is no bench that we have"),
+        (["nowhere"], "unknown bench"),
         (["nowhere.yaml"], "does not exist"),
         (["authors", "--methods", "npoo"], "did you mean 'npo'?"),
         (["authors", "--methods", ""], "names no method"),

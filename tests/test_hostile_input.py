@@ -299,7 +299,7 @@ def test_a_fault_of_ours_is_still_one(monkeypatch: pytest.MonkeyPatch, capsys: p
 
     monkeypatch.setattr(importlib.import_module("expunge.workflows.list"), "catalogue", broken)
     assert run(["list"]) == 70
-    assert "a fault of ours: KeyError" in capsys.readouterr().err
+    assert "internal error: KeyError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("twice", [False, True])

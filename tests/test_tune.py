@@ -237,7 +237,7 @@ def test_a_bar_that_none_meets_ends_with_1(base: dict[str, Any], go: Go, tmp_pat
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(request))
     code, out, err = go("tune", tmp_path / "r.yaml", "--trials", 1)
     assert (code, err) == (1, "")
-    assert "misses the bar" in out
+    assert "misses the criteria" in out
     code, out, _ = go("tune", tmp_path / "r.yaml", "--trials", 1, "--json")
     assert code == 1
     assert json.loads(out)["best"]["failing"][0].startswith("forget.nll")

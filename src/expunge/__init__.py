@@ -4,8 +4,8 @@
     done = expunge.run({"model": "builtin:authors", "forget": "builtin:authors/forget", ...})
     done.passed, done.evidence["scores"]
 
-Every command is a function of the same name. The steps are there one by one too: `plan` checks a request, `load` opens
-a model, `compose` makes a method of a request's `method`, `read` and `measure` give scores.
+Every command is a function of the same name. The single steps are public too: `plan` checks a request, `load` opens a
+model, `compose` builds a request's method, `read` and `measure` give scores.
 """
 
 from __future__ import annotations

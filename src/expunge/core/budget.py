@@ -1,4 +1,4 @@
-"""How long and how a run trains: the request's `budget`, then the recipe's, then the defaults."""
+"""The length and settings of a training: the request's `budget`, then the recipe's, then the defaults."""
 
 from __future__ import annotations
 

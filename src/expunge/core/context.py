@@ -72,7 +72,7 @@ def _event(line: bytes) -> dict[str, Any]:
 
 @dataclass
 class Context:
-    """What a method may use besides the model and the splits.
+    """Everything that a method may use besides the model and the splits.
 
     folder: scratch for checkpoints and inner results, removed when the run is finished. stage: which run this is within
     the whole ("apply", "apply/inner", "gold"); all randomness is a function of (seed, stage). It may contain names from

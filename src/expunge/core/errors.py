@@ -74,7 +74,7 @@ _hidden: dict[str, str] = {}
 
 
 def hide(value: str, written: str) -> None:
-    """Makes `as_written` show this value as the user wrote it, in every later message."""
+    """Make `as_written` show this value as the user wrote it, in every later message."""
     for form in {value, os.path.normpath(value) if value else "", repr(value)[1:-1]}:
         if len(form) >= 4 and form != written:
             _hidden[form] = written
@@ -127,7 +127,7 @@ def did_you_mean(name: object, known: Iterable[object], limit: int = 40) -> str:
 
 
 class Faults:
-    """Collects bad input over several checks, to be raised together."""
+    """A collector of bad input over several checks, to be raised together."""
 
     def __init__(self) -> None:
         self.errors: list[BadInput] = []
@@ -145,7 +145,7 @@ class Faults:
         self.errors.append(error)
 
     def raise_any(self) -> None:
-        """Raises BadInput when anything was collected."""
+        """Raise BadInput if anything was collected."""
         if self.errors:
             raise BadInput.all(self.errors)
 

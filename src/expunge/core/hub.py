@@ -8,11 +8,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
 
 
 def is_downloaded(name: str, kind: str) -> bool:
     """True where this machine has downloaded something of this name before. kind: "model" or "dataset"."""
+    from huggingface_hub.file_download import repo_folder_name  # slow, and `expunge list` imports this module
+
     return (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)).is_dir()
 
 

@@ -28,7 +28,7 @@ def permutation(n: int, seed: int, *parts: object) -> list[int]:
 
 
 def seed_libraries(seed: int, *parts: object) -> None:
-    """Seeds Python's, NumPy's and torch's global generators (dropout, fresh weights)."""
+    """Seed Python's, NumPy's and torch's global generators (dropout, fresh weights)."""
     value = derive(seed, *parts)
     random.seed(value)
     np.random.seed(value % 2**32)

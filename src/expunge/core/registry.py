@@ -90,7 +90,7 @@ class Plugin(Generic[C]):
         known = self.training() if training else self.options()
         factory = self.module.train if training else self.factory
         faults = [
-            BadInput.of(f"{where}.{name}", name, f"unknown option of {self.name}", did_you_mean(name, known))
+            BadInput.of(f"{where}.{name}", name, f"unknown {self.name} option", did_you_mean(name, known))
             for name in options
             if name not in known
         ]

@@ -1,4 +1,4 @@
-"""Where progress is shown."""
+"""Display of progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Receives progress: a terminal's bars, or nothing."""
+    """A receiver of progress: a terminal's bars, or nothing."""
 
     def start(self, name: str, total: int) -> None: ...
     def advance(self, name: str, done: int, note: str = "") -> None: ...

@@ -1,4 +1,4 @@
-"""Foresee: the domains that a request puts at risk, before any training; and how right that was afterwards."""
+"""Predict which domains a request puts at risk, before any training; score the prediction against a finished run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from expunge.pipeline.plan import plan, weights_there
 
 @dataclass(frozen=True)
 class Foreseen:
-    """The ranking, riskiest first; score: Spearman's rank correlation with a run's drift, None where none can be told."""
+    """The ranking, highest risk first; score: Spearman's rank correlation with a run's drift, None where undefined."""
 
     risks: list[Risk]
     score: Interval | None = None
     happened: Mapping[str, float] | None = None
-    """Domain -> by how much its refusal score fell in that run."""
+    """Domain -> drop of its refusal score in that run."""
 
     @property
     def rho(self) -> float | None:
-        """The point value of the score."""
+        """The point estimate of the score."""
         return self.score.value if self.score else None
 
     def to_json(self) -> dict[str, Any]:
@@ -52,15 +52,15 @@ class Foreseen:
 def foresee(
     request: Request | Mapping[str, Any], *, against: str | None = None, reporter: Reporter | None = None
 ) -> Foreseen:
-    """Ranks the domains at risk. Nothing is written but caches; the model's folder is not changed.
+    """Rank the domains by risk. Writes only cache entries; the model's folder is not changed.
 
-    against: the folder of a finished run, whose drift the ranking is scored against. Raises BadInput.
+    against: the folder of a finished run; the ranking is scored against its drift. Raises BadInput.
     """
     request = request if isinstance(request, Request) else Request.parse(request)
     values = {**request.resolved(), "alignment": "standard"}
     reporter = reporter or Silent()
     happened = _fell(Path(against)) if against else None
-    # The folder of the run may be there already: foreseeing writes nothing to it.
+    # resume: the run's folder may exist already, and nothing is written to it here.
     planned = plan(Request.parse(values), resume=True)
     weights_there(planned)
     found = containment.risks(planned, load.opened(planned, reporter), reporter)
@@ -68,7 +68,7 @@ def foresee(
         raise BadInput.of(
             "domains",
             planned.aligned.pack.name if planned.aligned else "",
-            "has no prompts that train beside the target's",
+            "has no training prompts outside the target domain",
             "give a pack with prompts of the part train",
         )
     return Foreseen(found, scored(found, happened) if happened else None, happened)
@@ -77,7 +77,7 @@ def foresee(
 def _fell(folder: Path) -> dict[str, float]:
     page = run_folder.evidence_of(folder).get("alignment")
     if not page:
-        raise BadInput.of("--against", str(folder), "holds a run without drift", "run it with alignment: standard")
+        raise BadInput.of("--against", str(folder), "is a run without drift figures", "run it with alignment: standard")
     try:
         return {str(row["domain"]): 0.0 - float(row["change"]) for row in page["drift"] if not row["asked"]}
     except (LookupError, TypeError, ValueError):

@@ -27,7 +27,7 @@ from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.worlds import build
 from expunge.pipeline.worlds import config as builtin_config
-from expunge.workflows.mark import LEAST, read_marks
+from expunge.workflows.mark import LEAST_MARKS, read_marks
 
 ALPHA = 0.01
 """At or below it a p-value is called small."""
@@ -283,7 +283,7 @@ def notes(scores: Sequence[Score], marks: int | None) -> list[str]:
     found = []
     if "marks" in measured:
         found += [SAYS["marks"], SAYS["removed"], SAYS["others"]]
-    if marks is not None and marks < LEAST:
+    if marks is not None and marks < LEAST_MARKS:
         found.append(f"With {marks} marks p cannot fall below {0.5**marks:.2g}.")
     found += [SAYS[name] for name in ("guided_completion", "option_order") if name in measured]
     return found + ([SAYS["membership"]] if "min_k_auc" in measured else [])
