@@ -52,7 +52,7 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     drift = scores["alignment_drift", "", "after"]
     assert drift["unit"] == "share" and drift["low"] <= drift["value"] <= drift["high"]
     assert any(line["rule"] == "alignment.drift <= 0.05" and line["implied"] for line in found["verdict"]["lines"])
-    assert any("refused next to nothing" in note for note in found["notes"])
+    assert any("refused almost nothing" in note for note in found["notes"])
     assert {row["domain"] for row in found["alignment"]["without"]} == {"privacy", "bias", "benign"}
     assert found["splits"]["retain"] == 120 + 6  # the file's rows and two of each domain
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from expunge.attacks._recovery import teach
 from expunge.attacks.population import scores as exposing
+from expunge.attacks.shared.recovery import teach
 from expunge.cli.app import run as command
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
@@ -179,13 +179,15 @@ def test_figures_by_hand() -> None:
     hard = draw.normal(0, 2, 40)
     models = {role: {"forget": hard + draw.normal(size=(8, 40))} for role in ("after", "gold", "reference")}
     models["after"]["forget"] += 4
-    found = {(s.name, s.role): s for s in exposing.measured(models).scores}
+    found = {(s.name, s.role): s for s in exposing.population_scores(models).scores}
     assert found["privacy_u_lira_auc", "after"].value > 0.95
     floor = found["privacy_u_lira_auc", "gold"]
     assert floor.low is not None and floor.high is not None and floor.low < 0.5 < floor.high
     assert found["privacy_u_lira_tpr_1", "after"].measured and not found["privacy_u_lira_tpr_01", "after"].measured
     few = {role: {"forget": phi["forget"][:4, :20]} for role, phi in models.items()}
-    assert not {(s.name, s.role): s for s in exposing.measured(few).scores}["privacy_u_lira_tpr_1", "after"].measured
+    assert not {(s.name, s.role): s for s in exposing.population_scores(few).scores}[
+        "privacy_u_lira_tpr_1", "after"
+    ].measured
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.attacks._membership import compare
+from expunge.attacks.shared.membership import compare
 from expunge.evaluation.attack import Found
 from expunge.evaluation.scores import Figure, Score
 from expunge.pipeline.evidence import rocs, texts
