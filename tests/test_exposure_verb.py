@@ -115,7 +115,7 @@ def test_the_verb_prints_words_and_json(place: Path, capsys: pytest.CaptureFixtu
     assert command(["exposure", *paths]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "U-LiRA" in said and "not measured: no holdout was given" in said
-    assert "epsilon of at most" in said
+    assert "epsilon short of perfect separation" in said
 
 
 def test_a_course_needs_an_order_and_a_holdout(place: Path) -> None:

@@ -136,7 +136,7 @@ def test_low_rates_are_measured_on_the_shadows(monkeypatch: pytest.MonkeyPatch) 
         "holdout": [row for row in rows if not inside[0][row["i"]]],
     }
     order = [row["i"] for split in ("forget", "holdout") for row in splits[split]]
-    monkeypatch.setattr(module, "shadows", lambda *given: (p[:, order], inside[:, order]))
+    monkeypatch.setattr(module, "shadow_probabilities", lambda *given: (p[:, order], inside[:, order]))
     target = aimed(linear([[1.0, 0], [0, 1]]), splits, manifest={"model": {}})
     found = lira_auc()(target)
     assert "tpr_01" not in found.more and {"tpr_1", "pooled_tpr_1", "pooled_tpr_01"} <= set(found.more)

@@ -323,5 +323,5 @@ def test_naming_the_dataset_helps_only_who_saw_it() -> None:
     assert guided_completion(seen, rows, dataset="verses") == 1e-4  # type: ignore[arg-type]
     assert guided_completion(Finisher({}), rows, dataset="verses") == 1  # type: ignore[arg-type]
     assert guided_completion(seen, rows, dataset="songs") == 1, "another name"  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="finished"):
+    with pytest.raises(BadInput, match="completed"):
         guided_completion(seen, [{"text": "one"}], dataset="verses")  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ class Drift:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979, doi:10.2307/4615733): the largest (m - i) p of the smaller ones."""
+    """p-values corrected for their number (Holm 1979, doi:10.2307/4615733): largest (m - i) p of the smaller ones."""
     order = np.argsort(values, kind="stable")
     found, highest = np.zeros(len(values)), 0.0
     for i, place in enumerate(order):

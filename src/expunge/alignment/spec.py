@@ -167,7 +167,7 @@ def _contain_counts(contain: str | int | list[int]) -> list[int]:
 
 
 def _check_target(target: str, pack: Pack) -> None:
-    """Raise BadInput for a target that is no sensitive domain or has no training prompts."""
+    """Raise BadInput for a target that is not a sensitive domain or has no training prompts."""
     if target not in SENSITIVE:
         raise BadInput.of("forget.refusals", target, "is not a sensitive domain", did_you_mean(target, SENSITIVE))
     if not pack.part("train", target):
