@@ -64,18 +64,14 @@ def gcg(
         draw = generator(target.seed, "attack", "gcg")
         suffix_S = torch.randint(len(model.tokenizer), (length,), generator=draw)
         few = [rows[i] for i in taught]
-        best = float(-np.log(_answer_probability(model, few, suffix_S)).mean())
+        loss = _loss(model, few, suffix_S)
         for _ in range(rounds):
             swaps_ST = (-_gradient(model, few, suffix_S)).topk(min(top, len(model.tokenizer)), dim=-1).indices
-            tried = []
-            for _ in range(candidates):
-                place, rank = (int(torch.randint(size, (1,), generator=draw)) for size in swaps_ST.shape)
-                tried.append(suffix_S.clone())
-                tried[-1][place] = swaps_ST[place, rank]
-            losses = [float(-np.log(_answer_probability(model, few, one)).mean()) for one in tried]
+            tried = [_swapped(suffix_S, swaps_ST, draw) for _ in range(candidates)]
+            losses = [_loss(model, few, candidate_S) for candidate_S in tried]
             least = int(np.argmin(losses))
-            if losses[least] < best:
-                best, suffix_S = losses[least], tried[least]
+            if losses[least] < loss:
+                loss, suffix_S = losses[least], tried[least]
         recovered_N = np.zeros(n)
         plain = target.plain[target.role][rest]
         behind = _answer_probability(model, [rows[i] for i in rest], suffix_S)
@@ -85,6 +81,19 @@ def gcg(
         return Found(figure_of(recovered_N, why), recovered_N)
 
     return attack
+
+
+def _swapped(suffix_S: Tensor, swaps_ST: Tensor, draw: torch.Generator) -> Tensor:
+    """[S] the suffix with one token, drawn at random, replaced by one of its T swaps."""
+    place, rank = (int(torch.randint(size, (1,), generator=draw)) for size in swaps_ST.shape)
+    candidate_S = suffix_S.clone()
+    candidate_S[place] = swaps_ST[place, rank]
+    return candidate_S
+
+
+def _loss(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> float:
+    """The answers' mean loss per token with the suffix."""
+    return float(-np.log(_answer_probability(model, rows, suffix_S)).mean())
 
 
 def with_suffix(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> tuple[Batch, list[int]]:

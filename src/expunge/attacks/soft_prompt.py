@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -56,23 +56,11 @@ def soft_prompt(
         model: Any = unguarded(target.model)
         taught = permutation(n, target.derive("soft_prompt"))[: max(1, min(n - 1, round(share * n)))]
         rest = [i for i in range(n) if i not in set(taught)]
-        table_VD = model.module.get_input_embeddings().weight.detach()
-        spread = float(table_VD.float().std())
-        draw = torch.Generator().manual_seed(target.derive("soft_prompt"))
-        start_PD = spread * torch.randn(tokens, table_VD.shape[1], generator=draw)
-        prompt_PD = start_PD.to(table_VD.device).requires_grad_(True)
-        optimiser = torch.optim.Adam([prompt_PD], lr=rate * spread)
         model.module.eval()
-        asked_rows = [target.forget[i] for i in rest]
+        others = [target.forget[i] for i in rest]
         points = [(0, target.plain[target.role][rest])]
-        for step in range(steps):
-            order = permutation(len(taught), target.derive("soft_prompt"), step)[:BATCH]
-            with torch.enable_grad():
-                loss = model.forward(with_soft_prompt(model, [target.forget[taught[i]] for i in order], prompt_PD)).nll
-            (prompt_PD.grad,) = torch.autograd.grad(loss, [prompt_PD])
-            optimiser.step()
-            if (step + 1) % max(1, steps // 4) == 0:
-                points.append((step + 1, _answer_probability(model, asked_rows, prompt_PD.detach())))
+        for step, prompt_PD in _learn(target, model, taught, tokens=tokens, steps=steps, rate=rate):
+            points.append((step, _answer_probability(model, others, prompt_PD)))
         _, best = max(points, key=lambda point: float(point[1].mean()))
         recovered_N = np.zeros(n)
         recovered_N[rest] = best
@@ -82,6 +70,26 @@ def soft_prompt(
         return Found(figure_of(recovered_N, why), recovered_N, curve=curve)
 
     return attack
+
+
+def _learn(
+    target: Target, model: Any, taught: Sequence[int], *, tokens: int, steps: int, rate: float
+) -> Iterator[tuple[int, Tensor]]:
+    """Learn a prompt on the forget examples at these places; yields (step, prompt [P, D]) at every quarter."""
+    table_VD = model.module.get_input_embeddings().weight.detach()
+    spread = float(table_VD.float().std())
+    draw = torch.Generator().manual_seed(target.derive("soft_prompt"))
+    start_PD = spread * torch.randn(tokens, table_VD.shape[1], generator=draw)
+    prompt_PD = start_PD.to(table_VD.device).requires_grad_(True)
+    optimiser = torch.optim.Adam([prompt_PD], lr=rate * spread)
+    for step in range(steps):
+        order = permutation(len(taught), target.derive("soft_prompt"), step)[:BATCH]
+        with torch.enable_grad():
+            loss = model.forward(with_soft_prompt(model, [target.forget[taught[i]] for i in order], prompt_PD)).nll
+        (prompt_PD.grad,) = torch.autograd.grad(loss, [prompt_PD])
+        optimiser.step()
+        if (step + 1) % max(1, steps // 4) == 0:
+            yield step + 1, prompt_PD.detach()
 
 
 def with_soft_prompt(model: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
