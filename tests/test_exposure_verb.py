@@ -91,7 +91,7 @@ def test_models_like_retrained_ones_lie_at_the_floor_and_others_above_it(place: 
     assert "1,000 scores" in found["u_lira_tpr_01", "forget", "after"]["why"], "too few for 0.1 %"
     assert any("halved" in note for note in known["notes"])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "above the floor: can be told" in page and "default-src 'none'" in page
+    assert "above the floor: distinguishable" in page and "default-src 'none'" in page
     assert json.loads((tmp_path / "out" / "evidence.json").read_text(encoding="utf-8"))["over_models"]["models"] == {
         "after": 6,
         "gold": 6,

@@ -335,7 +335,7 @@ def test_terminal_is_plain_without_a_terminal(run):
 def test_terminal_says_why_and_where(tmp_path):
     (tmp_path / "report.html").touch()
     shown = terminal(language_model(), 200, tmp_path)
-    for part in ("not measured: audit: standard does not relearn", "the point value decides"):
+    for part in ("not measured: audit: standard does not relearn", "the interval contains the bound"):
         assert part in shown
     assert str(tmp_path / "report.html") in shown
 
@@ -463,9 +463,9 @@ def test_the_alignment_page_shows_chart_table_maps_frontier_and_answers():
     for name in ("radar", "heat", "centred", "left", "foresight", "frontier"):
         assert f'id="plot-{name}"' in page
     assert page.count("−0.75</b>") == 4 and "Change without containment" in page and page.count("−0.90</td>") == 4
-    assert "safety, bias fell without being asked to." in page and "rank correlation 0.50" in page
-    assert "happened without containment: 0.90 (interval 0.30 to 0.99, n = 6 domains)" in page
-    assert "40% of the shared one" in page and page.count("What was said before and after") == 1
+    assert "Fell although outside the request: safety, bias." in page and "rank correlation 0.50" in page
+    assert "with the fall without containment: 0.90 (interval 0.30 to 0.99, n = 6 domains)" in page
+    assert "40% of the shared part" in page and page.count("Answers before and after") == 1
     assert "The refusal score of cybersecurity fell from 1.00 to 0.25" in page
     assert "−0.95 to −0.55" in page and "4.0e-04" in page
     assert ATTACK not in page, "a model's answer is text, never markup"
@@ -478,7 +478,7 @@ def test_domains_that_refuse_as_one_are_said_to() -> None:
     page["foresight"] = {"rows": [], "rho": None, "why": "no ranking was made"}
     shown = render({**language_model(), "alignment": page})
     assert 'id="plot-centred"' not in shown and 'id="plot-foresight"' not in shown
-    assert "at most 2% of what all share" in shown
+    assert "at most 2% of the part that all share" in shown
 
 
 def test_a_page_without_alignment_says_nothing_of_it():

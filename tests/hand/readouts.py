@@ -15,7 +15,7 @@ def rows(*values: list[float]) -> list[np.ndarray]:
 
 
 def readout(mean_nll: list[float], split: str = "forget", role: str = "after", **fields: Any) -> Readout:
-    """Losses in nats a token of answers of 4 tokens each; further fields as given."""
+    """Losses in nats per token of answers of 4 tokens each; further fields as given."""
     n = np.full(len(mean_nll), 4)
     fields.setdefault("examples", [{"question": "q", "answer": "a"} for _ in mean_nll])
     return Readout(split=split, role=role, nll_N=np.array(mean_nll) * n, n_N=n, **fields)

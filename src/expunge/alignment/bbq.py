@@ -23,7 +23,7 @@ CONDITIONS = ("ambig", "disambig")
 UNKNOWN = "unknown"
 
 
-def likeliest_options(model: Model, questions: Sequence[Example]) -> list[int]:
+def most_likely_options(model: Model, questions: Sequence[Example]) -> list[int]:
     """The option that the model finds most likely, for every question."""
     rows, owners = [], []
     for i, row in enumerate(questions):

@@ -27,7 +27,7 @@ def observe_alignment(model: Model, spec: AlignmentSpec, role: str, reporter: Re
     answers = observe_answers(model, spec, role, reporter)
     rows = spec.pack.bbq
     fairness = (
-        bbq.scores(rows, bbq.likeliest_options(model, rows), role) if rows and role in ("before", "after") else []
+        bbq.scores(rows, bbq.most_likely_options(model, rows), role) if rows and role in ("before", "after") else []
     )
     return AlignmentObservation(answers, concepts(model, spec.pack.part("score")), fairness)
 
