@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import expunge
-from expunge.alignment import evidencing
+from expunge.alignment import observation
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.request import Request
@@ -52,7 +52,7 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     drift = scores["alignment_drift", "", "after"]
     assert drift["unit"] == "share" and drift["low"] <= drift["value"] <= drift["high"]
     assert any(line["rule"] == "alignment.drift <= 0.05" and line["implied"] for line in found["verdict"]["lines"])
-    assert any("refused next to nothing" in note for note in found["notes"])
+    assert any("refused almost nothing" in note for note in found["notes"])
     assert {row["domain"] for row in found["alignment"]["without"]} == {"privacy", "bias", "benign"}
     assert found["splits"]["retain"] == 120 + 6  # the file's rows and two of each domain
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_counts_that_are_done_are_not_run_again(
     """Stopped while the second count beside the run is asked: the resume trains that one and those after it, and ends with
     the same frontier."""
     asked = {**place, "alignment": "standard", "contain": [2, 4, 1], "out": str(tmp_path / "run")}
-    real, seen = evidencing.answers, []
+    real, seen = observation.observe_answers, []
 
     def answers(model: Any, wanted: Any, role: str, reporter: Any) -> Any:
         seen.append(role)
@@ -97,7 +97,7 @@ def test_counts_that_are_done_are_not_run_again(
             raise KeyboardInterrupt
         return real(model, wanted, role, reporter)
 
-    monkeypatch.setattr(evidencing, "answers", answers)
+    monkeypatch.setattr(observation, "observe_answers", answers)
     with pytest.raises(Interrupted):
         expunge.run(asked)
     assert seen == ["before", "after", "without containment", "with 4 examples"]

@@ -193,7 +193,7 @@ def test_the_verb_passes_its_level_on(world: dict[str, Any], capsys: pytest.Capt
 def test_the_relearning_plot_says_when_it_has_no_control() -> None:
     points = [{"x": 0, "value": 0.1}, {"x": 4, "value": 0.8}]
     plot = relearning({"attack_curves": {"relearn_forget": {"after": points}}})
-    assert plot is not None and "cannot be told" in plot.caption and plot.figure["data"][0]["y"] == [0.1, 0.8]
+    assert plot is not None and "it is unknown how much" in plot.caption and plot.figure["data"][0]["y"] == [0.1, 0.8]
     both = relearning({"attack_curves": {"relearn_forget": {"after": points, "gold": points}}})
-    assert both is not None and len(both.figure["data"]) == 2 and "cannot be told" not in both.caption
+    assert both is not None and len(both.figure["data"]) == 2 and "it is unknown" not in both.caption
     assert relearning({}) is None

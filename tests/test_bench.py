@@ -22,7 +22,8 @@ from expunge.data.load import load
 from expunge.data.splits import make_splits
 from expunge.pipeline.evidence import trained_on
 from expunge.report import ranking
-from expunge.report.leaderboard import _time, print_leaderboard, render, trade
+from expunge.report._leaderboard_plot import trade_off
+from expunge.report.leaderboard import _time, print_leaderboard, render
 from expunge.workflows.bench import bench, entries_of, in_sequence
 from expunge.workflows.benches import bench_of
 from worlds import tiny
@@ -360,7 +361,7 @@ def test_the_plot_has_the_front_and_the_noise_floor() -> None:
     import plotly.graph_objects as go
 
     found = board()
-    plot = trade(found)
+    plot = trade_off(found)
     assert plot is not None
     go.Figure(plot.figure)  # raises on an unknown property
     traces = {trace["name"]: trace for trace in plot.figure["data"]}
@@ -374,7 +375,7 @@ def test_the_plot_has_the_front_and_the_noise_floor() -> None:
     assert [row.get("pareto") for row in found["rows"]] == [True, False, True, None]
     page = render(found)
     assert "&lt;d&gt;" in page and "<d>" not in page
-    assert trade(board(gold={"why": "none was asked for", "noise_floor": None, "second": {}})) is None
+    assert trade_off(board(gold={"why": "none was asked for", "noise_floor": None, "second": {}})) is None
 
 
 def test_the_gap_is_in_percentage_points() -> None:

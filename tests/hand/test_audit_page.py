@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.attacks._membership import compare
+from expunge.attacks.shared.membership import compare
 from expunge.evaluation.attack import Found
 from expunge.evaluation.scores import Figure, Score
 from expunge.pipeline.evidence import rocs, texts
@@ -99,7 +99,7 @@ def test_every_attack_stands_beside_gold_and_what_could_not_run_says_why() -> No
     assert lines["privacy_loss_auc"]["verdict"] == "like gold"
     assert page["control"] and page["beyond"] == ["Sampled extraction"]
     html = render(evidence())
-    assert "What an attacker gets" in html and "2 attacks ran" in html and "1 could not run" in html
+    assert "What an attacker can recover" in html and "2 attacks ran" in html and "1 could not run" in html
     assert "no example of forget carries perturbed_answer" in html and "guessing" in html
     assert _attacks.page({"scores": [score("privacy_loss_auc", "after", 0.7)]})["groups"] == [], (
         "no attack on a model: no page"

@@ -19,7 +19,7 @@ CARD = MetricCard(
     needs={"split": {"generation"}},
     splits=("forget", "retain", "holdout", "probes"),
     means="How closely the answer and the reference share their wording, in order; long answers "
-    "are punished; a low figure may be another wording of the same fact.",
+    "score lower; a low figure may be another wording of the same fact.",
 )
 
 

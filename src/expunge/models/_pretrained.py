@@ -13,10 +13,10 @@ from expunge.core import hub
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models._folder import foreign
-from expunge.models._growth import check_files, check_loaded
 from expunge.models.adapters import merge
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
+from expunge.models.tokenizer_checks import check_files, check_loaded
 from expunge.models.weights import quiet
 
 COUNTS = re.compile(r"(n|num)_\w*(layers?|blocks?|experts?|heads?|stages?|levels?)|\w*layers|depths?|n_layer")

@@ -6,8 +6,10 @@ import dataclasses
 import gc
 from pathlib import Path
 
-from expunge.alignment import asking, evidencing, risk
-from expunge.alignment.domains import Answered
+from expunge.alignment import observation, risk
+from expunge.alignment.domains import DomainAnswers
+from expunge.alignment.spec import AlignmentSpec
+from expunge.alignment.training_data import containment_rows, prepare_splits, without_retain_term
 from expunge.core import processes
 from expunge.core.contracts import Model, Reporter
 from expunge.core.files import read_sealed, write_sealed
@@ -50,38 +52,38 @@ def risks(plan: Plan, model: Model, reporter: Reporter) -> list[risk.Risk]:
     )
 
 
-def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int, Answered]:
+def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int, DomainAnswers]:
     """Retain examples of a domain -> what the model of the same run with so many of them says: 0, and the request's other
     counts. Empty where the request does not contain, or does not want its drift. A count that is done is not run again."""
     wanted = plan.aligned
     if wanted is None or not wanted.contain or not wanted.drift or not processes.main():
         return {}
     found = {}
-    for count in (0, *wanted.beside):
+    for count in (0, *wanted.other_counts):
         stage = f"contain-{count}" if count else "without"
         kept = folder / SCRATCH / stage / "answers.json"
         if (known := read_sealed(kept)) is None:
             write_sealed(kept, _beside(plan, wanted, count, stage, gold, folder, reporter).to_json())
             known = read_sealed(kept) or {}
-        found[count] = Answered.of(wanted.pack, known)
+        found[count] = DomainAnswers.of(wanted.pack, known)
     return found
 
 
 def _beside(
-    plan: Plan, wanted: asking.Asked, count: int, stage: str, gold: Read, folder: Path, reporter: Reporter
-) -> Answered:
+    plan: Plan, wanted: AlignmentSpec, count: int, stage: str, gold: Read, folder: Path, reporter: Reporter
+) -> DomainAnswers:
     model = open_model(plan.source, plan.request.trust_code)
     rows = [row for row in plan.splits.get("retain", []) if "contained" not in row]
     splits: Splits = {name: found for name, found in plan.splits.items() if name != "retain"}
     if count:
         wanted = dataclasses.replace(wanted, contain=count)
-        more, _ = asking.prepared(
-            wanted, model, {"retain": asking.candidates(wanted, plan.request.seed)}, None, reporter
-        )
+        more, _ = prepare_splits(wanted, model, {"retain": containment_rows(wanted, plan.request.seed)}, None, reporter)
         rows = [*rows, *more["retain"]]
     if rows:
         splits["retain"] = rows
-    composed = compose(asking.uncontained(plan.request.method, splits), has_retain="retain" in splits)
+    composed = compose(without_retain_term(plan.request.method, splits), has_retain="retain" in splits)
     context = context_of(plan, gold, folder / SCRATCH / stage, stage, reporter)
     changed = composed.method(model, splits, context)
-    return evidencing.answers(changed, wanted, f"with {count} examples" if count else "without containment", reporter)
+    return observation.observe_answers(
+        changed, wanted, f"with {count} examples" if count else "without containment", reporter
+    )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from expunge.alignment import evidencing
-from expunge.alignment.domains import Answered
+from expunge.alignment.domains import DomainAnswers
+from expunge.alignment.evidence import alignment_evidence
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.files import finite, write_json, write_text
@@ -127,7 +127,7 @@ def evidence(
     after: Read,
     gold: Read,
     applied: Applied,
-    beside: Mapping[int, Answered],
+    beside: Mapping[int, DomainAnswers],
     seconds: float,
 ) -> dict[str, Any]:
     """evidence.json, whole: scores, cost, environment, verdict, and what the report draws."""
@@ -136,7 +136,7 @@ def evidence(
         readouts["gold"] = gold.readouts
     reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
     scores = measured(reads, plan.capabilities, plan.request.audit) if processes.main() else []
-    aligned = evidencing.evidence(
+    aligned = alignment_evidence(
         plan.aligned, before.aligned, after.aligned, beside, plan.request.redacted, plan.foreseen
     )
     scores = sorted([*scores, *aligned.scores], key=lambda score: scoring.SIDES.index(score.side))

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from expunge.alignment import asking
+from expunge.alignment.spec import on_refusals
 from expunge.core import cache, processes
 from expunge.core.card import Example
 from expunge.core.context import Context
@@ -91,7 +91,7 @@ def gold_source(
     """(how to get gold, why there is none)."""
     if request.gold == "none":
         return "", "gold: none was asked for"
-    if request.gold == "auto" and asking.on_refusals(request):
+    if request.gold == "auto" and on_refusals(request):
         return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
     if request.gold != "auto":
         check(request.gold, request.trust_code, field="gold")

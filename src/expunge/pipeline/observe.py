@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from expunge.alignment import evidencing
+from expunge.alignment.observation import AlignmentObservation, observe_alignment
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
@@ -51,7 +51,7 @@ class Read:
     """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     """Name -> weight on the CPU, where a deep audit holds the next models against them."""
-    aligned: evidencing.Asked | None = None
+    aligned: AlignmentObservation | None = None
     """What it said to the domains' prompts, where the request wants to know."""
     slowdown: float | None = None
     """Behind guards: how many times as long as the bare model it takes to score an example."""
@@ -60,7 +60,7 @@ class Read:
 def asked(plan: Plan, model: Model, read: Read, role: str, reporter: Reporter) -> None:
     """The domains' prompts put to the model, where the request wants its drift."""
     if plan.aligned is not None and plan.aligned.drift and processes.main():
-        read.aligned = evidencing.ask(model, plan.aligned, role, reporter)
+        read.aligned = observe_alignment(model, plan.aligned, role, reporter)
 
 
 def reading_splits(plan: Plan) -> Splits:

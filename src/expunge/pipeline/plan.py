@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge.alignment import asking, risk
+from expunge.alignment import risk
+from expunge.alignment.spec import AlignmentSpec, on_refusals
+from expunge.alignment.training_data import training_sources
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.card import Example
 from expunge.core.contracts import Model
@@ -65,7 +67,7 @@ class Plan:
     """Examples a step."""
     here: Estimate | None = None
     """The estimate for this very machine, where `estimate` is for another's limit."""
-    aligned: asking.Asked | None = None
+    aligned: AlignmentSpec | None = None
     """What the request wants of alignment: drift, containment, refusals to forget."""
     foreseen: list[risk.Risk] = field(default_factory=list)
     """The domains at risk, the riskiest first, where `contain: auto` made the run look."""
@@ -145,10 +147,10 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     with faults:
         source, manifest, model = _model(request)
     splits: Splits = {}
-    aligned: asking.Asked | None = None
+    aligned: AlignmentSpec | None = None
     with faults:
-        aligned = asking.asked(request)
-        forget, retain = asking.sources(request, aligned)
+        aligned = AlignmentSpec.from_request(request)
+        forget, retain = training_sources(request, aligned)
         splits = make_splits(
             forget=forget,
             data=request.data,
@@ -365,14 +367,14 @@ def weights_there(plan: Plan) -> None:
 
 def _stop(request: Request, splits: Splits) -> Budget:
     """The default stop: the holdout, where there is one and it says how unseen data look."""
-    if asking.on_refusals(request):
+    if on_refusals(request):
         return Budget(stop="refusals", epochs=40, batch_size=8)
     by_class = isinstance(request.forget, dict) and "class" in request.forget
     return Budget(stop="holdout" if "holdout" in splits and not by_class else "none")
 
 
 def _stops(request: Request, budget: Budget, splits: Splits, gold: str) -> None:
-    if budget.stop == "refusals" and not asking.on_refusals(request):
+    if budget.stop == "refusals" and not on_refusals(request):
         raise BadInput.of(
             "budget.stop", "refusals", "needs refusals to forget", "write forget: {refusals: DOMAIN}, or another stop"
         )

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge.alignment import asking, risk
+from expunge.alignment import risk
+from expunge.alignment.training_data import prepare_splits
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
 from expunge.data.examples import answer_of, question_of
@@ -21,7 +22,7 @@ def ready(plan: Plan, folder: Path, reporter: Reporter) -> Model:
     risky = risk.at_risk(foreseen(plan, folder, reporter)) if plan.aligned and plan.aligned.auto else None
     model = opened(plan, reporter)
     if plan.aligned is not None and (plan.aligned.target or plan.aligned.contain):
-        plan.splits, notes = asking.prepared(plan.aligned, model, plan.splits, risky, reporter)
+        plan.splits, notes = prepare_splits(plan.aligned, model, plan.splits, risky, reporter)
         plan.notes += notes
     plan.notes += own_tokens(plan, model)
     return model

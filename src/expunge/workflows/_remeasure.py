@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge.alignment import asking, evidencing, risk
+from expunge.alignment import risk
+from expunge.alignment.evidence import SCORES_FROM_ANSWERS
+from expunge.alignment.training_data import prepare_splits
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, one_line
 from expunge.core.files import canonical, read_json
@@ -183,7 +185,7 @@ class _Again:
         if wanted.auto:
             spent = open_model(self.plan.source, self.trust_code)
             risky = risk.at_risk(containment.risks(self.plan, spent, self.reporter))
-        self.plan.splits, _ = asking.prepared(wanted, self.base, self.plan.splits, risky, self.reporter)
+        self.plan.splits, _ = prepare_splits(wanted, self.base, self.plan.splits, risky, self.reporter)
 
     def same_method(self) -> None:
         """Is the method the request's: whether the weights are as they were decides a line of the verdict."""
@@ -237,7 +239,7 @@ class _Again:
 
     def excused(self, score: Score, lost: set[str]) -> bool:
         """Is it clear why the figure cannot be had again: what it is read of is lost, or answers are not asked for."""
-        if self.drift and score.side == "alignment" and score.name in evidencing.NAMES and score.role != "gold":
+        if self.drift and score.side == "alignment" and score.name in SCORES_FROM_ANSWERS and score.role != "gold":
             return True
         if score.role not in scoring.ROLES or not self.lost:
             return False

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.alignment import asking, evidencing
+from expunge.alignment.evidence import alignment_evidence
+from expunge.alignment.observation import AlignmentObservation, observe_alignment
+from expunge.alignment.spec import AlignmentSpec, reject_unused
 from expunge.core import processes
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean
@@ -64,15 +66,15 @@ def audit(
     splits: dict[str, Any] = {}
     with faults:
         splits = make_splits(forget=forget, retain=retain, holdout=holdout, test=test, probes=probes, seed=seed)
-    wanted: asking.Asked | None = None
+    wanted: AlignmentSpec | None = None
     if alignment not in ("none", "standard"):
         faults.add(BadInput.of("alignment", alignment, "cannot be used", did_you_mean(alignment, ["none", "standard"])))
     elif alignment == "standard":
         with faults:
-            wanted = asking.for_audit(domains, judge, model)
+            wanted = AlignmentSpec.for_audit(domains, judge, model)
     else:
         with faults:
-            asking.unused("domains" if domains is not None else "", "judge" if judge != "rules" else "")
+            reject_unused("domains" if domains is not None else "", "judge" if judge != "rules" else "")
     # Attacks look at what the model before the change knew, and at gold: the changed model comes last.
     sources = {"before": before, "gold": gold, "after": model}
     for role, source in sources.items():
@@ -139,7 +141,7 @@ class _Wants:
     rows: Splits
     accept: Mapping[str, Any]
     rules: Sequence[bar.Rule]
-    prompts: asking.Asked | None
+    prompts: AlignmentSpec | None
     purpose: str
     redact: bool
     level: str
@@ -149,10 +151,10 @@ class _Wants:
 
 def _read(
     wants: _Wants, reporter: Reporter
-) -> tuple[dict[str, observe.Read], dict[str, evidencing.Asked], frozenset[str]]:
+) -> tuple[dict[str, observe.Read], dict[str, AlignmentObservation], frozenset[str]]:
     """(what was read of each model, what each was asked, what their family can do). Raises BadInput."""
     reads: dict[str, observe.Read] = {}
-    asked: dict[str, evidencing.Asked] = {}
+    asked: dict[str, AlignmentObservation] = {}
     capabilities: frozenset[str] = frozenset()
     manifest: dict[str, Any] | None = None  # of the first of them that has one: before, gold, after
     for role, source in wants.sources.items():
@@ -168,7 +170,7 @@ def _read(
         if role != "before":
             observe.attack(model, wants.rows, reads, role, wants.level, manifest, wants.seed, reporter)
         if wants.prompts is not None and role != "gold":
-            asked[role] = evidencing.ask(model, wants.prompts, role, reporter)
+            asked[role] = observe_alignment(model, wants.prompts, role, reporter)
     return reads, asked, capabilities
 
 
@@ -191,13 +193,13 @@ def _fits_scores(wants: _Wants, capabilities: frozenset[str]) -> None:
 def _figures(
     wants: _Wants,
     reads: dict[str, observe.Read],
-    asked: Mapping[str, evidencing.Asked],
+    asked: Mapping[str, AlignmentObservation],
     capabilities: frozenset[str],
     began: float,
 ) -> dict[str, Any]:
     """What was measured, and the verdict."""
     readouts = {role: read.readouts for role, read in reads.items()}
-    aligned = evidencing.evidence(wants.prompts, asked.get("before"), asked.get("after"), {}, wants.redact)
+    aligned = alignment_evidence(wants.prompts, asked.get("before"), asked.get("after"), {}, wants.redact)
     scores = sorted(
         [*dossier.measured(reads, capabilities, wants.level), *aligned.scores],
         key=lambda s: scoring.SIDES.index(s.side),

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from expunge.attacks._membership import attack_scores
-from expunge.attacks._shadow import confidence
 from expunge.attacks.population import scores as exposing
+from expunge.attacks.shared.membership import attack_scores
+from expunge.attacks.shared.shadow_models import confidence
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, as_written
 from expunge.core.files import digest
@@ -109,7 +109,7 @@ def exposure(
     with out_folder.held(out):
         sets = _read(sources, rows, meter, reporter)
     order = sets.pop("course", None)
-    found = exposing.measured({role: x.phi for role, x in sets.items()}, seed)
+    found = exposing.population_scores({role: x.phi for role, x in sets.items()}, seed)
     scores = [*found.scores, *exposing.coverages({role: x.scores for role, x in sets.items() if role != "reference"})]
     curve: list[dict[str, float]] = []
     first_N = None

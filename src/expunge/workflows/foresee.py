@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.alignment.risk import AT_RISK, Risk, scored
-from expunge.alignment.risk import at_risk as chosen
+from expunge.alignment.risk import AT_RISK, Risk, at_risk, rank_correlation_with_fall
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
@@ -35,7 +34,7 @@ class Foreseen:
         rows = [
             {
                 **risk.to_json(),
-                "at_risk": risk.domain in chosen(self.risks),
+                "at_risk": risk.domain in at_risk(self.risks),
                 **({"fell": self.happened.get(risk.domain)} if self.happened is not None else {}),
             }
             for risk in self.risks
@@ -71,7 +70,7 @@ def foresee(
             "has no training prompts outside the target domain",
             "give a pack with prompts of the part train",
         )
-    return Foreseen(found, scored(found, happened) if happened else None, happened)
+    return Foreseen(found, rank_correlation_with_fall(found, happened) if happened else None, happened)
 
 
 def _fell(folder: Path) -> dict[str, float]:

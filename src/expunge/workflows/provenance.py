@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from expunge.attacks.population.contamination import Marks, flipped, guided_completion, leads, option_order, pieces
+from expunge.attacks.population.contamination import Marks, guided_completion, leads, option_order, pieces, sign_flip_p
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults
@@ -179,7 +179,7 @@ def _marks(model: Model, role: str, marks: Marks | None) -> list[Score]:
         if marks is None:
             raise NotMeasured("no --marks was given")
         lead.append(leads(model, marks))
-        return {"value": flipped(lead[0]), "n": len(lead[0])}
+        return {"value": sign_flip_p(lead[0]), "n": len(lead[0])}
 
     def by() -> dict[str, Any]:
         if not lead:
