@@ -86,9 +86,10 @@ def curve(evidence: Evidence) -> Plot | None:
     target, step = stop.get("target_nll"), stop.get("step")
     if target is not None:
         data.append(_holdout_line([point["step"] for point in points], target))
-    at = min(points, key=lambda point: abs(point["step"] - step)) if step is not None else None
-    if at and at.get(lines[0][0]) is not None:
-        data.append(_stop_mark(step, at[lines[0][0]]))
+    if step is not None:
+        nearest = min(points, key=lambda point: abs(point["step"] - step))
+        if nearest.get(lines[0][0]) is not None:
+            data.append(_stop_mark(step, nearest[lines[0][0]]))
     figure = {
         "data": data,
         "layout": layout(360, xaxis=axis("step"), yaxis=axis("NLL, nats", rangemode="tozero")),
