@@ -22,7 +22,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.methods.compose import compose
 from expunge.methods.exact._dropping import _prompt_alone, _start
 from expunge.methods.objectives.prompt_decouple import FORMS
-from expunge.methods.objectives.r2mu import thought
+from expunge.methods.objectives.r2mu import trace_as_answer
 from expunge.models.open import open_model
 from expunge.models.soft_prompts import Prompted
 from expunge.models.weights import snapshot
@@ -49,7 +49,7 @@ def traced(rows: Rows) -> Rows:
 
 
 def thoughts(rows: Rows) -> Rows:
-    return [thought(row) or row for row in rows]
+    return [trace_as_answer(row) or row for row in rows]
 
 
 FORGET, RETAIN, HOLDOUT = traced(pairs(0, 4)), traced(pairs(4, 24)), pairs(24, 28)

@@ -40,7 +40,7 @@ TARGET = "forget"
 
 @dataclass(frozen=True)
 class Risk:
-    """How much a request endangers a domain.
+    """The risk of a request for one domain.
 
     entanglement: cosine of the domain's concept vector with the forget set's, over the early layers, 0-1. spill: rise
     of its refusals' NLL over the probe steps, as a share of the forget set's own rise, 0-1; None where nothing was

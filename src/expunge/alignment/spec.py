@@ -22,7 +22,7 @@ the target's training prompts, so that neither those that train nor those that s
 
 @dataclass
 class AlignmentSpec:
-    """What a request asks of alignment.
+    """The alignment part of a request.
 
     drift: whether refusal scores are measured before and after. target: the domain whose refusals are to be forgotten,
     "" where the request forgets something else. contain: retain examples of each domain at risk, 0 for none. auto: the

@@ -24,7 +24,7 @@ CARD = MetricCard(
 
 
 def rouge_l_f1() -> Metric:
-    """How closely the model's own answer and the reference share their words, in order.
+    """F1 of the words that the model's own answer and the reference share, in order.
 
     Greedy generation, Porter-stemmed words.
     """

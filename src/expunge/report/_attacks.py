@@ -83,7 +83,7 @@ def _gap(ours: Score | None, gold: Score | None) -> str:
 
 
 def _verdict(ours: Score | None, gold: Score | None) -> str:
-    """How the two intervals compare; the paired differences of robustness_hidden are more sensitive."""
+    """The two intervals' order in words; the paired differences of robustness_hidden are more sensitive."""
     if ours is None or gold is None or None in (ours.get("low"), gold.get("low")):
         return ""
     if ours["low"] > gold["high"]:

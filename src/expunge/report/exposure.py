@@ -169,7 +169,7 @@ def _line(row: facts.Row) -> dict[str, Any] | None:
 
 
 def _reading(name: str, split: str, ours: Score | None, floor: Score | None) -> str:
-    """How the two intervals compare, in words."""
+    """The two intervals' order in words."""
     if (
         name not in (*COMPARED, QUALITY)
         or not ours

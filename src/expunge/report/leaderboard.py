@@ -44,7 +44,7 @@ def columns(bench: Bench) -> list[str]:
 
 
 def explanation(bench: Bench) -> str:
-    """How to read the table, in a few sentences."""
+    """A few sentences on reading the table."""
     over = next((", ".join(row["gap_over"]) for row in bench["rows"] if row.get("gap_over")), "")
     floor, why = bench["gold"].get("noise_floor"), bench["gold"].get("why")
     noise = (

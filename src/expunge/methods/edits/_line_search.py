@@ -59,9 +59,9 @@ class Goal:
         utility = "accuracy" if "accuracy" in before else "probability"
         level, classes = _target(model, splits, context), _classes(model, splits)
         goal = cls(forget, retain, level, floor, classes, utility, before, reached_before=False)
-        return dataclasses.replace(goal, reached_before=goal.reached(start))
+        return dataclasses.replace(goal, reached_before=goal.is_reached(start))
 
-    def reached(self, forget: Mapping[str, float]) -> bool:
+    def is_reached(self, forget: Mapping[str, float]) -> bool:
         """True where figures on forget are at the target; past blind guessing there is nothing left to forget."""
         if self.level is not None:
             return forget["nll"] >= self.level
@@ -72,7 +72,9 @@ class Goal:
         forget = figures(model, self.forget)
         kept = figures(model, self.retain)[self.utility] / max(1e-9, self.before[self.utility])
         finite = math.isfinite(forget["nll"]) and math.isfinite(kept)
-        return Point(strength, forget["nll"], kept, float(finite and not self.reached_before and self.reached(forget)))
+        return Point(
+            strength, forget["nll"], kept, float(finite and not self.reached_before and self.is_reached(forget))
+        )
 
     def holds(self, point: Point) -> bool:
         """True where every figure is finite and the retain floor holds."""

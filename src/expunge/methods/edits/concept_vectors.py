@@ -55,7 +55,7 @@ def concept_vectors(
         before = [weight.cpu().clone() for weight in weights]
         context.notes["columns"] = len(order)
 
-        def ablated(old: Tensor, layer: int) -> Tensor:
+        def ablate_columns(old: Tensor, layer: int) -> Tensor:
             if ablate == "zero":
                 return torch.zeros_like(old)
             noise = torch.randn(old.shape, generator=context.generator("noise", layer))
@@ -66,7 +66,7 @@ def concept_vectors(
             wiped = torch.zeros(len(order), dtype=torch.bool)
             wiped[order[: round(min(1.0, strength) * len(order))]] = True
             for i, columns_M in enumerate(wiped.view_as(peculiar_LM)):
-                weights[i].copy_(torch.where(columns_M, ablated(before[i], i), before[i]))
+                weights[i].copy_(torch.where(columns_M, ablate_columns(before[i], i), before[i]))
 
         return put
 
