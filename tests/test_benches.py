@@ -287,7 +287,7 @@ def test_what_cannot_be_is_said_before_anything_is_written(go: Go, hub: Path, tm
         (("muse", *model), "unknown bench"),
         (("muse:news", "--data", hub), "--model: is missing", "muse-bench/MUSE-News_target"),
         (("tofu", *model), "trains a small model of its own", "tofu:forget10"),
-        (("authors", "--data", hub), "--data:", "is not used by authors"),
+        (("authors", "--data", hub), "--data:", "cannot be used with authors"),
         (("muse:news", *model, "--data", hub / "none"), "is not a folder"),
         (
             ("tofu:forget01", *model, "--data", hub),

@@ -10,15 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Budget(BaseModel):
     """Length and settings of the training. A field is None until the request, the recipe or `DEFAULTS` sets it.
 
-    epochs: passes over the forget set (over the data, where there is no forget term). steps:
-    optimiser steps instead. batch_size: forget examples per step, each with one retain partner (default: a twelfth
-    of the forget set, 4 to 32, so that small requests get enough steps).
-    micro_batch_size: forget examples per forward (default: all). learning_rate: a number or "auto".
-    share: of the base's training rate that "auto" takes. stop: "holdout" ends the run when the
-    forget NLL reaches that of half the holdout under the reference model; "gold" when it reaches gold's;
-    "refusals", where refusals are what is forgotten, when the target's refusal score is at most `goal`;
-    "none" never. floor: share of the retain probability (or accuracy) that must survive, checked
-    at most ten times a run; None for no floor. memory: what the plan must fit in, in GB.
+    epochs: passes over the forget set (over the data, where there is no forget term). steps: optimiser steps instead.
+    batch_size: forget examples per step, each with one retain partner (default: a twelfth of the forget set, 4 to 32,
+    so that small requests get enough steps). micro_batch_size: forget examples per forward (default: all).
+    learning_rate: a number or "auto". share: of the base's training rate that "auto" takes. stop: "holdout" ends the
+    run when the forget NLL reaches that of half the holdout under the reference model; "gold" when it reaches gold's;
+    "refusals", where refusals are to be forgotten, when the target's refusal score is at most `goal`; "none" never.
+    floor: share of the retain probability (or accuracy) that must be preserved, checked at most ten times per run; None
+    for no floor. memory: GB that the plan must fit in.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

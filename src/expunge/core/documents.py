@@ -62,7 +62,7 @@ class Loader(yaml.SafeLoader):
     def get_single_node(self) -> Any:
         node = super().get_single_node()
         if node is not None:
-            _bounded(node)
+            _check_size(node)
         return node
 
 
@@ -74,7 +74,7 @@ for _kind in ("int", "float"):
     Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", Loader.number)
 
 
-def _bounded(root: yaml.Node) -> None:
+def _check_size(root: yaml.Node) -> None:
     """Refuse a document that contains itself, or is too large with its aliases expanded."""
     sizes: dict[int, int] = {}
     open_: set[int] = set()
@@ -123,7 +123,7 @@ def parse_yaml(text: str) -> Any:
 def parse_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError with the problem and its line."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"is broken JSON at line {error.lineno}: {error.msg}") from None
     except RecursionError:
@@ -132,7 +132,7 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"is broken JSON: {error}") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
@@ -164,21 +164,21 @@ def read_text(path: Path, field: str, most: int, fix: str = "give a file") -> st
     """A file's text without a byte order mark. Raises BadInput."""
     regular(path, field, most, fix)
     try:
-        with _opened(path) as file:
+        with _open(path) as file:
             raw = file.read(most + 1) or b""  # files in /proc have no size before they are read
     except OSError as error:
         raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
     if len(raw) > most:
         raise BadInput.of(field, str(path), f"is larger than {most // 2**20} MiB", TOO_LARGE)
-    return decoded(raw, path, field)
+    return decode(raw, path, field)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     """Open without blocking: a pipe never keeps its reader waiting."""
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
-def decoded(raw: bytes, path: Path, field: str, before: int = 0) -> str:
+def decode(raw: bytes, path: Path, field: str, before: int = 0) -> str:
     """Decode UTF-8. Raises BadInput with the position of the first bad byte; before: bytes of the file before these."""
     try:
         return raw.decode("utf-8" if before else "utf-8-sig")
@@ -193,7 +193,7 @@ def lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
     """
     regular(path, field)
     try:
-        with _opened(path) as file:
+        with _open(path) as file:
             number = before = 0
             while raw := file.readline(TEXT + 1):
                 number += 1
@@ -201,7 +201,7 @@ def lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
                     raise BadInput.of(
                         field, str(path), f"has more than {TEXT // 2**20} MiB in line {number}", "split it"
                     )
-                yield number, decoded(raw, path, field, before)
+                yield number, decode(raw, path, field, before)
                 before += len(raw)
     except OSError as error:
         raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
