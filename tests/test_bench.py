@@ -23,7 +23,8 @@ from expunge.data.splits import make_splits
 from expunge.pipeline.evidence import trained_on
 from expunge.report import ranking
 from expunge.report.leaderboard import _time, print_leaderboard, render, trade
-from expunge.workflows.bench import bench, entries_of, in_sequence
+from expunge.workflows._bench_entries import entries_of, in_sequence
+from expunge.workflows.bench import bench
 from expunge.workflows.benches import bench_of
 from worlds import tiny
 
@@ -239,10 +240,10 @@ def test_the_real_benches_can_be_planned(
         (["nowhere.yaml"], "does not exist"),
         (["authors", "--methods", "npoo"], "did you mean 'npo'?"),
         (["authors", "--methods", ""], "names no method"),
-        (["authors", "--seeds", "0"], "is no number of seeds"),
+        (["authors", "--seeds", "0"], "seeds: 0 cannot be used; give a number above 0"),
         (["authors", "--jobs", "0"], "is no number of jobs"),
         (["authors", "--engine", "rai"], "did you mean 'ray'?"),
-        (["authors", "--grid", "npo.beta"], "is no line of a grid"),
+        (["authors", "--grid", "npo.beta"], "is not a line of a grid"),
         (["authors", "--grid", "npoo.beta=1"], "did you mean 'npo'?"),
         (["authors", "--grid", "npo.bata=1"], "did you mean 'beta'?"),
         (["authors", "--grid", "npo.beta=-1,0.1"], "give a number above 0"),

@@ -34,7 +34,7 @@ from expunge.evaluation.scores import Score
 from expunge.pipeline import out_folder
 from expunge.pipeline.room import fits_cache
 from expunge.report.terminal import print_evidence
-from expunge.workflows.bench import _folder
+from expunge.workflows._bench_entries import Entry
 from expunge.workflows.neighbours import neighbours
 
 ESCAPE = "\x1b[2J\u202e\x9b"
@@ -605,7 +605,7 @@ def test_one_long_row_has_its_neighbours_in_seconds(text: str) -> None:
 
 def test_labels_that_differ_have_folders_that_differ() -> None:
     labels = ["idk answers=a b", "idk answers=a_b", "idk_answers=a b", "idk_answers=a_b", "npo", "a/b", "a_b"]
-    names = {_folder(label) for label in labels}
+    names = {Entry(label, "", "").folder for label in labels}
     assert len(names) == len(labels) and {"npo", "a_b"} < names and all("/" not in name for name in names)
 
 

@@ -45,7 +45,7 @@ NAMES = {
     "foresee": "workflows.foresee",
     "forget": "workflows.forget",
     "judge": "alignment.answers",
-    "load": "pipeline.load",
+    "load": "pipeline.worlds",
     "make_splits": "data.splits",
     "mark": "workflows.mark",
     "measure": "evaluation.scores",

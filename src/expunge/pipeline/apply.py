@@ -17,10 +17,10 @@ from expunge.core.context import Context, Log
 from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest_file, new_folder, read_sealed, write_json, write_sealed
-from expunge.evaluation import acceptance as accept
+from expunge.evaluation import acceptance
 from expunge.ledger.certificate import tree
 from expunge.models.manifest import MANIFEST, left_manifest
-from expunge.pipeline.observe import Read
+from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
 
@@ -39,7 +39,7 @@ APPLIED = "applied"
 """The last stage in the log."""
 
 
-def apply(plan: Plan, model: Model, gold: Read, folder: Path, reporter: Reporter) -> Applied:
+def apply(plan: Plan, model: Model, gold: Observation, folder: Path, reporter: Reporter) -> Applied:
     """The method, from where a killed run left it; writes `model/` by one rename. Raises BadInput where it stands already
     and is not what the method left."""
     if (known := _known(folder)) is not None:
@@ -91,23 +91,23 @@ def _content(model: Path) -> dict[str, str]:
     return {name: digest_file(model / name) for name in found.files} | found.others
 
 
-def context_of(plan: Plan, gold: Read, folder: Path, stage: str, reporter: Reporter, log: Log | None = None) -> Context:
-    """Where the method works: the same for the run and for those beside it but for the folder, the stage and the log."""
-    notes: dict[str, Any] = {}
-    if "forget" in gold.readouts:
-        notes["gold_forget_nll"] = float(gold.readouts["forget"].mean_nll_N.mean())
+def context_of(
+    plan: Plan, gold: Observation, folder: Path, stage: str, reporter: Reporter, log: Log | None = None
+) -> Context:
+    """Where the method works: for the run and its comparison runs the same but for folder, stage and log."""
+    readout = gold.readouts.get("forget")
     return Context(
         plan.budget,
         folder,
         plan.request.seed,
         stage,
-        watch=accept.watch(plan.rules),
+        watch=acceptance.watch(plan.rules),
         refusals=plan.aligned.watch(plan.request.seed) if plan.aligned else None,
         kept=plan.aligned.kept if plan.aligned else [],
         manifest=plan.manifest,
         reporter=reporter,
         log=log or Log(),
-        notes=notes,
+        gold_forget_nll=float(readout.mean_nll_N.mean()) if readout is not None else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""A finished run's model, read again: are the figures of its evidence those that the model gives."""
+"""A finished run's model, read again, and the figures of its evidence compared with those that it gives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, one_line
 from expunge.core.files import canonical, read_json
 from expunge.core.request import Request, plain, read_config
-from expunge.evaluation import attack as attacking
-from expunge.evaluation import scores as scoring
+from expunge.evaluation import attack, scores
 from expunge.evaluation.scores import Score
 from expunge.ledger.certificate import SALT, commitment, commitments, imprint, read_salt
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, open_model
-from expunge.pipeline import containment, observe
-from expunge.pipeline import evidence as dossier
+from expunge.pipeline import containment
+from expunge.pipeline.evidence import environment, measured
 from expunge.pipeline.gold import gold_folder
+from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits
 from expunge.pipeline.plan import Plan, plan
 from expunge.workflows import _figures as figures
 
@@ -32,10 +32,10 @@ REDACTED = (" examples given in the request, redacted", "a selector, redacted")
 
 @dataclass
 class Measured:
-    """What reading again came to. equal: figures had to be equal, not within their intervals.
+    """The outcome of reading again. equal: figures had to be equal, not within their intervals.
 
-    differing: what is not as certified, in words; remarks: what could not be compared; resting: the verdict's lines
-    that rest on such figures.
+    differing: differences from what is certified, in words; remarks: figures that could not be compared; resting: the
+    lines of the verdict that rest on such figures.
     """
 
     equal: bool
@@ -46,7 +46,7 @@ class Measured:
 
     @property
     def good(self) -> bool:
-        """Are the figures those of the model, all of those on which the verdict rests."""
+        """Whether the figures are those of the model, all of those on which the verdict rests among them."""
         return self.compared > 0 and not self.differing and not self.resting
 
     @property
@@ -67,15 +67,15 @@ class Measured:
         }
 
 
-def measured(
+def remeasure(
     folder: Path, statement: Mapping[str, Any], *, trust_code: bool = False, reporter: Reporter | None = None
 ) -> Measured:
-    """Reads the model of a run that verifies, and those that it is held against as far as they are there.
+    """Read the model of a run that verifies, and those that it is compared with as far as they are there.
 
-    No cache is believed. Raises BadInput where the data or the model cannot be read.
+    No cache is trusted. Raises BadInput where the data or the model cannot be read.
     """
     evidence = read_json(folder / "evidence.json")
-    found = Measured(canonical(evidence["environment"]) == canonical(dossier.environment()))
+    found = Measured(canonical(evidence["environment"]) == canonical(environment()))
     with tempfile.TemporaryDirectory() as scratch:
         again = _Again(folder, evidence, trust_code, reporter or Silent(), Path(scratch), found)
         again.open()
@@ -103,7 +103,7 @@ class _Again:
         self.request = _request(folder, trust_code)
         self.level = self.request.audit
         self.drift = evidence["request"].get("alignment", "none") != "none"
-        """Were the domains' prompts put to the models."""
+        """Whether the models answered the domains' prompts."""
         self.plan: Plan
         self.base: Model | None = None
         self.gold: Model | None = None
@@ -183,10 +183,11 @@ class _Again:
         if wanted.auto:
             spent = open_model(self.plan.source, self.trust_code)
             risky = risk.at_risk(containment.risks(self.plan, spent, self.reporter))
-        self.plan.splits, _ = asking.prepared(wanted, self.base, self.plan.splits, risky, self.reporter)
+        splits, _ = asking.prepared(wanted, self.base, self.plan.splits, risky, self.reporter)
+        self.plan = replace(self.plan, splits=splits)
 
     def same_method(self) -> None:
-        """Is the method the request's: whether the weights are as they were decides a line of the verdict."""
+        """Compare the method with the request's: whether the weights are as they were decides a line of the verdict."""
         composed, told = self.plan.composed, self.evidence
         if told["yields"] != composed.yields:
             self.found.differing.append(
@@ -198,7 +199,7 @@ class _Again:
             self.found.differing.append("method: it is not the request's")
 
     def same_data(self, statement: Mapping[str, Any]) -> None:
-        """Are the examples those that the certificate commits to; without the salt, as many."""
+        """Compare the examples with those that the certificate commits to; without the salt, their number."""
         predicate, counts = statement["predicate"], self.evidence["splits"]
         told = predicate.get("inputs", {}).get("splits", {})
         salt = bytes.fromhex(read_salt(self.folder)["salt"]) if (self.folder / SALT).is_file() else None
@@ -211,18 +212,15 @@ class _Again:
 
     def scores(self) -> list[Score]:
         """All figures of all models that are there; attacks too where the run was audited."""
-        rows, seed = observe.reading_splits(self.plan), self.plan.request.seed
-        reads: dict[str, observe.Read] = {}
+        seed, manifest = self.plan.request.seed, self.plan.manifest
+        spec = ObservationSpec(reading_splits(self.plan), self.level, seed=seed, manifest=manifest)
+        observed: dict[str, Observation] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
         with _no_cache(self.scratch / "cache"):
             for role, model in (("before", self.base), ("gold", self.gold), ("after", after)):
-                if model is None:
-                    continue
-                level = "none" if role == "after" else self.level
-                reads[role] = observe.read_into(model, rows, role, self.reporter, level)
-                if role != "before":
-                    observe.attack(model, rows, reads, role, self.level, self.plan.manifest, seed, self.reporter)
-            return dossier.measured(reads, self.plan.capabilities, self.level)
+                if model is not None:
+                    observed[role] = observe(model, role, spec, self.reporter, against=observed)
+            return measured(observed, self.plan.capabilities, self.level)
 
     def lost_names(self) -> set[str]:
         """The names of the scores that the run could have, and that cannot be had with what is left."""
@@ -231,15 +229,15 @@ class _Again:
         return whole - self._names(self.level, gold=self.gold is not None, base=self.base is not None)
 
     def _names(self, level: str, *, gold: bool, base: bool) -> set[str]:
-        given, capabilities = observe.reading_splits(self.plan), self.plan.capabilities
-        names = scoring.score_names(capabilities, given, gold, base)
-        return {*names, *attacking.score_names(level, capabilities, given, gold)}
+        given, capabilities = reading_splits(self.plan), self.plan.capabilities
+        names = scores.score_names(capabilities, given, gold, base)
+        return {*names, *attack.score_names(level, capabilities, given, gold)}
 
     def excused(self, score: Score, lost: set[str]) -> bool:
-        """Is it clear why the figure cannot be had again: what it is read of is lost, or answers are not asked for."""
+        """Whether it is clear why the figure cannot be had again: its model is lost, or no prompts are answered."""
         if self.drift and score.side == "alignment" and score.name in evidencing.NAMES and score.role != "gold":
             return True
-        if score.role not in scoring.ROLES or not self.lost:
+        if score.role not in scores.ROLES or not self.lost:
             return False
         return score.role in self.lost or not score.measured or bool({score.name, f"{score.name}.{score.split}"} & lost)
 
@@ -304,9 +302,9 @@ def _no_cache(empty: Path) -> Iterator[None]:
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def _compare(evidence: Mapping[str, Any], scores: list[Score], again: _Again, found: Measured) -> None:
-    """Each figure of the evidence against the one just had, and the other way round; then the verdict."""
-    told, ours = figures.table(evidence["scores"]), figures.table(score.to_json() for score in scores)
+def _compare(evidence: Mapping[str, Any], remeasured: list[Score], again: _Again, found: Measured) -> None:
+    """Compare each figure of the evidence with the one just measured, and the other way round; then the verdict."""
+    told, ours = figures.table(evidence["scores"]), figures.table(score.to_json() for score in remeasured)
     lost, unshown = again.lost_names(), set()
     for key, score in told.items():
         mine = ours.get(key)

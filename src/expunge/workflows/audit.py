@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from expunge.alignment import asking, evidencing
@@ -23,8 +23,8 @@ from expunge.pipeline import observe, out_folder
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.hidden_knowledge import judged
 from expunge.pipeline.plan import OTHERS_READ
-from expunge.pipeline.worlds import build
 from expunge.pipeline.worlds import config as builtin_config
+from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
 
 NO_GOLD = "No gold model was given: how a model that never saw the data would score is not known."
@@ -154,21 +154,19 @@ def _read(
     reads: dict[str, observe.Read] = {}
     asked: dict[str, evidencing.Asked] = {}
     capabilities: frozenset[str] = frozenset()
-    manifest: dict[str, Any] | None = None  # of the first of them that has one: before, gold, after
+    spec = observe.ObservationSpec(wants.rows, wants.level, wants.prompts, wants.seed)
     for role, source in wants.sources.items():
-        source = str(build(source, reporter)) if source.startswith("builtin:") else source
-        manifest = manifest or manifest_of(source)
+        source = folder_of(source, reporter)
+        if spec.manifest is None:  # of the first of them that has one: before, gold, after
+            spec = replace(spec, manifest=manifest_of(source))
         model = open_model(source, wants.trust_code)
         capabilities = model.capabilities
         fits_model(model, wants.rows)
         if not reads:  # before anything is read: all are of one family
             _fits_scores(wants, capabilities)
-        level = "none" if role == "after" else wants.level
-        reads[role] = observe.read_into(model, wants.rows, role, reporter, level)
-        if role != "before":
-            observe.attack(model, wants.rows, reads, role, wants.level, manifest, wants.seed, reporter)
-        if wants.prompts is not None and role != "gold":
-            asked[role] = evidencing.ask(model, wants.prompts, role, reporter)
+        reads[role] = observe.observe(model, role, spec, reporter, against=reads)
+        if (answers := reads[role].aligned) is not None:
+            asked[role] = answers
     return reads, asked, capabilities
 
 

@@ -13,8 +13,10 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.evaluation.intervals import Interval
-from expunge.pipeline import containment, load, run_folder
+from expunge.models.open import open_model
+from expunge.pipeline import containment, run_folder
 from expunge.pipeline.plan import plan, weights_there
+from expunge.pipeline.prepare import with_world
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def foresee(
     # The folder of the run may be there already: foreseeing writes nothing to it.
     planned = plan(Request.parse(values), resume=True)
     weights_there(planned)
-    found = containment.risks(planned, load.opened(planned, reporter), reporter)
+    planned = with_world(planned, reporter)
+    found = containment.risks(planned, open_model(planned.source, planned.request.trust_code), reporter)
     if not found:
         raise BadInput.of(
             "domains",

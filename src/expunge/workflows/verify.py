@@ -1,12 +1,13 @@
-"""Is a run's folder what its certificate says; and are its figures what its model gives."""
+"""A run's folder against its certificate, and its figures against its model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from expunge.core.contracts import Reporter
 from expunge.core.errors import BadInput, one_line
 from expunge.core.files import digest_file
 from expunge.ledger.certificate import (
@@ -20,10 +21,7 @@ from expunge.ledger.certificate import (
     tree,
 )
 from expunge.workflows._contradictions import Contents, file_kind
-
-if TYPE_CHECKING:
-    from expunge.core.contracts import Reporter
-    from expunge.workflows._remeasure import Measured
+from expunge.workflows._remeasure import Measured, remeasure
 
 UNSIGNED = (
     "Unsigned: that the files belong together is shown, not who made them. Whoever can write to the folder can also "
@@ -33,10 +31,10 @@ UNSIGNED = (
 
 @dataclass
 class Verification:
-    """What an auditor learns: the files that match and those that do not, each named; the verdict of the run.
+    """The files that match and those that do not, each named, and the verdict of the run.
 
-    changed: also says in brackets what is wrong with a file whose digest matches. added: what a run does not leave.
-    remarks: what could not be checked, in sentences.
+    changed: also names in brackets the fault of a file whose digest matches. added: files that a run does not leave.
+    remarks: sentences on what could not be checked.
     """
 
     matching: list[str] = field(default_factory=list)
@@ -50,7 +48,7 @@ class Verification:
 
     @property
     def differences(self) -> list[str]:
-        """All that is not as certified, a line each."""
+        """Every difference from what is certified, one line each."""
         lists = {"changed": self.changed, "missing": self.missing, "added": self.added}
         return [f"{word}: {name}" for word, names in lists.items() for name in names]
 
@@ -73,7 +71,7 @@ class Verification:
         }
 
     def fault(self, name: str, why: str) -> None:
-        """A file whose content is not what it must be."""
+        """Note a file whose content is not what it must be."""
         self.changed.append(one_line(f"{name} ({why})"))
 
 
@@ -85,7 +83,7 @@ def verify(
     trust_code: bool = False,
     reporter: Reporter | None = None,
 ) -> Verification:
-    """Checks all that lies in a run's folder against its certificate, and the certificate against the evidence.
+    """Check all that lies in a run's folder against its certificate, and the certificate against the evidence.
 
     path: the folder, or its certificate.json. With a key an unsigned certificate does not verify. measure: where all
     else is as certified, also read the model again and compare the figures; trust_code: the run's request may open its
@@ -108,9 +106,7 @@ def verify(
     if measure and found.differences:
         found.remarks.append("The model was not read: the folder is not as certified.")
     elif measure:
-        from expunge.workflows._remeasure import measured  # opens models: most checks need none of that
-
-        found.measured = measured(folder, statement, trust_code=trust_code, reporter=reporter)
+        found.measured = remeasure(folder, statement, trust_code=trust_code, reporter=reporter)
     return found
 
 
@@ -132,7 +128,7 @@ def _folder(path: Path) -> Path:
 
 
 def _files(found: Verification, folder: Path, statement: Mapping[str, Any]) -> None:
-    """Every file by its digest; what is missing; what lies there beside."""
+    """Compare every file by its digest; note missing and added ones."""
     claimed: dict[str, str] = {}
     for item in statement["subject"]:
         name = item["name"]
@@ -159,7 +155,7 @@ def _files(found: Verification, folder: Path, statement: Mapping[str, Any]) -> N
 
 
 def _is_name(name: str) -> bool:
-    """Can a run hold a file of this name: one way to write a place in model/, or one of our own."""
+    """Whether a run can hold a file of this name: a plain path in model/, or one of our own."""
     if name in NAMED:
         return True
     pure = PurePosixPath(name)

@@ -104,9 +104,7 @@ def _level(model: Model, splits: Mapping[str, Sequence[Example]], context: Conte
     """The forget NLL to reach; None where the budget stops at none."""
     if context.budget.stop == "holdout" and splits.get("holdout"):
         return figures(model, halves(splits["holdout"], context.seed)[0])["nll"]
-    if context.budget.stop == "gold" and "gold_forget_nll" in context.notes:
-        return float(context.notes["gold_forget_nll"])
-    return None
+    return context.gold_forget_nll if context.budget.stop == "gold" else None
 
 
 def _classes(model: Model, splits: Mapping[str, Sequence[Example]]) -> int:
