@@ -1,7 +1,4 @@
-"""The whole request, bound before anything starts: faults, steps, tokens, memory, time, disk.
-
-`plan` raises BadInput with every fault that it finds; what it returns is all that `run` needs.
-"""
+"""The whole request, bound before anything starts: faults, steps, tokens, memory, time, disk."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ from expunge.pipeline.gold import gold_folder, gold_source
 from expunge.pipeline.resources import Estimate, size
 
 FORGET_READ, OTHERS_READ = 2000, 120
-"""Examples that are read of a split at most: a seeded sample, n stands with each figure."""
+"""Examples that are read of a split at most: a seeded sample; n is given with each figure."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Plan:
 
     @property
     def gold_work(self) -> str:
-        """Where gold comes from and what that takes, in words."""
+        """The source of gold and the time that it takes, in words."""
         if self.gold != "train":
             return self.gold or self.no_gold
         manifest = self.manifest or {}
@@ -86,7 +83,7 @@ class Plan:
 
     @property
     def audit(self) -> str:
-        """Which attacks will be run, and what they take; empty where none are."""
+        """The attacks that will be run and their cost, in words; empty where there are none."""
         level = self.request.audit
         return attack.cost(level, self.capabilities, read_splits(self.splits), bool(self.gold))
 
@@ -114,7 +111,7 @@ class Plan:
 
 
 def read_request(path: str | Path, sets: Mapping[str, Any] | None = None, *, resume: bool = False) -> Request:
-    """A request from a file. Raises BadInput that names what is wrong with its fields, and with what they name."""
+    """Read a request from a file. Raises BadInput with the faults of its fields, and of the data that they name."""
     values = read_config(path, "request", sets)
     try:
         return Request.parse(values)
@@ -181,8 +178,8 @@ def _erasure_remarks(request: Request, gold: str, yields: str) -> list[str]:
     return [f"purpose: erase cannot pass without {lacks}: it takes the relearning check against gold."] if lacks else []
 
 
-def weights_there(plan: Plan) -> None:
-    """A run, unlike a plan, needs the weights and the tokenizer, and runs on this machine. Raises BadInput."""
+def check_runnable(plan: Plan) -> None:
+    """Check what a run needs and a plan does not: weights, tokenizer, this machine's memory. Raises BadInput."""
     request, here = plan.request, plan.here
     if here.peak > here.available:
         raise BadInput.of(

@@ -7,8 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from expunge.core.cache import cache_folder, holds, whole
-from expunge.core.cache import made as made_in_cache
+from expunge.core import cache
 from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest
@@ -67,7 +66,7 @@ def config(name: str) -> TrainConfig:
         if field in RECIPES[world]
     }
     values: dict[str, Any] = {**RECIPES[world], **named, "seed": SEED}
-    out = cache_folder() / "worlds" / f"{world}-{setting}-{digest(values)[:12]}"
+    out = cache.cache_folder() / "worlds" / f"{world}-{setting}-{digest(values)[:12]}"
     return TrainConfig(**values, out=str(out))
 
 
@@ -91,19 +90,19 @@ def folder_of(source: str, reporter: Reporter | None = None) -> str:
 
 def build(name: str, reporter: Reporter | None = None) -> Path:
     """The folder of the world's model, built if it is not there."""
-    return made(config(name), reporter)
+    return train_once(config(name), reporter)
 
 
-def made(config: TrainConfig, reporter: Reporter | None = None) -> Path:
+def train_once(config: TrainConfig, reporter: Reporter | None = None) -> Path:
     """The folder that this training writes: trained if it is not there, by one process at a time."""
     out = Path(config.out)
     if not trained(out):
-        if holds(out):
-            made_in_cache(out.parent.name)
+        if cache.holds(out):
+            cache.made(out.parent.name)
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(out.with_suffix(".building")):
             if not trained(out):
-                if holds(out):  # damaged
+                if cache.holds(out):  # damaged
                     delete(out)
                 train(config, reporter=reporter, resume=True)
     return out
@@ -111,4 +110,4 @@ def made(config: TrainConfig, reporter: Reporter | None = None) -> Path:
 
 def trained(out: Path) -> bool:
     """Whether the folder holds a trained model; in the cache also whether it is whole and unchanged."""
-    return whole(out) if holds(out) else (out / MANIFEST).is_file()
+    return cache.whole(out) if cache.holds(out) else (out / MANIFEST).is_file()

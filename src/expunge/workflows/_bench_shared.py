@@ -17,7 +17,7 @@ from expunge.pipeline.compatibility import fits_method
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.observe import ObservationSpec, observe, observe_gold, reading_splits
 from expunge.pipeline.out_folder import unquoted
-from expunge.pipeline.plan import Plan, plan, weights_there
+from expunge.pipeline.plan import Plan, check_runnable, plan
 from expunge.pipeline.prepare import with_world
 from expunge.report import ranking
 from expunge.workflows._bench_entries import Entry
@@ -38,7 +38,7 @@ class SharedBase:
         """Plan the request for each seed, and open its model. Raises BadInput."""
         values = {**request, "method": NEUTRAL, "out": str(folder / "shared")}
         plans = [plan(Request.parse({**values, "seed": seed})) for seed in seeds]
-        weights_there(plans[0])
+        check_runnable(plans[0])
         plans = [with_world(one, reporter) for one in plans]
         return cls(open_model(plans[0].source, plans[0].request.trust_code), plans)
 

@@ -75,15 +75,15 @@ def remeasure(
     No cache is trusted. Raises BadInput where the data or the model cannot be read.
     """
     evidence = read_json(folder / "evidence.json")
-    found = Measured(canonical(evidence["environment"]) == canonical(environment()))
+    result = Measured(canonical(evidence["environment"]) == canonical(environment()))
     with tempfile.TemporaryDirectory() as scratch:
-        again = _Again(folder, evidence, trust_code, reporter or Silent(), Path(scratch), found)
+        again = _Again(folder, evidence, trust_code, reporter or Silent(), Path(scratch), result)
         again.open()
         again.same_method()
         again.same_data(statement)
-        if not found.differing:
-            _compare(evidence, again.scores(), again, found)
-    return found
+        if not result.differing:
+            _compare(evidence, again.scores(), again, result)
+    return result
 
 
 class _Again:
@@ -96,9 +96,15 @@ class _Again:
         trust_code: bool,
         reporter: Reporter,
         scratch: Path,
-        found: Measured,
+        result: Measured,
     ) -> None:
-        self.folder, self.evidence, self.reporter, self.scratch, self.found = folder, evidence, reporter, scratch, found
+        self.folder, self.evidence, self.reporter, self.scratch, self.result = (
+            folder,
+            evidence,
+            reporter,
+            scratch,
+            result,
+        )
         self.trust_code = trust_code
         self.request = _request(folder, trust_code)
         self.level = self.request.audit
@@ -111,33 +117,33 @@ class _Again:
     @property
     def lost(self) -> list[str]:
         """Models of the evidence that are not there to be read."""
-        told = {score["subject"] for score in self.evidence["scores"]}
+        certified = {score["subject"] for score in self.evidence["scores"]}
         there = {"before": self.base, "gold": self.gold}
-        return [role for role, model in there.items() if role in told and model is None]
+        return [role for role, model in there.items() if role in certified and model is None]
 
     def open(self) -> None:
         """Data, base and gold, the two last as far as they can be reached and are those of the run."""
-        self.plan, why = self._planned()
+        self.plan, why = self._plan_again()
         inputs = self.evidence.get("inputs") or {}
-        self.base = None if why else self._opened(self.plan.source, "base", inputs.get("base"))
+        self.base = None if why else self._open_model(self.plan.source, "base", inputs.get("base"))
         if why:
-            self.found.remarks.append(f"The base is not compared: {why}")
+            self.result.remarks.append(f"The base is not compared: {why}")
         if "gold" in {score["subject"] for score in self.evidence["scores"]}:
             place = self.plan.gold
             if place == "train":
                 place = str(gold_folder(self.plan.manifest or {}, self.plan.splits["forget"]))
             if (place and (Path(place) / MANIFEST).is_file()) or self.request.gold not in ("auto", "none"):
-                self.gold = self._opened(place or self.request.gold, "gold", inputs.get("gold"))
+                self.gold = self._open_model(place or self.request.gold, "gold", inputs.get("gold"))
             elif self.request.gold == "none":
-                self.found.differing.append("gold: the evidence has figures of it, and the request asks for none")
+                self.result.differing.append("gold: the evidence has figures of it, and the request asks for none")
             else:
-                self.found.remarks.append("Gold is not compared: it is no longer kept.")
+                self.result.remarks.append("Gold is not compared: it is no longer kept.")
         self._prepare()
         if self.lost and self.level != "none":
             self.level = "none"
-            self.found.remarks.append(f"Attacks are not made again: they need {' and '.join(self.lost)}.")
+            self.result.remarks.append(f"Attacks are not made again: they need {' and '.join(self.lost)}.")
 
-    def _planned(self) -> tuple[Plan, str]:
+    def _plan_again(self) -> tuple[Plan, str]:
         """The plan of the request, and why its base cannot be reached; without base and gold where need be."""
         ways: list[dict[str, Any]] = [{}, {"gold": "none"}, {"gold": "none", "model": str(self.folder / "model")}]
         first: BadInput | None = None
@@ -153,16 +159,16 @@ class _Again:
             "--measure", "", f"needs what the request names ({first})", "put it where the request names it"
         )
 
-    def _opened(self, source: Any, role: str, told: str | None) -> Model | None:
+    def _open_model(self, source: Any, role: str, certified: str | None) -> Model | None:
         try:
             model = open_model(source, self.trust_code)
         except BadInput as error:
-            self.found.remarks.append(f"The {role} is not compared: {one_line(str(error))}")
+            self.result.remarks.append(f"The {role} is not compared: {one_line(str(error))}")
             return None
-        if told is None:
-            self.found.remarks.append(f"The evidence names no {role}: that it is the run's is not shown.")
-        elif imprint(model.fingerprint()) != told:
-            self.found.differing.append(
+        if certified is None:
+            self.result.remarks.append(f"The evidence names no {role}: that it is the run's is not shown.")
+        elif imprint(model.fingerprint()) != certified:
+            self.result.differing.append(
                 f"{role}: the model at {one_line(str(source))} is not the one that the run started from"
             )
         return model
@@ -188,27 +194,27 @@ class _Again:
 
     def same_method(self) -> None:
         """Compare the method with the request's: whether the weights are as they were decides a line of the verdict."""
-        composed, told = self.plan.composed, self.evidence
-        if told["yields"] != composed.yields:
-            self.found.differing.append(
-                f"method: certified as yielding {one_line(told['yields'])}, the request's yields {composed.yields}"
+        composed, certified = self.plan.composed, self.evidence
+        if certified["yields"] != composed.yields:
+            self.result.differing.append(
+                f"method: certified as yielding {one_line(certified['yields'])}, the request's yields {composed.yields}"
             )
-        elif told["method"] != composed.name or (
-            self.found.equal and canonical(told["described"]) != canonical(composed.described)
+        elif certified["method"] != composed.name or (
+            self.result.equal and canonical(certified["described"]) != canonical(composed.described)
         ):
-            self.found.differing.append("method: it is not the request's")
+            self.result.differing.append("method: it is not the request's")
 
     def same_data(self, statement: Mapping[str, Any]) -> None:
         """Compare the examples with those that the certificate commits to; without the salt, their number."""
         predicate, counts = statement["predicate"], self.evidence["splits"]
-        told = predicate.get("inputs", {}).get("splits", {})
+        certified = predicate.get("inputs", {}).get("splits", {})
         salt = bytes.fromhex(read_salt(self.folder)["salt"]) if (self.folder / SALT).is_file() else None
         for name in sorted({*counts, *self.plan.splits}):
             rows = self.plan.splits.get(name, [])
-            other = salt and name in told and commitment(rows, salt) != told[name]["commitment"]
+            other = salt and name in certified and commitment(rows, salt) != certified[name]["commitment"]
             each = salt and name == "forget" and commitments(rows, salt) != predicate["forget"]["commitments"]
             if len(rows) != counts.get(name) or other or each:
-                self.found.differing.append(f"data: {name} holds other examples than those that the run started from")
+                self.result.differing.append(f"data: {name} holds other examples than those that the run started from")
 
     def scores(self) -> list[Score]:
         """All figures of all models that are there; attacks too where the run was audited."""
@@ -302,30 +308,30 @@ def _no_cache(empty: Path) -> Iterator[None]:
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def _compare(evidence: Mapping[str, Any], remeasured: list[Score], again: _Again, found: Measured) -> None:
+def _compare(evidence: Mapping[str, Any], remeasured: list[Score], again: _Again, result: Measured) -> None:
     """Compare each figure of the evidence with the one just measured, and the other way round; then the verdict."""
-    told, ours = figures.table(evidence["scores"]), figures.table(score.to_json() for score in remeasured)
+    certified, ours = figures.table(evidence["scores"]), figures.table(score.to_json() for score in remeasured)
     lost, unshown = again.lost_names(), set()
-    for key, score in told.items():
+    for key, score in certified.items():
         mine = ours.get(key)
         if (mine is None or not mine.measured) and again.excused(score, lost):
             unshown |= {key} if score.measured else set()
         elif mine is None:
-            found.differing.append(f"{figures.named(key)}: in the evidence, but no figure that this request gives")
+            result.differing.append(f"{figures.named(key)}: in the evidence, but no figure that this request gives")
         else:
-            said = figures.difference(score, mine, equal=found.equal, reasons=not again.lost)
-            found.differing += [f"{figures.named(key)}: {said}"] if said else []
-            if not figures.comparable(mine, equal=found.equal):
+            said = figures.difference(score, mine, equal=result.equal, reasons=not again.lost)
+            result.differing += [f"{figures.named(key)}: {said}"] if said else []
+            if not figures.comparable(mine, equal=result.equal):
                 unshown.add(key)
             elif mine.measured:
-                found.compared += 1
-    absent = [key for key in ours if key not in told and (ours[key].measured or (found.equal and not again.lost))]
-    found.differing += [f"{figures.named(key)}: of this request, but absent from the evidence" for key in absent]
-    if again.drift and ("alignment_drift", "after") not in {(name, role) for name, _, role in told}:
-        found.differing.append("alignment_drift (after): of this request, but absent from the evidence")
-    found.differing += figures.reordered(told, ours)
+                result.compared += 1
+    absent = [key for key in ours if key not in certified and (ours[key].measured or (result.equal and not again.lost))]
+    result.differing += [f"{figures.named(key)}: of this request, but absent from the evidence" for key in absent]
+    if again.drift and ("alignment_drift", "after") not in {(name, role) for name, _, role in certified}:
+        result.differing.append("alignment_drift (after): of this request, but absent from the evidence")
+    result.differing += figures.reordered(certified, ours)
     if unshown:
-        found.remarks.append(f"Not measured again: {', '.join(sorted({name for name, _, _ in unshown}))}.")
-    if not found.equal:
-        found.differing += figures.turned(evidence, told, ours)
-    found.resting = figures.resting(evidence, told, unshown)
+        result.remarks.append(f"Not measured again: {', '.join(sorted({name for name, _, _ in unshown}))}.")
+    if not result.equal:
+        result.differing += figures.turned(evidence, certified, ours)
+    result.resting = figures.resting(evidence, certified, unshown)

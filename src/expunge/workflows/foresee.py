@@ -15,7 +15,7 @@ from expunge.core.request import Request
 from expunge.evaluation.intervals import Interval
 from expunge.models.open import open_model
 from expunge.pipeline import containment, run_folder
-from expunge.pipeline.plan import plan, weights_there
+from expunge.pipeline.plan import check_runnable, plan
 from expunge.pipeline.prepare import with_world
 
 
@@ -64,7 +64,7 @@ def foresee(
     happened = _fell(Path(against)) if against else None
     # The folder of the run may be there already: foreseeing writes nothing to it.
     planned = plan(Request.parse(values), resume=True)
-    weights_there(planned)
+    check_runnable(planned)
     planned = with_world(planned, reporter)
     found = containment.risks(planned, open_model(planned.source, planned.request.trust_code), reporter)
     if not found:

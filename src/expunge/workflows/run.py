@@ -16,7 +16,7 @@ from expunge.pipeline import evidence, inputs, run_folder
 from expunge.pipeline.apply import apply
 from expunge.pipeline.containment import comparison_runs
 from expunge.pipeline.observe import observe, observe_gold, observe_saved, spec_of
-from expunge.pipeline.plan import plan, weights_there
+from expunge.pipeline.plan import check_runnable, plan
 from expunge.pipeline.prepare import prepare
 from expunge.workflows.verify import verify
 
@@ -57,7 +57,7 @@ def run(
     if resume and run_folder.finished(request):
         return _certified(Path(request.out))
     planned = plan(request, resume=resume or replace)
-    weights_there(planned)
+    check_runnable(planned)
     processes.barrier()  # every process has looked at the folder before one writes to it
     with run_folder.held(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()

@@ -21,7 +21,7 @@ from expunge.ledger.certificate import SALT, salt_of, seal
 from expunge.models.open import open_model
 from expunge.pipeline import out_folder
 from expunge.pipeline.observe import ObservationSpec, observe, observe_gold, reading_splits
-from expunge.pipeline.plan import Plan, plan, weights_there
+from expunge.pipeline.plan import Plan, check_runnable, plan
 from expunge.pipeline.prepare import with_world
 from expunge.workflows._search import STORE, TRIAL, Search, Target, check_journal, plain_trials
 from expunge.workflows._search_space import Axis, axes, with_values
@@ -104,7 +104,7 @@ def _checked(request: Request, trials: int, folder: Path, reporter: Reporter) ->
         raise BadInput.of("tune", "", "cannot run under a launcher of several processes", "start it as it is")
     resolved = request.resolved()
     planned = plan(Request.parse({**resolved, "out": str(folder / TRIAL)}), resume=True)
-    weights_there(planned)
+    check_runnable(planned)
     space = list(axes(planned))
     if not space:
         raise BadInput.of(

@@ -90,24 +90,24 @@ def verify(
     model with code of its own. Raises BadInput where there is no certificate, or nothing to measure with.
     """
     folder = _folder(Path(path))
-    found = Verification(signature="unsigned" if key is None else "missing, and a key was given")
+    result = Verification(signature="unsigned" if key is None else "missing, and a key was given")
     if key is None:
-        found.remarks.append(UNSIGNED)
+        result.remarks.append(UNSIGNED)
     kind = file_kind(folder / CERTIFICATE)
     if kind == "a link":
-        found.added.append(f"{CERTIFICATE} (a link)")
-        return found
+        result.added.append(f"{CERTIFICATE} (a link)")
+        return result
     if kind == "no file":
         raise BadInput.of("certificate", str(folder / CERTIFICATE), "is no file", "give a run's certificate.json")
     statement, data = read_certificate(folder / CERTIFICATE)
-    found.passed = statement["predicate"]["verdict"]["passed"]
-    _files(found, folder, statement)
-    Contents(found, folder, statement, data).check()
-    if measure and found.differences:
-        found.remarks.append("The model was not read: the folder is not as certified.")
+    result.passed = statement["predicate"]["verdict"]["passed"]
+    _files(result, folder, statement)
+    Contents(result, folder, statement, data).check()
+    if measure and result.differences:
+        result.remarks.append("The model was not read: the folder is not as certified.")
     elif measure:
-        found.measured = remeasure(folder, statement, trust_code=trust_code, reporter=reporter)
-    return found
+        result.measured = remeasure(folder, statement, trust_code=trust_code, reporter=reporter)
+    return result
 
 
 def _folder(path: Path) -> Path:
@@ -127,31 +127,31 @@ def _folder(path: Path) -> Path:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _files(found: Verification, folder: Path, statement: Mapping[str, Any]) -> None:
+def _files(result: Verification, folder: Path, statement: Mapping[str, Any]) -> None:
     """Compare every file by its digest; note missing and added ones."""
     claimed: dict[str, str] = {}
     for item in statement["subject"]:
         name = item["name"]
         if not _is_name(name):
-            found.fault(CERTIFICATE, f"names {name[:200]!r}, which no run holds")
+            result.fault(CERTIFICATE, f"names {name[:200]!r}, which no run holds")
         elif name in claimed:
-            found.fault(CERTIFICATE, f"names {name} twice")
+            result.fault(CERTIFICATE, f"names {name} twice")
         else:
             claimed[name] = item["digest"]["sha256"]
     there = tree(folder)
     for name, value in claimed.items():
         if name not in there.files:
-            found.missing.append(one_line(name))
-        elif _same(folder / name, value):
-            found.matching.append(name)
+            result.missing.append(one_line(name))
+        elif _matches(folder / name, value):
+            result.matching.append(name)
         else:
-            found.changed.append(name)
+            result.changed.append(name)
     predicate = statement["predicate"]
     needed = [name for name in NAMED if name != LOG or ("digest" in predicate and predicate.get("purged") is not True)]
-    found.missing += [f"{name} (the certificate does not name it)" for name in needed if name not in claimed]
+    result.missing += [f"{name} (the certificate does not name it)" for name in needed if name not in claimed]
     if not any(name.endswith(".safetensors") and not name.startswith("model/guard/") for name in claimed):
-        found.missing.append("model/*.safetensors (the certificate names no weights)")
-    found.added += _added(there, {*claimed, CERTIFICATE, SALT}, folder, old="digest" not in predicate)
+        result.missing.append("model/*.safetensors (the certificate names no weights)")
+    result.added += _added_files(there, {*claimed, CERTIFICATE, SALT}, folder, old="digest" not in predicate)
 
 
 def _is_name(name: str) -> bool:
@@ -163,14 +163,14 @@ def _is_name(name: str) -> bool:
     return plain_name and len(pure.parts) > 1 and pure.parts[0] == "model" and ".." not in pure.parts
 
 
-def _same(path: Path, value: str) -> bool:
+def _matches(path: Path, value: str) -> bool:
     try:
         return digest_file(path) == value
     except OSError:
         return False
 
 
-def _added(there: Tree, known: set[str], folder: Path, *, old: bool) -> list[str]:
+def _added_files(there: Tree, known: set[str], folder: Path, *, old: bool) -> list[str]:
     extra = {name: "" for name in there.files - known} | there.others
     if LOCK in extra and not extra[LOCK]:
         if (folder / LOCK).stat().st_size == 0:
