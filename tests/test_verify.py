@@ -608,7 +608,7 @@ def test_where_there_is_no_certificate(run: Path, tmp_path: Path) -> None:
             verify(place)
     (run / "certificate.json").unlink()
     os.mkfifo(run / "certificate.json")
-    with pytest.raises(BadInput, match="is no file"):
+    with pytest.raises(BadInput, match="is not a file"):
         verify(run)
 
 

@@ -52,7 +52,7 @@ def risks(plan: Plan, model: Model, reporter: Reporter) -> list[risk.Risk]:
 
 
 def comparison_runs(plan: Plan, gold: Observation, folder: Path, reporter: Reporter) -> dict[int, Answered]:
-    """Retain examples per domain -> answers of the model of the same run with that many: 0 and the request's other counts.
+    """Retain examples per domain -> answers of the same run's model with that many: 0 and the request's other counts.
 
     Empty where the request does not contain, or does not want its drift. A finished count is not run again.
     """

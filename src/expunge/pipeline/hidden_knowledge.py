@@ -133,8 +133,11 @@ def lines(scores: Sequence[Score], purpose: str) -> list[Line]:
 
 
 def judged(accept: Mapping[str, Any], scores: Sequence[Score], purpose: Purpose, *, guard: bool = False) -> Verdict:
-    """The verdict with all implied lines: a pure function of the bar, the figures and the purpose, so that whoever holds
-    the evidence can come to it again. guard: the weights are as they were. Raises BadInput."""
+    """The verdict with all implied lines. Raises BadInput.
+
+    A pure function of the acceptance criteria, the figures and the purpose, so that whoever holds the evidence can come
+    to it again. guard: the weights are unchanged.
+    """
     rules = [parse(key, text) for key, text in accept.items()]
     scores = [Score.of(finite(score.to_json())) for score in scores]  # to the last bit as the evidence holds them
     return verdict(rules, scores, purpose=purpose, extra=[*([UNCHANGED] if guard else []), *lines(scores, purpose)])

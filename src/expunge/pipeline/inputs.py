@@ -30,7 +30,7 @@ METHOD_FILE = "method file"
 
 
 def record_base(plan: Plan, fingerprint: Any, folder: Path) -> None:
-    """Record all inputs but gold. fingerprint: of the model before the change. Raises BadInput where one has changed."""
+    """Record all inputs but gold. fingerprint: of the model before. Raises BadInput where one has changed."""
     if processes.main():
         _record(folder, _inputs(plan, fingerprint, folder))
 

@@ -201,7 +201,7 @@ def _attack(
 
 
 def reading_splits(plan: Plan) -> Splits:
-    """The examples to read: forget set and probes whole, seeded samples of the others; of the holdout the audit half."""
+    """The examples to read: seeded samples, large ones of what must go; of the holdout the half for audits."""
     found: Splits = {}
     for name in read_splits(plan.splits):
         rows = plan.splits[name]

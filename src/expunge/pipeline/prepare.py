@@ -60,14 +60,12 @@ def own_tokens(plan: Plan, model: Model) -> list[str]:
             for start in range(0, len(rows), 256):
                 left -= _ids(tokenizer, rows[start : start + 256]) if left else set()
     count = sum(len(tokenizer.decode([i]).strip()) >= NAME_LETTERS for i in left)
-    return (
-        [
-            f"The tokenizer was trained on the forget set too: {count} of its tokens are words or parts of words that occur "
-            "in no other example, and they stay in the model's folder."
-        ]
-        if count
-        else []
-    )
+    if not count:
+        return []
+    return [
+        f"The tokenizer was trained on the forget set too: {count} of its tokens are words or parts of words that "
+        "occur in no other example, and they stay in the model's folder."
+    ]
 
 
 def _ids(tokenizer: Any, rows: Sequence[Example]) -> set[int]:

@@ -45,12 +45,12 @@ class Search:
 
     def run(self, trials: int, key: str, target: Target) -> None:
         """Run the trials that are not there yet. key: seals the request, so that no other goes on with the trials."""
-        from optuna.trial import TrialState
+        import optuna
 
         study = open_study(self.folder)
         study.set_user_attr("request", key)
-        for stale in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            study.tell(stale.number, state=TrialState.FAIL)  # killed: tried again under the next number
+        for stale in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+            study.tell(stale.number, state=optuna.trial.TrialState.FAIL)  # killed: tried again under the next number
         self.reporter.start("tune", trials)
         while (done := len(finished_trials(study))) < trials:
             self.reporter.advance("tune", done, _best_so_far(study))
@@ -60,7 +60,6 @@ class Search:
     def _try(self, study: Any, done: int, target: Target) -> None:
         """One trial: a run with the study's next values, and its result told to the study."""
         import optuna
-        from optuna.trial import TrialState
 
         trial, place = self._next_trial(study, done), self.folder / TRIAL
         delete(place)
@@ -75,17 +74,17 @@ class Search:
         try:
             evidence = run({**values, "out": str(place)}, reporter=curve).evidence
         except optuna.TrialPruned:
-            tell(TrialState.PRUNED, "pruned")
+            tell(optuna.trial.TrialState.PRUNED, "pruned")
         except (KeyboardInterrupt, Interrupted):
-            study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise
         except ExpungeError as error:
-            tell(TrialState.FAIL, "failed", why=sentence(error, self.planned.request.redacted))
+            tell(optuna.trial.TrialState.FAIL, "failed", why=sentence(error, self.planned.request.redacted))
         else:
             value, failing = objective(evidence, target.forget_nll)
             after = {s["name"]: s["value"] for s in evidence["scores"] if s["subject"] == "after"}
             seconds = evidence["cost"]["unlearn_seconds"]
-            tell(TrialState.COMPLETE, "done", value, failing=failing, scores=after, seconds=seconds)
+            tell(optuna.trial.TrialState.COMPLETE, "done", value, failing=failing, scores=after, seconds=seconds)
         finally:
             for name in list(curve.open):  # a trial that ended early leaves no progress bar behind
                 curve.finish(name)
@@ -93,19 +92,17 @@ class Search:
     def _next_trial(self, study: Any, done: int) -> Any:
         """The study's next values; those of the recipe first."""
         import optuna
-        from optuna.distributions import FloatDistribution, IntDistribution
-        from optuna.trial import TrialState
 
         # Seeded anew for each trial, so that a search that was interrupted goes on as if it had not been.
         study.sampler = optuna.samplers.TPESampler(seed=derive(self.planned.request.seed, "tune", done) % 2**32)
-        waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
+        waiting = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING])
         if done == 0 and not waiting:
             study.enqueue_trial({axis.name: axis.default for axis in self.space})
         return study.ask(
             {
-                axis.name: IntDistribution(int(axis.low), int(axis.high), log=axis.log)
+                axis.name: optuna.distributions.IntDistribution(int(axis.low), int(axis.high), log=axis.log)
                 if axis.whole
-                else FloatDistribution(axis.low, axis.high, log=axis.log)
+                else optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
                 for axis in self.space
             }
         )
@@ -163,11 +160,9 @@ class Curve:
 def open_study(folder: Path) -> Any:
     """The trials so far: a journal in the folder, one line per event."""
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(JournalFileBackend(str(folder / STORE)))
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / STORE)))
     # A trial is given up where its curve is worse than the median trial's at the same share of its steps.
     return optuna.create_study(
         study_name="tune",

@@ -98,7 +98,7 @@ def verify(
         result.added.append(f"{CERTIFICATE} (a link)")
         return result
     if kind == "no file":
-        raise BadInput.of("certificate", str(folder / CERTIFICATE), "is no file", "give a run's certificate.json")
+        raise BadInput.of("certificate", str(folder / CERTIFICATE), "is not a file", "give a run's certificate.json")
     statement, data = read_certificate(folder / CERTIFICATE)
     result.passed = statement["predicate"]["verdict"]["passed"]
     _files(result, folder, statement)
@@ -119,7 +119,7 @@ def _folder(path: Path) -> Path:
     except (OSError, ValueError):  # a name that no path can have
         there = False
     if path.name != CERTIFICATE:
-        why = "is no certificate.json" if there else "does not exist"
+        why = "is not a certificate.json" if there else "does not exist"
         raise BadInput.of("certificate", str(path), why, "give a run's certificate.json")
     return path.parent
 
