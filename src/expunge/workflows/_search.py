@@ -160,9 +160,10 @@ class Curve:
 def open_study(folder: Path) -> Any:
     """The trials so far: a journal in the folder, one line per event."""
     import optuna
+    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / STORE)))
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / STORE)))
     # A trial is given up where its curve is worse than the median trial's at the same share of its steps.
     return optuna.create_study(
         study_name="tune",
