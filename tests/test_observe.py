@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.context import Context
 from expunge.core.contracts import Model, Silent
 from expunge.core.request import Request
+from expunge.methods.compose import compose
 from expunge.models.open import open_model
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits, spec_of
 from expunge.pipeline.plan import Plan, plan
@@ -87,3 +90,16 @@ def test_attacks_compare_with_the_earlier_observations_alone(
     assert [set(target.weights) for target in targets] == [{"before"}, {"before", "gold"}, {"before"}]
     assert set(gold.states) == set(model.blocks) and "gold" in targets[1].states and "after" not in targets[1].states
     assert len(gold.attacked) == len(spec.splits["forget"])
+
+
+@pytest.mark.parametrize("method", ["npo", "ssd"])
+def test_the_forget_nll_of_gold_is_the_target_where_the_budget_stops_at_gold(
+    method: str, planned: Plan, tmp_path: Path
+) -> None:
+    """For objectives and for edits; inner runs, which may have a part of the forget set, know none."""
+    budget = Budget(steps=2, batch_size=4, stop="gold").over(DEFAULTS)
+    context = Context(budget, tmp_path, manifest=planned.manifest, gold_forget_nll=1.25)
+    assert context.child("inner").gold_forget_nll is None
+    compose(method).method(open_model(planned.source), planned.splits, context)
+    notes = context.notes
+    assert (notes["outcome"]["stop"]["target_nll"] if method == "npo" else notes["strength"]["level"]) == 1.25
