@@ -829,7 +829,7 @@ def row(name: str, split: str = "forget", role: str = "after", **changes: Any) -
     """A row of evidence that no run gave."""
     side = name.partition("_")[0].replace("forget", "forgetting")
     made = {"name": name, "side": side, "split": split, "subject": role, "value": 0.0, "low": 0.0}
-    made |= {"high": 0.05, "n": 24, "unit": "share", "better": "lower", "status": "measured", "why": ""}
+    made |= {"high": 0.05, "n": 24, "unit": "share", "better": "lower", "status": "measured", "why": "", "groups": None}
     return made | changes
 
 

@@ -10,7 +10,7 @@ import pytest
 from expunge.attacks._membership import compare
 from expunge.evaluation.attack import Found
 from expunge.evaluation.scores import Figure, Score
-from expunge.pipeline.evidence import rocs, texts
+from expunge.pipeline.exhibits import recovered_texts, rocs
 from expunge.pipeline.observe import Read
 from expunge.report import _attack_plots, _attacks
 from expunge.report.html import render
@@ -73,7 +73,7 @@ def evidence(**more: Any) -> dict[str, Any]:
             score("privacy_loss_auc", "after", 0.75),
             score("privacy_loss_auc", "gold", 0.5),
         ],
-        "attack_texts": texts(reads, redacted),  # type: ignore[arg-type]
+        "attack_texts": recovered_texts(reads, redacted),  # type: ignore[arg-type]
         "rocs": {"privacy_loss_auc": {"after": [[0.0, 0.5], [0.5, 1.0]], "gold": [[0.25, 0.5], [1.0, 1.0]]}},
     }
 

@@ -55,7 +55,7 @@ class Plan:
     gold: str
     """"train", a folder, or "" with the reason in `no_gold`."""
     no_gold: str
-    rules: list[accept.Rule]
+    rules: list[accept.Criterion]
     steps: int
     tokens: int
     learning_rate: str
@@ -226,7 +226,7 @@ def _bound(
     budget: Budget,
     gold: str,
     no_gold: str,
-    rules: list[accept.Rule],
+    rules: list[accept.Criterion],
 ) -> Plan:
     objective = composed.objective
     anchor = objective.anchor if objective else "forget"

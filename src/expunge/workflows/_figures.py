@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from expunge.core.files import canonical
-from expunge.evaluation.acceptance import Line
+from expunge.evaluation.acceptance import Check
 from expunge.evaluation.scores import Score
 from expunge.pipeline.hidden_knowledge import judged
 
@@ -62,7 +62,7 @@ def difference(told: Score, ours: Score, *, equal: bool, reasons: bool = True) -
     """What differs; "" where nothing does. equal: to the last bit. reasons: also why a figure is not measured."""
     if told.measured != ours.measured:
         return f"certified as {_figure(told)}, now {_figure(ours)}"
-    fields = ("unit", "side", "better", "n", *(("why",) if equal and reasons else ()))
+    fields = ("unit", "side", "better", "n", "groups", *(("why",) if equal and reasons else ()))
     for name in fields:
         if getattr(told, name) != getattr(ours, name):
             return f"certified with {name} {getattr(told, name)!r}, now {getattr(ours, name)!r}"
@@ -130,7 +130,7 @@ def turned(evidence: Mapping[str, Any], told: Table, ours: Table) -> list[str]:
     ]
 
 
-def _lines(evidence: Mapping[str, Any], scores: Iterable[Score]) -> tuple[Line, ...]:
+def _lines(evidence: Mapping[str, Any], scores: Iterable[Score]) -> tuple[Check, ...]:
     request = evidence["request"]
     guard = evidence["yields"] == "guard"
     return judged(request.get("accept") or {}, list(scores), request.get("purpose", "suppress"), guard=guard).lines
