@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from expunge.core.errors import BadInput
+from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.request import Source, check_path, parse, plain
 from expunge.core.variables import expanded
 
@@ -123,6 +132,14 @@ class AuditRequest(MeasuringRequest):
     @classmethod
     def _heading(cls, value: Any) -> Any:
         return {} if value is None else value
+
+    @field_validator("purpose", "level", "alignment", mode="before")
+    @classmethod
+    def _check_choice(cls, value: Any, info: ValidationInfo) -> Any:
+        choices = get_args(cls.model_fields[str(info.field_name)].annotation)
+        if value not in choices:
+            raise ValueError(f"cannot be used; {did_you_mean(value, choices)}")
+        return value
 
     @property
     def redacted(self) -> bool:

@@ -135,8 +135,15 @@ class Score:
         numbers = [x for x in (figure.value, figure.low, figure.high) if x is not None]
         if not np.isfinite(numbers).all():
             return cls.not_measured(figure.why or DIVERGED, **label)
-        ends = {"low": figure.low, "high": figure.high}
-        return cls(**label, **ends, value=figure.value, n=figure.n, why=figure.why, values=figure.values)
+        return cls(
+            **label,
+            value=figure.value,
+            low=figure.low,
+            high=figure.high,
+            n=figure.n,
+            why=figure.why,
+            values=figure.values,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The score as `evidence.json` holds it: everything but the per-example values."""
