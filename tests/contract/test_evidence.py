@@ -92,7 +92,7 @@ def older(folder: Path) -> None:
     (folder / "report.html").write_text(render(evidence), encoding="utf-8")
     (folder / "README.md").write_text(model_card(evidence), encoding="utf-8")
     statement = load(folder / "certificate.json")
-    statement["predicate"].update(ledger.gathered(evidence))
+    statement["predicate"].update(ledger.evidence_predicate(evidence))
     for item in statement["subject"]:
         item["digest"] = {"sha256": digest_file(folder / item["name"])}
     statement["predicate"]["digest"] = ledger.statement_digest(statement)

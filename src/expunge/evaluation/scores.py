@@ -62,8 +62,8 @@ class Figure:
 
 
 Metric = Callable[..., np.ndarray | Figure]
-"""What a factory in metrics/ or attacks/ returns: readouts -> [N] values, of which masked ones do
-not count, or a Figure."""
+"""The function that a factory in metrics/ or attacks/ returns: readouts -> [N] values, of which masked ones do not
+count, or a Figure."""
 
 
 class Label(TypedDict):
@@ -202,8 +202,11 @@ def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[st
 def score_names(
     capabilities: frozenset[str], splits: Iterable[str], has_gold: bool, has_before: bool = True
 ) -> list[str]:
-    """The names of the scores that a plan with these splits can measure, sorted; a score of the side alignment that can be
-    had on several splits has the first one's under its bare name, and each one's as `name.split`."""
+    """The names of the scores that a plan with these splits can measure, sorted.
+
+    A score of the side alignment that is measured on several splits has the first one's under its bare name, and each
+    one's as `name.split`.
+    """
     given = set(splits)
     owners = {""} | ({"gold"} if has_gold else set()) | ({"before"} if has_before else set())
     found = set()
@@ -272,7 +275,7 @@ def must_go(split: str) -> bool:
 
 
 def _better(card: MetricCard, split: str) -> str:
-    """Data that must be forgotten, or were never seen, should look as they do to gold.
+    """The better direction of a score: data that must be forgotten, or were never seen, should look as they do to gold.
 
     There neither a high nor a low figure is good by itself: too little forgetting and too much both
     show. A figure that compares with gold already says which way is better.
@@ -318,7 +321,7 @@ def _readout(
     split: str,
     channels: frozenset[str],
 ) -> Readout:
-    """The readout that a metric asks for, or NotMeasured with the reason."""
+    """The readout that a metric needs. Raises NotMeasured with the reason where there is none."""
     if owner not in readouts:
         raise NotMeasured("no gold model" if owner == "gold" else f"the model {owner} the change was not read")
     if split not in readouts[owner]:
@@ -333,7 +336,7 @@ def _readout(
 
 
 def has(readout: Readout, channel: str) -> bool:
-    """Whether a readout holds a channel."""
+    """True where a readout holds a channel."""
     if channel.startswith("pooled:"):
         return channel.removeprefix("pooled:") in readout.pooled
     fields = CHANNELS[channel].readout if channel in CHANNELS else (channel,)
@@ -365,7 +368,7 @@ def _figure(card: MetricCard, result: np.ndarray | Figure) -> Figure:
 
 
 def _interpret(scores: list[Score]) -> list[Score]:
-    """Marks membership figures whose splits a classifier of texts alone can tell apart."""
+    """Mark membership scores whose splits a classifier of texts alone can distinguish."""
     blind = {
         score.role: score
         for score in scores

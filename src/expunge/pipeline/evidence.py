@@ -46,7 +46,7 @@ def build(
 ) -> dict[str, Any]:
     """The evidence of one piece of work as its file holds it.
 
-    scores: in any order; the file has them by side. own: further fields of `ledger.evidence.Evidence` that the verb has.
+    scores: in any order; the file has them by side. own: further fields of `ledger.evidence.Evidence`.
     """
     values = {
         "schema": SCHEMA,
@@ -67,7 +67,7 @@ def by_side(scores: Sequence[scoring.Score]) -> list[scoring.Score]:
     return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
 
 
-def measured(reads: Mapping[str, Read], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
+def all_scores(reads: Mapping[str, Read], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
     """All scores: arithmetic on readouts, attacks on the models, and the knowledge that these show to be hidden."""
     readouts = {role: read.readouts for role, read in reads.items()}
     scores = scoring.measure(readouts, capabilities)
@@ -100,7 +100,7 @@ def evidence(
     reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
     redact = plan.request.redacted
     aligned = evidencing.evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
-    scores = measured(reads, plan.capabilities, plan.request.audit) if processes.main() else []
+    scores = all_scores(reads, plan.capabilities, plan.request.audit) if processes.main() else []
     scores = by_side([*scores, *aligned.scores])
     guard = plan.composed.yields == "guard"
     outcome = applied.notes.get("outcome") or {}

@@ -222,7 +222,7 @@ class _Again:
                 reads[role] = observe.read_into(model, rows, role, self.reporter, level)
                 if role != "before":
                     observe.attack(model, rows, reads, role, self.level, self.plan.manifest, seed, self.reporter)
-            return dossier.measured(reads, self.plan.capabilities, self.level)
+            return dossier.all_scores(reads, self.plan.capabilities, self.level)
 
     def lost_names(self) -> set[str]:
         """The names of the scores that the run could have, and that cannot be had with what is left."""
@@ -313,21 +313,21 @@ def _compare(evidence: Mapping[str, Any], scores: list[Score], again: _Again, fo
         if (mine is None or not mine.measured) and again.excused(score, lost):
             unshown |= {key} if score.measured else set()
         elif mine is None:
-            found.differing.append(f"{figures.named(key)}: in the evidence, but no figure that this request gives")
+            found.differing.append(f"{figures.title(key)}: in the evidence, but no figure that this request gives")
         else:
             said = figures.difference(score, mine, equal=found.equal, reasons=not again.lost)
-            found.differing += [f"{figures.named(key)}: {said}"] if said else []
-            if not figures.comparable(mine, equal=found.equal):
+            found.differing += [f"{figures.title(key)}: {said}"] if said else []
+            if not figures.is_comparable(mine, equal=found.equal):
                 unshown.add(key)
             elif mine.measured:
                 found.compared += 1
     absent = [key for key in ours if key not in told and (ours[key].measured or (found.equal and not again.lost))]
-    found.differing += [f"{figures.named(key)}: of this request, but absent from the evidence" for key in absent]
+    found.differing += [f"{figures.title(key)}: of this request, but absent from the evidence" for key in absent]
     if again.drift and ("alignment_drift", "after") not in {(name, role) for name, _, role in told}:
         found.differing.append("alignment_drift (after): of this request, but absent from the evidence")
-    found.differing += figures.reordered(told, ours)
+    found.differing += figures.reordered_scores(told, ours)
     if unshown:
         found.remarks.append(f"Not measured again: {', '.join(sorted({name for name, _, _ in unshown}))}.")
     if not found.equal:
-        found.differing += figures.turned(evidence, told, ours)
-    found.resting = figures.resting(evidence, told, unshown)
+        found.differing += figures.turned_checks(evidence, told, ours)
+    found.resting = figures.resting_checks(evidence, told, unshown)

@@ -159,7 +159,7 @@ def _check_scores(plan: _Plan, capabilities: frozenset[str]) -> None:
 def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
     request, reads, answers = plan.request, observed.reads, observed.answers
     aligned = evidencing.evidence(plan.prompts, answers.get("before"), answers.get("after"), {}, request.redacted)
-    scores = dossier.by_side([*dossier.measured(reads, observed.capabilities, request.level), *aligned.scores])
+    scores = dossier.by_side([*dossier.all_scores(reads, observed.capabilities, request.level), *aligned.scores])
     return dossier.build(
         request={
             **request.written("model", "before", "gold", "purpose"),

@@ -222,7 +222,8 @@ def _halve(sources: Sources, seed: int) -> list[str]:
     sources["reference"] = [folder for i, folder in enumerate(golds) if i not in second]
     sources["floor"] = [folder for i, folder in enumerate(golds) if i in second]
     return [
-        f"The {len(golds)} retrained models were halved by the seed: one half is the reference, the other the noise floor."
+        f"The {len(golds)} retrained models were halved by the seed: one half is the reference, the other the noise "
+        "floor."
     ]
 
 

@@ -41,20 +41,22 @@ STAGE = "testing models"
 CHANNELS = {"nll", "logp", "moments"}
 MODELS = {"before": "the model before", "after": "the model", "gold": "gold"}
 CAVEATS = {
-    "marks": "A small p says that the marks were learnt: of models that never saw them so few look like this as p says, since a "
-    "secret draw chose which of the two was published. A large p does not say that the data were not used: marks are few, "
-    "and can be seen too seldom to be learnt, or be filtered out.",
-    "removed": "After unlearning, a large p says that this test no longer finds the marks, not that nothing else of the data is left.",
-    "others": "That the marks were drawn beforehand is what the p-value rests on: to convince others, show that the digest of marks.json "
-    "is older than the model.",
-    "guided_completion": "A small p says that naming the data set helps the model to finish its rows; a model that cannot follow "
-    "instructions gives a large one, whatever it saw.",
-    "option_order": "A small p says that the model prefers the published order of the options. It speaks of training only where that order is "
-    "an accident: options that rise in size, or end in `all of the above`, are preferred by every model. A large p says "
-    "nothing, for the rows may have been seen in another form.",
-    "membership": "Data and holdout can differ by more than training: where the blind baseline, which asks no model, lies above 0.5, the "
-    "others cannot be read as memory.",
+    "marks": "A small p says that the marks were learnt: of models that never saw them so few look like this as p "
+    "says, since a secret draw chose which of the two was published. A large p does not say that the data "
+    "were not used: marks are few, and can be seen too seldom to be learnt, or be filtered out.",
+    "removed": "After unlearning, a large p says that this test no longer finds the marks, not that nothing else of "
+    "the data is left.",
+    "others": "That the marks were drawn beforehand is the basis of the p-value: to convince others, show that the "
+    "digest of marks.json is older than the model.",
+    "guided_completion": "A small p says that naming the data set helps the model to finish its rows; a model that cannot "
+    "follow instructions gives a large one, whatever it saw.",
+    "option_order": "A small p says that the model prefers the published order of the options. It speaks of training only "
+    "where that order is an accident: options that rise in size, or end in `all of the above`, are "
+    "preferred by every model. A large p says nothing, for the rows may have been seen in another form.",
+    "membership": "Data and holdout can differ by more than training: where the blind baseline, which asks no model, is "
+    "above 0.5, the others cannot be read as memory.",
 }
+"""Test -> the conclusions that it allows, and those that it does not."""
 
 
 def provenance(
@@ -65,8 +67,8 @@ def provenance(
 ) -> dict[str, Any]:
     """Test whether a model was trained on data, and return the evidence; with `out` also write it.
 
-    request: a ProvenanceRequest, a mapping of its fields, or the model alone. fields: fields of ProvenanceRequest, as in
-    `provenance("model", marks="marked")`. Raises BadInput with every fault before a model is opened.
+    request: a ProvenanceRequest, a mapping of its fields, or the model alone. fields: fields of ProvenanceRequest, as
+    in `provenance("model", marks="marked")`. Raises BadInput with every fault before a model is opened.
     """
     began = time.monotonic()
     reporter = reporter or Silent()
@@ -255,34 +257,34 @@ def _members(model: Model, role: str, rows: Mapping[str, Sequence[Example]]) -> 
 def conclusions(scores: Sequence[Score]) -> list[str]:
     """The meaning of the marks' p-values: a sentence per model, and one on all of them."""
     p = {score.role: score.value for score in scores if score.name == "privacy_marks" and score.value is not None}
-    said = []
-    for role, name in MODELS.items():
-        if role not in p:
-            continue
-        if p[role] <= ALPHA:
-            said.append(f"{name.capitalize()}: the marks were learnt (p = {p[role]:.4f}).")
-        elif p[role] >= 1 - ALPHA:
-            said.append(
-                f"{name.capitalize()}: the marks are unlikelier than their twins (p = {p[role]:.4f}), which happens to one in a "
-                "hundred models that never saw them: they were pushed down, and that gives them away too."
-            )
-        else:
-            said.append(f"{name.capitalize()}: the marks are not found at the level of {ALPHA:g} (p = {p[role]:.4f}).")
+    sentences = [f"{name.capitalize()}: {_meaning(p[role])}" for role, name in MODELS.items() if role in p]
     if p.get("gold", 1.0) <= ALPHA:
-        said.append("Gold finds the marks as well: it saw them, or they were not drawn by a secret that was kept.")
+        sentences.append("Gold finds the marks as well: it saw them, or the secret that drew them was known.")
     elif {"before", "after"} <= set(p) and p["before"] <= ALPHA:
-        left = {True: "They are still there.", False: "They were there, and this test no longer finds them."}
-        said.append(left[p["after"] <= ALPHA] if p["after"] < 1 - ALPHA else "They were there, and went too far down.")
-    return said
+        left = (
+            "They are still there." if p["after"] <= ALPHA else "They were there, and this test no longer finds them."
+        )
+        sentences.append(left if p["after"] < 1 - ALPHA else "They were there, and went too far down.")
+    return sentences
+
+
+def _meaning(p: float) -> str:
+    """A sentence on one p-value of the marks."""
+    if p <= ALPHA:
+        return f"the marks were learnt (p = {p:.4f})."
+    if p >= 1 - ALPHA:
+        return (
+            f"the marks are unlikelier than their twins (p = {p:.4f}), which happens to one in a hundred models that "
+            "never saw them: they were pushed down, and that gives them away too."
+        )
+    return f"the marks are not found at the level of {ALPHA:g} (p = {p:.4f})."
 
 
 def caveats(scores: Sequence[Score], marks: int | None) -> list[str]:
-    """The conclusions that each test which was measured allows, and those that it does not. marks: how many there are."""
+    """The caveats of the tests that were measured. marks: how many there are."""
     measured = {score.name.removeprefix("privacy_") for score in scores if score.measured}
-    found = []
-    if "marks" in measured:
-        found += [CAVEATS["marks"], CAVEATS["removed"], CAVEATS["others"]]
+    texts = [CAVEATS[name] for name in ("marks", "removed", "others") if "marks" in measured]
     if marks is not None and marks < LEAST:
-        found.append(f"With {marks} marks p cannot fall below {0.5**marks:.2g}.")
-    found += [CAVEATS[name] for name in ("guided_completion", "option_order") if name in measured]
-    return found + ([CAVEATS["membership"]] if "min_k_auc" in measured else [])
+        texts.append(f"With {marks} marks p cannot fall below {0.5**marks:.2g}.")
+    texts += [CAVEATS[name] for name in ("guided_completion", "option_order") if name in measured]
+    return texts + ([CAVEATS["membership"]] if "min_k_auc" in measured else [])
