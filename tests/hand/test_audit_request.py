@@ -81,6 +81,7 @@ def test_a_request_means_the_same_in_each_form() -> None:
     over, errors = AuditRequest.of(request, {"level": "none"})
     assert over is not None and not errors and (over.level, over.forget) == ("none", "f.jsonl")
     assert AuditRequest.of(request, {})[0] is request
+    assert AuditRequest.parse({"model": Path("m"), "forget": [Path("f.jsonl")]}).forget == ["f.jsonl"]
     assert list(request.sources) == ["after"] and not request.redacted
     assert AuditRequest.parse({**fields, "purpose": "erase"}).redacted
     assert ExposureRequest.parse({"unlearned": ["u"], "gold": ["g"], "forget": "f"}).floor == []

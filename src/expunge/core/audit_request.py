@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -80,7 +81,7 @@ class MeasuringRequest(BaseModel):
             request = {}
         if not isinstance(request, Mapping):
             return None, [BadInput.of("request", request, "is not a mapping", "write `field: value` lines")]
-        values = {**request, **fields}
+        values = {name: _as_text(value) for name, value in {**request, **fields}.items()}
         try:
             return parse(cls, values), []
         except BadInput as error:
@@ -100,6 +101,13 @@ class MeasuringRequest(BaseModel):
                 for fault in error.errors():
                     left.pop(str(fault["loc"][0]), None)
         return None
+
+
+def _as_text(value: Any) -> Any:
+    """A path object, or a list of such, as text."""
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 class AuditRequest(MeasuringRequest):

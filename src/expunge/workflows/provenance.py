@@ -41,20 +41,22 @@ STAGE = "testing models"
 CHANNELS = {"nll", "logp", "moments"}
 MODELS = {"before": "the model before", "after": "the model", "gold": "gold"}
 CAVEATS = {
-    "marks": "A small p says that the marks were learnt: of models that never saw them so few look like this as p "
-    "says, since a secret draw chose which of the two was published. A large p does not say that the data "
-    "were not used: marks are few, and can be seen too seldom to be learnt, or be filtered out.",
-    "removed": "After unlearning, a large p says that this test no longer finds the marks, not that nothing else of "
-    "the data is left.",
-    "others": "That the marks were drawn beforehand is the basis of the p-value: to convince others, show that the "
-    "digest of marks.json is older than the model.",
-    "guided_completion": "A small p says that naming the data set helps the model to finish its rows; a model that cannot "
-    "follow instructions gives a large one, whatever it saw.",
-    "option_order": "A small p says that the model prefers the published order of the options. It speaks of training only "
-    "where that order is an accident: options that rise in size, or end in `all of the above`, are "
-    "preferred by every model. A large p says nothing, for the rows may have been seen in another form.",
-    "membership": "Data and holdout can differ by more than training: where the blind baseline, which asks no model, is "
-    "above 0.5, the others cannot be read as memory.",
+    "marks": "A small p says that the marks were learnt: of models that never saw them so few look like "
+    "this as p says, since a secret draw chose which of the two was published. A large p does not "
+    "say that the data were not used: marks are few, and can be seen too seldom to be learnt, or "
+    "be filtered out.",
+    "removed": "After unlearning, a large p says that this test no longer finds the marks, not that nothing "
+    "else of the data is left.",
+    "others": "That the marks were drawn beforehand is the basis of the p-value: to convince others, show "
+    "that the digest of marks.json is older than the model.",
+    "guided_completion": "A small p says that naming the data set helps the model to finish its rows; a model that "
+    "cannot follow instructions gives a large one, whatever it saw.",
+    "option_order": "A small p says that the model prefers the published order of the options. It speaks of "
+    "training only where that order is an accident: options that rise in size, or end in `all of "
+    "the above`, are preferred by every model. A large p says nothing, for the rows may have been "
+    "seen in another form.",
+    "membership": "Data and holdout can differ by more than training: where the blind baseline, which asks no "
+    "model, is above 0.5, the others cannot be read as memory.",
 }
 """Test -> the conclusions that it allows, and those that it does not."""
 
