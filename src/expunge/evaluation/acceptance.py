@@ -1,7 +1,7 @@
 """The acceptance criteria of a request (`accept:`), and the verdict on them.
 
 `OP NUMBER [* before|gold|holdout]` or `within X of before|gold|holdout`, OP one of <= < >= > ==.
-`before` and `gold` stand for the same score of that role, `holdout` for the same metric on the
+`before` and `gold` mean the same score of that role, `holdout` means the same metric on the
 holdout (`forget.nll: "<= 1.2 * holdout"` compares with holdout_nll).
 """
 

@@ -1,4 +1,4 @@
-"""From readouts to scores: which figures a plan can have, and what each came to, with its interval.
+"""Scores from readouts: the figures that a plan can have, each with its interval.
 
 A metric or an attack is one file: a CARD and a factory. The function that the factory returns takes
 readouts by name: "split" of a card's needs is the argument `split` (the figure is computed for each
@@ -37,13 +37,11 @@ NAMED_SPLITS = frozenset(
     {"forget", "retain", "holdout", "test", "test_forget", "reference", "real_authors", "world_facts"}
 )
 """The splits that cards name one by one."""
-
-
 DIVERGED = "the figure is not finite: the model has diverged"
 
 
 class NotMeasured(Exception):
-    """A figure cannot be had; the message is the reason, in plain words."""
+    """A figure cannot be measured; the message is the reason, in plain words."""
 
 
 @dataclass(frozen=True)

@@ -251,10 +251,10 @@ class _Reader:
         phi: dict[str, list[np.ndarray]] = {split: [] for split in self.rows}
         for folder in folders:
             model = open_model(folder)
-            print_ = model.fingerprint()
-            self._check_kind(name, folder, model, print_)
+            fingerprint = model.fingerprint()
+            self._check_kind(name, folder, model, fingerprint)
             fits_model(model, self.rows)
-            self._check_copy(name, folder, print_)
+            self._check_copy(name, folder, fingerprint)
             for split, examples in self.rows.items():
                 readout = reading.read(
                     model,
@@ -262,7 +262,7 @@ class _Reader:
                     examples,
                     CHANNELS,
                     role=f"{name} {self.done}",
-                    fingerprint=print_,
+                    fingerprint=fingerprint,
                     meter=self.meter,
                 )
                 phi[split].append(confidence(knowledge(readout)))
