@@ -732,7 +732,7 @@ def test_factory_with_pickle_weights(go: Go) -> None:
         ),
         (
             ["audit", "x", "--forget", "f.jsonl", "--purpose", "erse"],
-            ("purpose: 'erse' is no purpose; did you mean 'erase'?",),
+            ("purpose: 'erse' cannot be used; did you mean 'erase'?",),
         ),
     ],
 )

@@ -435,7 +435,7 @@ def test_what_a_run_leaves(made: Path) -> None:
     } <= left
     assert not (made / "out/checkpoint").exists()
     evidence = json.loads((made / "out/evidence.json").read_text())
-    assert evidence["schema"] == 1
+    assert evidence["schema"] == 2
     assert evidence["verdict"]["passed"] is True
     assert {s["subject"] for s in evidence["scores"]} == {"before", "after", "gold"}
 

@@ -364,9 +364,14 @@ def test_compare_names_evidence_that_is_broken(
     change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = {
+        "schema": 2,
+        "request": {},
         "scores": [score(1.0).to_json()],
         "cost": {"unlearn_seconds": 1.0},
+        "environment": {},
         "verdict": {"passed": True, "lines": []},
+        "notes": [],
+        "splits": {},
     }
     for name, evidence in {"a": good, "b": {**good, **change}}.items():
         (tmp_path / name).mkdir()

@@ -43,7 +43,7 @@ class Parts:
     aligned: asking.Asked | None
     splits: Splits
     composed: Composed | None
-    rules: tuple[acceptance.Rule, ...]
+    rules: tuple[acceptance.Criterion, ...]
 
     @property
     def manifest(self) -> dict[str, Any] | None:

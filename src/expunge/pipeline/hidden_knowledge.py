@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from expunge.core.files import finite
-from expunge.evaluation.acceptance import UNCHANGED, Line, Purpose, Verdict, parse, verdict
+from expunge.evaluation.acceptance import UNCHANGED, Check, Purpose, Verdict, parse, verdict
 from expunge.evaluation.attack import Found, knowledge
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Score
@@ -102,7 +102,7 @@ def _absent(why: str) -> Score:
     )
 
 
-def lines(scores: Sequence[Score], purpose: str) -> list[Line]:
+def lines(scores: Sequence[Score], purpose: str) -> list[Check]:
     """The implied line of the verdict on what is hidden; none under `suppress` where nothing was attacked.
 
     It fails where the whole interval lies above the margin. Under `erase` it also fails where the
@@ -116,7 +116,7 @@ def lines(scores: Sequence[Score], purpose: str) -> list[Line]:
         reasons = [found.why for found in checked if found is not None and not found.measured]
         why = reasons[0] if reasons else ("no gold model was attacked" if checked[0] else "audit: none was asked for")
         return [
-            Line(
+            Check(
                 rule,
                 False,
                 score.value if score else None,
@@ -129,7 +129,7 @@ def lines(scores: Sequence[Score], purpose: str) -> list[Line]:
         return []
     passed = score.low <= MARGIN
     why = score.why if passed else f"hidden, not removed: {score.why}"
-    return [Line(rule, passed, score.value, MARGIN, why, score.low < MARGIN < score.high, implied=True)]
+    return [Check(rule, passed, score.value, MARGIN, why, score.low < MARGIN < score.high, implied=True)]
 
 
 def judged(accept: Mapping[str, Any], scores: Sequence[Score], purpose: Purpose, *, guard: bool = False) -> Verdict:

@@ -84,10 +84,6 @@ class Observation:
     """Behind guards: time to score an example, over the bare model's."""
 
 
-Read = Observation
-"""The former name, while evidence and audit use it."""
-
-
 @dataclass(frozen=True)
 class _Attacked:
     results: Mapping[str, attack.Found | str] = field(default_factory=dict)

@@ -45,7 +45,7 @@ class Plan:
     gold: str
     """"train", a folder, or "" with the reason in `no_gold`."""
     no_gold: str
-    rules: tuple[acceptance.Rule, ...]
+    rules: tuple[acceptance.Criterion, ...]
     steps: int
     batch: int
     """Examples per step."""

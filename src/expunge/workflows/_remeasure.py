@@ -21,7 +21,7 @@ from expunge.ledger.certificate import SALT, commitment, commitments, imprint, r
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, open_model
 from expunge.pipeline import containment
-from expunge.pipeline.evidence import environment, measured
+from expunge.pipeline.evidence import all_scores, environment
 from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits
 from expunge.pipeline.plan import Plan, plan
@@ -226,7 +226,7 @@ class _Again:
             for role, model in (("before", self.base), ("gold", self.gold), ("after", after)):
                 if model is not None:
                     observed[role] = observe(model, role, spec, self.reporter, against=observed)
-            return measured(observed, self.plan.capabilities, self.level)
+            return all_scores(observed, self.plan.capabilities, self.level)
 
     def lost_names(self) -> set[str]:
         """The names of the scores that the run could have, and that cannot be had with what is left."""
@@ -317,21 +317,21 @@ def _compare(evidence: Mapping[str, Any], remeasured: list[Score], again: _Again
         if (mine is None or not mine.measured) and again.excused(score, lost):
             unshown |= {key} if score.measured else set()
         elif mine is None:
-            result.differing.append(f"{figures.named(key)}: in the evidence, but no figure that this request gives")
+            result.differing.append(f"{figures.title(key)}: in the evidence, but no figure that this request gives")
         else:
             said = figures.difference(score, mine, equal=result.equal, reasons=not again.lost)
-            result.differing += [f"{figures.named(key)}: {said}"] if said else []
-            if not figures.comparable(mine, equal=result.equal):
+            result.differing += [f"{figures.title(key)}: {said}"] if said else []
+            if not figures.is_comparable(mine, equal=result.equal):
                 unshown.add(key)
             elif mine.measured:
                 result.compared += 1
     absent = [key for key in ours if key not in certified and (ours[key].measured or (result.equal and not again.lost))]
-    result.differing += [f"{figures.named(key)}: of this request, but absent from the evidence" for key in absent]
+    result.differing += [f"{figures.title(key)}: of this request, but absent from the evidence" for key in absent]
     if again.drift and ("alignment_drift", "after") not in {(name, role) for name, _, role in certified}:
         result.differing.append("alignment_drift (after): of this request, but absent from the evidence")
-    result.differing += figures.reordered(certified, ours)
+    result.differing += figures.reordered_scores(certified, ours)
     if unshown:
         result.remarks.append(f"Not measured again: {', '.join(sorted({name for name, _, _ in unshown}))}.")
     if not result.equal:
-        result.differing += figures.turned(evidence, certified, ours)
-    result.resting = figures.resting(evidence, certified, unshown)
+        result.differing += figures.turned_checks(evidence, certified, ours)
+    result.resting = figures.resting_checks(evidence, certified, unshown)
