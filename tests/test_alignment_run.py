@@ -17,8 +17,10 @@ from expunge.alignment import observation
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.request import Request
-from expunge.pipeline import containment, load, prepare
+from expunge.models.open import open_model
+from expunge.pipeline import containment
 from expunge.pipeline.plan import plan
+from expunge.pipeline.prepare import prepare
 from worlds import command, environment, tiny
 
 
@@ -154,16 +156,16 @@ def test_foreseeing_spends_no_model_beside_the_run_s_and_its_score_is_told(
     assert [row["risk"] for row in ranking["rows"]] == sorted((row["risk"] for row in ranking["rows"]), reverse=True)
 
     planned = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
-    model = prepare.ready(planned, tmp_path, Silent())
-    assert [risk.to_json() for risk in planned.foreseen] == [
+    ready, model = prepare(planned, tmp_path, Silent())
+    assert [risk.to_json() for risk in ready.foreseen] == [
         {k: v for k, v in row.items() if k != "fell"} for row in ranking["rows"]
     ]
-    fresh = load.opened(planned, Silent())
+    fresh = open_model(planned.source)
     assert model.fingerprint() == fresh.fingerprint()  # the probe steps left no trace
     monkeypatch.setattr(containment, "risks", lambda *_: pytest.fail("the ranking was made again"))
-    again = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
-    prepare.ready(again, tmp_path, Silent())
-    assert again.foreseen == planned.foreseen and again.splits == planned.splits
+    assert not planned.foreseen  # a plan is never changed
+    again, _ = prepare(planned, tmp_path, Silent())
+    assert again.foreseen == ready.foreseen and again.splits == ready.splits
 
 
 def test_an_edit_drifts_too_and_redaction_hides_answers(place: dict[str, Any], tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_the_plan_says_what_it_takes(world: dict[str, Any], tmp_path: Path) -> N
 def test_a_wrong_level_is_bad_input(world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["audit", world["model"], "--forget", world["forget"], "--level", "standart"]) == 2
     said = capsys.readouterr().err
-    assert "level: 'standart' is no level; did you mean 'standard'?" in " ".join(said.split())
+    assert "level: 'standart' cannot be used; did you mean 'standard'?" in " ".join(said.split())
 
 
 def test_the_verb_passes_its_level_on(world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,11 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Go:
     """Runs a request that is AUTHORS with changes; proves that it is refused and leaves no trace."""
     monkeypatch.chdir(tmp_path)
-    for place in ("expunge.training.loop.Trainer.run", "expunge.pipeline.load.build"):
+    for place in (
+        "expunge.training.loop.Trainer.run",
+        "expunge.pipeline.worlds.build",
+        "expunge.pipeline.prepare.build",
+    ):
         monkeypatch.setattr(place, lambda *_, **__: pytest.fail("bad input was let through: training began"))
 
     def refused(
@@ -728,7 +732,7 @@ def test_factory_with_pickle_weights(go: Go) -> None:
         ),
         (
             ["audit", "x", "--forget", "f.jsonl", "--purpose", "erse"],
-            ("purpose: 'erse' is no purpose; did you mean 'erase'?",),
+            ("purpose: 'erse' cannot be used; did you mean 'erase'?",),
         ),
     ],
 )

@@ -435,7 +435,7 @@ def test_what_a_run_leaves(made: Path) -> None:
     } <= left
     assert not (made / "out/checkpoint").exists()
     evidence = json.loads((made / "out/evidence.json").read_text())
-    assert evidence["schema"] == 1
+    assert evidence["schema"] == 2
     assert evidence["verdict"]["passed"] is True
     assert {s["subject"] for s in evidence["scores"]} == {"before", "after", "gold"}
 
@@ -655,7 +655,7 @@ def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr("expunge.pipeline.prepare.opened", fail)
+    monkeypatch.setattr("expunge.pipeline.prepare.open_model", fail)
     ended = go("run", "request.yaml", "--set", "out=failed", "--json")
     assert ended.code == 70
     assert ended.out == ""

@@ -136,13 +136,13 @@ def test_what_is_refused_before_anything_is_read(place: Path, tmp_path: Path) ->
     cases = [
         (
             {"unlearned": [one]},
-            r"unlearned: '1 model' is too few; give 4 at least: a distribution of models is held against another",
+            r"unlearned: '1 model' is too few; give 4 at least: a distribution of models is compared with another",
         ),
         (
             {"gold": [str(place / "gold" / "[0-4]")]},
             r"gold: '5 models' is too few; give 8 at least: .*without --floor half of them",
         ),
-        ({"floor": [str(place / "gold" / "[0-3]")]}, r"stands there twice"),
+        ({"floor": [str(place / "gold" / "[0-3]")]}, r"is given twice"),
         ({"unlearned": [str(place / "nothing" / "*")]}, r"matches no folder"),
         (
             {"unlearned": [*(str(place / "like" / str(i)) for i in range(3)), str(tmp_path / "none")]},

@@ -289,7 +289,7 @@ def test_what_cannot_be_tested(place: Path, tmp_path: Path, say: Say) -> None:
     labels = write(tmp_path / "labels.jsonl", [{"features": [1.0], "label": 1}])
     cases = [
         ((), "marks: is missing, and so is data: there is nothing to test; give --marks FOLDER, --data FILE, or both."),
-        (("--marks", place / "traps", "--name", "x"), "name: 'x' is of use beside data alone; add --data FILE."),
+        (("--marks", place / "traps", "--name", "x"), "name: 'x' is of use with data alone; add --data FILE."),
         (("--data", data, "--holdout", data), "shares 96 rows with data"),
         (("--data", labels), "has a label and no text to compare"),
         (("--data", data, "--before", tmp_path / "no"), "before: "),

@@ -80,7 +80,8 @@ class Context:
     training curve meets the acceptance criteria (higher is better), used to keep the best weights. refusals: a model's
     refusal score on the prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples that hold the
     retain floor where there are no retain data; they do not train. manifest: how the model was trained, where known.
-    notes: remarks on the run for evidence and report.
+    gold_forget_nll: gold's on the whole forget set, in nats per token, for `stop: gold`; inner runs, which may have a part
+    of that set, have none. notes: remarks on the run for evidence and report.
     """
 
     budget: Budget
@@ -92,6 +93,7 @@ class Context:
     refusals: Callable[[Model], float] | None = None
     kept: Sequence[Example] = ()
     manifest: Mapping[str, Any] | None = None
+    gold_forget_nll: float | None = None
     reporter: Reporter = field(default_factory=Silent)
     log: Log = field(default_factory=Log)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -107,7 +109,8 @@ class Context:
         """
         notes: dict[str, Any] = self.notes.setdefault(_checked(name), {})
         stage, label = f"{self.stage}/{draws or name}", f"{self.label}/{name}"
-        return replace(self, folder=self.folder / name, stage=stage, label=label, notes=notes, **changes)
+        own = replace(self, folder=self.folder / name, stage=stage, label=label, notes=notes, gold_forget_nll=None)
+        return replace(own, **changes)
 
     def generator(self, *parts: object) -> torch.Generator:
         return generator(self.seed, self.stage, *parts)

@@ -14,7 +14,7 @@ from expunge.core.request import Request
 from expunge.data.load import load
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold_ahead
-from expunge.pipeline.observe import read_into, reading_splits
+from expunge.pipeline.observe import ObservationSpec, observe, reading_splits
 from expunge.pipeline.plan import plan
 from expunge.pipeline.worlds import config, trained
 from expunge.workflows.run import Run, run
@@ -78,4 +78,4 @@ def read_gold(method: str, seed: int) -> None:
     with threads_of_torch(THREADS):
         splits = reading_splits(plan(request(method, seed), resume=True))
         gold = gold_ahead(config(WORLD), load(f"{WORLD}/forget", "forget"))
-        read_into(open_model(str(gold)), splits, "gold", Silent())
+        observe(open_model(str(gold)), "gold", ObservationSpec(splits), Silent())

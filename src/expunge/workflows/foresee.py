@@ -12,8 +12,10 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.evaluation.intervals import Interval
-from expunge.pipeline import containment, load, run_folder
-from expunge.pipeline.plan import plan, weights_there
+from expunge.models.open import open_model
+from expunge.pipeline import containment, run_folder
+from expunge.pipeline.plan import check_runnable, plan
+from expunge.pipeline.prepare import with_world
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ def foresee(
     happened = _fell(Path(against)) if against else None
     # resume: the run's folder may exist already, and nothing is written to it here.
     planned = plan(Request.parse(values), resume=True)
-    weights_there(planned)
-    found = containment.risks(planned, load.opened(planned, reporter), reporter)
+    check_runnable(planned)
+    planned = with_world(planned, reporter)
+    found = containment.risks(planned, open_model(planned.source, planned.request.trust_code), reporter)
     if not found:
         raise BadInput.of(
             "domains",

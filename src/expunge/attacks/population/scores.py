@@ -23,7 +23,7 @@ from expunge.attacks.population.statistics import (
     when_exposed,
 )
 from expunge.evaluation import intervals
-from expunge.evaluation.scores import Figure, NotMeasured, Score
+from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 
 ROLES = ("before", "after", "gold")
 FPR = 0.05
@@ -68,7 +68,10 @@ def population_scores(phi: Mapping[str, Phi], seed: int = 0) -> PopulationScores
             value = klom(ours_MN, reference_KN)
             found.klom.setdefault(split, {})[role] = np.sort(value).round(4).tolist()
             found.scores.append(
-                _score("klom", split, role, "nats", quantile(value, 0.95, f"95th percentile over the examples; {said}"))
+                Score.of_figure(
+                    quantile(value, 0.95, f"95th percentile over the examples; {said}"),
+                    **_label("klom", split, role, "nats"),
+                )
             )
             if split == "forget":
                 found.scores += _forget_scores(ours_MN, reference_KN, role, said, seed)
@@ -79,25 +82,23 @@ def _forget_scores(ours_MN: np.ndarray, reference_KN: np.ndarray, role: str, sai
     """Epsilon, forgetting quality and U-LiRA on the forget set."""
     eps = epsilon(ours_MN, reference_KN)
     points = forgetting_quality(eps, min(len(ours_MN), len(reference_KN)))
-    made = [_score("epsilon", "forget", role, "nats", quantile(eps, 0.5, f"median over the examples; {said}"))]
-    made.append(
-        _score(
-            "forgetting_quality",
-            "forget",
-            role,
-            "share",
-            Figure(*intervals.mean(points, 0.0, 1.0), n=len(points), values=points, why=said),
-        )
-    )
+    median = quantile(eps, 0.5, f"median over the examples; {said}")
+    quality = Figure(*intervals.mean(points, 0.0, 1.0), n=len(points), values=points, why=said)
+    made = [
+        Score.of_figure(median, **_label("epsilon", "forget", role, "nats")),
+        Score.of_figure(quality, **_label("forgetting_quality", "forget", role, "share")),
+    ]
     ours, theirs = cross_scores(ours_MN, reference_KN, seed=seed)
     each = intervals.placements(ours.ravel(), theirs.ravel())[0].reshape(ours.shape).mean(axis=0)
     found = intervals.auc_by_example(ours, theirs)
-    made.append(_score("u_lira_auc", "forget", role, "auc", Figure(*found, n=len(each), values=each, why=said)))
+    auc = Figure(*found, n=len(each), values=each, why=said)
+    made.append(Score.of_figure(auc, **_label("u_lira_auc", "forget", role, "auc")))
     for suffix, rate in (("tpr_1", 0.01), ("tpr_01", 0.001)):
         try:
-            made.append(_score(f"u_lira_{suffix}", "forget", role, "share", tpr_by_example(ours, theirs, rate)))
+            figure = tpr_by_example(ours, theirs, rate)
+            made.append(Score.of_figure(figure, **_label(f"u_lira_{suffix}", "forget", role, "share")))
         except NotMeasured as reason:
-            made.append(_absent(f"u_lira_{suffix}", "forget", role, "share", str(reason)))
+            made.append(Score.not_measured(str(reason), **_label(f"u_lira_{suffix}", "forget", role, "share")))
     return made
 
 
@@ -148,7 +149,10 @@ def _coverage_of(role: str, splits: Mapping[str, Sequence[Mapping[str, np.ndarra
     if FPR * count < 1:
         few = f"a false-positive rate of {FPR:.0%} needs {round(1 / FPR)} unseen examples, not {count}"
         why = few if others else "no holdout was given"
-        return [_absent(name, "forget", role, "share", why) for name in ("coverage_one", "coverage", "stability")]
+        return [
+            Score.not_measured(why, **_label(name, "forget", role, "share"))
+            for name in ("coverage_one", "coverage", "stability")
+        ]
     hits_SAN = np.stack([_hits(ours, theirs) for ours, theirs in zip(splits["forget"][:models], others, strict=True)])
     one_N, any_N = hits_SAN.mean(axis=(0, 1)), hits_SAN.any(axis=(0, 1)).astype(float)
     shares, n = coverage(hits_SAN), len(one_N)
@@ -160,7 +164,7 @@ def _coverage_of(role: str, splits: Mapping[str, Sequence[Mapping[str, np.ndarra
         "coverage": Figure(shares["any"], some.low, some.high, n, any_N, by_any),
         "stability": _stability_figure(hits_SAN),
     }
-    return [_score(name, "forget", role, "share", figure) for name, figure in figures.items()]
+    return [Score.of_figure(figure, **_label(name, "forget", role, "share")) for name, figure in figures.items()]
 
 
 def _hits(members: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -197,12 +201,11 @@ def course(members_EN: np.ndarray, others_EN: np.ndarray) -> tuple[Score, list[d
     try:
         first_N = when_exposed(members_EN, others_EN, fpr=FPR)
     except NotMeasured as reason:
-        return _absent("course", "forget", "after", "share", str(reason)), [], None
+        return Score.not_measured(str(reason), **_label("course", "forget", "after", "share")), [], None
     hits = float((first_N < checks).sum())
     why = f"found at the last of {checks} checks, {FPR:.0%} by chance"
-    score = _score(
-        "course", "forget", "after", "share", Figure(*intervals.share(hits, len(first_N)), n=len(first_N), why=why)
-    )
+    figure = Figure(*intervals.share(hits, len(first_N)), n=len(first_N), why=why)
+    score = Score.of_figure(figure, **_label("course", "forget", "after", "share"))
     return score, [{"x": check + 1, "value": float((first_N <= check).mean())} for check in range(checks)], first_N + 1
 
 
@@ -215,22 +218,5 @@ def chance(models: int) -> str:
     )
 
 
-def _score(name: str, split: str, role: str, unit: str, figure: Figure) -> Score:
-    return Score(
-        f"{SIDE}_{name}",
-        SIDE,
-        split,
-        role,
-        figure.value,
-        figure.low,
-        figure.high,
-        figure.n,
-        unit,
-        "gold",
-        why=figure.why,
-        values=figure.values,
-    )
-
-
-def _absent(name: str, split: str, role: str, unit: str, why: str) -> Score:
-    return Score(f"{SIDE}_{name}", SIDE, split, role, None, None, None, 0, unit, "gold", "not measured", why)
+def _label(name: str, split: str, role: str, unit: str) -> Label:
+    return {"name": f"{SIDE}_{name}", "side": SIDE, "split": split, "role": role, "unit": unit, "better": "gold"}

@@ -82,8 +82,7 @@ def cross_scores(unlearned_MN: np.ndarray, never_KN: np.ndarray, *, seed: int = 
     scores = np.zeros_like(unlearned_MN, dtype=float), np.zeros_like(never_KN, dtype=float)
     sides = (unlearned_MN, never_KN)
     second = [
-        np.isin(np.arange(len(x)), permutation(len(x), seed, "crossed", i)[: len(x) // 2])
-        for i, x in enumerate(sides)
+        np.isin(np.arange(len(x)), permutation(len(x), seed, "crossed", i)[: len(x) // 2]) for i, x in enumerate(sides)
     ]
     for chosen in (second, [~half for half in second]):
         shadow_MN = np.concatenate([x[~half] for x, half in zip(sides, chosen, strict=True)])

@@ -147,9 +147,7 @@ def _target(model: Model, splits: Mapping[str, Sequence[Example]], context: Cont
     """Forget NLL to reach, nats per token; None where the budget stops at none."""
     if context.budget.stop == "holdout" and splits.get("holdout"):
         return figures(model, halves(splits["holdout"], context.seed)[0])["nll"]
-    if context.budget.stop == "gold" and "gold_forget_nll" in context.notes:
-        return float(context.notes["gold_forget_nll"])
-    return None
+    return context.gold_forget_nll if context.budget.stop == "gold" else None
 
 
 def _classes(model: Model, splits: Mapping[str, Sequence[Example]]) -> int:

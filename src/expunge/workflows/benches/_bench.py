@@ -10,7 +10,7 @@ from expunge.core import cache
 from expunge.core.contracts import Reporter
 from expunge.core.files import PRIVATE, write_text
 from expunge.core.train_config import TrainConfig
-from expunge.pipeline.worlds import made
+from expunge.pipeline.worlds import train_once
 
 
 @dataclass
@@ -39,4 +39,4 @@ class Bench:
             if not Path(path).is_file() or Path(path).read_text(encoding="utf-8") != text:
                 write_text(Path(path), text, PRIVATE)
         if self.train is not None:
-            made(self.train, reporter)
+            train_once(self.train, reporter)
