@@ -1,4 +1,4 @@
-"""What the runs of a bench share: the base, its gold, and a second gold of another seed, each read once."""
+"""The shared part of a bench: the base, its gold, and a second gold of another seed, each read once."""
 
 from __future__ import annotations
 

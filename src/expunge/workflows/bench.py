@@ -82,7 +82,7 @@ def bench(
     bench's base model is trained in the cache.
     """
     reporter = reporter or Silent()
-    job = _checked(BenchRequest.of(request, fields))
+    job = _bind(BenchRequest.of(request, fields))
     with _resumable(job.folder), out_folder.held(job.folder):
         with threads_of_torch(job.request.threads):
             job.base.prepare(reporter)
@@ -109,7 +109,7 @@ def bench(
     return board
 
 
-def _checked(wanted: BenchRequest) -> _Job:
+def _bind(wanted: BenchRequest) -> _Job:
     """The bench with its base, rows and folder. Raises BadInput with all faults; nothing is written."""
     base = bench_of(wanted.name, model=wanted.model, data=wanted.data)
     for key, value in wanted.sets.items():

@@ -77,7 +77,7 @@ def tune(
     require("tune", "", "optuna", "tune")
     request = request if isinstance(request, Request) else Request.parse(request)
     folder = Path(expand(out, "--out") if out else f"{request.out}-tune")
-    search = _checked(request, trials, folder, reporter or Silent())
+    search = _search_of(request, trials, folder, reporter or Silent())
     with out_folder.held(folder):
         for lock in folder.glob(f"{STORE}.lock*"):  # of a process that was killed: this one holds the folder
             lock.unlink()
@@ -96,7 +96,7 @@ def tune(
     return tuned
 
 
-def _checked(request: Request, trials: int, folder: Path, reporter: Reporter) -> Search:
+def _search_of(request: Request, trials: int, folder: Path, reporter: Reporter) -> Search:
     """The search of a request that leaves something open and says how much forgetting is enough. Raises BadInput."""
     if trials < 1:
         raise BadInput.of("--trials", trials, "is not a number of trials", "give a whole number from 1 up")
