@@ -28,8 +28,8 @@ ROLES = ("before", "after", "gold")
 UNITS = ("nats", "share", "auc", "ratio", "p-value", "steps", "count", "distance", "seconds", "bytes")
 WITHOUT_INTERVAL = ("p-value", "steps", "count", "distance", "seconds", "bytes")
 RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
-JSON_KEYS = {"role": "subject"}
-"""Fields of a Score that have another name in evidence.json."""
+FIELDS = {"subject": "role"}
+"""Keys of a score in evidence.json that are fields of another name here."""
 PRESENT, HOME = "split", "forget"
 PROBES = "probes"
 """In a card's splits: every further split that was given, whatever its name."""
@@ -145,18 +145,13 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         """The score as `evidence.json` holds it: everything but the per-example values."""
-        shown = {JSON_KEYS.get(part.name, part.name): getattr(self, part.name) for part in dataclasses.fields(self)}
-        del shown["values"]
-        return shown
+        return {key: getattr(self, FIELDS.get(key, key)) for key in ScoreRecord.model_fields}
 
     @classmethod
     def of(cls, shown: Any) -> Score:
         """The score that `to_json` gave, of schema 1 too. Raises ValueError where it is none."""
         record = ScoreRecord.parse(shown)
-        names = {
-            JSON_KEYS.get(part.name, part.name): part.name for part in dataclasses.fields(cls) if part.name != "values"
-        }
-        return cls(**{name: getattr(record, key) for key, name in names.items()})
+        return cls(**{FIELDS.get(key, key): getattr(record, key) for key in ScoreRecord.model_fields})
 
 
 @dataclass(frozen=True)
