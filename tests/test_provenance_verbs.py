@@ -218,8 +218,8 @@ def test_rows_with_options(place: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         ((), "out: 'full' holds other files (x); choose an empty or new folder."),
-        (("--share", "0.7"), "share: 0.7 is no share that can be tagged; give one above 0, up to 0.5"),
-        (("--share", "0"), "share: 0.0 is no share that can be tagged"),
+        (("--share", "0.7"), "share: 0.7 is outside the range that can be tagged; give a share above 0 and up to 0.5"),
+        (("--share", "0"), "share: 0.0 is outside the range that can be tagged"),
         (("--share", "0.02"), "data: '96 rows' would hold 2 marks, with which p cannot fall below 0.2"),
         (
             ("--kind", "traps", "--share", "0.1"),

@@ -100,7 +100,7 @@ def test_variables_are_put_in_and_the_evidence_keeps_them_as_written(monkeypatch
     assert request.written("model", "before", "gold") == {"model": fields["model"], "before": "b", "gold": None}
     again = AuditRequest.of(request, {"seed": 1})[0]
     assert again is not None and again.written("model") == {"model": fields["model"]}
-    with pytest.raises(BadInput, match=r"gold: .*which does not expand by itself; add --env OTHER"):
+    with pytest.raises(BadInput, match=r"gold: .*which does not expand by default; add --env OTHER"):
         AuditRequest.parse({**fields, "gold": "$OTHER/g"})
 
 

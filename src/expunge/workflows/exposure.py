@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from expunge.attacks._membership import attack_scores
-from expunge.attacks._shadow import confidence
 from expunge.attacks.population import scores as population
+from expunge.attacks.shared.membership import attack_scores
+from expunge.attacks.shared.shadow_models import confidence
 from expunge.core.audit_request import ExposureRequest
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults, as_written
