@@ -14,7 +14,7 @@ from expunge.core.request import Request
 from expunge.core.variables import expand
 from expunge.data.examples import answer_of, question_of
 from expunge.data.load import load
-from expunge.pipeline.load import load as load_model
+from expunge.pipeline.worlds import load as load_model
 from expunge.workflows.run import Run, run
 
 VERBS = (
