@@ -102,7 +102,7 @@ def rows(path: str, count: int = 6, start: int = 0, **more: Any) -> str:
 @pytest.fixture(scope="session")
 def saved_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny language model as save_pretrained writes it; not to be changed."""
-    from expunge.models.build import fresh_lm, tokenizer_for
+    from expunge.models.new_lm import fresh_lm, tokenizer_for
 
     folder = tmp_path_factory.mktemp("lm") / "lm"
     spec = {"architecture": "llama", "hidden_size": 16, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 64}
@@ -566,7 +566,7 @@ def test_no_memory(go: Go) -> None:
 
 def _tiny() -> Path:
     from expunge.core.cache import cache_folder
-    from expunge.models.build import fresh_lm, tokenizer_for
+    from expunge.models.new_lm import fresh_lm, tokenizer_for
 
     folder = cache_folder() / "tiny-lm"
     if not folder.exists():

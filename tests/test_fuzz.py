@@ -329,7 +329,7 @@ def requests(draw: st.DrawFn) -> Any:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, data, and things that are neither."""
-    from expunge.models.build import fresh_lm, tokenizer_for
+    from expunge.models.new_lm import fresh_lm, tokenizer_for
 
     folder = tmp_path_factory.mktemp("fuzz")
     spec = {"architecture": "llama", "hidden_size": 16, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 64}

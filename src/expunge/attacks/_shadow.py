@@ -129,10 +129,9 @@ def shadows(
     """
     from expunge.methods.exact.retrain import train
     from expunge.models.build import again, budget_of, check_again, training_data
-    from expunge.models.open import trusted
 
     try:
-        rest = training_data(manifest, candidates, trusted(lender))
+        rest = training_data(manifest, candidates, lender.trusted)
         check_again(manifest, lender)
     except BadInput as error:
         raise NotMeasured(f"shadow models cannot be trained: {error.faults[0].partition(': ')[2]}") from None

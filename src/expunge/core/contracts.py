@@ -18,7 +18,7 @@ from expunge.core.card import MethodCard as MethodCard
 from expunge.core.card import MetricCard as MetricCard
 from expunge.core.card import Needs as Needs
 from expunge.core.card import Stream as Stream
-from expunge.core.channels import FORWARD
+from expunge.core.channels import FORWARD, OWN
 from expunge.core.errors import BadInput
 from expunge.core.reporter import Reporter as Reporter
 from expunge.core.reporter import Silent as Silent
@@ -67,6 +67,13 @@ class Batch:
     def size(self) -> int:
         return int(self.n_B.shape[0])
 
+    @classmethod
+    def of_examples(cls, inputs: dict[str, Tensor], labels_B: Tensor) -> Batch:
+        """A batch whose examples have one position each. labels_B: their classes, or zeros where there are none."""
+        labels_B1 = labels_B.reshape(-1, 1)
+        mask_B1 = labels_B1 == labels_B1
+        return cls(inputs, labels_B1, mask_B1, mask_B1.sum(-1))
+
 
 NOT_ASKED: Any = None
 """What was not asked for is None; a term that asked for it need not check."""
@@ -111,6 +118,8 @@ class Output:
     mu_BT: Tensor = NOT_ASKED
     sigma_BT: Tensor = NOT_ASKED
     hidden: dict[str, Tensor] = field(default_factory=dict)
+    own: dict[str, Tensor] = field(default_factory=dict)
+    """The family's own channels by name, each [B, ...]."""
     reference: Reference = NOT_ASKED
     examples: int = 0
     positions: int = 0
@@ -160,18 +169,29 @@ class Step(dict[str, Output]):
 
 @runtime_checkable
 class Model(Protocol):
-    """A model as unlearning sees it, whatever its family (see the design, section 4)."""
+    """A model as unlearning sees it, whatever its family; `models/base.py` has defaults for most of it.
+
+    coupled: the examples of a training batch influence each other (batch statistics, in-batch contrast): each stream
+    gets its own forward, and batches are never split. together: in eval mode they do so too (in-batch contrast), and
+    this many are read together, as they come; 0 where an example's output is its own. stochastic: the loss draws
+    (diffusion's t and noise), as the example's `draw` says and when the batch is collated, so that two readings agree
+    bit for bit. trusted: it was opened with leave to run code of its own.
+    """
 
     module: nn.Module
     family: str
     capabilities: frozenset[str]
     coupled: bool
+    together: int
+    stochastic: bool
+    trusted: bool
     blocks: list[str]
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch: ...
     def forward(self, batch: Batch, want: Want = NLL) -> Output: ...
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]: ...
     def save(self, folder: Path) -> None: ...
+    def accepts(self, split: str, rows: Sequence[Example]) -> None: ...
     def length(self, example: Example) -> int: ...
     def down(self, i: int) -> str: ...
     def fingerprint(self) -> dict[str, Any]: ...
@@ -191,8 +211,8 @@ def want_of(channels: Iterable[str]) -> Want:
             continue
         if kind == "topk":
             k = max(k, int(value or 64))
-        if kind not in FORWARD:
-            raise ValueError(f"unknown channel {name!r}; known: {', '.join(FORWARD)}, hidden:PATH")
+        if kind not in FORWARD and kind not in OWN:
+            raise ValueError(f"unknown channel {name!r}; known: {', '.join([*FORWARD, *OWN])}, hidden:PATH")
         plain.add(kind)
     return Want(frozenset(plain), tuple(hidden), k)
 

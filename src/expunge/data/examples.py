@@ -26,7 +26,17 @@ DEEPEST = 50
 INPUTS = ("question", "answer", "text", "prefix", "messages", "image", "features", "label")
 LONGEST = 4 * 2**20
 """Bytes of a text."""
-FORMS = (("question", "answer"), ("text",), ("messages",), ("image", "label"), ("features", "label"), ("text", "label"))
+FORMS = (
+    ("question", "answer"),
+    ("text",),
+    ("messages",),
+    ("image", "label"),
+    ("features", "label"),
+    ("text", "label"),
+    ("image",),
+    ("features",),
+)
+"""The keys that make a row an example; each family of models says which of these it takes."""
 
 
 def form(example: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -270,8 +280,16 @@ def _check_messages(messages: Any, where: str) -> None:
             _check_text(message["content"], "messages", where)
 
 
+def with_draw(example: Example, draw: int) -> Example:
+    """The example as a stochastic model reads it at this draw, unless it has one of its own."""
+    return example if "draw" in example else {**example, "draw": draw}
+
+
 def identity(example: Example) -> str:
-    """SHA-256 of the canonical question + answer | text (and its prefix) | messages | inputs + label."""
+    """SHA-256 of the canonical question + answer | text (and its prefix) | messages | inputs + label.
+
+    With another `draw` of a stochastic loss it is the same example.
+    """
     keys = form(example) or tuple(sorted(example))
     keys += ("prefix",) if keys == ("text",) and "prefix" in example else ()
     return digest({key: _plain(example[key]) for key in keys})

@@ -98,7 +98,6 @@ def insert(module: nn.Module, *, rank: int, alpha: int, dropout: float, targets:
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type=kind, bias="none"
     )
     inject_adapter_in_model(config, module)
-    module._expunge_lora = config  # type: ignore[assignment]
     names = []
     for name, parameter in module.named_parameters():
         parameter.requires_grad_("lora_" in name)
@@ -113,7 +112,7 @@ def save_adapter(module: Any, folder: Path, base: str) -> None:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    config = module._expunge_lora
+    config = next(iter(module.peft_config.values()))  # where PEFT keeps what was injected
     config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).exists() else base
     config.inference_mode = True
     state = {}

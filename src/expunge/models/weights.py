@@ -61,6 +61,15 @@ def submodule(module: nn.Module, path: str) -> nn.Module:
         raise BadInput.of("layer", path, "is no module of this model", did_you_mean(path, known)) from None
 
 
+def find_blocks(module: nn.Module) -> list[str]:
+    """Paths of the layers: the longest ModuleList of the model."""
+    lists = [(len(m), path) for path, m in module.named_modules() if isinstance(m, nn.ModuleList)]
+    if not lists:
+        return []
+    count, path = max(lists, key=lambda item: item[0])
+    return [f"{path}.{i}" for i in range(count)]
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where the module's weights lie."""
     return next(module.parameters()).device

@@ -24,14 +24,14 @@ from expunge.evaluation import acceptance as accept
 from expunge.evaluation import attack as attacking
 from expunge.evaluation.scores import bounded, score_names
 from expunge.methods.compose import Composed, compose
-from expunge.models.build import budget_of, fresh_lm, tokenizer_for
+from expunge.models.build import budget_of, outline
 from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import check, check_tokenizer, open_on_cpu
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
 from expunge.pipeline.estimate import lengths, weights_options
+from expunge.pipeline.folders import fits_cache, fits_folder
 from expunge.pipeline.gold import gold_folder, gold_source
-from expunge.pipeline.resources import Estimate, estimate, size
-from expunge.pipeline.room import fits_cache, fits_disk, fits_folder, fits_memory
+from expunge.pipeline.resources import Estimate, estimate, fits_disk, fits_memory, size
 from expunge.pipeline.worlds import config as builtin_config
 from expunge.pipeline.worlds import trained
 from expunge.training.rate import from_manifest
@@ -282,7 +282,7 @@ def _bound(
     with faults:
         fits_disk(made, weights, model, Path(request.out))
     with faults:
-        fits_memory(made, budget, weights, guess, tokens="tokens" in model.capabilities)
+        fits_memory(made, budget, weights, guess, model)
     faults.raise_any()
     return Plan(
         request,
@@ -332,14 +332,8 @@ def _model(request: Request) -> tuple[Any, dict[str, Any] | None, Model]:
         if trained(Path(made.out)):
             return made.out, manifest_of(made.out), open_on_cpu(made.out, meta=True)
         manifest = {"model": made.model, "data": made.data, "learning_rate": made.learning_rate, "seed": made.seed}
-        spec = made.model
-        assert isinstance(spec, dict)
-        model = (
-            open_on_cpu(spec, meta=True)
-            if "factory" in spec
-            else fresh_lm(spec, tokenizer_for(["Question: Answer:"], 300), made.seed)
-        )
-        return made.out, manifest, model
+        assert isinstance(made.model, dict)
+        return made.out, manifest, outline(made.model, made.seed)
     source = request.model if isinstance(request.model, str) else request.model.model_dump()
     folder = source if isinstance(source, str) else Path(source["weights"]).parent
     return source, manifest_of(folder), open_on_cpu(source, trust_code=request.trust_code, meta=True)
@@ -359,8 +353,7 @@ def weights_there(plan: Plan) -> None:
     if plan.builtin:
         return
     check(plan.source, request.trust_code)
-    if "tokens" in plan.capabilities and isinstance(plan.source, str):
-        check_tokenizer(plan.source, request.trust_code)
+    check_tokenizer(plan.source, request.trust_code, plan.capabilities)
 
 
 def _stop(request: Request, splits: Splits) -> Budget:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from expunge.core import cache, processes
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Model, Reporter, Silent
-from expunge.core.errors import BadInput
+from expunge.core.errors import BadInput, Faults
 from expunge.core.files import canonical, digest, new_folder, read_sealed, sweep, write_json, write_sealed
-from expunge.core.registry import load as load_plugin
 from expunge.core.train_config import TrainConfig
 from expunge.core.variables import expand
 from expunge.data.examples import identity
 from expunge.data.load import load
-from expunge.methods.exact.retrain import train as retrain
+from expunge.methods.training import check_trainer, trainer_for, with_defaults
 from expunge.models.build import check_spec, fresh
 from expunge.models.manifest import MANIFEST, manifest_of, read_manifest
 from expunge.training import checkpoint
@@ -34,7 +32,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     With `resume` a training that is finished is returned as it is. Raises BadInput before anything is written.
     """
     reporter = reporter or Silent()
-    check_spec(config.model, config.trust_code)
+    config = bound(config)
     out = Path(expand(config.out, "out"))
     finished = (out / MANIFEST).exists()
     if finished and not resume:
@@ -45,8 +43,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
         raise BadInput.of(
             "--resume", str(out), "holds the model of another train.yaml, or of other data", "choose another folder"
         )
-    if config.exact:
-        _check_exact(config, model, data)
+    _check_trainer(config, model, data)
     model.module.to(processes.device())
     work = work_folder(out)
     lock = work.with_suffix(".lock")
@@ -56,7 +53,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
         if not (out / MANIFEST).exists():
             context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
             _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
-            trained = scheme_of(config.exact)(model, data, context)
+            trained = trainer_for(config.exact or config.trainer, model)(model, data, context)
             write(trained, out, lineage | account_of(context.notes["outcome"]))
         checkpoint.clear(work)
         if processes.main():
@@ -96,18 +93,27 @@ def start(config: TrainConfig) -> tuple[Model, list[Example]]:
     return fresh(config.model, [*data, *extra], config.seed, config.trust_code), data
 
 
-def scheme_of(exact: Mapping[str, Any] | None) -> Callable[[Model, Sequence[Example], Context], Model]:
-    """What trains: plainly, or an exact scheme with its options."""
-    if not exact:
-        return retrain
-    ((name, options),) = exact.items()
-    return functools.partial(load_plugin("exact", name).module.train, **options)
+def bound(config: TrainConfig) -> TrainConfig:
+    """The configuration with the options of its trainer filled in. Raises BadInput with all faults of both."""
+    faults, chosen = Faults(), {}
+    with faults:
+        check_spec(config.model, config.trust_code)
+    for field, value in (("exact", config.exact), ("trainer", config.trainer)):
+        with faults:
+            chosen[field] = with_defaults(value, field)
+    if config.exact and config.trainer:
+        faults.add(BadInput.of("trainer", str(config.trainer), "is given together with exact", "leave one of them out"))
+    faults.raise_any()
+    return config.model_copy(update=chosen)
 
 
-def _check_exact(config: TrainConfig, model: Model, data: Sequence[Example]) -> None:
-    """Can the scheme be had on this model and these data. Raises BadInput."""
-    ((name, options),) = (config.exact or {}).items()
-    load_plugin("exact", name).module.check(model, data, **options)
+def _check_trainer(config: TrainConfig, model: Model, data: Sequence[Example]) -> None:
+    """Raises BadInput where the trainer cannot be had on this model and these data, or would delete nothing exactly."""
+    if chosen := config.exact or config.trainer:
+        check_trainer(chosen, model, data)
+    model.accepts("data", data)
+    if not config.exact:
+        return
     base = manifest_of(expand(config.model, "model")) if isinstance(config.model, str) else None
     known = set((base or {}).get("hashes") or [])
     if seen := sum(identity(row)[:16] in known for row in data):
@@ -158,6 +164,7 @@ def lineage_of(config: TrainConfig, data: Sequence[Example], model: Model) -> di
         "hashes": [identity(row)[:16] for row in data],
         "budget": config.budget.model_dump(exclude_unset=True),
         **({"exact": config.exact} if config.exact else {}),
+        **({"trainer": config.trainer} if config.trainer else {}),
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         "template": template.pattern if template else None,

@@ -15,7 +15,6 @@ from expunge.core.errors import BadInput
 from expunge.data.examples import identity
 from expunge.methods.exact._sliced import one_process
 from expunge.models.build import check_again, training_data
-from expunge.models.open import trusted
 
 
 def left_and_gone(
@@ -55,7 +54,7 @@ def history(
     """
     one_process("method")
     state, notes = model.state, []
-    left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]), trusted(model))
+    left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]), model.trusted)
     assert manifest is not None
     check_again(manifest, model)
     strangers = len(splits["forget"]) - len({identity(row) for row in gone})

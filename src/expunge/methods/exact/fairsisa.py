@@ -96,8 +96,9 @@ def fit(folder: Path, state: dict[str, Any], data: Sequence[Example], trust_code
 
     from expunge.core.contracts import want_of
     from expunge.methods.exact._odds import fair_rates, gap
-    from expunge.models.ensemble import mean_logp, open_ensemble
+    from expunge.models.ensemble import mean_logp
     from expunge.models.fairness import Fair
+    from expunge.models.open import open_ensemble
     from expunge.models.passes import passes
 
     state.pop("fair", None)
