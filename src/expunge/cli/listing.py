@@ -9,7 +9,8 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """List what may be used: methods (all that may stand under `method:`), metrics, attacks, recipes.
+HELP = """List what may be used: methods (all that may stand under `method:`), metrics, attacks, recipes,
+and the families of models.
 
 With a name, show all that its card says: the paper, the needs, the options with their bounds.
 
@@ -21,7 +22,7 @@ Examples:
 
   expunge list metrics --json
 """
-WHAT = ("methods", "metrics", "attacks", "recipes")
+WHAT = ("methods", "metrics", "attacks", "recipes", "models")
 LINES = 2
 """Of a name in the table, at most."""
 NARROWEST = 24
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="methods, metrics, attacks or recipes.")] = "methods",
+    what: Annotated[str, typer.Argument(help="methods, metrics, attacks, recipes or models.")] = "methods",
     name: Annotated[str | None, typer.Argument(help="One of them, to be shown in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:

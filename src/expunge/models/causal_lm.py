@@ -35,6 +35,7 @@ class CausalLM(BaseModel):
     """A causal language model and its tokenizer. `template`: "chat", a pattern with {q}, or None."""
 
     family = "causal_lm"
+    module: Any
 
     def __init__(self, module: Any, tokenizer: Any, template: str | None = None, source: str = "") -> None:
         self.module = module

@@ -58,7 +58,7 @@ class Fresh(Protocol):
     ) -> Model: ...
 
 
-def probability_of(nats: Values) -> Values:
+def likelihood(nats: Values) -> Values:
     """The probability that a loss in nats per position stands for."""
     return torch.exp(-nats) if isinstance(nats, Tensor) else np.exp(-nats)
 
@@ -95,7 +95,7 @@ class Family:
     )
     check: Check = check_nothing
     kept: str = "probability"
-    knowledge: Callable[[Any], Any] = probability_of
+    knowledge: Callable[[Any], Any] = likelihood
     show: Callable[[Example], str | bytes] | None = None
     memory: Callable[..., tuple[float, float]] = activation_bytes
     trainer: str = "plain"

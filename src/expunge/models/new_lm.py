@@ -89,6 +89,7 @@ def fresh_lm(spec: Mapping[str, Any], tokenizer: Any, seed: int) -> Model:
 
 
 def module_of(spec: Mapping[str, Any], tokenizer: Any) -> Any:
+    """The network of the specification's sizes, with random weights."""
     from transformers import AutoModelForCausalLM
 
     sizes = {**SIZES, **{k: v for k, v in spec.items() if k != "architecture"}}

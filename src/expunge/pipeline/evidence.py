@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.readout import Readout
 from expunge.ledger.certificate import certificate, imprint, write_certificate
+from expunge.models.family import family
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.hidden_knowledge import hidden, judged
 from expunge.pipeline.observe import Read
@@ -190,9 +192,11 @@ def evidence(
         "splits": {name: len(rows) for name, rows in plan.splits.items()},
         "distributions": {
             split: {role: read[split].mean_nll_N.tolist() for role, read in readouts.items() if split in read}
-            for split in before.readouts
+            for split, readout in before.readouts.items()
+            if readout.nll_N is not None
         },
         "examples": examples(readouts, plan.request.redacted),
+        "headline": headline(after.readouts),
         **({"alignment": aligned.page} if aligned.page else {}),
         "attack_curves": recovered(reads),
         "attack_texts": texts(reads, plan.request.redacted) if processes.main() else {},
@@ -252,8 +256,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def headline(readouts: Mapping[str, Readout]) -> dict[str, list[str]]:
+    """Side -> the scores that stand for it, as the model's family names them."""
+    kinds = {readout.family for readout in readouts.values() if readout.family}
+    return {side: list(names) for kind in sorted(kinds) for side, names in family(kind).headline.items()}
+
+
 def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:
-    """Questions, answers and what each model said, for the report; figures alone where redacted."""
+    """Questions, answers, pictures and what each model said, for the report; figures alone where redacted."""
     found: dict[str, list[dict[str, Any]]] = {}
     for split in ("forget", "retain"):
         if split not in readouts["after"]:
@@ -263,21 +273,30 @@ def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> d
     return found
 
 
+def data_uri(picture: str | bytes) -> str:
+    """An SVG text or PNG bytes as the page holds it: an image, in which no script runs."""
+    kind, raw = ("png", picture) if isinstance(picture, bytes) else ("svg+xml", picture.encode())
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
 def _example(
     i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {"nll": {}}
     if redacted:
         shown["redacted"] = True
-    elif "label" in row:
-        shown["label"] = int(row["label"])
+    elif (labels_N := readouts["after"][split].labels_N) is not None:
+        shown["label"] = int(labels_N[i])
     else:
         shown |= {"question": question_of(row), "answer": answer_of(row)}
     for role, read in readouts.items():
         readout = read[split]
-        shown["nll"][role] = float(readout.mean_nll_N[i])
+        if readout.nll_N is not None:
+            shown["nll"][role] = float(readout.mean_nll_N[i])
         if redacted:
             continue
+        if readout.family and (show := family(readout.family).show) and (picture := show(row)):
+            shown["picture"] = data_uri(picture)
         if readout.texts is not None:
             shown[role] = readout.texts[i]
         elif readout.logp_NC is not None:

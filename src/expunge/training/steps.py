@@ -17,8 +17,9 @@ from expunge.core.channels import ORIGIN
 from expunge.core.contracts import NOT_ASKED, Batch, Model, Output, Reference, Step, Term, Want, want_of
 from expunge.core.errors import BadInput
 from expunge.core.random import derive, generator
+from expunge.data.examples import with_draw
 from expunge.data.pairing import Pairing
-from expunge.training.references import Record
+from expunge.training.references import Key, Record
 
 
 @dataclass
@@ -54,6 +55,11 @@ class Rows:
     """Places within the step's rows that `make` did not drop."""
     indices: list[int]
     """Rows of the split."""
+
+
+def by_step(model: Model) -> bool:
+    """Whether what a model says of a row depends on the step: on its draws, or on the other rows of its batch."""
+    return model.stochastic or model.together > 0
 
 
 @dataclass
@@ -99,6 +105,8 @@ class StepLosses:
             if stream.make is not None and example is not None:
                 example = stream.make(example)
             if example is not None:
+                if self.model.stochastic:
+                    example = with_draw(example, derive(self.pairing.seed, self.pairing.stage, "draw", self.index))
                 examples.append(example)
                 kept.append(place)
                 indices.append(drawn[place])
@@ -188,7 +196,10 @@ class StepLosses:
             out.rows, out.indices = tuple(rows.kept), tuple(rows.indices)
             if name in self.records and rows.indices:
                 width = out.labels_BT.shape[1] if name in live else self.records[name].width
-                out.reference = self.records[name].at(rows.indices, width, processes.device())
+                keys: list[Key] = [*rows.indices]
+                if by_step(self.model):
+                    keys = [(self.index, place) for place in rows.kept]
+                out.reference = self.records[name].at(keys, width, processes.device())
         return outputs
 
     def _want(self, name: str, asked: Iterable[str]) -> Want:
@@ -281,7 +292,11 @@ def _mapped(out: Output, change: Callable[[Tensor], Tensor]) -> Output:
     found = {f.name: getattr(out, f.name) for f in dataclasses.fields(out)}
     tensors: dict[str, Any] = {name: change(value) for name, value in found.items() if isinstance(value, Tensor)}
     tensors.setdefault("nll_B", NOT_ASKED)
-    return Output(**tensors, hidden={path: change(value) for path, value in out.hidden.items()})
+    return Output(
+        **tensors,
+        hidden={path: change(value) for path, value in out.hidden.items()},
+        own={name: change(value[:, None])[:, 0] for name, value in out.own.items()},
+    )
 
 
 def _slice(out: Output, first: int, last: int) -> Output:

@@ -220,6 +220,7 @@ def _figures(
             split: {role: read[split].mean_nll_N.tolist() for role, read in readouts.items()} for split in wants.rows
         },
         "examples": dossier.examples(readouts, wants.redact),
+        "headline": dossier.headline(readouts["after"]),
         "attack_curves": dossier.recovered(reads),
         "attack_texts": dossier.texts(reads, wants.redact),
         "rocs": dossier.rocs(scores),

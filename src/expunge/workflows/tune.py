@@ -324,11 +324,15 @@ def judged(evidence: Mapping[str, Any], target: float) -> tuple[float, list[str]
     figures = {(s["name"], s["subject"]): s["value"] for s in evidence["scores"] if s["value"] is not None}
     lines = [line for line in evidence["verdict"]["lines"] if not line["implied"]]
     if not any(line["rule"].startswith(("retain", "test", "utility")) for line in lines):
-        name = next((name for name in UTILITY if (name, "after") in figures and (name, "before") in figures), None)
+        names = (*UTILITY, *(evidence.get("headline") or {}).get("utility", ()))
+        name = next((name for name in names if (name, "after") in figures and (name, "before") in figures), None)
         if name:
-            value, bound = figures[name, "after"], FLOOR * figures[name, "before"]
+            lower = any(s["name"] == name and s["better"] == "lower" for s in evidence["scores"])
+            value, before = figures[name, "after"], figures[name, "before"]
+            bound = before / FLOOR if lower else FLOOR * before
+            rule = f"{name} <= before / {FLOOR}" if lower else f"{name} >= {FLOOR} * before"
             lines.append(
-                {"rule": f"{name} >= {FLOOR} * before", "passed": value >= bound, "value": value, "bound": bound}
+                {"rule": rule, "passed": value <= bound if lower else value >= bound, "value": value, "bound": bound}
             )
     failing = [line for line in lines if not line["passed"]]
     forget = figures.get(("forget_nll", "after"))

@@ -102,6 +102,6 @@ FAMILY = Family(
     capabilities=frozenset({"tokens", "nll", "generate", "mlp"}),
     headline={
         "forgetting": ("forget_nll",),
-        "utility": ("retain_utility", "retain_probability", "retain_nll"),
+        "utility": ("retain_utility", "utility_model"),
     },
 )

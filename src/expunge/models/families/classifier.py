@@ -126,7 +126,7 @@ FAMILY = Family(
     capabilities=frozenset({"labels", "nll"}),
     headline={
         "forgetting": ("forget_accuracy", "forget_nll"),
-        "utility": ("retain_accuracy", "test_accuracy", "retain_nll"),
+        "utility": ("retain_accuracy", "test_accuracy"),
     },
     kept="accuracy",
     show=show,
