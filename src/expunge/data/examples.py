@@ -6,13 +6,17 @@ import difflib
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import digest
+from expunge.core.random import generator
+
+if TYPE_CHECKING:
+    import torch
 
 ALIASES = {"paraphrases": "paraphrased_answer", "perturbed": "perturbed_answer"}
 LISTS = ("paraphrased_answer", "perturbed_answer", "aliases", "alternates")
@@ -283,6 +287,11 @@ def _check_messages(messages: Any, where: str) -> None:
 def with_draw(example: Example, draw: int) -> Example:
     """The example as a stochastic model reads it at this draw, unless it has one of its own."""
     return example if "draw" in example else {**example, "draw": draw}
+
+
+def noise_of(example: Example) -> torch.Generator:
+    """The generator from which a stochastic loss draws for an example: of its content and its `draw` (0 without)."""
+    return generator(int(example.get("draw", 0)), identity(example))
 
 
 def identity(example: Example) -> str:

@@ -232,9 +232,9 @@ def _save(entry: str, readout: Readout) -> None:
 def _load(folder: Path, split: str, role: str, examples: Sequence[Example], kind: str) -> Readout:
     tensors = load_file(folder / "arrays.safetensors")
     texts = read_json(folder / "readout.json")
-    found = Readout(
-        split, role, examples, tensors.get("nll_N"), tensors["n_N"], **{name: texts[name] for name in TEXTS}
-    )
+    found = Readout(split, role, examples, tensors.get("nll_N"), tensors["n_N"], family=kind)
+    for name in TEXTS:
+        setattr(found, name, texts[name])
     for name in ("ends_N", "known_N", *ARRAYS):
         setattr(found, name, tensors.get(name))
     for name in RAGGED:

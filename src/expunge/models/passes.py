@@ -19,10 +19,6 @@ from torch import nn
 from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Model, Output, Want
 from expunge.data.batching import ROWS, by_length
-from expunge.data.examples import with_draw
-
-FIRST = 0
-"""The draw at which a stochastic model reads an example that names none."""
 
 
 def passes(
@@ -41,8 +37,6 @@ def passes(
     positions: as of the model's `collate`. size: rows of a batch at most. gradients: keep the graph. progress: gets
     the number of rows after each batch that the caller is done with.
     """
-    if model.stochastic:
-        rows = [with_draw(row, FIRST) for row in rows]
     made = (
         blocks(rows, model.together, lambda part: model.collate(part, positions))
         if model.together

@@ -26,7 +26,7 @@ def fits_method(composed: Composed, model: Model, splits: Splits) -> None:
             "method",
             composed.name,
             f"changes a single model, and this one is an ensemble of {len(model.members)} trained with `exact:`",  # type: ignore[attr-defined]
-            f"these would work: {_fitting(model)}",
+            f"these would work: {', '.join(fitting(model))}",
         )
     if guards_of(model) and composed.yields != "guard":
         names = ", ".join(guard.name for guard in guards_of(model))
@@ -56,7 +56,7 @@ def fits_method(composed: Composed, model: Model, splits: Splits) -> None:
                     plugin.name,
                     f"needs {_words(missing)}, which this "
                     f"{family(model.family).title} {'was not' if _history(missing) else 'does not have'}",
-                    f"these would work: {_fitting(model)}",
+                    f"these would work: {', '.join(fitting(model))}",
                 )
             )
             continue
@@ -114,7 +114,7 @@ def _fits_channels(objective: Objective, model: Model) -> None:
                         "method",
                         name,
                         f"needs {words_of(channel)}, which no {kind.title} gives",
-                        f"these would work: {_fitting(model)}",
+                        f"these would work: {', '.join(fitting(model))}",
                     )
 
 
@@ -153,8 +153,8 @@ def _history(missing: set[str]) -> bool:
     return any(name.startswith("exact:") for name in missing)
 
 
-def _fitting(model: Model) -> str:
-    """Methods whose cards go with the model."""
+def fitting(model: Model) -> list[str]:
+    """The methods whose cards go with the model, by name."""
     found = []
     for name, kind in every_method().items():
         folder = next((k for k, v in SINGULAR.items() if v == kind), None)
@@ -163,7 +163,7 @@ def _fitting(model: Model) -> str:
             single = "shards" not in model.capabilities
             if _card_fits(card, model) and single == (card.yields != "ensemble"):
                 found.append(name)
-    return ", ".join(sorted(found))
+    return sorted(found)
 
 
 def _card_fits(card: MethodCard, model: Model) -> bool:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from expunge.core.contracts import NLL, NOT_ASKED, Batch, Example, Output, Want
 from expunge.core.files import read_json, write_json
-from expunge.core.random import derive, generator
-from expunge.data.examples import identity
+from expunge.core.random import derive
+from expunge.data.examples import noise_of
 from expunge.models.base import BaseModel
 from expunge.models.family import Family, Source
 from expunge.models.weights import device_of, tapped
@@ -54,7 +54,7 @@ class Denoiser(BaseModel):
         t_BK = torch.zeros(len(examples), self.draws)
         noise_BKD = torch.zeros(len(examples), self.draws, self.sizes["inputs"])
         for b, example in enumerate(examples):
-            drawn = generator(derive(example["draw"], identity(example)))
+            drawn = noise_of(example)
             t_BK[b] = 0.1 + 0.8 * torch.rand(self.draws, generator=drawn)
             noise_BKD[b] = torch.randn(noise_BKD.shape[1:], generator=drawn)
         return Batch.of_examples(
