@@ -34,7 +34,7 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
     """
 
     def attack(target: Target) -> Found:
-        from expunge.models.adapters import insert
+        from expunge.models.adapters import insert, linear_targets
         from expunge.models.weights import fold
 
         plain = target.plain[target.role]
@@ -45,7 +45,7 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
                 rank=rank,
                 alpha=2 * rank,
                 dropout=0.0,
-                targets="all-linear" if "tokens" in model.capabilities else _linear(model.module),
+                targets=linear_targets(model.module),
             )
             try:
                 for _ in teach(
@@ -64,8 +64,3 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
         return Found(figure_of(recovered_N, f"rank {rank}, {steps} steps on retain"), recovered_N)
 
     return attack
-
-
-def _linear(module: torch.nn.Module) -> list[str]:
-    """Paths of the linear layers: peft's shorthand knows only transformers' models."""
-    return [path for path, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]

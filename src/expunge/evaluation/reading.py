@@ -166,7 +166,7 @@ def _read(
             setattr(found, name, values)
     if "variants" in channels:
         _read_variants(model, found, meter, progress)
-    if examples and taken.logp_NC[0] is not None and all("label" in e for e in examples):
+    if examples and taken.logp_NC[0] is not None and family(model.family).labelled:
         found.logp_NC = np.stack(taken.logp_NC)
         found.labels_N = np.array([int(e["label"]) for e in examples])
     found.pooled = {path: np.stack(values) for path, values in taken.states.items()}
@@ -181,7 +181,7 @@ def _want(model: Model, channels: frozenset[str], pooled: set[str]) -> Want:
     log-probabilities and hits too, where the examples have classes."""
     asked = {c for c in channels if c in OWN or c in FORWARD} | {"nll", "logp"}
     asked -= {"logits"}
-    if any("label" in keys for keys in family(model.family).example_forms):
+    if family(model.family).labelled:
         asked |= {"logits", "argmax"}
     given = asked & family(model.family).gives
     return want_of(given | {f"hidden:{path}" for path in pooled})

@@ -58,14 +58,16 @@ def trainer_for(chosen: Chosen | None, model: Model) -> Callable[[Model, Sequenc
 def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:
     """Raises BadInput where a trainer cannot be had on this model and these data."""
     ((name, options),) = chosen.items()
-    gives = family(model.family).gives
-    if name in schemes() and EXACT_NEEDS not in gives:
-        raise BadInput.of(
-            "exact",
-            name,
-            f"joins the answers of several models, and a {family(model.family).title} has no such answers",
-            "train without `exact`",
-        )
+    kind = family(model.family)
+    if name in (known := schemes()):
+        # Of its ensemble a scheme's card also asks how it was trained: that is what is about to happen.
+        wanted = {one for one in known[name].card.capabilities if one != "shards" and not one.startswith("exact:")}
+        if missing := sorted(wanted - model.capabilities):
+            fix = "take exact: sisa"
+            raise BadInput.of("exact", name, f"needs {' and '.join(missing)}, and this model is a {kind.title}", fix)
+        if EXACT_NEEDS not in kind.gives:
+            why = f"joins the answers of several models, and a {kind.title} gives no distribution"
+            raise BadInput.of("exact", name, why, "train without `exact`")
     module = trainer_named(name).module
     if "check" in vars(module):
         module.check(model, data, **options)

@@ -110,6 +110,11 @@ class Family:
         """The names of its channels."""
         return frozenset(one.name if isinstance(one, Channel) else one for one in self.channels)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its examples have a class."""
+        return any("label" in keys for keys in self.example_forms)
+
     def check_forms(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput for the first example that is of no form of the family."""
         for i, row in enumerate(rows):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from expunge.core.errors import BadInput, did_you_mean
@@ -131,9 +133,6 @@ def load_weights(module: nn.Module, path: Path, field: str, *, shapes_alone: boo
 
     shapes_alone: only whether names and shapes are the module's (which may lie on the meta device).
     """
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
     if path.suffix != ".safetensors":
         raise BadInput.of(
             field,

@@ -80,7 +80,7 @@ def _shown(example: Example, hide: bool) -> Example:
         return shown
     if PICTURE.fullmatch(str(example.get("picture") or "")):  # evidence may come from anyone: nothing but an image
         shown["picture"] = example["picture"]
-    if "label" in example:
+    if example.get("label") is not None:
         shown["label"] = example["label"]
         shown["labels"] = {s: example[s] for s in ROLES if example.get(s) is not None}
         return shown

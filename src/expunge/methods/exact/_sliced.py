@@ -73,14 +73,10 @@ def check_shape(data: Sequence[Example], slices: int, pieces: int, name: str) ->
 
 
 def check_base(fresh: Model, name: str, what: str) -> None:
-    """Is this a language model whose trained base can be named on disk. Raises BadInput.
+    """Raise BadInput unless this is a model whose trained base can be named on disk.
 
     name: the scheme; what: what it trains on the base, for errors.
     """
-    if "tokens" not in fresh.capabilities:
-        raise BadInput.of(
-            "exact", name, f"trains {what} on a language model, and this is a classifier", "take exact: sisa"
-        )
     if getattr(fresh, "merged", False):
         raise BadInput.of(
             "exact",

@@ -32,13 +32,6 @@ def check(fresh: Model, data: Sequence[Example], *, shards: int, slices: int, wa
     """Two classes, and both in each of two groups or more. Raises BadInput."""
     from expunge.methods.exact._sliced import check_shape
 
-    if "labels" not in fresh.capabilities:
-        raise BadInput.of(
-            "exact",
-            "fairsisa",
-            "works on the classes of a classifier, and this is a language model",
-            "take exact: sisa",
-        )
     if strange := next((int(row["label"]) for row in data if int(row["label"]) not in (0, 1)), None):
         raise BadInput.of("exact", "fairsisa", f"works on two classes, and a label is {strange}", "give labels 0 and 1")
     if without := sum(row.get("group") is None for row in data):
