@@ -324,11 +324,11 @@ def test_columns_name_a_missing_column(go: Go) -> None:
 def test_examples_of_another_family(go: Go) -> None:
     says(
         go(base=DIGITS, forget=rows("f.jsonl"), without=("data",)),
-        "forget: 'row 1' has no label, and the model is a classifier; give examples with image or features, and label.",
+        "forget: 'row 1' holds question and answer, and the model is a classifier; give examples with image and label, or",
     )
     says(
         go(forget="builtin:digits/train", without=OPTIONAL),
-        "forget: 'row 1' has a label, and the model is a language model",
+        "forget: 'row 1' holds image and label, and the model is a language model",
     )
 
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
-from expunge.core.train_config import TrainConfig
 from expunge.methods.compose import every_method
 from expunge.models.build import check_spec
+from expunge.pipeline.train import parse_training
 
 DRAWS = int(os.environ.get("EXPUNGE_FUZZ", "1000"))
 COMMON = {
@@ -495,4 +495,4 @@ SPECS = st.one_of(
 )
 def test_no_training_file_brings_a_traceback(values: dict[str, Any], offline: Path) -> None:
     with contextlib.suppress(BadInput):
-        check_spec(TrainConfig.parse(values).model)
+        check_spec(parse_training(values).model)

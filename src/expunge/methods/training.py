@@ -11,7 +11,7 @@ from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, did_you_mean
-from expunge.models.family import family
+from expunge.models.family import CAPABILITIES, family
 
 Chosen = Mapping[str, Mapping[str, Any]]
 """{trainer: its options}."""
@@ -64,7 +64,12 @@ def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None
         wanted = {one for one in known[name].card.capabilities if one != "shards" and not one.startswith("exact:")}
         if missing := sorted(wanted - model.capabilities):
             fix = "take exact: sisa"
-            raise BadInput.of("exact", name, f"needs {' and '.join(missing)}, and this model is a {kind.title}", fix)
+            raise BadInput.of(
+                "exact",
+                name,
+                f"needs {' and '.join(CAPABILITIES.get(one, one) for one in missing)}, and this model is a {kind.title}",
+                fix,
+            )
         if EXACT_NEEDS not in kind.gives:
             why = f"joins the answers of several models, and a {kind.title} gives no distribution"
             raise BadInput.of("exact", name, why, "train without `exact`")

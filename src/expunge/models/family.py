@@ -58,6 +58,10 @@ class Fresh(Protocol):
     ) -> Model: ...
 
 
+CAPABILITIES = {"labels": "class labels", "generate": "text generation", "tokens": "tokens", "mlp": "MLP layers"}
+"""What capabilities are called in messages."""
+
+
 def likelihood(nats: Values) -> Values:
     """The probability that a loss in nats per position stands for."""
     return torch.exp(-nats) if isinstance(nats, Tensor) else np.exp(-nats)

@@ -14,7 +14,7 @@ from expunge.core.registry import SINGULAR, load
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed, every_method
 from expunge.methods.objective import Objective
-from expunge.models.family import family
+from expunge.models.family import CAPABILITIES, family
 from expunge.models.guarded import guards_of
 
 
@@ -138,13 +138,14 @@ def _has(row: Example, name: str) -> bool:
 
 
 def _words(missing: set[str]) -> str:
-    words = {"labels": "class labels", "generate": "text generation", "tokens": "tokens", "mlp": "MLP layers"}
     schemes = {name.partition(":")[2] for name in missing if name.startswith("exact:")}
     exact = [f"to be trained with `exact: {name}` in train.yaml" for name in sorted(schemes)]
     return " and ".join(
         [
             *exact,
-            *sorted(words.get(name, name) for name in missing if name != "shards" and not name.startswith("exact:")),
+            *sorted(
+                CAPABILITIES.get(name, name) for name in missing if name != "shards" and not name.startswith("exact:")
+            ),
         ]
     )
 

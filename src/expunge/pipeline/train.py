@@ -16,6 +16,7 @@ from expunge.core.context import Context, Log
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import canonical, digest, new_folder, read_sealed, sweep, write_json, write_sealed
+from expunge.core.request import plain, read_config
 from expunge.core.train_config import TrainConfig
 from expunge.core.variables import expand
 from expunge.data.examples import identity
@@ -33,6 +34,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     """
     reporter = reporter or Silent()
     config = bound(config)
+    check_spec(config.model, config.trust_code)
     out = Path(expand(config.out, "out"))
     finished = (out / MANIFEST).exists()
     if finished and not resume:
@@ -93,14 +95,35 @@ def start(config: TrainConfig) -> tuple[Model, list[Example]]:
     return fresh(config.model, [*data, *extra], config.seed, config.trust_code), data
 
 
-def bound(config: TrainConfig) -> TrainConfig:
-    """The configuration with the options of its trainer filled in. Raises BadInput with all faults of both."""
-    faults, chosen = Faults(), {}
+TRAINERS = ("exact", "trainer")
+"""Fields that name a trainer."""
+
+
+def parse_training(values: Any) -> TrainConfig:
+    """A training from plain data, with the options of its trainer filled in. Raises BadInput with all faults."""
+    faults, config = Faults(), None
     with faults:
-        check_spec(config.model, config.trust_code)
-    for field, value in (("exact", config.exact), ("trainer", config.trainer)):
+        config = TrainConfig.parse(values)
+    for field in TRAINERS:
         with faults:
-            chosen[field] = with_defaults(value, field)
+            if isinstance(values, Mapping):
+                with_defaults(plain({field: values.get(field)}, field)[field], field)
+    faults.raise_any()
+    assert config is not None
+    return bound(config)
+
+
+def read_training(path: str | Path, sets: dict[str, Any] | None = None) -> TrainConfig:
+    """A training from a YAML or JSON file. Raises BadInput."""
+    return parse_training(read_config(path, "train", sets))
+
+
+def bound(config: TrainConfig) -> TrainConfig:
+    """The configuration with the options of its trainer filled in. Raises BadInput."""
+    faults, chosen = Faults(), {}
+    for field in TRAINERS:
+        with faults:
+            chosen[field] = with_defaults(getattr(config, field), field)
     if config.exact and config.trainer:
         faults.add(BadInput.of("trainer", str(config.trainer), "is given together with exact", "leave one of them out"))
     faults.raise_any()
