@@ -18,7 +18,7 @@ def readout(mean_nll: list[float], split: str = "forget", model: str = "after", 
     """Losses in nats a token of answers of 4 tokens each; further fields as given."""
     n = np.full(len(mean_nll), 4)
     fields.setdefault("examples", [{"question": "q", "answer": "a"} for _ in mean_nll])
-    return Readout(split=split, model=model, nll_N=np.array(mean_nll) * n, n_N=n, **fields)
+    return Readout(split=split, role=model, nll_N=np.array(mean_nll) * n, n_N=n, **fields)
 
 
 def classifier(p: list[list[float]], labels: list[int], split: str = "forget", model: str = "after") -> Readout:
@@ -27,7 +27,7 @@ def classifier(p: list[list[float]], labels: list[int], split: str = "forget", m
     labels_N = np.array(labels)
     return Readout(
         split=split,
-        model=model,
+        role=model,
         examples=[{"label": label} for label in labels],
         nll_N=-logp[np.arange(len(labels)), labels_N],
         n_N=np.ones(len(labels), dtype=int),

@@ -10,6 +10,7 @@ from expunge.core.budget import DEFAULTS
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Model, want_of
 from expunge.data.sampling import halves, sample
+from expunge.models.family import family
 from expunge.training.stopping import figures
 
 MOST, HALVINGS = 10, 3
@@ -36,7 +37,7 @@ def fitted(
     forget = sample(splits["forget"], context.seed, READ)
     retain = sample(splits["retain"], context.seed)
     before, start_forget = figures(model, retain), figures(model, forget)
-    key = "accuracy" if "accuracy" in before else "probability"
+    key = family(model.family).kept
     floor = float(budget.floor or 0.0)
     level = _level(model, splits, context)
     chance = _classes(model, splits)
@@ -46,6 +47,8 @@ def fitted(
         """Is the forget set where it should be; past blind guessing there is nothing left to forget."""
         if level is not None:
             return found["nll"] >= level
+        if chance is None:
+            return False  # no guessing blindly without classes or tokens: the floor alone is left to go by
         return found["nll"] >= math.log(chance) and found.get("accuracy", 0.0) <= 0.5 / chance
 
     open_end = there(start_forget)  # already there, so that the floor alone is left to go by
@@ -109,7 +112,9 @@ def _level(model: Model, splits: Mapping[str, Sequence[Example]], context: Conte
     return None
 
 
-def _classes(model: Model, splits: Mapping[str, Sequence[Example]]) -> int:
-    """Classes, or tokens of the vocabulary."""
+def _classes(model: Model, splits: Mapping[str, Sequence[Example]]) -> int | None:
+    """Classes, or tokens of the vocabulary; None where the family gives no distribution."""
+    if "logits" not in family(model.family).gives:
+        return None
     out = model.forward(model.collate(splits["forget"][:1]), want_of({"logits"}))
     return int(out.logits_BTV.shape[-1])
