@@ -6,7 +6,7 @@ entries of a distribution, D hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -18,36 +18,18 @@ from expunge.core.card import MethodCard as MethodCard
 from expunge.core.card import MetricCard as MetricCard
 from expunge.core.card import Needs as Needs
 from expunge.core.card import Stream as Stream
-from expunge.core.channels import FORWARD, OWN
 from expunge.core.errors import BadInput
 from expunge.core.reporter import Reporter as Reporter
 from expunge.core.reporter import Silent as Silent
+from expunge.core.want import NLL as NLL
+from expunge.core.want import Want as Want
+from expunge.core.want import want_of as want_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from expunge.core.context import Context
-
-
-@dataclass(frozen=True)
-class Want:
-    """What a forward should return: channels, hidden states by module path, and k for `topk`."""
-
-    channels: frozenset[str] = frozenset({"nll"})
-    hidden: tuple[str, ...] = ()
-    k: int = 0
-
-    def __or__(self, other: Want) -> Want:
-        return Want(
-            self.channels | other.channels,
-            tuple(dict.fromkeys(self.hidden + other.hidden)),
-            max(self.k, other.k),
-        )
-
-
-NLL = Want()
-"""The plain want: NLL alone."""
 
 
 @dataclass
@@ -199,22 +181,6 @@ class Model(Protocol):
 
 Loss = Callable[[Step], "Tensor"]
 """What a term's factory returns: a plain function of the step, or a LossTerm."""
-
-
-def want_of(channels: Iterable[str]) -> Want:
-    """A Want from channel names; `topk:64` sets k, `hidden:PATH` asks for a module's output."""
-    plain, hidden, k = set(), [], 0
-    for name in sorted(channels):
-        kind, _, value = name.partition(":")
-        if kind == "hidden":
-            hidden.append(value)
-            continue
-        if kind == "topk":
-            k = max(k, int(value or 64))
-        if kind not in FORWARD and kind not in OWN:
-            raise ValueError(f"unknown channel {name!r}; known: {', '.join([*FORWARD, *OWN])}, hidden:PATH")
-        plain.add(kind)
-    return Want(frozenset(plain), tuple(hidden), k)
 
 
 class LossTerm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +15,15 @@ from expunge.core import processes
 from expunge.core.budget import DEFAULTS, batch_size
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Batch, Model, Reference, Term, Trainable, Update, Want
+from expunge.core.contracts import Model, Reference, Term, Trainable, Update, Want
 from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
 from expunge.data.sampling import SAMPLE, halves, sample
-from expunge.models.passes import outputs
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.precision import autocast
-from expunge.training.references import Key, Record, joined, record
-from expunge.training.steps import StepLosses, Streams, by_step
+from expunge.training.references import Record, record
+from expunge.training.steps import StepLosses, Streams, by_step, record_by_step
 from expunge.training.stopping import Stop, figures
 
 SAVE_EVERY = 500
@@ -233,26 +232,13 @@ class Trainer:
         """The origin's values for all rows that will be drawn; a checkpoint is restored after this."""
         for name, want in self.streams.references.items():
             if by_step(self.model):
-                self.records[name] = self._record_by_step(name, want)
+                steps = (self._losses(step) for step in range(self.total))
+                self.records[name] = record_by_step(self.model, steps, name, want)
                 continue
             examples, rows = self._drawn(name)
             if examples:
                 values = record(self.model, examples, want)
                 self.records[name] = Record({row: i for i, row in enumerate(rows)}, values)
-
-    def _record_by_step(self, name: str, want: Want) -> Record:
-        """The reference model's values of every step's own batches and draws: one forward more per step, and no cache."""
-        places: dict[Key, int] = {}
-
-        def batches() -> Iterator[tuple[list[int], Batch]]:
-            for step in range(self.total):
-                for part in self._losses(step).parts:
-                    if rows := part[name].examples:
-                        first = len(places)
-                        places.update({(step, place): first + i for i, place in enumerate(part[name].kept)})
-                        yield list(range(first, len(places))), self.model.collate(rows)
-
-        return Record(places, joined(outputs(self.model, batches(), want), want))
 
     def _stop(self) -> Stop:
         budget, splits, context = self.budget, self.splits, self.context

@@ -20,7 +20,8 @@ from expunge.core.errors import BadInput
 from expunge.core.random import derive, generator
 from expunge.data.examples import with_draw
 from expunge.data.pairing import Pairing
-from expunge.training.references import Key, Record
+from expunge.models.passes import outputs
+from expunge.training.references import Key, Record, joined
 
 
 @dataclass
@@ -270,6 +271,21 @@ class StepLosses:
             f"has nothing to train on in {shown}",
             "choose another method, or add the fields that it reads",
         )
+
+
+def record_by_step(model: Model, steps: Iterable[StepLosses], name: str, want: Want) -> Record:
+    """The reference model's values of a stream in every step's own batches and draws: one forward more per step."""
+    places: dict[Key, int] = {}
+
+    def batches() -> Iterator[tuple[list[int], Batch]]:
+        for step in steps:
+            for part in step.parts:
+                if rows := part[name].examples:
+                    first = len(places)
+                    places.update({(step.index, place): first + i for i, place in enumerate(part[name].kept)})
+                    yield list(range(first, len(places))), model.collate(rows)
+
+    return Record(places, joined(outputs(model, batches(), want), want))
 
 
 def _bare() -> Output:
