@@ -260,6 +260,7 @@ def test_every_method_that_is_offered_runs(
     assert not faults
 
 
+@pytest.mark.slow
 @both
 def test_every_attack_runs_or_says_why_not(kind: str, installed: Path, trained: Callable[[str], Path]) -> None:
     folder = trained(kind)
