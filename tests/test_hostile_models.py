@@ -30,6 +30,7 @@ from expunge.data.worlds.digits import digits
 from expunge.evaluation import attack as attacking
 from expunge.evaluation.scores import NotMeasured
 from expunge.methods.exact._sliced import parts
+from expunge.methods.training import trainer_for
 from expunge.models import _rendering
 from expunge.models.build import again, check_again, check_spec
 from expunge.models.manifest import read_manifest
@@ -338,8 +339,8 @@ def test_a_manifest_s_sizes_are_no_trap(evil: Path) -> None:
             check_again({**manifest, "model": {**manifest["model"], **sizes}}, model)
     with pytest.raises(BadInput, match="is larger than any model's"):
         check_spec({"architecture": "llama", "layers": 10**9})
-    with pytest.raises(BadInput, match="is no scheme to train with"):
-        check_again({**manifest, "exact": {"os": {}}}, model)
+    with pytest.raises(BadInput, match="is an unknown trainer"):
+        trainer_for({"os": {}}, model)
 
 
 # -- the manifest --------------------------------------------------------------------------------------

@@ -50,9 +50,10 @@ def with_defaults(value: Any, field: str) -> dict[str, dict[str, Any]] | None:
 
 
 def trainer_for(chosen: Chosen | None, model: Model) -> Callable[[Model, Sequence[Example], Context], Model]:
-    """What trains: as chosen, or as the model's family is trained."""
+    """What trains: as chosen, or as the model's family is trained. Raises BadInput: a manifest may say anything."""
     name, options = next(iter(chosen.items())) if chosen else (family(model.family).trainer, {})
-    return functools.partial(trainer_named(name).module.train, **options)
+    plugin = trainer_named(name)
+    return functools.partial(plugin.module.train, **plugin.validate(options, f"trainer.{name}", training=True))
 
 
 def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:
