@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -29,6 +30,7 @@ from expunge.models.open import open_on_cpu
 from expunge.models.passes import passes
 from expunge.pipeline.compatibility import fitting
 from expunge.pipeline.plan import plan
+from expunge.report.html import render
 from expunge.workflows.list import catalogue
 
 HERE = Path(__file__).parent / "stranger_family"
@@ -200,6 +202,16 @@ def test_the_report_has_pictures(
     evidence, page = ran(kind, "ga"), (trained(kind) / "ga/report.html").read_text()
     assert len(re.findall('<img [^>]*src="data:image/svg', page)) >= 3
     assert all(row["picture"].startswith("data:image/svg+xml;base64,") for row in evidence["examples"]["forget"])
+
+
+def test_evidence_from_elsewhere_puts_nothing_but_an_image_into_the_page(
+    ran: Callable[[str, str], dict[str, Any]],
+) -> None:
+    evidence = copy.deepcopy(ran("denoiser", "ga"))
+    for rows in evidence["examples"].values():
+        for row in rows:
+            row["picture"] = "javascript:alert(1)"
+    assert "<img " not in render(evidence)
 
 
 @both
