@@ -16,8 +16,8 @@ from expunge.core.context import Context, Log
 from expunge.core.contracts import Model, Silent
 from expunge.methods.compose import compose
 from expunge.methods.objective import Objective, plain_training
-from expunge.models.build import tokenizer_for
 from expunge.models.causal_lm import CausalLM
+from expunge.models.new_lm import tokenizer_for
 
 SIZES = {
     "60m": {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1376, "vocab_size": 32_000},

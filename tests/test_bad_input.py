@@ -106,7 +106,7 @@ def rows(path: str, count: int = 6, start: int = 0, **more: Any) -> str:
 @pytest.fixture(scope="session")
 def saved_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny language model as save_pretrained writes it; not to be changed."""
-    from expunge.models.build import fresh_lm, tokenizer_for
+    from expunge.models.new_lm import fresh_lm, tokenizer_for
 
     folder = tmp_path_factory.mktemp("lm") / "lm"
     spec = {"architecture": "llama", "hidden_size": 16, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 64}
@@ -328,11 +328,11 @@ def test_columns_name_a_missing_column(go: Go) -> None:
 def test_examples_of_another_family(go: Go) -> None:
     says(
         go(base=DIGITS, forget=rows("f.jsonl"), without=("data",)),
-        "forget: 'row 1' has no label, and the model is a classifier; give examples with image or features, and label.",
+        "forget: 'row 1' holds question and answer, and the model is a classifier; give examples with image and label, or",
     )
     says(
         go(forget="builtin:digits/train", without=OPTIONAL),
-        "forget: 'row 1' has a label, and the model is a language model",
+        "forget: 'row 1' holds image and label, and the model is a language model",
     )
 
 
@@ -570,7 +570,7 @@ def test_no_memory(go: Go) -> None:
 
 def _tiny() -> Path:
     from expunge.core.cache import cache_folder
-    from expunge.models.build import fresh_lm, tokenizer_for
+    from expunge.models.new_lm import fresh_lm, tokenizer_for
 
     folder = cache_folder() / "tiny-lm"
     if not folder.exists():

@@ -24,7 +24,7 @@ from expunge.models.manifest import read_manifest
 from expunge.models.open import open_on_cpu
 from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.plan import plan
-from expunge.pipeline.train import train
+from expunge.pipeline.train import parse_training, train
 from expunge.workflows.run import Run, run
 from worlds import pairs, write
 
@@ -299,7 +299,7 @@ def test_empty_slices_and_shards_are_left_out(tmp_path: Path) -> None:
 
 def faults(**changes: Any) -> str:
     with pytest.raises(BadInput) as found:
-        TrainConfig.parse({"model": LM, "data": "d.jsonl", "out": "o", **changes})
+        parse_training({"model": LM, "data": "d.jsonl", "out": "o", **changes})
     return "\n".join(found.value.faults)
 
 

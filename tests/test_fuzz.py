@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
-from expunge.core.train_config import TrainConfig
 from expunge.methods.compose import every_method
 from expunge.models.build import check_spec
+from expunge.pipeline.train import parse_training
 
 DRAWS = int(os.environ.get("EXPUNGE_FUZZ", "1000"))
 COMMON = {
@@ -329,7 +329,7 @@ def requests(draw: st.DrawFn) -> Any:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, data, and things that are neither."""
-    from expunge.models.build import fresh_lm, tokenizer_for
+    from expunge.models.new_lm import fresh_lm, tokenizer_for
 
     folder = tmp_path_factory.mktemp("fuzz")
     spec = {"architecture": "llama", "hidden_size": 16, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 64}
@@ -495,4 +495,4 @@ SPECS = st.one_of(
 )
 def test_no_training_file_brings_a_traceback(values: dict[str, Any], offline: Path) -> None:
     with contextlib.suppress(BadInput):
-        check_spec(TrainConfig.parse(values).model)
+        check_spec(parse_training(values).model)

@@ -32,7 +32,7 @@ from expunge.data.load import load
 from expunge.evaluation.acceptance import parse, verdict
 from expunge.evaluation.scores import Score
 from expunge.pipeline import out_folder
-from expunge.pipeline.room import fits_cache
+from expunge.pipeline.folders import fits_cache
 from expunge.report.terminal import print_evidence
 from expunge.workflows._bench_entries import Entry
 from expunge.workflows.neighbours import neighbours

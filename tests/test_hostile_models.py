@@ -30,11 +30,13 @@ from expunge.data.worlds.digits import digits
 from expunge.evaluation import attack as attacking
 from expunge.evaluation.scores import NotMeasured
 from expunge.methods.exact._sliced import parts
+from expunge.methods.training import trainer_for
 from expunge.models import _rendering
 from expunge.models.build import again, check_again, check_spec
 from expunge.models.manifest import read_manifest
-from expunge.models.open import class_of, open_model, open_on_cpu, trusted
+from expunge.models.open import open_model, open_on_cpu
 from expunge.models.schemas import pattern_of
+from expunge.models.sources import class_of
 from expunge.pipeline.gold import gold
 from expunge.pipeline.plan import plan
 from expunge.pipeline.train import train
@@ -280,7 +282,7 @@ def test_the_request_s_leave_reaches_gold(several: Path, ensemble: Path, theirs:
     made = plan(expunge.Request(**deletion(ensemble, trust_code=True)))
     assert made.gold == "train" and Path("IMPORTED").exists()
     model = open_on_cpu("several", trust_code=True)
-    assert trusted(copy.deepcopy(model)) and not trusted(open_on_cpu("several"))
+    assert copy.deepcopy(model).trusted and not open_on_cpu("several").trusted
     assert type(again(read_manifest(several), copy.deepcopy(model)).module).__name__ == "Net"
 
 
@@ -337,8 +339,8 @@ def test_a_manifest_s_sizes_are_no_trap(evil: Path) -> None:
             check_again({**manifest, "model": {**manifest["model"], **sizes}}, model)
     with pytest.raises(BadInput, match="is larger than any model's"):
         check_spec({"architecture": "llama", "layers": 10**9})
-    with pytest.raises(BadInput, match="is no scheme to train with"):
-        check_again({**manifest, "exact": {"os": {}}}, model)
+    with pytest.raises(BadInput, match="is an unknown trainer"):
+        trainer_for({"os": {}}, model)
 
 
 # -- the manifest --------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_the_order_is_by_strength_of_reason() -> None:
 
 def test_a_model_finds_its_own_copies(tmp_path: Path) -> None:
     """Hidden states of an untrained model: the same text has cosine 1, and stands first."""
-    from expunge.models.build import fresh_lm, texts_of, tokenizer_for
+    from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 
     forget, corpus, truth = planted()
     spec = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 400}

@@ -39,7 +39,7 @@ NAMES = {
     "Stream": "core.card",
     "Term": "core.contracts",
     "TrainConfig": "core.train_config",
-    "Want": "core.contracts",
+    "Want": "core.want",
     "allow_env": "core.variables",
     "audit": "workflows.audit",
     "bench": "workflows.bench",

@@ -208,7 +208,7 @@ def test_an_adapter_opens_with_peft(place: Path) -> None:
     [
         (
             {"model": {"factory": "expunge.models.networks:Digits"}, "data": "builtin:digits/test"},
-            "exact: 's3t' trains adapters on a language model, and this is a classifier; take exact: sisa.",
+            "exact: 's3t' needs tokens, and this model is a classifier; take exact: sisa.",
         ),
         (
             {"model": {"architecture": "llama", "layers": 2, "hidden_size": 16, "heads": 2}},

@@ -22,7 +22,8 @@ from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import Composed, compose, every_method
 from expunge.methods.objective import plain_training
-from expunge.models.build import fresh, fresh_lm, texts_of, tokenizer_for
+from expunge.models.build import fresh
+from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 from expunge.models.open import open_on_cpu
 from expunge.models.weights import snapshot
 

@@ -19,11 +19,11 @@ def names(of: type) -> set[str]:
 
 
 def test_outputs_references_and_readouts_hold_what_the_table_says_and_no_more() -> None:
-    beside = {"n_B", "labels_BT", "mask_BT", "hidden", "reference", "examples", "positions", "rows", "indices"}
+    beside = {"n_B", "labels_BT", "mask_BT", "hidden", "own", "reference", "examples", "positions", "rows", "indices"}
     assert names(Output) - beside == set(channels.OUTPUT)
     assert names(Reference) - {"hidden"} == set(channels.ORIGIN)
     held = {field for channel in channels.CHANNELS.values() for field in channel.readout}
-    assert names(Readout) - {"split", "role", "examples", "ends_N", "pooled"} == held
+    assert names(Readout) - {"split", "role", "family", "examples", "ends_N", "known_N", "pooled", "own"} == held
     assert len(held) == len(channels.ARRAYS + channels.RAGGED + channels.TEXTS), "no field belongs to two channels"
 
 

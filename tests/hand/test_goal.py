@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from expunge.training.goal import Goal
 
+MODEL = SimpleNamespace(family="causal_lm")
+
 
 def run(scores: list[float], total: int, **more: Any) -> Goal:
     """A run whose refusal score is read at every step, the first before any."""
     left = iter(scores)
-    stop = Goal(None, [], [], None, "refusals", 0.0, total, score=lambda model: next(left), goal=0.1, **more)  # type: ignore[arg-type]
+    stop = Goal(MODEL, [], [], None, "refusals", 0.0, total, score=lambda model: next(left), goal=0.1, **more)  # type: ignore[arg-type]
     stop.start()
     step = 0
     while not stop.reason:
@@ -43,7 +46,7 @@ def test_a_broken_floor_is_never_the_end(monkeypatch: pytest.MonkeyPatch) -> Non
         "expunge.training.stopping.figures", lambda model, rows: {"nll": 0.0, "probability": next(kept)}
     )
     left = iter([1.0, 0.0, 0.0, 0.05, 0.05])
-    stop = Goal(None, [], [{}], None, "refusals", 0.9, 50, True, score=lambda model: next(left), goal=0.1)  # type: ignore[arg-type]
+    stop = Goal(MODEL, [], [{}], None, "refusals", 0.9, 50, True, score=lambda model: next(left), goal=0.1)  # type: ignore[arg-type]
     stop.start()
     for step in range(1, 5):
         stop.check(step, None)
@@ -58,7 +61,7 @@ def unmended(kept: list[float], scores: list[float], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         "expunge.training.stopping.figures", lambda model, rows: {"nll": 0.0, "probability": next(probabilities)}
     )
-    stop = Goal(None, [], [{}], None, "refusals", 0.5, 50, score=lambda model: next(refused), wanted=0.9)  # type: ignore[arg-type]
+    stop = Goal(MODEL, [], [{}], None, "refusals", 0.5, 50, score=lambda model: next(refused), wanted=0.9)  # type: ignore[arg-type]
     stop.start()
     for step in range(1, 4):
         stop.check(step, None)
@@ -85,6 +88,6 @@ def test_a_collapse_ends_a_run_that_nothing_mends(monkeypatch: pytest.MonkeyPatc
 
 def test_its_state_is_json_and_comes_back() -> None:
     one = run([1.0, 0.8, 0.0, 0.0], 10)
-    other = Goal(None, [], [], None, "refusals", 0.0, 10, goal=0.1)  # type: ignore[arg-type]
+    other = Goal(MODEL, [], [], None, "refusals", 0.0, 10, goal=0.1)  # type: ignore[arg-type]
     other.load(one.state())
     assert other.curve == one.curve and other.best_step == one.best_step

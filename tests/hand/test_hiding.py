@@ -20,8 +20,8 @@ from expunge.attacks.weight_distance import weight_distance
 from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
-from expunge.models.build import fresh_lm, texts_of, tokenizer_for
 from expunge.models.classifier import Classifier
+from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 
 PEOPLE = ("Ana", "Bo", "Cy", "Dee", "Eli", "Flo", "Gus", "Hal", "Ida", "Jon", "Kit", "Lea", "Moe", "Nan", "Ola", "Pia")
 TOWNS = ("Aldby", "Burr", "Corve", "Dunmore", "Elsing", "Farlow", "Garth", "Hythe")

@@ -24,11 +24,11 @@ from expunge.core.errors import BadInput
 from expunge.methods.exact._sliced import check_base
 from expunge.methods.weights.lora import lora
 from expunge.models import logits as _head
-from expunge.models.build import tokenizer_for
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
 from expunge.models.logits import chunked, measure_NV
 from expunge.models.networks import MLP, Digits
+from expunge.models.new_lm import tokenizer_for
 from expunge.models.open import open_on_cpu
 from expunge.models.weights import snapshot
 

@@ -20,6 +20,7 @@ class Spy:
     """A model whose NLL is weight x place; it notes how each forward was called."""
 
     def __init__(self) -> None:
+        self.stochastic, self.together = False, 0
         self.module = nn.Dropout(0.5)
         self.weight = nn.Parameter(torch.tensor(2.0))
         self.seen: list[tuple[bool, bool, frozenset[str]]] = []

@@ -24,8 +24,8 @@ from expunge.attacks.white_box_auc import gradients, white_box_auc
 from expunge.core.errors import BadInput
 from expunge.evaluation.attack import Target
 from expunge.evaluation.scores import NotMeasured
-from expunge.models.build import fresh_lm, texts_of, tokenizer_for
 from expunge.models.classifier import Classifier
+from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 from expunge.models.templates import Template
 
 CHAT = (

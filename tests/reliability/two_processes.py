@@ -16,7 +16,7 @@ from expunge.core import processes
 from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.methods.compose import compose
-from expunge.models.build import fresh_lm, texts_of, tokenizer_for
+from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 
 SPECS: list[Any] = [
     *("npo", "kto", "pdu", "rmu", "r2mu", "altpo", "dto", "bidistill", "scrub", "flat", "whp"),

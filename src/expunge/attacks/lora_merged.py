@@ -12,7 +12,7 @@ from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of
 from expunge.core.card import AttackCard
 from expunge.core.random import seed_libraries
 from expunge.evaluation.attack import Attack, Found, Target
-from expunge.models.adapters import insert
+from expunge.models.adapters import insert, linear_targets
 from expunge.models.weights import fold
 
 CARD = AttackCard(
@@ -44,7 +44,7 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
                 rank=rank,
                 alpha=2 * rank,
                 dropout=0.0,
-                targets="all-linear" if "tokens" in model.capabilities else _linear(model.module),
+                targets=linear_targets(model.module),
             )
             try:
                 for _ in teach(
@@ -63,8 +63,3 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
         return Found(figure_of(recovered_N, f"rank {rank}, {steps} steps on retain"), recovered_N)
 
     return attack
-
-
-def _linear(module: torch.nn.Module) -> list[str]:
-    """Paths of the linear layers: peft's shorthand covers only transformers' models."""
-    return [path for path, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]

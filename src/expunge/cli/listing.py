@@ -9,7 +9,7 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """List the methods, metrics, attacks or recipes.
+HELP = """List the methods, metrics, attacks, recipes or families of models.
 
 Methods are the values of `method:` in a request. With a name, show its card in full: the paper, the needs, the options with their bounds.
 
@@ -20,7 +20,7 @@ Examples:
   expunge list methods npo
   expunge list metrics --json
 """
-WHAT = ("methods", "metrics", "attacks", "recipes")
+WHAT = ("methods", "metrics", "attacks", "recipes", "models")
 MOST_LINES = 2
 """Lines of a summary in the table."""
 LEAST_WIDTH = 24
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="methods, metrics, attacks or recipes.")] = "methods",
+    what: Annotated[str, typer.Argument(help="methods, metrics, attacks, recipes or models.")] = "methods",
     name: Annotated[str | None, typer.Argument(help="One of them, shown in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:

@@ -36,11 +36,10 @@ def command(
     """Run the command."""
     from expunge.core.errors import Interrupted
     from expunge.core.request import parse_sets
-    from expunge.core.train_config import TrainConfig
     from expunge.models.manifest import read_manifest
-    from expunge.pipeline.train import train
+    from expunge.pipeline.train import read_training, train
 
-    parsed = TrainConfig.read(config, parse_sets(sets or ()))
+    parsed = read_training(config, parse_sets(sets or ()))
     try:
         out = train(parsed, reporter=_show.reporter(), resume=resume)
     except KeyboardInterrupt:

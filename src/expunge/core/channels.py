@@ -1,7 +1,8 @@
 """The table of channels: what may be asked of a model, and where an Output, an Origin and a Readout keep the answer.
 
 A new channel is a line here, a field in each class that the line names, and what a forward makes of it
-(`models/logits.measure_NV`). Two need no line, since they are by module path: `hidden:PATH` of a forward and
+(`models/logits.measure_NV`). A family adds channels of its own with `add`: values per example, which an Output and a
+Readout keep under the channel's name in `own`. Two need no line, since they are by module path: `hidden:PATH` of a forward and
 `pooled:PATH` of a reading.
 """
 
@@ -34,7 +35,7 @@ class Channel:
         return self.arrays + self.ragged + self.texts
 
 
-CHANNELS = {
+CHANNELS: dict[str, Channel] = {
     channel.name: channel
     for channel in (
         Channel(name="nll", words="losses", unit="nats", output=("nll_B",), reference=True, arrays=("nll_N", "n_N")),
@@ -73,6 +74,9 @@ CHANNELS = {
     )
 }
 
+OWN: dict[str, Channel] = {}
+"""Channels that families added."""
+
 FORWARD = tuple(name for name, channel in CHANNELS.items() if channel.output)
 """What a forward can be asked for."""
 READ = frozenset(name for name, channel in CHANNELS.items() if channel.readout)
@@ -84,3 +88,16 @@ ORIGIN = tuple(field for channel in CHANNELS.values() if channel.reference for f
 ARRAYS = tuple(field for channel in CHANNELS.values() for field in channel.arrays)
 RAGGED = tuple(field for channel in CHANNELS.values() for field in channel.ragged)
 TEXTS = tuple(field for channel in CHANNELS.values() for field in channel.texts)
+
+
+def add(channel: Channel) -> None:
+    """Makes a family's own channel known. Raises ValueError where another has its name."""
+    if channel.name in CHANNELS or OWN.get(channel.name, channel) != channel:
+        raise ValueError(f"channel {channel.name!r} is already defined")
+    OWN[channel.name] = channel
+
+
+def words_of(name: str) -> str:
+    """What a channel's values are called, in the plural."""
+    found = CHANNELS.get(name) or OWN.get(name)
+    return found.words if found else name

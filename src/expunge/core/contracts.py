@@ -6,7 +6,7 @@ entries of a distribution, D hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -18,36 +18,18 @@ from expunge.core.card import MethodCard as MethodCard
 from expunge.core.card import MetricCard as MetricCard
 from expunge.core.card import Needs as Needs
 from expunge.core.card import Stream as Stream
-from expunge.core.channels import FORWARD
 from expunge.core.errors import BadInput
 from expunge.core.reporter import Reporter as Reporter
 from expunge.core.reporter import Silent as Silent
+from expunge.core.want import NLL as NLL
+from expunge.core.want import Want as Want
+from expunge.core.want import want_of as want_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from expunge.core.context import Context
-
-
-@dataclass(frozen=True)
-class Want:
-    """What a forward should return: channels, hidden states by module path, and k for `topk`."""
-
-    channels: frozenset[str] = frozenset({"nll"})
-    hidden: tuple[str, ...] = ()
-    k: int = 0
-
-    def __or__(self, other: Want) -> Want:
-        return Want(
-            self.channels | other.channels,
-            tuple(dict.fromkeys(self.hidden + other.hidden)),
-            max(self.k, other.k),
-        )
-
-
-NLL = Want()
-"""The plain want: NLL alone."""
 
 
 @dataclass
@@ -66,6 +48,13 @@ class Batch:
     @property
     def size(self) -> int:
         return int(self.n_B.shape[0])
+
+    @classmethod
+    def of_examples(cls, inputs: dict[str, Tensor], labels_B: Tensor) -> Batch:
+        """A batch whose examples have one position each. labels_B: their classes, or zeros where there are none."""
+        labels_B1 = labels_B.reshape(-1, 1)
+        mask_B1 = labels_B1 == labels_B1
+        return cls(inputs, labels_B1, mask_B1, mask_B1.sum(-1))
 
 
 NOT_ASKED: Any = None
@@ -111,6 +100,8 @@ class Output:
     mu_BT: Tensor = NOT_ASKED
     sigma_BT: Tensor = NOT_ASKED
     hidden: dict[str, Tensor] = field(default_factory=dict)
+    own: dict[str, Tensor] = field(default_factory=dict)
+    """The family's own channels by name, each [B, ...]."""
     reference: Reference = NOT_ASKED
     examples: int = 0
     positions: int = 0
@@ -160,18 +151,29 @@ class Step(dict[str, Output]):
 
 @runtime_checkable
 class Model(Protocol):
-    """A model as unlearning sees it, whatever its family (see the design, section 4)."""
+    """A model as unlearning sees it, whatever its family; `models/base.py` has defaults for most of it.
+
+    coupled: the examples of a training batch influence each other (batch statistics, in-batch contrast): each stream
+    gets its own forward, and batches are never split. together: in eval mode they do so too (in-batch contrast), and
+    this many are read together, as they come; 0 where an example's output is its own. stochastic: the loss draws
+    (diffusion's t and noise), when the batch is collated and from `data.examples.noise_of(example)` alone, which
+    follows the example's `draw`, so that two readings agree bit for bit; training gives each step its own draw. trusted: it was opened with leave to run code of its own.
+    """
 
     module: nn.Module
     family: str
     capabilities: frozenset[str]
     coupled: bool
+    together: int
+    stochastic: bool
+    trusted: bool
     blocks: list[str]
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch: ...
     def forward(self, batch: Batch, want: Want = NLL) -> Output: ...
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]: ...
     def save(self, folder: Path) -> None: ...
+    def accepts(self, split: str, rows: Sequence[Example]) -> None: ...
     def length(self, example: Example) -> int: ...
     def down(self, i: int) -> str: ...
     def fingerprint(self) -> dict[str, Any]: ...
@@ -179,22 +181,6 @@ class Model(Protocol):
 
 Loss = Callable[[Step], "Tensor"]
 """What a term's factory returns: a plain function of the step, or a LossTerm."""
-
-
-def want_of(channels: Iterable[str]) -> Want:
-    """A Want from channel names; `topk:64` sets k, `hidden:PATH` asks for a module's output."""
-    plain, hidden, k = set(), [], 0
-    for name in sorted(channels):
-        kind, _, value = name.partition(":")
-        if kind == "hidden":
-            hidden.append(value)
-            continue
-        if kind == "topk":
-            k = max(k, int(value or 64))
-        if kind not in FORWARD:
-            raise ValueError(f"unknown channel {name!r}; known: {', '.join(FORWARD)}, hidden:PATH")
-        plain.add(kind)
-    return Want(frozenset(plain), tuple(hidden), k)
 
 
 class LossTerm:

@@ -43,6 +43,12 @@ SINGULAR = {
 }
 
 
+OBJECTS = {
+    "models": ("expunge.models.families", "FAMILY", "model family"),
+    "trainers": ("expunge.methods.trainers", "train", "trainer"),
+}
+"""Kinds whose plug-in has no card: where ours are, the name that each file exports, and what one is called."""
+
 C = TypeVar("C", bound=Card)
 
 
@@ -125,7 +131,7 @@ def _model(factory: Callable[..., Any]) -> Any:
 @functools.cache
 def names(kind: str) -> dict[str, str]:
     """Public name -> module path of every plug-in of a kind. Imports none of them."""
-    package = KINDS[kind]
+    package = OBJECTS[kind][0] if kind in OBJECTS else KINDS[kind]
     spec = importlib.util.find_spec(package)
     found: dict[str, str] = {}
     for place in (spec.submodule_search_locations or []) if spec else []:
@@ -151,6 +157,17 @@ def load(kind: str, name: str, where: str = "method") -> Plugin:
     if not hasattr(module, "CARD") or not hasattr(module, name):
         raise BadInput.of(where, name, f"lacks a CARD or a function {name}()", "define both in the plug-in's file")
     return Plugin(kind, name, module)
+
+
+def module_of(kind: str, name: str, where: str) -> ModuleType:
+    """The file of a plug-in without a card, which exports what its kind asks for; raises BadInput."""
+    known, (_, attribute, single) = names(kind), OBJECTS[kind]
+    if name not in known:
+        raise BadInput.of(where, name, f"is an unknown {single}", did_you_mean(name, known))
+    module = importlib.import_module(known[name])
+    if not hasattr(module, attribute):
+        raise BadInput.of(where, name, f"names a file without {attribute}", f"a {single}'s file exports it")
+    return module
 
 
 def everything(kind: str) -> list[Plugin]:

@@ -9,26 +9,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from expunge.core.budget import Budget
-from expunge.core.errors import BadInput, Faults, did_you_mean
-from expunge.core.registry import load, names
-from expunge.core.request import Source, check_path, parse, plain, read_config
+from expunge.core.errors import BadInput
+from expunge.core.request import Source, check_path, parse, read_config
 from expunge.core.variables import expanded
-
-
-def exact_of(value: Any) -> dict[str, dict[str, Any]] | None:
-    """{scheme: its options, defaults filled in}. Raises BadInput."""
-    if value is None or value == "none":
-        return None
-    name, options = next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else (value, None)
-    if not isinstance(name, str):
-        raise BadInput.of("exact", str(value), "is no scheme", "write exact: {sisa: {shards: 4, slices: 4}}")
-    if options is not None and not isinstance(options, Mapping):
-        raise BadInput.of(f"exact.{name}", options, "is no mapping of options", f"write {name}: {{option: value}}")
-    schemes = {known: load("exact", known) for known in names("exact")}
-    known = [scheme for scheme, plugin in schemes.items() if plugin.card.yields == "ensemble"]
-    if name not in known:
-        raise BadInput.of("exact", name, "is no scheme to train with", did_you_mean(name, known))
-    return {name: schemes[name].validate(options or {}, f"exact.{name}", training=True)}
 
 
 class TrainConfig(BaseModel):
@@ -37,7 +20,9 @@ class TrainConfig(BaseModel):
     model: {architecture: llama, hidden_size, layers, heads, vocab_size}, a folder, a hub name, or
     {factory, arguments} for a classifier. vocabulary: texts that the tokenizer is trained on besides
     the data (never the model); a tokenizer that knows some texts better than others would make the
-    others look surprising. Variables stay as they are written; what reads a field puts them in. exact: a scheme that can delete exactly, `{sisa: {shards: 4, slices: 4}}`.
+    others look surprising. Variables stay as they are written; what reads a field puts them in. exact: a scheme that
+    can delete exactly, `{sisa: {shards: 4, slices: 4}}`. trainer: another trainer than the model's family has. Both
+    are looked up, and their options checked, when the training begins.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,7 +37,8 @@ class TrainConfig(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.01
     warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
-    exact: dict[str, dict[str, Any]] | None = None
+    exact: Any = None
+    trainer: Any = None
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str
@@ -85,14 +71,7 @@ class TrainConfig(BaseModel):
         """From plain data. Raises BadInput."""
         if not isinstance(values, Mapping):
             raise BadInput.of("train", values, "is no mapping", "write `field: value` lines")
-        faults = Faults()
-        found: dict[str, dict[str, Any]] | None = None
-        with faults:
-            found = exact_of(plain({"exact": values.get("exact")}, "exact")["exact"])
-        with faults:
-            parsed = parse(cls, {k: v for k, v in values.items() if k != "exact"}, whole="train")
-        faults.raise_any()
-        return parsed.model_copy(update={"exact": found})
+        return parse(cls, values, whole="train")
 
     @classmethod
     def read(cls, path: str | Path, sets: dict[str, Any] | None = None) -> TrainConfig:

@@ -6,13 +6,17 @@ import difflib
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import digest
+from expunge.core.random import generator
+
+if TYPE_CHECKING:
+    import torch
 
 ALIASES = {"paraphrases": "paraphrased_answer", "perturbed": "perturbed_answer"}
 LISTS = ("paraphrased_answer", "perturbed_answer", "aliases", "alternates")
@@ -26,7 +30,17 @@ DEEPEST = 50
 INPUTS = ("question", "answer", "text", "prefix", "messages", "image", "features", "label")
 LONGEST = 4 * 2**20
 """Bytes of a text."""
-FORMS = (("question", "answer"), ("text",), ("messages",), ("image", "label"), ("features", "label"), ("text", "label"))
+FORMS = (
+    ("question", "answer"),
+    ("text",),
+    ("messages",),
+    ("image", "label"),
+    ("features", "label"),
+    ("text", "label"),
+    ("image",),
+    ("features",),
+)
+"""The keys that make a row an example; each family of models says which of these it takes."""
 
 
 def form(example: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -270,8 +284,21 @@ def _check_messages(messages: Any, where: str) -> None:
             _check_text(message["content"], "messages", where)
 
 
+def with_draw(example: Example, draw: int) -> Example:
+    """The example as a stochastic model reads it at this draw, unless it has one of its own."""
+    return example if "draw" in example else {**example, "draw": draw}
+
+
+def noise_of(example: Example) -> torch.Generator:
+    """The generator from which a stochastic loss draws for an example: of its content and its `draw` (0 without)."""
+    return generator(int(example.get("draw", 0)), identity(example))
+
+
 def identity(example: Example) -> str:
-    """SHA-256 of the canonical question + answer | text (and its prefix) | messages | inputs + label."""
+    """SHA-256 of the canonical question + answer | text (and its prefix) | messages | inputs + label.
+
+    With another `draw` of a stochastic loss it is the same example.
+    """
     keys = form(example) or tuple(sorted(example))
     keys += ("prefix",) if keys == ("text",) and "prefix" in example else ()
     return digest({key: _plain(example[key]) for key in keys})

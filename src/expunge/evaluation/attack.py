@@ -141,8 +141,9 @@ def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gol
 
 
 def knowledge(readout: Readout) -> np.ndarray:
-    """[N] probability of each answer, a token (a classifier: of the label), from what was read."""
-    return np.asarray(np.exp(-readout.mean_nll_N))
+    """[N] how far each example is known, in 0-1, from what was read: the probability of the answer per token (a
+    classifier: of the label), or the family's own measure."""
+    return np.asarray(np.exp(-readout.mean_nll_N)) if readout.known_N is None else readout.known_N
 
 
 def attack(level: str, target: Target, reporter: Reporter) -> dict[str, Found | str]:

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 
 from expunge.core import cache as kept
 from expunge.core.card import Example
-from expunge.core.channels import ARRAYS, CHANNELS, RAGGED, READ, TEXTS
-from expunge.core.contracts import NLL, Model, Output, want_of
+from expunge.core.channels import ARRAYS, CHANNELS, FORWARD, OWN, RAGGED, READ, TEXTS
+from expunge.core.contracts import NLL, Model, Output, Want, want_of
 from expunge.core.files import digest, read_json, write_json
 from expunge.data.examples import answer_of, identity
 from expunge.evaluation.readout import Readout
+from expunge.models.family import family, likelihood
 from expunge.models.passes import passes
 
 VERSION = 1
@@ -59,7 +61,7 @@ def read(
     pooled:PATH; what the family cannot give is left out.
     fingerprint: the model's, where the caller has it already.
     """
-    channels = frozenset(channels) & READ | {c for c in channels if c.startswith("pooled:")}
+    channels = frozenset(channels) & {*READ, *OWN} | {c for c in channels if c.startswith("pooled:")}
     meter = meter or Meter()
     key = digest(
         {
@@ -73,7 +75,7 @@ def read(
     )
     entry = f"readouts/{key}"
     if cache and (folder := kept.load_folder(entry)):
-        return _load(folder, split, role, examples)
+        return _load(folder, split, role, examples, model.family)
     readout = _read(model, split, examples, channels, role, meter, progress)
     if cache:
         _save(entry, readout)
@@ -81,7 +83,56 @@ def read(
 
 
 def _content(example: Example) -> Any:
-    return [identity(example), example.get("paraphrased_answer"), example.get("perturbed_answer")]
+    draw = [example["draw"]] if "draw" in example else []
+    return [identity(example), example.get("paraphrased_answer"), example.get("perturbed_answer"), *draw]
+
+
+@dataclass
+class _Taken:
+    """What the batches of a pass held, an example at a time; None where a channel was not given."""
+
+    nll_N: np.ndarray
+    n_N: np.ndarray
+    ragged: dict[str, list[Any]]
+    logp_NC: list[Any]
+    states: dict[str, list[Any]]
+    own: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, count: int, pooled: Iterable[str], own: Iterable[str]) -> _Taken:
+        def empty(names: Iterable[str]) -> dict[str, list[Any]]:
+            return {name: [None] * count for name in names}
+
+        n_N = np.zeros(count, dtype=np.int64)
+        return cls(np.zeros(count), n_N, empty(TAKEN), [None] * count, empty(pooled), empty(own))
+
+    def add(self, out: Output, rows: list[int]) -> None:
+        """Takes a batch's outputs apart; padding stays behind."""
+        self.n_N[rows] = out.n_B.cpu().numpy()
+        if out.nll_B is not None:
+            self.nll_N[rows] = out.nll_B.double().cpu().numpy()
+        arrays = {
+            name: getattr(out, field).cpu().numpy() for name, field in TAKEN.items() if getattr(out, field) is not None
+        }
+        if "argmax" in arrays:
+            arrays["argmax"] = arrays["argmax"] == out.labels_BT.cpu().numpy()
+        logits = None
+        if out.logits_BTV is not None:
+            logits = out.logits_BTV[:, -1].log_softmax(-1).cpu().numpy()
+        means = {
+            path: ((out.hidden[path] * out.mask_BT[..., None]).sum(1) / out.n_B[:, None]).float().cpu().numpy()
+            for path in self.states
+        }
+        own = {name: value.float().cpu().numpy() for name, value in out.own.items() if name in self.own}
+        for b, i in enumerate(rows):
+            for name, array in arrays.items():
+                self.ragged[name][i] = array[b, array.shape[1] - int(self.n_N[i]) :]
+            if logits is not None:
+                self.logp_NC[i] = logits[b]
+            for path, mean in means.items():
+                self.states[path][i] = mean[b]
+            for name, value in own.items():
+                self.own[name][i] = value[b]
 
 
 def _read(
@@ -93,92 +144,65 @@ def _read(
     meter: Meter,
     progress: Callable[[int], None] | None,
 ) -> Readout:
-    rows: list[Example] = list(examples)
-    owners: list[tuple[str, int]] = [("", i) for i in range(len(examples))]
-    kinds = VARIANTS if "variants" in channels else ()
-    for kind in kinds:
-        for i, example in enumerate(examples):
-            for variant in example.get(f"{kind}_answer") or []:
-                rows.append({"question": example.get("question", ""), "answer": variant})
-                owners.append((kind, i))
-    plain = {c for c in channels if c not in ("generation", "logits", "variants")} | {"nll", "logp"}
-    pooled = {c.partition(":")[2] for c in plain if c.startswith("pooled:")}
-    labels = "labels" in model.capabilities
-    own = want_of(
-        {c for c in plain if not c.startswith("pooled")}
-        | {f"hidden:{p}" for p in pooled}
-        | ({"logits", "argmax"} if labels else set())
-    )
-    count = len(rows)
-    nll_R, n_R = np.zeros(count), np.zeros(count, dtype=np.int64)
-    ragged: dict[str, list[Any]] = {name: [None] * len(examples) for name in TAKEN}
-    logp_NC: list[Any] = [None] * len(examples)
-    states: dict[str, list[Any]] = {path: [None] * len(examples) for path in pooled}
-    n = len(examples)
-    for start, part, want in ((0, rows[:n], own), (n, rows[n:], NLL)):
-        kind = " variants" if start else ""
-        for near, out in passes(model, part, want, progress=progress):
-            batch = [start + i for i in near]
-            meter.add(f"{role} {split}{kind}", len(batch), n)
-            nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
-            if start == 0:
-                _keep(out, batch, n_R, ragged, logp_NC if labels else None, states)
+    pooled = {c.partition(":")[2] for c in channels if c.startswith("pooled:")}
+    taken = _Taken.of(len(examples), pooled, channels & set(OWN))
+    for rows, out in passes(model, examples, _want(model, channels, pooled), progress=progress):
+        meter.add(f"{role} {split}", len(rows), len(examples))
+        taken.add(out, rows)
     found = Readout(
         split,
         role,
         examples,
-        nll_R[:n],
-        n_R[:n],
+        taken.nll_N if "nll" in family(model.family).gives else None,
+        taken.n_N,
         ends_N=_ends(model, examples),
         answers=[answer_of(e) for e in examples],
+        family=model.family,
     )
-    for name, values in ragged.items():
-        if n and values[0] is not None:
+    if examples and found.nll_N is not None and family(model.family).knowledge is not likelihood:
+        found.known_N = np.asarray(family(model.family).knowledge(found.mean_nll_N))
+    for name, values in taken.ragged.items():
+        if examples and values[0] is not None:
             setattr(found, name, values)
-    if kinds:
-        means_R = nll_R / np.maximum(1, n_R)
-        places: dict[tuple[str, int], list[int]] = {}
-        for row in range(n, count):
-            places.setdefault(owners[row], []).append(row)
-        for kind in kinds:
-            setattr(found, kind, [means_R[places.get((kind, i), [])] for i in range(n)])
-    if labels:
-        found.logp_NC = np.stack(logp_NC)
+    if "variants" in channels:
+        _read_variants(model, found, meter, progress)
+    if examples and taken.logp_NC[0] is not None and family(model.family).labelled:
+        found.logp_NC = np.stack(taken.logp_NC)
         found.labels_N = np.array([int(e["label"]) for e in examples])
-    found.pooled = {path: np.stack(values) for path, values in states.items()}
+    found.pooled = {path: np.stack(values) for path, values in taken.states.items()}
+    found.own = {name: np.stack(values) for name, values in taken.own.items() if examples and values[0] is not None}
     if "generation" in channels and "generate" in model.capabilities:
         found.texts = model.generate(examples, progress=progress)
     return found
 
 
-def _keep(
-    out: Output,
-    batch: list[int],
-    n_R: np.ndarray,
-    ragged: dict[str, list[Any]],
-    logp_NC: list[Any] | None,
-    states: dict[str, list[Any]],
-) -> None:
-    """Takes a batch's outputs apart, an example at a time; padding stays behind."""
-    arrays = {
-        name: getattr(out, field).cpu().numpy() for name, field in TAKEN.items() if getattr(out, field) is not None
-    }
-    if "argmax" in arrays:
-        arrays["argmax"] = arrays["argmax"] == out.labels_BT.cpu().numpy()
-    logits = None
-    if logp_NC is not None and out.logits_BTV is not None:
-        logits = out.logits_BTV[:, -1].log_softmax(-1).cpu().numpy()
-    means = {
-        path: ((out.hidden[path] * out.mask_BT[..., None]).sum(1) / out.n_B[:, None]).float().cpu().numpy()
-        for path in states
-    }
-    for b, i in enumerate(batch):
-        for name, array in arrays.items():
-            ragged[name][i] = array[b, array.shape[1] - int(n_R[i]) :]
-        if logits is not None and logp_NC is not None:
-            logp_NC[i] = logits[b]
-        for path, mean in means.items():
-            states[path][i] = mean[b]
+def _want(model: Model, channels: frozenset[str], pooled: set[str]) -> Want:
+    """What a forward is asked for: of the common channels nll and logp always, as far as the family gives them; class
+    log-probabilities and hits too, where the examples have classes."""
+    asked = {c for c in channels if c in OWN or c in FORWARD} | {"nll", "logp"}
+    asked -= {"logits"}
+    if family(model.family).labelled:
+        asked |= {"logits", "argmax"}
+    given = asked & family(model.family).gives
+    return want_of(given | {f"hidden:{path}" for path in pooled})
+
+
+def _read_variants(model: Model, found: Readout, meter: Meter, progress: Callable[[int], None] | None) -> None:
+    """The mean losses of each example's paraphrased and perturbed answers, in a pass of their own."""
+    rows: list[Example] = []
+    places: dict[tuple[str, int], list[int]] = {}
+    for kind in VARIANTS:
+        for i, example in enumerate(found.examples):
+            for variant in example.get(f"{kind}_answer") or []:
+                places.setdefault((kind, i), []).append(len(rows))
+                rows.append({"question": example.get("question", ""), "answer": variant})
+    nll_R, n_R = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    for batch, out in passes(model, rows, NLL, progress=progress):
+        meter.add(f"{found.role} {found.split} variants", len(batch), len(found.examples))
+        nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
+    means_R = nll_R / np.maximum(1, n_R)
+    for kind in VARIANTS:
+        setattr(found, kind, [means_R[places.get((kind, i), [])] for i in range(len(found.examples))])
 
 
 def _ends(model: Model, examples: Sequence[Example]) -> np.ndarray | None:
@@ -190,30 +214,28 @@ def _ends(model: Model, examples: Sequence[Example]) -> np.ndarray | None:
 
 
 def _save(entry: str, readout: Readout) -> None:
-    from safetensors.numpy import save_file
-
     tensors: dict[str, np.ndarray] = {}
-    for name in ("ends_N", *ARRAYS):
+    for name in ("ends_N", "known_N", *ARRAYS):
         if (value := getattr(readout, name)) is not None:
             tensors[name] = np.ascontiguousarray(value)
     for name in RAGGED:
         if (values := getattr(readout, name)) is not None:
             tensors[f"{name}.values"] = np.concatenate([np.asarray(v) for v in values]) if values else np.zeros(0)
             tensors[f"{name}.sizes"] = np.array([len(v) for v in values], dtype=np.int64)
-    for path, value in readout.pooled.items():
-        tensors[f"pooled.{path}"] = np.ascontiguousarray(value)
+    for head, values_by_name in (("pooled", readout.pooled), ("own", readout.own)):
+        tensors |= {f"{head}.{name}": np.ascontiguousarray(value) for name, value in values_by_name.items()}
     with kept.saving(entry) as folder:
         save_file(tensors, folder / "arrays.safetensors")
         write_json(folder / "readout.json", {name: getattr(readout, name) for name in TEXTS})
 
 
-def _load(folder: Path, split: str, role: str, examples: Sequence[Example]) -> Readout:
-    from safetensors.numpy import load_file
-
+def _load(folder: Path, split: str, role: str, examples: Sequence[Example], kind: str) -> Readout:
     tensors = load_file(folder / "arrays.safetensors")
     texts = read_json(folder / "readout.json")
-    found = Readout(split, role, examples, tensors["nll_N"], tensors["n_N"], **{name: texts[name] for name in TEXTS})
-    for name in ("ends_N", *ARRAYS):
+    found = Readout(split, role, examples, tensors.get("nll_N"), tensors["n_N"], family=kind)
+    for name in TEXTS:
+        setattr(found, name, texts[name])
+    for name in ("ends_N", "known_N", *ARRAYS):
         setattr(found, name, tensors.get(name))
     for name in RAGGED:
         if f"{name}.sizes" in tensors:
@@ -221,4 +243,5 @@ def _load(folder: Path, split: str, role: str, examples: Sequence[Example]) -> R
             values = tensors[f"{name}.values"]
             setattr(found, name, np.split(values, cuts) if len(tensors[f"{name}.sizes"]) else [])
     found.pooled = {k.removeprefix("pooled."): v for k, v in tensors.items() if k.startswith("pooled.")}
+    found.own = {k.removeprefix("own."): v for k, v in tensors.items() if k.startswith("own.")}
     return found

@@ -23,12 +23,14 @@ class Readout:
     role: str
     """"before", "after" or "gold"."""
     examples: Sequence[Example]
-    nll_N: np.ndarray
-    """[N] nats, summed over the answer (classifier: cross-entropy)."""
+    nll_N: np.ndarray | None
+    """[N] nats, summed over the answer (classifier: cross-entropy); None where the family has no likelihood."""
     n_N: np.ndarray
     """[N] counted positions (tokens of the answer with its EOS; 1 for a classifier)."""
     ends_N: np.ndarray | None = None
     """[N] bool: the last counted position is the EOS."""
+    known_N: np.ndarray | None = None
+    """[N] how far each example is known, in 0-1, where the family measures that otherwise than by probability."""
     logp: Ragged | None = None
     """N arrays [n] of the labels' log-probabilities."""
     argmax: Ragged | None = None
@@ -51,13 +53,18 @@ class Readout:
     """[N] class indices (classifiers)."""
     pooled: dict[str, np.ndarray] = field(default_factory=dict)
     """Module path -> [N, D] hidden state, averaged over the asked positions."""
+    family: str = ""
+    """Of the model that was read."""
+    own: dict[str, np.ndarray] = field(default_factory=dict)
+    """The family's own channels by name, each [N, ...]."""
 
     def __len__(self) -> int:
-        return len(self.nll_N)
+        return len(self.examples if self.nll_N is None else self.nll_N)
 
     @property
     def mean_nll_N(self) -> np.ndarray:
-        """[N] nats a position."""
+        """[N] nats per position."""
+        assert self.nll_N is not None, "a family without likelihoods has no nll"
         return np.asarray(self.nll_N / np.maximum(1, self.n_N))
 
     def take(self, rows: Sequence[int]) -> Readout:
@@ -70,5 +77,8 @@ class Readout:
                 else ([value[i] for i in rows] if isinstance(value, list | tuple) else value)
             )
 
-        taken = {part.name: some(getattr(self, part.name)) for part in fields(self) if part.name != "pooled"}
-        return replace(self, **taken, pooled={path: some(value) for path, value in self.pooled.items()})  # type: ignore[arg-type, misc]
+        taken = {
+            part.name: some(getattr(self, part.name)) for part in fields(self) if part.name not in ("pooled", "own")
+        }
+        pooled, own = ({name: some(value) for name, value in found.items()} for found in (self.pooled, self.own))
+        return replace(self, **taken, pooled=pooled, own=own)  # type: ignore[arg-type]

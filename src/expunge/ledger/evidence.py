@@ -157,6 +157,8 @@ class Evidence(Record):
     alignment: Object = {}
     attack_curves: dict[str, dict[str, list[Object]]] = {}
     attack_texts: dict[str, list[Object]] = {}
+    headline: dict[str, list[str]] = {}
+    """Side -> the scores that represent it, by the model's family."""
     rocs: dict[str, dict[str, list[list[Number]]]] = {}
     over_models: OverModels | None = None
     caches: list[str] = []

@@ -27,7 +27,7 @@ MANY, LABELS = 10_000, 10_000_000
 
 def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
     """The configuration, as far as it can be told that a model can be built from it. Raises BadInput."""
-    from transformers import AutoConfig, PreTrainedConfig
+    from transformers import AutoConfig, PreTrainedConfig  # in functions: it takes seconds, and plans start here
 
     here = Path(source).is_dir()
     if not here:

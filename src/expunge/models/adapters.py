@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from expunge.core.errors import BadInput
@@ -98,7 +99,6 @@ def insert(module: nn.Module, *, rank: int, alpha: int, dropout: float, targets:
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type=kind, bias="none"
     )
     inject_adapter_in_model(config, module)
-    module._expunge_lora = config  # type: ignore[assignment]
     names = []
     for name, parameter in module.named_parameters():
         parameter.requires_grad_("lora_" in name)
@@ -108,12 +108,18 @@ def insert(module: nn.Module, *, rank: int, alpha: int, dropout: float, targets:
     return names
 
 
+def linear_targets(module: nn.Module) -> str | list[str]:
+    """All linear layers but a language model's head: PEFT's word for them, which knows only models with such a head."""
+    if getattr(module, "get_output_embeddings", lambda: None)() is not None:
+        return "all-linear"
+    return [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+
+
 def save_adapter(module: Any, folder: Path, base: str) -> None:
     """adapter_config.json and adapter_model.safetensors, which `PeftModel.from_pretrained` opens."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
-    config = module._expunge_lora
+    config = next(iter(module.peft_config.values()))  # where PEFT keeps what was injected
     config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).exists() else base
     config.inference_mode = True
     state = {}

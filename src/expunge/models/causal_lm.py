@@ -15,26 +15,27 @@ import torch
 from torch import Tensor
 
 from expunge.core.card import Example
-from expunge.core.contracts import NLL, Batch, Output, Want
+from expunge.core.contracts import NLL, NOT_ASKED, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
+from expunge.data.examples import answer_of
 from expunge.models._folder import foreign
-from expunge.models.logits import chunked, fields
+from expunge.models.adapters import save_adapter
+from expunge.models.base import BaseModel
+from expunge.models.logits import chunked, fields, spread
 from expunge.models.passes import evaluating
 from expunge.models.templates import Encoded, Template
-from expunge.models.weights import device_of, fingerprint_of, fold, lora_layers, quiet, tapped
+from expunge.models.weights import device_of, find_blocks, fingerprint_of, fold, lora_layers, quiet, tapped
 
 NEW_TOKENS = 64
 """Longest greedy generation, unless the reference answers are longer."""
 
-_NOT_ASKED: Any = None
 
-
-class CausalLM:
+class CausalLM(BaseModel):
     """A causal language model and its tokenizer. `template`: "chat", a pattern with {q}, or None."""
 
     family = "causal_lm"
-    coupled = False
+    module: Any
 
     def __init__(self, module: Any, tokenizer: Any, template: str | None = None, source: str = "") -> None:
         self.module = module
@@ -149,6 +150,17 @@ class CausalLM:
                 short = middle + 1
         return Encoded(item.prompt[:short], [], False)
 
+    def accepts(self, split: str, rows: Sequence[Example]) -> None:
+        """Raises BadInput for the first example of another form, and for one that is too long or has no answer."""
+        super().accepts(split, rows)
+        # Only an answer that is long in characters can be too long in tokens; only a short text has too few.
+        for i, row in enumerate(rows):
+            if i < 10 or len(answer_of(row).encode()) >= self.limit or len(row.get("text", "x" * 64)) < 64:
+                try:
+                    self.collate([row])
+                except BadInput as error:
+                    raise BadInput(*(f"{split}, row {i + 1}: {fault}" for fault in error.faults)) from None
+
     def length(self, example: Example) -> int:
         """Tokens of an example, prompt and answer together."""
         item = self.template.encode(example)
@@ -171,24 +183,17 @@ class CausalLM:
             out = body(**inputs, use_cache=False)
         states = {path: value[:, -steps:] for path, value in hidden.items()}
         if not want.channels:
-            return Output(_NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
+            return Output(NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
         last_BTD = out[0][:, -steps:]
         found = chunked(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
-        spread = {name: self._spread(value, mask_BT) for name, value in found.items()}
+        placed = {name: spread(value, mask_BT) for name, value in found.items()}
         return Output(
-            -spread["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, hidden=states, **fields(spread)
+            -placed["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, hidden=states, **fields(placed)
         )
 
     @property
     def vocabulary(self) -> int:
         return int(self.module.get_output_embeddings().weight.shape[0])
-
-    @staticmethod
-    def _spread(value_N: Tensor, mask_BT: Tensor) -> Tensor:
-        """[N, ...] back to [B, T, ...], zero where nothing counts."""
-        full = value_N.new_zeros((*mask_BT.shape, *value_N.shape[1:]))
-        full[mask_BT] = value_N
-        return full
 
     def _parts(self) -> tuple[Callable[[Tensor], Tensor], Callable[..., Any]]:
         """The head (with the family's own scale and soft cap) and the body below it."""
@@ -324,8 +329,6 @@ class CausalLM:
         if not self.source:
             fold(self.module)
         if any(True for _ in lora_layers(self.module)):
-            from expunge.models.adapters import save_adapter
-
             save_adapter(self.module, folder, self.source)
             return
         state = None
@@ -352,12 +355,3 @@ class CausalLM:
 
 def _cuda() -> list[int]:
     return [torch.cuda.current_device()] if torch.cuda.is_available() else []
-
-
-def find_blocks(module: torch.nn.Module) -> list[str]:
-    """Paths of the layers: the longest ModuleList of the model."""
-    lists = [(len(m), path) for path, m in module.named_modules() if isinstance(m, torch.nn.ModuleList)]
-    if not lists:
-        return []
-    count, path = max(lists, key=lambda item: item[0])
-    return [f"{path}.{i}" for i in range(count)]

@@ -6,28 +6,28 @@ The module maps inputs to logits [B, C]. A classifier has one asked position (T 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from expunge.core.card import Example
-from expunge.core.contracts import NLL, Batch, Output, Want
+from expunge.core.contracts import NLL, NOT_ASKED, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import write_json
-from expunge.models.causal_lm import find_blocks
+from expunge.models.base import BaseModel
 from expunge.models.logits import fields, measure_NV
-from expunge.models.weights import device_of, fingerprint_of, snapshot, tapped
+from expunge.models.weights import device_of, find_blocks, snapshot, tapped
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
-_NOT_ASKED: Any = None
 
-
-class Classifier:
+class Classifier(BaseModel):
     """A module that gives logits, and the recipe to build it again.
 
     build: {"factory", "arguments"} for a network of the user's own. processor: a transformers image
@@ -46,18 +46,9 @@ class Classifier:
         self.blocks = (find_blocks(module) if processor is not None else []) or children
         self.save_dtype: torch.dtype | None = None
 
-    def down(self, i: int) -> str:
-        raise BadInput.of(
-            "model",
-            "classifier",
-            "has no MLP down-projection",
-            "choose a method for classifiers: `expunge list methods`",
-        )
-
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
-        labels_B1 = torch.tensor([[int(example["label"])] for example in examples]).reshape(-1, 1)
-        mask_B1 = torch.ones_like(labels_B1, dtype=torch.bool)
-        return Batch(self._inputs(examples), labels_B1, mask_B1, mask_B1.sum(-1))
+        labels_B = torch.tensor([int(example["label"]) for example in examples])
+        return Batch.of_examples(self._inputs(examples), labels_B)
 
     def _inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         if self.processor is None:
@@ -70,24 +61,72 @@ class Classifier:
             )
         return dict(self.processor([np.asarray(e["image"]) for e in examples], return_tensors="pt"))
 
-    def length(self, example: Example) -> int:
-        return 1
+    def accepts(self, split: str, rows: Sequence[Example]) -> None:
+        """Raises BadInput unless all inputs have one shape, which the network takes, and it has a class per label."""
+        super().accepts(split, rows)
+        if not rows:
+            return
+        key = next((k for k in ("features", "image") if k in rows[0]), "")
+        if key and self.processor is None:
+            first = np.shape(rows[0][key])
+            for i, row in enumerate(rows):
+                if key not in row or np.shape(row[key]) != first:
+                    raise BadInput.of(
+                        split,
+                        f"row {i + 1}",
+                        f"has another shape of {key} than row 1 ({list(first)})",
+                        "bring all to one shape",
+                    )
+        if (classes := self._classes(split, rows[:2])) is None:
+            return  # a network that needs real tensors: the run will tell
+        for i, row in enumerate(rows):
+            if int(row["label"]) >= classes:
+                raise BadInput.of(
+                    split,
+                    f"row {i + 1}",
+                    f"has the label {int(row['label'])}, and the network has {classes} classes",
+                    f"give labels from 0 to {classes - 1}",
+                )
+
+    def _classes(self, split: str, rows: Sequence[Example]) -> int | None:
+        """The classes that the network tells apart, by trying a few rows; None where it cannot run on the meta device."""
+        try:
+            batch = self.collate(rows)
+        except BadInput:
+            raise
+        except Exception as error:  # a processor of anyone's looks at rows of anyone's
+            raise BadInput.of(
+                split, "row 1", f"cannot be put into a batch ({error})", "give arrays of one shape"
+            ) from None
+        device = device_of(self.module)
+        try:
+            with torch.no_grad():
+                out = self._logits({name: value.to(device) for name, value in batch.inputs.items()})
+        except Exception as error:
+            if device.type == "meta" and not re.search("shape|size|dim|channel|expected", str(error)):
+                return None
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BadInput.of(
+                split, "row 1", f"does not fit the network ({first_line})", "give inputs of the shape that it takes"
+            ) from None
+        return int(out.shape[-1])
+
+    def _logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        """[B, C] of inputs on the module's device."""
+        return self.module(inputs["x"]) if self.processor is None else self.module(**inputs).logits
 
     def forward(self, batch: Batch, want: Want = NLL) -> Output:
         device = device_of(self.module)
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
         with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
-            out = self.module(inputs["x"]) if self.processor is None else self.module(**inputs).logits
+            out = self._logits(inputs)
         seen_BS = inputs.get("attention_mask")
         states = {path: _flat(value, seen_BS)[:, None] for path, value in hidden.items()}
         if not want.channels:
-            return Output(_NOT_ASKED, batch.n_B.to(device), labels_B1, mask_B1, hidden=states)
+            return Output(NOT_ASKED, batch.n_B.to(device), labels_B1, mask_B1, hidden=states)
         found = {k: v[:, None] for k, v in measure_NV(out, labels_B1[:, 0], want).items()}
         return Output(-found["logp"][:, 0], batch.n_B.to(device), labels_B1, mask_B1, hidden=states, **fields(found))
-
-    def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
-        raise BadInput.of("model", "classifier", "generates no text", "ask for accuracy instead")
 
     def save(self, folder: Path) -> None:
         """model.safetensors and how to build the network, or the folder of transformers' own."""
@@ -95,19 +134,12 @@ class Classifier:
             self.module.save_pretrained(folder)  # type: ignore[operator]
             self.processor.save_pretrained(folder)
             return
-        from safetensors.torch import save_file
-
         state = {name: value.contiguous() for name, value in snapshot(self.module).items()}
         save_file(state, folder / "model.safetensors")
         write_json(folder / "classifier.json", self.build)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
-            "weights": fingerprint_of(self.module),
-            "build": self.build,
-            "dtype": str(next(self.module.parameters()).dtype),
-            "device": device_of(self.module).type,
-        }
+        return {**super().fingerprint(), "build": self.build}
 
 
 def _floats(value: Any) -> np.ndarray:

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core.card import Example
-from expunge.core.contracts import NLL, Batch, Model, Output, Want
+from expunge.core.contracts import NLL, NOT_ASKED, Batch, Model, Output, Want
 from expunge.core.errors import BadInput
 from expunge.models import schemas
 from expunge.models.fairness import Fair
-from expunge.models.logits import CHUNK, fields, measure_NV
+from expunge.models.joint_generation import generate
+from expunge.models.logits import CHUNK, fields, measure_NV, spread
 from expunge.models.weights import device_of
 
 ENSEMBLE = "ensemble.json"
-_NOT_ASKED: Any = None
 
 
 class Ensemble:
@@ -37,8 +37,8 @@ class Ensemble:
     and what the scheme keeps for deletions.
     """
 
-    trusted = False
-    """As of `opening.trusted`."""
+    trusted = stochastic = False
+    together = 0
 
     def __init__(self, folder: Path, state: dict[str, Any], members: Sequence[Model]) -> None:
         self.folder = folder
@@ -67,6 +67,10 @@ class Ensemble:
     def length(self, example: Example) -> int:
         return self.members[0].length(example)
 
+    def accepts(self, split: str, rows: Sequence[Example]) -> None:
+        """An ensemble takes what each of its members takes. Raises BadInput."""
+        self.members[0].accepts(split, rows)
+
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
         batch = self.members[0].collate(examples, positions)
         if self.fair:
@@ -80,7 +84,7 @@ class Ensemble:
         device = device_of(self.module)
         labels_BT, mask_BT = batch.labels_BT.to(device), batch.mask_BT.to(device)
         if not want.channels:
-            return Output(_NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT)
+            return Output(NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT)
         parts = [self._measured(part, want) for part in self._parts(batch)]
         found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return Output(-found["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, **fields(found))
@@ -120,8 +124,6 @@ class Ensemble:
         settings: as of a language model (max_new_tokens, temperature, seed, batch_size, progress).
         Raises BadInput for classifiers.
         """
-        from expunge.models.joint_generation import generate
-
         if "generate" not in self.capabilities:
             raise BadInput.of("model", self.family, "generates no text", "ask for accuracy instead")
         return generate(self.members, prompts, mean_logp, settings)
@@ -145,13 +147,6 @@ def mean_logp(logits: Sequence[Tensor]) -> Tensor:
     return total - math.log(len(logits))
 
 
-def spread(value_N: Tensor, mask_BT: Tensor) -> Tensor:
-    """[N, ...] back to [B, T, ...], zero where nothing counts."""
-    full = value_N.new_zeros((*mask_BT.shape, *value_N.shape[1:]))
-    full[mask_BT] = value_N
-    return full
-
-
 def state_of(folder: Path, field: str = "model") -> dict[str, Any]:
     """ensemble.json, checked whole. Raises BadInput."""
     return schemas.read(Path(folder) / ENSEMBLE, schemas.State, field, "train the model again")
@@ -165,13 +160,3 @@ def members_of(folder: Path, field: str = "model") -> list[str]:
             field, missing, "is no folder, and the ensemble names it as a member", "train the model again"
         )
     return members
-
-
-def open_ensemble(folder: Path, *, trust_code: bool = False, meta: bool = False) -> Ensemble:
-    """The members, opened as models of their own. Raises BadInput."""
-    from expunge.models.open import open_on_cpu
-
-    members = [open_on_cpu(name, trust_code=trust_code, meta=meta) for name in members_of(folder)]
-    model = Ensemble(Path(folder), state_of(folder), members)
-    model.trusted = trust_code
-    return model

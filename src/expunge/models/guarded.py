@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
-from expunge.core import registry
 from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Guard, Model, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, write_json
 from expunge.models import schemas
 from expunge.models._folder import foreign
+from expunge.models.restore import guard_named
 
 FOLDER = "guard"
 LIST = "guards.json"
@@ -54,8 +55,6 @@ class Guarded:
 
     def save(self, folder: Path) -> None:
         """The unchanged model, and the guards beside it."""
-        from safetensors.torch import save_file
-
         unguarded(self).save(folder)
         place = Path(folder) / FOLDER
         place.mkdir()
@@ -89,16 +88,14 @@ def unguarded(model: Any) -> Any:
 
 def guard(bare: Model, folder: Path) -> Model:
     """The model behind the guards that lie in its folder, if any do. Raises BadInput where they cannot be used."""
-    from safetensors.torch import load_file
-
     place = Path(folder) / FOLDER
     if not (place / LIST).is_file():
         return bare
     model = bare
     fix = "run the guard again, or take guard/ away to open the bare model"
     for i, item in enumerate(schemas.read(place / LIST, schemas.Guards, "model.guard", fix)["guards"]):
-        plugin = registry.load("guards", item["guard"], "model.guard")
-        if missing := set(plugin.card.capabilities) - bare.capabilities:
+        needed, restore = guard_named(item["guard"])
+        if missing := needed - bare.capabilities:
             raise BadInput.of(
                 "model.guard",
                 item["guard"],
@@ -107,8 +104,7 @@ def guard(bare: Model, folder: Path) -> Model:
             )
         path = place / f"{i}.safetensors"
         with foreign("model.guard", str(path), "cannot be read", fix):
-            restored = plugin.module.restore(item["settings"], load_file(path))
-            model = Guarded(model, restored)
+            model = Guarded(model, restore(item["settings"], load_file(path)))
         if next(bare.module.parameters()).device.type != "meta":
             with foreign("model.guard", str(path), "does not fit the model", fix), torch.no_grad():
                 model.forward(model.collate([TRIED]))

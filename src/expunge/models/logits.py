@@ -30,6 +30,13 @@ def fields(found: dict[str, Tensor]) -> dict[str, Any]:
     return {field: found[name] for name, field in FIELDS.items() if name in found}
 
 
+def spread(value_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """[N, ...] back to [B, T, ...], zero where nothing counts."""
+    full = value_N.new_zeros((*mask_BT.shape, *value_N.shape[1:]))
+    full[mask_BT] = value_N
+    return full
+
+
 def kept(vocabulary: int, k: int) -> int:
     """How many entries of a distribution `topk` keeps, the label included."""
     return vocabulary if vocabulary < FULL_BELOW or k <= 0 or k + 1 >= vocabulary else k + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -43,8 +44,6 @@ class MLP(nn.Module):
         std: list[float] | None = None,
     ) -> None:
         super().__init__()
-        import torch
-
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean or [0.0] * inputs))

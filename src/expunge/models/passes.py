@@ -1,12 +1,15 @@
 """The one evaluation loop: what a model says of rows, in batches of near-equal length.
 
-Coupled models (batch statistics) are read in eval mode like all others, so that a row's output never depends on
-its neighbours.
+Models with batch statistics are read in eval mode like all others, so that a row's output never depends on its
+neighbours. Where it does so in eval mode too (in-batch contrast), the rows are read in blocks that follow from their own
+order: the same rows in the same order always give the same figures, whatever the caller's batch size. A stochastic
+model reads an example at its own draw, else at the first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -34,7 +37,11 @@ def passes(
     positions: as of the model's `collate`. size: rows of a batch at most. gradients: keep the graph. progress: gets
     the number of rows after each batch that the caller is done with.
     """
-    made = batches(rows, model.length, lambda part: model.collate(part, positions), size)
+    made = (
+        blocks(rows, model.together, lambda part: model.collate(part, positions))
+        if model.together
+        else batches(rows, model.length, lambda part: model.collate(part, positions), size)
+    )
     return outputs(model, made, want, gradients=gradients, progress=progress)
 
 
@@ -45,6 +52,14 @@ def batches(
     lay out."""
     for indices in by_length([length(row) for row in rows], rows=size):
         yield indices, collate([rows[i] for i in indices])
+
+
+def blocks(rows: Sequence[Any], size: int, collate: Callable[[list[Any]], Batch]) -> Iterator[tuple[list[int], Batch]]:
+    """(indices, Batch) in the rows' own order: blocks of near-equal size, none larger than `size`."""
+    count = -(-len(rows) // size)
+    ends = [len(rows) * i // max(1, count) for i in range(count + 1)]
+    for first, last in itertools.pairwise(ends):
+        yield list(range(first, last)), collate(list(rows[first:last]))
 
 
 def outputs(

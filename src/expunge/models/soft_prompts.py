@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from expunge.core.card import Example
@@ -46,7 +47,8 @@ class Prompted:
     """
 
     family = "causal_lm"
-    coupled = trusted = False
+    coupled = stochastic = trusted = False
+    together = 0
 
     def __init__(
         self,
@@ -74,6 +76,10 @@ class Prompted:
 
     def length(self, example: Example) -> int:
         return self.bare.length(example) + self.prompts_GPD.shape[1]
+
+    def accepts(self, split: str, rows: Sequence[Example]) -> None:
+        """As the base. Raises BadInput."""
+        self.bare.accepts(split, rows)
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
         return self.bare.collate(examples, positions)
@@ -179,13 +185,8 @@ class Prompted:
         return {"bare": self.bare.fingerprint(), "prompts": total.hexdigest(), "members": self.state["members"]}
 
 
-def open_prompted(folder: Path, state: dict[str, Any], *, trust_code: bool = False, meta: bool = False) -> Prompted:
-    """The base, opened from where `state` says it lies, and the prompts of the folder. Raises BadInput."""
-    from safetensors.torch import load_file
-
-    from expunge.models.open import open_on_cpu
-
-    bare: Any = open_on_cpu(str(state["base"]), trust_code=trust_code, meta=meta)
+def prompted(folder: Path, state: dict[str, Any], bare: Any) -> Prompted:
+    """The prompts of the folder before an opened base. Raises BadInput."""
     if bare.family != Prompted.family:
         raise BadInput.of(
             "model",
@@ -204,6 +205,4 @@ def open_prompted(folder: Path, state: dict[str, Any], *, trust_code: bool = Fal
         prompts, keys, levels = (torch.stack(list(part)) for part in zip(*found, strict=True))
     if [*prompts.shape[2:], *keys.shape[1:], *levels.shape[1:]] != [width, FEATURES]:
         raise BadInput.of("model", str(folder), "holds soft prompts that do not fit its base", "train the model again")
-    model = Prompted(Path(folder), state, bare, prompts, keys, levels)
-    model.trusted = trust_code
-    return model
+    return Prompted(Path(folder), state, bare, prompts, keys, levels)

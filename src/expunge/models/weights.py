@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from expunge.core.errors import BadInput, did_you_mean
@@ -59,6 +61,15 @@ def submodule(module: nn.Module, path: str) -> nn.Module:
     except AttributeError:
         known = [name for name, _ in module.named_modules() if name]
         raise BadInput.of("layer", path, "is no module of this model", did_you_mean(path, known)) from None
+
+
+def find_blocks(module: nn.Module) -> list[str]:
+    """Paths of the layers: the longest ModuleList of the model."""
+    lists = [(len(m), path) for path, m in module.named_modules() if isinstance(m, nn.ModuleList)]
+    if not lists:
+        return []
+    count, path = max(lists, key=lambda item: item[0])
+    return [f"{path}.{i}" for i in range(count)]
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -122,9 +133,6 @@ def load_weights(module: nn.Module, path: Path, field: str, *, shapes_alone: boo
 
     shapes_alone: only whether names and shapes are the module's (which may lie on the meta device).
     """
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
     if path.suffix != ".safetensors":
         raise BadInput.of(
             field,

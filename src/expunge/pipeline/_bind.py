@@ -16,11 +16,11 @@ from expunge.data.splits import Splits, make_splits
 from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack, scores
 from expunge.methods.compose import Composed, compose
-from expunge.models.build import budget_of, fresh_lm, tokenizer_for
+from expunge.models.build import budget_of, outline
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
-from expunge.pipeline.room import fits_cache, fits_folder
+from expunge.pipeline.folders import fits_cache, fits_folder
 from expunge.pipeline.worlds import config, trained
 
 
@@ -84,13 +84,8 @@ def _base(request: Request) -> Base:
         return Base(training.out, manifest_of(training.out), open_on_cpu(training.out, meta=True))
     spec = training.model
     assert isinstance(spec, dict)
-    model = (
-        open_on_cpu(spec, meta=True)
-        if "factory" in spec
-        else fresh_lm(spec, tokenizer_for(["Question: Answer:"], 300), training.seed)
-    )
     known = {"model": spec, "data": training.data, "learning_rate": training.learning_rate, "seed": training.seed}
-    return Base(training.out, known, model)
+    return Base(training.out, known, outline(spec, training.seed))
 
 
 def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:

@@ -14,8 +14,7 @@ from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed
 from expunge.pipeline.estimate import lengths, weights_options
-from expunge.pipeline.resources import Estimate, estimate
-from expunge.pipeline.room import fits_disk, fits_memory
+from expunge.pipeline.resources import Estimate, estimate, fits_disk, fits_memory
 from expunge.training.rate import from_manifest
 
 
@@ -92,6 +91,6 @@ def estimates(composed: Composed, model: Model, budget: Budget, work: Workload, 
     with faults:
         fits_disk(there, kind, model, out)
     with faults:
-        fits_memory(there, budget, kind, guess, tokens="tokens" in model.capabilities)
+        fits_memory(there, budget, kind, guess, model)
     faults.raise_any()
     return there, guess(elsewhere=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from expunge.data.examples import answer_of, question_of
 from expunge.evaluation.attack import Found
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Score
+from expunge.models.family import family
 from expunge.pipeline.observe import Observation
 
 MAX_TEXTS = 3
@@ -26,6 +28,7 @@ def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted
     return {
         "distributions": distributions(readouts),
         "examples": examples(readouts, redacted),
+        "headline": headline(readouts["after"]),
         "attack_curves": attack_curves(reads),
         "attack_texts": recovered_texts(reads, redacted),
         "rocs": rocs(scores),
@@ -34,15 +37,23 @@ def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted
 
 def distributions(readouts: Mapping[str, Mapping[str, Readout]]) -> dict[str, dict[str, list[float]]]:
     """Split -> role -> NLL per token of each example."""
-    splits = dict.fromkeys(split for read in readouts.values() for split in read)
+    splits = dict.fromkeys(
+        split for read in readouts.values() for split, readout in read.items() if readout.nll_N is not None
+    )
     return {
         split: {role: read[split].mean_nll_N.tolist() for role, read in readouts.items() if split in read}
         for split in splits
     }
 
 
+def headline(readouts: Mapping[str, Readout]) -> dict[str, list[str]]:
+    """Side -> the scores that represent it, as the model's family names them."""
+    kinds = {readout.family for readout in readouts.values() if readout.family}
+    return {side: list(names) for kind in sorted(kinds) for side, names in family(kind).headline.items()}
+
+
 def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:
-    """Questions, answers and the answer of each model; figures alone where redacted."""
+    """Questions, answers, pictures and the answer of each model; figures alone where redacted."""
     return {
         split: [
             _example(i, row, split, readouts, redacted)
@@ -53,21 +64,30 @@ def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> d
     }
 
 
+def data_uri(picture: str | bytes) -> str:
+    """An SVG text or PNG bytes as the page holds it: an image, in which no script runs."""
+    kind, raw = ("png", picture) if isinstance(picture, bytes) else ("svg+xml", picture.encode())
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
 def _example(
     i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {"nll": {}}
     if redacted:
         shown["redacted"] = True
-    elif "label" in row:
-        shown["label"] = int(row["label"])
+    elif (labels_N := readouts["after"][split].labels_N) is not None:
+        shown["label"] = int(labels_N[i])
     else:
         shown |= {"question": question_of(row), "answer": answer_of(row)}
     for role, read in readouts.items():
         readout = read[split]
-        shown["nll"][role] = float(readout.mean_nll_N[i])
+        if readout.nll_N is not None:
+            shown["nll"][role] = float(readout.mean_nll_N[i])
         if redacted:
             continue
+        if readout.family and (show := family(readout.family).show) and (picture := show(row)):
+            shown["picture"] = data_uri(picture)
         if readout.texts is not None:
             shown[role] = readout.texts[i]
         elif readout.logp_NC is not None:

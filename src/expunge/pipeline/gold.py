@@ -20,10 +20,11 @@ from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity
 from expunge.data.splits import Splits
+from expunge.methods.training import trainer_for, with_defaults
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import MANIFEST
-from expunge.models.open import check, open_on_cpu, trusted
-from expunge.pipeline.train import account_of, lineage_of, scheme_of, start, write
+from expunge.models.open import check, open_on_cpu
+from expunge.pipeline.train import account_of, bound, lineage_of, start, write
 from expunge.training import checkpoint
 
 
@@ -66,6 +67,7 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Model, repor
 
 def gold_ahead(config: TrainConfig, forget: Sequence[Example]) -> Path:
     """The gold model of a base that `config` will train, or is training now: neither needs the other."""
+    config = bound(config)
     model, data = start(config)
     return gold(lineage_of(config, data, model), forget, model)
 
@@ -73,13 +75,13 @@ def gold_ahead(config: TrainConfig, forget: Sequence[Example]) -> Path:
 def _train_gold(
     manifest: dict[str, Any], forget: Sequence[Example], base: Model, folder: Path, reporter: Reporter
 ) -> None:
-    data = training_data(manifest, forget, trusted(base))
+    data = training_data(manifest, forget, base.trusted)
     model = again(manifest, base)
     model.module.to(processes.device())
     context = Context(budget_of(manifest), _gold_work(folder), int(manifest["seed"]), "gold", reporter=reporter)
     # The base's own stage, so that its batches differ from the base's by the data alone.
     context.stage = context.label = "train"
-    trained = scheme_of(manifest.get("exact"))(model, data, context)
+    trained = trainer_for(manifest.get("exact") or manifest.get("trainer"), model)(model, data, context)
     own = {"hashes": [identity(row)[:16] for row in data], "data": None}
     write(trained, folder, {**manifest, **own, **account_of(context.notes["outcome"])})
 
@@ -117,6 +119,8 @@ def gold_source(
         training_data(manifest, splits["forget"], request.trust_code)
         if model is not None:
             check_again(manifest, model)
+        for field in ("exact", "trainer"):
+            with_defaults(manifest.get(field), field)
     except BadInput as error:
         return "", f"no gold model: {error.faults[0]}"
     return "train", ""

@@ -15,7 +15,7 @@ from expunge.core import cache
 from expunge.core.errors import BadInput, ExpungeError
 from expunge.core.files import new_folder, sweep, write_json, write_text
 from expunge.ledger.certificate import SALT
-from expunge.pipeline.room import free_folder
+from expunge.pipeline.folders import free_folder
 
 EVIDENCE, REPORT = "evidence.json", "report.html"
 LEFT = frozenset({cache.JOURNAL, REPORT})

@@ -193,8 +193,7 @@ def check_runnable(plan: Plan) -> None:
     if plan.builtin:
         return
     check(plan.source, request.trust_code)
-    if "tokens" in plan.capabilities and isinstance(plan.source, str):
-        check_tokenizer(plan.source, request.trust_code)
+    check_tokenizer(plan.source, request.trust_code, plan.capabilities)
 
 
 def audit_half(splits: Splits, seed: int) -> list[Example]:

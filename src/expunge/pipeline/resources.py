@@ -1,16 +1,21 @@
-"""What a run will need: bytes at the peak and seconds, estimated from shapes alone."""
+"""What a run needs, estimated from shapes alone, and whether this machine has it: memory, disk, seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
 from expunge.core import processes, registry
+from expunge.core.budget import Budget
 from expunge.core.contracts import Model
+from expunge.core.errors import BadInput
+from expunge.models.family import family
 
 GB = 1e9
 
@@ -115,20 +120,9 @@ def estimate(
     frozen = float(sum(p.numel() * (p.element_size() if accelerator else 4) for p in module.parameters()))
     trainable, beside = trainable_parameters(model, weights, options)
     held = frozen + 4.0 * beside if beside else 4.0 * trainable + frozen * (total - trainable) / total
-    config = getattr(module, "config", None)
-    width = int(getattr(config, "hidden_size", 0) or 0)
-    layers = len(model.blocks)
-    cell = 2 if low else 4
-    tokens = rows * length
-    if width and checkpointing:
-        kept = float(layers * tokens * width * cell) + 34 * tokens * width * cell
-    elif width:
-        wide = int(getattr(config, "intermediate_size", 0) or 4 * width)
-        kept = layers * tokens * (12 * width + 4 * wide) * cell
-    else:
-        kept = 20.0 * rows * max((p.shape[0] for p in module.parameters() if p.dim()), default=1) * 64 * 4
-    vocabulary = int(getattr(config, "vocab_size", 0) or 0)
-    logits = min(3.0 * tokens * vocabulary * 4, 3.0 * 2**25 * 4)
+    kept, logits = family(model.family).memory(
+        model, rows=rows, length=length, cell=2 if low else 4, checkpointing=checkpointing
+    )
     passes = 6 if not beside else 4
     flops = steps * tokens_a_step * (passes + (2 if checkpointing else 0)) * total
     available = (
@@ -145,3 +139,61 @@ def estimate(
         total,
         float(available),
     )
+
+
+def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], model: Model) -> None:
+    """Does the peak fit; if not, which setting would make it fit. Raises BadInput."""
+    limit = budget.memory * 1e9 if budget.memory is not None else made.available
+    if made.peak <= limit:
+        return
+    layered = hasattr(model.module, "gradient_checkpointing_enable")  # transformers' own modules
+    ways: list[tuple[str, dict[str, Any]]] = []
+    if layered:
+        ways.append(("budget.gradient_checkpointing: true", {"checkpointing": True}))
+    ways.append(("budget.micro_batch_size: 1", {"micro": 1}))
+    if layered:
+        ways.append(("both", {"checkpointing": True, "micro": 1}))
+    if weights != "lora" and layered:
+        ways += [
+            (f"weights: lora{' with ' + name if name else ''}", {"weights": "lora", **changes})
+            for name, changes in [("", {}), *ways]
+        ]
+    names = {"both": "budget.gradient_checkpointing: true and budget.micro_batch_size: 1"}
+    for name, changes in ways:
+        if (then := guess(**changes)).peak <= limit:
+            for short, long in names.items():
+                name = name.replace(short, long)
+            mend = f"set {name} (about {size(then.peak)})"
+            break
+    else:
+        plan = "" if budget.memory is not None else " (budget.memory: 80 plans for one of 80 GB)"
+        mend = f"choose a smaller model or a larger machine{plan}: no setting of ours makes it fit"
+    what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
+    there = (
+        f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
+    )
+    raise BadInput.of(
+        "budget.memory" if budget.memory is not None else "model",
+        "",
+        f"about {size(made.peak)} are needed at the peak ({what}: {made.sentence}), and {there}",
+        mend,
+    )
+
+
+def fits_disk(made: Estimate, weights: str, model: Model, out: Path) -> None:
+    """Is there disk for the model and its checkpoints. Raises BadInput."""
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    # The model or its adapter, twice (the new one is written beside the old), and a checkpoint in float32:
+    # what moves, two moments, and the best weights.
+    stored = sum(p.numel() * p.element_size() for p in model.module.parameters())
+    need = 2 * (4 * made.trainable if weights == "lora" else stored) + 16 * made.trainable + 5e7
+    if free < need:
+        raise BadInput.of(
+            "out",
+            str(out),
+            f"lies on a disk with {size(free)} left, and the run may need {size(need)}",
+            "free some, or choose another disk",
+        )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from expunge.core import cache, processes
 from expunge.core.card import Example
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Model, Reporter, Silent
-from expunge.core.errors import BadInput
+from expunge.core.errors import BadInput, Faults
 from expunge.core.files import canonical, digest, new_folder, read_sealed, sweep, write_json, write_sealed
-from expunge.core.registry import load as load_plugin
+from expunge.core.request import plain, read_config
 from expunge.core.train_config import TrainConfig
 from expunge.core.variables import expand
 from expunge.data.examples import identity
 from expunge.data.load import load
-from expunge.methods.exact.retrain import train as retrain
+from expunge.methods.training import check_trainer, trainer_for, with_defaults
 from expunge.models.build import check_spec, fresh
 from expunge.models.manifest import MANIFEST, manifest_of, read_manifest
 from expunge.training import checkpoint
@@ -34,6 +33,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
     With `resume` a training that is finished is returned as it is. Raises BadInput before anything is written.
     """
     reporter = reporter or Silent()
+    config = bound(config)
     check_spec(config.model, config.trust_code)
     out = Path(expand(config.out, "out"))
     finished = (out / MANIFEST).exists()
@@ -45,8 +45,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
         raise BadInput.of(
             "--resume", str(out), "holds the model of another train.yaml, or of other data", "choose another folder"
         )
-    if config.exact:
-        _check_exact(config, model, data)
+    _check_trainer(config, model, data)
     model.module.to(processes.device())
     work = work_folder(out)
     lock = work.with_suffix(".lock")
@@ -56,7 +55,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
         if not (out / MANIFEST).exists():
             context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
             _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
-            trained = scheme_of(config.exact)(model, data, context)
+            trained = trainer_for(config.exact or config.trainer, model)(model, data, context)
             write(trained, out, lineage | account_of(context.notes["outcome"]))
         checkpoint.clear(work)
         if processes.main():
@@ -96,18 +95,48 @@ def start(config: TrainConfig) -> tuple[Model, list[Example]]:
     return fresh(config.model, [*data, *extra], config.seed, config.trust_code), data
 
 
-def scheme_of(exact: Mapping[str, Any] | None) -> Callable[[Model, Sequence[Example], Context], Model]:
-    """What trains: plainly, or an exact scheme with its options."""
-    if not exact:
-        return retrain
-    ((name, options),) = exact.items()
-    return functools.partial(load_plugin("exact", name).module.train, **options)
+TRAINERS = ("exact", "trainer")
+"""Fields that name a trainer."""
 
 
-def _check_exact(config: TrainConfig, model: Model, data: Sequence[Example]) -> None:
-    """Can the scheme be had on this model and these data. Raises BadInput."""
-    ((name, options),) = (config.exact or {}).items()
-    load_plugin("exact", name).module.check(model, data, **options)
+def parse_training(values: Any) -> TrainConfig:
+    """A training from plain data, with the options of its trainer filled in. Raises BadInput with all faults."""
+    faults, config = Faults(), None
+    with faults:
+        config = TrainConfig.parse(values)
+    for field in TRAINERS:
+        with faults:
+            if isinstance(values, Mapping):
+                with_defaults(plain({field: values.get(field)}, field)[field], field)
+    faults.raise_any()
+    assert config is not None
+    return bound(config)
+
+
+def read_training(path: str | Path, sets: dict[str, Any] | None = None) -> TrainConfig:
+    """A training from a YAML or JSON file. Raises BadInput."""
+    return parse_training(read_config(path, "train", sets))
+
+
+def bound(config: TrainConfig) -> TrainConfig:
+    """The configuration with the options of its trainer filled in. Raises BadInput."""
+    faults, chosen = Faults(), {}
+    for field in TRAINERS:
+        with faults:
+            chosen[field] = with_defaults(getattr(config, field), field)
+    if config.exact and config.trainer:
+        faults.add(BadInput.of("trainer", str(config.trainer), "is given together with exact", "leave one of them out"))
+    faults.raise_any()
+    return config.model_copy(update=chosen)
+
+
+def _check_trainer(config: TrainConfig, model: Model, data: Sequence[Example]) -> None:
+    """Raises BadInput where the trainer cannot be had on this model and these data, or would delete nothing exactly."""
+    if chosen := config.exact or config.trainer:
+        check_trainer(chosen, model, data)
+    model.accepts("data", data)
+    if not config.exact:
+        return
     base = manifest_of(expand(config.model, "model")) if isinstance(config.model, str) else None
     known = set((base or {}).get("hashes") or [])
     if seen := sum(identity(row)[:16] in known for row in data):
@@ -158,6 +187,7 @@ def lineage_of(config: TrainConfig, data: Sequence[Example], model: Model) -> di
         "hashes": [identity(row)[:16] for row in data],
         "budget": config.budget.model_dump(exclude_unset=True),
         **({"exact": config.exact} if config.exact else {}),
+        **({"trainer": config.trainer} if config.trainer else {}),
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         "template": template.pattern if template else None,

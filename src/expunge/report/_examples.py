@@ -11,6 +11,7 @@ from expunge.report._facts import ROLES, Evidence, is_redacted
 
 Example = dict[str, Any]
 SHOWN = 3
+PICTURE = re.compile(r"data:image/(png|svg\+xml);base64,[A-Za-z0-9+/=]+")
 COMMON = frozenset(
     "the and was were with that this from into their there they have has had been are for his her "
     "its who which what when where whose about your you not but".split()
@@ -73,10 +74,13 @@ def _shown(example: Example, hide: bool) -> Example:
         "texts": {},
         "label": None,
         "labels": {},
+        "picture": "",
     }
     if hidden:
         return shown
-    if "label" in example:
+    if PICTURE.fullmatch(str(example.get("picture") or "")):  # evidence may come from anyone: nothing but an image
+        shown["picture"] = example["picture"]
+    if example.get("label") is not None:
         shown["label"] = example["label"]
         shown["labels"] = {s: example[s] for s in ROLES if example.get(s) is not None}
         return shown

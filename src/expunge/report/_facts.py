@@ -56,8 +56,11 @@ LIMITS = (
     "That the forget set was complete: knowledge that other training data also hold is learned from them.",
     "Legal compliance. It is a measurement, and only as trustworthy as the party that ran it.",
 )
-MAIN_FORGET = ("forget_accuracy", "forget_nll")
-MAIN_UTILITY = ("retain_utility", "retain_accuracy", "test_accuracy", "utility_model")
+MAIN = {
+    "forgetting": ("forget_accuracy", "forget_nll"),
+    "utility": ("retain_utility", "retain_accuracy", "test_accuracy", "utility_model"),
+}
+"""The scores that stand for a side where the evidence does not name those of the model's family."""
 CERTAIN = ("share", "auc")
 NAMES = {
     "min_k_plus_plus_auc": "Min-k++ AUC",
@@ -163,6 +166,11 @@ def roles(rows: list[Row]) -> list[str]:
 def find(rows: list[Row], name: str) -> Row | None:
     """The first row of that name."""
     return next((row for row in rows if row.name == name), None)
+
+
+def headline(evidence: Evidence, side: str) -> tuple[str, ...]:
+    """The names of the scores that stand for a side, the best first."""
+    return tuple((evidence.get("headline") or MAIN)[side])
 
 
 def main_row(rows: list[Row], side: str, preferred: tuple[str, ...] = ()) -> Row | None:

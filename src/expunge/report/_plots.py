@@ -149,8 +149,8 @@ def _curve_caption(points: list[dict[str, Any]], lines: list[tuple[str, str]], s
 def trade(evidence: Evidence) -> Plot | None:
     """Forgetting against utility: one point per role."""
     rows = facts.table(evidence)
-    forget = facts.main_row(rows, "forgetting", facts.MAIN_FORGET)
-    kept = facts.main_row(rows, "utility", facts.MAIN_UTILITY)
+    forget = facts.main_row(rows, "forgetting", facts.headline(evidence, "forgetting"))
+    kept = facts.main_row(rows, "utility", facts.headline(evidence, "utility"))
     if forget is None or kept is None:
         return None
     both = [s for s in ROLES if forget.measured(s) and kept.measured(s)]

@@ -10,13 +10,13 @@ def summary(evidence: Evidence) -> list[str]:
     """Sentences that the figures support."""
     rows = facts.table(evidence)
     result = [_opening(evidence, rows), _refusals(evidence, rows)]
-    forget = facts.main_row(rows, "forgetting", facts.MAIN_FORGET)
+    forget = facts.main_row(rows, "forgetting", facts.headline(evidence, "forgetting"))
     if forget:
         result.append(_moved(forget, _naming(forget)) + _against_gold(forget))
     rouge = facts.find(rows, "forget_rouge_l")
     if rouge and rouge is not forget and rouge.measured("after"):
         result.append(_moved(rouge, "the overlap of its answers with the true ones (ROUGE-L)"))
-    utility = facts.main_row(rows, "utility", facts.MAIN_UTILITY)
+    utility = facts.main_row(rows, "utility", facts.headline(evidence, "utility"))
     if utility:
         result.append(_moved(utility, _naming(utility)) + _share_kept(utility) + _against_gold(utility))
     privacy = facts.main_row(rows, "privacy", ("privacy_min_k_auc",))

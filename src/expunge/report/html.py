@@ -83,8 +83,8 @@ def render(evidence: Evidence) -> str:
 def _tiles(evidence: Evidence, rows: list[_facts.Row]) -> list[dict[str, Any]]:
     """The headline figures: one of forgetting, one of utility, one of privacy, and the cost."""
     chosen = [
-        _facts.main_row(rows, "forgetting", _facts.MAIN_FORGET),
-        _facts.main_row(rows, "utility", _facts.MAIN_UTILITY),
+        _facts.main_row(rows, "forgetting", _facts.headline(evidence, "forgetting")),
+        _facts.main_row(rows, "utility", _facts.headline(evidence, "utility")),
         _facts.main_row(rows, "privacy", ("privacy_min_k_auc",)),
     ]
     tiles = []

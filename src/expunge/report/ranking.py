@@ -87,6 +87,8 @@ def row(method: str, evidences: Sequence[Mapping[str, Any]]) -> Row:
         **means,
         "intervals": ends,
         "runs": len(evidences),
+        "headline": dict(evidences[0].get("headline") or {}),
+        "lower": sorted(s["name"] for s in evidences[0]["scores"] if s["better"] == "lower"),
         "gap_over": gap_names(found[0], values(evidences[0], "gold")),
     }
 
@@ -112,6 +114,11 @@ def chosen(rows: Sequence[Row], names: Sequence[str]) -> str | None:
     return next((name for name in names if done and all(row.get(name) is not None for row in done)), None)
 
 
+def headline(rows: Sequence[Row], side: str) -> tuple[str, ...]:
+    """The scores that the model's family names for a side."""
+    return next((tuple(row["headline"].get(side, ())) for row in rows if "headline" in row), ())
+
+
 def aims(rows: Sequence[Row], gold: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
     """Side -> (score, row -> value to minimise): forgetting and privacy close to gold, utility high.
 
@@ -119,11 +126,12 @@ def aims(rows: Sequence[Row], gold: Mapping[str, Any]) -> dict[str, tuple[str, A
     """
     found: dict[str, tuple[str, Any]] = {}
     for side, names in (("forgetting", FORGETTING), ("privacy", PRIVACY)):
-        name = chosen(rows, [name for name in names if gold.get(name) is not None])
+        own = names if side == "privacy" else (*names, *headline(rows, side))
+        name = chosen(rows, [name for name in own if gold.get(name) is not None])
         if name:
             found[side] = (name, lambda row, name=name: abs(row[name] - gold[name]))
-    if name := chosen(rows, UTILITY):
-        found["utility"] = (name, lambda row, name=name: -row[name])
+    if name := chosen(rows, (*UTILITY, *headline(rows, "utility"))):
+        found["utility"] = (name, lambda row, name=name: row[name] if name in row["lower"] else -row[name])
     return found
 
 

@@ -62,7 +62,7 @@ class Goal(Stop):
         elif step >= self.total or (broken and not self.mends):
             self.reason = "budget" if step >= self.total else "retain floor"
             short = (
-                f"only {kept:.0%} of the retain probability was left (floor {self.floor:.0%})"
+                f"only {kept:.0%} of the retain {self.statistic} was left (floor {self.floor:.0%})"
                 if broken
                 else f"the refusal score of {score:.2f} has not come to {self.goal:.2f}"
             )

@@ -23,7 +23,7 @@ from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.precision import autocast
 from expunge.training.references import Record, record
-from expunge.training.steps import StepLosses, Streams
+from expunge.training.steps import StepLosses, Streams, by_step, record_by_step
 from expunge.training.stopping import Stop, figures
 
 SAVE_EVERY = 500
@@ -231,6 +231,10 @@ class Trainer:
     def _fill_records(self) -> None:
         """The origin's values for all rows that will be drawn; a checkpoint is restored after this."""
         for name, want in self.streams.references.items():
+            if by_step(self.model):
+                steps = (self._losses(step) for step in range(self.total))
+                self.records[name] = record_by_step(self.model, steps, name, want)
+                continue
             examples, rows = self._drawn(name)
             if examples:
                 values = record(self.model, examples, want)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,22 @@ from torch import Tensor
 
 from expunge.core import channels
 from expunge.core.card import Example
-from expunge.core.contracts import Model, Reference, Want
+from expunge.core.contracts import Model, Output, Reference, Want
 from expunge.models.passes import passes
+
+Key = int | tuple[int, int]
 
 
 @dataclass
 class Record:
-    """Origin values of R rows, right-aligned in [R, T]; on the CPU."""
+    """The reference model's values of R rows, right-aligned in [R, T]; on the CPU.
 
-    rows: dict[int, int]
-    """Row of the split -> place in the tensors."""
+    Mostly they are kept by row of the split. Where they depend on the step, on its draws (a stochastic loss) or on the
+    other rows of its batch (in-batch contrast), they are kept by (step, place within the step).
+    """
+
+    rows: dict[Key, int]
+    """Key -> place in the tensors."""
     values: Reference
 
     @property
@@ -30,7 +36,7 @@ class Record:
         timed = [t for t in (v.logp_BT, v.rest_BT, *v.hidden.values()) if t is not None]
         return int(timed[0].shape[1]) if timed else 1
 
-    def at(self, rows: Sequence[int], steps: int, device: torch.device) -> Reference:
+    def at(self, rows: Sequence[Key], steps: int, device: torch.device) -> Reference:
         """The origin of these rows, cut or padded on the left to `steps` positions."""
         places = torch.tensor([self.rows[row] for row in rows], dtype=torch.long)
 
@@ -71,8 +77,13 @@ def record(
 
     The origin cache as a public function: edits and wrappers may use it too.
     """
+    return joined(passes(model, examples, want, progress=advance), want)
+
+
+def joined(found: Iterable[tuple[list[int], Output]], want: Want) -> Reference:
+    """Outputs of batches as one Reference, in the order of the indices that come with them."""
     parts: list[tuple[list[int], Reference]] = []
-    for rows, out in passes(model, examples, want, progress=advance):
+    for rows, out in found:
         kept: dict[str, Any] = {name: _kept(getattr(out, name)) for name in channels.ORIGIN}
         parts.append((rows, Reference(**kept, hidden={p: h.cpu() for p, h in out.hidden.items()})))
     order = torch.tensor([row for rows, _ in parts for row in rows])

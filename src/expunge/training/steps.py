@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from expunge.core.channels import ORIGIN
 from expunge.core.contracts import NOT_ASKED, Batch, Model, Output, Reference, Step, Term, Want, want_of
 from expunge.core.errors import BadInput
 from expunge.core.random import derive, generator
+from expunge.data.examples import with_draw
 from expunge.data.pairing import Pairing
-from expunge.training.references import Record
+from expunge.models.passes import outputs
+from expunge.training.references import Key, Record, joined
 
 
 @dataclass
@@ -48,12 +51,18 @@ class Streams:
 class Rows:
     """The rows of one stream in one micro-batch."""
 
-    batch: Batch | None
+    read: bool
+    """Whether the model is asked for them: some are there, and not the reference's values alone are wanted."""
     examples: list[Example]
     kept: list[int]
     """Places within the step's rows that `make` did not drop."""
     indices: list[int]
     """Rows of the split."""
+
+
+def by_step(model: Model) -> bool:
+    """Whether what a model says of a row depends on the step: on its draws, or on the other rows of its batch."""
+    return model.stochastic or model.together > 0
 
 
 @dataclass
@@ -84,6 +93,7 @@ class StepLosses:
         self.parts = [{name: self._rows(name, part) for name in self.streams.streams} for part in parts]
         self.shares = [len(part) / max(1, count) for part in parts]
         self._seen: set[tuple[int, str]] = set()
+        self._batches: dict[tuple[int, tuple[str, ...]], Batch] = {}
         self._count()
         # Before any update can hook the module: the forward that shapes the zero rows is no part of a step.
         for name in {name for part in self.parts for name, rows in part.items() if not rows.examples}:
@@ -99,21 +109,36 @@ class StepLosses:
             if stream.make is not None and example is not None:
                 example = stream.make(example)
             if example is not None:
+                if self.model.stochastic:
+                    example = with_draw(example, derive(self.pairing.seed, self.pairing.stage, "draw", self.index))
                 examples.append(example)
                 kept.append(place)
                 indices.append(drawn[place])
-        batch = self.model.collate(examples) if examples and name in self.streams.wants else None
-        return Rows(batch, examples, kept, indices)
+        return Rows(bool(examples) and name in self.streams.wants, examples, kept, indices)
+
+    def _batch(self, number: int, names: tuple[str, ...]) -> Batch:
+        """The rows of these streams in a micro-batch, collated once however often an update evaluates them."""
+        if (number, names) not in self._batches:
+            rows = [example for name in names for example in self.parts[number][name].examples]
+            self._batches[number, names] = self.model.collate(rows)
+        return self._batches[number, names]
+
+    def _groups(self, live: Iterable[str]) -> list[tuple[str, ...]]:
+        """Which streams share a forward: all, or none of a coupled model."""
+        names = tuple(live)
+        return [(name,) for name in names] if self.model.coupled else [names] if names else []
 
     def _count(self) -> None:
         """Examples and positions of each stream over all micro-batches and processes."""
         names = sorted(self.streams.streams)
         totals = torch.zeros(len(names), 2, dtype=torch.float64, device=processes.device())
-        for part in self.parts:
+        for number, part in enumerate(self.parts):
             for i, name in enumerate(names):
                 totals[i, 0] += len(part[name].examples)
-                batch = part[name].batch
-                totals[i, 1] += int(batch.n_B.sum()) if batch is not None else 0
+            for group in self._groups(name for name, rows in part.items() if rows.read):
+                counts = self._batch(number, group).n_B.split([len(part[name].examples) for name in group])
+                for name, n_B in zip(group, counts, strict=True):
+                    totals[names.index(name), 1] += int(n_B.sum())
         processes.add([totals])
         self.totals = {name: (int(totals[i, 0]), int(totals[i, 1])) for i, name in enumerate(names)}
 
@@ -144,7 +169,7 @@ class StepLosses:
         with torch.random.fork_rng(devices=_cuda()):
             torch.manual_seed(seed)
             with self.autocast():
-                outputs = self._forward(part)
+                outputs = self._forward(number, part)
         first = {name for name in terms if (number, name) not in self._seen}
         notes = self.notes if first == set(terms) else {}
         step = Step(
@@ -171,15 +196,12 @@ class StepLosses:
                 value = out.mean(out.nll_B.detach() / out.n_B.clamp(min=1))
                 self.figures[f"{name}_nll"] = self.figures.get(f"{name}_nll", 0.0) + float(value)
 
-    def _forward(self, part: Mapping[str, Rows]) -> dict[str, Output]:
-        live = {name: rows for name, rows in part.items() if rows.batch is not None}
+    def _forward(self, number: int, part: Mapping[str, Rows]) -> dict[str, Output]:
+        live = [name for name, rows in part.items() if rows.read]
         outputs: dict[str, Output] = {}
-        if self.model.coupled:
-            for name, rows in live.items():
-                assert rows.batch is not None
-                outputs[name] = self.model.forward(rows.batch, self.streams.wants[name])
-        elif live:
-            outputs = self._fused(live, self._want(next(iter(live)), part))
+        for group in self._groups(live):
+            whole = self.model.forward(self._batch(number, group), self._want(group[0], part))
+            outputs |= _streams(whole, {name: len(part[name].examples) for name in group})
         for name, rows in part.items():
             if name not in outputs:
                 outputs[name] = self._without_rows(name, part) if not rows.examples else _bare()
@@ -188,7 +210,10 @@ class StepLosses:
             out.rows, out.indices = tuple(rows.kept), tuple(rows.indices)
             if name in self.records and rows.indices:
                 width = out.labels_BT.shape[1] if name in live else self.records[name].width
-                out.reference = self.records[name].at(rows.indices, width, processes.device())
+                keys: list[Key] = [*rows.indices]
+                if by_step(self.model):
+                    keys = [(self.index, place) for place in rows.kept]
+                out.reference = self.records[name].at(keys, width, processes.device())
         return outputs
 
     def _want(self, name: str, asked: Iterable[str]) -> Want:
@@ -200,18 +225,6 @@ class StepLosses:
         for other in [name] if self.model.coupled else asked:
             want = want | self.streams.wants.get(other, want)
         return want
-
-    def _fused(self, live: Mapping[str, Rows], want: Want) -> dict[str, Output]:
-        """ONE forward over all streams, then each stream's rows of it."""
-        if len(live) == 1:
-            (name,) = live
-            return {name: self.model.forward(live[name].batch, want)}  # type: ignore[arg-type]
-        whole = self.model.forward(self.model.collate([e for rows in live.values() for e in rows.examples]), want)
-        outputs, start = {}, 0
-        for name, rows in live.items():
-            outputs[name] = _slice(whole, start, start + len(rows.examples))
-            start += len(rows.examples)
-        return outputs
 
     def _without_rows(self, name: str, asked: Iterable[str]) -> Output:
         """The stream's zero rows, with an NLL only where a forward over the asked streams gives one."""
@@ -260,6 +273,21 @@ class StepLosses:
         )
 
 
+def record_by_step(model: Model, steps: Iterable[StepLosses], name: str, want: Want) -> Record:
+    """The reference model's values of a stream in every step's own batches and draws: one forward more per step."""
+    places: dict[Key, int] = {}
+
+    def batches() -> Iterator[tuple[list[int], Batch]]:
+        for step in steps:
+            for part in step.parts:
+                if rows := part[name].examples:
+                    first = len(places)
+                    places.update({(step.index, place): first + i for i, place in enumerate(part[name].kept)})
+                    yield list(range(first, len(places))), model.collate(rows)
+
+    return Record(places, joined(outputs(model, batches(), want), want))
+
+
 def _bare() -> Output:
     """Zero rows of a stream that is not forwarded: its origin alone is asked for."""
     grid = torch.zeros((0, 1), dtype=torch.long, device=processes.device())
@@ -281,7 +309,19 @@ def _mapped(out: Output, change: Callable[[Tensor], Tensor]) -> Output:
     found = {f.name: getattr(out, f.name) for f in dataclasses.fields(out)}
     tensors: dict[str, Any] = {name: change(value) for name, value in found.items() if isinstance(value, Tensor)}
     tensors.setdefault("nll_B", NOT_ASKED)
-    return Output(**tensors, hidden={path: change(value) for path, value in out.hidden.items()})
+    return Output(
+        **tensors,
+        hidden={path: change(value) for path, value in out.hidden.items()},
+        own={name: change(value[:, None])[:, 0] for name, value in out.own.items()},
+    )
+
+
+def _streams(whole: Output, sizes: Mapping[str, int]) -> dict[str, Output]:
+    """Each stream's rows of one forward over all of them."""
+    if len(sizes) == 1:
+        return dict.fromkeys(sizes, whole)
+    ends = list(itertools.accumulate(sizes.values(), initial=0))
+    return {name: _slice(whole, ends[i], ends[i + 1]) for i, name in enumerate(sizes)}
 
 
 def _slice(out: Output, first: int, last: int) -> Output:

@@ -19,7 +19,11 @@ import numpy as np
 from expunge.core.card import Example
 from expunge.core.context import Watch
 from expunge.core.contracts import Model, Want
+from expunge.models.family import family
 from expunge.models.passes import passes
+
+ACCURACY = "accuracy"
+"""The statistic that is read off the likeliest class."""
 
 CHECKS = 10
 """Times a run that the curve (and with it the floor) is checked at most."""
@@ -35,17 +39,20 @@ REACHED = 0.2
 
 
 def figures(model: Model, rows: Sequence[Example]) -> dict[str, float]:
-    """nll (mean over examples of nats a position), probability (its exponential), accuracy."""
-    want = Want(frozenset({"nll", "argmax"} if "labels" in model.capabilities else {"nll"}))
+    """nll (mean over examples of nats per position), probability (its exponential) or the family's own knowledge, and
+    accuracy where the family's retain floor is held by it."""
+    kind = family(model.family)
+    want = Want(frozenset({"nll", "argmax"} if kind.kept == ACCURACY else {"nll"}))
     nll, hits = [], []
     for _, out in passes(model, rows, want):
         nll.append((out.nll_B / out.n_B.clamp(min=1)).float().cpu().numpy())
         if out.argmax_BT is not None:
             hits.append((out.argmax_BT == out.labels_BT)[:, -1].float().cpu().numpy())
     values = np.concatenate(nll)
-    found = {"nll": float(values.mean()), "probability": float(np.exp(-values).mean())}
+    known = "probability" if kind.kept == ACCURACY else kind.kept
+    found = {"nll": float(values.mean()), known: float(kind.knowledge(values).mean())}
     if hits:
-        found["accuracy"] = float(np.concatenate(hits).mean())
+        found[ACCURACY] = float(np.concatenate(hits).mean())
     return found
 
 
@@ -94,11 +101,16 @@ class Stop:
         return found
 
     def kept(self, point: Mapping[str, Any]) -> float | None:
-        """Share of the first point's retain accuracy or probability that is left."""
-        name = "retain_accuracy" if "retain_accuracy" in point else "retain_probability"
+        """Share of the first point's retain accuracy, probability or knowledge that is left."""
+        name = f"retain_{self.statistic}"
         if name not in point or not self.curve:
             return None
         return float(point[name]) / max(1e-9, float(self.curve[0][name]))
+
+    @property
+    def statistic(self) -> str:
+        """The statistic of the retain floor."""
+        return family(self.model.family).kept
 
     def start(self) -> None:
         """The point before the first step."""
@@ -144,7 +156,7 @@ class Stop:
             self.reason = "retain floor"
             self.sentence = (
                 f"Stopped at step {step}: only {kept:.0%} of the retain "
-                f"{'accuracy' if 'retain_accuracy' in point else 'probability'} was left "
+                f"{self.statistic} was left "
                 f"(floor {self.floor:.0%}); the weights of step {self.best_step} were taken."
             )
         elif step >= self.total:

@@ -227,16 +227,25 @@ def objective(evidence: Mapping[str, Any], target: float) -> tuple[float, list[s
     figures = {(s["name"], s["subject"]): s["value"] for s in evidence["scores"] if s["value"] is not None}
     lines = [line for line in evidence["verdict"]["lines"] if not line["implied"]]
     if not any(line["rule"].startswith(("retain", "test", "utility")) for line in lines):
-        name = next((name for name in UTILITY if (name, "after") in figures and (name, "before") in figures), None)
-        if name:
-            value, bound = figures[name, "after"], FLOOR * figures[name, "before"]
-            lines.append(
-                {"rule": f"{name} >= {FLOOR} * before", "passed": value >= bound, "value": value, "bound": bound}
-            )
+        if line := _utility_line(evidence, figures):
+            lines.append(line)
     failing = [line for line in lines if not line["passed"]]
     forget = figures.get(("forget_nll", "after"))
     distance = 10.0 if forget is None else min(10.0, abs(forget - target) / max(1e-9, target))
     return sum(10 + _shortfall(line) for line in failing) + distance, [line["rule"] for line in failing]
+
+
+def _utility_line(evidence: Mapping[str, Any], figures: Mapping[tuple[str, str], float]) -> dict[str, Any] | None:
+    """The criterion for utility where the request has none: most of the first figure that both models have."""
+    names = (*UTILITY, *(evidence.get("headline") or {}).get("utility", ()))
+    name = next((name for name in names if (name, "after") in figures and (name, "before") in figures), None)
+    if name is None:
+        return None
+    lower = any(s["name"] == name and s["better"] == "lower" for s in evidence["scores"])
+    value, before = figures[name, "after"], figures[name, "before"]
+    bound = before / FLOOR if lower else FLOOR * before
+    rule = f"{name} <= before / {FLOOR}" if lower else f"{name} >= {FLOOR} * before"
+    return {"rule": rule, "passed": value <= bound if lower else value >= bound, "value": value, "bound": bound}
 
 
 def _shortfall(line: Mapping[str, Any]) -> float:

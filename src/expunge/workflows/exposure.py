@@ -302,7 +302,7 @@ def _kind(model: Model, fingerprint: Any) -> Any:
     while isinstance(fingerprint, Mapping) and ("bare" in fingerprint or "members" in fingerprint):
         fingerprint = fingerprint.get("bare") or fingerprint["members"][0]
     template = fingerprint.get("template"), fingerprint.get("tokenizer")
-    return [model.family, *template, "labels" in model.capabilities]
+    return [model.family, *template]
 
 
 def _most_exposed(

@@ -9,17 +9,20 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from expunge.core.card import Card, MetricCard
+from expunge.core.card import Card, MethodCard, MetricCard
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, everything, load
 from expunge.methods.compose import every_method, recipes
+from expunge.models.family import Family, families
 
 TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "none", list: "list"}
 SIGNS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 
 
 def catalogue(what: str) -> list[dict[str, Any]]:
-    """Rows {name, kind, source, families, needs, summary} of methods, metrics, attacks or recipes."""
+    """Rows {name, kind, source, families, needs, summary} of methods, metrics, attacks, recipes or model families."""
+    if what == "models":
+        return [_family_row(one) for one in families()]
     if what == "recipes":
         return [row for row in catalogue("methods") if row["kind"] == "recipe" or _has_recipe(row)]
     if what in ("metrics", "attacks"):
@@ -49,6 +52,8 @@ def details(what: str, name: str) -> dict[str, Any]:
     if name not in rows:
         raise BadInput.of(f"list {what}", name, "is not among them", did_you_mean(name, rows))
     row = rows[name]
+    if what == "models":
+        return {**row, "title": row["summary"], "equation": "", "means": "", "options": [], "recipe": {}}
     if row["kind"] == "recipe":
         recipe = {key: value for key, value in recipes()[name].items() if key not in ("source", "summary")}
         return {**row, "title": row["summary"], "equation": "", "means": "", "options": [], "recipe": recipe}
@@ -138,5 +143,22 @@ def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
 def _families(card: Card) -> list[str]:
     # How a model must have been trained says nothing of its family.
     needed = {name for name in card.capabilities if name != "shards" and not name.startswith("exact:")}
-    has = {"causal_lm": {"tokens", "nll", "generate", "mlp"}, "classifier": {"labels", "nll"}}
-    return [family for family, capabilities in has.items() if needed <= capabilities]
+    return sorted(one.name for one in families() if needed <= one.capabilities and _channels(card) <= one.gives)
+
+
+def _channels(card: Card) -> set[str]:
+    """The channels that a loss term asks for; metrics and attacks say for themselves what was not measured."""
+    parts = [*card.needs.values(), *card.reference.values()] if isinstance(card, MethodCard) else []
+    return {channel.partition(":")[0] for part in parts for channel in part} - {"hidden"}
+
+
+def _family_row(found: Family) -> dict[str, Any]:
+    forms = [" and ".join(form) for form in found.example_forms]
+    return {
+        "name": found.name,
+        "kind": "model family",
+        "source": "",
+        "families": [found.name],
+        "needs": [],
+        "summary": f"A {found.title}; examples have {', or '.join(forms)}.",
+    }

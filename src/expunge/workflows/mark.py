@@ -22,7 +22,7 @@ from expunge.data.examples import LISTS, form
 from expunge.data.load import load
 from expunge.data.texts import text_of, texts_only, write_rows
 from expunge.pipeline import out_folder
-from expunge.pipeline.room import free_folder
+from expunge.pipeline.folders import free_folder
 
 PUBLISHED, MARKS = "published.jsonl", "marks.json"
 KEEP = (

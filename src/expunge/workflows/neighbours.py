@@ -21,6 +21,7 @@ from expunge.core.extras import require
 from expunge.data.load import load
 from expunge.data.texts import text_of, texts_only, write_rows
 from expunge.evaluation.reading import read
+from expunge.models.family import family
 from expunge.models.open import check, open_model
 
 WHY = ("exact", "near", "entity", "similar")
@@ -306,7 +307,7 @@ def tfidf(ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
 def embedded(model: str, ours: Sequence[Example], theirs: Sequence[Example], trust_code: bool) -> np.ndarray:
     """[ours, theirs] cosines of mean last hidden states, centred on the corpus: all texts share a direction."""
     opened = open_model(model, trust_code)
-    if "tokens" not in opened.capabilities:
+    if ("text",) not in family(opened.family).example_forms:
         raise BadInput.of("--model", model, "is not a language model", "give one, or leave --model out for TF-IDF")
     last = f"pooled:{opened.blocks[len(opened.blocks) - 1]}"
     texts = ([{"text": text_of(row)} for row in examples] for examples in (ours, theirs))

@@ -6,7 +6,7 @@ its label), or ROUGE-L recall where the attack gets texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from expunge.evaluation import intervals
 from expunge.evaluation.arrays import only, rouge
 from expunge.evaluation.attack import Target, knowledge
 from expunge.evaluation.scores import Figure, NotMeasured
+from expunge.models.family import family, likelihood
 from expunge.models.passes import passes
 
 MEANS = (
@@ -30,15 +31,20 @@ STEPS = 24
 
 
 def answer_probability(model: Model, rows: Sequence[Example]) -> np.ndarray:
-    """[N] per-token probability of each answer, in eval mode. Raises NotMeasured for a model that has diverged."""
-    return probability_of(passes(model, rows), len(rows))
+    """[N] answer probability of each row, per token, in eval mode. Raises NotMeasured for a model that has diverged."""
+    return probability_of(passes(model, rows), len(rows), family(model.family).knowledge)
 
 
-def probability_of(found: Iterable[tuple[list[int], Output]], count: int) -> np.ndarray:
-    """[N] per-token probability of each of `count` answers, from batches that the caller evaluated."""
+def probability_of(
+    found: Iterable[tuple[list[int], Output]], count: int, knowledge_of: Callable[[Any], Any] = likelihood
+) -> np.ndarray:
+    """[N] per-token probability of each of `count` answers, from batches that the caller evaluated.
+
+    knowledge_of: the family's measure of how far an example is known.
+    """
     probability_N = np.zeros(count)
     for rows, out in found:
-        probability_N[rows] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
+        probability_N[rows] = knowledge_of(out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
     if not np.isfinite(probability_N).all():
         raise NotMeasured("the model has diverged: its losses are not finite")
     return probability_N

@@ -26,7 +26,6 @@ from expunge.data.examples import identity
 from expunge.evaluation.scores import NotMeasured
 from expunge.methods.exact.retrain import train
 from expunge.models.build import again, budget_of, check_again, training_data
-from expunge.models.open import trusted
 
 OWN_SPREAD = 64
 """Shadows from which each example gets its own spread; with fewer all share one (Carlini et al. 2022, section VI)."""
@@ -131,7 +130,7 @@ def shadow_probabilities(
     Raises NotMeasured where the training data are not available, or the base needs a trust that the lender lacks.
     """
     try:
-        rest = training_data(manifest, candidates, trusted(lender))
+        rest = training_data(manifest, candidates, lender.trusted)
         check_again(manifest, lender)
     except BadInput as error:
         raise NotMeasured(f"shadow models cannot be trained: {error.faults[0].partition(': ')[2]}") from None

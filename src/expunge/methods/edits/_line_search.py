@@ -11,6 +11,7 @@ from expunge.core.budget import DEFAULTS
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Model, want_of
 from expunge.data.sampling import halves, sample
+from expunge.models.family import family
 from expunge.training.stopping import figures
 
 TRIALS, HALVINGS = 10, 3
@@ -42,9 +43,10 @@ class Goal:
     level: float | None
     """Forget NLL to reach; None: blind guessing."""
     floor: float
-    classes: int
+    classes: int | None
+    """None where the family gives no distribution to guess from."""
     utility: str
-    """The figure that the floor is about: accuracy, else probability."""
+    """The figure that the floor is about: the family's `kept`."""
     before: Mapping[str, float]
     """Figures on retain before the edit."""
     reached_before: bool
@@ -56,7 +58,7 @@ class Goal:
         retain = sample(splits["retain"], context.seed)
         before, start = figures(model, retain), figures(model, forget)
         floor = float(context.budget.over(DEFAULTS).floor or 0.0)
-        utility = "accuracy" if "accuracy" in before else "probability"
+        utility = family(model.family).kept
         level, classes = _target(model, splits, context), _classes(model, splits)
         goal = cls(forget, retain, level, floor, classes, utility, before, reached_before=False)
         return dataclasses.replace(goal, reached_before=goal.is_reached(start))
@@ -65,6 +67,8 @@ class Goal:
         """True where figures on forget are at the target; past blind guessing there is nothing left to forget."""
         if self.level is not None:
             return forget["nll"] >= self.level
+        if self.classes is None:
+            return False  # nothing to guess from: the floor alone decides
         return forget["nll"] >= math.log(self.classes) and forget.get("accuracy", 0.0) <= 0.5 / self.classes
 
     def measure(self, model: Model, strength: float) -> Point:
@@ -150,7 +154,9 @@ def _target(model: Model, splits: Mapping[str, Sequence[Example]], context: Cont
     return context.gold_forget_nll if context.budget.stop == "gold" else None
 
 
-def _classes(model: Model, splits: Mapping[str, Sequence[Example]]) -> int:
-    """Number of classes, or of tokens in the vocabulary."""
+def _classes(model: Model, splits: Mapping[str, Sequence[Example]]) -> int | None:
+    """Number of classes, or of tokens in the vocabulary; None where the family gives no distribution."""
+    if "logits" not in family(model.family).gives:
+        return None
     out = model.forward(model.collate(splits["forget"][:1]), want_of({"logits"}))
     return int(out.logits_BTV.shape[-1])

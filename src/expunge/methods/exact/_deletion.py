@@ -15,7 +15,6 @@ from expunge.core.errors import BadInput
 from expunge.data.examples import identity
 from expunge.methods.exact._sliced import one_process
 from expunge.models.build import check_again, training_data
-from expunge.models.open import trusted
 
 
 def split_training_data(
@@ -55,7 +54,7 @@ def history(
     """
     one_process("method")
     state, notes = model.state, []
-    left, gone = split_training_data(manifest, splits["forget"], str(state["scheme"]), trusted(model))
+    left, gone = split_training_data(manifest, splits["forget"], str(state["scheme"]), model.trusted)
     assert manifest is not None
     check_again(manifest, model)
     unknown = len(splits["forget"]) - len({identity(row) for row in gone})

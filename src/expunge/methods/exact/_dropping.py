@@ -24,9 +24,9 @@ from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Stages, base_source, stage_budget
 from expunge.methods.objective import plain_training
 from expunge.models.ensemble import ENSEMBLE
-from expunge.models.open import trusted
+from expunge.models.open import open_prompted
 from expunge.models.prompts import hashed
-from expunge.models.soft_prompts import ROUTE, WEIGHTS, Prompted, open_prompted
+from expunge.models.soft_prompts import ROUTE, WEIGHTS, Prompted
 
 SLACK = 0.9
 """Similarity from which a question is a group's, as a share of the least that its own questions have to one another."""
@@ -75,7 +75,7 @@ def train_prompts(fresh: Model, data: Sequence[Example], context: Context, optio
             _grow(stages, temporary, name, rows, state)
         _conclude(temporary, state, groups)
     context.notes["outcome"] = stages.outcome()
-    return open_prompted(folder, state, trust_code=trusted(fresh))
+    return open_prompted(folder, state, trust_code=fresh.trusted)
 
 
 def _stages(bare: Any, state: dict[str, Any], context: Context) -> Stages:
@@ -201,7 +201,7 @@ class PromptDeletion(Method):
             )
             _conclude(temporary, state, stay)
         context.notes["outcome"] = stages.outcome()
-        return open_prompted(folder, state, trust_code=trusted(model))
+        return open_prompted(folder, state, trust_code=model.trusted)
 
 
 def _steps(state: Mapping[str, Any], rows: Sequence[Example]) -> int:

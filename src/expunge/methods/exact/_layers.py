@@ -23,8 +23,8 @@ from expunge.methods.exact._sliced import Slices, Stages, base_source, parts, pl
 from expunge.methods.objective import plain_training
 from expunge.models.adapters import insert
 from expunge.models.build import again
-from expunge.models.ensemble import ENSEMBLE, Ensemble, open_ensemble
-from expunge.models.open import check, trusted
+from expunge.models.ensemble import ENSEMBLE, Ensemble
+from expunge.models.open import check, open_ensemble
 
 WEIGHTS, PREFIX = "adapter_model.safetensors", "base_model.model."
 """PEFT's own file, and the prefix of the names in it."""
@@ -52,7 +52,7 @@ def train_layers(fresh: Model, data: Sequence[Example], context: Context, option
     with new_folder(folder) as temporary:
         _train(stages, data, temporary, state)
     context.notes["outcome"] = stages.outcome()
-    return open_ensemble(folder, trust_code=trusted(fresh))
+    return open_ensemble(folder, trust_code=fresh.trusted)
 
 
 def _train(stages: Stages, data: Sequence[Example], folder: Path, state: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ class LayerDeletion(Method):
         pieces, sequences = _after(model.state, left, gone)
         for k, b in ((k, b) for k, active in enumerate(sequences.active) for b, count in enumerate(active) if count):
             deletion.require_part(model.folder / f"shard-{k}/ordering-{b}")
-            check(str(model.folder / f"shard-{k}/ordering-{b}"), trusted(model))
+            check(str(model.folder / f"shard-{k}/ordering-{b}"), model.trusted)
         self.steps = 0 if serves(sequences, pieces) else _steps(model.state, pieces)
         if self.steps:
             notes.append("No layer is left active after this request: the model is retrained without the forget set.")
@@ -195,7 +195,7 @@ class LayerDeletion(Method):
             self._record(context, state, len(gone), stages, sequences, pieces)
             write_json(temporary / ENSEMBLE, state)
         context.notes["outcome"] = stages.outcome()
-        return open_ensemble(folder, trust_code=trusted(model))
+        return open_ensemble(folder, trust_code=model.trusted)
 
     @staticmethod
     def _record(

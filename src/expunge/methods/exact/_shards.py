@@ -18,8 +18,8 @@ from expunge.core.files import new_folder, write_json
 from expunge.methods.exact import _deletion as deletion
 from expunge.methods.exact._sliced import Slices, Stages, parts, stage_budget, weights_of
 from expunge.models.build import again
-from expunge.models.ensemble import ENSEMBLE, Ensemble, open_ensemble
-from expunge.models.open import trusted
+from expunge.models.ensemble import ENSEMBLE, Ensemble
+from expunge.models.open import open_ensemble
 from expunge.models.weights import load_weights
 from expunge.training import checkpoint
 
@@ -47,9 +47,9 @@ def train_shards(
         pieces = parts(data, shards, slices, context.seed)
         for k, piece in enumerate(pieces):
             _grow(stages, temporary / f"shard-{k}", k, piece, start, 0)
-        _conclude(temporary, state, pieces, data, finish, trusted(fresh))
+        _conclude(temporary, state, pieces, data, finish, fresh.trusted)
     context.notes["outcome"] = stages.outcome()
-    return open_ensemble(folder, trust_code=trusted(fresh))
+    return open_ensemble(folder, trust_code=fresh.trusted)
 
 
 def _grow(stages: Stages, target: Path, k: int, piece: Slices, before: Mapping[str, Tensor], first: int) -> None:
@@ -158,11 +158,11 @@ class ShardDeletion(Method):
             deletion.record_deletion(
                 context, state, len(gone), stages.steps, sum(map(sum, every)), _outlook(budget, pieces, every)
             )
-            _conclude(temporary, state, pieces, left, self.finish, trusted(model))
+            _conclude(temporary, state, pieces, left, self.finish, model.trusted)
             if said := (state.get("fair") or {}).get("said"):
                 context.notes["exact"]["said"].append(said)
         context.notes["outcome"] = stages.outcome()
-        return open_ensemble(folder, trust_code=trusted(model))
+        return open_ensemble(folder, trust_code=model.trusted)
 
 
 def _outlook(budget: Any, pieces: Sequence[Slices], every: Sequence[Sequence[int]]) -> str:

@@ -76,14 +76,10 @@ def check_shape(data: Sequence[Example], slices: int, pieces: int, name: str) ->
 
 
 def check_base(fresh: Model, name: str, what: str) -> None:
-    """Require a language model whose trained base has a name on disk or the hub. Raises BadInput.
+    """Require a model whose trained base has a name on disk or the hub. Raises BadInput.
 
     name: the scheme; what: the parts it trains on the base; both for errors.
     """
-    if "tokens" not in fresh.capabilities:
-        raise BadInput.of(
-            "exact", name, f"trains {what} on a language model, and this is a classifier", "take exact: sisa"
-        )
     if getattr(fresh, "merged", False):
         raise BadInput.of(
             "exact",

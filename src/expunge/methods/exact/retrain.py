@@ -8,9 +8,8 @@ from typing import Any
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
-from expunge.methods.objective import plain_training
+from expunge.methods.training import trainer_for
 from expunge.models.build import again, budget_of, check_again, training_data
-from expunge.models.open import trusted
 
 CARD = MethodCard(
     "Retraining without the forget set",
@@ -22,8 +21,8 @@ CARD = MethodCard(
 
 
 def train(fresh: Model, data: Sequence[Example], context: Context) -> Model:
-    """Train a fresh model on all the data: bases and gold models alike."""
-    return plain_training()(fresh, {"retain": list(data)}, context)
+    """Train a fresh model on all the data, as its family is trained: bases and gold models alike."""
+    return trainer_for((context.manifest or {}).get("trainer"), fresh)(fresh, data, context)
 
 
 def retrain() -> Method:
@@ -56,7 +55,7 @@ class Retraining(Method):
                 "needs the record of how the model was trained",
                 "give a model made by `expunge train`",
             )
-        data = training_data(manifest, splits["forget"], trusted(model))
+        data = training_data(manifest, splits["forget"], model.trusted)
         check_again(manifest, model)
         return data
 

@@ -234,9 +234,7 @@ def _extract_adapters(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
         adapters[path] = (a.detach().clone(), b.detach() * layer.scaling["default"])
         parent, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent) if parent else module, name, layer.get_base_layer())
-    for name in ("peft_config", "_expunge_lora"):
-        if hasattr(module, name):
-            delattr(module, name)
+    del module.peft_config
     module._hf_peft_config_loaded = False
     for parameter in module.parameters():
         parameter.requires_grad_(True)

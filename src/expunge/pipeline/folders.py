@@ -1,19 +1,13 @@
-"""Is there room for a run: a folder, disk, memory."""
+"""Whether a folder, or the cache, may be written to."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from expunge.core.budget import Budget
 from expunge.core.cache import cache_folder
-from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.files import TEMPORARY
-from expunge.pipeline.resources import Estimate, size
 
 
 def fits_folder(out: Path, resume: bool) -> None:
@@ -95,60 +89,3 @@ def _parent(out: Path) -> None:
         )
     if any(len(part.encode()) > 255 for part in out.parts):
         raise BadInput.of("out", str(out), "has a name of more than 255 bytes", "choose a shorter one")
-
-
-def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], tokens: bool) -> None:
-    """Does the peak fit; if not, which setting would make it fit. Raises BadInput."""
-    limit = budget.memory * 1e9 if budget.memory is not None else made.available
-    if made.peak <= limit:
-        return
-    ways: list[tuple[str, dict[str, Any]]] = []
-    if tokens:
-        ways.append(("budget.gradient_checkpointing: true", {"checkpointing": True}))
-    ways.append(("budget.micro_batch_size: 1", {"micro": 1}))
-    if tokens:
-        ways.append(("both", {"checkpointing": True, "micro": 1}))
-    if weights != "lora" and tokens:
-        ways += [
-            (f"weights: lora{' with ' + name if name else ''}", {"weights": "lora", **changes})
-            for name, changes in [("", {}), *ways]
-        ]
-    names = {"both": "budget.gradient_checkpointing: true and budget.micro_batch_size: 1"}
-    for name, changes in ways:
-        if (then := guess(**changes)).peak <= limit:
-            for short, long in names.items():
-                name = name.replace(short, long)
-            mend = f"set {name} (about {size(then.peak)})"
-            break
-    else:
-        plan = "" if budget.memory is not None else " (budget.memory: 80 plans for one of 80 GB)"
-        mend = f"choose a smaller model or a larger machine{plan}: no setting of ours makes it fit"
-    what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
-    there = (
-        f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
-    )
-    raise BadInput.of(
-        "budget.memory" if budget.memory is not None else "model",
-        "",
-        f"about {size(made.peak)} are needed at the peak ({what}: {made.sentence}), and {there}",
-        mend,
-    )
-
-
-def fits_disk(made: Estimate, weights: str, model: Model, out: Path) -> None:
-    """Is there disk for the model and its checkpoints. Raises BadInput."""
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    # The model or its adapter, twice (the new one is written beside the old), and a checkpoint in float32:
-    # what moves, two moments, and the best weights.
-    stored = sum(p.numel() * p.element_size() for p in model.module.parameters())
-    need = 2 * (4 * made.trainable if weights == "lora" else stored) + 16 * made.trainable + 5e7
-    if free < need:
-        raise BadInput.of(
-            "out",
-            str(out),
-            f"lies on a disk with {size(free)} left, and the run may need {size(need)}",
-            "free some, or choose another disk",
-        )

@@ -1,0 +1,79 @@
+"""Which trainer a training has: one of methods/trainers/, of another package, or an exact scheme."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from expunge.core import registry
+from expunge.core.card import Example
+from expunge.core.context import Context
+from expunge.core.contracts import Model
+from expunge.core.errors import BadInput, did_you_mean
+from expunge.models.family import CAPABILITIES, family
+
+Chosen = Mapping[str, Mapping[str, Any]]
+"""{trainer: its options}."""
+EXACT_NEEDS = "logits"
+"""Members of an ensemble answer together: an exact scheme wants a distribution of each."""
+
+
+def schemes() -> dict[str, registry.Plugin[Any]]:
+    """The exact schemes, which leave an ensemble that can delete."""
+    known = [registry.load("exact", name) for name in registry.names("exact")]
+    return {plugin.name: plugin for plugin in known if plugin.card.yields == "ensemble"}
+
+
+def trainer_named(name: str, field: str = "trainer") -> registry.Plugin[Any]:
+    """The trainer of that name: its `train`, its options. Raises BadInput."""
+    if name in (exact := schemes()):
+        return exact[name]
+    others = registry.names("trainers")
+    if name not in others:
+        raise BadInput.of(field, name, "is an unknown trainer", did_you_mean(name, [*exact, *others]))
+    return registry.Plugin("trainers", name, registry.module_of("trainers", name, field))
+
+
+def with_defaults(value: Any, field: str) -> dict[str, dict[str, Any]] | None:
+    """{trainer: its options, defaults filled in}, from how a train.yaml names it. Raises BadInput."""
+    if value is None or value == "none":
+        return None
+    name, options = next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else (value, None)
+    if not isinstance(name, str):
+        raise BadInput.of(field, str(value), "is no scheme", f"write {field}: {{sisa: {{shards: 4, slices: 4}}}}")
+    if options is not None and not isinstance(options, Mapping):
+        raise BadInput.of(f"{field}.{name}", options, "is no mapping of options", f"write {name}: {{option: value}}")
+    if field == "exact" and name not in (known := schemes()):
+        raise BadInput.of("exact", name, "is no scheme to train with", did_you_mean(name, known))
+    return {name: trainer_named(name, field).validate(options or {}, f"{field}.{name}", training=True)}
+
+
+def trainer_for(chosen: Chosen | None, model: Model) -> Callable[[Model, Sequence[Example], Context], Model]:
+    """What trains: as chosen, or as the model's family is trained. Raises BadInput: a manifest may say anything."""
+    name, options = next(iter(chosen.items())) if chosen else (family(model.family).trainer, {})
+    plugin = trainer_named(name)
+    return functools.partial(plugin.module.train, **plugin.validate(options, f"trainer.{name}", training=True))
+
+
+def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:
+    """Raises BadInput where a trainer cannot be had on this model and these data."""
+    ((name, options),) = chosen.items()
+    kind = family(model.family)
+    if name in (known := schemes()):
+        # Of its ensemble a scheme's card also asks how it was trained: that is what is about to happen.
+        wanted = {one for one in known[name].card.capabilities if one != "shards" and not one.startswith("exact:")}
+        if missing := sorted(wanted - model.capabilities):
+            fix = "take exact: sisa"
+            raise BadInput.of(
+                "exact",
+                name,
+                f"needs {' and '.join(CAPABILITIES.get(one, one) for one in missing)}, and this model is a {kind.title}",
+                fix,
+            )
+        if EXACT_NEEDS not in kind.gives:
+            why = f"joins the answers of several models, and a {kind.title} gives no distribution"
+            raise BadInput.of("exact", name, why, "train without `exact`")
+    module = trainer_named(name).module
+    if "check" in vars(module):
+        module.check(model, data, **options)

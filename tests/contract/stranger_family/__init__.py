@@ -1,0 +1,1 @@
+"""Two model families as another package would bring them."""
