@@ -2,8 +2,8 @@
 
 A new channel is a line here, a field in each class that the line names, and what a forward makes of it
 (`models/logits.measure_NV`). A family adds channels of its own with `add`: values per example, which an Output and a
-Readout keep under the channel's name in `own`. Two need no line, since they are by module path: `hidden:PATH` of a forward and
-`pooled:PATH` of a reading.
+Readout keep under the channel's name in `own`. Two need no line, since they are by module path: `hidden:PATH` of a
+forward and `pooled:PATH` of a reading.
 """
 
 from __future__ import annotations

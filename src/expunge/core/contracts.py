@@ -157,7 +157,8 @@ class Model(Protocol):
     gets its own forward, and batches are never split. together: in eval mode they do so too (in-batch contrast), and
     this many are read together, as they come; 0 where an example's output is its own. stochastic: the loss draws
     (diffusion's t and noise), when the batch is collated and from `data.examples.noise_of(example)` alone, which
-    follows the example's `draw`, so that two readings agree bit for bit; training gives each step its own draw. trusted: it was opened with leave to run code of its own.
+    follows the example's `draw`, so that two readings agree bit for bit; training gives each step its own draw.
+    trusted: it was opened with leave to run code of its own.
     """
 
     module: nn.Module

@@ -64,11 +64,11 @@ def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None
         # Of its ensemble a scheme's card also asks how it was trained: that is what is about to happen.
         wanted = {one for one in known[name].card.capabilities if one != "shards" and not one.startswith("exact:")}
         if missing := sorted(wanted - model.capabilities):
-            fix = "take exact: sisa"
+            fix, words = "take exact: sisa", " and ".join(CAPABILITIES.get(one, one) for one in missing)
             raise BadInput.of(
                 "exact",
                 name,
-                f"needs {' and '.join(CAPABILITIES.get(one, one) for one in missing)}, and this model is a {kind.title}",
+                f"needs {words}, and this model is a {kind.title}",
                 fix,
             )
         if EXACT_NEEDS not in kind.gives:

@@ -1,4 +1,4 @@
-"""Do method, model and data go together: each part's card against the family and the examples."""
+"""Whether method, model and data go together: each part's card against the family and the examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from expunge.models.guarded import guards_of
 
 
 def fits_method(composed: Composed, model: Model, splits: Splits) -> None:
-    """Does each part go with this family and these data."""
+    """Raises BadInput for each part of the method that this family or these data do not suit."""
     faults = Faults()
     if "shards" in model.capabilities and composed.yields != "ensemble":
         raise BadInput.of(
@@ -119,7 +119,7 @@ def _fits_channels(objective: Objective, model: Model) -> None:
 
 
 def fits_history(composed: Composed, model: Model, splits: Splits, manifest: Mapping[str, Any] | None) -> list[str]:
-    """Does an exact method go with how the model was trained; what the plan should say of it. Raises BadInput."""
+    """Notes for the plan on how the method goes with the model's training. Raises BadInput where it does not."""
     return composed.method.fits(model, splits, manifest) if "forget" in splits else []
 
 

@@ -11,7 +11,7 @@ from expunge.core.files import TEMPORARY
 
 
 def fits_folder(out: Path, resume: bool) -> None:
-    """May a run begin, or go on, in this folder. Raises BadInput."""
+    """Raises BadInput where no run may begin, or go on, in this folder."""
     inside = _names_in(out)
     if "certificate.json" in inside:
         if not resume:
@@ -29,7 +29,7 @@ def fits_folder(out: Path, resume: bool) -> None:
 
 
 def fits_cache() -> None:
-    """Can the cache be written to, or made: what is computed once is kept there. Raises BadInput."""
+    """Raises BadInput where the cache, which keeps what is computed once, can be neither written to nor made."""
     folder = cache_folder()
     named = "EXPUNGE_CACHE" if os.environ.get("EXPUNGE_CACHE") else "the cache"
     place = folder.absolute()
@@ -53,7 +53,7 @@ def fits_cache() -> None:
 
 
 def free_folder(out: Path, left: frozenset[str] = frozenset()) -> None:
-    """Is this a folder without files, or one that can be made. Raises BadInput.
+    """Raises BadInput unless this is a folder without files, or one that can be made.
 
     left: names of what a killed process of the same verb leaves, which it may find.
     """
@@ -77,7 +77,7 @@ def _names_in(out: Path) -> set[str]:
 
 
 def _parent(out: Path) -> None:
-    """Could the folder be made."""
+    """Raises BadInput where the folder cannot be made."""
     place = out.absolute().parent
     while not place.exists():
         place = place.parent

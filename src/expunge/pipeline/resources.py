@@ -76,7 +76,7 @@ def trainable_parameters(model: Model, weights: str, options: Mapping[str, Any])
     A mask's parameters all count, since their gradients and moments are held whole.
     """
     module = model.module
-    if weights == "layers":  # which these are hangs on no data
+    if weights == "layers":  # which these are depends on no data
         names = registry.load("weights", weights).factory(**options)(model, {}, None).parameters
         return sum(p.numel() for name, p in module.named_parameters() if name in names), 0
     if weights != "lora":
@@ -142,7 +142,7 @@ def estimate(
 
 
 def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], model: Model) -> None:
-    """Does the peak fit; if not, which setting would make it fit. Raises BadInput."""
+    """Raises BadInput where the peak does not fit, and names the setting that would make it fit."""
     limit = budget.memory * 1e9 if budget.memory is not None else made.available
     if made.peak <= limit:
         return
@@ -181,7 +181,7 @@ def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..
 
 
 def fits_disk(made: Estimate, weights: str, model: Model, out: Path) -> None:
-    """Is there disk for the model and its checkpoints. Raises BadInput."""
+    """Raises BadInput where the disk has no room for the model and its checkpoints."""
     place = out.absolute()
     while not place.exists():
         place = place.parent
