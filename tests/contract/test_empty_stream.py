@@ -102,9 +102,9 @@ def test_zero_rows_have_the_channels_and_widths_of_full_ones(
 ) -> None:
     trainer = trainer_of(of_registry(kind, name), family, tmp_path)
     full = trainer._losses(0)
-    expected = full._forward(full.parts[0])
+    expected = full._forward(0, full.parts[0])
     empty = without_rows(trainer)
-    outputs = empty._forward(empty.parts[0])
+    outputs = empty._forward(0, empty.parts[0])
     assert outputs.keys() == expected.keys()
     for stream, out in outputs.items():
         found, wanted = tensors(out), tensors(expected[stream])

@@ -109,7 +109,7 @@ def test_another_package_s_method_is_one_of_ours(stranger: Path, tmp_path: Path)
 def test_another_package_may_not_take_a_name_of_ours(stranger: Path) -> None:
     stranger.write_text("[expunge.objectives]\nnpo = stranger_half:half\n")
     forget_registry()
-    with pytest.raises(BadInput, match="bears the name of a built-in"):
+    with pytest.raises(BadInput, match="has the name of a built-in"):
         registry.names("objectives")
 
 

@@ -215,7 +215,7 @@ def test_certified_refuses_a_bound_that_cannot_be_met(tmp_path: Path) -> None:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A model that is its strength s: forget NLL 1 + s, retain accuracy 1 - s/8."""
-    model = SimpleNamespace(at=0.0, seen=[])
+    model = SimpleNamespace(at=0.0, seen=[], family="classifier")
 
     def figures(model: Any, given: Any) -> dict[str, float]:
         return {"nll": 1 + model.at, "accuracy": 1.0} if given == ["f"] else {"nll": 0.1, "accuracy": 1 - model.at / 8}
