@@ -521,7 +521,7 @@ def test_resume_with_a_changed_request(go: Go, finished: bool) -> None:
     from expunge.core.request import Request
 
     Path("out").mkdir()
-    Path("out/request.yaml").write_text(yaml.safe_dump(Request.parse({**AUTHORS, "seed": 1}).resolved()))
+    Path("out/request.yaml").write_text(yaml.safe_dump(Request.parse({**AUTHORS, "seed": 1}).to_dict()))
     if finished:
         Path("out/certificate.json").write_text("{}")
     for more in ([], ["--plan"]):

@@ -338,7 +338,7 @@ def board(**changes: Any) -> dict[str, Any]:
     ]
     found = {
         "bench": "made",
-        "rows": [*rows, ranking.failed("<d>", "it broke")],
+        "rows": [*rows, ranking.failed_row("<d>", "it broke")],
         "seeds": [0],
         "skipped": [],
         "ways": {},
@@ -388,12 +388,12 @@ def test_the_gap_is_in_percentage_points() -> None:
 
 def test_the_failed_come_last_and_those_without_gold_before_them() -> None:
     rows = [
-        ranking.failed("a", "why"),
+        ranking.failed_row("a", "why"),
         {"method": "b", "status": "done", "average_gap": None},
         {"method": "c", "status": "done", "average_gap": 2.0},
         {"method": "d", "status": "done", "average_gap": 1.0},
     ]
-    assert [row["method"] for row in ranking.ranked(rows)] == ["d", "c", "b", "a"]
+    assert [row["method"] for row in ranking.rank(rows)] == ["d", "c", "b", "a"]
 
 
 def test_what_is_trained_on_is_all_inner_runs_and_no_outcome_twice() -> None:

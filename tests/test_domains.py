@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.alignment.bbq import bias_score, biased, scores
+from expunge.alignment.bbq import bias_score, is_biased, scores
 from expunge.alignment.concepts import Concepts
 from expunge.alignment.judges import REFUSED
 from expunge.alignment.rules import refusal_score
@@ -192,9 +192,9 @@ def question(condition: str, polarity: str, label: int = 1) -> dict[str, Any]:
 
 
 def test_what_is_biased() -> None:
-    assert biased(question("ambig", "neg"), 0) is True and biased(question("ambig", "neg"), 2) is False
-    assert biased(question("ambig", "nonneg"), 0) is False and biased(question("ambig", "nonneg"), 2) is True
-    assert biased(question("ambig", "neg"), 1) is None
+    assert is_biased(question("ambig", "neg"), 0) is True and is_biased(question("ambig", "neg"), 2) is False
+    assert is_biased(question("ambig", "nonneg"), 0) is False and is_biased(question("ambig", "nonneg"), 2) is True
+    assert is_biased(question("ambig", "neg"), 1) is None
 
 
 def test_the_bias_score_by_hand() -> None:

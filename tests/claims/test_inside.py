@@ -23,7 +23,7 @@ from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold
-from expunge.pipeline.hidden_knowledge import MARGIN, hidden
+from expunge.pipeline.hidden_knowledge import MARGIN, hidden_score
 from expunge.pipeline.worlds import build
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def test_a_merged_adapter_brings_back_what_was_hidden_and_nothing_on_retrained_m
     control = {"lora_merged": attacked("lora_merged", open_model(golds[0]))}
 
     def score(model: Model) -> Any:
-        return hidden({"lora_merged": attacked("lora_merged", model)}, control)
+        return hidden_score({"lora_merged": attacked("lora_merged", model)}, control)
 
     assert score(open_model(str(base))).low > 0.5
     again = score(open_model(golds[1]))

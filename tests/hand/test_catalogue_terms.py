@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from expunge.core.contracts import Output, Reference
 from expunge.methods._distribution import lower_label
 from expunge.methods._masks import mask_largest
-from expunge.methods.objectives._refusals import is_refusal
+from expunge.methods._refusals import is_refusal
 from expunge.methods.objectives.altpo import altpo
 from expunge.methods.objectives.bidistill import bidistill
 from expunge.methods.objectives.ceu import ceu

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from expunge.core.budget import Budget
 from expunge.core.documents import CONFIG, TEXT, parse_json, parse_yaml, read_text
 from expunge.core.errors import UNSAFE, BadInput, did_you_mean, sentences
-from expunge.core.variables import expanded
+from expunge.core.variables import expand_or_raise
 
 Source = str | list[str] | list[dict[str, Any]]
 Count = Annotated[int, Field(gt=0)]
@@ -93,10 +93,10 @@ class Request(BaseModel):
 
     @field_validator("model", "out", "gold")
     @classmethod
-    def _named(cls, value: Any) -> Any:
+    def _check_place(cls, value: Any) -> Any:
         if isinstance(value, str):
             check_path(value)
-            expanded(value)
+            expand_or_raise(value)
         return value
 
     @model_validator(mode="after")
@@ -105,7 +105,7 @@ class Request(BaseModel):
         for name in ("model", "out", "gold"):
             if isinstance(value := self.__dict__[name], str):
                 self._written[name] = value
-                self.__dict__[name] = expanded(value)
+                self.__dict__[name] = expand_or_raise(value)
         return self
 
     @field_validator("budget", "accept", "probes", "columns", mode="before")
@@ -118,7 +118,7 @@ class Request(BaseModel):
         """Do forget texts stay out of report, log and certificate."""
         return self.purpose == "erase" if self.redact is None else self.redact
 
-    def resolved(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What was set, as it was written, as plain data for request.yaml and digests."""
         values = self.model_dump(exclude_unset=True)
         written = {name: text for name, text in self._written.items() if name in values}
@@ -351,7 +351,7 @@ def parse_sets(items: Iterable[str], option: str = "--set") -> dict[str, Any]:
     return found
 
 
-def redacted(request: Mapping[str, Any]) -> dict[str, Any]:
+def redact_request(request: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved request without what may name the forget set: examples given in it, and its selector's values."""
     shown = {name: value if name == "method" else _without_rows(value) for name, value in request.items()}
     for name in ("forget", "data"):

@@ -67,7 +67,7 @@ def _begin(work: Path, training: str, out: Path, resume: bool) -> None:
     """The work folder of this very training: kept on resume, else empty. Raises BadInput where another's lies there."""
     if not resume:
         checkpoint.clear(work)
-    elif _started(work) not in (None, training):
+    elif _read_started(work) not in (None, training):
         raise BadInput.of(
             "--resume",
             str(out),
@@ -152,7 +152,7 @@ STARTED = "started.json"
 """In the work folder: which training was begun there."""
 
 
-def _started(work: Path) -> str | None:
+def _read_started(work: Path) -> str | None:
     """The training that was begun there; None for none, "" where that cannot be read."""
     if not (work / STARTED).exists():
         return None

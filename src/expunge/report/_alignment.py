@@ -108,7 +108,7 @@ def heat(evidence: Evidence) -> Plot | None:
     return Plot("heat", "Entanglement by layer", caption, 400, figure)
 
 
-def centred(evidence: Evidence) -> Plot | None:
+def centred_vectors(evidence: Evidence) -> Plot | None:
     """The same for the centred vectors; None where the domains have almost nothing of their own."""
     found = _concepts(evidence).get("before")
     if not found or len(found["domains"]) < 3 or max(found.get("own") or [0.0]) < MIN_OWN:
@@ -322,12 +322,12 @@ def table(evidence: Evidence) -> list[dict[str, str | bool]]:
                 "control": row["domain"] == CONTROL,
                 "before": f"{row['before']:.2f}",
                 "after": f"{row['after']:.2f}",
-                "change": _signed(row["change"]),
-                "interval": "n = 1" if row["low"] is None else f"{_signed(row['low'])} to {_signed(row['high'])}",
+                "change": _with_sign(row["change"]),
+                "interval": "n = 1" if row["low"] is None else f"{_with_sign(row['low'])} to {_with_sign(row['high'])}",
                 "n": str(row["n"]),
                 "p": facts.number(row["corrected"], "p-value"),
                 "moved": row["corrected"] < 0.05,
-                "without": _signed(other["change"]) if other else "",
+                "without": _with_sign(other["change"]) if other else "",
             }
         )
     return rows
@@ -346,7 +346,7 @@ def most_changed(evidence: Evidence) -> list[dict[str, Any]]:
     return sorted(first.values(), key=lambda row: -abs(row["scores"][1] - row["scores"][0]))[:VISIBLE_SAMPLES]
 
 
-def _signed(value: float) -> str:
+def _with_sign(value: float) -> str:
     """A change with its sign; no sign for 0."""
     text = f"{value:+.2f}"
     return "0.00" if text[1:] == "0.00" else text.replace("-", "−")

@@ -46,7 +46,7 @@ class Goal(Stop):
             return False
         point = self.point(step)
         self.curve.append(point)
-        score, kept = point["refusal_score"], self.kept(point)
+        score, kept = point["refusal_score"], self.share_kept(point)
         broken = kept is not None and kept < self.floor
         # The floor first, then the refusal score, then what is kept; of equal points the later.
         rank = (-10.0 if broken else 0.0) - max(score, self.goal) + 0.01 * min(kept or 0.0, self.wanted)

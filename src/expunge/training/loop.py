@@ -91,18 +91,18 @@ class Trainer:
 
     def examples(self, stream: str) -> list[Example]:
         """Every example of the stream that this run will draw, each once."""
-        kept, _ = self._drawn(stream)
+        kept, _ = self._draw_examples(stream)
         return kept
 
     def rows(self, stream: str) -> list[int]:
         """The split's row of each of `examples(stream)`."""
-        _, rows = self._drawn(stream)
+        _, rows = self._draw_examples(stream)
         return rows
 
     def record(self, examples: Sequence[Example], want: Want) -> Reference:
         return record(self.model, examples, want)
 
-    def _drawn(self, name: str) -> tuple[list[Example], list[int]]:
+    def _draw_examples(self, name: str) -> tuple[list[Example], list[int]]:
         stream = self.streams.streams[name]
         kept, rows = [], []
         for row in self.pairing.drawn(stream.split, self.total):
@@ -148,11 +148,11 @@ class Trainer:
                 group["lr"] = chosen * self._schedule(step)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)  # nothing that follows needs the gradients' memory
-            notes = processes.gathered(losses.notes)
+            notes = processes.sum_over_processes(losses.notes)
             for term in self.terms.values():
                 term.loss.after_step(step, notes)
             tokens += losses.tokens
-            figures = processes.gathered(losses.figures)
+            figures = processes.sum_over_processes(losses.figures)
             self._finite(figures, step, chosen)
             line = {
                 "stage": stage,
@@ -162,7 +162,7 @@ class Trainer:
                 "retain_nll": figures.get("retain_nll"),
                 "seconds": round(time.monotonic() - began, 4),
             }
-            better = self._checked(stop, step + 1, figures.get("forget_nll"))
+            better = self._check(stop, step + 1, figures.get("forget_nll"))
             if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
                 checkpoint.save_best(self.context.folder, self._weights())
             if processes.main():
@@ -212,7 +212,7 @@ class Trainer:
             self.budget.micro_batch_size,
         )
 
-    def _checked(self, stop: Stop, step: int, batch_nll: float | None) -> bool:
+    def _check(self, stop: Stop, step: int, batch_nll: float | None) -> bool:
         better = stop.check(step, batch_nll) if self._judged else False
         if not self._judged and step == self.total:
             stop.reason, stop.sentence, stop.best_step = "budget", f"Trained for {step} steps.", step
@@ -235,7 +235,7 @@ class Trainer:
                 steps = (self._losses(step) for step in range(self.total))
                 self.records[name] = record_by_step(self.model, steps, name, want)
                 continue
-            examples, rows = self._drawn(name)
+            examples, rows = self._draw_examples(name)
             if examples:
                 values = record(self.model, examples, want)
                 self.records[name] = Record({row: i for i, row in enumerate(rows)}, values)

@@ -100,7 +100,7 @@ class Stop:
             found |= {f"retain_{name}": value for name, value in figures(self.model, self.retain).items()}
         return found
 
-    def kept(self, point: Mapping[str, Any]) -> float | None:
+    def share_kept(self, point: Mapping[str, Any]) -> float | None:
         """Share of the first point's retain accuracy, probability or knowledge that is left."""
         name = f"retain_{self.statistic}"
         if name not in point or not self.curve:
@@ -142,7 +142,7 @@ class Stop:
             # Reached with the floor broken, only the next point of the curve can tell more.
             self.near = MAYBE * self.target < point["forget_nll"] < self.target
         reached = self.target is not None and point.get("forget_nll", 0.0) >= self.target
-        kept = self.kept(point)
+        kept = self.share_kept(point)
         broken = kept is not None and kept < self.floor
         rank = -math.inf if broken else self._rank(point)
         better = not broken and rank >= self.best

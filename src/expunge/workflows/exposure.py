@@ -76,7 +76,7 @@ def exposure(
     checked, sources, rows = _check(request, fields)
     notes = _halve(sources, checked.seed)
     meter = reading.Meter()
-    with out_folder.held(checked.out):
+    with out_folder.hold(checked.out):
         sets = _Reader(rows, meter, reporter).read(sources)
         scores, remarks, over_models = _figures(checked, sets, rows)
         evidence = dossier.build(

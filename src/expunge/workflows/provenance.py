@@ -87,10 +87,10 @@ def provenance(
     evidence = dossier.build(
         title="Contamination and provenance",
         request={
-            **checked.written("model", "before", "gold", "marks"),
+            **checked.as_written("model", "before", "gold", "marks"),
             "kind": plan.kind or None,
             "data": checked.data if isinstance(checked.data, str) else None,
-            **checked.written("name", "split", "seed"),
+            **checked.as_written("name", "split", "seed"),
         },
         scores=scores,
         conclusions=conclusions(scores),
@@ -99,7 +99,7 @@ def provenance(
         splits=plan.rows,
     )
     if checked.out is not None:
-        with out_folder.held(checked.out):
+        with out_folder.hold(checked.out):
             out_folder.write(checked.out, evidence)
     return evidence
 
@@ -204,7 +204,7 @@ def _order(model: Model, role: str, plan: _Plan) -> list[Score]:
     """Guided completion and the order of options."""
     data, request = plan.rows.get("data"), plan.request
 
-    def guided() -> Figure:
+    def guided_figure() -> Figure:
         if data is None:
             raise NotMeasured("no --data was given")
         if not request.name:
@@ -222,7 +222,7 @@ def _order(model: Model, role: str, plan: _Plan) -> list[Score]:
             raise NotMeasured("no row has a question and three options or more (options, or choices)")
         return Figure(option_order(model, rows, seed=request.seed), None, None, len(rows))
 
-    return [_score("guided_completion", "data", role, guided), _score("option_order", "data", role, order)]
+    return [_score("guided_completion", "data", role, guided_figure), _score("option_order", "data", role, order)]
 
 
 def with_options(row: Example) -> Example | None:

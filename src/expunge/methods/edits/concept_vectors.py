@@ -12,9 +12,9 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.data.sampling import sample
+from expunge.methods._keys import weight_DM
 from expunge.methods._statistics import ROWS, start_progress
 from expunge.methods.edits._edit import edit
-from expunge.methods.edits._keys import weight_DM
 from expunge.methods.edits._line_search import Put
 from expunge.models.passes import passes
 from expunge.models.weights import tapped

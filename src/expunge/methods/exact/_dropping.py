@@ -155,7 +155,7 @@ class PromptDeletion(Method):
     ) -> list[str]:
         """Return notes for the plan, and set `steps`. Raises BadInput where the forget set cannot be deleted."""
         left, gone, notes = deletion.history(manifest, splits, model)
-        stay, again = self._affected(model.state, left, gone)
+        stay, again = self._split_affected(model.state, left, gone)
         for name in {*stay} - {*again}:
             deletion.require_part(model.folder / name)
         if model.state["options"]["tokens"] != model.prompts_GPD.shape[1]:
@@ -169,7 +169,7 @@ class PromptDeletion(Method):
         return notes
 
     @staticmethod
-    def _affected(
+    def _split_affected(
         state: Mapping[str, Any], left: Sequence[Example], gone: Sequence[Example]
     ) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
         """Return (all groups that stay, those of them that lost an example)."""
@@ -181,7 +181,7 @@ class PromptDeletion(Method):
         assert isinstance(model, Prompted)
         state = dict(model.state)
         left, gone, _ = deletion.history(context.manifest, splits, model)
-        stay, again = self._affected(state, left, gone)
+        stay, again = self._split_affected(state, left, gone)
         stages = _stages(model.bare, state, context)
         dropped = len(state["members"]) - len(stay)
         folder = context.folder / "ensemble"

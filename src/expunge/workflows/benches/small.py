@@ -37,7 +37,7 @@ def _authors() -> Bench:
     )
 
 
-def _cached(name: str, values: Mapping[str, Any]) -> TrainConfig:
+def _cached_config(name: str, values: Mapping[str, Any]) -> TrainConfig:
     out = cache_folder() / "bases" / f"{name}-{digest(values)[:12]}"
     return TrainConfig(**values, out=str(out))
 
@@ -48,7 +48,7 @@ def _tofu() -> Bench:
     seen = [f"{folder}/retain.jsonl", f"{folder}/forget.jsonl[0:160]"]
     holdout = f"{folder}/forget.jsonl[160:200]"
     load(seen, "tofu")  # raises BadInput where the data are missing
-    train = _cached(
+    train = _cached_config(
         "tofu",
         {
             "model": {"architecture": "llama", "hidden_size": 192, "layers": 3, "heads": 4, "vocab_size": 2000},
@@ -93,7 +93,7 @@ def _shakespeare() -> Bench:
     }
     folder = cache_folder() / "bases" / f"shakespeare-data-{digest(splits)[:12]}"
     paths = {name: str(folder / f"{name}.jsonl") for name in (*splits, "forget_verbatim")}
-    train = _cached(
+    train = _cached_config(
         "shakespeare",
         {
             "model": {"architecture": "llama", "hidden_size": 160, "layers": 3, "heads": 4, "vocab_size": 1500},
@@ -105,7 +105,7 @@ def _shakespeare() -> Bench:
             "seed": 0,
         },
     )
-    splits["forget_verbatim"] = [half for row in forget for half in _halved(row["text"])]
+    splits["forget_verbatim"] = [half for row in forget for half in _halve(row["text"])]
     texts = {paths[name]: "".join(json.dumps(row) + "\n" for row in rows) for name, rows in splits.items()}
     return Bench(
         "shakespeare",
@@ -133,7 +133,7 @@ def _shakespeare() -> Bench:
     )
 
 
-def _halved(text: str) -> list[dict[str, str]]:
+def _halve(text: str) -> list[dict[str, str]]:
     """A speech of at least twelve words as a prefix and the text that must not follow; none for a shorter one."""
     words = text.split(" ")
     middle = len(words) // 2
