@@ -102,15 +102,7 @@ def hold(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
     if resume and not replace:
         same(plan.request, out)
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        if processes.main():
-            lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
-    except OSError as error:
-        raise BadInput.of("out", str(out), f"cannot be made ({error.strerror})", "choose another folder") from None
+    lock = _lock(folder, out)
     try:
         if processes.main():
             sweep(folder)
@@ -132,6 +124,20 @@ def hold(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
     finally:
         if lock.is_locked:
             lock.release()
+
+
+def _lock(folder: Path, out: Path) -> FileLock:
+    """Make the folder and lock it; a second process of the same run does not lock. Raises BadInput."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        if processes.main():
+            lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
+    except OSError as error:
+        raise BadInput.of("out", str(out), f"cannot be made ({error.strerror})", "choose another folder") from None
+    return lock
 
 
 def _take_away(folder: Path, made: list[Path]) -> None:

@@ -213,22 +213,7 @@ def _maps(matrices: list[list[list[float]]], names: list[str], low: float, scale
     data, axes, titles = [], {}, []
     for i, layer in enumerate(shown):
         tag = "" if i == 0 else str(i + 1)
-        data.append(
-            {
-                "type": "heatmap",
-                "x": names,
-                "y": names,
-                "z": matrices[layer],
-                "zmin": low,
-                "zmax": 1,
-                "xaxis": f"x{tag}",
-                "yaxis": f"y{tag}",
-                "colorscale": scale,
-                "showscale": i == len(shown) - 1,
-                "colorbar": COLOUR_BAR,
-                "hovertemplate": f"layer {layer + 1}<br>%{{y}} and %{{x}}: %{{z:.2f}}<extra></extra>",
-            }
-        )
+        data.append(_map(matrices[layer], names, layer, tag, {"zmin": low, "zmax": 1}, scale, i == len(shown) - 1))
         width = 1 / len(shown)
         axes[f"xaxis{tag}"] = axis(
             "", domain=[i * width + 0.012, (i + 1) * width - 0.012], anchor=f"y{tag}", showgrid=False, tickangle=-50
@@ -249,6 +234,31 @@ def _maps(matrices: list[list[list[float]]], names: list[str], low: float, scale
             }
         )
     return {"data": data, "layout": layout(400, annotations=titles, **axes)}
+
+
+def _map(
+    matrix: list[list[float]],
+    names: list[str],
+    layer: int,
+    tag: str,
+    bounds: dict[str, float],
+    scale: list[Any],
+    with_scale: bool,
+) -> dict[str, Any]:
+    """One layer's heat map; tag: the suffix of its axes."""
+    return {
+        "type": "heatmap",
+        "x": names,
+        "y": names,
+        "z": matrix,
+        **bounds,
+        "xaxis": f"x{tag}",
+        "yaxis": f"y{tag}",
+        "colorscale": scale,
+        "showscale": with_scale,
+        "colorbar": COLOUR_BAR,
+        "hovertemplate": f"layer {layer + 1}<br>%{{y}} and %{{x}}: %{{z:.2f}}<extra></extra>",
+    }
 
 
 def frontier(evidence: Evidence) -> Plot | None:

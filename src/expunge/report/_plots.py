@@ -6,6 +6,7 @@ current theme, so that one figure is readable in light, dark and print.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -261,14 +262,7 @@ def distributions(evidence: Evidence) -> Plot | None:
     if not splits:
         return None
     present = [s for s in ROLES if any((given[split] or {}).get(s) for split in splits)]
-    data = []
-    for role in present:
-        named = False
-        for split in splits:
-            values = _thin((given[split] or {}).get(role) or [])
-            if values:
-                data.append(_violin(role, split, values, legend=not named))
-                named = True
+    data = _violins(given, present, splits)
     height = 130 + 120 * len(splits)
     figure = {
         "data": data,
@@ -296,6 +290,19 @@ def distributions(evidence: Evidence) -> Plot | None:
     )
     caption = f"{aim} The box spans the middle half of the examples."
     return Plot("distributions", "NLL of every example", caption, height, figure)
+
+
+def _violins(given: Mapping[str, Any], roles: list[str], splits: list[str]) -> list[dict[str, Any]]:
+    """A violin for each role and split with values; the first of a role is in the legend."""
+    data = []
+    for role in roles:
+        named = False
+        for split in splits:
+            values = _thin((given[split] or {}).get(role) or [])
+            if values:
+                data.append(_violin(role, split, values, legend=not named))
+                named = True
+    return data
 
 
 def _violin(role: str, split: str, values: list[float], *, legend: bool) -> dict[str, Any]:

@@ -136,46 +136,10 @@ class Trainer:
         for step in range(done, self.total):
             if stop.reason:
                 break
-            began = time.monotonic()
-            self._mode(True)
-            losses = self._losses(step)
-            optimiser.zero_grad(set_to_none=True)
-            self.update(losses, self.parameters)
-            self._mask()
-            if self.budget.clip is not None:
-                nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
-            for group in optimiser.param_groups:
-                group["lr"] = chosen * self._schedule(step)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)  # nothing that follows needs the gradients' memory
-            notes = processes.sum_over_processes(losses.notes)
-            for term in self.terms.values():
-                term.loss.after_step(step, notes)
-            tokens += losses.tokens
-            figures = processes.sum_over_processes(losses.figures)
-            self._finite(figures, step, chosen)
-            line = {
-                "stage": stage,
-                "step": step + 1,
-                "loss": figures.get("loss"),
-                "forget_nll": figures.get("forget_nll"),
-                "retain_nll": figures.get("retain_nll"),
-                "seconds": round(time.monotonic() - began, 4),
-            }
-            better = self._check(stop, step + 1, figures.get("forget_nll"))
-            if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
-                checkpoint.save_best(self.context.folder, self._weights())
-            if processes.main():
-                self.context.log.write(line)
-            note = (
-                f"forget NLL {figures['forget_nll']:.2f}"
-                if "forget_nll" in figures
-                else (f"loss {figures.get('loss', 0.0):.3f}")
-            )
-            reporter.advance(stage, step + 1, note)
-            if self._save_due(step + 1) or stop.reason:
-                self._save(optimiser, stop, step + 1, tokens, spent + time.monotonic() - started)
+            tokens += self._step(optimiser, stop, step, chosen)
             done = step + 1
+            if self._save_due(done) or stop.reason:
+                self._save(optimiser, stop, done, tokens, spent + time.monotonic() - started)
         if self.total == 0:
             stop.reason, stop.sentence = "budget", "No step was asked for: the weights are unchanged."
         reporter.finish(stage)
@@ -198,6 +162,42 @@ class Trainer:
                 "step": stop.best_step if stop.best_step != done and stop.reason else done,
             },
         )
+
+    def _step(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, rate: float) -> int:
+        """One step with its check and its line in the log; how many tokens it read."""
+        stage = self.context.label
+        began = time.monotonic()
+        self._mode(True)
+        losses = self._losses(step)
+        self._change(optimiser, losses, step, rate)
+        notes = processes.sum_over_processes(losses.notes)
+        for term in self.terms.values():
+            term.loss.after_step(step, notes)
+        figures = processes.sum_over_processes(losses.figures)
+        self._finite(figures, step, rate)
+        shown = {name: figures.get(name) for name in ("loss", "forget_nll", "retain_nll")}
+        line = {"stage": stage, "step": step + 1, **shown, "seconds": round(time.monotonic() - began, 4)}
+        better = self._check(stop, step + 1, figures.get("forget_nll"))
+        if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
+            checkpoint.save_best(self.context.folder, self._weights())
+        if processes.main():
+            self.context.log.write(line)
+        known = "forget_nll" in figures
+        note = f"forget NLL {figures['forget_nll']:.2f}" if known else f"loss {figures.get('loss', 0.0):.3f}"
+        self.context.reporter.advance(stage, step + 1, note)
+        return losses.tokens
+
+    def _change(self, optimiser: torch.optim.Optimizer, losses: StepLosses, step: int, rate: float) -> None:
+        """Moves the weights by the update of these losses."""
+        optimiser.zero_grad(set_to_none=True)
+        self.update(losses, self.parameters)
+        self._mask()
+        if self.budget.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * self._schedule(step)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)  # nothing that follows needs the gradients' memory
 
     def _losses(self, step: int) -> StepLosses:
         return StepLosses(
@@ -223,7 +223,7 @@ class Trainer:
         return "forget" in self.terms
 
     def _may_return(self, stop: Stop) -> bool:
-        """Could a later check still send us back to these weights."""
+        """Whether a later check may still send the run back to these weights."""
         return bool(stop.retain) or stop.target is not None or stop.watch is not None or isinstance(stop, Goal)
 
     # -- parts ---------------------------------------------------------------------------------

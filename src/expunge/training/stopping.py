@@ -124,18 +124,8 @@ class Stop:
         once it nears the target the forget set is read at every step.
         """
         forget = None
-        if not self.due(step):
-            if self.target is None:
-                return False
-            if batch_nll is not None:  # smoothed: a step's examples are few
-                self.level = 0.7 * self.level + 0.3 * batch_nll
-                self.near = self.level > NEAR * self.target
-            leap = batch_nll is not None and batch_nll > 1.2 * self.target  # ascent explodes within steps
-            if not leap and (not self.near or step % 2):
-                return False
-            forget = figures(self.model, self.forget)
-            if forget["nll"] < self.target:
-                return False
+        if not self.due(step) and (forget := self._early(step, batch_nll)) is None:
+            return False
         point = self.point(step, forget)
         self.curve.append(point)
         if self.target is not None and "forget_nll" in point:
@@ -165,6 +155,19 @@ class Stop:
             taken = "" if self.best_step == step else f"; the weights of step {self.best_step} were taken"
             self.sentence = f"Stopped at step {step}: the budget was used up{short}{taken}."
         return better
+
+    def _early(self, step: int, batch_nll: float | None) -> dict[str, float] | None:
+        """The forget set's figures where it has reached the target between points of the curve, else None."""
+        if self.target is None:
+            return None
+        if batch_nll is not None:  # smoothed: a step's examples are few
+            self.level = 0.7 * self.level + 0.3 * batch_nll
+            self.near = self.level > NEAR * self.target
+        leap = batch_nll is not None and batch_nll > 1.2 * self.target  # ascent explodes within steps
+        if not leap and (not self.near or step % 2):
+            return None
+        forget = figures(self.model, self.forget)
+        return None if forget["nll"] < self.target else forget
 
     def _rank(self, point: Mapping[str, Any]) -> float:
         """Higher is better: the request's bar first, then nearness to the target, then lateness."""

@@ -72,6 +72,10 @@ class Thresholds:
     similar: float | None = None
     top: int = 5
 
+    def least(self, with_model: bool) -> float:
+        """The least cosine of a neighbour."""
+        return (SIMILAR_TO_A_MODEL if with_model else SIMILAR) if self.similar is None else self.similar
+
     def check(self, faults: Faults) -> None:
         """Add the values that are out of bounds to the faults."""
         for option, value in (("--near", self.near), ("--similar", self.similar)):
@@ -116,11 +120,10 @@ def neighbours(
         reasons.setdefault(pair, {})["entity"] = score
         shared[pair] = name
     reporter.advance("neighbours", 3, "similarity")
-    if model is None:
-        cosines, least = tfidf(ours, theirs), SIMILAR
-    else:
-        cosines, least = model_cosines(model, splits["forget"], splits["corpus"], trust_code), SIMILAR_TO_A_MODEL
-    least = least if thresholds.similar is None else thresholds.similar
+    cosines = (
+        tfidf(ours, theirs) if model is None else model_cosines(model, splits["forget"], splits["corpus"], trust_code)
+    )
+    least = thresholds.least(with_model=model is not None)
     for pair, score in nearest(cosines, least, thresholds.top).items():
         reasons.setdefault(pair, {})["similar"] = score
     reporter.finish("neighbours")

@@ -84,14 +84,15 @@ def provenance(
         reporter.advance(STAGE, list(checked.sources).index(role) + 1, role)
         del model
     reporter.finish(STAGE)
+    written = {
+        **checked.as_written("model", "before", "gold", "marks"),
+        "kind": plan.kind or None,
+        "data": checked.data if isinstance(checked.data, str) else None,
+        **checked.as_written("name", "split", "seed"),
+    }
     evidence = dossier.build(
         title="Contamination and provenance",
-        request={
-            **checked.as_written("model", "before", "gold", "marks"),
-            "kind": plan.kind or None,
-            "data": checked.data if isinstance(checked.data, str) else None,
-            **checked.as_written("name", "split", "seed"),
-        },
+        request=written,
         scores=scores,
         conclusions=conclusions(scores),
         notes=caveats(scores, len(marks.published) if marks else None),
