@@ -397,7 +397,8 @@ def test_the_failed_come_last_and_those_without_gold_before_them() -> None:
 
 
 def test_what_is_trained_on_is_all_inner_runs_and_no_outcome_twice() -> None:
-    """Parts of 5 and 7 with no outcome of the whole: 12. Two rounds and a final run of 4, which the whole repeats: 12."""
+    """Parts of 5 and 7 with no outcome of the whole: 12. Two rounds and a final run of 4, which the whole repeats:
+    12."""
     run = {"outcome": {"tokens": 4}}
     assert trained_tokens({"part-a": {"outcome": {"tokens": 5}}, "part-b": {"outcome": {"tokens": 7}}}) == 12
     assert trained_tokens({"round-0": run, "round-1": run, "final": run, **run}) == 12

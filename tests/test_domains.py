@@ -220,8 +220,9 @@ def test_entanglement_by_hand() -> None:
 
 
 def test_centred_entanglement_by_hand() -> None:
-    """Vectors (10, 1), (10, 1), (10, -2): the mean is (10, 0), so that raw cosines are near 1, and centred ones 1 and -1;
-    what is a domain's own is (1 + 1 + 2) / 3 of 10. After, the last has 1 of its 10 along the mean left, the others all."""
+    """Vectors (10, 1), (10, 1), (10, -2): the mean is (10, 0), so that raw cosines are near 1, and centred ones 1 and
+    -1; what is a domain's own is (1 + 1 + 2) / 3 of 10. After, the last has 1 of its 10 along the mean left, the others
+    all."""
     vectors = np.array([[[10.0, 1.0]], [[10.0, 1.0]], [[10.0, -2.0]]])
     found = Concepts(["bias", "privacy", "safety"], vectors, vectors.mean(0))
     assert found.cosine_LDD.min() > 0.95

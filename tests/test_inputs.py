@@ -1,4 +1,5 @@
-"""A run that was stopped goes on only where nothing that it started from has changed; what came from data names no path."""
+"""A run that was stopped goes on only where nothing that it started from has changed; what came from data names no
+path."""
 
 from __future__ import annotations
 

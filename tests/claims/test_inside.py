@@ -92,7 +92,8 @@ def test_patching_is_0_on_the_unchanged_1_on_gold_and_next_to_0_on_what_only_hid
 def test_the_trace_stands_after_idk_and_falls_where_it_is_ablated(
     attacked: Attacked, idk: Model, base: Path, golds: tuple[str, str], changed: Callable[[Any], Model]
 ) -> None:
-    """Untouched: 1. Gold, of the same start: far lower, but its other vectors as well, so that a low figure alone shows nothing.
+    """Untouched: 1. Gold, of the same start: far lower, but its other vectors as well, so that a low figure alone shows
+    nothing.
 
     Ablating the forget set's own columns takes the trace of the forget answers and leaves the others'.
     """

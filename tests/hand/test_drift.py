@@ -16,7 +16,8 @@ def test_holm_by_hand() -> None:
 
 
 def test_the_paired_test_by_hand() -> None:
-    """Six prompts that all fell: of 2^6 sign patterns two are as far out, p = 2 / 64. What did not move does not count."""
+    """Six prompts that all fell: of 2^6 sign patterns two are as far out, p = 2 / 64. What did not move does not
+    count."""
     before, after = np.array([1.0] * 6 + [0.0] * 9), np.zeros(15)
     assert sign_flip_p(before, after) == pytest.approx(2 / 64)
     assert sign_flip_p(before, before) == 1.0

@@ -80,8 +80,8 @@ class Context:
     training curve meets the acceptance criteria (higher is better), used to keep the best weights. refusals: a model's
     refusal score on the prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples that hold the
     retain floor where there are no retain data; they do not train. manifest: how the model was trained, where known.
-    gold_forget_nll: gold's on the whole forget set, in nats per token, for `stop: gold`; inner runs, which may have a part
-    of that set, have none. notes: remarks on the run for evidence and report.
+    gold_forget_nll: gold's on the whole forget set, in nats per token, for `stop: gold`; inner runs, which may have a
+    part of that set, have none. notes: remarks on the run for evidence and report.
     """
 
     budget: Budget

@@ -47,7 +47,7 @@ class Factory(BaseModel):
 
 
 class Request(BaseModel):
-    """What to forget, of which model, what to keep, how, and how well.
+    """A request: a model, what it must forget, what it must keep, how, and how well.
 
     Every field is described in the documentation's request page; `Request.read` and
     `Request.parse` raise BadInput with every fault found.
@@ -119,7 +119,7 @@ class Request(BaseModel):
         return self.purpose == "erase" if self.redact is None else self.redact
 
     def to_dict(self) -> dict[str, Any]:
-        """What was set, as it was written, as plain data for request.yaml and digests."""
+        """The fields that were set, as they were written, as plain data for request.yaml and digests."""
         values = self.model_dump(exclude_unset=True)
         written = {name: text for name, text in self._written.items() if name in values}
         return {**values, **written, "seed": self.seed, "redact": self.redacted}
@@ -133,7 +133,7 @@ class Request(BaseModel):
 
     @classmethod
     def salvage(cls, values: Any) -> Request | None:
-        """What is left of a faulty request when unknown fields and faulty harmless ones are taken out.
+        """The rest of a faulty request once unknown fields and faulty harmless ones are taken out.
 
         So that one pass can name the faults of the rest too; None where too little is left.
         """
@@ -154,7 +154,7 @@ class Request(BaseModel):
 
 
 def check_path(text: str) -> None:
-    """Could this be a name or a path. Raises ValueError."""
+    """Check that this can be a name or a path. Raises ValueError."""
     if not text.strip():
         raise ValueError("is empty; give a name or a path")
     if "\0" in text:
@@ -168,7 +168,7 @@ def _check_selector(value: Mapping[str, Any]) -> None:
         raise ValueError("is no selector, which has one key; give one of " + ", ".join(SELECTORS))
     ((kind, wanted),) = value.items()
     if kind not in SELECTORS:
-        raise ValueError(f"has no selector that we know; {did_you_mean(kind, SELECTORS)}")
+        raise ValueError(f"has an unknown selector; {did_you_mean(kind, SELECTORS)}")
     if kind in LATER:
         raise ValueError(f"needs {LATER[kind]}, which this version cannot do yet; select with class, random or where")
     if kind == "random" and (isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < 1):
@@ -203,7 +203,7 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str = "", whole:
                     BadInput.of(
                         field,
                         path[-1],
-                        "is no field that we know",
+                        "is an unknown field",
                         did_you_mean(path[-1], _fields_at(model, path[:-1])),
                     )
                 )
@@ -302,7 +302,7 @@ def read_config(path: str | Path, field: str, sets: Mapping[str, Any] | None = N
     try:
         values = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except ValueError as error:
-        fix = "mend that line" if " at line " in str(error) else "mend it"
+        fix = "fix that line" if " at line " in str(error) else "fix it"
         raise BadInput.of(field, str(path), str(error), fix) from None
     if not isinstance(values, dict):
         raise BadInput.of(field, str(path), "is no mapping", "write `field: value` lines")

@@ -36,7 +36,7 @@ RATE = 2e-5
 
 @dataclass
 class Target:
-    """What an attack gets: one opened model, the examples, and what was already read of it.
+    """The target of an attack: one opened model, the examples, and what was already read of it.
 
     role: "after" or "gold". plain: model -> [N] knowledge of the forget set when it is simply
     asked (see `knowledge`). rate: the learning rate that the model was trained with.
@@ -92,7 +92,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Found:
-    """What an attack came to.
+    """The result of an attack.
 
     recovered_N: [N] share in 0-1 of each forget example's knowledge that it brought out, masked
     where the example does not count (it taught the attack); None for attacks that recover nothing.
@@ -128,7 +128,7 @@ def score_names(level: str, capabilities: frozenset[str], given: Iterable[str], 
 
 
 def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> str:
-    """What the attacks of a level will take, in words, for the plan; empty where there are none."""
+    """The cost of the attacks of a level, in words, for the plan; empty where there are none."""
     if level == "none":
         return ""
     given = set(given)

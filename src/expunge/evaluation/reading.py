@@ -35,7 +35,7 @@ TAKEN = {ragged: field for one in CHANNELS.values() for ragged, field in zip(one
 
 @dataclass
 class Meter:
-    """What reading cost: forward passes in examples of the split (1.0 = each example once)."""
+    """The cost of reading: forward passes in examples of the split (1.0 = each example once)."""
 
     passes: dict[str, float] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ def read(
     cache: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Readout:
-    """What the model says of the split.
+    """Read the model's values for the split, from the cache where it has them.
 
     channels: any of nll, logp, argmax, moments, logits, variants, generation,
     pooled:PATH; what the family cannot give is left out.
@@ -89,7 +89,7 @@ def _content(example: Example) -> Any:
 
 @dataclass
 class _Taken:
-    """What the batches of a pass held, an example at a time; None where a channel was not given."""
+    """The outputs of a pass, example by example; None where a channel was not given."""
 
     nll_N: np.ndarray
     n_N: np.ndarray
@@ -177,7 +177,7 @@ def _read(
 
 
 def _want(model: Model, channels: frozenset[str], pooled: set[str]) -> Want:
-    """What a forward is asked for: of the common channels nll and logp always, as far as the family gives them; class
+    """The channels to ask of a forward: of the common ones nll and logp always, as far as the family gives them; class
     log-probabilities and hits too, where the examples have classes."""
     asked = {c for c in channels if c in OWN or c in FORWARD} | {"nll", "logp"}
     asked -= {"logits"}

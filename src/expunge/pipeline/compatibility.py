@@ -22,39 +22,8 @@ def fits_method(composed: Composed, model: Model, splits: Splits) -> None:
     """Check that each part suits this model and these data. Raises BadInput with every fault."""
     _fits_ensemble(composed, model)
     faults = Faults()
-    if guards_of(model) and composed.yields != "guard":
-        names = ", ".join(guard.name for guard in guards_of(model))
-        faults.add(
-            BadInput.of(
-                "model",
-                names,
-                f"guards this model, and {composed.name} changes weights",
-                "take its guard/ folder away first, or choose a guard",
-            )
-        )
-    if processes.world() > 1 and not isinstance(composed.method, Objective):
-        faults.add(
-            BadInput.of(
-                "method",
-                composed.name,
-                f"is no objective run, and {processes.world()} processes were started",
-                "start one process, or choose an objective",
-            )
-        )
-    for plugin in composed.plugins:
-        for fault in _plugin_faults(plugin, model, splits):
-            faults.add(fault)
-    for name, by in _split_on(composed):
-        without = sum(row.get(by) is None for row in splits.get("forget", []))
-        if without:
-            faults.add(
-                BadInput.of(
-                    f"method.{name}.by",
-                    by,
-                    f"is missing in {without} of {len(splits['forget'])} forget examples",
-                    "name a field that all have, or add it",
-                )
-            )
+    for fault in _method_faults(composed, model, splits):
+        faults.add(fault)
     if composed.objective is not None and not faults.errors:
         with faults:
             _fits_channels(composed.objective, model)
@@ -74,6 +43,24 @@ def _fits_ensemble(composed: Composed, model: Model) -> None:
             f"changes a single model, and this one is an ensemble of {len(model.members)} trained with `exact:`",  # type: ignore[attr-defined]
             f"these would work: {', '.join(fitting(model))}",
         )
+
+
+def _method_faults(composed: Composed, model: Model, splits: Splits) -> Iterator[BadInput]:
+    """The faults of a method as a whole, and those of each part."""
+    if guards_of(model) and composed.yields != "guard":
+        names = ", ".join(guard.name for guard in guards_of(model))
+        why = f"guards this model, and {composed.name} changes weights"
+        yield BadInput.of("model", names, why, "take its guard/ folder away first, or choose a guard")
+    if processes.world() > 1 and not isinstance(composed.method, Objective):
+        why = f"is no objective run, and {processes.world()} processes were started"
+        yield BadInput.of("method", composed.name, why, "start one process, or choose an objective")
+    for plugin in composed.plugins:
+        yield from _plugin_faults(plugin, model, splits)
+    for name, by in _split_on(composed):
+        without = sum(row.get(by) is None for row in splits.get("forget", []))
+        if without:
+            why = f"is missing in {without} of {len(splits['forget'])} forget examples"
+            yield BadInput.of(f"method.{name}.by", by, why, "name a field that all have, or add it")
 
 
 def _plugin_faults(plugin: Plugin[MethodCard], model: Model, splits: Splits) -> Iterator[BadInput]:

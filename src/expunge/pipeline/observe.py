@@ -44,7 +44,7 @@ WEIGHED = 2**30
 
 @dataclass(frozen=True)
 class ObservationSpec:
-    """What to observe of a model: the same for all models that are compared."""
+    """The observations to make of a model: the same for all models that are compared."""
 
     splits: Splits
     """The examples that are read."""

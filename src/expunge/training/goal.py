@@ -3,8 +3,8 @@
 The score is judged on generated answers to a few prompts, so it is read at points of the curve alone, and must be at
 its goal at two points in a row: it falls so steeply that one lucky reading would end a run half way.
 
-Where there are no retain data the floor is held by benign prompts that do not train. Nobody asked to keep those, so they
-end a run where the model collapses alone; but of two points at the goal the one that kept more of them is taken.
+Where there are no retain data the floor is held by benign prompts that do not train. Nobody asked to keep those, so
+they end a run where the model collapses alone; but of two points at the goal the one that kept more of them is taken.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Goal(Stop):
             self.sentence = (
                 f"Stopped at step {step}: the refusal score of {score:.2f} is at its goal of {self.goal:.2f}."
             )
-        elif step >= self.total or (broken and not self.mends):
+        elif step >= self.total or (broken and not self.repairable):
             self.reason = "budget" if step >= self.total else "retain floor"
             short = (
                 f"only {kept:.0%} of the retain {self.statistic} was left (floor {self.floor:.0%})"

@@ -148,20 +148,13 @@ class Trainer:
         self._mode(False)
         optimiser.zero_grad(set_to_none=True)
         seconds = spent + time.monotonic() - started
-        return Outcome(
-            done,
-            seconds,
-            tokens,
-            chosen,
-            source,
-            stop.curve,
-            {
-                "reason": stop.reason,
-                "sentence": stop.sentence,
-                "target_nll": stop.target,
-                "step": stop.best_step if stop.best_step != done and stop.reason else done,
-            },
-        )
+        ending = {
+            "reason": stop.reason,
+            "sentence": stop.sentence,
+            "target_nll": stop.target,
+            "step": stop.best_step if stop.best_step != done and stop.reason else done,
+        }
+        return Outcome(done, seconds, tokens, chosen, source, stop.curve, ending)
 
     def _step(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, rate: float) -> int:
         """One step with its check and its line in the log; how many tokens it read."""
@@ -250,7 +243,7 @@ class Trainer:
             target = context.gold_forget_nll
         forget = sample(splits.get("forget", []), context.seed, 2 * SAMPLE) if self._judged else []
         retain = sample(splits.get("retain") or context.kept, context.seed) if self._judged else []
-        mends = any(s.split == "retain" for s in self.streams.streams.values())
+        repairable = any(s.split == "retain" for s in self.streams.streams.values())
         floor = float(budget.floor or 0.0)
         given = (self.model, forget, retain, target, rule)
         if self._judged and rule == "refusals" and context.refusals is not None:
@@ -259,13 +252,13 @@ class Trainer:
                 *given,
                 hard,
                 self.total,
-                mends,
+                repairable,
                 context.watch,
                 score=context.refusals,
                 goal=float(budget.goal or 0.0),
                 wanted=floor,
             )
-        return Stop(*given, floor, self.total, mends, context.watch)
+        return Stop(*given, floor, self.total, repairable, context.watch)
 
     def _rate(self) -> tuple[float, str]:
         """The learning rate and where it came from; kept in the folder, so that a resume agrees."""

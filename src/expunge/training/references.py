@@ -1,4 +1,4 @@
-"""What the model said before the change, kept as values: there is never a second model."""
+"""The reference model's answers, kept as values: there is never a second model."""
 
 from __future__ import annotations
 

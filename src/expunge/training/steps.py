@@ -26,7 +26,7 @@ from expunge.training.references import Key, Record, join_outputs
 
 @dataclass
 class Streams:
-    """What the terms ask for: the streams, their wants, and the origin's."""
+    """The terms' needs: the streams, their wants, and those of the reference model."""
 
     streams: dict[str, Stream]
     wants: dict[str, Want]
@@ -217,7 +217,8 @@ class StepLosses:
         return outputs
 
     def _want(self, name: str, asked: Iterable[str]) -> Want:
-        """What a forward over the asked streams gives of one of them: all that is wanted of any, where they share it.
+        """The values that a forward over the requested streams gives of one: all that is wanted of any, where they
+        share it.
 
         Streams that happen to be empty count, so that every process notes the same figures.
         """

@@ -1,6 +1,6 @@
 """When a run ends: the forget NLL has come to where it should be with the floor held, or the budget.
 
-A floor that breaks on the way ends the run only where no retain term could mend it: NPO and its kin
+A floor that breaks on the way ends the run only where no retain term could repair it: NPO and its kin
 dip and recover. Which weights are taken at the end, the floor decides in any case.
 
 The level is the holdout's: one half of it, read under the ORIGIN (under the moving model a
@@ -71,7 +71,7 @@ class Stop:
     rule: str
     floor: float
     total: int
-    mends: bool = False
+    repairable: bool = False
     """Is there a retain term, which may bring a broken floor back."""
     watch: Watch | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Stop:
         return max(1, math.ceil(self.total / CHECKS))
 
     def due(self, step: int) -> bool:
-        """Is step (number of steps done) a point of the curve."""
+        """Whether step (the number of steps done) is a point of the curve."""
         return step == self.total or step % self.interval == 0
 
     def point(self, step: int, forget: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Stop:
         if reached and not broken:
             self.reason = self.rule
             self.sentence = f"Stopped at step {step}: {level} reached the {self.rule}'s {self.target:.2f} nats."
-        elif broken and (not self.mends or step >= self.total):
+        elif broken and (not self.repairable or step >= self.total):
             self.reason = "retain floor"
             self.sentence = (
                 f"Stopped at step {step}: only {kept:.0%} of the retain "

@@ -105,7 +105,17 @@ def neighbours(
     """
     thresholds = thresholds or Thresholds()
     splits = _check_inputs(forget, corpus, model, thresholds, out, trust_code)
-    reporter = reporter or Silent()
+    reasons, shared = _reasons(splits, model, thresholds, trust_code, reporter or Silent())
+    found = _rank(reasons, {} if redact else shared)
+    if out is not None:
+        write_rows(Path(out), [splits["corpus"][j - 1] for j in sorted({n.corpus for n in found})])
+    return found
+
+
+def _reasons(
+    splits: dict[str, list[Example]], model: str | None, thresholds: Thresholds, trust_code: bool, reporter: Reporter
+) -> tuple[dict[Pair, dict[str, float]], dict[Pair, str]]:
+    """(pair -> why its rows are neighbours, with the scores; pair -> the name that both mention)."""
     reporter.start("neighbours", 4)
     ours, theirs = ([text_of(row) for row in splits[name]] for name in ("forget", "corpus"))
     reasons: dict[Pair, dict[str, float]] = {}
@@ -127,10 +137,7 @@ def neighbours(
     for pair, score in nearest(cosines, least, thresholds.top).items():
         reasons.setdefault(pair, {})["similar"] = score
     reporter.finish("neighbours")
-    found = _rank(reasons, {} if redact else shared)
-    if out is not None:
-        write_rows(Path(out), [splits["corpus"][j - 1] for j in sorted({n.corpus for n in found})])
-    return found
+    return reasons, shared
 
 
 def _check_inputs(

@@ -1,4 +1,5 @@
-"""An encoder that learns by in-batch contrast, as a family of another package: the loss of a vector depends on the others."""
+"""An encoder that learns by in-batch contrast, as a family of another package: the loss of a vector depends on the
+others."""
 
 from __future__ import annotations
 

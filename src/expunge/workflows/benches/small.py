@@ -113,14 +113,18 @@ def _shakespeare() -> Bench:
         texts,
         "request",
         WAYS,
-        (
-            "forget_probability",
-            "forget_verbatim_rouge_l_f1",
-            "retain_probability",
-            "privacy_privleak",
-            "privacy_min_k_auc",
-        ),
+        SPEECH_SCORES,
     )
+
+
+SPEECH_SCORES = (
+    "forget_probability",
+    "forget_verbatim_rouge_l_f1",
+    "retain_probability",
+    "privacy_privleak",
+    "privacy_min_k_auc",
+)
+"""Scores that the leaderboard shows."""
 
 
 def _speeches() -> dict[str, list[Example]]:
