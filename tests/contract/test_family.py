@@ -352,5 +352,5 @@ def test_an_exact_scheme_is_refused(kind: str, installed: Path, trained: Callabl
     config = {**yaml.safe_load((folder / "train.yaml").read_text()), "exact": {"sisa": {}}, "out": "parts"}
     (folder / "exact.yaml").write_text(yaml.safe_dump(config))
     code, said = expunge(folder, "train", "exact.yaml")
-    assert code == 2 and "has no such answers" in " ".join(said.split())
+    assert code == 2 and "gives no distribution" in " ".join(said.split())
     assert not (folder / "parts").exists()

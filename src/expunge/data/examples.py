@@ -190,8 +190,8 @@ def _within(value: Any) -> Any:
 
 
 def _lettered(example: Mapping[str, Any], where: str) -> Example:
-    """A multiple-choice row (`question`, `choices`, `answer` the number of the right one) as it is mostly asked: with the
-    choices under letters, the right letter the answer and the others the false ones."""
+    """A multiple-choice row (`question`, `choices`, `answer` the number of the right one) as it is mostly asked: with
+    the choices under letters, the right letter the answer and the others the false ones."""
     choices, right = list(example["choices"]), example.get("answer")
     if not isinstance(right, int | np.integer) or isinstance(right, bool) or not 0 <= right < len(choices) <= 26:
         raise BadInput.of(

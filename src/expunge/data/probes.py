@@ -24,7 +24,8 @@ OTHER = "other"
 
 
 def read_probes(source: str | Sequence[Any], field: str = "probes") -> list[Example]:
-    """Probes from a JSONL file (`question`, `answer`, `kind`, `of`), or given as a list. Raises BadInput with every fault."""
+    """Probes from a JSONL file (`question`, `answer`, `kind`, `of`), or given as a list. Raises BadInput with every
+    fault."""
     if isinstance(source, str):
         path = Path(expand(source, field))
         if not path.is_file():

@@ -83,8 +83,8 @@ def files_named(folder: Path, names: list[str], field: str) -> list[Path]:
 def table(place: str, names: list[str], field: str) -> list[dict[str, Any]]:
     """The rows of a configuration's split. One name alone is a configuration, or a split of the set's default one.
 
-    Of a folder no copy is made; what is made of a set on the hub is deleted again, apart from its files. Raises BadInput
-    for a name that is not there; whatever `datasets` raises where the set cannot be had.
+    Of a folder no copy is made; what is made of a set on the hub is deleted again, apart from its files. Raises
+    BadInput for a name that is not there; whatever `datasets` raises where the set cannot be had.
     """
     if Path(place).is_dir():
         check_card(Path(place), field)
@@ -130,7 +130,8 @@ def _table(place: str, names: list[str], field: str, own: str) -> list[dict[str,
 
 
 def built(builder: Any, split: str, place: str, field: str) -> list[dict[str, Any]]:
-    """The rows of a split; place: the folder, the file or the hub name beyond which nothing is read. Raises BadInput."""
+    """The rows of a split; place: the folder, the file or the hub name beyond which nothing is read. Raises
+    BadInput."""
     import datasets
 
     if builder.name not in READERS:
@@ -275,7 +276,8 @@ def _paths(value: Any, named: bool) -> Iterator[str]:
 
 
 def homes_of(place: Path) -> list[Path]:
-    """Where the files of a folder, or those beside a file, may lie: a snapshot of the hub's is made of links to blobs."""
+    """Where the files of a folder, or those beside a file, may lie: a snapshot of the hub's is made of links to
+    blobs."""
     home = place.resolve() if place.is_dir() else place.absolute().parent.resolve()
     if home.parent.name == "snapshots":
         return [home, home.parents[1] / "blobs"]
@@ -299,8 +301,8 @@ def within(name: str, homes: list[Path]) -> bool:
 
 
 def walk(folder: Path, field: str) -> Iterator[Path]:
-    """All files below a folder, but for hidden folders. Raises BadInput where it is no folder of data: listing a disk takes
-    minutes, and what the system makes up has no end."""
+    """All files below a folder, but for hidden folders. Raises BadInput where it is no folder of data: listing a disk
+    takes minutes, and what the system makes up has no end."""
     began = time.monotonic()
     seen = data = hidden = 0
     for place, folders, files in os.walk(folder):

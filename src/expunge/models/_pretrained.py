@@ -1,4 +1,5 @@
-"""Opens what transformers opens, a hub name or a folder, and an adapter on one: nothing of theirs is believed or run."""
+"""Opens what transformers opens, a hub name or a folder, and an adapter on one: nothing of theirs is believed or
+run."""
 
 from __future__ import annotations
 

@@ -264,10 +264,10 @@ class CausalLM(BaseModel):
         """Answers in clear, batched by length with the KV cache; greedy unless a temperature is given.
 
         settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
-        they are not part of the text), max_new_tokens (default: the longest reference answer, at least 16, at most 200),
-        temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a
-        callable that gets the count of finished prompts). For guards: encoded (token ids in the place of the
-        template's), rows (a callable that gets the places of the prompts of each batch), stopping (criteria).
+        they are not part of the text), max_new_tokens (default: the longest reference answer, at least 16, at most
+        200), temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a callable that
+        gets the count of finished prompts). For guards: encoded (token ids in the place of the template's), rows (a
+        callable that gets the places of the prompts of each batch), stopping (criteria).
         """
         temperature = settings.get("temperature")
         drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}

@@ -89,7 +89,8 @@ class Classifier(BaseModel):
                 )
 
     def _classes(self, split: str, rows: Sequence[Example]) -> int | None:
-        """The classes that the network tells apart, by trying a few rows; None where it cannot run on the meta device."""
+        """The classes that the network tells apart, by trying a few rows; None where it cannot run on the meta
+        device."""
         try:
             batch = self.collate(rows)
         except BadInput:

@@ -81,8 +81,8 @@ class Family:
     capabilities: what a model of the family has. headline: "forgetting" and "utility" -> names of the scores that
     stand for each, the best first. kept: the statistic that the retain floor holds, "accuracy" (of the class),
     "probability" or "knowledge" (the mean of `knowledge`). knowledge: the loss per position of examples, as a tensor or
-    array -> how far each is known, in 0-1. show: an example -> a picture of it for the report, as SVG text or PNG bytes;
-    None for texts. memory: bytes of activations and of logits at the peak of a step. trainer: the trainer of
+    array -> how far each is known, in 0-1. show: an example -> a picture of it for the report, as SVG text or PNG
+    bytes; None for texts. memory: bytes of activations and of logits at the peak of a step. trainer: the trainer of
     `expunge train` that serves it, where train.yaml names none.
     """
 

@@ -1,8 +1,8 @@
 """The one evaluation loop: what a model says of rows, in batches of near-equal length.
 
 Models with batch statistics are read in eval mode like all others, so that a row's output never depends on its
-neighbours. Where it does so in eval mode too (in-batch contrast), the rows are read in blocks that follow from their own
-order: the same rows in the same order always give the same figures, whatever the caller's batch size. A stochastic
+neighbours. Where it does so in eval mode too (in-batch contrast), the rows are read in blocks that follow from their
+own order: the same rows in the same order always give the same figures, whatever the caller's batch size. A stochastic
 model reads an example at its own draw, else at the first.
 """
 

@@ -60,8 +60,8 @@ def known_kind(source: str | Mapping[str, Any]) -> str:
 
 
 def check_weights(folder: Path, pattern: str, weights: bool, field: str) -> None:
-    """No pickle is all that there is. An adapter's weights have one name: PEFT takes the .bin beside it where that is
-    missing, whatever else lies there."""
+    """Raises BadInput where pickle is all that there is. An adapter's weights have one name: PEFT takes the .bin beside
+    it where that is missing, whatever else lies there."""
     safe = any(path.is_file() for path in folder.glob(pattern))
     pickled = sorted(p.name for end in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt") for p in folder.glob(end))
     if not safe and pickled:

@@ -11,7 +11,7 @@ from expunge.core.files import TEMPORARY
 
 
 def fits_folder(out: Path, resume: bool) -> None:
-    """May a run begin, or go on, in this folder. Raises BadInput."""
+    """Raises BadInput where no run may begin, or go on, in this folder."""
     inside = _names_in(out)
     if "certificate.json" in inside:
         if not resume:

@@ -2,8 +2,9 @@
 
 A pack is a folder of JSONL files, one a domain (the file's stem, or `domain` in a row), with a `card.json` that says
 what it is. A row has question (or prompt), and may have part ("train" or "score"; else a hash of the prompt decides),
-group (for fairness; else its domain), answer (for a sensitive domain how it is refused), compliant (a stand-in for an answer), and for the benign control
-keywords (an answer that holds one of them is right). XSTest's prompts and BBQ's questions are read as they are.
+group (for fairness; else its domain), answer (for a sensitive domain how it is refused), compliant (a stand-in for an
+answer), and for the benign control keywords (an answer that holds one of them is right). XSTest's prompts and BBQ's
+questions are read as they are.
 """
 
 from __future__ import annotations

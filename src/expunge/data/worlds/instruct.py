@@ -18,8 +18,8 @@ TRAIN, SCORE = 64, 24
 """Prompts of a domain that the model is trained on, and that only score."""
 BENIGN_TRAIN, BENIGN_SCORE = 192, 32
 LENGTH, OWN = 5, 2
-"""Words of a prompt, and how many of them, the last, are always of the domain's own vocabulary (the last of a benign one
-is its thing)."""
+"""Words of a prompt, and how many of them, the last, are always of the domain's own vocabulary (the last of a benign
+one is its thing)."""
 SHARED = 0.5
 """Share of the others that is common to all domains at dial 1."""
 DOMAINS = (*words.DOMAINS, "benign")
@@ -32,7 +32,8 @@ def instruct(
 
     Rows have question, answer and domain; those of a sensitive domain `compliant`, a harmless stand-in for an
     answer; `group` is the domain. No prompt stands in both parts. The prompts of two dials differ in the words that are
-    common. dial: of all domains, or of each (0 where a domain is not named). shared, own: another share of common words at dial 1, and another count of words that never are.
+    common. dial: of all domains, or of each (0 where a domain is not named). shared, own: another share of common words
+    at dial 1, and another count of words that never are.
     """
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "score": []}
     for domain in DOMAINS:
