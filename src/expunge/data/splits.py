@@ -44,6 +44,8 @@ def _matches(found: Any, wanted: Any) -> bool:
         return any(_matches(found, item) for item in wanted)
     if isinstance(found, np.generic):
         found = found.item()
+    if isinstance(found, str) and isinstance(wanted, bool | int | float):  # a cell of a CSV, which holds texts
+        return found.strip().casefold() == str(wanted).casefold()
     try:
         return bool(found == wanted)
     except ValueError:  # an array, which equals no single value

@@ -14,6 +14,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest_named
 from expunge.core.request import Request, read_config
+from expunge.data.fields import ignored_answers
 from expunge.data.sampling import halves
 from expunge.data.splits import Splits
 from expunge.data.worlds import is_builtin
@@ -168,6 +169,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             *composed.notes,
             *history,
             *remarks,
+            *ignored_answers(splits),
             *membership_remarks(manifest, splits, request.trust_code),
             *_erasure_remarks(request, gold, composed.yields),
         ),
