@@ -75,8 +75,8 @@ class MeasuringRequest(BaseModel):
             if not fields:
                 return request, []
             request = request.model_dump(exclude_unset=True) | request._written
-        if isinstance(request, str):
-            request = {"model": request}
+        if isinstance(request, str | os.PathLike):
+            request = {"model": os.fspath(request)}
         elif request is None:
             request = {}
         if not isinstance(request, Mapping):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from expunge.core.budget import Budget
 from expunge.core.documents import CONFIG, TEXT, parse_json, parse_yaml, read_text
 from expunge.core.errors import UNSAFE, BadInput, did_you_mean, sentences
+from expunge.core.tables import plain_source
 from expunge.core.variables import expand_or_raise
 
 Source = str | list[str] | list[dict[str, Any]]
@@ -242,6 +243,7 @@ def plain(values: Any, field: str) -> dict[str, Any]:
             raise BadInput.of(
                 field, "", "is nested too deeply or too large", "write it out plainly; put data into files"
             )
+        value = plain_source(value)
         if isinstance(value, Mapping):
             return {key if isinstance(key, str) else str(key): copy(inner, depth + 1) for key, inner in value.items()}
         if isinstance(value, list | tuple | set | frozenset):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import generator
+from expunge.data.fields import filled_answer_fields, rename_published, suggested_columns, with_letters
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +67,7 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             _check_encodes(value, key, where)
         elif key not in ("image", "features"):
             _check_depth(value, key, where)
-    example = {key: value for key, value in row.items() if key not in columns.values()}
+    example = {k: v for k, v in rename_published(row, columns).items() if k not in columns.values()}
     for ours, theirs in columns.items():
         _check_name(ours)
         if theirs not in row:
@@ -76,8 +78,8 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     for alias, name in ALIASES.items():
         if alias in example and name not in example:
             example[name] = example.pop(alias)
-    if not isinstance(example.get("answer"), str) and isinstance(example.get("choices"), list | tuple):
-        example |= _lettered(example, where)
+    if example.get("choices") is not None and isinstance(example.get("question"), str):
+        example |= with_letters(example, where)
     for name in LISTS:
         if isinstance(example.get(name), str):
             example[name] = [example[name]]
@@ -99,7 +101,8 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             where,
             ", ".join(map(str, row)),
             "holds no example",
-            "give question and answer, text, messages, or image/features and label (rename columns with `columns:`)",
+            suggested_columns(row)
+            or "give question and answer, text, messages, or image/features and label (rename columns with `columns:`)",
         )
     twice = (
         {"answer", "messages"} & set(example)
@@ -108,6 +111,14 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
         if keys == ("messages",)
         else ()
     )
+    if keys == ("text",) and "text" not in columns and (unread := filled_answer_fields(example)):
+        raise BadInput.of(
+            where,
+            ", ".join(map(str, row)),
+            f"has a text and {' and '.join(unread)}, which would not be read",
+            f"write {suggested_columns(row) or 'columns: {label: ' + unread[0] + '}'}, or columns: {{text: text}} for "
+            "the text alone",
+        )
     if twice:
         raise BadInput.of(
             where,
@@ -123,6 +134,7 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     if "messages" in keys:
         _check_messages(example["messages"], where)
     if "label" in keys:
+        example["label"] = _number(example["label"])
         _check_label(example["label"], where)
     for key in ("image", "features"):
         if key in keys:
@@ -189,24 +201,6 @@ def _within(value: Any) -> Any:
     return value.values() if isinstance(value, Mapping) else value
 
 
-def _lettered(example: Mapping[str, Any], where: str) -> Example:
-    """A multiple-choice row (`question`, `choices`, `answer` the number of the right one) as it is mostly asked: with
-    the choices under letters, the right letter the answer and the others the false ones."""
-    choices, right = list(example["choices"]), example.get("answer")
-    if not isinstance(right, int | np.integer) or isinstance(right, bool) or not 0 <= right < len(choices) <= 26:
-        raise BadInput.of(
-            where,
-            right,
-            f"is not the number of one of {len(choices)} choices",
-            "give answer: the right one's place, counted from 0",
-        )
-    letters = [chr(ord("A") + i) for i in range(len(choices))]
-    asked = "\n".join(
-        [str(example.get("question") or ""), *(f"{a}. {b}" for a, b in zip(letters, choices, strict=True))]
-    )
-    return {"question": asked, "answer": letters[right], "perturbed_answer": letters[:right] + letters[right + 1 :]}
-
-
 @functools.cache
 def _check_name(ours: str) -> None:
     """A column may have any name, for selectors and groups use them; one that is nearly ours is a slip."""
@@ -245,6 +239,11 @@ def _check_encodes(text: str, key: str, where: str) -> None:
             f"stands under {key!r} and holds half a character (a lone surrogate)",
             "save the data as UTF-8 again",
         ) from None
+
+
+def _number(label: Any) -> Any:
+    """A class's number that a table holds as text, as a number; all else as it is."""
+    return int(label) if isinstance(label, str) and re.fullmatch(r"\s*[0-9]{1,10}\s*", label) else label
 
 
 def _check_label(label: Any, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any
 
 from expunge.core import hub
 from expunge.core.card import Example
-from expunge.core.documents import TEXT, lines, read_text, regular
+from expunge.core.documents import TEXT, lines, parse_json, read_text, regular
 from expunge.core.errors import BadInput
 from expunge.core.files import read_json
 from expunge.core.variables import expand
@@ -21,6 +22,8 @@ from expunge.data.examples import normalise
 HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+){0,2}", re.ASCII)
 """owner/name, with a configuration, a split or both behind it."""
 SLICE = re.compile(r"(.+)\[([0-9]{0,15}):([0-9]{0,15})\]")
+WHOLE = 2**30
+"""Most bytes of a JSON file, which is read as a whole."""
 FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
@@ -102,6 +105,8 @@ def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
     if path.stat().st_size == 0:
         return []
     sets.check_columns(path, field)
+    if path.suffix == ".json":
+        return _json_rows(path, field)
     try:
         with tempfile.TemporaryDirectory() as own:
             return sets.built(sets.builder_of(FILES[path.suffix], own, data_files=str(path)), "train", str(path), field)
@@ -111,6 +116,21 @@ def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
         raise BadInput.of(
             field, str(path), f"cannot be read ({_first_line(error)})", f"check that it is {FILES[path.suffix].upper()}"
         ) from None
+
+
+def _json_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    """The objects of a JSON file: a list of them, one alone, or one a line. Texts stay texts, dates among them."""
+    text = read_text(path, field, WHOLE)
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        with contextlib.suppress(BadInput):
+            return jsonl_rows(path, field)
+        raise BadInput.of(field, str(path), f"cannot be read ({error})", "check that it is JSON") from None
+    rows = [found] if isinstance(found, dict) else found
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadInput.of(field, str(path), "cannot be read (it is not a list of objects)", "check that it is JSON")
+    return list(sets.bounded(rows, field))
 
 
 def jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:

@@ -144,6 +144,8 @@ def built(builder: Any, split: str, place: str, field: str) -> list[dict[str, An
             raise _outside(field, place, name)
         if here:
             check_columns(Path(name), field)
+    if builder.name == "csv":
+        _keep_texts(builder, files if here else [])
     if not here:
         builder.download_and_prepare()
         return listed(builder.as_dataset(split=split), homes, field)
@@ -151,10 +153,24 @@ def built(builder: Any, split: str, place: str, field: str) -> list[dict[str, An
         builder.config.batch_size = 1000  # rows that are unpacked at once, however many a file says
     base, cut, _ = split.partition("[")
     rows = listed(builder.as_streaming_dataset(split=base), homes, field)
+    if builder.name == "csv":
+        rows = [{name: None if cell == "" else cell for name, cell in row.items()} for row in rows]
     if cut:
         (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
         return rows[part.from_ : part.to]
     return rows
+
+
+def _keep_texts(builder: Any, files: list[str]) -> None:
+    """Have a CSV's cells read as they are written: `NA` and `007` are texts, and only an empty cell is empty."""
+    import datasets
+    import pandas
+
+    builder.config.keep_default_na = False
+    heads = [list(pandas.read_csv(name, nrows=0, sep=builder.config.sep).columns) for name in files]
+    if heads and builder.config.features is None and all(head == heads[0] for head in heads):
+        texts = datasets.Features({str(name): datasets.Value("string") for name in heads[0]})
+        builder.config.features = builder.info.features = texts
 
 
 def listed(found: Any, homes: list[Path], field: str) -> list[dict[str, Any]]:

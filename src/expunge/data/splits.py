@@ -10,7 +10,7 @@ import numpy as np
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.random import permutation
-from expunge.data.examples import identity
+from expunge.data.content import content_key, without
 from expunge.data.load import load
 from expunge.data.probes import attach, read_probes
 
@@ -44,6 +44,8 @@ def _matches(found: Any, wanted: Any) -> bool:
         return any(_matches(found, item) for item in wanted)
     if isinstance(found, np.generic):
         found = found.item()
+    if isinstance(found, str) and isinstance(wanted, bool | int | float):  # a cell of a CSV, which holds texts
+        return found.strip().casefold() == str(wanted).casefold()
     try:
         return bool(found == wanted)
     except ValueError:  # an array, which equals no single value
@@ -67,16 +69,10 @@ def _values_of(data: Sequence[Example], wanted: Mapping[str, Any]) -> str:
     return f"{key} takes: " + ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
 
 
-def without(rows: Sequence[Example], others: Sequence[Example]) -> list[Example]:
-    """The rows whose identity is not among the others'."""
-    gone = {identity(row) for row in others}
-    return [row for row in rows if identity(row) not in gone]
-
-
 def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
     """Proves that no two of forget, retain, holdout and test share an example. Raises BadInput."""
     keys = {
-        name: {identity(row): i for i, row in enumerate(splits[name])}
+        name: {content_key(row): i for i, row in enumerate(splits[name])}
         for name in ("forget", "retain", "holdout", "test")
         if name in splits
     }

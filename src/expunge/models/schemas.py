@@ -91,6 +91,7 @@ class Manifest(_File):
     columns: dict[str, str] | None = None
     vocabulary: Source | None = None
     hashes: list[str] | None = None
+    contents: list[str] | None = None
     budget: Budget | None = None
     exact: dict[str, dict[str, Any]] | None = None
     trainer: dict[str, dict[str, Any]] | None = None

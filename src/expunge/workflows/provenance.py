@@ -19,7 +19,7 @@ from expunge.core.audit_request import ProvenanceRequest
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults
-from expunge.data.examples import identity
+from expunge.data.content import content_keys
 from expunge.data.load import load
 from expunge.data.sampling import sample
 from expunge.data.texts import texts_only
@@ -136,7 +136,7 @@ def _plan(given: ProvenanceRequest | Mapping[str, Any] | str | None, fields: Map
                 loaded = load(source, field)
                 texts_only(loaded, field)
                 rows[field] = loaded
-    if shared := {identity(row) for row in rows.get("data", [])} & {identity(row) for row in rows.get("holdout", [])}:
+    if shared := content_keys(rows.get("data", [])) & content_keys(rows.get("holdout", [])):
         reason = f"shares {len(shared)} rows with data"
         faults.add(BadInput.of("holdout", str(request.holdout), reason, "give rows that were never trained on"))
     with faults:

@@ -21,9 +21,9 @@ from expunge.core.cache import cache_folder
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest
+from expunge.data.content import without
 from expunge.data.examples import identity
 from expunge.data.load import load
-from expunge.data.splits import without
 from expunge.workflows.benches._bench import Bench
 
 TRAINED = ("forget", "retain", "holdout")
