@@ -311,7 +311,7 @@ def test_answer_that_is_longer_than_the_model(go: Go, saved_lm: Path) -> None:
 
 def test_columns_with_a_slip_in_our_name(go: Go) -> None:
     ended = go(forget=rows("f.jsonl"), columns={"qestion": "question"}, without=OPTIONAL)
-    says(ended, "columns.qestion: 'qestion' is no name that we know; did you mean 'question'?")
+    says(ended, "columns.qestion: 'qestion' is an unknown name; did you mean 'question'?")
 
 
 def test_a_row_with_null_for_an_answer(go: Go) -> None:
@@ -594,7 +594,7 @@ def test_model_folder_without_configuration(go: Go) -> None:
 def test_model_configuration_that_cannot_be_read(go: Go) -> None:
     Path("lm").mkdir()
     Path("lm/config.json").write_text("{")
-    says(go(model="lm"), "model: 'lm' has a configuration that cannot be read", "mend config.json")
+    says(go(model="lm"), "model: 'lm' has a configuration that cannot be read", "fix config.json")
 
 
 def test_model_with_pickle_weights_alone_is_never_loaded(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -764,7 +764,7 @@ def test_files_that_only_look_like_ours(go: Go) -> None:
         ),
         (
             {"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "layer": 2}},
-            "is no size that we know; did you mean 'layers'?",
+            "is an unknown size; did you mean 'layers'?",
         ),
         (
             {"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "hidden_size": 30}},

@@ -219,7 +219,7 @@ def test_the_real_benches_can_be_planned(
     for path, text in made.texts.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(text)
-    splits = make_splits(**{k: v for k, v in made.request.items() if k in ("forget", "retain", "holdout", "data")})
+    splits = make_splits({k: v for k, v in made.request.items() if k in ("forget", "retain", "holdout", "data")})
     assert made.train is not None
     learnt = {identity(row) for row in load(made.train.data, "data")}
     assert {identity(row) for row in splits["forget"]} <= learnt

@@ -36,6 +36,7 @@ HEAVY = {
     "sklearn": "1.3 s",
     "scipy": "0.9 s (stats)",
     "datasets": "0.8 s",
+    "pandas": "1 s",
     "pyarrow": "0.2 s",
     "numpy": "0.15 s",
     "plotly": "0.2 s",

@@ -18,7 +18,7 @@ from expunge.core.random import generator, permutation
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 from expunge.models.passes import batches, outputs
 from expunge.models.templates import Encoded
 
@@ -57,7 +57,7 @@ def gcg(
         n = len(rows)
         if n < 2:
             raise NotMeasured("one forget example cannot be both searched on and asked for")
-        model: Any = unguarded(target.model)
+        model: Any = bare_model(target.model)
         model.module.eval()
         taught = permutation(n, target.derive("gcg"))[: min(examples, n - 1)]
         rest = [i for i in range(n) if i not in set(taught)]

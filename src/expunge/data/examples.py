@@ -1,4 +1,4 @@
-"""One example: its canonical form, its identity, and what it says in clear."""
+"""One example: its canonical form, its identity, and its plain text."""
 
 from __future__ import annotations
 
@@ -58,6 +58,16 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
 
     Raises BadInput where the row holds no example.
     """
+    _check_row(row, where)
+    example = _rename(row, columns, where)
+    keys = _form_of(example, row, columns, where)
+    _check_fields(example, keys, where)
+    _check_optional(example, where)
+    return example
+
+
+def _check_row(row: Mapping[str, Any], where: str) -> None:
+    """Raises BadInput for keys that are no text, and for values that are too large, too deep or badly encoded."""
     for key, value in row.items():
         if not isinstance(key, str):
             raise BadInput.of(where, key, "names a field and is no text", "put it in quotes")
@@ -67,6 +77,10 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             _check_encodes(value, key, where)
         elif key not in ("image", "features"):
             _check_depth(value, key, where)
+
+
+def _rename(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Example:
+    """The row under our names: columns renamed, aliases resolved, lists made lists. Raises BadInput."""
     example = {k: v for k, v in rename_published(row, columns).items() if k not in columns.values()}
     for ours, theirs in columns.items():
         _check_name(ours)
@@ -85,6 +99,11 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             example[name] = [example[name]]
         if name in example and example[name] is None:
             del example[name]  # a table's empty cell
+    return example
+
+
+def _form_of(example: Example, row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
+    """The keys that make this example one; empty cells are removed. Raises BadInput where there are none, or two."""
     empty = [name for name in INPUTS if name in example and example[name] is None]
     for name in empty:
         del example[name]
@@ -126,6 +145,11 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             f"holds {' and '.join([*keys, *sorted(twice)])}, which are two examples",
             "give question and answer, text, or messages alone",
         )
+    return keys
+
+
+def _check_fields(example: Example, keys: tuple[str, ...], where: str) -> None:
+    """Checks the fields that make the example one, and its lists of texts. Raises BadInput."""
     for key in keys:
         if key in ("question", "answer", "text"):
             _check_text(example[key], key, where)
@@ -148,8 +172,6 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
                 _check_text(text, name, where)
     if "question" not in keys:
         example.pop("question", None)  # without an answer it asks nothing, and the example is another
-    _check_optional(example, where)
-    return example
 
 
 def _check_optional(example: Example, where: str) -> None:
@@ -164,7 +186,7 @@ def _check_optional(example: Example, where: str) -> None:
                 raise BadInput.of(
                     where, value, f"stands under {name!r} and asks nothing", "give a question, or a list of questions"
                 )
-            example[name] = [_asked(one, name, where) for one in example[name]]
+            example[name] = [_check_question(one, name, where) for one in example[name]]
         elif name in TEXTS:
             _check_text(value, name, where)
         elif isinstance(value, str):
@@ -173,7 +195,7 @@ def _check_optional(example: Example, where: str) -> None:
             raise BadInput.of(where, value, f"stands under {name!r} and is no name", "give a text or a number")
 
 
-def _asked(one: Any, name: str, where: str) -> str | dict[str, str]:
+def _check_question(one: Any, name: str, where: str) -> str | dict[str, str]:
     """One of the other questions, checked: a text, or a question with its own answer."""
     if not isinstance(one, Mapping):
         _check_text(one, name, where)
@@ -206,7 +228,7 @@ def _check_name(ours: str) -> None:
     """A column may have any name, for selectors and groups use them; one that is nearly ours is a slip."""
     known = {*INPUTS, *LISTS, *ALIASES}
     if ours not in known and (near := difflib.get_close_matches(ours, known, n=1, cutoff=0.85)):
-        raise BadInput.of(f"columns.{ours}", ours, "is no name that we know", f"did you mean {near[0]!r}?")
+        raise BadInput.of(f"columns.{ours}", ours, "is an unknown name", f"did you mean {near[0]!r}?")
 
 
 def _check_size(text: str, key: str, where: str) -> None:
@@ -319,14 +341,14 @@ def _plain(value: Any) -> Any:
 
 
 def answer_of(example: Example) -> str:
-    """The reference answer in clear."""
+    """The reference answer in plain text."""
     if "messages" in example and "answer" not in example:
         return str(example["messages"][-1]["content"])
     return str(example.get("answer", example.get("text", example.get("label", ""))))
 
 
 def question_of(example: Example) -> str:
-    """What was asked, or stood before a text, in clear; empty for a plain text."""
+    """The question, or what precedes a text, in plain text; empty where nothing does."""
     if "messages" in example and "question" not in example:
         return "\n".join(str(m["content"]) for m in example["messages"][:-1])
     return str(example.get("question", example.get("prefix", "")))

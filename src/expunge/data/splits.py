@@ -95,57 +95,43 @@ def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
     with_faults.raise_any()
 
 
+SOURCES = ("data", "retain", "holdout", "test", "reference")
+"""The sources besides forget, in the order in which they are loaded."""
+
+
 def make_splits(
-    *,
-    forget: Any,
-    data: Any = None,
-    retain: Any = None,
-    holdout: Any = None,
-    test: Any = None,
-    reference: Any = None,
-    probes: Any = None,
-    columns: Mapping[str, str] | None = None,
-    seed: int = 0,
+    sources: Mapping[str, Any], *, probes: Any = None, columns: Mapping[str, str] | None = None, seed: int = 0
 ) -> Splits:
     """The request's splits and probes. A selector chooses from `data`; retain defaults to what it leaves.
 
-    probes: further splits by name, read and never trained on; or the user's own questions (data/probes.py): the split
-    "probes", of which those of an example go with it too.
+    sources: forget, and those of SOURCES that there are; None counts as absent. probes: further splits by name, read
+    and never trained on; or the user's own questions (data/probes.py): the split "probes", of which those of an example
+    go with it too.
 
     Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput
     with all faults found.
     """
     faults = Faults()
     splits: Splits = {}
-    sources = {"data": data, "retain": retain, "holdout": holdout, "test": test, "reference": reference}
-    for name, source in sources.items():
-        if source is not None:
+    for name in SOURCES:
+        if sources.get(name) is not None:
             with faults:
-                splits[name] = load(source, name, columns)
+                splits[name] = load(sources[name], name, columns)
+    forget, given_retain = sources["forget"], sources.get("retain") is not None
     selector = forget if isinstance(forget, Mapping) else None
     with faults:
         if selector is None:
             splits["forget"] = load(forget, "forget", columns)
-        elif data is None:
+        elif sources.get("data") is None:
             raise BadInput.of("data", "", "is missing, and the selector under forget chooses from it", "add data: FILE")
         elif "data" in splits:
             splits["forget"], rest = select(splits["data"], selector, seed)
-            if retain is None:
+            if not given_retain:
                 # A copy of what is forgotten cannot stay.
                 splits["retain"] = without(rest, splits["forget"])
-    named = probes if isinstance(probes, Mapping) else {}
-    if probes and not named:
-        with faults:
-            own = read_probes(probes)
-            if "forget" in splits:
-                splits["forget"], splits["probes"] = attach(splits["forget"], own)
-    for name, source in named.items():
-        with faults:
-            if name in (*sources, "forget", "test_forget", "probes") or not name.isidentifier():
-                raise BadInput.of(f"probes.{name}", name, "cannot be the name of a probe", "choose another word")
-            splits[name] = load(source, f"probes.{name}", columns)
+    _add_probes(splits, probes, columns, faults)
     faults.raise_any()
-    if selector is None and retain is None and "data" in splits:
+    if selector is None and not given_retain and "data" in splits:
         splits["retain"] = without(splits["data"], splits["forget"])
     if "test" in splits and selector and "class" in selector:
         test_rows = splits["test"]
@@ -154,3 +140,18 @@ def make_splits(
     splits.pop("data", None)
     disjoint(splits)
     return {name: rows for name, rows in splits.items() if rows}
+
+
+def _add_probes(splits: Splits, probes: Any, columns: Mapping[str, str] | None, faults: Faults) -> None:
+    """Add the probes to the splits, and their faults to the faults."""
+    named = probes if isinstance(probes, Mapping) else {}
+    if probes and not named:
+        with faults:
+            own = read_probes(probes)
+            if "forget" in splits:
+                splits["forget"], splits["probes"] = attach(splits["forget"], own)
+    for name, source in named.items():
+        with faults:
+            if name in (*SOURCES, "forget", "test_forget", "probes") or not name.isidentifier():
+                raise BadInput.of(f"probes.{name}", name, "cannot be the name of a probe", "choose another word")
+            splits[name] = load(source, f"probes.{name}", columns)

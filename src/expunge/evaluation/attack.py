@@ -25,7 +25,7 @@ from expunge.data.examples import identity
 from expunge.evaluation.hidden_states import pooled_states
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 
 VERSION = 3
 """Raised with any change that alters what an attack finds."""
@@ -64,7 +64,7 @@ class Target:
     def states_of(self, role: str) -> dict[str, np.ndarray] | None:
         """The pooled states of forget and then holdout; this model's own are read when first asked for."""
         if role == self.role and role not in self.states:
-            self.states[role] = pooled_states(unguarded(self.model), [*self.forget, *self.splits.get("holdout", [])])
+            self.states[role] = pooled_states(bare_model(self.model), [*self.forget, *self.splits.get("holdout", [])])
         return self.states.get(role)
 
     def derive(self, *parts: object) -> int:
@@ -81,7 +81,7 @@ class Target:
         kept = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         training = module.training
         try:
-            yield unguarded(self.model)
+            yield bare_model(self.model)
         finally:
             module.load_state_dict(kept)
             module.train(training)

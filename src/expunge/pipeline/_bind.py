@@ -90,17 +90,9 @@ def _base(request: Request) -> Base:
 
 def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:
     forget, retain = training_sources(request, aligned)
-    return make_splits(
-        forget=forget,
-        data=request.data,
-        retain=retain,
-        holdout=request.holdout,
-        test=request.test,
-        reference=request.reference,
-        probes=request.probes,
-        columns=request.columns,
-        seed=request.seed,
-    )
+    given = {name: getattr(request, name) for name in ("data", "holdout", "test", "reference")}
+    sources = {"forget": forget, "retain": retain, **given}
+    return make_splits(sources, probes=request.probes, columns=request.columns, seed=request.seed)
 
 
 # -- do they go together ---------------------------------------------------------------------------

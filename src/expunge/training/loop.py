@@ -105,7 +105,7 @@ class Trainer:
     def _draw_examples(self, name: str) -> tuple[list[Example], list[int]]:
         stream = self.streams.streams[name]
         kept, rows = [], []
-        for row in self.pairing.drawn(stream.split, self.total):
+        for row in self.pairing.rows_of_steps(stream.split, self.total):
             example: Example | None = self.splits[stream.split][row]
             if stream.make is not None and example is not None:
                 example = stream.make(example)

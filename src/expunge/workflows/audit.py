@@ -82,14 +82,8 @@ def _plan(given: AuditRequest | Mapping[str, Any] | str | None, fields: Mapping[
     prompts: AlignmentSpec | None = None
     criteria = []
     with faults:
-        splits = make_splits(
-            forget=request.forget,
-            retain=request.retain,
-            holdout=request.holdout,
-            test=request.test,
-            probes=request.probes,
-            seed=request.seed,
-        )
+        sources = {name: getattr(request, name) for name in ("forget", "retain", "holdout", "test")}
+        splits = make_splits(sources, probes=request.probes, seed=request.seed)
     with faults:
         prompts = _prompts(request)
     with faults:

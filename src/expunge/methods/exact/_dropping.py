@@ -25,7 +25,7 @@ from expunge.methods.exact._sliced import Stages, base_source, stage_budget
 from expunge.methods.objective import plain_training
 from expunge.models.ensemble import ENSEMBLE
 from expunge.models.open import open_prompted
-from expunge.models.prompts import hashed
+from expunge.models.prompts import hash_features
 from expunge.models.soft_prompts import ROUTE, WEIGHTS, Prompted
 
 SLACK = 0.9
@@ -114,7 +114,7 @@ def _grow(stages: Stages, folder: Path, name: str, rows: Sequence[Example], stat
 
 def route(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, float]:
     """Return (mean of the hashed prompts, least similarity of a question that is theirs), each prompt held out."""
-    rows_NF = hashed(prompts)
+    rows_NF = hash_features(prompts)
     key_F = torch.tensor(rows_NF.mean(0)).float().reshape(-1)
     n = len(prompts)
     if n == 1:
