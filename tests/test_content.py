@@ -36,7 +36,7 @@ def test_another_form_is_the_same_example(form):
     assert content_key(rows[0]) == content_key(FACT) != content_key(OTHER)
     assert without(rows, [FACT]) == [OTHER]
     with pytest.raises(BadInput, match="'row 1' is also in forget"):
-        make_splits(forget=[FACT], retain=[FORMS[form], OTHER])
+        make_splits({"forget": [FACT], "retain": [FORMS[form], OTHER]})
 
 
 def test_label_and_numbers_are_content():

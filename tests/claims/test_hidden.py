@@ -38,7 +38,7 @@ ATTACKS = ("relearn_forget", "multiple_choice")
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    return make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
+    return make_splits({name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
 
 
 @pytest.fixture(scope="module")

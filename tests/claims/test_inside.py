@@ -37,7 +37,7 @@ def base() -> Path:
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    return make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
+    return make_splits({name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
 
 
 @pytest.fixture(scope="module")

@@ -104,21 +104,18 @@ def _rename(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> E
 
 def _form_of(example: Example, row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
     """The keys that make this example one; empty cells are removed. Raises BadInput where there are none, or two."""
+    names = ", ".join(map(str, row))
     empty = [name for name in INPUTS if name in example and example[name] is None]
     for name in empty:
         del example[name]
     keys = form(example)
     if keys is None and empty:
-        raise BadInput.of(
-            where,
-            ", ".join(map(str, row)),
-            f"has nothing (null) under {' and '.join(empty)}",
-            "fill it in or remove the row",
-        )
+        why = f"has nothing (null) under {' and '.join(empty)}"
+        raise BadInput.of(where, names, why, "fill it in or remove the row")
     if keys is None:
         raise BadInput.of(
             where,
-            ", ".join(map(str, row)),
+            names,
             "holds no example",
             suggested_columns(row)
             or "give question and answer, text, messages, or image/features and label (rename columns with `columns:`)",
@@ -133,7 +130,7 @@ def _form_of(example: Example, row: Mapping[str, Any], columns: Mapping[str, str
     if keys == ("text",) and "text" not in columns and (unread := filled_answer_fields(example)):
         raise BadInput.of(
             where,
-            ", ".join(map(str, row)),
+            names,
             f"has a text and {' and '.join(unread)}, which would not be read",
             f"write {suggested_columns(row) or 'columns: {label: ' + unread[0] + '}'}, or columns: {{text: text}} for "
             "the text alone",
@@ -141,7 +138,7 @@ def _form_of(example: Example, row: Mapping[str, Any], columns: Mapping[str, str
     if twice:
         raise BadInput.of(
             where,
-            ", ".join(map(str, row)),
+            names,
             f"holds {' and '.join([*keys, *sorted(twice)])}, which are two examples",
             "give question and answer, text, or messages alone",
         )

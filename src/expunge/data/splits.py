@@ -108,8 +108,7 @@ def make_splits(
     and never trained on; or the user's own questions (data/probes.py): the split "probes", of which those of an example
     go with it too.
 
-    Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput
-    with all faults found.
+    Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput with every fault.
     """
     faults = Faults()
     splits: Splits = {}

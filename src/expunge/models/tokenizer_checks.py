@@ -111,7 +111,7 @@ def _repeats_little(value: Any) -> bool:
 
 
 def _told_elsewhere(part: Mapping[str, Any]) -> bool:
-    """Whether only a trial can show what this part does: tables of replacements, and patterns that may match nothing."""
+    """Whether only a trial shows what this part does: tables of replacements, and patterns that may match nothing."""
     pattern = part.get("pattern")
     replaced = part.get("type") == "Replace" and isinstance(pattern, dict) and "Regex" in pattern
     return part.get("type") == "Precompiled" or replaced

@@ -84,15 +84,9 @@ def provenance(
         reporter.advance(STAGE, list(checked.sources).index(role) + 1, role)
         del model
     reporter.finish(STAGE)
-    written = {
-        **checked.as_written("model", "before", "gold", "marks"),
-        "kind": plan.kind or None,
-        "data": checked.data if isinstance(checked.data, str) else None,
-        **checked.as_written("name", "split", "seed"),
-    }
     evidence = dossier.build(
         title="Contamination and provenance",
-        request=written,
+        request=plan.as_written(),
         scores=scores,
         conclusions=conclusions(scores),
         notes=caveats(scores, len(marks.published) if marks else None),
@@ -115,6 +109,15 @@ class _Plan:
     marks: Marks | None
     rows: dict[str, list[Example]]
     """Data and holdout, as far as they were given: seeded samples."""
+
+    def as_written(self) -> dict[str, Any]:
+        """The request for the evidence."""
+        return {
+            **self.request.as_written("model", "before", "gold", "marks"),
+            "kind": self.kind or None,
+            "data": self.request.data if isinstance(self.request.data, str) else None,
+            **self.request.as_written("name", "split", "seed"),
+        }
 
 
 def _plan(given: ProvenanceRequest | Mapping[str, Any] | str | None, fields: Mapping[str, Any]) -> _Plan:
