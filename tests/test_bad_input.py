@@ -282,7 +282,7 @@ def test_jsonl_that_is_not_utf8(go: Go) -> None:
     [
         (
             {"prompt": "a", "completion": "b"},
-            ("forget, row 2 of f.jsonl: 'prompt, completion' holds no example", "rename columns with `columns:`"),
+            ("forget, row 2 of f.jsonl: 'prompt, completion' holds no example", "question: prompt"),
         ),
         ({"question": "a", "answer": ""}, ("row 2 of f.jsonl: 'answer' is empty", "give it a text or remove the row")),
         ({"question": "a", "answer": 7}, ("row 2 of f.jsonl: 7 stands under 'answer' and is no text", "give a string")),

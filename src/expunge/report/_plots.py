@@ -340,6 +340,7 @@ def _thin(values: list[float]) -> list[float]:
 
 
 def round_value(value: float | None) -> float | None:
+    """The value with five decimals, so that a page stays small."""
     return None if value is None else round(float(value), 5)
 
 
