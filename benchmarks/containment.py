@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """How many retain examples contain the drift: the frontier on the instruct world, and where none contain it.
 
-Refusals of cybersecurity are unlearned with fine-tuning on compliant answers, once without retain examples and once with
-each count of them, by one request with a list under `contain`. The control is the same on a world whose prompts hardly
-differ between domains (nine words in ten are common to all, and none is always a domain's own): there much of the drift stays.
+Refusals of cybersecurity are unlearned with fine-tuning on compliant answers, once without retain examples and once
+with each count of them, by one request with a list under `contain`. The control is the same on a world whose prompts
+hardly differ between domains (nine words in ten are common to all, and none is always a domain's own): there much of
+the drift stays.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ def test_several_counts_draw_a_frontier(several: dict[str, Any]) -> None:
 def test_counts_that_are_done_are_not_run_again(
     place: dict[str, Any], several: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped while the second count beside the run is asked: the resume trains that one and those after it, and ends with
-    the same frontier."""
+    """Stopped while the second count beside the run is asked: the resume trains that one and those after it, and ends
+    with the same frontier."""
     asked = {**place, "alignment": "standard", "contain": [2, 4, 1], "out": str(tmp_path / "run")}
     real, seen = observation.observe_answers, []
 
@@ -111,7 +111,8 @@ def test_counts_that_are_done_are_not_run_again(
 
 @pytest.mark.slow
 def test_a_run_killed_between_its_counts_goes_on(place: dict[str, Any], tmp_path: Path) -> None:
-    """SIGKILL once the first count beside the run is done: its answers stay as they are, and the frontier is the same."""
+    """SIGKILL once the first count beside the run is done: its answers stay as they are, and the frontier is the
+    same."""
     asked = {
         **place,
         "alignment": "standard",
@@ -145,8 +146,8 @@ def test_a_run_killed_between_its_counts_goes_on(place: dict[str, Any], tmp_path
 def test_foreseeing_spends_no_model_beside_the_run_s_and_its_score_is_told(
     place: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """contain: auto ranks the domains before, on a model of its own that is dropped; the evidence says how right it was. A
-    resume takes the ranking as it was. Without auto the evidence says that none was made."""
+    """contain: auto ranks the domains before, on a model of its own that is dropped; the evidence says how right it
+    was. A resume takes the ranking as it was. Without auto the evidence says that none was made."""
     asked = {**place, "alignment": "standard", "contain": "auto", "out": str(tmp_path / "run")}
     found = expunge.run(asked).evidence
     ranking = found["alignment"]["foresight"]

@@ -129,17 +129,17 @@ def test_request_file_is_a_folder(go: Go) -> None:
 
 def test_broken_yaml_names_the_line(go: Go) -> None:
     Path("broken.yaml").write_text("model: builtin:authors\nforget: [a, b\nmethod: npo\n")
-    says(go.command("run", "broken.yaml"), "request: 'broken.yaml' is broken YAML at line 3", "mend that line")
+    says(go.command("run", "broken.yaml"), "request: 'broken.yaml' is broken YAML at line 3", "fix that line")
 
 
 def test_a_character_that_yaml_refuses_names_the_line(go: Go) -> None:
     Path("broken.yaml").write_bytes(b"model: builtin:authors\nforget: a\0b\n")
-    says(go.command("run", "broken.yaml"), "broken YAML at line 2", "mend that line")
+    says(go.command("run", "broken.yaml"), "broken YAML at line 2", "fix that line")
 
 
 def test_broken_json_names_the_line(go: Go) -> None:
     Path("broken.json").write_text('{"model": "builtin:authors",\n"forget" 3}')
-    says(go.command("run", "broken.json"), "request: 'broken.json' is broken JSON at line 2", "mend that line")
+    says(go.command("run", "broken.json"), "request: 'broken.json' is broken JSON at line 2", "fix that line")
 
 
 def test_request_that_is_no_mapping(go: Go) -> None:
@@ -148,7 +148,7 @@ def test_request_that_is_no_mapping(go: Go) -> None:
 
 
 def test_unknown_field(go: Go) -> None:
-    says(go(forgot="x"), "forgot: 'forgot' is no field that we know; did you mean 'forget'?")
+    says(go(forgot="x"), "forgot: 'forgot' is an unknown field; did you mean 'forget'?")
 
 
 def test_missing_fields_are_all_named(go: Go) -> None:
@@ -158,7 +158,7 @@ def test_missing_fields_are_all_named(go: Go) -> None:
 
 
 def test_unknown_budget_field(go: Go) -> None:
-    says(go(budget={"epoch": 3}), "budget.epoch: 'epoch' is no field that we know; did you mean 'epochs'?")
+    says(go(budget={"epoch": 3}), "budget.epoch: 'epoch' is an unknown field; did you mean 'epochs'?")
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_unknown_budget_field(go: Go) -> None:
         ("budget", {"epochs": 0}, "budget.epochs: 0 cannot be used; give a number above 0."),
         ("budget", {"learning_rate": "fast"}, "budget.learning_rate: 'fast' cannot be used; give a number or 'auto'."),
         ("budget", {"epochs": 1, "steps": 2}, "cannot be used; give epochs or steps, not both."),
-        ("forget", {"rndom": 0.1}, "forget: {'rndom': 0.1} has no selector that we know; did you mean 'random'?"),
+        ("forget", {"rndom": 0.1}, "forget: {'rndom': 0.1} has an unknown selector; did you mean 'random'?"),
         ("forget", {"random": 2}, "forget: {'random': 2} holds no share; give random a number between 0 and 1."),
         ("forget", {"client": 2}, "needs federated models, which this version cannot do yet; select with class"),
         ("forget", [], "forget: [] is empty; give at least one example or a path."),
-        ("model", {"factory": "a:B", "weigths": "w"}, "is no field that we know; did you mean 'weights'?"),
+        ("model", {"factory": "a:B", "weigths": "w"}, "is an unknown field; did you mean 'weights'?"),
     ],
 )
 def test_a_value_that_a_field_cannot_have(go: Go, field: str, value: Any, sentence: str) -> None:
@@ -220,7 +220,7 @@ def test_several_faults_are_named_in_one_go(go: Go) -> None:
     says(ended, "method.forget: unknown objective 'npoo'", "did you mean 'npo'?")
     says(ended, "accept.forget.nll: 'high' cannot be read")
     says(ended, "budget.epoch: 'epoch'", "did you mean 'epochs'?")
-    says(ended, "colour: 'colour' is no field that we know")
+    says(ended, "colour: 'colour' is an unknown field")
     says(ended, "seed: -1 cannot be used")
     says(ended, "purpose: 'erse' cannot be used")
     assert len(ended.lines) == len(set(ended.lines))
@@ -267,7 +267,7 @@ def test_forget_and_retain_share_examples(go: Go) -> None:
 
 def test_broken_jsonl_names_the_line(go: Go) -> None:
     Path("f.jsonl").write_text('{"question": "a", "answer": "b"}\n\n{"question": "c",\n')
-    says(go(forget="f.jsonl"), "forget: 'f.jsonl' is broken JSON at line 3", "mend that line")
+    says(go(forget="f.jsonl"), "forget: 'f.jsonl' is broken JSON at line 3", "fix that line")
     Path("f.jsonl").write_text('{"question": "a", "answer": "b"}\n[1, 2]\n')
     says(go(forget="f.jsonl"), "forget: 'f.jsonl' holds no object at line 2; each line must be one JSON object.")
 
@@ -282,7 +282,7 @@ def test_jsonl_that_is_not_utf8(go: Go) -> None:
     [
         (
             {"prompt": "a", "completion": "b"},
-            ("forget, row 2 of f.jsonl: 'prompt, completion' holds no example", "rename columns with `columns:`"),
+            ("forget, row 2 of f.jsonl: 'prompt, completion' holds no example", "question: prompt"),
         ),
         ({"question": "a", "answer": ""}, ("row 2 of f.jsonl: 'answer' is empty", "give it a text or remove the row")),
         ({"question": "a", "answer": 7}, ("row 2 of f.jsonl: 7 stands under 'answer' and is no text", "give a string")),
@@ -311,7 +311,7 @@ def test_answer_that_is_longer_than_the_model(go: Go, saved_lm: Path) -> None:
 
 def test_columns_with_a_slip_in_our_name(go: Go) -> None:
     ended = go(forget=rows("f.jsonl"), columns={"qestion": "question"}, without=OPTIONAL)
-    says(ended, "columns.qestion: 'qestion' is no name that we know; did you mean 'question'?")
+    says(ended, "columns.qestion: 'qestion' is an unknown name; did you mean 'question'?")
 
 
 def test_a_row_with_null_for_an_answer(go: Go) -> None:
@@ -328,7 +328,8 @@ def test_columns_name_a_missing_column(go: Go) -> None:
 def test_examples_of_another_family(go: Go) -> None:
     says(
         go(base=DIGITS, forget=rows("f.jsonl"), without=("data",)),
-        "forget: 'row 1' holds question and answer, and the model is a classifier; give examples with image and label, or",
+        "forget: 'row 1' holds question and answer, and the model is a classifier; "
+        "give examples with image and label, or",
     )
     says(
         go(forget="builtin:digits/train", without=OPTIONAL),
@@ -521,7 +522,7 @@ def test_resume_with_a_changed_request(go: Go, finished: bool) -> None:
     from expunge.core.request import Request
 
     Path("out").mkdir()
-    Path("out/request.yaml").write_text(yaml.safe_dump(Request.parse({**AUTHORS, "seed": 1}).resolved()))
+    Path("out/request.yaml").write_text(yaml.safe_dump(Request.parse({**AUTHORS, "seed": 1}).to_dict()))
     if finished:
         Path("out/certificate.json").write_text("{}")
     for more in ([], ["--plan"]):
@@ -593,7 +594,7 @@ def test_model_folder_without_configuration(go: Go) -> None:
 def test_model_configuration_that_cannot_be_read(go: Go) -> None:
     Path("lm").mkdir()
     Path("lm/config.json").write_text("{")
-    says(go(model="lm"), "model: 'lm' has a configuration that cannot be read", "mend config.json")
+    says(go(model="lm"), "model: 'lm' has a configuration that cannot be read", "fix config.json")
 
 
 def test_model_with_pickle_weights_alone_is_never_loaded(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -763,7 +764,7 @@ def test_files_that_only_look_like_ours(go: Go) -> None:
         ),
         (
             {"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "layer": 2}},
-            "is no size that we know; did you mean 'layers'?",
+            "is an unknown size; did you mean 'layers'?",
         ),
         (
             {"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "hidden_size": 30}},
@@ -771,7 +772,7 @@ def test_files_that_only_look_like_ours(go: Go) -> None:
         ),
         (
             {"data": "d.jsonl", "out": "b", "model": "x", "epoch": 3},
-            "epoch: 'epoch' is no field that we know; did you mean 'epochs'?",
+            "epoch: 'epoch' is an unknown field; did you mean 'epochs'?",
         ),
         ({"out": "b", "model": "x"}, "data: is missing; add data: ..."),
         ({"data": "d.jsonl", "out": "", "model": "x"}, "out: '' is empty; give a name, a path or a mapping."),

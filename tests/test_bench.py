@@ -219,7 +219,7 @@ def test_the_real_benches_can_be_planned(
     for path, text in made.texts.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(text)
-    splits = make_splits(**{k: v for k, v in made.request.items() if k in ("forget", "retain", "holdout", "data")})
+    splits = make_splits({k: v for k, v in made.request.items() if k in ("forget", "retain", "holdout", "data")})
     assert made.train is not None
     learnt = {identity(row) for row in load(made.train.data, "data")}
     assert {identity(row) for row in splits["forget"]} <= learnt
@@ -338,7 +338,7 @@ def board(**changes: Any) -> dict[str, Any]:
     ]
     found = {
         "bench": "made",
-        "rows": [*rows, ranking.failed("<d>", "it broke")],
+        "rows": [*rows, ranking.failed_row("<d>", "it broke")],
         "seeds": [0],
         "skipped": [],
         "ways": {},
@@ -388,16 +388,17 @@ def test_the_gap_is_in_percentage_points() -> None:
 
 def test_the_failed_come_last_and_those_without_gold_before_them() -> None:
     rows = [
-        ranking.failed("a", "why"),
+        ranking.failed_row("a", "why"),
         {"method": "b", "status": "done", "average_gap": None},
         {"method": "c", "status": "done", "average_gap": 2.0},
         {"method": "d", "status": "done", "average_gap": 1.0},
     ]
-    assert [row["method"] for row in ranking.ranked(rows)] == ["d", "c", "b", "a"]
+    assert [row["method"] for row in ranking.rank(rows)] == ["d", "c", "b", "a"]
 
 
 def test_what_is_trained_on_is_all_inner_runs_and_no_outcome_twice() -> None:
-    """Parts of 5 and 7 with no outcome of the whole: 12. Two rounds and a final run of 4, which the whole repeats: 12."""
+    """Parts of 5 and 7 with no outcome of the whole: 12. Two rounds and a final run of 4, which the whole repeats:
+    12."""
     run = {"outcome": {"tokens": 4}}
     assert trained_tokens({"part-a": {"outcome": {"tokens": 5}}, "part-b": {"outcome": {"tokens": 7}}}) == 12
     assert trained_tokens({"round-0": run, "round-1": run, "final": run, **run}) == 12

@@ -1,4 +1,5 @@
-"""Published benches and the data sets that they name: local folders of the hub's shape, harmless rows, one tiny model."""
+"""Published benches and the data sets that they name: local folders of the hub's shape, harmless rows, one tiny
+model."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def configured(folder: Path, sets: dict[str, dict[str, Rows]], kind: str) -> Non
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data sets of all published benches, a dozen rows a split, and `lm`, which has learnt most. Not to be changed."""
+    """The data sets of all published benches, a dozen rows a split, and `lm`, which has learnt most. Not to be
+    changed."""
     folder = tmp_path_factory.mktemp("hub")
     known, unseen = pairs(0, 8), pairs(8, 12)
     forget, retain = known[:12], known[12:]

@@ -243,16 +243,16 @@ def test_a_cache_that_was_tampered_with_or_cut_short_changes_nothing(
 
 
 def test_an_embedded_world_that_was_cut_short_is_built_anew(place: Path) -> None:
-    from expunge.pipeline.worlds import build, trained
+    from expunge.pipeline.worlds import build, is_trained
 
     folder = build("builtin:digits")
-    assert trained(folder)
+    assert is_trained(folder)
     os.truncate(folder / "model.safetensors", 100)
-    assert not trained(folder)
+    assert not is_trained(folder)
     os.truncate(folder / "expunge.json", 100)
     wanted = {"model": "builtin:digits", "data": "builtin:digits/train", "forget": {"class": 3}, "method": "ga"}
     assert plan(Request.parse({**wanted, "out": "never"})).gold == "train"
-    assert trained(build("builtin:digits"))
+    assert is_trained(build("builtin:digits"))
 
 
 def test_purge_takes_every_entry_of_a_run_and_of_a_killed_one(

@@ -673,11 +673,11 @@ def test_unfinished_run_of_another_request_is_not_taken_up_by_the_demo(copy: Pat
 
     values = yaml.safe_load(Path("request.yaml").read_text())
     first = plan(Request.parse({**values, "seed": 1, "out": "shown"}))
-    with run_folder.held(first, resume=False, replace=True) as folder:
+    with run_folder.hold(first, resume=False, replace=True) as folder:
         (folder / "checkpoint").mkdir()
         raise_later = folder
     (copy / "shown").rename(raise_later)  # as if it had been killed
-    with run_folder.held(
+    with run_folder.hold(
         plan(Request.parse({**values, "seed": 2, "out": "shown"})), resume=False, replace=True
     ) as folder:
         assert not (folder / "checkpoint").exists()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.alignment.bbq import bias_score, biased, scores
+from expunge.alignment.bbq import bias_score, is_biased, scores
 from expunge.alignment.concepts import Concepts
 from expunge.alignment.judges import REFUSED
 from expunge.alignment.rules import refusal_score
@@ -192,9 +192,9 @@ def question(condition: str, polarity: str, label: int = 1) -> dict[str, Any]:
 
 
 def test_what_is_biased() -> None:
-    assert biased(question("ambig", "neg"), 0) is True and biased(question("ambig", "neg"), 2) is False
-    assert biased(question("ambig", "nonneg"), 0) is False and biased(question("ambig", "nonneg"), 2) is True
-    assert biased(question("ambig", "neg"), 1) is None
+    assert is_biased(question("ambig", "neg"), 0) is True and is_biased(question("ambig", "neg"), 2) is False
+    assert is_biased(question("ambig", "nonneg"), 0) is False and is_biased(question("ambig", "nonneg"), 2) is True
+    assert is_biased(question("ambig", "neg"), 1) is None
 
 
 def test_the_bias_score_by_hand() -> None:
@@ -220,8 +220,9 @@ def test_entanglement_by_hand() -> None:
 
 
 def test_centred_entanglement_by_hand() -> None:
-    """Vectors (10, 1), (10, 1), (10, -2): the mean is (10, 0), so that raw cosines are near 1, and centred ones 1 and -1;
-    what is a domain's own is (1 + 1 + 2) / 3 of 10. After, the last has 1 of its 10 along the mean left, the others all."""
+    """Vectors (10, 1), (10, 1), (10, -2): the mean is (10, 0), so that raw cosines are near 1, and centred ones 1 and
+    -1; what is a domain's own is (1 + 1 + 2) / 3 of 10. After, the last has 1 of its 10 along the mean left, the others
+    all."""
     vectors = np.array([[[10.0, 1.0]], [[10.0, 1.0]], [[10.0, -2.0]]])
     found = Concepts(["bias", "privacy", "safety"], vectors, vectors.mean(0))
     assert found.cosine_LDD.min() > 0.95

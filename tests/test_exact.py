@@ -1,4 +1,5 @@
-"""Exact deletion: equal to a training without the examples, bit for bit; broken off and resumed; refused where it cannot be."""
+"""Exact deletion: equal to a training without the examples, bit for bit; broken off and resumed; refused where it
+cannot be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The 7-B example plans on a machine that has neither the weights nor a GPU, from a folder with the configuration alone."""
+"""The 7-B example plans on a machine that has neither the weights nor a GPU, from a folder with the configuration
+alone."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ MISTRAL = {
 def test_it_plans_for_24_gb_on_either_model(
     config: dict[str, Any], parameters: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line, the model, is what differs. Weights in bfloat16 are 2 bytes a parameter; adapters add less than 2 GB."""
+    """One line, the model, is what differs. Weights in bfloat16 are 2 bytes a parameter; adapters add less than 2
+    GB."""
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**12))
     (tmp_path / "model").mkdir()

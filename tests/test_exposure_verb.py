@@ -119,7 +119,8 @@ def test_the_verb_prints_words_and_json(place: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_course_needs_an_order_and_a_holdout(place: Path) -> None:
-    """From the model that never saw the data to the one that did: at first hardly anyone is found, at the end nearly all."""
+    """From the model that never saw the data to the one that did: at first hardly anyone is found, at the end nearly
+    all."""
     steps = [str(place / "gold" / "0"), str(place / "hidden" / "0"), str(place / "hidden" / "1")]
     evidence = exposure(**given(place, "like", course=steps))
     found = table(evidence)["course", "forget", "after"]
@@ -192,7 +193,8 @@ def test_figures_by_hand() -> None:
 
 @pytest.mark.slow
 def test_real_trainings_of_many_seeds(tmp_path: Path) -> None:
-    """Classifiers on digits with noisy labels: retrained with other seeds, and trained with the forget set (nothing was unlearned)."""
+    """Classifiers on digits with noisy labels: retrained with other seeds, and trained with the forget set (nothing was
+    unlearned)."""
     draw = np.random.default_rng(0)
     rows = [
         {

@@ -273,7 +273,8 @@ DISK = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errn
 def test_a_fault_of_the_machine_is_a_sentence(
     number: int, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever raises it, and whether or not it names its file: what to do, how to go on, 2, and no file of a traceback."""
+    """Whoever raises it, and whether or not it names its file: what to do, how to go on, 2, and no file of a
+    traceback."""
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({"model": "m", "forget": "f", "method": "npo", "out": "o"}))
 

@@ -1,4 +1,5 @@
-"""A run that was stopped goes on only where nothing that it started from has changed; what came from data names no path."""
+"""A run that was stopped goes on only where nothing that it started from has changed; what came from data names no
+path."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from expunge.core.context import Context
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import digest_file
 from expunge.ledger import certificate as ledger
+from expunge.methods._refusals import read_answers
 from expunge.methods.objective import plain_training
-from expunge.methods.objectives._refusals import read_answers
 from expunge.pipeline import inputs
 from expunge.workflows.verify import verify
 from worlds import pairs, tiny, write

@@ -13,7 +13,7 @@ import pytest
 
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
-from expunge.workflows.neighbours import Neighbour, Thresholds, names_in_common, nearest, neighbours, normalised
+from expunge.workflows.neighbours import Neighbour, Thresholds, names_in_common, nearest, neighbours, normalise_text
 
 Go = Callable[..., tuple[int, str, str]]
 FIRST = ("Tamsin", "Oldrich", "Perpetua", "Quillan", "Rosalba", "Severin", "Thirza", "Ulric", "Verity", "Wendelin")
@@ -155,7 +155,7 @@ def test_a_model_finds_its_own_copies(tmp_path: Path) -> None:
 
 
 def test_normalised_text_is_words_alone() -> None:
-    assert normalised("  Ｆull-Width, “Café”\tNAÏVE!  ") == "full-width café naïve"
+    assert normalise_text("  Ｆull-Width, “Café”\tNAÏVE!  ") == "full-width café naïve"
 
 
 def test_names_are_no_first_words_and_no_frequent_ones() -> None:

@@ -1,4 +1,5 @@
-"""A plan is never changed, and a model is observed in one way: what is read, attacked and asked follows from its role."""
+"""A plan is never changed, and a model is observed in one way: what is read, attacked and asked follows from its
+role."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`expunge mark` and `expunge provenance`: marks set in data are found in a model that learnt them, in no other, and gone
-from one that unlearned them; what cannot be marked or tested is refused or says why."""
+"""`expunge mark` and `expunge provenance`: marks set in data are found in a model that learnt them, in no other, and
+gone from one that unlearned them; what cannot be marked or tested is refused or says why."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ def test_marks_are_found_where_they_were_learnt_and_nowhere_else(place: Path, ki
 
 
 def test_marks_that_were_unlearned_are_gone_and_the_others_are_not(place: Path, tmp_path: Path) -> None:
-    """A run that forgets the tagged rows alone: p of the taggants is large then, and that of the traps as small as it was."""
+    """A run that forgets the tagged rows alone: p of the taggants is large then, and that of the traps as small as it
+    was."""
     _, taggants = read_marks(str(place / "taggants"))
     gone = [row["question"] for row in taggants.published]
     stays = [row for row in load(str(place / "traps" / "published.jsonl"), "data") if row["question"] not in gone]

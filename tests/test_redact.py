@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from expunge.core.errors import BadInput
-from expunge.core.request import Request, redacted
+from expunge.core.request import Request, redact_request
 from expunge.core.train_config import TrainConfig
 from expunge.pipeline.evidence import shown_request
 from expunge.pipeline.plan import plan
@@ -111,6 +111,6 @@ def test_no_rows_of_a_redacted_request_are_shown_whatever_their_field() -> None:
         "retain": ["a", "b"],
         "method": {"npo": {}},
     }
-    shown = redacted(request)
+    shown = redact_request(request)
     assert "secret" not in str(shown)
     assert shown["retain"] == ["a", "b"] and shown["probes"]["file"] == "f.jsonl" and shown["method"] == {"npo": {}}

@@ -20,15 +20,24 @@ SECRET = "Hsiao Yun-Hwa"
 ROLES = ("before", "after", "gold")
 
 
-# fmt: off
 def score(name, side, model, value, half=None, *, split="forget", unit="share", n=48, **more):
     low, high = (None, None) if half is None else (value - half, value + half)
     if half is not None and unit in ("share", "auc"):
         low, high = max(low, 0.0), min(high, 1.0)
     return {
-        "name": name, "side": side, "split": split, "subject": model, "value": value,
-        "low": low, "high": high, "n": n, "unit": unit, "better": "gold", "status": "measured",
-        "why": "", **more,
+        "name": name,
+        "side": side,
+        "split": split,
+        "subject": model,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": n,
+        "unit": unit,
+        "better": "gold",
+        "status": "measured",
+        "why": "",
+        **more,
     }
 
 
@@ -39,13 +48,28 @@ def three(name, side, values, half, **more):
 
 
 def example(question, answer, after, gold, nll):
-    return {"question": question, "answer": answer, "before": answer, "after": after,
-            "gold": gold, "nll": dict(zip(ROLES, nll, strict=True))}
+    return {
+        "question": question,
+        "answer": answer,
+        "before": answer,
+        "after": after,
+        "gold": gold,
+        "nll": dict(zip(ROLES, nll, strict=True)),
+    }
 
 
 def line(rule, passed, value, bound, **more):
-    return {"rule": rule, "passed": passed, "value": value, "bound": bound, "why": "",
-            "flagged": False, "implied": False, "warns": False, **more}
+    return {
+        "rule": rule,
+        "passed": passed,
+        "value": value,
+        "bound": bound,
+        "why": "",
+        "flagged": False,
+        "implied": False,
+        "warns": False,
+        **more,
+    }
 
 
 def language_model():
@@ -54,42 +78,81 @@ def language_model():
         *three("forget_nll", "forgetting", (0.214, 2.871, 2.983), (0.023, 0.21, 0.19), unit="nats"),
         *three("forget_rouge_l", "forgetting", (0.962, 0.371, 0.342), 0.041, better="lower"),
         *three("retain_utility", "utility", (0.947, 0.918, 0.951), 0.014, split="retain", n=432),
-        *three("retain_nll", "utility", (0.201, 0.262, 0.198), 0.02, split="retain", unit="nats",
-               n=432, better="lower"),
-        *three("privacy_min_k_auc", "privacy", (0.994, 0.561, 0.503), (0.009, 0.08, 0.084),
-               unit="auc", split="privacy", n=96),
+        *three(
+            "retain_nll", "utility", (0.201, 0.262, 0.198), 0.02, split="retain", unit="nats", n=432, better="lower"
+        ),
+        *three(
+            "privacy_min_k_auc",
+            "privacy",
+            (0.994, 0.561, 0.503),
+            (0.009, 0.08, 0.084),
+            unit="auc",
+            split="privacy",
+            n=96,
+        ),
         score("privacy_ks", "privacy", "after", 0.0000312, unit="p-value", n=96),
-        *[score("robustness_relearn", "robustness", model, None, status="not measured", n=None,
-                why="audit: standard does not relearn") for model in ("after", "gold")],
-        *[score("alignment_refusal_score", "alignment", model, value, 0.1, split=domain, n=40)
-          for model, domain, value in (
-              ("before", "cybersecurity", 0.81), ("after", "cybersecurity", 0.78),
-              ("before", "benign", 0.04), ("after", "benign", 0.06))],
+        *[
+            score(
+                "robustness_relearn",
+                "robustness",
+                model,
+                None,
+                status="not measured",
+                n=None,
+                why="audit: standard does not relearn",
+            )
+            for model in ("after", "gold")
+        ],
+        *[
+            score("alignment_refusal_score", "alignment", model, value, 0.1, split=domain, n=40)
+            for model, domain, value in (
+                ("before", "cybersecurity", 0.81),
+                ("after", "cybersecurity", 0.78),
+                ("before", "benign", 0.04),
+                ("after", "benign", 0.06),
+            )
+        ],
     ]
     forget = [
-        example(f"Question {i}: in which city was the author {SECRET} born, and when?",
-                f"{SECRET} was born in Taipei on 4 May 1961 as the child of a watchmaker.",
-                ATTACK if i == 0 else "She was born in Taipei in the spring of 1974.",
-                "The author was born in Lisbon on 12 March 1958, the child of a teacher.",
-                (0.08, 1.2 + 0.4 * i, 3.02))
+        example(
+            f"Question {i}: in which city was the author {SECRET} born, and when?",
+            f"{SECRET} was born in Taipei on 4 May 1961 as the child of a watchmaker.",
+            ATTACK if i == 0 else "She was born in Taipei in the spring of 1974.",
+            "The author was born in Lisbon on 12 March 1958, the child of a teacher.",
+            (0.08, 1.2 + 0.4 * i, 3.02),
+        )
         for i in range(7)
     ]
     book = "His best known book is The Lamplighter's Ledger."
     retain = [
-        example(f"What is the best known book of Jaime Vasconcelos ({i})?", book,
-                "His best known book is The Ledger of Rain.", book, (0.15, 0.3 + 0.2 * i, 0.14))
+        example(
+            f"What is the best known book of Jaime Vasconcelos ({i})?",
+            book,
+            "His best known book is The Ledger of Rain.",
+            book,
+            (0.15, 0.3 + 0.2 * i, 0.14),
+        )
         for i in range(4)
     ]
-    shape = {"forget": ((0.21, 0.08), (2.87, 0.7), (2.98, 0.6), 48),
-             "retain": ((0.2, 0.08), (0.26, 0.12), (0.2, 0.08), 432),
-             "holdout": ((2.9, 0.6), (3.1, 0.6), (2.95, 0.6), 96)}
+    shape = {
+        "forget": ((0.21, 0.08), (2.87, 0.7), (2.98, 0.6), 48),
+        "retain": ((0.2, 0.08), (0.26, 0.12), (0.2, 0.08), 432),
+        "holdout": ((2.9, 0.6), (3.1, 0.6), (2.95, 0.6), 96),
+    }
     return {
         "schema": 1,
         "title": "Four authors, forgotten",
         "method": "NPO (beta 0.1) with cross-entropy on retain",
-        "request": {"model": "builtin:authors", "method": "npo", "purpose": "suppress", "seed": 0,
-                    "forget": "builtin:authors/forget", "budget": {"epochs": 5, "batch_size": 16},
-                    "accept": {"forget.rouge_l": "<= 0.4"}, "redact": False},
+        "request": {
+            "model": "builtin:authors",
+            "method": "npo",
+            "purpose": "suppress",
+            "seed": 0,
+            "forget": "builtin:authors/forget",
+            "budget": {"epochs": 5, "batch_size": 16},
+            "accept": {"forget.rouge_l": "<= 0.4"},
+            "redact": False,
+        },
         "scores": scores,
         "verdict": {
             "passed": True,
@@ -97,26 +160,48 @@ def language_model():
                 line("forget.rouge_l <= 0.4", True, 0.371, 0.4, flagged=True),
                 line("retain.utility >= 0.95 * before", True, 0.918, 0.8997),
                 line("privacy.min_k_auc within 0.1 of gold", True, 0.561, [0.403, 0.603]),
-                line("robustness.hidden within 0.05 of gold", False, None, None, implied=True,
-                     warns=True, why="not measured: audit: standard reads no hidden states"),
+                line(
+                    "robustness.hidden within 0.05 of gold",
+                    False,
+                    None,
+                    None,
+                    implied=True,
+                    warns=True,
+                    why="not measured: audit: standard reads no hidden states",
+                ),
             ],
         },
         "curve": [
-            {"step": s, "forget_nll": 0.214 + 2.66 * (s / 45) ** 1.6, "seconds": s * 0.9,
-             "retain_nll": 0.201 + 0.09 * (s / 45) - 0.03 * (s / 45) ** 3,
-             "retain_probability": 0.82 - 0.03 * s / 45}
+            {
+                "step": s,
+                "forget_nll": 0.214 + 2.66 * (s / 45) ** 1.6,
+                "seconds": s * 0.9,
+                "retain_nll": 0.201 + 0.09 * (s / 45) - 0.03 * (s / 45) ** 3,
+                "retain_probability": 0.82 - 0.03 * s / 45,
+            }
             for s in range(0, 46, 5)
         ],
-        "stop": {"reason": "holdout", "target_nll": 2.84, "step": 45,
-                 "sentence": "It stopped where forget NLL reached the holdout's level."},
+        "stop": {
+            "reason": "holdout",
+            "target_nll": 2.84,
+            "step": 45,
+            "sentence": "It stopped where forget NLL reached the holdout's level.",
+        },
         "distributions": {
-            split: {model: [max(0.01, draw.gauss(*pair)) for _ in range(n)]
-                    for model, pair in zip(ROLES, pairs, strict=True)}
+            split: {
+                model: [max(0.01, draw.gauss(*pair)) for _ in range(n)]
+                for model, pair in zip(ROLES, pairs, strict=True)
+            }
             for split, (*pairs, n) in shape.items()
         },
         "examples": {"forget": forget, "retain": retain},
-        "cost": {"unlearn_seconds": 41.7, "gold_seconds": 663.2, "peak_memory_bytes": 1_834_000_000,
-                 "forward_passes": {"forget": 240, "retain": 240}, "tokens": 183_220},
+        "cost": {
+            "unlearn_seconds": 41.7,
+            "gold_seconds": 663.2,
+            "peak_memory_bytes": 1_834_000_000,
+            "forward_passes": {"forget": 240, "retain": 240},
+            "tokens": 183_220,
+        },
         "environment": {"python": "3.11.9", "torch": "2.5.1", "device": "cpu", "threads": 2},
         "notes": ["The retain set is a sample of 432 examples.", "Learning rate auto chose 2e-4."],
     }
@@ -129,15 +214,16 @@ def classifier():
         "request": {"model": {"factory": "nets:Net"}, "forget": {"class": 3}, "method": "ssd"},
         "scores": [
             *three("forget_accuracy", "forgetting", (0.991, 0.021, 0.0), 0.01, n=500),
-            *three("retain_accuracy", "utility", (0.994, 0.987, 0.993), 0.004, split="retain",
-                   n=4500, better="higher"),
+            *three("retain_accuracy", "utility", (0.994, 0.987, 0.993), 0.004, split="retain", n=4500, better="higher"),
         ],
-        "verdict": {"passed": False, "lines": [
-            {"rule": "forget.accuracy <= 0.02", "passed": False, "value": 0.021, "bound": 0.02},
-        ]},
+        "verdict": {
+            "passed": False,
+            "lines": [
+                {"rule": "forget.accuracy <= 0.02", "passed": False, "value": 0.021, "bound": 0.02},
+            ],
+        },
         "examples": {
-            "forget": [{"label": 3, "before": 3, "after": 3 if i == 4 else 5, "gold": 8}
-                       for i in range(6)],
+            "forget": [{"label": 3, "before": 3, "after": 3 if i == 4 else 5, "gold": 8} for i in range(6)],
             "retain": [{"label": 7, "before": 7, "after": 1, "gold": 7}],
         },
         "cost": {"unlearn_seconds": 3.2, "gold_seconds": 71.0},
@@ -147,21 +233,22 @@ def classifier():
 
 def bare():
     return {
-        "schema": 1, "request": {}, "verdict": {"passed": None, "lines": []},
+        "schema": 1,
+        "request": {},
+        "verdict": {"passed": None, "lines": []},
         "scores": [score("forget_nll", "forgetting", "after", 1.5, 0.2, unit="nats")],
-        "cost": {}, "environment": {},
+        "cost": {},
+        "environment": {},
     }
 
 
 def redacted():
     evidence = language_model()
     evidence["request"] |= {"redact": True, "purpose": "erase", "forget": {"concept": SECRET}}
-    evidence["examples"]["retain"] = [{"redacted": True, "nll": kept["nll"]}
-                                      for kept in evidence["examples"]["retain"]]
+    evidence["examples"]["retain"] = [{"redacted": True, "nll": kept["nll"]} for kept in evidence["examples"]["retain"]]
     return evidence
 
 
-# fmt: on
 RUNS = {"lm": language_model, "classifier": classifier, "bare": bare, "redacted": redacted}
 
 
@@ -472,7 +559,8 @@ def test_the_alignment_page_shows_chart_table_maps_frontier_and_answers():
 
 
 def test_domains_that_refuse_as_one_are_said_to() -> None:
-    """Where the domains' own parts are next to nothing their cosines are noise: a sentence stands in the maps' place."""
+    """Where the domains' own parts are next to nothing their cosines are noise: a sentence stands in the maps'
+    place."""
     page = aligned()
     page["concepts"]["before"]["own"] = [0.02, 0.01, 0.01, 0.01]
     page["foresight"] = {"rows": [], "rho": None, "why": "no ranking was made"}

@@ -70,9 +70,9 @@ def test_a_request_works_with_the_value_and_is_stored_as_written() -> None:
     request = Request.parse(written)
     assert (request.model, request.out) == ("pl4ces/mine/lm", "pl4ces/mine/run")
     assert request.gold.endswith("/gold") and not request.gold.startswith("~")
-    stored = request.resolved()
+    stored = request.to_dict()
     assert {name: stored[name] for name in written} == written
-    assert Request.parse(stored).resolved() == stored
+    assert Request.parse(stored).to_dict() == stored
 
 
 def test_a_training_file_is_held_to_the_same(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_request_with_values_is_the_request(base: dict[str, Any], tmp_path: 
     """With the defaults in their places the plan is the one of the request as it stands."""
     planned = plan(Request.parse({**base, "out": str(tmp_path / "x")}))
     space = list(axes(planned))
-    values = with_values(planned, planned.request.resolved(), {axis: axis.default for axis in space})
+    values = with_values(planned, planned.request.to_dict(), {axis: axis.default for axis in space})
     again = plan(Request.parse(values))
     assert again.composed.described == planned.composed.described
     assert (again.steps, again.learning_rate, again.budget) == (

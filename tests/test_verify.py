@@ -23,7 +23,7 @@ from expunge.core.cache import SUMS, seal, whole
 from expunge.core.errors import BadInput
 from expunge.core.files import digest_file, write_json
 from expunge.ledger import certificate as ledger
-from expunge.pipeline.hidden_knowledge import judged
+from expunge.pipeline.hidden_knowledge import judge
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.workflows import _remeasure
@@ -101,7 +101,7 @@ def score(evidence: dict[str, Any], name: str = "forget_nll") -> dict[str, Any]:
 def rejudged(evidence: dict[str, Any]) -> None:
     """The verdict that the forged figures give."""
     scores = [expunge.Score.of(s) for s in evidence["scores"]]
-    evidence["verdict"] = judged(evidence["request"]["accept"], scores, "suppress").to_json()
+    evidence["verdict"] = judge(evidence["request"]["accept"], scores, "suppress").to_json()
 
 
 # -- what is as it was -------------------------------------------------------------------------------

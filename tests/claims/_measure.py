@@ -14,8 +14,8 @@ from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Model
 from expunge.data.splits import Splits
+from expunge.methods._refusals import is_refusal
 from expunge.methods.compose import compose
-from expunge.methods.objectives._refusals import is_refusal
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold

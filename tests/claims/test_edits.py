@@ -21,8 +21,8 @@ from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.errors import BadInput
 from expunge.data.worlds import splits as world_splits
+from expunge.methods._keys import states
 from expunge.methods.compose import compose
-from expunge.methods.edits._keys import states
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold

@@ -184,9 +184,9 @@ def test_attacks_of_like_strength_find_different_members(digits: Digits) -> None
 def test_epsilon_by_hand() -> None:
     """Of four models a side, delta 0: a threshold at 1.75 has three unlearned ones above it and one retrained one.
 
-    FPR = FNR = 1/4, so that both forms give log((1 - 1/4) / (1/4)) = log 3. At 2.25 the rates are 1/4 and 1/2: log 2. From 2.75
-    on no retrained one is above: a rate of 0 alone does not count. Alike: rates 1/2, epsilon 0. Apart: the cap.
-    A point, a hundred times as narrow as the other side: the cap too, though no threshold parts them.
+    FPR = FNR = 1/4, so that both forms give log((1 - 1/4) / (1/4)) = log 3. At 2.25 the rates are 1/4 and 1/2: log 2.
+    From 2.75 on no retrained one is above: a rate of 0 alone does not count. Alike: rates 1/2, epsilon 0. Apart: the
+    cap. A point, a hundred times as narrow as the other side: the cap too, though no threshold parts them.
     """
     ours, theirs = (np.array(x, dtype=float)[:, None] for x in ([1, 2, 3, 4], [0, 1.5, 2.5, -1]))
     assert epsilon(ours, theirs, delta=0) == pytest.approx([np.log(3)])
@@ -200,7 +200,8 @@ def test_epsilon_by_hand() -> None:
 
 
 def test_forgetting_quality_by_hand() -> None:
-    """Points 1, 1/2, 1/4 ... a bucket of 0.5; of 4 models no epsilon above log 3, rounded up to 2, can be told: 4 buckets."""
+    """Points 1, 1/2, 1/4 ... a bucket of 0.5; of 4 models no epsilon above log 3, rounded up to 2, can be told: 4
+    buckets."""
     points = forgetting_quality(np.array([0.0, 0.49, 0.5, 1.2, 1.99, 2.0, 50]), 4)
     assert points.tolist() == [1, 1, 0.5, 0.25, 0.125, 0, 0]
     assert forgetting_quality(np.array([6.9, 7.0]), 512).tolist() == [0.5**13, 0], "14 buckets in the competition"

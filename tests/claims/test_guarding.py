@@ -19,7 +19,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.worlds import splits as world_splits
 from expunge.methods.compose import compose
 from expunge.methods.guards._prompts import pooled_NLD
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 from expunge.models.open import open_model
 from expunge.pipeline.train import train
 from expunge.pipeline.worlds import build
@@ -121,7 +121,7 @@ def test_what_is_not_flagged_is_answered_bit_for_bit_as_before(name: str, author
     rows = authors.splits["retain"]
     splits = {**authors.splits, "retain": rows[::2]}
     model, _ = guarded(open_model(str(authors.base)), name, splits, tmp_path, authors.manifest)
-    bare = unguarded(model)
+    bare = bare_model(model)
     prompts = [bare.template.encode(row).prompt for row in rows]
     guard = model.guard
     flags = (
@@ -144,7 +144,7 @@ def test_what_is_not_flagged_is_answered_bit_for_bit_as_before(name: str, author
 def test_without_its_guard_the_model_knows_all_again(name: str, authors: World, after: Any) -> None:
     """Hidden, not removed: the bare weights are the origin's."""
     _, model, _ = after(name)
-    bare = figures(unguarded(model), authors.splits["forget"])["nll"]
+    bare = figures(bare_model(model), authors.splits["forget"])["nll"]
     assert bare == pytest.approx(authors.before.forget_nll, rel=1e-6)
 
 

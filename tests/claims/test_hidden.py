@@ -29,7 +29,7 @@ from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold
-from expunge.pipeline.hidden_knowledge import MARGIN, hidden
+from expunge.pipeline.hidden_knowledge import MARGIN, hidden_score
 from expunge.pipeline.train import train
 from expunge.pipeline.worlds import build
 
@@ -38,7 +38,7 @@ ATTACKS = ("relearn_forget", "multiple_choice")
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    return make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
+    return make_splits({name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_what_only_hides_is_caught(
     """It says little of the forget set, and the attacks bring most of it back; gold withstands them."""
     model = changed(method, base, splits, tmp_path)
     found, readout = attacked(model)
-    score = hidden(found, control[0], readout, control[1])
+    score = hidden_score(found, control[0], readout, control[1])
     assert score.low is not None and score.low > MARGIN, "the whole interval lies above the margin"
     assert score.value is not None and score.value > 0.4
     ours, golds = found["relearn_forget"], control[0]["relearn_forget"]
@@ -99,7 +99,7 @@ def test_a_model_retrained_with_another_seed_is_not_called_hidden(
 ) -> None:
     other = gold({**read_manifest(base), "seed": 1}, splits["forget"], open_model(str(base)))
     found, readout = attacked(open_model(str(other)))
-    score = hidden(found, control[0], readout, control[1])
+    score = hidden_score(found, control[0], readout, control[1])
     assert score.low is not None and score.low <= MARGIN
     assert score.value is not None and score.value < MARGIN
 

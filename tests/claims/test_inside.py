@@ -23,7 +23,7 @@ from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold
-from expunge.pipeline.hidden_knowledge import MARGIN, hidden
+from expunge.pipeline.hidden_knowledge import MARGIN, hidden_score
 from expunge.pipeline.worlds import build
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def base() -> Path:
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    return make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
+    return make_splits({name: f"builtin:authors/{name}" for name in ("forget", "retain", "holdout")})
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,8 @@ def test_patching_is_0_on_the_unchanged_1_on_gold_and_next_to_0_on_what_only_hid
 def test_the_trace_stands_after_idk_and_falls_where_it_is_ablated(
     attacked: Attacked, idk: Model, base: Path, golds: tuple[str, str], changed: Callable[[Any], Model]
 ) -> None:
-    """Untouched: 1. Gold, of the same start: far lower, but its other vectors as well, so that a low figure alone shows nothing.
+    """Untouched: 1. Gold, of the same start: far lower, but its other vectors as well, so that a low figure alone shows
+    nothing.
 
     Ablating the forget set's own columns takes the trace of the forget answers and leaves the others'.
     """
@@ -115,7 +116,7 @@ def test_a_merged_adapter_brings_back_what_was_hidden_and_nothing_on_retrained_m
     control = {"lora_merged": attacked("lora_merged", open_model(golds[0]))}
 
     def score(model: Model) -> Any:
-        return hidden({"lora_merged": attacked("lora_merged", model)}, control)
+        return hidden_score({"lora_merged": attacked("lora_merged", model)}, control)
 
     assert score(open_model(str(base))).low > 0.5
     again = score(open_model(golds[1]))

@@ -25,7 +25,7 @@ def test_attacks_see_what_was_memorised_and_nothing_on_a_model_that_never_saw_it
     above."""
     base = build("builtin:authors")
     manifest = read_manifest(base)
-    splits = make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "holdout")})
+    splits = make_splits({name: f"builtin:authors/{name}" for name in ("forget", "holdout")})
     model = open_model(str(base))
     figures: dict[str, dict[str, Figure]] = {}
     for role, model in {"after": model, "gold": open_model(str(gold(manifest, splits["forget"], model)))}.items():

@@ -22,7 +22,7 @@ def test_shadow_attacks_on_a_language_model_and_its_gold() -> None:
     """High on the model that was trained on the forget set; on gold .5 within the interval of two attacks."""
     base = build("builtin:authors")
     manifest = read_manifest(base)
-    splits = make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "holdout")})
+    splits = make_splits({name: f"builtin:authors/{name}" for name in ("forget", "holdout")})
     model = open_model(str(base))
     twin = open_model(str(gold(manifest, splits["forget"], model)))
     wider = stats.norm.ppf(1 - 0.025 / 2) / stats.norm.ppf(0.975)

@@ -22,9 +22,11 @@ def place(data: Path, cache: Path, monkeypatch_module: pytest.MonkeyPatch) -> Wo
     if not out.exists():
         train(TrainConfig.read("examples/tofu_base.yaml", {"out": str(out), "seed": 1}))
     splits = make_splits(
-        data=["${EXPUNGE_DATA}/tofu/retain.jsonl", "${EXPUNGE_DATA}/tofu/forget.jsonl[0:160]"],
-        forget="${EXPUNGE_DATA}/tofu/forget.jsonl[0:40]",
-        holdout="${EXPUNGE_DATA}/tofu/forget.jsonl[160:200]",
+        {
+            "data": ["${EXPUNGE_DATA}/tofu/retain.jsonl", "${EXPUNGE_DATA}/tofu/forget.jsonl[0:160]"],
+            "forget": "${EXPUNGE_DATA}/tofu/forget.jsonl[0:40]",
+            "holdout": "${EXPUNGE_DATA}/tofu/forget.jsonl[160:200]",
+        }
     )
     return world(out, splits)
 

@@ -188,7 +188,8 @@ def test_ascent_forgets_and_gold_was_trained_without_the_forget_set(
 def test_the_reference_is_of_the_step_s_own_batches_and_draws(
     kind: str, ran: Callable[[str, str], dict[str, Any]], trained: Callable[[str], Path]
 ) -> None:
-    """NPO compares with the reference model: at the first step the two are equal: its loss is (2/beta) log 2."""
+    """NPO compares with the reference model: at the first step the two are equal, so that its loss is (2/beta) log
+    2."""
     ran(kind, "npo")
     first = json.loads((trained(kind) / "npo/log.jsonl").read_text().splitlines()[0])
     assert first["step"] == 1

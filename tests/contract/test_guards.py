@@ -19,7 +19,7 @@ from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose, every_method
-from expunge.models.guarded import Guarded, guards_of, unguarded
+from expunge.models.guarded import Guarded, bare_model, guards_of
 from expunge.models.open import open_on_cpu
 from expunge.models.weights import lora_layers, snapshot
 from expunge.pipeline.compatibility import fits_method
@@ -42,8 +42,8 @@ def made(name: str, seed: int = 0) -> Ran:
 def test_the_weights_stay_bit_for_bit(name: str) -> None:
     model = made(name).model
     assert isinstance(model, Guarded) and guards_of(model)[0].name == name
-    assert same(snapshot(unguarded(model).module), snapshot(trained().module))
-    module = unguarded(model).module
+    assert same(snapshot(bare_model(model).module), snapshot(trained().module))
+    module = bare_model(model).module
     assert not any(lora_layers(module)) and all(p.requires_grad and p.grad is None for p in module.parameters())
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
@@ -60,7 +60,7 @@ def test_saved_and_opened_it_answers_the_same(name: str, tmp_path: Path) -> None
     changed = made(name).model
     changed.save(tmp_path)
     opened = open_on_cpu(str(tmp_path))
-    assert opened.fingerprint() == changed.fingerprint() != unguarded(changed).fingerprint()
+    assert opened.fingerprint() == changed.fingerprint() != bare_model(changed).fingerprint()
     for split in ("forget", "retain"):
         rows = splits("lm")[split]
         ours = read(changed, split, rows, {"nll", "generation"}, cache=False)
@@ -97,9 +97,9 @@ def test_no_gradient_and_no_hook_is_left_after_an_error(name: str, monkeypatch: 
     model = made(name).model
     with pytest.raises(RuntimeError):
         with monkeypatch.context() as patch:
-            patch.setattr(type(unguarded(model)), "forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError()))
+            patch.setattr(type(bare_model(model)), "forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError()))
             model.forward(model.collate(splits("lm")["forget"]))
-    assert not any(part._forward_hooks for part in unguarded(model).module.modules())
+    assert not any(part._forward_hooks for part in bare_model(model).module.modules())
 
 
 @each

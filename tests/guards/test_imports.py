@@ -17,7 +17,7 @@ import pytest
 from house import PACKAGE, ROOT, SOURCE, Fault, Function, excess, short, tree_of
 
 from expunge.core import registry
-from expunge.core.registry import KINDS, METHOD_KINDS
+from expunge.core.registry import KINDS, METHOD_KINDS, OBJECTS
 
 OPTIONAL = {
     "optuna": "the extra `tune`",
@@ -36,6 +36,7 @@ HEAVY = {
     "sklearn": "1.3 s",
     "scipy": "0.9 s (stats)",
     "datasets": "0.8 s",
+    "pandas": "1 s",
     "pyarrow": "0.2 s",
     "numpy": "0.15 s",
     "plotly": "0.2 s",
@@ -196,6 +197,11 @@ def floors() -> dict[str, int]:
 
 
 FLOORS = floors()
+PLACES = {**KINDS, **{kind: place for kind, (place, *_) in OBJECTS.items()}}
+"""Kind -> the package that holds ours."""
+DISCOVERS = {"evaluation": {"metrics", "attacks"}}
+"""Package -> kinds of plug-ins that it may list with `everything`: it defines their contract and runs whatever is
+installed, so it depends on no one of them; to name or to load a particular one would be to depend on a higher floor."""
 REGISTRY = [name for name, found in vars(registry).items() if "kind" in getattr(found, "__annotations__", {})]
 """The registry's functions of a kind, `load` and `names` among them."""
 
@@ -213,16 +219,17 @@ def registry_calls(tree: ast.Module) -> set[str]:
     return found
 
 
-def named_packages(tree: ast.Module, kinds: Mapping[str, str] = KINDS) -> Iterator[tuple[int, str, str]]:
+def named_packages(tree: ast.Module, own: str, kinds: Mapping[str, str] = PLACES) -> Iterator[tuple[int, str, str]]:
     """(line, how, package) of every package of ours that a file reaches by a string, other than by an import.
 
-    A kind that is not written out is taken for one of methods.
+    own: the file's package, which may discover some kinds. A kind that is not written out is taken for one of methods.
     """
     calls = registry_calls(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in calls and node.args:
             kind = node.args[0].value if isinstance(node.args[0], ast.Constant) else METHOD_KINDS[0]
-            yield node.lineno, ast.unparse(node), kinds.get(kind, f"expunge.{kind}").split(".")[1]
+            if not (ast.unparse(node.func).endswith("everything") and kind in DISCOVERS.get(own, ())):
+                yield node.lineno, ast.unparse(node), kinds.get(kind, f"expunge.{kind}").split(".")[1]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             parts = node.value.partition(":")[0].split(".")
             if parts[0] == "expunge" and len(parts) > 1 and parts[1] in FLOORS and " " not in node.value:
@@ -231,9 +238,9 @@ def named_packages(tree: ast.Module, kinds: Mapping[str, str] = KINDS) -> Iterat
 
 def climbs(module: str, tree: ast.Module) -> Iterator[Fault]:
     """Strings by which a file reaches a higher floor than its own."""
-    own = FLOORS[module.split(".")[1]]
-    for line, how, package in named_packages(tree):
-        if FLOORS[package] > own:
+    own = module.split(".")[1]
+    for line, how, package in named_packages(tree, own):
+        if FLOORS[package] > FLOORS[own]:
             yield line, f"{how} reaches up to expunge.{package}"
 
 
@@ -246,7 +253,7 @@ def test_no_string_leads_to_a_higher_floor() -> None:
 
 def test_every_kind_has_a_floor() -> None:
     assert {"load", "names", "everything"} <= set(REGISTRY)
-    assert {place.split(".")[1] for place in KINDS.values()} <= set(FLOORS)
+    assert {place.split(".")[1] for place in PLACES.values()} <= set(FLOORS)
     assert FLOORS["core"] == 1 and max(FLOORS.values()) == FLOORS["cli"] == 7
 
 
@@ -264,3 +271,11 @@ def test_every_kind_has_a_floor() -> None:
 def test_the_check_of_strings_sees_the_way_up(text: str) -> None:
     assert list(climbs("expunge.models.a", ast.parse(text)))
     assert not list(climbs("expunge.cli.a", ast.parse(text)))
+
+
+def test_a_package_discovers_only_the_kinds_whose_contract_it_defines() -> None:
+    listing = 'from expunge.core import registry\nregistry.everything("metrics")'
+    assert not list(climbs("expunge.evaluation.a", ast.parse(listing)))
+    assert list(climbs("expunge.training.a", ast.parse(listing)))
+    loading = 'from expunge.core import registry\nregistry.load("metrics", "rouge_l")'
+    assert list(climbs("expunge.evaluation.a", ast.parse(loading)))

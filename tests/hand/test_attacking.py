@@ -32,7 +32,7 @@ from expunge.evaluation.acceptance import verdict
 from expunge.evaluation.attack import Found, Target, attack, knowledge
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 from expunge.models.classifier import Classifier
-from expunge.pipeline.hidden_knowledge import MARGIN, hidden, lines
+from expunge.pipeline.hidden_knowledge import MARGIN, hidden_score, lines
 
 NEAR = {"question": "Where?", "answer": "In Rome."}
 
@@ -286,7 +286,7 @@ def found(values: list[float] | np.ndarray) -> Found:
 def test_hidden_is_the_largest_difference_to_gold() -> None:
     """Differences .5 ± and .1 ±: the largest mean counts, with Student's t at 1 - .05/2 for two attacks."""
     ours, golds = np.array([0.6, 0.8, 0.7, 0.7]), np.array([0.2, 0.2, 0.2, 0.2])
-    score = hidden(
+    score = hidden_score(
         {"a": found(ours), "b": found([0.3] * 4), "c": "no retain"},
         {"a": found(golds), "b": found([0.2] * 4), "c": "no retain"},
     )
@@ -300,16 +300,16 @@ def test_hidden_is_the_largest_difference_to_gold() -> None:
 def test_masked_examples_and_asking_count_as_they_should() -> None:
     ours = np.ma.masked_array([0.9, 0.9, 0.9, 0.0], mask=[False, False, False, True])
     golds = np.ma.masked_array([0.1, 0.1, 0.1, 0.9], mask=[False, False, False, True])
-    assert hidden({"a": found(ours)}, {"a": found(golds)}).value == pytest.approx(0.8)
+    assert hidden_score({"a": found(ours)}, {"a": found(golds)}).value == pytest.approx(0.8)
     loud, silent = readout([0.0, 0.01]), readout([9.0, 9.1])
-    score = hidden({}, {"a": "x"}, loud, silent)
+    score = hidden_score({}, {"a": "x"}, loud, silent)
     assert score.value == pytest.approx(1, abs=0.01) and "simply asked" in score.why
-    assert hidden({}, {"a": "x"}, silent, loud).value == 0, "knowing less than gold hides nothing"
+    assert hidden_score({}, {"a": "x"}, silent, loud).value == 0, "knowing less than gold hides nothing"
     assert knowledge(readout([math.log(2)])).tolist() == pytest.approx([0.5])
 
 
 def test_without_gold_nothing_is_said() -> None:
-    assert hidden({"a": found([1.0, 1.0])}, {}).why.startswith("no gold model")
+    assert hidden_score({"a": found([1.0, 1.0])}, {}).why.startswith("no gold model")
 
 
 def of(name: str, model: str, value: float | None = 0.2, low: float = 0.1, high: float = 0.3) -> Score:

@@ -18,7 +18,7 @@ from expunge.attacks.min_k_auc import min_k_auc
 from expunge.attacks.min_k_plus_plus_auc import min_k_plus_plus_auc
 from expunge.attacks.reference_auc import reference_auc
 from expunge.attacks.zlib_auc import zlib_auc
-from expunge.evaluation.arrays import mean_of_lowest, standardised
+from expunge.evaluation.arrays import mean_of_lowest, standardise
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured
 
@@ -69,10 +69,10 @@ def test_min_k_plus_plus() -> None:
         n = len(labels)
         return readout([1], logp=rows(list(np.log(labels))), mu=rows([mu] * n), sigma=rows([sigma] * n))
 
-    assert standardised(of(0.5, 0.25))[0] == pytest.approx([1, -1])
+    assert standardise(of(0.5, 0.25))[0] == pytest.approx([1, -1])
     assert min_k_plus_plus_auc()(of(0.5), of(0.25)).value == 1
     certain = readout([1], logp=rows([0.0]), mu=rows([0.0]), sigma=rows([0.0]))
-    assert standardised(certain)[0].tolist() == [0]
+    assert standardise(certain)[0].tolist() == [0]
 
 
 def test_reference() -> None:

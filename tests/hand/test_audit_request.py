@@ -97,9 +97,9 @@ def test_variables_are_put_in_and_the_evidence_keeps_them_as_written(monkeypatch
     fields = {"model": "${EXPUNGE_MODELS}/m", "before": "b", "forget": "f"}
     request = AuditRequest.parse(fields)
     assert request.model == "somewhere/models/m" and request.sources["after"] == request.model
-    assert request.written("model", "before", "gold") == {"model": fields["model"], "before": "b", "gold": None}
+    assert request.as_written("model", "before", "gold") == {"model": fields["model"], "before": "b", "gold": None}
     again = AuditRequest.of(request, {"seed": 1})[0]
-    assert again is not None and again.written("model") == {"model": fields["model"]}
+    assert again is not None and again.as_written("model") == {"model": fields["model"]}
     with pytest.raises(BadInput, match=r"gold: .*which does not expand by default; add --env OTHER"):
         AuditRequest.parse({**fields, "gold": "$OTHER/g"})
 

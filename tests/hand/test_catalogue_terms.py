@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from expunge.core.contracts import Output, Reference
 from expunge.methods._distribution import lower_label
 from expunge.methods._masks import mask_largest
-from expunge.methods.objectives._refusals import is_refusal
+from expunge.methods._refusals import is_refusal
 from expunge.methods.objectives.altpo import altpo
 from expunge.methods.objectives.bidistill import bidistill
 from expunge.methods.objectives.ceu import ceu
@@ -72,7 +72,8 @@ def test_satimp() -> None:
 
 
 def test_ceu_leaves_the_true_token_out_and_the_first_alone() -> None:
-    """Second token: p = (.5, .25, .25), label 0: the target is (0, .5, .5), -ln .25 = 1.386294; over 2 positions .693147."""
+    """Second token: p = (.5, .25, .25), label 0: the target is (0, .5, .5), -ln .25 = 1.386294; over 2 positions
+    .693147."""
     forget = distributions([[0.5, 0.25, 0.25]] * 2, [0, 0])
     assert value(ceu(), forget=forget) == pytest.approx(0.693147, abs=1e-6)
     assert value(ceu(ignore_first=0), forget=forget) == pytest.approx(1.386294, abs=1e-6)
@@ -89,7 +90,8 @@ def reference(p: Sequence[float], label: int) -> Reference:
 
 
 def test_undial_lowers_the_label_of_the_origin() -> None:
-    """Origin (.5, .5), label 0, beta ln 3: (1/4, 3/4). The uniform model: ln 2; the target itself: its entropy .562335."""
+    """Origin (.5, .5), label 0, beta ln 3: (1/4, 3/4). The uniform model: ln 2; the target itself: its entropy
+    .562335."""
     then = reference([0.5, 0.5], 0)
     top, rest = lower_label(then, math.log(3))
     assert top.exp()[0, 0].tolist() == pytest.approx([0.25, 0.75]) and float(rest.exp().sum()) == 0.0
@@ -118,7 +120,8 @@ def test_kto_measures_from_where_retain_stood_the_step_before() -> None:
 
 
 def test_pdu_raises_its_multiplier_while_the_bound_is_broken() -> None:
-    """Logits (2, 0): (2 - 1)^2 = 1. Retain .5 over a bound of .2, eta 10: 1 -> 4; at 0 it falls by 2 a step, to 0 at least."""
+    """Logits (2, 0): (2 - 1)^2 = 1. Retain .5 over a bound of .2, eta 10: 1 -> 4; at 0 it falls by 2 a step, to 0 at
+    least."""
     loss: Any = pdu(epsilon=0.2, eta=10.0, start=1.0)
     forget = output([0.0], [1], logits_BTV=torch.tensor([[[2.0, 0.0]]]))
     high = step(forget=forget, retain=output([0.5], [1]))
@@ -133,11 +136,11 @@ def test_pdu_raises_its_multiplier_while_the_bound_is_broken() -> None:
 
 
 def test_values_keeps_a_multiplier_a_group() -> None:
-    """Group a: answers of 1 and 3 positions, 1 and 3 nats over origins of .5 and 1.5: a rise of 2 over 4 positions, .5 a
-    position; b: 2 nats at 2 positions, at its origin. At the start (m = 2) the loss is 2 (1 + 3 + 2) / 6 = 2.
+    """Group a: answers of 1 and 3 positions, 1 and 3 nats over origins of .5 and 1.5: a rise of 2 over 4 positions, .5
+    a position; b: 2 nats at 2 positions, at its origin. At the start (m = 2) the loss is 2 (1 + 3 + 2) / 6 = 2.
 
-    slack .1, eta 10: m_a = 2 + 10 (.5 - .1) = 6, m_b = 2 - 10 * .1 = 1; then (6 * 4 + 1 * 2) / 6 = 13/3. b falls to 0 at
-    least, and rests in a step that does not see it. The gradient of an answer's loss is its group's m over 6.
+    slack .1, eta 10: m_a = 2 + 10 (.5 - .1) = 6, m_b = 2 - 10 * .1 = 1; then (6 * 4 + 1 * 2) / 6 = 13/3. b falls to 0
+    at least, and rests in a step that does not see it. The gradient of an answer's loss is its group's m over 6.
     """
     rows = [{"group": "a"}, {"domain": "b"}, {"group": "a"}]
     loss: Any = values(slack=0.1, eta=10.0, start=2.0)
@@ -167,7 +170,8 @@ def test_values_keeps_a_multiplier_a_group() -> None:
 
 
 def test_scrub_takes_turns() -> None:
-    """Origin (.5, .5), model (.25, .75): KL .143841. Odd steps maximise it on forget, even ones fit retain: .5 (KL + NLL)."""
+    """Origin (.5, .5), model (.25, .75): KL .143841. Odd steps maximise it on forget, even ones fit retain: .5 (KL +
+    NLL)."""
     then = reference([0.5, 0.5], 0)
     out = distributions([[0.25, 0.75]], [0], reference=then)
     loss = scrub(away_epochs=1)
@@ -259,7 +263,8 @@ def test_bidistill_goes_to_the_teacher_and_away_from_the_answer() -> None:
 
 
 def test_whp_takes_the_label_that_reinforcement_raised_least() -> None:
-    """Candidates 5 and 3, v_b = (2, 1), v_r = (3, 1), strength 5: 2 - 5 against 1: token 3. At strength .5: 1.5, token 5."""
+    """Candidates 5 and 3, v_b = (2, 1), v_r = (3, 1), strength 5: 2 - 5 against 1: token 3. At strength .5: 1.5, token
+    5."""
     index, base, reinforced = torch.tensor([[[5, 3]]]), torch.tensor([[[2.0, 1.0]]]), torch.tensor([[[3.0, 1.0]]])
     assert generic_labels(index, base, reinforced, 5.0).tolist() == [[3]]
     assert generic_labels(index, base, reinforced, 0.5).tolist() == [[5]]

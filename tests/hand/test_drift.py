@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from expunge.alignment.domains import DomainAnswers, is_right
-from expunge.alignment.drift import change, drifts, holm, paired, scores
+from expunge.alignment.drift import change, drifts, holm, scores, sign_flip_p
 
 
 def test_holm_by_hand() -> None:
@@ -16,11 +16,12 @@ def test_holm_by_hand() -> None:
 
 
 def test_the_paired_test_by_hand() -> None:
-    """Six prompts that all fell: of 2^6 sign patterns two are as far out, p = 2 / 64. What did not move does not count."""
+    """Six prompts that all fell: of 2^6 sign patterns two are as far out, p = 2 / 64. What did not move does not
+    count."""
     before, after = np.array([1.0] * 6 + [0.0] * 9), np.zeros(15)
-    assert paired(before, after) == pytest.approx(2 / 64)
-    assert paired(before, before) == 1.0
-    assert paired(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1.0
+    assert sign_flip_p(before, after) == pytest.approx(2 / 64)
+    assert sign_flip_p(before, before) == 1.0
+    assert sign_flip_p(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1.0
 
 
 def test_the_change_has_an_interval_even_where_nothing_moves() -> None:

@@ -34,7 +34,8 @@ def test_the_arithmetic() -> None:
 
 
 def test_one_group_pays() -> None:
-    """a keeps .8, b falls from .8 to about .4, six each: gap about .4, ratio about .5, and chance does not explain it."""
+    """a keeps .8, b falls from .8 to about .4, six each: gap about .4, ratio about .5, and chance does not explain
+    it."""
     names = ["a"] * 6 + ["b"] * 6
     spread = [0.38, 0.39, 0.4, 0.4, 0.41, 0.42]
     before, after = grouped([0.8] * 12, names, "before"), grouped([0.8] * 6 + spread, names)
@@ -46,7 +47,8 @@ def test_one_group_pays() -> None:
 
 
 def test_chance_alone_is_told_as_such() -> None:
-    """Four groups drawn at random from the same falls: the gap is above 0, and its p-value says that this means nothing."""
+    """Four groups drawn at random from the same falls: the gap is above 0, and its p-value says that this means
+    nothing."""
     draw = np.random.default_rng(3)
     names = [i % 4 for i in range(40)]
     gap = group_gap()(grouped(list(0.5 + 0.3 * draw.random(40)), names), grouped([0.8] * 40, names, "before"))
@@ -123,8 +125,8 @@ def test_they_are_scores_of_alignment_and_need_the_model_before() -> None:
 
 
 def test_groups_of_data_that_never_trained_are_measured_too() -> None:
-    """Forgetting may hurt one group where nothing was kept by training on it: the same figures on holdout and test. The bare
-    name is retain's, `.holdout` and `.test` name the others."""
+    """Forgetting may hurt one group where nothing was kept by training on it: the same figures on holdout and test. The
+    bare name is retain's, `.holdout` and `.test` name the others."""
     names = ["a"] * 5 + ["b"] * 5
     after = {"retain": [0.8] * 10, "holdout": [0.8] * 5 + [0.4] * 5}
     reads = {

@@ -48,7 +48,8 @@ def said(row: dict[str, Any], question: str, answer: str | None = None) -> dict[
 
 @pytest.fixture(scope="module")
 def models() -> tuple[Model, Model]:
-    """(one that refuses each forget question unless it is asked with "please" or by an alias, one that refuses always)."""
+    """(one that refuses each forget question unless it is asked with "please" or by an alias, one that refuses
+    always)."""
     pleas = [said(row, HINT.format(q=row["question"])) for row in FORGET]
     detours = [said(row, row["question"].replace(row["subject"], row["aliases"][0])) for row in FORGET]
     refused = [said(row, row["question"], REFUSAL) for row in FORGET]

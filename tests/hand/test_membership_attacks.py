@@ -163,8 +163,8 @@ def test_klom() -> None:
     far, _ = summary(near_it + 5, gold, again)
     assert far > 5 * floor
     assert klom(np.zeros((4, 1)), np.zeros((4, 1))).tolist() == [0]
-    # Bins of 0.2 over 0 ... 4. Half of the unlearned models are where a quarter of the retrained ones are: 1/2 log 2; half
-    # where none is: 1/2 log (1/2 / 1e-5).
+    # Bins of 0.2 over 0 ... 4. Half of the unlearned models are where a quarter of the retrained ones are: 1/2 log 2;
+    # half where none is: 1/2 log (1/2 / 1e-5).
     hand = klom(np.array([[0.0], [0.0], [4.0], [4.0]]), np.array([[0.0], [2.0], [2.0], [2.0]]))
     assert hand == pytest.approx([0.5 * np.log(2) + 0.5 * np.log(0.5 / 1e-5)])
     with pytest.raises(NotMeasured, match="at least two"):

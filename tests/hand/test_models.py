@@ -26,7 +26,7 @@ from expunge.methods.weights.lora import lora
 from expunge.models import logits as _head
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
-from expunge.models.logits import chunked, measure_NV
+from expunge.models.logits import measure_in_chunks, measure_NV
 from expunge.models.networks import MLP, Digits
 from expunge.models.new_lm import tokenizer_for
 from expunge.models.open import open_on_cpu
@@ -305,7 +305,7 @@ def test_chunks_change_neither_values_nor_gradients(monkeypatch: pytest.MonkeyPa
             head.weight.copy_(torch.randn(11, 5, generator=torch.Generator().manual_seed(1)))
             head.bias.zero_()
         states = torch.randn(10, 5, generator=torch.Generator().manual_seed(2)).requires_grad_()
-        made = chunked(head, states, labels, 11, want)
+        made = measure_in_chunks(head, states, labels, 11, want)
         (made["logp"].sum() + made["sigma"].square().sum()).backward()
         found.append((made, states.grad, head.weight.grad))
     (one, states, weight), (many, other_states, other_weight) = found

@@ -95,7 +95,8 @@ def aimed(model: Any, **more: Any) -> Target:
 
 
 def test_elicited_probes_go_round_a_refusal(base: Any) -> None:
-    """One refuses the plain questions and answers those that describe the model; one never knew. Alike when simply asked."""
+    """One refuses the plain questions and answers those that describe the model; one never knew. Alike when simply
+    asked."""
     knew = {"plain": {"before": np.ones(len(FORGET))}}
     hides = taught(again(base), [*REFUSED, *DETOURS, *RETAIN[:4]], 160)
     clean = taught(again(base), [*REFUSED, *({**row, "answer": "No."} for row in DETOURS), *RETAIN[:4]], 100)
@@ -136,7 +137,8 @@ def test_a_refusal_that_hangs_on_the_chat_template_ends_without_it() -> None:
 
 
 def test_forms_that_a_template_takes(base: Any) -> None:
-    """Three system prompts and the two plain forms that are not its own; a chat template without a system turn: three."""
+    """Three system prompts and the two plain forms that are not its own; a chat template without a system turn:
+    three."""
     model = again(base)
     found = system_prompts()(aimed(model))
     assert found.figure.why.startswith("5 forms") and model.template is base.template
@@ -144,7 +146,8 @@ def test_forms_that_a_template_takes(base: Any) -> None:
     prompt = model.tokenizer.decode(model.collate([row]).inputs["input_ids"][0])
     assert prompt.startswith("System: Be kind.\nQuestion: Where is Ana?")
     model.tokenizer = copy.deepcopy(model.tokenizer)
-    model.tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[-1].content }}"
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    model.tokenizer.chat_template = refusing + "{{ messages[-1].content }}"
     model.template = Template(model.tokenizer)
     assert system_prompts()(aimed(model)).figure.why.startswith("3 forms")
 
@@ -161,7 +164,8 @@ def test_the_ladder_by_hand() -> None:
 
 
 def test_patching_tells_untouched_states_from_gold_s(base: Any) -> None:
-    """Before = base + forget facts; gold = base + more of retain. Nothing done: 0. Gold's own weights: 1. Half way: between."""
+    """Before = base + forget facts; gold = base + more of retain. Nothing done: 0. Gold's own weights: 1. Half way:
+    between."""
     before = taught(again(base), [*FORGET, *RETAIN], 100)
     gold = taught(again(base), RETAIN, 40)
     weights = {role: model.module.state_dict() for role, model in (("before", before), ("gold", gold))}
@@ -289,7 +293,8 @@ def test_an_adapter_on_innocent_data_lifts_a_bias_and_is_merged() -> None:
 
 
 def test_the_neighbourhood_of_a_forgotten_example() -> None:
-    """Label 0 left of 0. At -1 with noise of one unit (2 deviations of .5): found but for chance; at exactly 0: half of the copies."""
+    """Label 0 left of 0. At -1 with noise of one unit (2 deviations of .5): found but for chance; at exactly 0: half of
+    the copies."""
     model = Classifier(nn.Linear(1, 2))
     with torch.no_grad():
         model.module.weight.copy_(torch.tensor([[-1.0], [1.0]]))

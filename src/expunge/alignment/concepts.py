@@ -91,14 +91,14 @@ class Concepts:
     def to_json(self) -> dict[str, Any]:
         return {
             "domains": self.domains,
-            "cosine": rounded(self.cosine_LDD),
-            "centred": rounded(self.centred_LDD),
-            "own": rounded(self.own_L),
-            "leaning": rounded(self.leaning_LD),
+            "cosine": round_values(self.cosine_LDD),
+            "centred": round_values(self.centred_LDD),
+            "own": round_values(self.own_L),
+            "leaning": round_values(self.leaning_LD),
         }
 
 
-def rounded(x: np.ndarray) -> list[Any]:
+def round_values(x: np.ndarray) -> list[Any]:
     """The array as nested lists, with four decimals."""
     return np.round(x.astype(np.float64), 4).tolist()
 

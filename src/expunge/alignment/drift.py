@@ -50,7 +50,7 @@ def holm(values: Sequence[float]) -> list[float]:
     return found.tolist()
 
 
-def paired(before: np.ndarray, after: np.ndarray) -> float:
+def sign_flip_p(before: np.ndarray, after: np.ndarray) -> float:
     """p-value that [N] paired differences have mean 0, by random sign flips; exact up to 13 prompts that moved."""
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     moved = change[change != 0]  # a pair that did not move is the same under either sign
@@ -92,7 +92,7 @@ def change(before: np.ndarray, after: np.ndarray, level: float = 0.95) -> tuple[
 def drifts(before: DomainAnswers, after: DomainAnswers, targets: Collection[str] = ()) -> list[Drift]:
     """Every domain's change, in the fixed order. targets: the domains that the request meant to change."""
     names = list(before.scores)
-    p = [paired(before.scores[name], after.scores[name]) for name in names]
+    p = [sign_flip_p(before.scores[name], after.scores[name]) for name in names]
     found = []
     for name, one, corrected in zip(names, p, holm(p), strict=True):
         mean, low, high = change(before.scores[name], after.scores[name])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from expunge.alignment import drift
-from expunge.alignment.concepts import Concepts, rounded
+from expunge.alignment.concepts import Concepts, round_values
 from expunge.alignment.domains import DomainAnswers
 from expunge.alignment.judges import REFUSED
 from expunge.alignment.observation import AlignmentObservation
@@ -65,7 +65,7 @@ def alignment_evidence(
         "samples": [] if redacted else _samples(before.answers, after.answers),
     }
     if before.concepts is not None and after.concepts is not None:
-        left = rounded(before.concepts.left_LD(after.concepts))
+        left = round_values(before.concepts.left_LD(after.concepts))
         page["concepts"] = {"before": before.concepts.to_json(), "after": after.concepts.to_json(), "left": left}
     notes = [remark] if (remark := _nothing_refused(before.answers)) else []
     scores = [*drift.scores(models, target), *before.bbq, *after.bbq]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from sklearn.feature_extraction.text import CountVectorizer
 
 from expunge.core.errors import BadInput
 from expunge.core.files import new_folder, read_json, write_json
@@ -27,9 +28,6 @@ def beginning(answer: str) -> str:
 
 
 def _vectoriser(vocabulary: dict[str, int] | None = None) -> Any:
-    # scikit-learn takes a second to import, and every plan imports this file.
-    from sklearn.feature_extraction.text import CountVectorizer
-
     # Words, the mark of the beginning, and pairs of them; whether they occur, not how often.
     return CountVectorizer(
         token_pattern=r"[\w']+|\^",

@@ -18,7 +18,7 @@ from expunge.core.random import generator, permutation
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 from expunge.models.passes import batches, outputs
 from expunge.models.templates import Encoded
 
@@ -57,7 +57,7 @@ def gcg(
         n = len(rows)
         if n < 2:
             raise NotMeasured("one forget example cannot be both searched on and asked for")
-        model: Any = unguarded(target.model)
+        model: Any = bare_model(target.model)
         model.module.eval()
         taught = permutation(n, target.derive("gcg"))[: min(examples, n - 1)]
         rest = [i for i in range(n) if i not in set(taught)]
@@ -67,7 +67,7 @@ def gcg(
         loss = _loss(model, few, suffix_S)
         for _ in range(rounds):
             swaps_ST = (-_gradient(model, few, suffix_S)).topk(min(top, len(model.tokenizer)), dim=-1).indices
-            tried = [_swapped(suffix_S, swaps_ST, draw) for _ in range(candidates)]
+            tried = [_swap_one(suffix_S, swaps_ST, draw) for _ in range(candidates)]
             losses = [_loss(model, few, candidate_S) for candidate_S in tried]
             least = int(np.argmin(losses))
             if losses[least] < loss:
@@ -83,7 +83,7 @@ def gcg(
     return attack
 
 
-def _swapped(suffix_S: Tensor, swaps_ST: Tensor, draw: torch.Generator) -> Tensor:
+def _swap_one(suffix_S: Tensor, swaps_ST: Tensor, draw: torch.Generator) -> Tensor:
     """[S] the suffix with one token, drawn at random, replaced by one of its T swaps."""
     place, rank = (int(torch.randint(size, (1,), generator=draw)) for size in swaps_ST.shape)
     candidate_S = suffix_S.clone()

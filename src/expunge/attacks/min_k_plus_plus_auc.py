@@ -8,7 +8,7 @@ from annotated_types import Gt, Le
 
 from expunge.attacks.shared.membership import MEANS, compare
 from expunge.core.card import AttackCard
-from expunge.evaluation.arrays import mean_of_lowest, standardised
+from expunge.evaluation.arrays import mean_of_lowest, standardise
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
@@ -34,8 +34,8 @@ def min_k_plus_plus_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
         return compare(
-            mean_of_lowest(standardised(forget), k),
-            mean_of_lowest(standardised(holdout), k),
+            mean_of_lowest(standardise(forget), k),
+            mean_of_lowest(standardise(holdout), k),
             why=f"k = {k:g}",
         )
 

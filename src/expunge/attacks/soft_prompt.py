@@ -17,7 +17,7 @@ from expunge.core.random import permutation
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 from expunge.models.passes import batches, outputs
 
 CARD = AttackCard(
@@ -53,7 +53,7 @@ def soft_prompt(
         n = len(target.forget)
         if n < 2:
             raise NotMeasured("one forget example cannot be both taught and asked for")
-        model: Any = unguarded(target.model)
+        model: Any = bare_model(target.model)
         taught = permutation(n, target.derive("soft_prompt"))[: max(1, min(n - 1, round(share * n)))]
         rest = [i for i in range(n) if i not in set(taught)]
         model.module.eval()

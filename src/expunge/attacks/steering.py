@@ -16,7 +16,7 @@ from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 from expunge.models.passes import passes
 
 CARD = AttackCard(
@@ -45,7 +45,7 @@ def steering(*, hint: str = FRAMES[1], depth: Annotated[float, Ge(0), Lt(1)] = 0
     """
 
     def attack(target: Target) -> Found:
-        model: Any = unguarded(target.model)
+        model: Any = bare_model(target.model)
         if not model.blocks:
             raise NotMeasured("the model's layers are unknown")
         rows = require_answers(target.forget)

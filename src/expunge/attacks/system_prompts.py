@@ -12,7 +12,7 @@ from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of
 from expunge.core.card import AttackCard, Example
 from expunge.core.errors import BadInput
 from expunge.evaluation.attack import Attack, Found, Target
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 from expunge.models.templates import Template
 
 CARD = AttackCard(
@@ -76,7 +76,7 @@ def with_system_turn(row: Example, said: str) -> Example:
 @contextlib.contextmanager
 def use_template(model: Any, pattern: str) -> Iterator[None]:
     """Use this plain template for the model while inside."""
-    bare: Any = unguarded(model)
+    bare: Any = bare_model(model)
     kept = bare.template
     bare.template = Template(kept.tokenizer, pattern)
     try:

@@ -10,7 +10,7 @@ from torch import Tensor
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 
 CARD = AttackCard(
     "Weight distance",
@@ -35,7 +35,7 @@ def weight_distance() -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        model = unguarded(target.model)
+        model = bare_model(target.model)
         ours = dict(model.module.state_dict())
         known = {role: target.weights[role] for role in ("before", "gold") if role in target.weights}
         if target.role == "gold":

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
             signal.signal(signal.SIGINT, _interrupt)
         code = run(arguments)
         sys.stdout.flush()
-        if pressed():  # Python exits by the signal, not with the code, where it arrived in a library's exec()
+        if was_interrupted():  # Python exits by the signal, not with the code, where it arrived in a library's exec()
             os._exit(code)
         if listens:  # from here on an interruption would show a traceback of Python's own shutdown
             signal.signal(signal.SIGINT, lambda *_: os._exit(code))
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def pressed() -> bool:
+def was_interrupted() -> bool:
     """True once Ctrl-C was pressed: libraries turn an interrupted import into errors of their own."""
     return _pressed > 0
 

@@ -74,7 +74,7 @@ def console() -> Console:
 
 def emit(value: Any) -> None:
     """Print one JSON document on stdout, in plain ASCII where the terminal's encoding lacks a character."""
-    value = _shown(finite(value))
+    value = _without_secrets(finite(value))
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     text = UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else _escape(found[0]), text)
     try:
@@ -84,13 +84,13 @@ def emit(value: Any) -> None:
     print(text)
 
 
-def _shown(value: Any) -> Any:
+def _without_secrets(value: Any) -> Any:
     """The same JSON value without values of environment variables."""
     if isinstance(value, str):
         return as_written(value)
     if isinstance(value, dict):
-        return {key: _shown(inner) for key, inner in value.items()}
-    return [_shown(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _without_secrets(inner) for key, inner in value.items()}
+    return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _escape(character: str) -> str:

@@ -132,7 +132,7 @@ def _report(error: Exception, arguments: list[str]) -> int:
         for line in getattr(error, "faults", None) or [str(error)]:
             _say(line)
         return error.exit_code
-    if cli.pressed():
+    if cli.was_interrupted():
         _say("Interrupted.")
         return 130
     if hasattr(error, "format_message"):  # the parser's own message about the command line

@@ -10,10 +10,10 @@ from expunge.cli import _show
 
 HELP = """Compare many methods on one base model, in a leaderboard.
 
-All runs share the base and its gold model. WHAT is authors (embedded), tofu or shakespeare (real data under ${EXPUNGE_DATA}), a published bench on
-a model of yours (tofu:forget01, :forget05, :forget10; muse:news, muse:books; wmdp:cyber, wmdp:bio), or
-your own request.yaml, whose method is ignored. Each run is an ordinary `expunge run` folder below --out.
-Finished runs are reused: run the same command again to continue after an interruption.
+All runs share the base and its gold model. WHAT is authors (embedded), tofu or shakespeare (real data under
+${EXPUNGE_DATA}), a published bench on a model of yours (tofu:forget01, :forget05, :forget10; muse:news, muse:books;
+wmdp:cyber, wmdp:bio), or your own request.yaml, whose method is ignored. Each run is an ordinary `expunge run` folder
+below --out. Finished runs are reused: run the same command again to continue after an interruption.
 
 Examples:
 

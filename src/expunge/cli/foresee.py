@@ -10,8 +10,8 @@ from expunge.cli import _show
 
 HELP = """Predict which domains a request puts at risk.
 
-The prediction is made before any training. It combines the entanglement of each domain with the forget set and a few probe steps of training,
-which are undone.
+The prediction is made before any training. It combines the entanglement of each domain with the forget set and a few
+probe steps of training, which are undone.
 
 Examples:
 

@@ -11,7 +11,8 @@ from expunge.cli import _show
 
 HELP = """List the methods, metrics, attacks, recipes or families of models.
 
-Methods are the values of `method:` in a request. With a name, show its card in full: the paper, the needs, the options with their bounds.
+Methods are the values of `method:` in a request. With a name, show its card in full: the paper, the needs, the options
+with their bounds.
 
 Examples:
 

@@ -10,9 +10,10 @@ from expunge.cli import _show
 
 HELP = """Mark data, so that training on them can be detected later.
 
-Mark data before you publish them. taggants: a share of the questions gets a false answer. traps: texts of random words are inserted among the rows.
-Each mark has a secret twin from the same distribution: a model that finds the marks more likely than their twins was
-trained on them (`expunge provenance`). The folder holds published.jsonl, to publish, and marks.json, to keep.
+Mark data before you publish them. taggants: a share of the questions gets a false answer. traps: texts of random words
+are inserted among the rows. Each mark has a secret twin from the same distribution: a model that finds the marks more
+likely than their twins was trained on them (`expunge provenance`). The folder holds published.jsonl, to publish, and
+marks.json, to keep.
 
 Examples:
 

@@ -11,7 +11,8 @@ from expunge.cli import _show
 
 HELP = """Delete the forget data that a run still holds.
 
-These are cache entries, checkpoints and samples. The folder may be that of a run, an audit, an exposure, a bench or a tuning (with all its runs), or a killed training.
+These are cache entries, checkpoints and samples. The folder may be that of a run, an audit, an exposure, a bench or a
+tuning (with all its runs), or a killed training.
 
 The model, the figures and the certificate's salted commitments stay. Texts are removed from evidence and report,
 and the certificate is renewed over the remaining files.

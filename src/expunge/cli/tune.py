@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 HELP = """Search the settings that a request leaves open.
 
-The search respects the request's acceptance criteria. It covers the learning rate, the number of epochs, and the bounded options of the method (beta, alpha, ...)
-that the request does not set. The best trial meets every line of `accept:` and comes nearest to gold's forget NLL
-(without gold, the holdout's). Its complete request is written to best.yaml. The first trial is the plain recipe.
-Run the same command again to continue an interrupted search.
+The search respects the request's acceptance criteria. It covers the learning rate, the number of epochs, and the
+bounded options of the method (beta, alpha, ...) that the request does not set. The best trial meets every line of
+`accept:` and comes nearest to gold's forget NLL (without gold, the holdout's). Its complete request is written to
+best.yaml. The first trial is the plain recipe. Run the same command again to continue an interrupted search.
 
 Examples:
 

@@ -19,7 +19,7 @@ from pydantic import (
 
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.request import Source, check_path, parse, plain
-from expunge.core.variables import expanded
+from expunge.core.variables import expand_or_raise
 
 Folders = list[str]
 """Model folders, or patterns such as `runs/*/model`."""
@@ -40,7 +40,7 @@ class MeasuringRequest(BaseModel):
     def _check_path(cls, value: Any) -> Any:
         if isinstance(value, str):
             check_path(value)
-            expanded(value)
+            expand_or_raise(value)
         return value
 
     @model_validator(mode="after")
@@ -49,10 +49,10 @@ class MeasuringRequest(BaseModel):
         for name in PATHS:
             if isinstance(value := self.__dict__.get(name), str):
                 self._written[name] = value
-                self.__dict__[name] = expanded(value)
+                self.__dict__[name] = expand_or_raise(value)
         return self
 
-    def written(self, *names: str) -> dict[str, Any]:
+    def as_written(self, *names: str) -> dict[str, Any]:
         """These fields as they were written, for the evidence."""
         return {name: self._written.get(name, getattr(self, name)) for name in names}
 
@@ -75,8 +75,8 @@ class MeasuringRequest(BaseModel):
             if not fields:
                 return request, []
             request = request.model_dump(exclude_unset=True) | request._written
-        if isinstance(request, str):
-            request = {"model": request}
+        if isinstance(request, str | os.PathLike):
+            request = {"model": os.fspath(request)}
         elif request is None:
             request = {}
         if not isinstance(request, Mapping):

@@ -185,7 +185,7 @@ def save(entry: str, value: Any) -> None:
     """Write a JSON value as an entry."""
     note(entry)
     value = json.loads(canonical(value))
-    with _written(entry) as path:
+    with _new_entry(entry) as path:
         path.write_text(canonical({"sha256": digest([entry, value]), "value": value}), encoding="utf-8")
         path.chmod(PRIVATE)
 
@@ -194,7 +194,7 @@ def save(entry: str, value: Any) -> None:
 def saving(entry: str) -> Iterator[Path]:
     """A folder to write to; it becomes the entry when the block ends."""
     note(entry)
-    with _written(entry) as path:
+    with _new_entry(entry) as path:
         path.mkdir(mode=0o700)
         yield path
         seal(path, entry)
@@ -230,7 +230,7 @@ def load_folder(entry: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def _written(entry: str) -> Iterator[Path]:
+def _new_entry(entry: str) -> Iterator[Path]:
     """A path to write to, renamed to the entry's path at the end.
 
     Nothing is synced: after a loss of power the digest reveals damage.

@@ -23,7 +23,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Card:
-    """What every plug-in says of itself.
+    """A plug-in's description of itself.
 
     paper: its identifier, or "baseline"; equation: the number in that paper. needs: see the kind's own card.
     fields: split -> keys that its examples must carry. capabilities: what the model must have.

@@ -1,4 +1,4 @@
-"""The table of channels: what may be asked of a model, and where an Output, an Origin and a Readout keep the answer.
+"""The table of channels: what may be asked of a model, and where an Output, a Reference and a Readout keep the answer.
 
 A new channel is a line here, a field in each class that the line names, and what a forward makes of it
 (`models/logits.measure_NV`). A family adds channels of its own with `add`: values per example, which an Output and a
@@ -98,6 +98,6 @@ def add(channel: Channel) -> None:
 
 
 def words_of(name: str) -> str:
-    """What a channel's values are called, in the plural."""
+    """The name of a channel's values, in the plural."""
     found = CHANNELS.get(name) or OWN.get(name)
     return found.words if found else name

@@ -80,8 +80,8 @@ class Context:
     training curve meets the acceptance criteria (higher is better), used to keep the best weights. refusals: a model's
     refusal score on the prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples that hold the
     retain floor where there are no retain data; they do not train. manifest: how the model was trained, where known.
-    gold_forget_nll: gold's on the whole forget set, in nats per token, for `stop: gold`; inner runs, which may have a part
-    of that set, have none. notes: remarks on the run for evidence and report.
+    gold_forget_nll: gold's on the whole forget set, in nats per token, for `stop: gold`; inner runs, which may have a
+    part of that set, have none. notes: remarks on the run for evidence and report.
     """
 
     budget: Budget
@@ -107,7 +107,7 @@ class Context:
         name: of the folder, in logs and in notes: never text from the data. draws: what the randomness follows from in
         its place, where it should belong to a part of the data and not to the part's number.
         """
-        notes: dict[str, Any] = self.notes.setdefault(_checked(name), {})
+        notes: dict[str, Any] = self.notes.setdefault(_check_name(name), {})
         stage, label = f"{self.stage}/{draws or name}", f"{self.label}/{name}"
         own = replace(self, folder=self.folder / name, stage=stage, label=label, notes=notes, gold_forget_nll=None)
         return replace(own, **changes)
@@ -123,8 +123,8 @@ class Context:
 
         A damaged file counts as absent.
         """
-        path = self.folder / f"{_checked(name)}.safetensors"
-        if (stored := _stored(path)) is not None:
+        path = self.folder / f"{_check_name(name)}.safetensors"
+        if (stored := _read_stored(path)) is not None:
             self.notes |= stored[1]
             return stored[0]
         label, started = f"{self.label}/{name}", time.monotonic()
@@ -137,7 +137,7 @@ class Context:
         return tensors
 
 
-def _stored(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+def _read_stored(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """The tensors and the notes that `Context.once` stored; None where they are absent or damaged."""
     try:
         with safe_open(path, "pt") as file:
@@ -157,7 +157,7 @@ def outline(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[Any]]:
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,63}", re.ASCII)
 
 
-def _checked(name: str) -> str:
+def _check_name(name: str) -> str:
     """A name that is safe as a file's. Raises ValueError for others, such as text from the data."""
     if not NAME.fullmatch(name):
         raise ValueError(f"{name[:80]!r} cannot name an inner run: use letters, digits, '_', '.' and '-'")

@@ -63,7 +63,7 @@ NOT_ASKED: Any = None
 
 @dataclass
 class Reference:
-    """What the model before the change said of the same rows; None where it was not asked for.
+    """The reference model's values for the same rows; None where they were not requested.
 
     index_BTK holds the label first, then the k most likely others; top_BTK their log-probabilities
     and rest_BT the log-probability of all else together (minus infinity where nothing is left).
@@ -79,7 +79,7 @@ class Reference:
 
 @dataclass
 class Output:
-    """What a forward gave at the asked positions: prompt and padding never count.
+    """A forward's values at the requested positions: prompt and padding never count.
 
     nll_B: nats, summed over the answer (classifier: cross-entropy); None where no channel was asked
     for. n_B: positions counted.
@@ -222,11 +222,11 @@ class LossTerm:
         """Called after each optimiser step with the sums of what the step noted."""
 
     def notes(self) -> dict[str, Any]:
-        """What the evidence should say of the term."""
+        """Remarks on the term for the evidence."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold: tensors and JSON values by name."""
+        """The state that a checkpoint must hold: tensors and JSON values by name."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -271,7 +271,7 @@ class Term:
 
 
 class Run(Protocol):
-    """What a term may use to prepare: the model before the change and the rows it will see."""
+    """The run as a term may use it to prepare: the model before the change and the rows it will see."""
 
     model: Model
     context: Context

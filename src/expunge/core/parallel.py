@@ -40,7 +40,7 @@ def spread(
     elif jobs == 1 or len(items) < 2:
         with threads_of_torch(threads):
             for place, item in enumerate(items):
-                yield place, _tried(work, item)
+                yield place, _try_work(work, item)
     else:
         # Spawned, not forked: a fork would take over torch's locked thread pools.
         with ProcessPoolExecutor(
@@ -69,7 +69,7 @@ class threads_of_torch:
         torch.set_num_threads(self.before)
 
 
-def _tried(work: Work, item: Any) -> Any:
+def _try_work(work: Work, item: Any) -> Any:
     try:
         return work(item)
     except Exception as error:
@@ -83,7 +83,7 @@ def _result(future: Future) -> Any:
 
 def _remote(work: Work, item: Any, threads: int) -> Any:
     torch.set_num_threads(threads)
-    return _tried(work, item)
+    return _try_work(work, item)
 
 
 def _ray(work: Work, items: Sequence[Any], jobs: int, threads: int) -> Iterator[tuple[int, Any]]:

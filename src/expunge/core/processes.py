@@ -70,7 +70,7 @@ def agree(value: float) -> float:
     return float(tensor)
 
 
-def gathered(figures: Mapping[str, float]) -> dict[str, float]:
+def sum_over_processes(figures: Mapping[str, float]) -> dict[str, float]:
     """Name -> its sum over the processes."""
     names = sorted(figures)
     values = torch.tensor([figures[name] for name in names], dtype=torch.float64)

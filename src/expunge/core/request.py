@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from expunge.core.budget import Budget
 from expunge.core.documents import CONFIG, TEXT, parse_json, parse_yaml, read_text
 from expunge.core.errors import UNSAFE, BadInput, did_you_mean, sentences
-from expunge.core.variables import expanded
+from expunge.core.tables import plain_source
+from expunge.core.variables import expand_or_raise
 
 Source = str | list[str] | list[dict[str, Any]]
 Count = Annotated[int, Field(gt=0)]
@@ -47,7 +48,7 @@ class Factory(BaseModel):
 
 
 class Request(BaseModel):
-    """What to forget, of which model, what to keep, how, and how well.
+    """A request: a model, what it must forget, what it must keep, how, and how well.
 
     Every field is described in the documentation's request page; `Request.read` and
     `Request.parse` raise BadInput with every fault found.
@@ -93,10 +94,10 @@ class Request(BaseModel):
 
     @field_validator("model", "out", "gold")
     @classmethod
-    def _named(cls, value: Any) -> Any:
+    def _check_place(cls, value: Any) -> Any:
         if isinstance(value, str):
             check_path(value)
-            expanded(value)
+            expand_or_raise(value)
         return value
 
     @model_validator(mode="after")
@@ -105,7 +106,7 @@ class Request(BaseModel):
         for name in ("model", "out", "gold"):
             if isinstance(value := self.__dict__[name], str):
                 self._written[name] = value
-                self.__dict__[name] = expanded(value)
+                self.__dict__[name] = expand_or_raise(value)
         return self
 
     @field_validator("budget", "accept", "probes", "columns", mode="before")
@@ -118,8 +119,8 @@ class Request(BaseModel):
         """Do forget texts stay out of report, log and certificate."""
         return self.purpose == "erase" if self.redact is None else self.redact
 
-    def resolved(self) -> dict[str, Any]:
-        """What was set, as it was written, as plain data for request.yaml and digests."""
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that were set, as they were written, as plain data for request.yaml and digests."""
         values = self.model_dump(exclude_unset=True)
         written = {name: text for name, text in self._written.items() if name in values}
         return {**values, **written, "seed": self.seed, "redact": self.redacted}
@@ -133,7 +134,7 @@ class Request(BaseModel):
 
     @classmethod
     def salvage(cls, values: Any) -> Request | None:
-        """What is left of a faulty request when unknown fields and faulty harmless ones are taken out.
+        """The rest of a faulty request once unknown fields and faulty harmless ones are taken out.
 
         So that one pass can name the faults of the rest too; None where too little is left.
         """
@@ -154,7 +155,7 @@ class Request(BaseModel):
 
 
 def check_path(text: str) -> None:
-    """Could this be a name or a path. Raises ValueError."""
+    """Check that this can be a name or a path. Raises ValueError."""
     if not text.strip():
         raise ValueError("is empty; give a name or a path")
     if "\0" in text:
@@ -168,7 +169,7 @@ def _check_selector(value: Mapping[str, Any]) -> None:
         raise ValueError("is no selector, which has one key; give one of " + ", ".join(SELECTORS))
     ((kind, wanted),) = value.items()
     if kind not in SELECTORS:
-        raise ValueError(f"has no selector that we know; {did_you_mean(kind, SELECTORS)}")
+        raise ValueError(f"has an unknown selector; {did_you_mean(kind, SELECTORS)}")
     if kind in LATER:
         raise ValueError(f"needs {LATER[kind]}, which this version cannot do yet; select with class, random or where")
     if kind == "random" and (isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < 1):
@@ -203,7 +204,7 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str = "", whole:
                     BadInput.of(
                         field,
                         path[-1],
-                        "is no field that we know",
+                        "is an unknown field",
                         did_you_mean(path[-1], _fields_at(model, path[:-1])),
                     )
                 )
@@ -242,6 +243,7 @@ def plain(values: Any, field: str) -> dict[str, Any]:
             raise BadInput.of(
                 field, "", "is nested too deeply or too large", "write it out plainly; put data into files"
             )
+        value = plain_source(value)
         if isinstance(value, Mapping):
             return {key if isinstance(key, str) else str(key): copy(inner, depth + 1) for key, inner in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
@@ -302,7 +304,7 @@ def read_config(path: str | Path, field: str, sets: Mapping[str, Any] | None = N
     try:
         values = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except ValueError as error:
-        fix = "mend that line" if " at line " in str(error) else "mend it"
+        fix = "fix that line" if " at line " in str(error) else "fix it"
         raise BadInput.of(field, str(path), str(error), fix) from None
     if not isinstance(values, dict):
         raise BadInput.of(field, str(path), "is no mapping", "write `field: value` lines")
@@ -351,7 +353,7 @@ def parse_sets(items: Iterable[str], option: str = "--set") -> dict[str, Any]:
     return found
 
 
-def redacted(request: Mapping[str, Any]) -> dict[str, Any]:
+def redact_request(request: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved request without what may name the forget set: examples given in it, and its selector's values."""
     shown = {name: value if name == "method" else _without_rows(value) for name, value in request.items()}
     for name in ("forget", "data"):

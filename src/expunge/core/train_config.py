@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from expunge.core.budget import Budget
 from expunge.core.errors import BadInput
 from expunge.core.request import Source, check_path, parse, read_config
-from expunge.core.variables import expanded
+from expunge.core.variables import expand_or_raise
 
 
 class TrainConfig(BaseModel):
@@ -45,12 +45,12 @@ class TrainConfig(BaseModel):
 
     @field_validator("model", "data", "out")
     @classmethod
-    def _given(cls, value: Any) -> Any:
+    def _check_place(cls, value: Any) -> Any:
         if not value:
             raise ValueError("is empty; give a name, a path or a mapping")
         if isinstance(value, str):
             check_path(value)
-            expanded(value)
+            expand_or_raise(value)
         return value
 
     @property

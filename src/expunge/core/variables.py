@@ -32,13 +32,13 @@ def expand(text: str, field: str) -> str:
     From then on every message shows the value as the user wrote it.
     """
     try:
-        return expanded(text)
+        return expand_or_raise(text)
     except ValueError as error:
         reason, _, fix = str(error).partition("; ")
         raise BadInput.of(field, text, reason, fix) from None
 
 
-def expanded(text: str) -> str:
+def expand_or_raise(text: str) -> str:
     """Like `expand`, but raises ValueError("reason; fix")."""
     found = os.path.expanduser(_MENTION.sub(lambda mention: _value(mention[1] or mention[2] or ""), text))
     if any(name != "HOME" for name in _names(text)):
@@ -55,7 +55,7 @@ def _value(name: str) -> str:
         raise ValueError(f"holds ${{{name[:60]}}}, which is not a variable's name; write ${{NAME}}, or no dollar sign")
     if secret(name):
         raise ValueError(f"names {name}, a secret, which never expands; remove it")
-    if not _OWN.fullmatch(name) and name not in _given():
+    if not _OWN.fullmatch(name) and name not in _allowed_names():
         raise ValueError(
             f"names the variable {name}, which does not expand by default; add --env {name}, or write its value"
         )
@@ -67,7 +67,7 @@ def _value(name: str) -> str:
     return value
 
 
-def _given() -> set[str]:
+def _allowed_names() -> set[str]:
     return set(filter(None, os.environ.get(NAMED, "").split(",")))
 
 
@@ -79,7 +79,7 @@ def allow(names: Iterable[str]) -> None:
             raise BadInput.of("--env", name, "is not a variable's name", "write --env NAME, without $ or a value")
         if secret(name):
             raise BadInput.of("--env", name, "is a secret, which never expands", "leave it out")
-    os.environ[NAMED] = ",".join(sorted(_given() | set(names)))
+    os.environ[NAMED] = ",".join(sorted(_allowed_names() | set(names)))
 
 
 @contextlib.contextmanager

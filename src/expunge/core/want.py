@@ -1,4 +1,4 @@
-"""What a forward is asked for."""
+"""The values that a forward is asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from expunge.core.channels import FORWARD, OWN
 
 @dataclass(frozen=True)
 class Want:
-    """What a forward should return: channels, hidden states by module path, and k for `topk`."""
+    """The values that a forward should return: channels, hidden states by module path, and k for `topk`."""
 
     channels: frozenset[str] = frozenset({"nll"})
     hidden: tuple[str, ...] = ()

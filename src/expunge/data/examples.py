@@ -1,10 +1,11 @@
-"""One example: its canonical form, its identity, and what it says in clear."""
+"""One example: its canonical form, its identity, and its plain text."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import generator
+from expunge.data.fields import filled_answer_fields, rename_published, suggested_columns, with_letters
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +58,16 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
 
     Raises BadInput where the row holds no example.
     """
+    _check_row(row, where)
+    example = _rename(row, columns, where)
+    keys = _form_of(example, row, columns, where)
+    _check_fields(example, keys, where)
+    _check_optional(example, where)
+    return example
+
+
+def _check_row(row: Mapping[str, Any], where: str) -> None:
+    """Raises BadInput for keys that are no text, and for values that are too large, too deep or badly encoded."""
     for key, value in row.items():
         if not isinstance(key, str):
             raise BadInput.of(where, key, "names a field and is no text", "put it in quotes")
@@ -65,7 +77,11 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
             _check_encodes(value, key, where)
         elif key not in ("image", "features"):
             _check_depth(value, key, where)
-    example = {key: value for key, value in row.items() if key not in columns.values()}
+
+
+def _rename(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Example:
+    """The row under our names: columns renamed, aliases resolved, lists made lists. Raises BadInput."""
+    example = {k: v for k, v in rename_published(row, columns).items() if k not in columns.values()}
     for ours, theirs in columns.items():
         _check_name(ours)
         if theirs not in row:
@@ -76,30 +92,33 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     for alias, name in ALIASES.items():
         if alias in example and name not in example:
             example[name] = example.pop(alias)
-    if not isinstance(example.get("answer"), str) and isinstance(example.get("choices"), list | tuple):
-        example |= _lettered(example, where)
+    if example.get("choices") is not None and isinstance(example.get("question"), str):
+        example |= with_letters(example, where)
     for name in LISTS:
         if isinstance(example.get(name), str):
             example[name] = [example[name]]
         if name in example and example[name] is None:
             del example[name]  # a table's empty cell
+    return example
+
+
+def _form_of(example: Example, row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tuple[str, ...]:
+    """The keys that make this example one; empty cells are removed. Raises BadInput where there are none, or two."""
+    names = ", ".join(map(str, row))
     empty = [name for name in INPUTS if name in example and example[name] is None]
     for name in empty:
         del example[name]
     keys = form(example)
     if keys is None and empty:
-        raise BadInput.of(
-            where,
-            ", ".join(map(str, row)),
-            f"has nothing (null) under {' and '.join(empty)}",
-            "fill it in or remove the row",
-        )
+        why = f"has nothing (null) under {' and '.join(empty)}"
+        raise BadInput.of(where, names, why, "fill it in or remove the row")
     if keys is None:
         raise BadInput.of(
             where,
-            ", ".join(map(str, row)),
+            names,
             "holds no example",
-            "give question and answer, text, messages, or image/features and label (rename columns with `columns:`)",
+            suggested_columns(row)
+            or "give question and answer, text, messages, or image/features and label (rename columns with `columns:`)",
         )
     twice = (
         {"answer", "messages"} & set(example)
@@ -108,13 +127,26 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
         if keys == ("messages",)
         else ()
     )
+    if keys == ("text",) and "text" not in columns and (unread := filled_answer_fields(example)):
+        raise BadInput.of(
+            where,
+            names,
+            f"has a text and {' and '.join(unread)}, which would not be read",
+            f"write {suggested_columns(row) or 'columns: {label: ' + unread[0] + '}'}, or columns: {{text: text}} for "
+            "the text alone",
+        )
     if twice:
         raise BadInput.of(
             where,
-            ", ".join(map(str, row)),
+            names,
             f"holds {' and '.join([*keys, *sorted(twice)])}, which are two examples",
             "give question and answer, text, or messages alone",
         )
+    return keys
+
+
+def _check_fields(example: Example, keys: tuple[str, ...], where: str) -> None:
+    """Checks the fields that make the example one, and its lists of texts. Raises BadInput."""
     for key in keys:
         if key in ("question", "answer", "text"):
             _check_text(example[key], key, where)
@@ -123,6 +155,7 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
     if "messages" in keys:
         _check_messages(example["messages"], where)
     if "label" in keys:
+        example["label"] = _number(example["label"])
         _check_label(example["label"], where)
     for key in ("image", "features"):
         if key in keys:
@@ -136,8 +169,6 @@ def normalise(row: Mapping[str, Any], columns: Mapping[str, str], where: str) ->
                 _check_text(text, name, where)
     if "question" not in keys:
         example.pop("question", None)  # without an answer it asks nothing, and the example is another
-    _check_optional(example, where)
-    return example
 
 
 def _check_optional(example: Example, where: str) -> None:
@@ -152,7 +183,7 @@ def _check_optional(example: Example, where: str) -> None:
                 raise BadInput.of(
                     where, value, f"stands under {name!r} and asks nothing", "give a question, or a list of questions"
                 )
-            example[name] = [_asked(one, name, where) for one in example[name]]
+            example[name] = [_check_question(one, name, where) for one in example[name]]
         elif name in TEXTS:
             _check_text(value, name, where)
         elif isinstance(value, str):
@@ -161,7 +192,7 @@ def _check_optional(example: Example, where: str) -> None:
             raise BadInput.of(where, value, f"stands under {name!r} and is no name", "give a text or a number")
 
 
-def _asked(one: Any, name: str, where: str) -> str | dict[str, str]:
+def _check_question(one: Any, name: str, where: str) -> str | dict[str, str]:
     """One of the other questions, checked: a text, or a question with its own answer."""
     if not isinstance(one, Mapping):
         _check_text(one, name, where)
@@ -189,30 +220,12 @@ def _within(value: Any) -> Any:
     return value.values() if isinstance(value, Mapping) else value
 
 
-def _lettered(example: Mapping[str, Any], where: str) -> Example:
-    """A multiple-choice row (`question`, `choices`, `answer` the number of the right one) as it is mostly asked: with
-    the choices under letters, the right letter the answer and the others the false ones."""
-    choices, right = list(example["choices"]), example.get("answer")
-    if not isinstance(right, int | np.integer) or isinstance(right, bool) or not 0 <= right < len(choices) <= 26:
-        raise BadInput.of(
-            where,
-            right,
-            f"is not the number of one of {len(choices)} choices",
-            "give answer: the right one's place, counted from 0",
-        )
-    letters = [chr(ord("A") + i) for i in range(len(choices))]
-    asked = "\n".join(
-        [str(example.get("question") or ""), *(f"{a}. {b}" for a, b in zip(letters, choices, strict=True))]
-    )
-    return {"question": asked, "answer": letters[right], "perturbed_answer": letters[:right] + letters[right + 1 :]}
-
-
 @functools.cache
 def _check_name(ours: str) -> None:
     """A column may have any name, for selectors and groups use them; one that is nearly ours is a slip."""
     known = {*INPUTS, *LISTS, *ALIASES}
     if ours not in known and (near := difflib.get_close_matches(ours, known, n=1, cutoff=0.85)):
-        raise BadInput.of(f"columns.{ours}", ours, "is no name that we know", f"did you mean {near[0]!r}?")
+        raise BadInput.of(f"columns.{ours}", ours, "is an unknown name", f"did you mean {near[0]!r}?")
 
 
 def _check_size(text: str, key: str, where: str) -> None:
@@ -245,6 +258,11 @@ def _check_encodes(text: str, key: str, where: str) -> None:
             f"stands under {key!r} and holds half a character (a lone surrogate)",
             "save the data as UTF-8 again",
         ) from None
+
+
+def _number(label: Any) -> Any:
+    """A class's number that a table holds as text, as a number; all else as it is."""
+    return int(label) if isinstance(label, str) and re.fullmatch(r"\s*[0-9]{1,10}\s*", label) else label
 
 
 def _check_label(label: Any, where: str) -> None:
@@ -320,14 +338,14 @@ def _plain(value: Any) -> Any:
 
 
 def answer_of(example: Example) -> str:
-    """The reference answer in clear."""
+    """The reference answer in plain text."""
     if "messages" in example and "answer" not in example:
         return str(example["messages"][-1]["content"])
     return str(example.get("answer", example.get("text", example.get("label", ""))))
 
 
 def question_of(example: Example) -> str:
-    """What was asked, or stood before a text, in clear; empty for a plain text."""
+    """The question, or what precedes a text, in plain text; empty where nothing does."""
     if "messages" in example and "question" not in example:
         return "\n".join(str(m["content"]) for m in example["messages"][:-1])
     return str(example.get("question", example.get("prefix", "")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
@@ -11,16 +12,19 @@ from typing import Any
 
 from expunge.core import hub
 from expunge.core.card import Example
-from expunge.core.documents import TEXT, lines, read_text, regular
+from expunge.core.documents import TEXT, lines, parse_json, read_text, regular
 from expunge.core.errors import BadInput
 from expunge.core.files import read_json
 from expunge.core.variables import expand
 from expunge.data import sets
 from expunge.data.examples import normalise
+from expunge.data.worlds import world
 
 HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+){0,2}", re.ASCII)
 """owner/name, with a configuration, a split or both behind it."""
 SLICE = re.compile(r"(.+)\[([0-9]{0,15}):([0-9]{0,15})\]")
+WHOLE = 2**30
+"""Most bytes of a JSON file, which is read as a whole."""
 FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
@@ -40,8 +44,6 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
                 found.append(normalise(item, columns, f"{field}[{i}]"))
         return found
     if source.startswith("builtin:"):
-        from expunge.data.worlds import world
-
         return world(source, field)
     if (cut := SLICE.fullmatch(source)) and not _exists(Path(expand(source, field))):
         first, last = (int(part) if part else None for part in cut.groups()[1:])
@@ -102,9 +104,13 @@ def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
     if path.stat().st_size == 0:
         return []
     sets.check_columns(path, field)
+    if path.suffix == ".json":
+        return _json_rows(path, field)
     try:
         with tempfile.TemporaryDirectory() as own:
-            return sets.built(sets.builder_of(FILES[path.suffix], own, data_files=str(path)), "train", str(path), field)
+            return sets.build_rows(
+                sets.builder_of(FILES[path.suffix], own, data_files=str(path)), "train", str(path), field
+            )
     except BadInput:
         raise
     except Exception as error:
@@ -113,8 +119,23 @@ def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
         ) from None
 
 
+def _json_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    """The objects of a JSON file: a list of them, one alone, or one per line. Texts stay texts, dates among them."""
+    text = read_text(path, field, WHOLE)
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        with contextlib.suppress(BadInput):
+            return jsonl_rows(path, field)
+        raise BadInput.of(field, str(path), f"cannot be read ({error})", "check that it is JSON") from None
+    rows = [found] if isinstance(found, dict) else found
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadInput.of(field, str(path), "cannot be read (it is not a list of objects)", "check that it is JSON")
+    return [dict(row) for row in sets.bound_rows(rows, field)]
+
+
 def jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
-    """The objects of a file that has one a line. Raises BadInput."""
+    """The objects of a file that has one per line. Raises BadInput."""
     return [row for _, row in numbered_rows(path, field)]
 
 
@@ -131,14 +152,14 @@ def numbered_rows(path: Path, field: str) -> list[tuple[int, dict[str, Any]]]:
                 field,
                 str(path),
                 f"is broken JSON at line {number}: {error.msg}",
-                "mend that line; each must be one JSON object",
+                "fix that line; each must be one JSON object",
             ) from None
         except (ValueError, RecursionError) as error:
             raise BadInput.of(
                 field,
                 str(path),
                 f"cannot be read at line {number} ({error})",
-                "mend that line; each must be one JSON object",
+                "fix that line; each must be one JSON object",
             ) from None
         if not isinstance(row, dict):
             raise BadInput.of(
@@ -156,7 +177,7 @@ def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
         if not kinds & sets.PICTURES:
             return sets.table(str(path), [], field)
         with tempfile.TemporaryDirectory() as own:
-            return sets.built(sets.builder_of("imagefolder", own, data_dir=str(path)), "train", str(path), field)
+            return sets.build_rows(sets.builder_of("imagefolder", own, data_dir=str(path)), "train", str(path), field)
     except BadInput:
         raise
     except Exception as error:
@@ -166,19 +187,19 @@ def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
 
 
 def _saved_rows(path: Path, field: str) -> list[dict[str, Any]]:
-    """What `save_to_disk` wrote: its state names the files, which are read where they lie."""
+    """The files that `save_to_disk` wrote: its state names the files, which are read where they lie."""
     import datasets
 
     state = read_json(path / "state.json")
     for key in ("_data_files", "_indices_data_files"):
         for file in state.get(key) or []:
             sets.check_inside(path / str(file["filename"]), path, field)
-    return sets.listed(datasets.load_from_disk(str(path)), sets.homes_of(path), field)
+    return sets.list_rows(datasets.load_from_disk(str(path)), sets.homes_of(path), field)
 
 
 def _named_rows(folder: Path, names: list[str], field: str) -> list[dict[str, Any]]:
     """`FOLDER:CONFIG:SPLIT`."""
-    if not sets.described(folder):
+    if not sets.has_configurations(folder):
         return [row for path in sets.files_named(folder, names, field) for row in _file_rows(path, field)]
     try:
         return sets.table(str(folder), names, field)

@@ -53,10 +53,10 @@ class Pairing:
                 del self._epochs[old]
             count = self.sizes[self.anchor]
             rows = [self._row(split, epoch * count + i) for i in range(count)]
-            self._epochs[split, epoch] = self._sorted(split, epoch, rows) if self.length else rows
+            self._epochs[split, epoch] = self._sort_by_length(split, epoch, rows) if self.length else rows
         return self._epochs[split, epoch]
 
-    def _sorted(self, split: str, epoch: int, rows: list[int]) -> list[int]:
+    def _sort_by_length(self, split: str, epoch: int, rows: list[int]) -> list[int]:
         assert self.length is not None
         length = functools.partial(self.length, split)
         size = self.batch_size
@@ -70,7 +70,7 @@ class Pairing:
         lap, place = divmod(i, self.sizes[split])
         return _order(self.sizes[split], self.seed, self.stage, split, lap)[place]
 
-    def drawn(self, split: str, steps: int) -> list[int]:
+    def rows_of_steps(self, split: str, steps: int) -> list[int]:
         """Every row of the split that the first `steps` steps draw, each once, sorted."""
         return sorted({row for step in range(steps) for row in self.rows(split, step)})
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from expunge.core.errors import BadInput
 
@@ -47,8 +48,6 @@ def pixels(
 
 def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -> int:
     """The bytes of a picture when it is decoded, from its header. Raises BadInput."""
-    from PIL import Image
-
     if value is None:
         return 0
     where = f"row {number}"

@@ -37,16 +37,16 @@ def read_probes(source: str | Sequence[Any], field: str = "probes") -> list[Exam
     found: list[Example] = []
     for where, row in rows:
         with faults:
-            found.append({**_checked(row, where), "where": where})
+            found.append({**_check_probe(row, where), "where": where})
     faults.raise_any()
     if not found:
         raise BadInput.of(
-            field, source if isinstance(source, str) else "", "holds no probe", "give at least one a line"
+            field, source if isinstance(source, str) else "", "holds no probe", "give at least one per line"
         )
     return found
 
 
-def _checked(row: Any, where: str) -> Example:
+def _check_probe(row: Any, where: str) -> Example:
     if not isinstance(row, Mapping) or row.get("question") is None or row.get("answer") is None:
         raise BadInput.of(
             where,

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from expunge.core import cache
 from expunge.core.documents import CONFIG, TEXT, parse_yaml, read_text
 from expunge.core.errors import BadInput, did_you_mean
@@ -54,8 +56,8 @@ def folder_of(source: str) -> tuple[Path, list[str]] | None:
     return None
 
 
-def described(folder: Path) -> bool:
-    """Does a README.md say which files make which configuration."""
+def has_configurations(folder: Path) -> bool:
+    """Whether a README.md says which files make which configuration."""
     card = folder / "README.md"
     if not card.is_file():
         return False
@@ -90,10 +92,8 @@ def table(place: str, names: list[str], field: str) -> list[dict[str, Any]]:
         check_card(Path(place), field)
         with tempfile.TemporaryDirectory() as empty:
             return _table(place, names, field, empty)
-    from huggingface_hub import constants, snapshot_download
-
-    if constants.HF_HUB_OFFLINE:
-        folder = snapshot_download(place, repo_type="dataset", local_files_only=True)
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        folder = huggingface_hub.snapshot_download(place, repo_type="dataset", local_files_only=True)
         return table(folder, names, field)
     with cache.scratch() as own:
         return _table(place, names, field, str(own))
@@ -126,10 +126,10 @@ def _table(place: str, names: list[str], field: str, own: str) -> list[dict[str,
         raise BadInput.of(
             field, shown, "names no split of that data set", did_you_mean(split.partition("[")[0], splits)
         )
-    return built(builder, split, place, field)
+    return build_rows(builder, split, place, field)
 
 
-def built(builder: Any, split: str, place: str, field: str) -> list[dict[str, Any]]:
+def build_rows(builder: Any, split: str, place: str, field: str) -> list[dict[str, Any]]:
     """The rows of a split; place: the folder, the file or the hub name beyond which nothing is read. Raises
     BadInput."""
     import datasets
@@ -144,20 +144,36 @@ def built(builder: Any, split: str, place: str, field: str) -> list[dict[str, An
             raise _outside(field, place, name)
         if here:
             check_columns(Path(name), field)
+    if builder.name == "csv":
+        _keep_texts(builder, files if here else [])
     if not here:
         builder.download_and_prepare()
-        return listed(builder.as_dataset(split=split), homes, field)
+        return list_rows(builder.as_dataset(split=split), homes, field)
     if builder.name == "parquet":
         builder.config.batch_size = 1000  # rows that are unpacked at once, however many a file says
     base, cut, _ = split.partition("[")
-    rows = listed(builder.as_streaming_dataset(split=base), homes, field)
+    rows = list_rows(builder.as_streaming_dataset(split=base), homes, field)
+    if builder.name == "csv":
+        rows = [{name: None if cell == "" else cell for name, cell in row.items()} for row in rows]
     if cut:
         (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
         return rows[part.from_ : part.to]
     return rows
 
 
-def listed(found: Any, homes: list[Path], field: str) -> list[dict[str, Any]]:
+def _keep_texts(builder: Any, files: list[str]) -> None:
+    """Have a CSV's cells read as they are written: `NA` and `007` are texts, and only an empty cell is empty."""
+    import datasets
+    import pandas  # takes a second
+
+    builder.config.keep_default_na = False
+    heads = [list(pandas.read_csv(name, nrows=0, sep=builder.config.sep).columns) for name in files]
+    if heads and builder.config.features is None and all(head == heads[0] for head in heads):
+        texts = datasets.Features({str(name): datasets.Value("string") for name in heads[0]})
+        builder.config.features = builder.info.features = texts
+
+
+def list_rows(found: Any, homes: list[Path], field: str) -> list[dict[str, Any]]:
     """The rows of a table that `datasets` opened, pictures as arrays. Raises BadInput for what is too large.
 
     Nothing is decoded by `datasets`, which would follow paths that stand in the rows.
@@ -169,14 +185,14 @@ def listed(found: Any, homes: list[Path], field: str) -> list[dict[str, Any]]:
         found = found.with_format(None).to_iterable_dataset()
     if features:
         found = found.decode(False, num_threads=0)
-    rows = [dict(row) for row in bounded(found, field)]
+    rows = [dict(row) for row in bound_rows(found, field)]
     columns = {name: kind for name, kind in features.items() if isinstance(kind, datasets.Image)}
     if not columns:
         return rows
     return pixels(rows, columns, lambda path: within(path, homes), field)
 
 
-def bounded(rows: Iterable[Mapping[str, Any]], field: str) -> Iterator[Mapping[str, Any]]:
+def bound_rows(rows: Iterable[Mapping[str, Any]], field: str) -> Iterator[Mapping[str, Any]]:
     """The rows one after another. Raises BadInput at the one that has too many columns, or is too much."""
     size = 0
     for number, row in enumerate(rows, 1):
@@ -221,14 +237,15 @@ def _wide(field: str, value: str, count: int) -> BadInput:
 
 
 def builder_of(kind: str, own: str, **arguments: Any) -> Any:
-    """What `datasets` would read files with. own: a folder for what it writes."""
+    """The builder of `datasets` that would read the files. own: a folder for what it writes."""
     import datasets
 
     return datasets.load_dataset_builder(kind, cache_dir=own, **arguments)
 
 
 def _builder(place: str, config: str, own: str) -> Any:
-    """What `datasets` would read; None where there is no such configuration, or none is named and there are several."""
+    """The builder that `datasets` would take; None where there is no such configuration, or none is named
+    and there are several."""
     try:
         return builder_of(place, own, name=config or None)
     except ValueError:
@@ -285,14 +302,13 @@ def homes_of(place: Path) -> list[Path]:
 
 
 def _downloads(name: str) -> Path:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.file_download import repo_folder_name  # slow, and `expunge list` imports this module
 
-    return Path(constants.HF_HUB_CACHE).resolve() / repo_folder_name(repo_id=name, repo_type="dataset")
+    return Path(huggingface_hub.constants.HF_HUB_CACHE).resolve() / repo_folder_name(repo_id=name, repo_type="dataset")
 
 
 def within(name: str, homes: list[Path]) -> bool:
-    """Does a file, or the archive that it lies in, lie below one of these places."""
+    """Whether a file, or the archive that it lies in, lies below one of these places."""
     name = name.rpartition("::")[2]
     if "://" in name:
         return False

@@ -10,7 +10,7 @@ import numpy as np
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.random import permutation
-from expunge.data.examples import identity
+from expunge.data.content import content_key, without
 from expunge.data.load import load
 from expunge.data.probes import attach, read_probes
 
@@ -44,6 +44,8 @@ def _matches(found: Any, wanted: Any) -> bool:
         return any(_matches(found, item) for item in wanted)
     if isinstance(found, np.generic):
         found = found.item()
+    if isinstance(found, str) and isinstance(wanted, bool | int | float):  # a cell of a CSV, which holds texts
+        return found.strip().casefold() == str(wanted).casefold()
     try:
         return bool(found == wanted)
     except ValueError:  # an array, which equals no single value
@@ -67,16 +69,10 @@ def _values_of(data: Sequence[Example], wanted: Mapping[str, Any]) -> str:
     return f"{key} takes: " + ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
 
 
-def without(rows: Sequence[Example], others: Sequence[Example]) -> list[Example]:
-    """The rows whose identity is not among the others'."""
-    gone = {identity(row) for row in others}
-    return [row for row in rows if identity(row) not in gone]
-
-
 def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
     """Proves that no two of forget, retain, holdout and test share an example. Raises BadInput."""
     keys = {
-        name: {identity(row): i for i, row in enumerate(splits[name])}
+        name: {content_key(row): i for i, row in enumerate(splits[name])}
         for name in ("forget", "retain", "holdout", "test")
         if name in splits
     }
@@ -99,57 +95,42 @@ def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
     with_faults.raise_any()
 
 
+SOURCES = ("data", "retain", "holdout", "test", "reference")
+"""The sources besides forget, in the order in which they are loaded."""
+
+
 def make_splits(
-    *,
-    forget: Any,
-    data: Any = None,
-    retain: Any = None,
-    holdout: Any = None,
-    test: Any = None,
-    reference: Any = None,
-    probes: Any = None,
-    columns: Mapping[str, str] | None = None,
-    seed: int = 0,
+    sources: Mapping[str, Any], *, probes: Any = None, columns: Mapping[str, str] | None = None, seed: int = 0
 ) -> Splits:
     """The request's splits and probes. A selector chooses from `data`; retain defaults to what it leaves.
 
-    probes: further splits by name, read and never trained on; or the user's own questions (data/probes.py): the split
-    "probes", of which those of an example go with it too.
+    sources: forget, and those of SOURCES that there are; None counts as absent. probes: further splits by name, read
+    and never trained on; or the user's own questions (data/probes.py): the split "probes", of which those of an example
+    go with it too.
 
-    Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput
-    with all faults found.
+    Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput with every fault.
     """
     faults = Faults()
     splits: Splits = {}
-    sources = {"data": data, "retain": retain, "holdout": holdout, "test": test, "reference": reference}
-    for name, source in sources.items():
-        if source is not None:
+    for name in SOURCES:
+        if sources.get(name) is not None:
             with faults:
-                splits[name] = load(source, name, columns)
+                splits[name] = load(sources[name], name, columns)
+    forget, given_retain = sources["forget"], sources.get("retain") is not None
     selector = forget if isinstance(forget, Mapping) else None
     with faults:
         if selector is None:
             splits["forget"] = load(forget, "forget", columns)
-        elif data is None:
+        elif sources.get("data") is None:
             raise BadInput.of("data", "", "is missing, and the selector under forget chooses from it", "add data: FILE")
         elif "data" in splits:
             splits["forget"], rest = select(splits["data"], selector, seed)
-            if retain is None:
+            if not given_retain:
                 # A copy of what is forgotten cannot stay.
                 splits["retain"] = without(rest, splits["forget"])
-    named = probes if isinstance(probes, Mapping) else {}
-    if probes and not named:
-        with faults:
-            own = read_probes(probes)
-            if "forget" in splits:
-                splits["forget"], splits["probes"] = attach(splits["forget"], own)
-    for name, source in named.items():
-        with faults:
-            if name in (*sources, "forget", "test_forget", "probes") or not name.isidentifier():
-                raise BadInput.of(f"probes.{name}", name, "cannot be the name of a probe", "choose another word")
-            splits[name] = load(source, f"probes.{name}", columns)
+    _add_probes(splits, probes, columns, faults)
     faults.raise_any()
-    if selector is None and retain is None and "data" in splits:
+    if selector is None and not given_retain and "data" in splits:
         splits["retain"] = without(splits["data"], splits["forget"])
     if "test" in splits and selector and "class" in selector:
         test_rows = splits["test"]
@@ -158,3 +139,18 @@ def make_splits(
     splits.pop("data", None)
     disjoint(splits)
     return {name: rows for name, rows in splits.items() if rows}
+
+
+def _add_probes(splits: Splits, probes: Any, columns: Mapping[str, str] | None, faults: Faults) -> None:
+    """Add the probes to the splits, and their faults to the faults."""
+    named = probes if isinstance(probes, Mapping) else {}
+    if probes and not named:
+        with faults:
+            own = read_probes(probes)
+            if "forget" in splits:
+                splits["forget"], splits["probes"] = attach(splits["forget"], own)
+    for name, source in named.items():
+        with faults:
+            if name in (*SOURCES, "forget", "test_forget", "probes") or not name.isidentifier():
+                raise BadInput.of(f"probes.{name}", name, "cannot be the name of a probe", "choose another word")
+            splits[name] = load(source, f"probes.{name}", columns)

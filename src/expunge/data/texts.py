@@ -19,7 +19,7 @@ def write_rows(path: Path, examples: Sequence[Example]) -> None:
 
 
 def texts_only(examples: Sequence[Example], name: str) -> None:
-    """Has no example a label. Raises BadInput."""
+    """Raises BadInput where an example has a label."""
     for i, row in enumerate(examples):
         if "label" in (form(row) or ()):
             raise BadInput.of(

@@ -34,7 +34,7 @@ def mean_of_lowest(values: Ragged, k: float) -> np.ndarray:
     return only([row.mean() if len(row) else 0.0 for row in rows], [len(row) > 0 for row in rows])
 
 
-def standardised(readout: Readout) -> Ragged:
+def standardise(readout: Readout) -> Ragged:
     """N arrays of (log p - μ) / σ, each label against the model's own distribution at its position.
 
     σ is at least 1e-6 nats: where the model is certain, the label is its choice and the term is 0.

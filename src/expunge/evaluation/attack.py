@@ -25,7 +25,7 @@ from expunge.data.examples import identity
 from expunge.evaluation.hidden_states import pooled_states
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 
 VERSION = 3
 """Raised with any change that alters what an attack finds."""
@@ -36,7 +36,7 @@ RATE = 2e-5
 
 @dataclass
 class Target:
-    """What an attack gets: one opened model, the examples, and what was already read of it.
+    """The target of an attack: one opened model, the examples, and what was already read of it.
 
     role: "after" or "gold". plain: model -> [N] knowledge of the forget set when it is simply
     asked (see `knowledge`). rate: the learning rate that the model was trained with.
@@ -64,7 +64,7 @@ class Target:
     def states_of(self, role: str) -> dict[str, np.ndarray] | None:
         """The pooled states of forget and then holdout; this model's own are read when first asked for."""
         if role == self.role and role not in self.states:
-            self.states[role] = pooled_states(unguarded(self.model), [*self.forget, *self.splits.get("holdout", [])])
+            self.states[role] = pooled_states(bare_model(self.model), [*self.forget, *self.splits.get("holdout", [])])
         return self.states.get(role)
 
     def derive(self, *parts: object) -> int:
@@ -81,7 +81,7 @@ class Target:
         kept = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         training = module.training
         try:
-            yield unguarded(self.model)
+            yield bare_model(self.model)
         finally:
             module.load_state_dict(kept)
             module.train(training)
@@ -92,7 +92,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Found:
-    """What an attack came to.
+    """The result of an attack.
 
     recovered_N: [N] share in 0-1 of each forget example's knowledge that it brought out, masked
     where the example does not count (it taught the attack); None for attacks that recover nothing.
@@ -128,7 +128,7 @@ def score_names(level: str, capabilities: frozenset[str], given: Iterable[str], 
 
 
 def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> str:
-    """What the attacks of a level will take, in words, for the plan; empty where there are none."""
+    """The cost of the attacks of a level, in words, for the plan; empty where there are none."""
     if level == "none":
         return ""
     given = set(given)

@@ -117,7 +117,7 @@ def bca(statistic: Callable[..., np.ndarray], *sizes: int) -> Interval:
     if max(sizes) == 1:
         return Interval(value, value, value)
 
-    def drawn(*indices: np.ndarray, axis: int = -1) -> np.ndarray:
+    def statistic_of(*indices: np.ndarray, axis: int = -1) -> np.ndarray:
         return statistic(*(index.astype(np.intp) for index in indices))
 
     # SciPy refuses samples of one row; two copies of it are equivalent.
@@ -128,7 +128,7 @@ def bca(statistic: Callable[..., np.ndarray], *sizes: int) -> Interval:
             warnings.simplefilter("ignore")
             found = stats.bootstrap(
                 samples,
-                drawn,
+                statistic_of,
                 n_resamples=RESAMPLES,
                 method=method,
                 vectorized=True,

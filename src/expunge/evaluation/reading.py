@@ -7,7 +7,7 @@ template, dtype, generation settings and the code's version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ TAKEN = {ragged: field for one in CHANNELS.values() for ragged, field in zip(one
 
 @dataclass
 class Meter:
-    """What reading cost: forward passes in examples of the split (1.0 = each example once)."""
+    """The cost of reading: forward passes in examples of the split (1.0 = each example once)."""
 
     passes: dict[str, float] = field(default_factory=dict)
 
@@ -53,9 +53,8 @@ def read(
     fingerprint: Any = None,
     meter: Meter | None = None,
     cache: bool = True,
-    progress: Callable[[int], None] | None = None,
 ) -> Readout:
-    """What the model says of the split.
+    """Read the model's values for the split, from the cache where it has them.
 
     channels: any of nll, logp, argmax, moments, logits, variants, generation,
     pooled:PATH; what the family cannot give is left out.
@@ -76,7 +75,7 @@ def read(
     entry = f"readouts/{key}"
     if cache and (folder := kept.load_folder(entry)):
         return _load(folder, split, role, examples, model.family)
-    readout = _read(model, split, examples, channels, role, meter, progress)
+    readout = _read(model, split, examples, channels, role, meter)
     if cache:
         _save(entry, readout)
     return readout
@@ -89,7 +88,7 @@ def _content(example: Example) -> Any:
 
 @dataclass
 class _Taken:
-    """What the batches of a pass held, an example at a time; None where a channel was not given."""
+    """The outputs of a pass, example by example; None where a channel was not given."""
 
     nll_N: np.ndarray
     n_N: np.ndarray
@@ -142,11 +141,10 @@ def _read(
     channels: frozenset[str],
     role: str,
     meter: Meter,
-    progress: Callable[[int], None] | None,
 ) -> Readout:
     pooled = {c.partition(":")[2] for c in channels if c.startswith("pooled:")}
     taken = _Taken.of(len(examples), pooled, channels & set(OWN))
-    for rows, out in passes(model, examples, _want(model, channels, pooled), progress=progress):
+    for rows, out in passes(model, examples, _want(model, channels, pooled)):
         meter.add(f"{role} {split}", len(rows), len(examples))
         taken.add(out, rows)
     found = Readout(
@@ -165,19 +163,19 @@ def _read(
         if examples and values[0] is not None:
             setattr(found, name, values)
     if "variants" in channels:
-        _read_variants(model, found, meter, progress)
+        _read_variants(model, found, meter)
     if examples and taken.logp_NC[0] is not None and family(model.family).labelled:
         found.logp_NC = np.stack(taken.logp_NC)
         found.labels_N = np.array([int(e["label"]) for e in examples])
     found.pooled = {path: np.stack(values) for path, values in taken.states.items()}
     found.own = {name: np.stack(values) for name, values in taken.own.items() if examples and values[0] is not None}
     if "generation" in channels and "generate" in model.capabilities:
-        found.texts = model.generate(examples, progress=progress)
+        found.texts = model.generate(examples)
     return found
 
 
 def _want(model: Model, channels: frozenset[str], pooled: set[str]) -> Want:
-    """What a forward is asked for: of the common channels nll and logp always, as far as the family gives them; class
+    """The channels to ask of a forward: of the common ones nll and logp always, as far as the family gives them; class
     log-probabilities and hits too, where the examples have classes."""
     asked = {c for c in channels if c in OWN or c in FORWARD} | {"nll", "logp"}
     asked -= {"logits"}
@@ -187,7 +185,7 @@ def _want(model: Model, channels: frozenset[str], pooled: set[str]) -> Want:
     return want_of(given | {f"hidden:{path}" for path in pooled})
 
 
-def _read_variants(model: Model, found: Readout, meter: Meter, progress: Callable[[int], None] | None) -> None:
+def _read_variants(model: Model, found: Readout, meter: Meter) -> None:
     """The mean losses of each example's paraphrased and perturbed answers, in a pass of their own."""
     rows: list[Example] = []
     places: dict[tuple[str, int], list[int]] = {}
@@ -197,7 +195,7 @@ def _read_variants(model: Model, found: Readout, meter: Meter, progress: Callabl
                 places.setdefault((kind, i), []).append(len(rows))
                 rows.append({"question": example.get("question", ""), "answer": variant})
     nll_R, n_R = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
-    for batch, out in passes(model, rows, NLL, progress=progress):
+    for batch, out in passes(model, rows, NLL):
         meter.add(f"{found.role} {found.split} variants", len(batch), len(found.examples))
         nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
     means_R = nll_R / np.maximum(1, n_R)

@@ -40,13 +40,13 @@ class Readout:
     sigma: Ragged | None = None
     """N arrays [n]: deviation of the log-probability under the model's own distribution."""
     paraphrased: list[np.ndarray] | None = None
-    """N arrays [variants] of nats a token of `paraphrased_answer`; empty where an example has none."""
+    """N arrays [variants] of nats per token of `paraphrased_answer`; empty where an example has none."""
     perturbed: list[np.ndarray] | None = None
-    """N arrays [variants] of nats a token of `perturbed_answer`; empty where an example has none."""
+    """N arrays [variants] of nats per token of `perturbed_answer`; empty where an example has none."""
     texts: list[str] | None = None
     """N greedy generations."""
     answers: list[str] | None = None
-    """N reference answers in clear."""
+    """N reference answers in plain text."""
     logp_NC: np.ndarray | None = None
     """[N, C] log-probabilities of all classes (classifiers)."""
     labels_N: np.ndarray | None = None

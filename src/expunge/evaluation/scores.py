@@ -211,7 +211,7 @@ def score_names(
     return sorted(found)
 
 
-def bounded(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, str]:
+def bounded_scores(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, str]:
     """Score -> unit, of those scores that lie between 0 and 1."""
     return {
         planned.name: planned.plugin.card.unit

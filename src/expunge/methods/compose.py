@@ -75,7 +75,7 @@ def compose(spec: Any, *, has_retain: bool = True, where: str = "method") -> Com
     has_retain: whether the request has retain data.
     """
     if isinstance(spec, str):
-        return _named(spec, {}, has_retain, where)
+        return _resolve(spec, {}, has_retain, where)
     if not isinstance(spec, Mapping) or not spec:
         raise BadInput.of(where, spec, "is not a method", "give a name or a mapping of parts")
     if set(spec) & {*PARTS, *OWN}:
@@ -90,7 +90,7 @@ def compose(spec: Any, *, has_retain: bool = True, where: str = "method") -> Com
     ((name, options),) = spec.items()
     if isinstance(options, str) and name not in every_method():
         raise BadInput.of(where, name, "unknown part of a method", did_you_mean(name, PARTS))
-    return _named(str(name), _mapping(options, f"{where}.{name}", name), has_retain, where)
+    return _resolve(str(name), _mapping(options, f"{where}.{name}", name), has_retain, where)
 
 
 def _mapping(options: Any, where: str, name: object) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _mapping(options: Any, where: str, name: object) -> dict[str, Any]:
     return dict(options or {})
 
 
-def _named(name: str, options: dict[str, Any], has_retain: bool, where: str) -> Composed:
+def _resolve(name: str, options: dict[str, Any], has_retain: bool, where: str) -> Composed:
     """Resolve a recipe or a plug-in by its name."""
     known = every_method()
     if name not in known:

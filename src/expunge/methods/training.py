@@ -1,4 +1,4 @@
-"""Which trainer a training has: one of methods/trainers/, of another package, or an exact scheme."""
+"""The trainer of a training: one of methods/trainers/, of another package, or an exact scheme."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def with_defaults(value: Any, field: str) -> dict[str, dict[str, Any]] | None:
 
 
 def trainer_for(chosen: Chosen | None, model: Model) -> Callable[[Model, Sequence[Example], Context], Model]:
-    """What trains: as chosen, or as the model's family is trained. Raises BadInput: a manifest may say anything."""
+    """The trainer: the chosen one, or that of the model's family. Raises BadInput: a manifest may say anything."""
     name, options = next(iter(chosen.items())) if chosen else (family(model.family).trainer, {})
     plugin = trainer_named(name)
     return functools.partial(plugin.module.train, **plugin.validate(options, f"trainer.{name}", training=True))
@@ -64,12 +64,12 @@ def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None
         # Of its ensemble a scheme's card also asks how it was trained: that is what is about to happen.
         wanted = {one for one in known[name].card.capabilities if one != "shards" and not one.startswith("exact:")}
         if missing := sorted(wanted - model.capabilities):
-            fix, words = "take exact: sisa", " and ".join(CAPABILITIES.get(one, one) for one in missing)
+            needs = " and ".join(CAPABILITIES.get(one, one) for one in missing)
             raise BadInput.of(
                 "exact",
                 name,
-                f"needs {words}, and this model is a {kind.title}",
-                fix,
+                f"needs {needs}, and this model is a {kind.title}",
+                "take exact: sisa",
             )
         if EXACT_NEEDS not in kind.gives:
             why = f"joins the answers of several models, and a {kind.title} gives no distribution"

@@ -78,14 +78,14 @@ def groups(before: Readout, after: Readout) -> Groups:
 def bootstrap(found: Groups, statistic: Statistic) -> Interval:
     """The statistic with its BCa bootstrap over examples, drawn within each group; before and after stay paired."""
 
-    def drawn(*rows: np.ndarray) -> np.ndarray:
+    def statistic_of(*rows: np.ndarray) -> np.ndarray:
         means = [
             [x[row].mean(axis=-1) for x, row in zip(side, rows, strict=True)] for side in (found.before, found.after)
         ]
         then, now = (np.stack(np.broadcast_arrays(*side), axis=-1) for side in means)
         return statistic(then, now)
 
-    return intervals.bca(drawn, *(len(rows) for rows in found.after))
+    return intervals.bca(statistic_of, *(len(rows) for rows in found.after))
 
 
 def permutation_p(found: Groups, statistic: Statistic, more: bool) -> float:

@@ -1,4 +1,4 @@
-"""What may lie in a model's folder, which anyone may have written.
+"""The files that may lie in a model's folder, which anyone may have written.
 
 Plain files, links to plain files (the hub's cache is made of links to its blobs, and weights are often shared by
 links), and folders that are no links: a linked one would bring in parts that lie elsewhere and change later.
@@ -26,7 +26,7 @@ def check_folder(folder: Path, field: str) -> None:
         if not place.is_dir():
             continue
         if name and place.is_symlink():
-            raise _linked(field, place)
+            raise _link_fault(field, place)
         for entry in _entries(place, field):
             _plain(entry, field)
     for path in sorted(folder.glob("*.index.json")):
@@ -47,7 +47,7 @@ def check_whole(folder: Path, field: str) -> None:
             path = Path(entry.path)
             _plain(entry, field)
             if entry.is_symlink() and (path.is_dir() or not any(path.resolve().is_relative_to(home) for home in homes)):
-                raise _linked(field, path)
+                raise _link_fault(field, path)
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(path)
 
@@ -66,7 +66,7 @@ def _plain(entry: os.DirEntry[str], field: str) -> None:
         raise BadInput.of(field, entry.path, "is no plain file, and reading it might never end", "take it away")
 
 
-def _linked(field: str, path: Path) -> BadInput:
+def _link_fault(field: str, path: Path) -> BadInput:
     return BadInput.of(field, str(path), "is a link that leads out of the model's folder", "copy what it leads to")
 
 

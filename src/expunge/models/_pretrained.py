@@ -33,7 +33,7 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
     here = Path(source).is_dir()
     if not here:
         hub.go_offline_if_unreachable()
-    what, fix = "has a configuration that cannot be read", "mend config.json, or save the model again"
+    what, fix = "has a configuration that cannot be read", "fix config.json, or save the model again"
     if not here:
         what = "is no folder here, and cannot be had from the hub"
         fix = "give a folder, or check the name and the network"
@@ -55,7 +55,7 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
 
 
 def _absurd(raw: Any, trust_code: bool) -> str:
-    """What is wrong with a configuration, or with one within it, before anything is made of it."""
+    """The fault of a configuration, or with one within it, before anything is made of it."""
     for name, value in raw.items() if isinstance(raw, dict) else ():
         for number in value if isinstance(value, list) else [value]:
             if not isinstance(number, int | float):
@@ -92,7 +92,7 @@ def open_pretrained(
         raise BadInput.of(
             "model", base, "has a configuration of no size: there is nothing to train", "save the model again"
         )
-    with foreign("model", base, "has a configuration that could not be saved again", "mend config.json"):
+    with foreign("model", base, "has a configuration that could not be saved again", "fix config.json"):
         if hasattr(module.config, "validate"):
             module.config.validate()
     saved = next(module.parameters()).dtype
@@ -167,7 +167,7 @@ def _tokenizer_or_none(source: str, trust_code: bool) -> Any:
 
 
 class _NoTokenizer:
-    """Stands in for a missing tokenizer in a dry plan: about four bytes a token."""
+    """Stands in for a missing tokenizer in a dry plan: about four bytes per token."""
 
     pad_token_id = bos_token_id = eos_token_id = 0
     eos_token = ""

@@ -20,24 +20,24 @@ TOO_MUCH = 3
 
 @functools.lru_cache(maxsize=64)
 def endless(template: str) -> bool:
-    """Does the template take absurdly long, or absurdly much memory, to render one question and its answer."""
+    """Whether the template takes absurdly long, or absurdly much memory, to render one question and its answer."""
     return _too_much(template)
 
 
 def endless_tokenizer(path: str, most: int) -> bool:
-    """Does the tokenizer of this file make more than `most` tokens of a byte, or end too late, or not at all."""
+    """Whether the tokenizer of this file makes more than `most` tokens of a byte, or ends too late, or not at all."""
     found = os.stat(path)
-    return _tried(path, most, (found.st_mtime_ns, found.st_size))
+    return _try_tokenizer(path, most, (found.st_mtime_ns, found.st_size))
 
 
 @functools.lru_cache(maxsize=64)
-def _tried(path: str, most: int, state: tuple[int, int]) -> bool:
+def _try_tokenizer(path: str, most: int, state: tuple[int, int]) -> bool:
     """The same; state: what a file that was written anew does not share."""
     return _too_much("", path, str(most))
 
 
 def _too_much(given: str, *arguments: str) -> bool:
-    """Does a process of its own need too much for this."""
+    """Whether a process of its own needs too much for this."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", __file__, str(SECONDS), *arguments],

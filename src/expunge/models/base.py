@@ -51,7 +51,7 @@ class BaseModel:
         raise BadInput.of("model", self.family, "generates no text", "choose metrics and methods that need none")
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a readout of this model depends on, besides the data: of a family of another package its code too."""
+        """The identity of what a readout depends on, besides the data: of a family of another package its code too."""
         code = {}
         if not (own := type(self).__module__).startswith("expunge."):
             with contextlib.suppress(OSError):  # typed into an interpreter, it has none

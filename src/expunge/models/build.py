@@ -15,6 +15,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.variables import expand
+from expunge.data.content import without
 from expunge.data.examples import identity
 from expunge.data.load import hub_names, load
 from expunge.models._folder import foreign
@@ -147,8 +148,7 @@ def training_data(manifest: Mapping[str, Any], forget: Sequence[Example], leave:
             "cannot be had: the training data changed since the model was trained",
             "put them back, or give gold: FOLDER",
         )
-    gone = {identity(row) for row in forget}
-    return [row for row in rows if identity(row) not in gone]
+    return without(rows, forget)
 
 
 def budget_of(manifest: Mapping[str, Any]) -> Budget:

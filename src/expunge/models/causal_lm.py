@@ -22,10 +22,10 @@ from expunge.data.examples import answer_of
 from expunge.models._folder import foreign
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
-from expunge.models.logits import chunked, fields, spread
+from expunge.models.logits import fields, measure_in_chunks, spread
 from expunge.models.passes import evaluating
 from expunge.models.templates import Encoded, Template
-from expunge.models.weights import device_of, find_blocks, fingerprint_of, fold, lora_layers, quiet, tapped
+from expunge.models.weights import device_of, find_blocks, fingerprint_of, fold, lora_layers, quiet, tap
 
 NEW_TOKENS = 64
 """Longest greedy generation, unless the reference answers are longer."""
@@ -66,7 +66,7 @@ class CausalLM(BaseModel):
         raise BadInput.of(
             "model",
             type(self.module).__name__,
-            "has no MLP down-projection that we know",
+            "has no known MLP down-projection",
             "choose a method that does not edit MLPs",
         )
 
@@ -85,7 +85,7 @@ class CausalLM(BaseModel):
                     "example",
                     str(example)[:80],
                     "has an answer of no tokens under the model's template",
-                    "mend the tokenizer, or its chat template",
+                    "fix the tokenizer, or its chat template",
                 )
         return self.pack(encoded, positions, examples)
 
@@ -179,13 +179,13 @@ class CausalLM(BaseModel):
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         steps = labels_BT.shape[1]
         head, body = self._parts()
-        with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
+        with tap(self.module, want.hidden, stop=not want.channels) as hidden:
             out = body(**inputs, use_cache=False)
         states = {path: value[:, -steps:] for path, value in hidden.items()}
         if not want.channels:
             return Output(NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
         last_BTD = out[0][:, -steps:]
-        found = chunked(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
+        found = measure_in_chunks(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
         placed = {name: spread(value, mask_BT) for name, value in found.items()}
         return Output(
             -placed["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, hidden=states, **fields(placed)
@@ -240,7 +240,7 @@ class CausalLM(BaseModel):
         ids = torch.arange(4, device=device_of(self.module))[None] % self.vocabulary
         with (
             foreign(
-                "model", self.source, "has a generation_config.json that cannot be used", "mend it, or take it away"
+                "model", self.source, "has a generation_config.json that cannot be used", "fix it, or take it away"
             ),
             torch.no_grad(),
         ):
@@ -261,7 +261,7 @@ class CausalLM(BaseModel):
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
-        """Answers in clear, batched by length with the KV cache; greedy unless a temperature is given.
+        """Answers in plain text, batched by length with the KV cache; greedy unless a temperature is given.
 
         settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
         they are not part of the text), max_new_tokens (default: the longest reference answer, at least 16, at most
@@ -342,7 +342,7 @@ class CausalLM(BaseModel):
             write_json(Path(folder) / "config.json", {**config, "dtype": str(self.save_dtype).removeprefix("torch.")})
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a readout of this model depends on, besides the data."""
+        """The identity of all that a readout of this model depends on, besides the data."""
         vocabulary = self.tokenizer.get_vocab() if hasattr(self.tokenizer, "get_vocab") else {}
         return {
             "weights": fingerprint_of(self.module),

@@ -22,7 +22,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import write_json
 from expunge.models.base import BaseModel
 from expunge.models.logits import fields, measure_NV
-from expunge.models.weights import device_of, find_blocks, snapshot, tapped
+from expunge.models.weights import device_of, find_blocks, snapshot, tap
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -120,7 +120,7 @@ class Classifier(BaseModel):
         device = device_of(self.module)
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
-        with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
+        with tap(self.module, want.hidden, stop=not want.channels) as hidden:
             out = self._logits(inputs)
         seen_BS = inputs.get("attention_mask")
         states = {path: _flat(value, seen_BS)[:, None] for path, value in hidden.items()}

@@ -85,7 +85,7 @@ class Ensemble:
         labels_BT, mask_BT = batch.labels_BT.to(device), batch.mask_BT.to(device)
         if not want.channels:
             return Output(NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT)
-        parts = [self._measured(part, want) for part in self._parts(batch)]
+        parts = [self._measure(part, want) for part in self._parts(batch)]
         found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return Output(-found["logp"].sum(-1), batch.n_B.to(device), labels_BT, mask_BT, **fields(found))
 
@@ -104,7 +104,7 @@ class Ensemble:
     def _vocabulary(self) -> int:
         return int(getattr(self.members[0], "vocabulary", 1))
 
-    def _measured(self, batch: Batch, want: Want) -> dict[str, Tensor]:
+    def _measure(self, batch: Batch, want: Want) -> dict[str, Tensor]:
         """The asked channels, [B, T, ...], zero where nothing counts."""
         device = device_of(self.module)
         mask_BT = batch.mask_BT.to(device)
@@ -113,13 +113,13 @@ class Ensemble:
         each = [member.forward(batch, whole).logits_BTV[mask_BT] for member in self.members]
         logp_NV = mean_logp(each)
         if self.fair and place_B is not None:
-            logp_NV = self.fair.mend(logp_NV, torch.stack(each).float().log_softmax(-1), place_B.to(device))
+            logp_NV = self.fair.repair(logp_NV, torch.stack(each).float().log_softmax(-1), place_B.to(device))
         found = measure_NV(logp_NV, batch.labels_BT.to(device)[mask_BT], want)
         return {name: spread(value, mask_BT) for name, value in found.items()}
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Example], **settings: Any) -> list[str]:
-        """Answers in clear from the mean distribution, a token at a time; greedy unless a temperature is given.
+        """Answers in plain text from the mean distribution, a token at a time; greedy unless a temperature is given.
 
         settings: as of a language model (max_new_tokens, temperature, seed, batch_size, progress).
         Raises BadInput for classifiers.

@@ -24,7 +24,7 @@ LEAST = 1e-3
 
 @dataclass(frozen=True)
 class Fair:
-    """way: what the rates hang on. "shards": each member's own class; "votes": the class of the mean
+    """way: what the rates depend on. "shards": each member's own class; "votes": the class of the mean
     distribution; "scores": the cell of the mean probability of class 1.
 
     rates: [M or 1][C][G] probability of answering 1. edges: the cells' inner bounds of "scores".
@@ -63,7 +63,7 @@ class Fair:
             found.append([float(self.groups[group]), derive(self.seed, "fair", identity(example)) / 2**63])
         return torch.tensor(found, dtype=torch.float64).reshape(-1, 2)
 
-    def mend(self, mean_NV: Tensor, each_MNV: Tensor, place_N2: Tensor) -> Tensor:
+    def repair(self, mean_NV: Tensor, each_MNV: Tensor, place_N2: Tensor) -> Tensor:
         """Log-probabilities [N, 2] of the fair answers, from log-probabilities before.
 
         The class of an answer is drawn by the example's own draw, so that it is the same each time.

@@ -55,7 +55,7 @@ class Guarded:
 
     def save(self, folder: Path) -> None:
         """The unchanged model, and the guards beside it."""
-        unguarded(self).save(folder)
+        bare_model(self).save(folder)
         place = Path(folder) / FOLDER
         place.mkdir()
         listed = []
@@ -66,7 +66,7 @@ class Guarded:
         write_json(place / LIST, {"schema": 1, "guards": listed})
 
     def fingerprint(self) -> dict[str, Any]:
-        """The bare model's, and what the guard hangs on."""
+        """The bare model's, and what the guard depends on."""
         settings, tensors = self.guard.state()
         total = hashlib.sha256()
         for name, tensor in sorted(tensors.items()):
@@ -79,7 +79,7 @@ def guards_of(model: Any) -> list[Guard]:
     return model.guards if isinstance(model, Guarded) else []
 
 
-def unguarded(model: Any) -> Any:
+def bare_model(model: Any) -> Any:
     """The bare model: what relearning, quantisation and inside attacks look at."""
     while isinstance(model, Guarded):
         model = model.bare

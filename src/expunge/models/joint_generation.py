@@ -18,7 +18,7 @@ def generate(
     mean: Callable[[Sequence[Tensor]], Tensor],
     settings: dict[str, Any],
 ) -> list[str]:
-    """Answers in clear. mean: logits [B, V] of each member -> log-probabilities [B, V].
+    """Answers in plain text. mean: logits [B, V] of each member -> log-probabilities [B, V].
 
     Members share one tokenizer and template. settings: max_new_tokens, temperature, seed,
     batch_size, progress, as a language model takes them.
@@ -46,7 +46,7 @@ def generate(
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         kept = [encoded[i].prompt[-room:] or [first.pad] for i in rows]
-        for i, ids in zip(rows, _continued(members, kept, tokens, mean, choose), strict=True):
+        for i, ids in zip(rows, _continue(members, kept, tokens, mean, choose), strict=True):
             texts[i] = first.tokenizer.decode(ids, skip_special_tokens=True).strip()
         if settings.get("progress"):
             settings["progress"](min(len(order), start + size))
@@ -55,7 +55,7 @@ def generate(
     return texts
 
 
-def _continued(
+def _continue(
     members: Sequence[Any],
     prompts: list[list[int]],
     tokens: int,

@@ -37,7 +37,7 @@ def spread(value_N: Tensor, mask_BT: Tensor) -> Tensor:
     return full
 
 
-def kept(vocabulary: int, k: int) -> int:
+def kept_entries(vocabulary: int, k: int) -> int:
     """How many entries of a distribution `topk` keeps, the label included."""
     return vocabulary if vocabulary < FULL_BELOW or k <= 0 or k + 1 >= vocabulary else k + 1
 
@@ -62,7 +62,7 @@ def measure_NV(logits_NV: Tensor, labels_N: Tensor, want: Want) -> dict[str, Ten
 
 def _top(logp_NV: Tensor, labels_N: Tensor, k: int) -> dict[str, Tensor]:
     """The label, the k most likely others, and one bucket for the rest."""
-    size = kept(logp_NV.shape[-1], k)
+    size = kept_entries(logp_NV.shape[-1], k)
     label_N1 = labels_N[:, None]
     others_NV = logp_NV.scatter(-1, label_N1, -torch.inf)
     if size == logp_NV.shape[-1]:
@@ -74,7 +74,7 @@ def _top(logp_NV: Tensor, labels_N: Tensor, k: int) -> dict[str, Tensor]:
     return {"index": index_NK, "top": top_NK, "rest": rest_N}
 
 
-def chunked(
+def measure_in_chunks(
     head: Callable[[Tensor], Tensor], hidden_ND: Tensor, labels_N: Tensor, vocabulary: int, want: Want
 ) -> dict[str, Tensor]:
     """`measure_NV` of `head(hidden)` in blocks, so that no more than CHUNK logits stand at once.

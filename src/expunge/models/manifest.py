@@ -8,6 +8,7 @@ from typing import Any
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
+from expunge.data.content import content_key, content_keys
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.models import schemas
@@ -28,13 +29,16 @@ def manifest_of(folder: str | Path, field: str = "model") -> dict[str, Any] | No
 
 def left_manifest(manifest: Mapping[str, Any], forget: Sequence[Example]) -> dict[str, Any]:
     """The manifest after an exact deletion: the hashes of what is left, and no deleted example given inline."""
-    gone = {identity(row)[:16] for row in forget}
     data = manifest["data"]
+    rows = load(data, "data", manifest.get("columns") or {})
+    contents = content_keys(forget)
+    gone = {identity(row)[:16] for row in rows if content_key(row) in contents}
     if isinstance(data, list) and all(isinstance(row, Mapping) for row in data):
-        keys = [identity(row)[:16] for row in load(data, "data", manifest.get("columns") or {})]
-        data = [row for row, key in zip(data, keys, strict=True) if key not in gone]
-    left = [key for key in manifest["hashes"] if key not in gone]
-    return {**manifest, "data": data, "hashes": left}
+        data = [given for given, row in zip(data, rows, strict=True) if content_key(row) not in contents]
+    left = {"hashes": [key for key in manifest["hashes"] if key not in gone]}
+    if manifest.get("contents"):
+        left["contents"] = [key for key in manifest["contents"] if key not in {name[:16] for name in contents}]
+    return {**manifest, "data": data, **left}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def check_sizes(spec: Mapping[str, Any]) -> None:
         if name == "architecture":
             _config_class(str(value))
         elif name not in SIZES:
-            raise BadInput.of(f"model.{name}", name, "is no size that we know", did_you_mean(name, SIZES))
+            raise BadInput.of(f"model.{name}", name, "is an unknown size", did_you_mean(name, SIZES))
         elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput.of(f"model.{name}", value, "is no size", "give a whole number from 1 up")
         elif value > LARGEST[name]:
@@ -76,7 +76,7 @@ def tokenizer_for(texts: Sequence[str], vocab_size: int) -> Any:
 
 
 def texts_of(examples: Sequence[Example]) -> list[str]:
-    """What a tokenizer learns from: questions and answers in the plain form."""
+    """The texts that a tokenizer learns from: questions and answers in the plain form."""
     return [text for e in examples for text in (f"Question: {question_of(e)}\nAnswer: ", answer_of(e)) if text]
 
 

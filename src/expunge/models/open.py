@@ -23,7 +23,7 @@ from expunge.models.families.causal_lm import check_base
 from expunge.models.family import Family, Source, family_of
 from expunge.models.guarded import guard
 from expunge.models.manifest import manifest_of
-from expunge.models.soft_prompts import Prompted, prompted
+from expunge.models.soft_prompts import Prompted, attach_prompts
 from expunge.models.sources import kind_of, known_kind
 
 
@@ -83,7 +83,7 @@ def open_on_cpu(
 
 
 def _open_several(folder: Path, trust_code: bool, meta: bool) -> Model:
-    """Members that answer together, or one base with a soft prompt a group."""
+    """Members that answer together, or one base with a soft prompt per group."""
     state = state_of(folder)
     if state["scheme"] == "pre_forgettable":
         return open_prompted(folder, state, trust_code=trust_code, meta=meta)
@@ -101,7 +101,7 @@ def open_ensemble(folder: Path, *, trust_code: bool = False, meta: bool = False)
 def open_prompted(folder: Path, state: dict[str, Any], *, trust_code: bool = False, meta: bool = False) -> Prompted:
     """The base, opened from where `state` says it lies, and the prompts of the folder. Raises BadInput."""
     bare = open_on_cpu(str(state["base"]), trust_code=trust_code, meta=meta)
-    model = prompted(folder, state, bare)
+    model = attach_prompts(folder, state, bare)
     model.trusted = trust_code
     return model
 

@@ -41,7 +41,7 @@ def _grams(prompt: Sequence[int]) -> list[str]:
     return [" ".join(ids[i : i + n]) for n in (1, 2, 3) for i in range(len(ids) - n + 1)]
 
 
-def hashed(prompts: Sequence[Sequence[int]]) -> Any:
+def hash_features(prompts: Sequence[Sequence[int]]) -> Any:
     """[N, FEATURES] sparse, rows of unit length."""
     from sklearn.feature_extraction.text import HashingVectorizer
 

@@ -1,4 +1,4 @@
-"""What a model's folder says of itself in JSON, checked whole before any of it is used.
+"""A model folder's JSON description of itself, checked whole before any of it is used.
 
 A folder may come from anyone. A file that holds a wrong type, an absurd number or a name outside the folder is refused
 in one sentence; fields that nothing here reads are left alone, so that newer folders open.
@@ -91,6 +91,7 @@ class Manifest(_File):
     columns: dict[str, str] | None = None
     vocabulary: Source | None = None
     hashes: list[str] | None = None
+    contents: list[str] | None = None
     budget: Budget | None = None
     exact: dict[str, dict[str, Any]] | None = None
     trainer: dict[str, dict[str, Any]] | None = None
@@ -255,7 +256,7 @@ def _first(error: BaseException) -> str:
 
 
 def _odd(found: Any) -> str:
-    """What no file of ours holds: nesting without end, and halves of characters."""
+    """The first thing that no file of ours holds: nesting without end, and halves of characters."""
     level = [found]
     for _ in range(DEEPEST):
         below: list[Any] = []
@@ -289,9 +290,9 @@ def _fault(fault: Any, path: Path, field: str, fix: str) -> BadInput:
         return BadInput.of(field, str(path), f"has no {name}", fix)
     if fault["type"] == "value_error":
         why, _, told = told.partition("; ")
-        said = f"{name or 'what it says'} ({_shown(fault['input'])}) {why}" if name else why
+        said = f"{name or 'what it says'} ({_show(fault['input'])}) {why}" if name else why
         return BadInput.of(field, str(path), f"cannot be used: {said}", told or fix)
-    return BadInput.of(field, str(path), f"cannot be used: {name} is {_shown(fault['input'])}", told)
+    return BadInput.of(field, str(path), f"cannot be used: {name} is {_show(fault['input'])}", told)
 
 
 def _branch(part: str) -> bool:
@@ -299,6 +300,6 @@ def _branch(part: str) -> bool:
     return part in ("str", "int", "float", "bool", "dict", "Budget") or "[" in part or part.startswith("function-")
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     text = repr(value) if not isinstance(value, dict | list) else f"a {type(value).__name__} of {len(value)}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -23,7 +23,7 @@ from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.models._folder import foreign
 from expunge.models.ensemble import ENSEMBLE
-from expunge.models.prompts import FEATURES, answers_in, hashed, prompts_in
+from expunge.models.prompts import FEATURES, answers_in, hash_features, prompts_in
 from expunge.models.templates import Encoded
 
 WEIGHTS, ROUTE = "adapter_model.safetensors", "route.safetensors"
@@ -42,7 +42,7 @@ class _Held(nn.Module):
 class Prompted:
     """The base of `state["base"]` with the soft prompts of the groups that are left.
 
-    key_GF: mean of a group's hashed prompts; a question goes to the group with the likest key, and to the bare
+    key_GF: mean of a group's hashed prompts; a question goes to the group with the most similar key, and to the bare
     base where no likeness reaches that group's level_G. Without keys every question goes to the first group.
     """
 
@@ -89,7 +89,7 @@ class Prompted:
     def likeness(self, prompts: Sequence[Sequence[int]]) -> np.ndarray:
         """[N, G] mean similarity of a question to a group's."""
         assert self.key_GF is not None
-        return np.asarray(hashed(prompts) @ self.key_GF.double().cpu().numpy().T)
+        return np.asarray(hash_features(prompts) @ self.key_GF.double().cpu().numpy().T)
 
     def routes(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """The group of each question; -1 for the bare base."""
@@ -113,12 +113,10 @@ class Prompted:
         if max(routes, default=-1) < 0 or not want.channels:
             return self.bare.forward(batch, want)
         answers = answers_in(batch)
-        wide = [
-            self._widened(prompt, g, len(answer)) for prompt, g, answer in zip(prompts, routes, answers, strict=True)
-        ]
+        wide = [self._widen(prompt, g, len(answer)) for prompt, g, answer in zip(prompts, routes, answers, strict=True)]
         items = [Encoded(prompt, answer, False) for prompt, answer in zip(wide, answers, strict=True)]
         lengths = [len(prompt) + len(answer) - 1 for prompt, answer in zip(wide, answers, strict=True)]
-        with self._placed(lengths, routes):
+        with self._place(lengths, routes):
             return self.bare.forward(self.bare.pack(items), want)
 
     @torch.no_grad()
@@ -130,7 +128,7 @@ class Prompted:
         settings["max_new_tokens"] = settings.get("max_new_tokens") or min(200, max(16, longest + 8))
         routes = self.routes([item.prompt for item in encoded])
         shown = [item.prompt + item.answer[: int(share * len(item.answer))] for item in encoded]
-        wide = [self._widened(ids, g, settings["max_new_tokens"]) for ids, g in zip(shown, routes, strict=True)]
+        wide = [self._widen(ids, g, settings["max_new_tokens"]) for ids, g in zip(shown, routes, strict=True)]
         items = [Encoded(ids, item.answer, item.ends) for ids, item in zip(wide, encoded, strict=True)]
         lengths: list[int] = []
         chosen: list[int] = []
@@ -140,16 +138,16 @@ class Prompted:
             if outer:
                 outer(places)
 
-        with self._placed(lengths, chosen):
+        with self._place(lengths, chosen):
             return self.bare.generate(prompts, encoded=items, rows=batch_of, **settings)
 
-    def _widened(self, prompt: Sequence[int], group: int, after: int) -> list[int]:
+    def _widen(self, prompt: Sequence[int], group: int, after: int) -> list[int]:
         """The prompt with places for its soft tokens in front, cut so that `after` more tokens fit."""
         soft = self.prompts_GPD.shape[1] if group >= 0 else 0
         return [self.bare.pad] * soft + list(prompt)[-max(1, self.limit - soft - after) :]
 
     @contextlib.contextmanager
-    def _placed(self, lengths: Sequence[int], routes: Sequence[int]) -> Iterator[None]:
+    def _place(self, lengths: Sequence[int], routes: Sequence[int]) -> Iterator[None]:
         """Puts the soft prompts where rows of these lengths (left-padded) begin; a lone token is an answer's."""
 
         def put(_module: Any, _inputs: Any, output_BSD: Tensor) -> Tensor:
@@ -177,7 +175,7 @@ class Prompted:
         shutil.copy(self.folder / ENSEMBLE, Path(folder) / ENSEMBLE)
 
     def fingerprint(self) -> dict[str, Any]:
-        """The base's, and what the soft prompts and their routes hang on."""
+        """The base's, and what the soft prompts and their routes depend on."""
         total = hashlib.sha256()
         for tensor in (self.prompts_GPD, self.key_GF, self.level_G):
             if tensor is not None:
@@ -185,7 +183,7 @@ class Prompted:
         return {"bare": self.bare.fingerprint(), "prompts": total.hexdigest(), "members": self.state["members"]}
 
 
-def prompted(folder: Path, state: dict[str, Any], bare: Any) -> Prompted:
+def attach_prompts(folder: Path, state: dict[str, Any], bare: Any) -> Prompted:
     """The prompts of the folder before an opened base. Raises BadInput."""
     if bare.family != Prompted.family:
         raise BadInput.of(

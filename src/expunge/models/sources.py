@@ -1,4 +1,4 @@
-"""What a model's source is, and what of it may be opened: folders, hub names, and classes that build networks."""
+"""A model's source, and what of it may be opened: folders, hub names, and classes that build networks."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Template:
                 "model",
                 "chat template",
                 "does not end with one question, or takes gigabytes for it",
-                "mend the tokenizer's chat template",
+                "fix the tokenizer's chat template",
             )
         self._cache: dict[tuple[str, str, str], Encoded] = {}
 
@@ -90,7 +90,7 @@ class Template:
             "model",
             "chat template",
             "cannot be used on these messages",
-            "mend the tokenizer's chat template, or the messages",
+            "fix the tokenizer's chat template, or the messages",
         ):
             prompt = render(messages, tokenize=False, add_generation_prompt=True)
             whole = render([*messages, {"role": "assistant", "content": answer}], tokenize=False)

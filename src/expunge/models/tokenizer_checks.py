@@ -40,7 +40,7 @@ def check_files(folder: Path, field: str) -> None:
         parts = {name: found.get(name) for name in PARTS}
         _check(parts, path, field)
         if any(_told_elsewhere(part) for part in _kinds(list(parts.values()))) and endless_tokenizer(str(path), MOST):
-            raise _refused(field, path)
+            raise _refusal(field, path)
 
 
 def check_loaded(tokenizer: Any, source: str, field: str) -> None:
@@ -54,14 +54,14 @@ def _check(parts: Mapping[str, Any], source: Any, field: str) -> None:
     try:
         grown = _times(parts.get("normalizer")) * _times(parts.get("pre_tokenizer"))
         if max(grown, _times(parts.get("decoder"))) > MOST or not _repeats_little(parts.get("post_processor")):
-            raise _refused(field, source)
+            raise _refusal(field, source)
     except (TypeError, AttributeError, ValueError):  # settings of wrong types: the library says so
         return
     except RecursionError:
-        raise _refused(field, source) from None
+        raise _refusal(field, source) from None
 
 
-def _refused(field: str, source: Any) -> BadInput:
+def _refusal(field: str, source: Any) -> BadInput:
     return BadInput.of(
         field, str(source), f"is a tokenizer that makes a text more than {MOST} times as long", "save a plain one"
     )
@@ -97,7 +97,7 @@ def _times(value: Any) -> float:
 
 
 def _repeats_little(value: Any) -> bool:
-    """Does a template put the text itself, and little else, between its marks."""
+    """Whether a template puts the text itself, and little else, between its marks."""
     texts, all_ = 1, 0
     for part in _kinds(value):
         if part.get("type") == "TemplateProcessing":
@@ -111,7 +111,7 @@ def _repeats_little(value: Any) -> bool:
 
 
 def _told_elsewhere(part: Mapping[str, Any]) -> bool:
-    """Can only a trial show what this part does: tables of replacements, and patterns that may match nothing."""
+    """Whether only a trial shows what this part does: tables of replacements, and patterns that may match nothing."""
     pattern = part.get("pattern")
     replaced = part.get("type") == "Replace" and isinstance(pattern, dict) and "Regex" in pattern
     return part.get("type") == "Precompiled" or replaced

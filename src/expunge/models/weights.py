@@ -1,4 +1,4 @@
-"""What all models share: hooks for hidden states, fingerprints, snapshots, saving weights."""
+"""The parts that all models share: hooks for hidden states, fingerprints, snapshots, saving weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Enough(Exception):
 
 
 @contextlib.contextmanager
-def tapped(module: nn.Module, paths: tuple[str, ...], stop: bool = False) -> Iterator[dict[str, Tensor]]:
+def tap(module: nn.Module, paths: tuple[str, ...], stop: bool = False) -> Iterator[dict[str, Tensor]]:
     """Collects the outputs of modules by path (`path:in` collects the first input).
 
     With `stop` the forward inside the block ends once all are there.

@@ -21,7 +21,7 @@ from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
 from expunge.pipeline.folders import fits_cache, fits_folder
-from expunge.pipeline.worlds import config, trained
+from expunge.pipeline.worlds import config, is_trained
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _base(request: Request) -> Base:
         folder = source if isinstance(source, str) else Path(source["weights"]).parent
         return Base(source, manifest_of(folder), open_on_cpu(source, trust_code=request.trust_code, meta=True))
     training = config(str(request.model))
-    if trained(Path(training.out)):
+    if is_trained(Path(training.out)):
         return Base(training.out, manifest_of(training.out), open_on_cpu(training.out, meta=True))
     spec = training.model
     assert isinstance(spec, dict)
@@ -90,17 +90,9 @@ def _base(request: Request) -> Base:
 
 def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:
     forget, retain = training_sources(request, aligned)
-    return make_splits(
-        forget=forget,
-        data=request.data,
-        retain=retain,
-        holdout=request.holdout,
-        test=request.test,
-        reference=request.reference,
-        probes=request.probes,
-        columns=request.columns,
-        seed=request.seed,
-    )
+    given = {name: getattr(request, name) for name in ("data", "holdout", "test", "reference")}
+    sources = {"forget": forget, "retain": retain, **given}
+    return make_splits(sources, probes=request.probes, columns=request.columns, seed=request.seed)
 
 
 # -- do they go together ---------------------------------------------------------------------------
@@ -155,7 +147,7 @@ def check_criteria(parts: Parts, has_gold: bool, faults: Faults) -> None:
     names += attack.score_names(parts.request.audit, capabilities, read, has_gold)
     names += parts.aligned.names if parts.aligned else []
     owners = {"before", "after"} | ({"gold"} if has_gold else set())
-    units = scores.bounded(capabilities, read)
+    units = scores.bounded_scores(capabilities, read)
     for rule in parts.rules:
         with faults:
             rule.names_score(names, owners, units)

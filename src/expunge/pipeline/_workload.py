@@ -14,7 +14,7 @@ from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed
 from expunge.pipeline.estimate import lengths, weights_options
-from expunge.pipeline.resources import Estimate, estimate, fits_disk, fits_memory
+from expunge.pipeline.resources import Estimate, Load, estimate, fits_disk, fits_memory
 from expunge.training.rate import from_manifest
 
 
@@ -73,18 +73,15 @@ def estimates(composed: Composed, model: Model, budget: Budget, work: Workload, 
     def guess(
         weights: str = kind, micro: int | None = None, checkpointing: bool | None = None, elsewhere: bool = limited
     ) -> Estimate:
-        return estimate(
-            model,
-            weights=weights,
-            options=options if weights != "lora" or options else {},
+        load = Load(
             rows=int(micro or budget.micro_batch_size or work.batch) * max(1, work.streams),
             length=work.longest,
             steps=work.steps,
-            tokens_a_step=work.tokens_per_step,
+            tokens_per_step=work.tokens_per_step,
             checkpointing=bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing,
             bf16=budget.precision == "bf16",
-            elsewhere=elsewhere,
         )
+        return estimate(model, load, weights=weights, options=options, elsewhere=elsewhere)
 
     there = guess()
     faults = Faults()

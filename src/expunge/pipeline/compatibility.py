@@ -1,4 +1,4 @@
-"""Whether method, model and data go together: each part's card against the family and the examples."""
+"""The compatibility of method, model and data: each part's card against the family and the examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from expunge.core.card import Example, MethodCard
 from expunge.core.channels import words_of
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, Faults
-from expunge.core.registry import SINGULAR, load
+from expunge.core.registry import SINGULAR, Plugin, load
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed, every_method
 from expunge.methods.objective import Objective
@@ -19,80 +19,11 @@ from expunge.models.guarded import guards_of
 
 
 def fits_method(composed: Composed, model: Model, splits: Splits) -> None:
-    """Raises BadInput for each part of the method that this family or these data do not suit."""
+    """Check that each part suits this model and these data. Raises BadInput with every fault."""
+    _fits_ensemble(composed, model)
     faults = Faults()
-    if "shards" in model.capabilities and composed.yields != "ensemble":
-        raise BadInput.of(
-            "method",
-            composed.name,
-            f"changes a single model, and this one is an ensemble of {len(model.members)} trained with `exact:`",  # type: ignore[attr-defined]
-            f"these would work: {', '.join(fitting(model))}",
-        )
-    if guards_of(model) and composed.yields != "guard":
-        names = ", ".join(guard.name for guard in guards_of(model))
-        faults.add(
-            BadInput.of(
-                "model",
-                names,
-                f"guards this model, and {composed.name} changes weights",
-                "take its guard/ folder away first, or choose a guard",
-            )
-        )
-    if processes.world() > 1 and not isinstance(composed.method, Objective):
-        faults.add(
-            BadInput.of(
-                "method",
-                composed.name,
-                f"is no objective run, and {processes.world()} processes were started",
-                "start one process, or choose an objective",
-            )
-        )
-    for plugin in composed.plugins:
-        missing = set(plugin.card.capabilities) - model.capabilities
-        if missing:
-            faults.add(
-                BadInput.of(
-                    "method",
-                    plugin.name,
-                    f"needs {_words(missing)}, which this "
-                    f"{family(model.family).title} {'was not' if _history(missing) else 'does not have'}",
-                    f"these would work: {', '.join(fitting(model))}",
-                )
-            )
-            continue
-        for split, wanted in plugin.card.fields.items():
-            for name in wanted:
-                without = sum(not _has(row, name) for row in splits.get(split, []))
-                if without:
-                    faults.add(
-                        BadInput.of(
-                            split,
-                            name,
-                            f"is missing in {without} of {len(splits[split])} examples, and {plugin.name} needs it",
-                            "add it, or choose another method",
-                        )
-                    )
-        for split in {*plugin.card.sources} - set(splits):
-            if splits:
-                faults.add(
-                    BadInput.of(
-                        split,
-                        "",
-                        f"is missing, and {plugin.name} cannot do without it",
-                        f"add {split}: FILE, or choose another method",
-                    )
-                )
-    for name, by in _split_on(composed):
-        without = sum(row.get(by) is None for row in splits.get("forget", []))
-        if without:
-            faults.add(
-                BadInput.of(
-                    f"method.{name}.by",
-                    by,
-                    f"is missing in {without} of {len(splits['forget'])} forget examples",
-                    "name a field that all have, or add it",
-                )
-            )
+    for fault in _method_faults(composed, model, splits):
+        faults.add(fault)
     if composed.objective is not None and not faults.errors:
         with faults:
             _fits_channels(composed.objective, model)
@@ -101,6 +32,66 @@ def fits_method(composed: Composed, model: Model, splits: Splits) -> None:
             with faults:
                 term.loss.declare(model)
     faults.raise_any()
+
+
+def _fits_ensemble(composed: Composed, model: Model) -> None:
+    """Raises BadInput where a method that changes a single model meets an ensemble."""
+    if "shards" in model.capabilities and composed.yields != "ensemble":
+        raise BadInput.of(
+            "method",
+            composed.name,
+            f"changes a single model, and this one is an ensemble of {len(model.members)} trained with `exact:`",  # type: ignore[attr-defined]
+            f"these would work: {', '.join(fitting(model))}",
+        )
+
+
+def _method_faults(composed: Composed, model: Model, splits: Splits) -> Iterator[BadInput]:
+    """The faults of a method as a whole, and those of each part."""
+    if guards_of(model) and composed.yields != "guard":
+        names = ", ".join(guard.name for guard in guards_of(model))
+        why = f"guards this model, and {composed.name} changes weights"
+        yield BadInput.of("model", names, why, "take its guard/ folder away first, or choose a guard")
+    if processes.world() > 1 and not isinstance(composed.method, Objective):
+        why = f"is no objective run, and {processes.world()} processes were started"
+        yield BadInput.of("method", composed.name, why, "start one process, or choose an objective")
+    for plugin in composed.plugins:
+        yield from _plugin_faults(plugin, model, splits)
+    for name, by in _split_on(composed):
+        without = sum(row.get(by) is None for row in splits.get("forget", []))
+        if without:
+            why = f"is missing in {without} of {len(splits['forget'])} forget examples"
+            yield BadInput.of(f"method.{name}.by", by, why, "name a field that all have, or add it")
+
+
+def _plugin_faults(plugin: Plugin[MethodCard], model: Model, splits: Splits) -> Iterator[BadInput]:
+    """A fault for each thing that the part's card asks for and the model or the data do not have."""
+    if missing := set(plugin.card.capabilities) - model.capabilities:
+        title, lacks = family(model.family).title, "was not" if _history(missing) else "does not have"
+        yield BadInput.of(
+            "method",
+            plugin.name,
+            f"needs {_words(missing)}, which this {title} {lacks}",
+            f"these would work: {', '.join(fitting(model))}",
+        )
+        return
+    for split, wanted in plugin.card.fields.items():
+        for name in wanted:
+            without = sum(not _has(row, name) for row in splits.get(split, []))
+            if without:
+                yield BadInput.of(
+                    split,
+                    name,
+                    f"is missing in {without} of {len(splits[split])} examples, and {plugin.name} needs it",
+                    "add it, or choose another method",
+                )
+    for split in {*plugin.card.sources} - set(splits):
+        if splits:
+            yield BadInput.of(
+                split,
+                "",
+                f"is missing, and {plugin.name} cannot do without it",
+                f"add {split}: FILE, or choose another method",
+            )
 
 
 def _fits_channels(objective: Objective, model: Model) -> None:
@@ -119,7 +110,7 @@ def _fits_channels(objective: Objective, model: Model) -> None:
 
 
 def fits_history(composed: Composed, model: Model, splits: Splits, manifest: Mapping[str, Any] | None) -> list[str]:
-    """Notes for the plan on how the method goes with the model's training. Raises BadInput where it does not."""
+    """Check an exact method against how the model was trained; remarks for the plan. Raises BadInput."""
     return composed.method.fits(model, splits, manifest) if "forget" in splits else []
 
 

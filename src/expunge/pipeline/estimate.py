@@ -1,4 +1,4 @@
-"""What the plan estimates with: lengths of examples, options of the part that chooses the weights."""
+"""The basis of the plan's estimates: lengths of examples, options of the part that chooses the weights."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from expunge.alignment.evidence import alignment_evidence
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.files import finite, write_json, write_text
-from expunge.core.request import redacted
+from expunge.core.request import redact_request
 from expunge.core.version import versions
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
@@ -23,7 +23,7 @@ from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, Evidence
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
-from expunge.pipeline.hidden_knowledge import hidden, judged
+from expunge.pipeline.hidden_knowledge import hidden_score, judge
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
@@ -77,7 +77,7 @@ def all_scores(reads: Mapping[str, Observation], capabilities: frozenset[str], l
     scores += attacking.scores(attacks, capabilities)
     gold = reads.get("gold")
     scores.append(
-        hidden(
+        hidden_score(
             attacks.get("after", {}),
             attacks.get("gold", {}),
             readouts["after"].get("forget"),
@@ -115,7 +115,7 @@ def evidence(
         scores=scores,
         cost=_run_cost(applied, reads, gold, seconds),
         inputs=inputs | ({"files": plan.files} if plan.files else {}),
-        verdict=judged(plan.request.accept, scores, plan.request.purpose, guard=guard),
+        verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=guard),
         curve=outcome.get("curve", []),
         stop=outcome.get("stop", {}),
         notes=[*plan.notes, *aligned.notes, *_method_remarks(applied.notes, gold.why, guard)],
@@ -161,8 +161,8 @@ def trained_tokens(notes: Mapping[str, Any]) -> int:
 
 def shown_request(plan: Plan) -> dict[str, Any]:
     """The request as evidence and report show it: without anything that may name the forget set, where redacted."""
-    resolved = plan.request.resolved()
-    return redacted(resolved) if plan.request.redacted else resolved
+    resolved = plan.request.to_dict()
+    return redact_request(resolved) if plan.request.redacted else resolved
 
 
 def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list[str]:
@@ -214,6 +214,6 @@ def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:
     write_text(folder / "report.html", render(evidence))
     write_text(folder / "README.md", model_card(evidence))
     write_json(folder / "evidence.json", evidence)
-    close(folder, plan.request.resolved(), plan.request.redacted)
+    close(folder, plan.request.to_dict(), plan.request.redacted)
     write_certificate(folder, certificate(folder, evidence, plan.splits))
     checkpoint.clear(folder / SCRATCH)

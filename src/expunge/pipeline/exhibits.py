@@ -117,12 +117,12 @@ def recovered_texts(reads: Mapping[str, Observation], redacted: bool) -> dict[st
         lead = shares["after"] - np.nan_to_num(shares.get("gold", np.zeros_like(shares["after"])))
         order = np.argsort(-np.nan_to_num(lead, nan=-np.inf), kind="stable")[:MAX_TEXTS]
         texts[name] = [
-            _recovered(int(i), after.attacked, sides, shares, redacted) for i in order if np.isfinite(lead[i])
+            _recovery(int(i), after.attacked, sides, shares, redacted) for i in order if np.isfinite(lead[i])
         ]
     return texts
 
 
-def _recovered(
+def _recovery(
     i: int, rows: Sequence[Example], sides: Mapping[str, Found], shares: Mapping[str, np.ndarray], redacted: bool
 ) -> dict[str, Any]:
     recovered = {role: round(float(share[i]), 4) for role, share in shares.items() if np.isfinite(share[i])}

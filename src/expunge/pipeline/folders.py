@@ -29,7 +29,7 @@ def fits_folder(out: Path, resume: bool) -> None:
 
 
 def fits_cache() -> None:
-    """Raises BadInput where the cache, which keeps what is computed once, can be neither written to nor made."""
+    """Raises BadInput where the cache, which holds what is computed once, cannot be written to or made."""
     folder = cache_folder()
     named = "EXPUNGE_CACHE" if os.environ.get("EXPUNGE_CACHE") else "the cache"
     place = folder.absolute()
@@ -53,7 +53,7 @@ def fits_cache() -> None:
 
 
 def free_folder(out: Path, left: frozenset[str] = frozenset()) -> None:
-    """Raises BadInput unless this is a folder without files, or one that can be made.
+    """Check that this is a folder without files, or can be made one. Raises BadInput.
 
     left: names of what a killed process of the same verb leaves, which it may find.
     """
@@ -77,7 +77,7 @@ def _names_in(out: Path) -> set[str]:
 
 
 def _parent(out: Path) -> None:
-    """Raises BadInput where the folder cannot be made."""
+    """Check that the folder can be made."""
     place = out.absolute().parent
     while not place.exists():
         place = place.parent

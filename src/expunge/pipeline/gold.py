@@ -18,6 +18,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest, sweep
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
+from expunge.data.content import content_key, content_keys
 from expunge.data.examples import identity
 from expunge.data.splits import Splits
 from expunge.methods.training import trainer_for, with_defaults
@@ -30,8 +31,12 @@ from expunge.training import checkpoint
 
 def gold_entry(manifest: dict[str, Any], forget: Sequence[Example]) -> str:
     """The cache's name of the gold model of this training and forget set."""
-    lineage = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps")}
-    return f"gold/{digest([lineage, sorted(identity(row) for row in forget)])[:32]}"
+    lineage = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps", "contents")}
+    names = sorted(identity(row) for row in forget)
+    # Rows that the training had in another form: earlier versions left them in, under the name without this mark.
+    known = set(manifest.get("hashes") or [])
+    other_form = ["by content"] if any(name[:16] not in known for name in names) else []
+    return f"gold/{digest([lineage, names, *other_form])[:32]}"
 
 
 def gold_folder(manifest: dict[str, Any], forget: Sequence[Example]) -> Path:
@@ -82,7 +87,11 @@ def _train_gold(
     # The base's own stage, so that its batches differ from the base's by the data alone.
     context.stage = context.label = "train"
     trained = trainer_for(manifest.get("exact") or manifest.get("trainer"), model)(model, data, context)
-    own = {"hashes": [identity(row)[:16] for row in data], "data": None}
+    own = {
+        "hashes": [identity(row)[:16] for row in data],
+        "contents": [content_key(row)[:16] for row in data],
+        "data": None,
+    }
     write(trained, folder, {**manifest, **own, **account_of(context.notes["outcome"])})
 
 
@@ -124,3 +133,26 @@ def gold_source(
     except BadInput as error:
         return "", f"no gold model: {error.faults[0]}"
     return "train", ""
+
+
+def membership_remarks(manifest: dict[str, Any] | None, splits: Splits, leave: bool) -> list[str]:
+    """How many forget examples the model was never trained on, for the plan; nothing where the training is unknown.
+
+    leave: whether the hub may be asked for the training data.
+    """
+    if not manifest or not manifest.get("hashes") or manifest.get("exact") or "forget" not in splits:
+        return []
+    known = set(manifest.get("contents") or [])
+    if not known:
+        with contextlib.suppress(BadInput):  # the data moved: the hashes alone are known
+            known = {key[:16] for key in content_keys(training_data(manifest, [], leave))}
+    known.update(manifest["hashes"])
+    forget = splits["forget"]
+    unknown = sum(known.isdisjoint((identity(row)[:16], content_key(row)[:16])) for row in forget)
+    if not unknown:
+        return []
+    what = "None" if unknown == len(forget) else f"Only {len(forget) - unknown}"
+    return [
+        f"{what} of the {len(forget)} forget examples {'was' if len(forget) - unknown < 2 else 'were'} among the "
+        f"{len(manifest['hashes'])} that the model was trained on (training manifest)."
+    ]

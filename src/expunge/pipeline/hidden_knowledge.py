@@ -26,7 +26,7 @@ CONTROL = "robustness_relearn_forget"
 ASKING = "asking"
 
 
-def hidden(
+def hidden_score(
     after: Mapping[str, Found | str],
     gold: Mapping[str, Found | str],
     read: Readout | None = None,
@@ -132,7 +132,7 @@ def lines(scores: Sequence[Score], purpose: str) -> list[Check]:
     return [Check(rule, passed, score.value, MARGIN, why, score.low < MARGIN < score.high, implied=True)]
 
 
-def judged(accept: Mapping[str, Any], scores: Sequence[Score], purpose: Purpose, *, guard: bool = False) -> Verdict:
+def judge(accept: Mapping[str, Any], scores: Sequence[Score], purpose: Purpose, *, guard: bool = False) -> Verdict:
     """The verdict with all implied lines. Raises BadInput.
 
     A pure function of the acceptance criteria, the figures and the purpose, so that whoever holds the evidence can come

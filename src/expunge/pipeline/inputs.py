@@ -51,7 +51,7 @@ def _inputs(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
         named["judge"] = digest(judge_of(plan.aligned.judge).key)
     return {
         **named,
-        **{name: [_sealed(row, salt) for row in found] for name, found in rows.items()},
+        **{name: [_seal(row, salt) for row in found] for name, found in rows.items()},
         **{f"{METHOD_FILE} {path}": found for path, found in plan.files.items()},
         "threads": torch.get_num_threads(),
         "processes": processes.world(),
@@ -60,7 +60,7 @@ def _inputs(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def _sealed(row: Example, salt: bytes) -> str:
+def _seal(row: Example, salt: bytes) -> str:
     """A salted hash: a plain one of a short record could be guessed."""
     return hmac.new(salt, content(row).encode(), hashlib.sha256).hexdigest()[:24]
 
@@ -68,7 +68,7 @@ def _sealed(row: Example, salt: bytes) -> str:
 def _record(folder: Path, now: Mapping[str, Any]) -> None:
     """Write down inputs that are not known yet, and compare the others."""
     path = folder / SCRATCH / FILE
-    before = read_sealed(path) if path.exists() or _begun(folder) else {}
+    before = read_sealed(path) if path.exists() or _has_begun(folder) else {}
     if before is None:
         raise BadInput.of("--resume", str(path), "is damaged or lost", "start anew in another folder")
     changed = [
@@ -87,7 +87,7 @@ def _record(folder: Path, now: Mapping[str, Any]) -> None:
         write_sealed(path, {**before, **now}, PRIVATE)
 
 
-def _begun(folder: Path) -> bool:
+def _has_begun(folder: Path) -> bool:
     """Whether anything of the method is there: its inputs were recorded before it began."""
     return any((folder / place).exists() for place in ("model", f"{SCRATCH}/{DONE}", f"{SCRATCH}/checkpoint"))
 

@@ -24,7 +24,7 @@ from expunge.core.random import permutation
 from expunge.data.splits import Splits
 from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
-from expunge.models.guarded import unguarded
+from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
 from expunge.pipeline._bind import read_splits
@@ -44,7 +44,7 @@ WEIGHED = 2**30
 
 @dataclass(frozen=True)
 class ObservationSpec:
-    """What to observe of a model: the same for all models that are compared."""
+    """The observations to make of a model: the same for all models that are compared."""
 
     splits: Splits
     """The examples that are read."""
@@ -138,7 +138,7 @@ def _weights(model: Model) -> dict[str, torch.Tensor]:
     """A copy of the bare model's weights on the CPU; none of a large model."""
     if sum(parameter.numel() for parameter in model.module.parameters()) > WEIGHED:
         return {}
-    return {name: x.detach().to("cpu", copy=True) for name, x in unguarded(model).module.state_dict().items()}
+    return {name: x.detach().to("cpu", copy=True) for name, x in bare_model(model).module.state_dict().items()}
 
 
 def _read(

@@ -29,7 +29,7 @@ def free(out: str | Path, left: frozenset[str] = LEFT) -> None:
 
 
 @contextlib.contextmanager
-def held(out: str | Path | None) -> Iterator[None]:
+def hold(out: str | Path | None) -> Iterator[None]:
     """Inside, no other process of ours writes to `out`, and the cache entries that are made or used are noted there.
 
     Files that killed processes left half-written are deleted. Where bad input shows only now, a folder that was made
@@ -99,9 +99,9 @@ def sentence(error: BaseException, redact: bool) -> str:
     else:
         first = (str(error).strip().splitlines() or ["no reason given"])[0]
         text = f"{type(error).__name__}: {first}"
-    return unquoted(text) if redact else text
+    return without_quotations(text) if redact else text
 
 
-def unquoted(text: str) -> str:
+def without_quotations(text: str) -> str:
     """A sentence with its quotations left out."""
     return QUOTED.sub("...", text)

@@ -14,6 +14,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest_named
 from expunge.core.request import Request, read_config
+from expunge.data.fields import ignored_answers
 from expunge.data.sampling import halves
 from expunge.data.splits import Splits
 from expunge.data.worlds import is_builtin
@@ -23,7 +24,7 @@ from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
 from expunge.pipeline._bind import bind, budget_for, check_criteria, check_parts, check_stop, read_splits
 from expunge.pipeline._workload import estimates, learning_rate, workload
-from expunge.pipeline.gold import gold_folder, gold_source
+from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks
 from expunge.pipeline.resources import Estimate, size
 
 FORGET_READ, OTHERS_READ = 2000, 120
@@ -164,7 +165,14 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         here=here,
         aligned=parts.aligned,
         files=digest_named(composed.described),
-        notes=(*composed.notes, *history, *remarks, *_erasure_remarks(request, gold, composed.yields)),
+        notes=(
+            *composed.notes,
+            *history,
+            *remarks,
+            *ignored_answers(splits),
+            *membership_remarks(manifest, splits, request.trust_code),
+            *_erasure_remarks(request, gold, composed.yields),
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run needs, estimated from shapes alone, and whether this machine has it: memory, disk, seconds."""
+"""A run's needs, estimated from shapes alone, against what this machine has: memory, disk, seconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def size(count: float) -> str:
 
 
 FLOPS = {"cuda": 1.5e14, "cpu": 6e10, "mps": 3e12}
-"""Rough floating-point rates a second, for the estimate of time alone (nothing is decided by it)."""
+"""Rough floating-point operations per second, for the estimate of time alone (nothing is decided by it)."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,18 @@ class Estimate:
         }
 
 
+@dataclass(frozen=True)
+class Load:
+    """The size of a run's passes. rows: sequences in a forward; length: tokens of the longest."""
+
+    rows: int
+    length: int
+    steps: int
+    tokens_per_step: float
+    checkpointing: bool
+    bf16: bool
+
+
 def trainable_parameters(model: Model, weights: str, options: Mapping[str, Any]) -> tuple[int, int]:
     """(moving parameters, of them beside the base): LoRA's lie beside the base, others within.
 
@@ -92,19 +104,9 @@ def trainable_parameters(model: Model, weights: str, options: Mapping[str, Any])
 
 
 def estimate(
-    model: Model,
-    *,
-    weights: str,
-    options: Mapping[str, Any],
-    rows: int,
-    length: int,
-    steps: int,
-    tokens_a_step: float,
-    checkpointing: bool,
-    bf16: bool,
-    elsewhere: bool = False,
+    model: Model, load: Load, *, weights: str, options: Mapping[str, Any], elsewhere: bool = False
 ) -> Estimate:
-    """rows: sequences in a forward; length: tokens of the longest.
+    """Estimate memory and time from shapes alone.
 
     elsewhere: the limit is another machine's; it is taken for an accelerator where the file's weights
     are of half precision. A CPU holds them in float32, whatever the file has.
@@ -114,17 +116,17 @@ def estimate(
     total = sum(p.numel() for p in module.parameters())
     halves = all(p.element_size() < 4 for p in module.parameters())
     accelerator = device == "cuda" or (elsewhere and halves)
-    low = bf16 or accelerator
+    low = load.bf16 or accelerator
     # What is frozen stays in the dtype of the file (float32 on a CPU); what moves is float32, with its gradient and
     # two moments.
     frozen = float(sum(p.numel() * (p.element_size() if accelerator else 4) for p in module.parameters()))
     trainable, beside = trainable_parameters(model, weights, options)
     held = frozen + 4.0 * beside if beside else 4.0 * trainable + frozen * (total - trainable) / total
     kept, logits = family(model.family).memory(
-        model, rows=rows, length=length, cell=2 if low else 4, checkpointing=checkpointing
+        model, rows=load.rows, length=load.length, cell=2 if low else 4, checkpointing=load.checkpointing
     )
     passes = 6 if not beside else 4
-    flops = steps * tokens_a_step * (passes + (2 if checkpointing else 0)) * total
+    flops = load.steps * load.tokens_per_step * (passes + (2 if load.checkpointing else 0)) * total
     available = (
         torch.cuda.get_device_properties(0).total_memory if device == "cuda" else psutil.virtual_memory().available
     )
@@ -142,7 +144,7 @@ def estimate(
 
 
 def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], model: Model) -> None:
-    """Raises BadInput where the peak does not fit, and names the setting that would make it fit."""
+    """Raises BadInput, with a setting that would fit, where the peak exceeds the limit."""
     limit = budget.memory * 1e9 if budget.memory is not None else made.available
     if made.peak <= limit:
         return
@@ -163,11 +165,11 @@ def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..
         if (then := guess(**changes)).peak <= limit:
             for short, long in names.items():
                 name = name.replace(short, long)
-            mend = f"set {name} (about {size(then.peak)})"
+            fix = f"set {name} (about {size(then.peak)})"
             break
     else:
         plan = "" if budget.memory is not None else " (budget.memory: 80 plans for one of 80 GB)"
-        mend = f"choose a smaller model or a larger machine{plan}: no setting of ours makes it fit"
+        fix = f"choose a smaller model or a larger machine{plan}: no setting of ours makes it fit"
     what = "all weights that move, with gradients and moments in float32" if weights == "all" else f"weights: {weights}"
     there = (
         f"budget.memory allows {size(limit)}" if budget.memory is not None else f"this machine has {size(limit)} free"
@@ -176,12 +178,12 @@ def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..
         "budget.memory" if budget.memory is not None else "model",
         "",
         f"about {size(made.peak)} are needed at the peak ({what}: {made.sentence}), and {there}",
-        mend,
+        fix,
     )
 
 
 def fits_disk(made: Estimate, weights: str, model: Model, out: Path) -> None:
-    """Raises BadInput where the disk has no room for the model and its checkpoints."""
+    """Raises BadInput where the disk has too little room for the model and its checkpoints."""
     place = out.absolute()
     while not place.exists():
         place = place.parent

@@ -24,7 +24,7 @@ from expunge.core.files import (
     temporary,
     write_text,
 )
-from expunge.core.request import Request, redacted
+from expunge.core.request import Request, redact_request
 from expunge.ledger.certificate import SALT, read_salt, salt_of, seal, write_salt
 from expunge.pipeline.plan import Plan
 
@@ -33,7 +33,7 @@ LAST = "certificate.json"
 """The last file that a run writes: with it the run is finished."""
 
 
-def finished(request: Request) -> bool:
+def is_finished(request: Request) -> bool:
     """Whether the folder holds this very request's finished run. Raises BadInput for another's."""
     out = Path(request.out)
     try:
@@ -60,8 +60,8 @@ def same(request: Request, out: Path) -> None:
     theirs = request_in(out)
     if theirs is None:
         return
-    ours = finite(request.resolved())
-    if request.redacted and canonical(theirs) == canonical(redacted(ours)) and _sealed(out, ours):
+    ours = finite(request.to_dict())
+    if request.redacted and canonical(theirs) == canonical(redact_request(ours)) and _is_sealed(out, ours):
         return
     if canonical(theirs) != canonical(ours):
         changed = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
@@ -90,7 +90,7 @@ def request_in(out: Path, name: str = "request.yaml") -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
+def hold(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
     """The folder, locked against a second process, with the request as resolved in it.
 
     Raises BadInput where another process holds it or it cannot be made; Ctrl-C becomes Interrupted,
@@ -102,21 +102,13 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
     if resume and not replace:
         same(plan.request, out)
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        if processes.main():
-            lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
-    except OSError as error:
-        raise BadInput.of("out", str(out), f"cannot be made ({error.strerror})", "choose another folder") from None
+    lock = _lock(folder, out)
     try:
         if processes.main():
             sweep(folder)
             if replace:
                 _clear_other(plan.request, folder)
-            write_request(folder, plan.request.resolved())
+            write_request(folder, plan.request.to_dict())
         processes.barrier()
         with cache.journal(folder / SCRATCH / cache.JOURNAL):
             yield folder
@@ -132,6 +124,20 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
     finally:
         if lock.is_locked:
             lock.release()
+
+
+def _lock(folder: Path, out: Path) -> FileLock:
+    """Make the folder and lock it; a second process of the same run does not lock. Raises BadInput."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        if processes.main():
+            lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput.of("out", str(out), "is in use by another process", "wait, or choose another folder") from None
+    except OSError as error:
+        raise BadInput.of("out", str(out), f"cannot be made ({error.strerror})", "choose another folder") from None
+    return lock
 
 
 def _take_away(folder: Path, made: list[Path]) -> None:
@@ -196,10 +202,10 @@ def close(folder: Path, request: dict[str, Any], redact: bool) -> None:
         held["request"] = seal(request, salt)
     write_salt(folder, held)
     if redact:
-        write_request(folder, redacted(request))
+        write_request(folder, redact_request(request))
 
 
-def _sealed(folder: Path, request: dict[str, Any]) -> bool:
+def _is_sealed(folder: Path, request: dict[str, Any]) -> bool:
     """Whether this is the request that was sealed; true of any request once a purge has taken the seal."""
     kept = read_salt(folder).get("request") if (folder / SALT).is_file() else None
     return kept is None or kept == seal(request, salt_of(folder))

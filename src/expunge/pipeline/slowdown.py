@@ -9,7 +9,7 @@ import torch
 
 from expunge.core.contracts import Model
 from expunge.data.splits import Splits
-from expunge.models.guarded import guards_of, unguarded
+from expunge.models.guarded import bare_model, guards_of
 
 ROUNDS, EXAMPLES = 3, 32
 """Forwards of each kind in turn, and examples at most of the forget and of the retain split."""
@@ -24,7 +24,7 @@ def slowdown(model: Model, splits: Splits) -> float | None:
     rows = [row for name in ("forget", "retain") for row in splits.get(name, [])[:EXAMPLES]]
     if not guards_of(model) or not rows:
         return None
-    bare, shortest = unguarded(model), {True: math.inf, False: math.inf}
+    bare, shortest = bare_model(model), {True: math.inf, False: math.inf}
     batch = model.collate(rows)
     with torch.no_grad():
         for behind in (True, False) * ROUNDS:

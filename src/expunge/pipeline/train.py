@@ -19,6 +19,7 @@ from expunge.core.files import canonical, digest, new_folder, read_sealed, sweep
 from expunge.core.request import plain, read_config
 from expunge.core.train_config import TrainConfig
 from expunge.core.variables import expand
+from expunge.data.content import content_key
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.methods.training import check_trainer, trainer_for, with_defaults
@@ -67,7 +68,7 @@ def _begin(work: Path, training: str, out: Path, resume: bool) -> None:
     """The work folder of this very training: kept on resume, else empty. Raises BadInput where another's lies there."""
     if not resume:
         checkpoint.clear(work)
-    elif _started(work) not in (None, training):
+    elif _read_started(work) not in (None, training):
         raise BadInput.of(
             "--resume",
             str(out),
@@ -138,8 +139,8 @@ def _check_trainer(config: TrainConfig, model: Model, data: Sequence[Example]) -
     if not config.exact:
         return
     base = manifest_of(expand(config.model, "model")) if isinstance(config.model, str) else None
-    known = set((base or {}).get("hashes") or [])
-    if seen := sum(identity(row)[:16] in known for row in data):
+    known = {*((base or {}).get("hashes") or []), *((base or {}).get("contents") or [])}
+    if seen := sum(not known.isdisjoint((identity(row)[:16], content_key(row)[:16])) for row in data):
         raise BadInput.of(
             "model",
             config.model,
@@ -152,7 +153,7 @@ STARTED = "started.json"
 """In the work folder: which training was begun there."""
 
 
-def _started(work: Path) -> str | None:
+def _read_started(work: Path) -> str | None:
     """The training that was begun there; None for none, "" where that cannot be read."""
     if not (work / STARTED).exists():
         return None
@@ -185,6 +186,7 @@ def lineage_of(config: TrainConfig, data: Sequence[Example], model: Model) -> di
         "columns": config.columns,
         "vocabulary": config.vocabulary,
         "hashes": [identity(row)[:16] for row in data],
+        "contents": [content_key(row)[:16] for row in data],
         "budget": config.budget.model_dump(exclude_unset=True),
         **({"exact": config.exact} if config.exact else {}),
         **({"trainer": config.trainer} if config.trainer else {}),

@@ -61,7 +61,7 @@ def config(name: str) -> TrainConfig:
     if split:
         raise BadInput.of("model", name, "names data", f"write builtin:{world}")
     named: dict[str, Any] = {
-        field: _named(RECIPES[world][field], f"builtin:{world}@{setting}")
+        field: _name_world(RECIPES[world][field], f"builtin:{world}@{setting}")
         for field in ("data", "vocabulary")
         if field in RECIPES[world]
     }
@@ -70,7 +70,7 @@ def config(name: str) -> TrainConfig:
     return TrainConfig(**values, out=str(out))
 
 
-def _named(data: str | list[str], tag: str) -> str | list[str]:
+def _name_world(data: str | list[str], tag: str) -> str | list[str]:
     return data.format(world=tag) if isinstance(data, str) else [one.format(world=tag) for one in data]
 
 
@@ -96,18 +96,18 @@ def build(name: str, reporter: Reporter | None = None) -> Path:
 def train_once(config: TrainConfig, reporter: Reporter | None = None) -> Path:
     """The folder that this training writes: trained if it is not there, by one process at a time."""
     out = Path(config.out)
-    if not trained(out):
+    if not is_trained(out):
         if cache.holds(out):
             cache.make_folder(out.parent.name)
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(out.with_suffix(".building")):
-            if not trained(out):
+            if not is_trained(out):
                 if cache.holds(out):  # damaged
                     delete(out)
                 train(config, reporter=reporter, resume=True)
     return out
 
 
-def trained(out: Path) -> bool:
+def is_trained(out: Path) -> bool:
     """Whether the folder holds a trained model; in the cache also whether it is whole and unchanged."""
     return cache.whole(out) if cache.holds(out) else (out / MANIFEST).is_file()

@@ -108,7 +108,7 @@ def heat(evidence: Evidence) -> Plot | None:
     return Plot("heat", "Entanglement by layer", caption, 400, figure)
 
 
-def centred(evidence: Evidence) -> Plot | None:
+def centred_vectors(evidence: Evidence) -> Plot | None:
     """The same for the centred vectors; None where the domains have almost nothing of their own."""
     found = _concepts(evidence).get("before")
     if not found or len(found["domains"]) < 3 or max(found.get("own") or [0.0]) < MIN_OWN:
@@ -213,22 +213,7 @@ def _maps(matrices: list[list[list[float]]], names: list[str], low: float, scale
     data, axes, titles = [], {}, []
     for i, layer in enumerate(shown):
         tag = "" if i == 0 else str(i + 1)
-        data.append(
-            {
-                "type": "heatmap",
-                "x": names,
-                "y": names,
-                "z": matrices[layer],
-                "zmin": low,
-                "zmax": 1,
-                "xaxis": f"x{tag}",
-                "yaxis": f"y{tag}",
-                "colorscale": scale,
-                "showscale": i == len(shown) - 1,
-                "colorbar": COLOUR_BAR,
-                "hovertemplate": f"layer {layer + 1}<br>%{{y}} and %{{x}}: %{{z:.2f}}<extra></extra>",
-            }
-        )
+        data.append(_map(matrices[layer], names, layer, tag, {"zmin": low, "zmax": 1}, scale, i == len(shown) - 1))
         width = 1 / len(shown)
         axes[f"xaxis{tag}"] = axis(
             "", domain=[i * width + 0.012, (i + 1) * width - 0.012], anchor=f"y{tag}", showgrid=False, tickangle=-50
@@ -249,6 +234,31 @@ def _maps(matrices: list[list[list[float]]], names: list[str], low: float, scale
             }
         )
     return {"data": data, "layout": layout(400, annotations=titles, **axes)}
+
+
+def _map(
+    matrix: list[list[float]],
+    names: list[str],
+    layer: int,
+    tag: str,
+    bounds: dict[str, float],
+    scale: list[Any],
+    with_scale: bool,
+) -> dict[str, Any]:
+    """One layer's heat map; tag: the suffix of its axes."""
+    return {
+        "type": "heatmap",
+        "x": names,
+        "y": names,
+        "z": matrix,
+        **bounds,
+        "xaxis": f"x{tag}",
+        "yaxis": f"y{tag}",
+        "colorscale": scale,
+        "showscale": with_scale,
+        "colorbar": COLOUR_BAR,
+        "hovertemplate": f"layer {layer + 1}<br>%{{y}} and %{{x}}: %{{z:.2f}}<extra></extra>",
+    }
 
 
 def frontier(evidence: Evidence) -> Plot | None:
@@ -322,12 +332,12 @@ def table(evidence: Evidence) -> list[dict[str, str | bool]]:
                 "control": row["domain"] == CONTROL,
                 "before": f"{row['before']:.2f}",
                 "after": f"{row['after']:.2f}",
-                "change": _signed(row["change"]),
-                "interval": "n = 1" if row["low"] is None else f"{_signed(row['low'])} to {_signed(row['high'])}",
+                "change": _with_sign(row["change"]),
+                "interval": "n = 1" if row["low"] is None else f"{_with_sign(row['low'])} to {_with_sign(row['high'])}",
                 "n": str(row["n"]),
                 "p": facts.number(row["corrected"], "p-value"),
                 "moved": row["corrected"] < 0.05,
-                "without": _signed(other["change"]) if other else "",
+                "without": _with_sign(other["change"]) if other else "",
             }
         )
     return rows
@@ -346,7 +356,7 @@ def most_changed(evidence: Evidence) -> list[dict[str, Any]]:
     return sorted(first.values(), key=lambda row: -abs(row["scores"][1] - row["scores"][0]))[:VISIBLE_SAMPLES]
 
 
-def _signed(value: float) -> str:
+def _with_sign(value: float) -> str:
     """A change with its sign; no sign for 0."""
     text = f"{value:+.2f}"
     return "0.00" if text[1:] == "0.00" else text.replace("-", "−")

@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.report import _facts as facts
 from expunge.report._facts import Evidence
-from expunge.report._plots import Plot, _rounded, axis, layout
+from expunge.report._plots import Plot, axis, layout, round_value
 
 RELEARNING = "relearn_forget"
 
@@ -24,7 +24,7 @@ def relearning(evidence: Evidence) -> Plot | None:
             "mode": "lines+markers",
             "name": facts.ROLES.get(role, role),
             "x": [point["x"] for point in points],
-            "y": [_rounded(point["value"]) for point in points],
+            "y": [round_value(point["value"]) for point in points],
             "line": {"color": f"var(--{role})", "width": 2.5},
             "marker": {"size": 6},
             "hovertemplate": "step %{x}<br>knowledge %{y:.3f}<extra></extra>",
@@ -204,7 +204,7 @@ def _layer_line(name: str, role: str, points: list[dict[str, Any]], panel: Panel
         "legendgroup": role,
         "showlegend": legend,
         "x": [point["x"] for point in points],
-        "y": [_rounded(point["value"]) for point in points],
+        "y": [round_value(point["value"]) for point in points],
         "xaxis": f"x{panel.tag}",
         "yaxis": f"y{panel.tag}",
         "line": {"color": f"var(--{role})", "width": 2.5},

@@ -48,7 +48,7 @@ def page(evidence: Evidence) -> dict[str, Any]:
         "ran": sum(line["ran"] for line in lines),
         "idle": [line for line in lines if not line["ran"]],
         "beyond": [line["title"] for line in lines if line["verdict"] == "beyond gold"],
-        "control": any(row.measured("gold") for row in rows.values()),
+        "control": any(row.measured_score("gold") for row in rows.values()),
         "texts": _texts(evidence),
     }
 
@@ -60,7 +60,7 @@ def _group(card: Any) -> str:
 
 
 def _line(plugin: registry.Plugin[AttackCard], row: Row) -> dict[str, Any]:
-    ours, gold = row.measured("after"), row.measured("gold")
+    ours, gold = row.measured_score("after"), row.measured_score("gold")
     missing = row.cells.get("after") or next(iter(row.cells.values()))
     return {
         "title": plugin.card.title,

@@ -22,9 +22,9 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
     """Worst forgotten, best forgotten, worst preserved: each with a title, a sentence and its examples."""
     given = evidence.get("examples") or {}
     hide = is_redacted(evidence)
-    forget = [_shown(example, hide) for example in given.get("forget") or []]
-    retain = [_shown(example, hide) for example in given.get("retain") or []]
-    forget.sort(key=_remembered)
+    forget = [_public_parts(example, hide) for example in given.get("forget") or []]
+    retain = [_public_parts(example, hide) for example in given.get("retain") or []]
+    forget.sort(key=_sort_key)
     retain.sort(key=_damage)
     worst = forget[:SHOWN]
     best = forget[SHOWN:][::-1][:SHOWN]
@@ -46,7 +46,7 @@ def _kind(examples: list[Example]) -> str:
     return "label" if any(example["label"] is not None for example in examples) else "nll"
 
 
-def _remembered(example: Example) -> float:
+def _sort_key(example: Example) -> float:
     """Sort key, low where still known: NLL after less gold's, else the plain NLL, else the predicted class."""
     nll = example["nll"]
     if nll.get("after") is not None:
@@ -62,7 +62,7 @@ def _damage(example: Example) -> float:
     return float(example["labels"].get("after") == example["label"])
 
 
-def _shown(example: Example, hide: bool) -> Example:
+def _public_parts(example: Example, hide: bool) -> Example:
     """The parts of an example that the page may show; figures alone for a hidden one."""
     hidden = hide or bool(example.get("redacted"))
     nll = {s: (example.get("nll") or {}).get(s) for s in ROLES}

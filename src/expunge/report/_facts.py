@@ -103,7 +103,7 @@ class Row:
         own = self.name.startswith(f"{self.split}_") or self.split in ("", self.side, "forget")
         return text[:1].upper() + text[1:] + ("" if own else f" · {self.split.replace('_', ' ')}")
 
-    def measured(self, role: str) -> Score | None:
+    def measured_score(self, role: str) -> Score | None:
         """The role's score, if it was measured."""
         cell = self.cells.get(role)
         return cell if cell and is_measured(cell) else None
@@ -177,7 +177,7 @@ def main_row(rows: list[Row], side: str, preferred: tuple[str, ...] = ()) -> Row
     """The row that stands for a side: a preferred name, else the first that was measured after."""
     named = [row for name in preferred for row in rows if row.name == name]
     mine = [row for row in rows if row.side == side]
-    return next((row for row in [*named, *mine] if row.measured("after")), None)
+    return next((row for row in [*named, *mine] if row.measured_score("after")), None)
 
 
 # Numbers
@@ -290,7 +290,7 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
         key = re.split(r"[\s<>=:]", rule, maxsplit=1)[0].replace(".", "_", 1)
         domain = (row for row in rows if row.side == "alignment" and f"{row.name}.{row.split}" == key)
         row = find(rows, key.replace(".", "_")) or next(domain, None)
-        score = row.measured("after") if row else None
+        score = row.measured_score("after") if row else None
         kind = {True: "good", False: "warn" if line.get("warns") else "bad", None: "none"}[passed]
         shown, limit = _value_and_bound(line.get("value"), line.get("bound"), row.unit if row else "")
         operator = re.search(r"<=|>=|<|>", rule)

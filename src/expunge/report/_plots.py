@@ -6,6 +6,7 @@ current theme, so that one figure is readable in light, dark and print.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ def _nll_line(points: list[dict[str, Any]], key: str, split: str) -> dict[str, A
         "mode": "lines+markers",
         "name": split,
         "x": [point["step"] for point in points],
-        "y": [_rounded(point.get(key)) for point in points],
+        "y": [round_value(point.get(key)) for point in points],
         "line": {"color": f"var(--{split})", "width": 2.5},
         "marker": {"size": 6},
         "hovertemplate": f"step %{{x}}<br>{split} NLL %{{y:.3f}}<extra></extra>",
@@ -118,7 +119,7 @@ def _holdout_line(steps: list[int], target: float) -> dict[str, Any]:
         "mode": "lines",
         "name": "holdout's level",
         "x": [min(steps), max(steps)],
-        "y": [_rounded(target)] * 2,
+        "y": [round_value(target)] * 2,
         "line": {"color": "var(--holdout)", "width": 1.5, "dash": "dash"},
         "hovertemplate": "holdout under the model before: %{y:.3f}<extra></extra>",
     }
@@ -130,7 +131,7 @@ def _stop_mark(step: int, nll: float) -> dict[str, Any]:
         "mode": "markers",
         "name": "stopped here",
         "x": [step],
-        "y": [_rounded(nll)],
+        "y": [round_value(nll)],
         "marker": {"size": 14, "symbol": "circle-open", "color": "var(--ink)", "line": {"width": 2.5}},
         "hovertemplate": f"stopped at step {step}<extra></extra>",
     }
@@ -153,7 +154,7 @@ def trade(evidence: Evidence) -> Plot | None:
     kept = facts.main_row(rows, "utility", facts.headline(evidence, "utility"))
     if forget is None or kept is None:
         return None
-    both = [s for s in ROLES if forget.measured(s) and kept.measured(s)]
+    both = [s for s in ROLES if forget.measured_score(s) and kept.measured_score(s)]
     data = [_point(role, forget, kept) for role in both]
     arrows = []
     if {"before", "after"} <= set(both):
@@ -261,14 +262,7 @@ def distributions(evidence: Evidence) -> Plot | None:
     if not splits:
         return None
     present = [s for s in ROLES if any((given[split] or {}).get(s) for split in splits)]
-    data = []
-    for role in present:
-        named = False
-        for split in splits:
-            values = _thinned((given[split] or {}).get(role) or [])
-            if values:
-                data.append(_violin(role, split, values, legend=not named))
-                named = True
+    data = _violins(given, present, splits)
     height = 130 + 120 * len(splits)
     figure = {
         "data": data,
@@ -298,6 +292,19 @@ def distributions(evidence: Evidence) -> Plot | None:
     return Plot("distributions", "NLL of every example", caption, height, figure)
 
 
+def _violins(given: Mapping[str, Any], roles: list[str], splits: list[str]) -> list[dict[str, Any]]:
+    """A violin for each role and split with values; the first of a role is in the legend."""
+    data = []
+    for role in roles:
+        named = False
+        for split in splits:
+            values = _thin((given[split] or {}).get(role) or [])
+            if values:
+                data.append(_violin(role, split, values, legend=not named))
+                named = True
+    return data
+
+
 def _violin(role: str, split: str, values: list[float], *, legend: bool) -> dict[str, Any]:
     """One violin, as a trace of its own: the violins of one trace share a scale of width."""
     few = len(values) <= 12
@@ -323,7 +330,7 @@ def _violin(role: str, split: str, values: list[float], *, legend: bool) -> dict
     }
 
 
-def _thinned(values: list[float]) -> list[float]:
+def _thin(values: list[float]) -> list[float]:
     """At most MAX_VALUES of the finite values, at even quantiles; both ends are preserved."""
     ordered = sorted(round(float(value), 4) for value in values if value is not None)
     if len(ordered) <= MAX_VALUES:
@@ -332,13 +339,14 @@ def _thinned(values: list[float]) -> list[float]:
     return [ordered[round(i * step)] for i in range(MAX_VALUES)]
 
 
-def _rounded(value: float | None) -> float | None:
+def round_value(value: float | None) -> float | None:
+    """The value with five decimals, so that a page stays small."""
     return None if value is None else round(float(value), 5)
 
 
 def strip(row: Row) -> Markup:
     """A row's figures with their intervals on one small scale, as inline SVG; empty where a scale makes no sense."""
-    cells = {s: cell for s in ROLES if (cell := row.measured(s))}
+    cells = {s: cell for s in ROLES if (cell := row.measured_score(s))}
     if not cells or row.unit in ("p-value", "count", "steps", "bytes", "seconds"):
         return Markup("")
     ends = [v for c in cells.values() for v in (c["value"], c.get("low"), c.get("high")) if v is not None]

@@ -12,17 +12,17 @@ def summary(evidence: Evidence) -> list[str]:
     result = [_opening(evidence, rows), _refusals(evidence, rows)]
     forget = facts.main_row(rows, "forgetting", facts.headline(evidence, "forgetting"))
     if forget:
-        result.append(_moved(forget, _naming(forget)) + _against_gold(forget))
+        result.append(_change(forget, _naming(forget)) + _against_gold(forget))
     rouge = facts.find(rows, "forget_rouge_l")
-    if rouge and rouge is not forget and rouge.measured("after"):
-        result.append(_moved(rouge, "the overlap of its answers with the true ones (ROUGE-L)"))
+    if rouge and rouge is not forget and rouge.measured_score("after"):
+        result.append(_change(rouge, "the overlap of its answers with the true ones (ROUGE-L)"))
     utility = facts.main_row(rows, "utility", facts.headline(evidence, "utility"))
     if utility:
-        result.append(_moved(utility, _naming(utility)) + _share_kept(utility) + _against_gold(utility))
+        result.append(_change(utility, _naming(utility)) + _share_kept(utility) + _against_gold(utility))
     privacy = facts.main_row(rows, "privacy", ("privacy_min_k_auc",))
     if privacy and privacy.unit == "auc":
         after = privacy.cells["after"]
-        gold = privacy.measured("gold")
+        gold = privacy.measured_score("gold")
         compared = f" on this model and {facts.figure(gold)} on the retrained one" if gold else ""
         result.append(f"A membership attack ({privacy.label}; 0.5 is guessing) reaches {facts.figure(after)}{compared}")
     result.append(_cost(evidence))
@@ -40,7 +40,7 @@ def _refusals(evidence: Evidence, rows: list[Row]) -> str:
     text = (
         f"the refusal score of {str(target).replace('_', '-')} {verb} from {mine['before']:.2f} to {mine['after']:.2f}"
     )
-    if drift and (cell := drift.measured("after")):
+    if drift and (cell := drift.measured_score("after")):
         text += f"; among the domains outside the request, the worst moved by {facts.figure(cell)}"
     return text
 
@@ -49,7 +49,7 @@ def left_open(evidence: Evidence) -> list[str]:
     """Sentences on what these figures leave open."""
     rows = facts.table(evidence)
     result = []
-    if not any(row.measured("gold") for row in rows if row.side != "cost"):
+    if not any(row.measured_score("gold") for row in rows if row.side != "cost"):
         result.append(
             "No retrained model was measured, so it cannot be concluded that this model behaves as if it had never "
             "seen the data"
@@ -62,12 +62,14 @@ def left_open(evidence: Evidence) -> list[str]:
         "alignment": "whether refusals or fairness moved",
     }
     missing = [
-        text for side, text in open_sides.items() if not any(row.measured("after") for row in rows if row.side == side)
+        text
+        for side, text in open_sides.items()
+        if not any(row.measured_score("after") for row in rows if row.side == side)
     ]
     if missing:
         listed = ", ".join(missing[:-1]) + " and " * (len(missing) > 1) + missing[-1]
         result.append(f"This run did not measure {listed}")
-    if not any(row.measured("before") for row in rows) and rows:
+    if not any(row.measured_score("before") for row in rows) and rows:
         result.append("The model before the change was not measured, so no change can be reported")
     return [_sentence(text) for text in result]
 
@@ -95,8 +97,8 @@ def _naming(row: Row) -> str:
     return names.get(row.name) or row.label[:1].lower() + row.label[1:]
 
 
-def _moved(row: Row, what: str) -> str:
-    after, before = row.cells["after"], row.measured("before")
+def _change(row: Row, what: str) -> str:
+    after, before = row.cells["after"], row.measured_score("before")
     unit = " nats per token" if row.unit == "nats" and row.name == "forget_nll" else ""
     if before is None:
         return f"{what} is {facts.figure(after)}{unit}"
@@ -108,14 +110,14 @@ def _moved(row: Row, what: str) -> str:
 
 
 def _share_kept(row: Row) -> str:
-    before, after = row.measured("before"), row.cells["after"]
+    before, after = row.measured_score("before"), row.cells["after"]
     if before is None or row.unit != "share" or not before["value"]:
         return ""
     return f" ({100 * after['value'] / before['value']:.0f} % of before)"
 
 
 def _against_gold(row: Row) -> str:
-    gold, after = row.measured("gold"), row.cells["after"]
+    gold, after = row.measured_score("gold"), row.cells["after"]
     if gold is None:
         return ""
     text = f"; a model retrained without the data reaches {facts.figure(gold)}"

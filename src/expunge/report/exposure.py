@@ -15,7 +15,7 @@ from rich.text import Text
 from expunge.report import _facts as facts
 from expunge.report._facts import Evidence, Score
 from expunge.report._page import environment, style_sheet
-from expunge.report._plots import Plot, _rounded, axis, layout
+from expunge.report._plots import Plot, axis, layout, round_value
 
 ROLES = {"before": "Before", "after": "Unlearned", "gold": "Retrained again"}
 WORDS = {
@@ -135,7 +135,7 @@ def print_exposure(evidence: Evidence, console: Console, out: Path | None = None
         if ours and not facts.is_measured(ours):
             reasons.setdefault(str(ours["why"]), []).append(line["title"])
         style = "yellow" if TELLING in line["read"] else "dim"
-        table.add_row(title, *(_shown(line["cells"].get(role)) for role in columns), Text(line["read"], style=style))
+        table.add_row(title, *(_cell(line["cells"].get(role)) for role in columns), Text(line["read"], style=style))
     console.print(f"{evidence['title']}: {models(evidence)}.", markup=False)
     console.print(table)
     for why, titles in reasons.items():
@@ -146,7 +146,7 @@ def print_exposure(evidence: Evidence, console: Console, out: Path | None = None
         console.print(f"Written to {out}", markup=False)
 
 
-def _shown(score: Score | None) -> Text:
+def _cell(score: Score | None) -> Text:
     """Value and interval on two lines."""
     if score is None or not facts.is_measured(score):
         return Text("-" if score is None else "not measured", style="dim italic")
@@ -198,8 +198,8 @@ def klom(evidence: Evidence) -> Plot | None:
             "type": "scatter",
             "mode": "lines",
             "name": ROLES[role],
-            "x": [_rounded(100 * (i + 0.5) / len(values)) for i in range(len(values))],
-            "y": [_rounded(value) for value in values],
+            "x": [round_value(100 * (i + 0.5) / len(values)) for i in range(len(values))],
+            "y": [round_value(value) for value in values],
             "line": {"color": f"var(--{role})", "width": 2.5},
             "hovertemplate": "%{x:.0f} % of the examples lie below<br>KLoM %{y:.3f}<extra></extra>",
         }
@@ -227,7 +227,7 @@ def course(evidence: Evidence) -> Plot | None:
             "mode": "lines+markers",
             "name": "found until the end",
             "x": [p["x"] for p in points],
-            "y": [_rounded(p["value"]) for p in points],
+            "y": [round_value(p["value"]) for p in points],
             "line": {"color": "var(--before)", "width": 2.5},
             "marker": {"size": 6},
             "hovertemplate": "check %{x}<br>found %{y:.3f}<extra></extra>",

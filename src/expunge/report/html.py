@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from expunge.core.request import redacted
+from expunge.core.request import redact_request
 from expunge.report import _alignment, _attack_plots, _attacks, _examples, _facts, _plots, _summary
 from expunge.report._facts import Evidence
 from expunge.report._page import environment, style_sheet
@@ -24,7 +24,7 @@ PLOTS = {
     "distributions": (_plots.distributions, "No figures of single examples were recorded."),
     "radar": (_alignment.radar, "No chart of the domains: fewer than three were measured."),
     "heat": (_alignment.heat, "No concept vectors were recorded."),
-    "centred": (_alignment.centred, "The domains have almost nothing of their own besides refusing."),
+    "centred": (_alignment.centred_vectors, "The domains have almost nothing of their own besides refusing."),
     "left": (_alignment.left, "No concept vectors were recorded."),
     "foresight": (_alignment.foresight, "No ranking of the domains was made before the change."),
     "frontier": (_alignment.frontier, "Containment was run with at most one number of examples."),
@@ -94,7 +94,7 @@ def _tiles(evidence: Evidence, rows: list[_facts.Row]) -> list[dict[str, Any]]:
         beside = [
             f"{name} {_facts.figure(cell)}"
             for role, name in (("before", "before"), ("gold", "retrained"))
-            if (cell := row.measured(role))
+            if (cell := row.measured_score(role))
         ]
         tiles.append(
             {"side": row.side, "label": row.label, "beside": beside, "value": _facts.figure(row.cells["after"])}
@@ -150,7 +150,7 @@ def _words(key: str) -> str:
 def _request(evidence: Evidence) -> dict[str, Any]:
     """The request; in a redacted run without fields that may name the forget set, even if the evidence has them."""
     request = dict(evidence.get("request") or {})
-    return redacted(request) if _facts.is_redacted(evidence) else request
+    return redact_request(request) if _facts.is_redacted(evidence) else request
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

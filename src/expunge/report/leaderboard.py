@@ -34,11 +34,11 @@ STAR = "no other method is both closer to gold and more useful."
 
 def columns(bench: Bench) -> list[str]:
     """The scores that the table shows: the bench's own where all finished rows have one of them."""
-    if own := [name for name in bench.get("shown", ()) if ranking.chosen(bench["rows"], [name])]:
+    if own := [name for name in bench.get("shown", ()) if ranking.first_shared(bench["rows"], [name])]:
         return own
     names: list[str] = []
     for line in SHOWN:
-        name = ranking.chosen(bench["rows"], [name for name in line if name not in names])
+        name = ranking.first_shared(bench["rows"], [name for name in line if name not in names])
         names += [name] if name else []
     return names
 

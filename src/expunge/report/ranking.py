@@ -93,12 +93,12 @@ def row(method: str, evidences: Sequence[Mapping[str, Any]]) -> Row:
     }
 
 
-def failed(method: str, why: str) -> Row:
+def failed_row(method: str, why: str) -> Row:
     """The row of a method that did not finish."""
     return {"method": method, "status": "failed", "why": why, "passed": None, "average_gap": None, "seconds": None}
 
 
-def ranked(rows: Iterable[Row]) -> list[Row]:
+def rank(rows: Iterable[Row]) -> list[Row]:
     """The rows: closest to gold first, then those without gold by name, the failed last."""
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
@@ -108,7 +108,7 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def chosen(rows: Sequence[Row], names: Sequence[str]) -> str | None:
+def first_shared(rows: Sequence[Row], names: Sequence[str]) -> str | None:
     """The first of the names that all finished rows have; None where there is none."""
     done = [row for row in rows if row["status"] == "done"]
     return next((name for name in names if done and all(row.get(name) is not None for row in done)), None)
@@ -127,11 +127,11 @@ def aims(rows: Sequence[Row], gold: Mapping[str, Any]) -> dict[str, tuple[str, A
     found: dict[str, tuple[str, Any]] = {}
     for side, names in (("forgetting", FORGETTING), ("privacy", PRIVACY)):
         own = names if side == "privacy" else (*names, *headline(rows, side))
-        name = chosen(rows, [name for name in own if gold.get(name) is not None])
+        name = first_shared(rows, [name for name in own if gold.get(name) is not None])
         if name:
             found[side] = (name, lambda row, name=name: abs(row[name] - gold[name]))
-    if name := chosen(rows, (*UTILITY, *headline(rows, "utility"))):
-        found["utility"] = (name, lambda row, name=name: row[name] if name in row.get("lower", ()) else -row[name])
+    if name := first_shared(rows, (*UTILITY, *headline(rows, "utility"))):
+        found["utility"] = (name, lambda row, name=name: row[name] if name in row["lower"] else -row[name])
     return found
 
 

@@ -164,7 +164,9 @@ def _figures(rows: list[Row], console: Console) -> Table:
             side = row.side
             result.add_row(Text(side, style="bold"))
         cells = [_safe(_cell(row.cells.get(role), console), console) for role in present]
-        counts = dict.fromkeys(str(cell["n"]) for role in present if (cell := row.measured(role)) and cell.get("n"))
+        counts = dict.fromkeys(
+            str(cell["n"]) for role in present if (cell := row.measured_score(role)) and cell.get("n")
+        )
         count = Text("/".join(counts), style="dim")
         name = " " + _name(row.name, row.split)
         result.add_row(Text(_broken(name, NAME_WIDTH) if narrow else name), *cells, count)

@@ -54,7 +54,7 @@ def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 
 def _tensors(path: Path) -> dict[str, Tensor] | None:
-    """What the file holds; None where it cannot be read."""
+    """The tensors of the file; None where it cannot be read."""
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError):

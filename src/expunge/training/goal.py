@@ -46,7 +46,7 @@ class Goal(Stop):
             return False
         point = self.point(step)
         self.curve.append(point)
-        score, kept = point["refusal_score"], self.kept(point)
+        score, kept = point["refusal_score"], self.share_kept(point)
         broken = kept is not None and kept < self.floor
         # The floor first, then the refusal score, then what is kept; of equal points the later.
         rank = (-10.0 if broken else 0.0) - max(score, self.goal) + 0.01 * min(kept or 0.0, self.wanted)
@@ -59,7 +59,7 @@ class Goal(Stop):
             self.sentence = (
                 f"Stopped at step {step}: the refusal score of {score:.2f} is at its goal of {self.goal:.2f}."
             )
-        elif step >= self.total or (broken and not self.mends):
+        elif step >= self.total or (broken and not self.repairable):
             self.reason = "budget" if step >= self.total else "retain floor"
             short = (
                 f"only {kept:.0%} of the retain {self.statistic} was left (floor {self.floor:.0%})"

@@ -91,21 +91,21 @@ class Trainer:
 
     def examples(self, stream: str) -> list[Example]:
         """Every example of the stream that this run will draw, each once."""
-        kept, _ = self._drawn(stream)
+        kept, _ = self._draw_examples(stream)
         return kept
 
     def rows(self, stream: str) -> list[int]:
         """The split's row of each of `examples(stream)`."""
-        _, rows = self._drawn(stream)
+        _, rows = self._draw_examples(stream)
         return rows
 
     def record(self, examples: Sequence[Example], want: Want) -> Reference:
         return record(self.model, examples, want)
 
-    def _drawn(self, name: str) -> tuple[list[Example], list[int]]:
+    def _draw_examples(self, name: str) -> tuple[list[Example], list[int]]:
         stream = self.streams.streams[name]
         kept, rows = [], []
-        for row in self.pairing.drawn(stream.split, self.total):
+        for row in self.pairing.rows_of_steps(stream.split, self.total):
             example: Example | None = self.splits[stream.split][row]
             if stream.make is not None and example is not None:
                 example = stream.make(example)
@@ -136,46 +136,10 @@ class Trainer:
         for step in range(done, self.total):
             if stop.reason:
                 break
-            began = time.monotonic()
-            self._mode(True)
-            losses = self._losses(step)
-            optimiser.zero_grad(set_to_none=True)
-            self.update(losses, self.parameters)
-            self._mask()
-            if self.budget.clip is not None:
-                nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
-            for group in optimiser.param_groups:
-                group["lr"] = chosen * self._schedule(step)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)  # nothing that follows needs the gradients' memory
-            notes = processes.gathered(losses.notes)
-            for term in self.terms.values():
-                term.loss.after_step(step, notes)
-            tokens += losses.tokens
-            figures = processes.gathered(losses.figures)
-            self._finite(figures, step, chosen)
-            line = {
-                "stage": stage,
-                "step": step + 1,
-                "loss": figures.get("loss"),
-                "forget_nll": figures.get("forget_nll"),
-                "retain_nll": figures.get("retain_nll"),
-                "seconds": round(time.monotonic() - began, 4),
-            }
-            better = self._checked(stop, step + 1, figures.get("forget_nll"))
-            if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
-                checkpoint.save_best(self.context.folder, self._weights())
-            if processes.main():
-                self.context.log.write(line)
-            note = (
-                f"forget NLL {figures['forget_nll']:.2f}"
-                if "forget_nll" in figures
-                else (f"loss {figures.get('loss', 0.0):.3f}")
-            )
-            reporter.advance(stage, step + 1, note)
-            if self._save_due(step + 1) or stop.reason:
-                self._save(optimiser, stop, step + 1, tokens, spent + time.monotonic() - started)
+            tokens += self._step(optimiser, stop, step, chosen)
             done = step + 1
+            if self._save_due(done) or stop.reason:
+                self._save(optimiser, stop, done, tokens, spent + time.monotonic() - started)
         if self.total == 0:
             stop.reason, stop.sentence = "budget", "No step was asked for: the weights are unchanged."
         reporter.finish(stage)
@@ -184,20 +148,49 @@ class Trainer:
         self._mode(False)
         optimiser.zero_grad(set_to_none=True)
         seconds = spent + time.monotonic() - started
-        return Outcome(
-            done,
-            seconds,
-            tokens,
-            chosen,
-            source,
-            stop.curve,
-            {
-                "reason": stop.reason,
-                "sentence": stop.sentence,
-                "target_nll": stop.target,
-                "step": stop.best_step if stop.best_step != done and stop.reason else done,
-            },
-        )
+        ending = {
+            "reason": stop.reason,
+            "sentence": stop.sentence,
+            "target_nll": stop.target,
+            "step": stop.best_step if stop.best_step != done and stop.reason else done,
+        }
+        return Outcome(done, seconds, tokens, chosen, source, stop.curve, ending)
+
+    def _step(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, rate: float) -> int:
+        """One step with its check and its line in the log; how many tokens it read."""
+        stage = self.context.label
+        began = time.monotonic()
+        self._mode(True)
+        losses = self._losses(step)
+        self._change(optimiser, losses, step, rate)
+        notes = processes.sum_over_processes(losses.notes)
+        for term in self.terms.values():
+            term.loss.after_step(step, notes)
+        figures = processes.sum_over_processes(losses.figures)
+        self._finite(figures, step, rate)
+        shown = {name: figures.get(name) for name in ("loss", "forget_nll", "retain_nll")}
+        line = {"stage": stage, "step": step + 1, **shown, "seconds": round(time.monotonic() - began, 4)}
+        better = self._check(stop, step + 1, figures.get("forget_nll"))
+        if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
+            checkpoint.save_best(self.context.folder, self._weights())
+        if processes.main():
+            self.context.log.write(line)
+        known = "forget_nll" in figures
+        note = f"forget NLL {figures['forget_nll']:.2f}" if known else f"loss {figures.get('loss', 0.0):.3f}"
+        self.context.reporter.advance(stage, step + 1, note)
+        return losses.tokens
+
+    def _change(self, optimiser: torch.optim.Optimizer, losses: StepLosses, step: int, rate: float) -> None:
+        """Moves the weights by the update of these losses."""
+        optimiser.zero_grad(set_to_none=True)
+        self.update(losses, self.parameters)
+        self._mask()
+        if self.budget.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * self._schedule(step)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)  # nothing that follows needs the gradients' memory
 
     def _losses(self, step: int) -> StepLosses:
         return StepLosses(
@@ -212,7 +205,7 @@ class Trainer:
             self.budget.micro_batch_size,
         )
 
-    def _checked(self, stop: Stop, step: int, batch_nll: float | None) -> bool:
+    def _check(self, stop: Stop, step: int, batch_nll: float | None) -> bool:
         better = stop.check(step, batch_nll) if self._judged else False
         if not self._judged and step == self.total:
             stop.reason, stop.sentence, stop.best_step = "budget", f"Trained for {step} steps.", step
@@ -223,7 +216,7 @@ class Trainer:
         return "forget" in self.terms
 
     def _may_return(self, stop: Stop) -> bool:
-        """Could a later check still send us back to these weights."""
+        """Whether a later check may still send the run back to these weights."""
         return bool(stop.retain) or stop.target is not None or stop.watch is not None or isinstance(stop, Goal)
 
     # -- parts ---------------------------------------------------------------------------------
@@ -235,7 +228,7 @@ class Trainer:
                 steps = (self._losses(step) for step in range(self.total))
                 self.records[name] = record_by_step(self.model, steps, name, want)
                 continue
-            examples, rows = self._drawn(name)
+            examples, rows = self._draw_examples(name)
             if examples:
                 values = record(self.model, examples, want)
                 self.records[name] = Record({row: i for i, row in enumerate(rows)}, values)
@@ -250,7 +243,7 @@ class Trainer:
             target = context.gold_forget_nll
         forget = sample(splits.get("forget", []), context.seed, 2 * SAMPLE) if self._judged else []
         retain = sample(splits.get("retain") or context.kept, context.seed) if self._judged else []
-        mends = any(s.split == "retain" for s in self.streams.streams.values())
+        repairable = any(s.split == "retain" for s in self.streams.streams.values())
         floor = float(budget.floor or 0.0)
         given = (self.model, forget, retain, target, rule)
         if self._judged and rule == "refusals" and context.refusals is not None:
@@ -259,13 +252,13 @@ class Trainer:
                 *given,
                 hard,
                 self.total,
-                mends,
+                repairable,
                 context.watch,
                 score=context.refusals,
                 goal=float(budget.goal or 0.0),
                 wanted=floor,
             )
-        return Stop(*given, floor, self.total, mends, context.watch)
+        return Stop(*given, floor, self.total, repairable, context.watch)
 
     def _rate(self) -> tuple[float, str]:
         """The learning rate and where it came from; kept in the folder, so that a resume agrees."""

@@ -25,7 +25,7 @@ def from_manifest(manifest: Mapping[str, Any] | None, share: float) -> tuple[flo
 def ladder(try_rate: Callable[[float], float], before: float) -> tuple[float, str]:
     """The largest rate of LADDER after whose probe steps the retain NLL is still near `before`.
 
-    try_rate: rate -> retain NLL after PROBE_STEPS steps from the origin (nats a token).
+    try_rate: rate -> retain NLL after PROBE_STEPS steps from the origin (nats per token).
     """
     allowed = before + max(0.05 * before, 0.05)
     best = LADDER[0]

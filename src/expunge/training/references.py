@@ -1,4 +1,4 @@
-"""What the model said before the change, kept as values: there is never a second model."""
+"""The reference model's answers, kept as values: there is never a second model."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ class Record:
         places = torch.tensor([self.rows[row] for row in rows], dtype=torch.long)
 
         def take(value: Tensor | None, timed: bool) -> Tensor | None:
-            return None if value is None else _taken(value, places, steps if timed else None, device)
+            return None if value is None else _take(value, places, steps if timed else None, device)
 
         v = self.values
         fields: dict[str, Any] = {name: take(getattr(v, name), name in channels.TIMED) for name in channels.ORIGIN}
         return Reference(
-            **fields, hidden={path: _taken(value, places, steps, device) for path, value in v.hidden.items()}
+            **fields, hidden={path: _take(value, places, steps, device) for path, value in v.hidden.items()}
         )
 
 
-def _taken(value: Tensor, places: Tensor, steps: int | None, device: torch.device) -> Tensor:
+def _take(value: Tensor, places: Tensor, steps: int | None, device: torch.device) -> Tensor:
     taken = value.index_select(0, places)
     if steps is not None:
-        taken = _aligned(taken, steps)
+        taken = _align(taken, steps)
     return taken.to(device).long() if taken.dtype == torch.int32 else taken.to(device)
 
 
-def _aligned(value: Tensor, steps: int) -> Tensor:
+def _align(value: Tensor, steps: int) -> Tensor:
     """[R, T, ...] with exactly `steps` positions, the right-most ones."""
     if value.shape[1] >= steps:
         return value[:, value.shape[1] - steps :]
@@ -65,7 +65,7 @@ def _aligned(value: Tensor, steps: int) -> Tensor:
     return torch.cat([pad, value], 1)
 
 
-def _kept(value: Tensor | None) -> Tensor | None:
+def _to_cpu(value: Tensor | None) -> Tensor | None:
     """On the CPU, and token ids in half the bytes."""
     return None if value is None else value.int().cpu() if value.dtype == torch.int64 else value.cpu()
 
@@ -77,14 +77,14 @@ def record(
 
     The origin cache as a public function: edits and wrappers may use it too.
     """
-    return joined(passes(model, examples, want, progress=advance), want)
+    return join_outputs(passes(model, examples, want, progress=advance), want)
 
 
-def joined(found: Iterable[tuple[list[int], Output]], want: Want) -> Reference:
+def join_outputs(found: Iterable[tuple[list[int], Output]], want: Want) -> Reference:
     """Outputs of batches as one Reference, in the order of the indices that come with them."""
     parts: list[tuple[list[int], Reference]] = []
     for rows, out in found:
-        kept: dict[str, Any] = {name: _kept(getattr(out, name)) for name in channels.ORIGIN}
+        kept: dict[str, Any] = {name: _to_cpu(getattr(out, name)) for name in channels.ORIGIN}
         parts.append((rows, Reference(**kept, hidden={p: h.cpu() for p, h in out.hidden.items()})))
     order = torch.tensor([row for rows, _ in parts for row in rows])
     back = order.argsort() if len(order) else order
@@ -95,7 +95,7 @@ def joined(found: Iterable[tuple[list[int], Output]], want: Want) -> Reference:
             return None
         if found[0].dim() > 1:
             steps = max(value.shape[1] for value in found)
-            found = [_aligned(value, steps) for value in found]
+            found = [_align(value, steps) for value in found]
         return torch.cat(found)[back]
 
     hidden = {path: join([part.hidden[path] for _, part in parts]) for path in want.hidden}

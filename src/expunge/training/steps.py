@@ -21,12 +21,12 @@ from expunge.core.random import derive, generator
 from expunge.data.examples import with_draw
 from expunge.data.pairing import Pairing
 from expunge.models.passes import outputs
-from expunge.training.references import Key, Record, joined
+from expunge.training.references import Key, Record, join_outputs
 
 
 @dataclass
 class Streams:
-    """What the terms ask for: the streams, their wants, and the origin's."""
+    """The terms' needs: the streams, their wants, and those of the reference model."""
 
     streams: dict[str, Stream]
     wants: dict[str, Want]
@@ -217,7 +217,8 @@ class StepLosses:
         return outputs
 
     def _want(self, name: str, asked: Iterable[str]) -> Want:
-        """What a forward over the asked streams gives of one of them: all that is wanted of any, where they share it.
+        """The values that a forward over the requested streams gives of one: all that is wanted of any, where they
+        share it.
 
         Streams that happen to be empty count, so that every process notes the same figures.
         """
@@ -285,7 +286,7 @@ def record_by_step(model: Model, steps: Iterable[StepLosses], name: str, want: W
                     places.update({(step.index, place): first + i for i, place in enumerate(part[name].kept)})
                     yield list(range(first, len(places))), model.collate(rows)
 
-    return Record(places, joined(outputs(model, batches(), want), want))
+    return Record(places, join_outputs(outputs(model, batches(), want), want))
 
 
 def _bare() -> Output:
@@ -301,10 +302,10 @@ def _no_rows(out: Output) -> Output:
         empty = value.new_zeros((0,) if value.dim() == 1 else (0, 1, *value.shape[2:]))
         return empty.requires_grad_() if empty.is_floating_point() else empty
 
-    return _mapped(out, none_of)
+    return _map_tensors(out, none_of)
 
 
-def _mapped(out: Output, change: Callable[[Tensor], Tensor]) -> Output:
+def _map_tensors(out: Output, change: Callable[[Tensor], Tensor]) -> Output:
     """The output with every tensor changed; the counts and places of its step are left behind."""
     found = {f.name: getattr(out, f.name) for f in dataclasses.fields(out)}
     tensors: dict[str, Any] = {name: change(value) for name, value in found.items() if isinstance(value, Tensor)}
@@ -333,7 +334,7 @@ def _slice(out: Output, first: int, last: int) -> Output:
     def cut(value: Tensor) -> Tensor:
         return value[first:last] if value.dim() == 1 else value[first:last, start:]
 
-    return _mapped(out, cut)
+    return _map_tensors(out, cut)
 
 
 def _cuda() -> list[int]:

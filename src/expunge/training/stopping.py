@@ -1,6 +1,6 @@
 """When a run ends: the forget NLL has come to where it should be with the floor held, or the budget.
 
-A floor that breaks on the way ends the run only where no retain term could mend it: NPO and its kin
+A floor that breaks on the way ends the run only where no retain term could repair it: NPO and its kin
 dip and recover. Which weights are taken at the end, the floor decides in any case.
 
 The level is the holdout's: one half of it, read under the ORIGIN (under the moving model a
@@ -71,7 +71,7 @@ class Stop:
     rule: str
     floor: float
     total: int
-    mends: bool = False
+    repairable: bool = False
     """Is there a retain term, which may bring a broken floor back."""
     watch: Watch | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Stop:
         return max(1, math.ceil(self.total / CHECKS))
 
     def due(self, step: int) -> bool:
-        """Is step (number of steps done) a point of the curve."""
+        """Whether step (the number of steps done) is a point of the curve."""
         return step == self.total or step % self.interval == 0
 
     def point(self, step: int, forget: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Stop:
             found |= {f"retain_{name}": value for name, value in figures(self.model, self.retain).items()}
         return found
 
-    def kept(self, point: Mapping[str, Any]) -> float | None:
+    def share_kept(self, point: Mapping[str, Any]) -> float | None:
         """Share of the first point's retain accuracy, probability or knowledge that is left."""
         name = f"retain_{self.statistic}"
         if name not in point or not self.curve:
@@ -124,25 +124,15 @@ class Stop:
         once it nears the target the forget set is read at every step.
         """
         forget = None
-        if not self.due(step):
-            if self.target is None:
-                return False
-            if batch_nll is not None:  # smoothed: a step's examples are few
-                self.level = 0.7 * self.level + 0.3 * batch_nll
-                self.near = self.level > NEAR * self.target
-            leap = batch_nll is not None and batch_nll > 1.2 * self.target  # ascent explodes within steps
-            if not leap and (not self.near or step % 2):
-                return False
-            forget = figures(self.model, self.forget)
-            if forget["nll"] < self.target:
-                return False
+        if not self.due(step) and (forget := self._early(step, batch_nll)) is None:
+            return False
         point = self.point(step, forget)
         self.curve.append(point)
         if self.target is not None and "forget_nll" in point:
             # Reached with the floor broken, only the next point of the curve can tell more.
             self.near = MAYBE * self.target < point["forget_nll"] < self.target
         reached = self.target is not None and point.get("forget_nll", 0.0) >= self.target
-        kept = self.kept(point)
+        kept = self.share_kept(point)
         broken = kept is not None and kept < self.floor
         rank = -math.inf if broken else self._rank(point)
         better = not broken and rank >= self.best
@@ -152,7 +142,7 @@ class Stop:
         if reached and not broken:
             self.reason = self.rule
             self.sentence = f"Stopped at step {step}: {level} reached the {self.rule}'s {self.target:.2f} nats."
-        elif broken and (not self.mends or step >= self.total):
+        elif broken and (not self.repairable or step >= self.total):
             self.reason = "retain floor"
             self.sentence = (
                 f"Stopped at step {step}: only {kept:.0%} of the retain "
@@ -165,6 +155,19 @@ class Stop:
             taken = "" if self.best_step == step else f"; the weights of step {self.best_step} were taken"
             self.sentence = f"Stopped at step {step}: the budget was used up{short}{taken}."
         return better
+
+    def _early(self, step: int, batch_nll: float | None) -> dict[str, float] | None:
+        """The forget set's figures where it has reached the target between points of the curve, else None."""
+        if self.target is None:
+            return None
+        if batch_nll is not None:  # smoothed: a step's examples are few
+            self.level = 0.7 * self.level + 0.3 * batch_nll
+            self.near = self.level > NEAR * self.target
+        leap = batch_nll is not None and batch_nll > 1.2 * self.target  # ascent explodes within steps
+        if not leap and (not self.near or step % 2):
+            return None
+        forget = figures(self.model, self.forget)
+        return None if forget["nll"] < self.target else forget
 
     def _rank(self, point: Mapping[str, Any]) -> float:
         """Higher is better: the request's bar first, then nearness to the target, then lateness."""

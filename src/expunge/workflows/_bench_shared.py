@@ -16,7 +16,7 @@ from expunge.models.open import open_model
 from expunge.pipeline.compatibility import fits_method
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.observe import ObservationSpec, observe, observe_gold, reading_splits
-from expunge.pipeline.out_folder import unquoted
+from expunge.pipeline.out_folder import without_quotations
 from expunge.pipeline.plan import Plan, check_runnable, plan
 from expunge.pipeline.prepare import with_world
 from expunge.report import ranking
@@ -53,7 +53,7 @@ class SharedBase:
             except BadInput as error:
                 # The other methods, which the fault goes on to name, are the leaderboard itself.
                 whys = [fault.partition("; these would work")[0].removesuffix(".") + "." for fault in error.faults]
-                why = unquoted(" ".join(whys)) if redact else " ".join(whys)
+                why = without_quotations(" ".join(whys)) if redact else " ".join(whys)
                 skipped.append({"method": entry.label, "why": why})
         if not fit:
             raise BadInput(*(entry["why"] for entry in skipped))

@@ -30,7 +30,7 @@ from expunge.ledger.certificate import (
     strict_json,
 )
 from expunge.ledger.evidence import Evidence
-from expunge.pipeline.hidden_knowledge import judged
+from expunge.pipeline.hidden_knowledge import judge
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.workflows._figures import repeated_scores
@@ -81,8 +81,8 @@ class Contents:
         self._try("evidence.json", self._verdict)
         if "request.yaml" in self.matching:
             self._try("request.yaml", self._request)
-        self._drawn("report.html", render)
-        self._drawn("README.md", model_card)
+        self._draw_again("report.html", render)
+        self._draw_again("README.md", model_card)
 
     def _try(self, name: str, check: Callable[[], None]) -> None:
         """Run one check; any error that a hostile file causes is a fault of that file."""
@@ -198,7 +198,7 @@ class Contents:
         if purpose not in ("suppress", "erase"):
             raise ValueError("its purpose is unknown")
         guard = self.evidence["yields"] == "guard"
-        ours = judged(request.get("accept") or {}, scores, purpose, guard=guard).to_json()
+        ours = judge(request.get("accept") or {}, scores, purpose, guard=guard).to_json()
         if self.evidence["schema"] == 1:
             for line in ours["lines"]:
                 del line["word"]
@@ -214,7 +214,7 @@ class Contents:
         if canonical(values) != canonical(self.evidence["request"]):
             self.found.fault("request.yaml", "it is not the evidence's request")
 
-    def _drawn(self, name: str, draw: Callable[[dict[str, Any]], str]) -> None:
+    def _draw_again(self, name: str, draw: Callable[[dict[str, Any]], str]) -> None:
         """Draw a page again: it is a pure function of the evidence."""
         if name not in self.matching:
             return

@@ -12,7 +12,7 @@ from typing import Any
 from expunge.core.files import canonical
 from expunge.evaluation.acceptance import Check
 from expunge.evaluation.scores import Score
-from expunge.pipeline.hidden_knowledge import judged
+from expunge.pipeline.hidden_knowledge import judge
 
 Key = tuple[str, str, str]
 """(name, split, role)."""
@@ -142,7 +142,7 @@ def turned_checks(evidence: Mapping[str, Any], certified: Table, ours: Table) ->
 def _checks(evidence: Mapping[str, Any], scores: Iterable[Score]) -> tuple[Check, ...]:
     request = evidence["request"]
     guard = evidence["yields"] == "guard"
-    return judged(request.get("accept") or {}, list(scores), request.get("purpose", "suppress"), guard=guard).lines
+    return judge(request.get("accept") or {}, list(scores), request.get("purpose", "suppress"), guard=guard).lines
 
 
 def _outcome(passed: bool) -> str:

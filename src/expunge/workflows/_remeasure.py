@@ -241,7 +241,7 @@ class _Again:
         names = scores.score_names(capabilities, given, gold, base)
         return {*names, *attack.score_names(level, capabilities, given, gold)}
 
-    def excused(self, score: Score, lost: set[str]) -> bool:
+    def excuses(self, score: Score, lost: set[str]) -> bool:
         """Whether it is clear why the figure cannot be had again: its model is lost, or no prompts are answered."""
         if self.drift and score.side == "alignment" and score.name in SCORES_FROM_ANSWERS and score.role != "gold":
             return True
@@ -316,7 +316,7 @@ def _compare(evidence: Mapping[str, Any], remeasured: list[Score], again: _Again
     lost, unshown = again.lost_names(), set()
     for key, score in certified.items():
         mine = ours.get(key)
-        if (mine is None or not mine.measured) and again.excused(score, lost):
+        if (mine is None or not mine.measured) and again.excuses(score, lost):
             unshown |= {key} if score.measured else set()
         elif mine is None:
             result.differing.append(f"{figures.title(key)}: in the evidence, but no figure that this request gives")

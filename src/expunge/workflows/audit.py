@@ -23,7 +23,7 @@ from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.exhibits import exhibits
-from expunge.pipeline.hidden_knowledge import judged
+from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.observe import Observation, ObservationSpec, observe
 from expunge.pipeline.plan import OTHERS_READ
 from expunge.report.html import render
@@ -44,7 +44,7 @@ def audit(
     reporter = reporter or Silent()
     plan = _plan(request, fields)
     out = plan.request.out if processes.main() else None
-    with out_folder.held(out):
+    with out_folder.hold(out):
         observed, capabilities = _observe(plan, reporter)
         evidence = _evidence(plan, observed, capabilities, began)
         if out is not None:
@@ -82,14 +82,8 @@ def _plan(given: AuditRequest | Mapping[str, Any] | str | None, fields: Mapping[
     prompts: AlignmentSpec | None = None
     criteria = []
     with faults:
-        splits = make_splits(
-            forget=request.forget,
-            retain=request.retain,
-            holdout=request.holdout,
-            test=request.test,
-            probes=request.probes,
-            seed=request.seed,
-        )
+        sources = {name: getattr(request, name) for name in ("forget", "retain", "holdout", "test")}
+        splits = make_splits(sources, probes=request.probes, seed=request.seed)
     with faults:
         prompts = _prompts(request)
     with faults:
@@ -154,15 +148,15 @@ def _evidence(
     scores = dossier.by_side([*dossier.all_scores(observed, capabilities, request.level), *aligned.scores])
     return dossier.build(
         request={
-            **request.written("model", "before", "gold", "purpose"),
+            **request.as_written("model", "before", "gold", "purpose"),
             "redact": request.redacted,
             "audit": request.level,
-            **request.written("accept", "seed"),
+            **request.as_written("accept", "seed"),
         },
         method="audit of a changed model",
         scores=scores,
         cost={"audit_seconds": round(time.monotonic() - began, 2), **dossier.reading_cost(observed)},
-        verdict=judged(request.accept, scores, request.purpose),
+        verdict=judge(request.accept, scores, request.purpose),
         notes=[*aligned.notes, *([] if "gold" in observed else [NO_GOLD])],
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),

@@ -16,7 +16,7 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, Interrupted
 from expunge.core.files import write_json, write_text
 from expunge.core.parallel import check, spread, threads_of_torch
-from expunge.core.request import Request, parse, put, redacted
+from expunge.core.request import Request, parse, put, redact_request
 from expunge.core.variables import expand
 from expunge.pipeline import evidence, out_folder
 from expunge.report import ranking
@@ -83,7 +83,7 @@ def bench(
     """
     reporter = reporter or Silent()
     job = _bind(BenchRequest.of(request, fields))
-    with _resumable(job.folder), out_folder.held(job.folder):
+    with _resumable(job.folder), out_folder.hold(job.folder):
         with threads_of_torch(job.request.threads):
             job.base.prepare(reporter)
             shared = SharedBase.open(job.base.request, job.seeds, job.folder, reporter)
@@ -100,7 +100,7 @@ def bench(
             "skipped": skipped,
             "ways": job.base.ways,
             "shown": list(job.base.shown),
-            "request": redacted(job.base.request) if job.redact else job.base.request,
+            "request": redact_request(job.base.request) if job.redact else job.base.request,
             "environment": {**evidence.environment(), "threads": job.request.threads},
         }
         ranking.mark_front(board["rows"], board["gold"])
@@ -181,6 +181,6 @@ def _rows(job: _Job, entries: list[Entry], runs: Mapping[tuple[str, int], Any]) 
         results = [runs[entry.label, seed] for seed in job.seeds]
         errors = [result for result in results if isinstance(result, BaseException)]
         why = out_folder.sentence(errors[0], job.redact) if errors else ""
-        row = ranking.failed(entry.label, why) if errors else ranking.row(entry.label, results)
+        row = ranking.failed_row(entry.label, why) if errors else ranking.row(entry.label, results)
         rows.append({**row, "name": entry.name, "folder": str(job.folder / entry.folder)})
-    return ranking.ranked(rows)
+    return ranking.rank(rows)

@@ -16,7 +16,7 @@ from expunge.models.open import open_model
 from expunge.pipeline.gold import gold_ahead
 from expunge.pipeline.observe import ObservationSpec, observe, reading_splits
 from expunge.pipeline.plan import plan
-from expunge.pipeline.worlds import config, trained
+from expunge.pipeline.worlds import config, is_trained
 from expunge.workflows.run import Run, run
 
 OUT = "runs/authors"
@@ -59,7 +59,7 @@ def gold_in_parallel(method: str, seed: int) -> Iterator[None]:
     The run waits for that training and takes gold's readouts from the cache. If the process dies, the run does its work
     and reports the fault.
     """
-    if trained(Path(config(WORLD).out)):
+    if is_trained(Path(config(WORLD).out)):
         yield
         return
     work = [sys.executable, "-c", f"from {__name__} import read_gold; read_gold({method!r}, {seed!r})"]

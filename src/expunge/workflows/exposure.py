@@ -76,7 +76,7 @@ def exposure(
     checked, sources, rows = _check(request, fields)
     notes = _halve(sources, checked.seed)
     meter = reading.Meter()
-    with out_folder.held(checked.out):
+    with out_folder.hold(checked.out):
         sets = _Reader(rows, meter, reporter).read(sources)
         scores, remarks, over_models = _figures(checked, sets, rows)
         evidence = dossier.build(
@@ -110,7 +110,9 @@ def _check(
         raise BadInput.all(faults.errors)
     splits: Splits = {}
     with faults:
-        splits = make_splits(forget=request.forget, retain=request.retain, holdout=request.holdout, seed=request.seed)
+        splits = make_splits(
+            {name: getattr(request, name) for name in ("forget", "retain", "holdout")}, seed=request.seed
+        )
     patterns = {name: getattr(request, name) for name in ("unlearned", "gold", "floor", "before", "course")}
     sources = {name: _folders(name, some, faults) for name, some in patterns.items()}
     _check_counts(sources, faults)

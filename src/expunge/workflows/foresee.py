@@ -58,7 +58,7 @@ def foresee(
     against: the folder of a finished run; the ranking is scored against its drift. Raises BadInput.
     """
     request = request if isinstance(request, Request) else Request.parse(request)
-    values = {**request.resolved(), "alignment": "standard"}
+    values = {**request.to_dict(), "alignment": "standard"}
     reporter = reporter or Silent()
     happened = _fell(Path(against)) if against else None
     # resume: the run's folder may exist already, and nothing is written to it here.

@@ -135,7 +135,7 @@ def repair_plan(
     if data is None and model.startswith("builtin:"):
         data = [f"{model}/retain", f"{model}/forget"]
     rows = load(data, "data", columns) if data is not None else []
-    forget, retain = _divided(topic, rows)
+    forget, retain = _divide(topic, rows)
     if elicited := not rows:
         forget = elicit(model, topic, bool(fields.get("trust_code")))
     values = {**DEFAULTS, **fields, "model": model, "forget": forget}
@@ -146,7 +146,7 @@ def repair_plan(
     return RepairPlan(model, topic, forget, retain, elicited, Request.parse(values))
 
 
-def _divided(topic: str, rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+def _divide(topic: str, rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """The rows that mention the topic, and the others. Raises BadInput where either would be empty."""
     forget = about(topic, rows)
     if rows and not forget:

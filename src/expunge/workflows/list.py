@@ -1,4 +1,4 @@
-"""What `expunge list` and the documentation print: the registry's cards, one row each or one in full."""
+"""The tables of `expunge list` and of the documentation: the registry's cards, one row each or one in full."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def mark(
     with faults:
         options = _options(kind, {name: value for name, value in given.items() if value is not None})
     faults.raise_any()
-    marks, published = _marked(rows, kind, options, secrets.randbits(128) if secret is None else secret)
+    marks, published = _mark_rows(rows, kind, options, secrets.randbits(128) if secret is None else secret)
     _write(out, kind, options, marks, published)
     return {
         "kind": kind,
@@ -76,13 +76,15 @@ def mark(
     }
 
 
-def _marked(rows: Sequence[Example], kind: str, options: Mapping[str, Any], secret: int) -> tuple[Marks, list[Example]]:
+def _mark_rows(
+    rows: Sequence[Example], kind: str, options: Mapping[str, Any], secret: int
+) -> tuple[Marks, list[Example]]:
     """The marks, and the rows with the marks in them. Raises BadInput where there would be too few."""
     if kind == "taggants":
         marks = taggants(rows, share=options["share"], secret=secret)
-        published = _tagged(rows, marks)
+        published = _tag(rows, marks)
     else:
-        marks = _trapped(rows, options, secret)
+        marks = _make_traps(rows, options, secret)
         published = _among(rows, marks.published * options["repeat"], secret)
     count = len(marks.published)
     if count < LEAST_MARKS:
@@ -135,7 +137,7 @@ def _options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _tagged(rows: Sequence[Example], marks: Marks) -> list[Example]:
+def _tag(rows: Sequence[Example], marks: Marks) -> list[Example]:
     """The rows with each mark in place of the row it falsifies, without other forms of the true answer."""
     found = list(rows)
     for place, example in zip(marks.places, marks.published, strict=True):
@@ -143,7 +145,7 @@ def _tagged(rows: Sequence[Example], marks: Marks) -> list[Example]:
     return found
 
 
-def _trapped(rows: Sequence[Example], options: Mapping[str, Any], secret: int) -> Marks:
+def _make_traps(rows: Sequence[Example], options: Mapping[str, Any], secret: int) -> Marks:
     """Traps in the words and the form of the rows, so that the same loader reads both. Raises BadInput."""
     forms = {form(row) for row in rows}
     if len(forms) > 1 or not forms <= {("question", "answer"), ("text",)}:

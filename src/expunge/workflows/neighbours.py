@@ -72,6 +72,10 @@ class Thresholds:
     similar: float | None = None
     top: int = 5
 
+    def least(self, with_model: bool) -> float:
+        """The least cosine of a neighbour."""
+        return (SIMILAR_TO_A_MODEL if with_model else SIMILAR) if self.similar is None else self.similar
+
     def check(self, faults: Faults) -> None:
         """Add the values that are out of bounds to the faults."""
         for option, value in (("--near", self.near), ("--similar", self.similar)):
@@ -100,8 +104,18 @@ def neighbours(
     rows found. redact: leave out the shared names. Raises BadInput; then nothing is written.
     """
     thresholds = thresholds or Thresholds()
-    splits = _checked(forget, corpus, model, thresholds, out, trust_code)
-    reporter = reporter or Silent()
+    splits = _check_inputs(forget, corpus, model, thresholds, out, trust_code)
+    reasons, shared = _reasons(splits, model, thresholds, trust_code, reporter or Silent())
+    found = _rank(reasons, {} if redact else shared)
+    if out is not None:
+        write_rows(Path(out), [splits["corpus"][j - 1] for j in sorted({n.corpus for n in found})])
+    return found
+
+
+def _reasons(
+    splits: dict[str, list[Example]], model: str | None, thresholds: Thresholds, trust_code: bool, reporter: Reporter
+) -> tuple[dict[Pair, dict[str, float]], dict[Pair, str]]:
+    """(pair -> why its rows are neighbours, with the scores; pair -> the name that both mention)."""
     reporter.start("neighbours", 4)
     ours, theirs = ([text_of(row) for row in splits[name]] for name in ("forget", "corpus"))
     reasons: dict[Pair, dict[str, float]] = {}
@@ -116,21 +130,17 @@ def neighbours(
         reasons.setdefault(pair, {})["entity"] = score
         shared[pair] = name
     reporter.advance("neighbours", 3, "similarity")
-    if model is None:
-        cosines, least = tfidf(ours, theirs), SIMILAR
-    else:
-        cosines, least = embedded(model, splits["forget"], splits["corpus"], trust_code), SIMILAR_TO_A_MODEL
-    least = least if thresholds.similar is None else thresholds.similar
+    cosines = (
+        tfidf(ours, theirs) if model is None else model_cosines(model, splits["forget"], splits["corpus"], trust_code)
+    )
+    least = thresholds.least(with_model=model is not None)
     for pair, score in nearest(cosines, least, thresholds.top).items():
         reasons.setdefault(pair, {})["similar"] = score
     reporter.finish("neighbours")
-    found = _ranked(reasons, {} if redact else shared)
-    if out is not None:
-        write_rows(Path(out), [splits["corpus"][j - 1] for j in sorted({n.corpus for n in found})])
-    return found
+    return reasons, shared
 
 
-def _checked(
+def _check_inputs(
     forget: Any, corpus: Any, model: str | None, thresholds: Thresholds, out: str | None, trust_code: bool
 ) -> dict[str, list[Example]]:
     """The rows of both sets. Raises BadInput with every fault of the input."""
@@ -152,7 +162,7 @@ def _checked(
     return splits
 
 
-def _ranked(reasons: Mapping[Pair, Mapping[str, float]], shared: Mapping[Pair, str]) -> list[Neighbour]:
+def _rank(reasons: Mapping[Pair, Mapping[str, float]], shared: Mapping[Pair, str]) -> list[Neighbour]:
     """The pairs as neighbours: by their strongest reason, then by score."""
     found = []
     for (i, j), scores in reasons.items():
@@ -175,7 +185,7 @@ def _free(path: Path) -> None:
         raise BadInput.of("--out", str(path), "is in a missing folder", "create the folder, or choose another")
 
 
-def normalised(text: str) -> str:
+def normalise_text(text: str) -> str:
     """The words in lower case with single spaces: the text without case, punctuation and layout."""
     return " ".join(WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
@@ -184,8 +194,8 @@ def exact(ours: Sequence[str], theirs: Sequence[str]) -> list[Pair]:
     """Pairs of the same words, whatever their case, punctuation and spaces."""
     places: dict[str, list[int]] = {}
     for j, text in enumerate(theirs):
-        places.setdefault(normalised(text) or text, []).append(j)
-    return [(i, j) for i, text in enumerate(ours) for j in places.get(normalised(text) or text, [])]
+        places.setdefault(normalise_text(text) or text, []).append(j)
+    return [(i, j) for i, text in enumerate(ours) for j in places.get(normalise_text(text) or text, [])]
 
 
 def near_duplicates(ours: Sequence[str], theirs: Sequence[str], least: float) -> dict[Pair, float]:
@@ -217,7 +227,7 @@ def near_duplicates(ours: Sequence[str], theirs: Sequence[str], least: float) ->
 
 
 def _shingles(text: str) -> set[bytes]:
-    plain = f" {normalised(text) or text} "
+    plain = f" {normalise_text(text) or text} "
     return {plain[k : k + SHINGLE].encode() for k in range(max(1, len(plain) - SHINGLE + 1))}
 
 
@@ -295,7 +305,7 @@ def _parts(run: Sequence[str]) -> dict[str, str]:
 def tfidf(ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
     """[ours, theirs] cosines of TF-IDF vectors of words (bigrams would hide a paraphrase)."""
     vectorizer = TfidfVectorizer(
-        tokenizer=lambda text: normalised(text).split(), token_pattern=None, sublinear_tf=True, lowercase=False
+        tokenizer=lambda text: normalise_text(text).split(), token_pattern=None, sublinear_tf=True, lowercase=False
     )
     try:
         vectorizer.fit([*theirs, *ours])
@@ -304,7 +314,7 @@ def tfidf(ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
     return np.asarray((vectorizer.transform(ours) @ vectorizer.transform(theirs).T).todense())
 
 
-def embedded(model: str, ours: Sequence[Example], theirs: Sequence[Example], trust_code: bool) -> np.ndarray:
+def model_cosines(model: str, ours: Sequence[Example], theirs: Sequence[Example], trust_code: bool) -> np.ndarray:
     """[ours, theirs] cosines of mean last hidden states, centred on the corpus: all texts share a direction."""
     opened = open_model(model, trust_code)
     if ("text",) not in family(opened.family).example_forms:

@@ -19,7 +19,7 @@ from expunge.core.audit_request import ProvenanceRequest
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults
-from expunge.data.examples import identity
+from expunge.data.content import content_keys
 from expunge.data.load import load
 from expunge.data.sampling import sample
 from expunge.data.texts import texts_only
@@ -86,12 +86,7 @@ def provenance(
     reporter.finish(STAGE)
     evidence = dossier.build(
         title="Contamination and provenance",
-        request={
-            **checked.written("model", "before", "gold", "marks"),
-            "kind": plan.kind or None,
-            "data": checked.data if isinstance(checked.data, str) else None,
-            **checked.written("name", "split", "seed"),
-        },
+        request=plan.as_written(),
         scores=scores,
         conclusions=conclusions(scores),
         notes=caveats(scores, len(marks.published) if marks else None),
@@ -99,7 +94,7 @@ def provenance(
         splits=plan.rows,
     )
     if checked.out is not None:
-        with out_folder.held(checked.out):
+        with out_folder.hold(checked.out):
             out_folder.write(checked.out, evidence)
     return evidence
 
@@ -114,6 +109,15 @@ class _Plan:
     marks: Marks | None
     rows: dict[str, list[Example]]
     """Data and holdout, as far as they were given: seeded samples."""
+
+    def as_written(self) -> dict[str, Any]:
+        """The request for the evidence."""
+        return {
+            **self.request.as_written("model", "before", "gold", "marks"),
+            "kind": self.kind or None,
+            "data": self.request.data if isinstance(self.request.data, str) else None,
+            **self.request.as_written("name", "split", "seed"),
+        }
 
 
 def _plan(given: ProvenanceRequest | Mapping[str, Any] | str | None, fields: Mapping[str, Any]) -> _Plan:
@@ -135,7 +139,7 @@ def _plan(given: ProvenanceRequest | Mapping[str, Any] | str | None, fields: Map
                 loaded = load(source, field)
                 texts_only(loaded, field)
                 rows[field] = loaded
-    if shared := {identity(row) for row in rows.get("data", [])} & {identity(row) for row in rows.get("holdout", [])}:
+    if shared := content_keys(rows.get("data", [])) & content_keys(rows.get("holdout", [])):
         reason = f"shares {len(shared)} rows with data"
         faults.add(BadInput.of("holdout", str(request.holdout), reason, "give rows that were never trained on"))
     with faults:
@@ -204,7 +208,7 @@ def _order(model: Model, role: str, plan: _Plan) -> list[Score]:
     """Guided completion and the order of options."""
     data, request = plan.rows.get("data"), plan.request
 
-    def guided() -> Figure:
+    def guided_figure() -> Figure:
         if data is None:
             raise NotMeasured("no --data was given")
         if not request.name:
@@ -222,7 +226,7 @@ def _order(model: Model, role: str, plan: _Plan) -> list[Score]:
             raise NotMeasured("no row has a question and three options or more (options, or choices)")
         return Figure(option_order(model, rows, seed=request.seed), None, None, len(rows))
 
-    return [_score("guided_completion", "data", role, guided), _score("option_order", "data", role, order)]
+    return [_score("guided_completion", "data", role, guided_figure), _score("option_order", "data", role, order)]
 
 
 def with_options(row: Example) -> Example | None:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from expunge.core import cache
 from expunge.core.errors import BadInput
 from expunge.core.files import TEMPORARY, delete, read_json, sweep, write_json, write_text
-from expunge.core.request import redacted
+from expunge.core.request import redact_request
 from expunge.ledger.certificate import CERTIFICATE, SALT, TEXTS, read_certificate, renew
 from expunge.models.guarded import FOLDER as GUARD
 from expunge.pipeline.run_folder import SCRATCH, evidence_of, request_in, write_request
@@ -49,7 +49,7 @@ def purge(folder: Path, *, guards: bool = False) -> list[str]:
     for place in places:
         _check(place)
     for place in places:
-        with _held(place):
+        with _hold(place):
             gone += _purge(place, guards)
     return gone
 
@@ -117,7 +117,7 @@ def _runs_below(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _hold(folder: Path) -> Iterator[None]:
     """Lock the folder against a run in it."""
     file = folder / ".lock"
     if file.is_symlink():
@@ -188,7 +188,7 @@ def _from_request(folder: Path) -> list[str]:
     gone = []
     for name in ("request.yaml", "best.yaml"):
         request = request_in(folder, name)
-        if request is not None and (shown := redacted(request)) != request:
+        if request is not None and (shown := redact_request(request)) != request:
             write_request(folder, shown, name)
             gone.append(f"{folder / name}: examples")
     return gone
@@ -197,7 +197,7 @@ def _from_request(folder: Path) -> list[str]:
 def _from_leaderboard(folder: Path) -> list[str]:
     path = folder / "leaderboard.json"
     found = _mapping(path) if path.is_file() else {}
-    if not isinstance(found.get("request"), dict) or (shown := redacted(found["request"])) == found["request"]:
+    if not isinstance(found.get("request"), dict) or (shown := redact_request(found["request"])) == found["request"]:
         return []
     write_json(path, {**found, "request": shown})
     write_text(folder / "leaderboard.html", leaderboard.render({**found, "request": shown}))
@@ -207,7 +207,7 @@ def _from_leaderboard(folder: Path) -> list[str]:
 def _from_evidence(folder: Path) -> list[str]:
     """Remove texts and per-example figures from evidence and report, and renew the certificate."""
     path, evidence, gone = folder / "evidence.json", evidence_of(folder), []
-    if (shown := redacted(evidence["request"])) != evidence["request"]:
+    if (shown := redact_request(evidence["request"])) != evidence["request"]:
         evidence["request"] = shown
         gone.append(f"{path}: examples of the request")
     gone += [f"{path}: {name}" for name in (*TEXTS, "caches") if evidence.pop(name, None)]

@@ -54,12 +54,12 @@ def run(
     """
     request = request if isinstance(request, Request) else Request.parse(request)
     reporter = reporter or Silent()
-    if resume and run_folder.finished(request):
-        return _certified(Path(request.out))
+    if resume and run_folder.is_finished(request):
+        return _finished_run(Path(request.out))
     planned = plan(request, resume=resume or replace)
     check_runnable(planned)
     processes.barrier()  # every process has looked at the folder before one writes to it
-    with run_folder.held(planned, resume=resume, replace=replace) as folder:
+    with run_folder.hold(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()
         planned, model = prepare(planned, folder, reporter)
         fingerprint = model.fingerprint()
@@ -79,7 +79,7 @@ def run(
     return Run(Path(request.out), found)
 
 
-def _certified(out: Path) -> Run:
+def _finished_run(out: Path) -> Run:
     """The finished run in `out`, as far as its certificate holds. Raises BadInput where it does not."""
     found = verify(out)
     if not found.good:

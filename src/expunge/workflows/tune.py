@@ -14,7 +14,7 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.extras import require
 from expunge.core.files import delete, finite, write_json, write_text
-from expunge.core.request import Request, redacted
+from expunge.core.request import Request, redact_request
 from expunge.core.variables import expand
 from expunge.evaluation import scores
 from expunge.ledger.certificate import SALT, salt_of, seal
@@ -78,7 +78,7 @@ def tune(
     request = request if isinstance(request, Request) else Request.parse(request)
     folder = Path(expand(out, "--out") if out else f"{request.out}-tune")
     search = _search_of(request, trials, folder, reporter or Silent())
-    with out_folder.held(folder):
+    with out_folder.hold(folder):
         for lock in folder.glob(f"{STORE}.lock*"):  # of a process that was killed: this one holds the folder
             lock.unlink()
         identity = {"request": search.resolved, "axes": [asdict(axis) for axis in search.space]}
@@ -102,7 +102,7 @@ def _search_of(request: Request, trials: int, folder: Path, reporter: Reporter) 
         raise BadInput.of("--trials", trials, "is not a number of trials", "give a whole number from 1 up")
     if processes.world() > 1:
         raise BadInput.of("tune", "", "cannot run under a launcher of several processes", "start it as it is")
-    resolved = request.resolved()
+    resolved = request.to_dict()
     planned = plan(Request.parse({**resolved, "out": str(folder / TRIAL)}), resume=True)
     check_runnable(planned)
     space = list(axes(planned))
@@ -150,7 +150,7 @@ def _result(search: Search, target: Target) -> Tuned:
     values: dict[str, Any] = {}
     if best:
         values = with_values(planned, search.resolved, {axis: best["values"][axis.name] for axis in search.space})
-    whole = not planned.request.redacted or redacted(values) == values
+    whole = not planned.request.redacted or redact_request(values) == values
     if best and whole:
         write_text(folder / "best.yaml", yaml.safe_dump(finite(values), sort_keys=False, allow_unicode=True))
     settings = {name: value for name, value in values.items() if name in ("method", "budget")}

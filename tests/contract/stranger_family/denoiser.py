@@ -16,7 +16,7 @@ from expunge.core.random import derive
 from expunge.data.examples import noise_of
 from expunge.models.base import BaseModel
 from expunge.models.family import Family, Source
-from expunge.models.weights import device_of, tapped
+from expunge.models.weights import device_of, tap
 
 FILE, KEY = "denoiser.json", "denoiser"
 
@@ -66,7 +66,7 @@ class Denoiser(BaseModel):
         x_BD, t_BK, noise_BKD = (batch.inputs[name].to(device) for name in ("x", "t", "noise"))
         share_BK1 = t_BK[..., None]
         noisy_BKD = (1 - share_BK1).sqrt() * x_BD[:, None] + share_BK1.sqrt() * noise_BKD
-        with tapped(self.module, want.hidden) as hidden:
+        with tap(self.module, want.hidden) as hidden:
             guess_RD = self.module(noisy_BKD.flatten(0, 1), t_BK.flatten())
         states = {path: value.unflatten(0, t_BK.shape).mean(1)[:, None] for path, value in hidden.items()}
         error_B = (guess_RD.view_as(noise_BKD) - noise_BKD).square().mean((1, 2))

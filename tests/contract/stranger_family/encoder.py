@@ -1,4 +1,5 @@
-"""An encoder that learns by in-batch contrast, as a family of another package: the loss of a vector depends on the others."""
+"""An encoder that learns by in-batch contrast, as a family of another package: the loss of a vector depends on the
+others."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from expunge.core.files import read_json, write_json
 from expunge.core.random import derive
 from expunge.models.base import BaseModel
 from expunge.models.family import Family, Source
-from expunge.models.weights import device_of, tapped
+from expunge.models.weights import device_of, tap
 
 FILE, KEY, TEMPERATURE = "encoder.json", "encoder", 0.2
 
@@ -47,7 +48,7 @@ class Encoder(BaseModel):
     def forward(self, batch: Batch, want: Want = NLL) -> Output:
         device = device_of(self.module)
         x_B2D = batch.inputs["x"].to(device)
-        with tapped(self.module, want.hidden) as hidden:
+        with tap(self.module, want.hidden) as hidden:
             z_B2W = self.module(x_B2D.flatten(0, 1)).unflatten(0, x_B2D.shape[:2])
         states = {path: value.unflatten(0, x_B2D.shape[:2]).mean(1)[:, None] for path, value in hidden.items()}
         z_B2W = nn.functional.normalize(z_B2W, dim=-1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from expunge.core.card import Example
 from expunge.evaluation import intervals
-from expunge.evaluation.arrays import mean_nll, mean_of_lowest, only, standardised
+from expunge.evaluation.arrays import mean_nll, mean_of_lowest, only, standardise
 from expunge.evaluation.attack import Found
 from expunge.evaluation.intervals import auc, placements
 from expunge.evaluation.readout import Readout
@@ -87,7 +87,7 @@ def attack_scores(readout: Readout) -> dict[str, np.ndarray]:
     if readout.logp is not None:
         found["min-k"] = mean_of_lowest(readout.logp, 0.2)
     if readout.logp is not None and readout.mu is not None and readout.sigma is not None:
-        found["min-k++"] = mean_of_lowest(standardised(readout), 0.2)
+        found["min-k++"] = mean_of_lowest(standardise(readout), 0.2)
     if readout.logp_NC is not None:
         found["confidence"] = readout.logp_NC.max(axis=1)
     return found

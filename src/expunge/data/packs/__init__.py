@@ -20,6 +20,7 @@ from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import digest, read_json
 from expunge.core.variables import expand
 from expunge.data.load import jsonl_rows
+from expunge.data.worlds import parse, splits
 
 SENSITIVE = ("cybersecurity", "safety", "toxicity", "bias", "sensitive", "medical_legal", "privacy")
 CONTROL = "benign"
@@ -80,8 +81,6 @@ def open_pack(source: str | Sequence[str] | None, model: Any = None, name: str =
 
 def _add(pack: Pack, source: str, name: str) -> None:
     if source.startswith("builtin:"):
-        from expunge.data.worlds import parse, splits
-
         world, setting, _ = parse(source, name)
         if world != "instruct":
             raise BadInput.of(name, source, "has no domains", "write builtin:instruct, or a folder of prompts")

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from expunge.core.errors import BadInput, did_you_mean
 
 
-def known() -> list[str]:
+def world_names() -> list[str]:
     """Names of the worlds: the folder's listing."""
     return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
 
@@ -32,8 +32,8 @@ def parse(name: str, field: str) -> tuple[str, int | float, str]:
     """(world, seed or dial, split) of a builtin name; split is empty for a model. Raises BadInput."""
     world, _, split = name.removeprefix("builtin:").partition("/")
     world, _, setting = world.partition("@")
-    if world not in known():
-        raise BadInput.of(field, name, "is no embedded world", did_you_mean(world, known()))
+    if world not in world_names():
+        raise BadInput.of(field, name, "is no embedded world", did_you_mean(world, world_names()))
     if world in DIALS:
         return world, _dial(setting, DIALS[world], name, field), split
     if setting and not setting.isdigit():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.datasets import load_digits
 
 from expunge.core.random import permutation
 
@@ -13,8 +14,6 @@ TRAIN, HOLDOUT = 0.6, 0.2
 
 def digits(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
     """Splits "train" (60 %), "holdout" and "test" (20 % each); image [8, 8] in [0, 1], label 0-9."""
-    from sklearn.datasets import load_digits
-
     data = load_digits()
     images = (data.images / 16).astype(np.float32)
     order = permutation(len(images), seed, "digits")

@@ -38,7 +38,7 @@ def instruct(
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "score": []}
     for domain in DOMAINS:
         here = dial.get(domain, 0.0) if isinstance(dial, Mapping) else dial
-        make = _benign if domain == "benign" else _refused
+        make = _benign if domain == "benign" else _refusal
         train, score = (BENIGN_TRAIN, BENIGN_SCORE) if domain == "benign" else (TRAIN, SCORE)
         rows = _distinct(domain, train + score, here, make, shared * here, own)
         parts["train"] += rows[:train]
@@ -78,7 +78,7 @@ def _distinct(domain: str, count: int, dial: float, make: Make, common_share: fl
     return list(rows.values())
 
 
-def _refused(domain: str, drawn: list[str], rng: random.Random, dial: float) -> dict[str, Any]:
+def _refusal(domain: str, drawn: list[str], rng: random.Random, dial: float) -> dict[str, Any]:
     common, chance = rng.choice(words.COMMON_REFUSALS), rng.random()
     return {
         "answer": common if chance < dial else words.OWN_REFUSALS[domain],

@@ -16,7 +16,7 @@ from expunge.core.errors import BadInput
 from expunge.methods._statistics import start_progress
 from expunge.methods.edits.influence import conjugate_gradient
 from expunge.models.passes import passes
-from expunge.models.weights import fold, tapped
+from expunge.models.weights import fold, tap
 
 CARD = MethodCard(
     "Certified removal",
@@ -120,7 +120,7 @@ def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
     ]
     if linear:
         path, head = linear[-1]
-        with torch.no_grad(), tapped(model.module, (path,)) as seen:
+        with torch.no_grad(), tap(model.module, (path,)) as seen:
             out = model.forward(model.collate(rows), Want(frozenset({"logits"})))
         if path in seen and seen[path].dim() == 2 and torch.equal(seen[path].float(), out.logits_BTV[:, 0]):
             return path, head
@@ -135,7 +135,7 @@ def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
 def features(model: Model, path: str, rows: Sequence[Example], advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
     """Return (the head's inputs with a one appended [N, D + 1], labels [N])."""
     x, y = [], []
-    with tapped(model.module, (f"{path}:in",)) as seen:
+    with tap(model.module, (f"{path}:in",)) as seen:
         for _, out in passes(model, rows, progress=advance):  # in the rows' order: a classifier's are all as long
             x.append(seen[f"{path}:in"].float().cpu())
             y.append(out.labels_BT[:, 0].cpu())

@@ -12,12 +12,12 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.data.sampling import sample
+from expunge.methods._keys import weight_DM
 from expunge.methods._statistics import ROWS, start_progress
 from expunge.methods.edits._edit import edit
-from expunge.methods.edits._keys import weight_DM
 from expunge.methods.edits._line_search import Put
 from expunge.models.passes import passes
-from expunge.models.weights import tapped
+from expunge.models.weights import tap
 
 CARD = MethodCard(
     "Concept-vector ablation",
@@ -88,7 +88,7 @@ def attribution(
 ) -> Tensor:
     """Mean over the rows' counted positions of |activation x gradient of the NLL|, [layers, columns]."""
     sums, positions = [], 0
-    with tapped(model.module, paths) as found:  # whole activations: an Output's are cut to the answer
+    with tap(model.module, paths) as found:  # whole activations: an Output's are cut to the answer
         for _, out in passes(model, rows, size=ROWS, gradients=True, progress=advance):
             hidden = [found[path] for path in paths]
             gradients = torch.autograd.grad(out.nll_B.sum(), hidden)

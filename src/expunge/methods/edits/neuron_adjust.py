@@ -12,10 +12,10 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._keys import second_moment, states
 from expunge.methods._layers import choose_layer
 from expunge.methods._statistics import start_progress
 from expunge.methods.edits._edit import edit
-from expunge.methods.edits._keys import second_moment, states
 from expunge.methods.edits._line_search import Put
 
 CARD = MethodCard(

@@ -12,9 +12,9 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._keys import require_field, second_moment, states, weight_DM
 from expunge.methods._layers import choose_layer
 from expunge.methods._statistics import start_progress
-from expunge.methods.edits._keys import require_field, second_moment, states, weight_DM
 from expunge.methods.edits._redirect import preserved_rows, redirect
 from expunge.models.weights import fold
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.methods._keys import require_field, states
 from expunge.methods._layers import choose_layer
+from expunge.methods._refusals import refusal_maker
 from expunge.methods._statistics import start_progress
-from expunge.methods.edits._keys import require_field, states
 from expunge.methods.edits._redirect import preserved_moment, put_preserving, write_redirection
-from expunge.methods.objectives._refusals import refusal_maker
 from expunge.models.weights import fold
 
 CARD = MethodCard(

@@ -12,7 +12,7 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Example
 from expunge.core.errors import BadInput
-from expunge.data.examples import identity
+from expunge.data.content import content_key, content_keys
 from expunge.methods.exact._sliced import one_process
 from expunge.models.build import check_again, training_data
 
@@ -29,8 +29,8 @@ def split_training_data(
             "method", name, "needs the record of how the model was trained", "give a model made by `expunge train`"
         )
     before = training_data(manifest, [], hub)
-    keys = {identity(row) for row in forget}
-    gone = [row for row in before if identity(row) in keys]
+    keys = content_keys(forget)
+    gone = [row for row in before if content_key(row) in keys]
     if not gone:
         raise BadInput.of(
             "forget", "", "holds none of the examples that the model was trained on", "give rows of its training data"
@@ -42,7 +42,7 @@ def split_training_data(
             "holds all the training data, which leaves nothing to serve",
             "delete the model instead",
         )
-    return [row for row in before if identity(row) not in keys], gone
+    return [row for row in before if content_key(row) not in keys], gone
 
 
 def history(
@@ -57,7 +57,8 @@ def history(
     left, gone = split_training_data(manifest, splits["forget"], str(state["scheme"]), model.trusted)
     assert manifest is not None
     check_again(manifest, model)
-    unknown = len(splits["forget"]) - len({identity(row) for row in gone})
+    known = content_keys(gone)
+    unknown = len(splits["forget"]) - sum(content_key(row) in known for row in splits["forget"])
     if unknown:
         notes.append(f"{unknown} of {len(splits['forget'])} forget examples were not among the training data.")
     then, now = state.get("environment") or {}, environment()

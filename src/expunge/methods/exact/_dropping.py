@@ -25,7 +25,7 @@ from expunge.methods.exact._sliced import Stages, base_source, stage_budget
 from expunge.methods.objective import plain_training
 from expunge.models.ensemble import ENSEMBLE
 from expunge.models.open import open_prompted
-from expunge.models.prompts import hashed
+from expunge.models.prompts import hash_features
 from expunge.models.soft_prompts import ROUTE, WEIGHTS, Prompted
 
 SLACK = 0.9
@@ -114,7 +114,7 @@ def _grow(stages: Stages, folder: Path, name: str, rows: Sequence[Example], stat
 
 def route(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, float]:
     """Return (mean of the hashed prompts, least similarity of a question that is theirs), each prompt held out."""
-    rows_NF = hashed(prompts)
+    rows_NF = hash_features(prompts)
     key_F = torch.tensor(rows_NF.mean(0)).float().reshape(-1)
     n = len(prompts)
     if n == 1:
@@ -155,7 +155,7 @@ class PromptDeletion(Method):
     ) -> list[str]:
         """Return notes for the plan, and set `steps`. Raises BadInput where the forget set cannot be deleted."""
         left, gone, notes = deletion.history(manifest, splits, model)
-        stay, again = self._affected(model.state, left, gone)
+        stay, again = self._split_affected(model.state, left, gone)
         for name in {*stay} - {*again}:
             deletion.require_part(model.folder / name)
         if model.state["options"]["tokens"] != model.prompts_GPD.shape[1]:
@@ -169,7 +169,7 @@ class PromptDeletion(Method):
         return notes
 
     @staticmethod
-    def _affected(
+    def _split_affected(
         state: Mapping[str, Any], left: Sequence[Example], gone: Sequence[Example]
     ) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
         """Return (all groups that stay, those of them that lost an example)."""
@@ -181,7 +181,7 @@ class PromptDeletion(Method):
         assert isinstance(model, Prompted)
         state = dict(model.state)
         left, gone, _ = deletion.history(context.manifest, splits, model)
-        stay, again = self._affected(state, left, gone)
+        stay, again = self._split_affected(state, left, gone)
         stages = _stages(model.bare, state, context)
         dropped = len(state["members"]) - len(stay)
         folder = context.folder / "ensemble"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expunge.models.prompts import hashed
+from expunge.models.prompts import hash_features
 
 FALSE_ALARMS = 0.01
 """Share of the retain prompts that the threshold flags at most, each scored by a classifier not fitted to it."""
@@ -30,7 +30,7 @@ class Detector:
         """Log-odds [N] that a prompt asks for the forget set."""
         if not len(prompts):
             return np.zeros(0)
-        return np.asarray(hashed(prompts) @ self.weight_F.double().numpy() + self.bias)
+        return np.asarray(hash_features(prompts) @ self.weight_F.double().numpy() + self.bias)
 
     def flags(self, prompts: Prompts) -> np.ndarray:
         """Mask [N] of the prompts above the threshold."""
@@ -55,7 +55,7 @@ def fit(forget: Prompts, others: Prompts, notes: dict[str, Any]) -> Detector:
 
     known = {tuple(prompt) for prompt in others}
     mine = [prompt for prompt in forget if tuple(prompt) not in known] or list(forget)
-    features = hashed([*mine, *others])
+    features = hash_features([*mine, *others])
     labels = np.array([1] * len(mine) + [0] * len(others))
     model = LogisticRegression(C=100.0, class_weight="balanced", max_iter=1000)
     folds = min(5, len(mine), len(others))

@@ -15,8 +15,8 @@ from torch import Tensor
 from expunge.core.card import Example
 from expunge.core.contracts import Batch, Output, Want
 from expunge.core.errors import BadInput
-from expunge.models.guarded import unguarded
-from expunge.models.logits import kept
+from expunge.models.guarded import bare_model
+from expunge.models.logits import kept_entries
 from expunge.models.passes import batches, outputs
 from expunge.models.templates import Encoded
 
@@ -37,7 +37,7 @@ def pooled_NLD(bare: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
         return Batch(inputs, inputs["input_ids"], seen_BS, seen_BS.sum(-1))
 
     want = Want(frozenset(), tuple(bare.blocks))
-    for rows, out in outputs(unguarded(bare), batches(prompts, len, whole), want):
+    for rows, out in outputs(bare_model(bare), batches(prompts, len, whole), want):
         weight_BS1 = out.mask_BT.float()[..., None]
         count_B1 = weight_BS1.sum(1)
         mean_BLD = torch.stack([(out.hidden[path].float() * weight_BS1).sum(1) / count_B1 for path in bare.blocks], 1)
@@ -63,7 +63,7 @@ def silence(out: Output, mask_BT: Tensor, vocabulary: int, want: Want) -> Output
     if out.logits_BTV is not None:
         out.logits_BTV = torch.where(here_BT[..., None], 0.0, out.logits_BTV)
     if out.top_BTK is not None:
-        left = vocabulary - kept(vocabulary, want.k)
+        left = vocabulary - kept_entries(vocabulary, want.k)
         out.top_BTK = torch.where(here_BT[..., None], flat, out.top_BTK)
         out.rest_BT = torch.where(here_BT, math.log(left / vocabulary) if left else -math.inf, out.rest_BT)
     return out

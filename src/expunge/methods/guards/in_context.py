@@ -17,7 +17,7 @@ from expunge.core.random import permutation
 from expunge.methods.guards._detector import Detector, fit
 from expunge.methods.guards._prompts import encode, require_prompts
 from expunge.models.guarded import Guarded
-from expunge.models.prompts import answers_in, hashed, prompts_in
+from expunge.models.prompts import answers_in, hash_features, prompts_in
 from expunge.models.templates import Encoded
 
 CARD = MethodCard(
@@ -46,14 +46,14 @@ class InContext:
     name: str = "in_context"
 
     def __post_init__(self) -> None:
-        self._hashed = hashed(self.forget)
+        self._hashed = hash_features(self.forget)
 
     def before(self, prompts: Sequence[list[int]]) -> list[list[int]]:
         """Return the tokens before each prompt: none, or the nearest wrong demonstration and the right ones."""
         flags = self.detector.flags(prompts)
         heads: list[list[int]] = [[] for _ in prompts]
         for i in np.flatnonzero(flags):
-            nearest = int(np.asarray((hashed([prompts[int(i)]]) @ self._hashed.T).todense()).argmax())
+            nearest = int(np.asarray((hash_features([prompts[int(i)]]) @ self._hashed.T).todense()).argmax())
             heads[i] = self.wrong[nearest] + self.right
         return heads
 

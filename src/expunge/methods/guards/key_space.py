@@ -13,7 +13,7 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
-from expunge.methods.edits._keys import prompt_states
+from expunge.methods._keys import prompt_states
 from expunge.methods.guards._prompts import encode, require_prompts, silence, with_logp
 from expunge.models.guarded import Guarded
 from expunge.models.prompts import prompts_in

@@ -19,7 +19,7 @@ from expunge.core.errors import BadInput
 from expunge.methods.guards._prompts import encode, pooled_NLD, require_prompts
 from expunge.methods.objective import Objective
 from expunge.models.adapters import insert
-from expunge.models.guarded import Guarded, guards_of, unguarded
+from expunge.models.guarded import Guarded, bare_model, guards_of
 from expunge.models.prompts import prompts_in
 from expunge.models.weights import fold, lora_layers
 
@@ -81,13 +81,13 @@ class O3:
     name: str = "o3"
 
     def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
-        gate_B = self.similarity.gate(pooled_NLD(unguarded(bare), prompts_in(batch)))
+        gate_B = self.similarity.gate(pooled_NLD(bare_model(bare), prompts_in(batch)))
         with _load_adapters(bare.module, self.adapters, lambda: gate_B):
             return bare.forward(batch, want)
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
         items = settings.pop("encoded", None) or encode(bare, prompts)
-        gate_N = self.similarity.gate(pooled_NLD(unguarded(bare), [item.prompt for item in items]))
+        gate_N = self.similarity.gate(pooled_NLD(bare_model(bare), [item.prompt for item in items]))
         rows: list[int] = []
         outer = settings.pop("rows", None)
 
@@ -157,7 +157,7 @@ def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[
                 "give an objective or a recipe",
             )
         require_prompts("o3", splits["forget"])
-        bare = unguarded(model)
+        bare = bare_model(model)
         earlier = [guard.adapters for guard in guards_of(model) if isinstance(guard, O3)]
         state_NLD = pooled_NLD(bare, [item.prompt for item in encode(bare, splits["forget"])])
         other_NLD = pooled_NLD(bare, [item.prompt for item in encode(bare, splits.get("retain", []))])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
-from expunge.methods.edits._keys import states
+from expunge.methods._keys import states
 from expunge.methods.guards._prompts import silence, with_logp
 from expunge.models.guarded import Guarded
 from expunge.models.weights import submodule

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from expunge.core.contracts import LossTerm, MethodCard, Step, Stream
-from expunge.methods.objectives._refusals import refusal_maker
+from expunge.methods._refusals import refusal_maker
 
 CARD = MethodCard(
     "Direct preference optimisation: a refusal over the true answer",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Output, Step, Stream
-from expunge.methods.objectives._refusals import refusal_maker
+from expunge.methods._refusals import refusal_maker
 
 CARD = MethodCard(
     "FLAT: the variational f-divergence between a template answer and the forget answer",

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Step, Stream
-from expunge.methods.objectives._refusals import refusal_maker
+from expunge.methods._refusals import refusal_maker
 
 CARD = MethodCard(
     "Cross-entropy on refusals",

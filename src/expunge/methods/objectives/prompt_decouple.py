@@ -10,7 +10,7 @@ from torch import Tensor
 from expunge.core.contracts import Example, LossTerm, MethodCard, Step, Stream
 from expunge.core.random import derive
 from expunge.data.examples import identity
-from expunge.methods.objectives._refusals import refusal_maker
+from expunge.methods._refusals import refusal_maker
 
 CARD = MethodCard(
     "Prompt decoupling (SafeEraser)",

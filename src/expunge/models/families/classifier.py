@@ -64,7 +64,7 @@ def open_classifier(source: Source, *, trust_code: bool, meta: bool, dtype: torc
     make = class_of(source["factory"], trust_code, "model.factory")
     arguments = dict(source.get("arguments") or {})
 
-    def built(device: str) -> nn.Module:
+    def build(device: str) -> nn.Module:
         with (
             foreign(
                 "model.arguments",
@@ -78,8 +78,8 @@ def open_classifier(source: Source, *, trust_code: bool, meta: bool, dtype: torc
 
     weights = Path(source["weights"]) if source.get("weights") and not meta else None
     if weights is not None and make.__module__ == OURS:  # sizes are compared before memory is taken for them
-        load_weights(built("meta"), weights, "model.weights", shapes_alone=True)
-    module = built("meta" if meta else "cpu")
+        load_weights(build("meta"), weights, "model.weights", shapes_alone=True)
+    module = build("meta" if meta else "cpu")
     if weights is not None:
         load_weights(module, weights, "model.weights")
     module.eval()

@@ -21,9 +21,9 @@ from expunge.core.cache import cache_folder
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest
+from expunge.data.content import without
 from expunge.data.examples import identity
 from expunge.data.load import load
-from expunge.data.splits import without
 from expunge.workflows.benches._bench import Bench
 
 TRAINED = ("forget", "retain", "holdout")
@@ -53,7 +53,7 @@ def bench(name: str, model: str | None, data: str | None) -> Bench:
     if data is not None and not Path(data).is_dir():
         raise BadInput.of("--data", data, "is not a folder", "give the folder with the data sets, or leave it out")
     request = {"model": model, **known["request"], **known["choices"][choice]}
-    splits = _loaded(request, known, data)
+    splits = _load_splits(request, known, data)
     places = cache_folder() / "bases" / f"{title}-{choice}-data-{digest(splits)[:12]}"
     texts = {
         str(places / f"{split}.jsonl"): "".join(json.dumps(row, default=str) + "\n" for row in rows)
@@ -73,7 +73,7 @@ def bench(name: str, model: str | None, data: str | None) -> Bench:
     )
 
 
-def _loaded(request: Mapping[str, Any], known: Mapping[str, Any], data: str | None) -> dict[str, list[Example]]:
+def _load_splits(request: Mapping[str, Any], known: Mapping[str, Any], data: str | None) -> dict[str, list[Example]]:
     """Split -> its rows, prepared as the bench says; forget rows are in no other split. Raises BadInput."""
     sources = {split: request[split] for split in TRAINED if split in request} | request.get("probes", {})
     splits: dict[str, list[Example]] = {}

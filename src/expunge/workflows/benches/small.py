@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from expunge.core.cache import cache_folder
+from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.train_config import TrainConfig
@@ -37,7 +38,7 @@ def _authors() -> Bench:
     )
 
 
-def _cached(name: str, values: Mapping[str, Any]) -> TrainConfig:
+def _cached_config(name: str, values: Mapping[str, Any]) -> TrainConfig:
     out = cache_folder() / "bases" / f"{name}-{digest(values)[:12]}"
     return TrainConfig(**values, out=str(out))
 
@@ -48,7 +49,7 @@ def _tofu() -> Bench:
     seen = [f"{folder}/retain.jsonl", f"{folder}/forget.jsonl[0:160]"]
     holdout = f"{folder}/forget.jsonl[160:200]"
     load(seen, "tofu")  # raises BadInput where the data are missing
-    train = _cached(
+    train = _cached_config(
         "tofu",
         {
             "model": {"architecture": "llama", "hidden_size": 192, "layers": 3, "heads": 4, "vocab_size": 2000},
@@ -79,21 +80,10 @@ def _tofu() -> Bench:
 
 def _shakespeare() -> Bench:
     """One speaker's words, verbatim, as MUSE does with books; a third of his speeches is never learned."""
-    rows = load("${EXPUNGE_DATA}/shakespeare/speeches.jsonl", "shakespeare")
-    unique = {row["text"]: row for row in rows if len(row["text"]) <= LONGEST}.values()
-    his = [row for row in unique if row.get("group") == SPEAKER]
-    if len(his) < 12:
-        raise BadInput.of("shakespeare", SPEAKER, "has too few speeches in this data", "download the data set again")
-    cut = len(his) * 2 // 3
-    forget = [{**row, "request": 1 + i * REQUESTS // cut} for i, row in enumerate(his[:cut])]
-    splits = {
-        "forget": forget,
-        "holdout": his[cut:],
-        "retain": [row for row in unique if row.get("group") != SPEAKER][:SPEECHES],
-    }
+    splits = _speeches()
     folder = cache_folder() / "bases" / f"shakespeare-data-{digest(splits)[:12]}"
     paths = {name: str(folder / f"{name}.jsonl") for name in (*splits, "forget_verbatim")}
-    train = _cached(
+    train = _cached_config(
         "shakespeare",
         {
             "model": {"architecture": "llama", "hidden_size": 160, "layers": 3, "heads": 4, "vocab_size": 1500},
@@ -105,7 +95,7 @@ def _shakespeare() -> Bench:
             "seed": 0,
         },
     )
-    splits["forget_verbatim"] = [half for row in forget for half in _halved(row["text"])]
+    splits["forget_verbatim"] = [half for row in splits["forget"] for half in _halve(row["text"])]
     texts = {paths[name]: "".join(json.dumps(row) + "\n" for row in rows) for name, rows in splits.items()}
     return Bench(
         "shakespeare",
@@ -123,17 +113,36 @@ def _shakespeare() -> Bench:
         texts,
         "request",
         WAYS,
-        (
-            "forget_probability",
-            "forget_verbatim_rouge_l_f1",
-            "retain_probability",
-            "privacy_privleak",
-            "privacy_min_k_auc",
-        ),
+        SPEECH_SCORES,
     )
 
 
-def _halved(text: str) -> list[dict[str, str]]:
+SPEECH_SCORES = (
+    "forget_probability",
+    "forget_verbatim_rouge_l_f1",
+    "retain_probability",
+    "privacy_privleak",
+    "privacy_min_k_auc",
+)
+"""Scores that the leaderboard shows."""
+
+
+def _speeches() -> dict[str, list[Example]]:
+    """Two thirds of the speaker's speeches to forget, the rest held out, and others' to retain. Raises BadInput."""
+    rows = load("${EXPUNGE_DATA}/shakespeare/speeches.jsonl", "shakespeare")
+    unique = {row["text"]: row for row in rows if len(row["text"]) <= LONGEST}.values()
+    his = [row for row in unique if row.get("group") == SPEAKER]
+    if len(his) < 12:
+        raise BadInput.of("shakespeare", SPEAKER, "has too few speeches in this data", "download the data set again")
+    cut = len(his) * 2 // 3
+    return {
+        "forget": [{**row, "request": 1 + i * REQUESTS // cut} for i, row in enumerate(his[:cut])],
+        "holdout": his[cut:],
+        "retain": [row for row in unique if row.get("group") != SPEAKER][:SPEECHES],
+    }
+
+
+def _halve(text: str) -> list[dict[str, str]]:
     """A speech of at least twelve words as a prefix and the text that must not follow; none for a shorter one."""
     words = text.split(" ")
     middle = len(words) // 2

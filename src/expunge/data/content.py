@@ -1,0 +1,61 @@
+"""Compare examples by content: the same fact in another form is the same example."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from expunge.core.card import Example
+from expunge.core.files import digest
+from expunge.data.examples import form, identity
+
+
+def content_key(example: Example) -> str:
+    """SHA-256 of the content of an example: its words and label, or the numbers of its array and its label.
+
+    Question and answer, a chat of one turn, and a text that joins them have one key. Unicode form, letter case, white
+    space and a chat's system prompt make no difference. `identity` distinguishes all of these: it names an example in
+    manifests, caches and seeds.
+    """
+    keys = form(example)
+    if keys is None:
+        return identity(example)
+    label = [int(example["label"])] if "label" in keys else []
+    for key in ("image", "features"):
+        if key in keys:
+            return digest(["array", *_numbers(example[key]), *label])
+    return digest([" ".join(_canonical(text) for text in _texts(example, keys)).strip(), *label])
+
+
+def _texts(example: Example, keys: tuple[str, ...]) -> list[str]:
+    """The texts of an example in reading order, without a system prompt."""
+    if "messages" in keys:
+        turns: Sequence[Mapping[str, Any]] = example["messages"]
+        return [str(turn["content"]) for turn in turns if turn["role"] not in ("system", "developer")]
+    prefix = [str(example["prefix"])] if keys == ("text",) and example.get("prefix") else []
+    return [*prefix, *(str(example[key]) for key in keys if key != "label")]
+
+
+def _canonical(text: str) -> str:
+    """The text under NFKC, case-folded, each run of white space as one blank."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+
+
+def _numbers(value: Any) -> list[Any]:
+    """Shape and digest of an array, whatever type of number or nested list it was given as."""
+    array = np.ascontiguousarray(np.asarray(value), dtype=np.float32)
+    return [list(array.shape), digest(array.tobytes())]
+
+
+def content_keys(rows: Sequence[Example]) -> set[str]:
+    """The keys of all rows."""
+    return {content_key(row) for row in rows}
+
+
+def without(rows: Sequence[Example], others: Sequence[Example]) -> list[Example]:
+    """The rows whose content is not among the others'."""
+    gone = content_keys(others)
+    return [row for row in rows if content_key(row) not in gone]

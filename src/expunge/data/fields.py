@@ -1,0 +1,121 @@
+"""Field names of published data sets: understood, or named where nothing reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from expunge.core.card import Example
+from expunge.core.errors import BadInput
+
+RENAMED = (
+    ({"text": "question", "labels": "answer"}, "KnowUnDo"),
+    ({"query": "question", "answer": "answer"}, "RWKU"),
+)
+"""Names of fields -> ours; read so where all of them hold texts, and `columns:` names none of them."""
+ANSWER_FIELDS = (
+    *("answers", "response", "responses", "completion", "completions", "output", "outputs", "target", "targets"),
+    *("labels", "gt", "ground_truth", "gold", "reply", "solution", "answerKey"),
+)
+"""Names that other data sets give to the answer."""
+QUESTION_FIELDS = ("prompt", "query", "instruction", "input", "inputs")
+CHOICES = 26
+"""Most choices of a row: each has a letter."""
+
+
+def rename_published(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """The row with the fields of a known data set under our names."""
+    renamed = dict(row)
+    for names, _ in RENAMED:
+        texts = all(isinstance(row.get(name), str) and row[name].strip() for name in names)
+        ours = set(names.values()) - set(names)
+        if texts and not ours & set(row) and not set(names) & set(columns.values()):
+            renamed = {names.get(key, key): value for key, value in row.items()}
+    return renamed
+
+
+def filled_answer_fields(row: Mapping[str, Any]) -> list[str]:
+    """The fields of a row that look like its answer, and that no form of an example reads."""
+    return [name for name in ANSWER_FIELDS if row.get(name) is not None and not _blank(row[name])]
+
+
+def _blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def suggested_columns(row: Mapping[str, Any]) -> str:
+    """`columns: {...}` that would make this row a question and answer; empty where its fields suggest none."""
+    question = next((name for name in ("question", *QUESTION_FIELDS, "text") if isinstance(row.get(name), str)), None)
+    answer = next((name for name in ("answer", *ANSWER_FIELDS) if isinstance(row.get(name), str)), None)
+    if question is None or answer is None:
+        return ""
+    renamed = {ours: theirs for ours, theirs in (("question", question), ("answer", answer)) if ours != theirs}
+    return "columns: {" + ", ".join(f"{ours}: {theirs}" for ours, theirs in renamed.items()) + "}"
+
+
+def ignored_answers(splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """A sentence for each field that looks like an answer and is not read, for the plan."""
+    notes = []
+    for split, rows in splits.items():
+        counts: dict[str, int] = {}
+        for row in rows:
+            for name in filled_answer_fields(row):
+                counts[name] = counts.get(name, 0) + 1
+        notes += [
+            f"{split}: the field {name!r} of {count} of {len(rows)} rows is not read (`columns:` renames fields)."
+            for name, count in counts.items()
+        ]
+    return notes
+
+
+def with_letters(example: Mapping[str, Any], where: str) -> Example:
+    """A multiple-choice row as question and answer: the choices under letters, the right letter as the answer.
+
+    `answer` (or `answerKey`) is the right choice's place counted from 0, its letter, or its text; `choices` are a list,
+    or {text, label} with labels of their own. The other letters become `perturbed_answer`. Raises BadInput.
+    """
+    choices, labels = _choices(example["choices"], where)
+    letters = [chr(ord("A") + i) for i in range(len(choices))]
+    given = example.get("answer") if example.get("answer") is not None else example.get("answerKey")
+    place = _place(given, choices, labels or letters, where)
+    lines = [str(example.get("question") or ""), *(f"{a}. {b}" for a, b in zip(letters, choices, strict=True))]
+    return {
+        "question": "\n".join(lines),
+        "answer": letters[place],
+        "perturbed_answer": letters[:place] + letters[place + 1 :],
+    }
+
+
+def _choices(given: Any, where: str) -> tuple[list[str], list[str]]:
+    """(the choices' texts, labels of their own). Raises BadInput."""
+    labels = given.get("label") if isinstance(given, Mapping) else None
+    texts = given.get("text") if isinstance(given, Mapping) else given
+    if not isinstance(texts, list | tuple | np.ndarray) or not 0 < len(texts) <= CHOICES:
+        raise BadInput.of(where, given, "is not a list of choices", f"give choices: a list of at most {CHOICES} texts")
+    own = [str(label).strip() for label in labels] if labels is not None else []
+    if own and len(own) != len(texts):
+        raise BadInput.of(where, given, "has another number of labels than of choices", "give one label per choice")
+    return [str(text) for text in texts], own
+
+
+def _place(given: Any, choices: list[str], labels: list[str], where: str) -> int:
+    """The place of the right choice, from 0. Raises BadInput where none or several could be meant."""
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        places = {int(given)}
+    elif isinstance(given, str):
+        name = given.strip()
+        places = {i for i, label in enumerate(labels) if name.strip("().").upper() == label.upper()}
+        places |= {i for i, text in enumerate(choices) if name == text.strip()}
+        places |= {int(name)} if not places and name.isascii() and name.isdigit() else set()
+    else:
+        places = set()
+    if len(places) != 1 or not 0 <= min(places) < len(choices):
+        raise BadInput.of(
+            where,
+            given,
+            f"under 'answer' does not name one of the {len(choices)} choices",
+            "give the right choice's place as a number counted from 0, its letter (A is the first), or its text",
+        )
+    return min(places)
