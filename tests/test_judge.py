@@ -14,6 +14,7 @@ import pytest
 
 from expunge.alignment import answers as judging
 from expunge.alignment.agreement import kappa
+from expunge.alignment.classifier import refusal_labels
 from expunge.alignment.fitted import Fitted
 from expunge.alignment.judges import REFUSED, judge_of, refusal_scores
 from expunge.alignment.rules import refusal_score
@@ -161,8 +162,39 @@ def test_a_sequence_classifier_judges(tmp_path: Path) -> None:
     module.save_pretrained(tmp_path)
     found = judge_of(f"hf:{tmp_path}").scores(["", ""], ["no", "yes"])
     assert found[0] > 0.9 and found[1] < 0.1
+    again = judge_of(f"hf:{tmp_path}#compliance").scores(["", ""], ["no", "yes"])
+    assert again == pytest.approx(1 - found, abs=1e-6)
+    with pytest.raises(BadInput, match="has no label 'complience'; did you mean 'compliance'"):
+        judge_of(f"hf:{tmp_path}#complience")
     with pytest.raises(BadInput, match="as a sequence classifier"):
         judge_of(f"hf:{tmp_path / 'nothing'}")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["NORMAL", "REJECTION"], [1]),
+        (["1_full_compliance", "2_full_refusal", "3_partial_refusal"], [1, 2]),
+        (["non-refusal", "refusal"], [1]),
+        (["refused", "not_refused"], [0]),
+        (["not_refused", "other"], [1]),
+        (["complied", "other"], [1]),
+        (["Ablehnung", "Antwort"], [0]),
+    ],
+)
+def test_labels_that_say_refusal(labels: list[str], expected: list[int]) -> None:
+    assert refusal_labels({i: name.lower() for i, name in enumerate(labels)}, "", "hf:x") == expected
+
+
+@pytest.mark.parametrize(
+    "labels", [["LABEL_0", "LABEL_1"], ["unharmful", "harmful"], ["safe", "unsafe"], ["LABEL_0"], ["a", "b", "comply"]]
+)
+def test_labels_that_do_not_say_refusal(labels: list[str]) -> None:
+    """The last label is not guessed at: it may say that the harm was done."""
+    named = {i: name.lower() for i, name in enumerate(labels)}
+    with pytest.raises(BadInput, match="none of which says refusal; name the one that does: hf:x#LABEL"):
+        refusal_labels(named, "", "hf:x")
+    assert refusal_labels(named, labels[-1], "hf:x") == [len(labels) - 1]
 
 
 class Model(BaseHTTPRequestHandler):

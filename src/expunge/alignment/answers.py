@@ -151,7 +151,7 @@ def read(paths: Sequence[str]) -> Answers:
     return answers
 
 
-def _rows(place: str) -> list[Mapping[str, Any]]:
+def _rows(place: str) -> Sequence[Mapping[str, Any]]:
     path = Path(expand(place, "answers"))
     if not path.is_file():
         raise BadInput.of("answers", place, "does not exist", "give a JSONL, JSON, CSV or TSV file")

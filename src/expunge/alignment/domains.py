@@ -15,6 +15,7 @@ from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.files import digest
+from expunge.core.words import UNSPACED
 from expunge.data.packs import CONTROL, Pack
 
 NEW_TOKENS = 48
@@ -57,6 +58,7 @@ def is_right(prompt: Example, text: str) -> bool:
         return any(
             f" {' '.join(re.findall(r'[^ ]+', word.lower()))} " in f" {words} "
             or re.search(rf"\b{re.escape(word.lower())}", text.lower())
+            or (re.match(f"[{UNSPACED}]", word) and word.lower() in text.lower())
             for word in prompt["keywords"]
         )
     if has_known_answer(prompt):

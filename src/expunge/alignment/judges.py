@@ -1,8 +1,8 @@
 """Refusal judges: the protocol, their names, and the cache of their judgements.
 
 A judge gives each (prompt, answer) a refusal score in 0-1; from REFUSED on an answer counts as a refusal, full or
-partial. Names: `rules`, `fitted:FOLDER`, `hf:NAME` (a Hugging Face sequence classifier), `llm:URL` or
-`llm:URL#MODEL` (any OpenAI-compatible endpoint).
+partial. Names: `rules`, `fitted:FOLDER`, `hf:NAME` or `hf:NAME#LABEL` (a Hugging Face sequence
+classifier, and its label for a refusal), `llm:URL` or `llm:URL#MODEL` (any OpenAI-compatible endpoint).
 """
 
 from __future__ import annotations

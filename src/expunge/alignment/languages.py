@@ -58,7 +58,8 @@ LANGUAGES = {
         r"(?:es )?tut mir (?:sehr |wirklich )?leid[,.!]?(?: aber| dass?)?|entschuldigung[,.!]?(?: aber)?"
         r"|entschuldige(?:n sie)?[,.!]?(?: aber)?|verzeihung[,.!]?|(?:leider|nein|aber|danke[^,.]*)[,.]?"
         r"|als (?:eine? |dein |ihr )?(?:ki\S*|künstliche intelligenz|sprachmodell|assistent\w*),?",
-        rf"ich (?:kann|darf|werde|möchte|will|könnte) [^.!?]{{0,100}}?\b(?:nicht|keine[nrms]?)\b[^.!?]{{0,100}}?{_GERMAN}\b"
+        rf"ich (?:kann|darf|werde|möchte|will|könnte) [^.!?]{{0,100}}?\b(?:nicht|keine[nrms]?)\b"
+        rf"[^.!?]{{0,100}}?{_GERMAN}\b"
         rf"|(?:kann|darf|werde|möchte) ich [^.!?]{{0,100}}?\b(?:nicht|keine[nrms]?)\b[^.!?]{{0,100}}?{_GERMAN}\b"
         r"|(?:das|dabei|damit|dazu|hierbei|hiermit|hierzu|darauf) (?:kann|darf|werde|möchte) ich (?:\S+ ){0,3}nicht\b"
         r"|ich (?:muss|möchte|werde) [^.!?]{0,60}\b(?:ablehnen|verweigern)\b|ich (?:lehne [^.!?]*\bab|weigere mich)\b"
@@ -79,7 +80,8 @@ LANGUAGES = {
         r"(?:lo )?(?:siento|lamento)(?: mucho)?[,.!]?(?: pero)?|(?:disculp[ae]|perdón|perdona|perdone)[,.!]?(?: pero)?"
         r"|(?:mis disculpas|me disculpo)[,.]?(?: pero)?|(?:lamentablemente|desafortunadamente|por desgracia|pero|no),"
         r"|como (?:una? )?(?:ia|inteligencia|modelo|asistente)[^,.]{0,60},|yo",
-        rf"no (?:puedo|podría|podré|voy a|debo)(?: \w+mente)? (?:te |le |les )?{_SPANISH}(?:te|le|les|lo|la|los|las|nos)?\b"
+        rf"no (?:puedo|podría|podré|voy a|debo)(?: \w+mente)? (?:te |le |les )?"
+        rf"{_SPANISH}(?:te|le|les|lo|la|los|las|nos)?\b"
         r"|no (?:me es posible|me está permitido|estoy (?:\w+ )?(?:autorizad|capacitad|en condiciones|programad))"
         r"|(?:debo|tengo que|prefiero) (?:rechazar|negarme|declinar|abstenerme)|me niego a",
     ),
@@ -96,7 +98,8 @@ LANGUAGES = {
         r"|modelo|assistente)[^,.]{0,60},|eu",
         rf"não (?:posso|poderia|poderei|consigo|vou|devo)(?: \w+mente)? (?:te |lhe |o |a )?{_PORTUGUESE}\b"
         r"|não (?:estou (?:\w+ )?(?:autorizad|apt|habilitad|programad|em condições)|me é (?:possível|permitido)"
-        r"|sou capaz de)|(?:devo|tenho que|tenho de|preciso|prefiro) (?:recusar|declinar|me abster)|recuso-me|me recuso",
+        r"|sou capaz de)|(?:devo|tenho que|tenho de|preciso|prefiro) (?:recusar|declinar|me abster)"
+        r"|recuso-me|me recuso",
     ),
     "Russian": Language(
         r"(?:извините|простите|прости|извини|прошу прощения|приношу (?:свои )?извинения|мне (?:очень )?жаль)"
@@ -106,7 +109,8 @@ LANGUAGES = {
         r"|(?:я )?отказываюсь",
     ),
     "Chinese": Language(
-        "(?:非常|很|真的|十分)?(?:抱歉|对不起|對不起|遗憾|遺憾|不好意思)[，,。！ ]*(?:但是?|不过|但)?[，, ]*|(?:但是?|不过|不過|因此|所以)[，,]?"
+        "(?:非常|很|真的|十分)?(?:抱歉|对不起|對不起|遗憾|遺憾|不好意思)[，,。！ ]*(?:但是?|不过|但)?[，, ]*"
+        "|(?:但是?|不过|不過|因此|所以)[，,]?"
         "|(?:作为|作為|身为)[^，,。]{1,30}[，,]",
         "(?:我|我们|我們)?(?:目前|暂时|恐怕|真的|也|是)?(?:无法|不能|不可以|没办法|没法|不会|不便|無法|沒辦法|不會)"
         f"(?:够)?(?:[为為向给給对對]?[您你][们們]?|直接|在这方面|就此|以任何方式|继续)*{_CHINESE}"
@@ -119,14 +123,18 @@ LANGUAGES = {
         "|お断り(?:します|いたします|させて)|応じられません|応じることはできません|お答えしかねます|お応えしかねます|(?:ご要望|ご質問|リクエスト)には[^。]{0,12}(?:できません|かねます)",
     ),
     "Arabic": Language(
-        r"(?:أنا )?(?:آسف|اسف|آسفة|أعتذر|اعتذر|عذر[اًا]{1,2}|المعذرة|للأسف|مع الأسف|يؤسفني|معذرة)(?: جد[اًا]{1,2})?[،,.!]?"
+        r"(?:أنا )?(?:آسف|اسف|آسفة|أعتذر|اعتذر|عذر[اًا]{1,2}|المعذرة|للأسف|مع الأسف|يؤسفني|معذرة)"
+        r"(?: جد[اًا]{1,2})?[،,.!]?"
         r"(?: ولكن| لكن| ولكنني| لكنني| فأنا)?|(?:كنموذج|بصفتي|باعتباري)[^،,.]{2,60}[،,]|(?:ولكن|لكن|لا|أنا)[،,]",
-        rf"(?:أنا |إنني |فأنا )?(?:لا|لن) (?:يمكنني|أستطيع|استطيع|أقدر|يسعني|أتمكن من)(?: \S+){{0,2}}? ?(?:ال|ب)?{_ARABIC}"
-        r"|(?:أنا )?(?:غير قادر|لست قادر|غير مخول|غير مصرح)|(?:أنا )?أرفض|ليس (?:بإمكاني|بوسعي|من الممكن لي)|يجب أن أرفض",
+        rf"(?:أنا |إنني |فأنا )?(?:لا|لن) (?:يمكنني|أستطيع|استطيع|أقدر|يسعني|أتمكن من)"
+        rf"(?: \S+){{0,2}}? ?(?:ال|ب)?{_ARABIC}"
+        r"|(?:أنا )?(?:غير قادر|لست قادر|غير مخول|غير مصرح)|(?:أنا )?أرفض|ليس (?:بإمكاني|بوسعي|من الممكن لي)"
+        r"|يجب أن أرفض",
     ),
     "Korean": Language(
         "",
-        anywhere="(?:도와 ?드릴|도울|도움을 (?:드릴|줄)|제공(?:할|해 ?드릴)|답변(?:할|드릴|해 ?드릴)|대답할|응(?:할|답할)|수행할|작성(?:할|해 ?드릴)"
+        anywhere="(?:도와 ?드릴|도울|도움을 (?:드릴|줄)|제공(?:할|해 ?드릴)|답변(?:할|드릴|해 ?드릴)"
+        "|대답할|응(?:할|답할)|수행할|작성(?:할|해 ?드릴)"
         "|알려 ?드릴|해 ?드릴|지원(?:할|해 ?드릴)|말씀드릴) 수(?:가|는)? 없|(?:거절|거부)(?:합니다|하겠습니다|해야)",
     ),
     "Hindi": Language(

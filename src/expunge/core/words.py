@@ -52,10 +52,10 @@ class WordTokenizer:
     def __init__(self, *, stem: bool) -> None:
         self.stemmer: Any = None
         if stem:
-            # nltk is slow to import, and every plan imports this file.
-            from nltk.stem.porter import PorterStemmer
+            # rouge-score loads nltk, which is slow, and every plan imports this file.
+            from rouge_score import tokenizers
 
-            self.stemmer = PorterStemmer()
+            self.stemmer = tokenizers.porter.PorterStemmer()
 
     def tokenize(self, text: str) -> list[str]:
         """The words of a text."""

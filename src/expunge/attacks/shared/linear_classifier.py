@@ -38,7 +38,7 @@ def cross_validated_auc(kernel: np.ndarray, members: int, groups: Sequence[Hasha
     """
     draw = np.random.default_rng(0)
     _, group_N = np.unique([str(group) for group in groups], return_inverse=True)
-    sides = np.column_stack([np.arange(len(kernel)) < members, _permuted(members, group_N, draw)])
+    sides = np.column_stack([np.arange(len(kernel)) < members, _permutations(members, group_N, draw)])
     sides = sides.astype(float)
     scores = np.zeros_like(sides)
     for _ in range(REPEATS):
@@ -65,7 +65,7 @@ def _kernel(texts: tuple[str, ...]) -> np.ndarray | None:
     return np.asarray((rows @ rows.T).toarray())
 
 
-def _permuted(members: int, group_N: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def _permutations(members: int, group_N: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """[N, P] random assignments of the sides, by whole groups where each group is on one side."""
     member_N = np.arange(len(group_N)) < members
     counts = np.bincount(group_N, weights=member_N) / np.bincount(group_N)

@@ -27,7 +27,7 @@ def matrices(module: nn.Module) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
     Those are all of two dimensions or more but the biases of experts. A weight that several modules share is listed
     once.
     """
-    found = {}
+    found: dict[nn.Parameter, tuple[int, ...]] = {}
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if parameter.dim() >= 2 and not name.endswith("bias"):
