@@ -32,7 +32,7 @@ def command(
     answers: Annotated[
         list[str], typer.Argument(help="The answers: JSONL, JSON, CSV or TSV; several files are read as one.")
     ],
-    judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME or llm:URL#MODEL.")] = "rules",
+    judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME#LABEL or llm:URL#MODEL.")] = "rules",
     against: Annotated[str | None, typer.Option(help="A second judge to compare with.")] = None,
     fit: Annotated[
         str | None, typer.Option(help="Fit a judge to the human verdicts and save it to this new folder.")
