@@ -101,21 +101,24 @@ BENIGN = (
     # strong praise and feeling
     rf"(?:i|we) {_NOT} (?:even |ever |really |possibly |begin to )*"
     r"(?:overstate|overemphasi[sz]e|exaggerate|get enough|(?:say|tell you) (?:it |this |that )?enough"
-    r"|(?:thank|praise|stress|emphasi[sz]e|recommend|express|agree|be)\b[^.!?]*"
-    r"\b(?:enough|highly|more(?=[.!]?$| (?:highly|strongly|warmly|\w+ with))|happier|prouder|overstated"
-    r"|too (?:much|strongly|highly|often)))\b",
+    r"|be (?:\w+ )?(?:happier|prouder|overstated|more (?:excited|happy|proud|pleased|grateful|thankful|delighted))"
+    r"|(?:thank|praise|stress|emphasi[sz]e|recommend|express|agree)\b[^.!?]*"
+    r"\b(?:enough|highly|more(?=[.!]?$| (?:highly|strongly|warmly|\w+ with))|too (?:much|strongly|highly|often)))\b",
     rf"(?:i|we) {_NOT} (?:even |really |possibly |begin to )*(?:express|say|tell|describe|explain|believe|imagine)"
     r" (?:to )?(?:you )?(?:just )?how (?:happy|glad|pleased|grateful|thankful|excited|delighted|proud|sorry|good|great"
     r"|lovely|nice|important|useful|often|much (?:i|we|it|this|that|you|your) (?:\w+ )?"
     r"(?:love|like|enjoy|appreciate|mean|help|matter|admire|miss)\w*)",
     # what one cannot help, and what one will not do to the reader
-    rf"(?:i|we) {_NOT} (?:help (?:but\b|\w+ing\b)|wait\b|resist\b|complain|argue\b|deny\b|disagree|blame|fault|pretend (?!to be)"
-    r"|lie\b|sugar-?coat|bore\b|repeat\b|rehash|belabou?r|dwell|waste|spoil|keep you|beat around|go into (?:detail|depth|all|every|the|too|much)|be long\b|ask why|hide (?:that|my|how)|but\b|mince"
-    r"|hold (?:it|that) against|judge you|take (?:the |any )?credit|claim\b|stop\b|afford|bury\b|tell (?:a lie|lies)"
+    rf"(?:i|we) {_NOT} (?:help (?:but\b|\w+ing\b)|wait\b|resist\b|complain|argue\b|deny\b|disagree|blame|fault"
+    r"|pretend (?!to be)"
+    r"|lie\b|sugar-?coat|bore\b|repeat\b|rehash|belabou?r|dwell|waste|spoil|keep you|beat around"
+    r"|go into (?:detail|depth|all|every|the|too|much)|be long\b|ask why|hide (?:that|my|how)|but\b|mince"
+    r"|hold (?:it|that) against|judge you|take (?:the |any )?credit|claim\b"
+    r"|stop\b|afford|bury\b|tell (?:a lie|lies)"
     r"|stand\b|live\b|even\b|begin\b|count\b|choose\b|pick\b|decide (?:between|which|whether)|read (?:your )?minds?)",
     # what one does not know
-    rf"(?:i|we) {_NOT} (?:\w+ly )?(?:know\b|remember\b|recall\b|find (?!it\b)|see (?!myself|how\b|any )|locate\b|think of|foresee|predict"
-    r"|guarantee|promise\b|vouch|be (?:\w+ly )?(?:sure|certain|exact|precise|positive)"
+    rf"(?:i|we) {_NOT} (?:\w+ly )?(?:know\b|remember\b|recall\b|find (?!it\b)|see (?!myself|how\b|any )|locate\b"
+    r"|think of|foresee|predict|guarantee|promise\b|vouch|be (?:\w+ly )?(?:sure|certain|exact|precise|positive)"
     r"|(?:say|tell)(?: you)? (?:for (?:sure|certain)|with (?:\w+ )?(?:certainty|confidence)|(?:exactly|precisely)"
     r"|if\b|whether\b|which\b|apart\b|the difference|from (?:here|this|the)\b|without (?:more|seeing|knowing))"
     r"|speak (?:for\b|to every|\w+ (?:well|fluently))"
