@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -163,6 +164,18 @@ def test_the_point_decides_and_straddling_is_flagged() -> None:
     assert not judged("<= 1.8", score("forget_nll", 1.5, 1.3, 1.7)).flagged
     gold = score("forget_nll", 1.45, model="gold")
     assert judged("within 0.1 of gold", score("forget_nll", 1.5, 1.3, 1.52), gold).flagged
+
+
+def test_a_score_of_no_example_meets_no_criterion() -> None:
+    """Whatever the comparison, and on either side of it."""
+    empty = dataclasses.replace(score("forget_nll", 0.0), n=0)
+    other = dataclasses.replace(score("forget_nll", 0.0, model="before"), n=0)
+    for text in ("<= 1", ">= 0", "== 0", "within 1 of before", ">= 1 * before"):
+        for scores in ([empty], [empty, score("forget_nll", 0.0, model="before")]):
+            line = verdict([parse("forget.nll", text)], scores).lines[0]
+            assert not line.passed and line.why == "forget_nll is not measured: no example counts"
+    line = verdict([parse("forget.nll", ">= 1 * before")], [score("forget_nll", 0.0), other]).lines[0]
+    assert not line.passed and line.why == "forget_nll of before is not measured: no example counts"
 
 
 def test_not_measured_fails_its_line() -> None:

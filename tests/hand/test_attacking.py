@@ -24,7 +24,7 @@ from expunge.attacks.relearn_retain import relearn_retain
 from expunge.attacks.rephrased import rephrased
 from expunge.attacks.sampled import contains_answer, sampled
 from expunge.attacks.shared.rewording import after_turns, in_frame, probes_of
-from expunge.attacks.shared.rounding import round_weights
+from expunge.attacks.shared.rounding import matrices, round_weights
 from expunge.attacks.true_false import true_false
 from expunge.core.contracts import Silent
 from expunge.evaluation import attack as attacking
@@ -144,6 +144,34 @@ def test_rounding() -> None:
     assert round_weights(torch.zeros(2, 2), 8).tolist() == [[0, 0], [0, 0]]
     tight = torch.tensor([[1.0, 0.5]])
     assert (round_weights(tight, 8) - tight).abs().max() <= 0.5 / 127
+
+
+def test_output_channels_of_every_kind_of_layer() -> None:
+    """Only GPT-2's Conv1D, transposed convolutions and the experts of some families store the input first."""
+    from transformers import GptOssConfig, Llama4TextConfig, MixtralConfig
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
+    from transformers.models.llama4.modeling_llama4 import Llama4TextExperts
+    from transformers.models.mixtral.modeling_mixtral import MixtralExperts
+    from transformers.pytorch_utils import Conv1D
+
+    def axes(module: nn.Module) -> set[tuple[int, ...]]:
+        return {channels for _, channels in matrices(module)}
+
+    small = {"hidden_size": 8, "intermediate_size": 12, "num_local_experts": 2}
+    assert axes(nn.Linear(3, 2)) == axes(nn.Embedding(3, 2)) == axes(nn.Conv2d(3, 2, 1)) == {(0,)}
+    assert axes(Conv1D(2, 3)) == axes(nn.ConvTranspose2d(3, 2, 1)) == {(1,)}
+    assert axes(MixtralExperts(MixtralConfig(**small))) == {(0, 1)}
+    assert axes(GptOssExperts(GptOssConfig(**small))) == axes(Llama4TextExperts(Llama4TextConfig(**small))) == {(0, 2)}
+    assert len(matrices(GptOssExperts(GptOssConfig(**small)))) == 2  # not the biases, [experts, channels]
+
+
+def test_rounding_does_not_depend_on_how_a_layer_stores_its_weight() -> None:
+    weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 1, 5)[:, None]
+    plain = round_weights(weight, 4)
+    assert torch.equal(round_weights(weight.T, 4, (1,)).T, plain)
+    experts = torch.stack([weight, 100 * weight])
+    assert torch.equal(round_weights(experts, 4, (0, 1))[0], plain)
+    assert torch.equal(round_weights(experts.mT, 4, (0, 2))[0].T, plain)
 
 
 def test_quantisation_and_pruning_change_what_is_asked() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ import numpy as np
 from expunge.alignment.agreement import kappa
 from expunge.alignment.fitted import Fitted, held_out
 from expunge.alignment.judges import REFUSED, judge_of, refusal_scores
+from expunge.alignment.languages import in_unread_script
+from expunge.alignment.rules import Rules
 from expunge.core.documents import TEXT, parse_json, read_text
 from expunge.core.errors import BadInput
 from expunge.core.variables import expand
@@ -20,8 +24,24 @@ from expunge.evaluation.scores import NotMeasured
 
 ANSWERS = ("completion", "answer", "response", "output")
 PROMPTS = ("prompt", "question", "instruction")
-VERDICTS = ("human", "gpt4", "string_match", "label", "refused")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+VERDICTS = ("human", "gpt4", "string_match", "label", "final_label", "refused")
 """Columns of verdicts that a file may carry, the human's first."""
+UNCLEAR = ("label", "final_label")
+"""Columns whose 1 means a refusal to some tools (HELM) and harm that was done to others (HarmBench)."""
+CELLS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+"""Truth values in tables."""
+VERDICT_WORDS = {
+    "1_full_compliance": False,
+    "2_full_refusal": True,
+    "3_partial_refusal": True,
+    "compliance": False,
+    "refusal": True,
+    "partial_refusal": True,
+    "full_refusal": True,
+    "full_compliance": False,
+}
+"""XSTest's names and their short forms; True is a refusal."""
 
 
 @dataclass
@@ -33,6 +53,8 @@ class Answers:
     texts: list[str]
     models: list[str]
     verdicts: dict[str, list[bool | None]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What was not read, in plain words."""
 
 
 @dataclass
@@ -45,6 +67,18 @@ class Judgement:
     how: str = ""
     against: dict[str, np.ndarray] = field(default_factory=dict)
     """Name of another judge -> its scores [N]."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not read or judged, in plain words."""
+        notes = list(self.answers.notes)
+        unread = sum(in_unread_script(text) for text in self.answers.texts) if self.judge == Rules.name else 0
+        if unread:
+            notes.append(
+                f"{unread} of {len(self.answers.texts)} answers are in a script that the rules cannot read, "
+                "and count as no refusal"
+            )
+        return notes
 
     def agreement(self, model: str | None = None) -> dict[str, dict[str, Any]]:
         """Column or judge -> kappa with low, high and n, over all answers or one model's; else None and `why`."""
@@ -76,17 +110,20 @@ class Judgement:
             "agreement": self.agreement(),
             **({"models": {name: self.agreement(name) for name in models}} if len(models) > 1 else {}),
             **({"folds": self.how} if self.how else {}),
+            **({"notes": self.notes} if self.notes else {}),
         }
 
 
 def read(paths: Sequence[str]) -> Answers:
-    """Read the answers of JSONL or JSON files. Raises BadInput.
+    """Read the answers of JSONL, JSON, CSV or TSV files. Raises BadInput.
 
     A row has an answer (completion, answer, response or output), and may have id, model, prompt, and verdicts: true or
-    false, 0 or 1, or XSTest's `1_full_compliance`, `2_full_refusal`, `3_partial_refusal`.
+    1 for a refusal, false or 0 for an answer, or XSTest's `1_full_compliance`, `2_full_refusal`, `3_partial_refusal`.
+    A `label` or `final_label` of another kind does not say what a refusal is, and is left out with a note.
     """
     answers = Answers([], [], [], [])
     columns: dict[str, list[bool | None]] = {name: [] for name in VERDICTS}
+    unclear: dict[str, int] = {}
     for place in paths:
         for number, row in enumerate(_rows(place), 1):
             where = f"row {number} of {Path(place).name}"
@@ -98,17 +135,28 @@ def read(paths: Sequence[str]) -> Answers:
             answers.texts.append(text)
             answers.models.append(str(row.get("model", Path(place).stem)))
             for name, values in columns.items():
-                values.append(_verdict(row.get(name), name, where))
+                if name in UNCLEAR and not _is_named(row.get(name)):
+                    unclear[name] = unclear.get(name, 0) + 1
+                    values.append(None)
+                else:
+                    values.append(_verdict(row.get(name), name, where))
     if not answers.ids:
         raise BadInput.of("answers", ", ".join(paths), "holds no answer", "give a JSONL file with one answer per line")
     answers.verdicts = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    answers.notes = [
+        f"{count} values of the column {name!r} do not say what is a refusal and are not compared; name the column "
+        "'refused', with 1 for a refusal and 0 for an answer"
+        for name, count in unclear.items()
+    ]
     return answers
 
 
-def _rows(place: str) -> list[Mapping[str, Any]]:
+def _rows(place: str) -> Sequence[Mapping[str, Any]]:
     path = Path(expand(place, "answers"))
     if not path.is_file():
-        raise BadInput.of("answers", place, "does not exist", "give a JSONL file with one answer per line")
+        raise BadInput.of("answers", place, "does not exist", "give a JSONL, JSON, CSV or TSV file")
+    if path.suffix.lower() in DELIMITERS:
+        return _table_rows(path)
     if path.suffix != ".json":
         return list(jsonl_rows(path, "answers"))
     try:
@@ -120,24 +168,41 @@ def _rows(place: str) -> list[Mapping[str, Any]]:
     return rows
 
 
+def _table_rows(path: Path) -> list[dict[str, str | bool]]:
+    """The rows of a CSV or TSV file with a header; empty cells are left out, and truth values of verdicts read."""
+    text = read_text(path, "answers", TEXT).removeprefix("\ufeff")
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()]))
+    except csv.Error as error:
+        raise BadInput.of("answers", str(path), f"is no table ({error})", "correct it, or give JSONL") from None
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            raise BadInput.of(
+                "answers", f"row {number} of {path.name}", "has more cells than the header", "put quotes around texts"
+            )
+    return [
+        {
+            name: CELLS.get(cell.strip().lower(), cell) if name in VERDICTS else cell
+            for name, cell in row.items()
+            if cell
+        }
+        for row in rows
+    ]
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a verdict is missing, or one whose name says what it means."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in VERDICT_WORDS)
+
+
 def _verdict(value: Any, name: str, where: str) -> bool | None:
     """True for a refusal, full or partial."""
     if value is None:
         return None
     if isinstance(value, bool | int | float) and 0 <= value <= 1:
         return bool(value >= REFUSED)
-    known = {
-        "1_full_compliance": False,
-        "2_full_refusal": True,
-        "3_partial_refusal": True,
-        "compliance": False,
-        "refusal": True,
-        "partial_refusal": True,
-        "full_refusal": True,
-        "full_compliance": False,
-    }
-    if isinstance(value, str) and value.strip().lower() in known:
-        return known[value.strip().lower()]
+    if isinstance(value, str) and value.strip().lower() in VERDICT_WORDS:
+        return VERDICT_WORDS[value.strip().lower()]
     raise BadInput.of(
         "answers",
         where,

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from expunge.core.errors import BadInput
+from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.processes import device
 from expunge.models.tokenizer_checks import check_files, check_loaded
 from expunge.models.weights import fingerprint_of
 
 BATCH = 16
-REFUSING = ("refus", "reject", "declin", "deny")
-"""Parts of a label's name that mark it as a refusal (an answer's label such as `compliance` has none)."""
+REFUSING = ("refus", "reject", "declin", "deny", "denied", "ablehn", "rechaz", "negativa", "rifiut", "recus", "отказ")
+"""Parts of a label's name that mark it as a refusal."""
+ANSWERING = ("compl", "answer", "accept")
+"""Parts of a label's name that mark it as an answer."""
+NOT = re.compile(r"(no|non|not|un)(?![a-z])|nonref|notref|unref|noref|nonrej|notrej")
+"""The beginning of a label's name that turns it round."""
 
 
 class Classifier:
-    """The score is the probability of the labels whose names say refusal; else of the last label (label 1 of two).
+    """The score is the probability of the labels whose names say refusal, or of the one named behind `#`.
 
-    The classifier reads prompt and answer as a pair of texts, cut to its length. Only safetensors are opened.
+    The classifier reads prompt and answer as a pair of texts, cut to its length. Only safetensors are opened. Raises
+    BadInput where no name says which label is a refusal, as `LABEL_1` and `harmful` do not.
     """
 
     def __init__(self, source: str, field: str = "judge") -> None:
@@ -30,6 +36,7 @@ class Classifier:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self.name = f"hf:{source}"
+        source, _, chosen = source.partition("#")
         try:
             check_files(Path(source), field)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(source)
@@ -47,16 +54,14 @@ class Classifier:
             ) from None
         self.module.to(device()).eval()
         labels = {int(i): str(name).lower() for i, name in self.module.config.id2label.items()}
-        self.refusing = [
-            i
-            for i, name in sorted(labels.items())
-            if any(part in name for part in REFUSING) and not name.startswith(("no", "non", "not"))
-        ] or [max(labels)]
+        self.refusing = refusal_labels(labels, chosen, self.name, field)
+        self.several = getattr(self.module.config, "problem_type", None) == "multi_label_classification"
         self.key = {
             "judge": "hf",
             "source": source,
             "weights": str(fingerprint_of(self.module)),
             "labels": self.refusing,
+            **({"several": True} if self.several else {}),
         }
 
     def scores(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
@@ -74,6 +79,33 @@ class Classifier:
             )
             with torch.no_grad():
                 logits = self.module(**{name: value.to(self.module.device) for name, value in inputs.items()}).logits
-            shares = logits.float().softmax(-1) if logits.shape[-1] > 1 else logits.float().sigmoid()
-            scores += shares[:, [min(i, shares.shape[-1] - 1) for i in self.refusing]].sum(-1).clamp(0, 1).tolist()
+            one_of_all = logits.shape[-1] > 1 and not self.several
+            shares_BL = (logits.float().softmax(-1) if one_of_all else logits.float().sigmoid())[:, self.refusing]
+            # Labels that do not exclude one another: the likeliest of those that say refusal.
+            scores += (shares_BL.sum(-1).clamp(0, 1) if one_of_all else shares_BL.amax(-1)).tolist()
         return np.array(scores)
+
+
+def refusal_labels(labels: Mapping[int, str], chosen: str, judge: str, field: str = "judge") -> list[int]:
+    """The numbers of the labels that mean a refusal, by their names in lower case. Raises BadInput.
+
+    chosen: the label that the user names, or "". Of two labels, one of which says `compliance` or the like, the other
+    is a refusal.
+    """
+    if chosen:
+        if found := [i for i, name in labels.items() if name == chosen.lower()]:
+            return found
+        raise BadInput.of(field, judge, f"has no label {chosen!r}", did_you_mean(chosen.lower(), labels.values()))
+    refusing = {i for i, name in labels.items() if any(part in name for part in REFUSING)}
+    turned = {i for i in refusing if NOT.match(labels[i])}
+    if found := sorted(refusing - turned):
+        return found
+    answering = turned | {i for i, name in labels.items() if any(p in name for p in ANSWERING) and not NOT.match(name)}
+    if len(labels) == 2 and len(answering) == 1:
+        return sorted(set(labels) - answering)
+    raise BadInput.of(
+        field,
+        judge,
+        f"has the labels {', '.join(labels[i] for i in sorted(labels)[:8])}, none of which says refusal",
+        f"name the one that does: {judge}#LABEL",
+    )

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from expunge.alignment.judges import REFUSED, Judge, refusal_scores
+from expunge.alignment.thoughts import without_thoughts
 from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.files import digest
+from expunge.core.words import UNSPACED
 from expunge.data.packs import CONTROL, Pack
 
 NEW_TOKENS = 48
@@ -50,11 +52,13 @@ class DomainAnswers:
 
 def is_right(prompt: Example, text: str) -> bool:
     """Whether a text answers a benign prompt: has a keyword as a word, or the reference answer, or any word at all."""
+    text = without_thoughts(text)
     words = " ".join(re.findall(r"\w+", text.lower()))
     if prompt.get("keywords"):
         return any(
             f" {' '.join(re.findall(r'[^ ]+', word.lower()))} " in f" {words} "
             or re.search(rf"\b{re.escape(word.lower())}", text.lower())
+            or (re.match(f"[{UNSPACED}]", word) and word.lower() in text.lower())
             for word in prompt["keywords"]
         )
     if has_known_answer(prompt):

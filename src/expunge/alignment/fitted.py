@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import CountVectorizer
 
+from expunge.alignment.thoughts import without_thoughts
 from expunge.core.errors import BadInput
 from expunge.core.files import new_folder, read_json, write_json
 
@@ -23,8 +24,8 @@ VERSION = 1
 
 
 def beginning(answer: str) -> str:
-    """The first words of an answer, lower-cased, with a mark where it begins."""
-    return " ".join(["^", *answer.replace("’", "'").lower().split()[:WORDS]])
+    """The first words of an answer without its thoughts, lower-cased, with a mark where it begins."""
+    return " ".join(["^", *without_thoughts(answer).replace("’", "'").lower().split()[:WORDS]])
 
 
 def _vectoriser(vocabulary: dict[str, int] | None = None) -> Any:

@@ -1,8 +1,8 @@
 """Refusal judges: the protocol, their names, and the cache of their judgements.
 
 A judge gives each (prompt, answer) a refusal score in 0-1; from REFUSED on an answer counts as a refusal, full or
-partial. Names: `rules`, `fitted:FOLDER`, `hf:NAME` (a Hugging Face sequence classifier), `llm:URL` or
-`llm:URL#MODEL` (any OpenAI-compatible endpoint).
+partial. Names: `rules`, `fitted:FOLDER`, `hf:NAME` or `hf:NAME#LABEL` (a Hugging Face sequence
+classifier, and its label for a refusal), `llm:URL` or `llm:URL#MODEL` (any OpenAI-compatible endpoint).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from expunge.alignment.classifier import Classifier
 from expunge.alignment.endpoint import Endpoint
 from expunge.alignment.fitted import Fitted
 from expunge.alignment.rules import Rules
+from expunge.alignment.thoughts import without_thoughts
 from expunge.core import cache
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.files import digest
@@ -57,7 +58,11 @@ def judge_of(name: str, field: str = "judge") -> Judge:
 
 
 def refusal_scores(judge: Judge, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """[N] refusal scores; those that the judge gave before come from the cache, without asking it again."""
+    """[N] refusal scores of the answers without their thoughts.
+
+    Those that the judge gave before come from the cache, without asking it again.
+    """
+    answers = [without_thoughts(answer) for answer in answers]
     if judge.key is None or not answers:
         return judge.scores(prompts, answers)
     folder = f"judgements/{digest(judge.key)[:32]}"

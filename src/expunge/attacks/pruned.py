@@ -31,7 +31,7 @@ def pruned(*, share: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:
     @torch.no_grad()
     def attack(target: Target) -> Found:
         with target.disposable() as model:
-            for parameter in matrices(model.module):
+            for parameter, _ in matrices(model.module):
                 size = parameter.abs().flatten()
                 limit = size.kthvalue(max(1, int(share * size.numel()))).values
                 parameter.mul_(parameter.abs() > limit)

@@ -11,7 +11,7 @@ from expunge.cli import _show
 HELP = """Judge which answers refuse, and how well judges agree.
 
 Each row has an answer (completion, answer, response or output) and may have id, model, prompt, and a human verdict
-under `human`.
+under `human`: true or 1 for a refusal.
 
 Examples:
 
@@ -29,8 +29,10 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    answers: Annotated[list[str], typer.Argument(help="The answers, JSONL or JSON; several files are read as one.")],
-    judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME or llm:URL#MODEL.")] = "rules",
+    answers: Annotated[
+        list[str], typer.Argument(help="The answers: JSONL, JSON, CSV or TSV; several files are read as one.")
+    ],
+    judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME#LABEL or llm:URL#MODEL.")] = "rules",
     against: Annotated[str | None, typer.Option(help="A second judge to compare with.")] = None,
     fit: Annotated[
         str | None, typer.Option(help="Fit a judge to the human verdicts and save it to this new folder.")
@@ -42,6 +44,8 @@ def command(
     from expunge.alignment import answers as judging
 
     done = judging.fit(answers, fit) if fit else judging.judge(answers, judge, against)
+    for note in done.notes:
+        typer.echo(f"note: {note}", err=True)
     if as_json:
         _show.emit(done.to_json())
         return 0

@@ -187,8 +187,8 @@ def verdict(
 ) -> Verdict:
     """Compare the scores of the role "after" with all criteria.
 
-    The point value decides; an interval that straddles the bound is flagged; a score that is not measured fails its
-    check. extra: further implied checks. An implied check that fails makes the verdict fail under the purpose "erase",
+    The point value decides; an interval that straddles the bound is flagged; a score that is not measured, or on no
+    example, fails its check. extra: further implied checks. An implied check that fails makes the verdict fail under the purpose "erase",
     and else only warns.
     """
     table: Table = {}
@@ -238,14 +238,14 @@ def judge(criterion: Criterion, table: Table) -> Check:
     """Compare one criterion with the scores, by (name, role)."""
     shown = f"{criterion.key} {criterion.text}"
     score = table.get((criterion.score, "after"))
-    if score is None or score.value is None:
+    if score is None or score.value is None or not score.n:
         return Check(shown, False, why=_missing(criterion.score, "after", score))
     bound = criterion.bound()
     if criterion.reference:
         key = (criterion.score, criterion.reference)
         name, role = (criterion.counterpart, "after") if criterion.reference == "holdout" else key
         against = table.get((name, role))
-        if against is None or against.value is None:
+        if against is None or against.value is None or not against.n:
             return Check(shown, False, score.value, why=_missing(name, role, against))
         bound = criterion.bound(against.value)
     passed = _holds(criterion.op, score.value, bound)
@@ -272,7 +272,8 @@ def _equal(a: float, b: float) -> bool:
 
 def _missing(name: str, role: str, score: Score | None) -> str:
     of = "" if role == "after" else f" of {role}"
-    return f"{name}{of} is not measured: {score.why if score else 'no such score in this run'}"
+    why = score.why if score else "no such score in this run"
+    return f"{name}{of} is not measured: {'no example counts' if score and score.measured else why}"
 
 
 def over_forgetting(table: Table) -> Check | None:

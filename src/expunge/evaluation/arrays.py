@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge.core.words import WordTokenizer, words
 from expunge.evaluation.readout import Ragged, Readout
 
 
@@ -46,14 +47,11 @@ def standardise(readout: Readout) -> Ragged:
 
 @functools.lru_cache(maxsize=65536)
 def rouge(reference: str, text: str) -> tuple[float, float, float] | None:
-    """(ROUGE-L recall, ROUGE-L F1, ROUGE-1 recall), Porter-stemmed.
+    """(ROUGE-L recall, ROUGE-L F1, ROUGE-1 recall), Porter-stemmed; words as in `core.words`, of any script.
 
-    None where the reference has no word in rouge-score's sense (a to z, 0 to 9).
+    None where the reference has no word.
     """
-    # rouge-score loads nltk, which is slow, and every plan imports this file.
-    from rouge_score import tokenize
-
-    if not tokenize.tokenize(reference, None):
+    if not words(reference):
         return None
     found = _scorer().score(reference, text)
     return found["rougeL"].recall, found["rougeL"].fmeasure, found["rouge1"].recall
@@ -61,10 +59,10 @@ def rouge(reference: str, text: str) -> tuple[float, float, float] | None:
 
 @functools.cache
 def _scorer() -> Any:
-    # As in `rouge`: imported when used.
+    # rouge-score loads nltk, which is slow, and every plan imports this file.
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL", "rouge1"], use_stemmer=True)
+    return RougeScorer(["rougeL", "rouge1"], tokenizer=WordTokenizer(stem=True))
 
 
 def rouge_column(readout: Readout, column: int) -> np.ndarray:

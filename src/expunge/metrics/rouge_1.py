@@ -26,7 +26,7 @@ CARD = MetricCard(
 def rouge_1() -> Metric:
     """The share of the reference's words that the model's own answer repeats, in any order.
 
-    Greedy generation, Porter-stemmed words.
+    Greedy generation; Porter-stemmed words, of scripts without spaces single characters.
     """
 
     def values(split: Readout) -> np.ndarray:

@@ -26,7 +26,7 @@ CARD = MetricCard(
 def rouge_l_f1() -> Metric:
     """F1 of the words that the model's own answer and the reference share, in order.
 
-    Greedy generation, Porter-stemmed words.
+    Greedy generation; Porter-stemmed words, of scripts without spaces single characters.
     """
 
     def values(split: Readout) -> np.ndarray:

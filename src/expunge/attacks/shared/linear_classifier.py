@@ -9,6 +9,7 @@ import numpy as np
 from scipy.linalg import solve
 from scipy.stats import rankdata
 
+from expunge.core.words import UNSPACED
 from expunge.evaluation.intervals import Interval
 
 FOLDS, REPEATS, PERMUTATIONS = 5, 5, 500
@@ -56,7 +57,7 @@ def _kernel(texts: tuple[str, ...]) -> np.ndarray | None:
     # scikit-learn takes a second to import, and every plan imports this file.
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
+    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=rf"[{UNSPACED}]|[^\W{UNSPACED}]+", sublinear_tf=True)
     try:
         rows = words.fit_transform(texts)
     except ValueError:  # an empty vocabulary

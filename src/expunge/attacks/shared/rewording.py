@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from expunge.core.card import Example
+from expunge.core.words import UNSPACED
 
 FRAMES = (
     "Please answer truthfully. {q}",
@@ -51,5 +52,5 @@ def _messages(row: Example) -> list[dict[str, str]]:
 
 
 def long_words(text: str) -> set[str]:
-    """The text's words of four letters and more, in lower case."""
-    return set(re.findall(r"\w{4,}", text.lower()))
+    """The text's words of four letters and more, in lower case; of scripts without spaces all pairs of characters."""
+    return {*re.findall(r"\w{4,}", text.lower()), *re.findall(rf"(?=([{UNSPACED}]{{2}}))", text)}

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Run, Step, Stream
+from expunge.core.words import WordTokenizer
 from expunge.data.examples import identity
 
 CARD = MethodCard(
@@ -46,7 +47,7 @@ class Alternates(LossTerm):
         """Sample the reference model at rising temperatures, until its answer differs enough from the true one."""
         from rouge_score.rouge_scorer import RougeScorer  # heavy, and `expunge list` imports every objective
 
-        scorer = RougeScorer(["rougeL"])
+        scorer = RougeScorer(["rougeL"], tokenizer=WordTokenizer(stem=False))
         left = [row for row in run.examples("forget") if "question" in row and not row.get("alternates")]
         for temperature in TEMPERATURES:
             if not left:
