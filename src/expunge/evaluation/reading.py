@@ -20,11 +20,11 @@ from expunge.core.card import Example
 from expunge.core.channels import ARRAYS, CHANNELS, RAGGED, READ, TEXTS
 from expunge.core.contracts import NLL, Model, Output, want_of
 from expunge.core.files import digest, read_json, write_json
-from expunge.data.examples import answer_of, identity
+from expunge.data.examples import answer_of, identity, with_answer
 from expunge.evaluation.readout import Readout
 from expunge.models.passes import passes
 
-VERSION = 1
+VERSION = 2
 """Raised with any change that alters what a readout holds."""
 VARIANTS = ("paraphrased", "perturbed")
 TAKEN = {ragged: field for one in CHANNELS.values() for ragged, field in zip(one.ragged, one.output, strict=False)}
@@ -99,7 +99,7 @@ def _read(
     for kind in kinds:
         for i, example in enumerate(examples):
             for variant in example.get(f"{kind}_answer") or []:
-                rows.append({"question": example.get("question", ""), "answer": variant})
+                rows.append(with_answer(example, variant))
                 owners.append((kind, i))
     plain = {c for c in channels if c not in ("generation", "logits", "variants")} | {"nll", "logp"}
     pooled = {c.partition(":")[2] for c in plain if c.startswith("pooled:")}

@@ -194,7 +194,11 @@ def _planned(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]
     for plugin in registry.everything("metrics") + registry.everything("attacks"):
         card = plugin.card
         # An attack with a level (relearning, quantisation) works on the model, not on readouts: see attacking.py.
-        if (isinstance(card, AttackCard) and card.level) or not card.needs or not frozenset(card.capabilities) <= capabilities:
+        if (
+            (isinstance(card, AttackCard) and card.level)
+            or not card.needs
+            or not frozenset(card.capabilities) <= capabilities
+        ):
             continue
         keys = {key: key.rpartition(".") for key in card.needs}
         bare = any(place == PRESENT for _, _, place in keys.values())

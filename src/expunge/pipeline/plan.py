@@ -27,6 +27,7 @@ from expunge.methods.compose import Composed, compose
 from expunge.models.build import budget_of, fresh_lm, tokenizer_for
 from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import check, check_tokenizer, open_on_cpu
+from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
 from expunge.pipeline.estimate import lengths, weights_options
 from expunge.pipeline.gold import gold_folder, gold_source
@@ -182,6 +183,8 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     if model is not None:
         with faults:
             fits_model(model, splits)
+            if composed is not None:
+                composed.notes += prompt_notes(model, splits)
         with faults:
             if aligned is not None:
                 aligned.check(model.capabilities, splits)

@@ -18,6 +18,7 @@ from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.models.manifest import manifest_of
 from expunge.models.open import check, open_model
+from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline import observe, out_folder
 from expunge.pipeline.compatibility import fits_model
@@ -110,7 +111,7 @@ def audit(
         trust_code,
     )
     with out_folder.held(out if processes.main() else None):
-        reads, asked, capabilities = _read(wants, reporter)
+        reads, asked, capabilities, notes = _read(wants, reporter)
         evidence = {
             "schema": 1,
             "request": {
@@ -123,7 +124,7 @@ def audit(
                 "accept": dict(accept or {}),
                 "seed": seed,
             },
-            **_figures(wants, reads, asked, capabilities, began),
+            **_figures(wants, reads, asked, capabilities, notes, began),
             "splits": {name: len(found) for name, found in splits.items()},
         }
         if out is not None and processes.main():
@@ -149,8 +150,9 @@ class _Wants:
 
 def _read(
     wants: _Wants, reporter: Reporter
-) -> tuple[dict[str, observe.Read], dict[str, evidencing.Asked], frozenset[str]]:
-    """(what was read of each model, what each was asked, what their family can do). Raises BadInput."""
+) -> tuple[dict[str, observe.Read], dict[str, evidencing.Asked], frozenset[str], list[str]]:
+    """(what was read of each model, what each was asked, what their family can do, notes). Raises BadInput."""
+    notes: list[str] = []
     reads: dict[str, observe.Read] = {}
     asked: dict[str, evidencing.Asked] = {}
     capabilities: frozenset[str] = frozenset()
@@ -161,6 +163,7 @@ def _read(
         model = open_model(source, wants.trust_code)
         capabilities = model.capabilities
         fits_model(model, wants.rows)
+        notes += [note for note in prompt_notes(model, wants.rows) if note not in notes]
         if not reads:  # before anything is read: all are of one family
             _fits_scores(wants, capabilities)
         level = "none" if role == "after" else wants.level
@@ -169,7 +172,7 @@ def _read(
             observe.attack(model, wants.rows, reads, role, wants.level, manifest, wants.seed, reporter)
         if wants.prompts is not None and role != "gold":
             asked[role] = evidencing.ask(model, wants.prompts, role, reporter)
-    return reads, asked, capabilities
+    return reads, asked, capabilities, notes
 
 
 def _fits_scores(wants: _Wants, capabilities: frozenset[str]) -> None:
@@ -193,6 +196,7 @@ def _figures(
     reads: dict[str, observe.Read],
     asked: Mapping[str, evidencing.Asked],
     capabilities: frozenset[str],
+    notes: Sequence[str],
     began: float,
 ) -> dict[str, Any]:
     """What was measured, and the verdict."""
@@ -215,7 +219,7 @@ def _figures(
         "environment": dossier.environment(),
         "verdict": verdict.to_json(),
         **({"alignment": aligned.page} if aligned.page else {}),
-        "notes": [*aligned.notes, *([] if "gold" in wants.sources else [NO_GOLD])],
+        "notes": [*notes, *aligned.notes, *([] if "gold" in wants.sources else [NO_GOLD])],
         "distributions": {
             split: {role: read[split].mean_nll_N.tolist() for role, read in readouts.items()} for split in wants.rows
         },
