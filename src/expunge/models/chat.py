@@ -19,6 +19,8 @@ from expunge.models._folder import foreign
 DAY = datetime(2024, 7, 26)
 """What a template that writes today's date gets, so that a figure is the same on all days: the day that Llama 3's own
 templates fall back on."""
+CODES = "aAbBcdHIjmMpSUwWxXyYZ"
+"""Letters of the parts of a date."""
 MARKER = "ANSWERHERE"
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -66,12 +68,23 @@ def render(tokenizer: Any, messages: Messages, *, header: bool = False) -> str:
 
 
 def _applied(tokenizer: Any, messages: Messages, header: bool) -> str:
-    day = {"strftime_now": DAY.strftime} if is_dated(tokenizer) else {}
+    fixed = {"chat_template": _template(tokenizer)} if is_dated(tokenizer) else {}
     return str(
         tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=header, **day
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=header, **fixed
         )
     )
+
+
+def _template(tokenizer: Any) -> str:
+    """The chat template, with today's date put down in it: transformers lets no function of ours into a template."""
+    template = chat_template_of(tokenizer)
+    if not is_dated(tokenizer):
+        return template
+    parts = {f"%{code}": DAY.strftime(f"%{code}") for code in CODES}
+    parts |= {f"%-{code}": part.lstrip("0") for code, part in ((code, parts[f"%{code}"]) for code in "dHIjmMSyY")}
+    filters = "".join(f" | replace({code!r}, {part!r})" for code, part in parts.items())
+    return f"{{% macro strftime_now(form) %}}{{{{ form{filters} }}}}{{% endmacro +%}}{template}"
 
 
 def _refuse_system_turn(tokenizer: Any, others: Messages, header: bool) -> None:
@@ -106,10 +119,12 @@ def render_answer(tokenizer: Any, messages: Messages, answer: str) -> Rendered:
         )
     before, after = marked.split(marker)
     turn = after[: _end_of_turn(tokenizer, after)]
+    header = render(tokenizer, messages, header=True) if messages else ""
     if not answer:  # nothing to count but the end of the turn
-        return Rendered(marked, len(before), len(before) + len(marker), len(before) + len(marker) + len(turn))
+        close = len(before) + len(marker)
+        return Rendered(marked, _first(header, before), close, close + len(turn))
     whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer}])
-    start, close = _place(tokenizer, messages, answer, whole, before, after)
+    start, close = _place(tokenizer, messages, answer, whole, (header, before, after))
     stop = close + len(turn) if whole.startswith(turn, close) else close
     if marks := _generation_marks(tokenizer, [*messages, {"role": "assistant", "content": answer}], whole):
         start = max(start, marks[0])
@@ -117,18 +132,20 @@ def render_answer(tokenizer: Any, messages: Messages, answer: str) -> Rendered:
     return Rendered(whole, start, close, stop)
 
 
-def _place(tokenizer: Any, messages: Messages, answer: str, whole: str, before: str, after: str) -> tuple[int, int]:
-    """First and last character of the answer in `whole`. before, after: what is around the marker. Raises BadInput."""
+def _place(
+    tokenizer: Any, messages: Messages, answer: str, whole: str, around: tuple[str, str, str]
+) -> tuple[int, int]:
+    """First and last character of the answer in `whole`. around: the header of the answer to come, and what is before
+    and after the marker. Raises BadInput."""
+    header, before, after = around
     close = len(whole) - len(after) if whole.endswith(after) else len(whole.rstrip())
     if whole.startswith(before) and len(before) < close and whole[len(before) : close].strip() == answer.strip():
-        return len(before), close
+        return _first(header, before), close
     # A template that takes the answer apart (a thought in it, say): what follows the header is the answer.
     if marks := _generation_marks(tokenizer, [*messages, {"role": "assistant", "content": answer}], whole):
         return marks[0], min(close, marks[1])
-    if messages:
-        prompt = render(tokenizer, messages, header=True)
-        if whole.startswith(prompt) and prompt != render(tokenizer, messages) and len(prompt) < close:
-            return len(prompt), close
+    if whole.startswith(header) and len(header) < close and header != (render(tokenizer, messages) if messages else ""):
+        return len(header), close
     raise BadInput.of(
         "model",
         "chat template",
@@ -137,19 +154,23 @@ def _place(tokenizer: Any, messages: Messages, answer: str, whole: str, before: 
     )
 
 
+def _first(header: str, before: str) -> int:
+    """Where the answer begins. A blank between the header and the answer is the answer's: the model has to write it."""
+    return len(header) if header and before.startswith(header) and not before[len(header) :].strip() else len(before)
+
+
 def _generation_marks(tokenizer: Any, messages: Messages, whole: str) -> tuple[int, int] | None:
     """Start and end of the last stretch that the template itself marks as generated ({% generation %})."""
-    template = chat_template_of(tokenizer)
+    template = _template(tokenizer)
     if not GENERATION.search(template):
         return None
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    day = {"strftime_now": DAY.strftime} if is_dated(tokenizer) else {}
     texts, marks = render_jinja_template(
         [[{k: v for k, v in message.items() if v is not None} for message in messages]],
         chat_template=template,
         return_assistant_tokens_mask=True,
-        **{**tokenizer.special_tokens_map, **day},
+        **tokenizer.special_tokens_map,
     )
     found = [(start, end) for start, end in marks[0] if whole[start:end].strip()]
     if texts[0] != whole or not found:
