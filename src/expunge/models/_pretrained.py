@@ -79,6 +79,10 @@ def open_pretrained(
     quiet()
     config = config_of(base, trust_code)
     architecture = (config.architectures or [""])[0]
+    if getattr(config, "is_encoder_decoder", False) and "Classification" not in architecture:
+        raise BadInput.of(
+            "model", base, "is an encoder-decoder (sequence-to-sequence) model", "give a causal language model"
+        )
     auto: Any = transformers.AutoModelForCausalLM
     if "Classification" in architecture:
         auto = (

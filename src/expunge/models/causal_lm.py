@@ -19,7 +19,7 @@ from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
 from expunge.models._folder import foreign
-from expunge.models.generation import answer_text, end_ids, new_tokens, own_settings, shared_tokens
+from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import chunked, fields
 from expunge.models.passes import evaluating
 from expunge.models.prompts import cut_prompt
@@ -211,6 +211,14 @@ class CausalLM:
         Raises BadInput for a family whose head does more than we know.
         """
         device = device_of(self.module)
+        for name, parameter in self.module.named_parameters():
+            if not bool(parameter.detach().sum(dtype=torch.float64).isfinite()):
+                raise BadInput.of(
+                    "model",
+                    self.source,
+                    f"holds weights that are not finite (NaN or infinity, in {name})",
+                    "take a checkpoint from before the training diverged",
+                )
         ids = torch.arange(4, device=device)[None] % self.vocabulary
         head, body = self._parts()
         with torch.no_grad():
@@ -262,7 +270,7 @@ class CausalLM:
         template's), rows (a callable that gets the places of the prompts of each batch), stopping (criteria).
         """
         temperature = settings.get("temperature")
-        drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        drawn: dict[str, Any] = {"do_sample": False}
         if temperature:
             drawn = {"do_sample": True, "temperature": float(temperature), "top_p": 1.0, "top_k": 0}
             with torch.random.fork_rng(devices=_cuda()):
@@ -278,36 +286,32 @@ class CausalLM:
             encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
         given = settings.get("max_new_tokens")
         limits = new_tokens(encoded, given)
-        order = sorted(range(len(prompts)), key=lambda i: (limits[i], len(encoded[i].prompt)))
-        widest = max((len(item.prompt) for item in encoded), default=1) + max(limits, default=1)
-        size = settings.get("batch_size") or max(1, min(512, 2**15 // widest))
         ends = end_ids(self.module, self.tokenizer, self.template)
         texts = [""] * len(prompts)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        done = 0
+        for rows in batches(encoded, limits, settings.get("batch_size")):
             tokens = shared_tokens([encoded[i] for i in rows], [limits[i] for i in rows], self.limit, given)
             room = max(1, self.limit - tokens)
             kept = [cut_prompt(encoded[i].prompt, room, self.tokenizer.bos_token_id) or [self.pad] for i in rows]
             if settings.get("rows"):
                 settings["rows"](rows)
-            with own_settings(self.module, ends, self.pad) as ours:
-                found = self._continued(
-                    kept, ours, max_new_tokens=tokens, stopping_criteria=settings.get("stopping"), **drawn
-                )
+            with own_settings(self.module, ends, self.pad, max_new_tokens=tokens, **drawn) as ours:
+                found = self._continued(kept, ours, settings.get("stopping"))
             for i, ids in zip(rows, found, strict=True):
                 texts[i] = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
+            done += len(rows)
             if settings.get("progress"):
-                settings["progress"](min(len(order), start + size))
+                settings["progress"](done)
         return texts
 
-    def _continued(self, prompts: list[list[int]], ours: Any, **settings: Any) -> list[list[int]]:
+    def _continued(self, prompts: list[list[int]], ours: Any, stopping: Any = None) -> list[list[int]]:
         """New token ids of each prompt, padded behind the end of an answer. ours: the settings for generation."""
         device, width = device_of(self.module), max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=device)
         self._check_known(ids)
         seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         out = self.module.generate(
-            input_ids=ids, attention_mask=seen, generation_config=ours, use_cache=True, **settings
+            input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
         )
         return [row.tolist() for row in out[:, width:]]
 

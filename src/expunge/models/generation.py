@@ -23,6 +23,19 @@ def new_tokens(encoded: Sequence[Encoded], given: int | None = None) -> list[int
     return [max(common, min(LONGEST, len(item.answer) + SPARE)) for item in encoded]
 
 
+def batches(encoded: Sequence[Encoded], limits: Sequence[int], size: int | None = None) -> Iterator[list[int]]:
+    """Places of the rows that are generated together, by limit and prompt length. size: rows of a batch (by default as
+    many as some 32,000 tokens hold); rows that may become more than twice as long as a batch's first wait."""
+    order = sorted(range(len(encoded)), key=lambda i: (limits[i], len(encoded[i].prompt)))
+    widest = max((len(item.prompt) for item in encoded), default=1)
+    while order:
+        limit = limits[order[0]]
+        most = size or max(1, min(512, 2**15 // (widest + limit)))
+        rows = [i for i in order[:most] if limits[i] <= 2 * limit]
+        yield rows
+        order = order[len(rows) :]
+
+
 def shared_tokens(rows: Sequence[Encoded], limits: Sequence[int], length: int, given: int | None = None) -> int:
     """New tokens of a batch: its highest limit, less what no longer fits behind its longest prompt.
 
@@ -52,13 +65,13 @@ def end_ids(module: Any, tokenizer: Any, template: Template) -> list[int]:
 
 
 @contextlib.contextmanager
-def own_settings(module: Any, ends: Sequence[int], pad: int) -> Iterator[Any]:
+def own_settings(module: Any, ends: Sequence[int], pad: int, **settings: Any) -> Iterator[Any]:
     """Inside, the module generates under these settings alone; transformers takes what they leave open from the module's
     own, which are the folder's: penalties, sampling, least lengths."""
     from transformers import GenerationConfig  # heavy, and a plan that generates nothing does without it
 
     theirs = module.generation_config
-    ours = GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad, num_beams=1, do_sample=False)
+    ours = GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad, num_beams=1, use_cache=True, **settings)
     module.generation_config = ours
     try:
         yield ours

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.card import Example
-from expunge.models.generation import answer_text, end_ids, new_tokens, shared_tokens
+from expunge.models.generation import answer_text, batches, end_ids, new_tokens, shared_tokens
 from expunge.models.prompts import cut_prompt
 from expunge.models.weights import device_of
 
@@ -28,9 +28,6 @@ def generate(
     first = members[0]
     encoded = [first.template.encode(example) for example in prompts]
     limits = new_tokens(encoded, settings.get("max_new_tokens"))
-    order = sorted(range(len(prompts)), key=lambda i: (limits[i], len(encoded[i].prompt)))
-    widest = max((len(item.prompt) for item in encoded), default=1) + max(limits, default=1)
-    size = int(settings.get("batch_size") or max(1, min(512, 2**15 // widest)))
     ends = end_ids(first.module, first.tokenizer, first.template)
     heat = float(settings.get("temperature") or 0.0)
     draws = torch.Generator().manual_seed(int(settings.get("seed", 0)))
@@ -44,16 +41,17 @@ def generate(
     modes = [member.module.training for member in members]
     for member in members:
         member.module.eval()
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+    done = 0
+    for rows in batches(encoded, limits, settings.get("batch_size")):
         batch = [encoded[i] for i in rows]
         tokens = shared_tokens(batch, [limits[i] for i in rows], first.limit, settings.get("max_new_tokens"))
         room = max(1, first.limit - tokens)
         kept = [cut_prompt(item.prompt, room, first.tokenizer.bos_token_id) or [first.pad] for item in batch]
         for i, ids in zip(rows, _continued(members, kept, tokens, ends, mean, choose), strict=True):
             texts[i] = answer_text(first.tokenizer, ids[: limits[i]], ends, first.template.end_text)
+        done += len(rows)
         if settings.get("progress"):
-            settings["progress"](min(len(order), start + size))
+            settings["progress"](done)
     for member, mode in zip(members, modes, strict=True):
         member.module.train(mode)
     return texts
