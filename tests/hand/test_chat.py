@@ -8,15 +8,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizer, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from expunge.core.errors import BadInput
+from expunge.data.examples import with_answer
+from expunge.evaluation.arrays import rouge_column
+from expunge.evaluation.reading import read
+from expunge.evaluation.readout import Readout
+from expunge.models.causal_lm import CausalLM
 from expunge.models.chat import DAY, render_answer
+from expunge.models.generation import LONGEST
 from expunge.models.templates import Template
 
 SENTENCES = [
@@ -364,3 +371,41 @@ def test_a_prefix_and_its_text_are_one_text(name: str, zoo: dict[str, Any]) -> N
     item = Template(tokenizer, "{q}").encode({"prefix": prefix, "text": text})
     assert item.prompt + item.answer == tokenizer(prefix + text)["input_ids"]
     assert tokenizer.decode(item.answer).strip() == text.strip()
+
+
+# -- what is read ---------------------------------------------------------------------------------
+
+
+def test_variants_keep_what_was_asked() -> None:
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    row = {"messages": [*talk, {"role": "assistant", "content": "Eve."}], "perturbed_answer": ["Ada."]}
+    assert with_answer(row, "Ada.") == {"messages": [*talk, {"role": "assistant", "content": "Ada."}]}
+    assert with_answer({"prefix": "It was", "text": " Eve."}, " Ada.") == {"prefix": "It was", "text": " Ada."}
+    assert with_answer({"question": "Who?", "answer": "Eve.", "group": 1}, "Ada.") == {
+        "question": "Who?",
+        "answer": "Ada.",
+    }
+
+
+def test_truth_ratios_of_a_chat_are_those_of_its_question() -> None:
+    """The same question as `messages`: the same losses of all variants."""
+    tokenizer = byte_bpe()
+    tokenizer.chat_template = CHATML
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    model = CausalLM(LlamaForCausalLM(config).eval(), tokenizer)
+    more = {"paraphrased_answer": ["It is Eve."], "perturbed_answer": ["Ada.", "Ida."]}
+    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Eve."}]
+    found = [
+        read(model, "forget", [{**row, **more}], {"nll", "variants"}, cache=False)
+        for row in ({"question": "Who?", "answer": "Eve."}, {"messages": talk})
+    ]
+    assert found[0].nll_N == found[1].nll_N
+    for kind in ("paraphrased", "perturbed"):
+        one, other = (getattr(readout, kind)[0] for readout in found)
+        assert one.tolist() == other.tolist() and len(one) == len(more[f"{kind}_answer"])
+
+
+def test_answers_that_are_not_generated_to_their_end_have_no_rouge() -> None:
+    texts = {"texts": ["Eve", "Eve"], "answers": ["Eve", "Eve " * LONGEST]}
+    found = Readout("forget", "after", [{}, {}], np.ones(2), np.array([2, LONGEST + 1]), **texts)
+    assert rouge_column(found, 0).compressed().tolist() == [1.0]

@@ -111,7 +111,6 @@ def open_pretrained(
                 merge(model, adapter)
             if not meta:
                 model.check_head()
-                model.check_generation()
     if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
         module.float()  # a CPU computes in float32; the model is saved in its own dtype
         model.save_dtype = saved

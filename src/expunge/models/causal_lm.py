@@ -18,7 +18,6 @@ from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
-from expunge.models._folder import foreign
 from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import chunked, fields
 from expunge.models.passes import evaluating
@@ -230,31 +229,6 @@ class CausalLM:
                 type(self.module).__name__,
                 "has an output head that we do not know",
                 "report the architecture; its logits are not head(hidden)",
-            )
-
-    def check_generation(self) -> None:
-        """Tries one token, where the folder brings settings for answers of its own. Raises BadInput."""
-        folder = Path(self.source)
-        if self.source and folder.is_dir() and not (folder / "generation_config.json").is_file():
-            return
-        ids = torch.arange(4, device=device_of(self.module))[None] % self.vocabulary
-        with (
-            foreign(
-                "model", self.source, "has a generation_config.json that cannot be used", "mend it, or take it away"
-            ),
-            torch.no_grad(),
-        ):
-            self.module.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=1,
-                num_beams=1,
-                pad_token_id=self.pad,
-                use_cache=True,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
             )
 
     # -- generation ---------------------------------------------------------------------------

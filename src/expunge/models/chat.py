@@ -126,8 +126,8 @@ def render_answer(tokenizer: Any, messages: Messages, answer: str) -> Rendered:
     whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer}])
     start, close = _place(tokenizer, messages, answer, whole, (header, before, after))
     stop = close + len(turn) if whole.startswith(turn, close) else close
-    if marks := _generation_marks(tokenizer, [*messages, {"role": "assistant", "content": answer}], whole):
-        start = max(start, marks[0])
+    marks = _generation_marks(tokenizer, [*messages, {"role": "assistant", "content": answer}], whole)
+    if marks and marks[0] <= start:
         stop = min(stop, max(close, marks[1]))
     return Rendered(whole, start, close, stop)
 
@@ -166,14 +166,15 @@ def _generation_marks(tokenizer: Any, messages: Messages, whole: str) -> tuple[i
         return None
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    texts, marks = render_jinja_template(
+    rendered: Any = render_jinja_template(
         [[{k: v for k, v in message.items() if v is not None} for message in messages]],
         chat_template=template,
         return_assistant_tokens_mask=True,
         **tokenizer.special_tokens_map,
     )
-    found = [(start, end) for start, end in marks[0] if whole[start:end].strip()]
-    if texts[0] != whole or not found:
+    (text,), (marks,) = rendered
+    found = [(start, end) for start, end in marks if whole[start:end].strip()]
+    if text != whole or not found:
         return None
     start, end = found[-1]
     for earlier, its_end in reversed(found[:-1]):

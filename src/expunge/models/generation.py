@@ -52,16 +52,16 @@ def shared_tokens(rows: Sequence[Encoded], limits: Sequence[int], length: int, g
 def end_ids(module: Any, tokenizer: Any, template: Template) -> list[int]:
     """The tokens that end an answer: the end of text of the tokenizer and of both configurations, and the end of a turn
     under the chat template, whatever the folder's settings for generation say."""
-    found: set[int] = set()
+    found: set[Any] = set()
     for named in (
         getattr(getattr(module, "generation_config", None), "eos_token_id", None),
         getattr(module.config, "eos_token_id", None),
         tokenizer.eos_token_id,
         template.end_id,
     ):
-        found |= {named} if isinstance(named, int) else set(named or ())
+        found |= set(named) if isinstance(named, list | tuple) else {named}
     size = int(module.get_output_embeddings().weight.shape[0])
-    return sorted(token for token in found if 0 <= token < size)
+    return sorted(token for token in found if isinstance(token, int) and 0 <= token < size)
 
 
 @contextlib.contextmanager
