@@ -127,7 +127,7 @@ def render_answer(tokenizer: Any, messages: Messages, answer: str) -> Rendered:
     start, close = _place(tokenizer, messages, answer, whole, (header, before, after))
     stop = close + len(turn) if whole.startswith(turn, close) else close
     marks = _generation_marks(tokenizer, [*messages, {"role": "assistant", "content": answer}], whole)
-    if marks and marks[0] <= start:
+    if marks and not whole[start : marks[0]].strip():
         stop = min(stop, max(close, marks[1]))
     return Rendered(whole, start, close, stop)
 
