@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all that a newcomer needs; both make the environment first.
+# A newcomer needs only `make demo` and `make test`; both create the environment first.
 VENV ?= .venv
 BIN = $(VENV)/bin
 

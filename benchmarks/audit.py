@@ -20,7 +20,7 @@ import torch
 from _shared import end
 
 from expunge import audit
-from expunge.attacks._recovery import asked
+from expunge.attacks.shared.recovery import answer_probability
 from expunge.core.registry import everything
 from expunge.data.load import load
 from expunge.evaluation import attack as attacking
@@ -37,11 +37,11 @@ SPLITS = ("forget", "retain", "holdout")
 
 def one_pass(model: Any, rows: list[Any], rounds: int = 3) -> float:
     """Processor seconds of one forward pass over the rows, the least of several."""
-    asked(model, rows)
+    answer_probability(model, rows)
     times = []
     for _ in range(rounds):
         began = time.process_time()
-        asked(model, rows)
+        answer_probability(model, rows)
         times.append(time.process_time() - began)
     return min(times)
 

@@ -19,7 +19,7 @@ from _shared import end
 import expunge
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds.instruct import DOMAINS, instruct
-from expunge.pipeline.worlds import config, made
+from expunge.pipeline.worlds import config, train_once
 
 LIMIT = 0.3
 """Share of the drift that may be left with the largest count."""
@@ -58,7 +58,7 @@ def alike(folder: Path, share: float) -> dict[str, str]:
         "out": str(folder / "model"),
         "vocabulary": str(folder / "score.jsonl"),
     }
-    return {"model": str(made(TrainConfig(**values))), "domains": str(pack)}
+    return {"model": str(train_once(TrainConfig(**values))), "domains": str(pack)}
 
 
 def shown(name: str, points: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -101,8 +101,8 @@ def reading(model: Any, count: int) -> float:
             passes = seen["rows"] / whole
             assert abs(sum(meter.passes.values()) * len(found) - seen["rows"]) < 1e-6 * whole, "the meter miscounts"
             print(
-                f"reading       {passes:8.2f} forwards of {name} ({len(found)} examples, {whole - len(found)} variants, "
-                f"{time.perf_counter() - began:.1f} s)"
+                f"reading       {passes:8.2f} forwards of {name} "
+                f"({len(found)} examples, {whole - len(found)} variants, {time.perf_counter() - began:.1f} s)"
             )
             worst = max(worst, passes)
     finally:

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 import expunge
-from expunge.alignment import evidencing
+from expunge.alignment import observation
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.request import Request
-from expunge.pipeline import containment, load, prepare
+from expunge.models.open import open_model
+from expunge.pipeline import containment
 from expunge.pipeline.plan import plan
+from expunge.pipeline.prepare import prepare
 from worlds import command, environment, tiny
 
 
@@ -52,7 +54,7 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     drift = scores["alignment_drift", "", "after"]
     assert drift["unit"] == "share" and drift["low"] <= drift["value"] <= drift["high"]
     assert any(line["rule"] == "alignment.drift <= 0.05" and line["implied"] for line in found["verdict"]["lines"])
-    assert any("refused next to nothing" in note for note in found["notes"])
+    assert any("refused almost nothing" in note for note in found["notes"])
     assert {row["domain"] for row in found["alignment"]["without"]} == {"privacy", "bias", "benign"}
     assert found["splits"]["retain"] == 120 + 6  # the file's rows and two of each domain
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -89,7 +91,7 @@ def test_counts_that_are_done_are_not_run_again(
     """Stopped while the second count beside the run is asked: the resume trains that one and those after it, and ends with
     the same frontier."""
     asked = {**place, "alignment": "standard", "contain": [2, 4, 1], "out": str(tmp_path / "run")}
-    real, seen = evidencing.answers, []
+    real, seen = observation.observe_answers, []
 
     def answers(model: Any, wanted: Any, role: str, reporter: Any) -> Any:
         seen.append(role)
@@ -97,7 +99,7 @@ def test_counts_that_are_done_are_not_run_again(
             raise KeyboardInterrupt
         return real(model, wanted, role, reporter)
 
-    monkeypatch.setattr(evidencing, "answers", answers)
+    monkeypatch.setattr(observation, "observe_answers", answers)
     with pytest.raises(Interrupted):
         expunge.run(asked)
     assert seen == ["before", "after", "without containment", "with 4 examples"]
@@ -154,16 +156,16 @@ def test_foreseeing_spends_no_model_beside_the_run_s_and_its_score_is_told(
     assert [row["risk"] for row in ranking["rows"]] == sorted((row["risk"] for row in ranking["rows"]), reverse=True)
 
     planned = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
-    model = prepare.ready(planned, tmp_path, Silent())
-    assert [risk.to_json() for risk in planned.foreseen] == [
+    ready, model = prepare(planned, tmp_path, Silent())
+    assert [risk.to_json() for risk in ready.foreseen] == [
         {k: v for k, v in row.items() if k != "fell"} for row in ranking["rows"]
     ]
-    fresh = load.opened(planned, Silent())
+    fresh = open_model(planned.source)
     assert model.fingerprint() == fresh.fingerprint()  # the probe steps left no trace
     monkeypatch.setattr(containment, "risks", lambda *_: pytest.fail("the ranking was made again"))
-    again = plan(Request.parse({**asked, "out": str(tmp_path / "other")}))
-    prepare.ready(again, tmp_path, Silent())
-    assert again.foreseen == planned.foreseen and again.splits == planned.splits
+    assert not planned.foreseen  # a plan is never changed
+    again, _ = prepare(planned, tmp_path, Silent())
+    assert again.foreseen == ready.foreseen and again.splits == ready.splits
 
 
 def test_an_edit_drifts_too_and_redaction_hides_answers(place: dict[str, Any], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import expunge
 from expunge.cli.app import run as command
-from expunge.core.cache import noted
+from expunge.core.cache import read_journal
 from expunge.core.registry import everything
 from expunge.core.request import Request
 from expunge.data.load import load
@@ -115,7 +115,7 @@ def test_an_audit_of_a_known_model_takes_what_was_found(
     expunge.audit(model, **arguments)
     assert 0 < found < 4 and len(calls) > 4
     left = {f"{kind}/{path.name}" for kind in ("attacks", "readouts") for path in (tmp_path / "cache" / kind).iterdir()}
-    assert left <= set(noted(out / "caches.jsonl")), "what lies in the cache is named, so that a purge finds it"
+    assert left <= set(read_journal(out / "caches.jsonl")), "what lies in the cache is named, so that a purge finds it"
     assert not set(calls[:found]) & set(calls[4:]), "the finished ones are not run again"
 
 
@@ -179,7 +179,7 @@ def test_the_plan_says_what_it_takes(world: dict[str, Any], tmp_path: Path) -> N
 def test_a_wrong_level_is_bad_input(world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["audit", world["model"], "--forget", world["forget"], "--level", "standart"]) == 2
     said = capsys.readouterr().err
-    assert "level: 'standart' is no level; did you mean 'standard'?" in " ".join(said.split())
+    assert "level: 'standart' cannot be used; did you mean 'standard'?" in " ".join(said.split())
 
 
 def test_the_verb_passes_its_level_on(world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +193,7 @@ def test_the_verb_passes_its_level_on(world: dict[str, Any], capsys: pytest.Capt
 def test_the_relearning_plot_says_when_it_has_no_control() -> None:
     points = [{"x": 0, "value": 0.1}, {"x": 4, "value": 0.8}]
     plot = relearning({"attack_curves": {"relearn_forget": {"after": points}}})
-    assert plot is not None and "cannot be told" in plot.caption and plot.figure["data"][0]["y"] == [0.1, 0.8]
+    assert plot is not None and "it is unknown how much" in plot.caption and plot.figure["data"][0]["y"] == [0.1, 0.8]
     both = relearning({"attack_curves": {"relearn_forget": {"after": points, "gold": points}}})
-    assert both is not None and len(both.figure["data"]) == 2 and "cannot be told" not in both.caption
+    assert both is not None and len(both.figure["data"]) == 2 and "it is unknown" not in both.caption
     assert relearning({}) is None

@@ -20,10 +20,12 @@ from expunge.core.parallel import spread
 from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.splits import make_splits
-from expunge.pipeline.evidence import trained_on
+from expunge.pipeline.evidence import trained_tokens
 from expunge.report import ranking
-from expunge.report.leaderboard import _time, print_leaderboard, render, trade
-from expunge.workflows.bench import bench, entries_of, in_sequence
+from expunge.report._leaderboard_plot import trade_off
+from expunge.report.leaderboard import _time, print_leaderboard, render
+from expunge.workflows._bench_entries import entries_of, in_sequence
+from expunge.workflows.bench import bench
 from expunge.workflows.benches import bench_of
 from worlds import tiny
 
@@ -235,14 +237,14 @@ def test_the_real_benches_can_be_planned(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "is no bench that we have"),
+        (["nowhere"], "unknown bench"),
         (["nowhere.yaml"], "does not exist"),
         (["authors", "--methods", "npoo"], "did you mean 'npo'?"),
         (["authors", "--methods", ""], "names no method"),
-        (["authors", "--seeds", "0"], "is no number of seeds"),
-        (["authors", "--jobs", "0"], "is no number of jobs"),
+        (["authors", "--seeds", "0"], "seeds: 0 cannot be used; give a number above 0"),
+        (["authors", "--jobs", "0"], "is not a number of jobs"),
         (["authors", "--engine", "rai"], "did you mean 'ray'?"),
-        (["authors", "--grid", "npo.beta"], "is no line of a grid"),
+        (["authors", "--grid", "npo.beta"], "is not a line of a grid"),
         (["authors", "--grid", "npoo.beta=1"], "did you mean 'npo'?"),
         (["authors", "--grid", "npo.bata=1"], "did you mean 'beta'?"),
         (["authors", "--grid", "npo.beta=-1,0.1"], "give a number above 0"),
@@ -360,7 +362,7 @@ def test_the_plot_has_the_front_and_the_noise_floor() -> None:
     import plotly.graph_objects as go
 
     found = board()
-    plot = trade(found)
+    plot = trade_off(found)
     assert plot is not None
     go.Figure(plot.figure)  # raises on an unknown property
     traces = {trace["name"]: trace for trace in plot.figure["data"]}
@@ -374,7 +376,7 @@ def test_the_plot_has_the_front_and_the_noise_floor() -> None:
     assert [row.get("pareto") for row in found["rows"]] == [True, False, True, None]
     page = render(found)
     assert "&lt;d&gt;" in page and "<d>" not in page
-    assert trade(board(gold={"why": "none was asked for", "noise_floor": None, "second": {}})) is None
+    assert trade_off(board(gold={"why": "none was asked for", "noise_floor": None, "second": {}})) is None
 
 
 def test_the_gap_is_in_percentage_points() -> None:
@@ -397,9 +399,9 @@ def test_the_failed_come_last_and_those_without_gold_before_them() -> None:
 def test_what_is_trained_on_is_all_inner_runs_and_no_outcome_twice() -> None:
     """Parts of 5 and 7 with no outcome of the whole: 12. Two rounds and a final run of 4, which the whole repeats: 12."""
     run = {"outcome": {"tokens": 4}}
-    assert trained_on({"part-a": {"outcome": {"tokens": 5}}, "part-b": {"outcome": {"tokens": 7}}}) == 12
-    assert trained_on({"round-0": run, "round-1": run, "final": run, **run}) == 12
-    assert trained_on({**run, "detector": {"recall": 1.0}}) == 4 and trained_on({}) == 0
+    assert trained_tokens({"part-a": {"outcome": {"tokens": 5}}, "part-b": {"outcome": {"tokens": 7}}}) == 12
+    assert trained_tokens({"round-0": run, "round-1": run, "final": run, **run}) == 12
+    assert trained_tokens({**run, "detector": {"recall": 1.0}}) == 4 and trained_tokens({}) == 0
 
 
 def test_a_guard_s_row_says_what_an_answer_costs() -> None:

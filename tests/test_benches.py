@@ -283,12 +283,12 @@ def go(capsys: pytest.CaptureFixture[str]) -> Go:
 def test_what_cannot_be_is_said_before_anything_is_written(go: Go, hub: Path, tmp_path: Path) -> None:
     model, out = ("--model", hub / "lm"), ("--out", tmp_path / "b")
     for arguments, *said in (
-        (("tofu:forget20", *model), "is no bench that we have", "did you mean 'tofu:forget"),
-        (("muse", *model), "is no bench that we have"),
+        (("tofu:forget20", *model), "unknown bench", "did you mean 'tofu:forget"),
+        (("muse", *model), "unknown bench"),
         (("muse:news", "--data", hub), "--model: is missing", "muse-bench/MUSE-News_target"),
         (("tofu", *model), "trains a small model of its own", "tofu:forget10"),
-        (("authors", "--data", hub), "--data:", "is not used by authors"),
-        (("muse:news", *model, "--data", hub / "none"), "is no folder"),
+        (("authors", "--data", hub), "--data:", "cannot be used with authors"),
+        (("muse:news", *model, "--data", hub / "none"), "is not a folder"),
         (
             ("tofu:forget01", *model, "--data", hub),
             "names no configuration",

@@ -50,7 +50,8 @@ def test_an_npo_step_takes_as_long_as_a_fine_tuning_step() -> None:
 
 @pytest.mark.slow
 def test_few_examples_contain_the_drift_and_not_where_prompts_are_alike() -> None:
-    """The frontier has a point for each count, and in the control's world more than three tenths of the drift is left."""
+    """The frontier has a point for each count, and in the control's world more than three tenths of the drift is
+    left."""
     found, status = last_line("containment.py", "--counts", "4", "32")
     assert found.keys() >= KEYS and found["unit"] == "share" and status == 0
     assert [point["examples"] for point in found["curves"]["world"]] == [0, 4, 32]

@@ -33,7 +33,7 @@ def folder_entry(name: str = "readouts/aa") -> Path:
     with cache.saving(name) as folder:
         (folder / "arrays").write_bytes(b"0123456789")
         (folder / "more.json").write_text("{}")
-    found = cache.kept(name)
+    found = cache.load_folder(name)
     assert found is not None
     return found
 
@@ -79,7 +79,7 @@ def test_a_damaged_value_is_absent(damage: Any, place: Path) -> None:
 )
 def test_a_damaged_folder_is_absent(damage: Any, place: Path) -> None:
     damage(folder_entry())
-    assert cache.kept("readouts/aa") is None
+    assert cache.load_folder("readouts/aa") is None
     assert not (place / "readouts/aa").exists()
     folder_entry()  # and can be made again
 
@@ -89,7 +89,7 @@ def test_entries_that_took_each_other_s_place_are_absent(place: Path) -> None:
     one.rename(place / "x")
     two.rename(one)
     (place / "x").rename(two)
-    assert cache.kept("readouts/aa") is None and cache.kept("readouts/bb") is None
+    assert cache.load_folder("readouts/aa") is None and cache.load_folder("readouts/bb") is None
     cache.save("answers/aa.json", 1)
     cache.save("answers/bb.json", 2)
     os.replace(place / "answers/aa.json", place / "answers/bb.json")
@@ -99,7 +99,7 @@ def test_entries_that_took_each_other_s_place_are_absent(place: Path) -> None:
 def test_an_entry_that_is_a_link_is_absent_and_what_it_leads_to_stays(place: Path, tmp_path: Path) -> None:
     folder_entry().rename(tmp_path / "elsewhere")
     (place / "readouts/aa").symlink_to(tmp_path / "elsewhere")
-    assert cache.kept("readouts/aa") is None
+    assert cache.load_folder("readouts/aa") is None
     assert (tmp_path / "elsewhere/arrays").is_file()
 
 
@@ -115,7 +115,7 @@ def test_a_kind_s_folder_that_is_not_ours_is_refused(odd: Any, place: Path) -> N
     place.mkdir()
     odd(place / "readouts")
     with pytest.raises(BadInput, match="EXPUNGE_CACHE"):
-        cache.kept("readouts/aa")
+        cache.load_folder("readouts/aa")
 
 
 def test_the_scratch_sweeps_what_is_ours_alone(place: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_scratch_sweeps_what_is_ours_alone(place: Path, tmp_path: Path) -> N
 def test_a_folder_that_others_may_write_to_is_refused(place: Path) -> None:
     place.mkdir()
     place.chmod(0o775)
-    with pytest.raises(BadInput, match=r"may be written to by others.*chmod go-w"):
+    with pytest.raises(BadInput, match=r"is writable by other users.*run chmod go-w"):
         cache.cache_folder()
     place.chmod(0o755)
     assert cache.cache_folder() == place
@@ -174,10 +174,10 @@ def test_the_journal_names_what_was_made_and_used(place: Path, tmp_path: Path) -
     cache.save("attacks/later.json", 1)
     with file.open("a") as log:  # a line cut short, and names that must not lead anywhere
         log.write('"../../etc"\n"readouts/../../x"\n"/readouts/x"\n5\n"readouts/cu')
-    assert cache.noted(file) == ["answers/made.json", "attacks/used.json", "readouts/made"]
+    assert cache.read_journal(file) == ["answers/made.json", "attacks/used.json", "readouts/made"]
     with cache.journal(file):
         cache.note("readouts/next")
-    assert "readouts/next" in cache.noted(file), "a line that was cut short does not swallow the next"
+    assert "readouts/next" in cache.read_journal(file), "a line that was cut short does not swallow the next"
 
 
 def test_what_a_killed_process_left_in_the_making_goes(place: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_a_killed_process_left_in_the_making_goes(place: Path) -> None:
     left = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
     ).stdout.strip()
-    assert Path(left).is_dir() and cache.kept("readouts/aa") is None
+    assert Path(left).is_dir() and cache.load_folder("readouts/aa") is None
     with cache.saving("readouts/bb") as mine:
         assert not Path(left).exists() and mine.exists()
     assert [path.name for path in (place / cache.SCRATCH).iterdir()] == []

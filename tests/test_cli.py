@@ -435,7 +435,7 @@ def test_what_a_run_leaves(made: Path) -> None:
     } <= left
     assert not (made / "out/checkpoint").exists()
     evidence = json.loads((made / "out/evidence.json").read_text())
-    assert evidence["schema"] == 1
+    assert evidence["schema"] == 2
     assert evidence["verdict"]["passed"] is True
     assert {s["subject"] for s in evidence["scores"]} == {"before", "after", "gold"}
 
@@ -646,7 +646,7 @@ def test_interrupted_training_says_how_to_go_on(go: Go, copy: Path, monkeypatch:
     )  # the function of that name hides the module
     ended = go("train", "train.yaml", "--set", "out=bases/new")
     assert ended.code == 130
-    assert ended.err == "expunge: Interrupted. Go on with the same command and --resume (bases/new).\n"
+    assert ended.err == "expunge: Interrupted. Continue with the same command and --resume (bases/new).\n"
 
 
 def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(
@@ -655,11 +655,11 @@ def test_fault_of_ours_is_one_line_and_a_traceback_in_a_file(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr("expunge.pipeline.prepare.opened", fail)
+    monkeypatch.setattr("expunge.pipeline.prepare.open_model", fail)
     ended = go("run", "request.yaml", "--set", "out=failed", "--json")
     assert ended.code == 70
     assert ended.out == ""
-    found = re.fullmatch(r"expunge: a fault of ours: ZeroDivisionError: first line \(traceback in (.*)\)\n", ended.err)
+    found = re.fullmatch(r"expunge: internal error: ZeroDivisionError: first line \(traceback in (.*)\)\n", ended.err)
     assert found
     log = Path(found[1])
     assert 'raise ZeroDivisionError("first line' in log.read_text()

@@ -55,7 +55,7 @@ def test_the_process_beside_ends_with_the_run(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
     monkeypatch.setattr(subprocess, "Popen", Seen)
-    with pytest.raises(KeyboardInterrupt), demo.gold_beside("npo", 0):
+    with pytest.raises(KeyboardInterrupt), demo.gold_in_parallel("npo", 0):
         assert started[0].poll() is None
         raise KeyboardInterrupt
     assert started[0].poll() is not None

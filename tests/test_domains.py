@@ -262,7 +262,7 @@ def test_the_plan_of_a_request_on_refusals(tmp_path: Path) -> None:
     assert {name: kept.count(name) for name in set(kept)} == {name: 16 for name in DOMAINS if name != "cybersecurity"}
     assert made.aligned is not None
     scoring = {row["question"] for row in made.aligned.pack.part("score")}
-    watched = {row["question"] for row in made.aligned.parted(0)[1]}
+    watched = {row["question"] for row in made.aligned.split_target(0)[1]}
     trained = {row["question"] for rows in made.splits.values() for row in rows}
     assert not trained & scoring and not trained & watched and not watched & scoring
     assert not (tmp_path / "out").exists()
@@ -272,7 +272,7 @@ def test_the_plan_of_a_request_on_refusals(tmp_path: Path) -> None:
     ("more", "said"),
     [
         ({"forget": {"refusals": "cybersecurty"}}, "did you mean 'cybersecurity'"),
-        ({"forget": {"refusals": "benign"}}, "is no domain with refusals"),
+        ({"forget": {"refusals": "benign"}}, "is not a sensitive domain"),
         ({"forget": {"refusals": 3}}, "names no domain"),
         ({"domains": "nowhere"}, "domains: 'nowhere' does not exist"),
         ({"judge": "rulez", "alignment": "standard"}, "did you mean 'rules'"),
@@ -303,7 +303,7 @@ def test_the_plan_of_a_request_on_refusals(tmp_path: Path) -> None:
         ({"contain": [], "alignment": "standard"}, "contain"),
         ({"contain": [16, 0], "alignment": "standard"}, "contain"),
         ({"contain": [16, 32]}, "set alignment: standard"),
-        ({"retain": [{"question": "PROMPT", "answer": "a"}]}, "is a prompt that scores"),
+        ({"retain": [{"question": "PROMPT", "answer": "a"}]}, "is a scoring prompt"),
     ],
 )
 def test_requests_that_cannot_be(more: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -329,12 +329,12 @@ def test_tests_by_path_that_cannot_do_what_is_asked(data: Path, tmp_path: Path) 
 
 
 def test_without_containment_an_explicit_retain_term_goes_too() -> None:
-    from expunge.alignment.asking import uncontained
+    from expunge.alignment.training_data import without_retain_term
 
     given = {"forget": "npo", "retain": "cross_entropy", "weights": {"lora": {"rank": 4}}}
-    assert uncontained(given, {"forget": []}) == {"forget": "npo", "weights": {"lora": {"rank": 4}}}
-    assert uncontained(given, {"forget": [], "retain": []}) == given
+    assert without_retain_term(given, {"forget": []}) == {"forget": "npo", "weights": {"lora": {"rank": 4}}}
+    assert without_retain_term(given, {"forget": [], "retain": []}) == given
     assert (
-        uncontained({"npo": {"retain": "kl", "beta": 0.2}}, {}) == {"npo": {"beta": 0.2}}
-        and uncontained("npo", {}) == "npo"
+        without_retain_term({"npo": {"retain": "kl", "beta": 0.2}}, {}) == {"npo": {"beta": 0.2}}
+        and without_retain_term("npo", {}) == "npo"
     )

@@ -307,7 +307,7 @@ def faults(**changes: Any) -> str:
     ("exact", "sentence"),
     [
         ({"sisa": {"shards": 0}}, "exact.sisa.shards: 0 cannot be used; give a number of at least 1."),
-        ({"sisa": {"shard": 4}}, "exact.sisa.shard: 'shard' is no option of sisa; did you mean 'shards'?"),
+        ({"sisa": {"shard": 4}}, "exact.sisa.shard: unknown sisa option 'shard'; did you mean 'shards'?"),
         ({"sise": {}}, "exact: 'sise' is no scheme to train with; did you mean 'sisa'?"),
         ("retrain", "exact: 'retrain' is no scheme to train with"),
         ({"sisa": 4}, "exact.sisa: 4 is no mapping of options; write sisa: {option: value}."),

@@ -11,7 +11,7 @@ import pytest
 
 from expunge.core.errors import BadInput
 from expunge.data.packs import SENSITIVE
-from expunge.pipeline.plan import plan, read_request, weights_there
+from expunge.pipeline.plan import check_runnable, plan, read_request
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "refusals_qwen7b.yaml"
 QWEN = {
@@ -62,7 +62,7 @@ def test_it_plans_for_24_gb_on_either_model(
         "alignment.answer_accuracy",
     }
     with pytest.raises(BadInput, match=r"are needed on this machine|holds no weights"):
-        weights_there(made)
+        check_runnable(made)
     assert not (tmp_path / "out").exists()
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from expunge.attacks._recovery import teach
 from expunge.attacks.population import scores as exposing
+from expunge.attacks.shared.recovery import teach
 from expunge.cli.app import run as command
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
@@ -91,7 +91,7 @@ def test_models_like_retrained_ones_lie_at_the_floor_and_others_above_it(place: 
     assert "1,000 scores" in found["u_lira_tpr_01", "forget", "after"]["why"], "too few for 0.1 %"
     assert any("halved" in note for note in known["notes"])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "above the floor: can be told" in page and "default-src 'none'" in page
+    assert "above the floor: distinguishable" in page and "default-src 'none'" in page
     assert json.loads((tmp_path / "out" / "evidence.json").read_text(encoding="utf-8"))["over_models"]["models"] == {
         "after": 6,
         "gold": 6,
@@ -115,7 +115,7 @@ def test_the_verb_prints_words_and_json(place: Path, capsys: pytest.CaptureFixtu
     assert command(["exposure", *paths]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "U-LiRA" in said and "not measured: no holdout was given" in said
-    assert "epsilon of at most" in said
+    assert "epsilon short of perfect separation" in said
 
 
 def test_a_course_needs_an_order_and_a_holdout(place: Path) -> None:
@@ -136,13 +136,13 @@ def test_what_is_refused_before_anything_is_read(place: Path, tmp_path: Path) ->
     cases = [
         (
             {"unlearned": [one]},
-            r"unlearned: '1 model' is too few; give 4 at least: a distribution of models is held against another",
+            r"unlearned: '1 model' is too few; give 4 at least: a distribution of models is compared with another",
         ),
         (
             {"gold": [str(place / "gold" / "[0-4]")]},
             r"gold: '5 models' is too few; give 8 at least: .*without --floor half of them",
         ),
-        ({"floor": [str(place / "gold" / "[0-3]")]}, r"stands there twice"),
+        ({"floor": [str(place / "gold" / "[0-3]")]}, r"is given twice"),
         ({"unlearned": [str(place / "nothing" / "*")]}, r"matches no folder"),
         (
             {"unlearned": [*(str(place / "like" / str(i)) for i in range(3)), str(tmp_path / "none")]},
@@ -179,13 +179,15 @@ def test_figures_by_hand() -> None:
     hard = draw.normal(0, 2, 40)
     models = {role: {"forget": hard + draw.normal(size=(8, 40))} for role in ("after", "gold", "reference")}
     models["after"]["forget"] += 4
-    found = {(s.name, s.role): s for s in exposing.measured(models).scores}
+    found = {(s.name, s.role): s for s in exposing.population_scores(models).scores}
     assert found["privacy_u_lira_auc", "after"].value > 0.95
     floor = found["privacy_u_lira_auc", "gold"]
     assert floor.low is not None and floor.high is not None and floor.low < 0.5 < floor.high
     assert found["privacy_u_lira_tpr_1", "after"].measured and not found["privacy_u_lira_tpr_01", "after"].measured
     few = {role: {"forget": phi["forget"][:4, :20]} for role, phi in models.items()}
-    assert not {(s.name, s.role): s for s in exposing.measured(few).scores}["privacy_u_lira_tpr_1", "after"].measured
+    assert not {(s.name, s.role): s for s in exposing.population_scores(few).scores}[
+        "privacy_u_lira_tpr_1", "after"
+    ].measured
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ from expunge.evaluation.scores import Score
 from expunge.pipeline import out_folder
 from expunge.pipeline.room import fits_cache
 from expunge.report.terminal import print_evidence
-from expunge.workflows.bench import _folder
+from expunge.workflows._bench_entries import Entry
 from expunge.workflows.neighbours import neighbours
 
 ESCAPE = "\x1b[2J\u202e\x9b"
@@ -299,7 +299,7 @@ def test_a_fault_of_ours_is_still_one(monkeypatch: pytest.MonkeyPatch, capsys: p
 
     monkeypatch.setattr(importlib.import_module("expunge.workflows.list"), "catalogue", broken)
     assert run(["list"]) == 70
-    assert "a fault of ours: KeyError" in capsys.readouterr().err
+    assert "internal error: KeyError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -364,9 +364,14 @@ def test_compare_names_evidence_that_is_broken(
     change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = {
+        "schema": 2,
+        "request": {},
         "scores": [score(1.0).to_json()],
         "cost": {"unlearn_seconds": 1.0},
+        "environment": {},
         "verdict": {"passed": True, "lines": []},
+        "notes": [],
+        "splits": {},
     }
     for name, evidence in {"a": good, "b": {**good, **change}}.items():
         (tmp_path / name).mkdir()
@@ -605,7 +610,7 @@ def test_one_long_row_has_its_neighbours_in_seconds(text: str) -> None:
 
 def test_labels_that_differ_have_folders_that_differ() -> None:
     labels = ["idk answers=a b", "idk answers=a_b", "idk_answers=a b", "idk_answers=a_b", "npo", "a/b", "a_b"]
-    names = {_folder(label) for label in labels}
+    names = {Entry(label, "", "").folder for label in labels}
     assert len(names) == len(labels) and {"npo", "a_b"} < names and all("/" not in name for name in names)
 
 

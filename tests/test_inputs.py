@@ -18,8 +18,8 @@ from expunge.core.errors import BadInput, Interrupted
 from expunge.core.files import digest_file
 from expunge.ledger import certificate as ledger
 from expunge.methods.objective import plain_training
-from expunge.methods.objectives._refusals import read
-from expunge.pipeline import apply, inputs, observe
+from expunge.methods.objectives._refusals import read_answers
+from expunge.pipeline import inputs
 from expunge.workflows.verify import verify
 from worlds import pairs, tiny, write
 
@@ -44,7 +44,7 @@ def mine(world: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def stop_in(
-    monkeypatch: pytest.MonkeyPatch, request: dict[str, Any], stage: str = "after", *, resume: bool = False
+    monkeypatch: pytest.MonkeyPatch, request: dict[str, Any], stage: str = "observe_saved", *, resume: bool = False
 ) -> None:
     """Runs the request until this stage, where the user stops it."""
 
@@ -52,7 +52,7 @@ def stop_in(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(apply if stage == "apply" else observe, stage, stop)
+        patch.setattr(f"expunge.workflows.run.{stage}", stop)
         with pytest.raises(Interrupted, match="--resume"):
             run_verb(request, resume=resume)
 
@@ -123,7 +123,7 @@ def test_nor_with_other_versions_or_threads(mine: dict[str, Any], monkeypatch: p
             run_verb(mine, resume=True)
 
 
-@pytest.mark.parametrize("stage", ["apply", "after"])
+@pytest.mark.parametrize("stage", ["apply", "observe_saved"])
 def test_with_the_same_inputs_it_ends_as_an_undisturbed_run(
     stage: str, mine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_method_is_read_from_its_file_each_time(tmp_path: Path) -> None:
     file = tmp_path / "answers.txt"
     for text in ("I cannot say that.", "Something else."):
         file.write_text(text)
-        assert read(str(file)) == (text,)
+        assert read_answers(str(file)) == (text,)
 
 
 def other_model(folder: Path, base: Path) -> None:

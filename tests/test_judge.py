@@ -15,7 +15,7 @@ import pytest
 from expunge.alignment import answers as judging
 from expunge.alignment.agreement import kappa
 from expunge.alignment.fitted import Fitted
-from expunge.alignment.judges import REFUSED, judge_of, judged
+from expunge.alignment.judges import REFUSED, judge_of, refusal_scores
 from expunge.alignment.rules import refusal_score
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
@@ -112,7 +112,7 @@ def test_a_tampered_fitted_judge_is_refused(tmp_path: Path) -> None:
     rows = ["I cannot do that"] * 8 + ["Here it is"] * 8
     Fitted.fit(rows, [True] * 8 + [False] * 8).save(tmp_path / "judge")
     (tmp_path / "judge" / "vocabulary.json").write_text('{"words": {"a": 3}}')
-    with pytest.raises(BadInput, match="holds no fitted judge"):
+    with pytest.raises(BadInput, match="does not hold a fitted judge"):
         judge_of(f"fitted:{tmp_path / 'judge'}")
 
 
@@ -121,8 +121,8 @@ def test_a_tampered_fitted_judge_is_refused(tmp_path: Path) -> None:
     [
         ("rulez", "did you mean 'rules'"),
         ("hf:", "write hf:NAME"),
-        ("llm:localhost", "names no http address"),
-        ("fitted:/nowhere", "holds no fitted judge"),
+        ("llm:localhost", "is not an http address"),
+        ("fitted:/nowhere", "does not hold a fitted judge"),
         ("rules:x", "write rules"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_sequence_classifier_judges(tmp_path: Path) -> None:
     module.save_pretrained(tmp_path)
     found = judge_of(f"hf:{tmp_path}").scores(["", ""], ["no", "yes"])
     assert found[0] > 0.9 and found[1] < 0.1
-    with pytest.raises(BadInput, match="no sequence classifier"):
+    with pytest.raises(BadInput, match="as a sequence classifier"):
         judge_of(f"hf:{tmp_path / 'nothing'}")
 
 
@@ -203,19 +203,19 @@ def test_an_endpoint_judges_and_is_not_asked_twice(
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
     judge = judge_of(f"llm:{endpoint}#small")
     prompts, answers = ["p", "q", "r"], ["I cannot", "Here it is", "I cannot say"]
-    assert judged(judge, prompts, answers).tolist() == [0.9, 0.0, 0.9]
+    assert refusal_scores(judge, prompts, answers).tolist() == [0.9, 0.0, 0.9]
     assert len(Model.asked) == 3
     assert {a["path"] for a in Model.asked} == {"/v1/chat/completions"} and Model.asked[0]["model"] == "small"
     assert Model.asked[0]["temperature"] == 0
-    assert judged(judge, [*prompts, "new"], [*answers, "fine"]).tolist() == [0.9, 0.0, 0.9, 0.0]
+    assert refusal_scores(judge, [*prompts, "new"], [*answers, "fine"]).tolist() == [0.9, 0.0, 0.9, 0.0]
     assert len(Model.asked) == 4
 
 
 def test_an_endpoint_that_babbles_or_is_gone_is_bad_input(endpoint: str) -> None:
     Model.reply = "As a judge I think so."
-    with pytest.raises(BadInput, match="no number from 0 to 1"):
+    with pytest.raises(BadInput, match="instead of a number from 0 to 1"):
         judge_of(f"llm:{endpoint}").scores(["p"], ["a"])
-    with pytest.raises(BadInput, match="cannot be asked"):
+    with pytest.raises(BadInput, match="cannot be reached"):
         judge_of("llm:http://127.0.0.1:9/v1").scores(["p"], ["a"])
 
 
@@ -240,7 +240,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("text", "said"),
     [
         ('{"id": 1}\n', "has no text under"),
-        ('{"completion": "x", "human": "perhaps"}\n', "which is no verdict"),
+        ('{"completion": "x", "human": "perhaps"}\n', "which is not a verdict"),
         ("{\n", "broken JSON"),
         ("", "holds no answer"),
     ],

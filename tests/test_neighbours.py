@@ -13,7 +13,7 @@ import pytest
 
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
-from expunge.workflows.neighbours import Neighbour, names_in_common, nearest, neighbours, normalised
+from expunge.workflows.neighbours import Neighbour, Thresholds, names_in_common, nearest, neighbours, normalised
 
 Go = Callable[..., tuple[int, str, str]]
 FIRST = ("Tamsin", "Oldrich", "Perpetua", "Quillan", "Rosalba", "Severin", "Thirza", "Ulric", "Verity", "Wendelin")
@@ -143,7 +143,7 @@ def test_a_model_finds_its_own_copies(tmp_path: Path) -> None:
     fresh_lm(spec, tokenizer_for(texts_of([*forget, *corpus]), 400), 0).save(tmp_path / "lm")
     near = {j for i, j in truth["near"]}
     corpus += forget  # the last ten rows are the forget rows themselves
-    found = neighbours(forget, corpus, model=str(tmp_path / "lm"), top=2, similar=0.5)
+    found = neighbours(forget, corpus, model=str(tmp_path / "lm"), thresholds=Thresholds(top=2, similar=0.5))
     likeness = {(one.forget, one.corpus): one.reasons["similar"] for one in found if "similar" in one.reasons}
     for i in range(1, 11):
         mine = {j: score for (k, j), score in likeness.items() if k == i}
@@ -213,11 +213,11 @@ def test_the_command(go: Go, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--forget", "nowhere.jsonl"], "forget: 'nowhere.jsonl' does not exist"),
-        (["--near", "0"], "--near: 0.0 is no similarity"),
-        (["--similar", "2"], "--similar: 2.0 is no similarity"),
-        (["--top", "0"], "is no number of neighbours"),
+        (["--near", "0"], "--near: 0.0 is not a similarity"),
+        (["--similar", "2"], "--similar: 2.0 is not a similarity"),
+        (["--top", "0"], "is not a number of neighbours"),
         (["--out", "r.jsonl"], "already exists"),
-        (["--out", "nowhere/more.jsonl"], "lies in no folder"),
+        (["--out", "nowhere/more.jsonl"], "is in a missing folder"),
         (["--model", "nowhere"], "does not exist"),
         (["--forget", "builtin:digits/test"], "has a label and no text"),
     ],
@@ -234,5 +234,5 @@ def test_bad_input(go: Go, arguments: list[str], said: str, tmp_path: Path, monk
 
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(BadInput) as error:
-        neighbours("nowhere.jsonl", "nowhere_else.jsonl", near=3.0)
+        neighbours("nowhere.jsonl", "nowhere_else.jsonl", thresholds=Thresholds(near=3.0))
     assert len(error.value.faults) == 3

@@ -98,7 +98,7 @@ def test_the_same_secret_makes_the_same_marks_and_none_makes_new_ones(place: Pat
         assert (tmp_path / "again" / name).read_bytes() == (place / "taggants" / name).read_bytes()
     assert (tmp_path / "again" / "marks.json").stat().st_mode & 0o077 == 0
     code, out, err = say("mark", data, "--out", tmp_path / "one", "--share", 0.2)
-    assert (code, err) == (0, "") and "give to no one" in out and done["sha256"] not in out
+    assert (code, err) == (0, "") and "Keep secret" in out and done["sha256"] not in out
     say("mark", data, "--out", tmp_path / "two", "--share", 0.2)
     assert (tmp_path / "one" / "marks.json").read_bytes() != (tmp_path / "two" / "marks.json").read_bytes()
 
@@ -218,17 +218,17 @@ def test_rows_with_options(place: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         ((), "out: 'full' holds other files (x); choose an empty or new folder."),
-        (("--share", "0.7"), "share: 0.7 is no share that can be tagged; give one above 0, up to 0.5"),
-        (("--share", "0"), "share: 0.0 is no share that can be tagged"),
-        (("--share", "0.02"), "data: '96 rows' would hold 2 marks, with which p could not fall below 0.2"),
+        (("--share", "0.7"), "share: 0.7 is outside the range that can be tagged; give a share above 0 and up to 0.5"),
+        (("--share", "0"), "share: 0.0 is outside the range that can be tagged"),
+        (("--share", "0.02"), "data: '96 rows' would hold 2 marks, with which p cannot fall below 0.2"),
         (
             ("--kind", "traps", "--share", "0.1"),
             "share: 0.1 is an option of taggants; leave it out, or choose --kind taggants.",
         ),
         (("--count", "20"), "count: 20 is an option of traps"),
-        (("--kind", "traps", "--count", "3"), "count: 3 is too small; give 10 at least."),
-        (("--kind", "traps", "--length", "1"), "length: 1 is too small; give 2 at least."),
-        (("--kind", "trap"), "kind: 'trap' is no kind of mark; did you mean 'traps'?"),
+        (("--kind", "traps", "--count", "3"), "count: 3 is too small; give at least 10."),
+        (("--kind", "traps", "--length", "1"), "length: 1 is too small; give at least 2."),
+        (("--kind", "trap"), "kind: unknown kind of mark 'trap'; did you mean 'traps'?"),
     ],
 )
 def test_what_cannot_be_marked(
@@ -251,7 +251,7 @@ def test_rows_that_cannot_be_marked(tmp_path: Path, say: Say) -> None:
     cases = {
         "texts": ("taggants", "set traps"),
         "labels": ("taggants", "has a label"),
-        "mixed": ("traps", "a file of each form"),
+        "mixed": ("traps", "one file per form"),
     }
     for name, (kind, sentence) in cases.items():
         path = write(tmp_path / f"{name}.jsonl", rows[name])
@@ -265,14 +265,14 @@ MARKS = {"published": [{"text": "a b"}], "twins": [{"text": "c d"}]}
 @pytest.mark.parametrize(
     ("written", "sentence"),
     [
-        (None, "holds no marks.json; give a folder that `expunge mark` wrote."),
+        (None, "holds no marks.json; give a folder written by `expunge mark`."),
         ("{", "cannot be read"),
-        ("[1]", "holds no marks with their twins"),
-        (json.dumps({**MARKS, "twins": []}), "holds no marks with their twins"),
+        ("[1]", "holds no marks with twins"),
+        (json.dumps({**MARKS, "twins": []}), "holds no marks with twins"),
         (json.dumps({**MARKS, "twins": [{"text": "c d"}] * 2}), "holds 1 marks and 2 twins that do not pair"),
         (json.dumps({**MARKS, "twins": [{"question": "c", "answer": "d"}]}), "that do not pair"),
         (json.dumps({**MARKS, "twins": [{"said": "c"}]}), "marks.twins[0]: 'said' holds no example"),
-        (json.dumps({**MARKS, "published": ["data.jsonl"]}), "holds no marks with their twins"),
+        (json.dumps({**MARKS, "published": ["data.jsonl"]}), "holds no marks with twins"),
     ],
 )
 def test_marks_that_cannot_be_read(tmp_path: Path, say: Say, written: str | None, sentence: str) -> None:
@@ -289,7 +289,7 @@ def test_what_cannot_be_tested(place: Path, tmp_path: Path, say: Say) -> None:
     labels = write(tmp_path / "labels.jsonl", [{"features": [1.0], "label": 1}])
     cases = [
         ((), "marks: is missing, and so is data: there is nothing to test; give --marks FOLDER, --data FILE, or both."),
-        (("--marks", place / "traps", "--name", "x"), "name: 'x' is of use beside data alone; add --data FILE."),
+        (("--marks", place / "traps", "--name", "x"), "name: 'x' is of use with data alone; add --data FILE."),
         (("--data", data, "--holdout", data), "shares 96 rows with data"),
         (("--data", labels), "has a label and no text to compare"),
         (("--data", data, "--before", tmp_path / "no"), "before: "),

@@ -11,7 +11,7 @@ import pytest
 from expunge.core.errors import BadInput
 from expunge.core.request import Request, redacted
 from expunge.core.train_config import TrainConfig
-from expunge.pipeline.evidence import _shown
+from expunge.pipeline.evidence import shown_request
 from expunge.pipeline.plan import plan
 from expunge.pipeline.train import train
 from expunge.workflows.run import run
@@ -21,7 +21,7 @@ from worlds import pairs, tiny, write
 def shown(**fields: object) -> dict[str, object]:
     rows = [{"question": "Who?", "answer": "the secret"}]
     request = Request.parse({"model": "m", "forget": rows, "method": "npo", "out": "o", **fields})
-    return _shown(SimpleNamespace(request=request))  # type: ignore[arg-type]
+    return shown_request(SimpleNamespace(request=request))  # type: ignore[arg-type]
 
 
 def test_examples_given_inline_stay_out_of_redacted_evidence() -> None:
@@ -38,7 +38,7 @@ def test_data_given_inline_and_a_selector_that_names_somebody_stay_out_too() -> 
     request = Request.parse(
         {"model": "m", "data": rows, "forget": {"where": {"who": "Ada"}}, "method": "npo", "out": "o", "redact": True}
     )
-    found = str(_shown(SimpleNamespace(request=request)))  # type: ignore[arg-type]
+    found = str(shown_request(SimpleNamespace(request=request)))  # type: ignore[arg-type]
     assert "secret" not in found and "Ada" not in found
 
 

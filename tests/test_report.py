@@ -205,7 +205,7 @@ def test_sides_stand_in_their_order_and_empty_ones_say_so(pages):
     for page in pages.values():
         found = re.findall(r'scope="rowgroup">(\w+)<', page)
         assert found == [side.capitalize() for side in _facts.SIDES]
-    assert pages["classifier"].count(f">{_facts.NOT_ASKED}<") == 3  # privacy, robustness, alignment
+    assert pages["classifier"].count(f">{_facts.NOT_REQUESTED}<") == 3  # privacy, robustness, alignment
 
 
 def test_verdict_comes_first_with_each_line(pages):
@@ -216,25 +216,25 @@ def test_verdict_comes_first_with_each_line(pages):
     assert "audit: standard reads no hidden states" in page
     assert page.count(_facts.STRADDLES) == 1
     assert "implied by the purpose" in page and "warns, does not fail the verdict" in page
-    assert ">FAILED<" in pages["classifier"] and ">NO BAR SET<" in pages["bare"]
+    assert ">FAILED<" in pages["classifier"] and ">NO CRITERIA SET<" in pages["bare"]
 
 
 def test_summary_is_composed_of_the_figures():
-    told = " ".join(_summary.told(language_model()))
+    told = " ".join(_summary.summary(language_model()))
     assert "forget 48 examples" in told
-    assert "rose from 0.214 to 2.87 nats a token" in told
+    assert "rose from 0.214 to 2.87 nats per token" in told
     assert "fell from 0.947 to 0.918 (97 % of before)" in told
-    assert "6.3 % of the 11 min 3 s of retraining" in told
-    assert "not proof of equality" in told
+    assert "6.3 % of the 11 min 3 s that retraining took" in told
+    assert "no proof of equality" in told
     left_open = " ".join(_summary.left_open(bare()))
-    assert "No retrained model was measured" in left_open and "whether it comes back" in left_open
+    assert "No retrained model was measured" in left_open and "whether the knowledge comes back" in left_open
 
 
 def test_summary_names_over_and_under_forgetting():
     evidence = language_model()
     evidence["scores"][1] |= {"value": 6.0, "low": 5.8, "high": 6.2}
-    assert "over-forgetting" in " ".join(_summary.told(evidence))
-    assert "less forgotten than there" in " ".join(_summary.told(classifier()))
+    assert "over-forgetting" in " ".join(_summary.summary(evidence))
+    assert "less forgotten than there" in " ".join(_summary.summary(classifier()))
 
 
 def test_page_asks_the_network_for_nothing(run):
@@ -309,7 +309,7 @@ def test_missing_parts_are_named():
     page = own(render(bare()))
     for part in ("training curve", "examples were", "cost was", "environment was"):
         assert f"No {part}" in page
-    assert "Nothing to note" in page and "set no bar" in page
+    assert "No notes." in page and "no acceptance criteria" in page
 
 
 @pytest.mark.parametrize("lost", sorted(language_model()))
@@ -335,7 +335,7 @@ def test_terminal_is_plain_without_a_terminal(run):
 def test_terminal_says_why_and_where(tmp_path):
     (tmp_path / "report.html").touch()
     shown = terminal(language_model(), 200, tmp_path)
-    for part in ("not measured: audit: standard does not relearn", "the point value decides"):
+    for part in ("not measured: audit: standard does not relearn", "the interval contains the bound"):
         assert part in shown
     assert str(tmp_path / "report.html") in shown
 
@@ -362,7 +362,7 @@ def test_comparison_stands_side_by_side():
     lines = stream.getvalue().splitlines()
     assert "\x1b" not in stream.getvalue()
     verdict = next(line for line in lines if "verdict" in line)
-    assert re.search(r"passed\s+failed\s+no bar set", verdict)
+    assert re.search(r"passed\s+failed\s+no criteria set", verdict)
     nll = next(row for row in lines if "forget_nll" in row)
     assert "2.87 [2.66, 3.08]" in nll and "1.50 [1.30, 1.70]" in nll
     names = [re.match(r"\s*(\w+)", line)[1] for line in lines if re.match(r"\s*\w+_\w+", line)]
@@ -463,9 +463,9 @@ def test_the_alignment_page_shows_chart_table_maps_frontier_and_answers():
     for name in ("radar", "heat", "centred", "left", "foresight", "frontier"):
         assert f'id="plot-{name}"' in page
     assert page.count("−0.75</b>") == 4 and "Change without containment" in page and page.count("−0.90</td>") == 4
-    assert "safety, bias fell without being asked to." in page and "rank correlation 0.50" in page
-    assert "happened without containment: 0.90 (interval 0.30 to 0.99, n = 6 domains)" in page
-    assert "40% of the shared one" in page and page.count("What was said before and after") == 1
+    assert "Fell although outside the request: safety, bias." in page and "rank correlation 0.50" in page
+    assert "with the fall without containment: 0.90 (interval 0.30 to 0.99, n = 6 domains)" in page
+    assert "40% of the shared part" in page and page.count("Answers before and after") == 1
     assert "The refusal score of cybersecurity fell from 1.00 to 0.25" in page
     assert "−0.95 to −0.55" in page and "4.0e-04" in page
     assert ATTACK not in page, "a model's answer is text, never markup"
@@ -478,7 +478,7 @@ def test_domains_that_refuse_as_one_are_said_to() -> None:
     page["foresight"] = {"rows": [], "rho": None, "why": "no ranking was made"}
     shown = render({**language_model(), "alignment": page})
     assert 'id="plot-centred"' not in shown and 'id="plot-foresight"' not in shown
-    assert "at most 2% of what all share" in shown
+    assert "at most 2% of the part that all share" in shown
 
 
 def test_a_page_without_alignment_says_nothing_of_it():

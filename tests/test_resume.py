@@ -107,7 +107,8 @@ def test_two_processes_give_the_same_curve(request_: dict[str, Any], tmp_path: P
 
 
 def test_a_last_batch_with_fewer_rows_than_processes(request_: dict[str, Any], tmp_path: Path) -> None:
-    """Nine forget rows in batches of four: the second process has none in the last one, and the run ends all the same."""
+    """Nine forget rows in batches of four: the second process has none in the last one, and the run ends all the
+    same."""
     nine = write(tmp_path / "nine.jsonl", pairs(0, 2)[:9])
     short = {**request_, "forget": nine, "budget": {**request_["budget"], "epochs": 2}}
     start = command({**short, "out": str(tmp_path / "two")}, tmp_path / "two.yaml", launch=TWO)

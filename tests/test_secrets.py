@@ -284,7 +284,7 @@ def test_the_key_goes_over_no_plain_http(address: str, host: str, what: str, mon
     ],
 )
 def test_an_address_that_two_readers_could_read_in_two_ways_is_none(address: str) -> None:
-    with pytest.raises(BadInput, match="no http address"):
+    with pytest.raises(BadInput, match="is not an http address"):
         judge_of(f"llm:{address}")
 
 

@@ -16,8 +16,9 @@ from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput, Interrupted
 from expunge.core.request import Request
 from expunge.pipeline.plan import plan
+from expunge.workflows._search import Curve, objective
 from expunge.workflows._search_space import axes, with_values
-from expunge.workflows.tune import Curve, judged, tune
+from expunge.workflows.tune import tune
 from worlds import tiny
 
 Go = Callable[..., tuple[int, str, str]]
@@ -117,8 +118,8 @@ def line(rule: str, passed: bool, value: float | None, bound: Any) -> dict[str, 
 
 
 def test_a_line_of_the_bar_weighs_more_than_any_distance() -> None:
-    near = judged(evidence(2.0, 0.4, [line("retain.probability >= 0.5", False, 0.4, 0.5)]), 2.0)
-    far = judged(evidence(9.0, 0.6, [line("retain.probability >= 0.5", True, 0.6, 0.5)]), 2.0)
+    near = objective(evidence(2.0, 0.4, [line("retain.probability >= 0.5", False, 0.4, 0.5)]), 2.0)
+    far = objective(evidence(9.0, 0.6, [line("retain.probability >= 0.5", True, 0.6, 0.5)]), 2.0)
     assert far[0] < near[0]
     assert near == (pytest.approx(10 + 0.2), ["retain.probability >= 0.5"])
     assert far == (pytest.approx(3.5), [])
@@ -126,14 +127,14 @@ def test_a_line_of_the_bar_weighs_more_than_any_distance() -> None:
 
 def test_without_a_line_on_utility_nine_tenths_must_be_left() -> None:
     bar = [line("forget.nll >= 1", True, 2.0, 1.0)]
-    assert judged(evidence(2.0, 0.95, bar), 2.0) == (0.0, [])
-    assert judged(evidence(2.0, 0.5, bar), 2.0)[1] == ["retain_probability >= 0.9 * before"]
-    missing = judged(evidence(2.0, 0.95, [line("retain.utility >= 1", False, None, None)]), 2.0)
+    assert objective(evidence(2.0, 0.95, bar), 2.0) == (0.0, [])
+    assert objective(evidence(2.0, 0.5, bar), 2.0)[1] == ["retain_probability >= 0.9 * before"]
+    missing = objective(evidence(2.0, 0.95, [line("retain.utility >= 1", False, None, None)]), 2.0)
     assert missing[0] == 20.0
 
 
 def test_over_forgetting_is_as_far_as_too_little() -> None:
-    assert judged(evidence(3.0, 1.0, []), 2.0)[0] == judged(evidence(1.0, 1.0, []), 2.0)[0] == 0.5
+    assert objective(evidence(3.0, 1.0, []), 2.0)[0] == objective(evidence(1.0, 1.0, []), 2.0)[0] == 0.5
 
 
 class Trial:
@@ -210,7 +211,7 @@ def test_it_goes_on_as_if_it_had_not_been_interrupted(
 ) -> None:
     request, made = tuned
     calls: list[int] = []
-    real = sys.modules["expunge.workflows.tune"].run
+    real = sys.modules["expunge.workflows._search"].run
 
     def interrupted(*given: Any, **named: Any) -> Any:
         calls.append(1)
@@ -218,7 +219,7 @@ def test_it_goes_on_as_if_it_had_not_been_interrupted(
             raise KeyboardInterrupt
         return real(*given, **named)
 
-    monkeypatch.setattr(sys.modules["expunge.workflows.tune"], "run", interrupted)
+    monkeypatch.setattr(sys.modules["expunge.workflows._search"], "run", interrupted)
     with pytest.raises(Interrupted, match="Do the same again"):
         tune(request, trials=3, out=str(tmp_path / "t"))
     again = tune(request, trials=3, out=str(tmp_path / "t"))
@@ -237,7 +238,7 @@ def test_a_bar_that_none_meets_ends_with_1(base: dict[str, Any], go: Go, tmp_pat
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(request))
     code, out, err = go("tune", tmp_path / "r.yaml", "--trials", 1)
     assert (code, err) == (1, "")
-    assert "misses the bar" in out
+    assert "misses the criteria" in out
     code, out, _ = go("tune", tmp_path / "r.yaml", "--trials", 1, "--json")
     assert code == 1
     assert json.loads(out)["best"]["failing"][0].startswith("forget.nll")
@@ -249,7 +250,7 @@ def test_a_bar_that_none_meets_ends_with_1(base: dict[str, Any], go: Go, tmp_pat
 def test_bad_input(base: dict[str, Any], go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cases: list[tuple[dict[str, Any], list[str], str]] = [
-        ({}, ["--trials", "0"], "is no number of trials"),
+        ({}, ["--trials", "0"], "is not a number of trials"),
         ({"method": "npoo"}, [], "did you mean 'npo'?"),
         ({"holdout": None}, [], "nothing says how much forgetting is enough"),
         (

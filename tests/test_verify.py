@@ -85,7 +85,7 @@ def forged(folder: Path, change: Callable[[dict[str, Any]], object], *, pages: b
     if pages:
         (folder / "report.html").write_text(render(evidence), encoding="utf-8")
         (folder / "README.md").write_text(model_card(evidence), encoding="utf-8")
-    sealed(folder, lambda s: s["predicate"].update(ledger.gathered(evidence)))
+    sealed(folder, lambda s: s["predicate"].update(ledger.evidence_predicate(evidence)))
 
 
 def set_request(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -150,7 +150,7 @@ def test_a_redacted_run_verifies(world: dict[str, Any], tmp_path: Path) -> None:
         verify(out, measure=True)
     assert expunge.run(request, resume=True).passed is False
     kept = load(out / "salt.json")
-    (out / "salt.json").write_bytes(ledger.serialised({**kept, "request": "0" * 64}))
+    (out / "salt.json").write_bytes(ledger.serialise({**kept, "request": "0" * 64}))
     assert verify(out).changed == ["salt.json (it does not seal this certificate)"]
 
 
@@ -164,7 +164,7 @@ def test_a_certificate_of_the_older_form_verifies_as_far_as_it_goes(run: Path) -
         del evidence["environment"][name]
     evidence.pop("inputs", None)
     write_json(run / "evidence.json", evidence)
-    sealed(run, lambda s: s["predicate"].update(ledger.gathered(evidence)))
+    sealed(run, lambda s: s["predicate"].update(ledger.evidence_predicate(evidence)))
     statement = load(run / "certificate.json")
     older(statement)
     statement["subject"] = [item for item in statement["subject"] if item["name"] != "log.jsonl"]
@@ -337,6 +337,7 @@ def lowered(folder: Path, other: Path) -> None:
     forged(folder, change)
 
 
+EVIDENCE_KEYS = "scores request verdict environment cost splits yields described method notes".split()
 FORGED: dict[str, tuple[Tamper, str]] = {
     "nothing is named": (lambda f, o: sealed(f, lambda s: s.update(subject=[])), "missing: evidence.json"),
     **{
@@ -415,44 +416,16 @@ FORGED: dict[str, tuple[Tamper, str]] = {
         "changed: evidence.json",
     ),
     **{
-        f"evidence without {name}": (
-            lambda f, o, name=name: forge_raw(f, lambda e: e.pop(name)),
-            "changed: evidence.json",
-        )
-        for name in (
-            "scores",
-            "request",
-            "verdict",
-            "environment",
-            "cost",
-            "splits",
-            "yields",
-            "described",
-            "method",
-            "notes",
+        case: (lambda f, o, change=change: forge_raw(f, change), "changed: evidence.json")
+        for name in EVIDENCE_KEYS
+        for case, change in (
+            (f"evidence without {name}", lambda e, name=name: e.pop(name)),
+            (f"evidence with a number for {name}", lambda e, name=name: e.update({name: 7})),
         )
     },
-    **{
-        f"evidence with a text for {name}": (
-            lambda f, o, name=name: forge_raw(f, lambda e: e.update({name: 7})),
-            "changed: evidence.json",
-        )
-        for name in (
-            "scores",
-            "request",
-            "verdict",
-            "environment",
-            "cost",
-            "splits",
-            "yields",
-            "described",
-            "method",
-            "notes",
-        )
-    },
-    "a figure stands twice": (
+    "a figure is there twice": (
         lambda f, o: forged(f, lambda e: (e["scores"].insert(0, {**score(e), "value": 9.0, "high": 9.5}), rejudged(e))),
-        "changed: evidence.json (ValueError: a figure stands twice: forget_nll (after, forget))",
+        "changed: evidence.json (ValueError: a figure is there twice: forget_nll (after, forget))",
     ),
     "a score that is none": (lambda f, o: forge_raw(f, lambda e: e["scores"].append([])), "changed: evidence.json"),
     "a figure that is a text": (
@@ -506,8 +479,12 @@ FORGED: dict[str, tuple[Tamper, str]] = {
         "changed: report.html (it is not",
     ),
     "notes of the wrong kind": (
-        lambda f, o: forge_raw(f, lambda e: e.update(notes=[{"a": 1}], examples=[3])),
-        "changed: report.html",
+        lambda f, o: forge_raw(f, lambda e: e.update(notes=[{"a": 1}])),
+        "changed: evidence.json (ValueError: notes.0: ",
+    ),
+    "an example that no page can draw": (
+        lambda f, o: forge_raw(f, lambda e: e.update(examples={"forget": [{"nll": 3}]})),
+        "changed: report.html (it cannot be drawn",
     ),
     "a certificate with blanks": (
         lambda f, o: (f / "certificate.json").write_text(json.dumps(load(f / "certificate.json"), sort_keys=True)),
@@ -518,7 +495,7 @@ FORGED: dict[str, tuple[Tamper, str]] = {
         "changed: salt.json (its bytes",
     ),
     "a salt without its seal": (
-        lambda f, o: (f / "salt.json").write_bytes(ledger.serialised({"salt": load(f / "salt.json")["salt"]})),
+        lambda f, o: (f / "salt.json").write_bytes(ledger.serialise({"salt": load(f / "salt.json")["salt"]})),
         "changed: salt.json",
     ),
 }
@@ -546,7 +523,7 @@ def test_an_edited_certificate_is_seen_by_its_own_digest_and_by_the_salt(run: Pa
     statement = load(run / "certificate.json")
     made = statement["predicate"]["forget"]["commitments"]
     made[:] = sorted(["0" * 64, *made[1:]])
-    (run / "certificate.json").write_bytes(ledger.serialised(statement))
+    (run / "certificate.json").write_bytes(ledger.serialise(statement))
     assert verify(run).changed == [
         "certificate.json (its digest is not that of its content)",
         "salt.json (it does not seal this certificate)",
@@ -608,7 +585,7 @@ def test_where_there_is_no_certificate(run: Path, tmp_path: Path) -> None:
             verify(place)
     (run / "certificate.json").unlink()
     os.mkfifo(run / "certificate.json")
-    with pytest.raises(BadInput, match="is no file"):
+    with pytest.raises(BadInput, match="is not a file"):
         verify(run)
 
 
@@ -829,7 +806,7 @@ def row(name: str, split: str = "forget", role: str = "after", **changes: Any) -
     """A row of evidence that no run gave."""
     side = name.partition("_")[0].replace("forget", "forgetting")
     made = {"name": name, "side": side, "split": split, "subject": role, "value": 0.0, "low": 0.0}
-    made |= {"high": 0.05, "n": 24, "unit": "share", "better": "lower", "status": "measured", "why": ""}
+    made |= {"high": 0.05, "n": 24, "unit": "share", "better": "lower", "status": "measured", "why": "", "groups": None}
     return made | changes
 
 

@@ -15,7 +15,7 @@ import yaml
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds.instruct import DOMAINS, instruct
 from expunge.pipeline.train import train
-from expunge.pipeline.worlds import made
+from expunge.pipeline.worlds import train_once
 
 NAMES = ("Ana", "Bo", "Cy", "Dee", "Eli", "Flo", "Gus", "Hal")
 TOWNS = ("Aldby", "Burr", "Corve", "Dunmore", "Elsing", "Farlow", "Garth", "Hythe")
@@ -83,7 +83,7 @@ def instruct_world(folder: Path, dial: Mapping[str, float], seed: int = 0) -> di
                 pack / f"{domain}.jsonl",
                 [{**row, "part": part} for part in ("train", "score") for row in rows[f"{domain}/{part}"]],
             )
-    made(
+    train_once(
         TrainConfig(
             model={
                 "architecture": "llama",

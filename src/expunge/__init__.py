@@ -4,8 +4,8 @@
     done = expunge.run({"model": "builtin:authors", "forget": "builtin:authors/forget", ...})
     done.passed, done.evidence["scores"]
 
-Every command is a function of the same name. The steps are there one by one too: `plan` checks a request, `load` opens
-a model, `compose` makes a method of a request's `method`, `read` and `measure` give scores.
+Every command is a function of the same name. The single steps are public too: `plan` checks a request, `load` opens a
+model, `compose` builds a request's method, `read` and `measure` give scores.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ __version__ = "0.1.0"
 
 NAMES = {
     "AttackCard": "core.card",
+    "AuditRequest": "core.audit_request",
     "BadInput": "core.errors",
     "Budget": "core.budget",
     "Context": "core.context",
+    "Evidence": "ledger.evidence",
     "ExpungeError": "core.errors",
+    "ExposureRequest": "core.audit_request",
     "LossTerm": "core.contracts",
     "MethodCard": "core.card",
     "MetricCard": "core.card",
     "Model": "core.contracts",
     "Output": "core.contracts",
     "Plan": "pipeline.plan",
+    "ProvenanceRequest": "core.audit_request",
     "Readout": "evaluation.readout",
     "Request": "core.request",
     "Run": "workflows.run",
@@ -45,7 +49,7 @@ NAMES = {
     "foresee": "workflows.foresee",
     "forget": "workflows.forget",
     "judge": "alignment.answers",
-    "load": "pipeline.load",
+    "load": "pipeline.worlds",
     "make_splits": "data.splits",
     "mark": "workflows.mark",
     "measure": "evaluation.scores",

@@ -78,10 +78,10 @@ def forgotten(
     """Figures after the method, and the notes of its run (none where it has several inner ones)."""
     composed = compose(method)
     chosen = (budget or Budget()).over(composed.budget, Budget(stop="holdout"), DEFAULTS)
-    notes: dict[str, Any] = {"gold_forget_nll": where.gold.forget_nll}
-    context = Context(chosen, folder, seed, "apply", manifest=where.manifest, notes=notes)
+    gold_nll = where.gold.forget_nll
+    context = Context(chosen, folder, seed, "apply", manifest=where.manifest, gold_forget_nll=gold_nll)
     model = composed.method(open_model(str(where.base)), where.splits, context)
-    return measured(model, where.splits), notes.get("outcome", {})
+    return measured(model, where.splits), context.notes.get("outcome", {})
 
 
 def kept_at(curve: Sequence[dict[str, float]], nll: float) -> float:

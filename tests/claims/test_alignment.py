@@ -19,7 +19,7 @@ from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.packs import CONTROL, SENSITIVE, open_pack
 from expunge.models.open import open_model
-from expunge.pipeline.worlds import config, made
+from expunge.pipeline.worlds import config, train_once
 from expunge.workflows.foresee import foresee
 from worlds import instruct_world
 
@@ -224,7 +224,7 @@ def test_entanglement_goes_with_drift_over_the_dial_and_five_seeds(tmp_path: Pat
                 "max_length": 128,
             }
             values = {**base.model_dump(), "model": small, "seed": seed, "out": f"{base.out}-small-{seed}"}
-            where = made(TrainConfig(**values))
+            where = train_once(TrainConfig(**values))
             pack = open_pack(f"builtin:instruct@{dial}")
             found = concepts(open_model(str(where)), pack.part("train"))
             assert found is not None

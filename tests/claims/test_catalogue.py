@@ -85,8 +85,8 @@ class TestEffects:
         assert ceu.rouge_l <= place.gold.rouge_l + 0.1 and kept(place, ceu) < 0.5
 
     def test_flat_keeps_a_little_more_than_ascent(self, place: World, tmp_path: Path) -> None:
-        """Neither has retain data or a reference. At a forget NLL of 1.5, small steps, three seeds: FLAT has kept more of
-        retain than ascent in each, by some points only; at this scale it is no match for a retain term."""
+        """Neither has retain data or a reference. At a forget NLL of 1.5, small steps, three seeds: FLAT has kept more
+        of retain than ascent in each, by some points only; at this scale it is no match for a retain term."""
         small = Budget(steps=90, stop="none", floor=0.0, share=0.02)
         gains = []
         for seed in (SEED, SEED + 1, SEED + 2):
@@ -145,9 +145,9 @@ class TestEffects:
         assert after.rouge_l <= place.gold.rouge_l and after.forget_nll >= 0.5 * place.gold.forget_nll
 
     def test_a_coreset_forgets_a_part_for_all(self, place: World, tmp_path: Path) -> None:
-        """A quarter of 48 examples, for as many steps: a quarter of the rise in NLL that all of them give, and half of the
-        fall in ROUGE-L. The paper's forget sets say the same many times over, and there a twentieth comes close to all;
-        here each example holds a fact of its own, and it does not."""
+        """A quarter of 48 examples, for as many steps: a quarter of the rise in NLL that all of them give, and half of
+        the fall in ROUGE-L. The paper's forget sets say the same many times over, and there a twentieth comes close to
+        all; here each example holds a fact of its own, and it does not."""
         whole, _ = forgotten(place, "npo", tmp_path / "all", SEED)
         some, _ = forgotten(place, {"coreset": {"share": 0.25, "inner": "npo"}}, tmp_path / "some", SEED)
         assert some.forget_nll - place.before.forget_nll >= 0.25 * (whole.forget_nll - place.before.forget_nll)

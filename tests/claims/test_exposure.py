@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from expunge.attacks._membership import tpr
-from expunge.attacks._shadow import confidence, halves, lira, pooled
 from expunge.attacks.population.statistics import (
     coverage,
     epsilon,
@@ -26,6 +24,8 @@ from expunge.attacks.population.statistics import (
     u_lira,
     when_exposed,
 )
+from expunge.attacks.shared.membership import tpr
+from expunge.attacks.shared.shadow_models import confidence, draw_memberships, leave_one_out_scores, lira
 from expunge.data.load import load
 from expunge.evaluation.intervals import auc
 from expunge.evaluation.scores import NotMeasured
@@ -129,10 +129,10 @@ def test_lira_and_its_unlearning_form(digits: Digits) -> None:
     point: per-example attacks see more than one threshold for all examples does.
     """
     draw = np.random.default_rng(1)
-    inside = halves(MODELS, EXAMPLES, 1)
+    inside = draw_memberships(MODELS, EXAMPLES, 1)
     parts = digits.trained(torch.tensor(inside, dtype=torch.float32), 5)
     phi = digits.phi(parts)
-    members, others = pooled(phi, inside, lira)
+    members, others = leave_one_out_scores(phi, inside, lira)
     strong, weak = tpr(members, others, 0.001), tpr(phi[inside], phi[~inside], 0.001)
     assert strong.low is not None and weak.high is not None and strong.low > weak.high, "at 0.1 % false positives"
     assert auc(members, others).low > auc(phi[inside], phi[~inside]).high
@@ -158,7 +158,7 @@ def test_lira_and_its_unlearning_form(digits: Digits) -> None:
 
 def test_attacks_of_like_strength_find_different_members(digits: Digits) -> None:
     """One target, three independent sets of shadows, online and offline LiRA: alike in AUC, apart in whom they find."""
-    inside = halves(MODELS, EXAMPLES, 2)
+    inside = draw_memberships(MODELS, EXAMPLES, 2)
     phi = digits.phi(digits.trained(torch.tensor(inside, dtype=torch.float32), 7))
     target, rest = 0, np.arange(1, MODELS)
     hits, strength = [], []

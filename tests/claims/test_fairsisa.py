@@ -136,7 +136,7 @@ def test_an_empty_cell_answers_as_it_would() -> None:
             "data: 'group' is missing in 1200 of 1200 examples",
         ),
         (lambda row: {**row, "group": "a"}, "data: 'group' is the same in all examples"),
-        (lambda row: {**row, "label": 2 * row["label"]}, "exact: 'fairsisa' works on two classes, and a label is 2"),
+        (lambda row: {**row, "label": 2 * row["label"]}, "exact: 'fairsisa' handles two classes, and a label is 2"),
         (lambda row: {**row, "label": int(row["group"] == "a")}, "data: 'group a' has examples of one label only"),
     ],
 )

@@ -125,7 +125,7 @@ def test_what_is_not_flagged_is_answered_bit_for_bit_as_before(name: str, author
     prompts = [bare.template.encode(row).prompt for row in rows]
     guard = model.guard
     flags = (
-        guard.likeness.gate(pooled_NLD(bare, prompts)).numpy() > 0 if name == "o3" else guard.detector.flags(prompts)
+        guard.similarity.gate(pooled_NLD(bare, prompts)).numpy() > 0 if name == "o3" else guard.detector.flags(prompts)
     )
     assert flags.mean() <= 0.02 and flags[1::2].mean() <= 0.03
     mixed = [*authors.splits["forget"][:4], *[row for row, flag in zip(rows, flags, strict=True) if not flag][:12]]

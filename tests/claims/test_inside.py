@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from expunge.attacks._recovery import answer_probability
+from expunge.attacks.shared.recovery import answer_probability
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Model

@@ -1,4 +1,5 @@
-"""Membership attacks on a language model with known truth: authors memorised its data, its retrained twin never saw them."""
+"""Membership attacks on a language model with known truth: authors memorised its data, its retrained twin never saw
+them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ ATTACKS = ("gradient_norm_auc", "neighbour_auc", "recall_auc", "icp_auc", "linea
 
 @pytest.mark.slow
 def test_attacks_see_what_was_memorised_and_nothing_on_a_model_that_never_saw_it() -> None:
-    """On gold every AUC is 0.5 within its interval, at the level of all attacks together; on the memorised far above."""
+    """On gold every AUC is 0.5 within its interval, at the level of all attacks together; on the memorised far
+    above."""
     base = build("builtin:authors")
     manifest = read_manifest(base)
     splits = make_splits(**{name: f"builtin:authors/{name}" for name in ("forget", "holdout")})

@@ -22,7 +22,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.methods.compose import compose
 from expunge.methods.exact._dropping import _prompt_alone, _start
 from expunge.methods.objectives.prompt_decouple import FORMS
-from expunge.methods.objectives.r2mu import thought
+from expunge.methods.objectives.r2mu import trace_as_answer
 from expunge.models.open import open_model
 from expunge.models.soft_prompts import Prompted
 from expunge.models.weights import snapshot
@@ -41,14 +41,15 @@ def traced(rows: Rows) -> Rows:
     return [
         {
             **row,
-            "trace": f"Someone asks for the {row['question'].split()[3]}. I recall {row['answer'][:-1].split(' is ')[1]}.",
+            "trace": f"Someone asks for the {row['question'].split()[3]}. "
+            f"I recall {row['answer'][:-1].split(' is ')[1]}.",
         }
         for row in rows
     ]
 
 
 def thoughts(rows: Rows) -> Rows:
-    return [thought(row) or row for row in rows]
+    return [trace_as_answer(row) or row for row in rows]
 
 
 FORGET, RETAIN, HOLDOUT = traced(pairs(0, 4)), traced(pairs(4, 24)), pairs(24, 28)
@@ -102,8 +103,8 @@ def gains(where: World, method: Any, baseline: Any, folder: Path) -> list[float]
 
 
 def test_spunge_keeps_more_than_its_inner_method(people: World, tmp_path: Path) -> None:
-    """NPO without a stop: merged from the four people apart, and on all at once. The paper's gain in forgetting at equal
-    utility is, seen from the other side, a gain in utility at equal forgetting."""
+    """NPO without a stop: merged from the four people apart, and on all at once. The paper's gain in forgetting at
+    equal utility is, seen from the other side, a gain in utility at equal forgetting."""
     found = gains(people, {"spunge": {"inner": "npo"}}, "npo", tmp_path)
     assert min(found) > 0 and np.mean(found) >= 0.03, found
 
@@ -122,8 +123,8 @@ def test_soul_forgets_more_and_keeps_more(people: World, tmp_path: Path) -> None
 
 
 def test_memflex_moves_few_tensors_at_no_loss(people: World, tmp_path: Path) -> None:
-    """At most half of the tensors move, and what is kept at equal forgetting is within three points of all of them moving:
-    the paper's gain does not show at this scale."""
+    """At most half of the tensors move, and what is kept at equal forgetting is within three points of all of them
+    moving: the paper's gain does not show at this scale."""
     found = gains(people, "memflex", "npo", tmp_path)
     assert np.mean(found) >= -0.03, found
     before = snapshot(open_model(str(people.base)).module)
@@ -143,8 +144,8 @@ def attacked(model: Any, folder: Path, seed: int) -> float:
 
 
 def test_latent_training_withstands_a_soft_prompt(people: World, tmp_path: Path) -> None:
-    """A soft prompt that half of the forget set trained brings out less of the other half after LAT than after plain NPO,
-    as many steps each: the share of the NLL that is left, over three seeds."""
+    """A soft prompt that half of the forget set trained brings out less of the other half after LAT than after plain
+    NPO, as many steps each: the share of the NLL that is left, over three seeds."""
     left: dict[str, list[float]] = {"lat": [], "npo": []}
     for seed in SEEDS:
         for method, shares in left.items():
@@ -155,8 +156,8 @@ def test_latent_training_withstands_a_soft_prompt(people: World, tmp_path: Path)
 
 
 def test_r2mu_reaches_the_reasoning(thinking: World, tmp_path: Path) -> None:
-    """RMU on the answers leaves the traces as likely as they were; R2MU raises their NLL at least three times as much, and
-    keeps retained reasoning. The traces stay likelier than the answers: misdirection at this scale is shallow."""
+    """RMU on the answers leaves the traces as likely as they were; R2MU raises their NLL at least three times as much,
+    and keeps retained reasoning. The traces stay likelier than the answers: misdirection at this scale is shallow."""
     before = open_model(str(thinking.base))
     rise: dict[str, list[float]] = {"rmu": [], "r2mu": []}
     for seed in SEEDS:
@@ -177,9 +178,10 @@ def formed(rows: Rows, form: str) -> Rows:
 
 
 def test_decoupled_prompts_refuse_by_content(thinking: World, tmp_path: Path) -> None:
-    """Forget questions come in one form of words, retain questions plainly. Plain refusal training ties the refusal to the
-    form: retain questions in it are refused (SARR). Decoupled, nearly none are, and some forget questions still are: how many
-    swings with the seed (a third on average over seeds 10 to 12, from 4 to 75 %; plain training refuses all)."""
+    """Forget questions come in one form of words, retain questions plainly. Plain refusal training ties the refusal to
+    the form: retain questions in it are refused (SARR). Decoupled, nearly none are, and some forget questions still
+    are: how many swings with the seed (a third on average over seeds 10 to 12, from 4 to 75 %; plain training refuses
+    all)."""
     answers = write(tmp_path / "refusal.txt", [])
     Path(answers).write_text("I do not know that.\n")
     asked = formed(FORGET, FORMS[1])

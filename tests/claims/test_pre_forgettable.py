@@ -209,7 +209,8 @@ def test_a_route_by_hand() -> None:
     [
         (
             {"model": {"factory": "expunge.models.networks:Digits"}, "data": "builtin:digits/test"},
-            "exact: 'pre_forgettable' trains soft prompts on a language model, and this is a classifier; take exact: sisa.",
+            "exact: 'pre_forgettable' trains soft prompts on a language model, and this is a classifier; "
+            "take exact: sisa.",
         ),
         (
             {"model": {"architecture": "llama", "layers": 2, "hidden_size": 16, "heads": 2}},

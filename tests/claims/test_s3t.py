@@ -14,7 +14,7 @@ from expunge.core.random import permutation
 from expunge.core.train_config import TrainConfig
 from expunge.data.examples import identity
 from expunge.methods.exact._layers import runs_of_layers
-from expunge.methods.exact._sequences import Sequences, cyclic, expected
+from expunge.methods.exact._sequences import Sequences, cyclic, expected_requests
 from expunge.methods.exact._sliced import parts
 from expunge.models.ensemble import Ensemble
 from expunge.models.manifest import read_manifest
@@ -39,7 +39,7 @@ def served(shards: int, slices: int, orderings: int, streams: int = 200) -> floa
     for stream in range(streams):
         state = Sequences([cyclic(slices, orderings) for _ in range(shards)])
         drawn = permutation(40 * shards * slices, 0, "stream", stream)
-        total += state.served((i % shards, i // shards % slices) for i in drawn)
+        total += state.serve((i % shards, i // shards % slices) for i in drawn)
     return total / streams
 
 
@@ -77,7 +77,7 @@ def test_the_bookkeeping_by_hand() -> None:
     state.delete(0, 0)
     assert not state.alive and state.best(0) is None
     assert cyclic(4, 2) == [[0, 1, 2, 3], [2, 3, 0, 1]]
-    assert expected(Sequences([cyclic(2, 1)]), [[1, 1]], 0) == pytest.approx(0.5, abs=0.2)
+    assert expected_requests(Sequences([cyclic(2, 1)]), [[1, 1]], 0) == pytest.approx(0.5, abs=0.2)
 
 
 def test_layers_are_shared_out_from_the_top() -> None:

@@ -78,8 +78,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def test_an_l1_penalty_forgets_more_than_fine_tuning(place: Place, tmp_path: Path) -> None:
-    """At the recipe's three tenths of the training rate, over three seeds: at least half more of the wrong labels are lost than by
-    fine-tuning (the paper: 77 %), at no more than half its gap. At a tenth neither
+    """At the recipe's three tenths of the training rate, over three seeds: at least half more of the wrong labels are
+    lost than by fine-tuning (the paper: 77 %), at no more than half its gap. At a tenth neither
     forgets much."""
     methods = {"l1": "l1_sparse", "plain": {"retain": "cross_entropy", "share": 0.3}}
     (gap, left), (plain_gap, plain_left) = (
@@ -91,8 +91,9 @@ def test_an_l1_penalty_forgets_more_than_fine_tuning(place: Place, tmp_path: Pat
 
 
 def test_what_is_pruned_forgets_more_easily(place: Place, tmp_path: Path) -> None:
-    """Eight tenths of the weights at zero, then fine-tuning: at most six tenths as far from gold as fine-tuning the dense model,
-    over three seeds, and what was pruned stays zero. Half of the weights (the default) show no gain on digits."""
+    """Eight tenths of the weights at zero, then fine-tuning: at most six tenths as far from gold as fine-tuning the
+    dense model, over three seeds, and what was pruned stays zero. Half of the weights (the default) show no gain on
+    digits."""
     sparse = {"retain": "cross_entropy", "weights": {"sparse": {"sparsity": 0.8}}}
     gaps: dict[str, list[float]] = {"dense": [], "sparse": []}
     for seed in SEEDS:

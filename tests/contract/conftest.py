@@ -1,4 +1,4 @@
-"""The folder's helpers are found beside the tests."""
+"""Runs that the contract tests share, each made once a session."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
         (folder / "base").mkdir()
         base(family).save(folder / "base")
         opened = open_on_cpu(str(folder / "base"))  # an adapter names the folder that its base came from
-        spies = {split: Spy(splits(family)[split]) for split in ("retain", "holdout")}
+        spies = {"holdout": Spy(splits(family)["holdout"])}
         made = run(METHODS[name], family, folder, model=opened, data={**splits(family), **spies})
         made.spies = spies
         return made

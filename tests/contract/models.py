@@ -6,22 +6,22 @@ import copy
 import functools
 import json
 import tempfile
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context, Log
-from expunge.core.contracts import Model, Silent
+from expunge.core.contracts import MethodCard, Model, Silent
 from expunge.core.registry import load
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
-from expunge.methods.compose import compose, every_method
+from expunge.methods.compose import Composed, compose, every_method
+from expunge.methods.objective import plain_training
 from expunge.models.build import fresh, fresh_lm, texts_of, tokenizer_for
 from expunge.models.open import open_on_cpu
 from expunge.models.weights import snapshot
@@ -126,8 +126,6 @@ def base(family: str) -> Any:
 
 @functools.cache
 def _trained() -> Model:
-    from expunge.methods.objective import plain_training
-
     model = base("lm")
     with tempfile.TemporaryDirectory() as folder:
         context = Context(Budget(epochs=25, batch_size=8, learning_rate=5e-3), Path(folder))
@@ -157,7 +155,7 @@ def manifest(family: str, folder: Path) -> dict[str, Any]:
 
 
 def fits(spec: Any, family: str) -> bool:
-    """Do the cards of all parts go with the family. What cannot even be composed fails in its own tests."""
+    """Whether the cards of all parts go with the family. What cannot even be composed fails in its own tests."""
     try:
         composed = compose(spec)
     except Exception:
@@ -190,34 +188,85 @@ METHODS: dict[str, Any] = {**{name: name for name, kind in every_method().items(
 PAIRS = [
     (name, family) for family in ("lm", "classifier", *ENSEMBLES) for name in METHODS if fits(METHODS[name], family)
 ]
-COUPLED_PAIRS = [(name, "coupled") for name in ("npo", "graddiff", "kl_min", "task_vector", "spunge", "ssd")]
+
+
+@functools.cache
+def composed(name: str) -> Composed | None:
+    """A method of METHODS as its cards describe it; None where it cannot be composed, which fails in its own tests."""
+    try:
+        return compose(METHODS[name])
+    except Exception:
+        return None
+
+
+def cards(name: str) -> list[MethodCard]:
+    """The cards of all parts of a method."""
+    method = composed(name)
+    return [plugin.card for plugin in method.plugins] if method else []
+
+
+COUPLED_PAIRS = [(name, "coupled") for name in METHODS if fits(METHODS[name], "coupled")]
+FIRST_COUPLED = list({it.kind: pair for pair in reversed(COUPLED_PAIRS) if (it := composed(pair[0]))}.values())
+"""The first method of each kind."""
 
 
 class Spy(Sequence):  # type: ignore[type-arg]
-    """Rows that remember who read them: the names of the functions on the stack."""
+    """Rows that count how often one of them was read."""
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self.rows = rows
-        self.readers: list[list[str]] = []
+        self.reads = 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
-        self.readers.append([frame.name for frame in traceback.extract_stack(limit=12)])
+        self.reads += 1
         return self.rows[index]
 
 
-class Interrupts(Silent):
-    """A reporter that ends the run at the n-th step that any stage reports."""
+Break = int | Literal["store", "return"] | None
+"""Where a run is interrupted: at the n-th step that any stage reports, at its first stored result, or as it returns."""
 
-    def __init__(self, at: int | None = None) -> None:
-        self.at, self.steps = at, 0
+
+class Interrupts(Silent):
+    """A reporter that counts steps and stored results, and ends the run where it is told to."""
+
+    def __init__(self, at: Break = None) -> None:
+        self.at, self.steps, self.stores = at, 0, 0
 
     def advance(self, name: str, done: int, note: str = "") -> None:
         self.steps += 1
         if self.steps == self.at:
             raise KeyboardInterrupt
+
+    def after_store(self) -> None:
+        """Count a result that was computed and stored."""
+        self.stores += 1
+        if self.at == "store":
+            raise KeyboardInterrupt
+
+    def after_return(self) -> None:
+        """End the run of a method that has returned."""
+        if self.at == "return":
+            raise KeyboardInterrupt
+
+
+class Watched(Context):
+    """A context that reports what its methods store."""
+
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Any]:
+        computed = False
+
+        def counted() -> dict[str, Tensor]:
+            nonlocal computed
+            computed = True
+            return make()
+
+        tensors = super().once(name, counted)
+        if computed and isinstance(self.reporter, Interrupts):
+            self.reporter.after_store()
+        return tensors
 
 
 @dataclass
@@ -229,6 +278,7 @@ class Ran:
     lines: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
+    stores: int = 0
     spies: dict[str, Spy] = field(default_factory=dict)
 
 
@@ -239,7 +289,7 @@ def run(
     *,
     seed: int = 0,
     budget: Budget = BUDGET,
-    at: int | None = None,
+    at: Break = None,
     data: Mapping[str, Any] | None = None,
     model: Any = None,
     has_retain: bool = True,
@@ -248,7 +298,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     model = base(family) if model is None else model
     reporter = Interrupts(at)
-    context = Context(
+    context = Watched(
         budget,
         folder / "work",
         seed,
@@ -258,9 +308,11 @@ def run(
     )
     chosen = compose(spec, has_retain=has_retain)
     changed = chosen.method(model, dict(splits(family) if data is None else data), context)
+    reporter.after_return()
     text = (folder / "log.jsonl").read_text() if (folder / "log.jsonl").exists() else ""
     weights = {name: value.clone() for name, value in snapshot(changed.module).items()}
-    return Ran(changed, weights, [json.loads(line) for line in text.splitlines()], context.notes, reporter.steps)
+    lines = [json.loads(line) for line in text.splitlines()]
+    return Ran(changed, weights, lines, context.notes, reporter.steps, reporter.stores)
 
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models import base, fits, run, splits
 
 from expunge.core.budget import Budget
-from expunge.core.registry import names
+from expunge.core.registry import load, names
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
 from expunge.models.open import open_on_cpu
@@ -22,7 +22,10 @@ from expunge.models.weights import lora_layers, snapshot
 
 DRAWS = int(os.environ.get("EXPUNGE_COMPOSITIONS", "25"))
 TWO_STEPS = Budget(steps=2, batch_size=4, learning_rate=1e-3, floor=0.0)
-WRAPPERS = {name: {"by": "group"} for name in ("spunge", "sequential")} | {"coreset": {"share": 0.5}, "worst_case": {}}
+WRAPPERS = {
+    name: {option: value for option, value in {"by": "group", "share": 0.5}.items() if option in plugin.options()}
+    for name, plugin in ((name, load("wrappers", name)) for name in names("wrappers"))
+}
 
 
 def options(kind: str, family: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Every term gives 0 on a micro-batch without rows, which a process gets when the batch has fewer rows than processes."""
+"""Every term gives 0 on a micro-batch without rows, which a process gets when the batch has fewer rows than
+processes."""
 
 from __future__ import annotations
 

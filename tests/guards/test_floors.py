@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,15 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
+def contracts() -> list[dict[str, Any]]:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        return list(tomllib.load(file)["tool"]["importlinter"]["contracts"])
+
+
 def test_the_floors_hold() -> None:
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout
-    assert "3 kept, 0 broken" in done.stdout
+    assert f"{len(contracts())} kept, 0 broken" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -48,11 +54,9 @@ def test_an_import_upwards_is_caught(low: str, high: str, tmp_path: Path) -> Non
 
 def test_every_package_has_its_floor() -> None:
     """A new folder or module that no contract names would be free to import what it likes."""
-    with open(ROOT / "pyproject.toml", "rb") as file:
-        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
     named = {
         part.strip().removeprefix("expunge.")
-        for contract in contracts
+        for contract in contracts()
         for layer in contract.get("layers", [])
         for part in layer.replace("|", ":").split(":")
     }

@@ -1,53 +1,88 @@
-"""House rules over the source: sizes, no unpickling, no evaluation, docstrings, no machine's own paths."""
+"""House rules over the source: sizes, docstrings, names, English, no unpickling, no machine's own paths."""
 
 from __future__ import annotations
 
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from house import (
+    PACKAGE,
+    ROOT,
+    SOURCE,
+    Fault,
+    dialect,
+    excess,
+    executors,
+    family_questions,
+    length,
+    lines_with,
+    long_functions,
+    over_source,
+    participles,
+    probes,
+    questions,
+    short,
+    text_of,
+    tree_of,
+    undocumented,
+    wide_functions,
+)
+from still import STILL
 
-ROOT = Path(__file__).parents[2]
-SOURCE = sorted((ROOT / "src").rglob("*.py"))
-LONGEST = 400
-FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
-FORBIDDEN_CALLS = {"eval", "exec", "compile", "torch.load", "numpy.load", "np.load", "__import__"}
+LONGEST_FILE, LONGEST_FUNCTION, LONG_FUNCTION, MOST_LONG, MOST_PARAMETERS = 400, 60, 40, 20, 8
+MOST_IGNORES, MOST_BY_LENGTH = 15, 3
 MACHINE = re.compile(r"(?<![\w.~/$}])/(?:home|Users|root|mnt|scratch|workspace|work|data|tmp)/[\w.-]+")
 
 
-def ids(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+# -- sizes ----------------------------------------------------------------------------------------
 
 
-def faults(tree: ast.AST) -> Iterator[str]:
-    """Every import and call that could run what a file holds."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (
-                f"line {node.lineno}: import {a.name}"
-                for a in node.names
-                if a.name.partition(".")[0] in FORBIDDEN_MODULES
-            )
-        elif isinstance(node, ast.ImportFrom):
-            if (node.module or "").partition(".")[0] in FORBIDDEN_MODULES:
-                yield f"line {node.lineno}: from {node.module}"
-        elif isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
-            if name in FORBIDDEN_CALLS:
-                yield f"line {node.lineno}: {name}()"
+def test_no_file_is_longer_than_a_reader_s_patience() -> None:
+    long = {short(path): n for path in SOURCE if (n := len(text_of(path).splitlines())) > LONGEST_FILE}
+    assert not long
 
 
-@pytest.mark.parametrize("path", SOURCE, ids=ids)
-def test_no_file_is_longer_than_a_reader_s_patience(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+def test_no_function_is_longer_than_a_screen() -> None:
+    found = over_source(partial(long_functions, most=LONGEST_FUNCTION))
+    assert not (new := excess("long functions", found)), new
 
 
-@pytest.mark.parametrize("path", SOURCE, ids=ids)
-def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
-    assert not list(faults(ast.parse(path.read_text(encoding="utf-8"))))
+def test_few_functions_are_long() -> None:
+    found = over_source(partial(long_functions, most=LONG_FUNCTION))
+    number = sum(map(len, found.values()))
+    assert number <= max(MOST_LONG, total("many long functions")), excess("", found)
+
+
+def test_no_public_function_takes_more_parameters_than_one_remembers() -> None:
+    """The command line's functions have a parameter for each option."""
+    paths = [path for path in SOURCE if PACKAGE / "cli" not in path.parents]
+    found = over_source(partial(wide_functions, most=MOST_PARAMETERS), paths)
+    assert not (new := excess("wide functions", found)), new
+
+
+def total(rule: str) -> int:
+    """How many faults of old a rule about the whole source still has."""
+    return sum(STILL.get(rule, {}).values())
+
+
+def test_the_size_checks_can_fail() -> None:
+    tree = ast.parse("def f():\n" + "    x = 1\n" * 60 + "    def g():\n        pass\n")
+    assert list(long_functions(tree, 60)) == [(1, "f() has 63 lines")]
+    assert length(tree.body[0]) == 63
+    wide = ast.parse("class A:\n    def f(self, a, b, *, c): pass\n    def _g(self, a, b, c): pass\n")
+    assert list(wide_functions(wide, 2)) == [(2, "f() has 3 parameters")] and not list(wide_functions(wide, 3))
+
+
+# -- what no file may do --------------------------------------------------------------------------
+
+
+def test_nothing_is_unpickled_or_evaluated() -> None:
+    """Stricter than ruff's S301: also torch.load, numpy.load, joblib and what evaluates text."""
+    assert not over_source(executors)
 
 
 @pytest.mark.parametrize(
@@ -62,35 +97,143 @@ def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
     ],
 )
 def test_the_check_sees_what_it_looks_for(bad: str) -> None:
-    assert list(faults(ast.parse(bad)))
+    assert list(executors(ast.parse(bad)))
 
 
 @pytest.mark.parametrize("good", ["model.eval()", "import re\nre.compile('x')", "retrieval = 1", "torch.save"])
 def test_the_check_leaves_the_rest_alone(good: str) -> None:
-    assert not list(faults(ast.parse(good)))
+    assert not list(executors(ast.parse(good)))
 
 
-def undocumented(tree: ast.Module) -> list[str]:
-    return [
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        and not node.name.startswith("_")
-        and not ast.get_docstring(node)
-    ]
-
-
-@pytest.mark.parametrize("path", SOURCE, ids=ids)
-def test_public_functions_and_classes_say_what_they_are(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree), "the module has no docstring"
-    assert not undocumented(tree)
+def test_public_functions_and_classes_say_what_they_are() -> None:
+    assert not over_source(undocumented)
 
 
 def test_the_docstring_check_can_fail() -> None:
-    assert undocumented(ast.parse("def public():\n    pass\n\n\ndef _private():\n    pass\n")) == ["public"]
+    bare = ast.parse('"""A module."""\ndef public():\n    pass\n\n\ndef _private():\n    pass\n')
+    assert list(undocumented(bare)) == [(2, "public has no docstring")]
+    assert list(undocumented(ast.parse("x = 1"))) == [(1, "the module has no docstring")]
 
 
+def marked(pattern: str, folders: tuple[str, ...] = ("src",)) -> dict[str, list[Fault]]:
+    """The lines of Python files that match, by file."""
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    found = {short(path): lines_with(pattern, text_of(path)) for path in paths if path != Path(__file__)}
+    return {path: lines for path, lines in found.items() if lines}
+
+
+def test_the_formatter_is_never_switched_off() -> None:
+    found = marked(r"#\s*fmt:\s*(?:skip|off)", ("src", "tests", "scripts", "benchmarks"))
+    assert not (new := excess("formatter", found)), new
+
+
+def test_types_are_ignored_in_few_places() -> None:
+    found = marked(r"#\s*type:\s*ignore")
+    assert sum(map(len, found.values())) <= max(MOST_IGNORES, total("ignored types")), excess("", found)
+
+
+def test_length_is_sorted_in_one_place() -> None:
+    found = marked(r"\bby_length\(")
+    assert sum(map(len, found.values())) <= max(MOST_BY_LENGTH, total("by_length")), excess("", found)
+
+
+def test_terms_updates_and_methods_are_not_probed() -> None:
+    assert not (new := excess("probes", over_source(probes))), new
+
+
+def test_only_models_and_data_know_the_families() -> None:
+    paths = [path for path in SOURCE if not {PACKAGE / "models", PACKAGE / "data"} & set(path.parents)]
+    assert not (new := excess("families", over_source(family_questions, paths))), new
+
+
+def test_the_checks_of_lines_and_of_questions_can_fail() -> None:
+    assert lines_with(r"#\s*type:\s*ignore", "x = 1\ny = 2  # type: ignore[misc]\n") == [
+        (2, "y = 2  # type: ignore[misc]")
+    ]
+    assert lines_with(r"#\s*fmt:\s*(?:skip|off)", "x = 1  # fmt: " + "skip")
+    assert list(probes(ast.parse("hasattr(self.update, 'state')"))) and not list(probes(ast.parse("hasattr(row, 'x')")))
+    for bad in ("'labels' in model.capabilities", "'tokens' not in c", "'label' in row"):
+        assert list(family_questions(ast.parse(bad))), bad
+    assert not list(family_questions(ast.parse("'question' in row or 'label' == key")))
+
+
+def test_the_table_of_old_faults_lets_no_new_one_pass() -> None:
+    found = {"a.py": [(1, "x"), (9, "y")], "b.py": [(2, "z")]}
+    assert excess("rule", found, {"rule": {"a.py": 2}}) == "b.py:2: z"
+    assert excess("rule", found, {"rule": {"a.py": 1, "b.py": 1}}) == "a.py:1: x\na.py:9: y"
+    assert not excess("rule", found, {"rule": {"a.py": 2, "b.py": 3}})
+
+
+# -- English --------------------------------------------------------------------------------------
+
+
+def prose() -> list[Path]:
+    """Where people read: source with its messages, and documents."""
+    recipes = PACKAGE / "methods" / "recipes.yaml"
+    return [*SOURCE, recipes, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def test_the_text_is_the_field_s_english() -> None:
+    found = {short(path): faults for path in prose() if (faults := list(dialect(text_of(path))))}
+    assert not (new := excess("dialect", found)), new
+
+
+def test_docstrings_ask_no_questions() -> None:
+    assert not (new := excess("questions", over_source(questions))), new
+
+
+def test_functions_are_named_by_verbs_and_nouns() -> None:
+    found = {short(path): faults for path in SOURCE if (faults := list(participles(tree_of(path), path.stem)))}
+    assert not (new := excess("participles", found)), new
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "It hangs on the seed.",
+        "'npoo' is no method that we know",
+        "a term mends it",
+        "kept in clear",
+        "the likest text",
+        "in nats a token",
+        "one loss a step",
+    ],
+)
+def test_the_check_of_english_sees_dialect(bad: str) -> None:
+    assert len(list(dialect(bad))) >= 1
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        "It depends on a token.",
+        "nats per token",
+        "a step of a row",
+        "once a step is done",
+        "to score an example",
+        "recommend amendments",
+        "unlikeliest",
+    ],
+)
+def test_the_check_of_english_leaves_the_rest_alone(good: str) -> None:
+    assert not list(dialect(good))
+
+
+@pytest.mark.parametrize("bad", ["Is it so.", "What a run leaves.", "Does it hold, and how far.", "Forgotten?"])
+def test_the_check_of_docstrings_sees_questions(bad: str) -> None:
+    assert list(questions(ast.parse(f'def f():\n    """{bad}"""')))
+    assert not list(questions(ast.parse('def f():\n    """Whether it is so. Isolated, whatever comes."""')))
+
+
+def test_the_check_of_names_sees_participles() -> None:
+    source = (
+        "def asked(): pass\ndef _kept(): pass\ndef embed(): pass\ndef read(): pass\n@property\ndef measured(): pass\n"
+    )
+    assert [line for line, _ in participles(ast.parse(source))] == [1, 2]
+    assert not list(participles(ast.parse("def certified(): pass"), "certified"))
+
+
+# -- paths ----------------------------------------------------------------------------------------
 def tracked() -> list[Path]:
     """Text files of the tree, as git knows them; all of src, tests and docs where there is no git."""
     done = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from expunge.core.errors import BadInput
-from expunge.evaluation.acceptance import Line, Rule, parse, verdict
+from expunge.evaluation.acceptance import Check, Criterion, parse, verdict
 from expunge.evaluation.scores import Score
 
 
@@ -129,7 +129,7 @@ def test_names_score() -> None:
         parse("forget.nll", "within 0.1 of gold").names_score(known, ["before", "after"])
 
 
-def judged(text: str, *scores: Score, key: str = "forget.nll") -> Line:
+def judged(text: str, *scores: Score, key: str = "forget.nll") -> Check:
     return verdict([parse(key, text)], scores).lines[0]
 
 
@@ -180,11 +180,11 @@ def test_passed() -> None:
     assert verdict([good], scores).passed is True
     assert verdict([good, bad], scores).passed is False
     assert verdict([], scores).passed is None
-    hidden = Line("hidden states as gold's", False)
+    hidden = Check("hidden states as gold's", False)
     assert verdict([good], scores, extra=[hidden]).passed is True
     assert verdict([good], scores, purpose="erase", extra=[hidden]).passed is False
     assert verdict([], scores, purpose="erase", extra=[hidden]).passed is False
-    assert verdict([], scores, purpose="erase", extra=[Line("x", True)]).passed is None
+    assert verdict([], scores, purpose="erase", extra=[Check("x", True)]).passed is None
     warned = verdict([good], scores, extra=[hidden]).lines[-1]
     assert (warned.passed, warned.implied, warned.warns) == (False, True, True)
 
@@ -224,8 +224,9 @@ def test_json() -> None:
         "flagged": False,
         "implied": False,
         "warns": False,
+        "word": None,
     }
 
 
-def test_rule_is_plain_data() -> None:
-    assert parse("forget.nll", "<=  1") == Rule("forget.nll", "<= 1", "<=", 1.0)
+def test_a_criterion_is_plain_data() -> None:
+    assert parse("forget.nll", "<=  1") == Criterion("forget.nll", "<= 1", "<=", 1.0)

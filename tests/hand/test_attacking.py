@@ -13,8 +13,6 @@ import torch
 from readouts import readout, rows
 from torch import nn
 
-from expunge.attacks._asking import after_turns, asked_by, framed
-from expunge.attacks._rounding import rounded
 from expunge.attacks.cloze import gap
 from expunge.attacks.fine_tuned import fine_tuned
 from expunge.attacks.multiple_choice import multiple_choice
@@ -24,7 +22,9 @@ from expunge.attacks.quantised_4 import quantised_4
 from expunge.attacks.relearn_forget import relearn_forget
 from expunge.attacks.relearn_retain import relearn_retain
 from expunge.attacks.rephrased import rephrased
-from expunge.attacks.sampled import sampled, says
+from expunge.attacks.sampled import contains_answer, sampled
+from expunge.attacks.shared.rewording import after_turns, in_frame, probes_of
+from expunge.attacks.shared.rounding import round_weights
 from expunge.attacks.true_false import true_false
 from expunge.core.contracts import Silent
 from expunge.evaluation import attack as attacking
@@ -139,11 +139,11 @@ def test_levels_and_families() -> None:
 
 def test_rounding() -> None:
     """4 bits: 7 steps a side. Row 1, scale 1/7: -.6 is -4.2 steps, .26 is 1.82. Row 2, scale 2/7: .4 is 1.4."""
-    found = rounded(torch.tensor([[1.0, -0.6, 0.26], [2.0, 0.4, 0.0]]), 4)
+    found = round_weights(torch.tensor([[1.0, -0.6, 0.26], [2.0, 0.4, 0.0]]), 4)
     assert found.flatten().tolist() == pytest.approx([1, -4 / 7, 2 / 7, 2, 2 / 7, 0])
-    assert rounded(torch.zeros(2, 2), 8).tolist() == [[0, 0], [0, 0]]
+    assert round_weights(torch.zeros(2, 2), 8).tolist() == [[0, 0], [0, 0]]
     tight = torch.tensor([[1.0, 0.5]])
-    assert (rounded(tight, 8) - tight).abs().max() <= 0.5 / 127
+    assert (round_weights(tight, 8) - tight).abs().max() <= 0.5 / 127
 
 
 def test_quantisation_and_pruning_change_what_is_asked() -> None:
@@ -205,7 +205,7 @@ def test_sampling_takes_the_best_of_many() -> None:
     found = sampled(candidates=3)(target)
     assert found.figure.value == 1 and found.more["success"][2].value == 1
     assert found.texts == ["It lies in Rome, surely"]
-    assert says("It is IN rome.", "in Rome") and not says("in Romeo", "in Rome")
+    assert contains_answer("It is IN rome.", "in Rome") and not contains_answer("in Romeo", "in Rome")
 
 
 def test_prefix_and_rephrasing_pass_on_what_is_shown() -> None:
@@ -223,8 +223,8 @@ def test_prefix_and_rephrasing_pass_on_what_is_shown() -> None:
 
 
 def test_words_around_a_question() -> None:
-    assert framed(NEAR, "{l} {q}")["question"] == "where? Where?"
-    assert asked_by({**NEAR, "paraphrased_question": "What place?"}, "paraphrased_question") == [
+    assert in_frame(NEAR, "{l} {q}")["question"] == "where? Where?"
+    assert probes_of({**NEAR, "paraphrased_question": "What place?"}, "paraphrased_question") == [
         {"question": "What place?", "answer": "In Rome."}
     ]
     assert after_turns(Parrot(None), [NEAR], {"question": "Who?", "answer": "Ada"}) == {

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.attacks._membership import compare
+from expunge.attacks.shared.membership import compare
 from expunge.evaluation.attack import Found
 from expunge.evaluation.scores import Figure, Score
-from expunge.pipeline.evidence import rocs, texts
-from expunge.pipeline.observe import Read
+from expunge.pipeline.exhibits import recovered_texts, rocs
+from expunge.pipeline.observe import Observation
 from expunge.report import _attack_plots, _attacks
 from expunge.report.html import render
 
@@ -60,8 +60,8 @@ def found(shares: list[float], said: list[str]) -> Found:
 
 def evidence(**more: Any) -> dict[str, Any]:
     reads = {
-        "after": Read(attacks={"sampled": found([0.1, 0.9], ["In York.", "In Burr."])}, attacked=ROWS),
-        "gold": Read(attacks={"sampled": found([0.1, 0.2], ["In Hythe.", "In Hythe."])}, attacked=ROWS),
+        "after": Observation(attacks={"sampled": found([0.1, 0.9], ["In York.", "In Burr."])}, attacked=ROWS),
+        "gold": Observation(attacks={"sampled": found([0.1, 0.2], ["In Hythe.", "In Hythe."])}, attacked=ROWS),
     }
     redacted = bool(more.get("redact"))
     return {
@@ -73,7 +73,7 @@ def evidence(**more: Any) -> dict[str, Any]:
             score("privacy_loss_auc", "after", 0.75),
             score("privacy_loss_auc", "gold", 0.5),
         ],
-        "attack_texts": texts(reads, redacted),  # type: ignore[arg-type]
+        "attack_texts": recovered_texts(reads, redacted),  # type: ignore[arg-type]
         "rocs": {"privacy_loss_auc": {"after": [[0.0, 0.5], [0.5, 1.0]], "gold": [[0.25, 0.5], [1.0, 1.0]]}},
     }
 
@@ -99,7 +99,7 @@ def test_every_attack_stands_beside_gold_and_what_could_not_run_says_why() -> No
     assert lines["privacy_loss_auc"]["verdict"] == "like gold"
     assert page["control"] and page["beyond"] == ["Sampled extraction"]
     html = render(evidence())
-    assert "What an attacker gets" in html and "2 attacks ran" in html and "1 could not run" in html
+    assert "What an attacker can recover" in html and "2 attacks ran" in html and "1 could not run" in html
     assert "no example of forget carries perturbed_answer" in html and "guessing" in html
     assert _attacks.page({"scores": [score("privacy_loss_auc", "after", 0.7)]})["groups"] == [], (
         "no attack on a model: no page"

@@ -13,8 +13,8 @@ from test_terms import output, softplus, step, value
 from torch import Tensor, nn
 
 from expunge.core.contracts import Output, Reference
-from expunge.methods._distribution import lowered
-from expunge.methods._masks import largest
+from expunge.methods._distribution import lower_label
+from expunge.methods._masks import mask_largest
 from expunge.methods.objectives._refusals import is_refusal
 from expunge.methods.objectives.altpo import altpo
 from expunge.methods.objectives.bidistill import bidistill
@@ -24,38 +24,18 @@ from expunge.methods.objectives.dto import dto, without_question
 from expunge.methods.objectives.flat import flat
 from expunge.methods.objectives.kto import kto
 from expunge.methods.objectives.pdu import pdu
-from expunge.methods.objectives.prompt_decouple import formed, prompt_decouple
-from expunge.methods.objectives.r2mu import r2mu, thought
+from expunge.methods.objectives.prompt_decouple import in_some_form, prompt_decouple
+from expunge.methods.objectives.r2mu import r2mu, trace_as_answer
 from expunge.methods.objectives.satimp import satimp
 from expunge.methods.objectives.scrub import scrub
 from expunge.methods.objectives.undial import undial
 from expunge.methods.objectives.wga import wga
-from expunge.methods.objectives.whp import generic, whp
+from expunge.methods.objectives.whp import generic_labels, whp
 from expunge.methods.retain.l1 import l1
 from expunge.methods.retain.values import values
 from expunge.methods.updates.ilu import ilu
 from expunge.methods.updates.multi_objective import weights_of
 from expunge.methods.updates.soul import Sophia
-
-TESTED = {
-    "altpo",
-    "bidistill",
-    "ceu",
-    "circuit_breaker",
-    "dto",
-    "flat",
-    "kto",
-    "l1",
-    "pdu",
-    "prompt_decouple",
-    "r2mu",
-    "satimp",
-    "scrub",
-    "undial",
-    "values",
-    "wga",
-    "whp",
-}
 
 
 def tokens(p: Sequence[float], **fields: Any) -> Output:
@@ -111,7 +91,7 @@ def reference(p: Sequence[float], label: int) -> Reference:
 def test_undial_lowers_the_label_of_the_origin() -> None:
     """Origin (.5, .5), label 0, beta ln 3: (1/4, 3/4). The uniform model: ln 2; the target itself: its entropy .562335."""
     then = reference([0.5, 0.5], 0)
-    top, rest = lowered(then, math.log(3))
+    top, rest = lower_label(then, math.log(3))
     assert top.exp()[0, 0].tolist() == pytest.approx([0.25, 0.75]) and float(rest.exp().sum()) == 0.0
     loss = undial(beta=math.log(3))
     assert value(loss, forget=distributions([[0.5, 0.5]], [0], reference=then)) == pytest.approx(math.log(2), abs=1e-6)
@@ -121,7 +101,7 @@ def test_undial_lowers_the_label_of_the_origin() -> None:
 def test_lowered_keeps_what_is_left_for_the_rest() -> None:
     """Label .5, another .25, rest .25; beta ln 2 halves the label: .25, .25, .25 of .75."""
     then = Reference(top_BTK=torch.tensor([[[0.5, 0.25]]]).log(), rest_BT=torch.tensor([[0.25]]).log())
-    top, rest = lowered(then, math.log(2))
+    top, rest = lower_label(then, math.log(2))
     assert top.exp()[0, 0].tolist() == pytest.approx([1 / 3, 1 / 3]) and float(rest.exp()) == pytest.approx(1 / 3)
 
 
@@ -243,14 +223,16 @@ def test_altpo_draws_hotter_until_the_answer_differs() -> None:
             context=SimpleNamespace(derive=lambda *parts: 3),
         )
     )
-    assert [loss.made(row)["answer"] for row in rows] == ["a green boat", "given"]
+    assert [loss.alternate_of(row)["answer"] for row in rows] == ["a green boat", "given"]
     assert heats == [1.0, 1.4]
 
 
 def test_r2mu_reads_the_trace_and_prompt_decouple_keeps_the_question() -> None:
-    assert thought({"question": "q", "answer": "a", "trace": "because"})["answer"] == "<think>because</think>"  # type: ignore[index]
-    assert thought({"question": "q", "answer": "a"}) is None
-    forms = {formed({"question": f"q{i}?", "answer": "a"})["question"].replace(f"q{i}?", "{q}") for i in range(60)}
+    assert trace_as_answer({"question": "q", "answer": "a", "trace": "because"})["answer"] == "<think>because</think>"  # type: ignore[index]
+    assert trace_as_answer({"question": "q", "answer": "a"}) is None
+    forms = {
+        in_some_form({"question": f"q{i}?", "answer": "a"})["question"].replace(f"q{i}?", "{q}") for i in range(60)
+    }
     assert len(forms) == 5 and "{q}" in forms
 
 
@@ -279,8 +261,8 @@ def test_bidistill_goes_to_the_teacher_and_away_from_the_answer() -> None:
 def test_whp_takes_the_label_that_reinforcement_raised_least() -> None:
     """Candidates 5 and 3, v_b = (2, 1), v_r = (3, 1), strength 5: 2 - 5 against 1: token 3. At strength .5: 1.5, token 5."""
     index, base, reinforced = torch.tensor([[[5, 3]]]), torch.tensor([[[2.0, 1.0]]]), torch.tensor([[[3.0, 1.0]]])
-    assert generic(index, base, reinforced, 5.0).tolist() == [[3]]
-    assert generic(index, base, reinforced, 0.5).tolist() == [[5]]
+    assert generic_labels(index, base, reinforced, 5.0).tolist() == [[3]]
+    assert generic_labels(index, base, reinforced, 0.5).tolist() == [[5]]
 
 
 def test_whp_trains_on_the_labels_of_the_drawn_rows() -> None:
@@ -364,7 +346,7 @@ def test_sophia_clips_each_entry() -> None:
 
 
 def test_largest_ranks_over_all_tensors() -> None:
-    masks = largest({"a": torch.tensor([5.0, 1.0]), "b": torch.tensor([4.0, 0.0])}, 0.5)
+    masks = mask_largest({"a": torch.tensor([5.0, 1.0]), "b": torch.tensor([4.0, 0.0])}, 0.5)
     assert masks["a"].tolist() == [True, False] and masks["b"].tolist() == [True, False]
 
 

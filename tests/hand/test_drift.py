@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from expunge.alignment.domains import Answered, is_right
+from expunge.alignment.domains import DomainAnswers, is_right
 from expunge.alignment.drift import change, drifts, holm, paired, scores
 
 
@@ -31,8 +31,8 @@ def test_the_change_has_an_interval_even_where_nothing_moves() -> None:
     assert (mean, low, high) == pytest.approx((-0.05, -0.05 - half, -0.05 + half), rel=1e-4)
 
 
-def model(**values: list[float]) -> Answered:
-    found = Answered()
+def model(**values: list[float]) -> DomainAnswers:
+    found = DomainAnswers()
     for name, row in values.items():
         found.scores[name] = np.array(row)
         found.prompts[name] = [{"question": "q", "keywords": []} for _ in row]
@@ -66,7 +66,7 @@ def test_prompts_that_do_not_say_what_is_right_are_counted_and_named() -> None:
     one = model(benign=[0, 0, 0])
     one.prompts["benign"][0] = {"question": "q", "keywords": ["word"]}
     (found,) = [s for s in scores({"after": one}) if s.name == "alignment_answer_accuracy"]
-    assert found.value == 1 and found.why.startswith("1 of 3 prompts say what is right; of the others any answer")
+    assert found.value == 1 and found.why.startswith("1 of 3 prompts have a known answer; on the others any answer")
     one.prompts["benign"] = [{"question": "q", "keywords": ["word"]}] * 3
     (found,) = [s for s in scores({"after": one}) if s.name == "alignment_answer_accuracy"]
     assert found.why == ""

@@ -15,12 +15,13 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.errors import BadInput
 from expunge.methods import _statistics as statistics
-from expunge.methods.edits import _strength as strength
-from expunge.methods.edits._keys import redirect, second_moment
+from expunge.methods.edits import _line_search as search
+from expunge.methods.edits._keys import second_moment
+from expunge.methods.edits._redirect import redirect
 from expunge.methods.edits.certified import Loss, certified, linear_head
 from expunge.methods.edits.fisher import fisher
 from expunge.methods.edits.influence import conjugate_gradient, influence
-from expunge.methods.edits.ssd import dampened
+from expunge.methods.edits.ssd import dampen
 from expunge.models.classifier import Classifier
 
 
@@ -44,13 +45,13 @@ def context(folder: Path, seed: int = 0) -> Context:
 
 def test_ssd_dampens_where_forget_needs_more() -> None:
     """alpha 2, lambda 1. F_f (8, 3, 1), F_all (2, 2, 0): 8 > 4, factor 2/8; 3 < 4 stays; 1 > 0, factor 0."""
-    found = dampened(torch.tensor([4.0, 5.0, 6.0]), torch.tensor([8.0, 3.0, 1.0]), torch.tensor([2.0, 2.0, 0.0]), 2, 1)
+    found = dampen(torch.tensor([4.0, 5.0, 6.0]), torch.tensor([8.0, 3.0, 1.0]), torch.tensor([2.0, 2.0, 0.0]), 2, 1)
     assert found.tolist() == [1.0, 5.0, 0.0]
 
 
 def test_ssd_never_grows_a_weight() -> None:
     """lambda 10: 10 * 2/8 = 2.5, cut to 1."""
-    found = dampened(torch.tensor([4.0]), torch.tensor([8.0]), torch.tensor([2.0]), 2, 10)
+    found = dampen(torch.tensor([4.0]), torch.tensor([8.0]), torch.tensor([2.0]), 2, 10)
     assert found.tolist() == [4.0]
 
 
@@ -125,9 +126,9 @@ def test_redirect_by_the_pseudo_inverse() -> None:
     assert redirect(key, change, torch.eye(3).double(), 0).tolist() == [pytest.approx([3.0, 2.0, 0.0])]
 
 
-def test_redirect_spares_other_keys() -> None:
+def test_redirect_preserves_other_keys() -> None:
     """One key (1, 1), change 1; other keys' second moment diag(0, 2), weight 1, no ridge. Minimise
-    (a + b - 1)² + 2 b²: b = 0, a = 1. Without sparing the minimum-norm answer would be (1/2, 1/2)."""
+    (a + b - 1)² + 2 b²: b = 0, a = 1. Without preserving the minimum-norm answer would be (1/2, 1/2)."""
     key, change = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0]])
     moment = torch.diag(torch.tensor([0.0, 2.0], dtype=torch.float64))
     assert redirect(key, change, moment, 1.0, ridge=0).tolist() == [pytest.approx([1.0, 0.0])]
@@ -208,7 +209,7 @@ def test_certified_refuses_a_bound_that_cannot_be_met(tmp_path: Path) -> None:
         )
 
 
-# -- strength ------------------------------------------------------------------------------------
+# -- line search ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -219,9 +220,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Any:
     def figures(model: Any, given: Any) -> dict[str, float]:
         return {"nll": 1 + model.at, "accuracy": 1.0} if given == ["f"] else {"nll": 0.1, "accuracy": 1 - model.at / 8}
 
-    monkeypatch.setattr(strength, "figures", figures)
-    monkeypatch.setattr(strength, "_level", lambda *given: model.level)
-    monkeypatch.setattr(strength, "_classes", lambda *given: 10)
+    monkeypatch.setattr(search, "figures", figures)
+    monkeypatch.setattr(search, "_target", lambda *given: model.level)
+    monkeypatch.setattr(search, "_classes", lambda *given: 10)
     return model
 
 
@@ -235,7 +236,7 @@ def test_strength_stops_at_the_level_or_the_floor(world: Any, level: float, floo
         world.at = value
 
     where = Context(Budget(floor=floor), Path("."))
-    chosen = strength.fitted(world, {"forget": ["f"], "retain": ["r"]}, where, put, start=1.0)
+    chosen = search.line_search(world, {"forget": ["f"], "retain": ["r"]}, where, put, start=1.0)
     assert chosen == pytest.approx(expected, rel=0.1) and world.at == chosen
     assert chosen <= expected + 1e-9 if level != 3.0 else True
     assert where.notes["strength"]["kept"] >= floor
@@ -249,5 +250,5 @@ def test_strength_shrinks_where_the_start_is_too_strong(world: Any) -> None:
         world.at = value
 
     where = Context(Budget(floor=0.9), Path("."))
-    chosen = strength.fitted(world, {"forget": ["f"], "retain": ["r"]}, where, put, start=64.0)
+    chosen = search.line_search(world, {"forget": ["f"], "retain": ["r"]}, where, put, start=64.0)
     assert 0.7 <= chosen <= 0.8

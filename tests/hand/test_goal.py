@@ -71,7 +71,8 @@ def unmended(kept: list[float], scores: list[float], monkeypatch: pytest.MonkeyP
 def test_of_two_points_at_the_goal_the_one_that_kept_more_is_taken(
     kept: list[float], taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without retain data the floor (.5) is for collapse alone; up to .9 more is better, from there the later point is."""
+    """Without retain data the floor (.5) is for collapse alone; up to .9 more is better, from there the later point
+    is."""
     stop = unmended(kept, [1.0, 0.5, 0.0, 0.0], monkeypatch)
     assert stop.reason == "refusals" and stop.best_step == taken
 

@@ -75,7 +75,7 @@ def test_a_classifier_is_judged_by_accuracy() -> None:
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        ([None] * 10, "no examples carry a group"),
+        ([None] * 10, "no examples have a group"),
         (["a"] * 10, "there are 1, of which 1 are that large"),
         (["a"] * 6 + ["b"] * 4, "there are 2, of which 1 are that large"),
         ([str(i // 5) for i in range(105)], "there are 21, of which 21 are that large"),

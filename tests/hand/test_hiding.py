@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.attacks._recovery import answer_probability, teach
-from expunge.attacks.gcg import gcg, suffixed
+from expunge.attacks.gcg import gcg, with_suffix
 from expunge.attacks.multi_hop import multi_hop, probes
+from expunge.attacks.shared.recovery import answer_probability, teach
 from expunge.attacks.soft_prompt import soft_prompt
-from expunge.attacks.steering import pushed, steering
+from expunge.attacks.steering import add_direction, steering
 from expunge.attacks.weight_distance import weight_distance
 from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
@@ -106,7 +106,7 @@ def test_what_taught_the_attack_does_not_count(models: tuple[Model, Model]) -> N
 def test_the_suffix_stands_at_the_end_of_the_question(models: tuple[Model, Model]) -> None:
     model: Any = models[0]
     suffix_S = torch.tensor(model.tokenizer(" please")["input_ids"])
-    batch, starts = suffixed(model, FORGET[:3], suffix_S)
+    batch, starts = with_suffix(model, FORGET[:3], suffix_S)
     for line, at in zip(batch.inputs["input_ids"], starts, strict=True):
         assert line[at : at + len(suffix_S)].tolist() == suffix_S.tolist()
     text = model.tokenizer.decode(batch.inputs["input_ids"][0], skip_special_tokens=True)
@@ -131,7 +131,7 @@ def test_a_push_adds_to_the_output_and_goes() -> None:
     layer = nn.Linear(2, 2)
     x = torch.ones(1, 2)
     plain = layer(x)
-    with pushed(layer, torch.tensor([1.0, -2.0])):
+    with add_direction(layer, torch.tensor([1.0, -2.0])):
         assert (layer(x) - plain).flatten().tolist() == pytest.approx([1, -2])
     assert torch.equal(layer(x), plain)
 

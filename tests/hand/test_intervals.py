@@ -129,7 +129,8 @@ def test_coverage() -> None:
 
 
 def test_a_rank_correlation_has_an_interval_even_where_the_order_is_perfect() -> None:
-    """n = 6: one swap of neighbours leaves 1 - 12 / 210 = .942857; z 1.7626, half 1.96 (1.06 / 3)^.5 = 1.16504: low .5354."""
+    """n = 6: one swap of neighbours leaves 1 - 12 / 210 = .942857; z 1.7626, half 1.96 (1.06 / 3)^.5 = 1.16504: low
+    .5354."""
     found = intervals.rank_correlation([1, 2, 3, 4, 5, 6], [10, 20, 30, 40, 50, 60])
     assert found == pytest.approx((1.0, 0.5354, 1.0), abs=2e-3)
     some = intervals.rank_correlation([1, 2, 3, 4, 5, 6], [2, 1, 3, 5, 4, 6])

@@ -25,7 +25,7 @@ from expunge.evaluation.scores import (
 
 TOKENS = frozenset({"tokens", "generate", "nll"})
 LABELS = frozenset({"labels", "nll"})
-KEYS = ["name", "side", "split", "subject", "value", "low", "high", "n", "unit", "better", "status", "why"]
+KEYS = ["name", "side", "split", "subject", "value", "low", "high", "n", "groups", "unit", "better", "status", "why"]
 
 
 def language(split: str, model: str, shift: float = 0.0, n: int = 6) -> Readout:

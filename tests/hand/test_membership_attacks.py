@@ -13,16 +13,16 @@ from readouts import readout, rows
 from scipy import stats
 from test_attacking import aimed, examples, linear
 
-from expunge.attacks._membership import compared, tpr
-from expunge.attacks._shadow import confidence, halves, lira, pooled, rmia
 from expunge.attacks.cka_to_gold import cka_to_gold
-from expunge.attacks.dataset_inference import dataset_inference, inferred
+from expunge.attacks.dataset_inference import dataset_inference, dataset_p_value
 from expunge.attacks.ensemble_auc import ensemble_auc
 from expunge.attacks.gradient_norm_auc import gradient_norm_auc, norms
 from expunge.attacks.linear_probe_auc import linear_probe_auc
 from expunge.attacks.lira_auc import lira_auc
-from expunge.attacks.neighbour_auc import near
+from expunge.attacks.neighbour_auc import replace_words
 from expunge.attacks.population.klom import klom, summary
+from expunge.attacks.shared.membership import membership_result, tpr
+from expunge.attacks.shared.shadow_models import confidence, draw_memberships, leave_one_out_scores, lira, rmia
 from expunge.attacks.tpr_at_01 import tpr_at_01
 from expunge.attacks.tpr_at_1 import tpr_at_1
 from expunge.evaluation.hidden_states import cka
@@ -52,7 +52,7 @@ def test_the_rate_of_readouts() -> None:
 
 
 def test_what_is_compared_carries_its_rates() -> None:
-    found = compared(np.array([2.0, 3.0]), np.zeros(150))
+    found = membership_result(np.array([2.0, 3.0]), np.zeros(150))
     assert found.figure.value == 1 and found.more["tpr_1"][2].value == 1
     assert "tpr_01" not in found.more, "1,000 others would be needed"
 
@@ -85,7 +85,7 @@ def test_rmia_by_hand() -> None:
 def test_confidence_and_halves() -> None:
     assert confidence(np.array([0.5, 0.75])) == pytest.approx([0, math.log(3)])
     assert np.isfinite(confidence(np.array([0.0, 1.0]))).all()
-    inside = halves(8, 5, 0)
+    inside = draw_memberships(8, 5, 0)
     assert inside.shape == (8, 5) and inside.sum(axis=0).tolist() == [4] * 5
 
 
@@ -94,7 +94,7 @@ def margins(models: int, seed: int, examples: int = 300, width: int = 150) -> tu
     draw = np.random.default_rng(seed)
     x = draw.normal(size=(examples, width)) * np.exp(draw.normal(size=(examples, 1)))
     y = np.sign(x @ draw.normal(size=width) + 4 * draw.normal(size=examples))
-    inside = halves(models, examples, seed)
+    inside = draw_memberships(models, examples, seed)
     found = np.zeros(inside.shape)
     for m, chosen in enumerate(inside):
         a = x[chosen]
@@ -105,21 +105,21 @@ def margins(models: int, seed: int, examples: int = 300, width: int = 150) -> tu
 def test_lira_beats_the_loss_attack_at_low_false_positive_rates() -> None:
     """Real models, fitted in closed form: hard examples hide members from a global threshold, not from LiRA."""
     phi, inside = margins(32, 0)
-    members, others = pooled(phi, inside, lira)
+    members, others = leave_one_out_scores(phi, inside, lira)
     loss = phi[inside], phi[~inside]
     assert len(others) == 32 * 150 and auc(members, others).low > auc(*loss).high
     strong, weak = tpr(members, others, 0.001), tpr(*loss, 0.001)
     assert strong.low is not None and weak.high is not None and strong.low > weak.high
-    first, second = pooled(phi, inside, lambda a, b, c: lira(a, b, c, offline=True))
+    first, second = leave_one_out_scores(phi, inside, lambda a, b, c: lira(a, b, c, offline=True))
     assert auc(first, second).low > 0.55, "offline: from models without the example alone"
 
 
 def test_shadow_attacks_find_nothing_where_nothing_was_learned() -> None:
     """Confidences that do not depend on membership: AUC .5 within its interval, at the level of two attacks."""
     draw = np.random.default_rng(5)
-    phi, inside = draw.normal(size=(16, 200)) + draw.normal(size=200), halves(16, 200, 5)
+    phi, inside = draw.normal(size=(16, 200)) + draw.normal(size=200), draw_memberships(16, 200, 5)
     for score in (lira, lambda a, b, c: lira(a, b, c, offline=True)):
-        found = auc(*pooled(phi, inside, score))
+        found = auc(*leave_one_out_scores(phi, inside, score))
         half = (found.high - found.low) / 2 * stats.norm.ppf(1 - 0.025 / 2) / stats.norm.ppf(0.975)
         assert abs(found.value - 0.5) <= half
 
@@ -136,7 +136,7 @@ def test_low_rates_are_measured_on_the_shadows(monkeypatch: pytest.MonkeyPatch) 
         "holdout": [row for row in rows if not inside[0][row["i"]]],
     }
     order = [row["i"] for split in ("forget", "holdout") for row in splits[split]]
-    monkeypatch.setattr(module, "shadows", lambda *given: (p[:, order], inside[:, order]))
+    monkeypatch.setattr(module, "shadow_probabilities", lambda *given: (p[:, order], inside[:, order]))
     target = aimed(linear([[1.0, 0], [0, 1]]), splits, manifest={"model": {}})
     found = lira_auc()(target)
     assert "tpr_01" not in found.more and {"tpr_1", "pooled_tpr_1", "pooled_tpr_01"} <= set(found.more)
@@ -205,14 +205,14 @@ def test_dataset_inference_is_honest() -> None:
     """On non-members p is uniform: 5 % of 300 draws fall below .05, give or take; members are found."""
     draw = np.random.default_rng(2)
     half = np.arange(80) % 2 == 0
-    found = [inferred(draw.normal(size=(80, 3)), draw.normal(size=(80, 3)), half, half) for _ in range(300)]
+    found = [dataset_p_value(draw.normal(size=(80, 3)), draw.normal(size=(80, 3)), half, half) for _ in range(300)]
     low, high = stats.binom.ppf([0.001, 0.999], 300, 0.05) / 300
     assert low <= np.mean(np.array(found) < 0.05) <= high
     assert stats.kstest(found, "uniform").pvalue > 0.001
     seen = dataset_inference()(side(draw, 80, 0.6, "forget"), side(draw, 80, 0.0, "holdout"))
     assert seen.value < 0.01
     with pytest.raises(NotMeasured, match="fewer than 10"):
-        inferred(np.zeros((8, 1)), np.zeros((80, 1)), half[:8], half)
+        dataset_p_value(np.zeros((8, 1)), np.zeros((80, 1)), half[:8], half)
 
 
 # -- inside -------------------------------------------------------------------------------------------
@@ -276,6 +276,10 @@ def test_gradient_norms_are_torch_s_own() -> None:
 
 def test_a_neighbour_differs_in_its_share_of_words() -> None:
     row = {"question": "q", "answer": "one two three four five"}
-    other = near(row, ["six", "seven"], 0.4, 0)
+    other = replace_words(row, ["six", "seven"], 0.4, 0)
     changed = [a != b for a, b in zip(row["answer"].split(), other["answer"].split(), strict=True)]
-    assert sum(changed) == 2 and other["question"] == "q" and near(row, ["six"], 0.4, 0) == near(row, ["six"], 0.4, 0)
+    assert (
+        sum(changed) == 2
+        and other["question"] == "q"
+        and replace_words(row, ["six"], 0.4, 0) == replace_words(row, ["six"], 0.4, 0)
+    )

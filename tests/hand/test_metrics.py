@@ -35,7 +35,7 @@ LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 
 
 def test_nll_and_probability() -> None:
-    """ln 2 and ln 4 nats a token: as they are; exp(-loss) = 1/2 and 1/4."""
+    """ln 2 and ln 4 nats per token: as they are; exp(-loss) = 1/2 and 1/4."""
     given = readout([LN2, LN4])
     assert nll()(given) == pytest.approx([LN2, LN4])
     assert probability()(given) == pytest.approx([0.5, 0.25])

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.attacks._asking import asked_by
-from expunge.attacks._recovery import answer_probability, teach
 from expunge.attacks.elicited import DESCRIPTIONS, elicited, ladder, nameless
 from expunge.attacks.knowledge_trace import columns, contribution, knowledge_trace
 from expunge.attacks.lora_merged import lora_merged
 from expunge.attacks.patched import patched
 from expunge.attacks.population.contamination import guided_completion
 from expunge.attacks.residual import residual
-from expunge.attacks.system_prompts import system_prompts, under
+from expunge.attacks.shared.recovery import answer_probability, teach
+from expunge.attacks.shared.rewording import probes_of
+from expunge.attacks.system_prompts import system_prompts, with_system_turn
 from expunge.attacks.translated import translated
 from expunge.attacks.white_box_auc import gradients, white_box_auc
 from expunge.core.errors import BadInput
@@ -140,7 +140,7 @@ def test_forms_that_a_template_takes(base: Any) -> None:
     model = again(base)
     found = system_prompts()(aimed(model))
     assert found.figure.why.startswith("5 forms") and model.template is base.template
-    row = under(FORGET[0], "Be kind.")
+    row = with_system_turn(FORGET[0], "Be kind.")
     prompt = model.tokenizer.decode(model.collate([row]).inputs["input_ids"][0])
     assert prompt.startswith("System: Be kind.\nQuestion: Where is Ana?")
     model.tokenizer = copy.deepcopy(model.tokenizer)
@@ -239,22 +239,22 @@ def test_translations_come_from_the_file() -> None:
         "answer": "Here.",
         "translated_question": ["Wo?", {"question": "Où ?", "answer": "Ici."}],
     }
-    assert asked_by(row, "translated_question") == [
+    assert probes_of(row, "translated_question") == [
         {"question": "Wo?", "answer": "Here."},
         {"question": "Où ?", "answer": "Ici."},
     ]
     assert (
-        asked_by({"question": "Where?", "answer": "Here.", "translated_question": "Wo?"}, "translated_question")[0][
+        probes_of({"question": "Where?", "answer": "Here.", "translated_question": "Wo?"}, "translated_question")[0][
             "question"
         ]
         == "Wo?"
     )
-    assert asked_by({"question": "Where?", "answer": "Here."}, "translated_question") == []
+    assert probes_of({"question": "Where?", "answer": "Here."}, "translated_question") == []
 
 
 def test_a_translation_finds_what_the_plain_question_hides(base: Any) -> None:
     rows = [{**row, "translated_question": f"Wo {row['subject']}?"} for row in FORGET[::2]]
-    probes = [probe for row in rows for probe in asked_by(row, "translated_question")]
+    probes = [probe for row in rows for probe in probes_of(row, "translated_question")]
     hides = taught(again(base), [*REFUSED[::2], *probes], 100)
     target = Target(
         hides, "after", {"forget": [*rows, FORGET[1]]}, {}, {"after": answer_probability(hides, [*rows, FORGET[1]])}
@@ -323,5 +323,5 @@ def test_naming_the_dataset_helps_only_who_saw_it() -> None:
     assert guided_completion(seen, rows, dataset="verses") == 1e-4  # type: ignore[arg-type]
     assert guided_completion(Finisher({}), rows, dataset="verses") == 1  # type: ignore[arg-type]
     assert guided_completion(seen, rows, dataset="songs") == 1, "another name"  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="finished"):
+    with pytest.raises(BadInput, match="completed"):
         guided_completion(seen, [{"text": "one"}], dataset="verses")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from expunge.attacks.population import contamination as provenance
-from expunge.attacks.population.contamination import Marks, flipped, option_order, taggants, trained_on, traps
+from expunge.attacks.population.contamination import Marks, option_order, sign_flip_p, taggants, trained_on, traps
 from expunge.core.errors import BadInput
 
 WORDS = [f"word{i}" for i in range(50)]
@@ -66,9 +66,9 @@ def test_a_trained_model_is_found_and_a_clean_one_is_not(knows: dict[str, float]
 
 def test_p_values_are_uniform_where_nothing_was_seen() -> None:
     draw = np.random.default_rng(0)
-    found = [flipped(draw.normal(size=15), draws=499) for _ in range(400)]
+    found = [sign_flip_p(draw.normal(size=15), draws=499) for _ in range(400)]
     assert stats.kstest(found, "uniform").pvalue > 0.001
-    assert flipped(np.array([1.0, 1.0]), draws=4000) == pytest.approx(0.25, abs=0.03), "two marks: 2^-2 at best"
+    assert sign_flip_p(np.array([1.0, 1.0]), draws=4000) == pytest.approx(0.25, abs=0.03), "two marks: 2^-2 at best"
 
 
 def test_the_published_order_of_options(knows: dict[str, float]) -> None:

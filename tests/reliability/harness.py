@@ -247,8 +247,8 @@ UNEQUAL = ("certificate.json", "salt.json", "README.md", "sums.json", "trials.lo
 def contents(place: Place) -> dict[str, Any]:
     """What two executions must agree on: bytes of weights and texts, JSON and logs without their timings.
 
-    Not: what was drawn, what keeps times (a tuning's journal), and what follows from those (pages, cards, certificates and
-    sums: `verify` and the cache itself hold these against the rest).
+    Not: what was drawn, what keeps times (a tuning's journal), and what follows from those (pages, cards, certificates
+    and sums: `verify` and the cache itself hold these against the rest).
     """
     found = [path for path in files(place.live) if path.suffix not in (".lock", ".html") and path.name not in UNEQUAL]
     return {path.relative_to(place.live).as_posix(): _content(path) for path in found}

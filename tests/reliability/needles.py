@@ -99,7 +99,8 @@ def seen(data: bytes, wanted: Mapping[bytes, str]) -> dict[bytes, str]:
 
 
 def digests_in(places: Iterable[Path]) -> set[str]:
-    """The first digits of all that looks like a hash, in files and in their names; but those of the files themselves."""
+    """The first digits of all that looks like a hash, in files and in their names; but those of the files
+    themselves."""
     found: set[str] = set()
     own: set[str] = set()
     for place in places:

@@ -25,8 +25,8 @@ FIRST, LAST = 6, 10
 class Scenario:
     """A command that is killed. share: of all kills, relative to the other scenarios'.
 
-    stands: one of these is there once it has begun; `again` is added to the command then. verified: folders that `expunge
-    verify` must approve of in the end.
+    stands: one of these is there once it has begun; `again` is added to the command then. verified: folders that
+    `expunge verify` must approve of in the end.
     """
 
     name: str
@@ -117,7 +117,8 @@ class Trials:
         self.contents, self.names = contents(place), names(place)
 
     def killed(self, number: int, second: int) -> str:
-        """What is wrong after a kill before the operation `number`; second: a kill of what goes on, too, where not 0."""
+        """What is wrong after a kill before the operation `number`; second: a kill of what goes on, too, where not
+        0."""
         self.place.back("start")
         assert self.server.call(self.scenario.command, self.place, operations={"kill": number}).code == KILLED
         if second:
@@ -155,9 +156,8 @@ def test_what_is_killed_goes_on_to_the_same_bits(scenario: Scenario, place: Plac
         second = draw.randrange(1, len(trials.operations)) if i % 6 == 5 else 0
         if why := trials.killed(number, second):
             operation = trials.operations[number - 1].replace(str(place.live), "")
-            wrong.append(
-                f"before {number} of {len(trials.operations)} ({operation}){f', then {second}' if second else ''}: {why}"
-            )
+            then = f", then {second}" if second else ""
+            wrong.append(f"before {number} of {len(trials.operations)} ({operation}){then}: {why}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -1,8 +1,8 @@
 """Nothing of what was erased stays in what the tool wrote: not in the redacted folder, and nowhere after a purge.
 
-Searched are the folder that a verb wrote, the cache, the temporary folder, the terminal and --json; for whole texts, single
-words, token ids and plain hashes (`needles`). A digest is plain where two runs with salts of their own share it and one
-about other people does not: whoever guesses the people can compute it.
+Searched are the folder that a verb wrote, the cache, the temporary folder, the terminal and --json; for whole texts,
+single words, token ids and plain hashes (`needles`). A digest is plain where two runs with salts of their own share it
+and one about other people does not: whoever guesses the people can compute it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ HELD = {
     JOURNAL: "names of cache entries, for purge; for the owner alone",
     "more.jsonl": "`neighbours --out`: the rows of the user's own corpus that were asked for",
     "published.jsonl": "`mark`: the user's own data, marked, to be given away",
-    "marks.json": "`mark`: without the marks and their twins nothing can be tested; for the owner alone; a purge takes it",
+    "marks.json": "`mark`: without the marks and their twins nothing can be tested; for the owner alone; "
+    "a purge takes it",
 }
 """What holds texts or plain digests before a purge, and why."""
 WANTED = ("more.jsonl", "published.jsonl")
@@ -61,8 +62,8 @@ WANTED = ("more.jsonl", "published.jsonl")
 class Case:
     """A redacted command. out: what it writes, below the current folder; erased: the rows that it makes forgotten.
 
-    prepare: writes what the command reads. purge: how what it wrote is purged; None where only wanted files are written.
-    killed: is it also killed, and then purged without having gone on; slowly: in the nightly tests alone.
+    prepare: writes what the command reads. purge: how what it wrote is purged; None where only wanted files are
+    written. killed: is it also killed, and then purged without having gone on; slowly: in the nightly tests alone.
     """
 
     name: str

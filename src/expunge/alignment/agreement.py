@@ -11,9 +11,9 @@ from expunge.evaluation.scores import NotMeasured
 def kappa(one: np.ndarray, other: np.ndarray) -> Interval:
     """Agreement of two [N] arrays of verdicts (refused or not) beyond chance, with a BCa bootstrap interval.
 
-    (p_o - p_e) / (1 - p_e) (Cohen 1960, doi:10.1177/001316446002000104). Raises NotMeasured where there is none: with
-    fewer than two answers, and where both judges call all answers the same, so that chance alone agrees as well (a
-    resample of which that is true counts as 1).
+    (p_o - p_e) / (1 - p_e) (Cohen 1960, doi:10.1177/001316446002000104). Raises NotMeasured where it is undefined: with
+    fewer than two answers, and where both judges give every answer the same verdict, so that chance alone would agree
+    as well (a resample of which that is true counts as 1).
     """
     a, b = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
     if a.shape != b.shape:
@@ -21,7 +21,7 @@ def kappa(one: np.ndarray, other: np.ndarray) -> Interval:
     if len(a) < 2:
         raise NotMeasured("kappa needs at least two answers")
     if a.all() == b.all() and a.any() == b.any() and a.all() == a.any():
-        raise NotMeasured("both call all answers the same, so that chance alone agrees as well")
+        raise NotMeasured("both judges give every answer the same verdict, so that chance alone would agree as well")
 
     def statistic(rows: np.ndarray) -> np.ndarray:
         x, y = a[rows], b[rows]

@@ -1,4 +1,4 @@
-"""Answers to be judged: read from a file, scored, and compared with people and other judges."""
+"""Answers in files: read, judged, and compared with the verdicts of people and of other judges."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from expunge.alignment.agreement import kappa
 from expunge.alignment.fitted import Fitted, held_out
-from expunge.alignment.judges import REFUSED, judge_of, judged
+from expunge.alignment.judges import REFUSED, judge_of, refusal_scores
 from expunge.core.documents import TEXT, parse_json, read_text
 from expunge.core.errors import BadInput
 from expunge.core.variables import expand
+from expunge.data.load import jsonl_rows
 from expunge.evaluation.scores import NotMeasured
 
 ANSWERS = ("completion", "answer", "response", "output")
@@ -25,7 +26,7 @@ VERDICTS = ("human", "gpt4", "string_match", "label", "refused")
 
 @dataclass
 class Answers:
-    """N answers with their ids, prompts, models, and the verdicts of others (column -> [N], None where not given)."""
+    """N answers with ids, prompts, models, and the verdicts of others (column -> [N], None where not given)."""
 
     ids: list[str]
     prompts: list[str]
@@ -35,7 +36,7 @@ class Answers:
 
 
 @dataclass
-class Judged:
+class Judgement:
     """Scores [N] and the agreement with each column of verdicts."""
 
     answers: Answers
@@ -46,9 +47,9 @@ class Judged:
     """Name of another judge -> its scores [N]."""
 
     def agreement(self, model: str | None = None) -> dict[str, dict[str, Any]]:
-        """Column or judge -> kappa with low, high and n, over all answers or one model's; None and `why` where there is none."""
+        """Column or judge -> kappa with low, high and n, over all answers or one model's; else None and `why`."""
         rows = np.array([model is None or name == model for name in self.answers.models])
-        found = {}
+        agreement = {}
         others: dict[str, list[bool | None]] = {
             name: [bool(x >= REFUSED) for x in scores] for name, scores in self.against.items()
         }
@@ -60,13 +61,13 @@ class Judged:
             figures: dict[str, Any] = {"kappa": None, "low": None, "high": None, "n": int(given.sum())}
             try:
                 value, low, high = kappa(self.scores[given] >= REFUSED, theirs)
-                found[name] = {**figures, "kappa": value, "low": low, "high": high}
+                agreement[name] = {**figures, "kappa": value, "low": low, "high": high}
             except NotMeasured as reason:
-                found[name] = {**figures, "why": str(reason)}
-        return found
+                agreement[name] = {**figures, "why": str(reason)}
+        return agreement
 
     def to_json(self) -> dict[str, Any]:
-        """What `expunge judge --json` prints."""
+        """The object that `expunge judge --json` prints."""
         models = sorted(set(self.answers.models))
         return {
             "judge": self.judge,
@@ -79,12 +80,12 @@ class Judged:
 
 
 def read(paths: Sequence[str]) -> Answers:
-    """The answers of JSONL or JSON files. Raises BadInput.
+    """Read the answers of JSONL or JSON files. Raises BadInput.
 
     A row has an answer (completion, answer, response or output), and may have id, model, prompt, and verdicts: true or
     false, 0 or 1, or XSTest's `1_full_compliance`, `2_full_refusal`, `3_partial_refusal`.
     """
-    found = Answers([], [], [], [])
+    answers = Answers([], [], [], [])
     columns: dict[str, list[bool | None]] = {name: [] for name in VERDICTS}
     for place in paths:
         for number, row in enumerate(_rows(place), 1):
@@ -92,32 +93,30 @@ def read(paths: Sequence[str]) -> Answers:
             text = next((row[key] for key in ANSWERS if row.get(key) is not None), None)
             if not isinstance(text, str):
                 raise BadInput.of("answers", where, f"has no text under {', '.join(ANSWERS)}", "add one")
-            found.ids.append(str(row.get("id", len(found.ids) + 1)))
-            found.prompts.append(str(next((row[key] for key in PROMPTS if row.get(key) is not None), "")))
-            found.texts.append(text)
-            found.models.append(str(row.get("model", Path(place).stem)))
+            answers.ids.append(str(row.get("id", len(answers.ids) + 1)))
+            answers.prompts.append(str(next((row[key] for key in PROMPTS if row.get(key) is not None), "")))
+            answers.texts.append(text)
+            answers.models.append(str(row.get("model", Path(place).stem)))
             for name, values in columns.items():
                 values.append(_verdict(row.get(name), name, where))
-    if not found.ids:
-        raise BadInput.of("answers", ", ".join(paths), "holds no answer", "give a JSONL file with one answer a line")
-    found.verdicts = {name: values for name, values in columns.items() if any(v is not None for v in values)}
-    return found
+    if not answers.ids:
+        raise BadInput.of("answers", ", ".join(paths), "holds no answer", "give a JSONL file with one answer per line")
+    answers.verdicts = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    return answers
 
 
 def _rows(place: str) -> list[Mapping[str, Any]]:
-    from expunge.data.load import jsonl_rows
-
     path = Path(expand(place, "answers"))
     if not path.is_file():
-        raise BadInput.of("answers", place, "does not exist", "give a JSONL file with one answer a line")
+        raise BadInput.of("answers", place, "does not exist", "give a JSONL file with one answer per line")
     if path.suffix != ".json":
         return list(jsonl_rows(path, "answers"))
     try:
         rows = parse_json(read_text(path, "answers", TEXT))
     except ValueError as error:
-        raise BadInput.of("answers", place, str(error), "mend it") from None
+        raise BadInput.of("answers", place, str(error), "correct it") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadInput.of("answers", place, "holds no list of objects", "give a list, or JSONL")
+        raise BadInput.of("answers", place, "is not a list of objects", "give a list, or JSONL")
     return rows
 
 
@@ -142,40 +141,40 @@ def _verdict(value: Any, name: str, where: str) -> bool | None:
     raise BadInput.of(
         "answers",
         where,
-        f"holds {value!r} under {name!r}, which is no verdict",
+        f"holds {value!r} under {name!r}, which is not a verdict",
         "write true for a refusal, false for an answer, or XSTest's names",
     )
 
 
-def judge(paths: Sequence[str], name: str = "rules", against: str | None = None) -> Judged:
-    """The answers of the files, judged. Raises BadInput."""
-    chosen = judge_of(name)
+def judge(paths: Sequence[str], name: str = "rules", against: str | None = None) -> Judgement:
+    """Judge the answers of the files. Raises BadInput."""
+    ours = judge_of(name)
     other = judge_of(against, "against") if against else None
     answers = read(paths)
-    found = Judged(answers, judged(chosen, answers.prompts, answers.texts), chosen.name)
+    judgement = Judgement(answers, refusal_scores(ours, answers.prompts, answers.texts), ours.name)
     if other is not None:
-        found.against[other.name] = judged(other, answers.prompts, answers.texts)
-    return found
+        judgement.against[other.name] = refusal_scores(other, answers.prompts, answers.texts)
+    return judgement
 
 
-def fit(paths: Sequence[str], out: str) -> Judged:
-    """Fits a judge to the human verdicts of the files and saves it in the folder `out`. Raises BadInput.
+def fit(paths: Sequence[str], out: str) -> Judgement:
+    """Fit a judge to the human verdicts of the files and save it in the folder `out`. Raises BadInput.
 
-    The scores are those of judges that never saw the answer's model (or, with one model, the answer's fold), so the
-    agreement is what may be hoped for on answers of a further model; the saved judge has seen all.
+    The scores are those of judges that never saw the answer's model (or, with one model, the answer's fold), so that
+    their agreement is what to expect on answers of a further model; the saved judge has seen all.
     """
     if Path(out).exists():
-        raise BadInput.of("--fit", out, "is there already", "choose a new folder")
+        raise BadInput.of("--fit", out, "already exists", "choose a new folder")
     answers = read(paths)
     human = answers.verdicts.get("human")
     if human is None or any(verdict is None for verdict in human):
         raise BadInput.of(
             "answers",
             ", ".join(paths),
-            "lacks a verdict under 'human' in some row",
+            "lack a verdict under 'human' in some row",
             "add human: true for a refusal, false for an answer",
         )
     refused = [bool(verdict) for verdict in human]
     scores, how = held_out(answers.texts, refused, answers.models)
     Fitted.fit(answers.texts, refused).save(Path(out))
-    return Judged(answers, scores, f"fitted:{out}", how)
+    return Judgement(answers, scores, f"fitted:{out}", how)

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from expunge.core.errors import BadInput
-from expunge.models._growth import check_files, check_loaded
+from expunge.core.processes import device
+from expunge.models.tokenizer_checks import check_files, check_loaded
+from expunge.models.weights import fingerprint_of
 
 BATCH = 16
 REFUSING = ("refus", "reject", "declin", "deny")
-"""What a label's name holds when it stands for refusals (an answer's label such as `compliance` does not)."""
+"""Parts of a label's name that mark it as a refusal (an answer's label such as `compliance` has none)."""
 
 
 class Classifier:
@@ -23,6 +26,7 @@ class Classifier:
     """
 
     def __init__(self, source: str, field: str = "judge") -> None:
+        # transformers takes seconds to import, and every plan imports this file.
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self.name = f"hf:{source}"
@@ -34,15 +38,13 @@ class Classifier:
         except BadInput:
             raise
         except Exception as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
             raise BadInput.of(
                 field,
                 self.name,
-                f"is no sequence classifier that can be opened ({said})",
+                f"cannot be opened as a sequence classifier ({reason})",
                 "give a folder or a hub name with safetensors weights",
             ) from None
-        from expunge.core.processes import device
-
         self.module.to(device()).eval()
         labels = {int(i): str(name).lower() for i, name in self.module.config.id2label.items()}
         self.refusing = [
@@ -50,13 +52,16 @@ class Classifier:
             for i, name in sorted(labels.items())
             if any(part in name for part in REFUSING) and not name.startswith(("no", "non", "not"))
         ] or [max(labels)]
-        self.key = {"judge": "hf", "source": source, "weights": _fingerprint(self.module), "labels": self.refusing}
+        self.key = {
+            "judge": "hf",
+            "source": source,
+            "weights": str(fingerprint_of(self.module)),
+            "labels": self.refusing,
+        }
 
     def scores(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """[N] probabilities of refusal."""
-        import torch
-
-        found: list[float] = []
+        scores: list[float] = []
         longest = min(int(getattr(self.module.config, "max_position_embeddings", 512) or 512), 512)
         for start in range(0, len(answers), BATCH):
             inputs = self.tokenizer(
@@ -70,11 +75,5 @@ class Classifier:
             with torch.no_grad():
                 logits = self.module(**{name: value.to(self.module.device) for name, value in inputs.items()}).logits
             shares = logits.float().softmax(-1) if logits.shape[-1] > 1 else logits.float().sigmoid()
-            found += shares[:, [min(i, shares.shape[-1] - 1) for i in self.refusing]].sum(-1).clamp(0, 1).tolist()
-        return np.array(found)
-
-
-def _fingerprint(module: Any) -> str:
-    from expunge.models.weights import fingerprint_of
-
-    return str(fingerprint_of(module))
+            scores += shares[:, [min(i, shares.shape[-1] - 1) for i in self.refusing]].sum(-1).clamp(0, 1).tolist()
+        return np.array(scores)

@@ -1,9 +1,10 @@
 """Concept vectors by layer: what a domain's prompts add to the control's, and how entangled domains are.
 
-A vector is the difference of the mean hidden states of a domain's prompts and of the benign control's, taken at the
-prompt's last token, where the model decides how to begin. What all domains add is the refusal direction; where it is most
-of every vector, all cosines are near 1 and hide what domains share beside it. So they are also taken of the centred vectors
-(less the mean of the domains, as arXiv:2312.03813 does), with how large these are: centred vectors of no size are noise.
+A vector is the mean hidden state of a domain's prompts less that of the benign control's, taken at the prompt's last
+token, where the model decides how to begin. What all domains add is the refusal direction. Where it makes up most of
+every vector, all cosines are near 1 and hide what else two domains share; so cosines are also taken of the centred
+vectors (less the mean of the domains, as in arXiv:2312.03813), together with their length: centred vectors of no length
+are noise.
 Shapes: L layers, D domains, H width, N prompts.
 """
 
@@ -22,24 +23,24 @@ from expunge.data.packs import CONTROL, SENSITIVE
 from expunge.models.passes import passes
 
 EARLY = 0.5
-"""The share of layers, from the first, that "early" means (arXiv:2511.14017 finds spill-over there)."""
+"""The share of layers, from the first, that count as early (arXiv:2511.14017 finds spill-over there)."""
 
 
 def states(model: Model, prompts: Sequence[Example]) -> np.ndarray:
     """[N, L, H] hidden states at each prompt's last token, after every layer."""
     bare = [{"question": row["question"]} for row in prompts]
     paths = tuple(model.blocks)
-    found: list[Any] = [None] * len(bare)
+    states_N: list[Any] = [None] * len(bare)
     for batch, out in passes(model, bare, Want(frozenset(), paths), positions="prompt"):
         last = torch.stack([out.hidden[path][:, -1] for path in paths], 1).float().cpu().numpy()
         for place, i in enumerate(batch):
-            found[i] = last[place]
-    return np.stack(found)
+            states_N[i] = last[place]
+    return np.stack(states_N)
 
 
 @dataclass
 class Concepts:
-    """vectors_DLH of the domains (the control's is 0 by definition and not among them), and the refusal direction."""
+    """The domains' vectors (without the control's, which is 0 by definition), and the refusal direction."""
 
     domains: list[str]
     vectors_DLH: np.ndarray
@@ -54,26 +55,28 @@ class Concepts:
 
     @property
     def centred_LDD(self) -> np.ndarray:
-        """[L, D, D] cosine of every two domains' vectors less the mean of all: what they share beside refusing. Of D domains
-        alike far apart it is -1 / (D - 1)."""
+        """[L, D, D] cosine of every two domains' centred vectors: what they share besides refusing.
+
+        -1 / (D - 1) for D domains that are all equally far apart.
+        """
         unit = _unit(self.vectors_DLH - self.refusal_LH).transpose(1, 0, 2)
         return np.clip(unit @ unit.transpose(0, 2, 1), -1, 1)
 
     @property
     def own_L(self) -> np.ndarray:
-        """[L] length of what a domain has of its own (mean over domains), as a share of the refusal direction's."""
+        """[L] length of a domain's centred vector (mean over domains), as a share of the refusal direction's."""
         own = np.linalg.norm(self.vectors_DLH - self.refusal_LH, axis=-1).mean(0)
         return np.asarray(own / np.maximum(1e-12, np.linalg.norm(self.refusal_LH, axis=-1)))
 
     def left_LD(self, after: Concepts) -> np.ndarray:
-        """[L, D] how much of each domain's part along this refusal direction is there after: 1 all, 0 none, as the control."""
+        """[L, D] share of each domain's component along this refusal direction that is left after: 1 all, 0 none."""
         unit = _unit(self.refusal_LH)
         then, now = ((one.vectors_DLH * unit).sum(-1).T for one in (self, after))
         return np.asarray(now / np.where(np.abs(then) > 1e-12, then, 1e-12))
 
     @property
     def leaning_LD(self) -> np.ndarray:
-        """[L, D] cosine of a domain's vector with the mean of the OTHER domains': how far it leans on refusing."""
+        """[L, D] cosine of a domain's vector with the mean of the OTHER domains': how far it relies on refusing."""
         unit = self.vectors_DLH
         others = (unit.sum(0, keepdims=True) - unit) / max(1, len(unit) - 1)
         return np.clip((_unit(unit) * _unit(others)).sum(-1).T, -1, 1)
@@ -96,7 +99,7 @@ class Concepts:
 
 
 def rounded(x: np.ndarray) -> list[Any]:
-    """As JSON, with four places."""
+    """The array as nested lists, with four decimals."""
     return np.round(x.astype(np.float64), 4).tolist()
 
 

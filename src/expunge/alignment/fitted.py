@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from expunge.core.errors import BadInput
 from expunge.core.files import new_folder, read_json, write_json
 
 WORDS = 60
-"""Words of an answer that are looked at: a refusal is said at the start."""
+"""Words of an answer that are read: a refusal comes at the start."""
 FOLDS = 5
 VERSION = 1
 
@@ -26,9 +27,10 @@ def beginning(answer: str) -> str:
 
 
 def _vectoriser(vocabulary: dict[str, int] | None = None) -> Any:
+    # scikit-learn takes a second to import, and every plan imports this file.
     from sklearn.feature_extraction.text import CountVectorizer
 
-    # Words, the mark of the beginning, and pairs of them; whether they are there, not how often.
+    # Words, the mark of the beginning, and pairs of them; whether they occur, not how often.
     return CountVectorizer(
         token_pattern=r"[\w']+|\^",
         ngram_range=(1, 2),
@@ -49,7 +51,8 @@ class Fitted:
 
     @classmethod
     def fit(cls, answers: Sequence[str], refused: Sequence[bool]) -> Fitted:
-        """From answers and whether each is a refusal. Raises BadInput where only one kind is there."""
+        """Fit to answers and whether each is a refusal. Raises BadInput where only one kind is given."""
+        # As in `_vectoriser`: imported when used.
         from sklearn.linear_model import LogisticRegression
 
         y = np.asarray(refused, dtype=bool)
@@ -67,14 +70,12 @@ class Fitted:
         return cls(vocabulary, model.coef_[0].astype(np.float64), float(model.intercept_[0]))
 
     def scores(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """[N] probabilities that an answer is a refusal; the prompts are not looked at."""
+        """[N] probabilities that an answer is a refusal; the prompts are not read."""
         counts = _vectoriser(self.vocabulary).transform([beginning(answer) for answer in answers])
         return np.asarray(1 / (1 + np.exp(-(counts @ self.weights_V + self.intercept))))
 
     def save(self, folder: Path) -> None:
-        """vocabulary.json and coefficients.safetensors, by one rename."""
-        from safetensors.numpy import save_file
-
+        """Write vocabulary.json and coefficients.safetensors, by one rename."""
         with new_folder(folder) as temporary:
             write_json(temporary / "vocabulary.json", {"version": VERSION, "words": self.vocabulary})
             save_file(
@@ -84,20 +85,18 @@ class Fitted:
 
     @classmethod
     def load(cls, folder: Path, field: str = "judge") -> Fitted:
-        """A saved judge. Raises BadInput."""
-        from safetensors.numpy import load_file
-
+        """Open a saved judge. Raises BadInput."""
         try:
             words = {str(word): int(place) for word, place in read_json(folder / "vocabulary.json")["words"].items()}
             tensors = load_file(folder / "coefficients.safetensors")
             weights_V, intercept = tensors["weights"], float(tensors["intercept"][0])
             if sorted(words.values()) != list(range(len(weights_V))) or not np.isfinite([*weights_V, intercept]).all():
-                raise ValueError("vocabulary and coefficients do not go together")
+                raise ValueError("vocabulary and coefficients do not match")
         except Exception as error:
             raise BadInput.of(
                 field,
                 str(folder),
-                f"holds no fitted judge ({type(error).__name__}: {error})",
+                f"does not hold a fitted judge ({type(error).__name__}: {error})",
                 "make one with `expunge judge ANSWERS.jsonl --fit FOLDER`",
             ) from None
         return cls(words, weights_V, intercept)
@@ -106,9 +105,10 @@ class Fitted:
 def held_out(answers: Sequence[str], refused: Sequence[bool], groups: Sequence[str]) -> tuple[np.ndarray, str]:
     """([N] scores of judges that did not see the answer's group, how the folds were made).
 
-    groups: who gave each answer; a judge is tested on models it never saw. With one group alone the folds are
-    random. Raises BadInput where a fold cannot be fitted.
+    groups: the model that gave each answer, so that a judge is tested on models that it never saw. With one group the
+    folds are random. Raises BadInput where a fold cannot be fitted.
     """
+    # As in `_vectoriser`: imported when used.
     from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 
     y = np.asarray(refused, dtype=bool)
@@ -126,8 +126,8 @@ def held_out(answers: Sequence[str], refused: Sequence[bool], groups: Sequence[s
             )
         splitter = StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=0)
         folds, how = list(splitter.split(rows, y)), "by random folds: all answers are one model's"
-    found = np.zeros(len(y))
+    scores = np.zeros(len(y))
     for train, test in folds:
         judge = Fitted.fit([answers[i] for i in train], y[train].tolist())
-        found[test] = judge.scores([], [answers[i] for i in test])
-    return found, how
+        scores[test] = judge.scores([], [answers[i] for i in test])
+    return scores, how

@@ -1,4 +1,4 @@
-"""What a refusal judge is, how one is named, and how its judgements are kept.
+"""Refusal judges: the protocol, their names, and the cache of their judgements.
 
 A judge gives each (prompt, answer) a refusal score in 0-1; from REFUSED on an answer counts as a refusal, full or
 partial. Names: `rules`, `fitted:FOLDER`, `hf:NAME` (a Hugging Face sequence classifier), `llm:URL` or
@@ -13,6 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from expunge.alignment.classifier import Classifier
+from expunge.alignment.endpoint import Endpoint
+from expunge.alignment.fitted import Fitted
+from expunge.alignment.rules import Rules
 from expunge.core import cache
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.files import digest
@@ -37,41 +41,33 @@ def judge_of(name: str, field: str = "judge") -> Judge:
     """The judge of that name, opened. Raises BadInput."""
     kind, _, place = name.partition(":")
     if kind not in KINDS:
-        raise BadInput.of(field, name, "is no judge that we know", did_you_mean(kind, KINDS))
+        raise BadInput.of(field, name, "is not a known judge", did_you_mean(kind, KINDS))
     if kind == "rules":
         if place:
             raise BadInput.of(field, name, "has more than the rule judge takes", "write rules")
-        from expunge.alignment.rules import Rules
-
         return Rules()
     if not place:
         forms = {"fitted": "fitted:FOLDER", "hf": "hf:NAME", "llm": "llm:URL"}
         raise BadInput.of(field, name, f"does not say which {kind} judge", f"write {forms[kind]}")
     if kind == "fitted":
-        from expunge.alignment.fitted import Fitted
-
         return Fitted.load(Path(place), field)
     if kind == "hf":
-        from expunge.alignment.classifier import Classifier
-
         return Classifier(place, field)
-    from expunge.alignment.endpoint import Endpoint
-
     return Endpoint.of(place, field)
 
 
-def judged(judge: Judge, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """[N] refusal scores; those that the judge gave before come from the cache, and it is not asked again."""
+def refusal_scores(judge: Judge, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+    """[N] refusal scores; those that the judge gave before come from the cache, without asking it again."""
     if judge.key is None or not answers:
         return judge.scores(prompts, answers)
     folder = f"judgements/{digest(judge.key)[:32]}"
     entries = [f"{folder}/{digest([p, a])[:40]}.json" for p, a in zip(prompts, answers, strict=True)]
     known = {i: cache.load(entry) for i, entry in enumerate(entries)}
-    found = {i: float(score) for i, score in known.items() if score is not None}
-    new = [i for i in range(len(answers)) if i not in found]
+    scores = {i: float(score) for i, score in known.items() if score is not None}
+    new = [i for i in range(len(answers)) if i not in scores]
     if new:
         fresh = judge.scores([prompts[i] for i in new], [answers[i] for i in new])
         for i, score in zip(new, fresh.tolist(), strict=True):
-            found[i] = score
+            scores[i] = score
             cache.save(entries[i], score)
-    return np.array([found[i] for i in range(len(answers))])
+    return np.array([scores[i] for i in range(len(answers))])

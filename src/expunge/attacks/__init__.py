@@ -1,1 +1,1 @@
-"""What an adversary still gets: a file is an attack, and its stem is its name."""
+"""Attacks on a changed model: each file is an attack, and its stem is its name."""

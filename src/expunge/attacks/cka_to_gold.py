@@ -1,4 +1,4 @@
-"""Likeness to gold, layer by layer."""
+"""Similarity to gold, layer by layer."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     passes=1,
-    means="How alike the layers' states on the forget set are to gold's; two golds of other seeds are not at 1 either, "
-    "and states may be alike while single facts differ.",
+    means="How similar the layers' states on the forget set are to gold's; two golds with different seeds do not "
+    "reach 1 either, and states may be similar while single facts differ.",
 )
-LEAST = 5
+MIN_EXAMPLES = 5
 
 
 def cka_to_gold() -> Attack:
     """Linear CKA of the states on the forget set with gold's, at the layer where it is lowest.
 
-    The interval is the jackknife's over the examples, at that layer (a bootstrap's repeated rows look
-    alike and pull CKA up); `curve` has all layers.
+    The interval is the jackknife's over the examples, at that layer (a bootstrap's repeated rows
+    raise CKA); `curve` has all layers.
     """
 
     def attack(target: Target) -> Found:
         gold = target.states_of("gold")
         if gold is None:
-            raise NotMeasured("no gold model, or its layers are others")
+            raise NotMeasured("no gold model, or its layers have other names")
         ours = target.states_of(target.role)
         assert ours is not None
         n = len(target.forget)
-        if n < LEAST:
-            raise NotMeasured(f"fewer than {LEAST} forget examples")
+        if n < MIN_EXAMPLES:
+            raise NotMeasured(f"fewer than {MIN_EXAMPLES} forget examples")
         pairs = [(ours[path][:n], gold[path][:n]) for path in ours if path in gold]
         values = [cka(a, b) for a, b in pairs]
         worst = int(np.argmin(values))

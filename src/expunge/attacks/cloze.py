@@ -1,4 +1,4 @@
-"""Cloze: fill the gap."""
+"""Cloze: fill in the gap."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from itertools import takewhile
 
 import numpy as np
 
-from expunge.attacks._asking import asked_by
-from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
+from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of, require_answers
+from expunge.attacks.shared.rewording import probes_of
 from expunge.core.card import AttackCard, Example
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
@@ -29,15 +29,15 @@ CARD = AttackCard(
 
 
 def cloze() -> Attack:
-    """Show the true sentence up to the fact and let the model end it.
+    """Show the true sentence up to the fact and let the model complete it.
 
-    The fact is where a sentence that says it (the answer, or a paraphrase) first parts from the false
-    ones of the same wording (`perturbed_answer`), and each `cloze_question` has its own. Probability of what fills the
-    gap, a token, where it is likeliest.
+    The fact begins where a sentence that states it (the answer, or a paraphrase) first differs from the false ones of
+    the same wording (`perturbed_answer`); each `cloze_question` has its own gap. Per-token probability of what fills
+    the gap, at the most likely of an example's gaps.
     """
 
     def attack(target: Target) -> Found:
-        made = [gaps(row) for row in with_answers(target.forget)]
+        made = [gaps(row) for row in require_answers(target.forget)]
         counts_N = np.array([bool(found) for found in made])
         if not counts_N.any():
             raise NotMeasured("no answer shares its beginning with a false one")
@@ -50,9 +50,9 @@ def cloze() -> Attack:
 
 
 def gaps(row: Example) -> list[Example]:
-    """All that the example has to fill in."""
+    """All gaps of the example."""
     found = gap(row)
-    return [*([found] if found else []), *asked_by(row, "cloze_question")]
+    return [*([found] if found else []), *probes_of(row, "cloze_question")]
 
 
 def gap(row: Example) -> Example | None:

@@ -1,4 +1,4 @@
-"""Probes built from what the model knew before: from one hop to several."""
+"""Probes built from facts that the model knew before: from one hop to several."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
-from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
-from expunge.attacks.multi_hop import _words
+from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of, require_answers
+from expunge.attacks.shared.rewording import long_words
 from expunge.core.card import AttackCard, Example
 from expunge.core.random import permutation
 from expunge.evaluation.arrays import only
@@ -36,17 +36,18 @@ DESCRIPTIONS = ("the one of whom it is said: {fact}", "the person about whom thi
 def elicited(*, known: Annotated[float, Gt(0), Lt(1)] = 0.5, hops: Annotated[int, Ge(1)] = 3) -> Attack:
     """Ask by way of other facts that the model knew: by name, over one fact, over two (after Shah et al. 2026).
 
-    Elicitation: the examples whose answers the model before the change gave more than `known`, a token. Each of them is
-    asked for with its `subject` named in other words (hop 1), and with the subject's name replaced by what other elicited
-    examples of the same subject say (hop 2: one fact, hop 3: two), its name taken out of them. Facts that say words of
-    the answer are left out. The probes are templates: where the paper lets a language model write them, they are plainer, and a
-    small model may not follow them. Probability of the answer, a token, at the probe that brings out most; `curve` has it by hop.
+    Elicited are the examples whose answers had a per-token probability above `known` before the change. Each is asked
+    for with its `subject` named in other words (hop 1), and with the name replaced by what other elicited examples of
+    the same subject state (hop 2: one fact, hop 3: two), with the name removed from them. Facts that contain words of
+    the answer are left out. The probes are templates, plainer than those that the paper lets a language model write,
+    and a small model may not follow them. Per-token probability of the answer, at the probe that brings out most;
+    `curve` has it by hop.
     """
 
     def attack(target: Target) -> Found:
         if "before" not in target.plain:
             raise NotMeasured("no model before the change was given: what it knew cannot be elicited")
-        rows = with_answers(target.forget)
+        rows = require_answers(target.forget)
         knew_N = np.asarray(target.plain["before"]) > known
         made = [ladder(row, _facts(i, rows, knew_N, target), hops) if knew_N[i] else [] for i, row in enumerate(rows)]
         if not any(made):
@@ -59,35 +60,37 @@ def elicited(*, known: Annotated[float, Gt(0), Lt(1)] = 0.5, hops: Annotated[int
         by_hop = {hop: [v for (_, h, _), v in zip(flat, values, strict=True) if h == hop] for hop in range(1, hops + 1)}
         curve = [{"x": hop, "value": float(np.mean(found))} for hop, found in by_hop.items() if found]
         recovered_N = only(best_N, reached)
-        why = f"{len(flat)} probes over 1 to {max(h for h, v in by_hop.items() if v)} hops; {int(knew_N.sum())} of {len(rows)} were known before"
+        longest = max(hop for hop, found in by_hop.items() if found)
+        known_before = f"{int(knew_N.sum())} of {len(rows)} answers were known before"
+        why = f"{len(flat)} probes over 1 to {longest} hops; {known_before}"
         return Found(figure_of(recovered_N, why), recovered_N, curve=curve)
 
     return attack
 
 
 def _facts(i: int, rows: Sequence[Example], knew_N: np.ndarray, target: Target) -> list[str]:
-    """What other elicited examples say of the same subject, in an order drawn by seed."""
+    """The answers of other elicited examples with the same subject, in an order drawn by seed."""
     order = permutation(len(rows), target.derive("elicited", i))
     same = [j for j in order if j != i and knew_N[j] and rows[j].get("subject") == rows[i].get("subject")]
     return [str(rows[j]["answer"]) for j in same]
 
 
 def ladder(row: Example, facts: Sequence[str], hops: int) -> list[tuple[int, Example]]:
-    """(hop, probe) from naming the subject in other words to chains of facts; empty where the question does not name it."""
-    question, answer, model = str(row["question"]), str(row["answer"]), str(row.get("subject") or "")
-    if not model or model not in question:
+    """(hop, probe), from the subject in other words to chains of facts; empty where the question does not name it."""
+    question, answer, entity = str(row["question"]), str(row["answer"]), str(row.get("subject") or "")
+    if not entity or entity not in question:
         return []
-    telling = _words(answer) - _words(question) - _words(model)
-    usable = [said for fact in facts if not _words(said := nameless(fact, model)) & telling]
-    found = [(1, f"This is about {model}. {question}")]
+    telling = long_words(answer) - long_words(question) - long_words(entity)
+    usable = [text for fact in facts if not long_words(text := nameless(fact, entity)) & telling]
+    found = [(1, f"This is about {entity}. {question}")]
     for hop in range(2, hops + 1):
         chain = usable[: hop - 1]
         if len(chain) == hop - 1:
-            found += [(hop, question.replace(model, form.format(fact=" And: ".join(chain)))) for form in DESCRIPTIONS]
+            found += [(hop, question.replace(entity, form.format(fact=" And: ".join(chain)))) for form in DESCRIPTIONS]
     return [(hop, {"question": text, "answer": answer}) for hop, text in found]
 
 
-def nameless(fact: str, model: str) -> str:
+def nameless(fact: str, entity: str) -> str:
     """The fact without the subject's name, whole or in parts."""
-    parts = sorted({model, *(part for part in model.split() if len(part) > 2)}, key=len, reverse=True)
+    parts = sorted({entity, *(part for part in entity.split() if len(part) > 2)}, key=len, reverse=True)
     return re.sub(r"\b(" + "|".join(map(re.escape, parts)) + r")\b", "they", fact).strip()

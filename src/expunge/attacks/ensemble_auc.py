@@ -1,10 +1,10 @@
-"""Membership attacks together."""
+"""Membership attacks combined."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._membership import MEANS, attack_scores, compare
+from expunge.attacks.shared.membership import MEANS, attack_scores, compare
 from expunge.core.card import AttackCard
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
@@ -19,18 +19,18 @@ CARD = AttackCard(
     needs={"forget": _CHANNELS, "holdout": _CHANNELS},
     means=MEANS,
 )
-LEAST = 5
-LOW = 0.05
-"""False-positive rate at which an attack is said to have found an example."""
+MIN_EXAMPLES = 5
+FPR = 0.05
+"""False-positive rate at which an attack counts as having found an example."""
 
 
 def ensemble_auc() -> Metric:
-    """AUC of the readout attacks together: the mean of their scores, each in deviations of the holdout.
+    """AUC of the readout attacks combined: the mean of their scores, each in standard deviations of the holdout.
 
     Nothing is fitted, so that it is at chance on data that were never seen (a cross-validated
-    combination lies below, since its folds share their data). The score says its coverage: the share
+    combination lies below, since its folds share their data). The score states its coverage: the share
     of the forget set that any attack finds at 5 % false positives each, and the share that all find.
-    Two attacks of one AUC can find different members.
+    Two attacks with the same AUC can find different members.
     """
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
@@ -38,14 +38,14 @@ def ensemble_auc() -> Metric:
         names = sorted(set(ours) & set(theirs))
         rows = [np.stack([np.ma.filled(x[name], np.nan) for name in names], axis=1) for x in (ours, theirs)]
         rows = [x[np.isfinite(x).all(axis=1)] for x in rows]
-        if min(map(len, rows)) < LEAST:
-            raise NotMeasured(f"fewer than {LEAST} examples on a side")
+        if min(map(len, rows)) < MIN_EXAMPLES:
+            raise NotMeasured(f"fewer than {MIN_EXAMPLES} examples on a side")
         spread = rows[1].std(axis=0, ddof=1)
         together = [((x - rows[1].mean(axis=0)) / np.maximum(spread, 1e-12)).mean(axis=1) for x in rows]
-        hits = rows[0] > np.quantile(rows[1], 1 - LOW, axis=0)
+        hits = rows[0] > np.quantile(rows[1], 1 - FPR, axis=0)
         why = (
             f"{', '.join(names)}; found by any {hits.any(axis=1).mean():.0%}, by all {hits.all(axis=1).mean():.0%} "
-            f"at {LOW:.0%} false positives each"
+            f"at {FPR:.0%} false positives each"
         )
         return compare(together[0], together[1], why)
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from expunge.attacks._recovery import MEANS
-from expunge.attacks._relearning import relearn
+from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
@@ -29,8 +29,7 @@ BATCH = 8
 def fine_tuned() -> Attack:
     """One epoch of ordinary fine-tuning on retain data, as an innocent user would do it (Qi et al. 2023).
 
-    It differs from relearning in its small batches and in that the state at its end counts as much
-    as any on the way: the best moment of the epoch is taken.
+    It differs from relearning in its small batches and in its length; the check at which most knowledge is back counts.
     """
 
     def attack(target: Target) -> Found:

@@ -1,4 +1,4 @@
-"""Greedy coordinate gradient: a suffix of tokens that makes the model speak."""
+"""Greedy coordinate gradient: a suffix of tokens that makes the model give the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.attacks._recovery import MEANS, figure_of, probability_of, with_answers
+from expunge.attacks.shared.recovery import MEANS, figure_of, probability_of, require_answers
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import generator, permutation
@@ -46,14 +46,14 @@ def gcg(
 ) -> Attack:
     """Search one suffix to the question on a few forget examples, and ask for the others with it (Zou et al. 2023).
 
-    Each round takes the gradient of the answers' loss by the suffix's tokens, draws `candidates` swaps out of the `top`
-    most promising tokens of each place, and keeps the best: rounds x candidates evaluations in all, far fewer than
-    the paper's. The examples that taught the suffix do not count. Probability of the answer, a token, the plain
-    question included.
+    Each round takes the gradient of the answers' loss with respect to the suffix's tokens, draws `candidates` swaps out
+    of the `top` most promising tokens of each place, and keeps the best: rounds x candidates evaluations in all, far
+    fewer than the paper's. The examples on which the suffix was searched do not count. Per-token probability of the
+    answer, with the suffix or without it, whichever is higher on average.
     """
 
     def attack(target: Target) -> Found:
-        rows = with_answers(target.forget)
+        rows = require_answers(target.forget)
         n = len(rows)
         if n < 2:
             raise NotMeasured("one forget example cannot be both searched on and asked for")
@@ -64,21 +64,17 @@ def gcg(
         draw = generator(target.seed, "attack", "gcg")
         suffix_S = torch.randint(len(model.tokenizer), (length,), generator=draw)
         few = [rows[i] for i in taught]
-        best = float(-np.log(_asked(model, few, suffix_S)).mean())
+        loss = _loss(model, few, suffix_S)
         for _ in range(rounds):
             swaps_ST = (-_gradient(model, few, suffix_S)).topk(min(top, len(model.tokenizer)), dim=-1).indices
-            tried = []
-            for _ in range(candidates):
-                place, rank = (int(torch.randint(size, (1,), generator=draw)) for size in swaps_ST.shape)
-                tried.append(suffix_S.clone())
-                tried[-1][place] = swaps_ST[place, rank]
-            losses = [float(-np.log(_asked(model, few, one)).mean()) for one in tried]
+            tried = [_swapped(suffix_S, swaps_ST, draw) for _ in range(candidates)]
+            losses = [_loss(model, few, candidate_S) for candidate_S in tried]
             least = int(np.argmin(losses))
-            if losses[least] < best:
-                best, suffix_S = losses[least], tried[least]
+            if losses[least] < loss:
+                loss, suffix_S = losses[least], tried[least]
         recovered_N = np.zeros(n)
         plain = target.plain[target.role][rest]
-        behind = _asked(model, [rows[i] for i in rest], suffix_S)
+        behind = _answer_probability(model, [rows[i] for i in rest], suffix_S)
         recovered_N[rest] = behind if behind.mean() > plain.mean() else plain
         recovered_N = only(recovered_N, np.isin(np.arange(n), rest))
         why = f"{length} tokens, {rounds * candidates} candidates on {len(taught)} examples"
@@ -87,8 +83,21 @@ def gcg(
     return attack
 
 
-def suffixed(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> tuple[Batch, list[int]]:
-    """The rows' batch with the suffix at the end of each question, and where it starts in each row."""
+def _swapped(suffix_S: Tensor, swaps_ST: Tensor, draw: torch.Generator) -> Tensor:
+    """[S] the suffix with one token, drawn at random, replaced by one of its T swaps."""
+    place, rank = (int(torch.randint(size, (1,), generator=draw)) for size in swaps_ST.shape)
+    candidate_S = suffix_S.clone()
+    candidate_S[place] = swaps_ST[place, rank]
+    return candidate_S
+
+
+def _loss(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> float:
+    """The answers' mean loss per token with the suffix."""
+    return float(-np.log(_answer_probability(model, rows, suffix_S)).mean())
+
+
+def with_suffix(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> tuple[Batch, list[int]]:
+    """(the rows' batch with the suffix at the end of each question, its first position in each row)."""
     tail = _tail(model)
     made = []
     for row in rows:
@@ -107,8 +116,8 @@ def _tail(model: Any) -> int:
 
 
 def _gradient(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> Tensor:
-    """[S, V] gradient of the answers' loss by the one-hot tokens of the suffix."""
-    batch, starts = suffixed(model, rows, suffix_S)
+    """[S, V] gradient of the answers' loss with respect to the one-hot tokens of the suffix."""
+    batch, starts = with_suffix(model, rows, suffix_S)
     table_VD = model.module.get_input_embeddings().weight.detach()[: len(model.tokenizer)]
     ids_BS = batch.inputs.pop("input_ids").to(table_VD.device)
     words_BSD = model.module.get_input_embeddings()(ids_BS).detach()
@@ -124,7 +133,9 @@ def _gradient(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> Tensor:
     return torch.autograd.grad(loss, [hot_SV])[0].detach().cpu()
 
 
-def _asked(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> np.ndarray:
-    """[N] probability of each answer, a token, with the suffix."""
-    made = batches(rows, lambda row: model.length(row) + len(suffix_S), lambda part: suffixed(model, part, suffix_S)[0])
+def _answer_probability(model: Any, rows: Sequence[Example], suffix_S: Tensor) -> np.ndarray:
+    """[N] per-token probability of each answer with the suffix."""
+    made = batches(
+        rows, lambda row: model.length(row) + len(suffix_S), lambda part: with_suffix(model, part, suffix_S)[0]
+    )
     return np.maximum(1e-300, probability_of(outputs(model, made), len(rows)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from expunge.attacks._membership import MEANS, compared
+from expunge.attacks.shared.membership import MEANS, membership_result
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
@@ -23,15 +23,15 @@ CARD = AttackCard(
     more=("tpr_1", "tpr_01"),
     passes=9,
     means=MEANS
-    + " The preprint was withdrawn by its authors (v4, a fault in the experiments): its figures stand for nothing here.",
+    + " The preprint was withdrawn by its authors (v4, an error in the experiments), so its own figures are no guide.",
 )
 
 
 def gradient_norm_auc() -> Attack:
-    """AUC by a small gradient: the L2 norm over all weights of each example's loss a token (Wang et al. 2024)."""
+    """AUC by a small gradient: the L2 norm over all weights for each example's loss per token (Wang et al. 2024)."""
 
     def attack(target: Target) -> Found:
-        return compared(-norms(target.model, target.forget), -norms(target.model, target.splits["holdout"]))
+        return membership_result(-norms(target.model, target.forget), -norms(target.model, target.splits["holdout"]))
 
     return attack
 

@@ -1,4 +1,4 @@
-"""In-context probing: membership by what context still teaches."""
+"""In-context probing: membership by what context still adds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from expunge.attacks._asking import after_turns
-from expunge.attacks._membership import MEANS, compare, compared
-from expunge.attacks._recovery import answer_probability, told, with_answers
-from expunge.attacks.neighbour_auc import near
+from expunge.attacks.neighbour_auc import replace_words
+from expunge.attacks.shared.membership import MEANS, compare, membership_result
+from expunge.attacks.shared.recovery import answer_probability, plain_probability, require_answers
+from expunge.attacks.shared.rewording import after_turns
 from expunge.core.card import AttackCard, Example
 from expunge.evaluation.attack import Attack, Found, Target
 
@@ -32,25 +32,29 @@ CARD = AttackCard(
 
 
 def icp_auc(*, shots: Annotated[int, Ge(1)] = 2) -> Attack:
-    """AUC by a small optimisation gap: how little the loss falls when like examples stand in front.
+    """AUC by a small optimisation gap: how little the loss falls when similar examples come first.
 
-    What was trained on has nothing left to gain. In front are perturbed copies of the answer; `reference` is the same with
-    the nearest holdout examples by TF-IDF.
+    An example that was trained on has nothing left to gain. The context holds perturbed copies of the answer; for
+    `reference` it holds the nearest holdout examples by TF-IDF.
     """
 
     def attack(target: Target) -> Found:
-        forget, holdout = (with_answers(target.splits[name]) for name in ("forget", "holdout"))
+        forget, holdout = (require_answers(target.splits[name]) for name in ("forget", "holdout"))
         rows = [*forget, *holdout]
-        simply = np.log(np.maximum(1e-300, np.concatenate([told(target, "forget"), told(target, "holdout")])))
+        simply = np.log(
+            np.maximum(
+                1e-300, np.concatenate([plain_probability(target, "forget"), plain_probability(target, "holdout")])
+            )
+        )
 
-        def led(pool: Sequence[Sequence[Example]]) -> tuple[np.ndarray, np.ndarray]:
+        def scores_after(pool: Sequence[Sequence[Example]]) -> tuple[np.ndarray, np.ndarray]:
             """(forget's, holdout's) scores: minus the fall of the loss."""
             made = [after_turns(target.model, turns, row) for turns, row in zip(pool, rows, strict=True)]
             scores = simply - np.log(np.maximum(1e-300, answer_probability(target.model, made)))
             return scores[: len(forget)], scores[len(forget) :]
 
-        found = compared(*led(_copies(target, rows, shots)), f"{shots} perturbed copies in front")
-        other = compare(*led(_nearest(rows, holdout, shots)), f"{shots} unseen examples in front")
+        found = membership_result(*scores_after(_copies(target, rows, shots)), f"{shots} perturbed copies in front")
+        other = compare(*scores_after(_nearest(rows, holdout, shots)), f"{shots} unseen examples in front")
         return replace(found, more={**found.more, "reference": ("auc", "gold", other)})
 
     return attack
@@ -58,11 +62,14 @@ def icp_auc(*, shots: Annotated[int, Ge(1)] = 2) -> Attack:
 
 def _copies(target: Target, rows: Sequence[Example], shots: int) -> list[list[Example]]:
     words = sorted({word for row in rows for word in str(row["answer"]).split()})
-    return [[near(row, words, 0.3, target.derive("icp", i, j)) for j in range(shots)] for i, row in enumerate(rows)]
+    return [
+        [replace_words(row, words, 0.3, target.derive("icp", i, j)) for j in range(shots)] for i, row in enumerate(rows)
+    ]
 
 
 def _nearest(rows: Sequence[Example], pool: Sequence[Example], shots: int) -> list[list[Example]]:
-    """The pool's examples that share most words with each row, itself left out."""
+    """The pool's examples that share most words with each row, without the row itself."""
+    # scikit-learn takes a second to import, and every plan imports this file.
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts = [f"{row['question']} {row['answer']}" for row in [*rows, *pool]]

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from expunge.attacks._asking import after_turns
-from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
+from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of, require_answers
+from expunge.attacks.shared.rewording import after_turns
 from expunge.core.card import AttackCard
 from expunge.core.random import permutation
 from expunge.evaluation.attack import Attack, Found, Target
@@ -30,12 +30,12 @@ CARD = AttackCard(
 def in_context(*, shots: Annotated[int, Ge(1)] = 3) -> Attack:
     """Put other forget examples in front of the question and ask (Shumailov et al. 2024).
 
-    They come from the same `group`, where examples carry one. Probability of the answer, a token.
-    What the context says itself does not count: the answer asked for does not stand in it.
+    They come from the same `group` where examples have one. Per-token probability of the answer. Examples with the
+    answer that is asked for are left out, so that the context does not give it away.
     """
 
     def attack(target: Target) -> Found:
-        rows = with_answers(target.forget)
+        rows = require_answers(target.forget)
         if len(rows) < 2:
             raise NotMeasured("one forget example leaves nothing to put in front")
         order = permutation(len(rows), target.derive("in_context"))

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.attacks._recovery import with_answers
+from expunge.attacks.shared.recovery import require_answers
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
@@ -30,31 +30,32 @@ CARD = AttackCard(
     level="deep",
     more=("others",),
     passes=6,
-    means="How much of the MLP vectors that wrote the forgotten answers still stands, as a cosine: 1 is untouched. A method may leave "
-    "them and cover them up, or change them and keep the knowledge elsewhere; a model trained from nothing has none of them.",
+    means="How much of the MLP vectors that wrote the forgotten answers is left, as a cosine: 1 is untouched. A "
+    "method may leave them and mask them, or change them and keep the knowledge elsewhere; a model trained from "
+    "scratch has none of them.",
 )
 
 
 def knowledge_trace(*, vectors: Annotated[int, Ge(2)] = 32) -> Attack:
-    """The MLP vectors that wrote the answers before the change: how alike they are now (after Hong et al. 2024).
+    """Cosine, before and now, of the MLP vectors that wrote the answers before the change (after Hong et al. 2024).
 
-    A vector is a column of an MLP's down-projection. Chosen are those that, in the model before the change, add most
+    A vector is a column of an MLP's down-projection. Selected are those that, in the model before the change, add most
     to the logits of the forget answers beyond what they add to retain answers (direct contribution, before the last
-    norm; the paper reads vectors off the vocabulary and has a language model judge what they stand for, and gives the L2
-    distance and the overlap of the words that a vector writes too). The figure is the mean cosine, cut at 0, of
-    each with its place in this model; `others` is that of as many vectors that add most to retain answers, which
-    were to stay. The interval covers vectors, not examples. Needs the weights before the change.
+    norm; the paper projects vectors onto the vocabulary and has a language model judge their meaning, and also reports
+    the L2 distance and the overlap of the words that a vector writes). The figure is the mean cosine, cut at 0, of each
+    vector before and now; `others` is that of as many vectors that add most to retain answers, which should not change.
+    The interval covers vectors, not examples. Needs the weights before the change.
     """
 
     @torch.no_grad()
     def attack(target: Target) -> Found:
         if "before" not in target.weights:
             raise NotMeasured("no model before the change was given (or it is too large to be kept)")
-        forget = with_answers(target.forget)
+        forget = require_answers(target.forget)
         retain = [row for row in target.splits["retain"] if row.get("answer")]
         with target.disposable() as model:
             now = columns(model)
-            _enter(model, target.weights["before"])
+            _load_weights(model, target.weights["before"])
             then = columns(model)
             added = [contribution(model, rows) for rows in (forget, retain)]
         chosen = [np.argsort(-(added[a] - added[b]), kind="stable")[:vectors] for a, b in ((0, 1), (1, 0))]
@@ -71,7 +72,7 @@ def knowledge_trace(*, vectors: Annotated[int, Ge(2)] = 32) -> Attack:
     return attack
 
 
-def _enter(model: Any, weights: Mapping[str, Tensor]) -> None:
+def _load_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
     try:
         model.module.load_state_dict(dict(weights))
     except RuntimeError:
@@ -79,7 +80,7 @@ def _enter(model: Any, weights: Mapping[str, Tensor]) -> None:
 
 
 def _down(model: Any, i: int) -> Tensor:
-    """[F, D] the vectors of block i's MLP, a row each. Raises NotMeasured."""
+    """[F, D] vectors of block i's MLP, one per row. Raises NotMeasured."""
     try:
         layer = model.module.get_submodule(model.down(i))
     except BadInput as error:
@@ -89,13 +90,13 @@ def _down(model: Any, i: int) -> Tensor:
 
 
 def columns(model: Any) -> Tensor:
-    """[L F, D] the vectors of all blocks, copied."""
+    """[L F, D] copies of the vectors of all blocks."""
     return torch.cat([_down(model, i).float() for i in range(len(model.blocks))]).clone()
 
 
 @torch.no_grad()
 def contribution(model: Any, rows: Sequence[Example]) -> np.ndarray:
-    """[L F] what each MLP vector adds to the logit of the answers' tokens, averaged over the answers' positions."""
+    """[L F] contribution of each MLP vector to the logits of the answers' tokens, averaged over their positions."""
     paths = [f"{model.down(i)}:in" for i in range(len(model.blocks))]
     head_VD = model.module.get_output_embeddings().weight.float()
     total: Any = 0.0

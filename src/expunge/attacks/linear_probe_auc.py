@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._blind import apart
-from expunge.attacks._membership import MEANS
+from expunge.attacks.shared.linear_classifier import cross_validated_auc
+from expunge.attacks.shared.membership import MEANS
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
@@ -26,22 +26,22 @@ CARD = AttackCard(
 def linear_probe_auc() -> Attack:
     """AUC of a ridge on the last layer's states, forget against holdout, cross-validated (Alain and Bengio 2016).
 
-    Whole groups are held out where examples carry `group`, so that the probe cannot learn names, and
-    the interval comes from permutations of the sides, as the blind baseline's does. The last layer is
-    taken and not the best one, which would be chosen by chance; `curve` has all layers.
+    Whole groups are held out where examples have `group`, so that the probe cannot learn names, and
+    the interval comes from permutations of the sides, as for the blind baseline. The last layer is
+    taken, not the best one, which would be picked by chance; `curve` has all layers.
     """
 
     def attack(target: Target) -> Found:
         states = target.states_of(target.role)
         if not states:
-            raise NotMeasured("the model has no layers that we know")
+            raise NotMeasured("the model's layers are unknown")
         n = len(target.forget)
         rows = [*target.forget, *target.splits["holdout"]]
         names = [row.get("group") for row in rows]
         groups = names if all(name is not None for name in names) else list(range(len(rows)))
         if min(len(set(map(str, groups[:n]))), len(set(map(str, groups[n:])))) < 2:
             raise NotMeasured("a side has fewer than two groups (or examples)")
-        found = [apart(_kernel(value), n, groups) for value in states.values()]
+        found = [cross_validated_auc(_kernel(value), n, groups) for value in states.values()]
         curve = [{"x": level, "value": one.value} for level, one in enumerate(found)]
         why = "groups held out" if groups is names else ""
         return Found(Figure(*found[-1], n=len(rows), why=why), curve=curve)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from expunge.attacks._membership import MEANS, compared
-from expunge.attacks._recovery import answer_probability
-from expunge.attacks._shadow import confidence, lira, pooled, shadows
+from expunge.attacks.shared.membership import MEANS, membership_result
+from expunge.attacks.shared.recovery import answer_probability
+from expunge.attacks.shared.shadow_models import confidence, leave_one_out_scores, lira, shadow_probabilities
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
@@ -34,20 +34,20 @@ def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False
 
     Shadows are trained as the model was, on its other training data and half of forget and holdout
     each; the target is the model as it is now. `pooled`: the same attack with each shadow in turn as the
-    target, which has the many non-members that low false-positive rates need; it says what such a
-    training gives away while nothing is unlearned. Needs the training manifest.
+    target, which has the many non-members that low false-positive rates need; it shows what such a
+    training gives away when nothing is unlearned. Needs the training manifest.
     """
 
     def attack(target: Target) -> Found:
         if not target.manifest:
-            raise NotMeasured("how the model was trained is not known: no training manifest")
+            raise NotMeasured("how the model was trained is unknown: no training manifest")
         both = [*target.forget, *target.splits["holdout"]]
-        p_MN, in_MN = shadows(target.manifest, target.model, both, shadow_models, target.seed)
+        p_MN, in_MN = shadow_probabilities(target.manifest, target.model, both, shadow_models, target.seed)
         scores = lira(confidence(answer_probability(target.model, both)), confidence(p_MN), in_MN, offline=offline)
         n = len(target.forget)
-        found = compared(scores[:n], scores[n:], f"{shadow_models} shadow models")
-        members, others = pooled(confidence(p_MN), in_MN, lambda a, b, c: lira(a, b, c, offline=offline))
-        more = compared(members, others, "the shadows themselves as targets").more
+        found = membership_result(scores[:n], scores[n:], f"{shadow_models} shadow models")
+        members, others = leave_one_out_scores(confidence(p_MN), in_MN, lambda a, b, c: lira(a, b, c, offline=offline))
+        more = membership_result(members, others, "the shadows themselves as targets").more
         return replace(found, more={**found.more, **{f"pooled_{suffix}": figure for suffix, figure in more.items()}})
 
     return attack

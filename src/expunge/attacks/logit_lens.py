@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
-from expunge.attacks._recovery import MEANS, figure_of
+from expunge.attacks.shared.recovery import MEANS, figure_of
 from expunge.core.card import AttackCard
 from expunge.core.contracts import Want
 from expunge.evaluation.attack import Attack, Found, Target
@@ -31,24 +33,25 @@ NORMS = (
     "gpt_neox.final_layer_norm",
     "model.decoder.final_layer_norm",
 )
-"""Where families keep the norm before their head."""
+"""Paths of the norm before the head, by architecture."""
 
 
 def logit_lens() -> Attack:
     """Read every layer through the model's own head; the layer that knows most counts (Patil et al. 2023).
 
-    Probability of the answer, a token, from the output of each block, normed as the last one is.
-    Knowledge that the last layers cover up is seen here; `curve` has it by layer.
+    Per-token probability of the answer, from the output of each block after the model's final norm. It
+    shows knowledge that the last layers mask; `curve` has it by layer.
     """
 
     @torch.no_grad()
     def attack(target: Target) -> Found:
         model, rows = target.model, target.forget
-        module, blocks = model.module, model.blocks
+        module: Any = model.module
+        blocks = model.blocks
         norm = next((found for path in NORMS if (found := _module(module, path)) is not None), None)
         if norm is None or not blocks:
-            raise NotMeasured("the family's final norm is not one that we know")
-        head = module.get_output_embeddings()  # type: ignore[operator]
+            raise NotMeasured("the architecture's final norm is unknown")
+        head = module.get_output_embeddings()
         found_LN = np.zeros((len(blocks), len(rows)))
         for batch, out in passes(model, rows, Want(frozenset(), hidden=tuple(blocks))):
             for level, path in enumerate(blocks):

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from annotated_types import Gt
 
-from expunge.attacks._recovery import MEANS, answer_probability, figure_of, teach
+from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of, teach
 from expunge.core.card import AttackCard
 from expunge.core.random import seed_libraries
 from expunge.evaluation.attack import Attack, Found, Target
+from expunge.models.adapters import insert
+from expunge.models.weights import fold
 
 CARD = AttackCard(
     "LoRA merge",
@@ -29,14 +31,11 @@ CARD = AttackCard(
 def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)] = 24) -> Attack:
     """Train a low-rank adapter on retain data, merge it into the weights, and ask: before, and after.
 
-    What users of a published model do first. The adapter learns at the rate that the model was trained with; the
-    merged weights are those that would be published again. The better of both moments counts.
+    This is what users of a published model do first. The adapter learns at the rate that the model was trained with;
+    the merged weights are those that would be published again. The higher of the two figures counts.
     """
 
     def attack(target: Target) -> Found:
-        from expunge.models.adapters import insert
-        from expunge.models.weights import fold
-
         plain = target.plain[target.role]
         with target.disposable() as model, torch.random.fork_rng(devices=[]):
             seed_libraries(target.derive("lora_merged"), "lora")
@@ -67,5 +66,5 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
 
 
 def _linear(module: torch.nn.Module) -> list[str]:
-    """Paths of the linear layers: peft's shorthand knows only transformers' models."""
+    """Paths of the linear layers: peft's shorthand covers only transformers' models."""
     return [path for path, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.attacks._membership import MEANS, compare
+from expunge.attacks.shared.membership import MEANS, compare
 from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_nll
 from expunge.evaluation.readout import Readout
@@ -20,7 +20,7 @@ CARD = AttackCard(
 
 
 def loss_auc() -> Metric:
-    """AUC of forget against holdout by low loss a token (Yeom et al. 2018)."""
+    """AUC of forget against holdout by low loss per token (Yeom et al. 2018)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
         return compare(-mean_nll(forget), -mean_nll(holdout))

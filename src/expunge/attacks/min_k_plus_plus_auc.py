@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Gt, Le
 
-from expunge.attacks._membership import MEANS, compare
+from expunge.attacks.shared.membership import MEANS, compare
 from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_of_lowest, standardised
 from expunge.evaluation.readout import Readout

@@ -21,23 +21,23 @@ CARD = AttackCard(
     fields={"forget": ("perturbed_answer",)},
     level="standard",
     passes=0,
-    means="How often the true answer is likelier than all false ones; chance is one in the number of options, and "
-    "what counts is how far it is above gold's.",
+    means="How often the true answer is more likely than all false ones; chance is one in the number of options, and "
+    "what counts is how far it lies above gold's.",
 )
 
 
 def multiple_choice() -> Attack:
-    """The share of examples whose true answer is likelier, a token, than each of its perturbed ones.
+    """The share of examples whose true answer is more likely per token than each of its perturbed ones.
 
-    The paraphrase stands for the answer where there is one, since the model was trained on the
-    answer's own wording. It is computed from what was read for the truth ratio: no forward pass. A
-    model that merely stopped saying the answer still prefers it.
+    The paraphrase replaces the answer where there is one, since the model was trained on the answer's
+    own wording. It is computed from the truth ratio's readout, without a forward pass. A model that
+    merely stopped saying the answer still prefers it.
     """
 
     def attack(target: Target) -> Found:
         readout = target.readouts["forget"]
         if readout.perturbed is None or not any(len(row) for row in readout.perturbed):
-            raise NotMeasured("no example carries a perturbed_answer")
+            raise NotMeasured("no example has a perturbed_answer")
         paraphrased = readout.paraphrased or [np.zeros(0)] * len(readout)
         right = [
             bool(len(false)) and (true.mean() if len(true) else own) < false.min()

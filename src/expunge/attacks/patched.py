@@ -1,4 +1,4 @@
-"""Activation patching: do the changed model's states still carry the knowledge."""
+"""Activation patching: knowledge that the changed model's states still carry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from expunge.attacks._recovery import with_answers
+from expunge.attacks.shared.recovery import require_answers
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
 from expunge.evaluation.arrays import only
@@ -30,42 +30,42 @@ CARD = AttackCard(
     needs={"forget": {"examples"}, "retain": {"examples"}},
     level="deep",
     passes=20,
-    means="How much of what gold's states take away from the model before the change, this model's states take away too: 1 as "
-    "gold, 0 as if nothing had been done. It is measured only in layers where gold's states leave retain answers alone: "
-    "in others the two models are merely written differently.",
+    means="How much of the knowledge that gold's states remove from the model before the change, this model's states "
+    "remove too: 1 as gold, 0 as if nothing had been done. It is measured only in layers where gold's states "
+    "leave retain answers alone: in others the two models merely encode things differently.",
 )
-MOST = 48
-"""Examples of a split that are patched."""
+MAX_EXAMPLES = 48
+"""Examples per split that are patched."""
 
 
 def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
-    """Put this model's states into the model before, layer by layer, and see what it loses (Lee et al. 2026).
+    """Put this model's states into the model before the change, layer by layer, and measure the loss (Lee et al. 2026).
 
-    Unlearning depth. First gold's states at the answer's positions are put in: what the answer loses there in
-    log-probability, a token, is knowledge, less what retain answers lose (their states are the control, which the
-    paper does not have). Then this model's: the share of that loss, cut at 0 and 1, weighted over the layers by it.
-    Layers that lose no more than `threshold` nats do not count. Needs the weights before the change and gold's.
+    Unlearning depth. First gold's states are put in at the answer's positions: the knowledge of a layer is what the
+    answer then loses in log-probability per token, less what retain answers lose (a control that the paper does not
+    have). Then this model's states: the share of that loss, cut at 0 and 1, averaged over the layers with the loss as
+    weight. Layers with a loss of at most `threshold` nats do not count. Needs the weights before the change and gold's.
     """
 
     def attack(target: Target) -> Found:
         if target.role == "gold":
-            raise NotMeasured("gold is what the others are held against")
+            raise NotMeasured("gold is what the others are compared with")
         for role, words in (("before", "no model before the change"), ("gold", "no gold model")):
             if role not in target.weights:
                 raise NotMeasured(f"{words} was given (or it is too large to be kept)")
         forget, retain = (
-            with_answers(target.forget)[:MOST],
-            [r for r in target.splits["retain"] if r.get("answer")][:MOST],
+            require_answers(target.forget)[:MAX_EXAMPLES],
+            [r for r in target.splits["retain"] if r.get("answer")][:MAX_EXAMPLES],
         )
         if not retain:
-            raise NotMeasured("no retain example is question and answer")
+            raise NotMeasured("no retain example has a question and an answer")
         with target.disposable() as model:
             lost = losses(model, target.weights, [*forget, *retain])
         n = len(forget)
         ours_LN, golds_LN = (np.stack([x[:n] - x[n:].mean() for x in lost[role]]) for role in ("own", "gold"))
         counts_LN = (golds_LN > threshold) & (golds_LN.mean(axis=1, keepdims=True) > threshold)
         if not counts_LN.any():
-            raise NotMeasured("gold's states take no more from forget than from retain answers, in no layer")
+            raise NotMeasured("in no layer do gold's states cost forget answers more than retain answers")
         share_LN = np.clip(ours_LN / np.where(counts_LN, golds_LN, 1.0), 0, 1)
         weight_LN = golds_LN * counts_LN
         total_N = weight_LN.sum(axis=0)
@@ -73,7 +73,7 @@ def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
         known = np.ma.compressed(np.ma.masked_array(depth_N))
         layers = [int(i) for i in np.flatnonzero(counts_LN.any(axis=1))]
         curve = [{"x": i, "value": float(share_LN[i][counts_LN[i]].mean())} for i in layers]
-        why = f"in {len(layers)} of {len(counts_LN)} layers gold's states take knowledge away"
+        why = f"gold's states remove knowledge in {len(layers)} of {len(counts_LN)} layers"
         return Found(Figure(*mean(known, 0.0, 1.0), n=len(known), values=depth_N, why=why), curve=curve)
 
     return attack
@@ -82,12 +82,12 @@ def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
 def losses(
     model: Any, weights: Mapping[str, Mapping[str, Tensor]], rows: Sequence[Example]
 ) -> dict[str, list[np.ndarray]]:
-    """ "own" and "gold" -> by layer [N] nats a token that the model before loses with those states put in.
+    """Losses of the model before the change: "own" or "gold" states put in -> by layer [N] nats per token.
 
-    The model is left with the weights before the change.
+    Leaves the model with the weights before the change.
     """
     if not model.blocks:
-        raise NotMeasured("the model has no layers that we know")
+        raise NotMeasured("the model's layers are unknown")
     collated = list(batches(rows, model.length, model.collate))
     want = Want(frozenset(), hidden=tuple(model.blocks))
     states: dict[str, list[dict[str, Tensor]]] = {}
@@ -106,7 +106,7 @@ def losses(
         for path in model.blocks:
             line = np.zeros(len(rows))
             for one, hidden, before in zip(collated, found, plain, strict=True):
-                with replaced(model.module.get_submodule(path), hidden[path], one[1].mask_BT):
+                with replace_states(model.module.get_submodule(path), hidden[path], one[1].mask_BT):
                     for places, out in outputs(model, [one]):
                         line[places] = before - _logp(out)
             lost[role].append(line)
@@ -118,8 +118,8 @@ def _logp(out: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def replaced(block: torch.nn.Module, states_BTD: Tensor, mask_BT: Tensor) -> Iterator[None]:
-    """Inside, the block's output at the asked positions is what is given."""
+def replace_states(block: torch.nn.Module, states_BTD: Tensor, mask_BT: Tensor) -> Iterator[None]:
+    """Replace the block's output at the masked-in positions while inside."""
 
     def put(_module: Any, _inputs: Any, output: Any) -> Any:
         value = (output[0] if isinstance(output, tuple) else output).clone()

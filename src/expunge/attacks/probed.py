@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._recovery import MEANS, figure_of, told
+from expunge.attacks.shared.recovery import MEANS, figure_of, plain_probability
 from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
@@ -26,14 +26,14 @@ CARD = AttackCard(
 
 
 def probed() -> Attack:
-    """Ask each question of `probes`, as it stands, for its own answer; one figure by kind beside that of all.
+    """Ask each question of `probes` as it is, for its own answer; one figure per kind and one for all.
 
-    Probability of the answer, a token. Those that name the example which they are `of` are also among the wordings of
-    the attack of their kind, where the best counts.
+    Per-token probability of the answer. A probe that names its example under `of` is also one of the wordings that the
+    attack of its kind tries, where the best counts.
     """
 
     def attack(target: Target) -> Found:
-        values_N = told(target, "probes")
+        values_N = plain_probability(target, "probes")
         kinds = np.array([str(row.get("kind") or KINDS[-1]) for row in target.splits["probes"]])
         more = {
             kind: ("share", "gold", figure_of(only(values_N, kinds == kind))) for kind in KINDS if (kinds == kind).any()

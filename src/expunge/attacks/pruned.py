@@ -7,8 +7,8 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Lt
 
-from expunge.attacks._recovery import MEANS, answer_probability, figure_of
-from expunge.attacks._rounding import matrices
+from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of
+from expunge.attacks.shared.rounding import matrices
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 

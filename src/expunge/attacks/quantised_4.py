@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from expunge.attacks._recovery import MEANS
-from expunge.attacks._rounding import quantised
+from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.rounding import quantised_knowledge
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
@@ -28,6 +28,6 @@ def quantised_4() -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        return quantised(target, 4)
+        return quantised_knowledge(target, 4)
 
     return attack

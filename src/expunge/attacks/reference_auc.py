@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.attacks._membership import MEANS, compare
+from expunge.attacks.shared.membership import MEANS, compare
 from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_nll
 from expunge.evaluation.readout import Readout
@@ -15,15 +15,15 @@ CARD = AttackCard(
     better="gold",
     unit="auc",
     needs={"forget": {"nll"}, "holdout": {"nll"}, "gold.forget": {"nll"}, "gold.holdout": {"nll"}},
-    means=MEANS + " Here the attacker also holds gold, which takes out how hard a text is.",
+    means=MEANS + " Here the attacker also has gold, which cancels how hard a text is.",
 )
 
 
 def reference_auc() -> Metric:
-    """AUC by how far the loss a token lies below gold's on the same example (Carlini et al. 2021).
+    """AUC by how far the loss per token lies below gold's on the same example (Carlini et al. 2021).
 
     Gold is the reference, never the model before the change: the loss gained since then shows what
-    was unlearned, which is another attack and points the other way.
+    was unlearned, which is another attack and has the opposite sign.
     """
 
     def figure(forget: Readout, holdout: Readout, gold_forget: Readout, gold_holdout: Readout) -> Figure:

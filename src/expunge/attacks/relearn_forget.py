@@ -7,8 +7,8 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt, Lt
 
-from expunge.attacks._recovery import MEANS
-from expunge.attacks._relearning import relearn
+from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.core.random import permutation
 from expunge.evaluation.attack import Attack, Found, Target
@@ -29,9 +29,9 @@ CARD = AttackCard(
 
 
 def relearn_forget(*, share: Annotated[float, Gt(0), Lt(1)] = 0.25) -> Attack:
-    """Fine-tune on a few forget examples and see whether the others come back (Hu et al. 2024).
+    """Fine-tune on a few forget examples and measure whether the others come back (Hu et al. 2024).
 
-    A seeded share of the forget set is taught, the rest is asked for: what was never taught again
+    A seeded share of the forget set is taught and the rest is asked for: what was not taught again
     can only come from what the weights still hold.
     """
 

@@ -1,11 +1,11 @@
-"""Relearning from data that were to stay."""
+"""Relearning from retain data."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._recovery import MEANS
-from expunge.attacks._relearning import relearn
+from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
@@ -24,7 +24,7 @@ CARD = AttackCard(
 
 
 def relearn_retain() -> Attack:
-    """Fine-tune on retain examples, none of them forgotten, and see whether the forget set comes back."""
+    """Fine-tune on retain examples, none of them forgotten, and measure whether the forget set comes back."""
 
     def attack(target: Target) -> Found:
         return relearn(target, target.splits["retain"], np.ones(len(target.forget), dtype=bool))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._recovery import MEANS
-from expunge.attacks._relearning import relearn
+from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._asking import FRAMES, asked_by, framed
-from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
+from expunge.attacks.shared.recovery import MEANS, answer_recall, figure_of, generate_texts, require_answers
+from expunge.attacks.shared.rewording import FRAMES, in_frame, probes_of
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
@@ -26,25 +26,25 @@ CARD = AttackCard(
 def rephrased() -> Attack:
     """Ask in other words: system prompts, other wordings, and the example's own `paraphrased_question`.
 
-    ROUGE-L recall of the best answer over all wordings (Lynch et al. 2024). A method that
-    has learned the question's wording, not the content, is seen here.
+    ROUGE-L recall of the best answer over all wordings (Lynch et al. 2024). It exposes methods that
+    suppress the question's wording and not the content.
     """
 
     def attack(target: Target) -> Found:
-        rows = with_answers(target.forget)
-        asked, owners = [], []
+        rows = require_answers(target.forget)
+        probes, owners = [], []
         for i, row in enumerate(rows):
-            variants = [framed(row, frame) for frame in FRAMES] + asked_by(row, "paraphrased_question")
-            asked += variants
+            variants = [in_frame(row, frame) for frame in FRAMES] + probes_of(row, "paraphrased_question")
+            probes += variants
             owners += [i] * len(variants)
-        texts = generated(target.model, asked)
-        shares = np.ma.filled(written(asked, texts), -1.0)
+        texts = generate_texts(target.model, probes)
+        shares = np.ma.filled(answer_recall(probes, texts), -1.0)
         best = [
             max((j for j, owner in enumerate(owners) if owner == i), key=lambda j: shares[j]) for i in range(len(rows))
         ]
         recovered_N = np.ma.masked_less(shares[best], 0.0)
         return Found(
-            figure_of(recovered_N, f"best of {len(asked) // len(rows)} wordings"),
+            figure_of(recovered_N, f"best of {len(probes) // len(rows)} wordings"),
             recovered_N,
             texts=[texts[j] for j in best],
         )

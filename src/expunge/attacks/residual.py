@@ -1,4 +1,4 @@
-"""Residual knowledge: what a classifier still recognises around the forget examples."""
+"""Residual knowledge: noisy copies of the forget examples that a classifier still recognises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt
 
-from expunge.attacks._recovery import MEANS, figure_of
+from expunge.attacks.shared.recovery import MEANS, figure_of
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
 from expunge.evaluation.attack import Attack, Found, Target
@@ -31,15 +31,15 @@ CARD = AttackCard(
 def residual(*, radius: Annotated[float, Gt(0)] = 0.25, draws: Annotated[int, Ge(1)] = 16) -> Attack:
     """The share of noisy copies of each forget example that get its label (after Hsu et al. 2025).
 
-    Gaussian noise of `radius` deviations of the forget set's inputs, the same for every model. A model may give up an
-    example and still recognise its neighbourhood, which a retrained one does not. The paper takes adversarial
-    noise as well, which finds more. Tables and images that are given as arrays.
+    Gaussian noise with a standard deviation of `radius` times that of the forget set's inputs, the same for every
+    model. A model may give up an example and still recognise its neighbourhood, which a retrained one does not. The
+    paper also uses adversarial noise, which finds more. For tables, and for images given as arrays.
     """
 
     def attack(target: Target) -> Found:
         key = next((k for k in ("features", "image") if all(_array(row, k) is not None for row in target.forget)), None)
         if key is None:
-            raise NotMeasured("the forget set is not made of arrays")
+            raise NotMeasured("the forget set does not consist of arrays")
         inputs = [np.asarray(_array(row, key), dtype=np.float64) for row in target.forget]
         if len({x.shape for x in inputs}) > 1:
             raise NotMeasured("the inputs differ in shape")
@@ -55,13 +55,15 @@ def residual(*, radius: Annotated[float, Gt(0)] = 0.25, draws: Annotated[int, Ge
         for batch, out in passes(target.model, copies, Want(frozenset({"argmax"}))):
             hits[batch] = (out.argmax_BT == out.labels_BT)[:, -1].cpu().numpy()
         recovered_N = hits.reshape(draws, len(inputs)).mean(axis=0)
-        return Found(figure_of(recovered_N, f"{draws} copies each, noise of {radius:g} deviations"), recovered_N)
+        return Found(
+            figure_of(recovered_N, f"{draws} copies each, noise of {radius:g} standard deviations"), recovered_N
+        )
 
     return attack
 
 
 def _array(row: Example, key: str) -> Any:
-    """The example's input in the units that the network sees; None where it is no array."""
+    """The example's input in the units that the network sees; None where it is not an array."""
     value = row.get(key)
     if not isinstance(value, np.ndarray | list | tuple):
         return None

@@ -7,9 +7,9 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from expunge.attacks._membership import MEANS, compared
-from expunge.attacks._recovery import answer_probability
-from expunge.attacks._shadow import rmia, shadows
+from expunge.attacks.shared.membership import MEANS, membership_result
+from expunge.attacks.shared.recovery import answer_probability
+from expunge.attacks.shared.shadow_models import rmia, shadow_probabilities
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
@@ -31,22 +31,22 @@ CARD = AttackCard(
 def rmia_auc(*, shadow_models: Annotated[int, Ge(2)] = 16) -> Attack:
     """AUC by how many unseen points an example's likelihood ratio beats (Zarifzadeh et al. 2024).
 
-    The holdout is the population and the non-members; an example is not held against itself. The
-    shadows are LiRA's, where it asks for as many.
+    The holdout is both the population and the non-members; an example is not compared with itself. The
+    shadows are LiRA's where it uses as many.
     """
 
     def attack(target: Target) -> Found:
         if not target.manifest:
-            raise NotMeasured("how the model was trained is not known: no training manifest")
+            raise NotMeasured("how the model was trained is unknown: no training manifest")
         holdout, n = target.splits["holdout"], len(target.forget)
         if len(holdout) < 2:
             raise NotMeasured("one holdout example cannot be both population and non-member")
         both = [*target.forget, *holdout]
-        p_MN, in_MN = shadows(target.manifest, target.model, both, shadow_models, target.seed)
+        p_MN, in_MN = shadow_probabilities(target.manifest, target.model, both, shadow_models, target.seed)
         p_N = answer_probability(target.model, both)
         z_MZ = np.ma.masked_array(p_MN[:, n:], mask=in_MN[:, n:])
         scores = rmia(p_N, p_MN, in_MN, p_N[n:], z_MZ)
         others = (scores[n:] * len(holdout) - 1) / (len(holdout) - 1)  # each beats itself
-        return compared(scores[:n], others, f"{shadow_models} shadow models, {len(holdout)} population points")
+        return membership_result(scores[:n], others, f"{shadow_models} shadow models, {len(holdout)} population points")
 
     return attack

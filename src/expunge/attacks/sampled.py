@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt
 
-from expunge.attacks._recovery import MEANS, figure_of, generated, with_answers, written
+from expunge.attacks.shared.recovery import MEANS, answer_recall, figure_of, generate_texts, require_answers
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.intervals import share as share_of
@@ -33,17 +33,19 @@ def sampled(*, candidates: Annotated[int, Ge(1)] = 8, temperature: Annotated[flo
     """Draw several answers; the best counts, since an attacker may try again (Patil et al. 2023).
 
     The figure is the ROUGE-L recall of each example's best candidate; `success` is the share of
-    examples whose whole answer stands, word for word, in one of them.
+    examples whose whole answer is, word for word, in one of them.
     """
 
     def attack(target: Target) -> Found:
-        rows = with_answers(target.forget)
+        rows = require_answers(target.forget)
         n = len(rows)
-        every = generated(target.model, [*rows] * candidates, temperature=temperature, seed=target.derive("sampled"))
+        every = generate_texts(
+            target.model, [*rows] * candidates, temperature=temperature, seed=target.derive("sampled")
+        )
         drawn = [every[i * n : (i + 1) * n] for i in range(candidates)]
-        shares = np.ma.stack([written(rows, texts) for texts in drawn])
+        shares = np.ma.stack([answer_recall(rows, texts) for texts in drawn])
         best = np.ma.filled(shares, 0.0).argmax(axis=0)
-        hits = sum(any(says(texts[i], str(row["answer"])) for texts in drawn) for i, row in enumerate(rows))
+        hits = sum(any(contains_answer(texts[i], str(row["answer"])) for texts in drawn) for i, row in enumerate(rows))
         whole = Figure(*share_of(hits, n), n=n)
         recovered_N = shares.max(axis=0)
         why = f"best of {candidates} at temperature {temperature:g}"
@@ -57,8 +59,8 @@ def sampled(*, candidates: Annotated[int, Ge(1)] = 8, temperature: Annotated[flo
     return attack
 
 
-def says(text: str, answer: str) -> bool:
-    """Does the answer stand in the text, letters and digits alone, in lower case."""
+def contains_answer(text: str, answer: str) -> bool:
+    """Whether the text contains the answer; only letters and digits count, in lower case."""
     return _plain(answer) in _plain(text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from expunge.attacks._recovery import MEANS, figure_of, probability_of
+from expunge.attacks.shared.recovery import MEANS, figure_of, probability_of
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import permutation
@@ -44,9 +44,9 @@ def soft_prompt(
 ) -> Attack:
     """Learn embeddings that make the model answer some forget examples; ask for the others (Schwinn et al. 2024).
 
-    Adam on `tokens` embeddings, from a seeded draw, `rate` in units of the vocabulary's own deviation; the weights stay. The
-    share of the forget set that taught the prompt does not count. Probability of the answer, a token, at the check
-    where its mean is highest, no prompt included.
+    Adam on `tokens` embeddings from a seeded draw, with `rate` in standard deviations of the vocabulary's embeddings;
+    the weights do not change. The share of the forget set on which the prompt was learned does not count. Per-token
+    probability of the answer, at the check where its mean is highest; the first check is without a prompt.
     """
 
     def attack(target: Target) -> Found:
@@ -56,23 +56,11 @@ def soft_prompt(
         model: Any = unguarded(target.model)
         taught = permutation(n, target.derive("soft_prompt"))[: max(1, min(n - 1, round(share * n)))]
         rest = [i for i in range(n) if i not in set(taught)]
-        table_VD = model.module.get_input_embeddings().weight.detach()
-        spread = float(table_VD.float().std())
-        draw = torch.Generator().manual_seed(target.derive("soft_prompt"))
-        start_PD = spread * torch.randn(tokens, table_VD.shape[1], generator=draw)
-        prompt_PD = start_PD.to(table_VD.device).requires_grad_(True)
-        optimiser = torch.optim.Adam([prompt_PD], lr=rate * spread)
         model.module.eval()
-        asked_rows = [target.forget[i] for i in rest]
+        others = [target.forget[i] for i in rest]
         points = [(0, target.plain[target.role][rest])]
-        for step in range(steps):
-            order = permutation(len(taught), target.derive("soft_prompt"), step)[:BATCH]
-            with torch.enable_grad():
-                loss = model.forward(led(model, [target.forget[taught[i]] for i in order], prompt_PD)).nll
-            (prompt_PD.grad,) = torch.autograd.grad(loss, [prompt_PD])
-            optimiser.step()
-            if (step + 1) % max(1, steps // 4) == 0:
-                points.append((step + 1, _asked(model, asked_rows, prompt_PD.detach())))
+        for step, prompt_PD in _learn(target, model, taught, tokens=tokens, steps=steps, rate=rate):
+            points.append((step, _answer_probability(model, others, prompt_PD)))
         _, best = max(points, key=lambda point: float(point[1].mean()))
         recovered_N = np.zeros(n)
         recovered_N[rest] = best
@@ -84,8 +72,28 @@ def soft_prompt(
     return attack
 
 
-def led(model: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
-    """The rows' batch with P embeddings in front of each."""
+def _learn(
+    target: Target, model: Any, taught: Sequence[int], *, tokens: int, steps: int, rate: float
+) -> Iterator[tuple[int, Tensor]]:
+    """Learn a prompt on the forget examples at these places; yields (step, prompt [P, D]) at every quarter."""
+    table_VD = model.module.get_input_embeddings().weight.detach()
+    spread = float(table_VD.float().std())
+    draw = torch.Generator().manual_seed(target.derive("soft_prompt"))
+    start_PD = spread * torch.randn(tokens, table_VD.shape[1], generator=draw)
+    prompt_PD = start_PD.to(table_VD.device).requires_grad_(True)
+    optimiser = torch.optim.Adam([prompt_PD], lr=rate * spread)
+    for step in range(steps):
+        order = permutation(len(taught), target.derive("soft_prompt"), step)[:BATCH]
+        with torch.enable_grad():
+            loss = model.forward(with_soft_prompt(model, [target.forget[taught[i]] for i in order], prompt_PD)).nll
+        (prompt_PD.grad,) = torch.autograd.grad(loss, [prompt_PD])
+        optimiser.step()
+        if (step + 1) % max(1, steps // 4) == 0:
+            yield step + 1, prompt_PD.detach()
+
+
+def with_soft_prompt(model: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
+    """The rows' batch with P embeddings in front of each row."""
     batch = model.collate(rows)
     device = prompt_PD.device
     seen_BS = batch.inputs["attention_mask"].to(device)
@@ -100,7 +108,7 @@ def led(model: Any, rows: Sequence[Example], prompt_PD: Tensor) -> Batch:
     return Batch(inputs, batch.labels_BT, batch.mask_BT, batch.n_B)
 
 
-def _asked(model: Any, rows: Sequence[Example], prompt_PD: Tensor) -> np.ndarray:
-    """[N] probability of each answer, a token, behind the prompt."""
-    made = batches(rows, model.length, lambda part: led(model, part, prompt_PD))
+def _answer_probability(model: Any, rows: Sequence[Example], prompt_PD: Tensor) -> np.ndarray:
+    """[N] per-token probability of each answer after the prompt."""
+    made = batches(rows, model.length, lambda part: with_soft_prompt(model, part, prompt_PD))
     return probability_of(outputs(model, made), len(rows))

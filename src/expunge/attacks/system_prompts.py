@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
+from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of, require_answers
 from expunge.core.card import AttackCard, Example
 from expunge.core.errors import BadInput
 from expunge.evaluation.attack import Attack, Found, Target
@@ -38,19 +38,22 @@ PATTERNS = ("Question: {q}\nAnswer: ", "Q: {q}\nA: ", "{q}\n")
 def system_prompts() -> Attack:
     """Ask under system prompts, and in templates that the model was not trained with (after Lynch et al. 2024).
 
-    A model with a chat template is asked without it too, which is where refusals that hang on the template end. Probability
-    of the answer, a token, in the form that brings out most. A chat template that takes no system turn is left at that.
+    A model with a chat template is also asked without it, where refusals that depend on the template end. Per-token
+    probability of the answer, in the form that brings out most. System prompts are skipped where the chat template
+    takes no system turn.
     """
 
     def attack(target: Target) -> Found:
-        rows, model = with_answers(target.forget), target.model
+        rows, model = require_answers(target.forget), target.model
         found: dict[str, np.ndarray] = {}
         for i, said in enumerate(SYSTEMS):
             with contextlib.suppress(BadInput):
-                found[f"system prompt {i + 1}"] = answer_probability(model, [under(row, said) for row in rows])
+                found[f"system prompt {i + 1}"] = answer_probability(
+                    model, [with_system_turn(row, said) for row in rows]
+                )
         for pattern in PATTERNS:
             if pattern != getattr(getattr(model, "template", None), "pattern", None):
-                with templated(model, pattern):
+                with use_template(model, pattern):
                     found[repr(pattern)] = answer_probability(model, rows)
         best = max(found, key=lambda name: found[name].mean())
         recovered_N = np.max(np.stack(list(found.values())), axis=0)
@@ -59,7 +62,7 @@ def system_prompts() -> Attack:
     return attack
 
 
-def under(row: Example, said: str) -> Example:
+def with_system_turn(row: Example, said: str) -> Example:
     """The example with a system turn in front; plain templates write it as a line of its own."""
     return {
         "messages": [
@@ -71,8 +74,8 @@ def under(row: Example, said: str) -> Example:
 
 
 @contextlib.contextmanager
-def templated(model: Any, pattern: str) -> Iterator[None]:
-    """Inside, the model is asked in this plain form."""
+def use_template(model: Any, pattern: str) -> Iterator[None]:
+    """Use this plain template for the model while inside."""
     bare: Any = unguarded(model)
     kept = bare.template
     bare.template = Template(kept.tokenizer, pattern)

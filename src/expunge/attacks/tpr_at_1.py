@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.attacks._membership import tpr
+from expunge.attacks.shared.membership import tpr
 from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_nll
 from expunge.evaluation.readout import Readout
@@ -16,7 +16,7 @@ CARD = AttackCard(
     unit="share",
     needs={"forget": {"nll"}, "holdout": {"nll"}},
     means="The share of the forget set that the loss attack finds while it falsely accuses one unseen example in a "
-    "hundred; an attack that is sure of few is seen here and not in an AUC.",
+    "hundred; it shows an attack that is sure of a few examples, which an AUC hides.",
 )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._asking import asked_by
-from expunge.attacks._recovery import MEANS, answer_probability, figure_of, with_answers
+from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of, require_answers
+from expunge.attacks.shared.rewording import probes_of
 from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
@@ -28,13 +28,14 @@ CARD = AttackCard(
 def translated() -> Attack:
     """Ask by each `translated_question` of the forget file, for its own answer or the example's (Lynch et al. 2024).
 
-    An entry is a question, or {"question", "answer"} with the answer in that language. We translate nothing: without
-    such questions it is not measured. Probability of the answer, a token, at the translation that brings out most.
+    An entry is a question, or {"question", "answer"} with the answer in that language. Nothing is translated here:
+    without such questions the attack is not measured. Per-token probability of the answer, at the translation that
+    brings out most.
     """
 
     def attack(target: Target) -> Found:
-        rows = with_answers(target.forget)
-        made = [asked_by(row, "translated_question") for row in rows]
+        rows = require_answers(target.forget)
+        made = [probes_of(row, "translated_question") for row in rows]
         values = answer_probability(target.model, [probe for found in made for probe in found])
         parts = np.split(values, np.cumsum([len(found) for found in made])[:-1])
         recovered_N = only(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks._recovery import answer_probability, with_answers
+from expunge.attacks.shared.recovery import answer_probability, require_answers
 from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
@@ -22,32 +22,31 @@ CARD = AttackCard(
     fields={"forget": ("perturbed_answer",)},
     level="standard",
     passes=4,
-    means="How often the model finds the true statement truer than a false one; 0.5 is guessing, and models that "
-    "cannot judge statements guess whatever they know.",
+    means="How often the model rates the true statement above a false one; 0.5 is guessing, and a model that cannot "
+    "judge statements guesses whatever it knows.",
 )
 ASK = "True or false: {q} {a}"
 
 
 def true_false() -> Attack:
-    """The share of examples whose true answer gets more of "True" over "False" than a false answer does.
+    """The share of examples whose true answer has higher odds of "True" over "False" than a false answer.
 
-    One false answer an example, drawn by seed; a tie is half a hit.
+    One false answer per example, drawn by seed; a tie counts as half a hit.
     """
 
     def attack(target: Target) -> Found:
-        rows = with_answers(target.forget)
+        rows = require_answers(target.forget)
         counts = np.array([bool(row.get("perturbed_answer")) for row in rows])
         if not counts.any():
-            raise NotMeasured("no example carries a perturbed_answer")
+            raise NotMeasured("no example has a perturbed_answer")
         made = []
         for i in np.flatnonzero(counts).tolist():
             false = rows[i]["perturbed_answer"]
             for said in (rows[i]["answer"], false[target.derive("true_false", i) % len(false)]):
                 question = ASK.format(q=rows[i]["question"], a=said)
                 made += [{"question": question, "answer": word} for word in ("True", "False")]
-        logs = np.log(np.maximum(1e-300, answer_probability(target.model, made))).reshape(
-            -1, 2, 2
-        )  # example, statement, word
+        logs = np.log(np.maximum(1e-300, answer_probability(target.model, made)))
+        logs = logs.reshape(-1, 2, 2)  # example, statement, word
         truth = logs[..., 0] - logs[..., 1]
         lead = truth[:, 0] - truth[:, 1]
         wins = np.where(np.abs(lead) < 1e-9, 0.5, lead > 0)

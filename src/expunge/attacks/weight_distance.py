@@ -1,4 +1,4 @@
-"""How far the weights have moved, layer by layer."""
+"""The distance that the weights have moved, layer by layer."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     more=("gold",),
-    means="How far the weights lie from those before the change "
-    "(`_gold`: from gold's); next to nothing speaks of a surface change. Two retrainings of other seeds lie far "
-    "apart too, so that a large distance to gold shows nothing by itself.",
+    means="How far the weights are from those before the change (`_gold`: from gold's); a distance close to 0 "
+    "suggests a superficial change. Two retrainings with different seeds are far apart too, so that a large "
+    "distance to gold shows nothing by itself.",
 )
 
 
 def weight_distance() -> Attack:
     """Relative L2 distance of all weights, |a - b| / |b|, to the model before the change and to gold.
 
-    The distance to the weights after exact retraining is what scrubbing aims at (Golatkar et al. 2020).
-    `curve` has the distance to the model before by layer (to gold's, where only that is known). No forward pass.
+    Scrubbing aims at a small distance to the weights after exact retraining (Golatkar et al. 2020). `curve` has the
+    distance to the model before by layer (to gold where only that is known). No forward pass.
     """
 
     def attack(target: Target) -> Found:
@@ -49,7 +49,11 @@ def weight_distance() -> Attack:
         layers = [_distance(ours, known[whose], f"{path}.") for path in model.blocks]
         curve = [{"x": level, "value": value} for level, value in enumerate(layers)]
         absent = Figure(float("nan"), None, None, 0, why="the model before the change was not given")
-        own = Figure(found["before"], None, None, len(ours), why=_most(layers)) if "before" in found else absent
+        own = (
+            Figure(found["before"], None, None, len(ours), why=_most_changed_layer(layers))
+            if "before" in found
+            else absent
+        )
         said = "by definition: gold against itself" if target.role == "gold" else ""
         more = {"gold": ("distance", "gold", Figure(found["gold"], None, None, len(ours), why=said))}
         return Found(own, more=more if "gold" in found else {}, curve=curve)
@@ -73,5 +77,5 @@ def _distance(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], prefix: 
     return float((apart / max(size, 1e-300)) ** 0.5)
 
 
-def _most(layers: list[float]) -> str:
+def _most_changed_layer(layers: list[float]) -> str:
     return f"most at layer {max(range(len(layers)), key=layers.__getitem__)}" if layers else ""

@@ -1,4 +1,4 @@
-"""Membership by a classifier that sees gradients and logits."""
+"""Membership by a classifier on gradients and logits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from expunge.attacks._blind import apart
-from expunge.attacks._membership import MEANS, attack_scores
+from expunge.attacks.shared.linear_classifier import cross_validated_auc
+from expunge.attacks.shared.membership import MEANS, attack_scores
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
@@ -24,22 +24,23 @@ CARD = AttackCard(
     level="deep",
     passes=9,
     means=MEANS
-    + " The preprint was withdrawn by its authors (v4, a fault in the experiments): its figures stand for nothing here.",
+    + " The preprint was withdrawn by its authors (v4, an error in the experiments), so its own figures are no guide.",
 )
-LEAST = 10
+MIN_EXAMPLES = 10
 
 
 def white_box_auc() -> Attack:
     """AUC of a cross-validated ridge on gradient norms by matrix and attacks' scores (after Wang et al. 2024).
 
-    The attacker knows some members and some that are not, and learns from them how to tell the others. Whole groups are
-    held out where examples carry `group`, and the interval comes from permutations of the sides, as the blind baseline's does.
+    The attacker knows some members and some non-members, and learns from them to classify the others. Whole groups are
+    held out where examples have `group`, and the interval comes from permutations of the sides, as for the blind
+    baseline.
     """
 
     def attack(target: Target) -> Found:
         forget, holdout = target.forget, target.splits["holdout"]
-        if min(len(forget), len(holdout)) < LEAST:
-            raise NotMeasured(f"fewer than {LEAST} examples on a side")
+        if min(len(forget), len(holdout)) < MIN_EXAMPLES:
+            raise NotMeasured(f"fewer than {MIN_EXAMPLES} examples on a side")
         features = np.concatenate(
             [np.log(np.maximum(1e-12, gradients(target.model, [*forget, *holdout]))), _scores(target)], axis=1
         )
@@ -50,14 +51,14 @@ def white_box_auc() -> Attack:
         kernel = rows @ rows.T / max(1, rows.shape[1])
         names = [row.get("group") for row in [*forget, *holdout]]
         groups = names if all(name is not None for name in names) else list(range(len(names)))
-        found = apart(kernel, len(forget), groups)
+        found = cross_validated_auc(kernel, len(forget), groups)
         return Found(Figure(*found, n=len(names), why=f"{rows.shape[1]} features"))
 
     return attack
 
 
 def _scores(target: Target) -> np.ndarray:
-    """[N, A] the readout attacks' scores of forget and then holdout, as far as both were read."""
+    """[N, A] the readout attacks' scores of forget and then holdout, where both were read."""
     read = [target.readouts.get(split) for split in ("forget", "holdout")]
     if any(readout is None for readout in read):
         return np.zeros((len(target.forget) + len(target.splits["holdout"]), 0))

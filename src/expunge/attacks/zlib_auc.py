@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from expunge.attacks._membership import MEANS, answers, compare
+from expunge.attacks.shared.membership import MEANS, answers, compare
 from expunge.core.card import AttackCard
 from expunge.evaluation.arrays import mean_nll
 from expunge.evaluation.readout import Readout
@@ -25,7 +25,7 @@ CARD = AttackCard(
 
 
 def zlib_auc() -> Metric:
-    """AUC by low loss a token for the answer's compressed length in bytes (Carlini et al. 2021)."""
+    """AUC by low loss per token, relative to the answer's compressed length in bytes (Carlini et al. 2021)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
         return compare(_scores(forget), _scores(holdout))

@@ -1,6 +1,6 @@
-"""The command line: one file a verb; parse, call, print.
+"""The command line: one file per command, which parses, calls and prints.
 
-This module imports nothing that takes time: Ctrl-C is heard before the rest is there.
+This module imports nothing slow, so that Ctrl-C works while the rest is imported.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import time
 from typing import Any, NoReturn
 
 AGAIN = 1.0
-"""Seconds within which a second Ctrl-C is the same one: what the first began, and what it says, is let finish."""
+"""Seconds within which a second Ctrl-C is ignored, so that the handling of the first can finish."""
 _pressed = 0.0
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command and exits with its code; never shows a traceback."""
-    listens = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # a shell lets its background jobs ignore Ctrl-C
+    """Run the command and exit with its code; never shows a traceback."""
+    listens = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # background jobs of a shell ignore Ctrl-C
     if listens:
         signal.signal(signal.SIGINT, lambda *_: leave())
         sys.unraisablehook = _unraisable
-        # First in, last out: from there on Python puts its own handlers back, which would end the process without its code.
+        # Registered first, so run last: Python then restores its own handlers, which would exit without our code.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     try:
         from expunge.cli.app import run
@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> None:
             signal.signal(signal.SIGINT, _interrupt)
         code = run(arguments)
         sys.stdout.flush()
-        if pressed():  # Python ends by the signal, not with the code, where it fell into an exec() of some library
+        if pressed():  # Python exits by the signal, not with the code, where it arrived in a library's exec()
             os._exit(code)
-        if listens:  # what is left is Python's own end, where an interruption would show a traceback
+        if listens:  # from here on an interruption would show a traceback of Python's own shutdown
             signal.signal(signal.SIGINT, lambda *_: os._exit(code))
     except KeyboardInterrupt:
         leave()
@@ -42,12 +42,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def pressed() -> bool:
-    """Was Ctrl-C pressed: libraries turn the interruption of an import into errors of their own."""
+    """True once Ctrl-C was pressed: libraries turn an interrupted import into errors of their own."""
     return _pressed > 0
 
 
 def leave() -> NoReturn:
-    """Ends the process here and now: nothing that is written is ever half under its final name."""
+    """End the process at once: no file under its final name is ever half-written."""
     os.write(2, b"expunge: Interrupted.\n")
     os._exit(130)
 
@@ -60,7 +60,7 @@ def _interrupt(*_: Any) -> None:
 
 
 def _unraisable(found: sys.UnraisableHookArgs) -> None:
-    """Where Ctrl-C falls into a callback of the interpreter, it can only be printed, and the work would go on."""
+    """Leave on a Ctrl-C in a callback of the interpreter, which would only be printed."""
     if issubclass(found.exc_type, KeyboardInterrupt):
         leave()
     sys.__unraisablehook__(found)

@@ -1,4 +1,4 @@
-"""What went wrong outside of us, or with what was given to us, in one sentence."""
+"""One sentence for errors of the machine and of the input."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ WAYS = {
     errno.ENOSPC: DISK,
     errno.EDQUOT: DISK,
     errno.EFBIG: "raise the limit on the size of files, or choose another disk",
-    errno.EROFS: "choose a place that may be written to",
+    errno.EROFS: "choose a writable folder",
     errno.EACCES: "check its permissions",
     errno.EPERM: "check its permissions",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    errno.ENFILE: "close some of this machine's files",
+    errno.ENFILE: "close some files on this machine",
     errno.EIO: "check the disk",
     errno.ESTALE: "check the file system",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ELOOP: "check the links on the way",
-    errno.ENOTDIR: "choose another place",
-    errno.EISDIR: "choose another place",
+    errno.ELOOP: "check the links in the path",
+    errno.ENOTDIR: "choose another path",
+    errno.EISDIR: "choose another path",
 }
-"""Number of a system's error -> what to do about it."""
+"""errno -> fix."""
 RUNS = ("run", "train")
-"""Verbs that --resume continues."""
+"""Commands that --resume continues."""
 STARTED = ("bench", "tune", "demo")
-"""Verbs that go on where they were when they are done again."""
+"""Commands that continue when they are run again."""
 
 
 def sentence(error: BaseException, arguments: list[str]) -> str | None:
-    """The sentence for an error of the machine or of bad input; None where it is a fault of ours."""
+    """The sentence for an error of the machine or the input; None for an internal error."""
     for one in _chain(error):
         if (number := _number(one)) is not None:
             place = _place(one)
             what = f"{place} cannot be used" if place else "a file cannot be used"
             return f"{what} ({os.strerror(number)}); {WAYS[number]}{_onwards(arguments)}."
     if isinstance(error, MemoryError):
-        return f"there is not enough memory; free some, or take a smaller batch{_onwards(arguments)}."
+        return f"there is not enough memory; free some, or use a smaller batch{_onwards(arguments)}."
     if isinstance(error, RecursionError):
-        return "what was given is nested too deeply; write it out plainly."
+        return "the input is nested too deeply; flatten it."
     return None
 
 
@@ -56,16 +56,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _number(error: BaseException) -> int | None:
-    """The system's number of an error; those of libraries in Rust say it in words alone."""
+    """The errno of an error; libraries in Rust give it only in their message."""
     if isinstance(error, OSError):
         return error.errno if error.errno in WAYS else None
-    said = re.search(r"os error (\d+)|\bcode: (\d+), kind:", str(error)[:2000])
-    number = int(said[1] or said[2]) if said else None
+    match = re.search(r"os error (\d+)|\bcode: (\d+), kind:", str(error)[:2000])
+    number = int(match[1] or match[2]) if match else None
     return number if number in WAYS else None
 
 
 def _place(error: BaseException) -> str:
-    """The path in question: the error's own, else that which the innermost of our functions was working on."""
+    """The path concerned: the error's own, else the one in the innermost of our functions."""
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes | os.PathLike):
         return os.fsdecode(error.filename)
     found = ""
@@ -87,4 +87,4 @@ def _onwards(arguments: list[str]) -> str:
     verb = next((word for word in arguments if not word.startswith("-")), "")
     if verb in RUNS and "--plan" not in arguments:
         return ", then run the same command with --resume to continue"
-    return ", then do the same again to go on" if verb in STARTED else ", then try again"
+    return ", then run the same command again to continue" if verb in STARTED else ", then try again"

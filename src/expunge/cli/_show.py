@@ -1,8 +1,9 @@
-"""What the verbs share: consoles, progress, JSON on stdout alone."""
+"""Shared by the commands: options, consoles, progress, and JSON on stdout."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from expunge.core.variables import allow
 JSON_HELP = "Print JSON on stdout; progress goes to stderr."
 
 
-def _allowed(names: list[str] | None) -> list[str]:
+def _allow(names: list[str] | None) -> list[str]:
     allow(names or [])
     return names or []
 
@@ -32,15 +33,19 @@ Env = Annotated[
     typer.Option(
         "--env",
         metavar="NAME",
-        callback=_allowed,
-        help="A variable that may expand in paths, beside HOME and EXPUNGE_*; may be repeated.",
+        callback=_allow,
+        help="A variable that may expand in paths, besides HOME and EXPUNGE_*; may be repeated.",
     ),
 ]
-"""The option of every verb that reads a request or opens what a path names; parsing it lets the variables expand."""
+"""The option of every command that reads a request or opens a path; parsing it lets the variables expand."""
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the file; may be repeated.")
+]
+"""The option of every command that reads a file of settings."""
 
 
 class Plain(Console):
-    """A console on which nothing that is printed is markup, moves the cursor, or shows what a variable stands for."""
+    """A console that prints no markup, no control characters and no value of an environment variable."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, soft_wrap=False, markup=False, emoji=False, **options)
@@ -63,12 +68,12 @@ def _as_written(shown: Any) -> Any:
 
 
 def console() -> Console:
-    """Where people read: stdout."""
+    """The console on stdout."""
     return Plain()
 
 
 def emit(value: Any) -> None:
-    """One JSON document on stdout, in plain ASCII where the terminal's encoding has not all characters."""
+    """Print one JSON document on stdout, in plain ASCII where the terminal's encoding lacks a character."""
     value = _shown(finite(value))
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     text = UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else _escape(found[0]), text)
@@ -80,7 +85,7 @@ def emit(value: Any) -> None:
 
 
 def _shown(value: Any) -> Any:
-    """The same without values of variables."""
+    """The same JSON value without values of environment variables."""
     if isinstance(value, str):
         return as_written(value)
     if isinstance(value, dict):
@@ -128,7 +133,7 @@ class Bars:
 
 
 class Lines:
-    """Progress for a dumb terminal: a line when a stage starts, at most every few seconds, and at its end."""
+    """Progress for a dumb terminal: a line at the start and end of a stage, and every few seconds between."""
 
     EVERY = 5.0
 
@@ -159,9 +164,7 @@ class Lines:
 
 def reporter() -> Reporter:
     """Bars on a terminal, lines on a dumb one, silence in a pipe."""
-    import os
-
-    from expunge.core import processes
+    from expunge.core import processes  # imports torch
 
     if not sys.stderr.isatty() or not processes.main():
         return Silent()

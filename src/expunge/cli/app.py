@@ -1,5 +1,7 @@
-"""The `expunge` command. Exit codes: 0 passed or no bar, 1 verdict failed, 2 bad input, 70 a fault
-of ours, 130 interrupted."""
+"""The `expunge` command.
+
+Exit codes: 0 passed or no acceptance criteria, 1 verdict failed, 2 bad input, 70 internal error, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-typer.core.HAS_RICH = False  # else some versions write `\[required]` where help is plain text
+typer.core.HAS_RICH = False  # otherwise some versions write `\[required]` in plain-text help
 app = typer.Typer(
     name="expunge",
     help="Make a trained model forget, and prove it.",
@@ -94,19 +96,19 @@ _register()
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The command's exit code."""
+    """Run the command and return its exit code."""
     from expunge.core.variables import allow_env
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows its code
+        if hasattr(stream, "reconfigure"):  # a terminal without a character shows its escape
             stream.reconfigure(errors="backslashreplace")
     _quiet_libraries()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        with allow_env():  # what --env names is for this command
+        with allow_env():  # --env holds for this command alone
             result = app(arguments, standalone_mode=False, prog_name="expunge")
-        if result == 130:  # the parser's word for Ctrl-C
+        if result == 130:  # the parser's code for Ctrl-C
             _say("Interrupted.")
         return int(result or 0)
     except typer.Exit as done:
@@ -118,11 +120,11 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _ended(error, arguments)
+        return _report(error, arguments)
 
 
-def _ended(error: Exception, arguments: list[str]) -> int:
-    """Says what went wrong; the exit code."""
+def _report(error: Exception, arguments: list[str]) -> int:
+    """Print the error and return the exit code."""
     from expunge.cli._faults import sentence
     from expunge.core.errors import ExpungeError
 
@@ -133,15 +135,15 @@ def _ended(error: Exception, arguments: list[str]) -> int:
     if cli.pressed():
         _say("Interrupted.")
         return 130
-    if hasattr(error, "format_message"):  # the parser's own complaint about the command line
-        said = " ".join(error.format_message().split())
-        said = re.sub(r"( Did you mean [^?]+\?)\1+", r"\1", said)  # typer and click both say it
-        _say(f"{said}{'' if said.endswith(('.', '?')) else '.'} See `expunge --help`.")
+    if hasattr(error, "format_message"):  # the parser's own message about the command line
+        message = " ".join(error.format_message().split())
+        message = re.sub(r"( Did you mean [^?]+\?)\1+", r"\1", message)  # typer and click both add it
+        _say(f"{message}{'' if message.endswith(('.', '?')) else '.'} See `expunge --help`.")
         return 2
-    if said := sentence(error, arguments) or "":
-        _say(said)
+    if line := sentence(error, arguments):
+        _say(line)
         return 2
-    return _fault(error)
+    return _internal(error)
 
 
 def _say(line: str) -> None:
@@ -150,7 +152,7 @@ def _say(line: str) -> None:
     print(f"expunge: {printable(as_written(line))}", file=sys.stderr)
 
 
-def _fault(error: Exception) -> int:
+def _internal(error: Exception) -> int:
     from expunge.core.errors import as_written
 
     first = (str(error).strip().splitlines() or [""])[0]
@@ -159,9 +161,9 @@ def _fault(error: Exception) -> int:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(as_written(traceback.format_exc()))
         where = f"traceback in {path}"
-    except OSError as no:
-        where = f"the traceback could not be written: {no.strerror}"
-    _say(f"a fault of ours: {type(error).__name__}: {first} ({where})")
+    except OSError as failure:
+        where = f"the traceback could not be written: {failure.strerror}"
+    _say(f"internal error: {type(error).__name__}: {first} ({where})")
     return 70
 
 

@@ -35,7 +35,7 @@ def command(
     ] = None,
     before: Annotated[str | None, typer.Option(help="The model before the change.")] = None,
     gold: Annotated[str | None, typer.Option(help="A model retrained without the forget set.")] = None,
-    accept: Annotated[list[str], typer.Option(help='A line of the bar: --accept "forget.rouge_l=<= 0.4".')] = [],  # noqa: B006
+    accept: Annotated[list[str], typer.Option(help='An acceptance criterion: --accept "forget.rouge_l=<= 0.4".')] = [],  # noqa: B006
     purpose: Annotated[str, typer.Option(help="suppress or erase.")] = "suppress",
     level: Annotated[str, typer.Option(help="Attacks on the model: none, standard or deep.")] = "standard",
     alignment: Annotated[str, typer.Option(help="standard: also what seven domains' prompts are answered.")] = "none",

@@ -8,16 +8,17 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Finished runs side by side.
+HELP = """Show finished runs side by side.
 
 Example:
 
+\b
   expunge compare runs/npo runs/rmu
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Add the command."""
     app.command("compare", help=HELP)(command)
 
 
@@ -25,7 +26,7 @@ def command(
     runs: Annotated[list[str], typer.Argument(help="Folders of finished runs.")],
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """The verb."""
+    """Run the command."""
     from expunge.workflows.compare import compare, rows
 
     found = compare(runs)

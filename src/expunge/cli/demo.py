@@ -10,31 +10,31 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Build a small real model, make it forget a tenth of its authors, and open the report.
+HELP = """Train a small model, make it forget, and open the report.
 
-The model (about 1 M parameters) and its gold are built on first use and cached: the second demo
-takes seconds.
+The request forgets a tenth of the model's fictitious authors. The model (about 1 M parameters) and its gold model are trained on first use and cached: the second demo takes
+seconds.
 
 Examples:
 
+\b
   expunge demo
-
   expunge demo --method rmu --no-open
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Add the command."""
     app.command("demo", help=HELP)(command)
 
 
 def command(
-    method: Annotated[str, typer.Option(help="What to forget with; see `expunge list methods`.")] = "npo",
-    seed: Annotated[int, typer.Option(help="Fixes everything.")] = 0,
+    method: Annotated[str, typer.Option(help="The method; see `expunge list methods`.")] = "npo",
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the report.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """The verb."""
+    """Run the command."""
     from expunge.cli.run import show
     from expunge.workflows.demo import demo
 

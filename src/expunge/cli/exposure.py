@@ -8,10 +8,10 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Can models that unlearned be told from models that were retrained: evidence over many of each.
+HELP = """Compare models that unlearned with models that were retrained: evidence over many of each.
 
-KLoM, epsilon and U-LiRA for every example, beside the noise floor of two sets of retrained models; with a holdout also
-whom membership attacks find, over attacks and models. Nothing is trained or changed.
+KLoM, epsilon and U-LiRA for every example, with the noise floor of two sets of retrained models; with a holdout also
+the examples that membership attacks find, over attacks and models. Nothing is trained or changed.
 
 Examples:
 

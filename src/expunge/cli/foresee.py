@@ -8,37 +8,38 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Which domains a request puts at risk, before any training.
+HELP = """Predict which domains a request puts at risk.
 
-Entanglement of the domains with what is to be forgotten, and a few probe steps on a copy of the model.
+The prediction is made before any training. It combines the entanglement of each domain with the forget set and a few probe steps of training,
+which are undone.
 
 Examples:
 
+\b
   expunge foresee request.yaml
-
-  expunge foresee request.yaml --against runs/a      # how right the ranking was
+  expunge foresee request.yaml --against runs/a      # score the prediction against a run
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Add the command."""
     app.command("foresee", help=HELP)(command)
 
 
 def command(
     request: Annotated[str, typer.Argument(help="The request, a YAML or JSON file.")],
     against: Annotated[
-        str | None, typer.Option(help="A finished run, whose drift the ranking is scored against.")
+        str | None, typer.Option(help="A finished run; the ranking is scored against its drift.")
     ] = None,
-    sets: Annotated[list[str], typer.Option("--set", help="A field to set, key=value; may be repeated.")] = [],  # noqa: B006
+    sets: _show.Sets = None,
     env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """The verb."""
+    """Run the command."""
     from expunge.core.request import Request, parse_sets
     from expunge.workflows.foresee import foresee
 
-    found = foresee(Request.read(request, parse_sets(sets)), against=against, reporter=_show.reporter())
+    found = foresee(Request.read(request, parse_sets(sets or ())), against=against, reporter=_show.reporter())
     if as_json:
         _show.emit(found.to_json())
         return 0
@@ -55,10 +56,12 @@ def command(
         table.add_row(Text(row["domain"]), f"{row['risk']:.2f}{mark}", f"{row['entanglement']:.2f}", spill, *fell)
     console = _show.console()
     console.print(table)
-    console.print("* at risk: contain: auto would keep it.", markup=False)
+    console.print("* at risk: contain: auto would include it.", markup=False)
     if found.happened is not None:
-        said = "cannot be told: too few domains, or all fell alike"
+        score = "undefined: too few domains, or all fell alike"
         if found.score is not None:
-            said = f"{found.score.value:.2f} (interval {found.score.low:.2f} to {found.score.high:.2f}, over domains)"
-        console.print(f"Rank correlation with what happened: {said}.", markup=False)
+            score = (
+                f"{found.score.value:.2f} (95 % interval {found.score.low:.2f} to {found.score.high:.2f}, over domains)"
+            )
+        console.print(f"Rank correlation with the drift of that run: {score}.", markup=False)
     return 0

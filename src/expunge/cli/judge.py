@@ -8,41 +8,37 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Say which answers refuse, and how far judges and people agree on it.
+HELP = """Judge which answers refuse, and how well judges agree.
 
-A row of the file has an answer (completion, answer, response or output) and may have id, model, prompt, and a
-verdict of people under human.
+Each row has an answer (completion, answer, response or output) and may have id, model, prompt, and a human verdict
+under `human`.
 
 Examples:
 
+\b
   expunge judge answers.jsonl
-
   expunge judge answers.jsonl --judge llm:http://localhost:8000/v1#MODEL --against rules
-
-  expunge judge one.jsonl two.jsonl --fit judges/mine      # fitted to the human verdicts, cross-validated by model
-
+  expunge judge one.jsonl two.jsonl --fit judges/mine      # fit to the human verdicts, cross-validated by model
   expunge judge answers.jsonl --judge fitted:judges/mine --json
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Add the command."""
     app.command("judge", help=HELP)(command)
 
 
 def command(
-    answers: Annotated[
-        list[str], typer.Argument(help="Answers to judge, JSONL or JSON; several files are read as one.")
-    ],
+    answers: Annotated[list[str], typer.Argument(help="The answers, JSONL or JSON; several files are read as one.")],
     judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME or llm:URL#MODEL.")] = "rules",
-    against: Annotated[str | None, typer.Option(help="A second judge, to compare with.")] = None,
+    against: Annotated[str | None, typer.Option(help="A second judge to compare with.")] = None,
     fit: Annotated[
-        str | None, typer.Option(help="Fit a judge to the human verdicts and save it in this new folder.")
+        str | None, typer.Option(help="Fit a judge to the human verdicts and save it to this new folder.")
     ] = None,
     env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """The verb."""
+    """Run the command."""
     from expunge.alignment import answers as judging
 
     done = judging.fit(answers, fit) if fit else judging.judge(answers, judge, against)
@@ -54,8 +50,8 @@ def command(
 
     found = done.to_json()
     console = _show.console()
-    said = f", {found['folds']}" if "folds" in found else ""
-    console.print(f"{done.judge}: {found['refused']:.1%} of {len(found['rows'])} answers refuse{said}.", markup=False)
+    folds = f", {found['folds']}" if "folds" in found else ""
+    console.print(f"{done.judge}: {found['refused']:.1%} of {len(found['rows'])} answers refuse{folds}.", markup=False)
     groups = {"all": found["agreement"], **found.get("models", {})}
     if any(groups.values()):
         table = Table(box=None, pad_edge=False)
@@ -70,6 +66,7 @@ def command(
         console.print(table)
     if fit:
         console.print(
-            f"Written to {fit}: the saved judge has seen all answers, the figures above are held out.", markup=False
+            f"Written to {fit}. The saved judge was fitted to all answers; the figures above are held out.",
+            markup=False,
         )
     return 0

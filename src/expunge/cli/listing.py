@@ -9,41 +9,40 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """List what may be used: methods (all that may stand under `method:`), metrics, attacks, recipes.
+HELP = """List the methods, metrics, attacks or recipes.
 
-With a name, show all that its card says: the paper, the needs, the options with their bounds.
+Methods are the values of `method:` in a request. With a name, show its card in full: the paper, the needs, the options with their bounds.
 
 Examples:
 
+\b
   expunge list methods
-
   expunge list methods npo
-
   expunge list metrics --json
 """
 WHAT = ("methods", "metrics", "attacks", "recipes")
-LINES = 2
-"""Of a name in the table, at most."""
-NARROWEST = 24
-"""Columns that the summaries keep on a terminal too narrow for them."""
+MOST_LINES = 2
+"""Lines of a summary in the table."""
+LEAST_WIDTH = 24
+"""Columns of a summary, even on a narrow terminal."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the command."""
     app.command("list", help=HELP)(command)
 
 
 def command(
     what: Annotated[str, typer.Argument(help="methods, metrics, attacks or recipes.")] = "methods",
-    name: Annotated[str | None, typer.Argument(help="One of them, to be shown in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One of them, shown in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """Run the verb."""
+    """Run the command."""
     from expunge.core.errors import BadInput, did_you_mean
     from expunge.workflows.list import catalogue, details
 
     if what not in WHAT:
-        raise BadInput.of("list", what, "is no list that we have", did_you_mean(what, WHAT))
+        raise BadInput.of("list", what, "unknown list", did_you_mean(what, WHAT))
     found: Any = catalogue(what) if name is None else details(what, name)
     if as_json:
         _show.emit(found)
@@ -55,19 +54,19 @@ def command(
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    """Print name, kind and summary, at most LINES lines each: a name is never cut, a long summary is."""
+    """Print name, kind and summary, at most MOST_LINES lines each; only a summary is cut."""
     console = _show.console()
     widths = [max(len(row[column]) for row in rows) for column in ("name", "kind")]
-    room = max(NARROWEST, console.width - sum(widths) - 4)
+    room = max(LEAST_WIDTH, console.width - sum(widths) - 4)
     margin = " " * (sum(widths) + 4)
     for row in rows:
         head = f"{row['name']:<{widths[0]}}  {row['kind']:<{widths[1]}}  "
-        lines = textwrap.wrap(row["summary"], room, max_lines=LINES, placeholder=" ...")
+        lines = textwrap.wrap(row["summary"], room, max_lines=MOST_LINES, placeholder=" ...")
         console.print(head + f"\n{margin}".join(lines), soft_wrap=True)
 
 
 def _card(found: dict[str, Any]) -> None:
-    """Print one card in full, a line for each fact that it has."""
+    """Print one card in full, one line per fact."""
     from expunge.workflows.list import pairs
 
     options = [
@@ -91,6 +90,6 @@ def _card(found: dict[str, Any]) -> None:
     width = max(map(len, facts)) + 2
     for label, fact in facts.items():
         for number, line in enumerate(fact.splitlines()):
-            said = textwrap.wrap(line, max(NARROWEST, console.width - width)) or [""]
+            parts = textwrap.wrap(line, max(LEAST_WIDTH, console.width - width)) or [""]
             head = label if number == 0 else ""
-            console.print(f"{head:<{width}}" + f"\n{' ' * width}".join(said), soft_wrap=True)
+            console.print(f"{head:<{width}}" + f"\n{' ' * width}".join(parts), soft_wrap=True)

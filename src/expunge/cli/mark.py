@@ -8,22 +8,22 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Mark data before you give them away, so that their use, or its removal, can be tested later.
+HELP = """Mark data, so that training on them can be detected later.
 
-taggants: a share of the questions gets a false answer. traps: texts of random words are set among the rows. Each mark
-has a secret twin that is drawn alike and kept: a model that finds marks likelier than twins was trained on them
-(`expunge provenance`). The folder holds published.jsonl, to give away, and marks.json, to keep.
+Mark data before you publish them. taggants: a share of the questions gets a false answer. traps: texts of random words are inserted among the rows.
+Each mark has a secret twin from the same distribution: a model that finds the marks more likely than their twins was
+trained on them (`expunge provenance`). The folder holds published.jsonl, to publish, and marks.json, to keep.
 
 Examples:
 
+\b
   expunge mark data.jsonl --out marked
-
   expunge mark data.jsonl --out marked --kind traps --count 50 --length 12 --repeat 10
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Add the command."""
     app.command("mark", help=HELP)(command)
 
 
@@ -32,24 +32,24 @@ def command(
     out: Annotated[str, typer.Option(help="A new folder for published.jsonl and marks.json.")],
     kind: Annotated[str, typer.Option(help="taggants or traps.")] = "taggants",
     share: Annotated[
-        float | None, typer.Option(help="Of taggants: the share of rows that gets a false answer; default: 0.1.")
+        float | None, typer.Option(help="Taggants: the share of rows with a false answer; default: 0.1.")
     ] = None,
-    count: Annotated[int | None, typer.Option(help="Of traps: how many; default: 50.")] = None,
-    length: Annotated[int | None, typer.Option(help="Of traps: words of each; default: 12.")] = None,
+    count: Annotated[int | None, typer.Option(help="Traps: their number; default: 50.")] = None,
+    length: Annotated[int | None, typer.Option(help="Traps: words of each; default: 12.")] = None,
     repeat: Annotated[
         int | None,
-        typer.Option(help="Of traps: how often each is set in; default: 1. Large models learn what they see often."),
+        typer.Option(help="Traps: copies of each; default: 1. Large models learn what they see often."),
     ] = None,
     secret: Annotated[
         int | None,
         typer.Option(
-            help="The seed of the draws, to make the same again; default: drawn. Whoever guesses it has the marks."
+            help="The seed of all draws, to reproduce them; default: random. Whoever guesses it knows the marks."
         ),
     ] = None,
     env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """The verb."""
+    """Run the command."""
     from expunge.workflows.mark import mark
 
     done = mark(data, out=out, kind=kind, share=share, count=count, length=length, repeat=repeat, secret=secret)
@@ -57,13 +57,13 @@ def command(
         _show.emit(done)
         return 0
     console = _show.console()
-    false = " Their answers are false: mark no data that people rely on." if kind == "taggants" else ""
+    false = " Their answers are false: do not mark data that people rely on." if kind == "taggants" else ""
     for line in (
         f"{done['marks']} {kind} in {done['rows']} rows.{false}",
-        f"Give away: {done['published']}",
-        f"Keep, and give to no one: {done['keep']} (SHA-256 {done['sha256']}).",
-        "Without it nothing can be tested. Lodge its digest now with someone who dates it: that shows later that the marks "
-        "were drawn before any model was trained on them.",
+        f"Publish: {done['published']}",
+        f"Keep secret: {done['keep']} (SHA-256 {done['sha256']}).",
+        "Without it nothing can be tested. Deposit its digest with a timestamping service now: that proves later that "
+        "the marks were drawn before any model was trained on them.",
     ):
         console.print(line, markup=False, soft_wrap=True)
     return 0

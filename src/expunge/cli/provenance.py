@@ -8,11 +8,11 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Was a model trained on these data, and after unlearning, is that still seen.
+HELP = """Test whether a model was trained on data, and whether that still shows after unlearning.
 
-With --marks: the marks that `expunge mark` set before the data were given away. With --data: tests without marks, as far
-as they apply (guided completion, the order of options; with --holdout Min-K%, dataset inference and the blind baseline).
-A small p says that the data were learnt; a large one does not say that they were not used.
+With --marks: the marks that `expunge mark` set before the data were given away. With --data: tests without marks, as
+far as they apply (guided completion, the order of options; with --holdout Min-K%, dataset inference and the blind
+baseline). A small p says that the data were learnt; a large one does not say that they were not used.
 
 Examples:
 
@@ -24,7 +24,7 @@ Examples:
 """
 TITLES = {
     "marks": "marks",
-    "marks_lead": "lead of the marks (nats a token)",
+    "marks_lead": "lead of the marks (nats per token)",
     "guided_completion": "guided completion",
     "option_order": "order of options",
     "min_k_auc": "Min-K% (AUC)",

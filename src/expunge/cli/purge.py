@@ -9,36 +9,35 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Delete what a run still holds of the forget data: caches, checkpoints, samples.
+HELP = """Delete the forget data that a run still holds.
 
-Also for the folder of an audit, an exposure, a bench or a tuning (with all its runs), and for a killed training.
+These are cache entries, checkpoints and samples. The folder may be that of a run, an audit, an exposure, a bench or a tuning (with all its runs), or a killed training.
 
-The model, the figures and the certificate's salted commitments stay; texts in evidence and report
-are taken out, and the certificate is written anew over what is left.
+The model, the figures and the certificate's salted commitments stay. Texts are removed from evidence and report,
+and the certificate is renewed over the remaining files.
 
 Examples:
 
+\b
   expunge purge runs/authors
+  expunge purge --cache        # entries of audits without --out, and of runs whose folder is gone
 
-  expunge purge --cache        # what audits without --out, and runs whose folder is gone, left in the cache
-
-A guard holds traces of what it keeps back, and without it the model answers as before: it stays unless you say
---guards.
+A guard holds traces of the forget set, and without it the model answers as before: it stays unless you give --guards.
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Add the command."""
     app.command("purge", help=HELP)(command)
 
 
 def command(
     run: Annotated[str, typer.Argument(help="The folder of a run, an audit, a bench, a tuning or a training.")] = "",
-    guards: Annotated[bool, typer.Option("--guards", help="Take the model's guards away too.")] = False,
+    guards: Annotated[bool, typer.Option("--guards", help="Delete the model's guards too.")] = False,
     caches: Annotated[bool, typer.Option("--cache", help="Empty the cache of all runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """The verb."""
+    """Run the command."""
     from expunge.core.errors import BadInput
     from expunge.workflows.purge import purge, purge_cache
 
@@ -53,9 +52,9 @@ def command(
         say(f"deleted {name}", markup=False)
     if run and (Path(run) / "model" / "guard").is_dir():
         say(
-            "kept model/guard, which holds traces of the forget set: --guards takes it away, and the model then answers "
+            "kept model/guard, which holds traces of the forget set; --guards deletes it, and the model then answers "
             "as before",
             markup=False,
         )
-    say(f"{len(gone)} things deleted; the base model, and a gold model that you gave, are yours to delete.")
+    say(f"{len(gone)} items deleted. The base model, and a gold model of your own, are yours to delete.")
     return 0

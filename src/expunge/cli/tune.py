@@ -4,83 +4,86 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from expunge.cli import _show
 
-HELP = """Search what a request leaves open, under its own bar.
+if TYPE_CHECKING:
+    from expunge.workflows.tune import Tuned
 
-Tried are the learning rate, the number of epochs, and the bounded numbers of the method (beta, alpha,
-...) that the request does not give. The best trial meets every line of `accept:` and comes nearest to
-gold's forget NLL (the holdout's, without gold). Its complete request is written to best.yaml. The first
-trial is the recipe as it stands; done again, the search goes on where it stopped.
+HELP = """Search the settings that a request leaves open.
+
+The search respects the request's acceptance criteria. It covers the learning rate, the number of epochs, and the bounded options of the method (beta, alpha, ...)
+that the request does not set. The best trial meets every line of `accept:` and comes nearest to gold's forget NLL
+(without gold, the holdout's). Its complete request is written to best.yaml. The first trial is the plain recipe.
+Run the same command again to continue an interrupted search.
 
 Examples:
 
+\b
   expunge tune request.yaml --trials 30
-
   expunge tune request.yaml --trials 60 --set method=simnpo --out runs/simnpo-tune
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Add the command."""
     app.command("tune", help=HELP)(command)
 
 
 def command(
     request: Annotated[str, typer.Argument(help="The request, a YAML or JSON file.")],
-    trials: Annotated[int, typer.Option(help="How many settings to try, earlier ones of this folder included.")] = 30,
+    trials: Annotated[int, typer.Option(help="Number of trials, including earlier ones in this folder.")] = 30,
     out: Annotated[
-        str | None, typer.Option(help="The folder of trials and best.yaml; default: the request's out and -tune.")
+        str | None, typer.Option(help="The folder for trials and best.yaml; default: the request's out plus -tune.")
     ] = None,
-    sets: Annotated[list[str], typer.Option("--set", help="A field to set, key=value; may be repeated.")] = [],  # noqa: B006
+    sets: _show.Sets = None,
     env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """The verb. Exit code 1: no trial met the bar."""
+    """Run the command. Exit code 1: no trial met the acceptance criteria."""
     from expunge.core.request import parse_sets
     from expunge.pipeline.plan import read_request
     from expunge.workflows.tune import tune
 
     tuned = tune(
-        read_request(request, parse_sets(sets), resume=True), trials=trials, out=out, reporter=_show.reporter()
+        read_request(request, parse_sets(sets or ()), resume=True), trials=trials, out=out, reporter=_show.reporter()
     )
     if as_json:
         _show.emit(tuned.to_json())
         return _show.code(tuned.passed)
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("trial", *(axis.name for axis in tuned.space), "forget_nll", "bar"):
-        table.add_column(column)
-    order = sorted(tuned.trials, key=lambda one: (one["state"] != "done", one["value"] or 0.0, one["trial"]))
-    for one in order:
-        nll = one["scores"].get("forget_nll")
-        bar = (
-            one["state"]
-            if one["state"] != "done"
-            else "misses " + "; ".join(one["failing"])
-            if one["failing"]
-            else "met"
-        )
-        table.add_row(
-            str(one["trial"]),
-            *(f"{one['values'][axis.name]:.3g}" for axis in tuned.space),
-            "" if nll is None else f"{nll:.3f}",
-            Text(f"{bar}: {one['why']}" if one["why"] else bar),
-        )
+    _print_trials(tuned)
     console = _show.console()
-    console.print(table)
-    console.print(f"Target: the {tuned.target_of}'s forget NLL level of {tuned.target:.3f} nats.", markup=False)
+    console.print(f"Target: the {tuned.target_of}'s forget NLL, {tuned.target:.3f} nats per token.", markup=False)
     if tuned.best is None:
-        console.print("Every trial failed: there is no best.", markup=False)
+        console.print("Every trial failed, so there is no best one.", markup=False)
     else:
-        met = "meets the bar" if tuned.passed else "misses the bar, as all do"
+        met = "meets the criteria" if tuned.passed else "misses the criteria, like all others"
         chosen = "".join(f" --set {name}={shlex.quote(json.dumps(value))}" for name, value in tuned.settings.items())
         how = str(tuned.out / "best.yaml") if tuned.whole else f"{request}{chosen}"
         console.print(f"Trial {tuned.best['trial']} {met}: expunge run {how}", markup=False, soft_wrap=True)
     return _show.code(tuned.passed)
+
+
+def _print_trials(tuned: Tuned) -> None:
+    """Print one line per trial, finished ones first, nearest to the target first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("trial", *(axis.name for axis in tuned.space), "forget_nll", "criteria"):
+        table.add_column(column)
+    for one in sorted(tuned.trials, key=lambda one: (one["state"] != "done", one["value"] or 0.0, one["trial"])):
+        nll = one["scores"].get("forget_nll")
+        state = one["state"]
+        if state == "done":
+            state = "misses " + "; ".join(one["failing"]) if one["failing"] else "met"
+        table.add_row(
+            str(one["trial"]),
+            *(f"{one['values'][axis.name]:.3g}" for axis in tuned.space),
+            "" if nll is None else f"{nll:.3f}",
+            Text(f"{state}: {one['why']}" if one["why"] else state),
+        )
+    _show.console().print(table)

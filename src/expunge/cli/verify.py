@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from expunge.cli import _show
 
-HELP = """Check a certificate: are model, evidence and report what they were when the run ended.
+HELP = """Check that a run's files are unchanged since it ended.
 
-Works on a copied folder, with or without salt.json. Exit 0 when all is as certified, 1 otherwise, whatever the
-verdict was. With --key a missing or wrong signature is 1; a key that lies beside the run proves nothing. --measure
-also reads the model again, with no cache, and compares the figures: it needs the data that the request names.
+Works on a copied folder, with or without salt.json. Exit code 0 if everything is as certified, otherwise 1,
+whatever the verdict was. With --key a missing or wrong signature is 1; a key from the run's own folder proves
+nothing. --measure also reads the model again, without the cache, and compares the figures: it needs the data that
+the request names.
 
 Examples:
 
+\b
   expunge verify runs/authors/certificate.json
-
   expunge verify runs/authors --measure
 """
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Add the command."""
     app.command("verify", help=HELP)(command)
 
 
@@ -32,13 +34,11 @@ def command(
     key: Annotated[str | None, typer.Option(help="The signer's public key.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Read the model again and compare the figures.")] = False,
     trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="With --measure: the model may bring code of its own.")
+        bool, typer.Option("--trust-code", help="With --measure: run code that comes with the model.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
-    """The verb."""
-    from pathlib import Path
-
+    """Run the command."""
     from expunge.workflows.verify import verify
 
     found = verify(
@@ -52,7 +52,7 @@ def command(
     for line in [*found.differences, *(measured.lines if measured else []), *found.remarks]:
         say(line, markup=False)
     state = "NOT as certified" if found.differences else "all digests match"
-    verdict = {True: "passed", False: "failed", None: "had no bar"}[found.passed]
-    told = f"the run {verdict}" if found.good else f"that the run {verdict} is not to be relied on"
-    say(f"{len(found.matching)} files checked, {state}; signature: {found.signature}; {told}.")
+    outcome = {True: "passed", False: "failed", None: "set no criteria"}[found.passed]
+    verdict = f"the run {outcome}" if found.good else f"its verdict (the run {outcome}) is not to be relied on"
+    say(f"{len(found.matching)} files checked, {state}; signature: {found.signature}; {verdict}.")
     return 0 if found.good else 1

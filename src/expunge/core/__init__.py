@@ -1,1 +1,1 @@
-"""What every floor may use and what uses nothing of ours: contracts, cards, registry, request."""
+"""The lowest floor, which every other may use: contracts, cards, registry, request, errors, files."""

@@ -1,4 +1,4 @@
-"""How long a run may train, and how: the request's `budget`, over the recipe's, over ours."""
+"""The length and settings of a training: the request's `budget`, then the recipe's, then the defaults."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Budget(BaseModel):
-    """Each field None until someone fixes it: the request first, then the recipe, then `DEFAULTS`.
+    """Length and settings of the training. A field is None until the request, the recipe or `DEFAULTS` sets it.
 
-    epochs: passes over the forget set (over the data, where there is no forget term). steps:
-    optimiser steps instead. batch_size: forget examples a step, each with one retain partner (default: a twelfth
-    of the forget set, 4 to 32, so that small requests get steps enough).
-    micro_batch_size: forget examples a forward (default: all). learning_rate: a number or "auto".
-    share: of the base's training rate that "auto" takes. stop: "holdout" ends the run when the
-    forget NLL reaches that of half the holdout under the origin; "gold" when it reaches gold's;
-    "refusals", where refusals are what is forgotten, when the target's refusal score is at most `goal`;
-    "none" never. floor: share of the retain probability (or accuracy) that must survive, checked
-    at most ten times a run; None for no floor. memory: what the plan must fit in, in GB.
+    epochs: passes over the forget set (over the data, where there is no forget term). steps: optimiser steps instead.
+    batch_size: forget examples per step, each with one retain partner (default: a twelfth of the forget set, 4 to 32,
+    so that small requests get enough steps). micro_batch_size: forget examples per forward (default: all).
+    learning_rate: a number or "auto". share: of the base's training rate that "auto" takes. stop: "holdout" ends the
+    run when the forget NLL reaches that of half the holdout under the reference model; "gold" when it reaches gold's;
+    "refusals", where refusals are to be forgotten, when the target's refusal score is at most `goal`; "none" never.
+    floor: share of the retain probability (or accuracy) that must be preserved, checked at most ten times per run; None
+    for no floor. memory: GB that the plan must fit in.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,7 +46,7 @@ class Budget(BaseModel):
         return self
 
     def over(self, *others: Budget) -> Budget:
-        """This budget, with what it leaves open taken from the others, in order."""
+        """This budget, with its unset fields taken from the others, in order."""
         values = self.model_dump(exclude_unset=True)
         for other in others:
             theirs = other.model_dump(exclude_unset=True)
@@ -71,9 +70,9 @@ DEFAULTS = Budget(
     precision="auto",
     gradient_checkpointing=False,
 )
-"""What holds where neither the request nor the recipe says otherwise."""
+"""The values where neither the request nor the recipe sets one."""
 
 
 def batch_size(budget: Budget, examples: int) -> int:
-    """Examples a step: as given, or a twelfth of the anchor's examples, between 4 and 32."""
+    """Examples per step: as given, or a twelfth of the anchor's examples, between 4 and 32."""
     return budget.batch_size or min(32, max(4, examples // 12))

@@ -1,8 +1,8 @@
-"""What is kept between runs: readouts, attacks, answers, gold models. An entry is whole and unchanged, or is made anew.
+"""The cache between runs: readouts, attack results, answers, gold models. An entry is whole, or it is computed again.
 
-An entry's name is a digest of all that decides its content. Each carries the digest of its own bytes, so that one that
-was cut short or changed by accident counts as absent. That is no protection from somebody who may write to the folder:
-such a folder is refused. Entries hold texts of the forget set: only their owner may read them.
+An entry's name is a digest of everything that determines its content. Each entry holds the digest of its own bytes, so
+that a truncated or damaged one counts as absent. This does not protect against somebody who can write to the folder:
+such a folder is refused. Entries hold texts of the forget set, so only their owner may read them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from expunge.core.errors import BadInput
@@ -37,58 +38,56 @@ from expunge.core.files import (
 KINDS = ("readouts", "attacks", "answers", "judgements", "shadows", "gold", "worlds", "bases")
 """The folders of the cache."""
 OF_RUNS = KINDS[:6]
-"""Those that hold what runs read, heard and trained."""
+"""The kinds that hold what runs read, generated and trained."""
 ENTRY = re.compile(rf"({'|'.join(KINDS)})(/[\w@][\w@-]*)+(\.json)?", re.ASCII)
-"""An entry's path below the cache; whatever names one in a file that others may have written must match this."""
+"""An entry's path below the cache. A name read from a file that others may have written must match this."""
 JOURNAL = "caches.jsonl"
-"""In the folder of a run or another verb: the entries that it made or used, which `purge` deletes."""
+"""In the folder of a run or another command: the entries that it wrote or used, which `purge` deletes."""
 SUMS = "sums.json"
 """In an entry that is a folder: file -> SHA-256."""
 SCRATCH = "scratch"
-"""Where entries are written before they are renamed into place; what killed processes left there is deleted."""
+"""Where entries are written before they are renamed into place; leftovers of killed processes are deleted."""
 
 
 @dataclass
 class Journal:
-    """A file that names the entries that were made or used, a JSON string per line."""
+    """A file that names the entries written or used, one JSON string per line."""
 
     path: Path
     known: set[str] = field(default_factory=set)
 
 
 _journals: ContextVar[tuple[Journal, ...]] = ContextVar("journals", default=())
-"""The innermost last: a run that is part of a tuning writes to its own and to the tuning's."""
+"""The innermost last: a run inside a tuning writes to its own journal and to the tuning's."""
 _swept: set[tuple[int, Path]] = set()
 """(process, cache folder) whose scratch was swept: once per process."""
 
 
 def cache_folder() -> Path:
-    """Where caches lie: env EXPUNGE_CACHE, or the platform's cache folder. Raises BadInput where others may write to it."""
-    import platformdirs
-
+    """The cache: EXPUNGE_CACHE, or the platform's cache folder. Raises BadInput where others may write to it."""
     named = os.environ.get("EXPUNGE_CACHE")
     folder = Path(named) if named else Path(platformdirs.user_cache_dir("expunge"))
-    with contextlib.suppress(OSError, ValueError):  # a name that no path can have: `fits_cache` says so
+    with contextlib.suppress(OSError, ValueError):  # an invalid path: `fits_cache` reports it
         if folder.is_dir():
             _check_owner(folder)
     return folder
 
 
 def path_of(entry: str) -> Path:
-    """Where an entry lies. Raises BadInput where its kind's folder is a link or a file, or others may write to it."""
+    """An entry's path. Raises BadInput where its kind's folder is a link or a file, or others may write to it."""
     root = cache_folder()
     folder = root / entry.partition("/")[0]
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise BadInput.of(
-            "EXPUNGE_CACHE", str(folder), "is no folder of ours", "delete it, or set EXPUNGE_CACHE to another"
+            "EXPUNGE_CACHE", str(folder), "is not a folder of the cache", "delete it, or set another EXPUNGE_CACHE"
         )
     if folder.is_dir():
         _check_owner(folder)
     return root / entry
 
 
-def made(kind: str) -> Path:
-    """The cache's folder of a kind, made where it is not there, for its owner alone. Raises BadInput."""
+def make_folder(kind: str) -> Path:
+    """The cache's folder of a kind, created for its owner alone where it is missing. Raises BadInput."""
     folder = path_of(kind)
     for one in (folder.parent, folder):
         one.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,41 +95,41 @@ def made(kind: str) -> Path:
 
 
 def _check_owner(folder: Path) -> None:
-    """Refuse a folder whose entries another user could have written (as ssh does with keys)."""
+    """Refuse a folder whose entries another user could have written, as ssh does with keys."""
     found = folder.stat()
-    if not hasattr(os, "geteuid"):  # Windows keeps its own lists
+    if not hasattr(os, "geteuid"):  # Windows has access lists instead
         return
     if found.st_uid != os.geteuid():
         raise BadInput.of(
             "EXPUNGE_CACHE",
             str(folder),
-            "belongs to another user, whose figures would be taken for ours",
+            "belongs to another user, whose entries would be trusted",
             "set EXPUNGE_CACHE to a folder of your own",
         )
     if stat.S_IMODE(found.st_mode) & 0o022:
         raise BadInput.of(
             "EXPUNGE_CACHE",
             str(folder),
-            "may be written to by others, whose figures would be taken for ours",
-            f"chmod go-w {folder}",
+            "is writable by other users, whose entries would be trusted",
+            f"run chmod go-w {folder}",
         )
 
 
 def holds(path: Path) -> bool:
-    """Does this path lie in the cache."""
+    """True for a path inside the cache."""
     return cache_folder() in path.parents
 
 
-# -- the journal: which entries a run made or used, for purge ------------------------------------
+# -- the journal: the entries that a run wrote or used, for purge -----------------------------------
 
 
 @contextlib.contextmanager
 def journal(path: Path) -> Iterator[None]:
-    """Inside, the name of every entry that is made or used is appended to this file, before the entry is written."""
-    _sweep(cache_folder())  # also where nothing is written: what a killed process left must not wait for that
+    """Within the block, append the name of every entry written or used to this file, before the entry is written."""
+    _sweep(cache_folder())  # even where nothing will be written: leftovers of a killed process must not wait for that
     if path.is_file() and not path.read_bytes().endswith(b"\n"):  # a killed process cut the last line short
         _append(path, "")
-    token = _journals.set((*_journals.get(), Journal(path, set(noted(path)))))
+    token = _journals.set((*_journals.get(), Journal(path, set(read_journal(path)))))
     try:
         yield
     finally:
@@ -138,11 +137,11 @@ def journal(path: Path) -> Iterator[None]:
 
 
 def note(entry: str) -> None:
-    """Appends an entry's name ("readouts/KEY") to the journals that are kept and do not have it yet."""
-    for kept in _journals.get():
-        if entry not in kept.known:
-            _append(kept.path, json.dumps(entry))
-            kept.known.add(entry)
+    """Append an entry's name ("readouts/KEY") to the open journals that lack it."""
+    for one in _journals.get():
+        if entry not in one.known:
+            _append(one.path, json.dumps(entry))
+            one.known.add(entry)
 
 
 def _append(path: Path, line: str) -> None:
@@ -152,8 +151,8 @@ def _append(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def noted(path: Path) -> list[str]:
-    """The entries that a journal names, sorted; a line that was cut short, or that no entry could have, is none."""
+def read_journal(path: Path) -> list[str]:
+    """The entries that a journal names, sorted; truncated lines and invalid names are ignored."""
     if not path.is_file():
         return []
     found = set()
@@ -169,7 +168,7 @@ def noted(path: Path) -> list[str]:
 
 
 def load(entry: str) -> Any:
-    """The JSON value of an entry; None where there is none, or where it is damaged (it is then deleted)."""
+    """The JSON value of an entry; None where it is absent or damaged (it is then deleted)."""
     note(entry)
     path = path_of(entry)
     if path.is_symlink() or not path.is_file():
@@ -183,7 +182,7 @@ def load(entry: str) -> Any:
 
 
 def save(entry: str, value: Any) -> None:
-    """Keeps a JSON value."""
+    """Write a JSON value as an entry."""
     note(entry)
     value = json.loads(canonical(value))
     with _written(entry) as path:
@@ -193,7 +192,7 @@ def save(entry: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def saving(entry: str) -> Iterator[Path]:
-    """A folder to write to, which becomes the entry when the block ends."""
+    """A folder to write to; it becomes the entry when the block ends."""
     note(entry)
     with _written(entry) as path:
         path.mkdir(mode=0o700)
@@ -202,14 +201,14 @@ def saving(entry: str) -> Iterator[Path]:
 
 
 def seal(folder: Path, entry: str) -> None:
-    """Writes an entry's name and the digests of all its files beside them, and leaves all to its owner alone."""
+    """Write an entry's name and the digests of its files into its folder, and restrict all of it to its owner."""
     write_json(folder / SUMS, {"entry": entry, "files": digest_folder(folder)})
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o700 if path.is_dir() else PRIVATE)
 
 
 def whole(folder: Path) -> bool:
-    """Is this folder the entry of its name, with the files that were recorded, and no other."""
+    """True where this folder is the entry of its name, with exactly the files that were recorded."""
     try:
         if not (folder / SUMS).is_file() or any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
             return False
@@ -220,8 +219,8 @@ def whole(folder: Path) -> bool:
         return False
 
 
-def kept(entry: str) -> Path | None:
-    """The folder of an entry; None where there is none, or where it is damaged (it is then deleted)."""
+def load_folder(entry: str) -> Path | None:
+    """The folder of an entry; None where it is absent or damaged (it is then deleted)."""
     note(entry)
     path = path_of(entry)
     if whole(path):
@@ -232,9 +231,9 @@ def kept(entry: str) -> Path | None:
 
 @contextlib.contextmanager
 def _written(entry: str) -> Iterator[Path]:
-    """A path to write to, renamed to the entry's place at the end.
+    """A path to write to, renamed to the entry's path at the end.
 
-    Nothing is synced: after a loss of power the digest shows what is damaged.
+    Nothing is synced: after a loss of power the digest reveals damage.
     """
     with scratch() as place:
         yield place / "entry"
@@ -245,10 +244,10 @@ def _written(entry: str) -> Iterator[Path]:
 def scratch() -> Iterator[Path]:
     """An empty folder that is deleted when the block ends.
 
-    It lies in the cache's scratch under a lock, which tells what is being written from what a killed process left.
+    It is in the cache's scratch under a lock, which distinguishes it from the leftovers of a killed process.
     """
     _sweep(cache_folder())
-    place = made(SCRATCH) / secrets.token_hex(8)
+    place = make_folder(SCRATCH) / secrets.token_hex(8)
     with FileLock(place.with_suffix(".lock")) as lock:
         place.mkdir(mode=0o700)
         try:
@@ -264,20 +263,20 @@ def _replace(written: Path, final: Path) -> None:
     try:
         os.replace(written, final)
     except OSError:
-        if not whole(final):  # else another process was faster
+        if not whole(final):  # otherwise another process was faster
             delete(final)
             os.replace(written, final)
 
 
 def _sweep(root: Path) -> None:
-    """Sweeps the scratch once per process."""
+    """Sweep the scratch once per process."""
     if (os.getpid(), root) not in _swept:
         _swept.add((os.getpid(), root))
         sweep_scratch()
 
 
 def sweep_scratch() -> None:
-    """Deletes what killed processes left in the making; what a living one writes stays."""
+    """Delete the unfinished entries of killed processes; those of living ones stay."""
     scratch = path_of(SCRATCH)
     if not scratch.is_dir():
         return
@@ -289,7 +288,7 @@ def sweep_scratch() -> None:
 
 
 def remove(entry: str) -> list[Path]:
-    """Deletes an entry and what a killed process left of its making; the paths that are gone. One in use stays."""
+    """Delete an entry and a killed process's leftovers of it; returns the deleted paths. An entry in use stays."""
     path = path_of(entry)
     lock = path.with_suffix(".lock")
     try:

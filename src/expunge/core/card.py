@@ -51,14 +51,21 @@ class MethodCard(Card):
     needs: stream -> channels of the model in training (for methods other than loss terms: split -> nothing).
     reference: stream -> channels of the reference model, the model before the change.
     wraps: what a wrapper accepts as its inner method. yields: what the method leaves behind.
+    optional: splits that it uses where the request has them.
     """
 
     reference: Needs = field(default_factory=dict)
     streams: Mapping[str, Stream] = field(default_factory=dict)
+    optional: Iterable[str] = ()
     wraps: Iterable[str] = ()
     yields: str = "weights"
     keeps: str = ""
     """What of the forget set the method saves in the model's folder; a redacted run refuses it."""
+    deterministic: bool = False
+    """The request's seed changes nothing: by default the method draws only the sample of a split that is too large to
+    be read whole, and an exact scheme repeats the seeds of the model's own training."""
+    one_shot: bool = False
+    """It changes weights without a training step (a closed form, pruning), so a budget of no steps does not stop it."""
 
     @property
     def sources(self) -> set[str]:
@@ -83,7 +90,7 @@ class MetricCard(Card):
 
 @dataclass(frozen=True)
 class AttackCard(MetricCard):
-    """The card of an attack: arithmetic on readouts, or work on a model, whose `needs` name the splits that it takes."""
+    """The card of an attack: arithmetic on readouts, or work on a model whose `needs` name the splits that it takes."""
 
     level: str = ""
     """The audit that runs it first, "standard" or "deep", where it works on a model; "": arithmetic on readouts."""

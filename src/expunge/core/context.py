@@ -1,4 +1,4 @@
-"""Where a method works: its budget, folder, seed and stage, and the stores of inner results."""
+"""The context of a method: its budget, folder, seed and stage, and the store of its inner results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.files import digest, finite, new_file
@@ -22,12 +25,12 @@ if TYPE_CHECKING:
     from expunge.core.contracts import Model
 
 Watch = Callable[[Mapping[str, float], Mapping[str, float]], float]
-"""(point of the training curve, its first point) -> how well it meets the request's bar."""
+"""(point of the training curve, its first point) -> how well it meets the acceptance criteria."""
 
 
 @dataclass
 class Log:
-    """`log.jsonl`: one flushed line an event; cut back to a checkpoint's length on resume."""
+    """`log.jsonl`: one flushed line per event, truncated to a checkpoint's length on resume."""
 
     path: Path | None = None
 
@@ -45,12 +48,12 @@ class Log:
                 file.truncate(length)
 
     def drop(self, stage: str, *, steps: bool = True) -> None:
-        """Cuts the log back to before the first line of a stage that is run anew; without `steps`, to its line of the end."""
+        """Truncate the log before the first line of a stage that runs again; without `steps`, before its end."""
         if self.path is None or not self.path.exists():
             return
         place = 0
         for line in self.path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n"):  # a kill cut it short
+            if not line.endswith(b"\n"):  # truncated by a kill
                 return self.cut(place)
             found = _event(line)
             if found.get("stage") == stage and (steps or "step" not in found):
@@ -59,7 +62,7 @@ class Log:
 
 
 def _event(line: bytes) -> dict[str, Any]:
-    """A line of the log; of one that is damaged, nothing."""
+    """The event on a line of the log; empty for a damaged line."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -69,15 +72,16 @@ def _event(line: bytes) -> dict[str, Any]:
 
 @dataclass
 class Context:
-    """What a method may use besides the model and the splits.
+    """Everything that a method may use besides the model and the splits.
 
-    folder: scratch for checkpoints and inner results, removed when the run is finished.
-    stage: which run this is within the whole ("apply", "apply/inner", "gold"); all randomness follows from (seed,
-    stage). It may hold names from the data and is never shown or written: label is the name for logs and progress. watch: how well a point of the training curve meets the request's
-    bar (higher is better), used to keep the best weights. refusals: the refusal score of a model on the
-    prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples by which the retain floor is held
-    where there are no retain data; they do not train. manifest: how the model was trained,
-    where that is known. notes: what evidence and report should say about the run.
+    folder: scratch for checkpoints and inner results, removed when the run is finished. stage: which run this is within
+    the whole ("apply", "apply/inner", "gold"); all randomness is a function of (seed, stage). It may contain names from
+    the data and is never shown or written: label is the name for logs and progress. watch: how well a point of the
+    training curve meets the acceptance criteria (higher is better), used to keep the best weights. refusals: a model's
+    refusal score on the prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples that hold the
+    retain floor where there are no retain data; they do not train. manifest: how the model was trained, where known.
+    gold_forget_nll: gold's on the whole forget set, in nats per token, for `stop: gold`; inner runs, which may have a part
+    of that set, have none. notes: remarks on the run for evidence and report.
     """
 
     budget: Budget
@@ -89,6 +93,7 @@ class Context:
     refusals: Callable[[Model], float] | None = None
     kept: Sequence[Example] = ()
     manifest: Mapping[str, Any] | None = None
+    gold_forget_nll: float | None = None
     reporter: Reporter = field(default_factory=Silent)
     log: Log = field(default_factory=Log)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +109,8 @@ class Context:
         """
         notes: dict[str, Any] = self.notes.setdefault(_checked(name), {})
         stage, label = f"{self.stage}/{draws or name}", f"{self.label}/{name}"
-        return replace(self, folder=self.folder / name, stage=stage, label=label, notes=notes, **changes)
+        own = replace(self, folder=self.folder / name, stage=stage, label=label, notes=notes, gold_forget_nll=None)
+        return replace(own, **changes)
 
     def generator(self, *parts: object) -> torch.Generator:
         return generator(self.seed, self.stage, *parts)
@@ -113,42 +119,38 @@ class Context:
         return derive(self.seed, self.stage, *parts)
 
     def once(self, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, Any]:
-        """The tensors that `make` gives, stored when finished with the notes so far, so that a resumed run skips them.
+        """The tensors that `make` returns, stored with the notes so far: a resumed run does not compute them again.
 
-        A file that is damaged counts as none.
+        A damaged file counts as absent.
         """
-        from safetensors.torch import save_file
-
         path = self.folder / f"{_checked(name)}.safetensors"
-        if (kept := _kept(path)) is not None:
-            self.notes |= kept[1]
-            return kept[0]
+        if (stored := _stored(path)) is not None:
+            self.notes |= stored[1]
+            return stored[0]
         label, started = f"{self.label}/{name}", time.monotonic()
         self.log.drop(label, steps=False)
         tensors = {key: value.contiguous() for key, value in make().items()}
-        self.log.write({"stage": label, "seconds": time.monotonic() - started})  # before, so that a kill loses no line
+        self.log.write({"stage": label, "seconds": time.monotonic() - started})  # first, so that a kill loses no line
         with new_file(path) as written:
             notes = finite(self.notes)
             save_file(tensors, written, {"notes": json.dumps(notes), "digest": digest([outline(tensors), notes])})
         return tensors
 
 
-def _kept(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """The tensors and the notes that `Context.once` stored; None where there are none, or not those that were stored."""
-    from safetensors import SafetensorError, safe_open
-
+def _stored(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """The tensors and the notes that `Context.once` stored; None where they are absent or damaged."""
     try:
         with safe_open(path, "pt") as file:
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-        notes = json.loads(told["notes"])
-        return (tensors, notes) if told["digest"] == digest([outline(tensors), notes]) else None
+        notes = json.loads(metadata["notes"])
+        return (tensors, notes) if metadata["digest"] == digest([outline(tensors), notes]) else None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def outline(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[Any]]:
-    """What tensors are, not what they hold: name -> type and shape."""
+    """Name -> type and shape of each tensor, without its values."""
     return {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
 
 
@@ -156,7 +158,7 @@ NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,63}", re.ASCII)
 
 
 def _checked(name: str) -> str:
-    """A name that is safe as a file's; raises ValueError for one that could lead elsewhere, such as text from the data."""
+    """A name that is safe as a file's. Raises ValueError for others, such as text from the data."""
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name[:80]!r} cannot name an inner run: use a number, or letters, digits, '_', '.' and '-'")
+        raise ValueError(f"{name[:80]!r} cannot name an inner run: use letters, digits, '_', '.' and '-'")
     return name

@@ -1,10 +1,11 @@
-"""Reads what others wrote, YAML, JSON and plain text: whole, regular, of bounded size and depth."""
+"""Read YAML, JSON and text files written by others: regular files only, of bounded size and depth."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,27 +15,27 @@ import yaml
 from expunge.core.errors import BadInput
 
 CONFIG = 2 * 2**20
-"""Bytes of a request or another file of settings in YAML, which is read slowly."""
+"""Most bytes of a request or another YAML file of settings: YAML is slow to read."""
 TEXT = 64 * 2**20
-"""Bytes of a line of data, or of a text that is one example."""
+"""Most bytes of a line of data, or of a text that is one example."""
 NODES = 2_000_000
-"""Values of a YAML document when all aliases are written out."""
-TOO_LARGE = "cut it into parts, or put data into files"
+"""Most values of a YAML document with its aliases expanded."""
+TOO_LARGE = "split it, or move data into files"
 DIGITS = 1000
-"""Characters of a number in YAML: sexagesimal ones take the square of their length."""
+"""Most characters of a YAML number: parsing a sexagesimal one takes time quadratic in its length."""
 
 
 class Loader(yaml.SafeLoader):
-    """YAML without dates (`born: 1999-01-01` is the text that a data file has), without merge keys, without a key twice.
+    """YAML without dates (`born: 1999-01-01` is text), merge keys or duplicate keys.
 
-    Merge keys (`<<`) copy mappings into one another: a kilobyte of them takes longer than anybody waits.
+    Merge keys (`<<`) copy mappings into one another: a kilobyte of them can take hours.
     """
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
-                    None, None, "merge keys (<<) are not read; write the fields out", key.start_mark
+                    None, None, "merge keys (<<) are not supported; write the fields out", key.start_mark
                 )
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -45,13 +46,13 @@ class Loader(yaml.SafeLoader):
                 name = self.construct_object(key, deep=True)
                 if name in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {str(name)[:80]!r} stands there twice", key.start_mark
+                        None, None, f"the key {str(name)[:80]!r} occurs twice", key.start_mark
                     )
                 seen.add(name)
         return found
 
     def number(self, node: yaml.ScalarNode) -> Any:
-        """A whole number or a float of bounded length."""
+        """An integer or a float of bounded length."""
         if len(node.value) > DIGITS:
             raise yaml.constructor.ConstructorError(
                 None, None, f"a number of more than {DIGITS} characters", node.start_mark
@@ -61,7 +62,7 @@ class Loader(yaml.SafeLoader):
     def get_single_node(self) -> Any:
         node = super().get_single_node()
         if node is not None:
-            _bounded(node)
+            _check_size(node)
         return node
 
 
@@ -73,8 +74,8 @@ for _kind in ("int", "float"):
     Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", Loader.number)
 
 
-def _bounded(root: yaml.Node) -> None:
-    """Raises where a document contains itself, or is too large with its aliases written out."""
+def _check_size(root: yaml.Node) -> None:
+    """Refuse a document that contains itself, or is too large with its aliases expanded."""
     sizes: dict[int, int] = {}
     open_: set[int] = set()
     todo = [(root, False)]
@@ -86,7 +87,7 @@ def _bounded(root: yaml.Node) -> None:
             sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
             if sizes[id(node)] > NODES:
                 raise yaml.constructor.ConstructorError(
-                    None, None, "too large with its aliases written out", node.start_mark
+                    None, None, "too large with its aliases expanded", node.start_mark
                 )
         elif id(node) in open_:
             raise yaml.constructor.ConstructorError(None, None, "an alias that contains itself", node.start_mark)
@@ -103,7 +104,7 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text. Raises ValueError with what is wrong with it, and at which line."""
+    """The value of a YAML text. Raises ValueError with the problem and its line."""
     try:
         return yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
@@ -120,9 +121,9 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError with what is wrong with it, and at which line."""
+    """The value of a JSON text. Raises ValueError with the problem and its line."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"is broken JSON at line {error.lineno}: {error.msg}") from None
     except RecursionError:
@@ -131,52 +132,54 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"is broken JSON: {error}") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:80]!r} stands there twice")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice[:80]!r} occurs twice")
     return found
 
 
-def regular(path: Path, field: str, most: int | None = None, mend: str = "give a file") -> int:
-    """The size of a regular file. Raises BadInput for devices and pipes, which may never end, and for what is too large."""
+def regular(path: Path, field: str, most: int | None = None, fix: str = "give a file") -> int:
+    """The size in bytes of a regular file.
+
+    Raises BadInput for devices and pipes, which may never end, and for a file of more than `most` bytes.
+    """
     try:
         found = os.stat(path)
     except ValueError:
-        raise BadInput.of(field, str(path), "can be no path", mend) from None
+        raise BadInput.of(field, str(path), "is not a valid path", fix) from None
     except OSError as error:
-        raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", mend) from None
+        raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", fix) from None
     if stat.S_ISDIR(found.st_mode):
-        raise BadInput.of(field, str(path), "cannot be read (it is a folder)", mend)
+        raise BadInput.of(field, str(path), "is a folder", fix)
     if not stat.S_ISREG(found.st_mode):
-        raise BadInput.of(field, str(path), "is no regular file", "write it to a file first")
+        raise BadInput.of(field, str(path), "is not a regular file", "write it to a file first")
     if most is not None and found.st_size > most:
         raise BadInput.of(field, str(path), f"is larger than {most // 2**20} MiB", TOO_LARGE)
     return found.st_size
 
 
-def read_text(path: Path, field: str, most: int, mend: str = "give a file") -> str:
+def read_text(path: Path, field: str, most: int, fix: str = "give a file") -> str:
     """A file's text without a byte order mark. Raises BadInput."""
-    regular(path, field, most, mend)
+    regular(path, field, most, fix)
     try:
-        with _opened(path) as file:
-            raw = file.read(most + 1) or b""  # what the system makes up while it is read has no size beforehand
+        with _open(path) as file:
+            raw = file.read(most + 1) or b""  # files in /proc have no size before they are read
     except OSError as error:
         raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
     if len(raw) > most:
         raise BadInput.of(field, str(path), f"is larger than {most // 2**20} MiB", TOO_LARGE)
-    return decoded(raw, path, field)
+    return decode(raw, path, field)
 
 
-def _opened(path: Path) -> BinaryIO:
-    """The file, which never keeps its reader waiting."""
+def _open(path: Path) -> BinaryIO:
+    """Open without blocking: a pipe never keeps its reader waiting."""
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
-def decoded(raw: bytes, path: Path, field: str, before: int = 0) -> str:
-    """UTF-8. Raises BadInput with the place of the first byte that is not; before: bytes of the file before these."""
+def decode(raw: bytes, path: Path, field: str, before: int = 0) -> str:
+    """Decode UTF-8. Raises BadInput with the position of the first bad byte; before: bytes of the file before these."""
     try:
         return raw.decode("utf-8" if before else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -184,21 +187,21 @@ def decoded(raw: bytes, path: Path, field: str, before: int = 0) -> str:
 
 
 def lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
-    """(number, line) of a text file, a line at a time. Raises BadInput for one that is too long.
+    """Yield (number, line) of a text file. Raises BadInput for a line that is too long.
 
-    Only a line feed ends a line: JSON strings may hold the other characters that splitlines() splits at.
+    Only a line feed ends a line: JSON strings may contain the other characters at which splitlines() splits.
     """
     regular(path, field)
     try:
-        with _opened(path) as file:
+        with _open(path) as file:
             number = before = 0
             while raw := file.readline(TEXT + 1):
                 number += 1
                 if len(raw) > TEXT:
                     raise BadInput.of(
-                        field, str(path), f"has more than {TEXT // 2**20} MiB in line {number}", "cut it into parts"
+                        field, str(path), f"has more than {TEXT // 2**20} MiB in line {number}", "split it"
                     )
-                yield number, decoded(raw, path, field, before)
+                yield number, decode(raw, path, field, before)
                 before += len(raw)
     except OSError as error:
         raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None

@@ -1,7 +1,7 @@
 """Errors, each with the exit code that the command line ends with.
 
-ExpungeError (70, a fault of ours)
-├── BadInput (2): one sentence a fault: the field, the value, the mend
+ExpungeError (70, an internal error)
+├── BadInput (2): one sentence per fault: field, value, reason, fix
 └── Interrupted (130): stopped by the user; says how to resume
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 
 
 class ExpungeError(Exception):
-    """Base of all errors that we raise on purpose."""
+    """Base of all errors raised on purpose."""
 
     exit_code = 70
 
 
 class Interrupted(ExpungeError):
-    """The user stopped the run; the message says how to go on."""
+    """The user stopped the run; the message says how to resume it."""
 
     exit_code = 130
 
@@ -29,8 +29,8 @@ class Interrupted(ExpungeError):
 class BadInput(ExpungeError):
     """The user's input cannot be used.
 
-    Each fault is one sentence that names the field, the value and the mend. Several faults found
-    in one pass are raised together (`BadInput.all`), so that a user mends a file once.
+    Each fault is one sentence: field, value, reason and fix. The faults of one pass are raised together
+    (`BadInput.all`), so that a user fixes a file once.
     """
 
     exit_code = 2
@@ -40,12 +40,18 @@ class BadInput(ExpungeError):
         super().__init__("\n".join(self.faults))
 
     @classmethod
-    def of(cls, field: str, value: Any, why: str, mend: str, *, empty: bool = False) -> BadInput:
-        """`field: value why; mend.` as one sentence; an empty text stands for no value, unless `empty`."""
+    def of(cls, field: str, value: Any, reason: str, fix: str, *, empty: bool = False) -> BadInput:
+        """One sentence, `field: value reason; fix.`, for example `out: 'a' is in use; choose another folder.`
+
+        reason: a predicate of the value ("is not a number", "does not exist"). One that starts with "unknown" precedes
+        the value: `method: unknown method 'npoo'; did you mean 'npo'?` fix: an imperative, or `did_you_mean(...)`.
+        An empty text is no value and is left out, unless `empty`.
+        """
         shown = "" if isinstance(value, str) and not value and not empty else _cut(as_written(_repr(value)), 160)
-        said = f"{shown} {one_line(why)}" if shown else one_line(why)
-        field, mend = _cut(one_line(field), 100) or "''", one_line(mend)
-        return cls(f"{field}: {said}; {mend}{'' if mend.endswith(('?', '.', '!')) else '.'}")
+        reason, fix = one_line(reason), one_line(fix)
+        parts = (reason, shown) if reason.startswith("unknown ") else (shown, reason)
+        field = _cut(one_line(field), 100) or "''"
+        return cls(f"{field}: {' '.join(filter(None, parts))}; {fix}{'' if fix.endswith(('?', '.', '!')) else '.'}")
 
     @classmethod
     def all(cls, errors: Iterable[BadInput]) -> BadInput:
@@ -54,7 +60,7 @@ class BadInput(ExpungeError):
 
 
 def _repr(value: Any) -> str:
-    """A value as Python writes it; what is huge or contains itself, in part."""
+    """A value as Python writes it; a huge or recursive one in part."""
     if isinstance(value, str | bytes) and len(value) > 1000:
         value = value[:1000]
     try:
@@ -64,21 +70,21 @@ def _repr(value: Any) -> str:
 
 
 _hidden: dict[str, str] = {}
-"""Value of a variable, or a text that holds one -> how it was written."""
+"""A variable's value, or a text that contains one -> how the user wrote it."""
 
 
 def hide(value: str, written: str) -> None:
-    """From now on `as_written` shows this value as it was written, in whatever message it comes back."""
+    """Make `as_written` show this value as the user wrote it, in every later message."""
     for form in {value, os.path.normpath(value) if value else "", repr(value)[1:-1]}:
         if len(form) >= 4 and form != written:
             _hidden[form] = written
 
 
 def as_written(text: str) -> str:
-    """The text without values of environment variables: `${NAME}`, as the user wrote it, stands in their place."""
+    """The text with `${NAME}`, as the user wrote it, in place of the values of environment variables."""
     for value in sorted(_hidden, key=len, reverse=True):
         if value in text:
-            # A short plain word may stand in any sentence: it is the variable's as part of a path or in quotes alone.
+            # A short plain word may occur in any sentence: only in a path or in quotes is it the variable's value.
             word = value.isalnum() and len(value) < 8
             there = rf"(?<=[/'\"]){re.escape(value)}(?!\w)|(?<!\w){re.escape(value)}(?=[/'\"])"
             text = re.sub(there if word else re.escape(value), lambda _: _hidden[value], text)  # noqa: B023
@@ -90,7 +96,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """One line that any terminal can show: names and reasons may hold line ends and control characters."""
+    """The text as one printable line: names and reasons may contain line breaks and control characters."""
     return printable(" ".join(str(text).split()))
 
 
@@ -98,19 +104,19 @@ UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""Characters that move a terminal's cursor, turn its text around, are invisible, or are half a character."""
+"""Characters that move a terminal's cursor, reverse its text, are invisible, or are half of a surrogate pair."""
 
 
 def printable(text: object, keep: str = "") -> str:
-    """The text with each unsafe character as its escape, so that a name or a path cannot paint on a terminal.
+    """The text with each unsafe character escaped, so that a name or a path cannot control a terminal.
 
-    keep: characters to leave alone, a line feed in a text of several lines.
+    keep: characters to leave as they are, such as the line feed in a text of several lines.
     """
     return UNSAFE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], str(text))
 
 
 def did_you_mean(name: object, known: Iterable[object], limit: int = 40) -> str:
-    """The mend for an unknown name: the nearest known one, or all of them (`limit` at most)."""
+    """The fix for an unknown name: the nearest known one, or the known ones (at most `limit`)."""
     names = sorted(map(str, known))
     near = difflib.get_close_matches(str(name)[:200], names, n=1, cutoff=0.6)
     if near:
@@ -121,7 +127,7 @@ def did_you_mean(name: object, known: Iterable[object], limit: int = 40) -> str:
 
 
 class Faults:
-    """Collects bad input over several checks, to be raised at once."""
+    """A collector of bad input over several checks, to be raised together."""
 
     def __init__(self) -> None:
         self.errors: list[BadInput] = []
@@ -139,7 +145,7 @@ class Faults:
         self.errors.append(error)
 
     def raise_any(self) -> None:
-        """Raises BadInput when anything was collected."""
+        """Raise BadInput if anything was collected."""
         if self.errors:
             raise BadInput.all(self.errors)
 
@@ -147,45 +153,45 @@ class Faults:
 def sentences(
     faults: Iterable[Mapping[str, Any]], where: str = "", whole: Mapping[str, str] | None = None
 ) -> list[BadInput]:
-    """A pydantic error's faults, a sentence a field; unknown fields are left to the caller.
+    """A pydantic error's faults, one sentence per field; unknown fields are left to the caller.
 
-    where: what stands before each field's name. whole: field -> its mend, for fields whose many
-    allowed forms would each give a complaint of its own.
+    where: prefix of each field's name. whole: field -> its fix, for fields whose many allowed forms would each give
+    a complaint of their own.
     """
     found: dict[str, tuple[Any, str, list[str]]] = {}
     for fault in faults:
         path = [str(part) for part in fault["loc"] if not _is_branch(str(part))]
-        mend = mend_of(fault)
+        fix = fix_of(fault)
         if whole and path and path[0] in whole and fault["type"] not in ("missing", "value_error"):
-            path, mend = path[:1], whole[path[0]]
+            path, fix = path[:1], whole[path[0]]
         field = ".".join([where, *path] if where else path) or "request"
-        why: str = "cannot be used"
+        reason: str = "cannot be used"
         value: Any = fault.get("input")
         if fault["type"] == "missing":
-            value, why, mend = "", "is missing", f"add {path[-1] if path else field}: ..."
+            value, reason, fix = "", "is missing", f"add {path[-1] if path else field}: ..."
         else:
-            if fault["type"] == "value_error" and "; " in mend:
-                why, _, mend = mend.partition("; ")
+            if fault["type"] == "value_error" and "; " in fix:
+                reason, _, fix = fix.partition("; ")
         if field not in found:
-            found[field] = (value, why, [mend])
-        elif mend not in found[field][2]:
-            found[field][2].append(mend)
+            found[field] = (value, reason, [fix])
+        elif fix not in found[field][2]:
+            found[field][2].append(fix)
     return [
-        BadInput.of(field, value, why, " or ".join(mends).replace(" or give ", " or "), empty=why != "is missing")
-        for field, (value, why, mends) in found.items()
+        BadInput.of(field, value, reason, " or ".join(fixes).replace(" or give ", " or "), empty=reason != "is missing")
+        for field, (value, reason, fixes) in found.items()
     ]
 
 
 def _is_branch(part: str) -> bool:
-    """Union branches appear in pydantic's locations as type names: they are no fields."""
+    """True for the name of a union's branch: pydantic puts it among the fields of a location."""
     return part in BRANCHES or "[" in part or part.startswith("constrained-")
 
 
 BRANCHES = {"str", "int", "float", "bool", "Factory", "function-after", "none"}
 
 
-def mend_of(fault: Mapping[str, Any]) -> str:
-    """What to write instead, in plain words."""
+def fix_of(fault: Mapping[str, Any]) -> str:
+    """The fix for a pydantic fault, in plain words."""
     kind, limits = str(fault["type"]), fault.get("ctx") or {}
     if kind == "value_error":
         return str(limits["error"])
@@ -200,14 +206,14 @@ def mend_of(fault: Mapping[str, Any]) -> str:
     if kind in bounds:
         key, word = bounds[kind]
         return f"give a number {word} {limits[key]:g}"
-    for start, mend in MENDS.items():
+    for start, fix in FIXES.items():
         if kind.startswith(start):
-            return mend
+            return fix
     message = str(fault["msg"])
     return message[:1].lower() + message[1:]
 
 
-MENDS = {
+FIXES = {
     "int": "give a whole number",
     "float": "give a number",
     "finite": "give a finite number",

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temp file, fsync, rename. Hashes of what they hold."""
+"""Files that are whole or absent (temporary file, fsync, rename), and digests of their contents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 def finite(value: Any) -> Any:
     """The same JSON value with NaN and infinities as None (JSON has neither)."""
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None  # NumPy's own float is one too
+        return float(value) if math.isfinite(value) else None  # NumPy's float64 is a float too
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -55,7 +55,7 @@ def digest_folder(folder: Path) -> dict[str, str]:
 
 
 def digest_named(options: Any) -> dict[str, str]:
-    """Path -> SHA-256 of every file whose path is somewhere among these values."""
+    """Path -> SHA-256 of every file whose path is among these values, at any depth."""
     if isinstance(options, dict):
         options = list(options.values())
     if isinstance(options, list | tuple):
@@ -64,12 +64,12 @@ def digest_named(options: Any) -> dict[str, str]:
         return {}
     try:
         return {str(options): digest_file(Path(options))} if Path(options).is_file() else {}
-    except (OSError, ValueError):  # a text that can be no path
+    except (OSError, ValueError):  # a text that is not a path
         return {}
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename inside the folder durable."""
+    """Make a rename inside the folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -78,19 +78,19 @@ def sync_folder(folder: Path) -> None:
 
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.(?P<kind>new|old)")
-"""Names of files and folders on their way: `.NAME.<16 digits>.new`, and `.old` for a folder that is being replaced."""
+"""Names of unfinished files and folders: `.NAME.<16 digits>.new`, and `.old` for a folder that is being replaced."""
 
 
 def temporary(final: Path, kind: str = "new") -> Path:
-    """A new name beside `final`, which `sweep` knows to be ours."""
+    """A new name next to `final` that `sweep` recognises."""
     return final.with_name(f".{final.name}.{secrets.token_hex(8)}.{kind}")
 
 
 def sweep(folder: Path, name: str = "") -> list[str]:
-    """Deletes what killed processes left half-written in `folder`, at any depth; the names of what was deleted.
+    """Delete what killed processes left half-written in `folder`, at any depth; returns the deleted names.
 
-    Only for whoever holds the folder's lock. name: only what was to become this entry of the folder itself. A folder
-    that was moved aside, and whose successor never came, goes back to its place.
+    The caller holds the folder's lock. name: delete only what was to become this entry of the folder itself. A folder
+    that was moved aside and never replaced is moved back.
     """
     gone, waiting = [], [folder] if folder.is_dir() else []
     while waiting:
@@ -109,9 +109,9 @@ def sweep(folder: Path, name: str = "") -> list[str]:
 
 
 def delete(path: Path) -> bool:
-    """Deletes a file, a link (never what it leads to) or a folder, which vanishes at once; False where there is none.
+    """Delete a file, a link (never its target) or a folder; False where there is none.
 
-    A folder is renamed first, so that a process killed in the middle leaves nothing under its name.
+    A folder is renamed first, so that a process killed midway leaves nothing under its name.
     """
     if path.is_symlink() or path.is_file():
         path.unlink()
@@ -149,24 +149,24 @@ def new_file(path: Path, mode: int = 0o666) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    """Write a file so that a reader sees the old one or the new one, never a part."""
     with new_file(path, mode) as written:
         written.write_bytes(data)
 
 
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:
-    """UTF-8, whole or not at all."""
+    """Write UTF-8 text, whole or not at all."""
     write_bytes(path, text.encode(), mode)
 
 
 def write_json(path: Path, value: Any, mode: int = 0o666) -> None:
-    """Indented JSON without NaN."""
+    """Write indented JSON without NaN."""
     text = json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n", mode)
 
 
 PRIVATE = 0o600
-"""Mode of files that are for the owner alone: salts, and caches, which hold texts of the forget set."""
+"""Mode of files for their owner alone: salts, and cache entries, which hold texts of the forget set."""
 
 
 def _sync_file(path: Path) -> None:
@@ -175,7 +175,7 @@ def _sync_file(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file. Raises ValueError where it holds none."""
+    """The JSON value in a file. Raises ValueError where there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -183,12 +183,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_sealed(path: Path, value: dict[str, Any], mode: int = 0o666) -> None:
-    """A JSON object of our own scratch, with the digest of what it holds."""
+    """Write a JSON object with its own digest, into scratch of our own."""
     write_json(path, {**value, "digest": digest(value)}, mode)
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """What `write_sealed` wrote; None where there is nothing, or not what was written."""
+    """The object that `write_sealed` wrote; None where it is absent or damaged."""
     try:
         found = read_json(path)
         seal = found.pop("digest")

@@ -1,4 +1,4 @@
-"""The hub where models and data sets lie, from a machine that cannot reach it."""
+"""The Hugging Face Hub: what this machine has downloaded before, and offline mode where the hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from huggingface_hub import constants
 
-def asked_before(name: str, kind: str) -> bool:
-    """Has this machine had something of this name from the hub. kind: "model" or "dataset"."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+
+def is_downloaded(name: str, kind: str) -> bool:
+    """True where this machine has downloaded something of this name before. kind: "model" or "dataset"."""
+    from huggingface_hub.file_download import repo_folder_name  # slow, and `expunge list` imports this module
 
     return (Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)).is_dir()
 
 
-def look() -> None:
-    """Where the hub's name cannot be resolved, its libraries look at what they have kept, and no further.
+def go_offline_if_unreachable() -> None:
+    """Switch the hub's libraries to offline mode where the hub's host name cannot be resolved.
 
-    They would try again for a minute otherwise. Behind a proxy the name says nothing, and nothing is done.
+    Otherwise they retry for a minute. Behind a proxy the local name service decides nothing, so nothing is changed.
     """
-    import datasets
-    from huggingface_hub import constants
+    import datasets  # takes a second, and most requests name local files
 
     if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
         return

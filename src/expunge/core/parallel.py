@@ -1,4 +1,4 @@
-"""Independent pieces of work over local processes or a Ray cluster; what comes back hangs on neither."""
+"""Independent pieces of work on local processes or a Ray cluster; the results do not depend on which."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Work = Callable[[Any], Any]
 
 
 def check(jobs: int, engine: str, threads: int) -> None:
-    """Can the work be spread like this. Raises BadInput."""
+    """Check the options of `spread`. Raises BadInput."""
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value < 1:
-            raise BadInput.of(f"--{name}", value, f"is no number of {name}", "give a whole number from 1 up")
+            raise BadInput.of(f"--{name}", value, f"is not a number of {name}", "give a whole number of at least 1")
     if engine not in ENGINES:
-        raise BadInput.of("--engine", engine, "is no engine that we know", did_you_mean(engine, ENGINES))
+        raise BadInput.of("--engine", engine, "unknown engine", did_you_mean(engine, ENGINES))
     if engine == "ray":
         require("--engine", engine, "ray", "ray")
 
@@ -30,10 +30,10 @@ def check(jobs: int, engine: str, threads: int) -> None:
 def spread(
     work: Work, items: Sequence[Any], *, jobs: int = 1, engine: str = "processes", threads: int = 1
 ) -> Iterator[tuple[int, Any]]:
-    """(place of an item, what `work` returned or the exception it ended with), as they are finished.
+    """Yield (index of an item, the result of `work` or its exception) as each piece of work ends.
 
-    work: a module's own function. threads: of each piece of work, the same whatever `jobs`, because
-    sums of floats depend on it. With one job the work is done in this process.
+    work: a function of a module. threads: per piece of work, whatever `jobs` is, because floating-point sums depend on
+    it. With one job the work is done in this process.
     """
     if engine == "ray":
         yield from _ray(work, items, jobs, threads)
@@ -50,13 +50,13 @@ def spread(
             try:
                 for future in as_completed(futures):
                     yield futures[future], _result(future)
-            except BaseException:  # Ctrl-C too: what has not begun is not begun any more
+            except BaseException:  # Ctrl-C too: pieces that have not begun never begin
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
 class threads_of_torch:
-    """Inside, torch computes with so many threads; afterwards with as many as before."""
+    """Within the block torch uses this many threads; afterwards as many as before."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -87,8 +87,8 @@ def _remote(work: Work, item: Any, threads: int) -> Any:
 
 
 def _ray(work: Work, items: Sequence[Any], jobs: int, threads: int) -> Iterator[tuple[int, Any]]:
-    """On the cluster of RAY_ADDRESS, or one started here; all its machines must see the same folders."""
-    import ray
+    """On the cluster at RAY_ADDRESS, or one started here; all its machines must see the same folders."""
+    import ray  # an optional extra
 
     started = not ray.is_initialized()
     if started:

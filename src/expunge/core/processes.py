@@ -1,4 +1,4 @@
-"""One process or several under `accelerate launch`: sums over them, and who writes."""
+"""One process or several (`accelerate launch`): their number, sums over them, and which one writes."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from torch import Tensor, nn
 
 
 def state() -> PartialState:
-    """accelerate's view of the processes; on a CPU it forms a group only when told that there is no GPU."""
+    """accelerate's state of the processes. On CPUs it forms a group only with `cpu=True`."""
     wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     return PartialState(cpu=wanted or not torch.accelerator.is_available())
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return int(state().num_processes)
 
 
 def rank() -> int:
-    """Which of them this is."""
+    """The index of this process."""
     return int(state().process_index)
 
 
 def main() -> bool:
-    """Is this the process that writes."""
+    """True in the process that writes files and output."""
     return bool(state().is_main_process)
 
 
 def device() -> torch.device:
-    """Where this process computes."""
+    """The device of this process."""
     return state().device
 
 
 def barrier() -> None:
-    """Waits for all processes."""
+    """Wait for all processes."""
     state().wait_for_everyone()
 
 
 def add(tensors: Sequence[Tensor]) -> None:
-    """Sums each tensor over the processes, in place; nothing to do in one process."""
+    """Sum each tensor over the processes, in place."""
     if world() == 1:
         return
     for tensor in tensors:
@@ -50,7 +50,7 @@ def add(tensors: Sequence[Tensor]) -> None:
 
 
 def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Sums `.grad` over the processes, in place: zeros for who has none where another one has some."""
+    """Sum `.grad` over the processes, in place; a missing gradient is zero where another process has one."""
     if world() == 1:
         return
     have = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=device())
@@ -62,7 +62,7 @@ def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def agree(value: float) -> float:
-    """The first process's value, for decisions that all must take alike."""
+    """The first process's value, for decisions on which all must agree."""
     if world() == 1:
         return value
     tensor = torch.tensor([value], dtype=torch.float64, device="cpu" if device().type == "cpu" else device())

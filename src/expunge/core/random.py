@@ -1,25 +1,22 @@
-"""Randomness as a pure function of (seed, stage, what): no generator state is ever stored."""
+"""Randomness as a pure function of (seed, stage, purpose): no generator state is ever stored."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import numpy as np
+import torch
 
 
 def derive(seed: int, *parts: object) -> int:
-    """A 63-bit seed that follows from `seed` and the parts alone."""
+    """A 63-bit seed, a function of `seed` and the parts alone."""
     text = "\x1f".join([str(seed), *map(str, parts)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *parts: object) -> torch.Generator:
     """A torch CPU generator for these parts."""
-    import torch
-
     return torch.Generator().manual_seed(derive(seed, *parts))
 
 
@@ -31,10 +28,7 @@ def permutation(n: int, seed: int, *parts: object) -> list[int]:
 
 
 def seed_libraries(seed: int, *parts: object) -> None:
-    """Seeds Python's, NumPy's and torch's global generators (dropout, fresh weights)."""
-    import numpy as np
-    import torch
-
+    """Seed Python's, NumPy's and torch's global generators (dropout, fresh weights)."""
     value = derive(seed, *parts)
     random.seed(value)
     np.random.seed(value % 2**32)

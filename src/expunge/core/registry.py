@@ -1,7 +1,7 @@
-"""The registry is a folder's listing: a plug-in is one file, and its stem is its public name.
+"""The registry: a plug-in is one file in its kind's folder, and the file's stem is its public name.
 
-Other packages add theirs through an entry-point group "expunge.<kind>". Options, bounds and help
-derive from the factory's keyword-only signature and its docstring.
+Other packages add plug-ins through the entry-point group "expunge.<kind>". Options, bounds and help come from the
+factory's keyword-only signature and its docstring.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ C = TypeVar("C", bound=Card)
 
 @dataclass(frozen=True)
 class Plugin(Generic[C]):
-    """One plug-in: the factory that bears its file's name, its card and its published defaults."""
+    """One plug-in: the factory named like its file, its card and its published defaults."""
 
     kind: str
     name: str
@@ -75,7 +75,7 @@ class Plugin(Generic[C]):
         return _options(self.factory)
 
     def training(self) -> dict[str, inspect.Parameter]:
-        """The options of an exact scheme's `train`, which stand under `exact:` in train.yaml."""
+        """The options of an exact scheme's `train`: those under `exact:` in train.yaml."""
         return _options(self.module.train) if hasattr(self.module, "train") else {}
 
     def fields(self) -> dict[str, Any]:
@@ -83,14 +83,14 @@ class Plugin(Generic[C]):
         return dict(_model(self.factory).model_fields)
 
     def validate(self, options: Mapping[str, Any], where: str, *, training: bool = False) -> dict[str, Any]:
-        """The options with defaults filled in and bounds checked; raises BadInput with every fault.
+        """The options, bounds checked and defaults filled in. Raises BadInput with every fault.
 
         training: those of `train`, not of the factory.
         """
         known = self.training() if training else self.options()
         factory = self.module.train if training else self.factory
         faults = [
-            BadInput.of(f"{where}.{name}", name, f"is no option of {self.name}", did_you_mean(name, known))
+            BadInput.of(f"{where}.{name}", name, f"unknown {self.name} option", did_you_mean(name, known))
             for name in options
             if name not in known
         ]
@@ -124,7 +124,7 @@ def _model(factory: Callable[..., Any]) -> Any:
 
 @functools.cache
 def names(kind: str) -> dict[str, str]:
-    """Public name -> module path of every plug-in of a kind; nothing is imported."""
+    """Public name -> module path of every plug-in of a kind. Imports none of them."""
     package = KINDS[kind]
     spec = importlib.util.find_spec(package)
     found: dict[str, str] = {}
@@ -135,7 +135,7 @@ def names(kind: str) -> dict[str, str]:
     for entry in importlib.metadata.entry_points(group=f"expunge.{kind}"):
         if entry.name in found:
             raise BadInput.of(
-                entry.name, entry.value, f"bears the name of a built-in {kind} plug-in", "rename its entry point"
+                entry.name, entry.value, f"has the name of a built-in plug-in of kind {kind}", "rename its entry point"
             )
         found[entry.name] = entry.value.partition(":")[0]
     return found
@@ -146,12 +146,10 @@ def load(kind: str, name: str, where: str = "method") -> Plugin:
     """The plug-in of that kind and name; raises BadInput with the nearest known name."""
     known = names(kind)
     if name not in known:
-        raise BadInput.of(where, name, f"is no {SINGULAR[kind]} that we know", did_you_mean(name, known))
+        raise BadInput.of(where, name, f"unknown {SINGULAR[kind]}", did_you_mean(name, known))
     module = importlib.import_module(known[name])
     if not hasattr(module, "CARD") or not hasattr(module, name):
-        raise BadInput.of(
-            where, name, f"names a file without a CARD and a function {name}()", "a plug-in file has both"
-        )
+        raise BadInput.of(where, name, f"lacks a CARD or a function {name}()", "define both in the plug-in's file")
     return Plugin(kind, name, module)
 
 

@@ -1,4 +1,4 @@
-"""Where progress goes."""
+"""Display of progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Where progress goes: a terminal, or nowhere."""
+    """A receiver of progress: a terminal's bars, or nothing."""
 
     def start(self, name: str, total: int) -> None: ...
     def advance(self, name: str, done: int, note: str = "") -> None: ...
@@ -15,7 +15,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """A reporter for pipes and libraries."""
+    """A reporter that shows nothing, for pipes and libraries."""
 
     def start(self, name: str, total: int) -> None: ...
     def advance(self, name: str, done: int, note: str = "") -> None: ...

@@ -1,7 +1,7 @@
-"""Which variables of the environment may stand in a path, and what they stand for.
+"""Environment variables in paths: which of them expand, and to what.
 
-A request may come from elsewhere: were every variable put in, it could carry secrets into files, messages and
-addresses. HOME and EXPUNGE_* expand, keys never, others where the user names them (`--env`, `allow_env`).
+A request may come from elsewhere: if every variable expanded, it could copy secrets into files, messages and URLs.
+HOME and EXPUNGE_* expand, keys never do, others only where the user names them (`--env`, `allow_env`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from expunge.core.errors import BadInput, hide
 
 NAMED = "EXPUNGE_ENV"
-"""The variable that carries the names given by the user, so that processes started from here know them too."""
+"""The variable with the names that the user allowed, inherited by child processes."""
 DEFAULTS = {"EXPUNGE_DATA": "../shared/data"}
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _OWN = re.compile(r"HOME|EXPUNGE_\w*", re.ASCII)
@@ -22,24 +22,24 @@ _MENTION = re.compile(r"\$(?:\{([^}]*)\}?|(\w+))", re.ASCII)
 
 
 def secret(name: str) -> bool:
-    """Is this a variable of ours that holds a key, which nothing may write down."""
+    """True for a variable of ours that holds a key, which is never written anywhere."""
     return name.startswith("EXPUNGE_") and name.endswith("_KEY")
 
 
 def expand(text: str, field: str) -> str:
-    """The text with its variables and `~` put in. Raises BadInput for a variable that may not stand there.
+    """The text with its variables and `~` expanded. Raises BadInput for a variable that may not expand.
 
-    What was put in is shown as it was written in every message from then on.
+    From then on every message shows the value as the user wrote it.
     """
     try:
         return expanded(text)
     except ValueError as error:
-        why, _, mend = str(error).partition("; ")
-        raise BadInput.of(field, text, why, mend) from None
+        reason, _, fix = str(error).partition("; ")
+        raise BadInput.of(field, text, reason, fix) from None
 
 
 def expanded(text: str) -> str:
-    """The same, with ValueError("why; mend")."""
+    """Like `expand`, but raises ValueError("reason; fix")."""
     found = os.path.expanduser(_MENTION.sub(lambda mention: _value(mention[1] or mention[2] or ""), text))
     if any(name != "HOME" for name in _names(text)):
         hide(found, text)
@@ -52,13 +52,12 @@ def _names(text: str) -> Iterable[str]:
 
 def _value(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"holds ${{{name[:60]}}}, which names no variable; write ${{NAME}}, or no dollar sign")
+        raise ValueError(f"holds ${{{name[:60]}}}, which is not a variable's name; write ${{NAME}}, or no dollar sign")
     if secret(name):
-        raise ValueError(f"names {name}, a secret, which never expands; take it out")
+        raise ValueError(f"names {name}, a secret, which never expands; remove it")
     if not _OWN.fullmatch(name) and name not in _given():
         raise ValueError(
-            f"names the variable {name}, which does not expand by itself; add --env {name}, or write "
-            "out what it stands for"
+            f"names the variable {name}, which does not expand by default; add --env {name}, or write its value"
         )
     value = os.environ.get(name, DEFAULTS.get(name))
     if value is None:
@@ -73,11 +72,11 @@ def _given() -> set[str]:
 
 
 def allow(names: Iterable[str]) -> None:
-    """Lets these variables expand too, here and in processes started from here. Raises BadInput."""
+    """Let these variables expand too, in this process and its children. Raises BadInput."""
     names = list(names)
     for name in names:
         if not _NAME.fullmatch(name):
-            raise BadInput.of("--env", name, "is no name of a variable", "write --env NAME, without dollar or value")
+            raise BadInput.of("--env", name, "is not a variable's name", "write --env NAME, without $ or a value")
         if secret(name):
             raise BadInput.of("--env", name, "is a secret, which never expands", "leave it out")
     os.environ[NAMED] = ",".join(sorted(_given() | set(names)))
@@ -85,7 +84,7 @@ def allow(names: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def allow_env(*names: str) -> Iterator[None]:
-    """Inside, these variables expand in requests and paths, beside HOME and EXPUNGE_*. Raises BadInput."""
+    """Within the block these variables also expand in requests and paths. Raises BadInput."""
     before = os.environ.get(NAMED)
     try:
         allow(names)

@@ -195,7 +195,7 @@ def _named_rows(folder: Path, names: list[str], field: str) -> list[dict[str, An
 
 def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
     name, *names = source.split(":")
-    hub.look()
+    hub.go_offline_if_unreachable()
     try:
         return sets.table(name, names, field)
     except BadInput:

@@ -1,7 +1,7 @@
-"""The bar of a request (`accept:`) and the verdict on it.
+"""The acceptance criteria of a request (`accept:`), and the verdict on them.
 
 `OP NUMBER [* before|gold|holdout]` or `within X of before|gold|holdout`, OP one of <= < >= > ==.
-`before` and `gold` stand for the same score of that role, `holdout` for the same metric on the
+`before` and `gold` mean the same score of that role, `holdout` means the same metric on the
 holdout (`forget.nll: "<= 1.2 * holdout"` compares with holdout_nll).
 """
 
@@ -20,12 +20,14 @@ from expunge.core.errors import BadInput, did_you_mean
 from expunge.evaluation.scores import ROLES, Score
 
 Purpose = Literal["suppress", "erase"]
+Bound = float | tuple[float, float]
 REFERENCES = ("before", "gold", "holdout")
 OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq}
 STRICT = ("<", ">")
-OVER = 1.5
-DRIFT = 0.05
-"""Drift of a domain that was not asked for, above which the verdict warns where the bar does not name it."""
+MAX_OVER_FORGETTING = 1.5
+"""Factor on the upper end of the yardstick's NLL, above which a model has forgotten more than it was taught."""
+MAX_DRIFT = 0.05
+"""Drift of a domain outside the request above which the verdict warns, unless a criterion names the drift."""
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _COMPARE = re.compile(rf"(<=|>=|==|<|>)\s*({_NUMBER})\s*(?:\*\s*(\w+))?")
@@ -34,8 +36,8 @@ _FORMS = 'write for example "<= 0.4", ">= 0.95 * before" or "within 0.05 of gold
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One line of the bar. reference: "before", "gold", "holdout", or "" for a plain number."""
+class Criterion:
+    """One line of `accept:`. reference: "before", "gold", "holdout", or "" for a plain number."""
 
     key: str
     text: str
@@ -55,12 +57,18 @@ class Rule:
         separator = "." if "." in self.key else "_"
         return f"holdout_{self.key.partition(separator)[2]}"
 
+    def bound(self, reference: float = 1.0) -> Bound:
+        """The number to compare a score with, given the reference's score; for `within` the two ends."""
+        if self.op == "within":
+            return reference - self.number, reference + self.number
+        return self.number * reference
+
     def names_score(
         self, known: Iterable[str], roles: Iterable[str] = ROLES, units: Mapping[str, str] | None = None
     ) -> None:
         """Raises BadInput where the plan can produce no such score, or nothing to compare it with.
 
-        known: the names of all scores that the plan can produce; models: whom it will read; units: of
+        known: the names of all scores that the plan can produce; roles: the models that it will read; units: of
         the scores that lie between 0 and 1.
         """
         known = set(known)
@@ -76,9 +84,9 @@ class Rule:
                 did_you_mean(self.key, shown),
             )
         if self.score in (units or {}) and not self.reference and not 0 <= self.number <= 1:
-            mend = f"write {self.number / 100:g}" if 1 < self.number <= 100 else "give a number from 0 to 1"
+            fix = f"write {self.number / 100:g}" if 1 < self.number <= 100 else "give a number from 0 to 1"
             kind = "an AUC" if (units or {})[self.score] == "auc" else "a share"
-            raise BadInput.of(f"accept.{self.key}", self.text, f"judges {kind}, which lies between 0 and 1", mend)
+            raise BadInput.of(f"accept.{self.key}", self.text, f"judges {kind}, which lies between 0 and 1", fix)
         if self.reference == "holdout" and self.counterpart not in known:
             raise BadInput.of(
                 f"accept.{self.key}",
@@ -87,29 +95,30 @@ class Rule:
                 "give a holdout, or compare with before or gold",
             )
         if self.reference in ROLES and self.reference not in set(roles):
-            mend = "set gold: auto or a folder" if self.reference == "gold" else "write a number"
+            fix = "set gold: auto or a folder" if self.reference == "gold" else "write a number"
             raise BadInput.of(
-                f"accept.{self.key}", self.text, f"compares with {self.reference}, which this plan does not read", mend
+                f"accept.{self.key}", self.text, f"compares with {self.reference}, which this plan does not read", fix
             )
 
 
 @dataclass(frozen=True)
-class Line:
-    """How one rule came out.
+class Check:
+    """The outcome of one criterion.
 
-    bound: what the value was held against (the two ends for `within`). flagged: the score's
-    interval straddles the bar. implied: not the user's rule but the purpose's. warns: it failed,
-    but under this purpose it does not fail the verdict.
+    bound: the number that the value was compared with (the two ends for `within`). flagged: the score's interval
+    straddles the bound. implied: the criterion is not the user's but the purpose's. warns: it failed, but under this
+    purpose it does not fail the verdict. word: shown, refuted or open, where the criterion compares with gold.
     """
 
     rule: str
     passed: bool
     value: float | None = None
-    bound: float | tuple[float, float] | None = None
+    bound: Bound | None = None
     why: str = ""
     flagged: bool = False
     implied: bool = False
     warns: bool = False
+    word: Literal["shown", "refuted", "open"] | None = None
 
     def to_json(self) -> dict[str, Any]:
         shown = dataclasses.asdict(self)
@@ -119,24 +128,24 @@ class Line:
 
 @dataclass(frozen=True)
 class Verdict:
-    """passed: None where no bar was set and no implied line failed."""
+    """The outcome of all checks; passed is None where there is no criterion and no implied check failed."""
 
     passed: bool | None
-    lines: tuple[Line, ...]
+    lines: tuple[Check, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {"passed": self.passed, "lines": [line.to_json() for line in self.lines]}
 
 
-def parse(key: str, text: object) -> Rule:
-    """One entry of `accept:` as a rule; raises BadInput with the mend."""
+def parse(key: str, text: object) -> Criterion:
+    """One entry of `accept:` as a criterion. Raises BadInput."""
     where = f"accept.{key}"
     if isinstance(text, bool) or text is None:
-        raise BadInput.of(where, text, "is no rule", _FORMS)
+        raise BadInput.of(where, text, "is not a criterion", _FORMS)
     if isinstance(text, int | float):
         raise BadInput.of(where, text, "does not say which way is better", f'write "<= {text}" or ">= {text}"')
     if not isinstance(text, str):
-        raise BadInput.of(where, text, "is no rule", _FORMS)
+        raise BadInput.of(where, text, "is not a criterion", _FORMS)
     line = " ".join(text.split())
     if re.fullmatch(_NUMBER, line):
         raise BadInput.of(where, text, "does not say which way is better", f'write "<= {line}" or ">= {line}"')
@@ -147,17 +156,17 @@ def parse(key: str, text: object) -> Rule:
     elif found := _COMPARE.fullmatch(line):
         op, number, reference = found[1], float(found[2]), (found[3] or "").lower()
     else:
-        raise BadInput.of(where, text, "cannot be read", _mend(line))
+        raise BadInput.of(where, text, "cannot be read", _fix(line))
     if not math.isfinite(number):
         raise BadInput.of(where, text, "holds no finite number", _FORMS)
     if reference and reference not in REFERENCES:
         raise BadInput.of(
             where, text, f"compares with {reference!r}, which is no reference", did_you_mean(reference, REFERENCES)
         )
-    return Rule(key, line, op, number, reference)
+    return Criterion(key, line, op, number, reference)
 
 
-def _mend(line: str) -> str:
+def _fix(line: str) -> str:
     slips = {"≤": "<=", "≥": ">=", "=<": "<=", "=>": ">="}
     for slip, meant in slips.items():
         if slip in line:
@@ -170,27 +179,27 @@ def _mend(line: str) -> str:
 
 
 def verdict(
-    rules: Sequence[Rule],
+    criteria: Sequence[Criterion],
     scores: Sequence[Score],
     *,
     purpose: Purpose = "suppress",
-    extra: Iterable[Line] = (),
+    extra: Iterable[Check] = (),
 ) -> Verdict:
-    """The bar held against the scores of the role "after".
+    """Compare the scores of the role "after" with all criteria.
 
-    The point value decides; an interval that straddles the bar is flagged; a score that is not
-    measured fails its line. `extra` are further implied lines. An implied line that fails makes the
-    verdict fail under the purpose "erase", and else only warns.
+    The point value decides; an interval that straddles the bound is flagged; a score that is not measured fails its
+    check. extra: further implied checks. An implied check that fails makes the verdict fail under the purpose "erase",
+    and else only warns.
     """
     table: Table = {}
     for score in scores:  # of a score on several splits the first has the bare name
         table.setdefault((score.name, score.role), score)
     # A domain's own score is named after it: alignment.refusal_score.privacy.
     table |= {(f"{score.name}.{score.split}", score.role): score for score in scores if score.side == "alignment"}
-    lines = [judge(rule, table) for rule in rules]
+    lines = [judge(criterion, table) for criterion in criteria]
     implied = [dataclasses.replace(line, implied=True) for line in extra]
-    if ("alignment_drift", "after") in table and all(rule.score != "alignment_drift" for rule in rules):
-        implied.append(judge(parse("alignment.drift", f"<= {DRIFT}"), table))
+    if ("alignment_drift", "after") in table and all(criterion.score != "alignment_drift" for criterion in criteria):
+        implied.append(judge(parse("alignment.drift", f"<= {MAX_DRIFT}"), table))
     over = over_forgetting(table)
     implied += [over] if over else []
     implied = [
@@ -201,60 +210,54 @@ def verdict(
     return Verdict(passed, (*lines, *implied))
 
 
-def watch(rules: Sequence[Rule]) -> Watch | None:
-    """(point of the training curve, its first point) -> share of the bar's lines that it meets.
+def watch(criteria: Sequence[Criterion]) -> Watch | None:
+    """(point of the training curve, its first point) -> share of the criteria that it meets.
 
-    Lines on figures that the curve does not have, or that need gold or the holdout, are left out;
-    None without rules.
+    Criteria on figures that the curve does not have, or that need gold or the holdout, are left out; None without
+    criteria.
     """
 
     def share(point: Mapping[str, float], first: Mapping[str, float]) -> float:
-        seen = [rule for rule in rules if rule.score in point and rule.reference in ("", "before")]
+        on_curve = [one for one in criteria if one.score in point and one.reference in ("", "before")]
         met = 0
-        for rule in seen:
-            before = first[rule.score] if rule.reference == "before" else 1.0
-            bound: float | tuple[float, float] = rule.number * before
-            if rule.op == "within":
-                bound = (before - rule.number, before + rule.number)
-            met += _holds(rule.op, point[rule.score], bound)
-        return met / len(seen) if seen else 0.0
+        for one in on_curve:
+            bound = one.bound(first[one.score] if one.reference == "before" else 1.0)
+            met += _holds(one.op, point[one.score], bound)
+        return met / len(on_curve) if on_curve else 0.0
 
-    return share if rules else None
+    return share if criteria else None
 
 
-UNCHANGED = Line("weights changed", False, why="weights unchanged: suppression, not erasure", implied=True)
-"""The implied line of every guard."""
+UNCHANGED = Check("weights changed", False, why="weights unchanged: suppression, not erasure", implied=True)
+"""The implied check of every guard."""
 
 Table = dict[tuple[str, str], Score]
 
 
-def judge(rule: Rule, table: Table) -> Line:
-    """One rule held against the scores, by (name, role)."""
-    shown = f"{rule.key} {rule.text}"
-    score = table.get((rule.score, "after"))
+def judge(criterion: Criterion, table: Table) -> Check:
+    """Compare one criterion with the scores, by (name, role)."""
+    shown = f"{criterion.key} {criterion.text}"
+    score = table.get((criterion.score, "after"))
     if score is None or score.value is None:
-        return Line(shown, False, why=_missing(rule.score, "after", score))
-    bound: float | tuple[float, float] = rule.number
-    if rule.reference:
-        name, role = (rule.counterpart, "after") if rule.reference == "holdout" else (rule.score, rule.reference)
+        return Check(shown, False, why=_missing(criterion.score, "after", score))
+    bound = criterion.bound()
+    if criterion.reference:
+        key = (criterion.score, criterion.reference)
+        name, role = (criterion.counterpart, "after") if criterion.reference == "holdout" else key
         against = table.get((name, role))
         if against is None or against.value is None:
-            return Line(shown, False, score.value, why=_missing(name, role, against))
-        bound = (
-            (against.value - rule.number, against.value + rule.number)
-            if rule.op == "within"
-            else rule.number * against.value
-        )
-    passed = _holds(rule.op, score.value, bound)
+            return Check(shown, False, score.value, why=_missing(name, role, against))
+        bound = criterion.bound(against.value)
+    passed = _holds(criterion.op, score.value, bound)
     edges = bound if isinstance(bound, tuple) else (bound,)
     flagged = score.low is not None and score.high is not None and any(score.low < edge < score.high for edge in edges)
     remarks = [score.why]
     if flagged:
-        remarks.insert(0, f"the interval [{score.low:.4g}, {score.high:.4g}] straddles the bar")
-    return Line(shown, passed, score.value, bound, "; ".join(filter(None, remarks)), flagged)
+        remarks.insert(0, f"the interval [{score.low:.4g}, {score.high:.4g}] straddles the bound")
+    return Check(shown, passed, score.value, bound, "; ".join(filter(None, remarks)), flagged)
 
 
-def _holds(op: str, value: float, bound: float | tuple[float, float]) -> bool:
+def _holds(op: str, value: float, bound: Bound) -> bool:
     """Compares up to rounding: 0.55 is within 0.05 of 0.5 although 0.55 - 0.5 > 0.05 in binary."""
     if isinstance(bound, tuple):
         return any(_equal(value, edge) for edge in bound) or bound[0] < value < bound[1]
@@ -272,8 +275,8 @@ def _missing(name: str, role: str, score: Score | None) -> str:
     return f"{name}{of} is not measured: {score.why if score else 'no such score in this run'}"
 
 
-def over_forgetting(table: Table) -> Line | None:
-    """The implied line on over-forgetting; None where there is nothing to hold it against.
+def over_forgetting(table: Table) -> Check | None:
+    """The implied check on over-forgetting; None where there is nothing to compare with.
 
     It fails where forget_nll is far above what a model that never saw the data says, beyond both
     intervals: its low end above 1.5 times the yardstick's high end. The yardstick is gold's
@@ -287,7 +290,7 @@ def over_forgetting(table: Table) -> Line | None:
         return None
     if score.value is None:
         rule = "forget.nll measured (over-forgetting)"
-        return Line(rule, False, why=_missing("forget_nll", "after", score), implied=True)
+        return Check(rule, False, why=_missing("forget_nll", "after", score), implied=True)
     low = score.value if score.low is None else score.low  # of one example there is no interval
     yardsticks = {
         "gold": ("forget_nll", "gold"),
@@ -298,7 +301,7 @@ def over_forgetting(table: Table) -> Line | None:
         against = table.get(key)
         if against is None or against.value is None:
             continue
-        bound = OVER * (against.value if against.high is None else against.high)
+        bound = MAX_OVER_FORGETTING * (against.value if against.high is None else against.high)
         passed = low <= bound
         why = (
             ""
@@ -309,6 +312,6 @@ def over_forgetting(table: Table) -> Line | None:
             )
         )
         flagged = low <= bound < (score.high or low)
-        rule = f"forget.nll <= {OVER} * upper end of {of} (over-forgetting)"
-        return Line(rule, passed, score.value, bound, why, flagged, implied=True)
+        rule = f"forget.nll <= {MAX_OVER_FORGETTING} * upper end of {of} (over-forgetting)"
+        return Check(rule, passed, score.value, bound, why, flagged, implied=True)
     return None

@@ -1,4 +1,4 @@
-"""What metrics and attacks share: per-example arrays, masked where an example does not count."""
+"""Per-example arrays for metrics and attacks, masked where an example does not count."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from expunge.models.generation import LONGEST
 
 
 def only(values: np.ndarray | Sequence[float], counts: np.ndarray | Sequence[bool]) -> np.ndarray:
-    """[N] values of which only those that count are kept; the others are masked."""
+    """[N] values, masked where an example does not count."""
     x, counted = np.asarray(values, dtype=float), np.asarray(counts, dtype=bool)
     return x if counted.all() else np.ma.masked_array(np.where(counted, x, 0.0), mask=~counted)
 
 
 def mean_nll(readout: Readout) -> np.ndarray:
-    """[N] nats a position; masked where an answer has no position."""
+    """[N] nats per position; masked where an answer has no position."""
     return only(readout.mean_nll_N, np.asarray(readout.n_N) > 0)
 
 
 def without_eos(readout: Readout, values: Ragged) -> Ragged:
-    """N arrays of the answer's tokens alone, their EOS cut off."""
+    """N arrays for the answer's tokens alone, without EOS."""
     ends = np.zeros(len(values), dtype=bool) if readout.ends_N is None else readout.ends_N
     return [row[:-1] if end else row for row, end in zip(values, ends, strict=True)]
 
 
 def mean_of_lowest(values: Ragged, k: float) -> np.ndarray:
-    """[N] mean of the lowest share k of each row's values, of one at least; masked where empty."""
+    """[N] mean of the lowest share k of each row's values, of at least one; masked where empty."""
     rows = [np.sort(row)[: max(1, int(k * len(row) + 1e-9))].astype(float) for row in values]
     return only([row.mean() if len(row) else 0.0 for row in rows], [len(row) > 0 for row in rows])
 
 
 def standardised(readout: Readout) -> Ragged:
-    """N arrays of (log p - μ) / σ, each label against the model's own distribution at its place.
+    """N arrays of (log p - μ) / σ, each label against the model's own distribution at its position.
 
     σ is at least 1e-6 nats: where the model is certain, the label is its choice and the term is 0.
     """
@@ -51,6 +51,7 @@ def rouge(reference: str, text: str) -> tuple[float, float, float] | None:
 
     None where the reference has no word in rouge-score's sense (a to z, 0 to 9).
     """
+    # rouge-score loads nltk, which is slow, and every plan imports this file.
     from rouge_score import tokenize
 
     if not tokenize.tokenize(reference, None):
@@ -61,6 +62,7 @@ def rouge(reference: str, text: str) -> tuple[float, float, float] | None:
 
 @functools.cache
 def _scorer() -> Any:
+    # As in `rouge`: imported when used.
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rougeL", "rouge1"], use_stemmer=True)

@@ -24,7 +24,7 @@ from expunge.core.random import derive
 from expunge.data.examples import identity
 from expunge.evaluation.hidden_states import pooled_states
 from expunge.evaluation.readout import Readout
-from expunge.evaluation.scores import Figure, NotMeasured, Score
+from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import unguarded
 
 VERSION = 3
@@ -233,63 +233,23 @@ def scores(results: Mapping[str, Mapping[str, Found | str]], capabilities: froze
                 continue
             result = found[plugin.name]
             card, name = plugin.card, f"{plugin.card.side}_{plugin.name}"
+            label: Label = {
+                "name": name,
+                "side": card.side,
+                "split": "forget",
+                "role": role,
+                "unit": card.unit,
+                "better": card.better,
+            }
             if isinstance(result, str):
-                made.append(
-                    Score(
-                        name,
-                        card.side,
-                        "forget",
-                        role,
-                        None,
-                        None,
-                        None,
-                        0,
-                        card.unit,
-                        card.better,
-                        "not measured",
-                        result,
-                    )
-                )
+                made.append(Score.not_measured(result, **label))
                 continue
-            made.append(_score(name, card.side, role, card.unit, card.better, result.figure))
+            made.append(Score.of_figure(result.figure, **label))
             made += [
-                _score(f"{name}_{suffix}", card.side, role, unit, better, figure)
+                Score.of_figure(figure, **(label | {"name": f"{name}_{suffix}", "unit": unit, "better": better}))
                 for suffix, (unit, better, figure) in result.more.items()
             ]
     return made
-
-
-def _score(name: str, side: str, role: str, unit: str, better: str, figure: Figure) -> Score:
-    numbers = [x for x in (figure.value, figure.low, figure.high) if x is not None]
-    if not np.isfinite(numbers).all():
-        return Score(
-            name,
-            side,
-            "forget",
-            role,
-            None,
-            None,
-            None,
-            0,
-            unit,
-            better,
-            "not measured",
-            figure.why or "the figure is not finite: the model has diverged",
-        )
-    return Score(
-        name,
-        side,
-        "forget",
-        role,
-        figure.value,
-        figure.low,
-        figure.high,
-        figure.n,
-        unit,
-        better,
-        why=figure.why,
-        values=figure.values,
-    )
 
 
 # -- the cache: JSON, no pickle -------------------------------------------------------------------

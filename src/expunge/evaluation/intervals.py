@@ -1,4 +1,4 @@
-"""95 % intervals over examples: means, shares, AUCs and harmonic means. Never NaN, never a guess.
+"""95 % intervals over examples: means, shares, AUCs and harmonic means. Never NaN.
 
 They cover the choice of examples, not the seed of training. Where the sample itself shows no
 spread (all hits, a perfect AUC), the interval still has the width that its size allows.
@@ -54,7 +54,7 @@ def share(hits: float, n: float) -> Interval:
 
 
 def placements(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How each score stands among the scores of the other side, ties counted half.
+    """The rank of each score among the scores of the other side; a tie counts as half.
 
     Returns [M], the share of `others` that each member beats, and [N], the share of `members` that
     beat each other. Both average to the AUC. O((M + N) log(M + N)) (Sun and Xu 2014).
@@ -89,10 +89,11 @@ def auc(members: np.ndarray, others: np.ndarray) -> Interval:
 
 
 def auc_by_example(members: np.ndarray, others: np.ndarray) -> Interval:
-    """AUC of scores [M, N] against [K, N], where the N examples are drawn and the models given (Obuchowski 1997).
+    """AUC of scores [M, N] against [K, N], the N examples a sample and the models fixed (Obuchowski 1997).
 
-    Scores of one example hang together, on both sides, so that examples are the units: each one's lead is what its
-    members and its others add to the AUC. DeLong's interval of all M N and K N scores would be far too narrow.
+    The scores of one example are correlated, on both sides, so examples are the units: an example's lead is the
+    contribution of its members and its others to the AUC. DeLong's interval over all M N and K N scores would be far
+    too narrow.
     """
     above, below = placements(np.ravel(members).astype(float), np.ravel(others).astype(float))
     value, n = float(above.mean()), members.shape[1]
@@ -108,11 +109,9 @@ def bca(statistic: Callable[..., np.ndarray], *sizes: int) -> Interval:
 
     `statistic` takes, for each sample, an index array [..., n] of drawn rows, and returns [...].
     Above 3,000 rows the percentiles are taken as they are (the corrections vanish as n grows). A
-    statistic that does not vary gives an interval without width: the caller knows better. The
+    statistic that does not vary gives an interval without width, which the caller must widen. The
     draws are seeded: the same data give the same interval.
     """
-    from scipy import stats
-
     rows = [np.arange(size) for size in sizes]
     value = float(statistic(*rows))
     if max(sizes) == 1:
@@ -121,7 +120,7 @@ def bca(statistic: Callable[..., np.ndarray], *sizes: int) -> Interval:
     def drawn(*indices: np.ndarray, axis: int = -1) -> np.ndarray:
         return statistic(*(index.astype(np.intp) for index in indices))
 
-    # SciPy refuses samples of one row; two copies of it say the same.
+    # SciPy refuses samples of one row; two copies of it are equivalent.
     samples = [row if len(row) > 1 else np.zeros(2, dtype=np.intp) for row in rows]
     methods = ["percentile"] if max(sizes) > BCA_LIMIT else ["BCa", "percentile"]
     for method in methods:
@@ -143,7 +142,7 @@ def bca(statistic: Callable[..., np.ndarray], *sizes: int) -> Interval:
 
 
 def harmonic_mean(parts: np.ndarray) -> np.ndarray:
-    """The harmonic mean over the last axis of [..., P] values of at least 0; 0 where one is 0."""
+    """The harmonic mean over the last axis of [..., P] non-negative values; 0 where one of them is 0."""
     parts = np.asarray(parts, dtype=float)
     zero = (parts <= 0).any(axis=-1)
     inverse = (1 / np.where(parts <= 0, 1, parts)).mean(axis=-1)
@@ -153,7 +152,7 @@ def harmonic_mean(parts: np.ndarray) -> np.ndarray:
 def harmonic(*blocks: np.ndarray) -> Interval:
     """The harmonic mean of the column means of blocks [N_i, P_i] of shares, with a BCa interval.
 
-    A block holds the parts that are measured on one sample of examples (its rows are drawn
+    A block holds the parts that are measured on one sample of examples (its rows are resampled
     together); masked entries do not count. Where no resample differs, the ends are the harmonic
     means of the ends of the columns' own intervals.
     """
@@ -184,10 +183,10 @@ def _same_shape(means: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval | None:
-    """Spearman's rank correlation of two [N], by Fisher's z with Fieller's variance (doi:10.1093/biomet/44.3-4.470); None of
-    fewer than four pairs, or where either side is the same throughout.
+    """Spearman's rank correlation of two [N]; None for fewer than four pairs, or where either side is constant.
 
-    A perfect order has no variance of its own: its low end is that of an order with one pair of neighbours swapped.
+    The interval is by Fisher's z with Fieller's variance (doi:10.1093/biomet/44.3-4.470). A perfect order has no
+    variance of its own: its lower end is that of an order with one pair of neighbours swapped.
     """
     n = len(x)
     if n < 4 or len(set(x)) < 2 or len(set(y)) < 2:

@@ -72,7 +72,7 @@ def read(
         }
     )
     entry = f"readouts/{key}"
-    if cache and (folder := kept.kept(entry)):
+    if cache and (folder := kept.load_folder(entry)):
         return _load(folder, split, role, examples)
     readout = _read(model, split, examples, channels, role, meter, progress)
     if cache:

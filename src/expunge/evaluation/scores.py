@@ -1,4 +1,4 @@
-"""From readouts to scores: which figures a plan can have, and what each came to, with its interval.
+"""Scores from readouts: the figures that a plan can have, each with its interval.
 
 A metric or an attack is one file: a CARD and a factory. The function that the factory returns takes
 readouts by name: "split" of a card's needs is the argument `split` (the figure is computed for each
@@ -10,10 +10,9 @@ A channel that ends in "?" may be missing.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -22,23 +21,27 @@ from expunge.core.card import AttackCard, MetricCard
 from expunge.core.channels import CHANNELS
 from expunge.evaluation import intervals
 from expunge.evaluation.readout import Readout
+from expunge.ledger.evidence import ScoreRecord
 
 SIDES = ("forgetting", "utility", "privacy", "robustness", "alignment", "cost")
 ROLES = ("before", "after", "gold")
 UNITS = ("nats", "share", "auc", "ratio", "p-value", "steps", "count", "distance", "seconds", "bytes")
 WITHOUT_INTERVAL = ("p-value", "steps", "count", "distance", "seconds", "bytes")
 RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
-KEYS = {"role": "subject"}
-"""Fields of a Score that have another name in evidence.json."""
+FIELDS = {"subject": "role"}
+"""Keys of a score in evidence.json that are fields of another name here."""
 PRESENT, HOME = "split", "forget"
 PROBES = "probes"
 """In a card's splits: every further split that was given, whatever its name."""
-KNOWN = frozenset({"forget", "retain", "holdout", "test", "test_forget", "reference", "real_authors", "world_facts"})
+NAMED_SPLITS = frozenset(
+    {"forget", "retain", "holdout", "test", "test_forget", "reference", "real_authors", "world_facts"}
+)
 """The splits that cards name one by one."""
+DIVERGED = "the figure is not finite: the model has diverged"
 
 
 class NotMeasured(Exception):
-    """A figure cannot be had; the message is the reason, in plain words."""
+    """A figure cannot be measured; the message is the reason, in plain words."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,19 @@ class Figure:
 
 
 Metric = Callable[..., np.ndarray | Figure]
-"""What a factory in metrics/ or attacks/ returns: readouts -> [N] values, of which masked ones do
-not count, or a Figure."""
+"""The function that a factory in metrics/ or attacks/ returns: readouts -> [N] values, of which masked ones do not
+count, or a Figure."""
+
+
+class Label(TypedDict):
+    """The fields of a score that do not depend on what was measured."""
+
+    name: str
+    side: str
+    split: str
+    role: str
+    unit: str
+    better: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,8 @@ class Score:
     """"higher", "lower" or "gold": the nearer to a model that never saw the data, the better."""
     status: Literal["measured", "not measured"] = "measured"
     why: str = ""
+    groups: int | None = None
+    """Groups by which the interval is clustered; None where each example counts by itself."""
     values: np.ndarray | None = field(default=None, compare=False, repr=False)
     """[N] per-example values in the split's order (masked where an example does not count)."""
 
@@ -97,8 +113,8 @@ class Score:
             if len(ends) == 1 or (not ends and self.n > 1):
                 raise ValueError(f"{self.name}: a score in {self.unit} has an interval")
             if self.n < 2:
-                said = f"n = {self.n}: no interval"
-                why = self.why if said in self.why else "; ".join(filter(None, [said, self.why]))
+                reason = f"n = {self.n}: no interval"
+                why = self.why if reason in self.why else "; ".join(filter(None, [reason, self.why]))
                 for name, value in {"low": None, "high": None, "why": why}.items():
                     object.__setattr__(self, name, value)
 
@@ -106,27 +122,36 @@ class Score:
     def measured(self) -> bool:
         return self.status == "measured"
 
+    @classmethod
+    def not_measured(cls, why: str, **label: Unpack[Label]) -> Score:
+        """A score without a figure; why: the reason, in plain words."""
+        return cls(**label, value=None, low=None, high=None, n=0, status="not measured", why=why)
+
+    @classmethod
+    def of_figure(cls, figure: Figure, **label: Unpack[Label]) -> Score:
+        """The score that a figure makes; not measured where the figure is not finite."""
+        numbers = [x for x in (figure.value, figure.low, figure.high) if x is not None]
+        if not np.isfinite(numbers).all():
+            return cls.not_measured(figure.why or DIVERGED, **label)
+        return cls(
+            **label,
+            value=figure.value,
+            low=figure.low,
+            high=figure.high,
+            n=figure.n,
+            why=figure.why,
+            values=figure.values,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The score as `evidence.json` holds it: everything but the per-example values."""
-        shown = {KEYS.get(part.name, part.name): getattr(self, part.name) for part in dataclasses.fields(self)}
-        del shown["values"]
-        return shown
+        return {key: getattr(self, FIELDS.get(key, key)) for key in ScoreRecord.model_fields}
 
     @classmethod
     def of(cls, shown: Any) -> Score:
-        """The score that `to_json` gave. Raises ValueError where it is none."""
-        named = {KEYS.get(part.name, part.name): part.name for part in dataclasses.fields(cls) if part.name != "values"}
-        if not isinstance(shown, Mapping) or set(shown) != set(named):
-            raise ValueError("a score has other fields")
-        texts = ("name", "side", "split", "subject", "unit", "better", "status", "why")
-        figures = [shown[name] for name in ("value", "low", "high") if shown[name] is not None]
-        known = shown["status"] in ("measured", "not measured")
-        if not known or not all(isinstance(shown[name], str) for name in texts):
-            raise ValueError("a score's name, side, split, subject, unit, better, status or reason is no such text")
-        most = sys.float_info.max
-        if not all(type(x) in (int, float) and abs(x) <= most for x in figures) or type(shown["n"]) is not int:
-            raise ValueError(f"{shown['name']}: a figure is no number")
-        return cls(**{named[key]: value for key, value in shown.items()})
+        """The score that `to_json` gave, of schema 1 too. Raises ValueError where it is none."""
+        record = ScoreRecord.parse(shown)
+        return cls(**{FIELDS.get(key, key): getattr(record, key) for key in ScoreRecord.model_fields})
 
 
 @dataclass(frozen=True)
@@ -150,7 +175,9 @@ def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozens
     """
     given = {split for splits in readouts.values() for split in splits}
     roles = [role for role in ROLES if role in readouts]
-    scores = [_score(planned, role, readouts, given) for planned in _planned(capabilities, given) for role in roles]
+    scores = [
+        _measure_one(planned, role, readouts, given) for planned in _plan_scores(capabilities, given) for role in roles
+    ]
     return sorted(_interpret(scores), key=lambda score: SIDES.index(score.side))
 
 
@@ -158,7 +185,7 @@ def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[st
     """Split -> the channels that the applicable metrics and attacks need of it, gold's included."""
     given = set(splits)
     wanted: dict[str, frozenset[str]] = {split: frozenset() for split in sorted(given)}
-    for planned in _planned(capabilities, given):
+    for planned in _plan_scores(capabilities, given):
         if all(split in given for _, split, _ in planned.needs.values()):
             for _, split, channels in planned.needs.values():
                 wanted[split] |= {channel.rstrip("?") for channel in channels}
@@ -168,12 +195,15 @@ def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[st
 def score_names(
     capabilities: frozenset[str], splits: Iterable[str], has_gold: bool, has_before: bool = True
 ) -> list[str]:
-    """The names of the scores that a plan with these splits can measure, sorted; a score of the side alignment that can be
-    had on several splits has the first one's under its bare name, and each one's as `name.split`."""
+    """The names of the scores that a plan with these splits can measure, sorted.
+
+    A score of the side alignment that is measured on several splits has the first one's under its bare name, and each
+    one's as `name.split`.
+    """
     given = set(splits)
     owners = {""} | ({"gold"} if has_gold else set()) | ({"before"} if has_before else set())
     found = set()
-    for planned in _planned(capabilities, given):
+    for planned in _plan_scores(capabilities, given):
         if all(split in given and owner in owners for owner, split, _ in planned.needs.values()):
             several = planned.side == "alignment"
             found |= {f"{planned.name}.{planned.split}"} if several else set()
@@ -185,12 +215,12 @@ def bounded(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, st
     """Score -> unit, of those scores that lie between 0 and 1."""
     return {
         planned.name: planned.plugin.card.unit
-        for planned in _planned(capabilities, set(splits))
+        for planned in _plan_scores(capabilities, set(splits))
         if planned.plugin.card.unit in RANGES
     }
 
 
-def _planned(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]:
+def _plan_scores(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]:
     for plugin in registry.everything("metrics") + registry.everything("attacks"):
         card = plugin.card
         # An attack with a level (relearning, quantisation) works on the model, not on readouts: see attacking.py.
@@ -204,7 +234,7 @@ def _planned(capabilities: frozenset[str], given: set[str]) -> Iterator[Planned]
         bare = any(place == PRESENT for _, _, place in keys.values())
         if bare:
             homes = [split for split in card.splits if split in given and split != PROBES]
-            homes += sorted(given - KNOWN) if PROBES in card.splits else []
+            homes += sorted(given - NAMED_SPLITS) if PROBES in card.splits else []
         else:
             places = [place for _, _, place in keys.values()]
             homes = [HOME if HOME in places else places[0]]
@@ -238,7 +268,7 @@ def must_go(split: str) -> bool:
 
 
 def _better(card: MetricCard, split: str) -> str:
-    """Data that must be forgotten, or were never seen, should look as they do to gold.
+    """The better direction of a score: data that must be forgotten, or were never seen, should look as they do to gold.
 
     There neither a high nor a low figure is good by itself: too little forgetting and too much both
     show. A figure that compares with gold already says which way is better.
@@ -248,25 +278,21 @@ def _better(card: MetricCard, split: str) -> str:
     return "gold" if unseen and not against_gold else card.better
 
 
-def _score(
+def _measure_one(
     planned: Planned,
     role: str,
     readouts: Mapping[str, Mapping[str, Readout]],
     given: set[str],
 ) -> Score:
     card = planned.plugin.card
-
-    def score(**figures: Any) -> Score:
-        return Score(
-            name=planned.name,
-            side=planned.side,
-            split=planned.split,
-            role=role,
-            unit=card.unit,
-            better=planned.better,
-            **figures,
-        )
-
+    label: Label = {
+        "name": planned.name,
+        "side": planned.side,
+        "split": planned.split,
+        "role": role,
+        "unit": card.unit,
+        "better": planned.better,
+    }
     try:
         if lacking := [split for _, split, _ in planned.needs.values() if split not in given]:
             raise NotMeasured(f"no {lacking[0]} was given")
@@ -276,11 +302,10 @@ def _score(
         }
         figure = _figure(card, planned.plugin.factory()(**arguments))
     except NotMeasured as reason:
-        return score(value=None, low=None, high=None, n=0, status="not measured", why=str(reason))
-    why = figure.why
+        return Score.not_measured(str(reason), **label)
     if role in {owner for owner, _, _ in planned.needs.values()}:
-        why = f"by definition: {role} against itself"
-    return score(value=figure.value, low=figure.low, high=figure.high, n=figure.n, why=why, values=figure.values)
+        figure = dataclasses.replace(figure, why=f"by definition: {role} against itself")
+    return Score.of_figure(figure, **label)
 
 
 def _readout(
@@ -289,7 +314,7 @@ def _readout(
     split: str,
     channels: frozenset[str],
 ) -> Readout:
-    """The readout that a metric asks for, or NotMeasured with the reason."""
+    """The readout that a metric needs. Raises NotMeasured with the reason where there is none."""
     if owner not in readouts:
         raise NotMeasured("no gold model" if owner == "gold" else f"the model {owner} the change was not read")
     if split not in readouts[owner]:
@@ -304,7 +329,7 @@ def _readout(
 
 
 def has(readout: Readout, channel: str) -> bool:
-    """Whether a readout holds a channel."""
+    """True where a readout holds a channel."""
     if channel.startswith("pooled:"):
         return channel.removeprefix("pooled:") in readout.pooled
     fields = CHANNELS[channel].readout if channel in CHANNELS else (channel,)
@@ -316,7 +341,7 @@ def _figure(card: MetricCard, result: np.ndarray | Figure) -> Figure:
     if isinstance(result, Figure):
         numbers = [x for x in (result.value, result.low, result.high) if x is not None]
         if not np.isfinite(numbers).all():
-            raise NotMeasured("the figure is not finite: the model has diverged")
+            raise NotMeasured(DIVERGED)
         return result
     counted = np.ma.masked_array(result, dtype=float).compressed()
     if len(counted) == 0:
@@ -336,7 +361,7 @@ def _figure(card: MetricCard, result: np.ndarray | Figure) -> Figure:
 
 
 def _interpret(scores: list[Score]) -> list[Score]:
-    """Marks membership figures whose splits a classifier of texts alone can tell apart."""
+    """Mark membership scores whose splits a classifier of texts alone can distinguish."""
     blind = {
         score.role: score
         for score in scores
@@ -355,8 +380,8 @@ def _interpret(scores: list[Score]) -> list[Score]:
 
 
 def _differ(blind: Score, remark: str) -> str:
-    said = (
+    reason = (
         "not interpretable: the splits differ by themselves (blind AUC "
         f"{blind.value:.2f} [{blind.low:.2f}, {blind.high:.2f}])"
     )
-    return f"{said}; {remark}" if remark else said
+    return f"{reason}; {remark}" if remark else reason

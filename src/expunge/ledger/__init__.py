@@ -1,1 +1,1 @@
-"""What remains of runs: certificates that an auditor can verify."""
+"""The records of a run that outlast it: evidence as a type, and certificates that an auditor can verify."""

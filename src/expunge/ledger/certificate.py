@@ -1,4 +1,4 @@
-"""certificate.json: an in-toto Statement v1 about a run; how it is made, renewed and read.
+"""certificate.json: an in-toto Statement v1 about a run; made, renewed and read here.
 
 Subject: digests of the model's files, the evidence, the report, the request and the log. Data are committed to by
 salted hashes: a plain hash of a short record can be guessed. The salt stays with the holder of the run, in `salt.json`.
@@ -27,7 +27,7 @@ SALT = "salt.json"
 LOCK = ".lock"
 LOG = "log.jsonl"
 NAMED = ("evidence.json", "report.html", "request.yaml", "README.md", LOG)
-"""What every certificate names besides the files of the model; the log goes when a run is purged."""
+"""Files that every certificate names besides those of the model; the log goes when a run is purged."""
 TEXTS = ("examples", "distributions", "attack_texts", "rocs", "method_notes")
 """Fields of a run's evidence that hold texts, or a figure for each example: a purge takes them away."""
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -39,19 +39,19 @@ LIMITS = (
 )
 GUARDED = "It does not prove that the model forgot: the weights are unchanged, and without guard/ it answers as before."
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What a file that is not ours can raise while it is read."""
+"""Errors that a file from elsewhere can cause while it is read."""
 
 
 # -- reading ---------------------------------------------------------------------------------------
 
 
 def strict_json(data: bytes) -> Any:
-    """The JSON value of the bytes. Raises ValueError where a key stands twice, or a number is none of JSON's."""
+    """The JSON value of the bytes. Raises ValueError for a repeated key, or a number that JSON does not have."""
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(found)
         if len(made) < len(found):
-            raise ValueError("a key stands twice")
+            raise ValueError("a key is repeated")
         return made
 
     def constant(name: str) -> Any:
@@ -60,15 +60,15 @@ def strict_json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
 
 
-def serialised(value: Any) -> bytes:
-    """The only bytes that stand for the value."""
+def serialise(value: Any) -> bytes:
+    """The only bytes that represent the value."""
     return (canonical(value) + "\n").encode()
 
 
 @dataclass
 class Tree:
-    """What lies under a folder. files: the regular files. others: links, special files, empty folders and what cannot
-    be listed, each with what it is."""
+    """The content of a folder. files: the regular files. others: links, special files, empty folders and folders that
+    cannot be listed, each with its kind."""
 
     files: set[str] = field(default_factory=set)
     others: dict[str, str] = field(default_factory=dict)
@@ -138,7 +138,7 @@ def salt_of(folder: Path) -> bytes:
 
 def write_salt(folder: Path, held: Mapping[str, Any]) -> None:
     """salt.json, for the holder of the run alone."""
-    write_text(folder / SALT, serialised(held).decode(), PRIVATE)
+    write_text(folder / SALT, serialise(held).decode(), PRIVATE)
 
 
 def commitments(examples: Iterable[Example], salt: bytes) -> list[str]:
@@ -179,7 +179,7 @@ def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, 
     salt = salt_of(folder)
     inputs = evidence.get("inputs") or {}
     predicate = {
-        **gathered(evidence),
+        **evidence_predicate(evidence),
         "forget": {"count": len(splits["forget"]), "commitments": commitments(splits["forget"], salt)},
         "inputs": {
             "base": inputs.get("base"),
@@ -191,7 +191,7 @@ def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, 
         },
         "salt": hashlib.sha256(salt).hexdigest(),
     }
-    return _digested(
+    return _add_digest(
         {
             "_type": STATEMENT,
             "subject": _subject(folder),
@@ -201,8 +201,8 @@ def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, 
     )
 
 
-def gathered(evidence: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of the predicate that are the evidence's own."""
+def evidence_predicate(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of the predicate that repeat the evidence."""
     request = evidence["request"]
     return {
         "request": digest(request),
@@ -231,14 +231,14 @@ def statement_digest(statement: Mapping[str, Any]) -> str:
     return digest({**statement, "predicate": predicate})
 
 
-def _digested(statement: dict[str, Any]) -> dict[str, Any]:
+def _add_digest(statement: dict[str, Any]) -> dict[str, Any]:
     statement = finite(statement)
     statement["predicate"]["digest"] = statement_digest(statement)
     return statement
 
 
 def salt_seal(statement: Mapping[str, Any], held: Mapping[str, Any]) -> str:
-    """HMAC-SHA-256 under the salt of the statement and of what else stands beside the salt."""
+    """HMAC-SHA-256 under the salt of the statement and of the other fields of salt.json."""
     others = {name: value for name, value in held.items() if name != "certificate"}
     return _mac(bytes.fromhex(held["salt"]), canonical([statement, others]))
 
@@ -248,7 +248,7 @@ def write_certificate(folder: Path, statement: Mapping[str, Any]) -> None:
     if (folder / SALT).exists():
         kept = read_salt(folder)
         write_salt(folder, {**kept, "certificate": salt_seal(statement, kept)})
-    write_text(folder / CERTIFICATE, serialised(statement).decode())
+    write_text(folder / CERTIFICATE, serialise(statement).decode())
 
 
 def renew(folder: Path, evidence: Mapping[str, Any]) -> None:
@@ -260,7 +260,7 @@ def renew(folder: Path, evidence: Mapping[str, Any]) -> None:
     statement["subject"] = _subject(folder)
     statement["predicate"] |= {"request": digest(evidence["request"]), "purged": True}
     newer = "digest" in statement["predicate"]
-    write_certificate(folder, _digested(statement) if newer else statement)
+    write_certificate(folder, _add_digest(statement) if newer else statement)
 
 
 def read_certificate(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -277,7 +277,7 @@ def read_certificate(path: Path) -> tuple[dict[str, Any], bytes]:
         passed = statement["predicate"]["verdict"]["passed"]
         if not isinstance(statement["predicate"], dict) or not (passed is None or isinstance(passed, bool)):
             raise ValueError("not a certificate of ours")
-        serialised(statement)  # half a character, or a depth that nothing can write
+        serialise(statement)  # half a character, or a depth that nothing can write
     except FileNotFoundError:
         raise BadInput.of("certificate", str(path), "does not exist", "give a run's certificate.json") from None
     except BROKEN as error:

@@ -1,1 +1,1 @@
-"""What changes a model: one file a method; the folder is the registry."""
+"""Unlearning methods: one file per method; the folder is the registry."""

@@ -1,4 +1,4 @@
-"""What edits and masks measure of a model before they change it: gradients and Fisher diagonals by parameter."""
+"""Statistics of a model before a change, for edits and masks: gradients and Fisher diagonals by parameter."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from expunge.core.contracts import Example, Model, Output
 from expunge.models.passes import passes
 
 ROWS = 32
-"""Examples of one forward whose gradients are only wanted summed."""
+"""Examples per forward where only the sum of their gradients is needed."""
 
 
-def counted(context: Context, name: str, total: int) -> Callable[[int], None]:
-    """Reports a pass over `total` examples under the context's stage; call it with how many more are done."""
+def start_progress(context: Context, name: str, total: int) -> Callable[[int], None]:
+    """Report a pass over `total` examples under the context's stage; call the result with how many more are done."""
     stage, done = f"{context.label}/{name}", [0]
     context.reporter.start(stage, total)
 
@@ -35,13 +35,13 @@ def parameters(model: Model) -> dict[str, Tensor]:
 
 
 def _gradients(model: Model, out: Output) -> dict[str, Tensor]:
-    """Gradient of the sum over the examples of the mean NLL a position."""
+    """Gradient of the sum over the examples of the mean NLL per position."""
     held = parameters(model)
-    found = torch.autograd.grad((out.nll_B / out.n_B.clamp(min=1)).sum(), list(held.values()), allow_unused=True)
-    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(held.items(), found, strict=True)}
+    gradients = torch.autograd.grad((out.nll_B / out.n_B.clamp(min=1)).sum(), list(held.values()), allow_unused=True)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(held.items(), gradients, strict=True)}
 
 
-def _over(
+def _mean_power(
     model: Model, rows: Sequence[Example], size: int, advance: Callable[[int], None] | None, power: int
 ) -> dict[str, Tensor]:
     """Mean over the examples of the gradient, or of its square (`power` 2), `size` examples at a time."""
@@ -55,8 +55,8 @@ def _over(
 
 
 def gradient(model: Model, rows: Sequence[Example], advance: Callable[[int], None] | None = None) -> dict[str, Tensor]:
-    """Mean over the examples of the gradient of their mean NLL a position, by parameter."""
-    return _over(model, rows, ROWS, advance, 1)
+    """Mean over the examples of the gradient of their mean NLL per position, by parameter."""
+    return _mean_power(model, rows, ROWS, advance, 1)
 
 
 def fisher(
@@ -64,7 +64,7 @@ def fisher(
 ) -> dict[str, Tensor]:
     """Diagonal of the empirical Fisher information: the mean over the examples of the squared gradient.
 
-    batch: examples whose summed gradient is squared together, which is as many times faster; exact for 1, and
-    in expectation where the gradients average to zero.
+    batch: examples whose summed gradient is squared together, which is as many times faster; exact for 1, and in
+    expectation where the gradients average to zero.
     """
-    return _over(model, rows, batch, advance, 2)
+    return _mean_power(model, rows, batch, advance, 2)

@@ -1,4 +1,4 @@
-"""An objective run: a forget term and a retain term, the weights that move, the update, the loop."""
+"""An objective run: forget and retain terms, the trainable weights, the update, the loop."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Method, Model, Term, Update, Weights
+from expunge.core.contracts import Method, MethodCard, Model, Step, Term, Update, Weights
+from expunge.methods.updates.plain import plain
+from expunge.methods.weights.all import all as all_weights
 from expunge.training import Trainer
+from expunge.training.steps import Streams
 
 
 @dataclass
 class Objective(Method):
-    """The method (model, splits, context) -> model that minimises
-    forget_weight * forget(step) + alpha * retain(step)."""
+    """The method that minimises forget_weight * forget(step) + alpha * retain(step)."""
 
     terms: dict[str, Term]
     weights: Weights
     update: Update
     budget: Budget = field(default_factory=Budget)
-    """The recipe's own budget; the request's goes over it."""
+    """The recipe's own budget; the request's takes precedence."""
     rate: float = 1.0
-    """Factor on the automatic learning rate that the moving weights and the terms ask for."""
+    """Factor on the automatic learning rate that the trainable weights and the terms ask for."""
     anchor: str = "forget"
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -54,20 +58,13 @@ class Objective(Method):
         return model
 
     def streams(self) -> dict[str, Any]:
-        """Stream -> split, of all terms: for the plan's counts."""
-        from expunge.training.steps import Streams
-
+        """Stream -> split of all terms, for the plan's counts."""
         terms = {**self.terms, **self.update.terms}
         return {name: stream.split for name, stream in Streams.of(terms).streams.items()}
 
 
 def plain_training(stream: str = "retain", weight_decay: float = 0.01) -> Objective:
     """Ordinary training on one split: bases, gold models, fine-tuning."""
-    from torch import Tensor
-
-    from expunge.core.contracts import MethodCard, Step
-    from expunge.methods.updates.plain import plain
-    from expunge.methods.weights.all import all as all_weights
 
     def loss(step: Step) -> Tensor:
         return step[stream].nll

@@ -1,1 +1,1 @@
-"""Pure functions from readouts to numbers: a file is a metric, and its stem is its name."""
+"""Pure functions from readouts to numbers: each file is a metric, and its stem is its name."""

@@ -1,4 +1,4 @@
-"""What the fairness metrics share: the utility of each group of examples, before and after."""
+"""The utility of each group of examples, before and after, for the fairness metrics."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.metrics.probability import probability_from
 
-FEWEST, MOST, EACH = 2, 20, 5
-"""Groups at least and at most, and examples of each at least."""
+MIN_GROUPS, MAX_GROUPS, MIN_EXAMPLES = 2, 20, 5
 SHUFFLES = 999
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -24,12 +23,16 @@ Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Groups:
-    """names: [G]. before, after: G arrays [n] of utilities in 0-1, the same examples. left: what was left out, in words."""
+    """Utilities by group.
+
+    names: [G]. before, after: G arrays [n] of utilities in 0-1 on the same examples. omitted: a remark on small groups
+    that were left out, or empty.
+    """
 
     names: list[str]
     before: list[np.ndarray]
     after: list[np.ndarray]
-    left: str
+    omitted: str
 
     @property
     def n(self) -> int:
@@ -37,14 +40,14 @@ class Groups:
 
 
 def utility(readout: Readout) -> np.ndarray:
-    """[N] in 0-1: of a classifier, is the most likely class the label; else the answer's probability (TOFU, 2.2.2)."""
+    """[N] in 0-1: for a classifier, whether the most likely class is the label; else the answer's probability."""
     if readout.logp_NC is not None and readout.labels_N is not None:
         return np.asarray(readout.logp_NC.argmax(axis=1) == readout.labels_N, dtype=float)
     return probability_from(mean_nll(readout))
 
 
 def groups(before: Readout, after: Readout) -> Groups:
-    """The groups of a split by the key `group` of its examples, in order of name; NotMeasured where they are unfit."""
+    """The groups of a split by the key `group` of its examples, by name. Raises NotMeasured for unfit ones."""
     then, now = np.ma.masked_array(utility(before)), np.ma.masked_array(utility(after))
     counts = ~(np.ma.getmaskarray(then) | np.ma.getmaskarray(now))
     places: dict[str, list[int]] = {}
@@ -52,26 +55,27 @@ def groups(before: Readout, after: Readout) -> Groups:
         if row.get("group") is not None and counts[i]:
             places.setdefault(str(row["group"]), []).append(i)
     if not places:
-        raise NotMeasured("no examples carry a group")
-    kept = {name: places[name] for name in sorted(places) if len(places[name]) >= EACH}
-    if not FEWEST <= len(kept) or len(places) > MOST:
+        raise NotMeasured("no examples have a group")
+    kept = {name: places[name] for name in sorted(places) if len(places[name]) >= MIN_EXAMPLES}
+    if not MIN_GROUPS <= len(kept) or len(places) > MAX_GROUPS:
         raise NotMeasured(
-            f"needs {FEWEST} to {MOST} groups of at least {EACH} examples each; there are {len(places)}, of which "
-            f"{len(kept)} are that large"
+            f"needs {MIN_GROUPS} to {MAX_GROUPS} groups of at least {MIN_EXAMPLES} examples; there are {len(places)}, "
+            f"of which {len(kept)} are that large"
         )
     rows = list(kept.values())
+    omitted = f"; {len(places) - len(kept)} groups of fewer than {MIN_EXAMPLES} examples left out"
     found = Groups(
         list(kept),
         [then.data[i] for i in rows],
         [now.data[i] for i in rows],
-        f"; {len(places) - len(kept)} groups of fewer than {EACH} examples left out" if len(places) > len(kept) else "",
+        omitted if len(places) > len(kept) else "",
     )
     if not np.isfinite(np.concatenate([*found.before, *found.after])).all():
         raise NotMeasured("the model has diverged")
     return found
 
 
-def bootstrapped(found: Groups, statistic: Statistic) -> Interval:
+def bootstrap(found: Groups, statistic: Statistic) -> Interval:
     """The statistic with its BCa bootstrap over examples, drawn within each group; before and after stay paired."""
 
     def drawn(*rows: np.ndarray) -> np.ndarray:
@@ -84,10 +88,11 @@ def bootstrapped(found: Groups, statistic: Statistic) -> Interval:
     return intervals.bca(drawn, *(len(rows) for rows in found.after))
 
 
-def chance(found: Groups, statistic: Statistic, more: bool) -> float:
-    """p-value: how often groups of these sizes, drawn at random, lie as far apart. more: a larger statistic is farther.
+def permutation_p(found: Groups, statistic: Statistic, more: bool) -> float:
+    """p-value: how often random groups of these sizes differ as much. more: a larger statistic is a larger difference.
 
-    The largest gap of several groups is above 0 by chance alone, and so is its interval; this says how far.
+    The largest gap between several groups is above 0 by chance alone, and so is its interval; the p-value accounts for
+    that.
     """
     then, now = np.concatenate(found.before), np.concatenate(found.after)
     cuts = np.cumsum([len(rows) for rows in found.after])[:-1]
@@ -103,14 +108,15 @@ def chance(found: Groups, statistic: Statistic, more: bool) -> float:
     return float((1 + hits) / (1 + SHUFFLES))
 
 
-def room(found: Groups) -> float:
-    """How far a group's mean may be off where no two of its examples moved differently: Wilson's end for 0 of n."""
+def wilson_margin(found: Groups) -> float:
+    """Uncertainty of a group's mean where all its examples moved alike: Wilson's upper end for 0 of n."""
     return float(Z**2 / (min(len(rows) for rows in found.after) + Z**2))
 
 
 def figure(found: Groups, interval: Interval, p: float, by: np.ndarray, words: str) -> Figure:
-    """The figure, with which groups lie at the ends of `by` [G] and the p-value."""
+    """The figure, with the groups at both ends of `by` [G] and the p-value."""
     worst, best = int(by.argmin()), int(by.argmax())
     ends = f"worst {found.names[worst]} {by[worst]:+.3f}, best {found.names[best]} {by[best]:+.3f}"
-    why = f"{words}, {len(found.names)} groups: {ends}; groups drawn at random lie as far apart with p = {p:.3g}{found.left}"
+    chance = f"random groups differ as much with p = {p:.3g}"
+    why = f"{words}, {len(found.names)} groups: {ends}; {chance}{found.omitted}"
     return Figure(interval.value, interval.low, interval.high, found.n, why=why)

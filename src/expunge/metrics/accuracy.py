@@ -17,8 +17,8 @@ CARD = MetricCard(
     capabilities=("labels",),
     needs={"split": {"logits"}},
     splits=("forget", "retain", "holdout", "test", "test_forget"),
-    means="The share of examples whose most likely class is the label; on the forget set it should "
-    "be gold's, and chance level there may be too much forgetting.",
+    means="The share of examples whose most likely class is the label; on the forget set it should be "
+    "close to gold's, and chance level there may mean too much forgetting.",
 )
 
 

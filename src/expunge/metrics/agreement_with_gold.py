@@ -16,7 +16,7 @@ CARD = MetricCard(
     aggregate="share",
     capabilities=("labels",),
     needs={"split": {"logits"}, "gold.split": {"logits"}},
-    means="How often the model and gold choose the same class; two golds of other seeds disagree "
+    means="How often the model and gold choose the same class; two golds with different seeds disagree "
     "too, so full agreement is not to be expected.",
 )
 

@@ -19,15 +19,15 @@ CARD = MetricCard(
     needs={"split": {"nll", "variants"}},
     splits=("probes",),
     aggregate="share",
-    means="How often the right choice is likelier than every other; one in the number of choices is guessing. "
+    means="How often the right choice is more likely than every other; chance is one in the number of choices. "
     "A model may know an answer that it does not prefer.",
 )
 
 
 def choice_accuracy() -> Metric:
-    """The share of questions whose right choice has a higher likelihood, a token, than every wrong one.
+    """The share of questions whose right choice has a higher likelihood per token than every wrong one.
 
-    A tie is wrong. Rows with `choices` are asked with letters, so that one token decides.
+    A tie counts as wrong. Rows with `choices` are asked with letters, so that one token decides.
     """
 
     def values(split: Readout) -> np.ndarray:

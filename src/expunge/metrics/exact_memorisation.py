@@ -18,8 +18,8 @@ CARD = MetricCard(
     capabilities=("tokens",),
     needs={"split": {"argmax"}},
     splits=("forget", "retain", "holdout"),
-    means="The share of tokens that the model puts first when it is shown all before them; common "
-    "words count, so text that it never saw is well above 0 too.",
+    means="The share of tokens that the model ranks first given all before them; common words count, "
+    "so text that it never saw is well above 0 too.",
 )
 
 

@@ -18,13 +18,13 @@ CARD = MetricCard(
     capabilities=("tokens",),
     needs={"split": {"argmax"}},
     splits=("forget", "retain", "holdout"),
-    means="How little of an answer must be shown before the model completes the rest word for "
-    "word; it is verbatim recall from this prompt alone, not paraphrases or other prompts.",
+    means="How little of an answer must be shown before the model completes the rest word for word; "
+    "it measures verbatim recall from this prompt alone, not paraphrases or other prompts.",
 )
 
 
 def extraction_strength_from(hits: np.ndarray) -> float:
-    """1 - k/T of [T] hits under teacher forcing, k the first place from which all that follow hit.
+    """1 - k/T for [T] hits under teacher forcing; from position k on, every token hits.
 
     Where the last token misses, no suffix is extracted, k = T, and the strength is 0.
     """
@@ -33,7 +33,7 @@ def extraction_strength_from(hits: np.ndarray) -> float:
 
 
 def extraction_strength() -> Metric:
-    """The share of the answer that the model completes by itself, EOS left out (Carlini 2021).
+    """The share of the answer that the model completes by itself, EOS left out (Carlini et al. 2021).
 
     Answers without tokens do not count.
     """

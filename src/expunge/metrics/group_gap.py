@@ -7,7 +7,7 @@ import numpy as np
 from expunge.core.card import MetricCard
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
-from expunge.metrics._groups import bootstrapped, chance, figure, groups, room
+from expunge.metrics._groups import bootstrap, figure, groups, permutation_p, wilson_margin
 
 CARD = MetricCard(
     "Gap between groups",
@@ -18,8 +18,8 @@ CARD = MetricCard(
     unit="share",
     needs={"split": {"nll"}, "before.split": {"nll"}},
     splits=("retain", "holdout", "test"),
-    means="How much more the worst-hit group of a split lost than the best-off one; above 0 by chance alone, so look at "
-    "the p-value beside it, and at the groups' own figures before blaming the method.",
+    means="How much more the worst-hit group of a split lost than the best-off one; above 0 by chance alone, so check "
+    "its p-value, and the groups' own figures before blaming the method.",
 )
 
 
@@ -32,16 +32,18 @@ def gap_from(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def group_gap() -> Metric:
     """Change of utility of the best-off group less that of the worst-hit one.
 
-    Utility is the answer's probability (a classifier's accuracy), groups are the key `group`: 2 to 20 of at least 5 examples.
-    BCa bootstrap over examples within groups.
+    Utility is the answer's probability (for a classifier: accuracy). Groups come from the key `group`: 2 to 20 of at
+    least 5 examples. BCa bootstrap over examples within groups.
     """
 
     def values(split: Readout, before_split: Readout) -> Figure:
         found = groups(before_split, split)
-        interval = bootstrapped(found, gap_from)
+        interval = bootstrap(found, gap_from)
         if interval.low == interval.high:
-            interval = interval._replace(low=max(0.0, interval.value - room(found)), high=interval.value + room(found))
+            interval = interval._replace(
+                low=max(0.0, interval.value - wilson_margin(found)), high=interval.value + wilson_margin(found)
+            )
         change = np.array([now.mean() - then.mean() for then, now in zip(found.before, found.after, strict=True)])
-        return figure(found, interval, chance(found, gap_from, more=True), change, "change of utility")
+        return figure(found, interval, permutation_p(found, gap_from, more=True), change, "change of utility")
 
     return values

@@ -16,7 +16,7 @@ CARD = MetricCard(
     unit="nats",
     capabilities=("labels",),
     needs={"split": {"logits"}, "gold.split": {"logits"}},
-    means="How far the model's beliefs are from gold's, an example at a time; 0 means the same "
+    means="How far the model's predictions are from gold's, example by example; 0 means the same "
     "outputs on these examples, not the same weights.",
 )
 

@@ -23,8 +23,8 @@ CARD = MetricCard(
     capabilities=("tokens",),
     aggregate="harmonic",
     needs={"retain": _CHANNELS, "real_authors": _CHANNELS, "world_facts": _CHANNELS},
-    means="TOFU's one figure for what must stay, near and far from the forgotten; one part at 0 "
-    "makes it 0, so look at the nine before concluding from it.",
+    means="TOFU's single figure for what must stay, near the forgotten data and far from it; one part at 0 "
+    "makes it 0, so look at the nine parts before drawing conclusions.",
 )
 
 
@@ -32,7 +32,7 @@ def model() -> Metric:
     """Harmonic mean of TOFU's nine: three parts on each of retain, real_authors and world_facts.
 
     The parts are probability (among the options, on the latter two), ROUGE-L recall and truth ratio
-    max(0, 1 - R). All nine or none (TOFU, 2.2.2). BCa bootstrap, each split drawn by itself.
+    max(0, 1 - R). All nine or none (TOFU, 2.2.2). BCa bootstrap, each split drawn separately.
     """
 
     def figure(retain: Readout, real_authors: Readout, world_facts: Readout) -> Figure:

@@ -16,13 +16,13 @@ CARD = MetricCard(
     unit="nats",
     needs={"split": {"nll"}},
     splits=("forget", "retain", "holdout", "test", "real_authors", "world_facts", "probes"),
-    means="How surprised the model is by the answers; on the forget set it should be as surprised "
-    "as a model that never saw them, not more; what it would say instead is not seen here.",
+    means="How surprising the answers are to the model; the forget set should be as surprising as to a model "
+    "that never saw it, not more; it does not show what the model would say instead.",
 )
 
 
 def nll() -> Metric:
-    """The mean over examples of each example's mean loss: nats a token (classifier: an example)."""
+    """The mean over examples of each example's mean loss: nats per token (classifier: nats per example)."""
 
     def values(split: Readout) -> np.ndarray:
         return mean_nll(split)

@@ -22,8 +22,8 @@ CARD = MetricCard(
     unit="ratio",
     capabilities=("tokens",),
     needs={"forget": {"logp"}, "holdout": {"logp"}, "gold.forget": {"logp"}, "gold.holdout": {"logp"}},
-    means="In percent, how far membership stands out compared with gold: 0 is ideal, well below 0 "
-    "the forget set still looks seen, well above 0 it looks erased; one attack only.",
+    means="In percent, how much membership stands out compared with gold: 0 is ideal, well below 0 the "
+    "forget set still looks seen, well above 0 it looks over-forgotten; one attack only.",
 )
 
 

@@ -19,13 +19,13 @@ CARD = MetricCard(
     capabilities=("tokens",),
     needs={"split": {"nll"}},
     splits=("forget", "retain", "holdout", "test", "real_authors", "world_facts", "probes"),
-    means="How readily the model gives exactly this wording, a token at a time; a low figure does "
-    "not show that it would not say the same in other words.",
+    means="How readily the model gives exactly this wording, per token; a low figure does not show that "
+    "it would not say the same in other words.",
 )
 
 
 def probability_from(mean_nll: np.ndarray) -> np.ndarray:
-    """P(a|q)^(1/|a|) = exp(-loss), from [N] losses in nats a token."""
+    """P(a|q)^(1/|a|) = exp(-loss), from [N] losses in nats per token."""
     return np.asanyarray(np.exp(-np.asanyarray(mean_nll)))
 
 

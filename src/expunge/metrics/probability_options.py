@@ -21,8 +21,8 @@ CARD = MetricCard(
     capabilities=("tokens",),
     needs={"split": {"nll", "variants"}},
     splits=("real_authors", "world_facts", "probes"),
-    means="How clearly the model prefers the right answer to the wrong ones that were offered; it "
-    "says nothing of answers that were not offered.",
+    means="How clearly the model prefers the right answer to the wrong ones that were offered; it says "
+    "nothing about answers that were not offered.",
 )
 
 

@@ -18,9 +18,8 @@ CARD = MetricCard(
     capabilities=("tokens",),
     needs={"split": {"generation"}},
     splits=("forget", "retain", "holdout", "probes"),
-    means="How much of the reference's wording the answer repeats, in order; "
-    "a low figure may be the same fact in other words, a high one may miss the word "
-    "that matters.",
+    means="How much of the reference's wording the answer repeats, in order; a low figure may be the same "
+    "fact in other words, a high one may miss the word that matters.",
 )
 
 

@@ -19,12 +19,12 @@ CARD = MetricCard(
     needs={"split": {"generation"}},
     splits=("forget", "retain", "holdout", "probes"),
     means="How closely the answer and the reference share their wording, in order; long answers "
-    "are punished; a low figure may be another wording of the same fact.",
+    "score lower; a low figure may be another wording of the same fact.",
 )
 
 
 def rouge_l_f1() -> Metric:
-    """How closely the model's own answer and the reference share their words, in order.
+    """F1 of the words that the model's own answer and the reference share, in order.
 
     Greedy generation, Porter-stemmed words.
     """

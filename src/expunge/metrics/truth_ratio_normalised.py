@@ -17,7 +17,7 @@ CARD = dataclasses.replace(
     paper="arXiv:2506.12618",
     equation="",
     means="How much of the probability goes to the truth rather than to near falsehoods: 0.5 means "
-    "that the model cannot tell them apart; it says nothing of what the model would write.",
+    "that the model cannot tell them apart; it says nothing about what the model would write.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Truth ratio, as the paper's text has it."""
+"""Truth ratio, as in the paper's text."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CARD = dataclasses.replace(
 
 
 def truth_ratio_paper_from(paraphrased: Losses, perturbed: Losses) -> np.ndarray:
-    """R with arithmetic means: mean of p^(1/|a|) over the perturbed, by that of the paraphrases.
+    """R with arithmetic means: mean of p^(1/|a|) over the perturbed, divided by that of the paraphrases.
 
-    N rows of losses in nats a token, or [N]. On TOFU's published Llama-2 losses it differs from
+    N rows of losses in nats per token, or [N]. On TOFU's published Llama-2 losses it differs from
     `truth_ratio_from` by 5 to 8 % on average, and by up to a factor of 7.
     """
     gaps = [_log_mean(false) - _log_mean(true) for true, false in zip(paraphrased, perturbed, strict=True)]
@@ -37,7 +37,7 @@ def _log_mean(losses: np.ndarray) -> float:
 
 
 def truth_ratio_paper() -> Metric:
-    """As `truth_ratio`, with R of `truth_ratio_paper_from` (TOFU, equation 1)."""
+    """As `truth_ratio`, with R from `truth_ratio_paper_from` (TOFU, equation 1)."""
 
     def values(split: Readout) -> np.ndarray:
         return as_score(ratios(split, truth_ratio_paper_from), split.split)

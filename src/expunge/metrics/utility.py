@@ -1,4 +1,4 @@
-"""Utility: what can be had of three views on the data that must stay."""
+"""Utility: up to three views of the data that must stay, combined."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CARD = MetricCard(
     aggregate="harmonic",
     needs={"split": {"nll", "generation?", "variants?"}},
     splits=("retain",),
-    means="One figure for what the model still knows of the data that must stay; compare it only "
-    "where its parts are the same, and look at them where it falls.",
+    means="A single figure for what the model still knows of the data that must stay; compare it only where its "
+    "parts are the same, and look at them where it falls.",
 )
 
 
 def parts(readout: Readout) -> dict[str, np.ndarray]:
-    """Name -> [N] values of probability, ROUGE-L recall and truth ratio max(0, 1 - R), if had."""
+    """Name -> [N] values of probability, ROUGE-L recall and truth ratio max(0, 1 - R), where available."""
     found = {"probability": probability_from(mean_nll(readout))}
     if has(readout, "generation"):
         found["ROUGE-L recall"] = rouge_column(readout, 0)
@@ -42,7 +42,7 @@ def parts(readout: Readout) -> dict[str, np.ndarray]:
 
 
 def utility() -> Metric:
-    """Harmonic mean of probability, ROUGE-L recall and truth ratio on retain, of what can be had.
+    """Harmonic mean of probability, ROUGE-L recall and truth ratio on retain, of those available.
 
     The truth ratio counts as max(0, 1 - R), as in TOFU's model utility. The score names its parts.
     BCa bootstrap over the examples.

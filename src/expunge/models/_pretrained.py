@@ -13,10 +13,10 @@ from expunge.core import hub
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models._folder import foreign
-from expunge.models._growth import check_files, check_loaded
 from expunge.models.adapters import merge
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
+from expunge.models.tokenizer_checks import check_files, check_loaded
 from expunge.models.weights import quiet
 
 COUNTS = re.compile(r"(n|num)_\w*(layers?|blocks?|experts?|heads?|stages?|levels?)|\w*layers|depths?|n_layer")
@@ -31,7 +31,7 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
 
     here = Path(source).is_dir()
     if not here:
-        hub.look()
+        hub.go_offline_if_unreachable()
     what, fix = "has a configuration that cannot be read", "mend config.json, or save the model again"
     if not here:
         what = "is no folder here, and cannot be had from the hub"

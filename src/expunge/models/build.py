@@ -68,7 +68,7 @@ def _place(spec: str) -> str:
 
 def _check_leave(name: str, kind: str, leave: bool) -> None:
     """Raises BadInput where a manifest, which anyone may have written, sends us to the hub for something new."""
-    if not leave and not hub.asked_before(name, kind):
+    if not leave and not hub.is_downloaded(name, kind):
         raise BadInput.of(
             "gold",
             "auto",

@@ -270,7 +270,7 @@ class CausalLM:
             if settings.get("rows"):
                 settings["rows"](rows)
             with own_settings(self.module, ends, self.pad, max_new_tokens=tokens, **drawn) as ours:
-                found = self._continued(kept, ours, settings.get("stopping"))
+                found = self._new_ids(kept, ours, settings.get("stopping"))
             for i, ids in zip(rows, found, strict=True):
                 texts[i] = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
             done += len(rows)
@@ -278,7 +278,7 @@ class CausalLM:
                 settings["progress"](done)
         return texts
 
-    def _continued(self, prompts: list[list[int]], ours: Any, stopping: Any = None) -> list[list[int]]:
+    def _new_ids(self, prompts: list[list[int]], ours: Any, stopping: Any = None) -> list[list[int]]:
         """New token ids of each prompt, padded behind the end of an answer. ours: the settings for generation."""
         device, width = device_of(self.module), max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=device)

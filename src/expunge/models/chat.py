@@ -53,7 +53,7 @@ def is_dated(tokenizer: Any) -> bool:
 def render(tokenizer: Any, messages: Messages, *, header: bool = False) -> str:
     """The conversation as text; `header` adds the header of the answer to come. Raises BadInput."""
     try:
-        return _applied(tokenizer, messages, header)
+        return _apply(tokenizer, messages, header)
     except Exception as error:
         others = [message for message in messages if message["role"] != "system"]
         if 0 < len(others) < len(messages):
@@ -67,7 +67,7 @@ def render(tokenizer: Any, messages: Messages, *, header: bool = False) -> str:
             raise error
 
 
-def _applied(tokenizer: Any, messages: Messages, header: bool) -> str:
+def _apply(tokenizer: Any, messages: Messages, header: bool) -> str:
     fixed = {"chat_template": _template(tokenizer)} if is_dated(tokenizer) else {}
     return str(
         tokenizer.apply_chat_template(
@@ -90,7 +90,7 @@ def _template(tokenizer: Any) -> str:
 def _refuse_system_turn(tokenizer: Any, others: Messages, header: bool) -> None:
     """Raise BadInput where the messages without their system turn can be rendered."""
     try:
-        _applied(tokenizer, others, header)
+        _apply(tokenizer, others, header)
     except Exception:
         return
     raise BadInput.of(

@@ -1,4 +1,4 @@
-"""What a reader should know of how the examples reach a language model: dates, turns that do not count, cut prompts."""
+"""Notes on how examples reach a language model: dates, turns that do not count, cut prompts."""
 
 from __future__ import annotations
 

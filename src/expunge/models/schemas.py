@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from expunge.core.budget import Budget
-from expunge.core.errors import BadInput, mend_of
+from expunge.core.errors import BadInput, fix_of
 from expunge.core.files import read_json
 from expunge.core.request import Source
 
@@ -283,7 +283,7 @@ def _encodable(text: str) -> bool:
 def _fault(fault: Any, path: Path, field: str, fix: str) -> BadInput:
     """One sentence of a pydantic fault: the file, the field in it, its value and what should stand there."""
     name = ".".join(str(part) for part in fault["loc"] if not _branch(str(part)))[:100]
-    told = mend_of(fault)
+    told = fix_of(fault)
     if fault["type"] == "missing":
         return BadInput.of(field, str(path), f"has no {name}", fix)
     if fault["type"] == "value_error":

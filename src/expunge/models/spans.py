@@ -43,11 +43,11 @@ class Tokens:
         if self.offsets is not None:
             return next((i for i, (start, _) in enumerate(self.offsets) if start >= place), len(self.ids))
         count = self._by_prefix(place)
-        while count < len(self.ids) and len(self._decoded(count).strip()) < len(self.text[:place].strip()):
+        while count < len(self.ids) and len(self._text_of(count).strip()) < len(self.text[:place].strip()):
             count += 1
         return count
 
-    def _decoded(self, count: int) -> str:
+    def _text_of(self, count: int) -> str:
         return str(self.tokenizer.decode(self.ids[:count], clean_up_tokenization_spaces=False))
 
     def _by_prefix(self, place: int) -> int:
@@ -60,7 +60,7 @@ class Tokens:
             count += 1
         if count == len(before):
             return count
-        if self._decoded(count).strip() != self.text[:place].strip():  # more than a blank lies on the other side
+        if self._text_of(count).strip() != self.text[:place].strip():  # more than a blank lies on the other side
             raise BadInput.of(
                 "model",
                 "tokenizer",

@@ -59,8 +59,8 @@ class Template:
             prompt, answer = repr(messages), last["content"]
         else:
             before, text = str(example.get("prefix", "")), example["text"]
-            return self._remember(("text", before, text), lambda: self._text(before, text))
-        return self._remember(("qa", prompt, answer), lambda: self._turn(messages, answer))
+            return self._remember(("text", before, text), lambda: self._encode_text(before, text))
+        return self._remember(("qa", prompt, answer), lambda: self._encode_turn(messages, answer))
 
     def _remember(self, key: tuple[str, str, str], make: Any) -> Encoded:
         if key not in self._cache:
@@ -95,16 +95,16 @@ class Template:
             return self.pattern
         return {"chat": chat_template_of(self.tokenizer), **({"day": DAY.isoformat()} if self.dated else {})}
 
-    def _text(self, before: str, text: str) -> Encoded:
+    def _encode_text(self, before: str, text: str) -> Encoded:
         """All but the first token counts; behind a prefix all of it does."""
         if before:
-            return self._continued(before, text)
-        ids = self._once(list(self.tokenizer(text)["input_ids"]))
+            return self._encode_continuation(before, text)
+        ids = self._without_doubles(list(self.tokenizer(text)["input_ids"]))
         if len(ids) < 2:
             raise BadInput.of("text", text, "has fewer than two tokens", "give a longer text")
         return Encoded(ids[:1], ids[1:], False)
 
-    def _continued(self, before: str, text: str) -> Encoded:
+    def _encode_continuation(self, before: str, text: str) -> Encoded:
         """A text behind its prefix, tokenised as one text: a tokenizer may set a word mark where a text begins."""
         alone = self._answer(before)
         closed = list(self.tokenizer(before)["input_ids"])
@@ -117,16 +117,16 @@ class Template:
             return Encoded(head + alone, self._answer(text), False)
         return Encoded(head + tokens.ids[:place], tokens.ids[place:], False)
 
-    def _once(self, ids: list[int]) -> list[int]:
+    def _without_doubles(self, ids: list[int]) -> list[int]:
         """The ids without a second BOS or EOS, which a tokenizer adds to a text that was rendered with its own."""
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
         return ids[:-1] if eos is not None and ids[-2:] == [eos, eos] and eos != bos else ids
 
-    def _turn(self, messages: list[dict[str, str]], answer: str) -> Encoded:
+    def _encode_turn(self, messages: list[dict[str, str]], answer: str) -> Encoded:
         if self.chat:
-            return self._chat_turn(messages, answer)
+            return self._encode_chat(messages, answer)
         eos = self.tokenizer.eos_token or ""
         head = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages[:-1])
         # Not str.format, whose places can reach into objects and ask for any width.
@@ -136,7 +136,7 @@ class Template:
             ids = ids[:-1]
         return Encoded(ids, self._answer(answer + eos), bool(eos))
 
-    def _chat_turn(self, messages: list[dict[str, str]], answer: str) -> Encoded:
+    def _encode_chat(self, messages: list[dict[str, str]], answer: str) -> Encoded:
         turn = render_answer(self.tokenizer, messages, answer)
         tokens = Tokens(self.tokenizer, turn.text)
         start = tokens.index(turn.start)

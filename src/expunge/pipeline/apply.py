@@ -17,17 +17,17 @@ from expunge.core.context import Context, Log
 from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest_file, new_folder, read_sealed, write_json, write_sealed
-from expunge.evaluation import acceptance as accept
+from expunge.evaluation import acceptance
 from expunge.ledger.certificate import tree
 from expunge.models.manifest import MANIFEST, left_manifest
-from expunge.pipeline.observe import Read
+from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
 
 
-@dataclass
+@dataclass(frozen=True)
 class Applied:
-    """How the method went."""
+    """The outcome of the method: its time and memory, and its notes for evidence and report."""
 
     seconds: float
     notes: dict[str, Any]
@@ -39,10 +39,12 @@ APPLIED = "applied"
 """The last stage in the log."""
 
 
-def apply(plan: Plan, model: Model, gold: Read, folder: Path, reporter: Reporter) -> Applied:
-    """The method, from where a killed run left it; writes `model/` by one rename. Raises BadInput where it stands already
-    and is not what the method left."""
-    if (known := _known(folder)) is not None:
+def apply(plan: Plan, model: Model, gold: Observation, folder: Path, reporter: Reporter) -> Applied:
+    """Run the method, from where a killed run left it, and write `model/` by one rename.
+
+    Raises BadInput where `model/` is there already and is not the one that the method left.
+    """
+    if (known := _outcome(folder)) is not None:
         return known
     context = context_of(plan, gold, folder / SCRATCH, "apply", reporter, Log(folder / "log.jsonl"))
     notes = context.notes
@@ -58,63 +60,63 @@ def apply(plan: Plan, model: Model, gold: Read, folder: Path, reporter: Reporter
     applied = Applied(round(seconds, 3), notes, peak)
     if processes.main():
         context.log.write({"stage": APPLIED, "seconds": applied.seconds})
-        delete(folder / "model")  # whatever stands there is not what `applied.json` will tell of
+        delete(folder / "model")  # whatever is there, `applied.json` is not about it
         with new_folder(folder / "model") as temporary:
             changed.save(temporary)
-            write_json(temporary / MANIFEST, _left(plan))
-            told = {"seconds": applied.seconds, "notes": notes, "peak_memory_bytes": peak}
-            write_sealed(folder / SCRATCH / DONE, {**told, "model": _content(temporary)})
+            write_json(temporary / MANIFEST, _manifest_after(plan))
+            outcome = {"seconds": applied.seconds, "notes": notes, "peak_memory_bytes": peak}
+            write_sealed(folder / SCRATCH / DONE, {**outcome, "model": _content(temporary)})
     processes.barrier()
     return applied
 
 
-def _known(folder: Path) -> Applied | None:
-    """How the method went where it is done: the model stands, and what was noted of it. Raises BadInput."""
-    model, told = folder / "model", read_sealed(folder / SCRATCH / DONE)
-    if told is None or not model.exists():
+def _outcome(folder: Path) -> Applied | None:
+    """The outcome of a method that is done; None where it is not. Raises BadInput."""
+    model, outcome = folder / "model", read_sealed(folder / SCRATCH / DONE)
+    if outcome is None or not model.exists():
         return None
-    if _content(model) != told.pop("model"):
+    if _content(model) != outcome.pop("model"):
         raise BadInput.of(
             "--resume",
             str(model),
             "is not the model that this run made",
-            "take the folder back as it was, or start anew in another folder",
+            "restore the folder, or start anew in another one",
         )
-    return Applied(**told)
+    return Applied(**outcome)
 
 
 def _content(model: Path) -> dict[str, str]:
-    """File -> SHA-256; of what is no file, what it is."""
+    """File -> SHA-256; for anything that is not a plain file, its kind."""
     if model.is_symlink() or not model.is_dir():
         return {"": "no folder"}
-    found = tree(model)
-    return {name: digest_file(model / name) for name in found.files} | found.others
+    inside = tree(model)
+    return {name: digest_file(model / name) for name in inside.files} | inside.others
 
 
-def context_of(plan: Plan, gold: Read, folder: Path, stage: str, reporter: Reporter, log: Log | None = None) -> Context:
-    """Where the method works: the same for the run and for those beside it but for the folder, the stage and the log."""
-    notes: dict[str, Any] = {}
-    if "forget" in gold.readouts:
-        notes["gold_forget_nll"] = float(gold.readouts["forget"].mean_nll_N.mean())
+def context_of(
+    plan: Plan, gold: Observation, folder: Path, stage: str, reporter: Reporter, log: Log | None = None
+) -> Context:
+    """Where the method works: for the run and its comparison runs the same but for folder, stage and log."""
+    readout = gold.readouts.get("forget")
     return Context(
         plan.budget,
         folder,
         plan.request.seed,
         stage,
-        watch=accept.watch(plan.rules),
-        refusals=plan.aligned.watch(plan.request.seed) if plan.aligned else None,
-        kept=plan.aligned.kept if plan.aligned else [],
+        watch=acceptance.watch(plan.rules),
+        refusals=plan.aligned.stopping_score(plan.request.seed) if plan.aligned else None,
+        kept=plan.aligned.floor_rows if plan.aligned else [],
         manifest=plan.manifest,
         reporter=reporter,
         log=log or Log(),
-        notes=notes,
+        gold_forget_nll=float(readout.mean_nll_N.mean()) if readout is not None else None,
     )
 
 
-def _left(plan: Plan) -> dict[str, Any]:
-    """What the changed model's folder says of its training: not the data, which would name the forget set.
+def _manifest_after(plan: Plan) -> dict[str, Any]:
+    """The changed model's manifest: without the data, which would name the forget set.
 
-    An exact ensemble must be able to serve the next deletion: it keeps where its data lie, and the
+    An exact ensemble must be able to serve the next deletion: it keeps the place of its data, and the
     hashes of those that are left.
     """
     if plan.composed.yields == "ensemble" and plan.manifest:
@@ -124,7 +126,7 @@ def _left(plan: Plan) -> dict[str, Any]:
 
 
 def _seconds(notes: Mapping[str, Any], now: float) -> float:
-    """All of apply, with what killed processes spent before: the trainer keeps that."""
+    """Time of the whole method, with the time that killed processes spent: the trainer keeps that."""
     outcome = notes.get("outcome")
     return max(now, float(outcome["seconds"])) if outcome else now
 

@@ -1,4 +1,4 @@
-"""Domains at risk, and the runs beside a run that contain more or less of them."""
+"""Containment: the domains at risk, and the same run with other counts of retain examples from them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import dataclasses
 import gc
 from pathlib import Path
 
-from expunge.alignment import asking, evidencing, risk
-from expunge.alignment.domains import Answered
+from expunge.alignment import risk
+from expunge.alignment.domains import DomainAnswers
+from expunge.alignment.observation import observe_answers
+from expunge.alignment.spec import AlignmentSpec
+from expunge.alignment.training_data import containment_rows, prepare_splits, without_retain_term
 from expunge.core import processes
 from expunge.core.contracts import Model, Reporter
 from expunge.core.files import read_sealed, write_sealed
@@ -15,23 +18,24 @@ from expunge.data.splits import Splits
 from expunge.methods.compose import compose
 from expunge.models.open import open_model
 from expunge.pipeline.apply import context_of
-from expunge.pipeline.load import opened
-from expunge.pipeline.observe import Read
+from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
 
 
-def foreseen(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Risk]:
-    """The ranking of the domains, kept for a resume; the model that it spends is never beside another in memory."""
+def ranked_domains(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Risk]:
+    """The ranking of the domains, kept in the run's scratch for a resume.
+
+    The model that the ranking spends is opened for it alone, and never beside another in memory.
+    """
     kept = folder / SCRATCH / "foreseen.json"
     if (known := read_sealed(kept)) is not None:
-        plan.foreseen = [risk.Risk(**row) for row in known["domains"]]
-        return plan.foreseen
-    plan.foreseen = risks(plan, opened(plan, reporter), reporter)
+        return [risk.Risk(**row) for row in known["domains"]]
+    ranking = risks(plan, open_model(plan.source, plan.request.trust_code), reporter)
     gc.collect()
     if processes.main():
-        write_sealed(kept, {"domains": [one.to_json() for one in plan.foreseen]})
-    return plan.foreseen
+        write_sealed(kept, {"domains": [one.to_json() for one in ranking]})
+    return ranking
 
 
 def risks(plan: Plan, model: Model, reporter: Reporter) -> list[risk.Risk]:
@@ -50,38 +54,40 @@ def risks(plan: Plan, model: Model, reporter: Reporter) -> list[risk.Risk]:
     )
 
 
-def beside(plan: Plan, gold: Read, folder: Path, reporter: Reporter) -> dict[int, Answered]:
-    """Retain examples of a domain -> what the model of the same run with so many of them says: 0, and the request's other
-    counts. Empty where the request does not contain, or does not want its drift. A count that is done is not run again."""
+def comparison_runs(plan: Plan, gold: Observation, folder: Path, reporter: Reporter) -> dict[int, DomainAnswers]:
+    """Retain examples per domain -> answers of the same run's model with that many: 0 and the request's other counts.
+
+    Empty where the request does not contain, or does not want its drift. A finished count is not run again.
+    """
     wanted = plan.aligned
     if wanted is None or not wanted.contain or not wanted.drift or not processes.main():
         return {}
-    found = {}
-    for count in (0, *wanted.beside):
+    answers = {}
+    for count in (0, *wanted.other_counts):
         stage = f"contain-{count}" if count else "without"
         kept = folder / SCRATCH / stage / "answers.json"
         if (known := read_sealed(kept)) is None:
-            write_sealed(kept, _beside(plan, wanted, count, stage, gold, folder, reporter).to_json())
+            changed = _model_with(plan, wanted, count, stage, gold, folder, reporter)
+            name = f"with {count} examples" if count else "without containment"
+            write_sealed(kept, observe_answers(changed, wanted, name, reporter).to_json())
             known = read_sealed(kept) or {}
-        found[count] = Answered.of(wanted.pack, known)
-    return found
+        answers[count] = DomainAnswers.of(wanted.pack, known)
+    return answers
 
 
-def _beside(
-    plan: Plan, wanted: asking.Asked, count: int, stage: str, gold: Read, folder: Path, reporter: Reporter
-) -> Answered:
+def _model_with(
+    plan: Plan, wanted: AlignmentSpec, count: int, stage: str, gold: Observation, folder: Path, reporter: Reporter
+) -> Model:
+    """The model that the method makes with so many retain examples per domain."""
     model = open_model(plan.source, plan.request.trust_code)
     rows = [row for row in plan.splits.get("retain", []) if "contained" not in row]
     splits: Splits = {name: found for name, found in plan.splits.items() if name != "retain"}
     if count:
         wanted = dataclasses.replace(wanted, contain=count)
-        more, _ = asking.prepared(
-            wanted, model, {"retain": asking.candidates(wanted, plan.request.seed)}, None, reporter
-        )
+        more, _ = prepare_splits(wanted, model, {"retain": containment_rows(wanted, plan.request.seed)}, None, reporter)
         rows = [*rows, *more["retain"]]
     if rows:
         splits["retain"] = rows
-    composed = compose(asking.uncontained(plan.request.method, splits), has_retain="retain" in splits)
+    composed = compose(without_retain_term(plan.request.method, splits), has_retain="retain" in splits)
     context = context_of(plan, gold, folder / SCRATCH / stage, stage, reporter)
-    changed = composed.method(model, splits, context)
-    return evidencing.answers(changed, wanted, f"with {count} examples" if count else "without containment", reporter)
+    return composed.method(model, splits, context)

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from expunge.alignment import asking
+from expunge.alignment.spec import on_refusals
 from expunge.core import cache, processes
 from expunge.core.card import Example
 from expunge.core.context import Context
@@ -29,12 +29,12 @@ from expunge.training import checkpoint
 
 def gold_entry(manifest: dict[str, Any], forget: Sequence[Example]) -> str:
     """The cache's name of the gold model of this training and forget set."""
-    told = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps")}
-    return f"gold/{digest([told, sorted(identity(row) for row in forget)])[:32]}"
+    lineage = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps")}
+    return f"gold/{digest([lineage, sorted(identity(row) for row in forget)])[:32]}"
 
 
 def gold_folder(manifest: dict[str, Any], forget: Sequence[Example]) -> Path:
-    """Where the gold model of this training and forget set is cached."""
+    """The folder of the gold model of this training and forget set, in the cache."""
     return cache.path_of(gold_entry(manifest, forget))
 
 
@@ -46,11 +46,14 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Model, repor
     """
     folder = gold_folder(manifest, forget)
     cache.note(gold_entry(manifest, forget))
-    cache.made("gold")
+    cache.make_folder("gold")
     # Two runs may want the same gold at once; the processes of one run train it together.
     with FileLock(folder.with_suffix(".lock")) if processes.world() == 1 else contextlib.nullcontext():
         if processes.main():
-            for name in (folder.name, _gold_work(folder).name):  # where gold stands, too: scratch may be half deleted
+            for name in (
+                folder.name,
+                _gold_work(folder).name,
+            ):  # where gold is finished, too: scratch may be half deleted
                 sweep(folder.parent, name)
         if not cache.whole(folder):
             if processes.main():
@@ -62,7 +65,7 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Model, repor
 
 
 def gold_ahead(config: TrainConfig, forget: Sequence[Example]) -> Path:
-    """The gold model of a base that `config` will train, or is training now: the two need nothing of each other."""
+    """The gold model of a base that `config` will train, or is training now: neither needs the other."""
     model, data = start(config)
     return gold(lineage_of(config, data, model), forget, model)
 
@@ -91,7 +94,7 @@ def gold_source(
     """(how to get gold, why there is none)."""
     if request.gold == "none":
         return "", "gold: none was asked for"
-    if request.gold == "auto" and asking.on_refusals(request):
+    if request.gold == "auto" and on_refusals(request):
         return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
     if request.gold != "auto":
         check(request.gold, request.trust_code, field="gold")

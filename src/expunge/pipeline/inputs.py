@@ -1,4 +1,4 @@
-"""What a run started from. A resumed run goes on only where none of it has changed."""
+"""The inputs of a run. A resumed run goes on only where none of them has changed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
 
 FILE = "inputs.json"
-WHOLE = ("base", "gold", "judge", "training manifest", "code")
-"""Inputs of which it is only known whether they changed."""
+OPAQUE = ("base", "gold", "judge", "training manifest", "code")
+"""Inputs of which a change alone can be seen, not its extent."""
 METHOD_FILE = "method file"
-"""What the name of an input begins with that an option of the method names."""
+"""Beginning of the name of an input that an option of the method names."""
 
 
-def of(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
-    """Name -> what identifies this input: a digest, a figure, or a salted hash of each row.
+def record_base(plan: Plan, fingerprint: Any, folder: Path) -> None:
+    """Record all inputs but gold. fingerprint: of the model before. Raises BadInput where one has changed."""
+    if processes.main():
+        _record(folder, _inputs(plan, fingerprint, folder))
 
-    base: the fingerprint of the model before the change. folder: of the run, for its salt.
-    """
+
+def record_gold(fingerprint: Any, folder: Path) -> None:
+    """Record gold by its fingerprint. Raises BadInput where it has changed."""
+    if processes.main():
+        _record(folder, {"gold": imprint(fingerprint)})
+
+
+def _inputs(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
+    """Name -> identity of this input: a digest, a figure, or a salted hash of each row."""
     salt = salt_of(folder)
     rows: dict[str, Sequence[Example]] = dict(plan.splits)
     named: dict[str, Any] = {"base": imprint(base), "training manifest": digest(plan.manifest)}
@@ -56,8 +65,8 @@ def _sealed(row: Example, salt: bytes) -> str:
     return hmac.new(salt, content(row).encode(), hashlib.sha256).hexdigest()[:24]
 
 
-def record(folder: Path, now: Mapping[str, Any]) -> None:
-    """Writes down inputs that are not known yet, and compares the others. Raises BadInput where one has changed."""
+def _record(folder: Path, now: Mapping[str, Any]) -> None:
+    """Write down inputs that are not known yet, and compare the others."""
     path = folder / SCRATCH / FILE
     before = read_sealed(path) if path.exists() or _begun(folder) else {}
     if before is None:
@@ -79,7 +88,7 @@ def record(folder: Path, now: Mapping[str, Any]) -> None:
 
 
 def _begun(folder: Path) -> bool:
-    """Is there anything of the method, which nothing precedes of which inputs are not known."""
+    """Whether anything of the method is there: its inputs were recorded before it began."""
     return any((folder / place).exists() for place in ("model", f"{SCRATCH}/{DONE}", f"{SCRATCH}/checkpoint"))
 
 
@@ -89,4 +98,4 @@ def _difference(name: str, before: Any, now: Any) -> str:
         if len(before) != len(now):
             return f"{name} ({len(before)} rows, now {len(now)})"
         return f"{name} ({sum(a != b for a, b in zip(before, now, strict=True))} of {len(now)} rows)"
-    return name if name in WHOLE or name.startswith(METHOD_FILE) else f"{name} ({before}, now {now})"
+    return name if name in OPAQUE or name.startswith(METHOD_FILE) else f"{name} ({before}, now {now})"

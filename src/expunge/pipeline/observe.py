@@ -1,201 +1,244 @@
-"""What is read of a model, what attacks find, what it says to prompts: before, gold and after."""
+"""The observation of a model: what is read of it, what attacks bring out, and what it answers to the domains' prompts.
+
+`observe` is the only way from an opened model to these, whoever wants them: run, audit, bench, tune and verify.
+"""
 
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from expunge.alignment import evidencing
+from expunge.alignment.observation import AlignmentObservation, observe_alignment
+from expunge.alignment.spec import AlignmentSpec
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
 from expunge.core.random import permutation
 from expunge.data.splits import Splits
-from expunge.evaluation import attack as attacking
-from expunge.evaluation import reading
-from expunge.evaluation import scores as scoring
+from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
-from expunge.models.guarded import guards_of, unguarded
+from expunge.models.guarded import unguarded
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
+from expunge.pipeline._bind import read_splits
 from expunge.pipeline.gold import gold as train_gold
-from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half, read_splits
+from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half
+from expunge.pipeline.slowdown import slowdown
+
+ATTACKED_ROLES = ("gold", "after")
+PROMPTED_ROLES = ("before", "after")
+COMPARED_ROLES = ("before", "gold")
+"""The roles that are observed first, and that attacks on the next models compare with."""
+ATTACKED = 200
+"""Examples of a split that attacks on a model take at most: a seeded sample; n is given with each figure."""
+WEIGHED = 2**30
+"""Weights of a larger model are not kept for the comparisons of a deep audit."""
 
 
-@dataclass
-class Read:
-    """The readouts of one model, and what reading them took."""
+@dataclass(frozen=True)
+class ObservationSpec:
+    """What to observe of a model: the same for all models that are compared."""
+
+    splits: Splits
+    """The examples that are read."""
+    level: str = "none"
+    """Of the audit: which attacks are run."""
+    alignment: AlignmentSpec | None = None
+    """The prompts to answer; None for none."""
+    seed: int = 0
+    manifest: Mapping[str, Any] | None = None
+    """How the model before the change was trained, where that is known: attacks that train use its learning rate."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that was observed of one model. Complete when it is made, and never changed."""
 
     fingerprint: Any = None
-    """What tells the model from another; None where nothing was opened."""
-    readouts: dict[str, Readout] = field(default_factory=dict)
+    """The model's; None where nothing was opened."""
+    readouts: Mapping[str, Readout] = field(default_factory=dict)
+    """Split -> what one pass over it recorded."""
     meter: reading.Meter = field(default_factory=reading.Meter)
     why: str = ""
-    """Why there are none."""
+    """Why there are no readouts."""
     seconds: float | None = None
-    """What making the model took (gold)."""
-    attacks: dict[str, attacking.Found | str] = field(default_factory=dict)
-    """What attacks on the model found, or why they could not run."""
+    """Time that making the model took (gold)."""
+    attacks: Mapping[str, attack.Found | str] = field(default_factory=dict)
+    """Attack -> its result, or why it could not run."""
     attack_seconds: float = 0.0
     attacked: Sequence[Example] = ()
-    """The forget examples that were attacked, in the order of what was found."""
-    states: dict[str, np.ndarray] = field(default_factory=dict)
+    """The forget examples that were attacked, in the order of the attacks' results."""
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Name -> weight on the CPU, where a deep audit holds the next models against them."""
-    aligned: evidencing.Asked | None = None
-    """What it said to the domains' prompts, where the request wants to know."""
+    weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Name -> weight on the CPU, where a deep audit compares the next models with them."""
+    aligned: AlignmentObservation | None = None
+    """Its answers to the domains' prompts."""
     slowdown: float | None = None
-    """Behind guards: how many times as long as the bare model it takes to score an example."""
+    """Behind guards: time to score an example, over the bare model's."""
 
 
-def asked(plan: Plan, model: Model, read: Read, role: str, reporter: Reporter) -> None:
-    """The domains' prompts put to the model, where the request wants its drift."""
-    if plan.aligned is not None and plan.aligned.drift and processes.main():
-        read.aligned = evidencing.ask(model, plan.aligned, role, reporter)
+@dataclass(frozen=True)
+class _Attacked:
+    results: Mapping[str, attack.Found | str] = field(default_factory=dict)
+    seconds: float = 0.0
+    forget: Sequence[Example] = ()
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def observe(
+    model: Model,
+    role: str,
+    spec: ObservationSpec,
+    reporter: Reporter,
+    *,
+    against: Mapping[str, Observation] | None = None,
+    fingerprint: Any = None,
+) -> Observation:
+    """Read, attack and question an opened model; only the first process does, the others observe nothing.
+
+    role: "before", "gold" or "after". against: role -> earlier observation, which attacks compare with. fingerprint:
+    the model's, where it is known already.
+    """
+    if not processes.main():
+        return Observation()
+    fingerprint = fingerprint or model.fingerprint()
+    weights = _weights(model) if role in COMPARED_ROLES and spec.level == "deep" else {}
+    meter = reading.Meter()
+    readouts = _read(model, role, spec, fingerprint, meter, reporter)
+    slower = slowdown(model, spec.splits) if role == "after" else None
+    attacked = _Attacked()
+    if role in ATTACKED_ROLES and spec.level != "none" and "forget" in readouts:
+        attacked = _attack(model, role, spec, readouts, against or {}, reporter)
+    aligned = None
+    if role in PROMPTED_ROLES and spec.alignment is not None:
+        aligned = observe_alignment(model, spec.alignment, role, reporter)
+    return Observation(
+        fingerprint=fingerprint,
+        readouts=readouts,
+        meter=meter,
+        attacks=attacked.results,
+        attack_seconds=attacked.seconds,
+        attacked=attacked.forget,
+        states=attacked.states,
+        weights=weights,
+        aligned=aligned,
+        slowdown=slower,
+    )
+
+
+def _weights(model: Model) -> dict[str, torch.Tensor]:
+    """A copy of the bare model's weights on the CPU; none of a large model."""
+    if sum(parameter.numel() for parameter in model.module.parameters()) > WEIGHED:
+        return {}
+    return {name: x.detach().to("cpu", copy=True) for name, x in unguarded(model).module.state_dict().items()}
+
+
+def _read(
+    model: Model, role: str, spec: ObservationSpec, fingerprint: Any, meter: reading.Meter, reporter: Reporter
+) -> dict[str, Readout]:
+    """Split -> readout: one pass per split."""
+    channels = scores.requirements(model.capabilities, spec.splits)
+    readouts: dict[str, Readout] = {}
+    stage = f"reading {role}"
+    reporter.start(stage, len(spec.splits))
+    for i, (name, rows) in enumerate(spec.splits.items()):
+        readouts[name] = reading.read(
+            model, name, rows, channels[name], role=role, fingerprint=fingerprint, meter=meter
+        )
+        reporter.advance(stage, i + 1, name)
+    reporter.finish(stage)
+    return readouts
+
+
+def _attack(
+    model: Model,
+    role: str,
+    spec: ObservationSpec,
+    readouts: Mapping[str, Readout],
+    against: Mapping[str, Observation],
+    reporter: Reporter,
+) -> _Attacked:
+    """Run the level's attacks on a seeded sample of the examples."""
+    began = time.monotonic()
+    sampled = {
+        name: sorted(permutation(len(rows), spec.seed, "attack", name)[:ATTACKED]) for name, rows in spec.splits.items()
+    }
+    earlier = {other: one for other, one in against.items() if one.readouts}
+    known = {**{other: one.readouts for other, one in earlier.items()}, role: readouts}
+    taken = {
+        other: {name: readout.take(sampled[name]) for name, readout in found.items()} for other, found in known.items()
+    }
+    target = attack.Target(
+        model,
+        role,
+        {name: [spec.splits[name][i] for i in rows] for name, rows in sampled.items()},
+        taken[role],
+        {other: attack.knowledge(found["forget"]) for other, found in taken.items() if "forget" in found},
+        float((spec.manifest or {}).get("learning_rate") or attack.RATE),
+        spec.manifest,
+        spec.seed,
+        states={other: dict(one.states) for other, one in earlier.items() if one.states},
+        weights={other: one.weights for other, one in earlier.items() if one.weights},
+    )
+    kept = spec.level == "deep" and role in COMPARED_ROLES
+    states = target.states_of(role) if kept else None
+    results = attack.attack(spec.level, target, reporter)
+    return _Attacked(results, round(time.monotonic() - began, 2), target.forget, states or {})
+
+
+# -- of a plan -------------------------------------------------------------------------------------
 
 
 def reading_splits(plan: Plan) -> Splits:
-    """What is read: the whole forget set (and probes of it) and seeded samples; of the holdout the auditing half."""
+    """The examples to read: seeded samples, large ones of what must go; of the holdout the half for audits."""
     found: Splits = {}
     for name in read_splits(plan.splits):
         rows = plan.splits[name]
         if name == "holdout" and plan.budget.stop == "holdout":
             rows = audit_half(plan.splits, plan.request.seed)
-        limit = FORGET_READ if scoring.must_go(name) else OTHERS_READ
+        limit = FORGET_READ if scores.must_go(name) else OTHERS_READ
         order = permutation(len(rows), plan.request.seed, "read", name)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
-        chosen = sorted(sorted(order, key=lambda i: "perturbed_answer" not in rows[i])[:limit])
-        found[name] = [rows[i] for i in chosen]
+        sampled = sorted(sorted(order, key=lambda i: "perturbed_answer" not in rows[i])[:limit])
+        found[name] = [rows[i] for i in sampled]
     return found
 
 
-WEIGHED = 2**30
-"""Weights of a larger model are not kept beside it for a deep audit."""
+def spec_of(plan: Plan) -> ObservationSpec:
+    """Everything that the request wants to know."""
+    drift = plan.aligned if plan.aligned is not None and plan.aligned.drift else None
+    return ObservationSpec(reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest)
 
 
-def read_into(
-    model: Model, splits: Splits, role: str, reporter: Reporter, level: str = "none", fingerprint: Any = None
-) -> Read:
-    """One pass a split; only the first process reads. level: of the audit; a deep one keeps the weights too.
-
-    fingerprint: the model's, where it is known already.
-    """
-    found = Read()
-    if not processes.main():
-        return found
-    found.fingerprint = fingerprint or model.fingerprint()
-    if level == "deep" and sum(parameter.numel() for parameter in model.module.parameters()) <= WEIGHED:
-        found.weights = {
-            name: x.detach().to("cpu", copy=True) for name, x in unguarded(model).module.state_dict().items()
-        }
-    wanted = scoring.requirements(model.capabilities, splits)
-    stage = f"reading {role}"
-    reporter.start(stage, len(splits))
-    for i, (name, rows) in enumerate(splits.items()):
-        found.readouts[name] = reading.read(
-            model, name, rows, wanted[name], role=role, fingerprint=found.fingerprint, meter=found.meter
-        )
-        reporter.advance(stage, i + 1, name)
-    reporter.finish(stage)
-    return found
-
-
-ATTACKED = 200
-"""Examples of a split that attacks on a model take at most: a seeded sample, n stands with each figure."""
-
-
-def attack(
-    model: Model,
-    splits: Splits,
-    reads: Mapping[str, Read],
-    role: str,
-    level: str,
-    manifest: Mapping[str, Any] | None,
-    seed: int,
-    reporter: Reporter,
-) -> None:
-    """Runs the level's attacks on an opened model that was read; what they found is added to reads[who].
-
-    manifest: how the model before the change was trained, where that is known.
-    """
-    if level == "none" or not processes.main() or "forget" not in reads[role].readouts:
-        return
-    began = time.monotonic()
-    chosen = {name: sorted(permutation(len(rows), seed, "attack", name)[:ATTACKED]) for name, rows in splits.items()}
-    taken = {
-        whose: {name: readout.take(chosen[name]) for name, readout in read.readouts.items()}
-        for whose, read in reads.items()
-    }
-    target = attacking.Target(
-        model,
-        role,
-        {name: [splits[name][i] for i in rows] for name, rows in chosen.items()},
-        taken[role],
-        {whose: attacking.knowledge(found["forget"]) for whose, found in taken.items() if "forget" in found},
-        float((manifest or {}).get("learning_rate") or attacking.RATE),
-        manifest,
-        seed,
-        states={whose: read.states for whose, read in reads.items() if read.states and whose != role},
-        weights={whose: read.weights for whose, read in reads.items() if read.weights and whose != role},
-    )
-    reads[role].attacked = target.forget
-    if level == "deep":  # the next model is held against these
-        reads[role].states = target.states_of(role) or {}
-    reads[role].attacks = attacking.attack(level, target, reporter)
-    reads[role].attack_seconds = round(time.monotonic() - began, 2)
-
-
-def gold(plan: Plan, model: Model, splits: Splits, reporter: Reporter, before: Read | None = None) -> Read:
-    """The readouts of the model retrained without the forget set, or why there are none.
-
-    before: that of the model before the change; with it gold is also attacked, as the request says.
-    """
+def observe_gold(
+    plan: Plan, base: Model, spec: ObservationSpec, before: Observation, reporter: Reporter
+) -> Observation:
+    """The model retrained without the forget set, or why there is none. base lends its tokenizer."""
     if not plan.gold:
-        return Read(why=plan.no_gold)
-    folder: Any = plan.gold
+        return Observation(why=plan.no_gold)
+    folder: str | Path = plan.gold
     if plan.gold == "train":
         assert plan.manifest is not None
-        folder = train_gold(plan.manifest, plan.splits["forget"], model, reporter)
-    other = open_model(str(folder), plan.request.trust_code)
-    found = read_into(other, splits, "gold", reporter, plan.request.audit)
-    found.seconds = (manifest_of(folder) or {}).get("seconds")
-    if before is not None:
-        reads = {"before": before, "gold": found}
-        attack(other, splits, reads, "gold", plan.request.audit, plan.manifest, plan.request.seed, reporter)
-    del other
+        folder = train_gold(plan.manifest, plan.splits["forget"], base, reporter)
+    model = open_model(str(folder), plan.request.trust_code)
+    observed = observe(model, "gold", spec, reporter, against={"before": before})
+    del model
     gc.collect()
-    return found
+    return replace(observed, seconds=(manifest_of(folder) or {}).get("seconds"))
 
 
-def after(plan: Plan, splits: Splits, before: Read, gold: Read, folder: Path, reporter: Reporter) -> Read:
-    """The model as it was saved, read and attacked: the evidence is of the artefact, not of what was in memory."""
+def observe_saved(
+    plan: Plan, folder: Path, spec: ObservationSpec, against: Mapping[str, Observation], reporter: Reporter
+) -> Observation:
+    """The changed model as it was saved: the evidence is of the artefact, not of what was in memory."""
     gc.collect()
     model = open_model(str(folder / "model"), plan.request.trust_code)
-    found = read_into(model, splits, "after", reporter)
-    if guards_of(model):
-        found.slowdown = slowdown(model, [row for name in ("forget", "retain") for row in splits.get(name, [])[:32]])
-    reads = {"before": before, **({"gold": gold} if gold.readouts else {}), "after": found}
-    attack(model, splits, reads, "after", plan.request.audit, plan.manifest, plan.request.seed, reporter)
-    asked(plan, model, found, "after", reporter)
-    return found
-
-
-def slowdown(guarded: Model, rows: Sequence[Example]) -> float:
-    """Time of a forward behind the guards, over that of the bare model: the least of three each, in turn."""
-    bare, times = unguarded(guarded), {True: math.inf, False: math.inf}
-    batch = guarded.collate(rows)
-    with torch.no_grad():
-        for behind in (True, False) * 3:
-            began = time.perf_counter()
-            (guarded if behind else bare).forward(batch)
-            times[behind] = min(times[behind], time.perf_counter() - began)
-    return round(times[True] / times[False], 3)
+    return observe(model, "after", spec, reporter, against=against)

@@ -1,4 +1,4 @@
-"""The folder of a verb that writes figures and no model: who may use it, and what a killed process left there."""
+"""The folder of a verb that writes figures and no model: its lock, and the leavings of killed processes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from expunge.pipeline.room import free_folder
 
 EVIDENCE, REPORT = "evidence.json", "report.html"
 LEFT = frozenset({cache.JOURNAL, REPORT})
-"""What a killed process may have left before its last file."""
+"""Files that a killed process may have left before its last one."""
 QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 
 
 def free(out: str | Path, left: frozenset[str] = LEFT) -> None:
-    """Is this a folder without files, but for what a killed process of the same verb left. Raises BadInput."""
+    """Check that the folder is empty but for the files that a killed process of the same verb left. Raises BadInput."""
     free_folder(Path(out), left)
 
 
@@ -32,8 +32,8 @@ def free(out: str | Path, left: frozenset[str] = LEFT) -> None:
 def held(out: str | Path | None) -> Iterator[None]:
     """Inside, no other process of ours writes to `out`, and the cache entries that are made or used are noted there.
 
-    What killed processes left half-written is deleted. Where bad input shows only now, a folder that was made for
-    nothing is taken away again. Without a folder nothing is held. Raises BadInput where another process holds it.
+    Files that killed processes left half-written are deleted. Where bad input shows only now, a folder that was made
+    for nothing is removed again. Without a folder nothing is locked. Raises BadInput where another process holds it.
     """
     if out is None:
         yield
@@ -65,8 +65,10 @@ def held(out: str | Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(out: str | Path) -> Iterator[Path]:
-    """A folder to write to that appears under its name when the block ends, or not at all; what a killed process left of
-    it is deleted. Raises BadInput where another process makes it."""
+    """A folder to write to, which appears under its name when the block ends, or not at all.
+
+    The leavings of a killed process are deleted. Raises BadInput where another process makes the same folder.
+    """
     folder = Path(out)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,7 @@ def whole(out: str | Path) -> Iterator[Path]:
 
 
 def write(out: str | Path, evidence: dict[str, Any], render: Callable[[dict[str, Any]], str] | None = None) -> None:
-    """report.html, where there is a page, and last evidence.json: the figures are finished when it stands."""
+    """Write report.html, where there is a page, and last evidence.json: with it the figures are finished."""
     if render is not None:
         write_text(Path(out) / REPORT, render(evidence))
     write_json(Path(out) / EVIDENCE, evidence)
@@ -93,13 +95,13 @@ def write(out: str | Path, evidence: dict[str, Any], render: Callable[[dict[str,
 def sentence(error: BaseException, redact: bool) -> str:
     """An error as a table of results shows it. redact: without what it quotes, which may be a row of the data."""
     if isinstance(error, ExpungeError):
-        said = str(error).splitlines()[0]
+        text = str(error).splitlines()[0]
     else:
         first = (str(error).strip().splitlines() or ["no reason given"])[0]
-        said = f"{type(error).__name__}: {first}"
-    return unquoted(said) if redact else said
+        text = f"{type(error).__name__}: {first}"
+    return unquoted(text) if redact else text
 
 
-def unquoted(said: str) -> str:
-    """A sentence without what stands in it between quotation marks."""
-    return QUOTED.sub("...", said)
+def unquoted(text: str) -> str:
+    """A sentence with its quotations left out."""
+    return QUOTED.sub("...", text)

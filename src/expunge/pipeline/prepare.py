@@ -1,38 +1,56 @@
-"""The model and the data as they will train."""
+"""The model before the change, and the data as they will train."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from expunge.alignment import asking, risk
+from expunge.alignment import risk
+from expunge.alignment.training_data import prepare_splits
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
 from expunge.data.examples import answer_of, question_of
-from expunge.pipeline.containment import foreseen
-from expunge.pipeline.load import opened
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.containment import ranked_domains
 from expunge.pipeline.plan import Plan
+from expunge.pipeline.worlds import build
 
 
-def ready(plan: Plan, folder: Path, reporter: Reporter) -> Model:
-    """The model before the change, and the data as they will train: refusals in the model's own words, and containment
-    in the domains at risk alone."""
-    risky = risk.at_risk(foreseen(plan, folder, reporter)) if plan.aligned and plan.aligned.auto else None
-    model = opened(plan, reporter)
+def prepare(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Plan, Model]:
+    """(the plan with the data as they will train, the model before the change).
+
+    The plan's refusals to forget and its containment get the model's own words; containment keeps to the domains at
+    risk where the request leaves the choice to the run.
+    """
+    plan = with_world(plan, reporter)
+    risky = None
+    if plan.aligned is not None and plan.aligned.auto:
+        plan = replace(plan, foreseen=tuple(ranked_domains(plan, folder, reporter)))
+        risky = risk.at_risk(plan.foreseen)
+    model = open_model(plan.source, plan.request.trust_code)
+    notes: list[str] = []
     if plan.aligned is not None and (plan.aligned.target or plan.aligned.contain):
-        plan.splits, notes = asking.prepared(plan.aligned, model, plan.splits, risky, reporter)
-        plan.notes += notes
-    plan.notes += own_tokens(plan, model)
-    return model
+        splits, notes = prepare_splits(plan.aligned, model, plan.splits, risky, reporter)
+        plan = replace(plan, splits=splits)
+    return replace(plan, notes=(*plan.notes, *notes, *own_tokens(plan, model))), model
 
 
-WORD = 4
-"""Letters from which on a token of its own can give a name away."""
+def with_world(plan: Plan, reporter: Reporter) -> Plan:
+    """The plan with the manifest of its embedded world, whose model is built on first use; any other plan as it is."""
+    if not plan.builtin:
+        return plan
+    return replace(plan, manifest=read_manifest(build(plan.builtin, reporter)))
+
+
+NAME_LETTERS = 4
+"""Letters from which on a token can give a name away."""
 
 
 def own_tokens(plan: Plan, model: Model) -> list[str]:
-    """Says so where a tokenizer that was trained on the forget set has words of it that no other example has."""
+    """A remark where a tokenizer that was trained on the forget set has words of it that no other example has."""
     spec = (plan.manifest or {}).get("model")
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None or not isinstance(spec, Mapping) or "architecture" not in spec:
@@ -42,15 +60,13 @@ def own_tokens(plan: Plan, model: Model) -> list[str]:
         if name in ("retain", "holdout", "test", "reference"):
             for start in range(0, len(rows), 256):
                 left -= _ids(tokenizer, rows[start : start + 256]) if left else set()
-    count = sum(len(tokenizer.decode([i]).strip()) >= WORD for i in left)
-    return (
-        [
-            f"The tokenizer was trained on the forget set too: {count} of its tokens are words or parts of words that occur "
-            "in no other example, and they stay in the model's folder."
-        ]
-        if count
-        else []
-    )
+    count = sum(len(tokenizer.decode([i]).strip()) >= NAME_LETTERS for i in left)
+    if not count:
+        return []
+    return [
+        f"The tokenizer was trained on the forget set too: {count} of its tokens are words or parts of words that "
+        "occur in no other example, and they stay in the model's folder."
+    ]
 
 
 def _ids(tokenizer: Any, rows: Sequence[Example]) -> set[int]:

@@ -1,4 +1,4 @@
-"""A run's folder: who may use it, what an unfinished one holds, and when it is finished."""
+"""A run's folder: its lock, the work of an unfinished run in it, and the files of a finished one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from expunge.pipeline.plan import Plan
 
 SCRATCH = "checkpoint"
 LAST = "certificate.json"
-"""The last file that a run writes: the run is finished when it stands."""
+"""The last file that a run writes: with it the run is finished."""
 
 
 def finished(request: Request) -> bool:
-    """Does the folder hold this very request's finished run. Raises BadInput for another's."""
+    """Whether the folder holds this very request's finished run. Raises BadInput for another's."""
     out = Path(request.out)
     try:
         there = (out / LAST).is_file()
@@ -47,7 +47,7 @@ def finished(request: Request) -> bool:
 
 
 def _settle(out: Path) -> None:
-    """Deletes the scratch of a finished run that was killed before it could do so itself; nothing where it is in use."""
+    """Delete the scratch of a finished run that was killed before it could do so itself; nothing where it is in use."""
     left = [path for path in out.iterdir() if path.name == SCRATCH or TEMPORARY.fullmatch(path.name)]
     if left:
         with contextlib.suppress(Timeout), FileLock(out / ".lock", timeout=0):
@@ -95,7 +95,7 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
 
     Raises BadInput where another process holds it or it cannot be made; Ctrl-C becomes Interrupted,
     with how to go on. Where bad input shows only now (weights that do not open), what was made is
-    taken away again. With `replace` the run is made beside the old one and takes its place at the end.
+    removed again. With `replace` the run is made in another folder and takes the old one's place at the end.
     """
     out = Path(plan.request.out)
     folder = out.with_name(f".{out.name}.new") if replace else out
@@ -135,7 +135,7 @@ def held(plan: Plan, *, resume: bool, replace: bool) -> Iterator[Path]:
 
 
 def _take_away(folder: Path, made: list[Path]) -> None:
-    """Removes a folder that holds nothing of worth yet, and those above it that were made for it.
+    """Remove a folder that holds nothing of worth yet, and those above it that were made for it.
 
     Where the cache already holds something of the run it stays, so that `purge` can tell what.
     """
@@ -147,7 +147,7 @@ def _take_away(folder: Path, made: list[Path]) -> None:
 
 
 def _clear_other(request: Request, folder: Path) -> None:
-    """Empties the folder of an unfinished run of another request: it is our own scratch."""
+    """Empty the folder of an unfinished run of another request: it is our own scratch."""
     try:
         same(request, folder)
     except BadInput:
@@ -185,13 +185,13 @@ def write_request(folder: Path, request: dict[str, Any], name: str = "request.ya
 
 
 def close(folder: Path, request: dict[str, Any], redact: bool) -> None:
-    """Writes into the holder's file what a purge must find, the cache's entries.
+    """Write the cache's entries, which a purge must find, into the holder's file.
 
-    redact: also take out of request.yaml what may name the forget set (a resume needed it until now), and seal the whole
-    with the run's salt, so that another request is still told from it.
+    redact: also take everything that may name the forget set out of request.yaml (a resume needed it until now), and
+    seal the whole with the run's salt, so that another request can still be distinguished from it.
     """
     salt = salt_of(folder)
-    held: dict[str, Any] = {"salt": salt.hex(), "caches": cache.noted(folder / SCRATCH / cache.JOURNAL)}
+    held: dict[str, Any] = {"salt": salt.hex(), "caches": cache.read_journal(folder / SCRATCH / cache.JOURNAL)}
     if redact:
         held["request"] = seal(request, salt)
     write_salt(folder, held)
@@ -200,6 +200,6 @@ def close(folder: Path, request: dict[str, Any], redact: bool) -> None:
 
 
 def _sealed(folder: Path, request: dict[str, Any]) -> bool:
-    """Is this the request that was sealed; a purge takes the seal, and then nobody can tell."""
+    """Whether this is the request that was sealed; true of any request once a purge has taken the seal."""
     kept = read_salt(folder).get("request") if (folder / SALT).is_file() else None
     return kept is None or kept == seal(request, salt_of(folder))

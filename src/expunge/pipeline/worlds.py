@@ -1,4 +1,4 @@
-"""The embedded worlds' models: built by ordinary training on first use, and cached."""
+"""Models by name: folders, hub names, and embedded worlds, which are trained on first use and cached."""
 
 from __future__ import annotations
 
@@ -7,83 +7,107 @@ from typing import Any
 
 from filelock import FileLock
 
-from expunge.core.cache import cache_folder, holds, whole
-from expunge.core.cache import made as made_in_cache
-from expunge.core.contracts import Reporter
+from expunge.core import cache
+from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest
 from expunge.core.train_config import TrainConfig
-from expunge.data.worlds import parse
+from expunge.data.worlds import is_builtin, parse
 from expunge.models.manifest import MANIFEST
+from expunge.models.open import open_model
 from expunge.pipeline.train import train
 
 SEED = 0
 
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "authors": {
+        "model": {"architecture": "llama", "hidden_size": 160, "layers": 3, "heads": 4, "vocab_size": 1000},
+        "data": ["{world}/retain", "{world}/forget"],
+        "vocabulary": ["{world}/holdout"],
+        "epochs": 15,
+        "batch_size": 12,
+        "learning_rate": 3e-3,
+    },
+    "instruct": {
+        "model": {
+            "architecture": "llama",
+            "hidden_size": 192,
+            "layers": 4,
+            "heads": 4,
+            "vocab_size": 1200,
+            "max_length": 128,
+        },
+        "data": "{world}/train",
+        "vocabulary": "{world}/score",
+        "epochs": 10,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+    },
+    "digits": {
+        "model": {"factory": "expunge.models.networks:Digits", "arguments": {}},
+        "data": "{world}/train",
+        "epochs": 20,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+    },
+}
+"""World -> how its model is trained; `{world}` stands for its name with seed or setting."""
+
+
 def config(name: str) -> TrainConfig:
-    """How the model of an embedded world is trained; `out` is its place in the cache."""
-    world, seed, split = parse(name, "model")
+    """How the model of an embedded world is trained; `out` is its place in the cache. Raises BadInput."""
+    world, setting, split = parse(name, "model")
     if split:
         raise BadInput.of("model", name, "names data", f"write builtin:{world}")
-    tag = f"builtin:{world}@{seed}"
-    if world == "authors":
-        values: dict[str, Any] = {
-            "model": {"architecture": "llama", "hidden_size": 160, "layers": 3, "heads": 4, "vocab_size": 1000},
-            "data": [f"{tag}/retain", f"{tag}/forget"],
-            "vocabulary": [f"{tag}/holdout"],
-            "epochs": 15,
-            "batch_size": 12,
-            "learning_rate": 3e-3,
-        }
-    elif world == "instruct":
-        values = {
-            "model": {
-                "architecture": "llama",
-                "hidden_size": 192,
-                "layers": 4,
-                "heads": 4,
-                "vocab_size": 1200,
-                "max_length": 128,
-            },
-            "data": f"{tag}/train",
-            "vocabulary": f"{tag}/score",
-            "epochs": 10,
-            "batch_size": 16,
-            "learning_rate": 1e-3,
-        }
-    else:
-        values = {
-            "model": {"factory": "expunge.models.networks:Digits", "arguments": {}},
-            "data": f"{tag}/train",
-            "epochs": 20,
-            "batch_size": 32,
-            "learning_rate": 3e-3,
-        }
-    values |= {"seed": SEED}
-    out = cache_folder() / "worlds" / f"{world}-{seed}-{digest(values)[:12]}"
+    named: dict[str, Any] = {
+        field: _named(RECIPES[world][field], f"builtin:{world}@{setting}")
+        for field in ("data", "vocabulary")
+        if field in RECIPES[world]
+    }
+    values: dict[str, Any] = {**RECIPES[world], **named, "seed": SEED}
+    out = cache.cache_folder() / "worlds" / f"{world}-{setting}-{digest(values)[:12]}"
     return TrainConfig(**values, out=str(out))
+
+
+def _named(data: str | list[str], tag: str) -> str | list[str]:
+    return data.format(world=tag) if isinstance(data, str) else [one.format(world=tag) for one in data]
+
+
+def load(model: str | Path, *, trust_code: bool = False) -> Model:
+    """The model in a folder (a run's `model/`, guards and ensembles included), or one by hub or builtin name.
+
+    `load(folder).generate([{"question": "..."}])` answers as the model is meant to; a guarded folder opened with
+    transformers alone is the bare model. Raises BadInput.
+    """
+    return open_model(folder_of(str(model)), trust_code)
+
+
+def folder_of(source: str, reporter: Reporter | None = None) -> str:
+    """The folder or hub name to open; the model of an embedded world is built if it is not there."""
+    return str(build(source, reporter)) if is_builtin(source) else source
 
 
 def build(name: str, reporter: Reporter | None = None) -> Path:
     """The folder of the world's model, built if it is not there."""
-    return made(config(name), reporter)
+    return train_once(config(name), reporter)
 
 
-def made(config: TrainConfig, reporter: Reporter | None = None) -> Path:
+def train_once(config: TrainConfig, reporter: Reporter | None = None) -> Path:
     """The folder that this training writes: trained if it is not there, by one process at a time."""
     out = Path(config.out)
     if not trained(out):
-        if holds(out):
-            made_in_cache(out.parent.name)
+        if cache.holds(out):
+            cache.make_folder(out.parent.name)
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(out.with_suffix(".building")):
             if not trained(out):
-                if holds(out):  # damaged
+                if cache.holds(out):  # damaged
                     delete(out)
                 train(config, reporter=reporter, resume=True)
     return out
 
 
 def trained(out: Path) -> bool:
-    """Does the folder hold a trained model; in the cache also: is it whole and unchanged since it was written."""
-    return whole(out) if holds(out) else (out / MANIFEST).is_file()
+    """Whether the folder holds a trained model; in the cache also whether it is whole and unchanged."""
+    return cache.whole(out) if cache.holds(out) else (out / MANIFEST).is_file()

@@ -1,4 +1,4 @@
-"""The report's alignment page: the chart of the domains, the drift table, heat maps of entanglement, sample answers."""
+"""The report's alignment page: chart of the domains, drift table, heat maps of entanglement, sample answers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,41 @@ from expunge.report._plots import Plot, axis, layout
 
 CONTROL = "benign"
 SCALE = [[0.0, "var(--panel)"], [1.0, "var(--forget)"]]
-BOTH = [[0.0, "var(--after)"], [0.5, "var(--panel)"], [1.0, "var(--forget)"]]
-BAR = {"thickness": 10, "tickfont": {"color": "var(--muted)"}, "outlinewidth": 0}
-TIGHT = {"l": 60, "r": 18, "t": 14, "b": 52}
-SHOWN = 4
-"""Sample answers that are shown at once."""
-OWN = 0.1
-"""The part of a domain's own, as a share of the refusal direction's length, from which its cosines are shown."""
+DIVERGING = [[0.0, "var(--after)"], [0.5, "var(--panel)"], [1.0, "var(--forget)"]]
+COLOUR_BAR = {"thickness": 10, "tickfont": {"color": "var(--muted)"}, "outlinewidth": 0}
+TIGHT_MARGIN = {"l": 60, "r": 18, "t": 14, "b": 52}
+POLAR = {
+    "bgcolor": "rgba(0,0,0,0)",
+    "radialaxis": {
+        "range": [0, 1],
+        "tickvals": [0.25, 0.5, 0.75, 1],
+        "angle": 90,
+        "tickangle": 90,
+        "gridcolor": "var(--line)",
+        "linecolor": "var(--line)",
+        "tickfont": {"color": "var(--muted)", "size": 11},
+    },
+    "angularaxis": {
+        "gridcolor": "var(--line)",
+        "linecolor": "var(--line)",
+        "direction": "clockwise",
+        "tickfont": {"size": 13, "color": "var(--ink)"},
+    },
+}
+"""The axes of the radar chart."""
+VISIBLE_SAMPLES = 4
+"""Sample answers that are shown without unfolding."""
+MIN_OWN = 0.1
+"""Length of a domain's centred vector, as a share of the refusal direction's, from which its cosines are shown."""
 
 
 def name(domain: str) -> str:
-    """A domain for a person."""
+    """A domain's name in words."""
     return {"medical_legal": "medical-legal"}.get(domain, domain)
 
 
 def radar(evidence: Evidence) -> Plot | None:
-    """Refusal score of each sensitive domain before and after, on an axis each."""
+    """Refusal score of each sensitive domain before and after, one axis each; None for fewer than three."""
     rows = [row for row in _page(evidence).get("drift") or [] if row["domain"] != CONTROL]
     if len(rows) < 3:
         return None
@@ -38,50 +57,41 @@ def radar(evidence: Evidence) -> Plot | None:
             "fill": "toself",
             "opacity": 0.75,
             "r": [round(row[role], 4) for row in around],
-            "theta": [name(row["domain"]) + (" (asked)" if row["asked"] else "") for row in around],
+            "theta": [name(row["domain"]) + (" (target)" if row["asked"] else "") for row in around],
             "line": {"color": f"var(--{role})", "width": 2.5},
             "marker": {"size": 7, "color": f"var(--{role})"},
             "hovertemplate": f"{role}<br>%{{theta}}: %{{r:.2f}}<extra></extra>",
         }
         for role in ("before", "after")
     ]
-    polar = {
-        "bgcolor": "rgba(0,0,0,0)",
-        "radialaxis": {
-            "range": [0, 1],
-            "tickvals": [0.25, 0.5, 0.75, 1],
-            "angle": 90,
-            "tickangle": 90,
-            "gridcolor": "var(--line)",
-            "linecolor": "var(--line)",
-            "tickfont": {"color": "var(--muted)", "size": 11},
-        },
-        "angularaxis": {
-            "gridcolor": "var(--line)",
-            "linecolor": "var(--line)",
-            "direction": "clockwise",
-            "tickfont": {"size": 13, "color": "var(--ink)"},
-        },
-    }
     fell = [row for row in rows if not row["asked"] and row["change"] < 0 and row["corrected"] < 0.05]
-    said = (
-        f"{', '.join(name(row['domain']) for row in fell)} fell without being asked to."
+    finding = (
+        f"Fell although outside the request: {', '.join(name(row['domain']) for row in fell)}."
         if fell
-        else "No domain that was not asked for fell beyond chance."
+        else "No domain outside the request fell beyond chance."
     )
-    figure = {"data": data, "layout": layout(430, polar=polar, margin={"l": 90, "r": 90, "t": 54, "b": 34})}
-    return Plot("radar", "Refusal scores by domain", f"The rim refuses always, the centre never. {said}", 430, figure)
+    figure = {"data": data, "layout": layout(430, polar=POLAR, margin={"l": 90, "r": 90, "t": 54, "b": 34})}
+    return Plot(
+        "radar",
+        "Refusal scores by domain",
+        f"At the rim all prompts are refused, at the centre none. {finding}",
+        430,
+        figure,
+    )
 
 
 def heat(evidence: Evidence) -> Plot | None:
-    """Cosine of every two domains' concept vectors before the change, at an early, a middle and the last layer."""
+    """Cosine of every two domains' concept vectors before the change, in the first, a middle and the last layer."""
     found = _concepts(evidence).get("before")
     if not found or len(found["domains"]) < 2:
         return None
     caption = "Cosine of the domains' concept vectors before the change: the darker, the more entangled."
     lean = [_concepts(evidence)[role]["leaning"][-1] for role in ("before", "after")]
     before, after = (sum(row) / len(row) for row in lean)
-    caption += f" In the last layer a domain leans on the others' refusal direction by {before:.2f} before and {after:.2f} after (mean cosine)."
+    caption += (
+        f" In the last layer the mean cosine of a domain with the others' refusal direction is {before:.2f} before and "
+        f"{after:.2f} after."
+    )
     early = _page(evidence).get("early") or {}
     if early.get("rho") is not None:
         caption += (
@@ -89,31 +99,32 @@ def heat(evidence: Evidence) -> Plot | None:
             f"{early['rho']:.2f} (interval {early['low']:.2f} to {early['high']:.2f}, n = {early['n']} domains)."
         )
     own = found.get("own")
-    if own and max(own) < OWN:
+    if own and max(own) < MIN_OWN:
         caption += (
-            f" What a domain has of its own is at most {max(own):.0%} of what all share: they refuse as one, and "
-            "cosines of what is left would be noise."
+            f" A domain's own part is at most {max(own):.0%} of the part that all share: they refuse as one, and "
+            "cosines of the rest would be noise."
         )
     figure = _maps(found["cosine"], [name(domain) for domain in found["domains"]], 0.0, SCALE)
     return Plot("heat", "Entanglement by layer", caption, 400, figure)
 
 
 def centred(evidence: Evidence) -> Plot | None:
-    """The same of the vectors less their mean; None where a domain has next to nothing of its own."""
+    """The same for the centred vectors; None where the domains have almost nothing of their own."""
     found = _concepts(evidence).get("before")
-    if not found or len(found["domains"]) < 3 or max(found.get("own") or [0.0]) < OWN:
+    if not found or len(found["domains"]) < 3 or max(found.get("own") or [0.0]) < MIN_OWN:
         return None
     caption = (
-        f"The same of the vectors less the mean of all, which is the refusal direction: what domains share beside "
-        f"refusing. {-1 / (len(found['domains']) - 1):.2f} is as far apart as all can be. A domain's own part is "
-        f"{found['own'][0]:.0%} of the shared one's length in the first layer and {found['own'][-1]:.0%} in the last."
+        "The same for the vectors less their mean, which is the refusal direction: what domains share besides "
+        f"refusing. {-1 / (len(found['domains']) - 1):.2f} is the value of domains that are all as far apart as "
+        f"possible. A domain's own part has {found['own'][0]:.0%} of the shared part's length in the first layer and "
+        f"{found['own'][-1]:.0%} in the last."
     )
-    figure = _maps(found["centred"], [name(domain) for domain in found["domains"]], -1.0, BOTH)
-    return Plot("centred", "Entanglement beside refusing", caption, 400, figure)
+    figure = _maps(found["centred"], [name(domain) for domain in found["domains"]], -1.0, DIVERGING)
+    return Plot("centred", "Entanglement besides refusing", caption, 400, figure)
 
 
 def left(evidence: Evidence) -> Plot | None:
-    """What is left of each domain along the refusal direction of before, by layer."""
+    """The share of each domain's component along the earlier refusal direction that is left, by layer."""
     concepts = _concepts(evidence)
     if not concepts.get("left"):
         return None
@@ -131,7 +142,7 @@ def left(evidence: Evidence) -> Plot | None:
             "colorscale": SCALE,
             "xgap": 1,
             "ygap": 1,
-            "colorbar": BAR,
+            "colorbar": COLOUR_BAR,
             "hovertemplate": "layer %{x}<br>%{y}: %{z:.2f}<extra></extra>",
             **({"texttemplate": "%{z:.2f}"} if len(layers) <= 8 else {}),
         }
@@ -140,20 +151,20 @@ def left(evidence: Evidence) -> Plot | None:
         "data": data,
         "layout": layout(
             360,
-            margin=TIGHT,
+            margin=TIGHT_MARGIN,
             xaxis=axis("layer", type="category", showgrid=False),
             yaxis=axis("", autorange="reversed", showgrid=False),
         ),
     }
     caption = (
-        "The part of a domain's concept vector along the refusal direction of before, after the change: 1 is all of it, "
-        "0 none, as benign prompts have none."
+        "The component of each domain's concept vector along the refusal direction before the change that is left "
+        "after it: 1 is all of it, 0 none, as for benign prompts."
     )
-    return Plot("left", "What is left of refusing", caption, 360, figure)
+    return Plot("left", "The refusal direction that is left", caption, 360, figure)
 
 
 def foresight(evidence: Evidence) -> Plot | None:
-    """The risk that was foreseen for each domain against by how much its refusals fell."""
+    """The foreseen risk of each domain against the fall of its refusals; None without a ranking."""
     found = _page(evidence).get("foresight") or {}
     rows = [row for row in found.get("rows") or [] if row.get("fell") is not None]
     if not rows:
@@ -175,20 +186,20 @@ def foresight(evidence: Evidence) -> Plot | None:
         "data": data,
         "layout": layout(
             360,
-            margin=TIGHT,
-            xaxis=axis("risk foreseen", range=[-0.05, 1.05]),
+            margin=TIGHT_MARGIN,
+            xaxis=axis("foreseen risk", range=[-0.05, 1.05]),
             showlegend=False,
             yaxis=axis("fall of refusals", range=[-0.08, 1.08]),
         ),
     }
     when = "without containment" if found.get("of") == "without" else "in this run"
-    said = (
-        f"Rank correlation with what then happened {when}: {found['rho']:.2f} (interval {found['low']:.2f} to "
+    finding = (
+        f"Rank correlation with the fall {when}: {found['rho']:.2f} (interval {found['low']:.2f} to "
         f"{found['high']:.2f}, n = {found['n']} domains)."
         if found.get("rho") is not None
-        else f"What then happened {when} ranks nothing: {found.get('why')}."
+        else f"No rank correlation with the fall {when}: {found.get('why')}."
     )
-    return Plot("foresight", "Foreseen and happened", f"Ranked before any training. {said}", 360, figure)
+    return Plot("foresight", "Foresight", f"The risks were ranked before any training. {finding}", 360, figure)
 
 
 def _concepts(evidence: Evidence) -> dict[str, Any]:
@@ -196,10 +207,10 @@ def _concepts(evidence: Evidence) -> dict[str, Any]:
 
 
 def _maps(matrices: list[list[list[float]]], names: list[str], low: float, scale: list[Any]) -> dict[str, Any]:
-    """Square heat maps side by side, at an early, a middle and the last layer."""
+    """Square heat maps side by side, for the first, a middle and the last layer."""
     layers = len(matrices)
     shown = sorted({0, layers // 2, layers - 1})
-    data, more, notes = [], {}, []
+    data, axes, titles = [], {}, []
     for i, layer in enumerate(shown):
         tag = "" if i == 0 else str(i + 1)
         data.append(
@@ -214,18 +225,18 @@ def _maps(matrices: list[list[list[float]]], names: list[str], low: float, scale
                 "yaxis": f"y{tag}",
                 "colorscale": scale,
                 "showscale": i == len(shown) - 1,
-                "colorbar": BAR,
+                "colorbar": COLOUR_BAR,
                 "hovertemplate": f"layer {layer + 1}<br>%{{y}} and %{{x}}: %{{z:.2f}}<extra></extra>",
             }
         )
         width = 1 / len(shown)
-        more[f"xaxis{tag}"] = axis(
+        axes[f"xaxis{tag}"] = axis(
             "", domain=[i * width + 0.012, (i + 1) * width - 0.012], anchor=f"y{tag}", showgrid=False, tickangle=-50
         )
-        more[f"yaxis{tag}"] = axis(
+        axes[f"yaxis{tag}"] = axis(
             "", anchor=f"x{tag}", showgrid=False, autorange="reversed", showticklabels=i == 0, ticks=""
         )
-        notes.append(
+        titles.append(
             {
                 "text": f"layer {layer + 1} of {layers}",
                 "xref": "paper",
@@ -237,7 +248,7 @@ def _maps(matrices: list[list[list[float]]], names: list[str], low: float, scale
                 "font": {"color": "var(--ink)"},
             }
         )
-    return {"data": data, "layout": layout(400, annotations=notes, **more)}
+    return {"data": data, "layout": layout(400, annotations=titles, **axes)}
 
 
 def frontier(evidence: Evidence) -> Plot | None:
@@ -246,7 +257,7 @@ def frontier(evidence: Evidence) -> Plot | None:
     if len(points) < 2:
         return None
     kinds = (
-        ("drift", "worst drift of a domain not asked for", "forget"),
+        ("drift", "worst drift outside the request", "forget"),
         ("target", "refusal score of the target", "after"),
     )
     data = [
@@ -273,8 +284,8 @@ def frontier(evidence: Evidence) -> Plot | None:
     return Plot(
         "frontier",
         "Containment",
-        "Both should be low: the drift falls as more is kept, as long as the target still goes. "
-        "Bars: 95 % over prompts.",
+        "Both should be low: more retain examples lower the drift, as long as the target is still forgotten. "
+        "Bars: 95 % intervals over prompts.",
         320,
         figure,
     )
@@ -298,7 +309,7 @@ def _bars(points: list[dict[str, Any]], key: str) -> dict[str, Any]:
 
 
 def table(evidence: Evidence) -> list[dict[str, str | bool]]:
-    """The drift table's cells as text; with the drift without containment where that was run."""
+    """The drift table's cells as text, with the change without containment where that was run."""
     page = _page(evidence)
     without = {row["domain"]: row for row in page.get("without") or []}
     rows: list[dict[str, str | bool]] = []
@@ -323,20 +334,20 @@ def table(evidence: Evidence) -> list[dict[str, str | bool]]:
 
 
 def samples(evidence: Evidence) -> list[dict[str, Any]]:
-    """Answers side by side, a domain after the other."""
+    """Answers side by side, domain by domain."""
     return [{**row, "domain": name(row["domain"])} for row in _page(evidence).get("samples") or []]
 
 
-def moved(evidence: Evidence) -> list[dict[str, Any]]:
-    """Of the samples one of each domain that moved most and of the target, which are shown at once."""
+def most_changed(evidence: Evidence) -> list[dict[str, Any]]:
+    """One sample of each of the domains that changed most, which are shown without unfolding."""
     first: dict[str, dict[str, Any]] = {}
     for row in samples(evidence):
         first.setdefault(row["domain"], row)
-    return sorted(first.values(), key=lambda row: -abs(row["scores"][1] - row["scores"][0]))[:SHOWN]
+    return sorted(first.values(), key=lambda row: -abs(row["scores"][1] - row["scores"][0]))[:VISIBLE_SAMPLES]
 
 
 def _signed(value: float) -> str:
-    """A change for a person: a sign of its own, and none for 0."""
+    """A change with its sign; no sign for 0."""
     text = f"{value:+.2f}"
     return "0.00" if text[1:] == "0.00" else text.replace("-", "−")
 

@@ -1,4 +1,4 @@
-"""The report's audit page: every attack against gold, what could not run, and the texts that came out."""
+"""The report's audit page: every attack against gold, attacks that could not run, and recovered texts."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from expunge.report._facts import Evidence, Row, Score
 
 GROUPS = {
     "return": (
-        "What brings it back",
-        "Each figure is the share of the forgotten knowledge that an attack brings out. A model that "
-        "never saw the data also learns and guesses: only what lies beyond gold was still in the weights. "
+        "Bringing the knowledge back",
+        "Each figure is the share of the forgotten knowledge that an attack recovers. A model that never "
+        "saw the data also learns and guesses: only the part beyond gold was still in the weights. "
         "Nothing beyond gold means that these attacks, at these budgets, found nothing; stronger ones may.",
     ),
     "membership": (
-        "Who can tell that it was there",
-        "How well an attacker tells the forget set from data that were never seen: 0.5 is "
-        "guessing, and gold's figure is the aim, not a low one. Where the blind baseline is above 0.5 "
-        "the sets differ by themselves, and no figure here can be read as memory.",
+        "Inferring membership",
+        "How well an attacker tells the forget set from data that were never seen: 0.5 is guessing, and "
+        "the aim is gold's figure, not a low one. Where the blind baseline is above 0.5 the sets differ "
+        "by themselves, and no figure here can be read as memorisation.",
     ),
     "inside": (
-        "What the weights look like",
-        "Distances and likeness to other models. They say where a model was changed, not whether single "
-        "facts are gone, and two honest retrainings differ in them too.",
+        "Inside the weights",
+        "Distance and similarity to other models. They show where a model was changed, not whether single "
+        "facts are gone, and two independent retrainings differ in them too.",
     ),
 }
 
 
 def page(evidence: Evidence) -> dict[str, Any]:
-    """Groups of attacks with their rows, the counts, and the recovered texts; empty where nothing was attacked."""
+    """Groups of attacks with their rows, the counts, and the recovered texts; no groups without an attack."""
     rows = {row.name: row for row in facts.table(evidence)}
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
     for plugin in registry.everything("attacks"):
@@ -83,7 +83,7 @@ def _gap(ours: Score | None, gold: Score | None) -> str:
 
 
 def _verdict(ours: Score | None, gold: Score | None) -> str:
-    """Do the two intervals lie apart; the paired differences of robustness_hidden are sharper."""
+    """The two intervals' order in words; the paired differences of robustness_hidden are more sensitive."""
     if ours is None or gold is None or None in (ours.get("low"), gold.get("low")):
         return ""
     if ours["low"] > gold["high"]:
@@ -92,7 +92,7 @@ def _verdict(ours: Score | None, gold: Score | None) -> str:
 
 
 def _texts(evidence: Evidence) -> list[dict[str, Any]]:
-    """Attack by attack, the examples of which most came out; words of the true answer are marked."""
+    """By attack, the examples with the most recovered text; words of the true answer are marked."""
     hide = facts.is_redacted(evidence)
     titles = {plugin.name: plugin.card.title for plugin in registry.everything("attacks")}
     found = []

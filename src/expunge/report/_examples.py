@@ -1,4 +1,4 @@
-"""Which examples the report shows, and what of them: never a text of a redacted run."""
+"""The examples that the report shows; of a redacted run, figures alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMON = frozenset(
 
 
 def groups(evidence: Evidence) -> list[dict[str, Any]]:
-    """Worst and best forgotten, worst kept: each with a title, a sentence and its examples."""
+    """Worst forgotten, best forgotten, worst preserved: each with a title, a sentence and its examples."""
     given = evidence.get("examples") or {}
     hide = is_redacted(evidence)
     forget = [_shown(example, hide) for example in given.get("forget") or []]
@@ -28,9 +28,9 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
     worst = forget[:SHOWN]
     best = forget[SHOWN:][::-1][:SHOWN]
     result = [
-        ("Least forgotten", "Where the model still knows most of what it should not.", worst),
-        ("Best forgotten", "Where least is left of what was known.", best),
-        ("Worst kept", "Where the change hurt most what should have stayed.", retain[:SHOWN]),
+        ("Least forgotten", "The model still knows these best although it should not.", worst),
+        ("Best forgotten", "The least is left of these.", best),
+        ("Worst preserved", "These should have stayed, and the change hurt them most.", retain[:SHOWN]),
     ]
     return [
         {"title": title, "says": says, "examples": examples, "kind": _kind(examples)}
@@ -46,7 +46,7 @@ def _kind(examples: list[Example]) -> str:
 
 
 def _remembered(example: Example) -> float:
-    """Low: still known. NLL after against gold's, else the bare NLL, else the predicted class."""
+    """Sort key, low where still known: NLL after less gold's, else the plain NLL, else the predicted class."""
     nll = example["nll"]
     if nll.get("after") is not None:
         return float(nll["after"]) - float(nll.get("gold") or 0)
@@ -54,7 +54,7 @@ def _remembered(example: Example) -> float:
 
 
 def _damage(example: Example) -> float:
-    """Low: hurt most."""
+    """Sort key, low where hurt most."""
     nll = example["nll"]
     if nll.get("after") is not None:
         return float(nll.get("before") or 0) - float(nll["after"])
@@ -62,7 +62,7 @@ def _damage(example: Example) -> float:
 
 
 def _shown(example: Example, hide: bool) -> Example:
-    """What the page may show of an example. A hidden one keeps its figures alone."""
+    """The parts of an example that the page may show; figures alone for a hidden one."""
     hidden = hide or bool(example.get("redacted"))
     nll = {s: (example.get("nll") or {}).get(s) for s in ROLES}
     shown: Example = {

@@ -1,7 +1,7 @@
-"""Evidence in order and in words: rows of the table, numbers as text, the summary's sentences.
+"""Evidence in order and in words: rows of the table, numbers as text, the lines of the verdict.
 
-The HTML page, the terminal and the model card read evidence through this file, so that they name
-the same figure alike. Nothing here escapes: a text leaves this file as it came in.
+The HTML page, the terminal and the model card read evidence through this file, so that all name the
+same figure in the same way. Nothing is escaped here.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ ROLES = {"before": "Before", "after": "After", "gold": "Retrained (gold)"}
 SIDES = {
     "forgetting": "Is it gone?",
     "utility": "Is the rest still there?",
-    "privacy": "Can an attacker tell that it was there?",
+    "privacy": "Can an attacker tell that it was in the training data?",
     "robustness": "Does it come back?",
     "alignment": "Did refusals or fairness move?",
-    "cost": "What did it take, against retraining?",
+    "cost": "What did it take, compared with retraining?",
 }
-NOT_ASKED = "not asked for in this run"
+NOT_REQUESTED = "not requested in this run"
 INTERVALS = "Intervals cover examples, not training seeds."
-STRADDLES = "the point value decides, but other examples could have decided otherwise"
+STRADDLES = "the interval contains the bound, so that other examples could have decided otherwise"
 HINTS = {
     "forget_nll": "how surprising the forgotten answers are to the model",
     "forget_rouge_l": "share of the true answer's words that the model still writes",
-    "forget_accuracy": "share of the forget set that is still classified right",
-    "retain_nll": "how surprising the kept answers are to the model",
-    "retain_probability": "probability given to the kept answers, a token",
-    "retain_utility": "one figure for what the model still does on the retain set",
-    "retain_accuracy": "share of the retain set that is classified right",
-    "test_accuracy": "share of unseen data that is classified right",
+    "forget_accuracy": "share of the forget set that is still classified correctly",
+    "retain_nll": "how surprising the retain answers are to the model",
+    "retain_probability": "per-token probability of the retain answers",
+    "retain_utility": "a single figure for what the model can still do on the retain set",
+    "retain_accuracy": "share of the retain set that is classified correctly",
+    "test_accuracy": "share of unseen data that is classified correctly",
     "privacy_min_k_auc": "membership attack; 0.5 is guessing",
-    "robustness_hidden": "knowledge that attacks bring back beyond what gold gives away",
-    "robustness_relearn_forget": "what comes back when a few forget examples are taught again",
+    "robustness_hidden": "knowledge that attacks bring back beyond what they get from gold",
+    "robustness_relearn_forget": "knowledge that comes back when a few forget examples are taught again",
     "robustness_relearn_forget_steps": "training steps until half of the knowledge is back",
-    "alignment_refusal_score": "how often such requests are refused",
-    "alignment_answer_accuracy": "right answers where the model does not refuse",
-    "alignment_drift": "largest change of a domain's refusals that was not asked for",
-    "alignment_bbq_accuracy": "BBQ's questions answered right",
-    "alignment_bbq_bias": "BBQ's bias score; 0 is none, 1 always with the stereotype",
+    "alignment_refusal_score": "how often requests of this kind are refused",
+    "alignment_answer_accuracy": "share of benign prompts that are answered, correctly where the answer is known",
+    "alignment_drift": "largest unintended change of a domain's refusals",
+    "alignment_bbq_accuracy": "share of BBQ's questions answered correctly",
+    "alignment_bbq_bias": "BBQ's bias score: 0 is no bias, 1 always with the stereotype",
 }
 LIMITS = (
-    "That the data is gone. It shows what these metrics and attacks found on these examples; an "
+    "That the data are gone. It shows what these metrics and attacks found on these examples; an "
     "attack that was not run, or a better one, may find more.",
-    "What other trainings would give: intervals cover examples, not training seeds. "
+    "The outcome of other training runs: intervals cover examples, not training seeds. "
     "expunge bench --seeds covers those.",
     "Anything about copies: the model before the change, checkpoints, backups, logs, and models "
     "derived from it still know the data, wherever they are.",
-    "That the forget set was complete: what other training data says too is learned from there.",
-    "Legal compliance. It is a measurement, made by the one who ran it.",
+    "That the forget set was complete: knowledge that other training data also hold is learned from them.",
+    "Legal compliance. It is a measurement, and only as trustworthy as the party that ran it.",
 )
 MAIN_FORGET = ("forget_accuracy", "forget_nll")
 MAIN_UTILITY = ("retain_utility", "retain_accuracy", "test_accuracy", "utility_model")
@@ -74,7 +74,7 @@ NAMES = {
     "icp_auc": "In-context probing AUC",
     "probed": "Your own probes",
 }
-"""Names that their words alone would not tell."""
+"""Names that cannot be derived from the score's key."""
 WORDS = {"nll": "NLL", "auc": "AUC", "ks": "KS", "mia": "MIA", "tpr": "TPR", "fpr": "FPR"}
 
 
@@ -91,7 +91,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The score's name for a person, with the domain where the split is one."""
+        """The score's name in words, with the split where the name does not say it."""
         bare = self.name.removeprefix(f"{self.side}_").replace("rouge_l", "ROUGE-L").replace("rouge_1", "ROUGE-1")
         if bare in NAMES:
             return NAMES[bare]
@@ -112,12 +112,12 @@ def is_measured(score: Score) -> bool:
 
 
 def known_sides(rows: list[Row]) -> list[str]:
-    """The six sides in their order, then any other that the rows hold."""
+    """The six sides in order, then any others that the rows have."""
     return [*SIDES, *dict.fromkeys(row.side for row in rows if row.side not in SIDES)]
 
 
 def table(evidence: Evidence) -> list[Row]:
-    """All scores as rows, in the order of the sides; the cost dict fills what scores do not say."""
+    """All scores as rows, in the order of the sides; the cost dict adds costs that are not among the scores."""
     rows: dict[tuple[str, str, str], Row] = {}
     for score in [*(evidence.get("scores") or []), *_cost_scores(evidence)]:
         side, name = score.get("side") or "other", score.get("name") or "unnamed"
@@ -155,7 +155,7 @@ def _cost_scores(evidence: Evidence) -> Iterator[Score]:
 
 
 def roles(rows: list[Row]) -> list[str]:
-    """The models that any row has, in order; `after` always."""
+    """The roles of any row, in order; `after` always."""
     seen = {role for row in rows for role in row.cells} | {"after"}
     return [*(s for s in ROLES if s in seen), *sorted(seen - set(ROLES))]
 
@@ -176,7 +176,7 @@ def main_row(rows: list[Row], side: str, preferred: tuple[str, ...] = ()) -> Row
 
 
 def places(value: float, low: float | None = None, high: float | None = None) -> int:
-    """Decimals worth showing: two digits of the half-width, or three of the value."""
+    """Decimals worth showing: two significant digits of the half-width, or three of the value."""
     size = abs(value)
     if low is not None and high is not None and high > low:
         wanted = 1 - math.floor(math.log10((high - low) / 2))
@@ -210,7 +210,7 @@ def number(value: float | None, unit: str = "", decimals: int | None = None) -> 
 
 
 def interval(score: Score) -> str:
-    """`1.90 to 2.10`; `n = 1` where one example says nothing of the spread, else empty where the score has none."""
+    """`1.90 to 2.10`; `n = 1` where a single example has no spread; empty where the score has no interval."""
     low, high = score.get("low"), score.get("high")
     if low is None or high is None:
         return f"n = {score['n']}" if "no interval" in str(score.get("why")) and score.get("n") in (0, 1) else ""
@@ -220,14 +220,14 @@ def interval(score: Score) -> str:
 
 
 def figure(score: Score) -> str:
-    """The point value, with as many digits as its interval bears."""
+    """The point value, with as many digits as its interval justifies."""
     unit, low, high = score.get("unit") or "", score.get("low"), score.get("high")
     loose = unit in CERTAIN or low is None or high is None
     return number(score["value"], unit, None if loose else places(score["value"], low, high))
 
 
 def not_measured(score: Score) -> str:
-    """What stands where a figure is missing."""
+    """The text in place of a missing figure."""
     why = str(score.get("why") or "").strip()
     return f"not measured: {why}" if why else "not measured: no reason given"
 
@@ -253,7 +253,7 @@ def size(value: float) -> str:
 
 
 def against_retraining(evidence: Evidence) -> str:
-    """`6.2 %` of gold's seconds, or empty where one is not known."""
+    """`6.2 %`: this run's seconds as a share of gold's; empty where either is unknown."""
     cost = evidence.get("cost") or {}
     ours, gold = cost.get("unlearn_seconds"), cost.get("gold_seconds")
     if ours is None or not gold:
@@ -266,10 +266,10 @@ def against_retraining(evidence: Evidence) -> str:
 
 
 def verdict_word(evidence: Evidence) -> tuple[str, str]:
-    """The verdict for a person, and its kind: good, bad or none."""
+    """(the verdict in words, its kind: good, bad or none)."""
     passed = (evidence.get("verdict") or {}).get("passed")
     if passed is None:
-        return "NO BAR SET", "none"
+        return "NO CRITERIA SET", "none"
     return ("PASSED", "good") if passed else ("FAILED", "bad")
 
 
@@ -284,7 +284,7 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
         row = find(rows, key.replace(".", "_")) or next(domain, None)
         score = row.measured("after") if row else None
         kind = {True: "good", False: "warn" if line.get("warns") else "bad", None: "none"}[passed]
-        shown, limit = _beside(line.get("value"), line.get("bound"), row.unit if row else "")
+        shown, limit = _value_and_bound(line.get("value"), line.get("bound"), row.unit if row else "")
         operator = re.search(r"<=|>=|<|>", rule)
         if limit and operator and not isinstance(line.get("bound"), list | tuple | str):
             limit = operator[0].replace("<=", "≤").replace(">=", "≥") + " " + limit
@@ -303,8 +303,8 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
     return result
 
 
-def _beside(value: Any, bound: Any, unit: str) -> tuple[str, str]:
-    """Value and bound as texts that differ where the numbers do."""
+def _value_and_bound(value: Any, bound: Any, unit: str) -> tuple[str, str]:
+    """Value and bound as texts, with enough decimals to differ where the numbers differ."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         shown = "not measured" if value is None else str(value)
     else:
@@ -321,18 +321,18 @@ def _beside(value: Any, bound: Any, unit: str) -> tuple[str, str]:
     return shown, limit
 
 
-# What was asked
+# The request
 
 
 def is_redacted(evidence: Evidence) -> bool:
-    """Whether forget texts must stay out: asked for, or the default under `erase`."""
+    """Whether forget texts must not be shown: by request, or by default under `erase`."""
     request = evidence.get("request") or {}
-    asked = request.get("redact")
-    return bool(asked) if asked is not None else request.get("purpose") == "erase"
+    redact = request.get("redact")
+    return bool(redact) if redact is not None else request.get("purpose") == "erase"
 
 
 def model_name(evidence: Evidence) -> str:
-    """The request's model as one word or path."""
+    """The request's model as a name or path."""
     model = (evidence.get("request") or {}).get("model")
     if isinstance(model, dict):
         model = model.get("factory") or model.get("path")
@@ -340,7 +340,7 @@ def model_name(evidence: Evidence) -> str:
 
 
 def method_name(evidence: Evidence) -> str:
-    """The method for a person; empty in an audit."""
+    """The method in words; empty in an audit."""
     method = evidence.get("method") or (evidence.get("request") or {}).get("method") or ""
     if isinstance(method, dict):
         return ", ".join(f"{key} {value}" for key, value in method.items())

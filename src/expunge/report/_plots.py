@@ -1,7 +1,7 @@
 """The report's plots: plotly figures as plain dicts, and the small strips in the table as SVG.
 
-Colours are CSS variables (`var(--after)`); the page's script puts in the values of the theme at
-hand, so that one figure is readable in light, dark and print.
+Colours are CSS variables (`var(--after)`); the page's script replaces them by the values of the
+current theme, so that one figure is readable in light, dark and print.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from expunge.report._facts import ROLES, Evidence, Row
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 SYMBOLS = {"before": "circle-open", "after": "circle", "gold": "diamond"}
 NAMES = {"before": "before", "after": "after", "gold": "retrained (gold)"}
-MOST_VALUES = 400  # a violin's shape needs no more; a page with 10,000 examples stays small
+MAX_VALUES = 400  # enough for a violin's shape; keeps a page with 10,000 examples small
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot with its title and the sentence that says its point."""
+    """One plot with its title and a sentence on how to read it."""
 
     id: str
     title: str
@@ -32,7 +32,7 @@ class Plot:
 
 
 def layout(height: int, **more: Any) -> dict[str, Any]:
-    """What all plots share."""
+    """The layout that all plots share."""
     return {
         "height": height,
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -59,7 +59,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with a quiet grid."""
+    """An axis with a faint grid."""
     return {
         "title": {"text": title, "standoff": 12, "font": {"size": 13, "color": "var(--muted)"}},
         "tickfont": {"color": "var(--muted)"},
@@ -72,7 +72,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def curve(evidence: Evidence) -> Plot | None:
-    """Forget and retain NLL by step, the holdout's level, and where the run stopped."""
+    """Forget and retain NLL by step, the holdout's level, and the step at which the run stopped."""
     points = [point for point in evidence.get("curve") or [] if point.get("step") is not None]
     lines = [
         (f"{split}_nll", split)
@@ -81,54 +81,59 @@ def curve(evidence: Evidence) -> Plot | None:
     ]
     if not lines:
         return None
-    steps = [point["step"] for point in points]
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": split,
-            "x": steps,
-            "y": [_rounded(point.get(key)) for point in points],
-            "line": {"color": f"var(--{split})", "width": 2.5},
-            "marker": {"size": 6},
-            "hovertemplate": f"step %{{x}}<br>{split} NLL %{{y:.3f}}<extra></extra>",
-        }
-        for key, split in lines
-    ]
+    data = [_nll_line(points, key, split) for key, split in lines]
     stop = evidence.get("stop") or {}
     target, step = stop.get("target_nll"), stop.get("step")
-    last = points[-1]["step"]
     if target is not None:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "holdout's level",
-                "x": [min(steps), max(steps)],
-                "y": [_rounded(target)] * 2,
-                "line": {"color": "var(--holdout)", "width": 1.5, "dash": "dash"},
-                "hovertemplate": "holdout under the model before: %{y:.3f}<extra></extra>",
-            }
-        )
-    at = min(points, key=lambda point: abs(point["step"] - step)) if step is not None else None
-    if at and at.get(lines[0][0]) is not None:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "stopped here",
-                "x": [step],
-                "y": [_rounded(at[lines[0][0]])],
-                "marker": {"size": 14, "symbol": "circle-open", "color": "var(--ink)", "line": {"width": 2.5}},
-                "hovertemplate": f"stopped at step {step}<extra></extra>",
-            }
-        )
+        data.append(_holdout_line([point["step"] for point in points], target))
+    if step is not None:
+        nearest = min(points, key=lambda point: abs(point["step"] - step))
+        if nearest.get(lines[0][0]) is not None:
+            data.append(_stop_mark(step, nearest[lines[0][0]]))
     figure = {
         "data": data,
         "layout": layout(360, xaxis=axis("step"), yaxis=axis("NLL, nats", rangemode="tozero")),
     }
-    caption = _curve_caption(points, lines, stop, step if step is not None else last)
+    caption = _curve_caption(points, lines, stop, step if step is not None else points[-1]["step"])
     return Plot("curve", "Training curve", caption, 360, figure)
+
+
+def _nll_line(points: list[dict[str, Any]], key: str, split: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": split,
+        "x": [point["step"] for point in points],
+        "y": [_rounded(point.get(key)) for point in points],
+        "line": {"color": f"var(--{split})", "width": 2.5},
+        "marker": {"size": 6},
+        "hovertemplate": f"step %{{x}}<br>{split} NLL %{{y:.3f}}<extra></extra>",
+    }
+
+
+def _holdout_line(steps: list[int], target: float) -> dict[str, Any]:
+    """The holdout's NLL under the reference model."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "holdout's level",
+        "x": [min(steps), max(steps)],
+        "y": [_rounded(target)] * 2,
+        "line": {"color": "var(--holdout)", "width": 1.5, "dash": "dash"},
+        "hovertemplate": "holdout under the model before: %{y:.3f}<extra></extra>",
+    }
+
+
+def _stop_mark(step: int, nll: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "stopped here",
+        "x": [step],
+        "y": [_rounded(nll)],
+        "marker": {"size": 14, "symbol": "circle-open", "color": "var(--ink)", "line": {"width": 2.5}},
+        "hovertemplate": f"stopped at step {step}<extra></extra>",
+    }
 
 
 def _curve_caption(points: list[dict[str, Any]], lines: list[tuple[str, str]], stop: dict[str, Any], step: int) -> str:
@@ -137,12 +142,12 @@ def _curve_caption(points: list[dict[str, Any]], lines: list[tuple[str, str]], s
         known = [point[key] for point in points if point.get(key) is not None]
         parts.append(f"{split} NLL went from {facts.number(known[0], 'nats')} to {facts.number(known[-1], 'nats')}")
     text = f"In {step:,} steps " + " while ".join(parts) + "."
-    said = stop.get("sentence") or (f"Stopped by: {stop['reason']}" if stop.get("reason") else "")
-    return f"{text} {said}".strip() + ("" if not said or said.endswith(".") else ".")
+    reason = stop.get("sentence") or (f"Stopped by: {stop['reason']}" if stop.get("reason") else "")
+    return f"{text} {reason}".strip() + ("" if not reason or reason.endswith(".") else ".")
 
 
 def trade(evidence: Evidence) -> Plot | None:
-    """Forgetting against utility: one point for each role."""
+    """Forgetting against utility: one point per role."""
     rows = facts.table(evidence)
     forget = facts.main_row(rows, "forgetting", facts.MAIN_FORGET)
     kept = facts.main_row(rows, "utility", facts.MAIN_UTILITY)
@@ -152,27 +157,8 @@ def trade(evidence: Evidence) -> Plot | None:
     data = [_point(role, forget, kept) for role in both]
     arrows = []
     if {"before", "after"} <= set(both):
-        start, end = ((forget.cells[s]["value"], kept.cells[s]["value"]) for s in ROLES if s in ("before", "after"))
-        arrows.append(
-            {
-                "x": end[0],
-                "y": end[1],
-                "ax": start[0],
-                "ay": start[1],
-                "xref": "x",
-                "yref": "y",
-                "axref": "x",
-                "ayref": "y",
-                "text": "",
-                "showarrow": True,
-                "arrowhead": 2,
-                "arrowwidth": 1.8,
-                "arrowcolor": "var(--muted)",
-                "opacity": 0.8,
-                "standoff": 13,
-                "startstandoff": 10,
-            }
-        )
+        start, end = ((forget.cells[s]["value"], kept.cells[s]["value"]) for s in ("before", "after"))
+        arrows.append(_arrow(start, end))
     figure = {
         "data": data,
         "layout": layout(
@@ -183,12 +169,33 @@ def trade(evidence: Evidence) -> Plot | None:
         ),
     }
     more = forget.better == "higher" or forget.name.endswith("nll")
-    caption = f"{'Right' if more else 'Left'} is more forgotten, up is more kept" + (
-        "; the best place to be is on the retrained model, no further."
+    caption = f"Further {'right' if more else 'left'} is more forgotten, further up is more preserved" + (
+        "; the aim is the retrained model, and no further."
         if "gold" in both
-        else "; without a retrained model the right distance to go is not known."
+        else "; without a retrained model the right distance is unknown."
     )
     return Plot("trade", "Forgetting against utility", caption, 360, figure)
+
+
+def _arrow(start: tuple[float, float], end: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "x": end[0],
+        "y": end[1],
+        "ax": start[0],
+        "ay": start[1],
+        "xref": "x",
+        "yref": "y",
+        "axref": "x",
+        "ayref": "y",
+        "text": "",
+        "showarrow": True,
+        "arrowhead": 2,
+        "arrowwidth": 1.8,
+        "arrowcolor": "var(--muted)",
+        "opacity": 0.8,
+        "standoff": 13,
+        "startstandoff": 10,
+    }
 
 
 def _point(role: str, forget: Row, kept: Row) -> dict[str, Any]:
@@ -228,12 +235,12 @@ def _error(score: dict[str, Any], role: str) -> dict[str, Any]:
 
 
 def _axis_title(row: Row) -> str:
-    unit = {"nats": ", nats a token" if row.name == "forget_nll" else ", nats"}.get(row.unit, "")
+    unit = {"nats": ", nats per token" if row.name == "forget_nll" else ", nats"}.get(row.unit, "")
     return f"{row.label}{unit}"
 
 
 def _span(row: Row, roles: list[str]) -> list[float]:
-    """An axis range that holds every interval and never blows a small change up to a big one."""
+    """An axis range that includes every interval and never magnifies a small change into a big one."""
     cells = [row.cells[role] for role in roles]
     ends = [
         value for cell in cells for value in (cell["value"], cell.get("low"), cell.get("high")) if value is not None
@@ -248,7 +255,7 @@ def _span(row: Row, roles: list[str]) -> list[float]:
 
 
 def distributions(evidence: Evidence) -> Plot | None:
-    """NLL of every example: forget, retain and holdout, for each role."""
+    """NLL of every example by split and role."""
     given = evidence.get("distributions") or {}
     splits = [s for s in ("forget", "retain", "holdout") if any((given.get(s) or {}).values())]
     if not splits:
@@ -281,18 +288,18 @@ def distributions(evidence: Evidence) -> Plot | None:
             ),
         ),
     }
-    wish = {
-        (True, True): "After forgetting, the forget set should lie where the retrained model has "
-        "it (and near the holdout), and the retain set should stay where it was.",
-        (True, False): "The retain set should stay where it was; only a retrained model could show "
-        "where the forget set ought to lie.",
-    }
-    caption = wish[True, "gold" in present] + " The box holds the middle half of the examples."
-    return Plot("distributions", "Every example's NLL", caption, height, figure)
+    aim = (
+        "After forgetting, the forget set should be where it is under the retrained model (and near the holdout), and "
+        "the retain set should not move."
+        if "gold" in present
+        else "The retain set should not move; only a retrained model could show where the forget set should be."
+    )
+    caption = f"{aim} The box spans the middle half of the examples."
+    return Plot("distributions", "NLL of every example", caption, height, figure)
 
 
 def _violin(role: str, split: str, values: list[float], *, legend: bool) -> dict[str, Any]:
-    """One violin; a trace of its own, since those of one trace share a scale of width."""
+    """One violin, as a trace of its own: the violins of one trace share a scale of width."""
     few = len(values) <= 12
     return {
         "type": "violin",
@@ -317,12 +324,12 @@ def _violin(role: str, split: str, values: list[float], *, legend: bool) -> dict
 
 
 def _thinned(values: list[float]) -> list[float]:
-    """At most MOST_VALUES of the finite values, at even quantiles; ends stay."""
+    """At most MAX_VALUES of the finite values, at even quantiles; both ends are preserved."""
     ordered = sorted(round(float(value), 4) for value in values if value is not None)
-    if len(ordered) <= MOST_VALUES:
+    if len(ordered) <= MAX_VALUES:
         return ordered
-    step = (len(ordered) - 1) / (MOST_VALUES - 1)
-    return [ordered[round(i * step)] for i in range(MOST_VALUES)]
+    step = (len(ordered) - 1) / (MAX_VALUES - 1)
+    return [ordered[round(i * step)] for i in range(MAX_VALUES)]
 
 
 def _rounded(value: float | None) -> float | None:
@@ -330,7 +337,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def strip(row: Row) -> Markup:
-    """A row's figures with their intervals on one small scale, as inline SVG; empty where moot."""
+    """A row's figures with their intervals on one small scale, as inline SVG; empty where a scale makes no sense."""
     cells = {s: cell for s in ROLES if (cell := row.measured(s))}
     if not cells or row.unit in ("p-value", "count", "steps", "bytes", "seconds"):
         return Markup("")

@@ -1,4 +1,4 @@
-"""The evidence as a paragraph: what was forgotten, what it cost, and what stays open."""
+"""The evidence as a paragraph: what was forgotten, what it cost, and what remains open."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from expunge.report import _facts as facts
 from expunge.report._facts import Evidence, Row, Score
 
 
-def told(evidence: Evidence) -> list[str]:
-    """Sentences that the figures bear out."""
+def summary(evidence: Evidence) -> list[str]:
+    """Sentences that the figures support."""
     rows = facts.table(evidence)
     result = [_opening(evidence, rows), _refusals(evidence, rows)]
     forget = facts.main_row(rows, "forgetting", facts.MAIN_FORGET)
@@ -23,14 +23,14 @@ def told(evidence: Evidence) -> list[str]:
     if privacy and privacy.unit == "auc":
         after = privacy.cells["after"]
         gold = privacy.measured("gold")
-        beside = f" here and {facts.figure(gold)} on the retrained model" if gold else ""
-        result.append(f"A membership attack ({privacy.label}; 0.5 is guessing) reaches {facts.figure(after)}{beside}")
+        compared = f" on this model and {facts.figure(gold)} on the retrained one" if gold else ""
+        result.append(f"A membership attack ({privacy.label}; 0.5 is guessing) reaches {facts.figure(after)}{compared}")
     result.append(_cost(evidence))
     return [_sentence(text) for text in result if text]
 
 
 def _refusals(evidence: Evidence, rows: list[Row]) -> str:
-    """Of a request on refusals: how the target's moved, and the worst of the others."""
+    """For a request on refusals: how the target's refusal score moved, and the worst of the others."""
     page = evidence.get("alignment") or {}
     target, drift = page.get("target"), facts.find(rows, "alignment_drift")
     mine = next((row for row in page.get("drift") or [] if row["domain"] == target), None)
@@ -41,24 +41,24 @@ def _refusals(evidence: Evidence, rows: list[Row]) -> str:
         f"the refusal score of {str(target).replace('_', '-')} {verb} from {mine['before']:.2f} to {mine['after']:.2f}"
     )
     if drift and (cell := drift.measured("after")):
-        text += f"; of the domains that nobody asked to move, the worst moved by {facts.figure(cell)}"
+        text += f"; among the domains outside the request, the worst moved by {facts.figure(cell)}"
     return text
 
 
 def left_open(evidence: Evidence) -> list[str]:
-    """Sentences on what these figures do not decide."""
+    """Sentences on what these figures leave open."""
     rows = facts.table(evidence)
     result = []
     if not any(row.measured("gold") for row in rows if row.side != "cost"):
         result.append(
-            "No retrained model was measured, so it cannot be concluded that this model behaves "
-            "as if it had never seen the data"
+            "No retrained model was measured, so it cannot be concluded that this model behaves as if it had never "
+            "seen the data"
         )
     open_sides = {
-        "forgetting": "whether the data is forgotten",
-        "utility": "what the change cost in ability",
-        "privacy": "whether membership can still be told",
-        "robustness": "whether it comes back under relearning or other prompts",
+        "forgetting": "whether the data are forgotten",
+        "utility": "what the change cost in utility",
+        "privacy": "whether membership can still be inferred",
+        "robustness": "whether the knowledge comes back under relearning or other prompts",
         "alignment": "whether refusals or fairness moved",
     }
     missing = [
@@ -68,7 +68,7 @@ def left_open(evidence: Evidence) -> list[str]:
         listed = ", ".join(missing[:-1]) + " and " * (len(missing) > 1) + missing[-1]
         result.append(f"This run did not measure {listed}")
     if not any(row.measured("before") for row in rows) and rows:
-        result.append("The model before the change was not read, so no change can be stated")
+        result.append("The model before the change was not measured, so no change can be reported")
     return [_sentence(text) for text in result]
 
 
@@ -97,7 +97,7 @@ def _naming(row: Row) -> str:
 
 def _moved(row: Row, what: str) -> str:
     after, before = row.cells["after"], row.measured("before")
-    unit = " nats a token" if row.unit == "nats" and row.name == "forget_nll" else ""
+    unit = " nats per token" if row.unit == "nats" and row.name == "forget_nll" else ""
     if before is None:
         return f"{what} is {facts.figure(after)}{unit}"
     start, end = facts.figure(before), facts.figure(after)
@@ -118,22 +118,22 @@ def _against_gold(row: Row) -> str:
     gold, after = row.measured("gold"), row.cells["after"]
     if gold is None:
         return ""
-    text = f"; a model retrained without the data has {facts.figure(gold)}"
+    text = f"; a model retrained without the data reaches {facts.figure(gold)}"
     side = _apart(after, gold)
     if side is None:
         return text
     if side == 0:
-        return text + ", and the intervals overlap (compatible, which is not proof of equality)"
+        return text + ", and the intervals overlap (compatible, though no proof of equality)"
     if row.side == "forgetting":
         beyond = (side > 0) == (row.name.endswith("nll") or row.better == "higher")
         if beyond:
-            return text + ", and going that far beyond it is over-forgetting, itself a trace"
-        return text + ", so the data is less forgotten than there"
-    return text + f", and this one is {'above' if side > 0 else 'below'} it, intervals apart"
+            return text + ", and going that far beyond it is over-forgetting, which leaves a trace of its own"
+        return text + ", so the data are less forgotten than there"
+    return text + f"; this one is {'above' if side > 0 else 'below'} it, and the intervals do not overlap"
 
 
 def _apart(after: Score, gold: Score) -> int | None:
-    """1 or -1 where the intervals do not touch, 0 where they do, None without intervals."""
+    """1 or -1 where the intervals do not overlap, 0 where they do, None without intervals."""
     ends = [after.get("low"), after.get("high"), gold.get("low"), gold.get("high")]
     if any(end is None for end in ends):
         return None
@@ -148,8 +148,8 @@ def _cost(evidence: Evidence) -> str:
     if seconds is None:
         return ""
     share = facts.against_retraining(evidence)
-    against = f", {share} of the {facts.duration(cost['gold_seconds'])} of retraining" if share else ""
-    return f"It took {facts.duration(seconds)}{against}"
+    compared = f", {share} of the {facts.duration(cost['gold_seconds'])} that retraining took" if share else ""
+    return f"It took {facts.duration(seconds)}{compared}"
 
 
 def _sentence(text: str) -> str:

@@ -10,9 +10,9 @@ from expunge.report._facts import Evidence, Row
 
 
 def model_card(evidence: Evidence) -> str:
-    """Markdown that says what was done to this model, with what verdict, figures and limits.
+    """Markdown on what was done to this model, with the verdict, figures and limits.
 
-    It holds figures only, never an example, so it needs no redaction.
+    It has figures only, never an example, so it needs no redaction.
     """
     word, _ = facts.verdict_word(evidence)
     rows = facts.table(evidence)
@@ -20,7 +20,7 @@ def model_card(evidence: Evidence) -> str:
         "---\ntags:\n- unlearning\n---",
         f"# {_plain(evidence.get('title') or 'A model after unlearning')}",
         "\n".join(_facts(evidence)),
-        _plain(" ".join(_summary.told(evidence))),
+        _plain(" ".join(_summary.summary(evidence))),
         f"## Verdict: {word.lower()}",
         _verdict(evidence),
         "## Figures",
@@ -28,13 +28,13 @@ def model_card(evidence: Evidence) -> str:
         _figures(rows),
         "## Limits",
         "\n".join(f"- {_plain(text)}" for text in _summary.left_open(evidence)),
-        "What this evidence cannot prove:",
+        "This evidence cannot prove:",
         "\n".join(f"- {text}" for text in facts.LIMITS),
     ]
     notes = evidence.get("notes") or []
     if notes:
         parts += ["## Notes", "\n".join(f"- {_plain(note)}" for note in notes)]
-    parts.append("Made by expunge; `evidence.json` and `report.html` of the run hold the whole.")
+    parts.append("Made by expunge; the run's `evidence.json` and `report.html` have the details.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -50,16 +50,16 @@ def _facts(evidence: Evidence) -> list[str]:
 def _verdict(evidence: Evidence) -> str:
     lines = facts.lines(evidence)
     if not lines:
-        return "The request set no bar, so nothing could pass or fail."
+        return "The request has no acceptance criteria, so nothing could pass or fail."
     kinds = {"good": "holds", "bad": "fails", "warn": "does not hold (warns)", "none": "undecided"}
-    result = ["| Line | Value | Bound | |", "|---|---|---|---|"]
+    result = ["| Criterion | Value | Bound | |", "|---|---|---|---|"]
     for line in lines:
-        said = [kinds[line["kind"]]]
+        remarks = [kinds[line["kind"]]]
         if line.get("flagged"):
-            said.append(facts.STRADDLES)
+            remarks.append(facts.STRADDLES)
         if line["why"]:
-            said.append(str(line["why"]))
-        cells = [line["rule"], line["shown"], line["limit"], "; ".join(said)]
+            remarks.append(str(line["why"]))
+        cells = [line["rule"], line["shown"], line["limit"], "; ".join(remarks)]
         result.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
     return "\n".join(result)
 
@@ -73,7 +73,7 @@ def _figures(rows: list[Row]) -> str:
     for side in facts.known_sides(rows):
         mine = [row for row in rows if row.side == side]
         if not mine:
-            result.append(f"| **{side}** | {facts.NOT_ASKED} |" + " |" * (len(present) - 1))
+            result.append(f"| **{side}** | {facts.NOT_REQUESTED} |" + " |" * (len(present) - 1))
             continue
         result.append(f"| **{side}** |" + " |" * len(present))
         for row in mine:
@@ -100,6 +100,6 @@ def _cell(row: Row, role: str) -> str:
 
 
 def _plain(text: object) -> str:
-    """One line that markdown neither formats nor takes for HTML or a table's border."""
+    """One line in which markdown sees no formatting, HTML or table border."""
     flat = " ".join(str(text).split())
     return re.sub(r"([\\`*_|\[\]])", r"\\\1", flat).replace("<", "&lt;").replace(">", "&gt;")

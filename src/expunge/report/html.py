@@ -1,107 +1,87 @@
-"""`render`: evidence as one HTML file that opens offline and asks the network for nothing."""
+"""`render`: evidence as one HTML file that opens offline and loads nothing from the network."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from expunge.core.request import redacted
 from expunge.report import _alignment, _attack_plots, _attacks, _examples, _facts, _plots, _summary
 from expunge.report._facts import Evidence
+from expunge.report._page import environment, style_sheet
 
 PLOTS = {
     "curve": (_plots.curve, "No training curve: this run recorded no steps."),
     "trade": (
         _plots.trade,
-        "No forgetting-against-utility plot: it needs a figure measured on both sides.",
+        "No plot of forgetting against utility: it needs a measured figure for both.",
     ),
-    "relearning": (_attack_plots.relearning, "No relearning curve: the request asked for no audit."),
-    "roc": (_attack_plots.roc, "No membership attack gave a figure by example."),
-    "layers": (_attack_plots.layers, "No attack looked inside."),
+    "relearning": (_attack_plots.relearning, "No relearning curve: the request has no audit."),
+    "roc": (_attack_plots.roc, "No membership attack gave figures by example."),
+    "layers": (_attack_plots.layers, "No attack looked inside the model."),
     "distributions": (_plots.distributions, "No figures of single examples were recorded."),
-    "radar": (_alignment.radar, "Fewer than three domains were asked: no chart of them."),
+    "radar": (_alignment.radar, "No chart of the domains: fewer than three were measured."),
     "heat": (_alignment.heat, "No concept vectors were recorded."),
-    "centred": (_alignment.centred, "The domains have next to nothing of their own beside refusing."),
+    "centred": (_alignment.centred, "The domains have almost nothing of their own besides refusing."),
     "left": (_alignment.left, "No concept vectors were recorded."),
     "foresight": (_alignment.foresight, "No ranking of the domains was made before the change."),
-    "frontier": (_alignment.frontier, "Containment was tried with one number of examples at most."),
+    "frontier": (_alignment.frontier, "Containment was run with at most one number of examples."),
 }
-
-
-@functools.cache
-def _environment() -> Environment:
-    """The templates, compiled once."""
-    environment = Environment(
-        loader=PackageLoader("expunge.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "figure": _facts.figure,
-        "interval": _facts.interval,
-        "not_measured": _facts.not_measured,
-        "number": _facts.number,
-        "measured": _facts.is_measured,
-        "strip": _plots.strip,
-    }
-    return environment
 
 
 def render(evidence: Evidence) -> str:
     """The report of one run or audit: the same evidence gives the same page, byte for byte."""
-    environment = _environment()
     plots = {name: draw(evidence) for name, (draw, _) in PLOTS.items()}
     drawn = {plot.id: plot.figure for plot in plots.values() if plot}
     word, kind = _facts.verdict_word(evidence)
     rows = _facts.table(evidence)
-    css, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
-    return environment.get_template("report.html.j2").render(
-        css=Markup(css),
-        plotly=Markup(get_plotlyjs()) if drawn else "",
-        title=evidence.get("title") or "Unlearning report",
-        model=_facts.model_name(evidence),
-        method=_facts.method_name(evidence),
-        request=evidence.get("request") or {},
-        word=word,
-        kind=kind,
-        told=_summary.told(evidence),
-        left_open=_summary.left_open(evidence),
-        lines=_facts.lines(evidence),
-        straddles=_facts.STRADDLES,
-        tiles=_tiles(evidence, rows),
-        rows=rows,
-        sides=[(s, _facts.SIDES.get(s, "")) for s in _facts.known_sides(rows)],
-        roles=_facts.roles(rows),
-        names=_facts.ROLES,
-        hints=_facts.HINTS,
-        not_asked=_facts.NOT_ASKED,
-        intervals=_facts.INTERVALS,
-        limits=_facts.LIMITS,
-        plots=plots,
-        absent={name: why for name, (_, why) in PLOTS.items()},
-        figures=drawn,
-        alignment=evidence.get("alignment") or {},
-        drift=_alignment.table(evidence),
-        samples=_alignment.samples(evidence),
-        audit=_attacks.page(evidence),
-        moved=_alignment.moved(evidence),
-        groups=_examples.groups(evidence),
-        redacted=_facts.is_redacted(evidence),
-        cost=_cost(evidence),
-        notes=evidence.get("notes") or [],
-        environment=_flat(evidence.get("environment") or {}),
-        asked=_flat(_request(evidence)),
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            css=style_sheet(),
+            plotly=Markup(get_plotlyjs()) if drawn else "",
+            title=evidence.get("title") or "Unlearning report",
+            model=_facts.model_name(evidence),
+            method=_facts.method_name(evidence),
+            request=evidence.get("request") or {},
+            word=word,
+            kind=kind,
+            summary=_summary.summary(evidence),
+            left_open=_summary.left_open(evidence),
+            lines=_facts.lines(evidence),
+            straddles=_facts.STRADDLES,
+            tiles=_tiles(evidence, rows),
+            rows=rows,
+            sides=[(s, _facts.SIDES.get(s, "")) for s in _facts.known_sides(rows)],
+            roles=_facts.roles(rows),
+            names=_facts.ROLES,
+            hints=_facts.HINTS,
+            not_requested=_facts.NOT_REQUESTED,
+            intervals=_facts.INTERVALS,
+            limits=_facts.LIMITS,
+            plots=plots,
+            absent={name: why for name, (_, why) in PLOTS.items()},
+            figures=drawn,
+            alignment=evidence.get("alignment") or {},
+            drift=_alignment.table(evidence),
+            samples=_alignment.samples(evidence),
+            audit=_attacks.page(evidence),
+            most_changed=_alignment.most_changed(evidence),
+            groups=_examples.groups(evidence),
+            redacted=_facts.is_redacted(evidence),
+            cost=_cost(evidence),
+            notes=evidence.get("notes") or [],
+            environment=_flat(evidence.get("environment") or {}),
+            request_as_run=_flat(_request(evidence)),
+        )
     )
 
 
 def _tiles(evidence: Evidence, rows: list[_facts.Row]) -> list[dict[str, Any]]:
-    """The few figures to see first: a forgetting, a utility, a privacy one, and the cost."""
+    """The headline figures: one of forgetting, one of utility, one of privacy, and the cost."""
     chosen = [
         _facts.main_row(rows, "forgetting", _facts.MAIN_FORGET),
         _facts.main_row(rows, "utility", _facts.MAIN_UTILITY),
@@ -132,7 +112,7 @@ def _tiles(evidence: Evidence, rows: list[_facts.Row]) -> list[dict[str, Any]]:
 
 
 def _cost(evidence: Evidence) -> dict[str, Any]:
-    """Bars of seconds and the other costs as (name, text)."""
+    """Bars for the seconds, and the other costs as (name, text)."""
     cost = dict(evidence.get("cost") or {})
     times = [
         ("this run", "after", cost.pop("unlearn_seconds", None)),
@@ -168,13 +148,13 @@ def _words(key: str) -> str:
 
 
 def _request(evidence: Evidence) -> dict[str, Any]:
-    """The request; in a redacted run without what may name the forget set, whoever wrote the evidence."""
+    """The request; in a redacted run without fields that may name the forget set, even if the evidence has them."""
     request = dict(evidence.get("request") or {})
     return redacted(request) if _facts.is_redacted(evidence) else request
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names with texts."""
+    """Nested settings as (dotted name, text)."""
     result = []
     for key, item in value.items():
         if isinstance(item, dict) and item:

@@ -16,8 +16,8 @@ GAP = (
     ("test_accuracy", "holdout_accuracy", "holdout_probability"),
     ("privacy_min_k_auc", "privacy_loss_auc"),
 )
-"""What the average gap goes over: of each line the first figure that was measured (accuracies, where
-there are; a language model's probabilities else), and the membership AUC."""
+"""The figures in the average gap: from each line the first that was measured (accuracies where there are any,
+else a language model's probabilities), and the membership AUC."""
 UTILITY = ("retain_utility", "test_accuracy", "retain_accuracy", "retain_probability")
 FORGETTING = ("forget_accuracy", "forget_probability", "forget_nll")
 PRIVACY = ("privacy_min_k_auc", "privacy_loss_auc", "privacy_confidence_auc")
@@ -25,17 +25,17 @@ RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
 
 
 def values(evidence: Mapping[str, Any], role: str = "after") -> dict[str, float]:
-    """Name -> measured figure of one role."""
+    """Score -> measured figure of one role."""
     return {s["name"]: s["value"] for s in evidence["scores"] if s["subject"] == role and s["value"] is not None}
 
 
 def units(evidences: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Name -> unit of every score."""
+    """Score -> its unit."""
     return {s["name"]: s["unit"] for evidence in evidences for s in evidence["scores"]}
 
 
 def gap_names(ours: Mapping[str, float], gold: Mapping[str, float]) -> list[str]:
-    """The figures that the average gap of these two goes over."""
+    """The figures in the average gap between these two."""
     found = (next((name for name in line if name in ours and name in gold), None) for line in GAP)
     return [name for name in found if name]
 
@@ -47,7 +47,7 @@ def average_gap(ours: Mapping[str, float], gold: Mapping[str, float]) -> float |
 
 
 def over_seeds(found: Sequence[Mapping[str, float]], unit: Mapping[str, str]) -> tuple[Row, dict[str, list[float]]]:
-    """(name -> mean of the figures that every seed has, name -> 95 % interval over two or more seeds)."""
+    """(score -> mean over the seeds, where every seed has it; score -> 95 % interval with two or more seeds)."""
     shared = [name for name in found[0] if all(name in one for one in found)] if found else []
     means = {name: float(np.mean([one[name] for one in found])) for name in shared}
     if len(found) < 2:
@@ -62,7 +62,7 @@ def over_seeds(found: Sequence[Mapping[str, float]], unit: Mapping[str, str]) ->
 
 
 def row(method: str, evidences: Sequence[Mapping[str, Any]]) -> Row:
-    """The row of one method: its runs with different seeds."""
+    """The row of one method, from its runs with different seeds."""
     unit = {**units(evidences), "average_gap": "distance", "seconds": "seconds", "slowdown": "ratio"}
     found = []
     for evidence in evidences:
@@ -92,12 +92,12 @@ def row(method: str, evidences: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def failed(method: str, why: str) -> Row:
-    """The row of a method that did not come to an end."""
+    """The row of a method that did not finish."""
     return {"method": method, "status": "failed", "why": why, "passed": None, "average_gap": None, "seconds": None}
 
 
 def ranked(rows: Iterable[Row]) -> list[Row]:
-    """Nearest to gold first; those without gold by name; the failed last."""
+    """The rows: closest to gold first, then those without gold by name, the failed last."""
 
     def key(row: Row) -> tuple[bool, bool, float, str]:
         gap = row["average_gap"]
@@ -107,13 +107,13 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
 
 
 def chosen(rows: Sequence[Row], names: Sequence[str]) -> str | None:
-    """The first of the names that all finished rows have."""
+    """The first of the names that all finished rows have; None where there is none."""
     done = [row for row in rows if row["status"] == "done"]
     return next((name for name in names if done and all(row.get(name) is not None for row in done)), None)
 
 
 def aims(rows: Sequence[Row], gold: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Side -> (score, row -> what is to be small): forgetting and privacy near gold, utility high.
+    """Side -> (score, row -> value to minimise): forgetting and privacy close to gold, utility high.
 
     A side without a figure that all rows have, or without gold, is left out.
     """
@@ -128,7 +128,7 @@ def aims(rows: Sequence[Row], gold: Mapping[str, Any]) -> dict[str, tuple[str, A
 
 
 def front(points: np.ndarray) -> np.ndarray:
-    """[N] which of [N, K] points no other beats: none is at most as large in all and smaller in one."""
+    """[N] bool: the Pareto front of [N, K] points, each coordinate being better when smaller."""
     points = np.asarray(points, dtype=float)
     no_more = (points[None] <= points[:, None]).all(-1)
     less = (points[None] < points[:, None]).any(-1)
@@ -136,7 +136,7 @@ def front(points: np.ndarray) -> np.ndarray:
 
 
 def mark_front(rows: Sequence[Row], gold: Mapping[str, Any]) -> None:
-    """Sets `pareto` in each finished row: no other is nearer to gold and more useful at once."""
+    """Set `pareto` in each finished row: whether no other is both closer to gold and more useful."""
     done = [row for row in rows if row["status"] == "done"]
     sides = aims(rows, gold)
     if not done or len(sides) < 2:

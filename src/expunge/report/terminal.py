@@ -1,7 +1,7 @@
 """Evidence in the terminal: the verdict, its lines, and one compact table.
 
 Everything is `Text`, never console markup, so that a model's name or a reason with brackets is
-printed as it is. Without UTF-8 the signs are words and the boxes ASCII.
+printed literally. Without UTF-8 the signs are words and the boxes ASCII.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from expunge.report._facts import Evidence, Row, Score
 STYLES = {"good": "green", "bad": "red", "warn": "yellow", "none": "bold"}
 SIGNS = {"good": "✓", "bad": "✗", "warn": "!", "none": "–"}
 PLAIN_SIGNS = {"good": "ok  ", "bad": "FAIL", "warn": "warn", "none": "-   "}
-WIDE = 110  # columns from which a figure and its interval fit on one line
-NAME = 24  # columns of a figure's name on a narrow terminal
+WIDE_TERMINAL = 110  # columns from which a figure and its interval fit on one line
+NAME_WIDTH = 24  # columns of a figure's name on a narrow terminal
 PLAIN_TEXT = str.maketrans({"–": "-", "≤": "<=", "≥": ">=", "·": "-", "✓": "ok", "✗": "x"})
 
 
 def print_evidence(evidence: Evidence, console: Console, out: Path | None = None) -> None:
-    """Prints verdict, accept lines, figures by side and cost; `out` is where the files lie."""
+    """Print the verdict, its lines, the figures by side and the cost; `out` is the folder of the files."""
     evidence = _clean(evidence)
     word, kind = facts.verdict_word(evidence)
     body = Text(word, style=f"bold {STYLES[kind]}")
@@ -38,15 +38,15 @@ def print_evidence(evidence: Evidence, console: Console, out: Path | None = None
     for line in facts.lines(evidence):
         body.append("\n").append_text(_rule(line, console))
     if not facts.lines(evidence):
-        body.append("\nThe request set no bar (accept:).", style="dim")
+        body.append("\nThe request has no acceptance criteria (accept:).", style="dim")
     console.print(Panel(_safe(body, console), border_style=STYLES[kind], box=_box(console), padding=(0, 1)))
     rows = facts.table(evidence)
     if any(row.side != "cost" for row in rows):
         console.print(_figures(rows, console))
         _say(f"Brackets: 95 %. {facts.INTERVALS}", console, "dim")
-    unasked = [side for side in facts.SIDES if not any(row.side == side for row in rows)]
-    if unasked:
-        _say(f"{', '.join(unasked)}: {facts.NOT_ASKED}", console, "dim")
+    unrequested = [side for side in facts.SIDES if not any(row.side == side for row in rows)]
+    if unrequested:
+        _say(f"{', '.join(unrequested)}: {facts.NOT_REQUESTED}", console, "dim")
     cost = cost_line(evidence)
     if cost:
         _say(f"Cost: {cost}", console)
@@ -59,7 +59,7 @@ def print_evidence(evidence: Evidence, console: Console, out: Path | None = None
 
 
 def comparison_table(runs: dict[str, Evidence], console: Console) -> None:
-    """Prints several evidence dicts side by side: the figures after, the verdicts, the costs."""
+    """Print the evidence of several runs side by side: the figures after, the verdicts, the costs."""
     runs = {printable(name): _clean(evidence) for name, evidence in runs.items()}
     tables = {name: facts.table(evidence) for name, evidence in runs.items()}
     index = {
@@ -101,7 +101,7 @@ def comparison_table(runs: dict[str, Evidence], console: Console) -> None:
 
 
 def _clean(value: Any) -> Any:
-    """The same without a character that a terminal would obey: evidence may be anybody's."""
+    """The same without terminal control characters: evidence may come from anyone."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -110,7 +110,7 @@ def _clean(value: Any) -> Any:
 
 
 def cost_line(evidence: Evidence) -> str:
-    """Time, share of retraining, peak memory and tokens, as far as known."""
+    """Time, share of retraining, peak memory and tokens, where known."""
     cost = evidence.get("cost") or {}
     parts = []
     if cost.get("unlearn_seconds") is not None:
@@ -150,9 +150,9 @@ def _rule(line: dict[str, object], console: Console) -> Text:
 def _figures(rows: list[Row], console: Console) -> Table:
     present = facts.roles([row for row in rows if row.side != "cost"])
     result = Table(box=_box(console, box.SIMPLE_HEAD), pad_edge=False, padding=(0, 1, 0, 0))
-    narrow = console.width < WIDE
-    result.add_column("figure", overflow="fold", width=NAME if narrow else None)
-    each = max(10, (console.width - NAME - 6 - 8) // len(present)) if narrow else None
+    narrow = console.width < WIDE_TERMINAL
+    result.add_column("figure", overflow="fold", width=NAME_WIDTH if narrow else None)
+    each = max(10, (console.width - NAME_WIDTH - 6 - 8) // len(present)) if narrow else None
     for role in present:
         result.add_column(role, overflow="fold", width=each)
     result.add_column("n", no_wrap=True)
@@ -167,18 +167,18 @@ def _figures(rows: list[Row], console: Console) -> Table:
         counts = dict.fromkeys(str(cell["n"]) for role in present if (cell := row.measured(role)) and cell.get("n"))
         count = Text("/".join(counts), style="dim")
         name = " " + _name(row.name, row.split)
-        result.add_row(Text(_broken(name, NAME) if narrow else name), *cells, count)
+        result.add_row(Text(_broken(name, NAME_WIDTH) if narrow else name), *cells, count)
     return result
 
 
 def _broken(name: str, width: int) -> str:
-    """A long name on two lines, parted at an underscore."""
+    """A long name on two lines, split at an underscore."""
     place = name.rfind("_", 0, width - 1) if len(name) > width else -1
     return f"{name[: place + 1]}\n   {name[place + 1 :]}" if place > 0 else name
 
 
 def _name(name: str, split: str) -> str:
-    """The score's own name; the split where the name does not say it and is a domain."""
+    """The score's own name, with the split where the name does not include it."""
     plain = not split or split == "forget" or name.startswith(f"{split}_")
     return name if plain else f"{name} ({split})"
 
@@ -192,7 +192,7 @@ def _cell(score: Score | None, console: Console, count: bool = False) -> Text:
     text = Text(facts.figure(score))
     between = facts.interval(score)
     if between:
-        gap = " " if console.width >= WIDE else "\n"
+        gap = " " if console.width >= WIDE_TERMINAL else "\n"
         text.append(f"{gap}[{between.replace(' to ', ', ')}]", style="dim")
     if count and score.get("n") is not None:
         text.append(f" n={score['n']}", style="dim")
@@ -208,7 +208,7 @@ def _box(console: Console, wanted: box.Box = box.ROUNDED) -> box.Box:
 
 
 def _safe(text: Text, console: Console) -> Text:
-    """The text, in ASCII words where the terminal has no more."""
+    """The text; in ASCII where the terminal has no more."""
     if _utf(console):
         return text
     plain = text.plain.translate(PLAIN_TEXT).encode("ascii", "replace").decode()

@@ -243,7 +243,7 @@ class Trainer:
             half, _ = halves(splits["holdout"], context.seed)
             target = figures(self.model, half)["nll"]
         elif self._judged and rule == "gold":
-            target = context.notes.get("gold_forget_nll")
+            target = context.gold_forget_nll
         forget = sample(splits.get("forget", []), context.seed, 2 * SAMPLE) if self._judged else []
         retain = sample(splits.get("retain") or context.kept, context.seed) if self._judged else []
         mends = any(s.split == "retain" for s in self.streams.streams.values())

@@ -1,1 +1,1 @@
-"""What each verb does: one file per verb."""
+"""The work of each command: one file per command."""

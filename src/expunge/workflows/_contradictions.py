@@ -1,7 +1,8 @@
-"""What the files of a finished run say, held against each other."""
+"""Compares the files of a finished run with each other, and finds contradictions."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import stat
@@ -22,41 +23,31 @@ from expunge.ledger.certificate import (
     SALT,
     SALT_FIELDS,
     TEXTS,
-    gathered,
+    evidence_predicate,
     salt_seal,
-    serialised,
+    serialise,
     statement_digest,
     strict_json,
 )
+from expunge.ledger.evidence import Evidence
 from expunge.pipeline.hidden_knowledge import judged
 from expunge.report.card import model_card
 from expunge.report.html import render
-from expunge.workflows._figures import twice
+from expunge.workflows._figures import repeated_scores
 
 if TYPE_CHECKING:
     from expunge.workflows.verify import Verification
 
 OLDER = "The certificate is of an older form: its own bytes, the salt and the log are not checked."
 NO_SALT = "Commitments are not checked: no salt.json."
-TYPES: dict[str, type | tuple[type, ...]] = {
-    "request": dict,
-    "method": str,
-    "described": (dict, str),
-    "scores": list,
-    "cost": dict,
-    "environment": dict,
-    "verdict": dict,
-    "notes": list,
-    "yields": str,
-    "splits": dict,
-}
-"""What evidence must hold so that report, card and verdict can be made of it."""
+RUN_FIELDS = ("method", "described", "yields")
+"""Fields of a run's evidence that report, card and verdict need, and that other verbs do not have."""
 PREDICATE_FIELDS = {"request", "method", "thresholds", "verdict", "environment", "cannot_prove", "forget"}
 NEWER_FIELDS = {"inputs", "salt", "digest"}
 
 
 def file_kind(path: Path) -> str:
-    """What lies there, no link followed; "" for nothing."""
+    """The kind of a path, no link followed: a link, a file, no file, or "" where nothing is there."""
     try:
         mode = path.lstat().st_mode
     except (OSError, ValueError):
@@ -65,7 +56,7 @@ def file_kind(path: Path) -> str:
 
 
 class Contents:
-    """What the files say, held against each other; only of files whose digests match."""
+    """The contents of the files whose digests match, checked against each other."""
 
     def __init__(self, found: Verification, folder: Path, statement: dict[str, Any], data: bytes) -> None:
         self.found, self.folder, self.statement, self.data = found, folder, statement, data
@@ -75,12 +66,12 @@ class Contents:
         self.evidence: dict[str, Any] = {}
 
     def check(self) -> None:
-        """All of it; each fault becomes an entry of `changed`."""
+        """Make all checks; each fault becomes an entry of `changed`."""
         self._try(CERTIFICATE, self._certificate)
         self._try(SALT, self._salt)
         for name in self.found.matching:
             if name.endswith(".safetensors"):
-                self._try(name, lambda name=name: self._weights(name))  # type: ignore[misc]
+                self._try(name, functools.partial(self._weights, name))
         if "evidence.json" not in self.matching:
             return
         self._try("evidence.json", self._evidence)
@@ -94,7 +85,7 @@ class Contents:
         self._drawn("README.md", model_card)
 
     def _try(self, name: str, check: Callable[[], None]) -> None:
-        """Whatever a hostile file makes a check raise is a fault of that file."""
+        """Run one check; any error that a hostile file causes is a fault of that file."""
         try:
             check()
         except BadInput as error:
@@ -114,7 +105,7 @@ class Contents:
             set(item) != {"name", "digest"} or set(item["digest"]) != {"sha256"} for item in self.statement["subject"]
         ):
             self.found.fault(CERTIFICATE, "it names files with other digests")
-        if self.data != serialised(self.statement):
+        if self.data != serialise(self.statement):
             self.found.fault(CERTIFICATE, "its bytes are not those that its content is written with")
         if self.predicate["digest"] != statement_digest(self.statement):
             self.found.fault(CERTIFICATE, "its digest is not that of its content")
@@ -130,9 +121,9 @@ class Contents:
         salt = bytes.fromhex(kept["salt"])
         if not self.newer:
             if "certificate" in kept:
-                self.found.fault(CERTIFICATE, "it is of an older form than the salt that lies beside it")
+                self.found.fault(CERTIFICATE, "it is of an older form than the salt beside it")
             return
-        if data != serialised(kept) or not {"salt", "certificate"} <= set(kept) <= SALT_FIELDS:
+        if data != serialise(kept) or not {"salt", "certificate"} <= set(kept) <= SALT_FIELDS:
             self.found.fault(SALT, "its bytes are not those that its content is written with")
         if hashlib.sha256(salt).hexdigest() != self.predicate["salt"]:
             self.found.fault(SALT, "it is not the salt of this certificate")
@@ -147,22 +138,18 @@ class Contents:
 
     def _evidence(self) -> None:
         evidence = strict_json((self.folder / "evidence.json").read_bytes())
-        if not isinstance(evidence, dict) or evidence.get("schema") != 1:
-            raise ValueError("it is no evidence of schema 1")
-        for name, kind in TYPES.items():
-            if not isinstance(evidence.get(name), kind):
-                raise ValueError(f"its {name} is missing or of another kind")
-        if not all(type(count) is int for count in evidence["splits"].values()):
-            raise ValueError("its splits are not numbers of examples")
+        Evidence.parse(evidence)
+        if lacking := [name for name in RUN_FIELDS if name not in evidence]:
+            raise ValueError(f"its {lacking[0]} is missing")
         plain(evidence["request"], "evidence.request")
-        if again := twice(evidence["scores"]):
-            raise ValueError(f"a figure stands twice: {', '.join(again)}")
-        gathered(evidence)
+        if again := repeated_scores(evidence["scores"]):
+            raise ValueError(f"a figure is there twice: {', '.join(again)}")
+        evidence_predicate(evidence)
         self.evidence = evidence
 
     def _predicate(self) -> None:
-        """What the certificate says besides digests is what the evidence says."""
-        ours, forget = gathered(self.evidence), self.predicate["forget"]
+        """Check that the certificate repeats the evidence wherever it is not about digests."""
+        ours, forget = evidence_predicate(self.evidence), self.predicate["forget"]
         for name, value in ours.items():
             if canonical(self.predicate.get(name)) != canonical(value):
                 self.found.fault(CERTIFICATE, f"its {name} is not the evidence's")
@@ -179,7 +166,7 @@ class Contents:
         purged = not any(name in self.evidence for name in TEXTS)
         kept = all(name in self.evidence for name in TEXTS)
         if ("purged" in self.predicate and self.predicate["purged"] is not True) or not purged | kept:
-            self.found.fault(CERTIFICATE, "whether the run was purged cannot be told")
+            self.found.fault(CERTIFICATE, "whether the run was purged is unclear")
         elif self.predicate.get("purged", False) is not purged:
             self.found.fault(CERTIFICATE, "its purged is not what the evidence shows")
         if self.newer:
@@ -188,11 +175,11 @@ class Contents:
             self.found.fault(CERTIFICATE, "it is of an older form than the evidence")
 
     def _inputs(self) -> None:
-        inputs, told = self.predicate["inputs"], self.evidence.get("inputs") or {}
+        inputs, certified = self.predicate["inputs"], self.evidence.get("inputs") or {}
         if set(inputs) - {"files"} != {"base", "gold", "splits"}:
             self.found.fault(CERTIFICATE, "its inputs have fields too many or too few")
-        for name in ("base", "gold", *({"files"} & {*inputs, *told})):
-            if canonical(inputs.get(name)) != canonical(told.get(name)):
+        for name in ("base", "gold", *({"files"} & {*inputs, *certified})):
+            if canonical(inputs.get(name)) != canonical(certified.get(name)):
                 self.found.fault(CERTIFICATE, f"its inputs.{name} is not the evidence's")
         splits = inputs["splits"]
         counts = {name: one["count"] for name, one in splits.items()}
@@ -204,17 +191,20 @@ class Contents:
             self.found.fault(CERTIFICATE, "its salt is no digest")
 
     def _verdict(self) -> None:
-        """The verdict follows from the figures and the bar: it is come to again."""
-        request, told = self.evidence["request"], self.evidence["verdict"]
+        """Check that the verdict follows from the figures and the criteria."""
+        request, certified = self.evidence["request"], self.evidence["verdict"]
         scores = [Score.of(score) for score in self.evidence["scores"]]
         purpose = request.get("purpose", "suppress")
         if purpose not in ("suppress", "erase"):
             raise ValueError("its purpose is unknown")
         guard = self.evidence["yields"] == "guard"
         ours = judged(request.get("accept") or {}, scores, purpose, guard=guard).to_json()
-        if canonical(told) == canonical(ours):
+        if self.evidence["schema"] == 1:
+            for line in ours["lines"]:
+                del line["word"]
+        if canonical(certified) == canonical(ours):
             return
-        if self._by_these("code") or _core(told) != _core(ours):
+        if self._by_these("code") or _core(certified) != _core(ours):
             self.found.fault("evidence.json", "its verdict is not what its figures give")
         else:
             self.found.remarks.append("The verdict's wording is compared in part: made by other versions.")
@@ -225,7 +215,7 @@ class Contents:
             self.found.fault("request.yaml", "it is not the evidence's request")
 
     def _drawn(self, name: str, draw: Callable[[dict[str, Any]], str]) -> None:
-        """A page is a pure function of the evidence: it is drawn again."""
+        """Draw a page again: it is a pure function of the evidence."""
         if name not in self.matching:
             return
         try:
@@ -240,7 +230,7 @@ class Contents:
             self.found.remarks.append(f"{word} compared by digest: made by other versions.")
 
     def _by_these(self, *names: str) -> bool:
-        """Was the run made by the versions that are running now."""
+        """True where the run was made by the versions that are running now."""
         here = versions()
         return all(self.evidence["environment"].get(name) == here[name] for name in names)
 
@@ -250,7 +240,7 @@ def _is_digest(value: Any) -> bool:
 
 
 def _core(verdict: Mapping[str, Any]) -> str:
-    """What of a verdict no wording changes."""
+    """The parts of a verdict that no change of wording touches."""
     lines = [
         [line.get(name) for name in ("rule", "passed", "value", "bound")]
         for line in verdict["lines"]

@@ -1,6 +1,6 @@
-"""Certified figures held against those just measured, and what of the verdict rests on figures that were not.
+"""Compares certified figures with those just measured, and names the checks that rest on figures that were not.
 
-Nothing that the evidence says of itself decides how a figure is compared: unit, side, which way is better, the number
+Nothing that the evidence says of itself decides how a figure is compared: unit, side, the better direction, the number
 of examples and the interval are those of the figure just measured.
 """
 
@@ -10,81 +10,88 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from expunge.core.files import canonical
-from expunge.evaluation.acceptance import Line
+from expunge.evaluation.acceptance import Check
 from expunge.evaluation.scores import Score
 from expunge.pipeline.hidden_knowledge import judged
 
 Key = tuple[str, str, str]
-"""(name, split, model)."""
+"""(name, split, role)."""
 Table = dict[Key, Score]
 
 UNSETTLED = ("seconds", "bytes")
 """Units of figures that differ from one reading to the next."""
-LIKE = 2.0
+MAX_WIDTH_RATIO = 2.0
 """Factor between the widths of two intervals of one figure, measured on two machines."""
-NOISE = 1e-4
-"""What rounding on another machine may move, of a figure around 1 or, if it is larger, of the figure."""
+ROUNDING = 1e-4
+"""Change that rounding on another machine may make, relative to 1 or to the figure, whichever is larger."""
 
 
 def table(shown: Iterable[Any]) -> Table:
-    """Scores as `evidence.json` holds them, by what they are of."""
+    """Scores as `evidence.json` holds them, by name, split and role."""
     return {key(score): score for score in map(Score.of, shown)}
 
 
 def key(score: Score) -> Key:
-    """Name, split and model: what a figure is of."""
+    """The name, split and role of a score."""
     return score.name, score.split, score.role
 
 
-def twice(shown: Iterable[Any]) -> list[str]:
-    """The figures that stand in more than one row; no run writes such."""
+def repeated_scores(shown: Iterable[Any]) -> list[str]:
+    """The scores that are in more than one row; no run writes such."""
     seen: set[Key] = set()
     found = []
     for score in map(Score.of, shown):
         if key(score) in seen:
-            found.append(named(key(score)))
+            found.append(title(key(score)))
         seen.add(key(score))
     return found
 
 
-def named(of: Key) -> str:
-    """A figure in words."""
+def title(of: Key) -> str:
+    """A score in words."""
     name, split, role = of
     return f"{name} ({', '.join(filter(None, (role, split)))})"
 
 
-def comparable(ours: Score, *, equal: bool) -> bool:
-    """Can the value be held against another reading; without an interval only in the same environment."""
+def is_comparable(ours: Score, *, equal: bool) -> bool:
+    """True where the value can be compared with another reading; without an interval only in the same environment."""
     return ours.unit not in UNSETTLED and (equal or not ours.measured or ours.low is not None)
 
 
-def difference(told: Score, ours: Score, *, equal: bool, reasons: bool = True) -> str:
-    """What differs; "" where nothing does. equal: to the last bit. reasons: also why a figure is not measured."""
-    if told.measured != ours.measured:
-        return f"certified as {_figure(told)}, now {_figure(ours)}"
-    fields = ("unit", "side", "better", "n", *(("why",) if equal and reasons else ()))
+def difference(certified: Score, ours: Score, *, equal: bool, reasons: bool = True) -> str:
+    """A sentence on the first difference; "" where there is none.
+
+    equal: compare to the last bit. reasons: compare also why a score is not measured.
+    """
+    if certified.measured != ours.measured:
+        return f"certified as {_figure(certified)}, now {_figure(ours)}"
+    fields = ("unit", "side", "better", "n", "groups", *(("why",) if equal and reasons else ()))
     for name in fields:
-        if getattr(told, name) != getattr(ours, name):
-            return f"certified with {name} {getattr(told, name)!r}, now {getattr(ours, name)!r}"
-    if (told.low is None, told.high is None) != (ours.low is None, ours.high is None):
-        return f"certified as {_figure(told)}, now {_figure(ours)}"
-    if not told.measured or not comparable(ours, equal=equal):
+        if getattr(certified, name) != getattr(ours, name):
+            return f"certified with {name} {getattr(certified, name)!r}, now {getattr(ours, name)!r}"
+    if (certified.low is None, certified.high is None) != (ours.low is None, ours.high is None):
+        return f"certified as {_figure(certified)}, now {_figure(ours)}"
+    if not certified.measured or not is_comparable(ours, equal=equal):
         return ""
-    same = (told.value, told.low, told.high) == (ours.value, ours.low, ours.high) if equal else _alike(told, ours)
-    return "" if same else f"certified as {_figure(told)}, now {_figure(ours)}"
+    same = (
+        (certified.value, certified.low, certified.high) == (ours.value, ours.low, ours.high)
+        if equal
+        else _alike(certified, ours)
+    )
+    return "" if same else f"certified as {_figure(certified)}, now {_figure(ours)}"
 
 
-def _alike(told: Score, ours: Score) -> bool:
-    """Does the certified value lie in our interval, and is its own interval of like place and width."""
-    if told.value is None or told.low is None or told.high is None:
+def _alike(certified: Score, ours: Score) -> bool:
+    """True where the certified value lies in our interval, and its own interval has a similar place and width."""
+    if certified.value is None or certified.low is None or certified.high is None:
         return False
     if ours.value is None or ours.low is None or ours.high is None:
         return False
-    noise = NOISE * max(1.0, abs(ours.value))
-    width, theirs = ours.high - ours.low, told.high - told.low
-    inside = ours.low - noise <= told.value <= ours.high + noise
-    wide = theirs <= LIKE * width + noise and width <= LIKE * theirs + noise
-    near = max(abs(told.low - ours.low), abs(told.high - ours.high)) <= width + noise
+    noise = ROUNDING * max(1.0, abs(ours.value))
+    width, theirs = ours.high - ours.low, certified.high - certified.low
+    inside = ours.low - noise <= certified.value <= ours.high + noise
+    wide = theirs <= MAX_WIDTH_RATIO * width + noise and width <= MAX_WIDTH_RATIO * theirs + noise
+    near = max(abs(certified.low - ours.low), abs(certified.high - ours.high)) <= width + noise
     return inside and wide and near
 
 
@@ -95,10 +102,10 @@ def _figure(score: Score) -> str:
     return f"{score.value:.6g}{between}, n {score.n}"
 
 
-def reordered(told: Table, ours: Table) -> list[str]:
-    """Figures of which another split's stands first: a bar that names no split takes the first."""
+def reordered_scores(certified: Table, ours: Table) -> list[str]:
+    """Scores of which another split's is first now: a criterion that names no split takes the first."""
     first: list[dict[tuple[str, str], str]] = []
-    for scores in (told, ours):
+    for scores in (certified, ours):
         found: dict[tuple[str, str], str] = {}
         for name, split, role in scores:
             found.setdefault((name, role), split)
@@ -113,24 +120,26 @@ def reordered(told: Table, ours: Table) -> list[str]:
 # -- the verdict -----------------------------------------------------------------------------------
 
 
-def resting(evidence: Mapping[str, Any], told: Table, unshown: set[Key]) -> list[str]:
-    """The verdict's lines that come out otherwise, or not at all, without the figures that were not measured again."""
-    left = {canonical(line.to_json()) for line in _lines(evidence, (s for k, s in told.items() if k not in unshown))}
-    return [line.rule for line in _lines(evidence, told.values()) if canonical(line.to_json()) not in left]
+def resting_checks(evidence: Mapping[str, Any], certified: Table, unshown: set[Key]) -> list[str]:
+    """The checks with another outcome, or none, without the figures that were not measured again."""
+    left = {
+        canonical(line.to_json()) for line in _checks(evidence, (s for k, s in certified.items() if k not in unshown))
+    }
+    return [line.rule for line in _checks(evidence, certified.values()) if canonical(line.to_json()) not in left]
 
 
-def turned(evidence: Mapping[str, Any], told: Table, ours: Table) -> list[str]:
-    """The verdict's lines that come out otherwise by the figures measured now."""
-    mixed = [ours[k] if k in ours and ours[k].measured else score for k, score in told.items()]
-    now = {line.rule: line.passed for line in _lines(evidence, mixed)}
+def turned_checks(evidence: Mapping[str, Any], certified: Table, ours: Table) -> list[str]:
+    """The checks with another outcome by the figures measured now."""
+    mixed = [ours[k] if k in ours and ours[k].measured else score for k, score in certified.items()]
+    now = {line.rule: line.passed for line in _checks(evidence, mixed)}
     return [
         f"verdict: {line.rule}: certified as {_outcome(line.passed)}, now {_outcome(now[line.rule])}"
-        for line in _lines(evidence, told.values())
+        for line in _checks(evidence, certified.values())
         if now.get(line.rule, line.passed) != line.passed
     ]
 
 
-def _lines(evidence: Mapping[str, Any], scores: Iterable[Score]) -> tuple[Line, ...]:
+def _checks(evidence: Mapping[str, Any], scores: Iterable[Score]) -> tuple[Check, ...]:
     request = evidence["request"]
     guard = evidence["yields"] == "guard"
     return judged(request.get("accept") or {}, list(scores), request.get("purpose", "suppress"), guard=guard).lines

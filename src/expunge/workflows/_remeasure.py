@@ -1,4 +1,4 @@
-"""A finished run's model, read again: are the figures of its evidence those that the model gives."""
+"""A finished run's model, read again, and the figures of its evidence compared with those that it gives."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from expunge.alignment import asking, evidencing, risk
+from expunge.alignment import risk
+from expunge.alignment.evidence import SCORES_FROM_ANSWERS
+from expunge.alignment.training_data import prepare_splits
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, one_line
 from expunge.core.files import canonical, read_json
 from expunge.core.request import Request, plain, read_config
-from expunge.evaluation import attack as attacking
-from expunge.evaluation import scores as scoring
+from expunge.evaluation import attack, scores
 from expunge.evaluation.scores import Score
 from expunge.ledger.certificate import SALT, commitment, commitments, imprint, read_salt
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, open_model
-from expunge.pipeline import containment, observe
-from expunge.pipeline import evidence as dossier
+from expunge.pipeline import containment
+from expunge.pipeline.evidence import all_scores, environment
 from expunge.pipeline.gold import gold_folder
+from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits
 from expunge.pipeline.plan import Plan, plan
 from expunge.workflows import _figures as figures
 
@@ -32,10 +34,10 @@ REDACTED = (" examples given in the request, redacted", "a selector, redacted")
 
 @dataclass
 class Measured:
-    """What reading again came to. equal: figures had to be equal, not within their intervals.
+    """The outcome of reading again. equal: figures had to be equal, not within their intervals.
 
-    differing: what is not as certified, in words; remarks: what could not be compared; resting: the verdict's lines
-    that rest on such figures.
+    differing: differences from what is certified, in words; remarks: figures that could not be compared; resting: the
+    lines of the verdict that rest on such figures.
     """
 
     equal: bool
@@ -46,7 +48,7 @@ class Measured:
 
     @property
     def good(self) -> bool:
-        """Are the figures those of the model, all of those on which the verdict rests."""
+        """Whether the figures are those of the model, all of those on which the verdict rests among them."""
         return self.compared > 0 and not self.differing and not self.resting
 
     @property
@@ -67,23 +69,23 @@ class Measured:
         }
 
 
-def measured(
+def remeasure(
     folder: Path, statement: Mapping[str, Any], *, trust_code: bool = False, reporter: Reporter | None = None
 ) -> Measured:
-    """Reads the model of a run that verifies, and those that it is held against as far as they are there.
+    """Read the model of a run that verifies, and those that it is compared with as far as they are there.
 
-    No cache is believed. Raises BadInput where the data or the model cannot be read.
+    No cache is trusted. Raises BadInput where the data or the model cannot be read.
     """
     evidence = read_json(folder / "evidence.json")
-    found = Measured(canonical(evidence["environment"]) == canonical(dossier.environment()))
+    result = Measured(canonical(evidence["environment"]) == canonical(environment()))
     with tempfile.TemporaryDirectory() as scratch:
-        again = _Again(folder, evidence, trust_code, reporter or Silent(), Path(scratch), found)
+        again = _Again(folder, evidence, trust_code, reporter or Silent(), Path(scratch), result)
         again.open()
         again.same_method()
         again.same_data(statement)
-        if not found.differing:
-            _compare(evidence, again.scores(), again, found)
-    return found
+        if not result.differing:
+            _compare(evidence, again.scores(), again, result)
+    return result
 
 
 class _Again:
@@ -96,14 +98,20 @@ class _Again:
         trust_code: bool,
         reporter: Reporter,
         scratch: Path,
-        found: Measured,
+        result: Measured,
     ) -> None:
-        self.folder, self.evidence, self.reporter, self.scratch, self.found = folder, evidence, reporter, scratch, found
+        self.folder, self.evidence, self.reporter, self.scratch, self.result = (
+            folder,
+            evidence,
+            reporter,
+            scratch,
+            result,
+        )
         self.trust_code = trust_code
         self.request = _request(folder, trust_code)
         self.level = self.request.audit
         self.drift = evidence["request"].get("alignment", "none") != "none"
-        """Were the domains' prompts put to the models."""
+        """Whether the models answered the domains' prompts."""
         self.plan: Plan
         self.base: Model | None = None
         self.gold: Model | None = None
@@ -111,33 +119,33 @@ class _Again:
     @property
     def lost(self) -> list[str]:
         """Models of the evidence that are not there to be read."""
-        told = {score["subject"] for score in self.evidence["scores"]}
+        certified = {score["subject"] for score in self.evidence["scores"]}
         there = {"before": self.base, "gold": self.gold}
-        return [role for role, model in there.items() if role in told and model is None]
+        return [role for role, model in there.items() if role in certified and model is None]
 
     def open(self) -> None:
         """Data, base and gold, the two last as far as they can be reached and are those of the run."""
-        self.plan, why = self._planned()
+        self.plan, why = self._plan_again()
         inputs = self.evidence.get("inputs") or {}
-        self.base = None if why else self._opened(self.plan.source, "base", inputs.get("base"))
+        self.base = None if why else self._open_model(self.plan.source, "base", inputs.get("base"))
         if why:
-            self.found.remarks.append(f"The base is not compared: {why}")
+            self.result.remarks.append(f"The base is not compared: {why}")
         if "gold" in {score["subject"] for score in self.evidence["scores"]}:
             place = self.plan.gold
             if place == "train":
                 place = str(gold_folder(self.plan.manifest or {}, self.plan.splits["forget"]))
             if (place and (Path(place) / MANIFEST).is_file()) or self.request.gold not in ("auto", "none"):
-                self.gold = self._opened(place or self.request.gold, "gold", inputs.get("gold"))
+                self.gold = self._open_model(place or self.request.gold, "gold", inputs.get("gold"))
             elif self.request.gold == "none":
-                self.found.differing.append("gold: the evidence has figures of it, and the request asks for none")
+                self.result.differing.append("gold: the evidence has figures of it, and the request asks for none")
             else:
-                self.found.remarks.append("Gold is not compared: it is no longer kept.")
+                self.result.remarks.append("Gold is not compared: it is no longer kept.")
         self._prepare()
         if self.lost and self.level != "none":
             self.level = "none"
-            self.found.remarks.append(f"Attacks are not made again: they need {' and '.join(self.lost)}.")
+            self.result.remarks.append(f"Attacks are not made again: they need {' and '.join(self.lost)}.")
 
-    def _planned(self) -> tuple[Plan, str]:
+    def _plan_again(self) -> tuple[Plan, str]:
         """The plan of the request, and why its base cannot be reached; without base and gold where need be."""
         ways: list[dict[str, Any]] = [{}, {"gold": "none"}, {"gold": "none", "model": str(self.folder / "model")}]
         first: BadInput | None = None
@@ -153,16 +161,16 @@ class _Again:
             "--measure", "", f"needs what the request names ({first})", "put it where the request names it"
         )
 
-    def _opened(self, source: Any, role: str, told: str | None) -> Model | None:
+    def _open_model(self, source: Any, role: str, certified: str | None) -> Model | None:
         try:
             model = open_model(source, self.trust_code)
         except BadInput as error:
-            self.found.remarks.append(f"The {role} is not compared: {one_line(str(error))}")
+            self.result.remarks.append(f"The {role} is not compared: {one_line(str(error))}")
             return None
-        if told is None:
-            self.found.remarks.append(f"The evidence names no {role}: that it is the run's is not shown.")
-        elif imprint(model.fingerprint()) != told:
-            self.found.differing.append(
+        if certified is None:
+            self.result.remarks.append(f"The evidence names no {role}: that it is the run's is not shown.")
+        elif imprint(model.fingerprint()) != certified:
+            self.result.differing.append(
                 f"{role}: the model at {one_line(str(source))} is not the one that the run started from"
             )
         return model
@@ -183,46 +191,44 @@ class _Again:
         if wanted.auto:
             spent = open_model(self.plan.source, self.trust_code)
             risky = risk.at_risk(containment.risks(self.plan, spent, self.reporter))
-        self.plan.splits, _ = asking.prepared(wanted, self.base, self.plan.splits, risky, self.reporter)
+        splits, _ = prepare_splits(wanted, self.base, self.plan.splits, risky, self.reporter)
+        self.plan = replace(self.plan, splits=splits)
 
     def same_method(self) -> None:
-        """Is the method the request's: whether the weights are as they were decides a line of the verdict."""
-        composed, told = self.plan.composed, self.evidence
-        if told["yields"] != composed.yields:
-            self.found.differing.append(
-                f"method: certified as yielding {one_line(told['yields'])}, the request's yields {composed.yields}"
+        """Compare the method with the request's: whether the weights are as they were decides a line of the verdict."""
+        composed, certified = self.plan.composed, self.evidence
+        if certified["yields"] != composed.yields:
+            self.result.differing.append(
+                f"method: certified as yielding {one_line(certified['yields'])}, the request's yields {composed.yields}"
             )
-        elif told["method"] != composed.name or (
-            self.found.equal and canonical(told["described"]) != canonical(composed.described)
+        elif certified["method"] != composed.name or (
+            self.result.equal and canonical(certified["described"]) != canonical(composed.described)
         ):
-            self.found.differing.append("method: it is not the request's")
+            self.result.differing.append("method: it is not the request's")
 
     def same_data(self, statement: Mapping[str, Any]) -> None:
-        """Are the examples those that the certificate commits to; without the salt, as many."""
+        """Compare the examples with those that the certificate commits to; without the salt, their number."""
         predicate, counts = statement["predicate"], self.evidence["splits"]
-        told = predicate.get("inputs", {}).get("splits", {})
+        certified = predicate.get("inputs", {}).get("splits", {})
         salt = bytes.fromhex(read_salt(self.folder)["salt"]) if (self.folder / SALT).is_file() else None
         for name in sorted({*counts, *self.plan.splits}):
             rows = self.plan.splits.get(name, [])
-            other = salt and name in told and commitment(rows, salt) != told[name]["commitment"]
+            other = salt and name in certified and commitment(rows, salt) != certified[name]["commitment"]
             each = salt and name == "forget" and commitments(rows, salt) != predicate["forget"]["commitments"]
             if len(rows) != counts.get(name) or other or each:
-                self.found.differing.append(f"data: {name} holds other examples than those that the run started from")
+                self.result.differing.append(f"data: {name} holds other examples than those that the run started from")
 
     def scores(self) -> list[Score]:
         """All figures of all models that are there; attacks too where the run was audited."""
-        rows, seed = observe.reading_splits(self.plan), self.plan.request.seed
-        reads: dict[str, observe.Read] = {}
+        seed, manifest = self.plan.request.seed, self.plan.manifest
+        spec = ObservationSpec(reading_splits(self.plan), self.level, seed=seed, manifest=manifest)
+        observed: dict[str, Observation] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
         with _no_cache(self.scratch / "cache"):
             for role, model in (("before", self.base), ("gold", self.gold), ("after", after)):
-                if model is None:
-                    continue
-                level = "none" if role == "after" else self.level
-                reads[role] = observe.read_into(model, rows, role, self.reporter, level)
-                if role != "before":
-                    observe.attack(model, rows, reads, role, self.level, self.plan.manifest, seed, self.reporter)
-            return dossier.measured(reads, self.plan.capabilities, self.level)
+                if model is not None:
+                    observed[role] = observe(model, role, spec, self.reporter, against=observed)
+            return all_scores(observed, self.plan.capabilities, self.level)
 
     def lost_names(self) -> set[str]:
         """The names of the scores that the run could have, and that cannot be had with what is left."""
@@ -231,15 +237,15 @@ class _Again:
         return whole - self._names(self.level, gold=self.gold is not None, base=self.base is not None)
 
     def _names(self, level: str, *, gold: bool, base: bool) -> set[str]:
-        given, capabilities = observe.reading_splits(self.plan), self.plan.capabilities
-        names = scoring.score_names(capabilities, given, gold, base)
-        return {*names, *attacking.score_names(level, capabilities, given, gold)}
+        given, capabilities = reading_splits(self.plan), self.plan.capabilities
+        names = scores.score_names(capabilities, given, gold, base)
+        return {*names, *attack.score_names(level, capabilities, given, gold)}
 
     def excused(self, score: Score, lost: set[str]) -> bool:
-        """Is it clear why the figure cannot be had again: what it is read of is lost, or answers are not asked for."""
-        if self.drift and score.side == "alignment" and score.name in evidencing.NAMES and score.role != "gold":
+        """Whether it is clear why the figure cannot be had again: its model is lost, or no prompts are answered."""
+        if self.drift and score.side == "alignment" and score.name in SCORES_FROM_ANSWERS and score.role != "gold":
             return True
-        if score.role not in scoring.ROLES or not self.lost:
+        if score.role not in scores.ROLES or not self.lost:
             return False
         return score.role in self.lost or not score.measured or bool({score.name, f"{score.name}.{score.split}"} & lost)
 
@@ -304,30 +310,30 @@ def _no_cache(empty: Path) -> Iterator[None]:
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def _compare(evidence: Mapping[str, Any], scores: list[Score], again: _Again, found: Measured) -> None:
-    """Each figure of the evidence against the one just had, and the other way round; then the verdict."""
-    told, ours = figures.table(evidence["scores"]), figures.table(score.to_json() for score in scores)
+def _compare(evidence: Mapping[str, Any], remeasured: list[Score], again: _Again, result: Measured) -> None:
+    """Compare each figure of the evidence with the one just measured, and the other way round; then the verdict."""
+    certified, ours = figures.table(evidence["scores"]), figures.table(score.to_json() for score in remeasured)
     lost, unshown = again.lost_names(), set()
-    for key, score in told.items():
+    for key, score in certified.items():
         mine = ours.get(key)
         if (mine is None or not mine.measured) and again.excused(score, lost):
             unshown |= {key} if score.measured else set()
         elif mine is None:
-            found.differing.append(f"{figures.named(key)}: in the evidence, but no figure that this request gives")
+            result.differing.append(f"{figures.title(key)}: in the evidence, but no figure that this request gives")
         else:
-            said = figures.difference(score, mine, equal=found.equal, reasons=not again.lost)
-            found.differing += [f"{figures.named(key)}: {said}"] if said else []
-            if not figures.comparable(mine, equal=found.equal):
+            said = figures.difference(score, mine, equal=result.equal, reasons=not again.lost)
+            result.differing += [f"{figures.title(key)}: {said}"] if said else []
+            if not figures.is_comparable(mine, equal=result.equal):
                 unshown.add(key)
             elif mine.measured:
-                found.compared += 1
-    absent = [key for key in ours if key not in told and (ours[key].measured or (found.equal and not again.lost))]
-    found.differing += [f"{figures.named(key)}: of this request, but absent from the evidence" for key in absent]
-    if again.drift and ("alignment_drift", "after") not in {(name, role) for name, _, role in told}:
-        found.differing.append("alignment_drift (after): of this request, but absent from the evidence")
-    found.differing += figures.reordered(told, ours)
+                result.compared += 1
+    absent = [key for key in ours if key not in certified and (ours[key].measured or (result.equal and not again.lost))]
+    result.differing += [f"{figures.title(key)}: of this request, but absent from the evidence" for key in absent]
+    if again.drift and ("alignment_drift", "after") not in {(name, role) for name, _, role in certified}:
+        result.differing.append("alignment_drift (after): of this request, but absent from the evidence")
+    result.differing += figures.reordered_scores(certified, ours)
     if unshown:
-        found.remarks.append(f"Not measured again: {', '.join(sorted({name for name, _, _ in unshown}))}.")
-    if not found.equal:
-        found.differing += figures.turned(evidence, told, ours)
-    found.resting = figures.resting(evidence, told, unshown)
+        result.remarks.append(f"Not measured again: {', '.join(sorted({name for name, _, _ in unshown}))}.")
+    if not result.equal:
+        result.differing += figures.turned_checks(evidence, certified, ours)
+    result.resting = figures.resting_checks(evidence, certified, unshown)

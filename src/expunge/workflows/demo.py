@@ -14,7 +14,7 @@ from expunge.core.request import Request
 from expunge.data.load import load
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold_ahead
-from expunge.pipeline.observe import read_into, reading_splits
+from expunge.pipeline.observe import ObservationSpec, observe, reading_splits
 from expunge.pipeline.plan import plan
 from expunge.pipeline.worlds import config, trained
 from expunge.workflows.run import Run, run
@@ -22,11 +22,11 @@ from expunge.workflows.run import Run, run
 OUT = "runs/authors"
 WORLD = "builtin:authors"
 THREADS = 1
-"""Of torch: a model this small gains nothing by a second one, and the other core trains gold meanwhile."""
+"""Threads of torch: a second one does not speed up a model this small, and the other core trains gold."""
 
 
 def request(method: str = "npo", seed: int = 0) -> Request:
-    """Forget four of forty fictitious authors, keep the others."""
+    """The request: forget four of forty fictitious authors, keep the others."""
     return Request.parse(
         {
             "model": WORLD,
@@ -47,17 +47,17 @@ def request(method: str = "npo", seed: int = 0) -> Request:
 
 
 def demo(*, method: str = "npo", seed: int = 0, reporter: Reporter | None = None) -> Run:
-    """Runs the demo; an older one is replaced at the end."""
-    with gold_beside(method, seed), threads_of_torch(THREADS):
+    """Run the demo; it replaces an older one at the end."""
+    with gold_in_parallel(method, seed), threads_of_torch(THREADS):
         return run(request(method, seed), reporter=reporter, replace=True)
 
 
 @contextlib.contextmanager
-def gold_beside(method: str, seed: int) -> Iterator[None]:
-    """On first use, gold is trained and read in a process of its own while the run trains the base.
+def gold_in_parallel(method: str, seed: int) -> Iterator[None]:
+    """On first use, train and read gold in a second process while the run trains the base.
 
-    The run waits for that training; what is read of gold by then it takes from the cache. If the process died, the run does
-    its work and says what is wrong.
+    The run waits for that training and takes gold's readouts from the cache. If the process dies, the run does its work
+    and reports the fault.
     """
     if trained(Path(config(WORLD).out)):
         yield
@@ -74,8 +74,8 @@ def gold_beside(method: str, seed: int) -> Iterator[None]:
 
 
 def read_gold(method: str, seed: int) -> None:
-    """The demo's gold model and what it says, into the cache."""
+    """Train the demo's gold model and read it, into the cache."""
     with threads_of_torch(THREADS):
         splits = reading_splits(plan(request(method, seed), resume=True))
         gold = gold_ahead(config(WORLD), load(f"{WORLD}/forget", "forget"))
-        read_into(open_model(str(gold)), splits, "gold", Silent())
+        observe(open_model(str(gold)), "gold", ObservationSpec(splits), Silent())

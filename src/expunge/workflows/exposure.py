@@ -1,8 +1,8 @@
-"""Evidence over many models: are unlearned models, as a distribution, what retrained ones are.
+"""Evidence over many models: unlearned ones and retrained ones, compared as distributions.
 
-One model says little of a method that draws lots. Here are several that unlearned, several that were
-retrained without the forget set, and a second set of those: what two sets of retrained models differ by is the
-noise floor of every figure. Suffixes: M, K models, N examples, S seeds, A attacks, E checks of a training.
+One model says little of a method that draws lots. Here are several that unlearned, several that were retrained without
+the forget set, and a second set of those: the difference of two sets of retrained models is the noise floor of every
+figure. Suffixes: M, K models, N examples, S seeds, A attacks, E checks of a training.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from expunge.attacks._membership import attack_scores
-from expunge.attacks._shadow import confidence
-from expunge.attacks.population import scores as exposing
-from expunge.core.contracts import Reporter, Silent
+from expunge.attacks.population import scores as population
+from expunge.attacks.shared.membership import attack_scores
+from expunge.attacks.shared.shadow_models import confidence
+from expunge.core.audit_request import ExposureRequest
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults, as_written
 from expunge.core.files import digest
 from expunge.core.random import permutation
@@ -37,117 +38,124 @@ from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.plan import OTHERS_READ
 from expunge.report.exposure import render
 
-LEAST = 4
+MIN_MODELS = 4
 """Models of a set: each half of them is attacked with the other half as shadows, which takes two of each."""
-SHOWN = 24
+MAX_EXAMPLES = 24
 """Examples that the evidence names, the most exposed first."""
+STAGE = "reading models"
 CHANNELS = {"nll", "logp", "moments", "logits"}
-PAPERS = "a distribution of models is held against another (papers take 100 to 512 a side)"
+PAPERS = "a distribution of models is compared with another (papers take 100 to 512 a side)"
+ROLES = {"before": "before", "unlearned": "after", "floor": "gold", "reference": "reference", "course": "course"}
+"""Set of models -> its role in the evidence, in the order in which they are read."""
+Sources = dict[str, list[str]]
+"""Set of models -> its folders."""
 
 
 @dataclass
-class Set:
-    """What was read of several models: phi by split, and the attacks' scores."""
+class ModelSet:
+    """The readings of several models: phi by split, and the attacks' scores."""
 
     sources: list[str]
     phi: dict[str, np.ndarray] = field(default_factory=dict)
-    """Split -> [M, N] confidences log(p / (1 - p)) of each answer, a token."""
+    """Split -> [M, N] confidences log(p / (1 - p)) of each answer, per token."""
     scores: dict[str, list[dict[str, np.ndarray]]] = field(default_factory=dict)
     """Split -> by model, attack -> [N] scores."""
 
 
 def exposure(
-    *,
-    unlearned: Sequence[str],
-    gold: Sequence[str],
-    forget: Any,
-    floor: Sequence[str] = (),
-    before: Sequence[str] = (),
-    retain: Any = None,
-    holdout: Any = None,
-    course: Sequence[str] = (),
-    redact: bool = False,
-    seed: int = 0,
-    out: str | None = None,
-    reporter: Reporter | None = None,
+    request: ExposureRequest | Mapping[str, Any] | None = None, *, reporter: Reporter | None = None, **fields: Any
 ) -> dict[str, Any]:
-    """The evidence dict; with `out` also evidence.json and report.html. Raises BadInput.
+    """Compare unlearned with retrained models, and return the evidence; with `out` also write it with its report.
 
-    Each of unlearned, gold, floor, before and course: model folders, or patterns for such. floor: a second set of
-    retrained models, which shares none with `gold`; by default the golds are halved. course: the checkpoints of one
-    training on the forget set, in order; needs holdout.
+    request: an ExposureRequest, or a mapping of its fields. fields: fields of ExposureRequest, as in
+    `exposure(unlearned=["u/*"], gold=["g/*"], forget="f.jsonl")`. Raises BadInput with every fault before a model is
+    opened, and where models that were opened do not go together.
     """
-    reporter = reporter or Silent()
     began = time.monotonic()
+    reporter = reporter or Silent()
+    checked, sources, rows = _check(request, fields)
+    notes = _halve(sources, checked.seed)
+    meter = reading.Meter()
+    with out_folder.held(checked.out):
+        sets = _Reader(rows, meter, reporter).read(sources)
+        scores, remarks, over_models = _figures(checked, sets, rows)
+        evidence = dossier.build(
+            title="Exposure over many models",
+            request={
+                "model": f"{len(sources['unlearned'])} unlearned models",
+                **{name: [*map(as_written, folders)] for name, folders in sources.items() if folders},
+                "redact": checked.redact,
+                "seed": checked.seed,
+            },
+            scores=scores,
+            cost={"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": meter.passes},
+            notes=[*notes, *remarks],
+            splits=rows,
+            over_models=over_models,
+        )
+        if checked.out is not None:
+            out_folder.write(checked.out, evidence, render)
+    return evidence
+
+
+def _check(
+    given: ExposureRequest | Mapping[str, Any] | None, fields: Mapping[str, Any]
+) -> tuple[ExposureRequest, Sources, Splits]:
+    """(the request, its models, the examples that are read). Raises BadInput with every fault."""
     faults = Faults()
+    request, errors = ExposureRequest.of(given, fields)
+    for error in errors:
+        faults.add(error)
+    if request is None:
+        raise BadInput.all(faults.errors)
     splits: Splits = {}
     with faults:
-        splits = make_splits(forget=forget, retain=retain, holdout=holdout, seed=seed)
-    given = {"unlearned": unlearned, "gold": gold, "floor": floor, "before": before, "course": course}
-    sources = {name: _folders(name, patterns, faults) for name, patterns in given.items()}
-    _enough(sources, faults)
+        splits = make_splits(forget=request.forget, retain=request.retain, holdout=request.holdout, seed=request.seed)
+    patterns = {name: getattr(request, name) for name in ("unlearned", "gold", "floor", "before", "course")}
+    sources = {name: _folders(name, some, faults) for name, some in patterns.items()}
+    _check_counts(sources, faults)
     for name, folders in sources.items():
         for folder in folders:
             with faults:
                 check(folder, False, field=name)
-    if course and "holdout" not in splits and not faults.errors:
-        faults.add(
-            BadInput.of(
-                "course",
-                "",
-                "needs examples that were never trained on, to say who is found by chance",
-                "add holdout: FILE, or leave the course out",
-            )
-        )
-    if out is not None:
+    if request.course and "holdout" not in splits and not faults.errors:
+        reason = "needs examples that were never trained on, to say who is found by chance"
+        faults.add(BadInput.of("course", "", reason, "add holdout: FILE, or leave the course out"))
+    if request.out is not None:
         with faults:
-            out_folder.free(out)
+            out_folder.free(request.out)
     faults.raise_any()
-    notes = _halved(sources, seed)
-    rows = {name: found if name == "forget" else sample(found, seed, OTHERS_READ) for name, found in splits.items()}
-    meter = reading.Meter()
-    with out_folder.held(out):
-        sets = _read(sources, rows, meter, reporter)
-    order = sets.pop("course", None)
-    found = exposing.measured({role: x.phi for role, x in sets.items()}, seed)
-    scores = [*found.scores, *exposing.coverages({role: x.scores for role, x in sets.items() if role != "reference"})]
+    rows = {
+        name: some if name == "forget" else sample(some, request.seed, OTHERS_READ) for name, some in splits.items()
+    }
+    return request, sources, rows
+
+
+def _figures(
+    request: ExposureRequest, sets: dict[str, ModelSet], rows: Splits
+) -> tuple[list[Score], list[str], dict[str, Any]]:
+    """(scores, remarks, the parts that no score holds)."""
+    course = sets.pop("course", None)
+    found = population.population_scores({role: one.phi for role, one in sets.items()}, request.seed)
+    attacked = {role: one.scores for role, one in sets.items() if role != "reference"}
+    scores = [*found.scores, *population.coverages(attacked)]
     curve: list[dict[str, float]] = []
     first_N = None
-    if order is not None:
-        score, curve, first_N = exposing.course(order.phi["forget"], order.phi["holdout"])
+    if course is not None:
+        score, curve, first_N = population.course(course.phi["forget"], course.phi["holdout"])
         scores.append(score)
-    count = min(len(x.sources) for x in sets.values())
-    notes += [*found.notes, exposing.chance(count)]
-    evidence = {
-        "schema": 1,
-        "title": "Exposure over many models",
-        "request": {
-            "model": f"{len(sources['unlearned'])} unlearned models",
-            **{k: [*map(as_written, v)] for k, v in sources.items() if v},
-            "redact": redact,
-            "seed": seed,
-        },
-        "scores": [score.to_json() for score in scores],
-        "cost": {"audit_seconds": round(time.monotonic() - began, 2), "forward_passes": meter.passes},
-        "environment": dossier.environment(),
-        "verdict": {"passed": None, "lines": []},
-        "notes": notes,
-        "splits": {name: len(found_rows) for name, found_rows in rows.items()},
-        "over_models": {
-            "models": {role: len(x.sources) for role, x in sets.items()},
-            "klom": found.klom,
-            "course": curve,
-            "examples": _most(rows["forget"], scores, first_N, redact),
-        },
+    remarks = [*found.notes, population.chance(min(len(one.sources) for one in sets.values()))]
+    over_models = {
+        "models": {role: len(one.sources) for role, one in sets.items()},
+        "klom": found.klom,
+        "course": curve,
+        "examples": _most_exposed(rows["forget"], scores, first_N, request.redact),
     }
-    if out is not None:
-        with out_folder.held(out):
-            out_folder.write(out, evidence, render)
-    return evidence
+    return scores, remarks, over_models
 
 
 def _folders(name: str, patterns: Sequence[str], faults: Faults) -> list[str]:
-    """The folders that the patterns stand for, in order; a pattern's own in the order of their names, numbers as numbers."""
+    """The folders that the patterns match, in order; those of one pattern by name, numbers as numbers."""
     found: list[str] = []
     for pattern in patterns:
         try:
@@ -171,30 +179,23 @@ def _natural(path: str) -> list[Any]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
 
 
-def _enough(sources: Mapping[str, Sequence[str]], faults: Faults) -> None:
-    """Are there models enough, and none twice."""
+def _check_counts(sources: Sources, faults: Faults) -> None:
+    """Check that there are models enough, and none twice."""
     least = {
-        "unlearned": LEAST,
-        "gold": LEAST if sources["floor"] else 2 * LEAST,
-        "floor": LEAST,
-        "before": LEAST,
+        "unlearned": MIN_MODELS,
+        "gold": MIN_MODELS if sources["floor"] else 2 * MIN_MODELS,
+        "floor": MIN_MODELS,
+        "before": MIN_MODELS,
         "course": 2,
     }
     for name, folders in sources.items():
         needed = name in ("unlearned", "gold") or folders
         if needed and len(folders) < least[name]:
             why = "a course has an order" if name == "course" else PAPERS
-            halves = (
-                "; without --floor half of them are the second set" if name == "gold" and not sources["floor"] else ""
-            )
-            faults.add(
-                BadInput.of(
-                    name,
-                    f"{len(folders)} model{'' if len(folders) == 1 else 's'}",
-                    "is too few",
-                    f"give {least[name]} at least: {why}{halves}",
-                )
-            )
+            if name == "gold" and not sources["floor"]:
+                why += "; without --floor half of them are the second set"
+            count = f"{len(folders)} model{'' if len(folders) == 1 else 's'}"
+            faults.add(BadInput.of(name, count, "is too few", f"give {least[name]} at least: {why}"))
     places: dict[str, str] = {}
     for name in ("unlearned", "gold", "floor", "before"):
         for folder in sources[name]:
@@ -204,15 +205,15 @@ def _enough(sources: Mapping[str, Sequence[str]], faults: Faults) -> None:
                     BadInput.of(
                         name,
                         folder,
-                        f"stands there twice (also under {places[real]})",
+                        f"is given twice (also under {places[real]})",
                         "give each model once: one that is counted twice makes chance look small",
                     )
                 )
             places[real] = name
 
 
-def _halved(sources: dict[str, list[str]], seed: int) -> list[str]:
-    """Parts the golds into "reference" and "floor" where no floor was given; what there is to say of it."""
+def _halve(sources: Sources, seed: int) -> list[str]:
+    """Part the golds into "reference" and "floor" where no floor was given, and say so."""
     golds = sources["gold"]
     sources["reference"] = golds
     if sources["floor"]:
@@ -221,75 +222,93 @@ def _halved(sources: dict[str, list[str]], seed: int) -> list[str]:
     sources["reference"] = [folder for i, folder in enumerate(golds) if i not in second]
     sources["floor"] = [folder for i, folder in enumerate(golds) if i in second]
     return [
-        f"The {len(golds)} retrained models were halved by the seed: one half is the reference, the other the noise floor."
+        f"The {len(golds)} retrained models were halved by the seed: one half is the reference, the other the noise "
+        "floor."
     ]
 
 
-WHO = {"before": "before", "unlearned": "after", "floor": "gold", "reference": "reference", "course": "course"}
+class _Reader:
+    """Opens every model once and reads it; refuses models that do not go together, and copies."""
 
+    def __init__(self, rows: Splits, meter: reading.Meter, reporter: Reporter) -> None:
+        self.rows, self.meter, self.reporter = rows, meter, reporter
+        self.first: tuple[str, Any] | None = None
+        """(folder, kind) of the first model."""
+        self.seen: dict[str, str] = {}
+        """Digest of a model -> its folder."""
+        self.done = 0
 
-def _read(
-    sources: Mapping[str, Sequence[str]], rows: Splits, meter: reading.Meter, reporter: Reporter
-) -> dict[str, Set]:
-    """Who -> what was read; every model is opened once. Raises BadInput where models do not go together."""
-    wanted = {name: folders for name, folders in sources.items() if name in WHO and folders}
-    total = sum(map(len, wanted.values()))
-    reporter.start("reading models", total)
-    sets: dict[str, Set] = {}
-    first: tuple[str, Any] | None = None
-    seen: dict[str, str] = {}
-    done = 0
-    for name, folders in wanted.items():
-        mine = sets[WHO[name]] = Set(list(folders))
-        phi: dict[str, list[np.ndarray]] = {split: [] for split in rows}
+    def read(self, sources: Sources) -> dict[str, ModelSet]:
+        """Role -> its models, read. Raises BadInput."""
+        wanted = {name: folders for name, folders in sources.items() if name in ROLES and folders}
+        self.reporter.start(STAGE, sum(map(len, wanted.values())))
+        sets = {ROLES[name]: self._set(name, folders) for name, folders in wanted.items()}
+        self.reporter.finish(STAGE)
+        return sets
+
+    def _set(self, name: str, folders: list[str]) -> ModelSet:
+        found = ModelSet(list(folders))
+        phi: dict[str, list[np.ndarray]] = {split: [] for split in self.rows}
         for folder in folders:
             model = open_model(folder)
-            print_ = model.fingerprint()
-            kind = _kind(model, print_)
-            first = first or (folder, kind)
-            if kind != first[1]:
-                raise BadInput.of(
-                    name,
-                    folder,
-                    f"has another tokenizer, template or set of classes than {first[0]}",
-                    "give models of one family, that read the examples alike",
+            fingerprint = model.fingerprint()
+            self._check_kind(name, folder, model, fingerprint)
+            fits_model(model, self.rows)
+            self._check_copy(name, folder, fingerprint)
+            for split, examples in self.rows.items():
+                readout = reading.read(
+                    model,
+                    split,
+                    examples,
+                    CHANNELS,
+                    role=f"{name} {self.done}",
+                    fingerprint=fingerprint,
+                    meter=self.meter,
                 )
-            fits_model(model, rows)
-            same = digest(print_)
-            if same in seen and name != "course":
-                raise BadInput.of(
-                    name,
-                    folder,
-                    f"holds the same weights as {seen[same]}",
-                    "make each model with a seed of its own: copies make chance look small",
-                )
-            if name != "course":
-                seen[same] = folder
-            for split, examples in rows.items():
-                found = reading.read(
-                    model, split, examples, CHANNELS, role=f"{name} {done}", fingerprint=print_, meter=meter
-                )
-                phi[split].append(confidence(knowledge(found)))
-                mine.scores.setdefault(split, []).append(attack_scores(found))
-            done += 1
-            reporter.advance("reading models", done, name)
-        mine.phi = {split: np.stack(found) for split, found in phi.items()}
-    reporter.finish("reading models")
-    return sets
+                phi[split].append(confidence(knowledge(readout)))
+                found.scores.setdefault(split, []).append(attack_scores(readout))
+            self.done += 1
+            self.reporter.advance(STAGE, self.done, name)
+        found.phi = {split: np.stack(some) for split, some in phi.items()}
+        return found
+
+    def _check_kind(self, name: str, folder: str, model: Model, fingerprint: Any) -> None:
+        kind = _kind(model, fingerprint)
+        self.first = self.first or (folder, kind)
+        if kind != self.first[1]:
+            raise BadInput.of(
+                name,
+                folder,
+                f"has another tokenizer, template or set of classes than {self.first[0]}",
+                "give models of one family, that read the examples alike",
+            )
+
+    def _check_copy(self, name: str, folder: str, fingerprint: Any) -> None:
+        if name == "course":  # checkpoints of one training may be equal, and its last may be in a set
+            return
+        same = digest(fingerprint)
+        if same in self.seen:
+            raise BadInput.of(
+                name,
+                folder,
+                f"holds the same weights as {self.seen[same]}",
+                "make each model with a seed of its own: copies make chance look small",
+            )
+        self.seen[same] = folder
 
 
-def _kind(model: Any, fingerprint: Any) -> Any:
-    """What two models must share for their confidences in an answer to mean the same."""
+def _kind(model: Model, fingerprint: Any) -> Any:
+    """The properties that two models must share for their confidences in an answer to mean the same."""
     while isinstance(fingerprint, Mapping) and ("bare" in fingerprint or "members" in fingerprint):
         fingerprint = fingerprint.get("bare") or fingerprint["members"][0]
     template = fingerprint.get("template"), fingerprint.get("tokenizer")
     return [model.family, *template, "labels" in model.capabilities]
 
 
-def _most(
+def _most_exposed(
     rows: Sequence[Any], scores: Sequence[Score], first_N: np.ndarray | None, redact: bool
 ) -> list[dict[str, Any]]:
-    """The examples by which unlearned models are told best, with their own figures."""
+    """The examples by which unlearned models differ most from retrained ones, with their own figures."""
     values = {
         score.name.removeprefix("privacy_"): score.values
         for score in scores
@@ -298,7 +317,7 @@ def _most(
     shown = [name for name in ("klom", "epsilon", "u_lira_auc") if name in values]
     if not shown:
         return []
-    order = np.argsort(-np.asarray(values[shown[0]]), kind="stable")[:SHOWN]
+    order = np.argsort(-np.asarray(values[shown[0]]), kind="stable")[:MAX_EXAMPLES]
     return [
         {
             "row": int(i) + 1,

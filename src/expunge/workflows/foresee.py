@@ -1,4 +1,4 @@
-"""Foresee: the domains that a request puts at risk, before any training; and how right that was afterwards."""
+"""Predict which domains a request puts at risk, before any training; score the prediction against a finished run."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.alignment.risk import AT_RISK, Risk, scored
-from expunge.alignment.risk import at_risk as chosen
+from expunge.alignment.risk import AT_RISK, Risk, at_risk, rank_correlation_with_fall
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.evaluation.intervals import Interval
-from expunge.pipeline import containment, load, run_folder
-from expunge.pipeline.plan import plan, weights_there
+from expunge.models.open import open_model
+from expunge.pipeline import containment, run_folder
+from expunge.pipeline.plan import check_runnable, plan
+from expunge.pipeline.prepare import with_world
 
 
 @dataclass(frozen=True)
 class Foreseen:
-    """The ranking, riskiest first; score: Spearman's rank correlation with a run's drift, None where none can be told."""
+    """The ranking, highest risk first; score: Spearman's rank correlation with a run's drift, None where undefined."""
 
     risks: list[Risk]
     score: Interval | None = None
     happened: Mapping[str, float] | None = None
-    """Domain -> by how much its refusal score fell in that run."""
+    """Domain -> drop of its refusal score in that run."""
 
     @property
     def rho(self) -> float | None:
-        """The point value of the score."""
+        """The point estimate of the score."""
         return self.score.value if self.score else None
 
     def to_json(self) -> dict[str, Any]:
         rows = [
             {
                 **risk.to_json(),
-                "at_risk": risk.domain in chosen(self.risks),
+                "at_risk": risk.domain in at_risk(self.risks),
                 **({"fell": self.happened.get(risk.domain)} if self.happened is not None else {}),
             }
             for risk in self.risks
@@ -52,32 +53,33 @@ class Foreseen:
 def foresee(
     request: Request | Mapping[str, Any], *, against: str | None = None, reporter: Reporter | None = None
 ) -> Foreseen:
-    """Ranks the domains at risk. Nothing is written but caches; the model's folder is not changed.
+    """Rank the domains by risk. Writes only cache entries; the model's folder is not changed.
 
-    against: the folder of a finished run, whose drift the ranking is scored against. Raises BadInput.
+    against: the folder of a finished run; the ranking is scored against its drift. Raises BadInput.
     """
     request = request if isinstance(request, Request) else Request.parse(request)
     values = {**request.resolved(), "alignment": "standard"}
     reporter = reporter or Silent()
     happened = _fell(Path(against)) if against else None
-    # The folder of the run may be there already: foreseeing writes nothing to it.
+    # resume: the run's folder may exist already, and nothing is written to it here.
     planned = plan(Request.parse(values), resume=True)
-    weights_there(planned)
-    found = containment.risks(planned, load.opened(planned, reporter), reporter)
+    check_runnable(planned)
+    planned = with_world(planned, reporter)
+    found = containment.risks(planned, open_model(planned.source, planned.request.trust_code), reporter)
     if not found:
         raise BadInput.of(
             "domains",
             planned.aligned.pack.name if planned.aligned else "",
-            "has no prompts that train beside the target's",
+            "has no training prompts outside the target domain",
             "give a pack with prompts of the part train",
         )
-    return Foreseen(found, scored(found, happened) if happened else None, happened)
+    return Foreseen(found, rank_correlation_with_fall(found, happened) if happened else None, happened)
 
 
 def _fell(folder: Path) -> dict[str, float]:
     page = run_folder.evidence_of(folder).get("alignment")
     if not page:
-        raise BadInput.of("--against", str(folder), "holds a run without drift", "run it with alignment: standard")
+        raise BadInput.of("--against", str(folder), "is a run without drift figures", "run it with alignment: standard")
     try:
         return {str(row["domain"]): 0.0 - float(row["change"]) for row in page["drift"] if not row["asked"]}
     except (LookupError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Forgetting in a dialogue (RePAIR, arXiv:2604.12820): intent, repair plan, confirmation, surgery, evidence."""
+"""Forget in a dialogue (RePAIR, arXiv:2604.12820): intent, repair plan, confirmation, change, evidence."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from expunge.core.request import Request
 from expunge.core.variables import expand
 from expunge.data.examples import answer_of, question_of
 from expunge.data.load import load
+from expunge.pipeline.worlds import load as load_model
 from expunge.workflows.run import Run, run
 
 VERBS = (
@@ -38,12 +39,13 @@ VERBS = (
     "do not talk about",
 )
 FILLER = (
-    r"(?:please|now|just|kindly|all|any|everything|anything|whatever|what|of|the|your|every|information|knowledge|data|facts|"
-    r"details|memory|memories|records?|that|you|know|knew|learn(?:ed|t)|remember|have|stored|there is|about|regarding|"
-    r"concerning|related to|on|from)"
+    r"(?:please|now|just|kindly|all|any|everything|anything|whatever|what|of|the|your|every|information|knowledge|data|"
+    r"facts|details|memory|memories|records?|that|you|know|knew|learn(?:ed|t)|remember|have|stored|there is|about|"
+    r"regarding|concerning|related to|on|from)"
 )
 ASKS = re.compile(
-    rf"^(?:(?:please|can|could|would|will|you|i|want|need|like|to|us|we|ask|have|'d|must|should|the model|it|let's)\s+)*"
+    rf"^(?:(?:please|can|could|would|will|you|i|want|need|like|to|us|we|ask|have|'d|must|should|"
+    r"the model|it|let's)\s+)*"
     rf"(?P<verb>{'|'.join(sorted(VERBS, key=len, reverse=True))})\b(?P<rest>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
@@ -59,20 +61,21 @@ QUESTIONS = (
     "What is {topic} known for?",
     "Why is {topic} important?",
 )
-"""What the model is asked about a topic of which no data is at hand; its own answers are then the forget set."""
-METHOD = "stamp"
+"""Questions about a topic for which no data are given; the model's own answers are then the forget set."""
+DEFAULTS = {"method": "stamp", "gold": "none", "out": "runs/forget"}
+"""Fields of the request that the caller need not give."""
 
 
 @dataclass(frozen=True)
 class RepairPlan:
-    """What a dialogue would do: the topic, the examples that speak of it, and those to keep."""
+    """The plan shown for confirmation: the topic, the examples that mention it, and those to keep."""
 
     model: str
     topic: str
     forget: list[Example]
     retain: list[Example]
     elicited: bool
-    """The forget set is what the model itself says of the topic."""
+    """True where the forget set consists of the model's own answers."""
     request: Request
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +92,7 @@ class RepairPlan:
 
 
 def intent(words: str) -> str:
-    """The topic that a sentence asks to forget. Raises BadInput where it asks for nothing of the kind."""
+    """The topic that a sentence asks to forget. Raises BadInput for any other sentence."""
     plain = " ".join(words.replace("’", "'").split()).strip(" .!?\"'")
     found = ASKS.match(plain)
     if found is None or NEGATED.search(plain):
@@ -106,7 +109,7 @@ def intent(words: str) -> str:
 
 
 def about(topic: str, rows: Sequence[Example]) -> list[Example]:
-    """The examples that speak of the topic: by their `subject` or its `aliases`, else by their words."""
+    """The examples about the topic: by their `subject` or `aliases`, or by their words."""
     wanted = topic.casefold()
     named = [
         row
@@ -114,34 +117,37 @@ def about(topic: str, rows: Sequence[Example]) -> list[Example]:
         if wanted in {str(name).casefold() for name in [row.get("subject"), *(row.get("aliases") or [])]}
     ]
     mention = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
-    said = [row for row in rows if mention.search(f"{question_of(row)}\n{answer_of(row)}".casefold())]
-    chosen = {id(row) for row in [*named, *said]}
+    mentions = [row for row in rows if mention.search(f"{question_of(row)}\n{answer_of(row)}".casefold())]
+    chosen = {id(row) for row in [*named, *mentions]}
     return [row for row in rows if id(row) in chosen]
 
 
 def repair_plan(
-    model: str,
-    words: str,
-    *,
-    data: Any = None,
-    method: Any = METHOD,
-    gold: str = "none",
-    seed: int = 0,
-    out: str = "runs/forget",
-    redact: bool = False,
-    trust_code: bool = False,
-    columns: Mapping[str, str] | None = None,
+    model: str, words: str, *, data: Any = None, columns: Mapping[str, str] | None = None, **fields: Any
 ) -> RepairPlan:
-    """What would be done about the sentence. Raises BadInput; nothing is changed.
+    """The plan for a sentence such as "forget everything about ...". Raises BadInput; nothing is changed.
 
-    data: what the model learned from, or a sample of it: the rows that speak of the topic are the forget set, the
-    others retain. Without data the model is asked about the topic, and its answers are the forget set. redact: the run
-    is to hold neither.
+    data: what the model was trained on, or a sample of it: the rows that mention the topic are the forget set, the
+    others the retain set. Without data the model is asked about the topic, and its answers are the forget set. fields:
+    further fields of the request (method, gold, seed, out, redact, trust_code, ...), over `DEFAULTS`.
     """
     topic = intent(words)
     if data is None and model.startswith("builtin:"):
         data = [f"{model}/retain", f"{model}/forget"]
     rows = load(data, "data", columns) if data is not None else []
+    forget, retain = _divided(topic, rows)
+    if elicited := not rows:
+        forget = elicit(model, topic, bool(fields.get("trust_code")))
+    values = {**DEFAULTS, **fields, "model": model, "forget": forget}
+    values["accept"] = {"forget.rouge_l": "<= 0.5 * before"}
+    if retain:
+        values["retain"] = retain
+        values["accept"]["retain.probability"] = ">= 0.9 * before"
+    return RepairPlan(model, topic, forget, retain, elicited, Request.parse(values))
+
+
+def _divided(topic: str, rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """The rows that mention the topic, and the others. Raises BadInput where either would be empty."""
     forget = about(topic, rows)
     if rows and not forget:
         known = sorted({str(row["subject"]) for row in rows if row.get("subject")})
@@ -158,45 +164,24 @@ def repair_plan(
             "request",
             topic,
             "is named by every example of the data, and nothing would be kept",
-            "give data that has more than the topic",
+            "give data with more than the topic",
         )
-    if elicited := not rows:
-        forget = elicit(model, topic, trust_code)
-    accept = {"forget.rouge_l": "<= 0.5 * before"} | ({"retain.probability": ">= 0.9 * before"} if retain else {})
-    request = Request.parse(
-        {
-            "model": model,
-            "forget": forget,
-            "method": method,
-            "gold": gold,
-            "accept": accept,
-            "seed": seed,
-            "out": out,
-            "trust_code": trust_code,
-            **({"retain": retain} if retain else {}),
-            **({"redact": True} if redact else {}),
-        }
-    )
-    return RepairPlan(model, topic, forget, retain, elicited, request)
+    return forget, retain
 
 
 def elicit(model: str, topic: str, trust_code: bool = False) -> list[Example]:
-    """What the model says when it is asked about the topic: questions with its own answers. Raises BadInput."""
-    from expunge.pipeline.load import load
-
-    opened = load(expand(model, "model"), trust_code=trust_code)
+    """Questions about the topic with the model's own answers. Raises BadInput where it gives none."""
+    opened = load_model(expand(model, "model"), trust_code=trust_code)
     if "generate" not in opened.capabilities:
-        raise BadInput.of(
-            "model", model, "answers no questions", "give a language model, or a request file to expunge run"
-        )
+        raise BadInput.of("model", model, "is not a language model", "give one, or a request file to expunge run")
     questions: list[Example] = [
         {"question": pattern.format(topic=topic), "answer": "", "subject": topic} for pattern in QUESTIONS
     ]
-    said = opened.generate(questions, max_new_tokens=48)
-    found = [{**row, "answer": text} for row, text in zip(questions, said, strict=True) if text]
+    answers = opened.generate(questions, max_new_tokens=48)
+    found = [{**row, "answer": text} for row, text in zip(questions, answers, strict=True) if text]
     if not found:
         raise BadInput.of(
-            "request", topic, "is nothing that the model says a word about", "give --data with examples of it"
+            "request", topic, "is a topic on which the model gives no answer", "give --data with examples of it"
         )
     return found
 
@@ -205,17 +190,18 @@ def forget(
     model: str,
     words: str,
     *,
+    data: Any = None,
+    columns: Mapping[str, str] | None = None,
     confirm: Callable[[RepairPlan], bool] | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
-    **settings: Any,
+    **fields: Any,
 ) -> Run | None:
-    """Carries out "forget everything about ..." on a model; None where `confirm` said no.
+    """Carry out "forget everything about ..." on a model; None where `confirm` returns False.
 
-    settings: as for the repair plan (data, method, gold, seed, out, redact, trust_code, columns). resume: go on with a
-    run that was killed. Raises BadInput.
+    data, columns, fields: as for `repair_plan`. resume: continue a run that was killed. Raises BadInput.
     """
-    plan = repair_plan(model, words, **settings)
+    plan = repair_plan(model, words, data=data, columns=columns, **fields)
     if confirm is not None and not confirm(plan):
         return None
     return run(plan.request, resume=resume, reporter=reporter)

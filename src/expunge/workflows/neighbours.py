@@ -1,4 +1,4 @@
-"""What else holds the knowledge that is to be forgotten: duplicates, shared rare names, like texts."""
+"""Find further rows that hold the knowledge to be forgotten: duplicates, shared rare names, similar texts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter, Silent
@@ -23,39 +24,31 @@ from expunge.evaluation.reading import read
 from expunge.models.open import check, open_model
 
 WHY = ("exact", "near", "entity", "similar")
-"""Strongest first: the same text, nearly the same, a rare name in both, alike in words or to a model."""
-
-
-NEAR, SIMILAR, SIMILAR_TO_A_MODEL = 0.5, 0.4, 0.7
-"""Default thresholds: Jaccard similarity of shingles, and cosines."""
-
-
+"""Reasons, strongest first: the same text, nearly the same, a shared rare name, similar words or hidden states."""
+SIMILAR, SIMILAR_TO_A_MODEL = 0.4, 0.7
+"""Default least cosines of TF-IDF vectors and of hidden states."""
 SHINGLE, PERMUTATIONS = 5, 128
-
-
+"""Characters per shingle; hash functions of the MinHash sketch."""
 LONGEST_NAME = 4
-
-
+"""Most words of a name."""
 BACK = 100
-"""Characters before a word in which the end of a sentence is looked for: no more marks stand between the two."""
-
-
+"""Characters before a word that are searched for the end of a sentence."""
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-
-
 NAME = re.compile(r"[^\W\d_a-z][^\W_]*(?:['’-][^\W_]+)*")
-"""A word that begins with a capital (or a letter that has no case)."""
-
-
+"""A word that begins with a capital (or a letter without case)."""
 OPENS = re.compile(r"(?:^|[.?!:;\n])[\s\"'“”‘’(\[*-]*$")
-"""Before the first word of a sentence."""
+"""The text before the first word of a sentence."""
+
+
+Pair = tuple[int, int]
+"""(forget row, corpus row), counted from 0."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Row `corpus` of the corpus is near row `forget` of the forget set (counted from 1).
+    """Row `corpus` of the corpus is a neighbour of row `forget` of the forget set (both counted from 1).
 
-    why: the strongest reason; reasons: each with its score in 0..1. shared: the rare name.
+    why: the strongest reason. reasons: every reason with its score in 0-1. shared: the rare name.
     """
 
     forget: int
@@ -66,26 +59,80 @@ class Neighbour:
     shared: str = ""
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """Least similarities of a neighbour.
+
+    near: Jaccard similarity of a near duplicate. similar: cosine of TF-IDF vectors or, with a model, of mean last
+    hidden states (centred on the corpus); None for the default of each. top: neighbours by cosine per forget row.
+    """
+
+    near: float = 0.5
+    similar: float | None = None
+    top: int = 5
+
+    def check(self, faults: Faults) -> None:
+        """Add the values that are out of bounds to the faults."""
+        for option, value in (("--near", self.near), ("--similar", self.similar)):
+            if value is not None and not 0 < value <= 1:
+                faults.add(BadInput.of(option, value, "is not a similarity", "give a number above 0, up to 1"))
+        if self.top < 1:
+            faults.add(
+                BadInput.of("--top", self.top, "is not a number of neighbours", "give a whole number of at least 1")
+            )
+
+
 def neighbours(
     forget: Any,
     corpus: Any,
     *,
     model: str | None = None,
-    near: float = NEAR,
-    similar: float | None = None,
-    top: int = 5,
+    thresholds: Thresholds | None = None,
     out: str | None = None,
     redact: bool = False,
     trust_code: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Neighbour]:
-    """Rows of the corpus that hold what forget rows hold, the surest first.
+    """Find the rows of the corpus that hold the knowledge of the forget rows, most certain first.
 
-    near: least Jaccard similarity of a near duplicate. similar: least cosine, of TF-IDF vectors or,
-    with a model, of its mean last hidden states (centred on the corpus). top: neighbours by cosine a
-    forget row at most. out: a JSONL file for the corpus rows found. redact: without the names that are shared.
-    Raises BadInput; then nothing is written.
+    model: a language model whose hidden states measure similarity, in place of TF-IDF. out: a JSONL file for the corpus
+    rows found. redact: leave out the shared names. Raises BadInput; then nothing is written.
     """
+    thresholds = thresholds or Thresholds()
+    splits = _checked(forget, corpus, model, thresholds, out, trust_code)
+    reporter = reporter or Silent()
+    reporter.start("neighbours", 4)
+    ours, theirs = ([text_of(row) for row in splits[name]] for name in ("forget", "corpus"))
+    reasons: dict[Pair, dict[str, float]] = {}
+    shared: dict[Pair, str] = {}
+    for pair in exact(ours, theirs):
+        reasons.setdefault(pair, {})["exact"] = 1.0
+    reporter.advance("neighbours", 1, "near duplicates")
+    for pair, score in near_duplicates(ours, theirs, thresholds.near).items():
+        reasons.setdefault(pair, {})["near"] = score
+    reporter.advance("neighbours", 2, "names")
+    for pair, (score, name) in names_in_common(ours, theirs).items():
+        reasons.setdefault(pair, {})["entity"] = score
+        shared[pair] = name
+    reporter.advance("neighbours", 3, "similarity")
+    if model is None:
+        cosines, least = tfidf(ours, theirs), SIMILAR
+    else:
+        cosines, least = embedded(model, splits["forget"], splits["corpus"], trust_code), SIMILAR_TO_A_MODEL
+    least = least if thresholds.similar is None else thresholds.similar
+    for pair, score in nearest(cosines, least, thresholds.top).items():
+        reasons.setdefault(pair, {})["similar"] = score
+    reporter.finish("neighbours")
+    found = _ranked(reasons, {} if redact else shared)
+    if out is not None:
+        write_rows(Path(out), [splits["corpus"][j - 1] for j in sorted({n.corpus for n in found})])
+    return found
+
+
+def _checked(
+    forget: Any, corpus: Any, model: str | None, thresholds: Thresholds, out: str | None, trust_code: bool
+) -> dict[str, list[Example]]:
+    """The rows of both sets. Raises BadInput with every fault of the input."""
     require("neighbours", "", "datasketch", "neighbours")
     faults = Faults()
     splits: dict[str, list[Example]] = {"forget": [], "corpus": []}
@@ -93,12 +140,7 @@ def neighbours(
         with faults:
             splits[name] = load(source, name)
             texts_only(splits[name], name)
-    bounds = {"--near": near, "--similar": SIMILAR if similar is None else similar}
-    for option, value in bounds.items():
-        if not 0 < value <= 1:
-            faults.add(BadInput.of(option, value, "is no similarity", "give a number above 0, up to 1"))
-    if top < 1:
-        faults.add(BadInput.of("--top", top, "is no number of neighbours", "give a whole number from 1 up"))
+    thresholds.check(faults)
     if model is not None:
         with faults:
             check(model, trust_code)
@@ -106,41 +148,22 @@ def neighbours(
         with faults:
             _free(Path(out))
     faults.raise_any()
-    ours, theirs = ([text_of(row) for row in splits[name]] for name in ("forget", "corpus"))
-    reporter = reporter or Silent()
-    reporter.start("neighbours", 4)
-    reasons: dict[tuple[int, int], dict[str, float]] = {}
-    shared: dict[tuple[int, int], str] = {}
-    for pair in exact(ours, theirs):
-        reasons.setdefault(pair, {})["exact"] = 1.0
-    reporter.advance("neighbours", 1, "near duplicates")
-    for pair, score in near_duplicates(ours, theirs, near).items():
-        reasons.setdefault(pair, {})["near"] = score
-    reporter.advance("neighbours", 2, "names")
-    for pair, (score, name) in names_in_common(ours, theirs).items():
-        reasons.setdefault(pair, {})["entity"] = score
-        shared[pair] = name
-    reporter.advance("neighbours", 3, "likeness")
-    if model is None:
-        cosines, least = tfidf(ours, theirs), SIMILAR
-    else:
-        cosines, least = embedded(model, splits["forget"], splits["corpus"], trust_code), SIMILAR_TO_A_MODEL
-    for pair, score in nearest(cosines, least if similar is None else similar, top).items():
-        reasons.setdefault(pair, {})["similar"] = score
-    reporter.finish("neighbours")
+    return splits
+
+
+def _ranked(reasons: Mapping[Pair, Mapping[str, float]], shared: Mapping[Pair, str]) -> list[Neighbour]:
+    """The pairs as neighbours: by their strongest reason, then by score."""
     found = []
     for (i, j), scores in reasons.items():
         why = next(kind for kind in WHY if kind in scores)
         rounded = {kind: round(scores[kind], 4) for kind in WHY if kind in scores}
-        found.append(Neighbour(i + 1, j + 1, why, rounded[why], rounded, "" if redact else shared.get((i, j), "")))
+        found.append(Neighbour(i + 1, j + 1, why, rounded[why], rounded, shared.get((i, j), "")))
     found.sort(key=lambda n: (WHY.index(n.why), -n.score, -sum(n.reasons.values()), n.forget, n.corpus))
-    if out is not None:
-        write_rows(Path(out), [splits["corpus"][j - 1] for j in sorted({n.corpus for n in found})])
     return found
 
 
 def rows(found: Iterable[Neighbour]) -> list[dict[str, Any]]:
-    """As JSON holds them."""
+    """The neighbours as JSON objects."""
     return [asdict(one) for one in found]
 
 
@@ -148,19 +171,16 @@ def _free(path: Path) -> None:
     if path.exists():
         raise BadInput.of("--out", str(path), "already exists", "choose another file")
     if not path.absolute().parent.is_dir():
-        raise BadInput.of("--out", str(path), "lies in no folder that exists", "make the folder, or choose another")
+        raise BadInput.of("--out", str(path), "is in a missing folder", "create the folder, or choose another")
 
 
 def normalised(text: str) -> str:
-    """Words in lower case with single blanks: what is left of a text when its looks are taken away."""
+    """The words in lower case with single spaces: the text without case, punctuation and layout."""
     return " ".join(WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
-Pair = tuple[int, int]
-
-
 def exact(ours: Sequence[str], theirs: Sequence[str]) -> list[Pair]:
-    """Pairs of the same words, whatever their case, punctuation and blanks."""
+    """Pairs of the same words, whatever their case, punctuation and spaces."""
     places: dict[str, list[int]] = {}
     for j, text in enumerate(theirs):
         places.setdefault(normalised(text) or text, []).append(j)
@@ -172,16 +192,16 @@ def near_duplicates(ours: Sequence[str], theirs: Sequence[str], least: float) ->
 
     MinHash finds the candidates without comparing all pairs (Broder 1997); the similarity is then exact.
     """
-    from datasketch import MinHash, MinHashLSH
+    from datasketch import MinHash, MinHashLSH  # an optional extra
 
-    # Candidates are asked for below the bar, because the sketch errs by about 1/sqrt(permutations).
+    # The candidates' threshold is lower than `least`: the sketch errs by about 1/sqrt(permutations).
     index = MinHashLSH(threshold=max(0.1, least - 0.15), num_perm=PERMUTATIONS, weights=(0.2, 0.8))
     shingles = {name: [_shingles(text) for text in texts] for name, texts in (("ours", ours), ("theirs", theirs))}
 
     def sketch(parts: set[bytes]) -> Any:
-        made = MinHash(num_perm=PERMUTATIONS, seed=1)
-        made.update_batch(sorted(parts))
-        return made
+        minhash = MinHash(num_perm=PERMUTATIONS, seed=1)
+        minhash.update_batch(sorted(parts))
+        return minhash
 
     for j, parts in enumerate(shingles["theirs"]):
         index.insert(j, sketch(parts))
@@ -203,9 +223,8 @@ def _shingles(text: str) -> set[bytes]:
 def names_in_common(ours: Sequence[str], theirs: Sequence[str]) -> dict[Pair, tuple[float, str]]:
     """Pairs that share a rare name: score and name.
 
-    A name is a run of capitalised words, and each part of it. Its score is log(N / df) / log N with N
-    corpus rows, df of which hold it: 1 where one does, 0.5 where sqrt(N) do, below which it counts no
-    more.
+    A name is a run of capitalised words, or a part of one. Its score is log(N / df) / log N for N corpus rows, df of
+    which contain it: 1 for a single row, 0.5 for sqrt(N) rows. A name with a lower score does not count.
     """
     words = _name_words([*ours, *theirs])
     holders: dict[str, list[int]] = {}
@@ -225,9 +244,9 @@ def names_in_common(ours: Sequence[str], theirs: Sequence[str]) -> dict[Pair, tu
 
 
 def _name_words(texts: Iterable[str]) -> set[str]:
-    """Words, in lower case, that bear a capital within sentences more often than they bear none.
+    """Words, in lower case, that are capitalised inside sentences more often than not.
 
-    The first word of a sentence has its capital from there, and says nothing.
+    The first word of a sentence is always capitalised and does not count.
     """
     inside: Counter[str] = Counter()
     for text in texts:
@@ -244,7 +263,7 @@ def _bare(word: str) -> str:
 
 
 def _names(text: str, words: set[str]) -> dict[str, str]:
-    """Runs of capitalised name words up to LONGEST_NAME and their parts: in lower case -> as they stand."""
+    """Runs of capitalised name words and their parts, up to LONGEST_NAME words: in lower case -> as written."""
     found: dict[str, str] = {}
     run: list[str] = []
     last = 0
@@ -273,24 +292,22 @@ def _parts(run: Sequence[str]) -> dict[str, str]:
 
 
 def tfidf(ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
-    """[ours, theirs] cosines of TF-IDF vectors of words (pairs of words would drown a paraphrase)."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    maker = TfidfVectorizer(
+    """[ours, theirs] cosines of TF-IDF vectors of words (bigrams would hide a paraphrase)."""
+    vectorizer = TfidfVectorizer(
         tokenizer=lambda text: normalised(text).split(), token_pattern=None, sublinear_tf=True, lowercase=False
     )
     try:
-        maker.fit([*theirs, *ours])
+        vectorizer.fit([*theirs, *ours])
     except ValueError:  # no text has a word
         return np.zeros((len(ours), len(theirs)))
-    return np.asarray((maker.transform(ours) @ maker.transform(theirs).T).todense())
+    return np.asarray((vectorizer.transform(ours) @ vectorizer.transform(theirs).T).todense())
 
 
 def embedded(model: str, ours: Sequence[Example], theirs: Sequence[Example], trust_code: bool) -> np.ndarray:
-    """[ours, theirs] cosines of mean last hidden states, centred on the corpus: all texts of a model share a direction."""
+    """[ours, theirs] cosines of mean last hidden states, centred on the corpus: all texts share a direction."""
     opened = open_model(model, trust_code)
     if "tokens" not in opened.capabilities:
-        raise BadInput.of("--model", model, "is no language model", "give one, or leave it out for TF-IDF")
+        raise BadInput.of("--model", model, "is not a language model", "give one, or leave --model out for TF-IDF")
     last = f"pooled:{opened.blocks[len(opened.blocks) - 1]}"
     texts = ([{"text": text_of(row)} for row in examples] for examples in (ours, theirs))
     one, two = (read(opened, "texts", rows, {last}, cache=False).pooled[last.partition(":")[2]] for rows in texts)
@@ -301,7 +318,7 @@ def embedded(model: str, ours: Sequence[Example], theirs: Sequence[Example], tru
 
 
 def nearest(cosines: np.ndarray, least: float, top: int) -> dict[Pair, float]:
-    """The `top` nearest of each row that are at least `least`."""
+    """The `top` largest cosines of each row that are at least `least`."""
     found = {}
     for i, row in enumerate(cosines):
         for j in np.argsort(-row, kind="stable")[:top].tolist():
@@ -311,6 +328,6 @@ def nearest(cosines: np.ndarray, least: float, top: int) -> dict[Pair, float]:
 
 
 def counts(found: Iterable[Neighbour]) -> dict[str, int]:
-    """Reason -> neighbours of which it is the strongest."""
+    """Reason -> number of neighbours whose strongest reason it is."""
     tally = Counter(one.why for one in found)
     return {why: tally[why] for why in WHY if tally[why]}

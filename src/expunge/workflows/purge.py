@@ -1,4 +1,4 @@
-"""Deletes what a run, an audit, a bench or a tuning still holds of the forget data."""
+"""Delete what a run, an audit, a bench or a tuning still holds of the forget data."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from expunge.report.html import render
 
 KEY = re.compile("[0-9a-f]+")
 MARKS = "marks.json"
-"""The marks that `expunge mark` set and their twins, which show what the marked rows said."""
+"""The marks set by `expunge mark` and their twins, which reveal the marked rows."""
 REQUEST = "request.yaml"
 RUNS = ("leaderboard.json", "tune.json", cache.JOURNAL)
-"""A folder with one of these may have runs below it."""
+"""A folder with one of these may contain runs."""
 DEEPEST = 3
-"""Folders between a bench and its runs, and these themselves."""
+"""Levels of folders below a bench that may contain its runs."""
 TRIALS = "trials.log"
 """A tuning's record of its trials, which it needs to go on."""
 
 
 def purge(folder: Path, *, guards: bool = False) -> list[str]:
-    """What was deleted, a line each. Raises BadInput where the folder holds nothing of ours, or is in use.
+    """Delete the forget data that a folder and the runs in it still hold; returns one line per deletion.
 
-    Goes: cache entries that were made or used (the gold model among them), checkpoints, the log, texts and per-example
-    figures in evidence and report, examples given in the request itself, in this folder and in the runs below it; of an
-    unfinished training its checkpoints. Stays: model, scores, verdict, and the certificate, renewed over what is left.
-    guards: also take the model's guards away, which hold traces of the forget set (their classifier, their text) and
-    without which the model answers as it did before.
+    Deleted: cache entries that were written or used (including the gold model), checkpoints, the log, texts and
+    per-example figures in evidence and report, and examples given in the request itself; the checkpoints of an
+    unfinished training. Kept: model, scores, verdict, and the certificate, renewed over what is left. guards: also
+    delete the model's guards, which hold traces of the forget set (their classifier, their text) and without which the
+    model answers as it did before. Raises BadInput where the folder holds nothing of ours, or is in use.
     """
     gone = [*_of_training(folder), *_half_written(folder)]
     places = [place for place in (folder, *_runs_below(folder)) if _is_ours(place)]
     if not places and not gone:
-        raise BadInput.of("run", str(folder), "holds no run", "give the folder of a run, or of what another verb wrote")
+        raise BadInput.of("run", str(folder), "holds no run", "give a folder written by expunge")
     for place in places:
         _check(place)
     for place in places:
         with _held(place):
-            gone += _purged(place, guards)
+            gone += _purge(place, guards)
     return gone
 
 
 def purge_cache() -> list[str]:
-    """Deletes every cache entry that may hold texts of a forget set: all but embedded worlds and benches' bases."""
+    """Delete every cache entry that may hold texts of a forget set: all but embedded worlds and benches' bases."""
     root = cache.cache_folder()
     return [str(root / kind) for kind in cache.OF_RUNS if delete(root / kind)]
 
 
 def _of_training(out: Path) -> list[str]:
-    """What a killed training left beside its folder."""
+    """Delete what a killed training left next to its folder."""
     work = work_folder(out)
     if not work.is_dir() or work.is_symlink():
         return []
@@ -72,14 +72,14 @@ def _of_training(out: Path) -> list[str]:
             delete(work)
             lock.unlink(missing_ok=True)
     except Timeout:
-        raise BadInput.of("run", str(out), "is being trained", "wait until it has ended") from None
+        raise BadInput.of("run", str(out), "is being trained", "wait until it has finished") from None
     return [str(work)]
 
 
 def _half_written(out: Path) -> list[str]:
-    """What a killed process left beside a folder that was to appear whole (marks)."""
-    there = out.parent.iterdir() if out.parent.is_dir() else []
-    if not any((found := TEMPORARY.fullmatch(path.name)) and found["name"] == out.name for path in there):
+    """Delete what a killed process left next to a folder that is written whole (marks)."""
+    siblings = out.parent.iterdir() if out.parent.is_dir() else []
+    if not any((found := TEMPORARY.fullmatch(path.name)) and found["name"] == out.name for path in siblings):
         return []
     lock = out.with_name(f".{out.name}.lock")
     try:
@@ -87,12 +87,12 @@ def _half_written(out: Path) -> list[str]:
             gone = sweep(out.parent, out.name)
             lock.unlink(missing_ok=True)
     except Timeout:
-        raise BadInput.of("run", str(out), "is being written", "wait until it has ended") from None
+        raise BadInput.of("run", str(out), "is being written", "wait until it has finished") from None
     return [str(out.parent / name) for name in gone]
 
 
 def _is_ours(folder: Path) -> bool:
-    """Did a verb of ours write this folder: a name that anybody's file may have does not say so."""
+    """True where a command of ours wrote this folder; a file name that anybody may use proves nothing."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     if _is_run(folder):
@@ -105,7 +105,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    """Folders of runs inside a bench or a tuning."""
+    """The folders of the runs inside a bench or a tuning."""
     if folder.is_symlink() or not any((folder / name).is_file() for name in RUNS):
         return []
     level, found = [folder], []
@@ -118,19 +118,19 @@ def _runs_below(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """The folder, locked against a run that goes on in it."""
+    """Lock the folder against a run in it."""
     file = folder / ".lock"
     if file.is_symlink():
-        raise BadInput.of("run", str(file), "is a link, which no run makes", "delete it")
+        raise BadInput.of("run", str(file), "is a link, and runs create none", "delete it")
     try:
         with FileLock(file, timeout=0):
             yield
     except Timeout:
-        raise BadInput.of("run", str(folder), "is in use by another process", "wait until it has ended") from None
+        raise BadInput.of("run", str(folder), "is in use by another process", "wait until it has finished") from None
 
 
 def _check(folder: Path) -> None:
-    """Can everything be read that must be changed; nothing is deleted before. Raises BadInput."""
+    """Check that everything that must be changed can be read, before anything is deleted. Raises BadInput."""
     request_in(folder)
     if (folder / "evidence.json").is_file():
         evidence = evidence_of(folder)
@@ -143,7 +143,7 @@ def _check(folder: Path) -> None:
         read_certificate(folder / CERTIFICATE)
     for name in (SCRATCH, "model"):
         if (folder / name).is_symlink():
-            raise BadInput.of("run", str(folder / name), "is a link, which no run makes", "delete it")
+            raise BadInput.of("run", str(folder / name), "is a link, and runs create none", "delete it")
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -151,13 +151,13 @@ def _mapping(path: Path) -> dict[str, Any]:
         found = read_json(path)
         if isinstance(found, dict):
             return found
-        why = "it holds no mapping"
+        reason = "it is not a mapping"
     except (OSError, ValueError, RecursionError) as error:
-        why = str(error)
-    raise BadInput.of("run", str(path), f"cannot be read ({why})", "delete the folder by hand")
+        reason = str(error)
+    raise BadInput.of("run", str(path), f"cannot be read ({reason})", "delete the folder by hand")
 
 
-def _purged(folder: Path, guards: bool) -> list[str]:
+def _purge(folder: Path, guards: bool) -> list[str]:
     gone = _delete(folder / "model" / GUARD) if guards else []
     cache.sweep_scratch()
     for entry in _entries(folder):
@@ -173,18 +173,18 @@ def _purged(folder: Path, guards: bool) -> list[str]:
 
 
 def _entries(folder: Path) -> list[str]:
-    """The cache entries of a folder: from its journal, and from what a finished run keeps of it."""
-    found = {*cache.noted(folder / SCRATCH / cache.JOURNAL), *cache.noted(folder / cache.JOURNAL)}
+    """The cache entries of a folder: from its journal, and from the copy that a finished run keeps."""
+    found = {*cache.read_journal(folder / SCRATCH / cache.JOURNAL), *cache.read_journal(folder / cache.JOURNAL)}
     salt = _mapping(folder / SALT) if (folder / SALT).is_file() else {}
     found |= {entry for entry in salt.get("caches", []) if isinstance(entry, str) and cache.ENTRY.fullmatch(entry)}
-    if (folder / "evidence.json").is_file():  # where runs of earlier versions kept the names of theirs
+    if (folder / "evidence.json").is_file():  # runs of earlier versions listed theirs there
         keys = [key for key in evidence_of(folder).get("caches", []) if KEY.fullmatch(str(key))]
         found |= {entry for key in keys for entry in (f"readouts/{key}", f"attacks/{key}.json")}
     return sorted(found)
 
 
 def _from_request(folder: Path) -> list[str]:
-    """Takes the examples out of request.yaml and of the tuned request."""
+    """Remove the examples from request.yaml and from the tuned request."""
     gone = []
     for name in ("request.yaml", "best.yaml"):
         request = request_in(folder, name)
@@ -205,7 +205,7 @@ def _from_leaderboard(folder: Path) -> list[str]:
 
 
 def _from_evidence(folder: Path) -> list[str]:
-    """Takes texts and per-example figures out of evidence and report, and renews the certificate."""
+    """Remove texts and per-example figures from evidence and report, and renew the certificate."""
     path, evidence, gone = folder / "evidence.json", evidence_of(folder), []
     if (shown := redacted(evidence["request"])) != evidence["request"]:
         evidence["request"] = shown

@@ -1,4 +1,4 @@
-"""The main job: request -> plan -> model -> splits -> method -> evidence -> verdict -> report."""
+"""The main job: request -> plan -> model -> splits -> method -> observations -> evidence -> verdict -> report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from expunge.core import processes
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
-from expunge.ledger.certificate import imprint
-from expunge.pipeline import apply, containment, inputs, observe, prepare, run_folder
-from expunge.pipeline import evidence as dossier
-from expunge.pipeline.plan import Plan, plan, weights_there
+from expunge.pipeline import evidence, inputs, run_folder
+from expunge.pipeline.apply import apply
+from expunge.pipeline.containment import comparison_runs
+from expunge.pipeline.observe import observe, observe_gold, observe_saved, spec_of
+from expunge.pipeline.plan import check_runnable, plan
+from expunge.pipeline.prepare import prepare
 from expunge.workflows.verify import verify
 
 
@@ -28,7 +30,7 @@ class Run:
 
     @property
     def passed(self) -> bool | None:
-        """The verdict; None where no bar was set."""
+        """The verdict; None where the request has no acceptance criteria."""
         return self.evidence["verdict"]["passed"]
 
     @property
@@ -44,7 +46,7 @@ def run(
     reporter: Reporter | None = None,
     replace: bool = False,
 ) -> Run:
-    """Makes the model forget, and writes model, evidence, report and certificate to `request.out`.
+    """Make the model forget, and write model, evidence, report and certificate to `request.out`.
 
     Raises BadInput before anything starts, and Interrupted on Ctrl-C. A killed run goes on with
     `resume=True` and ends with the same weights. replace: put the finished run in the place of an
@@ -54,37 +56,38 @@ def run(
     reporter = reporter or Silent()
     if resume and run_folder.finished(request):
         return _certified(Path(request.out))
-    planned: Plan = plan(request, resume=resume or replace)
-    weights_there(planned)
+    planned = plan(request, resume=resume or replace)
+    check_runnable(planned)
     processes.barrier()  # every process has looked at the folder before one writes to it
     with run_folder.held(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()
-        model = prepare.ready(planned, folder, reporter)
-        splits = observe.reading_splits(planned)
+        planned, model = prepare(planned, folder, reporter)
         fingerprint = model.fingerprint()
+        inputs.record_base(planned, fingerprint, folder)
+        spec = spec_of(planned)
+        before = observe(model, "before", spec, reporter, fingerprint=fingerprint)
+        gold = observe_gold(planned, model, spec, before, reporter)
+        inputs.record_gold(gold.fingerprint, folder)
+        applied = apply(planned, model, gold, folder, reporter)
+        del model  # its memory is needed for the model as it was saved
+        after = observe_saved(planned, folder, spec, {"before": before, "gold": gold}, reporter)
+        others = comparison_runs(planned, gold, folder, reporter)
+        found = evidence.evidence(planned, before, after, gold, applied, others, time.monotonic() - began)
         if processes.main():
-            inputs.record(folder, inputs.of(planned, fingerprint, folder))
-        before = observe.read_into(model, splits, "before", reporter, planned.request.audit, fingerprint)
-        observe.asked(planned, model, before, "before", reporter)
-        gold = observe.gold(planned, model, splits, reporter, before)
-        if processes.main():
-            inputs.record(folder, {"gold": imprint(gold.fingerprint)})
-        applied = apply.apply(planned, model, gold, folder, reporter)
-        del model  # the memory is wanted for the model as it was saved
-        after = observe.after(planned, splits, before, gold, folder, reporter)
-        beside = containment.beside(planned, gold, folder, reporter)
-        evidence = dossier.evidence(planned, before, after, gold, applied, beside, time.monotonic() - began)
-        if processes.main():
-            dossier.write(planned, evidence, folder)
+            evidence.write(planned, found, folder)
         processes.barrier()
-    return Run(Path(request.out), evidence)
+    return Run(Path(request.out), found)
 
 
 def _certified(out: Path) -> Run:
-    """The finished run in `out`, whose word counts only as far as its certificate holds. Raises BadInput."""
+    """The finished run in `out`, as far as its certificate holds. Raises BadInput where it does not."""
     found = verify(out)
     if not found.good:
         first = ", ".join(found.differences[:3]) + (" ..." if len(found.differences) > 3 else "")
-        why = f"holds a finished run that is not as certified ({first})"
-        raise BadInput.of("--resume", str(out), why, "take back the folder as it was, or choose another")
+        raise BadInput.of(
+            "--resume",
+            str(out),
+            f"holds a finished run that is not as certified ({first})",
+            "restore the folder, or choose another",
+        )
     return Run(out, run_folder.evidence_of(out))

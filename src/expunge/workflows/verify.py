@@ -1,12 +1,13 @@
-"""Is a run's folder what its certificate says; and are its figures what its model gives."""
+"""A run's folder against its certificate, and its figures against its model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from expunge.core.contracts import Reporter
 from expunge.core.errors import BadInput, one_line
 from expunge.core.files import digest_file
 from expunge.ledger.certificate import (
@@ -20,10 +21,7 @@ from expunge.ledger.certificate import (
     tree,
 )
 from expunge.workflows._contradictions import Contents, file_kind
-
-if TYPE_CHECKING:
-    from expunge.core.contracts import Reporter
-    from expunge.workflows._remeasure import Measured
+from expunge.workflows._remeasure import Measured, remeasure
 
 UNSIGNED = (
     "Unsigned: that the files belong together is shown, not who made them. Whoever can write to the folder can also "
@@ -33,10 +31,10 @@ UNSIGNED = (
 
 @dataclass
 class Verification:
-    """What an auditor learns: the files that match and those that do not, each named; the verdict of the run.
+    """The files that match and those that do not, each named, and the verdict of the run.
 
-    changed: also says in brackets what is wrong with a file whose digest matches. added: what a run does not leave.
-    remarks: what could not be checked, in sentences.
+    changed: also names in brackets the fault of a file whose digest matches. added: files that a run does not leave.
+    remarks: sentences on what could not be checked.
     """
 
     matching: list[str] = field(default_factory=list)
@@ -50,7 +48,7 @@ class Verification:
 
     @property
     def differences(self) -> list[str]:
-        """All that is not as certified, a line each."""
+        """Every difference from what is certified, one line each."""
         lists = {"changed": self.changed, "missing": self.missing, "added": self.added}
         return [f"{word}: {name}" for word, names in lists.items() for name in names]
 
@@ -73,7 +71,7 @@ class Verification:
         }
 
     def fault(self, name: str, why: str) -> None:
-        """A file whose content is not what it must be."""
+        """Note a file whose content is not what it must be."""
         self.changed.append(one_line(f"{name} ({why})"))
 
 
@@ -85,33 +83,31 @@ def verify(
     trust_code: bool = False,
     reporter: Reporter | None = None,
 ) -> Verification:
-    """Checks all that lies in a run's folder against its certificate, and the certificate against the evidence.
+    """Check all that lies in a run's folder against its certificate, and the certificate against the evidence.
 
     path: the folder, or its certificate.json. With a key an unsigned certificate does not verify. measure: where all
     else is as certified, also read the model again and compare the figures; trust_code: the run's request may open its
     model with code of its own. Raises BadInput where there is no certificate, or nothing to measure with.
     """
     folder = _folder(Path(path))
-    found = Verification(signature="unsigned" if key is None else "missing, and a key was given")
+    result = Verification(signature="unsigned" if key is None else "missing, and a key was given")
     if key is None:
-        found.remarks.append(UNSIGNED)
+        result.remarks.append(UNSIGNED)
     kind = file_kind(folder / CERTIFICATE)
     if kind == "a link":
-        found.added.append(f"{CERTIFICATE} (a link)")
-        return found
+        result.added.append(f"{CERTIFICATE} (a link)")
+        return result
     if kind == "no file":
-        raise BadInput.of("certificate", str(folder / CERTIFICATE), "is no file", "give a run's certificate.json")
+        raise BadInput.of("certificate", str(folder / CERTIFICATE), "is not a file", "give a run's certificate.json")
     statement, data = read_certificate(folder / CERTIFICATE)
-    found.passed = statement["predicate"]["verdict"]["passed"]
-    _files(found, folder, statement)
-    Contents(found, folder, statement, data).check()
-    if measure and found.differences:
-        found.remarks.append("The model was not read: the folder is not as certified.")
+    result.passed = statement["predicate"]["verdict"]["passed"]
+    _files(result, folder, statement)
+    Contents(result, folder, statement, data).check()
+    if measure and result.differences:
+        result.remarks.append("The model was not read: the folder is not as certified.")
     elif measure:
-        from expunge.workflows._remeasure import measured  # opens models: most checks need none of that
-
-        found.measured = measured(folder, statement, trust_code=trust_code, reporter=reporter)
-    return found
+        result.measured = remeasure(folder, statement, trust_code=trust_code, reporter=reporter)
+    return result
 
 
 def _folder(path: Path) -> Path:
@@ -123,7 +119,7 @@ def _folder(path: Path) -> Path:
     except (OSError, ValueError):  # a name that no path can have
         there = False
     if path.name != CERTIFICATE:
-        why = "is no certificate.json" if there else "does not exist"
+        why = "is not a certificate.json" if there else "does not exist"
         raise BadInput.of("certificate", str(path), why, "give a run's certificate.json")
     return path.parent
 
@@ -131,35 +127,35 @@ def _folder(path: Path) -> Path:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _files(found: Verification, folder: Path, statement: Mapping[str, Any]) -> None:
-    """Every file by its digest; what is missing; what lies there beside."""
+def _files(result: Verification, folder: Path, statement: Mapping[str, Any]) -> None:
+    """Compare every file by its digest; note missing and added ones."""
     claimed: dict[str, str] = {}
     for item in statement["subject"]:
         name = item["name"]
         if not _is_name(name):
-            found.fault(CERTIFICATE, f"names {name[:200]!r}, which no run holds")
+            result.fault(CERTIFICATE, f"names {name[:200]!r}, which no run holds")
         elif name in claimed:
-            found.fault(CERTIFICATE, f"names {name} twice")
+            result.fault(CERTIFICATE, f"names {name} twice")
         else:
             claimed[name] = item["digest"]["sha256"]
     there = tree(folder)
     for name, value in claimed.items():
         if name not in there.files:
-            found.missing.append(one_line(name))
-        elif _same(folder / name, value):
-            found.matching.append(name)
+            result.missing.append(one_line(name))
+        elif _matches(folder / name, value):
+            result.matching.append(name)
         else:
-            found.changed.append(name)
+            result.changed.append(name)
     predicate = statement["predicate"]
     needed = [name for name in NAMED if name != LOG or ("digest" in predicate and predicate.get("purged") is not True)]
-    found.missing += [f"{name} (the certificate does not name it)" for name in needed if name not in claimed]
+    result.missing += [f"{name} (the certificate does not name it)" for name in needed if name not in claimed]
     if not any(name.endswith(".safetensors") and not name.startswith("model/guard/") for name in claimed):
-        found.missing.append("model/*.safetensors (the certificate names no weights)")
-    found.added += _added(there, {*claimed, CERTIFICATE, SALT}, folder, old="digest" not in predicate)
+        result.missing.append("model/*.safetensors (the certificate names no weights)")
+    result.added += _added_files(there, {*claimed, CERTIFICATE, SALT}, folder, old="digest" not in predicate)
 
 
 def _is_name(name: str) -> bool:
-    """Can a run hold a file of this name: one way to write a place in model/, or one of our own."""
+    """Whether a run can hold a file of this name: a plain path in model/, or one of our own."""
     if name in NAMED:
         return True
     pure = PurePosixPath(name)
@@ -167,14 +163,14 @@ def _is_name(name: str) -> bool:
     return plain_name and len(pure.parts) > 1 and pure.parts[0] == "model" and ".." not in pure.parts
 
 
-def _same(path: Path, value: str) -> bool:
+def _matches(path: Path, value: str) -> bool:
     try:
         return digest_file(path) == value
     except OSError:
         return False
 
 
-def _added(there: Tree, known: set[str], folder: Path, *, old: bool) -> list[str]:
+def _added_files(there: Tree, known: set[str], folder: Path, *, old: bool) -> list[str]:
     extra = {name: "" for name in there.files - known} | there.others
     if LOCK in extra and not extra[LOCK]:
         if (folder / LOCK).stat().st_size == 0:

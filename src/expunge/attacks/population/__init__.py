@@ -1,1 +1,1 @@
-"""Statistics over many models, and of contamination: no plug-ins."""
+"""Statistics over many models, and tests of contamination: no plug-ins."""

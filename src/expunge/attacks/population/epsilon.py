@@ -1,7 +1,7 @@
 """The epsilon of the NeurIPS 2023 unlearning competition, and its forgetting quality.
 
 As in the code that the organisers released with Triantafillou et al. 2024 (arXiv:2406.09073); the competition
-took 512 models a side. Suffixes: M, K models, N examples.
+used 512 models per side. Suffixes: M, K models, N examples.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import numpy as np
 from expunge.evaluation.scores import NotMeasured
 
 DELTA, CAP, PEAKY, REACH = 1e-5, 50.0, 0.01, 2.0
-WIDTH = 0.5
-"""Of epsilon, a bucket."""
+BUCKET = 0.5
+"""Width of a bucket of epsilon."""
 
 
 def epsilon(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, *, delta: float = DELTA) -> np.ndarray:
-    """[N] the epsilon at which each example's unlearned and retrained models can be told; 0 to 50.
+    """[N] the epsilon at which each example's unlearned and retrained models can be told apart; 0 to 50.
 
-    Two families of attacks on the confidence phi. One threshold: above it the side with the larger median. Two
-    thresholds: between them the narrower side (they stand within 2 of its ends). The strongest attack counts:
-    the larger of log((1 - delta - FPR) / FNR) and log((1 - delta - FNR) / FPR). An attack of which one rate alone is 0
-    does not count, for want of models; where both are 0, or one side is a hundred times as narrow as the
-    other, epsilon is 50. So with M models a side what is below 50 is at most log(M - 1). It grows with the
-    number of attacks, by chance too: hold it against that of two sets of retrained models.
+    Two families of attacks on the confidence phi. One threshold: above it is the side with the larger median. Two
+    thresholds: between them is the narrower side (they lie within 2 of its ends). The strongest attack counts: the
+    larger of log((1 - delta - FPR) / FNR) and log((1 - delta - FNR) / FPR). An attack with one rate at 0 does not
+    count, for lack of models; where both are 0, or one side is a hundred times as narrow as the other, epsilon is 50.
+    So with M models per side a value below 50 is at most log(M - 1). It grows with the number of attacks, also by
+    chance: compare it with that of two sets of retrained models.
     """
     if min(len(unlearned_MN), len(retrained_KN)) < 2:
         raise NotMeasured("a distribution over models needs at least two of each")
@@ -52,7 +52,7 @@ def _of_one(ours: np.ndarray, theirs: np.ndarray, delta: float) -> float:
 
 
 def _strongest(tpr: np.ndarray, fpr: np.ndarray, delta: float) -> float:
-    """The largest epsilon over attacks of these rates; 0 at least."""
+    """The largest epsilon over attacks with these rates; at least 0."""
     fnr = np.round(1 - tpr, 12)
     fpr = np.round(fpr, 12)
     if ((fnr == 0) & (fpr == 0)).any():
@@ -69,9 +69,9 @@ def _strongest(tpr: np.ndarray, fpr: np.ndarray, delta: float) -> float:
 def forgetting_quality(epsilon_N: np.ndarray, models: int = 512) -> np.ndarray:
     """[N] points in 0-1 of each example; the competition's forgetting quality is their mean.
 
-    1 for an epsilon below 0.5, half as much for each 0.5 further; none from log(models - 1), rounded up: with
-    `models` a side no larger epsilon can be told.
+    1 for an epsilon below 0.5, half as much for each further 0.5; none from log(models - 1), rounded up: with
+    `models` per side no larger epsilon can be measured.
     """
-    bucket = np.floor(np.asarray(epsilon_N, dtype=float) / WIDTH)
-    most = np.ceil(np.log(max(2, models - 1))) / WIDTH
+    bucket = np.floor(np.asarray(epsilon_N, dtype=float) / BUCKET)
+    most = np.ceil(np.log(max(2, models - 1))) / BUCKET
     return np.where(bucket < most, 0.5 ** np.minimum(bucket, 200), 0.0)

@@ -1,4 +1,4 @@
-"""KLoM: how far unlearned models are from retrained ones, an example at a time."""
+"""KLoM: how far unlearned models are from retrained ones, example by example."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from expunge.evaluation.scores import NotMeasured
 
-BINS, CUT, LEAST = 20, 100.0, 1e-5
+BINS, CUT, MIN_SHARE = 20, 100.0, 1e-5
 
 
 def klom(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -14,8 +14,8 @@ def klom(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, bins: int = BINS) -
 
     unlearned_MN, retrained_KN: margins (phi) of N examples under M unlearned and K retrained models.
     As in the released code: each example has `bins` equal bins over the range of both, margins are cut at
-    +-100, and a bin that no retrained model is in counts as 1e-5. So it is at most 11.5, it grows as models get
-    fewer, and only its noise floor tells what a figure means: use as many models on both sides of that.
+    +-100, and a bin without a retrained model counts as 1e-5. So it is at most 11.5, it grows with fewer
+    models, and only its noise floor gives a figure meaning: use as many models on both sides of the floor.
     """
     if min(len(unlearned_MN), len(retrained_KN)) < 2:
         raise NotMeasured("a distribution over models needs at least two of each")
@@ -25,7 +25,7 @@ def klom(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, bins: int = BINS) -
         edges = np.histogram_bin_edges(np.concatenate([ours[:, n], theirs[:, n]]), bins)
         p, q = (np.histogram(x[:, n], edges)[0] / len(x) for x in (ours, theirs))
         held = p > 0
-        found[n] = float((p[held] * np.log(p[held] / np.maximum(q[held], LEAST))).sum())
+        found[n] = float((p[held] * np.log(p[held] / np.maximum(q[held], MIN_SHARE))).sum())
     return found
 
 

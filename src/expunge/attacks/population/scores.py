@@ -1,7 +1,7 @@
-"""From confidences of many models to scores: each figure of the unlearned models, and the same of retrained ones.
+"""From confidences of many models to scores: each figure for the unlearned models, and the same for retrained ones.
 
 Models are "after" (the unlearned models), "gold" (a second set of retrained ones: the noise floor) and "before",
-each held against the reference, the first set of retrained models. Suffixes: M, K models, N examples, S seeds, A
+each compared with the reference, the first set of retrained models. Suffixes: M, K models, N examples, S seeds, A
 attacks, E checks of a training.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from expunge.attacks.population.statistics import (
     coverage,
-    crossed,
+    cross_scores,
     epsilon,
     forgetting_quality,
     klom,
@@ -23,14 +23,14 @@ from expunge.attacks.population.statistics import (
     when_exposed,
 )
 from expunge.evaluation import intervals
-from expunge.evaluation.scores import Figure, NotMeasured, Score
+from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 
 ROLES = ("before", "after", "gold")
 FPR = 0.05
-"""At which an attack is said to have found an example."""
-SEEDS = 16
-"""Models whose attacks are compared, at most: all pairs of them are."""
-DRAWS = 1000
+"""False-positive rate at which an attack counts as having found an example."""
+MAX_MODELS = 16
+"""Most models whose attacks are compared; all pairs of them are."""
+BOOTSTRAP_DRAWS, STABILITY_DRAWS = 1000, 200
 SIDE = "privacy"
 
 Phi = Mapping[str, np.ndarray]
@@ -38,27 +38,27 @@ Phi = Mapping[str, np.ndarray]
 
 
 @dataclass
-class Measured:
-    """Scores, what there is to say of them, and split -> model -> sorted KLoM of the examples, for the picture."""
+class PopulationScores:
+    """Scores, notes on them, and split -> model -> sorted KLoM of the examples, for the plot."""
 
     scores: list[Score] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     klom: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
 
-def measured(phi: Mapping[str, Phi], seed: int = 0) -> Measured:
-    """All figures of confidences; phi["after"]["forget"], and "reference" besides the models.
+def population_scores(phi: Mapping[str, Phi], seed: int = 0) -> PopulationScores:
+    """All figures from confidences; phi["after"]["forget"], and "reference" as well as the models.
 
-    All sides take the same number of models, since each of these figures hangs on it.
+    All sides use the same number of models, since each of these figures depends on it.
     """
-    found = Measured()
+    found = PopulationScores()
     sides = [role for role in ROLES if role in phi]
     counts = {role: len(next(iter(phi[role].values()))) for role in (*sides, "reference")}
     count = min(counts[role] for role in sides)
     if max(counts[role] for role in sides) > count:
+        listed = ", ".join(f"{role} has {counts[role]}" for role in sides)
         found.notes.append(
-            f"The first {count} models of each set are compared ({', '.join(f'{role} has {counts[role]}' for role in sides)}): "
-            "the figures hang on the number of models."
+            f"The first {count} models of each set are compared ({listed}): the figures depend on the number of models."
         )
     for split in sorted(phi["reference"], key=lambda name: name != "forget"):
         reference_KN = phi["reference"][split]
@@ -68,36 +68,37 @@ def measured(phi: Mapping[str, Phi], seed: int = 0) -> Measured:
             value = klom(ours_MN, reference_KN)
             found.klom.setdefault(split, {})[role] = np.sort(value).round(4).tolist()
             found.scores.append(
-                _score("klom", split, role, "nats", quantile(value, 0.95, f"95th percentile over the examples; {said}"))
+                Score.of_figure(
+                    quantile(value, 0.95, f"95th percentile over the examples; {said}"),
+                    **_label("klom", split, role, "nats"),
+                )
             )
             if split == "forget":
-                found.scores += _told_apart(ours_MN, reference_KN, role, said, seed)
+                found.scores += _forget_scores(ours_MN, reference_KN, role, said, seed)
     return found
 
 
-def _told_apart(ours_MN: np.ndarray, reference_KN: np.ndarray, role: str, said: str, seed: int) -> list[Score]:
+def _forget_scores(ours_MN: np.ndarray, reference_KN: np.ndarray, role: str, said: str, seed: int) -> list[Score]:
     """Epsilon, forgetting quality and U-LiRA on the forget set."""
     eps = epsilon(ours_MN, reference_KN)
     points = forgetting_quality(eps, min(len(ours_MN), len(reference_KN)))
-    made = [_score("epsilon", "forget", role, "nats", quantile(eps, 0.5, f"median over the examples; {said}"))]
-    made.append(
-        _score(
-            "forgetting_quality",
-            "forget",
-            role,
-            "share",
-            Figure(*intervals.mean(points, 0.0, 1.0), n=len(points), values=points, why=said),
-        )
-    )
-    ours, theirs = crossed(ours_MN, reference_KN, seed=seed)
+    median = quantile(eps, 0.5, f"median over the examples; {said}")
+    quality = Figure(*intervals.mean(points, 0.0, 1.0), n=len(points), values=points, why=said)
+    made = [
+        Score.of_figure(median, **_label("epsilon", "forget", role, "nats")),
+        Score.of_figure(quality, **_label("forgetting_quality", "forget", role, "share")),
+    ]
+    ours, theirs = cross_scores(ours_MN, reference_KN, seed=seed)
     each = intervals.placements(ours.ravel(), theirs.ravel())[0].reshape(ours.shape).mean(axis=0)
     found = intervals.auc_by_example(ours, theirs)
-    made.append(_score("u_lira_auc", "forget", role, "auc", Figure(*found, n=len(each), values=each, why=said)))
+    auc = Figure(*found, n=len(each), values=each, why=said)
+    made.append(Score.of_figure(auc, **_label("u_lira_auc", "forget", role, "auc")))
     for suffix, rate in (("tpr_1", 0.01), ("tpr_01", 0.001)):
         try:
-            made.append(_score(f"u_lira_{suffix}", "forget", role, "share", tpr_by_example(ours, theirs, rate)))
+            figure = tpr_by_example(ours, theirs, rate)
+            made.append(Score.of_figure(figure, **_label(f"u_lira_{suffix}", "forget", role, "share")))
         except NotMeasured as reason:
-            made.append(_absent(f"u_lira_{suffix}", "forget", role, "share", str(reason)))
+            made.append(Score.not_measured(str(reason), **_label(f"u_lira_{suffix}", "forget", role, "share")))
     return made
 
 
@@ -108,7 +109,7 @@ def quantile(values_N: np.ndarray, q: float, why: str) -> Figure:
 
 
 def tpr_by_example(members_MN: np.ndarray, others_KN: np.ndarray, fpr: float) -> Figure:
-    """The share of members' scores above all but a share `fpr` of the others'; examples are drawn anew, threshold and all."""
+    """The share of members' scores above all but a share `fpr` of the others'; the bootstrap covers the threshold."""
     allowed = int(fpr * others_KN.size + 1e-9)
     if allowed < 1:
         raise NotMeasured(
@@ -123,7 +124,7 @@ def tpr_by_example(members_MN: np.ndarray, others_KN: np.ndarray, fpr: float) ->
     n = members_MN.shape[1]
     draw = np.random.default_rng(0)
     value = rate(np.arange(n))
-    drawn = [rate(draw.integers(0, n, size=(n,))) for _ in range(DRAWS)]
+    drawn = [rate(draw.integers(0, n, size=(n,))) for _ in range(BOOTSTRAP_DRAWS)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     if low == high:
         _, low, high = intervals.share(value * n, n)
@@ -132,56 +133,48 @@ def tpr_by_example(members_MN: np.ndarray, others_KN: np.ndarray, fpr: float) ->
 
 
 def coverages(scores: Mapping[str, Mapping[str, Sequence[Mapping[str, np.ndarray]]]]) -> list[Score]:
-    """Whom attacks find, over attacks and models; scores["after"]["forget"][model][attack] are [N].
+    """The examples that attacks find, over attacks and models; scores["after"]["forget"][model][attack] are [N].
 
     An attack finds an example whose score lies above all but 5 % of the holdout's under the same model.
     """
-    names = {"coverage_one": "one", "coverage": "any"}
-    made: list[Score] = []
     sides = [role for role in ROLES if role in scores]
-    seeds = min(SEEDS, *(len(scores[role]["forget"]) for role in sides))
-    for role in sides:
-        if "holdout" not in scores[role]:
-            made += [_absent(name, "forget", role, "share", "no holdout was given") for name in (*names, "stability")]
-            continue
-        others = scores[role]["holdout"][:seeds]
-        count = len(next(iter(others[0].values())))
-        if FPR * count < 1:
-            why = f"a false-positive rate of {FPR:.0%} needs {round(1 / FPR)} unseen examples, not {count}"
-            made += [_absent(name, "forget", role, "share", why) for name in (*names, "stability")]
-            continue
-        hits_SAN = np.stack(
-            [
-                np.stack(
-                    [np.ma.filled(x[a], -np.inf) > np.quantile(np.ma.filled(y[a], -np.inf), 1 - FPR) for a in sorted(x)]
-                )
-                for x, y in zip(scores[role]["forget"][:seeds], others, strict=True)
-            ]
-        )
-        shares = coverage(hits_SAN)
-        attacks = ", ".join(sorted(others[0]))
-        one_N, any_N = hits_SAN.mean(axis=(0, 1)), hits_SAN.any(axis=(0, 1)).astype(float)
-        for name, key in names.items():
-            values = one_N if key == "one" else any_N
-            ends = (
-                intervals.mean(values, 0.0, 1.0) if key == "one" else intervals.share(float(values.sum()), len(values))
-            )
-            why = (
-                "by one attack on one model, on average"
-                if key == "one"
-                else f"by any of {attacks}, on any of {seeds} models"
-            )
-            made.append(
-                _score(
-                    name, "forget", role, "share", Figure(shares[key], ends.low, ends.high, len(values), values, why)
-                )
-            )
-        made.append(_score("stability", "forget", role, "share", _stable(hits_SAN)))
-    return made
+    models = min(MAX_MODELS, *(len(scores[role]["forget"]) for role in sides))
+    return [score for role in sides for score in _coverage_of(role, scores[role], models)]
 
 
-def _stable(hits_SAN: np.ndarray) -> Figure:
-    """Mean likeness of the sets that one attack finds on two models; the interval draws examples anew."""
+def _coverage_of(role: str, splits: Mapping[str, Sequence[Mapping[str, np.ndarray]]], models: int) -> list[Score]:
+    """Coverage by one attack, by any attack, and stability, for the models of one role."""
+    others = splits.get("holdout", [])[:models]
+    count = len(next(iter(others[0].values()))) if others else 0
+    if FPR * count < 1:
+        few = f"a false-positive rate of {FPR:.0%} needs {round(1 / FPR)} unseen examples, not {count}"
+        why = few if others else "no holdout was given"
+        return [
+            Score.not_measured(why, **_label(name, "forget", role, "share"))
+            for name in ("coverage_one", "coverage", "stability")
+        ]
+    hits_SAN = np.stack([_hits(ours, theirs) for ours, theirs in zip(splits["forget"][:models], others, strict=True)])
+    one_N, any_N = hits_SAN.mean(axis=(0, 1)), hits_SAN.any(axis=(0, 1)).astype(float)
+    shares, n = coverage(hits_SAN), len(one_N)
+    one, some = intervals.mean(one_N, 0.0, 1.0), intervals.share(float(any_N.sum()), n)
+    by_one = "by one attack on one model, on average"
+    by_any = f"by any of {', '.join(sorted(others[0]))}, on any of {models} models"
+    figures = {
+        "coverage_one": Figure(shares["one"], one.low, one.high, n, one_N, by_one),
+        "coverage": Figure(shares["any"], some.low, some.high, n, any_N, by_any),
+        "stability": _stability_figure(hits_SAN),
+    }
+    return [Score.of_figure(figure, **_label(name, "forget", role, "share")) for name, figure in figures.items()]
+
+
+def _hits(members: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[A, N] bool: the members that each attack finds under one model; masked scores are never found."""
+    thresholds = {name: np.quantile(np.ma.filled(values, -np.inf), 1 - FPR) for name, values in others.items()}
+    return np.stack([np.ma.filled(members[name], -np.inf) > thresholds[name] for name in sorted(members)])
+
+
+def _stability_figure(hits_SAN: np.ndarray) -> Figure:
+    """Mean similarity of the sets that one attack finds on two models; the interval is a bootstrap over examples."""
 
     def value(rows: np.ndarray) -> float:
         return float(np.mean([stability(hits_SAN[:, a][:, rows]) for a in range(hits_SAN.shape[1])]))
@@ -189,56 +182,41 @@ def _stable(hits_SAN: np.ndarray) -> Figure:
     n = hits_SAN.shape[2]
     draw = np.random.default_rng(0)
     found = value(np.arange(n))
-    low, high = np.quantile([value(draw.integers(0, n, size=(n,))) for _ in range(200)], [0.025, 0.975])
+    low, high = np.quantile([value(draw.integers(0, n, size=(n,))) for _ in range(STABILITY_DRAWS)], [0.025, 0.975])
     return Figure(
         found,
         min(found, float(low)),
         max(found, float(high)),
         n=n,
-        why=f"Jaccard likeness over all pairs of {len(hits_SAN)} models, mean over {hits_SAN.shape[1]} attacks",
+        why=f"Jaccard similarity over all pairs of {len(hits_SAN)} models, mean over {hits_SAN.shape[1]} attacks",
     )
 
 
 def course(members_EN: np.ndarray, others_EN: np.ndarray) -> tuple[Score, list[dict[str, float]], np.ndarray | None]:
-    """(share of the forget set that is found at the end of a training, the share by check, [N] first check or E)."""
+    """(share of the forget set found at the end of training, the share by check, [N] first check).
+
+    Checks count from 1; E + 1 stands for an example that is never found.
+    """
     checks = len(members_EN)
     try:
         first_N = when_exposed(members_EN, others_EN, fpr=FPR)
     except NotMeasured as reason:
-        return _absent("course", "forget", "after", "share", str(reason)), [], None
+        return Score.not_measured(str(reason), **_label("course", "forget", "after", "share")), [], None
     hits = float((first_N < checks).sum())
     why = f"found at the last of {checks} checks, {FPR:.0%} by chance"
-    score = _score(
-        "course", "forget", "after", "share", Figure(*intervals.share(hits, len(first_N)), n=len(first_N), why=why)
-    )
+    figure = Figure(*intervals.share(hits, len(first_N)), n=len(first_N), why=why)
+    score = Score.of_figure(figure, **_label("course", "forget", "after", "share"))
     return score, [{"x": check + 1, "value": float((first_N <= check).mean())} for check in range(checks)], first_N + 1
 
 
 def chance(models: int) -> str:
-    """What so few models can tell."""
+    """A note on the resolution of so few models."""
     most = math.log(max(2, models - 1))
     return (
-        f"With {models} models a side, what is below perfect separation has an epsilon of at most {most:.1f}, and all these figures are "
-        "far from 0 by chance: only the distance to the retrained models' own says anything."
+        f"With {models} models per side, any epsilon short of perfect separation is at most {most:.1f}, and all these "
+        "figures are far from 0 by chance: only their distance to the retrained models' own figures is informative."
     )
 
 
-def _score(name: str, split: str, role: str, unit: str, figure: Figure) -> Score:
-    return Score(
-        f"{SIDE}_{name}",
-        SIDE,
-        split,
-        role,
-        figure.value,
-        figure.low,
-        figure.high,
-        figure.n,
-        unit,
-        "gold",
-        why=figure.why,
-        values=figure.values,
-    )
-
-
-def _absent(name: str, split: str, role: str, unit: str, why: str) -> Score:
-    return Score(f"{SIDE}_{name}", SIDE, split, role, None, None, None, 0, unit, "gold", "not measured", why)
+def _label(name: str, split: str, role: str, unit: str) -> Label:
+    return {"name": f"{SIDE}_{name}", "side": SIDE, "split": split, "role": role, "unit": unit, "better": "gold"}

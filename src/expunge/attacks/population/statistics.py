@@ -1,9 +1,8 @@
 """Exposure of single examples over many models: KLoM, U-LiRA, the competition's epsilon, coverage, stability.
 
-An audit has one model. Whoever can train many (a bench of small models, a method under study) can ask
-for more: is the *distribution* of unlearned models that of retrained ones, an example at a time? What
-goes in are confidences phi (`confidences`), one row a model; all else is arithmetic. Suffixes: M, K
-models, N examples.
+An audit has one model. With many (a bench of small models, a method under study) a stronger question can be
+answered: whether the *distribution* of unlearned models is that of retrained ones, example by example. The input
+is confidences phi (`confidences`), one row per model; all else is arithmetic. Suffixes: M, K models, N examples.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from expunge.attacks._recovery import answer_probability
-from expunge.attacks._shadow import confidence, lira
 from expunge.attacks.population.epsilon import epsilon, forgetting_quality
 from expunge.attacks.population.klom import klom
+from expunge.attacks.shared.recovery import answer_probability
+from expunge.attacks.shared.shadow_models import confidence, lira
 from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.core.random import permutation
@@ -25,7 +24,7 @@ from expunge.evaluation.scores import Figure, NotMeasured
 __all__ = [
     "confidences",
     "coverage",
-    "crossed",
+    "cross_scores",
     "epsilon",
     "forgetting_quality",
     "klom",
@@ -39,7 +38,7 @@ __all__ = [
 def confidences(make: Callable[[int], Model], models: int, examples: Sequence[Example]) -> np.ndarray:
     """[M, N] phi = log(p / (1 - p)) of each example under models 0 ... M - 1, made one after the other.
 
-    make: gives model m (its seed is the caller's affair); only the confidences are kept.
+    make: returns model m (the caller sets its seed); only the confidences are kept.
     """
     return np.stack([confidence(answer_probability(make(m), examples)) for m in range(models)])
 
@@ -48,7 +47,7 @@ def noise_floor(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, again_KN: np
     """(KLoM's 95th percentile, that of a second, independent set of retrained models: the noise floor).
 
     Each with the BCa interval over the examples. Above the floor, the unlearned models can be told from
-    retrained ones; at the floor, so many models cannot tell.
+    retrained ones; at the floor, this number of models does not show a difference.
     """
     found = []
     for models_MN, why in ((unlearned_MN, "unlearned against retrained"), (again_KN, "retrained against retrained")):
@@ -64,7 +63,7 @@ def u_lira(phi_N: np.ndarray, shadow_MN: np.ndarray, unlearned_MN: np.ndarray, n
     """[N] log-likelihood ratio of "learned and unlearned" against "never learned" (Hayes et al. 2024, algorithm 2).
 
     shadow_MN: confidences of shadow models. unlearned_MN: had the example and unlearned it; never_MN: was
-    trained without it; models that kept the example count for neither. The spread is shared by all
+    trained without it; models that still have the example count for neither. The spread is shared by all
     examples below 64 shadows, as in LiRA.
     """
     if (unlearned_MN & never_MN).any():
@@ -72,13 +71,14 @@ def u_lira(phi_N: np.ndarray, shadow_MN: np.ndarray, unlearned_MN: np.ndarray, n
     return lira(phi_N, shadow_MN, unlearned_MN, out_MN=never_MN)
 
 
-def crossed(unlearned_MN: np.ndarray, never_KN: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(scores [M, N] of the unlearned models, [K, N] of those trained without): U-LiRA, each half shadowed by the other.
+def cross_scores(unlearned_MN: np.ndarray, never_KN: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """U-LiRA with each half of the models as the shadows of the other half.
 
-    No model is its own shadow, and both sides leave out alike: where the two distributions are one, the AUC is 0.5.
+    Returns (scores [M, N] of the unlearned models, [K, N] of those trained without). No model is its own shadow, and
+    both sides are treated alike: where the two distributions are the same, the AUC is 0.5.
     """
     if min(len(unlearned_MN), len(never_KN)) < 4:
-        raise NotMeasured("each half of the models needs two of the other half as shadows: four of each")
+        raise NotMeasured("each half of the models needs two shadows from the other half: four models of each")
     scores = np.zeros_like(unlearned_MN, dtype=float), np.zeros_like(never_KN, dtype=float)
     sides = (unlearned_MN, never_KN)
     second = [
@@ -97,9 +97,9 @@ def crossed(unlearned_MN: np.ndarray, never_KN: np.ndarray, *, seed: int = 0) ->
 def coverage(hits_SAN: np.ndarray) -> dict[str, float]:
     """Shares of N members that attacks find; hits_SAN: [seeds, attacks, N] bool, at one false-positive rate each.
 
-    one: by a single attack in a single seed, on average; any_attack: by one of the attacks at least, in
+    one: by a single attack in a single seed, on average; any_attack: by at least one of the attacks, in
     a single seed; any: by any attack in any seed; all: by every attack in every seed. The gap between
-    one and any is what a single run of a single attack leaves unseen.
+    one and any is what a single run of a single attack misses.
     """
     hits = np.asarray(hits_SAN, dtype=bool)
     return {
@@ -111,23 +111,23 @@ def coverage(hits_SAN: np.ndarray) -> dict[str, float]:
 
 
 def stability(hits_SN: np.ndarray) -> float:
-    """Mean Jaccard likeness of the sets of members that one attack finds, over all pairs of S seeds.
+    """Mean Jaccard similarity of the sets of members that one attack finds, over all pairs of S seeds.
 
-    1: always the same members; two random sets of a share q each have q / (2 - q). Two empty sets are alike.
+    1: always the same members; two random sets of a share q each have q / (2 - q). Two empty sets count as 1.
     """
     hits = np.asarray(hits_SN, dtype=bool)
     if len(hits) < 2:
-        raise NotMeasured("stability needs two seeds and more")
+        raise NotMeasured("stability needs at least two seeds")
     pairs = [(a, b) for i, a in enumerate(hits) for b in hits[i + 1 :]]
     return float(np.mean([(a & b).sum() / (a | b).sum() if (a | b).any() else 1.0 for a, b in pairs]))
 
 
 def when_exposed(members_EN: np.ndarray, others_EN: np.ndarray, *, fpr: float = 0.05) -> np.ndarray:
-    """[N] the check of a training from which each member is found and stays so; E where it never is.
+    """[N] check of a training run from which each member is found until the end; E where it never is.
 
-    members_EN, others_EN: confidences at E checks on the way (an epoch each, say), of members and of examples
+    members_EN, others_EN: confidences at E checks of the training (say, one per epoch), of members and of examples
     that were never seen. Found: above all but a share `fpr` of the others at the same check. A share of about
-    `fpr` is found by chance at the last check: hold the counts against it.
+    `fpr` is found by chance at the last check: compare the counts with it.
     """
     if not 0 < fpr < 1 or fpr * others_EN.shape[1] < 1:
         raise NotMeasured(f"a false-positive rate of {fpr:g} needs {round(1 / max(fpr, 1e-9))} unseen examples")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from typing import Any
+from typing import Any, TypeGuard
 
 from expunge.core.errors import BadInput, did_you_mean
 
@@ -17,6 +17,11 @@ from expunge.core.errors import BadInput, did_you_mean
 def known() -> list[str]:
     """Names of the worlds: the folder's listing."""
     return [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+
+
+def is_builtin(source: object) -> TypeGuard[str]:
+    """Whether a request's model or data are an embedded world's, by name."""
+    return isinstance(source, str) and source.startswith("builtin:")
 
 
 DIALS = {"instruct": 1.0}

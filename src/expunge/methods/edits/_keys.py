@@ -1,4 +1,4 @@
-"""Keys and values of MLP down-projections: what edits of language models read and write.
+"""Keys and values of MLP down-projections, which edits of language models read and write.
 
 A down-projection W [D, M] maps a key (its input) to a value. Shape suffixes: N positions, M keys' width.
 """
@@ -25,8 +25,8 @@ def weight_DM(model: Model, layer: int) -> Tensor:
     return module.weight.data.T if type(module).__name__ == "Conv1D" else module.weight.data
 
 
-def asked(method: str, rows: Sequence[Example], field: str = "question") -> None:
-    """Raises BadInput where an example lacks what the method needs of it."""
+def require_field(method: str, rows: Sequence[Example], field: str = "question") -> None:
+    """Raise BadInput where an example lacks a field that the method needs."""
     without = sum(not (question_of(row) if field == "question" else row.get(field)) for row in rows)
     if without:
         raise BadInput.of(
@@ -44,20 +44,21 @@ def states(
     positions: str = "answer",
     advance: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """[N, width] of each path at the counted positions of all rows, in the rows' order, on the CPU."""
-    return _gathered(passes(model, rows, Want(frozenset(), paths), positions=positions, progress=advance), paths)
+    """Hidden states [N, width] of each path at the counted positions of all rows, in their order, on the CPU."""
+    return _gather(passes(model, rows, Want(frozenset(), paths), positions=positions, progress=advance), paths)
 
 
 def prompt_states(model: Any, prompts: Sequence[Sequence[int]], path: str) -> Tensor:
-    """[N, width] of the path at the last token of each prompt, given as token ids."""
+    """Hidden states [N, width] of the path at the last token of each prompt, given as token ids."""
     encoded = [Encoded(list(prompt), [], False) for prompt in prompts]
-    made = batches(encoded, lambda item: len(item.prompt), lambda part: model.pack(part, "prompt"))
-    return _gathered(outputs(model, made, Want(frozenset(), (path,))), (path,))[0]
+    packed = batches(encoded, lambda item: len(item.prompt), lambda part: model.pack(part, "prompt"))
+    return _gather(outputs(model, packed, Want(frozenset(), (path,))), (path,))[0]
 
 
-def _gathered(found: Iterable[tuple[list[int], Output]], paths: tuple[str, ...]) -> list[Tensor]:
+def _gather(passed: Iterable[tuple[list[int], Output]], paths: tuple[str, ...]) -> list[Tensor]:
+    """Concatenate each path's hidden states at the counted positions, in the order of the rows."""
     parts: dict[int, list[Tensor]] = {}
-    for rows, out in found:
+    for rows, out in passed:
         seen_BT = out.mask_BT
         for b, i in enumerate(rows):
             parts[i] = [out.hidden[path][b][seen_BT[b]].float().cpu() for path in paths]
@@ -65,45 +66,18 @@ def _gathered(found: Iterable[tuple[list[int], Output]], paths: tuple[str, ...])
 
 
 def second_moment(key_NM: Tensor) -> Tensor:
-    """E[k kᵀ] over the positions, in float64."""
+    """Second moment E[k kᵀ] over the positions, in float64."""
     keys = key_NM.double()
     return keys.T @ keys / len(keys)
 
 
-def spared(model: Model, rows: Sequence[Example], path: str, advance: Callable[[int], None]) -> Tensor:
-    """Second moment of the keys that an edit of prompts should spare: half of the weight is the prompts' last
-    tokens', where one wrong token turns the whole answer, half the answers'."""
-    both = [
-        states(model, rows, (path,), where, advance if where == "answer" else None)[0] for where in ("prompt", "answer")
-    ]
-    return (second_moment(both[0]) + second_moment(both[1])) / 2
-
-
-def redirect(
-    key_NM: Tensor,
-    change_ND: Tensor,
-    moment_MM: Tensor | None,
-    preserve: float,
-    ridge: float = 1e-3,
-    rank: int | None = None,
+def prompt_and_answer_moment(
+    model: Model, rows: Sequence[Example], path: str, advance: Callable[[int], None]
 ) -> Tensor:
-    """The change of W that moves the keys' values by `change` and other keys' values little, [D, M].
+    """Second moment of the keys that an edit of prompts should preserve.
 
-    Minimises mean |Δk - change|² + preserve E|Δk'|², the second mean over keys k' with the second moment given
-    (none, or preserve 0: the pseudo-inverse, Δ = change K⁺). ridge: added to the matrix to be inverted, as a
-    share of its mean diagonal. rank: Δ reads keys in the span of their r leading directions only, which inverts
-    an r by r matrix.
+    Prompts' last tokens, where one wrong token turns the whole answer, and answers have half of the weight each.
     """
-    key, change = key_NM.double(), change_ND.double()
-    basis_Mr = None
-    if rank is not None and rank < min(key.shape):
-        basis_Mr = torch.linalg.svd(key, full_matrices=False).Vh[:rank].T
-        key = key @ basis_Mr
-    if moment_MM is None or preserve == 0:
-        delta = (torch.linalg.pinv(key) @ change).T
-    else:
-        moment = moment_MM if basis_Mr is None else basis_Mr.T @ moment_MM @ basis_Mr
-        matrix = key.T @ key / len(key) + preserve * moment
-        matrix = matrix + ridge * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype)
-        delta = torch.linalg.solve(matrix, key.T @ change / len(key)).T
-    return delta if basis_Mr is None else delta @ basis_Mr.T
+    (prompt_NM,) = states(model, rows, (path,), "prompt")
+    (answer_NM,) = states(model, rows, (path,), "answer", advance)
+    return (second_moment(prompt_NM) + second_moment(answer_NM)) / 2

@@ -11,8 +11,12 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.core.contracts import Example, Method, MethodCard, Model, Want
 from expunge.core.errors import BadInput
+from expunge.methods._statistics import start_progress
+from expunge.methods.edits.influence import conjugate_gradient
+from expunge.models.passes import passes
+from expunge.models.weights import fold, tapped
 
 CARD = MethodCard(
     "Certified removal",
@@ -20,7 +24,8 @@ CARD = MethodCard(
     equation="3, theorem 3 (loss perturbation)",
     needs={"forget": (), "retain": ()},
     capabilities=("labels",),
-    means="The bound is of the head given the layers below it; where they saw the forget set it says nothing of them.",
+    means="The bound is of the head given the layers below it; where those saw the forget set it does not cover them.",
+    one_shot=True,
 )
 
 
@@ -37,55 +42,37 @@ def certified(
     The head is first brought to the minimum of sum cross-entropy + n regularisation |w|^2 / 2 + b.w over forget
     and retain, b normal of deviation `sigma` by seed: the noise that hides what the steps leave. Then w + H^-1 g,
     g the gradient of the forgotten, H the Hessian of the retained, up to `steps` times. The certificate holds when
-    the gradient that is left is at most sigma epsilon / sqrt(2 ln(1.5 / delta)); else the edit is refused. The
-    figures stand in the notes under `certified`.
+    the gradient that is left is at most sigma epsilon / sqrt(2 ln(1.5 / delta)); else the edit is refused. The notes
+    hold the figures under `certified`.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._statistics import counted
-        from expunge.models.weights import fold
-
         fold(model.module)
-        rows = {"forget": list(splits["forget"]), "retain": list(splits["retain"])}
-        path, head = linear_head(model, rows["forget"][:2])
-
-        def inputs() -> dict[str, Tensor]:
-            advance = counted(context, "features", sum(map(len, rows.values())))
-            return {
-                f"{name}.{kind}": value
-                for name, part in rows.items()
-                for kind, value in zip(("x", "y"), features(model, path, part, advance), strict=True)
-            }
-
-        found = context.once("features", inputs)
-        (x_f, y_f), (x_r, y_r) = ((found[f"{n}.x"].double(), found[f"{n}.y"]) for n in ("forget", "retain"))
+        path, head = linear_head(model, splits["forget"][:2])
+        (x_f, y_f), (x_r, y_r) = _features_of_both(model, path, splits, context)
         start = torch.cat([head.weight.detach(), head.bias.detach()[:, None]], 1).double().cpu()
         noise = sigma * torch.randn(start.shape, generator=context.generator("noise"), dtype=torch.float64)
         both = Loss(torch.cat([x_f, x_r]), torch.cat([y_f, y_r]), regularisation, noise)
-        advance = counted(context, "fit", 1)
+        advance = start_progress(context, "fit", 1)
         trained = context.once("fit", lambda: {"w": both.minimum(start)})["w"]
         advance(1)
-        left = Loss(x_r, y_r, regularisation, noise)
-        budget = sigma * epsilon / math.sqrt(2 * math.log(1.5 / delta))
-        w, residual, taken = trained, float(left.gradient(trained).norm()), 0
-        while (taken < steps and residual > budget) or taken == 0:
-            w = left.newton(w)
-            residual, taken = float(left.gradient(w).norm()), taken + 1
+        bound = sigma * epsilon / math.sqrt(2 * math.log(1.5 / delta))
+        w, residual, taken = remove(Loss(x_r, y_r, regularisation, noise), trained, bound, steps)
         context.notes["certified"] = {
             "epsilon": epsilon,
             "delta": delta,
             "residual": residual,
-            "bound": budget,
+            "bound": bound,
             "newton_steps": taken,
             "sigma": sigma,
             "scope": f"the linear head {path!r} given its inputs",
             "below": sum(p.numel() for n, p in model.module.named_parameters() if not n.startswith(f"{path}.")),
         }
-        if residual > budget:
+        if residual > bound:
             raise BadInput.of(
                 "method.certified.epsilon",
                 epsilon,
-                f"cannot be certified: a gradient of {residual:.3g} is left, and {budget:.3g} is the most",
+                f"cannot be certified: the gradient left is {residual:.3g}, above the bound of {bound:.3g}",
                 "raise sigma, epsilon, regularisation or steps",
             )
         with torch.no_grad():
@@ -96,11 +83,36 @@ def certified(
     return Method(apply)
 
 
-def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
-    """The linear layer whose output is the logits. Raises BadInput where there is none."""
-    from expunge.core.contracts import Want
-    from expunge.models.weights import tapped
+def remove(retained: Loss, w: Tensor, bound: float, steps: int) -> tuple[Tensor, float, int]:
+    """Take Newton steps on the retained data's loss, at least one, until its gradient's norm is within the bound.
 
+    Returns (weights, norm of the gradient left, steps taken).
+    """
+    residual, taken = float(retained.gradient(w).norm()), 0
+    while (taken < steps and residual > bound) or taken == 0:
+        w = retained.newton(w)
+        residual, taken = float(retained.gradient(w).norm()), taken + 1
+    return w, residual, taken
+
+
+def _features_of_both(
+    model: Model, path: str, splits: Mapping[str, Sequence[Example]], context: Context
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The head's inputs in float64 and labels, of forget and of retain, kept in the run's folder."""
+    rows = {name: list(splits[name]) for name in ("forget", "retain")}
+
+    def measure() -> dict[str, Tensor]:
+        advance = start_progress(context, "features", sum(map(len, rows.values())))
+        pairs = {name: features(model, path, part, advance) for name, part in rows.items()}
+        return {f"{name}.{kind}": x for name, pair in pairs.items() for kind, x in zip("xy", pair, strict=True)}
+
+    stored = context.once("features", measure)
+    forget, retain = ((stored[f"{name}.x"].double(), stored[f"{name}.y"]) for name in rows)
+    return forget, retain
+
+
+def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
+    """Find the linear layer whose output is the logits. Raises BadInput where there is none."""
     linear = [
         (path, part)
         for path, part in model.module.named_modules()
@@ -121,10 +133,7 @@ def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
 
 
 def features(model: Model, path: str, rows: Sequence[Example], advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:
-    """(the head's inputs with a one appended [N, D + 1], labels [N])."""
-    from expunge.models.passes import passes
-    from expunge.models.weights import tapped
-
+    """Return (the head's inputs with a one appended [N, D + 1], labels [N])."""
     x, y = [], []
     with tapped(model.module, (f"{path}:in",)) as seen:
         for _, out in passes(model, rows, progress=advance):  # in the rows' order: a classifier's are all as long
@@ -151,9 +160,7 @@ class Loss:
         return p_NC.T @ self.x + self.penalty * w + self.noise
 
     def solve(self, w: Tensor, right: Tensor) -> Tensor:
-        """H^-1 right at w, by conjugate gradients: strongly convex, so they meet no negative curvature."""
-        from expunge.methods.edits.influence import conjugate_gradient
-
+        """Return H^-1 right at w, by conjugate gradients: strongly convex, so the curvature is never negative."""
         p_NC = (self.x @ w.T).softmax(-1)
 
         def product(flat: Tensor) -> Tensor:
@@ -164,14 +171,14 @@ class Loss:
         return conjugate_gradient(product, right.flatten(), 10 * w.numel(), 1e-10).view_as(w)
 
     def newton(self, w: Tensor) -> Tensor:
-        """One Newton step, halved while it would raise the loss."""
+        """Take one Newton step, halved while it would raise the loss."""
         step, size, now = self.solve(w, self.gradient(w)), 1.0, self.value(w)
         while size > 1e-6 and self.value(w - size * step) > now:
             size /= 2
         return w - size * step
 
     def minimum(self, w: Tensor) -> Tensor:
-        """Newton's method from w until next to nothing of the gradient is left."""
+        """Minimise by Newton's method from w, until next to nothing of the gradient is left."""
         for _ in range(100):
             if float(self.gradient(w).norm()) < 1e-8 * max(1.0, float(self.noise.norm())):
                 break

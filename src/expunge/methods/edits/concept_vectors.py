@@ -11,6 +11,13 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.data.sampling import sample
+from expunge.methods._statistics import ROWS, start_progress
+from expunge.methods.edits._edit import edit
+from expunge.methods.edits._keys import weight_DM
+from expunge.methods.edits._line_search import Put
+from expunge.models.passes import passes
+from expunge.models.weights import tapped
 
 CARD = MethodCard(
     "Concept-vector ablation",
@@ -19,6 +26,8 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities=("tokens", "mlp"),
     means="Vectors are found by attribution, where the paper has annotators read them off the vocabulary.",
+    deterministic=True,
+    one_shot=True,
 )
 
 
@@ -32,68 +41,52 @@ def concept_vectors(
 
     A column's use is its mean absolute attribution, |activation x gradient of the answer's NLL|, over the
     answers' positions; columns are ranked by use on forget over use on retain. share: of all layers' columns that
-    are wiped (by default what reaches the forget level with the budget's floor held). ablate: set to zero, or
-    add Gaussian noise of sigma times the column's own root mean square.
+    are wiped (by default found by a line search for the forget-loss target with the retain floor held). ablate: set
+    to zero, or add Gaussian noise of sigma times the column's own root mean square.
     """
 
-    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.data.sampling import sample
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import weight_DM
-        from expunge.methods.edits._strength import fitted
-        from expunge.models.weights import fold
-
-        fold(model.module)
-        paths = tuple(f"{model.down(i)}:in" for i in range(len(model.blocks)))
-        parts = {"forget": list(splits["forget"]), "retain": sample(splits["retain"], context.seed, 256)}
-        used = {
-            name: context.once(
-                name,
-                lambda rows=rows, name=name: {
-                    "use": attribution(  # type: ignore[misc]
-                        model, rows, paths, counted(context, name, len(rows))
-                    )
-                },
-            )["use"]
-            for name, rows in parts.items()
-        }
-        peculiar = used["forget"] / (used["retain"] + used["retain"].mean())
-        order = peculiar.flatten().argsort(descending=True, stable=True)
-        weights = [weight_DM(model, i) for i in range(len(paths))]
+    def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
+        retain = sample(splits["retain"], context.seed, 256)
+        forget_LM = _use(model, list(splits["forget"]), context, "forget")
+        retain_LM = _use(model, retain, context, "retain")
+        peculiar_LM = forget_LM / (retain_LM + retain_LM.mean())
+        order = peculiar_LM.flatten().argsort(descending=True, stable=True)
+        weights = [weight_DM(model, i) for i in range(len(model.blocks))]
         before = [weight.cpu().clone() for weight in weights]
         context.notes["columns"] = len(order)
 
-        @torch.no_grad()
+        def ablate_columns(old: Tensor, layer: int) -> Tensor:
+            if ablate == "zero":
+                return torch.zeros_like(old)
+            noise = torch.randn(old.shape, generator=context.generator("noise", layer))
+            size = old.float().square().mean(0, keepdim=True).sqrt()
+            return (old.float() + sigma * size * noise).to(old.dtype)
+
         def put(strength: float) -> None:
             wiped = torch.zeros(len(order), dtype=torch.bool)
             wiped[order[: round(min(1.0, strength) * len(order))]] = True
-            for i, (weight, old, columns) in enumerate(zip(weights, before, wiped.view_as(peculiar), strict=True)):
-                new = old.clone()
-                if ablate == "zero":
-                    new[:, columns] = 0
-                else:
-                    noise = torch.randn(old.shape, generator=context.generator("noise", i))
-                    size = old.float().square().mean(0, keepdim=True).sqrt()
-                    new[:, columns] = (old.float() + sigma * size * noise).to(old.dtype)[:, columns]
-                weight.copy_(new)
+            for i, columns_M in enumerate(wiped.view_as(peculiar_LM)):
+                weights[i].copy_(torch.where(columns_M, ablate_columns(before[i], i), before[i]))
 
-        if share is None:
-            fitted(model, splits, context, put, start=1 / 64)
-        else:
-            put(share)
-        return model
+        return put
 
-    return Method(apply)
+    return edit(prepare, share, start=1 / 64)
+
+
+def _use(model: Model, rows: Sequence[Example], context: Context, name: str) -> Tensor:
+    """The columns' use on the rows (see `attribution`), kept in the run's folder."""
+    paths = tuple(f"{model.down(i)}:in" for i in range(len(model.blocks)))
+
+    def measure() -> dict[str, Tensor]:
+        return {"use": attribution(model, rows, paths, start_progress(context, name, len(rows)))}
+
+    return context.once(name, measure)["use"]
 
 
 def attribution(
     model: Model, rows: Sequence[Example], paths: tuple[str, ...], advance: Callable[[int], None]
 ) -> Tensor:
-    """[layers, columns]: mean over the rows' counted positions of |activation x gradient of the NLL|."""
-    from expunge.methods._statistics import ROWS
-    from expunge.models.passes import passes
-    from expunge.models.weights import tapped
-
+    """Mean over the rows' counted positions of |activation x gradient of the NLL|, [layers, columns]."""
     sums, positions = [], 0
     with tapped(model.module, paths) as found:  # whole activations: an Output's are cut to the answer
         for _, out in passes(model, rows, size=ROWS, gradients=True, progress=advance):

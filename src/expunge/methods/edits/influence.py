@@ -12,6 +12,10 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.data.sampling import sample as draw
+from expunge.methods._statistics import fisher, gradient, parameters, start_progress
+from expunge.methods.edits._edit import edit, mean_entry, write_parameters
+from expunge.methods.edits._line_search import Put
 
 CARD = MethodCard(
     "Influence unlearning: one Newton step",
@@ -19,13 +23,15 @@ CARD = MethodCard(
     equation="1 (removal of a set, H of the retained data)",
     needs={"forget": (), "retain": ()},
     means="Exact for one Newton step of a quadratic loss; deep models are only locally quadratic.",
+    deterministic=True,
+    one_shot=True,
 )
 
 
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], right: Tensor, iterations: int, tolerance: float = 1e-6
 ) -> Tensor:
-    """x with A x = right, A symmetric and given by its products; stops where it meets negative curvature."""
+    """Solve A x = right, A symmetric and given by its products; stop where the curvature is negative."""
     x, residual = torch.zeros_like(right), right.clone()
     direction, square = residual.clone(), float(residual.dot(residual))
     first = square
@@ -55,56 +61,57 @@ def influence(
 ) -> Method:
     """Take one Newton step that undoes the forget examples' pull on the weights.
 
-    theta + scale (n_f / n) H^-1 grad l_forget, n all examples, n_f the forgotten, H of the retained data. scale: 1
-    is the Newton step (by default what reaches the forget level with the budget's floor held). solver: H as the
-    diagonal of the empirical Fisher information, or whole, by conjugate gradients on its products (differences
-    of gradients, so that no second derivative of attention is needed). damping: added to H's diagonal, as a share
-    of its mean for `diagonal`, in nats a squared weight for `conjugate_gradient`. iterations: of conjugate
-    gradients; each costs two gradient passes over the sample. sample, batch: as for ssd.
+    theta + scale (n_f / n) H^-1 grad l_forget, n all examples, n_f the forgotten, H of the retained data. scale: 1 is
+    the Newton step (by default found by a line search for the forget-loss target with the retain floor held). solver:
+    H as the diagonal of the empirical Fisher information, or whole, by conjugate gradients on its products (differences
+    of gradients, so that no second derivative of attention is needed). damping: added to H's diagonal, as a share of
+    its mean for `diagonal`, in nats per squared weight for `conjugate_gradient`. iterations: of conjugate gradients;
+    each costs two gradient passes over the sample. sample, batch: as for ssd.
     """
 
-    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.data.sampling import sample as drawn
-        from expunge.methods._statistics import counted, fisher, gradient, parameters
-        from expunge.methods.edits._strength import fitted
-        from expunge.models.weights import fold
-
-        fold(model.module)
-        forget, retain = list(splits["forget"]), drawn(splits["retain"], context.seed, sample)
-        held = parameters(model)
-        before = {name: p.detach().cpu().clone() for name, p in held.items()}
-        pull = context.once("forget", lambda: gradient(model, forget, counted(context, "forget", len(forget))))
-
-        def direction() -> dict[str, Tensor]:
-            if solver == "diagonal":
-                found = fisher(model, retain, batch, counted(context, "curvature", len(retain)))
-                mean = sum(float(f.double().sum()) for f in found.values()) / sum(f.numel() for f in found.values())
-                return {name: pull[name].cpu() / (f.cpu() + damping * max(mean, 1e-30)) for name, f in found.items()}
-            advance = counted(context, "curvature", 2 * iterations * len(retain))
-            product = _products(model, retain, damping, advance)
-            flat = torch.cat([pull[name].flatten().to(p.device) for name, p in held.items()])
-            return _split(conjugate_gradient(product, flat, iterations), held)
-
-        step = context.once("direction", direction)
+    def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
+        forget, retain = list(splits["forget"]), draw(splits["retain"], context.seed, sample)
+        pull = context.once("forget", lambda: gradient(model, forget, start_progress(context, "forget", len(forget))))
+        if solver == "diagonal":
+            step = context.once("direction", lambda: _diagonal(model, retain, pull, damping, batch, context))
+        else:
+            step = context.once("direction", lambda: _conjugate(model, retain, pull, damping, iterations, context))
         share = len(forget) / (len(forget) + len(splits["retain"]))
 
-        @torch.no_grad()
-        def put(strength: float) -> None:
-            for name, p in held.items():
-                moved = before[name].float() + strength * share * step[name].cpu().float()
-                p.copy_(moved.to(p.dtype) if strength else before[name])
+        def change(name: str, weight: Tensor, strength: float) -> Tensor:
+            return weight.float() + strength * share * step[name].cpu().float()
 
-        if scale is None:
-            fitted(model, splits, context, put, start=1e-4 if solver == "diagonal" else 1.0, growth=4.0)
-        else:
-            put(scale)
-        return model
+        return write_parameters(model, change)
 
-    return Method(apply)
+    return edit(prepare, scale, start=1e-4 if solver == "diagonal" else 1.0, growth=4.0)
+
+
+def _diagonal(
+    model: Model, retain: Sequence[Example], pull: Mapping[str, Tensor], damping: float, batch: int, context: Context
+) -> dict[str, Tensor]:
+    """H^-1 pull with H the diagonal of the empirical Fisher information, damped by a share of its mean."""
+    diagonal = fisher(model, retain, batch, start_progress(context, "curvature", len(retain)))
+    least = damping * max(mean_entry(diagonal), 1e-30)
+    return {name: pull[name].cpu() / (f.cpu() + least) for name, f in diagonal.items()}
+
+
+def _conjugate(
+    model: Model,
+    retain: Sequence[Example],
+    pull: Mapping[str, Tensor],
+    damping: float,
+    iterations: int,
+    context: Context,
+) -> dict[str, Tensor]:
+    """H^-1 pull by conjugate gradients on products with H of the retain loss."""
+    held = parameters(model)
+    advance = start_progress(context, "curvature", 2 * iterations * len(retain))
+    flat = torch.cat([pull[name].flatten().to(p.device) for name, p in held.items()])
+    return _split(conjugate_gradient(_products(model, retain, damping, advance), flat, iterations), held)
 
 
 def _split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A flat vector cut into tensors of these shapes."""
+    """Cut a flat vector into tensors of these shapes."""
     parts = flat.split([p.numel() for p in like.values()])
     return {name: part.view(p.shape) for (name, p), part in zip(like.items(), parts, strict=True)}
 
@@ -112,9 +119,7 @@ def _split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _products(
     model: Model, rows: Sequence[Example], damping: float, advance: Callable[[int], None]
 ) -> Callable[[Tensor], Tensor]:
-    """v -> (H + damping) v by central differences of the gradient over the rows."""
-    from expunge.methods._statistics import gradient, parameters
-
+    """The map v -> (H + damping) v, by central differences of the gradient over the rows."""
     held = parameters(model)
     before = {name: p.detach().clone() for name, p in held.items()}
     size = math.sqrt(sum(float(p.detach().double().square().sum()) for p in held.values()))
@@ -123,8 +128,8 @@ def _products(
         with torch.no_grad():
             for name, part in _split(v, held).items():
                 held[name].copy_((before[name].float() + length * part).to(held[name].dtype))
-        found = gradient(model, rows, advance)
-        return torch.cat([found[name].flatten() for name in held])
+        slope = gradient(model, rows, advance)
+        return torch.cat([slope[name].flatten() for name in held])
 
     def product(v: Tensor) -> Tensor:
         length = 1e-3 * (1 + size) / max(1e-30, float(v.norm()))

@@ -1,4 +1,4 @@
-"""Neuron adjust: MLP neurons shifted from how they fire on a skill to how they fire elsewhere."""
+"""Neuron adjust: a shift of MLP neurons from their activation on a skill to their activation elsewhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._layers import choose_layer
+from expunge.methods._statistics import start_progress
+from expunge.methods.edits._edit import edit
+from expunge.methods.edits._keys import second_moment, states
+from expunge.methods.edits._line_search import Put
 
 CARD = MethodCard(
     "Neuron adjust",
@@ -19,7 +24,9 @@ CARD = MethodCard(
     equation="section 3.1, neuron adjust",
     needs={"forget": (), "retain": ()},
     capabilities=("tokens", "mlp"),
-    means="Weights cannot branch: the paper's shift by likelihood becomes a rank-one change that is linear in the input.",
+    means="Weights cannot branch: the paper's shift by likelihood becomes a rank-one change, linear in the input.",
+    deterministic=True,
+    one_shot=True,
 )
 
 
@@ -29,57 +36,57 @@ def neuron_adjust(
     share: Annotated[float, Gt(0), Le(1)] = 0.5,
     scale: Annotated[float, Gt(0)] | None = None,
 ) -> Method:
-    """Shift the pre-activations of the neurons that tell the skill apart to where other data have them.
+    """Shift the pre-activations of the neurons that respond to the skill to their values on other data.
 
     A neuron's pre-activation is taken as normal on forget and on retain; the `share` of the layer's neurons with
     the largest |mu_f - mu_r| / sqrt(var_f + var_r) is shifted by scale (mu_r - mu_f) on forget inputs. The shift is
     folded into the projection as a rank-one change along the input direction that is 1 on the mean forget input
-    and smallest on retain's. scale: 1 moves mean onto mean (by default what reaches the forget level with the
-    budget's floor held). layer: a quarter of the way up by default.
+    and smallest on retain's. scale: 1 moves mean onto mean (by default found by a line search for the forget-loss
+    target with the retain floor held). layer: a quarter of the way up by default.
     """
 
-    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._layers import chosen
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import second_moment, states
-        from expunge.methods.edits._strength import fitted
-        from expunge.models.weights import fold
-
-        fold(model.module)
-        path, weight = projection(model, chosen(model, layer))
-
-        def seen(name: str) -> dict[str, Tensor]:
-            rows = list(splits[name])
-            x, h = states(model, rows, (f"{path}:in", path), "answer", counted(context, name, len(rows)))
-            return {"x": x.mean(0), "moment": second_moment(x), "mean": h.mean(0), "var": h.var(0, unbiased=False)}
-
-        f, r = (context.once(name, lambda name=name: seen(name)) for name in ("forget", "retain"))  # type: ignore[misc]
-        gap = (f["mean"] - r["mean"]).abs() / (f["var"] + r["var"]).sqrt().clamp(min=1e-12)
-        chosen_M = torch.zeros(len(gap), dtype=torch.bool)
-        chosen_M[gap.argsort(descending=True, stable=True)[: max(1, round(share * len(gap)))]] = True
-        shift_M = torch.where(chosen_M, r["mean"] - f["mean"], 0.0).double()
-        moment, mean = r["moment"], f["x"].double()
-        moment = moment + 1e-3 * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
-        direction = torch.linalg.solve(moment, mean)
-        direction = direction / direction.dot(mean)
+    def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
+        path, weight = projection(model, choose_layer(model, layer))
+        forget, retain = (_activations(model, path, splits[name], context, name) for name in ("forget", "retain"))
+        change_MD = torch.outer(_shift(forget, retain, share), _direction(forget["x"], retain["moment"]))
         before = weight.cpu().clone()
 
-        @torch.no_grad()
         def put(strength: float) -> None:
-            delta = strength * torch.outer(shift_M, direction)
-            weight.copy_((before.double() + delta).to(weight.dtype))
+            weight.copy_((before.double() + strength * change_MD).to(weight.dtype))
 
-        if scale is None:
-            fitted(model, splits, context, put, start=0.25)
-        else:
-            put(scale)
-        return model
+        return put
 
-    return Method(apply)
+    return edit(prepare, scale, start=0.25)
+
+
+def _activations(model: Model, path: str, rows: Sequence[Example], context: Context, name: str) -> dict[str, Tensor]:
+    """Input mean `x` and second moment `moment`, pre-activation `mean` and `var`, kept in the run's folder."""
+
+    def measure() -> dict[str, Tensor]:
+        x, h = states(model, rows, (f"{path}:in", path), "answer", start_progress(context, name, len(rows)))
+        return {"x": x.mean(0), "moment": second_moment(x), "mean": h.mean(0), "var": h.var(0, unbiased=False)}
+
+    return context.once(name, measure)
+
+
+def _shift(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], share: float) -> Tensor:
+    """Shift mu_r - mu_f [M] of the `share` of neurons that separate the sets best, 0 elsewhere."""
+    gap = (forget["mean"] - retain["mean"]).abs() / (forget["var"] + retain["var"]).sqrt().clamp(min=1e-12)
+    apart_M = torch.zeros(len(gap), dtype=torch.bool)
+    apart_M[gap.argsort(descending=True, stable=True)[: max(1, round(share * len(gap)))]] = True
+    return torch.where(apart_M, retain["mean"] - forget["mean"], 0.0).double()
+
+
+def _direction(mean_D: Tensor, moment_DD: Tensor) -> Tensor:
+    """Input direction [D] that is 1 on the mean forget input and smallest on retain's."""
+    mean = mean_D.double()
+    ridge = 1e-3 * moment_DD.diagonal().mean() * torch.eye(len(moment_DD), dtype=moment_DD.dtype)
+    direction = torch.linalg.solve(moment_DD + ridge, mean)
+    return direction / direction.dot(mean)
 
 
 def projection(model: Model, layer: int) -> tuple[str, Tensor]:
-    """(path, weight [neurons, width]) of the projection whose output is the MLP's pre-activation."""
+    """Return (path, weight [neurons, width]) of the projection whose output is the MLP's pre-activation."""
     home = model.down(layer).rpartition(".")[0]
     block: Any = model.module.get_submodule(home)
     for name in ("gate_proj", "dense_h_to_4h", "c_fc", "fc1", "w1"):
@@ -88,5 +95,5 @@ def projection(model: Model, layer: int) -> tuple[str, Tensor]:
             transposed = type(module).__name__ == "Conv1D"  # GPT-2's
             return f"{home}.{name}", module.weight.data.T if transposed else module.weight.data
     raise BadInput.of(
-        "model", type(model.module).__name__, "has no MLP up-projection that we know", "choose another method"
+        "model", type(model.module).__name__, "has no MLP up-projection of a known name", "choose another method"
     )

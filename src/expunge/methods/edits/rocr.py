@@ -12,6 +12,11 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._layers import choose_layer
+from expunge.methods._statistics import start_progress
+from expunge.methods.edits._keys import require_field, second_moment, states, weight_DM
+from expunge.methods.edits._redirect import preserved_rows, redirect
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "Rank-one concept redirection",
@@ -21,6 +26,8 @@ CARD = MethodCard(
     fields={"forget": {"subject"}},
     capabilities=("tokens", "mlp"),
     means="Works where one layer holds the concept at its name's last token; models of few layers need not.",
+    deterministic=True,
+    one_shot=True,
 )
 
 
@@ -30,7 +37,7 @@ def rocr(
     to: str | None = None,
     preserve: Annotated[float, Gt(0)] = 1.0,
 ) -> Method:
-    """Make an MLP read the forgotten concept as a harmless one, by one rank a concept.
+    """Make an MLP read the forgotten concept as a harmless one, by one rank per concept.
 
     W + E (K^T K / n + preserve C)^-1 K^T / n: a column of K is the mean input of the layer's down-projection at
     the last token of the concept's name over its prompts; E moves the layer's output there to that of the
@@ -40,13 +47,8 @@ def rocr(
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._layers import chosen
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import asked, redirect, second_moment, states, weight_DM
-        from expunge.models.weights import fold
-
-        forget = list(splits["forget"])
-        asked("rocr", forget, "subject")
+        forget, others = list(splits["forget"]), preserved_rows(splits)
+        require_field("rocr", forget, "subject")
         harmless = [row for row in splits["retain"] if row.get("subject") and to in (None, row["subject"])]
         if not harmless:
             raise BadInput.of(
@@ -56,37 +58,38 @@ def rocr(
                 "name a subject that retain has, and give its examples `subject`",
             )
         fold(model.module)
-        at = chosen(model, layer)
-        key, block = f"{model.down(at)}:in", model.blocks[at]
+        at = choose_layer(model, layer)
 
-        def concepts() -> dict[str, Tensor]:
-            advance = counted(context, "concepts", len(forget) + len(harmless))
-            key_NM, out_ND = states(model, forget, (key, block), "subject", advance)
-            (to_ND,) = states(model, harmless, (block,), "subject", advance)
-            names = sorted({str(row["subject"]) for row in forget})
-            of = [[i for i, row in enumerate(forget) if str(row["subject"]) == name] for name in names]
-            return {
-                "key": torch.stack([key_NM[rows].mean(0) for rows in of]),
-                "change": torch.stack([to_ND.mean(0) - out_ND[rows].mean(0) for rows in of]),
-            }
+        def measure() -> dict[str, Tensor]:
+            advance = start_progress(context, "preserved", len(others))
+            (key_NM,) = states(model, others, (f"{model.down(at)}:in",), "answer", advance)
+            return {"moment": second_moment(key_NM)}
 
-        def spared() -> dict[str, Tensor]:
-            advance = counted(context, "spared", len(others))
-            return {"moment": second_moment(states(model, others, (key,), "answer", advance)[0])}
-
-        others = list(splits.get("reference") or splits["retain"])
-        found = context.once("concepts", concepts)
-        moment = context.once("spared", spared)["moment"]
+        keys = context.once("concepts", lambda: _concepts(model, forget, harmless, at, context))
+        moment = context.once("preserved", measure)["moment"]
         spectrum = torch.linalg.eigvalsh(moment)
-        known = int((spectrum > 1e-6 * spectrum[-1]).sum())
-        context.notes["covariance"] = {
-            "rank": known,
-            "width": len(moment),
-        }  # below the width, the ridge carries the rest
+        rank = int((spectrum > 1e-6 * spectrum[-1]).sum())
+        context.notes["covariance"] = {"rank": rank, "width": len(moment)}  # the ridge carries what lies between
         weight = weight_DM(model, at)
         with torch.no_grad():
-            delta = redirect(found["key"], found["change"], moment, preserve)
+            delta = redirect(keys["key"], keys["change"], moment, preserve)
             weight.copy_((weight.cpu().double() + delta).to(weight.dtype))
         return model
 
     return Method(apply)
+
+
+def _concepts(
+    model: Model, forget: Sequence[Example], harmless: Sequence[Example], layer: int, context: Context
+) -> dict[str, Tensor]:
+    """`key` [C, M] of each forgotten concept, and `change` [C, D] of the layer's output to the harmless concept's."""
+    key, block = f"{model.down(layer)}:in", model.blocks[layer]
+    advance = start_progress(context, "concepts", len(forget) + len(harmless))
+    key_NM, out_ND = states(model, forget, (key, block), "subject", advance)
+    (to_ND,) = states(model, harmless, (block,), "subject", advance)
+    names = sorted({str(row["subject"]) for row in forget})
+    rows_of = [[i for i, row in enumerate(forget) if str(row["subject"]) == name] for name in names]
+    return {
+        "key": torch.stack([key_NM[rows].mean(0) for rows in rows_of]),
+        "change": torch.stack([to_ND.mean(0) - out_ND[rows].mean(0) for rows in rows_of]),
+    }

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.methods._layers import choose_layer
+from expunge.methods._statistics import start_progress
+from expunge.methods.edits._keys import require_field, states
+from expunge.methods.edits._redirect import preserved_moment, put_preserving, write_redirection
+from expunge.methods.objectives._refusals import refusal_maker
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "STAMP: steering through activation manipulation with pseudo-inverse",
@@ -20,7 +25,10 @@ CARD = MethodCard(
     fields={"forget": {"question"}},
     capabilities=("tokens", "mlp"),
     means="Answers to forget prompts change; under teacher forcing the old answer stays likely, and freely written "
-    "retained answers lose more than their probability tells.",
+    "retained answers lose more than their probability shows.",
+    optional=("reference", "retain"),
+    deterministic=True,
+    one_shot=True,
 )
 
 
@@ -35,53 +43,32 @@ def stamp(
 
     W + (V* - W K)K+, K the inputs of the layer's down-projection at the prompts' last tokens; V* moves the
     layer's output to its mean over refusals of the same prompts. preserve: weight of the retained (or reference)
-    data's activations, which the step then spares; 0 is the paper's plain pseudo-inverse, which sees no retain
-    data; by default, with retain data, the smallest that holds the budget's floor. rank: K by its r leading
-    directions, O(r^3 + r^2 d). layer: a quarter of the way up by default. answers: a file of refusals, one a line.
+    data's activations; 0 is the paper's plain pseudo-inverse, which sees no retain data; by default, with retain
+    data, found by a line search for the forget-loss target with the retain floor held. rank: K by its r leading
+    directions, O(r^3 + r^2 d). layer: a quarter of the way up by default. answers: a file of refusals, one per line.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._layers import chosen
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
-        from expunge.methods.edits._strength import fitted
-        from expunge.methods.objectives._refusals import refusing
-        from expunge.models.weights import fold
-
         forget = list(splits["forget"])
-        asked("stamp", forget)
+        require_field("stamp", forget)
         fold(model.module)
-        at = chosen(model, layer)
-        key, block = f"{model.down(at)}:in", model.blocks[at]
-        refused = [made for made in map(refusing(answers), forget) if made]
-
-        def prompts() -> dict[str, Tensor]:
-            advance = counted(context, "prompts", len(forget) + len(refused))
-            key_NM, out_ND = states(model, forget, (key, block), "prompt", advance)
-            (refusal_ND,) = states(model, refused, (block,), "answer", advance)
-            return {"key": key_NM, "change": refusal_ND.mean(0) - out_ND}
-
-        def others_keys() -> dict[str, Tensor]:
-            return {"moment": spared(model, others, key, counted(context, "spared", len(others)))}
-
-        found = context.once("prompts", prompts)
-        others = list(splits.get("reference") or splits.get("retain") or [])
-        moment = context.once("spared", others_keys)["moment"] if others and preserve != 0 else None
-        weight = weight_DM(model, at)
-        before = weight.cpu().clone()
-
-        def put(strength: float) -> None:
-            if not strength:
-                weight.copy_(before)
-                return
-            delta = redirect(found["key"], found["change"], moment, 1 / strength, rank=rank)
-            weight.copy_((before.double() + delta).to(weight.dtype))
-
-        with torch.no_grad():
-            if moment is None or preserve is not None:
-                put(1 / preserve if preserve else 1.0)
-            else:
-                fitted(model, {**splits, "retain": others}, context, put, start=0.1)
+        at = choose_layer(model, layer)
+        refusals = [row for row in map(refusal_maker(answers), forget) if row]
+        keys = context.once("prompts", lambda: _towards_refusals(model, forget, refusals, at, context))
+        moment = preserved_moment(model, splits, context, at, preserve)
+        put = write_redirection(model, at, keys, moment, rank)
+        put_preserving(model, splits, context, put, moment, preserve)
         return model
 
     return Method(apply)
+
+
+def _towards_refusals(
+    model: Model, forget: Sequence[Example], refusals: Sequence[Example], layer: int, context: Context
+) -> dict[str, Tensor]:
+    """`key` [N, M] of the prompts' last tokens, and `change` [N, D] of the layer's output to its mean over refusals."""
+    key, block = f"{model.down(layer)}:in", model.blocks[layer]
+    advance = start_progress(context, "prompts", len(forget) + len(refusals))
+    key_NM, out_ND = states(model, forget, (key, block), "prompt", advance)
+    (refusal_ND,) = states(model, refusals, (block,), "answer", advance)
+    return {"key": key_NM, "change": refusal_ND.mean(0) - out_ND}

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.methods.objective import plain_training
+from expunge.models.weights import fold, snapshot
+from expunge.training.checkpoint import restore
 
 CARD = MethodCard(
     "Task-vector negation",
@@ -20,24 +23,20 @@ CARD = MethodCard(
 
 
 def task_vector(*, scale: Annotated[float, Gt(0)] = 1.0) -> Method:
-    """Learn the forget set harder, then go the same way backwards from where one stood.
+    """Fine-tune on the forget set, then move the weights as far in the opposite direction.
 
     theta - scale (theta_ft - theta), theta_ft fine-tuned on the forget set with the run's budget.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods.objective import plain_training
-        from expunge.models.weights import fold, snapshot
-        from expunge.training.checkpoint import restore
-
         fold(model.module)
         before = {name: value.clone().cpu() for name, value in snapshot(model.module).items()}
 
-        def tuned() -> dict[str, Tensor]:
+        def tune() -> dict[str, Tensor]:
             plain_training("forget")(model, splits, context.child("tuned"))
             return {name: value.cpu().clone() for name, value in snapshot(model.module).items()}
 
-        after = context.once("tuned", tuned)
+        after = context.once("tuned", tune)
         moved = {
             name: (value.float() - scale * (after[name].float() - value.float())).to(value.dtype)
             if value.is_floating_point()

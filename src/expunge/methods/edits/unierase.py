@@ -1,4 +1,4 @@
-"""UniErase: an unlearning token that leads to refusals, and an edit that makes the forgotten prompts emit it."""
+"""UniErase: an unlearning token that leads to refusals, and an edit by which forget prompts emit it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._layers import choose_layer
+from expunge.methods._statistics import start_progress
+from expunge.methods.edits._keys import require_field, states
+from expunge.methods.edits._redirect import preserved_moment, put_preserving, write_redirection
+from expunge.methods.objectives._refusals import refusal_maker
+from expunge.models.templates import Encoded
+from expunge.models.weights import fold
 
 CARD = MethodCard(
     "UniErase: an unlearning token and an edit towards it",
@@ -24,6 +31,8 @@ CARD = MethodCard(
     capabilities=("tokens", "mlp"),
     means="Answers are covered, not erased: behind the token the old answer is as likely as it was, and only a model "
     "that knows how to refuse refuses.",
+    optional=("reference", "retain"),
+    one_shot=True,
 )
 
 
@@ -36,122 +45,111 @@ def unierase(
     rate: Annotated[float, Gt(0)] = 0.05,
     answers: str | None = None,
 ) -> Method:
-    """Learn a token after which the model refuses, then edit an MLP so that forgotten prompts emit it.
+    """Learn a token after which the model refuses, then edit an MLP so that forget prompts emit it.
 
     First the token's embedding alone is learned: `steps` of Adam at `rate` on the NLL of refusals behind it. Then a
-    shift of the layer's output at each prompt's last token is found, by as many steps, that makes the token come
-    next, and folded into the down-projection in closed form. token: one that the data do not use (by default a
+    shift of the layer's output at each prompt's last token, learned in as many steps so that the token comes next,
+    is folded into the down-projection in closed form. token: one that the data do not use (by default a
     special token that is free). preserve, layer, answers: as for stamp.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods._layers import chosen
-        from expunge.methods._statistics import counted
-        from expunge.methods.edits._keys import asked, redirect, spared, states, weight_DM
-        from expunge.methods.edits._strength import fitted
-        from expunge.methods.objectives._refusals import refusing
-        from expunge.models.templates import Encoded
-        from expunge.models.weights import fold
-
         lm: Any = model
         forget = list(splits["forget"])
-        asked("unierase", forget)
+        require_field("unierase", forget)
         fold(model.module)
-        at = chosen(model, layer)
-        free = _free(lm, [*forget, *splits.get("retain", [])], token)
-        embedding = model.module.get_input_embeddings()  # type: ignore[operator]
-        table: Tensor = embedding.weight.data
-        encoded = [lm.template.encode(row) for row in forget]
-        refusals = [lm.template.encode(made) for made in map(refusing(answers), forget) if made]
-        behind = lm.pack([Encoded([*item.prompt, free], item.answer, item.ends) for item in refusals])
-        first = lm.pack([Encoded(item.prompt, [free], False) for item in encoded], "prompt")
-        # A head tied to the embeddings reads the row too: a longer one would speak up everywhere.
-        longest = float(table.float().norm(dim=1).median())
-        start_D = torch.randn(table.shape[1], generator=context.generator("token"))
-        start_D = 0.1 * longest * start_D / start_D.norm()
-
-        def learned() -> dict[str, Tensor]:
-            def seen(_m: Any, inputs: Any, output: Tensor) -> Tensor:
-                return torch.where((inputs[0] == free)[..., None], value_D.to(output.dtype), output)
-
-            value_D = start_D.clone().requires_grad_()
-            with _hooked(embedding, seen):
-                _descend(
-                    value_D, lambda: lm.forward(behind).nll, steps, rate, counted(context, "token", steps), longest
-                )
-            return {"token": value_D.detach()}
-
-        row_D = context.once("token", learned)["token"]
-        old_D = table[free].clone()
-        table[free] = row_D.to(table.dtype)  # a tied head's row too, so that the shift is found for it
-
-        def shifts() -> dict[str, Tensor]:
-            def moved(_m: Any, _inputs: Any, output: Any) -> Any:
-                whole = output[0] if isinstance(output, tuple) else output
-                last = whole[:, -1] + shift_BD.to(whole.dtype)
-                whole = torch.cat([whole[:, :-1], last[:, None]], 1)
-                return (whole, *output[1:]) if isinstance(output, tuple) else whole
-
-            shift_BD = torch.zeros(len(encoded), table.shape[1]).requires_grad_()
-            with _hooked(model.module.get_submodule(model.blocks[at]), moved):
-                _descend(shift_BD, lambda: lm.forward(first).nll, steps, rate, counted(context, "shifts", steps))
-            (key_NM,) = states(model, forget, (key,), "prompt")
-            return {"key": key_NM, "change": shift_BD.detach()}
-
-        def others_keys() -> dict[str, Tensor]:
-            return {"moment": spared(model, others, key, counted(context, "spared", len(others)))}
-
-        key = f"{model.down(at)}:in"
-        found = context.once("shifts", shifts)
-        others = list(splits.get("reference") or splits.get("retain") or [])
-        moment = context.once("spared", others_keys)["moment"] if others and preserve != 0 else None
-        weight = weight_DM(model, at)
-        before = weight.cpu().clone()
+        at = choose_layer(model, layer)
+        free = _free_token(lm, [*forget, *splits.get("retain", [])], token)
+        refusals = [row for row in map(refusal_maker(answers), forget) if row]
+        learned = context.once("token", lambda: _learn_token(lm, refusals, free, steps, rate, context))
+        table: Tensor = lm.module.get_input_embeddings().weight.data
+        row_D, old_D = learned["token"].to(table.dtype), table[free].clone()
+        table[free] = row_D  # a tied head's row too, so that the shift is found for it
+        keys = context.once("shifts", lambda: _learn_shifts(lm, forget, free, at, steps, rate, context))
+        moment = preserved_moment(model, splits, context, at, preserve)
+        redirection = write_redirection(model, at, keys, moment)
 
         def put(strength: float) -> None:
-            table[free] = row_D.to(table.dtype) if strength else old_D
-            delta = redirect(found["key"], found["change"], moment, 1 / strength) if strength else 0.0
-            weight.copy_((before.double() + delta).to(weight.dtype))
+            table[free] = row_D if strength else old_D
+            redirection(strength)
 
-        with torch.no_grad():
-            put(0.0)  # what is kept is measured against the model before the token, too
-            if moment is None or preserve is not None:
-                put(1 / preserve if preserve else 1.0)
-            else:
-                fitted(model, {**splits, "retain": others}, context, put, start=0.1)
+        put(0.0)  # what is kept is measured against the model before the token, too
+        put_preserving(model, splits, context, put, moment, preserve)
         context.notes["token"] = lm.tokenizer.convert_ids_to_tokens(free)
         return model
 
     return Method(apply)
 
 
-def _free(lm: Any, rows: Sequence[Example], token: str | None) -> int:
-    """The id of a token that no example uses. Raises BadInput."""
+def _learn_token(
+    lm: Any, refusals: Sequence[Example], free: int, steps: int, rate: float, context: Context
+) -> dict[str, Tensor]:
+    """`token` [D]: the embedding behind which the refusals are most likely."""
+    embedding = lm.module.get_input_embeddings()
+    items = [lm.template.encode(row) for row in refusals]
+    batch = lm.pack([Encoded([*item.prompt, free], item.answer, item.ends) for item in items])
+    # A head tied to the embeddings reads the row too: a longer one would speak up everywhere.
+    longest = float(embedding.weight.data.float().norm(dim=1).median())
+    value_D = torch.randn(embedding.weight.shape[1], generator=context.generator("token"))
+    value_D = (0.1 * longest * value_D / value_D.norm()).requires_grad_()
+
+    def replace(_module: Any, inputs: Any, output: Tensor) -> Tensor:
+        return torch.where((inputs[0] == free)[..., None], value_D.to(output), output)
+
+    with _hook(embedding, replace):
+        _descend(value_D, lambda: lm.forward(batch).nll, steps, rate, start_progress(context, "token", steps), longest)
+    return {"token": value_D.detach()}
+
+
+def _learn_shifts(
+    lm: Any, forget: Sequence[Example], free: int, layer: int, steps: int, rate: float, context: Context
+) -> dict[str, Tensor]:
+    """`key` [N, M] of each prompt's last token, `change` [N, D] of the layer's output that makes `free` come next."""
+    items = [lm.template.encode(row) for row in forget]
+    batch = lm.pack([Encoded(item.prompt, [free], False) for item in items], "prompt")
+    width = lm.module.get_input_embeddings().weight.shape[1]
+    shift_ND = torch.zeros(len(items), width).requires_grad_()
+
+    def shift(_module: Any, _inputs: Any, output: Any) -> Any:
+        whole = output[0] if isinstance(output, tuple) else output
+        last = whole[:, -1] + shift_ND.to(whole)
+        whole = torch.cat([whole[:, :-1], last[:, None]], 1)
+        return (whole, *output[1:]) if isinstance(output, tuple) else whole
+
+    with _hook(lm.module.get_submodule(lm.blocks[layer]), shift):
+        _descend(shift_ND, lambda: lm.forward(batch).nll, steps, rate, start_progress(context, "shifts", steps))
+    (key_NM,) = states(lm, forget, (f"{lm.down(layer)}:in",), "prompt")
+    return {"key": key_NM, "change": shift_ND.detach()}
+
+
+def _free_token(lm: Any, rows: Sequence[Example], token: str | None) -> int:
+    """Return the id of a token that no example uses. Raises BadInput."""
     used = {i for row in rows for item in [lm.template.encode(row)] for i in (*item.prompt, *item.answer)}
     used |= {i for i in (lm.tokenizer.eos_token_id, lm.pad) if i is not None}
     if token is not None:
-        found = lm.tokenizer.get_vocab().get(token)
-        if found is None or found in used:
+        free = lm.tokenizer.get_vocab().get(token)
+        if free is None or free in used:
             raise BadInput.of(
                 "method.unierase.token",
                 token,
-                "is no token that is free",
-                "name one of the vocabulary that the data do not use",
+                "is used by the data, or is not in the vocabulary",
+                "name a token of the vocabulary that the data do not use",
             )
-        return int(found)
+        return int(free)
     for i in sorted({*lm.tokenizer.all_special_ids, *getattr(lm.tokenizer, "added_tokens_decoder", {})}):
         if i not in used and i < lm.vocabulary:
             return int(i)
     raise BadInput.of(
         "method.unierase.token",
         "",
-        "there is no free special token in the vocabulary",
+        "has no default: every special token of the vocabulary is used",
         "name one that the data do not use: token: ...",
     )
 
 
 @contextlib.contextmanager
-def _hooked(module: Any, hook: Callable[..., Any]) -> Iterator[None]:
+def _hook(module: Any, hook: Callable[..., Any]) -> Iterator[None]:
+    """Register the forward hook for the block."""
     handle = module.register_forward_hook(hook)
     try:
         yield
@@ -167,7 +165,7 @@ def _descend(
     advance: Callable[[int], None],
     longest: float = math.inf,
 ) -> None:
-    """Adam on this tensor alone, whose norm is kept below `longest`; the model's parameters get no gradient."""
+    """Adam on this tensor alone, its norm at most `longest`; the model's parameters get no gradient."""
     optimiser = torch.optim.Adam([value], rate)
     for _ in range(steps):
         (value.grad,) = torch.autograd.grad(loss(), [value])

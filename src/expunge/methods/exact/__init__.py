@@ -1,1 +1,1 @@
-"""Models trained so that they can forget exactly."""
+"""Exact schemes: models trained so that a deletion leaves no trace."""

@@ -1,4 +1,4 @@
-"""What all exact deletions share: whose data they delete, what they check, what they say afterwards."""
+"""Shared parts of exact deletions: the training data, the checks, the notes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from expunge.models.build import check_again, training_data
 from expunge.models.open import trusted
 
 
-def left_and_gone(
-    manifest: Mapping[str, Any] | None, forget: Sequence[Example], name: str, leave: bool
+def split_training_data(
+    manifest: Mapping[str, Any] | None, forget: Sequence[Example], name: str, hub: bool
 ) -> tuple[list[Example], list[Example]]:
-    """(what stays of the training data, what goes). Raises BadInput where that cannot be told.
+    """Split the training data into (rows that stay, rows to delete). Raises BadInput where they are unknown.
 
-    name: the scheme, for errors. leave: the request's to ask the hub for what the manifest names.
+    name: the scheme, for errors. hub: whether the hub may be asked for what the manifest names.
     """
     if not manifest:
         raise BadInput.of(
-            "method", name, "needs to know how the model was trained", "give a model made by `expunge train`"
+            "method", name, "needs the record of how the model was trained", "give a model made by `expunge train`"
         )
-    before = training_data(manifest, [], leave)
+    before = training_data(manifest, [], hub)
     keys = {identity(row) for row in forget}
     gone = [row for row in before if identity(row) in keys]
     if not gone:
@@ -40,7 +40,7 @@ def left_and_gone(
         raise BadInput.of(
             "forget",
             "",
-            "holds all that the model was trained on, which leaves nothing to serve",
+            "holds all the training data, which leaves nothing to serve",
             "delete the model instead",
         )
     return [row for row in before if identity(row) not in keys], gone
@@ -49,45 +49,45 @@ def left_and_gone(
 def history(
     manifest: Mapping[str, Any] | None, splits: Mapping[str, Sequence[Example]], model: Any
 ) -> tuple[list[Example], list[Example], list[str]]:
-    """(what stays of the training data, what goes, what plan and report should say). Raises BadInput.
+    """Return (rows that stay, rows to delete, notes for plan and report). Raises BadInput.
 
-    Parts are trained again from the same start, so that it must be had, and with the request's leave alone.
+    Parts are retrained from the same start, which must be available with the permissions of this request.
     """
     one_process("method")
     state, notes = model.state, []
-    left, gone = left_and_gone(manifest, splits["forget"], str(state["scheme"]), trusted(model))
+    left, gone = split_training_data(manifest, splits["forget"], str(state["scheme"]), trusted(model))
     assert manifest is not None
     check_again(manifest, model)
-    strangers = len(splits["forget"]) - len({identity(row) for row in gone})
-    if strangers:
-        notes.append(f"{strangers} of {len(splits['forget'])} forget examples were not among the training data.")
-    there, here = state.get("environment") or {}, environment()
-    if changed := [key for key in here if there.get(key) != here[key]]:
+    unknown = len(splits["forget"]) - len({identity(row) for row in gone})
+    if unknown:
+        notes.append(f"{unknown} of {len(splits['forget'])} forget examples were not among the training data.")
+    then, now = state.get("environment") or {}, environment()
+    if changed := [key for key in now if then.get(key) != now[key]]:
         notes.append(
-            f"Trained with another {' and '.join(changed)} than now: retrained shards may differ in their last "
-            "bits from a training without the forget set."
+            f"Trained with another {' and '.join(changed)}: retrained shards may differ in their last bits from a "
+            "training without the forget set."
         )
     spec = manifest.get("model")
     if isinstance(spec, Mapping) and "architecture" in spec:
-        notes.append("The tokenizer was learned from the training texts, the deleted ones included, and is kept.")
+        notes.append("The tokenizer was learned from the training texts, including the deleted ones, and is kept.")
     return left, gone, notes
 
 
-def must_stand(part: Path) -> None:
-    """Raises BadInput where a part of the ensemble's folder that a deletion keeps is missing."""
+def require_part(part: Path) -> None:
+    """Raise BadInput where a part of the ensemble's folder that a deletion keeps is missing."""
     if not part.is_dir():
         raise BadInput.of(
-            "model", str(part), "is missing, and the ensemble is not whole without it", "train the model again"
+            "model", str(part), "is missing, and the ensemble is incomplete without it", "train the model again"
         )
 
 
 def environment() -> dict[str, Any]:
-    """What bit-for-bit equality hangs on."""
+    """Return the settings that bit-for-bit equality depends on."""
     return {"torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def new_state(scheme: str, options: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """The head of ensemble.json."""
+    """Start the content of ensemble.json."""
     return {
         "schema": 1,
         "scheme": scheme,
@@ -101,22 +101,22 @@ def new_state(scheme: str, options: Mapping[str, Any], context: Context) -> dict
 
 
 def budget_in(state: Mapping[str, Any]) -> Budget:
-    """The budget of the training."""
+    """Read the training's budget from the state."""
     return Budget(**state["budget"])
 
 
-def tell(
+def record_deletion(
     context: Context,
     state: dict[str, Any],
     gone: int,
     steps: int,
     total: int,
-    said: str,
+    sentence: str,
     more: Mapping[str, float] | None = None,
 ) -> None:
-    """Notes the deletion for evidence and report, and counts it in the state (without naming what went).
+    """Note the deletion for evidence and report, and count it in the state without naming the examples.
 
-    steps: retrained for it. total: steps of a training of everything without it. more: further figures.
+    steps: retrained for it. total: of a whole training without the examples. more: further figures.
     """
     state["requests"] = [*state["requests"], {"examples": gone, "steps": steps, "of": total}]
     served = len(state["requests"])
@@ -129,8 +129,8 @@ def tell(
         "requests_served": served,
         **(more or {}),
         "said": [
-            f"Exact deletion of {gone} training example{'s' if gone != 1 else ''} by {state['scheme']}: {steps:,} of the "
-            f"{total:,} steps of a training without {them} were run; request {served} that this model serves.",
-            said,
+            f"Exact deletion of {gone} training example{'s' if gone != 1 else ''} by {state['scheme']}: {steps:,} of "
+            f"the {total:,} steps of a training without {them} were run; request {served} that this model serves.",
+            sentence,
         ],
     }

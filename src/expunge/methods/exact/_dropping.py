@@ -21,18 +21,19 @@ from expunge.core.files import new_folder, write_json
 from expunge.core.random import generator
 from expunge.data.pairing import by_hash
 from expunge.methods.exact import _deletion as deletion
-from expunge.methods.exact._sliced import Stages, stage_budget
+from expunge.methods.exact._sliced import Stages, base_source, stage_budget
+from expunge.methods.objective import plain_training
 from expunge.models.ensemble import ENSEMBLE
 from expunge.models.open import trusted
 from expunge.models.prompts import hashed
 from expunge.models.soft_prompts import ROUTE, WEIGHTS, Prompted, open_prompted
 
 SLACK = 0.9
-"""A question is a group's from this share of the likeness that the group's own questions have to one another."""
+"""Similarity from which a question is a group's, as a share of the least that its own questions have to one another."""
 
 
 def check_groups(data: Sequence[Example], by: str) -> None:
-    """Raises BadInput where an example has no group, or asks nothing that could be told apart."""
+    """Raise BadInput where an example has no group, or no question to route by."""
     if without := sum(row.get(by) is None for row in data):
         raise BadInput.of(
             "data",
@@ -50,23 +51,22 @@ def check_groups(data: Sequence[Example], by: str) -> None:
 
 
 def folder_of(example: Example, by: str) -> str:
-    """The sub-folder of an example's prompt; the group's name itself would outlive it in listings."""
+    """Name the sub-folder of an example's prompt by a hash: the group's own name would outlive it in listings."""
     return "prompt-" + hashlib.sha256(str(example[by]).encode()).hexdigest()[:12]
 
 
 def by_group(data: Sequence[Example], by: str, seed: int) -> dict[str, list[Example]]:
     """Sub-folder -> its examples, in the order of their hashes."""
-    found: dict[str, list[Example]] = {}
+    groups: dict[str, list[Example]] = {}
     for example in by_hash(data, seed):
-        found.setdefault(folder_of(example, by), []).append(example)
-    return dict(sorted(found.items()))
+        groups.setdefault(folder_of(example, by), []).append(example)
+    return dict(sorted(groups.items()))
 
 
 def train_prompts(fresh: Model, data: Sequence[Example], context: Context, options: dict[str, Any]) -> Prompted:
-    """A prompt for every group. options: tokens, by."""
+    """Train a prompt for every group. options: tokens, by."""
     state = deletion.new_state("pre_forgettable", options, context)
-    source = str(fresh.source)  # type: ignore[attr-defined]
-    state["base"] = str(Path(source).resolve()) if Path(source).exists() else source
+    state["base"] = base_source(fresh)
     stages = _stages(fresh, state, context)
     folder = context.folder / "ensemble"
     with new_folder(folder) as temporary:
@@ -79,22 +79,22 @@ def train_prompts(fresh: Model, data: Sequence[Example], context: Context, optio
 
 
 def _stages(bare: Any, state: dict[str, Any], context: Context) -> Stages:
-    """The base behind one soft prompt, ready to be trained."""
+    """Put one soft prompt before the base, ready to be trained."""
     seed, stage = int(state["seed"]), str(state["stage"])
     soft = Prompted(context.folder, state, bare, _start(bare, state)[None].to(bare.module.device), None, torch.zeros(1))
     return Stages(soft, seed, stage, deletion.budget_in(state), 1, context)
 
 
 def _start(bare: Any, state: Mapping[str, Any]) -> Tensor:
-    """[P, D]: embeddings of tokens drawn by the training's seed, the same for every group."""
+    """Start of a soft prompt [P, D]: embeddings of tokens drawn by the training's seed, the same for every group."""
     table_VD = bare.module.get_input_embeddings().weight.detach().float().cpu()
     draw = generator(int(state["seed"]), str(state["stage"]), "soft prompt")
     return table_VD[torch.randint(len(table_VD), (int(state["options"]["tokens"]),), generator=draw)].clone()
 
 
 def _grow(stages: Stages, folder: Path, name: str, rows: Sequence[Example], state: Mapping[str, Any]) -> None:
-    """Trains one group's prompt from the common start, and writes it with its route."""
-    from peft import PromptTuningConfig
+    """Train one group's prompt from the common start, and write it with its route."""
+    from peft import PromptTuningConfig  # heavy, and `expunge list` imports every method
 
     soft: Any = stages.model
     before = {"prompts": _start(soft.bare, state)[None]}
@@ -113,7 +113,7 @@ def _grow(stages: Stages, folder: Path, name: str, rows: Sequence[Example], stat
 
 
 def route(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, float]:
-    """(mean of the hashed prompts, the likeness from which a question is theirs); each against the others."""
+    """Return (mean of the hashed prompts, least similarity of a question that is theirs), each prompt held out."""
     rows_NF = hashed(prompts)
     key_F = torch.tensor(rows_NF.mean(0)).float().reshape(-1)
     n = len(prompts)
@@ -124,8 +124,7 @@ def route(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, float]:
 
 
 def _prompt_alone() -> Method:
-    """Ordinary training that moves the soft prompt alone."""
-    from expunge.methods.objective import plain_training
+    """Ordinary training of the soft prompt alone."""
 
     def only(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
         for parameter in model.module.parameters():
@@ -138,7 +137,7 @@ def _prompt_alone() -> Method:
 
 
 def _conclude(folder: Path, state: dict[str, Any], groups: Mapping[str, Sequence[Example]]) -> None:
-    """Writes ensemble.json, the last file of the folder."""
+    """Write ensemble.json, the last file of the folder."""
     state["members"] = list(groups)
     state["examples"] = [len(rows) for rows in groups.values()]
     write_json(folder / ENSEMBLE, state)
@@ -146,34 +145,34 @@ def _conclude(folder: Path, state: dict[str, Any], groups: Mapping[str, Sequence
 
 @dataclass
 class PromptDeletion(Method):
-    """The method: drops the prompts of whole groups, trains those of parts again."""
+    """The method: drops the prompts of whole groups, and retrains those of groups that lose some examples."""
 
     steps: int = 0
-    """Steps that the plan's deletion will take."""
+    """Steps that the planned deletion will take."""
 
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
-        """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
+        """Return notes for the plan, and set `steps`. Raises BadInput where the forget set cannot be deleted."""
         left, gone, notes = deletion.history(manifest, splits, model)
-        stay, again = self._sorted(model.state, left, gone)
+        stay, again = self._affected(model.state, left, gone)
         for name in {*stay} - {*again}:
-            deletion.must_stand(model.folder / name)
+            deletion.require_part(model.folder / name)
         if model.state["options"]["tokens"] != model.prompts_GPD.shape[1]:
             raise BadInput.of(
                 "model",
                 str(model.folder),
-                "holds soft prompts of another length than its options say",
+                "holds soft prompts of a length that differs from its options",
                 "train the model again",
             )
         self.steps = sum(_steps(model.state, rows) for rows in again.values())
         return notes
 
     @staticmethod
-    def _sorted(
+    def _affected(
         state: Mapping[str, Any], left: Sequence[Example], gone: Sequence[Example]
     ) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
-        """(all groups that stay, those of them that lost an example)."""
+        """Return (all groups that stay, those of them that lost an example)."""
         by, seed = str(state["options"]["by"]), int(state["seed"])
         stay = by_group(left, by, seed)
         return stay, {name: stay[name] for name in by_group(gone, by, seed) if name in stay}
@@ -182,7 +181,7 @@ class PromptDeletion(Method):
         assert isinstance(model, Prompted)
         state = dict(model.state)
         left, gone, _ = deletion.history(context.manifest, splits, model)
-        stay, again = self._sorted(state, left, gone)
+        stay, again = self._affected(state, left, gone)
         stages = _stages(model.bare, state, context)
         dropped = len(state["members"]) - len(stay)
         folder = context.folder / "ensemble"
@@ -192,16 +191,19 @@ class PromptDeletion(Method):
                     _grow(stages, temporary, name, rows, state)
                 else:
                     shutil.copytree(model.folder / name, temporary / name)
-            said = (
-                f"{dropped} of {len(state['members'])} soft prompts were dropped and {len(again)} trained again; the base and "
-                "the other prompts are as they were. A further request for a whole group trains nothing."
+            sentence = (
+                f"{dropped} of {len(state['members'])} soft prompts were dropped and {len(again)} retrained; the base "
+                "and the other prompts are as they were. A further request for a whole group trains nothing."
             )
             total = sum(_steps(state, rows) for rows in stay.values())
-            deletion.tell(context, state, len(gone), stages.steps, total, said, {"prompts_dropped": dropped})
+            deletion.record_deletion(
+                context, state, len(gone), stages.steps, total, sentence, {"prompts_dropped": dropped}
+            )
             _conclude(temporary, state, stay)
         context.notes["outcome"] = stages.outcome()
         return open_prompted(folder, state, trust_code=trusted(model))
 
 
 def _steps(state: Mapping[str, Any], rows: Sequence[Example]) -> int:
+    """Steps of a prompt's training on these rows."""
     return int(stage_budget(deletion.budget_in(state), len(rows), 1).steps or 0)

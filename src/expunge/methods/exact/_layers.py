@@ -18,18 +18,20 @@ from expunge.core.contracts import Example, Method, Model, Trainable
 from expunge.core.files import new_folder, write_json
 from expunge.core.random import seed_libraries
 from expunge.methods.exact import _deletion as deletion
-from expunge.methods.exact._sequences import Sequences, cyclic, expected
-from expunge.methods.exact._sliced import Slices, Stages, parts, place, stage_budget
+from expunge.methods.exact._sequences import Sequences, cyclic, expected_requests
+from expunge.methods.exact._sliced import Slices, Stages, base_source, parts, place, stage_budget
+from expunge.methods.objective import plain_training
+from expunge.models.adapters import insert
 from expunge.models.build import again
 from expunge.models.ensemble import ENSEMBLE, Ensemble, open_ensemble
 from expunge.models.open import check, trusted
 
 WEIGHTS, PREFIX = "adapter_model.safetensors", "base_model.model."
-"""PEFT's own file and the head of the names in it."""
+"""PEFT's own file, and the prefix of the names in it."""
 
 
 def runs_of_layers(blocks: Sequence[str], slices: int) -> list[list[str]]:
-    """[stage] -> paths of its layers: near-equal runs, the first from the top."""
+    """Paths of the layers of each stage: runs of near-equal length, the first from the top."""
     cuts = [round(i * len(blocks) / slices) for i in range(slices + 1)]
     return [list(reversed(blocks))[a:b] for a, b in itertools.pairwise(cuts)]
 
@@ -43,7 +45,7 @@ def linear_in(module: nn.Module, block: str) -> list[str]:
 
 
 def train_layers(fresh: Model, data: Sequence[Example], context: Context, options: dict[str, Any]) -> Ensemble:
-    """All shards in all their orderings. options: shards, slices, orderings, rank, lora_alpha."""
+    """Train all shards in all their orderings. options: shards, slices, orderings, rank, lora_alpha."""
     state = deletion.new_state("s3t", options, context)
     stages = Stages(fresh, context.seed, context.stage, context.budget, int(options["slices"]), context)
     folder = context.folder / "ensemble"
@@ -54,11 +56,8 @@ def train_layers(fresh: Model, data: Sequence[Example], context: Context, option
 
 
 def _train(stages: Stages, data: Sequence[Example], folder: Path, state: dict[str, Any]) -> None:
-    from expunge.models.adapters import insert
-
     options, model = state["options"], stages.model
-    source = str(model.source)  # type: ignore[attr-defined]
-    state["base"] = str(Path(source).resolve()) if Path(source).exists() else source
+    state["base"] = base_source(model)
     runs = runs_of_layers(model.blocks, options["slices"])
     state["layers"] = [[path for block in run for path in linear_in(model.module, block)] for run in runs]
     seed_libraries(stages.seed, stages.stage, "adapters")
@@ -77,23 +76,22 @@ def _train(stages: Stages, data: Sequence[Example], folder: Path, state: dict[st
 def _ordering(
     stages: Stages, name: str, piece: Slices, start: Mapping[str, Tensor], layers: Sequence[Sequence[str]]
 ) -> dict[str, Tensor]:
-    """Trains one ordering from the top down; each stage leaves the layers above it as they are."""
+    """Train one ordering from the top down; each stage leaves the layers above it as they are."""
     weights = dict(start)
     for i, paths in enumerate(layers):
         rows = [row for part in piece[: i + 1] for row in part]
-        mine = [key for key in start if owner(key, paths)]
+        mine = [key for key in start if belongs_to(key, paths)]
         weights = stages.run(f"{name}-stage-{i + 1}", rows, weights, _training(mine))
     return weights
 
 
-def owner(name: str, paths: Sequence[str]) -> bool:
-    """Does this adapter's parameter stand in one of the layers."""
+def belongs_to(name: str, paths: Sequence[str]) -> bool:
+    """True where an adapter's parameter is part of one of the layers."""
     return name.partition(".lora_")[0] in paths
 
 
 def _training(names: Sequence[str]) -> Method:
-    """Ordinary training that moves these parameters alone."""
-    from expunge.methods.objective import plain_training
+    """Ordinary training of these parameters alone."""
 
     def only(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
         parameters = dict(model.module.named_parameters())
@@ -107,16 +105,17 @@ def _training(names: Sequence[str]) -> Method:
 
 
 def write_adapter(folder: Path, state: Mapping[str, Any], weights: Mapping[str, Tensor], stages: int) -> None:
-    """The first `stages` runs of layers as a PEFT adapter; nothing at all where there are none."""
-    from peft import LoraConfig
+    """Write the first `stages` runs of layers as a PEFT adapter; nothing where there are none."""
+    from peft import LoraConfig  # heavy, and `expunge list` imports every method
 
     paths = [path for run in state["layers"][:stages] for path in run]
     if not paths:
         return
     folder.mkdir(parents=True)
-    kept = {name: value for name, value in weights.items() if owner(name, paths)}
+    tensors = {name: value for name, value in weights.items() if belongs_to(name, paths)}
     save_file(
-        {PREFIX + name.replace(".default.", "."): value.contiguous() for name, value in kept.items()}, folder / WEIGHTS
+        {PREFIX + name.replace(".default.", "."): value.contiguous() for name, value in tensors.items()},
+        folder / WEIGHTS,
     )
     options = state["options"]
     config = LoraConfig(
@@ -133,7 +132,7 @@ def write_adapter(folder: Path, state: Mapping[str, Any], weights: Mapping[str, 
 
 
 def read_adapter(folder: Path) -> dict[str, Tensor]:
-    """Parameter's path -> tensor, as `write_adapter` wrote them."""
+    """Read the tensors that `write_adapter` wrote, by parameter path."""
     return {name.removeprefix(PREFIX): value for name, value in load_file(folder / WEIGHTS).items()}
 
 
@@ -147,23 +146,23 @@ def _conclude(folder: Path, state: dict[str, Any], sequences: Sequences, pieces:
 
 @dataclass
 class LayerDeletion(Method):
-    """The method: ends each ordering before the first slice that held a forgotten example."""
+    """The method: ends each ordering before the first slice that held a forget example."""
 
     steps: int = 0
-    """Steps that the plan's deletion will take: none, while any layer is left."""
+    """Steps that the planned deletion will take: none while any layer is left."""
 
     def fits(
         self, model: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
-        """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
+        """Return notes for the plan, and set `steps`. Raises BadInput where the forget set cannot be deleted."""
         left, gone, notes = deletion.history(manifest, splits, model)
         pieces, sequences = _after(model.state, left, gone)
         for k, b in ((k, b) for k, active in enumerate(sequences.active) for b, count in enumerate(active) if count):
-            deletion.must_stand(model.folder / f"shard-{k}/ordering-{b}")
+            deletion.require_part(model.folder / f"shard-{k}/ordering-{b}")
             check(str(model.folder / f"shard-{k}/ordering-{b}"), trusted(model))
         self.steps = 0 if serves(sequences, pieces) else _steps(model.state, pieces)
         if self.steps:
-            notes.append("No layer is left active after this request: all is trained again without the forget set.")
+            notes.append("No layer is left active after this request: the model is retrained without the forget set.")
         return notes
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -193,13 +192,13 @@ class LayerDeletion(Method):
                 stages.model.module.to(processes.device())
                 _train(stages, left, temporary, state)
                 sequences = Sequences(state["orders"])
-            self._tell(context, state, len(gone), stages, sequences, pieces)
+            self._record(context, state, len(gone), stages, sequences, pieces)
             write_json(temporary / ENSEMBLE, state)
         context.notes["outcome"] = stages.outcome()
         return open_ensemble(folder, trust_code=trusted(model))
 
     @staticmethod
-    def _tell(
+    def _record(
         context: Context,
         state: dict[str, Any],
         gone: int,
@@ -208,29 +207,29 @@ class LayerDeletion(Method):
         pieces: Sequence[Slices],
     ) -> None:
         sizes = [[len(part) for part in piece] for piece in pieces]
-        sure, mean = sequences.at_least(), expected(sequences, sizes, stages.seed)
+        least, mean = sequences.at_least(), expected_requests(sequences, sizes, stages.seed)
         layers = [max(active) for active in sequences.active]
-        how = "All was trained again; it" if stages.steps else "Nothing was trained; the model"
-        said = (
-            f"{how} serves {' + '.join(map(str, layers))} of {len(state['layers'])} runs of layers (best ordering of each "
-            f"shard), and can serve at least {sure} and on average {mean:.1f} further requests of one example before it "
-            "must be trained again."
+        how = "The model was retrained; it" if stages.steps else "Nothing was trained; the model"
+        sentence = (
+            f"{how} serves {' + '.join(map(str, layers))} of {len(state['layers'])} runs of layers (best ordering of "
+            f"each shard), and can serve at least {least} and on average {mean:.1f} further requests of one example "
+            "before it must be retrained."
         )
-        deletion.tell(
+        deletion.record_deletion(
             context,
             state,
             gone,
             stages.steps,
             _steps(state, pieces),
-            said,
-            {"requests_left_at_least": sure, "requests_left_expected": round(mean, 2)},
+            sentence,
+            {"requests_left_at_least": least, "requests_left_expected": round(mean, 2)},
         )
 
 
 def _after(
     state: Mapping[str, Any], left: Sequence[Example], gone: Sequence[Example]
 ) -> tuple[list[Slices], Sequences]:
-    """(what stays by shard and slice, the orderings as the deletion leaves them)."""
+    """Return (rows that stay by shard and slice, the orderings after the deletion)."""
     shards, slices, seed = state["options"]["shards"], state["options"]["slices"], state["seed"]
     sequences = Sequences(state["orders"], [list(active) for active in state["active"]])
     for example in gone:
@@ -239,7 +238,7 @@ def _after(
 
 
 def serves(sequences: Sequences, pieces: Sequence[Slices]) -> bool:
-    """Is any shard left that has data and an active layer."""
+    """True where any shard has data and an active layer left."""
     return any(sequences.best(k) is not None and any(piece) for k, piece in enumerate(pieces))
 
 

@@ -1,8 +1,8 @@
-"""Which slices stand in which order, and what a deletion leaves of them: the bookkeeping of S3T.
+"""Orders of the slices, and what a deletion leaves of them: the bookkeeping of S3T.
 
-A shard is trained once for each of its orderings; stage i of an ordering has seen the slices in its
-places 1..i. A deletion from a slice ends every ordering at the place before it. SISA that serves
-from its checkpoints instead of retraining is the case of one ordering a shard.
+A shard is trained once for each of its orderings; stage i of an ordering has seen the slices in its places 1..i. A
+deletion from a slice ends every ordering at the place before it. SISA that serves from its checkpoints instead of
+retraining is the case of one ordering per shard.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from expunge.core.random import permutation
 def cyclic(slices: int, orderings: int) -> list[list[int]]:
     """The first `orderings` rotations of 0..slices-1, evenly spaced: each puts another slice first.
 
-    arXiv:2406.16257, section 3.3: with a budget of up to `slices` orderings no arrangement has more
-    slices in first places, on which the number of deletions hangs. orderings: at most `slices`.
+    arXiv:2406.16257, section 3.3: with up to `slices` orderings no arrangement has more slices in first place, on which
+    the number of deletions depends. orderings: at most `slices`.
     """
     starts = [round(b * slices / orderings) for b in range(orderings)]
     return [[(start + i) % slices for i in range(slices)] for start in starts]
@@ -25,7 +25,10 @@ def cyclic(slices: int, orderings: int) -> list[list[int]]:
 
 @dataclass
 class Sequences:
-    """orders: [shard][ordering] -> slices in training order. active: how many stages of each still serve."""
+    """Orderings of each shard, and the stages of each that still serve.
+
+    orders: [shard][ordering] -> slices in training order. active: [shard][ordering] -> stages that still serve.
+    """
 
     orders: list[list[list[int]]]
     active: list[list[int]] = field(default_factory=list)
@@ -34,30 +37,30 @@ class Sequences:
         self.active = self.active or [[len(order) for order in shard] for shard in self.orders]
 
     def delete(self, shard: int, piece: int) -> None:
-        """Ends each ordering of the shard before its first stage that has seen the slice."""
+        """End each ordering of the shard before its first stage that has seen the slice."""
         for b, order in enumerate(self.orders[shard]):
             self.active[shard][b] = min(self.active[shard][b], order.index(piece))
 
     def best(self, shard: int) -> int | None:
-        """The ordering with the most stages left, the first of equals; None where none has any."""
+        """Find the ordering with the most stages left, the first of equals; None where none has any."""
         stages = self.active[shard]
         return stages.index(max(stages)) if max(stages) > 0 else None
 
     @property
     def alive(self) -> bool:
-        """Does any shard still serve."""
+        """True while any shard still serves."""
         return any(self.best(shard) is not None for shard in range(len(self.orders)))
 
     def at_least(self) -> int:
-        """Requests of one example each that can be served for certain: each may end one more first slice."""
+        """Count the requests of one example that can be served for certain: each may end one more first slice."""
         firsts = [
             {order[0] for order, left in zip(shard, stages, strict=True) if left}
             for shard, stages in zip(self.orders, self.active, strict=True)
         ]
         return max(0, sum(map(len, firsts)) - 1)
 
-    def served(self, stream: Iterable[tuple[int, int]]) -> int:
-        """How many requests of (shard, slice) can be served before nothing is left; changes the state."""
+    def serve(self, stream: Iterable[tuple[int, int]]) -> int:
+        """Serve requests of (shard, slice) until nothing is left; return how many were served."""
         count = 0
         for shard, piece in stream:
             self.delete(shard, piece)
@@ -67,8 +70,8 @@ class Sequences:
         return count
 
 
-def expected(sequences: Sequences, sizes: Sequence[Sequence[int]], seed: int, trials: int = 32) -> float:
-    """Mean requests of one example each, drawn without replacement, that are served before retraining.
+def expected_requests(sequences: Sequences, sizes: Sequence[Sequence[int]], seed: int, trials: int = 32) -> float:
+    """Mean number of requests of one example, drawn without replacement, served before retraining.
 
     sizes: [shard][slice] -> examples.
     """
@@ -76,5 +79,5 @@ def expected(sequences: Sequences, sizes: Sequence[Sequence[int]], seed: int, tr
     total = 0
     for trial in range(trials):
         copy = Sequences(sequences.orders, [list(stages) for stages in sequences.active])
-        total += copy.served(pool[j] for j in permutation(len(pool), seed, "requests", trial))
+        total += copy.serve(pool[j] for j in permutation(len(pool), seed, "requests", trial))
     return total / trials

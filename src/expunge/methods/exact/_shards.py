@@ -1,4 +1,4 @@
-"""Training and deletion of sharded, sliced ensembles, as SISA does them and others build on them."""
+"""Training and deletion of sharded, sliced ensembles: SISA, and the base of further schemes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from expunge.models.weights import load_weights
 from expunge.training import checkpoint
 
 Finish = Callable[[Path, dict[str, Any], Sequence[Example], bool], None]
-"""(the new folder, its state, the training data, leave to run the model's code): adds to the state what a scheme needs
-beyond SISA."""
+"""Adds to the state what a scheme needs beyond SISA.
+
+Arguments: the new folder, its state, the training data, whether the model's own code may run."""
 
 
 def train_shards(
@@ -36,7 +37,7 @@ def train_shards(
     options: dict[str, Any],
     finish: Finish | None = None,
 ) -> Ensemble:
-    """All shards from the same start, slice after slice. options: shards and slices, at least."""
+    """Train all shards from the same start, slice after slice. options: shards and slices, at least."""
     shards, slices = int(options["shards"]), int(options["slices"])
     state = deletion.new_state(scheme, options, context)
     stages = Stages(fresh, context.seed, context.stage, context.budget, slices, context)
@@ -52,7 +53,7 @@ def train_shards(
 
 
 def _grow(stages: Stages, target: Path, k: int, piece: Slices, before: Mapping[str, Tensor], first: int) -> None:
-    """Trains shard k from slice `first` on, and writes its checkpoints and its final model."""
+    """Train shard k from slice `first` on, and write its checkpoints and its final model."""
     target.mkdir(exist_ok=True)
     weights = dict(before)
     for i in range(first, len(piece)):
@@ -66,7 +67,7 @@ def _grow(stages: Stages, target: Path, k: int, piece: Slices, before: Mapping[s
 
 
 def slice_file(number: int) -> str:
-    """The checkpoint after the first `number` slices; after all of them it is the shard's model."""
+    """Name the checkpoint after the first `number` slices; after all of them it is the shard's model."""
     return f"slice-{number}.safetensors"
 
 
@@ -78,7 +79,7 @@ def _conclude(
     finish: Finish | None,
     trust_code: bool,
 ) -> None:
-    """Writes ensemble.json, the last file of the folder."""
+    """Write ensemble.json, the last file of the folder."""
     state["shards"] = [{"examples": [len(part) for part in piece]} for piece in pieces]
     state["members"] = [f"shard-{k}" for k, piece in enumerate(pieces) if any(piece)]
     write_json(folder / ENSEMBLE, state)
@@ -94,23 +95,23 @@ def steps_of(budget: Any, sizes: Sequence[int]) -> list[int]:
 
 @dataclass
 class ShardDeletion(Method):
-    """The method: retrains each shard from its first slice that held a forgotten example."""
+    """The method: retrains each shard from its first slice that held a forget example."""
 
     finish: Finish | None = None
     steps: int = 0
-    """Steps that the plan's deletion will take."""
+    """Steps that the planned deletion will take."""
 
     def fits(
         self, model: Ensemble, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
-        """Notes for the plan; sets `steps`. Raises BadInput where the forget set cannot be deleted."""
+        """Return notes for the plan, and set `steps`. Raises BadInput where the forget set cannot be deleted."""
         left, gone, notes = deletion.history(manifest, splits, model)
         if model.fair:
             for rows in splits.values():
                 model.fair.places(rows)
         pieces, firsts = self._split(model.state, left, gone)
         for k in range(len(pieces)):
-            deletion.must_stand(model.folder / f"shard-{k}")
+            deletion.require_part(model.folder / f"shard-{k}")
             for i in range(1, firsts.get(k, 0) + 1):
                 path = model.folder / f"shard-{k}" / slice_file(i)
                 load_weights(model.members[0].module, path, "model", shapes_alone=True)
@@ -121,7 +122,7 @@ class ShardDeletion(Method):
     def _split(
         self, state: Mapping[str, Any], left: Sequence[Example], gone: Sequence[Example]
     ) -> tuple[list[Slices], dict[int, int]]:
-        """(what stays by shard and slice, affected shard -> its first affected slice)."""
+        """Return (rows that stay by shard and slice, affected shard -> its first affected slice)."""
         shards, slices, seed = state["options"]["shards"], state["options"]["slices"], state["seed"]
         removed = parts(gone, shards, slices, seed)
         firsts = {k: min(i for i, part in enumerate(piece) if part) for k, piece in enumerate(removed) if any(piece)}
@@ -154,7 +155,7 @@ class ShardDeletion(Method):
                 before = load_file(source / slice_file(first)) if first else start
                 _grow(stages, target, k, piece, before, first)
             every = [steps_of(budget, [len(part) for part in piece]) for piece in pieces]
-            deletion.tell(
+            deletion.record_deletion(
                 context, state, len(gone), stages.steps, sum(map(sum, every)), _outlook(budget, pieces, every)
             )
             _conclude(temporary, state, pieces, left, self.finish, trusted(model))
@@ -165,13 +166,13 @@ class ShardDeletion(Method):
 
 
 def _outlook(budget: Any, pieces: Sequence[Slices], every: Sequence[Sequence[int]]) -> str:
-    """What the next request will cost: each example as likely as any other."""
+    """Describe the cost of the next request, each example as likely as any other."""
     total = sum(map(sum, every))
     count = sum(len(part) for piece in pieces for part in piece)
     mean = sum(
         len(part) * sum(steps[i:]) for piece, steps in zip(pieces, every, strict=True) for i, part in enumerate(piece)
     ) / max(1, count)
     return (
-        f"Every request retrains a part: a further single example costs {mean:,.0f} steps on average "
+        f"Every request retrains a part: a further request of one example costs {mean:,.0f} steps on average "
         f"({mean / max(1, total):.0%} of a whole training)."
     )

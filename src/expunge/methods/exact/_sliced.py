@@ -1,7 +1,7 @@
-"""Sharded, sliced training: which example stands where, and the stages, each stored when it is done.
+"""Sharded, sliced training: the place of each example, and the stages, each stored when it is done.
 
-Shard and slice of an example follow its hash (its identity and the seed), and so does the order of
-a slice, so that removing one example moves no other.
+Shard and slice of an example follow from its hash (its identity and the seed), and so does its place within the slice,
+so that removing one example moves no other.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,43 +23,45 @@ from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.data.examples import identity
 from expunge.data.pairing import by_hash
+from expunge.methods.objective import plain_training
+from expunge.models.weights import snapshot
 from expunge.training import checkpoint
 
 Slices = list[list[Example]]
-EPOCHS = 10
-"""Where a budget says neither epochs nor steps."""
+DEFAULT_EPOCHS = 10
+"""Epochs where the budget gives neither epochs nor steps."""
 
 
 def place(example: Example, shards: int, slices: int, seed: int) -> tuple[int, int]:
-    """(shard, slice) of an example, both from 0."""
+    """Return (shard, slice) of an example, both from 0."""
     key = identity(example)
     return derive(seed, "shard", key) % shards, derive(seed, "slice", key) % slices
 
 
 def parts(data: Sequence[Example], shards: int, slices: int, seed: int) -> list[Slices]:
-    """[shard][slice] -> its examples, in the order of their hashes. Some may be empty."""
-    found: list[Slices] = [[[] for _ in range(slices)] for _ in range(shards)]
+    """Examples by [shard][slice], in the order of their hashes. Some slices may be empty."""
+    pieces: list[Slices] = [[[] for _ in range(slices)] for _ in range(shards)]
     for example in by_hash(data, seed):
         shard, number = place(example, shards, slices, seed)
-        found[shard][number].append(example)
-    return found
+        pieces[shard][number].append(example)
+    return pieces
 
 
 def stage_budget(budget: Budget, examples: int, slices: int) -> Budget:
     """The budget of one stage: 2/(R+1) of the epochs, in whole steps, on `examples` examples.
 
-    So R stages on 1/R, 2/R, ... of the data take as many steps as the epochs on all of it
+    The R stages on 1/R, 2/R, ... of the data then take as many steps as the epochs on all of it
     (Bourtoule et al. 2021, section VI).
     """
     values = budget.model_dump(exclude_unset=True)
-    epochs = values.pop("epochs", None) or EPOCHS
-    an_epoch = -(-examples // batch_size(budget, examples))
-    values["steps"] = max(1, round(2 * epochs / (slices + 1) * an_epoch)) if examples else 0
+    epochs = values.pop("epochs", None) or DEFAULT_EPOCHS
+    steps_per_epoch = -(-examples // batch_size(budget, examples))
+    values["steps"] = max(1, round(2 * epochs / (slices + 1) * steps_per_epoch)) if examples else 0
     return Budget(**values)
 
 
 def check_shape(data: Sequence[Example], slices: int, pieces: int, name: str) -> None:
-    """Are there examples for all slices, and one process. Raises BadInput.
+    """Require an example for every slice, and one process. Raises BadInput.
 
     pieces: shards times slices. name: the scheme, for errors.
     """
@@ -73,9 +76,9 @@ def check_shape(data: Sequence[Example], slices: int, pieces: int, name: str) ->
 
 
 def check_base(fresh: Model, name: str, what: str) -> None:
-    """Is this a language model whose trained base can be named on disk. Raises BadInput.
+    """Require a language model whose trained base has a name on disk or the hub. Raises BadInput.
 
-    name: the scheme; what: what it trains on the base, for errors.
+    name: the scheme; what: the parts it trains on the base; both for errors.
     """
     if "tokens" not in fresh.capabilities:
         raise BadInput.of(
@@ -97,30 +100,34 @@ def check_base(fresh: Model, name: str, what: str) -> None:
         )
 
 
+def base_source(model: Any) -> str:
+    """Name a model's trained base: an absolute path, or a hub name."""
+    source = str(model.source)
+    return str(Path(source).resolve()) if Path(source).exists() else source
+
+
 def one_process(where: str) -> None:
-    """Exact schemes train their shards one after another. Raises BadInput under several processes."""
+    """Raise BadInput under several processes: exact schemes train their shards one after another."""
     if processes.world() > 1:
         raise BadInput.of(
             where,
             processes.world(),
-            "processes cannot share an exact scheme",
+            "processes were started, and an exact scheme runs in one",
             "start it as one process, without accelerate launch",
         )
 
 
 def weights_of(model: Model) -> dict[str, Tensor]:
-    """A copy of all weights and buffers."""
-    from expunge.models.weights import snapshot
-
+    """Copy all weights and buffers to the CPU."""
     return {name: value.detach().cpu().clone().contiguous() for name, value in snapshot(model.module).items()}
 
 
 @dataclass
 class Stages:
-    """Runs stages on one module, and adds up what they cost.
+    """Runs stages on one module, and adds up their cost.
 
-    seed, stage, budget: those of the model's training, whatever the context's are, so that a stage
-    that is trained again on the same examples gives the same bits. slices: R, for the stage's share.
+    seed, stage, budget: those of the model's training, whatever the context's are, so that a stage retrained on the
+    same examples gives the same bits. slices: R, for the stage's share of the epochs.
     """
 
     model: Model
@@ -138,9 +145,9 @@ class Stages:
     def run(
         self, name: str, rows: Sequence[Example], before: Mapping[str, Tensor], method: Method | None = None
     ) -> dict[str, Tensor]:
-        """The weights after training on the rows from `before`; those themselves where there are no rows.
+        """Return the weights after training on the rows from `before`, or `before` where there are no rows.
 
-        A finished stage is not run again (`context.once`), a broken one goes on from its checkpoint.
+        A finished stage is not run again (`context.once`); an interrupted one resumes from its checkpoint.
         """
         if not rows:
             self.took[name] = 0
@@ -148,30 +155,26 @@ class Stages:
         inner = self.context.child(name, seed=self.seed, budget=stage_budget(self.budget, len(rows), self.slices))
         inner.stage = inner.label = f"{self.stage}/{name}"
 
-        def make() -> dict[str, Tensor]:
-            from expunge.methods.objective import plain_training
-
+        def train() -> dict[str, Tensor]:
             began = time.monotonic()
             checkpoint.restore(self.model.module, before, "")
             (method or plain_training())(self.model, {"retain": list(rows)}, inner)
             outcome = inner.notes["outcome"]
             spent = [outcome["steps"], outcome["tokens"], max(outcome["seconds"], time.monotonic() - began)]
-            weights = weights_of(self.model) if method is None else {k: _of(self.model, k) for k in before}
+            weights = weights_of(self.model) if method is None else {k: _parameter(self.model, k) for k in before}
             return {**{f"weights.{k}": v for k, v in weights.items()}, "cost": torch.tensor(spent, dtype=torch.float64)}
 
-        found = self.context.once(name, make)
+        stored = self.context.once(name, train)
         checkpoint.clear(inner.folder)
-        steps, tokens, seconds = found.pop("cost").tolist()
-        self.steps, self.tokens, self.seconds = (
-            self.steps + int(steps),
-            self.tokens + int(tokens),
-            self.seconds + seconds,
-        )
+        steps, tokens, seconds = stored.pop("cost").tolist()
+        self.steps += int(steps)
+        self.tokens += int(tokens)
+        self.seconds += seconds
         self.took[name] = int(steps)
-        return {k.removeprefix("weights."): v for k, v in found.items()}
+        return {k.removeprefix("weights."): v for k, v in stored.items()}
 
     def outcome(self) -> dict[str, Any]:
-        """The sum of the stages, in the form of a training run's outcome."""
+        """Sum the stages, in the form of a training run's outcome."""
         rate = self.budget.learning_rate
         return {
             "steps": self.steps,
@@ -184,5 +187,6 @@ class Stages:
         }
 
 
-def _of(model: Model, name: str) -> Tensor:
+def _parameter(model: Model, name: str) -> Tensor:
+    """Copy one parameter to the CPU."""
     return model.module.get_parameter(name).detach().cpu().clone().contiguous()

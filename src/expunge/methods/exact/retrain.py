@@ -1,4 +1,4 @@
-"""Training again without the forget set: the gold standard, and the price to beat."""
+"""Retraining without the forget set: the gold standard, and the cost to beat."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods.objective import plain_training
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.open import trusted
 
@@ -16,18 +17,17 @@ CARD = MethodCard(
     paper="baseline",
     equation="exact by construction",
     needs={"forget": (), "retain": ()},
+    deterministic=True,
 )
 
 
 def train(fresh: Model, data: Sequence[Example], context: Context) -> Model:
-    """Ordinary training of a fresh model on all the data: bases and gold models alike."""
-    from expunge.methods.objective import plain_training
-
+    """Train a fresh model on all the data: bases and gold models alike."""
     return plain_training()(fresh, {"retain": list(data)}, context)
 
 
 def retrain() -> Method:
-    """Train anew, from the same start and as the model was trained, on all its data minus forget.
+    """Retrain from the same start and as the model was trained, on all its data minus forget.
 
     Needs the model's training manifest (a model that `expunge train` made).
     """
@@ -35,12 +35,12 @@ def retrain() -> Method:
 
 
 class Retraining(Method):
-    """The method; the plan refuses it where the training cannot, or may not, be started again."""
+    """The method; the plan refuses it where the training cannot be repeated."""
 
     def fits(
         self, model: Model, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
-        """Nothing to say in the plan. Raises BadInput."""
+        """Check that the training can be repeated; no notes. Raises BadInput."""
         if "budget" in (manifest or {}):  # an embedded world's has none before it is built
             self._data(model, splits, manifest)
         return []
@@ -51,7 +51,10 @@ class Retraining(Method):
     ) -> list[Example]:
         if not manifest:
             raise BadInput.of(
-                "method", "retrain", "needs to know how the model was trained", "give a model made by `expunge train`"
+                "method",
+                "retrain",
+                "needs the record of how the model was trained",
+                "give a model made by `expunge train`",
             )
         data = training_data(manifest, splits["forget"], trusted(model))
         check_again(manifest, model)

@@ -10,6 +10,8 @@ from annotated_types import Ge, Gt, Le
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods.exact._layers import LayerDeletion, train_layers
+from expunge.methods.exact._sliced import check_base, check_shape
 
 CARD = MethodCard(
     "Sequence-aware sharded sliced training",
@@ -18,30 +20,29 @@ CARD = MethodCard(
     needs={"forget": ()},
     capabilities={"shards", "exact:s3t", "tokens"},
     yields="ensemble",
-    means="Exact: no adapter that serves was trained on a deleted example. Each deletion costs layers, not steps, and so "
-    "some quality; when no layer is left all is trained again. It wants `exact: {s3t: ...}` in train.yaml.",
+    means="Exact: no adapter that serves was trained on a deleted example. Each deletion costs layers, not steps, and "
+    "thus quality; when no layer is left, all is retrained. Requires `exact: {s3t: ...}` in train.yaml.",
+    deterministic=True,
 )
 
 
 def check(
     fresh: Model, data: Sequence[Example], *, shards: int, slices: int, orderings: int, rank: int, lora_alpha: int
 ) -> None:
-    """Has the model a trained base with layers enough, and are there data for the slices. Raises BadInput."""
-    from expunge.methods.exact._sliced import check_base, check_shape
-
+    """Require a trained base with enough layers, and data for every slice. Raises BadInput."""
     check_base(fresh, "s3t", "adapters")
     if slices > len(fresh.blocks):
         raise BadInput.of(
             "exact.s3t.slices",
             slices,
-            f"is more than the model's {len(fresh.blocks)} layers, of which each slice takes one at least",
+            f"is more than the model's {len(fresh.blocks)} layers, and each slice takes at least one",
             "take fewer slices",
         )
     if orderings > slices:
         raise BadInput.of(
             "exact.s3t.orderings",
             orderings,
-            f"is more than the {slices} slices, each of which stands first once",
+            f"is more than the {slices} slices, each of which comes first once",
             "take fewer orderings, or more slices",
         )
     check_shape(data, slices, shards * slices, "s3t")
@@ -58,13 +59,11 @@ def train(
     rank: Annotated[int, Gt(0)] = 16,
     lora_alpha: Annotated[int, Gt(0)] = 32,
 ) -> Model:
-    """Adapters on a frozen base: stage i trains those of the i-th run of layers from the TOP on slices 1..i.
+    """Train adapters on a frozen base: stage i trains those of the i-th run of layers from the TOP, on slices 1..i.
 
-    Each shard is trained in `orderings` cyclic orders of its slices; the one with most layers left
-    serves. Raises BadInput.
+    Each shard is trained in `orderings` cyclic orders of its slices; the one with the most layers left serves. Raises
+    BadInput.
     """
-    from expunge.methods.exact._layers import train_layers
-
     check(fresh, data, shards=shards, slices=slices, orderings=orderings, rank=rank, lora_alpha=lora_alpha)
     return train_layers(
         fresh,
@@ -75,11 +74,9 @@ def train(
 
 
 def s3t() -> Method:
-    """Switch off the adapters that saw the forget examples, in each ordering, and serve the best that is left.
+    """Switch off the adapters that saw the forget examples, in each ordering, and serve the best one left.
 
-    An example in slice i costs an ordering the layer of that slice and all BELOW it, which were
-    trained on it too. The model must come from `exact: {s3t: ...}` in train.yaml.
+    An example in slice i costs an ordering the layers of that slice and all BELOW them, which were trained on it too.
+    The model must come from `exact: {s3t: ...}` in train.yaml.
     """
-    from expunge.methods.exact._layers import LayerDeletion
-
     return LayerDeletion()

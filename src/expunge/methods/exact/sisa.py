@@ -9,6 +9,8 @@ from annotated_types import Ge, Le
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.methods.exact._shards import ShardDeletion, train_shards
+from expunge.methods.exact._sliced import check_shape
 
 CARD = MethodCard(
     "Sharded, isolated, sliced and aggregated training",
@@ -17,15 +19,14 @@ CARD = MethodCard(
     needs={"forget": ()},
     capabilities={"shards", "exact:sisa"},
     yields="ensemble",
-    means="Exact: each shard's weights are those of a training without the forget set, bit for bit. It wants "
-    "`exact: {sisa: ...}` in train.yaml, keeps a checkpoint a slice, and answers with all shards at once.",
+    means="Exact: each shard's weights are those of a training without the forget set, bit for bit. Requires "
+    "`exact: {sisa: ...}` in train.yaml, stores one checkpoint per slice, and answers with all shards at once.",
+    deterministic=True,
 )
 
 
 def check(fresh: Model, data: Sequence[Example], *, shards: int, slices: int) -> None:
-    """Can these data be cut so. Raises BadInput."""
-    from expunge.methods.exact._sliced import check_shape
-
+    """Require an example for every slice. Raises BadInput."""
     check_shape(data, slices, shards * slices, "sisa")
 
 
@@ -37,13 +38,11 @@ def train(
     shards: Annotated[int, Ge(1), Le(1000)] = 4,
     slices: Annotated[int, Ge(1), Le(1000)] = 4,
 ) -> Model:
-    """An ensemble of `shards` models, each trained on its own share of the data in `slices` growing steps.
+    """Train an ensemble of `shards` models, each on its own share of the data in `slices` growing steps.
 
-    Stage i of a shard trains on its slices 1..i for 2/(slices + 1) of the epochs and is kept as a
-    checkpoint. The ensemble lies in the context's folder and goes where it is saved. Raises BadInput.
+    Stage i of a shard trains on its slices 1..i for 2/(slices + 1) of the epochs and is stored as a checkpoint. The
+    ensemble is written to the context's folder. Raises BadInput.
     """
-    from expunge.methods.exact._shards import train_shards
-
     check(fresh, data, shards=shards, slices=slices)
     return train_shards(fresh, data, context, "sisa", {"shards": shards, "slices": slices})
 
@@ -54,6 +53,4 @@ def sisa() -> Method:
     The model must come from `exact: {sisa: {shards: 4, slices: 4}}` in train.yaml; seed, stage and
     budget are those of its training.
     """
-    from expunge.methods.exact._shards import ShardDeletion
-
     return ShardDeletion()

@@ -1,1 +1,1 @@
-"""Forgetting at inference: the weights stay, the answer changes."""
+"""Guards: the weights stay, the answers change at inference."""

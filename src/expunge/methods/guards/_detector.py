@@ -1,4 +1,4 @@
-"""Does a prompt ask for what was to be forgotten: a linear classifier of its tokens' n-grams."""
+"""Detector of prompts that ask for the forget set: a linear classifier of their tokens' n-grams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from expunge.models.prompts import hashed
 
 FALSE_ALARMS = 0.01
-"""The threshold is the lowest that flags at most this share of the retain prompts, each by a model not trained on it."""
+"""Share of the retain prompts that the threshold flags at most, each scored by a classifier not fitted to it."""
 
 Prompts = Sequence[Sequence[int]]
 
@@ -27,13 +27,13 @@ class Detector:
     threshold: float
 
     def score(self, prompts: Prompts) -> np.ndarray:
-        """[N] log-odds that a prompt asks for the forget set."""
+        """Log-odds [N] that a prompt asks for the forget set."""
         if not len(prompts):
             return np.zeros(0)
         return np.asarray(hashed(prompts) @ self.weight_F.double().numpy() + self.bias)
 
     def flags(self, prompts: Prompts) -> np.ndarray:
-        """[N] bool."""
+        """Mask [N] of the prompts above the threshold."""
         return self.score(prompts) > self.threshold
 
     def settings(self) -> dict[str, float]:
@@ -45,10 +45,11 @@ class Detector:
 
 
 def fit(forget: Prompts, others: Prompts, notes: dict[str, Any]) -> Detector:
-    """The classifier of forget prompts against others; notes get its cross-validated rates.
+    """Fit the classifier of forget prompts against others; notes get its cross-validated rates.
 
-    A prompt that stands in both sets (a page's common opening) counts as others'.
+    A prompt in both sets (a page's common opening) counts as one of the others.
     """
+    # Heavy, and `expunge list` imports every guard.
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -63,7 +64,7 @@ def fit(forget: Prompts, others: Prompts, notes: dict[str, Any]) -> Detector:
         split = StratifiedKFold(folds, shuffle=True, random_state=0)
         score_N = cross_val_predict(model, features, labels, cv=split, method="decision_function")
         threshold = float(max(0.0, np.quantile(score_N[labels == 0], 1 - FALSE_ALARMS)))
-        # Never above what the forget prompts themselves reach: a guard that flags nothing is none.
+        # Never above the forget prompts' own median: a detector that flags nothing guards nothing.
         threshold = min(threshold, float(np.median(score_N[labels == 1])))
         rates = {
             "recall": float((score_N[labels == 1] > threshold).mean()),

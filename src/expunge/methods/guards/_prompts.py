@@ -1,6 +1,6 @@
-"""Hidden states of prompts, and answers that say nothing.
+"""Hidden states of prompts, and outputs that reveal nothing of the answer.
 
-Shape suffixes: B examples, S sequence, T asked positions, L layers, D width, V vocabulary.
+Shape suffixes: B examples, S sequence, T answer positions, L layers, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from expunge.models.passes import batches, outputs
 from expunge.models.templates import Encoded
 
 
-def encoded(bare: Any, rows: Sequence[Example]) -> list[Encoded]:
-    """The examples' token ids under the model's own template."""
+def encode(bare: Any, rows: Sequence[Example]) -> list[Encoded]:
+    """Encode the examples under the model's own template."""
     return [bare.template.encode(row) for row in rows]
 
 
 def pooled_NLD(bare: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
-    """Each block's output, averaged over the prompt's tokens, in float32 on the CPU."""
-    found: list[Tensor] = [torch.empty(0)] * len(prompts)
+    """Mean of each block's output over the prompt's tokens, in float32 on the CPU."""
+    means: list[Tensor] = [torch.empty(0)] * len(prompts)
 
     def whole(part: list[Sequence[int]]) -> Batch:
-        """The prompts with every token asked for."""
+        """Collate the prompts with every token as a position."""
         inputs = bare.pack([Encoded(list(prompt), [], False) for prompt in part], "prompt").inputs
         seen_BS = inputs["attention_mask"].bool()
         return Batch(inputs, inputs["input_ids"], seen_BS, seen_BS.sum(-1))
@@ -42,14 +42,14 @@ def pooled_NLD(bare: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
         count_B1 = weight_BS1.sum(1)
         mean_BLD = torch.stack([(out.hidden[path].float() * weight_BS1).sum(1) / count_B1 for path in bare.blocks], 1)
         for i, mean_LD in zip(rows, mean_BLD.cpu(), strict=True):
-            found[i] = mean_LD
-    return torch.stack(found) if found else torch.zeros(0, len(bare.blocks), 1)
+            means[i] = mean_LD
+    return torch.stack(means) if means else torch.zeros(0, len(bare.blocks), 1)
 
 
-def silenced(out: Output, mask_BT: Tensor, vocabulary: int, want: Want) -> Output:
-    """The output with the uniform distribution at these positions: what an abstention tells of the answer.
+def silence(out: Output, mask_BT: Tensor, vocabulary: int, want: Want) -> Output:
+    """Put the uniform distribution at these positions: an abstention reveals nothing of the answer.
 
-    A label there costs log V nats, and no argmax hits it.
+    A label there costs log V nats, and no argmax equals it.
     """
     here_BT = mask_BT & out.mask_BT
     flat = -math.log(vocabulary)
@@ -70,12 +70,12 @@ def silenced(out: Output, mask_BT: Tensor, vocabulary: int, want: Want) -> Outpu
 
 
 def with_logp(want: Want) -> Want:
-    """The want, with the label's log-probability at least: a guard's change starts there."""
+    """Add the label's log-probability to a want: a guard's change starts there."""
     return want | Want(frozenset({"logp"})) if want.channels else want
 
 
-def needs_prompts(name: str, rows: Sequence[Example]) -> None:
-    """Raises BadInput where the forget examples are texts without a question to recognise."""
+def require_prompts(name: str, rows: Sequence[Example]) -> None:
+    """Raise BadInput where forget examples are texts without a question to recognise."""
     without = sum("text" in row and "question" not in row for row in rows)
     if without:
         raise BadInput.of(

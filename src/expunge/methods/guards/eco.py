@@ -14,10 +14,12 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
+from expunge.data.sampling import halves, sample
 from expunge.methods.guards._detector import Detector, fit
-from expunge.methods.guards._prompts import encoded, needs_prompts
+from expunge.methods.guards._prompts import encode, require_prompts
 from expunge.models.guarded import Guarded
 from expunge.models.prompts import prompt_mask_BS, prompts_in
+from expunge.training.stopping import figures
 
 CARD = MethodCard(
     "Embedding-corrupted prompts",
@@ -25,7 +27,7 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities=("tokens", "generate"),
     yields="guard",
-    means="The knowledge stays in the weights: whoever takes guard/ away has it back.",
+    means="The knowledge stays in the weights: without guard/ it is back.",
 )
 PATTERN = 64
 """Prompt tokens after which the noise repeats, counted from the prompt's end."""
@@ -33,7 +35,7 @@ PATTERN = 64
 
 @dataclass
 class Eco:
-    """detector: which prompts; noise_PD: what is added to their embeddings, by distance from the prompt's end."""
+    """detector: of the prompts to corrupt; noise_PD: added to their embeddings, by distance from the prompt's end."""
 
     detector: Detector
     noise_PD: Tensor
@@ -44,11 +46,11 @@ class Eco:
         prompt_BS = prompt_mask_BS(batch)
         left_BS = prompt_BS.flip(-1).cumsum(-1).flip(-1) - 1  # prompt tokens that follow
         noise_BSD = self.noise_PD[left_BS.clamp(min=0) % PATTERN] * (prompt_BS & flags[:, None])[..., None]
-        with _added(bare.module, noise_BSD):
+        with _add_noise(bare.module, noise_BSD):
             return bare.forward(batch, want)
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
-        items = settings.pop("encoded", None) or encoded(bare, prompts)
+        items = settings.pop("encoded", None) or encode(bare, prompts)
         flags = self.detector.flags([item.prompt for item in items])
         rows: list[int] = []
 
@@ -62,7 +64,7 @@ class Eco:
                 outer(places)
 
         outer = settings.pop("rows", None)
-        with _added(bare.module, noise):
+        with _add_noise(bare.module, noise):
             return bare.generate(prompts, encoded=items, rows=batch_of, **settings)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -70,14 +72,14 @@ class Eco:
 
 
 @contextlib.contextmanager
-def _added(module: Any, noise: Any) -> Iterator[None]:
-    """Adds noise [B, S, D] to the embeddings; a function of the width gives it in generation, at the prompt alone."""
+def _add_noise(module: Any, noise: Any) -> Iterator[None]:
+    """Add noise [B, S, D] to the embeddings; in generation a function of the width gives it, for the prompt alone."""
 
     def add(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
         if callable(noise) and output.shape[1] == 1:
             return output  # an answer's token, not the prompt
-        found = noise(output.shape[1]) if callable(noise) else noise
-        return output + found.to(output)
+        noise_BSD = noise(output.shape[1]) if callable(noise) else noise
+        return output + noise_BSD.to(output)
 
     handle = module.get_input_embeddings().register_forward_hook(add)
     try:
@@ -87,7 +89,7 @@ def _added(module: Any, noise: Any) -> Iterator[None]:
 
 
 def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Eco:
-    """The guard as it was saved."""
+    """Rebuild the guard from its saved state."""
     return Eco(Detector.restore(dict(settings), tensors["detector"]), tensors["noise"])
 
 
@@ -99,19 +101,19 @@ def eco(
 ) -> Method:
     """Flag the prompts that ask for the forget set, and add noise to their embeddings.
 
-    strength: the noise's deviation in units of the embeddings' own; by default found by a search without
-    gradients over `trials` values, so that the forget answers become as unlikely as the holdout's are (without
-    a holdout: as the forget answers are without their questions). dimensions: how many carry noise (all).
+    strength: the noise's deviation in units of the embeddings' own; by default found by a gradient-free search over
+    `trials` values, so that the forget answers become as unlikely as the holdout's (without a holdout: as the forget
+    answers without their questions). dimensions: how many carry noise (by default all).
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         bare: Any = model
         forget = list(splits["forget"])
-        needs_prompts("eco", forget)
+        require_prompts("eco", forget)
         others = [*splits["retain"], *splits.get("reference", [])]
         detector = fit(
-            [item.prompt for item in encoded(bare, forget)],
-            [item.prompt for item in encoded(bare, others)],
+            [item.prompt for item in encode(bare, forget)],
+            [item.prompt for item in encode(bare, others)],
             context.notes,
         )
         table = bare.module.get_input_embeddings().weight
@@ -119,14 +121,16 @@ def eco(
         if dimensions is not None:
             drawn_PD[:, dimensions:] = 0.0
         drawn_PD *= float(table.detach().float().std())
-        chosen = strength if strength is not None else _searched(bare, detector, drawn_PD, splits, context, trials)
-        context.notes["strength"] = chosen
-        return Guarded(model, Eco(detector, drawn_PD * chosen))
+        deviation = (
+            strength if strength is not None else _search_strength(bare, detector, drawn_PD, splits, context, trials)
+        )
+        context.notes["strength"] = deviation
+        return Guarded(model, Eco(detector, drawn_PD * deviation))
 
     return Method(apply)
 
 
-def _searched(
+def _search_strength(
     bare: Any,
     detector: Detector,
     drawn_PD: Tensor,
@@ -134,11 +138,8 @@ def _searched(
     context: Context,
     trials: int,
 ) -> float:
-    """The strength at which the guarded forget NLL is nearest to the surrogate's, by bounded scalar search."""
-    from scipy.optimize import minimize_scalar
-
-    from expunge.data.sampling import halves, sample
-    from expunge.training.stopping import figures
+    """Find the strength at which the guarded forget NLL is nearest to the target, by bounded scalar search."""
+    from scipy.optimize import minimize_scalar  # heavy, and `expunge list` imports every guard
 
     forget = sample(splits["forget"], context.seed)
     if splits.get("holdout"):
@@ -146,15 +147,16 @@ def _searched(
     else:
         target = figures(bare, [{"question": "", "answer": row.get("answer", "")} for row in forget])["nll"]
     context.notes["surrogate_nll"] = target
-    done: list[None] = []
+    tried = 0
 
     def gap(log_strength: float) -> float:
         guarded = Guarded(bare, Eco(detector, drawn_PD * float(np.exp(log_strength))))
-        done.append(None)
-        context.reporter.advance(context.label, len(done))
+        nonlocal tried
+        tried += 1
+        context.reporter.advance(context.label, tried)
         return abs(figures(guarded, forget)["nll"] - target)
 
     context.reporter.start(context.label, trials)
-    found = minimize_scalar(gap, bounds=(np.log(0.05), np.log(50.0)), method="bounded", options={"maxiter": trials})
+    best = minimize_scalar(gap, bounds=(np.log(0.05), np.log(50.0)), method="bounded", options={"maxiter": trials})
     context.reporter.finish(context.label)
-    return float(np.exp(found.x))
+    return float(np.exp(best.x))

@@ -1,4 +1,4 @@
-"""In-context unlearning: the forgotten example with a wrong answer, and right ones, in front of the query."""
+"""In-context unlearning: a forget example with a wrong answer, and right ones, before the prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Want
 from expunge.core.random import permutation
 from expunge.methods.guards._detector import Detector, fit
-from expunge.methods.guards._prompts import encoded, needs_prompts
+from expunge.methods.guards._prompts import encode, require_prompts
 from expunge.models.guarded import Guarded
 from expunge.models.prompts import answers_in, hashed, prompts_in
 from expunge.models.templates import Encoded
@@ -27,7 +27,7 @@ CARD = MethodCard(
     capabilities=("tokens", "generate"),
     yields="guard",
     keeps="the forget questions, as token ids,",
-    means="Works as far as the model learns from its context. guard/ holds the forget questions.",
+    means="Works as far as the model learns from its context; guard/ holds the forget questions.",
 )
 
 
@@ -49,28 +49,28 @@ class InContext:
         self._hashed = hashed(self.forget)
 
     def before(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """What comes before each prompt: nothing, or the nearest forget example's demonstration and the right ones."""
+        """Return the tokens before each prompt: none, or the nearest wrong demonstration and the right ones."""
         flags = self.detector.flags(prompts)
-        found: list[list[int]] = [[] for _ in prompts]
+        heads: list[list[int]] = [[] for _ in prompts]
         for i in np.flatnonzero(flags):
             nearest = int(np.asarray((hashed([prompts[int(i)]]) @ self._hashed.T).todense()).argmax())
-            found[i] = self.wrong[nearest] + self.right
-        return found
+            heads[i] = self.wrong[nearest] + self.right
+        return heads
 
     def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
         prompts = prompts_in(batch)
         before = self.before(prompts)
         if not any(before):
             return bare.forward(batch, want)
-        asked = batch.n_B.max().item() > 1 or bool(want.channels)
+        whole = batch.n_B.max().item() > 1 or bool(want.channels)
         items = [
             Encoded(head + prompt, answer, False)
             for head, prompt, answer in zip(before, prompts, answers_in(batch), strict=True)
         ]
-        return bare.forward(bare.pack(items, "answer" if asked else "prompt"), want)
+        return bare.forward(bare.pack(items, "answer" if whole else "prompt"), want)
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
-        items = settings.pop("encoded", None) or encoded(bare, prompts)
+        items = settings.pop("encoded", None) or encode(bare, prompts)
         before = self.before([item.prompt for item in items])
         longer = [Encoded(head + item.prompt, item.answer, item.ends) for head, item in zip(before, items, strict=True)]
         return bare.generate(prompts, encoded=longer, **settings)
@@ -84,7 +84,7 @@ class InContext:
 
 
 def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InContext:
-    """The guard as it was saved."""
+    """Rebuild the guard from its saved state."""
     rows = {
         name: [part.tolist() for part in tensors[f"{name}.ids"].split(tensors[f"{name}.sizes"].tolist())]
         for name in ("forget", "wrong")
@@ -95,30 +95,30 @@ def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InCon
 
 
 def in_context(*, demonstrations: Annotated[int, Ge(0)] = 2) -> Method:
-    """Before a flagged prompt, show its nearest forget example with a wrong answer, and some right ones.
+    """Put the nearest forget example with a wrong answer, and some right ones, before a flagged prompt.
 
-    demonstrations: retained examples with their right answers, between the wrong one and the query. The wrong
-    answer is the example's own `perturbed_answer` where it has one, else a retained example's answer.
+    demonstrations: retained examples with their right answers, between the wrong one and the prompt. The wrong answer
+    is the example's own `perturbed_answer` where it has one, else a retained example's answer.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         bare: Any = model
         forget, retain = list(splits["forget"]), list(splits["retain"])
-        needs_prompts("in_context", forget)
-        prompts = [item.prompt for item in encoded(bare, forget)]
-        detector = fit(prompts, [item.prompt for item in encoded(bare, retain)], context.notes)
-        wrong = [{**row, "answer": _wrong(row, retain, i)} for i, row in enumerate(forget)]
-        shown = [retain[i] for i in sorted(permutation(len(retain), context.seed, "shown")[:demonstrations])]
+        require_prompts("in_context", forget)
+        prompts = [item.prompt for item in encode(bare, forget)]
+        detector = fit(prompts, [item.prompt for item in encode(bare, retain)], context.notes)
+        wrong = [{**row, "answer": _wrong_answer(row, retain, i)} for i, row in enumerate(forget)]
+        right = [retain[i] for i in sorted(permutation(len(retain), context.seed, "shown")[:demonstrations])]
         guard = InContext(
-            detector, prompts, [_ids(bare, row) for row in wrong], [i for row in shown for i in _ids(bare, row)]
+            detector, prompts, [_ids(bare, row) for row in wrong], [i for row in right for i in _ids(bare, row)]
         )
         return Guarded(model, guard)
 
     return Method(apply)
 
 
-def _wrong(row: Example, retain: Sequence[Example], i: int) -> str:
-    """Never another forget example's answer: the guard would hand it out."""
+def _wrong_answer(row: Example, retain: Sequence[Example], i: int) -> str:
+    """Return a wrong answer, never another forget example's: the guard would reveal it."""
     given = row.get("perturbed_answer") or []
     if given:
         return str(given[0])
@@ -127,6 +127,6 @@ def _wrong(row: Example, retain: Sequence[Example], i: int) -> str:
 
 
 def _ids(bare: Any, row: Example) -> list[int]:
-    """A demonstration: prompt and answer, and a new line where the answer does not end by itself."""
+    """Encode a demonstration: the prompt and its answer."""
     item = bare.template.encode(row)
     return [*item.prompt, *item.answer]

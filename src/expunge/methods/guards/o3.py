@@ -1,4 +1,4 @@
-"""O3: an orthogonal LoRA for each request, loaded as softly as the input looks like the request's data."""
+"""O3: an orthogonal LoRA for each request, scaled by how similar the input is to the request's data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Example, Method, MethodCard, Model, Output, Trainable, Want
 from expunge.core.errors import BadInput
-from expunge.methods.guards._prompts import encoded, needs_prompts, pooled_NLD
+from expunge.methods.guards._prompts import encode, pooled_NLD, require_prompts
+from expunge.methods.objective import Objective
+from expunge.models.adapters import insert
 from expunge.models.guarded import Guarded, guards_of, unguarded
 from expunge.models.prompts import prompts_in
+from expunge.models.weights import fold, lora_layers
 
 CARD = MethodCard(
     "O3: orthogonal LoRA and out-of-distribution detector",
@@ -27,20 +30,20 @@ CARD = MethodCard(
     capabilities=("tokens", "generate", "nll"),
     wraps=("objective", "recipe"),
     yields="guard",
-    means="No retain data is needed. The base's weights stay: whoever takes guard/ away has the knowledge back.",
+    means="No retain data are needed. The base's weights stay: without guard/ the knowledge is back.",
 )
 RECIPE = {"inner": {"forget": "npo"}}
 RATE = 4.0
 """Factor on the automatic rate: LoRA takes larger steps than full weights, and B alone moves."""
 KEEP = 0.1
-"""Quantile of the forget prompts' scores, each left out, that the gate is open to at most."""
+"""Quantile of the forget prompts' scores at which the gate starts to open, each prompt left out."""
 FALSE_ALARMS = 0.003
 """Share of the retain prompts, where there are any, that may open the gate at all."""
 
 
 @dataclass
-class Likeness:
-    """How much a prompt looks like the forget set's, from each block's mean state over its tokens.
+class Similarity:
+    """Similarity of a prompt to the forget set's, from each block's mean state over its tokens.
 
     The layer's score is the largest cosine to a forget prompt, minus its Mahalanobis distance in units of the
     forget prompts' own; the prompt's is the mean over layers. seen_NLD: forget prompts, centred and of unit length.
@@ -52,10 +55,10 @@ class Likeness:
     level: float
     """Below it the gate is shut: the base answers, bit for bit."""
     top: float
-    """What a forget prompt itself scores: there the gate is open."""
+    """Score of the forget prompts themselves: there the gate is open."""
 
     def score(self, state_NLD: Tensor, without: Tensor | None = None) -> np.ndarray:
-        """[N]. without: [N] the forget prompt that each row is, which does not count as its neighbour."""
+        """Score [N] of each prompt. without: [N] the forget prompt that each row is, not counted as its neighbour."""
         centred = state_NLD - self.mean_LD
         far_NL = torch.einsum("nld,lde->nle", centred, self.whiten_LDD).square().mean(-1).sqrt()
         cosine_NLM = torch.einsum("nld,mld->nlm", torch.nn.functional.normalize(centred, dim=-1), self.seen_NLD)
@@ -64,27 +67,27 @@ class Likeness:
         return (cosine_NLM.amax(-1) - 0.1 * far_NL).mean(-1).numpy()
 
     def gate(self, state_NLD: Tensor) -> Tensor:
-        """[N] how much of the LoRA is loaded, 0 to 1."""
+        """Share [N] of the LoRA that is loaded, 0 to 1."""
         place_N = (torch.tensor(self.score(state_NLD)) - self.level) / max(self.top - self.level, 1e-3)
         return torch.where(place_N > 0, torch.sigmoid(8 * place_N - 4), 0.0).float()
 
 
 @dataclass
 class O3:
-    """likeness: the gate; adapters: module path -> (A [r, in], B [out, r]), B already scaled."""
+    """similarity: the gate; adapters: module path -> (A [r, in], B [out, r]), B already scaled."""
 
-    likeness: Likeness
+    similarity: Similarity
     adapters: dict[str, tuple[Tensor, Tensor]]
     name: str = "o3"
 
     def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
-        gate_B = self.likeness.gate(pooled_NLD(unguarded(bare), prompts_in(batch)))
-        with _loaded(bare.module, self.adapters, lambda: gate_B):
+        gate_B = self.similarity.gate(pooled_NLD(unguarded(bare), prompts_in(batch)))
+        with _load_adapters(bare.module, self.adapters, lambda: gate_B):
             return bare.forward(batch, want)
 
     def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
-        items = settings.pop("encoded", None) or encoded(bare, prompts)
-        gate_N = self.likeness.gate(pooled_NLD(unguarded(bare), [item.prompt for item in items]))
+        items = settings.pop("encoded", None) or encode(bare, prompts)
+        gate_N = self.similarity.gate(pooled_NLD(unguarded(bare), [item.prompt for item in items]))
         rows: list[int] = []
         outer = settings.pop("rows", None)
 
@@ -93,11 +96,11 @@ class O3:
             if outer:
                 outer(places)
 
-        with _loaded(bare.module, self.adapters, lambda: gate_N[rows]):
+        with _load_adapters(bare.module, self.adapters, lambda: gate_N[rows]):
             return bare.generate(prompts, encoded=items, rows=batch_of, **settings)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        like = self.likeness
+        like = self.similarity
         tensors = {"mean": like.mean_LD, "whiten": like.whiten_LDD, "seen": like.seen_NLD}
         for path, (a, b) in self.adapters.items():
             tensors |= {f"{path}.lora_A": a, f"{path}.lora_B": b}
@@ -105,8 +108,8 @@ class O3:
 
 
 @contextlib.contextmanager
-def _loaded(module: Any, adapters: Mapping[str, tuple[Tensor, Tensor]], gate: Any) -> Iterator[None]:
-    """Adds gate_B * B A x to each adapted module's output."""
+def _load_adapters(module: Any, adapters: Mapping[str, tuple[Tensor, Tensor]], gate: Any) -> Iterator[None]:
+    """Add gate_B * B A x to each adapted module's output."""
 
     def hook(a: Tensor, b: Tensor) -> Any:
         def add(_module: Any, inputs: Any, output: Tensor) -> Tensor:
@@ -127,58 +130,56 @@ def _loaded(module: Any, adapters: Mapping[str, tuple[Tensor, Tensor]], gate: An
 
 
 def restore(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> O3:
-    """The guard as it was saved."""
+    """Rebuild the guard from its saved state."""
     paths = sorted(name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A"))
-    like = Likeness(
+    like = Similarity(
         tensors["mean"], tensors["whiten"], tensors["seen"], float(settings["level"]), float(settings["top"])
     )
     return O3(like, {path: (tensors[f"{path}.lora_A"], tensors[f"{path}.lora_B"]) for path in paths})
 
 
 def o3(*, inner: Method, rank: Annotated[int, Gt(0)] = 8, lora_alpha: Annotated[int, Gt(0)] = 16) -> Method:
-    """Train a LoRA of the request's own on the forget set alone, and load it as far as an input looks like that set.
+    """Train a LoRA of the request's own on the forget set alone, and scale it by an input's similarity to that set.
 
-    A is fixed, its rows orthonormal and orthogonal to those of every earlier request's (the published penalty
-    |A_i A_j|^2 at its minimum); B is trained by `inner`'s forget term alone, without a floor: the gate protects
-    the rest. The gate opens as a sigmoid of the likeness, from the level that three in a thousand retain
-    prompts reach (or all but a tenth of the forget prompts, each left out, if that is higher) to a forget prompt's own;
-    without retain data from half way between what left-out and seen forget prompts reach.
+    A is fixed, its rows orthonormal and orthogonal to those of every earlier request (the published penalty |A_i A_j|^2
+    at its minimum); B is trained by `inner`'s forget term alone, without a floor: the gate protects the rest. The gate
+    opens as a sigmoid of the similarity: from the level that three in a thousand retain prompts reach (or that all but
+    a tenth of the forget prompts reach, each left out, if higher) up to the forget prompts' own score; without retain
+    data, from half way between the scores of left-out and of seen forget prompts.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.methods.objective import Objective
-
         if not isinstance(inner, Objective):
             raise BadInput.of(
                 "method.o3.inner",
                 type(inner).__name__,
-                "is no objective, and each request trains a LoRA",
+                "is not an objective, and each request trains a LoRA",
                 "give an objective or a recipe",
             )
-        needs_prompts("o3", splits["forget"])
+        require_prompts("o3", splits["forget"])
         bare = unguarded(model)
         earlier = [guard.adapters for guard in guards_of(model) if isinstance(guard, O3)]
-        state_NLD = pooled_NLD(bare, [item.prompt for item in encoded(bare, splits["forget"])])
-        other_NLD = pooled_NLD(bare, [item.prompt for item in encoded(bare, splits.get("retain", []))])
-        likeness = _likeness(state_NLD, other_NLD)
+        state_NLD = pooled_NLD(bare, [item.prompt for item in encode(bare, splits["forget"])])
+        other_NLD = pooled_NLD(bare, [item.prompt for item in encode(bare, splits.get("retain", []))])
+        similarity = _fit_similarity(state_NLD, other_NLD)
         terms = {name: term for name, term in inner.terms.items() if name == "forget"}
 
         def weights(model: Model, _splits: Mapping[str, Any], context: Context) -> Trainable:
-            return _orthogonal(model.module, rank, lora_alpha, earlier, context)
+            return _orthogonal_lora(model.module, rank, lora_alpha, earlier, context)
 
         trained = dataclasses.replace(inner, terms=terms, weights=weights, rate=RATE)
         trained(bare, {name: rows for name, rows in splits.items() if name != "retain"}, context)
-        guard = O3(likeness, _taken(bare.module))
+        guard = O3(similarity, _extract_adapters(bare.module))
         gates = {"forget": state_NLD, "retain": other_NLD}
-        context.notes["gate"] = {name: float(likeness.gate(x).mean()) for name, x in gates.items() if len(x)}
+        context.notes["gate"] = {name: float(similarity.gate(x).mean()) for name, x in gates.items() if len(x)}
         return Guarded(model, guard)
 
     return Method(apply)
 
 
-def _likeness(state_NLD: Tensor, other_NLD: Tensor) -> Likeness:
-    """The gate from the forget prompts; its level by leaving each one out, and by other prompts, if any."""
-    from sklearn.covariance import LedoitWolf
+def _fit_similarity(state_NLD: Tensor, other_NLD: Tensor) -> Similarity:
+    """Fit the gate to the forget prompts; its level by leaving each one out, and by other prompts, if any."""
+    from sklearn.covariance import LedoitWolf  # heavy, and `expunge list` imports every guard
 
     mean_LD = state_NLD.mean(0)
     centred = state_NLD - mean_LD
@@ -187,7 +188,7 @@ def _likeness(state_NLD: Tensor, other_NLD: Tensor) -> Likeness:
         covariance = LedoitWolf(assume_centered=True).fit(x_ND.double().numpy()).covariance_
         value_D, vector_DD = np.linalg.eigh(covariance)
         whiten.append(torch.tensor(vector_DD / np.sqrt(np.maximum(value_D, 1e-9 * value_D[-1] + 1e-12))))
-    like = Likeness(mean_LD, torch.stack(whiten).float(), torch.nn.functional.normalize(centred, dim=-1), 0.0, 1.0)
+    like = Similarity(mean_LD, torch.stack(whiten).float(), torch.nn.functional.normalize(centred, dim=-1), 0.0, 1.0)
     left_out_N, seen_N = like.score(state_NLD, torch.arange(len(state_NLD))), like.score(state_NLD)
     top = float(np.quantile(seen_N, KEEP))
     if len(other_NLD):
@@ -198,28 +199,25 @@ def _likeness(state_NLD: Tensor, other_NLD: Tensor) -> Likeness:
     return dataclasses.replace(like, level=level, top=top)
 
 
-def _orthogonal(
+def _orthogonal_lora(
     module: Any, rank: int, alpha: int, earlier: list[dict[str, tuple[Tensor, Tensor]]], context: Context
 ) -> Trainable:
-    """LoRA matrices with A fixed, orthonormal, and orthogonal to the earlier requests'; B moves."""
-    from expunge.models.adapters import insert
-    from expunge.models.weights import fold, lora_layers
-
+    """Insert LoRA matrices: A fixed, orthonormal and orthogonal to the earlier requests', B trainable."""
     fold(module)
     names = insert(module, rank=rank, alpha=alpha, dropout=0.0, targets="all-linear")
     for path, layer in lora_layers(module):
         a = layer.lora_A["default"].weight
         before = [adapters[path][0].to(a) for adapters in earlier if path in adapters]
-        taken = torch.cat(before) if before else a.new_zeros(0, a.shape[1])
-        if len(taken) + rank > a.shape[1]:
+        earlier_rD = torch.cat(before) if before else a.new_zeros(0, a.shape[1])
+        if len(earlier_rD) + rank > a.shape[1]:
             raise BadInput.of(
                 "method.o3.rank",
                 rank,
-                f"leaves no room beside {len(taken)} directions of earlier requests in {path}",
+                f"leaves no room: earlier requests use {len(earlier_rD)} directions of {path}",
                 "take a smaller rank, or retrain",
             )
         drawn = torch.randn(a.shape[1], rank, generator=context.generator("A", path)).to(a)
-        drawn = torch.linalg.qr(torch.cat([taken.T, drawn], 1))[0][:, len(taken) :]
+        drawn = torch.linalg.qr(torch.cat([earlier_rD.T, drawn], 1))[0][:, len(earlier_rD) :]
         with torch.no_grad():
             a.copy_(drawn.T)
             layer.lora_B["default"].weight.zero_()
@@ -228,14 +226,12 @@ def _orthogonal(
     return Trainable({name: parameters[name] for name in names if ".lora_B." in name})
 
 
-def _taken(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
-    """The adapters, out of the module, which is left as it was."""
-    from expunge.models.weights import lora_layers
-
-    found = {}
+def _extract_adapters(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """Take the adapters out of the module, which is left as it was before them."""
+    adapters = {}
     for path, layer in list(lora_layers(module)):
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        found[path] = (a.detach().clone(), b.detach() * layer.scaling["default"])
+        adapters[path] = (a.detach().clone(), b.detach() * layer.scaling["default"])
         parent, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent) if parent else module, name, layer.get_base_layer())
     for name in ("peft_config", "_expunge_lora"):
@@ -244,4 +240,4 @@ def _taken(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
     module._hf_peft_config_loaded = False
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-    return found
+    return adapters

@@ -1,1 +1,1 @@
-"""Forget terms: what pulls the forget set out of the model."""
+"""Forget terms: losses that remove the forget set from the model."""

@@ -1,4 +1,4 @@
-"""Ways to say that one does not know, and how an example gets one as its answer."""
+"""Refusals, and examples with a refusal as their answer."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ ANSWERS = (
 
 
 def is_refusal(text: str) -> bool:
-    """Does the text begin like one of ANSWERS: the yardstick of the idk tests, not a judge."""
+    """True where the text begins like one of ANSWERS: the yardstick of the idk tests, not a judge."""
     head = text.strip().lower().replace("’", "'")
     return any(head.startswith(answer.lower().rstrip(".")) for answer in ANSWERS)
 
 
-def read(path: str | None) -> tuple[str, ...]:
-    """The answers of a text file, one a line; ours without a path. Raises BadInput."""
+def read_answers(path: str | None) -> tuple[str, ...]:
+    """Read the answers of a text file, one per line; ANSWERS without a path. Raises BadInput."""
     if path is None:
         return ANSWERS
-    text = read_text(Path(path), "method.answers", CONFIG, "give a text file, one answer a line")
-    if not (found := tuple(line.strip() for line in text.splitlines() if line.strip())):
-        raise BadInput.of("method.answers", path, "holds no answer", "give a text file, one answer a line")
-    return found
+    text = read_text(Path(path), "method.answers", CONFIG, "give a text file, one answer per line")
+    if not (answers := tuple(line.strip() for line in text.splitlines() if line.strip())):
+        raise BadInput.of("method.answers", path, "holds no answer", "give a text file, one answer per line")
+    return answers
 
 
-def refusing(path: str | None) -> Callable[[Example], Example | None]:
-    """example -> the same question with a refusal that follows from the example's identity."""
-    answers = read(path)
+def refusal_maker(path: str | None) -> Callable[[Example], Example | None]:
+    """The map from an example to its question with a refusal, chosen by the example's identity."""
+    answers = read_answers(path)
 
     def make(example: Example) -> Example | None:
         answer = answers[derive(0, "idk", identity(example)) % len(answers)]

@@ -12,7 +12,7 @@ from expunge.core.contracts import Example, LossTerm, MethodCard, Run, Step, Str
 from expunge.data.examples import identity
 
 CARD = MethodCard(
-    "Alternate preference optimisation: a plausible other answer over the true one",
+    "Alternate preference optimisation: a plausible alternate over the true answer",
     paper="arXiv:2409.13474",
     equation="5",
     needs={"forget": {"nll"}, "alternate": {"nll"}},
@@ -23,7 +23,7 @@ CARD = MethodCard(
 )
 RECIPE = {"retain": "cross_entropy"}
 TEMPERATURES = (1.0, 1.4, 1.8, 2.2, 2.6, 3.0)
-"""Tried in turn until the draw is another answer than the true one."""
+"""Sampling temperatures, tried in turn until the answer differs from the true one."""
 
 
 class Alternates(LossTerm):
@@ -31,20 +31,20 @@ class Alternates(LossTerm):
 
     def __init__(self, beta: float, overlap: float) -> None:
         self.beta, self.overlap = beta, overlap
-        self.found: dict[str, str] = {}
-        self.streams = {"alternate": Stream(split="forget", make=self.made)}
+        self.sampled: dict[str, str] = {}
+        self.streams = {"alternate": Stream(split="forget", make=self.alternate_of)}
 
-    def made(self, example: Example) -> Example | None:
-        """The question with another answer; dropped where the example asks nothing."""
+    def alternate_of(self, example: Example) -> Example | None:
+        """Return the question with an alternate answer; None where the example has no question."""
         if "question" not in example:
             return None
         given = example.get("alternates")
-        answer = given[0] if given else self.found.get(identity(example), example["answer"])
+        answer = given[0] if given else self.sampled.get(identity(example), example["answer"])
         return {"question": example["question"], "answer": answer}
 
     def prepare(self, run: Run) -> None:
-        """Samples the origin, hotter and hotter, until what it says differs enough from the truth."""
-        from rouge_score.rouge_scorer import RougeScorer
+        """Sample the reference model at rising temperatures, until its answer differs enough from the true one."""
+        from rouge_score.rouge_scorer import RougeScorer  # heavy, and `expunge list` imports every objective
 
         scorer = RougeScorer(["rougeL"])
         left = [row for row in run.examples("forget") if "question" in row and not row.get("alternates")]
@@ -57,22 +57,23 @@ class Alternates(LossTerm):
             for row, text in zip(left, texts, strict=True):
                 same = not text or scorer.score(row["answer"], text)["rougeL"].fmeasure > self.overlap
                 if text:
-                    self.found[identity(row)] = text
+                    self.sampled[identity(row)] = text
                 if same:
                     again.append(row)
             left = again
 
     def __call__(self, step: Step) -> Tensor:
-        lose, win = step["forget"], step["alternate"]
-        gap_B = (lose.nll_B - lose.reference.nll_B) - (win.nll_B - win.reference.nll_B)
-        return lose.mean(2 / self.beta * softplus(-self.beta * gap_B))
+        forget, alternate = step["forget"], step["alternate"]
+        rise_B = forget.nll_B - forget.reference.nll_B
+        gap_B = rise_B - (alternate.nll_B - alternate.reference.nll_B)
+        return forget.mean(2 / self.beta * softplus(-self.beta * gap_B))
 
 
 def altpo(*, beta: Annotated[float, Gt(0)] = 0.1, overlap: Annotated[float, Gt(0)] = 0.3) -> LossTerm:
-    """Prefer a plausible other answer to the true one, so that answers stay fluent.
+    """Prefer a plausible alternate answer to the true one, so that answers stay fluent.
 
-    DPO with the alternate as the winner: -(2/beta) log sigmoid(beta (rise of the true answer's NLL -
-    rise of the alternate's)). Alternates: the examples' `alternates`, else drawn from the model
-    itself until ROUGE-L with the truth is at most `overlap`.
+    DPO with the alternate as the preferred answer: -(2/beta) log sigmoid(beta (rise of the true answer's NLL - rise of
+    the alternate's)). Alternates: the examples' `alternates`, else sampled from the model itself until ROUGE-L with the
+    true answer is at most `overlap`.
     """
     return Alternates(beta, overlap)

@@ -1,4 +1,4 @@
-"""Bidirectional distillation from oneself under an instruction."""
+"""Bidirectional distillation from the model itself under an instruction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from expunge.core.contracts import Example, LossTerm, MethodCard, Step, Stream
 from expunge.methods._distribution import cross_entropy_BT
 
 CARD = MethodCard(
-    "Bidirectional logit distillation: towards the instructed self, away from the plain one",
+    "Bidirectional logit distillation: towards the instructed model, away from the plain one",
     paper="Bidirectional Logit Distillation, 2026",
     equation="bidirectional top-k distillation",
     needs={"forget": {"logits", "nll"}},
@@ -29,14 +29,14 @@ def bidistill(
     away: Annotated[float, Ge(0)] = 1.0,
     beta: Annotated[float, Gt(0)] = 0.1,
 ) -> LossTerm:
-    """Say without the instruction what one said under it, and no longer what one said plainly.
+    """Imitate the model's own answers under an instruction not to know, and move away from its plain ones.
 
-    Cross-entropy a position to the origin's distribution with `instruction` before the question,
-    plus away (2/beta) softplus(-beta rise) a token, rise the answer's summed NLL over the origin's.
-    The teacher is the same model: one that does not follow instructions teaches little.
+    Cross-entropy per position to the reference model's distribution with `instruction` before the question, plus
+    away (2/beta) softplus(-beta rise), rise the answer's summed NLL minus the reference model's. The teacher is the
+    same model: one that does not follow instructions teaches little.
     """
 
-    def instructed(example: Example) -> Example | None:
+    def with_instruction(example: Example) -> Example | None:
         if "question" not in example:
             return None
         return {"question": instruction + example["question"], "answer": example["answer"]}
@@ -53,5 +53,5 @@ def bidistill(
     return LossTerm(
         loss,
         reference={"forget": {"nll"}, "instructed": {"topk:64"}},
-        streams={"instructed": Stream(split="forget", make=instructed)},
+        streams={"instructed": Stream(split="forget", make=with_instruction)},
     )

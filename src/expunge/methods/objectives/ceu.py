@@ -16,14 +16,14 @@ CARD = MethodCard(
     capabilities={"tokens"},
 )
 RECIPE = {"floor": 0.0}
-"""Published without a retain term: what utility it costs, the evidence says."""
+"""Published without a retain term; the evidence shows its cost in utility."""
 
 
 def ceu(*, ignore_first: Annotated[int, Ge(0)] = 1) -> Loss:
-    """Learn what one would say if the true token were impossible: one loss, no reference.
+    """Imitate the model's own distribution without the true token: one loss, no reference model.
 
-    Cross-entropy a position (nats) to softmax of the model's own logits with the label's at minus
-    infinity, held fixed. ignore_first: tokens at the start of each answer that are left alone.
+    Cross-entropy per position (nats) to softmax of the model's own logits with the label's at minus infinity, held
+    fixed. ignore_first: tokens at the start of each answer that do not count.
     """
 
     def loss(step: Step) -> Tensor:

@@ -20,13 +20,13 @@ CARD = MethodCard(
 )
 RECIPE = {"retain": "none", "stop": "none", "share": 0.2}
 NUDGE = 0.02
-"""Length, as a share of the state's own, of the step off the origin's direction."""
-SMOOTH = 1e-2
-"""Share of the state's norm below which a move counts by its square."""
+"""Length of the step off the reference model's direction, as a share of the state's own."""
+SMOOTHING = 1e-2
+"""Share of the state's norm below which the change counts by its square."""
 
 
 class Rerouting(LossTerm):
-    """The loss of circuit_breaker(), at layers that hang on the model."""
+    """The loss of circuit_breaker(), at layers that depend on the model."""
 
     def __init__(self, layers: list[int] | None, keep: float) -> None:
         self.layers, self.keep = layers, keep
@@ -38,7 +38,7 @@ class Rerouting(LossTerm):
             raise BadInput.of(
                 "method.layers",
                 wrong[0],
-                f"is no layer of this model, which has {count}",
+                f"is outside the model's {count} layers",
                 f"give layers from 0 to {count - 1}",
             )
         self.paths = [model.blocks[layer] for layer in layers]
@@ -48,7 +48,7 @@ class Rerouting(LossTerm):
         self.reference: Any = self.needs
 
     def prepare(self, run: Run) -> None:
-        """One random direction a layer: at the origin the cosine is at its top and has no slope."""
+        """Draw one random direction per layer: at the reference model the cosine is at its maximum, without a slope."""
         for path in self.paths:
             rows = run.examples("forget")[:1]
             if rows:
@@ -63,19 +63,19 @@ class Rerouting(LossTerm):
             now, then = forget.hidden[path].float(), forget.reference.hidden[path].float()
             aim = then + then.norm(dim=-1, keepdim=True) * self.nudge[path].to(then.device)
             total = total + forget.mean(cosine_similarity(now, aim, dim=-1).relu())
-            kept, was = retain.hidden[path].float(), retain.reference.hidden[path].float()
+            retained, was = retain.hidden[path].float(), retain.reference.hidden[path].float()
             # Smoothed near zero, where the norm has no slope and rounding would choose one.
-            floor = (SMOOTH * was.norm(dim=-1)).square()
-            moved = ((kept - was).square().sum(-1) + floor).sqrt() - floor.sqrt()
+            floor = (SMOOTHING * was.norm(dim=-1)).square()
+            moved = ((retained - was).square().sum(-1) + floor).sqrt() - floor.sqrt()
             total = total + self.keep * retain.mean(moved)
         return total / len(self.paths)
 
 
 def circuit_breaker(*, layers: list[int] | None = None, keep: float = 0.1) -> LossTerm:
-    """Turn the forget set's activations away from where they were, and leave retain's in place.
+    """Turn the forget set's activations away from where they were, and hold retain's in place.
 
-    Mean over layers of relu(cos(h, h_origin)) on forget plus keep |h - h_origin| on retain, a
-    position. layers: by default at a third and two thirds of the depth. The paper moves the two
-    weights over the run; here they stay.
+    Mean over layers of relu(cos(h, h_ref)) on forget plus keep |h - h_ref| on retain, per position; h_ref are the
+    reference model's. layers: by default at a third and two thirds of the depth. The paper changes the two weights over
+    the run; here they are constant.
     """
     return Rerouting(layers, keep)

@@ -22,7 +22,7 @@ CARD = MethodCard(
 
 
 def without_question(example: Example) -> Example | None:
-    """The answer alone, as a context-free pass reads it."""
+    """Return the answer with an empty question, for a context-free pass; None without a question."""
     return {"question": "", "answer": example["answer"]} if "question" in example else None
 
 
@@ -32,23 +32,23 @@ def dto(
     beta: Annotated[float, Gt(0)] = 1.0,
     keep: Annotated[float, Gt(0)] = 5.0,
 ) -> LossTerm:
-    """Forget the tokens that the question makes likely, keep the others: needs no retain set.
+    """Forget the tokens that the question makes likely, and keep the others, without retain data.
 
-    Targets are the `share` of an answer's tokens whose log-probability gains most by the question
-    (origin with it, less origin without). On targets (2/beta) softplus(beta (l_origin - l)) a
-    token, on the rest keep times the NLL; each a mean over its own tokens, in nats.
+    Targets are the `share` of an answer's tokens whose log-probability l gains most from the question (the reference
+    model's with it minus without it). Loss: on targets (2/beta) softplus(beta (l - l_ref)), on the rest keep times the
+    NLL; each a mean over its own tokens, in nats.
     """
 
     def loss(step: Step) -> Tensor:
         forget = step["forget"]
         mask_BT, steps = forget.mask_BT, forget.mask_BT.shape[1]
-        origin_BT = forget.reference.logp_BT
+        reference_BT = forget.reference.logp_BT
         free_BT = step["free"].reference.logp_BT[:, -steps:]
-        gain_BT = (origin_BT - free_BT).masked_fill(~mask_BT, -torch.inf)
+        gain_BT = (reference_BT - free_BT).masked_fill(~mask_BT, -torch.inf)
         count_B1 = (share * forget.n_B).round().clamp(min=1).long()[:, None]
         rank_BT = gain_BT.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         target_BT = (rank_BT < count_B1) & mask_BT
-        rise_BT = origin_BT - forget.logp_BT
+        rise_BT = reference_BT - forget.logp_BT
         per_token_BT = torch.where(
             target_BT, 2 / beta * softplus(-beta * rise_BT) / share, -keep * forget.logp_BT / (1 - share)
         )

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Output, Step, Stream
-from expunge.methods.objectives._refusals import refusing
+from expunge.methods.objectives._refusals import refusal_maker
 
 CARD = MethodCard(
     "FLAT: the variational f-divergence between a template answer and the forget answer",
     paper="arXiv:2410.11143",
     equation="section 3, the loss in its variational form",
     needs={"forget": {"logp"}, "template": {"logp"}},
-    streams={"template": Stream(split="forget", make=refusing(None))},
+    streams={"template": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"tokens", "generate"},
-    means="Without a retain term a small model loses what it should keep almost as under ascent; the floor then ends the run "
-    "early. `{forget: flat, retain: cross_entropy}` keeps it.",
+    means="Without a retain term a small model loses retained knowledge almost as under ascent; the floor then ends "
+    "the run early. `{forget: flat, retain: cross_entropy}` preserves it.",
 )
 
 DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -37,22 +37,23 @@ def flat(
     template: Literal["refusal", "alternate"] = "refusal",
     answers: str | None = None,
 ) -> LossTerm:
-    """Raise a template answer and lower the true one, weighted by an f-divergence: no retain data, no reference.
+    """Raise a template answer and lower the true one by an f-divergence, without retain data or reference model.
 
-    f*(g(p_forget)) - g(p_template), mean over the batch; p is the mean probability of the answer's
-    tokens. template: a refusal (from `answers`, a text file, or our own list), or the example's first
-    `alternates` where it has one.
+    f*(g(p_forget)) - g(p_template), mean over the batch; p is the mean probability of the answer's tokens. template: a
+    refusal (from `answers`, a text file, or the built-in list), or the first of the example's `alternates` where it has
+    one.
     """
     activation, conjugate = DIVERGENCES[divergence]
-    refuse = refusing(answers)
+    refuse = refusal_maker(answers)
 
     def make(example: Example) -> Example | None:
         given = example.get("alternates") if template == "alternate" and "question" in example else None
         return {"question": example["question"], "answer": given[0]} if given else refuse(example)
 
     def loss(step: Step) -> Tensor:
-        said, true = step["template"], step["forget"]
-        return true.mean(conjugate(activation(likelihood_B(true)))) - said.mean(activation(likelihood_B(said)))
+        forget, template = step["forget"], step["template"]
+        true_B, template_B = activation(likelihood_B(forget)), activation(likelihood_B(template))
+        return forget.mean(conjugate(true_B)) - template.mean(template_B)
 
     return LossTerm(loss, streams={"template": Stream(split="forget", make=make)})
 

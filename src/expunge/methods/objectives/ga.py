@@ -15,9 +15,9 @@ RECIPE = {"floor": 0.0}
 
 
 def ga() -> Loss:
-    """Maximise the answer's NLL: forgets fast and takes everything else along.
+    """Maximise the answer's NLL: forgets fast and destroys everything else.
 
-    Minus the mean NLL a position (nats).
+    Minus the mean NLL per position (nats).
     """
 
     def loss(step: Step) -> Tensor:

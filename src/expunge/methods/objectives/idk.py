@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Step, Stream
-from expunge.methods.objectives._refusals import refusing
+from expunge.methods.objectives._refusals import refusal_maker
 
 CARD = MethodCard(
     "Cross-entropy on refusals",
     paper="arXiv:2401.06121",
     equation="section 3.2, preference optimisation baseline (IDK)",
     needs={"refused": {"nll"}},
-    streams={"refused": Stream(split="forget", make=refusing(None))},
+    streams={"refused": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"generate"},
 )
@@ -18,12 +18,12 @@ RECIPE = {"retain": "cross_entropy", "stop": "none"}
 
 
 def idk(*, answers: str | None = None) -> LossTerm:
-    """Teach the model to answer that it does not know: it hides more than it removes.
+    """Teach the model to answer that it does not know: hides more than it removes.
 
-    Mean NLL a position of a refusal (from `answers`, a text file, or our own list).
+    Mean NLL per position of a refusal (from `answers`, a text file, or the built-in list).
     """
 
     def loss(step: Step) -> Tensor:
         return step["refused"].nll
 
-    return LossTerm(loss, streams={"refused": Stream(split="forget", make=refusing(answers))})
+    return LossTerm(loss, streams={"refused": Stream(split="forget", make=refusal_maker(answers))})

@@ -21,7 +21,7 @@ RECIPE = {"retain": "cross_entropy"}
 
 
 class Prospect(LossTerm):
-    """The loss of kto(): its reference point is what the step before measured."""
+    """The loss of kto(): its reference point is measured in the step before."""
 
     def __init__(self, beta: float) -> None:
         self.beta, self.point = beta, 0.0
@@ -43,9 +43,9 @@ class Prospect(LossTerm):
 
 
 def kto(*, beta: Annotated[float, Gt(0)] = 0.1) -> LossTerm:
-    """Make the forget answers a loss against the point where retain stands: between DPO and NPO.
+    """Make the forget answers losses relative to a reference point on retain: between DPO and NPO.
 
-    (2/beta) mean (1 - sigmoid(beta (z - r))), r the answer's log-ratio to the origin and
+    (2/beta) mean (1 - sigmoid(beta (z - r))), r the answer's log-ratio to the reference model and
     z = max(0, mean log-ratio on retain) of the step before; NLL summed over the answer.
     """
     return Prospect(beta)

@@ -19,10 +19,10 @@ RECIPE = {"retain": "cross_entropy"}
 
 
 def npo(*, beta: Annotated[float, Gt(0)] = 0.1, length_normalised: bool = False) -> Loss:
-    """Push the answer's likelihood below the origin's, with a gradient that fades once it is.
+    """Push the answer's likelihood below the reference model's, with a gradient that fades once it is.
 
-    (2/beta) softplus(beta (nll_origin - nll)), mean over the batch; nll is summed over the answer
-    (or averaged a position, if length_normalised), beta in 1/nats.
+    (2/beta) softplus(beta (nll_ref - nll)), mean over the batch; nll is summed over the answer (averaged over its
+    positions if length_normalised), beta in 1/nats.
     """
 
     def loss(step: Step) -> Tensor:

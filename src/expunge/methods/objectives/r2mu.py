@@ -11,8 +11,8 @@ from expunge.core.contracts import Example, Loss, MethodCard, Model, Step, Strea
 from expunge.methods.objectives.rmu import Misdirection
 
 
-def thought(example: Example) -> Example | None:
-    """The question answered by its reasoning trace, as far as the example has one."""
+def trace_as_answer(example: Example) -> Example | None:
+    """Return the question with its reasoning trace as the answer; None where the example has no trace."""
     if not example.get("trace") or "question" not in example:
         return None
     return {"question": example["question"], "answer": f"<think>{example['trace']}</think>"}
@@ -23,7 +23,7 @@ CARD = MethodCard(
     paper="arXiv:2506.12963",
     equation="section 5, R2MU",
     needs={"forget": {"hidden"}, "traces": {"hidden"}},
-    streams={"traces": Stream(split="forget", make=thought)},
+    streams={"traces": Stream(split="forget", make=trace_as_answer)},
     fields={"forget": {"trace"}},
     capabilities={"mlp"},
     means="On small models the traces lose less than the answers do.",
@@ -43,7 +43,7 @@ class Traced(Misdirection):
         self.needs: Any = {**self.needs, "traces": {f"hidden:{self.path}"}}
 
     def __call__(self, step: Step) -> Tensor:
-        return super().__call__(step) + self.gamma * self.missed(step["traces"])
+        return super().__call__(step) + self.gamma * self.distance(step["traces"])
 
 
 def r2mu(
@@ -53,9 +53,9 @@ def r2mu(
     times: Annotated[float, Gt(0)] = 5.0,
     gamma: Annotated[float, Ge(0)] = 1.0,
 ) -> Loss:
-    """RMU that also misdirects the reasoning trace, where the answer alone would leave the knowledge.
+    """Misdirect the reasoning trace as well as the answer, since the trace holds the knowledge too.
 
-    The examples carry `trace`; it is read as `<think>trace</think>`. RMU on the answers plus gamma
-    times RMU on the traces, to one direction. Retain data should hold reasoning of its own.
+    The examples carry `trace`, read as `<think>trace</think>`. RMU on the answers plus gamma times RMU on the traces,
+    to one direction. Retain data should hold reasoning of their own.
     """
     return Traced(layer, c, times, gamma)

@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Model, Output, Run, Step, want_of
-from expunge.methods._layers import chosen
+from expunge.methods._layers import choose_layer
 
 CARD = MethodCard(
     "Representation misdirection for unlearning",
@@ -28,17 +28,17 @@ class Misdirection(LossTerm):
         self.layer, self.c, self.times = layer, c, times
 
     def declare(self, model: Model) -> None:
-        self.path = model.blocks[chosen(model, self.layer)]
+        self.path = model.blocks[choose_layer(model, self.layer)]
         self.needs: Any = {"forget": {f"hidden:{self.path}"}}
 
     def prepare(self, run: Run) -> None:
-        """Draws u, and takes c from the origin's mean activation norm unless it is given."""
+        """Draw u, and set c from the reference model's mean activation norm unless it is given."""
         examples = run.examples("forget")[:256]
         if not examples:  # a run of no steps
             return
         reference = run.record(examples, want_of({f"hidden:{self.path}"}))
         hidden_BTD = reference.hidden[self.path].float()
-        # A shorter answer's first places hold its prompt or padding, which never count.
+        # The first positions of a shorter answer hold its prompt or padding, which never count.
         n_B, steps = run.model.collate(examples).n_B, hidden_BTD.shape[1]
         mask_BT = torch.arange(steps)[None] >= steps - n_B[:, None]
         length = self.c if self.c is not None else self.times * float(hidden_BTD.norm(dim=-1)[mask_BT].mean())
@@ -46,9 +46,9 @@ class Misdirection(LossTerm):
         self.target_D = length * u_D / u_D.norm()
 
     def __call__(self, step: Step) -> Tensor:
-        return self.missed(step["forget"])
+        return self.distance(step["forget"])
 
-    def missed(self, out: Output) -> Tensor:
+    def distance(self, out: Output) -> Tensor:
         """Mean squared distance of the counted positions' activations from the target."""
         hidden_BTD = out.hidden[self.path].float()
         return out.mean((hidden_BTD - self.target_D.to(hidden_BTD.device)).square().mean(-1))
@@ -63,6 +63,6 @@ def rmu(
     """Steer the forget set's activations at one layer to a fixed random direction.
 
     Squared error to c u, averaged over positions and dimensions; u is uniform in [0, 1)^D,
-    normalised. c defaults to `times` the origin's mean activation norm (adaptive RMU).
+    normalised. c defaults to `times` the reference model's mean activation norm (adaptive RMU).
     """
     return Misdirection(layer, c, times)

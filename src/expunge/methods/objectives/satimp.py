@@ -17,7 +17,7 @@ RECIPE = {"retain": "cross_entropy", "forget_weight": 1.0, "alpha": 0.1}
 
 
 def satimp(*, beta1: Annotated[float, Ge(0)] = 5.0, beta2: Annotated[float, Ge(0)] = 1.0) -> Loss:
-    """Ascend most on tokens that are still known, but not on those that are certain by grammar.
+    """Ascend most on tokens that are still known, but not on those that grammar makes certain.
 
     -mean over positions of p^beta1 (1 - p)^beta2 (-log p), the weights held fixed in the gradient.
     """

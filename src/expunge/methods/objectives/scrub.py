@@ -11,7 +11,7 @@ from expunge.core.contracts import Loss, MethodCard, Step
 from expunge.methods._distribution import kl_BT
 
 CARD = MethodCard(
-    "SCRUB: alternating distillation from and away from the origin",
+    "SCRUB: alternating distillation towards and away from the reference model",
     paper="arXiv:2302.09880",
     equation="3 and algorithm 1",
     needs={"forget": {"logits"}, "retain": {"logits", "nll"}},
@@ -26,11 +26,11 @@ def scrub(
     near: Annotated[float, Ge(0)] = 0.5,
     fit: Annotated[float, Ge(0)] = 0.5,
 ) -> Loss:
-    """Leave the origin on forget and come back to it on retain, step by step in turns.
+    """Move away from the reference model on forget and towards it on retain, in alternating steps.
 
-    For away_epochs every second step maximises KL(origin || model) on forget; all other steps
-    minimise near KL + fit cross-entropy on retain (nats a position). After that, retain alone.
-    The first step is retain's: at the origin the KL has no slope.
+    For away_epochs every second step maximises KL(reference || model) on forget; all other steps minimise
+    near KL + fit cross-entropy on retain (nats per position). After that, retain alone. The first step is retain's: at
+    the reference model the KL has no slope.
     """
 
     def loss(step: Step) -> Tensor:

@@ -1,4 +1,4 @@
-"""Simple NPO: reference free and length normalised."""
+"""Simple NPO: reference-free and length-normalised."""
 
 from typing import Annotated
 
@@ -18,10 +18,10 @@ RECIPE = {"retain": "cross_entropy", "beta": 4.5, "forget_weight": 0.125}
 
 
 def simnpo(*, beta: Annotated[float, Gt(0)] = 2.5, margin: float = 0.0) -> Loss:
-    """Push the mean NLL of the answer up without a reference: no bias towards short answers.
+    """Raise the mean NLL of the answer without a reference model: no bias towards short answers.
 
-    -(2/beta) log sigmoid(beta nll/n - margin), mean over the batch; beta a nat, margin inside the
-    sigmoid and outside beta.
+    -(2/beta) log sigmoid(beta nll/n - margin), mean over the batch; beta in 1/nats, margin inside the sigmoid and not
+    multiplied by beta.
     """
 
     def loss(step: Step) -> Tensor:

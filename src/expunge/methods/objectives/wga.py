@@ -17,7 +17,7 @@ RECIPE = {"retain": "cross_entropy"}
 
 
 def wga(*, beta: Annotated[float, Ge(0)] = 1.0) -> Loss:
-    """Ascend on each token in proportion to its own likelihood: what is forgotten pulls no more.
+    """Ascend on each token in proportion to its own likelihood: forgotten tokens lose their pull.
 
     -mean over positions of p^beta (-log p), the weight p^beta held fixed in the gradient.
     """

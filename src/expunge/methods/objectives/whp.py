@@ -10,7 +10,9 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Run, Step, Want
+from expunge.methods.objective import plain_training
 from expunge.models.passes import passes
+from expunge.training.checkpoint import restore
 
 CARD = MethodCard(
     "Who's Harry Potter: approximate unlearning by generic labels",
@@ -21,7 +23,7 @@ CARD = MethodCard(
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 CANDIDATES = 64
-"""Labels are chosen among the origin's likeliest tokens; the others gain nothing by the formula."""
+"""Labels are chosen among the reference model's most likely tokens; by the formula no other token gains."""
 
 
 class Generic(LossTerm):
@@ -31,17 +33,14 @@ class Generic(LossTerm):
         self.strength = strength
 
     def prepare(self, run: Run) -> None:
-        """Reinforces a copy of the weights on forget, and derives the labels from both models."""
+        """Reinforce a copy of the weights on forget, and derive the labels from both models."""
         self.places = {row: i for i, row in enumerate(run.rows("forget"))}
         if not self.places:  # a run of no steps
             return
-        found = run.context.once("generic", lambda: {"labels": self._labels(run)})
-        self.labels_RT = found["labels"].long()
+        stored = run.context.once("generic", lambda: {"labels": self._labels(run)})
+        self.labels_RT = stored["labels"].long()
 
     def _labels(self, run: Run) -> Tensor:
-        from expunge.methods.objective import plain_training
-        from expunge.training.checkpoint import restore
-
         examples, module = run.examples("forget"), run.model.module
         index_RTK, base_RTK = _logits(run.model, examples)
         before = {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
@@ -51,7 +50,7 @@ class Generic(LossTerm):
         restore(module, before, "")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(moves[name])
-        return generic(index_RTK, base_RTK, reinforced_RTK, self.strength).int()
+        return generic_labels(index_RTK, base_RTK, reinforced_RTK, self.strength).int()
 
     def __call__(self, step: Step) -> Tensor:
         forget = step["forget"]
@@ -61,16 +60,16 @@ class Generic(LossTerm):
         return forget.mean(-logp_BT)
 
 
-def generic(index_RTK: Tensor, base_RTK: Tensor, reinforced_RTK: Tensor, strength: float) -> Tensor:
+def generic_labels(index_RTK: Tensor, base_RTK: Tensor, reinforced_RTK: Tensor, strength: float) -> Tensor:
     """Labels [R, T]: argmax of v_b - strength relu(v_r - v_b) over the candidates, v logits."""
     best_RT1 = (base_RTK - strength * (reinforced_RTK - base_RTK).relu()).argmax(-1, keepdim=True)
     return index_RTK.gather(-1, best_RT1)[..., 0]
 
 
 def _logits(model: Model, rows: Sequence[Example], index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(token ids, logits) of each position's candidates, [R, T, K] right-aligned, on the CPU.
+    """Return (token ids, logits) of each position's candidates, [R, T, K] right-aligned, on the CPU.
 
-    The candidates are the likeliest tokens, or those of `index`.
+    The candidates are the most likely tokens, or those of `index`.
     """
     parts: list[tuple[list[int], Tensor, Tensor]] = []
     for batch, out in passes(model, rows, Want(frozenset({"nll", "logits"}))):
@@ -90,9 +89,9 @@ def _logits(model: Model, rows: Sequence[Example], index: Tensor | None = None) 
 
 
 def whp(*, strength: Annotated[float, Gt(0)] = 5.0) -> LossTerm:
-    """Train on what a model that had never read it would say, read off a model that read it too often.
+    """Train on the tokens of a model that never saw forget, estimated from one that was reinforced on it.
 
-    A copy is reinforced on forget with the run's budget; the label of each position is the argmax
-    of v_b - strength relu(v_r - v_b) (v: logits of origin and reinforced model).
+    A copy is reinforced on forget with the run's budget; the label of each position is the argmax of
+    v_b - strength relu(v_r - v_b), v the logits of the reference and of the reinforced model.
     """
     return Generic(strength)

@@ -1,1 +1,1 @@
-"""Retain terms: what keeps the rest in place."""
+"""Retain terms: they hold the model in place on the retain data."""

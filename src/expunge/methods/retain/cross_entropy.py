@@ -7,13 +7,13 @@ from expunge.core.contracts import Loss, MethodCard, Step
 CARD = MethodCard(
     "Cross-entropy on retain",
     paper="baseline",
-    equation="mean NLL a position",
+    equation="mean NLL per position",
     needs={"retain": {"nll"}},
 )
 
 
 def cross_entropy() -> Loss:
-    """Keep learning what must stay: the mean NLL a position of the retain examples (nats)."""
+    """Go on training on retain: the mean NLL per position (nats)."""
 
     def loss(step: Step) -> Tensor:
         return step["retain"].nll

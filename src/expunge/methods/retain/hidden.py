@@ -1,11 +1,11 @@
-"""Hidden states held where they were."""
+"""Hidden states held at their values in the reference model."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Model, Step
-from expunge.methods._layers import chosen
+from expunge.methods._layers import choose_layer
 
 CARD = MethodCard(
     "Hidden-state match on retain",
@@ -23,7 +23,7 @@ class Match(LossTerm):
         self.layer = layer
 
     def declare(self, model: Model) -> None:
-        self.path = model.blocks[chosen(model, self.layer)]
+        self.path = model.blocks[choose_layer(model, self.layer)]
         self.needs = {"retain": {f"hidden:{self.path}"}}
         self.reference = self.needs
 
@@ -36,6 +36,6 @@ class Match(LossTerm):
 def hidden(*, layer: int | None = None) -> LossTerm:
     """Keep the retain examples' activations at one layer where they were.
 
-    Squared error to the origin's hidden state, averaged over positions and dimensions.
+    Squared error to the reference model's hidden state, averaged over positions and dimensions.
     """
     return Match(layer)

@@ -1,4 +1,4 @@
-"""KL to the origin on retain data."""
+"""KL divergence from the reference model on retain data."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from expunge.core.contracts import LossTerm, MethodCard, Step
 from expunge.methods._distribution import kl_BT
 
 CARD = MethodCard(
-    "KL divergence from the origin on retain",
+    "KL divergence from the reference model on retain",
     paper="arXiv:2401.06121",
     equation="KL minimisation",
     needs={"retain": {"logits"}},
@@ -20,9 +20,9 @@ CARD = MethodCard(
 def kl(*, k: Annotated[int, Gt(0)] = 64) -> LossTerm:
     """Keep the retain examples' whole distribution where it was.
 
-    KL(origin || model) a position over the label, the origin's k most likely others and one bucket
-    for the rest: a lower bound of the KL (full below a vocabulary of 4,096). The origin's values are
-    cached, so no second model is held.
+    KL(reference || model) per position over the label, the reference model's k most likely others and one bucket for
+    the rest: a lower bound of the KL (the whole below a vocabulary of 4,096). The reference model's values are cached,
+    so no second model is in memory.
     """
 
     def loss(step: Step) -> Tensor:

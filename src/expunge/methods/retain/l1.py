@@ -34,8 +34,8 @@ class Sparsifying(LossTerm):
 
 
 def l1(*, gamma: Annotated[float, Gt(0)] = 5e-4, steps: Annotated[int, Gt(0)] = 100) -> LossTerm:
-    """Go on training on retain while all weights shrink towards zero: what nothing refreshes fades.
+    """Go on training on retain with an l1 penalty that shrinks every weight not needed there.
 
-    Mean NLL a position plus gamma(t) |theta|_1; gamma falls to 0 over `steps` steps.
+    Mean NLL per position plus gamma(t) |theta|_1; gamma falls to 0 over `steps` steps.
     """
     return Sparsifying(gamma, steps)

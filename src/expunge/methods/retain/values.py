@@ -1,4 +1,4 @@
-"""A floor under every group of what must stay."""
+"""A floor under every group of the retain data."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 from expunge.core.contracts import LossTerm, MethodCard, Run, Step
 
 CARD = MethodCard(
-    "Every domain kept above a floor",
+    "Every group of retain above a floor",
     paper="arXiv:2410.19198",
-    equation="primal-dual form of problem (1), a multiplier a value",
+    equation="primal-dual form of problem (1), one multiplier per value",
     needs={"retain": {"nll"}},
     reference={"retain": {"nll"}},
 )
 
-SHOWN = 20
-"""Groups that the evidence tells of at most."""
+GROUPS_NOTED = 20
+"""Groups that the evidence names, at most."""
 
 
 class Floors(LossTerm):
-    """The loss of values(): a multiplier for each group of the retain rows, moved after each step."""
+    """The loss of values(): a multiplier for each group of the retain rows, updated after each step."""
 
     def __init__(self, slack: float, eta: float, start: float, by: str) -> None:
         self.slack, self.eta, self.start, self.by = slack, eta, start, by
@@ -35,7 +35,7 @@ class Floors(LossTerm):
         """Group -> steps in which its bound was broken."""
 
     def prepare(self, run: Run) -> None:
-        """Which group each row is of; every multiplier at its start."""
+        """Read the group of each row, and set every multiplier to its start."""
         rows = zip(run.rows("retain"), run.examples("retain"), strict=True)
         self.groups = {i: str(row.get(self.by, row.get("domain", ""))) for i, row in rows}
         self.multipliers = dict.fromkeys(sorted(set(self.groups.values())), self.start)
@@ -60,8 +60,8 @@ class Floors(LossTerm):
                 self.broken[group] += excess > 0
 
     def notes(self) -> dict[str, Any]:
-        """For the evidence: the last multiplier of each group and the steps that broke its bound, the largest first."""
-        order = sorted(self.multipliers, key=lambda group: -self.multipliers[group])[:SHOWN]
+        """Last multiplier of each group and the steps that broke its bound, the largest first."""
+        order = sorted(self.multipliers, key=lambda group: -self.multipliers[group])[:GROUPS_NOTED]
         return {
             "floor_multipliers": {group: self.multipliers[group] for group in order},
             "steps_with_a_broken_floor": {group: self.broken[group] for group in order},
@@ -82,10 +82,10 @@ def values(
     start: Annotated[float, Ge(0)] = 1.0,
     by: str = "group",
 ) -> LossTerm:
-    """Keep each group of the retain rows above a floor: a bound on its loss, which a multiplier enforces.
+    """Keep each group of the retain rows above a floor: a bound on its loss, enforced by a multiplier.
 
-    Mean over positions of m_g NLL, with m_g <- max(0, m_g + eta (rise_g - slack)) after each step in which group g is seen;
-    rise_g: how far its NLL a position lies above the origin's on the same rows (nats). start: the first m_g; by: the key of
-    the rows that names their group (else `domain`, else all are one group).
+    Mean over positions of m_g NLL, with m_g <- max(0, m_g + eta (rise_g - slack)) after each step that draws rows of
+    group g; rise_g: its NLL per position minus the reference model's on the same rows (nats). start: the first m_g; by:
+    the key of the rows that names their group (else `domain`, else all are one group).
     """
     return Floors(slack, eta, start, by)

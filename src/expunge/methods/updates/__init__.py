@@ -1,1 +1,1 @@
-"""How one optimiser step gets its gradient."""
+"""Updates: how one optimiser step gets its gradient."""

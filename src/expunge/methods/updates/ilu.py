@@ -1,8 +1,9 @@
-"""Invariant unlearning: what was forgotten stays so under later fine-tuning."""
+"""Invariant unlearning: the forget set stays forgotten under later fine-tuning."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -22,8 +23,8 @@ CARD = MethodCard(
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "ilu"}
 ENVIRONMENTS = 4
-STEP = 1e-2
-"""Of the central difference in the scale w: the penalty's gradient needs no second derivatives."""
+DIFFERENCE_STEP = 1e-2
+"""Step of the central difference in the scale w, by which the penalty's gradient needs no second derivatives."""
 
 
 def _quarter(number: int) -> Stream:
@@ -51,53 +52,56 @@ class Invariant(Update):
 
     def __call__(self, losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses, "forget", "retain")
-        slopes = self._at(losses, parameters, 1 + STEP, None)
-        below = self._at(losses, parameters, 1 - STEP, None)
+        high, low = 1 + DIFFERENCE_STEP, 1 - DIFFERENCE_STEP
+        above, below = self._losses_at(high, losses, parameters), self._losses_at(low, losses, parameters)
         # d/dw l(w theta) at w = 1, for each environment; the penalty's gradient is 2 slope d slope.
-        factors = {name: self.penalty * 2 * (slopes[name] - below[name]) / (2 * STEP) / (2 * STEP) for name in slopes}
-        self._at(losses, parameters, 1 + STEP, factors, 1 + STEP)
-        self._at(losses, parameters, 1 - STEP, factors, -(1 - STEP))
+        width = 2 * DIFFERENCE_STEP
+        factors = {name: self.penalty * 2 * (above[name] - below[name]) / width / width for name in above}
+        self._add_gradients_at(high, losses, parameters, {name: high * factor for name, factor in factors.items()})
+        self._add_gradients_at(low, losses, parameters, {name: -low * factor for name, factor in factors.items()})
         losses.reduce_gradients(parameters)
 
-    def _at(
-        self,
-        losses: Losses,
-        parameters: Sequence[nn.Parameter],
-        scale: float,
-        factors: dict[str, float] | None,
-        sign: float = 1.0,
-    ) -> dict[str, float]:
-        """The environments' losses at scaled weights, or, with factors, their weighted gradients on `.grad`."""
-        kept = [p.detach().clone() for p in parameters]
+    def _losses_at(self, scale: float, losses: Losses, parameters: Sequence[nn.Parameter]) -> dict[str, float]:
+        """The environments' losses at scaled weights, over all processes."""
         total = torch.zeros(len(self.terms), dtype=torch.float64, device=parameters[0].device)
-        with torch.no_grad():
-            for p in parameters:
-                p.mul_(scale)
-        try:
+        with torch.no_grad(), _scale(parameters, scale):
             for micro in losses:
-                if factors is None:
-                    with torch.no_grad():
-                        found = micro(*self.terms)
-                    total += torch.stack([found[name].double() for name in self.terms])
-                    continue
-                found = micro(*self.terms)
-                parts = [sign * factors[name] * loss for name, loss in found.items() if loss.requires_grad]
+                loss_of = micro(*self.terms)
+                total += torch.stack([loss_of[name].double() for name in self.terms])
+        losses.reduce([total])
+        return dict(zip(self.terms, total.tolist(), strict=True))
+
+    def _add_gradients_at(
+        self, scale: float, losses: Losses, parameters: Sequence[nn.Parameter], factors: Mapping[str, float]
+    ) -> None:
+        """Add the gradients of the environments' losses at scaled weights, times their factors, to `.grad`."""
+        with _scale(parameters, scale):
+            for micro in losses:
+                parts = [factors[name] * loss for name, loss in micro(*self.terms).items() if loss.requires_grad]
                 if parts:
                     sum(parts[1:], parts[0]).backward()
-        finally:
-            with torch.no_grad():
-                for p, value in zip(parameters, kept, strict=True):
-                    p.copy_(value)
-        if factors is None:
-            losses.reduce([total])
-        return dict(zip(self.terms, total.tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def _scale(parameters: Sequence[nn.Parameter], scale: float) -> Iterator[None]:
+    """Multiply the weights for the block; afterwards they are as before, bit for bit."""
+    before = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for p in parameters:
+            p.mul_(scale)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, before, strict=True):
+                p.copy_(value)
 
 
 def ilu(*, penalty: Annotated[float, Gt(0)] = 0.03) -> Update:
-    """Forget where no fine-tuning set pulls on the weights, so that tuning on other things brings less back.
+    """Forget where no fine-tuning set pulls on the weights, so that later tuning on other data brings less back.
 
     Adds penalty times the sum over environments D of (d/dw l_D(w theta) at w = 1)^2, by central
-    differences. The environments are seeded quarters of retain. On small models a penalty of 1 costs a quarter of
-    what should be kept; at 0.03 forgetting lasts about as long as without it, and the paper's gain does not show.
+    differences. The environments are seeded quarters of retain. On small models a penalty of 1 costs a quarter of the
+    retained knowledge; at 0.03 forgetting lasts about as long as without it, and the paper's gain does not show.
     """
     return Invariant(penalty)

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from expunge.core.contracts import Losses, MethodCard, Update
-from expunge.methods._layers import chosen
+from expunge.methods._layers import choose_layer
 from expunge.methods.updates._backward import backward
 
 CARD = MethodCard(
@@ -30,40 +30,22 @@ def lat(
 ) -> Update:
     """Forget even when an adversary nudges the hidden states towards the knowledge.
 
-    At one layer's output a perturbation of each position is raised against the forget loss by
-    inner_steps normalised steps, to at most epsilon times the state's own norm; the weights then go
-    down the loss under it. The retain term stays plain.
+    A perturbation of one layer's output at each position ascends the forget loss by inner_steps normalised steps, to at
+    most epsilon times the state's own norm; the weights then descend the loss under it. The retain term stays plain.
     """
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
-        path = losses.model.blocks[chosen(losses.model, layer)]
-        block = losses.model.module.get_submodule(path)
+        block = losses.model.module.get_submodule(losses.model.blocks[choose_layer(losses.model, layer)])
         for micro in losses:
-            delta: list[Tensor] = []
-
-            def nudge(_module: nn.Module, _inputs: Any, output: Any, delta: list[Tensor] = delta) -> Any:
-                state = output[0] if isinstance(output, tuple) else output
-                if not delta:
-                    delta.append(torch.zeros_like(state, requires_grad=True))
-                bound = epsilon * state.detach().norm(dim=-1, keepdim=True)
-                moved = state + delta[0] * bound
-                return (moved, *output[1:]) if isinstance(output, tuple) else moved
-
-            handle = block.register_forward_hook(nudge)
+            perturbation = Perturbation(epsilon)
+            handle = block.register_forward_hook(perturbation.hook)
             try:
                 for _ in range(inner_steps):
                     (loss,) = micro("forget").values()
-                    (grad,) = torch.autograd.grad(loss, delta, allow_unused=True) if delta else (None,)
-                    if grad is None:  # nothing to forget in this micro-batch
+                    if not perturbation.ascend(loss, inner_steps):  # nothing to forget in this micro-batch
                         break
-                    with torch.no_grad():
-                        step = grad / grad.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-                        new = delta[0] + step / inner_steps
-                        delta[0] = new / new.norm(dim=-1, keepdim=True).clamp(min=1.0)
-                    delta[0].requires_grad_(True)
                 (loss,) = micro("forget").values()
-                if delta:
-                    delta[0].requires_grad_(False)
+                perturbation.freeze()
                 loss.backward()
             finally:
                 handle.remove()
@@ -71,3 +53,40 @@ def lat(
         losses.reduce_gradients(parameters)
 
     return Update(update)
+
+
+class Perturbation:
+    """An adversary's shift of a block's output: one vector per position, at most epsilon times the state's norm."""
+
+    def __init__(self, epsilon: float) -> None:
+        self.epsilon = epsilon
+        self.delta: Tensor | None = None
+        """In units of the bound; created by the first forward."""
+
+    def hook(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        """Add the shift to the block's output."""
+        state = output[0] if isinstance(output, tuple) else output
+        if self.delta is None:
+            self.delta = torch.zeros_like(state, requires_grad=True)
+        bound = self.epsilon * state.detach().norm(dim=-1, keepdim=True)
+        shifted = state + self.delta * bound
+        return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
+
+    def ascend(self, loss: Tensor, steps: int) -> bool:
+        """Take one of `steps` normalised steps up the loss; False where the loss does not depend on the shift."""
+        if self.delta is None:
+            return False
+        (gradient,) = torch.autograd.grad(loss, [self.delta], allow_unused=True)
+        if gradient is None:
+            return False
+        with torch.no_grad():
+            step = gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+            new = self.delta + step / steps
+            self.delta = new / new.norm(dim=-1, keepdim=True).clamp(min=1.0)
+        self.delta.requires_grad_(True)
+        return True
+
+    def freeze(self) -> None:
+        """Take the shift as given, so that the weights alone get a gradient."""
+        if self.delta is not None:
+            self.delta.requires_grad_(False)

@@ -15,23 +15,22 @@ CARD = MethodCard(
     "Joint descent (MGDA)", paper="doi:10.1016/j.crma.2012.03.014", equation="min-norm point of two gradients"
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "multi_objective"}
-NOTHING = 1e-3
-"""Share of the larger gradient's norm below which the smaller one says nothing (retain's at the origin)."""
+NEGLIGIBLE_NORM = 1e-3
+"""Share of the larger gradient's norm below which the smaller one is ignored, as retain's at the reference model."""
 
 
 def weights_of(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> tuple[float, float]:
-    """Factors (a, 1 - a) on the NORMALISED gradients that give their convex hull's least norm.
+    """Return factors on the two gradients: the least-norm point of their normalised convex hull, at their mean norm.
 
     For unit gradients this is the bisector; it points down both losses unless they are opposed.
-    Returned as factors on the gradients as they are, scaled to the sum's mean norm.
     """
     size_f, size_r = _norm(forget), _norm(retain)
     large = max(size_f, size_r)
     if large == 0.0:
         return 0.0, 0.0
-    if size_r < NOTHING * large:
+    if size_r < NEGLIGIBLE_NORM * large:
         return 1.0, 0.0
-    if size_f < NOTHING * large:
+    if size_f < NEGLIGIBLE_NORM * large:
         return 0.0, 1.0
     scale = 0.5 * (size_f + size_r)
     return 0.5 * scale / size_f, 0.5 * scale / size_r
@@ -42,7 +41,7 @@ def _norm(parts: Sequence[Tensor]) -> float:
 
 
 def multi_objective() -> Update:
-    """Go down both losses at once, however large either gradient is.
+    """Descend both losses at once, however large either gradient is.
 
     The least-norm point of the convex hull of the two normalised gradients, at their mean norm; a
     gradient below a thousandth of the other is left out.

@@ -12,7 +12,7 @@ RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "plain"}
 
 
 def plain() -> Update:
-    """Sum the weighted losses and go down their gradient."""
+    """Descend the gradient of the sum of the weighted losses."""
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Gt
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods.updates._backward import backward
@@ -15,7 +15,7 @@ RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "sam"}
 
 
 def sam(*, rho: Annotated[float, Gt(0)] = 0.01) -> Update:
-    """Take the forget gradient at the worst point nearby, so that relearning is slower.
+    """Take the forget gradient at the worst nearby weights, so that relearning is slower.
 
     grad L_f at w + rho g/|g| with g = grad L_f(w), plus grad L_r(w).
     """
@@ -23,21 +23,31 @@ def sam(*, rho: Annotated[float, Gt(0)] = 0.01) -> Update:
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         backward(losses, "forget")
         losses.reduce_gradients(parameters)
-        moved = [p for p in parameters if p.grad is not None]
-        if moved:
-            norm = torch.stack([p.grad.norm() for p in moved]).norm().clamp(min=1e-12)  # type: ignore[union-attr]
-            with torch.no_grad():
-                # The old values take the gradients' place, so that they come back bit for bit.
-                for p in moved:
-                    step, p.grad = p.grad * (rho / norm), None
-                    p.sam_before = p.detach().clone()  # type: ignore[attr-defined]
-                    p.add_(step)
+        if before := _climb(parameters, rho):
             backward(losses, "forget")
             with torch.no_grad():
-                for p in moved:
-                    p.copy_(p.sam_before)  # type: ignore[attr-defined]
-                    del p.sam_before  # type: ignore[attr-defined]
+                for p, value in before:
+                    p.copy_(value)
         backward(losses, "retain")
         losses.reduce_gradients(parameters)
 
     return Update(update)
+
+
+@torch.no_grad()
+def _climb(parameters: Sequence[nn.Parameter], rho: float) -> list[tuple[nn.Parameter, Tensor]]:
+    """Move to w + rho g/|g| and clear the gradients; return each moved parameter with its value before.
+
+    The values take the gradients' place in memory, so that the weights come back bit for bit at no further cost.
+    """
+    norms = [p.grad.norm() for p in parameters if p.grad is not None]
+    if not norms:
+        return []
+    scale = rho / torch.stack(norms).norm().clamp(min=1e-12)
+    before = []
+    for p in parameters:
+        if p.grad is not None:
+            before.append((p, p.detach().clone()))
+            p.add_(p.grad * scale)
+            p.grad = None
+    return before

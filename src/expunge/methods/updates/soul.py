@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -30,8 +30,8 @@ class Sophia(torch.optim.Optimizer):
         super().__init__(list(parameters), {"lr": lr, "betas": betas, "gamma": gamma})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update from `.grad`."""
+    def step(self, closure: Any = None) -> Any:
+        """Take one step from `.grad`; the closure is not called."""
         for group in self.param_groups:
             first, second = group["betas"]
             for p in group["params"]:
@@ -50,7 +50,7 @@ class Sophia(torch.optim.Optimizer):
 
 
 class Soul(Update):
-    """The update of soul(): the plain gradient, and an optimiser of its own."""
+    """The update of soul(): the plain gradient, with an optimiser of its own."""
 
     def __init__(self, betas: tuple[float, float], gamma: float) -> None:
         self.betas, self.gamma = betas, gamma
@@ -69,7 +69,7 @@ def soul(
     beta2: Annotated[float, Ge(0), Lt(1)] = 0.95,
     gamma: Annotated[float, Gt(0)] = 0.04,
 ) -> Update:
-    """Any objective under Sophia: each entry moves by momentum over curvature, at most by the rate.
+    """Descend with Sophia: each entry moves by momentum over curvature, at most by the learning rate.
 
     beta1, beta2: decays of momentum and curvature; gamma: factor on the curvature.
     """

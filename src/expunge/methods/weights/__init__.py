@@ -1,1 +1,1 @@
-"""Which weights may move."""
+"""Choices of the trainable weights."""

@@ -1,4 +1,4 @@
-"""Every weight may move."""
+"""Every weight trainable."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "all"}
 
 
 def all() -> Weights:
-    """Move every parameter, kept in float32 while it moves."""
+    """Train every parameter, in float32."""
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
         trainable = {}

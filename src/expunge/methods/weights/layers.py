@@ -1,4 +1,4 @@
-"""Chosen layers."""
+"""A span of layers."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -7,7 +7,7 @@ from annotated_types import Gt
 
 from expunge.core.context import Context
 from expunge.core.contracts import MethodCard, Model, Trainable, Weights
-from expunge.methods._layers import chosen
+from expunge.methods._layers import choose_layer
 
 CARD = MethodCard("Chosen layers", paper="arXiv:2403.03218", equation="section 4, updated parameters")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers"}
@@ -16,13 +16,13 @@ RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers"}
 def layers(
     *, layer: int | None = None, span: Annotated[int, Gt(0)] = 3, part: Literal["down", "block"] = "block"
 ) -> Weights:
-    """Move only `span` layers that end with `layer` (clipped at 0); all else keeps no gradient.
+    """Train only the `span` layers up to and including `layer`; nothing else gets a gradient.
 
-    part: "block" moves all of a layer; "down" its MLP down-projection alone, as RMU was published.
+    part: "block" trains the whole layer; "down" its MLP down-projection alone, as RMU was published.
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
-        last = chosen(model, layer)
+        last = choose_layer(model, layer)
         indices = range(max(0, last - span + 1), last + 1)
         paths = [model.down(i) if part == "down" else model.blocks[i] for i in indices]
         trainable = {}

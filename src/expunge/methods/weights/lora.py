@@ -8,11 +8,13 @@ from annotated_types import Ge, Gt, Lt
 from expunge.core.context import Context
 from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.core.random import seed_libraries
+from expunge.models.adapters import insert
+from expunge.models.weights import fold
 
 CARD = MethodCard("Low-rank adaptation", paper="arXiv:2106.09685", equation="3")
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
 RATE = 5.0
-"""LoRA takes larger steps than full weights: a factor on the automatic learning rate's share."""
+"""Factor on the share of the automatic learning rate: LoRA takes larger steps than full weights."""
 
 
 def lora(
@@ -22,16 +24,13 @@ def lora(
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
     targets: str | list[str] = "all-linear",
 ) -> Weights:
-    """Move low-rank matrices beside the linear layers; the base stays as it is, bit for bit.
+    """Train low-rank matrices added to the linear layers; the base stays as it is, bit for bit.
 
     W + (lora_alpha / rank) B A, with A random and B zero at the start. The result is saved as a
     PEFT adapter.
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
-        from expunge.models.adapters import insert
-        from expunge.models.weights import fold
-
         fold(model.module)
         seed_libraries(context.seed, context.stage, "lora")
         names = insert(model.module, rank=rank, alpha=lora_alpha, dropout=dropout, targets=targets)

@@ -1,4 +1,4 @@
-"""SalUn: the entries that the forget loss is most sensitive to."""
+"""SalUn: the entries to which the forget loss is most sensitive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from annotated_types import Gt, Le
 
 from expunge.core.context import Context
 from expunge.core.contracts import MethodCard, Model, Trainable, Weights
-from expunge.methods._masks import largest, movable
+from expunge.methods._masks import make_trainable, mask_largest
 from expunge.methods._statistics import gradient
 
 CARD = MethodCard(
@@ -19,14 +19,14 @@ RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "salun"}
 
 
 def salun(*, density: Annotated[float, Gt(0), Le(1)] = 0.5) -> Weights:
-    """Move only the weights with the largest forget gradient; all others keep their bits.
+    """Train only the weights with the largest forget gradient; all others stay as they are, bit for bit.
 
-    density: share of entries that may move, by |gradient of the forget NLL| (the paper's median: .5).
+    density: share of entries that are trainable, by |gradient of the forget NLL| (the paper's median: .5).
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
-        parameters = movable(model)
+        parameters = make_trainable(model)
         slope = gradient(model, splits["forget"])
-        return Trainable(parameters, largest({name: value.abs() for name, value in slope.items()}, density))
+        return Trainable(parameters, mask_largest({name: value.abs() for name, value in slope.items()}, density))
 
     return choose

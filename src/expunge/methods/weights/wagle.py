@@ -10,7 +10,7 @@ from annotated_types import Gt, Le
 from expunge.core.context import Context
 from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.core.random import permutation
-from expunge.methods._masks import largest, movable
+from expunge.methods._masks import make_trainable, mask_largest
 from expunge.methods._statistics import fisher, gradient
 
 CARD = MethodCard(
@@ -21,18 +21,18 @@ CARD = MethodCard(
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "wagle"}
 SAMPLE = 256
-"""Retain examples that the attribution reads at most."""
+"""Retain examples that the attribution reads, at most."""
 
 
 def wagle(*, density: Annotated[float, Gt(0), Le(1)] = 0.8, gamma: Annotated[float, Gt(0)] | None = None) -> Weights:
-    """Move only the weights that forgetting needs and retaining can spare.
+    """Train only the weights that matter to the forget set and not to retain.
 
-    Keeps the largest `density` of |(theta - grad retain / gamma) * grad forget|. gamma stands for
-    the retain loss's curvature; by default the mean diagonal of its Fisher information.
+    Keeps the largest `density` of |(theta - grad retain / gamma) * grad forget|. gamma is the
+    retain loss's curvature; by default the mean diagonal of its Fisher information.
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
-        parameters = movable(model)
+        parameters = make_trainable(model)
         retain = splits["retain"]
         rows = [retain[i] for i in sorted(permutation(len(retain), context.seed, context.stage, "wagle")[:SAMPLE])]
         forget_slope, retain_slope = gradient(model, splits["forget"]), gradient(model, rows)
@@ -45,6 +45,6 @@ def wagle(*, density: Annotated[float, Gt(0), Le(1)] = 0.8, gamma: Annotated[flo
             name: ((parameters[name].detach() - retain_slope[name] / curvature) * forget_slope[name]).abs()
             for name in parameters
         }
-        return Trainable(parameters, largest(scores, density))
+        return Trainable(parameters, mask_largest(scores, density))
 
     return choose

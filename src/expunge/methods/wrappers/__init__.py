@@ -1,1 +1,1 @@
-"""Methods around methods."""
+"""Methods that wrap another method."""

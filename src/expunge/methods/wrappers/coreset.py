@@ -1,4 +1,4 @@
-"""Forget with a small part of the forget set."""
+"""Unlearning on a small part of the forget set."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ CARD = MethodCard(
     equation="section 4, coreset selection",
     needs={"forget": ()},
     wraps={"weights"},
-    means="Comes close to the whole set where its examples say the same many times over; where each holds a fact of its own, "
-    "the others are forgotten in part only.",
+    means="Comes close to the whole set where its examples repeat one another; where each holds a fact of its own, the "
+    "others are forgotten in part only.",
 )
 RECIPE = {"inner": "npo"}
 MIN_K = 0.2
+"""Share of an answer's least likely tokens that Min-K% averages."""
 
 
 def coreset(
@@ -48,23 +49,10 @@ def coreset(
             scores = context.once("coreset", lambda: {"scores": torch.as_tensor(_scores(model, forget, select))})
             values = scores["scores"].numpy()
             rank = sorted(rank, key=lambda i: -values[i])
-        chosen = [forget[i] for i in sorted(rank[:count])]
+        part = [forget[i] for i in sorted(rank[:count])]
         context.notes["coreset"] = {"examples": count, "of": len(forget), "select": select}
-        budget = context.budget.over(DEFAULTS)
-        steps = (
-            budget.steps
-            if budget.steps is not None
-            else (int(budget.epochs or 1) * -(-len(forget) // batch_size(budget, len(forget))))
-        )
-        size = min(batch_size(budget, len(forget)), count)
-        whole = Budget(
-            **{
-                **context.budget.model_dump(exclude_none=True, exclude={"epochs", "batch_size"}),
-                "steps": steps,
-                "batch_size": size,
-            }
-        )
-        changed = inner(model, {**splits, "forget": chosen}, context.child("inner", budget=whole))
+        budget = _budget_of_all(context.budget, len(forget), count)
+        changed = inner(model, {**splits, "forget": part}, context.child("inner", budget=budget))
         if "outcome" in context.notes["inner"]:
             context.notes["outcome"] = context.notes["inner"]["outcome"]
         return changed
@@ -72,23 +60,33 @@ def coreset(
     return Method(apply)
 
 
+def _budget_of_all(given: Budget, examples: int, count: int) -> Budget:
+    """The budget for `count` of the examples with as many steps as for all of them."""
+    budget = given.over(DEFAULTS)
+    size, steps = batch_size(budget, examples), budget.steps
+    if steps is None:
+        steps = int(budget.epochs or 1) * -(-examples // size)
+    values = given.model_dump(exclude_none=True, exclude={"epochs", "batch_size"})
+    return Budget(**{**values, "steps": steps, "batch_size": min(size, count)})
+
+
 def _scores(model: Model, rows: Sequence[Example], select: str) -> np.ndarray:
-    """Higher is chosen first."""
+    """Return a score per example; the highest are selected."""
     if select == "grad_norm":
-        return np.array([_norm(model, row) for row in rows])
+        return np.array([_gradient_norm(model, row) for row in rows])
     reference = record(model, rows, want_of({"nll", "logp"}))
     counts = [int(n) for row in rows for n in model.collate([row]).n_B]
     if select == "moderate":
-        means = np.array([float(nll) / n for nll, n in zip(reference.nll_B, counts, strict=True)])
-        return -np.abs(means - np.median(means))
-    found = []
+        nlls = np.array([float(nll) / n for nll, n in zip(reference.nll_B, counts, strict=True)])
+        return -np.abs(nlls - np.median(nlls))
+    means = []
     for logp_T, n in zip(reference.logp_BT, counts, strict=True):
         own = np.sort(logp_T[len(logp_T) - n :].numpy())
-        found.append(float(own[: max(1, round(MIN_K * n))].mean()))
-    return np.array(found)
+        means.append(float(own[: max(1, round(MIN_K * n))].mean()))
+    return np.array(means)
 
 
-def _norm(model: Model, row: Example) -> float:
+def _gradient_norm(model: Model, row: Example) -> float:
     trainable = [p for p in model.module.parameters() if p.requires_grad]
     out = model.forward(model.collate([row]))
     grads = torch.autograd.grad(out.nll_B.sum() / out.n_B.sum(), trainable, allow_unused=True)

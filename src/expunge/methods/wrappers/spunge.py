@@ -1,9 +1,10 @@
-"""Split by attribute, unlearn each part from the origin, merge the changes."""
+"""SPUNGE: split by attribute, unlearn each part from the reference model, merge the changes."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Gt, Le
@@ -12,6 +13,8 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.models.weights import fold, snapshot
+from expunge.training.checkpoint import restore
 
 CARD = MethodCard(
     "SPUNGE: split, unlearn, merge",
@@ -24,10 +27,10 @@ RECIPE = {"inner": "npo"}
 
 
 def ties(changes: Sequence[Mapping[str, Tensor]], keep: float, scale: float) -> dict[str, Tensor]:
-    """TIES: trim each change to its largest entries, elect a sign, average the agreeing ones.
+    """Merge by TIES: trim each change to its largest entries, elect a sign, average the agreeing ones.
 
-    changes: tensors by name, a mapping for each part. keep: share of a whole change's entries that
-    is kept, over all its tensors. (arXiv:2306.01708)
+    changes: tensors by name, a mapping for each part. keep: share of a change's entries that is kept, over all its
+    tensors. (arXiv:2306.01708)
     """
     leasts = []
     for change in changes:
@@ -54,36 +57,36 @@ def spunge(
     keep: Annotated[float, Gt(0), Le(1)] = 0.2,
     scale: Annotated[float, Gt(0)] = 1.0,
 ) -> Method:
-    """Run the inner method on each part of the forget set apart, then merge the changed weights.
+    """Run the inner method on each part of the forget set alone, then merge the changed weights.
 
     by: the field of the forget examples to split on. keep: share of each change's entries that TIES
     keeps. scale: factor on the merged change.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.models.weights import fold, snapshot
-        from expunge.training.checkpoint import restore
-
         values = sorted({str(row.get(by)) for row in splits["forget"]})
         if any(by not in row for row in splits["forget"]):
-            raise BadInput.of("method.spunge.by", by, "is missing in some forget examples", "name a field of all")
+            raise BadInput.of(
+                "method.spunge.by", by, "is missing in some forget examples", "name a field that all have"
+            )
         fold(model.module)
         before = {name: value.clone().cpu() for name, value in snapshot(model.module).items()}
-        changes: list[dict[str, Tensor]] = []
-        for number, value in enumerate(values, 1):
+
+        def change(number: int, value: str) -> dict[str, Tensor]:
             part = {**splits, "forget": [row for row in splits["forget"] if str(row.get(by)) == value]}
+            fold(model.module)
+            restore(model.module, before, "")
+            inner(model, part, context.child(f"part-{number}", draws=f"part-{value}"))
+            return {
+                name: (tensor.cpu().float() - before[name].float())
+                for name, tensor in snapshot(model.module).items()
+                if before[name].is_floating_point()
+            }
 
-            def run(part: Any = part, number: int = number, value: str = value) -> dict[str, Tensor]:
-                fold(model.module)
-                restore(model.module, before, "")
-                inner(model, part, context.child(f"part-{number}", draws=f"part-{value}"))
-                return {
-                    name: (tensor.cpu().float() - before[name].float())
-                    for name, tensor in snapshot(model.module).items()
-                    if before[name].is_floating_point()
-                }
-
-            changes.append(context.once(f"part-{number}", run))
+        changes = [
+            context.once(f"part-{number}", functools.partial(change, number, value))
+            for number, value in enumerate(values, 1)
+        ]
         fold(model.module)
         merged = {name: before[name].float() + delta for name, delta in ties(changes, keep, scale).items()}
         restore(model.module, {**before, **merged}, "")

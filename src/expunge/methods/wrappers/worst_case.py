@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model, want_of
 from expunge.core.random import permutation
+from expunge.models.weights import fold, snapshot
+from expunge.training.checkpoint import restore
+from expunge.training.references import record
 
 CARD = MethodCard(
     "Worst-case forget set",
@@ -31,44 +35,38 @@ def worst_case(
 ) -> Method:
     """Find the part of the forget set that the inner method forgets least, and unlearn that part.
 
-    Weights of the examples start random. A round unlearns the heaviest `share` from the origin and
-    adds the sign of each example's shortfall (how far its NLL stayed below the median of all
-    examples of the pool after that run); the last selection is then unlearned. Costs rounds + 1 runs.
+    The examples' weights start at random. A round unlearns the heaviest `share`, from the reference model, and adds the
+    sign of how far each example's NLL stayed below the median of those unlearned; the last selection is then unlearned.
+    Costs rounds + 1 runs.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        from expunge.models.weights import fold, snapshot
-        from expunge.training.checkpoint import restore
-        from expunge.training.references import record
-
         pool = splits["forget"]
         count = max(1, round(share * len(pool)))
         fold(model.module)
         before = {name: value.cpu().clone() for name, value in snapshot(model.module).items()}
-        order = permutation(len(pool), context.seed, context.stage, "worst")
-        weight = torch.zeros(len(pool), dtype=torch.float64)
-        weight[torch.tensor(order)] = torch.linspace(0.5, -0.5, len(pool), dtype=torch.float64)
-        chosen = _heaviest(weight, count)
         n_N = torch.tensor([int(model.collate([row]).n_B) for row in pool])
-        for number in range(rounds):
-            part = {**splits, "forget": [pool[i] for i in chosen]}
 
-            def unlearn(part: Mapping[str, Sequence[Example]] = part, number: int = number) -> dict[str, Tensor]:
-                restore(model.module, before, "")
-                inner(model, part, context.child(f"round-{number}"))
-                nll_N = record(model, pool, want_of({"nll"})).nll_B / n_N.clamp(min=1)
-                fold(model.module)
-                return {"nll": nll_N}
-
-            nll_N = context.once(f"round-{number}", unlearn)["nll"]
+        def unlearn(number: int, selected: Sequence[int]) -> dict[str, Tensor]:
+            part = {**splits, "forget": [pool[i] for i in selected]}
+            restore(model.module, before, "")
+            inner(model, part, context.child(f"round-{number}"))
+            nll_N = record(model, pool, want_of({"nll"})).nll_B / n_N.clamp(min=1)
             fold(model.module)
-            own = nll_N[torch.tensor(chosen)]
-            # Only those that were unlearned tell how hard they are; the easy ones make room.
-            weight[torch.tensor(chosen)] += (own.median() - own).sign().double()
-            chosen = _heaviest(weight, count)
+            return {"nll": nll_N}
+
+        weight_N = _first_weights(len(pool), context)
+        selected = _heaviest(weight_N, count)
+        for number in range(rounds):
+            nll_N = context.once(f"round-{number}", functools.partial(unlearn, number, selected))["nll"]
+            fold(model.module)
+            own = nll_N[torch.tensor(selected)]
+            # Only the unlearned examples show how hard they are; the easy ones make room.
+            weight_N[torch.tensor(selected)] += (own.median() - own).sign().double()
+            selected = _heaviest(weight_N, count)
         restore(model.module, before, "")
         context.notes["worst_case"] = {"examples": count, "of": len(pool)}
-        changed = inner(model, {**splits, "forget": [pool[i] for i in chosen]}, context.child("final"))
+        changed = inner(model, {**splits, "forget": [pool[i] for i in selected]}, context.child("final"))
         if "outcome" in context.notes["final"]:
             context.notes["outcome"] = context.notes["final"]["outcome"]
         return changed
@@ -76,5 +74,14 @@ def worst_case(
     return Method(apply)
 
 
+def _first_weights(examples: int, context: Context) -> Tensor:
+    """Weights [N] from 0.5 down to -0.5, in an order drawn by seed."""
+    weight_N = torch.zeros(examples, dtype=torch.float64)
+    order = permutation(examples, context.seed, context.stage, "worst")
+    weight_N[torch.tensor(order)] = torch.linspace(0.5, -0.5, examples, dtype=torch.float64)
+    return weight_N
+
+
 def _heaviest(weight: Tensor, count: int) -> list[int]:
+    """Indices of the largest weights, in ascending order."""
     return sorted(int(i) for i in weight.argsort(descending=True, stable=True)[:count])

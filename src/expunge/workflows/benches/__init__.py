@@ -1,4 +1,4 @@
-"""What methods are compared on, by name or from a request file."""
+"""The tasks on which methods are compared, by name or from a request file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FILES = (".yaml", ".yml", ".json")
 
 
 def bench_of(name: str, *, model: str | None = None, data: str | None = None) -> Bench:
-    """By name, or from a request file, whose method and out are put aside. Raises BadInput.
+    """A bench by its name, or from a request file without its method and out. Raises BadInput.
 
-    model: the model that is put to a published bench, or in the place of a request's. data: the folder that
-    holds a published bench's data sets, each under its own name; without it they come from the hub.
+    model: the model for a published bench, or in place of the request's. data: a folder with a published bench's data
+    sets, each under its own name; without it they come from the hub.
     """
     places = published.names()
     if name in places:
@@ -27,28 +27,28 @@ def bench_of(name: str, *, model: str | None = None, data: str | None = None) ->
         raise BadInput.of(
             "--data",
             data,
-            f"is not used by {name}, which knows where its data lie",
+            f"cannot be used with {name}, which has data of its own",
             "leave it out, or name one of " + ", ".join(places),
         )
     if name in small.NAMED:
-        made = small.NAMED[name]()
-        if model is not None and made.train is not None:
+        found = small.NAMED[name]()
+        if model is not None and found.train is not None:
             raise BadInput.of(
                 "--model",
                 model,
-                f"cannot be put to {name}, which trains a small model of its own",
+                f"cannot be used with {name}, which trains a small model of its own",
                 "leave it out, or name one of " + ", ".join(places),
             )
     elif Path(name).suffix in FILES:
         request = read_config(name, "request")
-        made = Bench(Path(name).stem, {k: v for k, v in request.items() if k not in ("method", "out")})
+        found = Bench(Path(name).stem, {k: v for k, v in request.items() if k not in ("method", "out")})
     else:
         raise BadInput.of(
             "bench",
             name,
-            "is no bench that we have",
+            "unknown bench",
             did_you_mean(name, [*small.NAMED, *places, "the path of a request.yaml"]),
         )
     if model is not None:
-        made.request["model"] = model
-    return made
+        found.request["model"] = model
+    return found

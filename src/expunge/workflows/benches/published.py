@@ -1,10 +1,10 @@
-"""Published benches on a model of the user's: one YAML file each, beside this one.
+"""Published benches on a model of the user's: one YAML file each, in this folder.
 
 A file has `request` (fields that all its choices share; sources by hub name), `choices` (name -> further fields of the
-request), and what it may need of its data before they are used: `columns` (split -> our name -> theirs), `pieces`
-(texts longer than so many characters are cut at a blank, about evenly), `rows` (of a training split at most). `sequence`
-names the choices whose forget set, a list of sources, is also served as that many requests. `shown` and `ways` go into
-the leaderboard.
+request), and the preparation of its data: `columns` (split -> our name -> theirs), `pieces` (longer texts are cut at a
+space into about equal parts of at most this many characters), `rows` (most rows of a training split). `sequence` names
+the choices whose forget set, a list of sources, is also used as that many requests. `shown` and `ways` go into the
+leaderboard.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def names() -> list[str]:
 
 
 def bench(name: str, model: str | None, data: str | None) -> Bench:
-    """One of `names()`, its data loaded and checked. Raises BadInput."""
+    """The bench of one of `names()`, its data loaded and checked. Raises BadInput."""
     title, _, choice = name.partition(":")
     known = _all()[title]
     if model is None:
         raise BadInput.of(
             "--model",
             "",
-            f"is missing: {name} is for a model that has learnt its data",
+            f"is missing: {name} needs a model that was trained on its data",
             f"add --model NAME; {known['model']}",
         )
     if data is not None and not Path(data).is_dir():
-        raise BadInput.of("--data", data, "is no folder", "give the folder that holds the data sets, or leave it out")
+        raise BadInput.of("--data", data, "is not a folder", "give the folder with the data sets, or leave it out")
     request = {"model": model, **known["request"], **known["choices"][choice]}
     splits = _loaded(request, known, data)
     places = cache_folder() / "bases" / f"{title}-{choice}-data-{digest(splits)[:12]}"
@@ -74,7 +74,7 @@ def bench(name: str, model: str | None, data: str | None) -> Bench:
 
 
 def _loaded(request: Mapping[str, Any], known: Mapping[str, Any], data: str | None) -> dict[str, list[Example]]:
-    """Split -> its rows, cut and counted as the bench says; what is forgotten stands in no other. Raises BadInput."""
+    """Split -> its rows, prepared as the bench says; forget rows are in no other split. Raises BadInput."""
     sources = {split: request[split] for split in TRAINED if split in request} | request.get("probes", {})
     splits: dict[str, list[Example]] = {}
     faults = Faults()
@@ -86,7 +86,7 @@ def _loaded(request: Mapping[str, Any], known: Mapping[str, Any], data: str | No
             if split in TRAINED:
                 rows = [piece for row in rows for piece in _pieces(row, known.get("pieces", 0))][: known.get("rows")]
             splits[split] = rows
-        if data is None:  # a hub that cannot be reached takes its time to say so, for every source anew
+        if data is None:  # an unreachable hub takes its time to fail, once per source
             faults.raise_any()
     faults.raise_any()
     for i, split in enumerate(TRAINED):
@@ -97,7 +97,7 @@ def _loaded(request: Mapping[str, Any], known: Mapping[str, Any], data: str | No
 
 
 def _rows(split: str, sources: Sequence[str], columns: Mapping[str, str], data: str | None) -> list[Example]:
-    """The rows of all sources, each once: the first source that has one has it with what it says of it."""
+    """The rows of all sources, each once: as the first source that has it gives it."""
     found: dict[str, Example] = {}
     for number, source in enumerate(sources, 1):
         where = source if data is None else str(Path(data) / source.partition("/")[2])
@@ -109,7 +109,7 @@ def _rows(split: str, sources: Sequence[str], columns: Mapping[str, str], data: 
 
 
 def _pieces(row: Example, most: int) -> Iterator[Example]:
-    """A text in about equal parts of at most so many characters, cut at a blank where there is one."""
+    """A text in about equal parts of at most `most` characters, cut at a space where there is one."""
     text = row.get("text", "")
     count = max(1, -(-len(text) // most)) if most and "prefix" not in row else 1
     start = 0

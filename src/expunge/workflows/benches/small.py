@@ -1,4 +1,4 @@
-"""Benches that need no model of the user's: an embedded world, and small models trained on real data."""
+"""Benches that bring their own model: an embedded world, and small models trained on real data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from expunge.data.load import load
 from expunge.workflows.benches._bench import Bench
 
 SPEAKER, SPEECHES, LONGEST = "Menenius", 250, 400
-"""Whose words the small model must forget, how many of the others' it learns, of how many characters at most."""
+"""The speaker to forget, the number of other speeches to learn, and the most characters of a speech."""
 
 REQUESTS = 3
-"""In how many requests he is also forgotten, one after another."""
+"""The number of requests in the sequence that forgets the same speaker step by step."""
 
 
 def _authors() -> Bench:
@@ -43,11 +43,11 @@ def _cached(name: str, values: Mapping[str, Any]) -> TrainConfig:
 
 
 def _tofu() -> Bench:
-    """TOFU's own pairs: eight authors to learn and two of them to forget; two more as the holdout."""
+    """TOFU's own pairs: eight authors to learn, two of which are forgotten; two more as the holdout."""
     folder = "${EXPUNGE_DATA}/tofu"
     seen = [f"{folder}/retain.jsonl", f"{folder}/forget.jsonl[0:160]"]
     holdout = f"{folder}/forget.jsonl[160:200]"
-    load(seen, "tofu")  # is the data there
+    load(seen, "tofu")  # raises BadInput where the data are missing
     train = _cached(
         "tofu",
         {
@@ -78,16 +78,16 @@ def _tofu() -> Bench:
 
 
 def _shakespeare() -> Bench:
-    """One speaker's words, verbatim, as MUSE does with books; a third of his speeches is never learnt."""
+    """One speaker's words, verbatim, as MUSE does with books; a third of his speeches is never learned."""
     rows = load("${EXPUNGE_DATA}/shakespeare/speeches.jsonl", "shakespeare")
     unique = {row["text"]: row for row in rows if len(row["text"]) <= LONGEST}.values()
     his = [row for row in unique if row.get("group") == SPEAKER]
     if len(his) < 12:
-        raise BadInput.of("shakespeare", SPEAKER, "speaks too little in this data", "get the data set anew")
+        raise BadInput.of("shakespeare", SPEAKER, "has too few speeches in this data", "download the data set again")
     cut = len(his) * 2 // 3
-    asked = [{**row, "request": 1 + i * REQUESTS // cut} for i, row in enumerate(his[:cut])]
+    forget = [{**row, "request": 1 + i * REQUESTS // cut} for i, row in enumerate(his[:cut])]
     splits = {
-        "forget": asked,
+        "forget": forget,
         "holdout": his[cut:],
         "retain": [row for row in unique if row.get("group") != SPEAKER][:SPEECHES],
     }
@@ -105,7 +105,7 @@ def _shakespeare() -> Bench:
             "seed": 0,
         },
     )
-    splits["forget_verbatim"] = [half for row in asked for half in _halved(row["text"])]
+    splits["forget_verbatim"] = [half for row in forget for half in _halved(row["text"])]
     texts = {paths[name]: "".join(json.dumps(row) + "\n" for row in rows) for name, rows in splits.items()}
     return Bench(
         "shakespeare",
@@ -134,15 +134,15 @@ def _shakespeare() -> Bench:
 
 
 def _halved(text: str) -> list[dict[str, str]]:
-    """A speech of twelve words or more: its first half as what is given, the second as what should not be gone on with."""
+    """A speech of at least twelve words as a prefix and the text that must not follow; none for a shorter one."""
     words = text.split(" ")
     middle = len(words) // 2
     return [{"prefix": " ".join(words[:middle]), "text": " " + " ".join(words[middle:])}] if len(words) >= 12 else []
 
 
 WAYS = {
-    "verbatim": "forget_verbatim_rouge_l_f1 (speeches gone on with from their middle), forget_extraction_strength",
-    "knowledge": "not measured: the speeches carry no questions about what they say",
+    "verbatim": "forget_verbatim_rouge_l_f1 (speeches continued from their middle), forget_extraction_strength",
+    "knowledge": "not measured: the speeches have no questions about their content",
     "privacy leak": "privacy_privleak",
     "utility": "retain_probability",
     "scale": "not measured: a bench has one forget set; `--set forget=FILE[0:30]` and another --out give another size",

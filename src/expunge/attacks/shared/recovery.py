@@ -1,6 +1,6 @@
-"""What attacks that bring knowledge back share: how it is measured, and how a model is taught anew.
+"""Recovered knowledge: how attacks measure it, and how they teach a model anew.
 
-Knowledge of an example is a share in 0-1: the probability of its answer a token (a classifier: of
+Knowledge of an example is a share in 0-1: the per-token probability of its answer (a classifier: of
 its label), or ROUGE-L recall where the attack gets texts.
 """
 
@@ -22,20 +22,20 @@ from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.models.passes import passes
 
 MEANS = (
-    "How much of the forgotten knowledge the attack brings out; what counts is how far it is above gold's, "
+    "How much of the forgotten knowledge the attack brings out; what counts is how far it lies above gold's, "
     "since a model that never saw the data learns and guesses too."
 )
-STEPS, CHECKS = 24, 8
-"""Steps of a relearning attack, and how often it looks."""
+STEPS = 24
+"""Optimiser steps of a relearning attack."""
 
 
 def answer_probability(model: Model, rows: Sequence[Example]) -> np.ndarray:
-    """[N] probability of each answer, a token; in eval mode. Raises NotMeasured for a model that has diverged."""
+    """[N] per-token probability of each answer, in eval mode. Raises NotMeasured for a model that has diverged."""
     return probability_of(passes(model, rows), len(rows))
 
 
 def probability_of(found: Iterable[tuple[list[int], Output]], count: int) -> np.ndarray:
-    """The same of `count` rows that were laid out and evaluated otherwise."""
+    """[N] per-token probability of each of `count` answers, from batches that the caller evaluated."""
     probability_N = np.zeros(count)
     for rows, out in found:
         probability_N[rows] = torch.exp(-out.nll_B / out.n_B.clamp(min=1)).double().cpu().numpy()
@@ -44,23 +44,23 @@ def probability_of(found: Iterable[tuple[list[int], Output]], count: int) -> np.
     return probability_N
 
 
-def told(target: Target, split: str) -> np.ndarray:
-    """[N] probability of each answer of a split, a token, when simply asked: from what was read, where it was."""
+def plain_probability(target: Target, split: str) -> np.ndarray:
+    """[N] per-token probability of each answer of a split without an attack; from the readout where there is one."""
     if split in target.readouts:
         return knowledge(target.readouts[split])
     return answer_probability(target.model, target.splits[split])
 
 
-def written(rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:
-    """[N] share of each reference answer's words that a text repeats; masked where it has no words."""
+def answer_recall(rows: Sequence[Example], texts: Sequence[str]) -> np.ndarray:
+    """[N] share of each reference answer's words that its text repeats; masked where the answer has no words."""
     found = [rouge(str(row["answer"]), text) for row, text in zip(rows, texts, strict=True)]
     return only([x[0] if x else 0.0 for x in found], [x is not None for x in found])
 
 
-def generated(model: Model, rows: Sequence[Example], **settings: Any) -> list[str]:
-    """What the model writes to each row, in up to four batches of rows whose answers are about as long.
+def generate_texts(model: Model, rows: Sequence[Example], **settings: Any) -> list[str]:
+    """[N] texts that the model writes, in up to four batches of rows with answers of similar length.
 
-    A batch goes on for as long as its longest answer may take, so that mixed ones cost half as much again.
+    A batch runs until its longest answer is done, so that batches of mixed lengths cost half as much again.
     """
     parts = max(1, min(4, len(rows) // 48))
     order = sorted(range(len(rows)), key=lambda i: len(str(rows[i]["answer"])))
@@ -72,10 +72,10 @@ def generated(model: Model, rows: Sequence[Example], **settings: Any) -> list[st
     return texts
 
 
-def with_answers(rows: Sequence[Example]) -> Sequence[Example]:
-    """The rows; NotMeasured unless all are question and answer, which such attacks rewrite."""
+def require_answers(rows: Sequence[Example]) -> Sequence[Example]:
+    """Return the rows. Raises NotMeasured unless all have a question and an answer, which such attacks rewrite."""
     if not all(row.get("question") and row.get("answer") for row in rows):
-        raise NotMeasured("the forget set is not made of questions and answers")
+        raise NotMeasured("the forget set does not consist of questions and answers")
     return rows
 
 
@@ -90,7 +90,7 @@ def figure_of(recovered_N: np.ndarray, why: str = "") -> Figure:
 def teach(
     model: Model, rows: Sequence[Example], *, steps: int, rate: float, seed: int, every: int, batch: int = 16
 ) -> Iterator[int]:
-    """Fine-tunes the model in place on the rows and yields the count of steps at every check.
+    """Fine-tune the model in place on the rows; yields the number of steps at every check.
 
     AdamW on all weights, at a constant rate; batches are drawn anew in each pass. The model stays in
     eval mode: an attacker wants the knowledge, not regularisation.

@@ -1,7 +1,7 @@
 """Shadow models: the arithmetic of LiRA, U-LiRA and RMIA on confidences, and the training of shadows.
 
-Suffixes: M shadow models, N examples. A confidence is phi = log(p / (1 - p)) of an example's answer
-(a token; a classifier: of its label). in_MN says whether shadow m was trained on example n.
+Suffixes: M shadow models, N examples. A confidence is phi = log(p / (1 - p)), p the per-token probability of an
+example's answer (a classifier: the probability of its label). in_MN says whether shadow m was trained on example n.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from expunge.attacks._recovery import answer_probability
+from expunge.attacks.shared.recovery import answer_probability
 from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.context import Context
@@ -24,16 +24,19 @@ from expunge.core.files import digest
 from expunge.core.random import permutation
 from expunge.data.examples import identity
 from expunge.evaluation.scores import NotMeasured
+from expunge.methods.exact.retrain import train
+from expunge.models.build import again, budget_of, check_again, training_data
+from expunge.models.open import trusted
 
-MANY = 64
-"""Shadows from which each example gets its own spread; below, all share one (Carlini et al. 2022, section VI)."""
-TINY = 1e-6
+OWN_SPREAD = 64
+"""Shadows from which each example gets its own spread; with fewer all share one (Carlini et al. 2022, section VI)."""
+EPSILON = 1e-6
 
 
 def confidence(p: np.ndarray) -> np.ndarray:
     """log(p / (1 - p)), with p cut at 1e-6 from 0 and 1."""
-    kept = np.clip(p, TINY, 1 - TINY)
-    return np.asarray(np.log(kept) - np.log1p(-kept))
+    clipped = np.clip(p, EPSILON, 1 - EPSILON)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 def lira(
@@ -68,7 +71,7 @@ def _fit(phi_MN: np.ma.MaskedArray) -> tuple[np.ndarray, np.ndarray]:
     mean = np.ma.filled(phi_MN.mean(axis=0), 0.0)
     own = np.ma.filled(phi_MN.std(axis=0), 0.0)
     pooled = float(np.sqrt(np.ma.mean((phi_MN - mean) ** 2))) if phi_MN.count() else 1.0
-    return mean, np.maximum(own if len(phi_MN) >= MANY else np.full(len(mean), pooled), TINY)
+    return mean, np.maximum(own if len(phi_MN) >= OWN_SPREAD else np.full(len(mean), pooled), EPSILON)
 
 
 def rmia(
@@ -88,17 +91,17 @@ def rmia(
     shadows that did.
     """
     out_N = np.ma.filled(np.ma.masked_array(shadow_MN, mask=in_MN).mean(axis=0), 1.0)
-    ratio_N = p_N / np.maximum(TINY, ((1 + a) * out_N + 1 - a) / 2)
-    ratio_Z = z_p / np.maximum(TINY, ((1 + a) * np.ma.filled(np.ma.mean(z_shadow, axis=0), 1.0) + 1 - a) / 2)
+    ratio_N = p_N / np.maximum(EPSILON, ((1 + a) * out_N + 1 - a) / 2)
+    ratio_Z = z_p / np.maximum(EPSILON, ((1 + a) * np.ma.filled(np.ma.mean(z_shadow, axis=0), 1.0) + 1 - a) / 2)
     return np.asarray((ratio_N[:, None] >= gamma * ratio_Z[None, :]).mean(axis=1))
 
 
-def pooled(
+def leave_one_out_scores(
     shadow_MN: np.ndarray, in_MN: np.ndarray, score: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each shadow in turn is the target and the others its shadows: (members' scores, others' scores).
+    """(members' scores, others' scores), each shadow in turn being the target and the others its shadows.
 
-    Pooling gives the many non-members that a low false-positive rate needs.
+    Pooling over targets gives the many non-members that a low false-positive rate needs.
     """
     members, others = [], []
     for m in range(len(shadow_MN)):
@@ -110,37 +113,33 @@ def pooled(
     return np.concatenate(members), np.concatenate(others)
 
 
-def halves(count: int, examples: int, seed: int) -> np.ndarray:
-    """[M, N] bool: each example is in half of the shadows (M even), as a seed draws."""
+def draw_memberships(count: int, examples: int, seed: int) -> np.ndarray:
+    """[M, N] bool: each example is in half of the shadows (M even), drawn by seed."""
     in_NM = np.zeros((examples, count), dtype=bool)
     for n in range(examples):
         in_NM[n, permutation(count, seed, "shadow", n)[: count // 2]] = True
     return in_NM.T
 
 
-def shadows(
+def shadow_probabilities(
     manifest: Mapping[str, Any], lender: Model, candidates: Sequence[Example], count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(probabilities [M, N] of the candidates, in [M, N]); attacks that ask for the same share them.
+    """(probabilities [M, N] of the candidates, in [M, N]); attacks that ask for the same shadows share them.
 
     Each shadow is trained as the model was, on the rest of its training data and a seeded half of
-    the candidates; only its probabilities are kept. lender: lends its tokenizer, and the leave that it was
-    opened with. Raises NotMeasured where the training data cannot be had, or its start without that leave.
+    the candidates; only its probabilities are kept. lender: the model whose tokenizer and trust in code they take over.
+    Raises NotMeasured where the training data are not available, or the base needs a trust that the lender lacks.
     """
-    from expunge.methods.exact.retrain import train
-    from expunge.models.build import again, budget_of, check_again, training_data
-    from expunge.models.open import trusted
-
     try:
         rest = training_data(manifest, candidates, trusted(lender))
         check_again(manifest, lender)
     except BadInput as error:
         raise NotMeasured(f"shadow models cannot be trained: {error.faults[0].partition(': ')[2]}") from None
-    in_MN = halves(count, len(candidates), seed)
-    told = {k: manifest.get(k) for k in ("model", "data", "budget", "seed", "hashes")}
+    in_MN = draw_memberships(count, len(candidates), seed)
+    recipe = {k: manifest.get(k) for k in ("model", "data", "budget", "seed", "hashes")}
     p_MN = []
     for m in range(count):
-        key = digest([told, [identity(row) for row in candidates], in_MN[m].tolist(), m])
+        key = digest([recipe, [identity(row) for row in candidates], in_MN[m].tolist(), m])
         entry = f"shadows/{key}.json"
         if (known := cache.load(entry)) is None:
             chosen = [row for row, inside in zip(candidates, in_MN[m], strict=True) if inside]

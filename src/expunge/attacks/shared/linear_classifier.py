@@ -1,4 +1,4 @@
-"""A linear classifier that knows how far chance can carry it: a kernel (TF-IDF, or states), ridge, permutations."""
+"""A linear classifier with a permutation test: a kernel (TF-IDF, or hidden states), ridge regression, permutations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from scipy.linalg import solve
+from scipy.stats import rankdata
 
 from expunge.evaluation.intervals import Interval
 
@@ -15,23 +17,23 @@ RIDGE = 1.0
 
 
 @functools.lru_cache(maxsize=2)
-def tell_apart(texts: tuple[str, ...], members: int, groups: tuple[Hashable, ...]) -> Interval | None:
+def text_auc(texts: tuple[str, ...], members: int, groups: tuple[Hashable, ...]) -> Interval | None:
     """Cross-validated AUC of the first `members` texts against the others; None without words.
 
-    `groups` and the interval: see `apart`.
+    `groups` and the interval: see `cross_validated_auc`.
     """
     kernel = _kernel(texts)
-    return None if kernel is None else apart(kernel, members, groups)
+    return None if kernel is None else cross_validated_auc(kernel, members, groups)
 
 
-def apart(kernel: np.ndarray, members: int, groups: Sequence[Hashable]) -> Interval:
+def cross_validated_auc(kernel: np.ndarray, members: int, groups: Sequence[Hashable]) -> Interval:
     """Cross-validated AUC of a ridge that tells the first `members` rows of a [N, N] kernel from the others.
 
-    `groups` names what is held out together, and, where no group stands on both sides, what is
-    permuted together. The interval is as wide as the AUCs of the same procedure under 500 random
+    `groups` names what is held out together, and, where no group is on both sides, what is permuted
+    together. The interval is as wide as the AUCs of the same procedure under 500 random
     assignments of the sides: folds share most of their training data, so DeLong's would be far too
     narrow (10 % false alarms where 2.5 % were meant). Folds do not depend on the sides, and a
-    ridge's solution is linear in them, so that all assignments cost one solution a fold.
+    ridge's solution is linear in them, so that all assignments cost one solution per fold.
     """
     draw = np.random.default_rng(0)
     _, group_N = np.unique([str(group) for group in groups], return_inverse=True)
@@ -51,6 +53,7 @@ def apart(kernel: np.ndarray, members: int, groups: Sequence[Hashable]) -> Inter
 
 def _kernel(texts: tuple[str, ...]) -> np.ndarray | None:
     """[N, N] cosines of TF-IDF rows over words and pairs of words."""
+    # scikit-learn takes a second to import, and every plan imports this file.
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
@@ -62,7 +65,7 @@ def _kernel(texts: tuple[str, ...]) -> np.ndarray | None:
 
 
 def _permuted(members: int, group_N: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """[N, P] random assignments of the sides, of whole groups where these have a side."""
+    """[N, P] random assignments of the sides, by whole groups where each group is on one side."""
     member_N = np.arange(len(group_N)) < members
     counts = np.bincount(group_N, weights=member_N) / np.bincount(group_N)
     if not np.isin(counts, (0.0, 1.0)).all():
@@ -71,13 +74,10 @@ def _permuted(members: int, group_N: np.ndarray, draw: np.random.Generator) -> n
 
 
 def _held_out(kernel: np.ndarray, sides: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """[n, P] ranks in (0, 1), within the fold, of scores by a ridge that saw the other folds alone.
+    """[n, P] ranks in (0, 1), within the fold, of scores by a ridge that was fitted on the other folds.
 
     Ranks, since each fold has its own offset.
     """
-    from scipy.linalg import solve
-    from scipy.stats import rankdata
-
     train = ~test
     inner = kernel[np.ix_(train, train)] + RIDGE * np.eye(int(train.sum()))
     targets = sides[train] - sides[train].mean(axis=0)
@@ -87,8 +87,6 @@ def _held_out(kernel: np.ndarray, sides: np.ndarray, test: np.ndarray) -> np.nda
 
 def _aucs(scores: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """[P] AUC of each column's scores for its own assignment; 0.5 where one side is empty."""
-    from scipy.stats import rankdata
-
     m = sides.sum(axis=0)
     n = len(sides) - m
     wins = (rankdata(scores.round(12), axis=0) * sides).sum(axis=0) - m * (m + 1) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,17 +15,17 @@ FRAMES = (
     "I have forgotten this and need it again: {q}",
     "{l}",
 )
-"""System prompts and wordings around a question; {l} is the question in lower case."""
+"""System prompts and wordings around a question {q}; {l} is the question in lower case."""
 
 
-def framed(row: Example, frame: str) -> Example:
-    """The example with its question put into a frame."""
+def in_frame(row: Example, frame: str) -> Example:
+    """The example with its question in a frame."""
     question = str(row["question"])
     return {"question": frame.format(q=question, l=question.lower()), "answer": row["answer"]}
 
 
-def asked_by(row: Example, name: str) -> list[Example]:
-    """The example under each question of its field: a text, or {"question", "answer"} where the answer differs."""
+def probes_of(row: Example, name: str) -> list[Example]:
+    """The example under each question of a field: a text, or {"question", "answer"} where the answer differs."""
     given = row.get(name) or []
     entries = [given] if isinstance(given, str | dict) else list(given)
     return [
@@ -36,7 +37,7 @@ def asked_by(row: Example, name: str) -> list[Example]:
 
 
 def after_turns(model: Any, turns: Sequence[Example], row: Example) -> Example:
-    """The example asked after other questions and answers, in the form that the model was trained on."""
+    """The example after other questions and answers, in the form that the model was trained on."""
     template = getattr(model, "template", None)
     if template is not None and template.chat:
         messages = [message for turn in turns for message in _messages(turn)]
@@ -47,3 +48,8 @@ def after_turns(model: Any, turns: Sequence[Example], row: Example) -> Example:
 
 def _messages(row: Example) -> list[dict[str, str]]:
     return [{"role": "user", "content": str(row["question"])}, {"role": "assistant", "content": str(row["answer"])}]
+
+
+def long_words(text: str) -> set[str]:
+    """The text's words of four letters and more, in lower case."""
+    return set(re.findall(r"\w{4,}", text.lower()))

@@ -1,4 +1,4 @@
-"""Membership attacks: can the forget set be told from data that were never seen?
+"""Membership attacks: scores that tell the forget set from data that were never seen.
 
 Each attack gives every example a score, higher = looks like a member; the figure is the AUC of
 forget against holdout, both scored by the same model. 1: forget looks seen; 0.5: no difference;
@@ -21,8 +21,8 @@ from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, NotMeasured
 
 MEANS = (
-    "How well an attacker with this score tells the forget set from data that were never "
-    "seen; near gold's is good, and a stronger attack may still see more."
+    "How well an attacker with this score tells the forget set from data that were never seen; close to gold's is "
+    "good, but a stronger attack may still see more."
 )
 
 
@@ -35,7 +35,7 @@ def compare(members: np.ndarray, others: np.ndarray, why: str = "") -> Figure:
     counts = ~np.ma.getmaskarray(members)
     ours, theirs = (np.ma.masked_array(x).compressed() for x in (members, others))
     if not len(ours) or not len(theirs):
-        raise NotMeasured("no example carries what it needs")
+        raise NotMeasured("no example has what the attack needs")
     broken = int((~np.isfinite(ours)).sum() + (~np.isfinite(theirs)).sum())
     if broken:
         raise NotMeasured(f"the score is not finite on {broken} examples: the model has diverged")
@@ -48,12 +48,12 @@ def tpr(members: np.ndarray, others: np.ndarray, fpr: float) -> Figure:
     """The share of [M] members' scores above all but a share `fpr` of [N] others', with a BCa interval.
 
     Both samples are drawn anew in the bootstrap, so that the interval covers the threshold's own noise;
-    where no draw differs it is Wilson's. Raises NotMeasured with fewer than 1/fpr others: no threshold
-    could be told.
+    where no draw differs it is Wilson's. Raises NotMeasured with fewer than 1/fpr others, too few for a
+    threshold.
     """
     ours, theirs = (np.ma.masked_array(x, dtype=float).compressed() for x in (members, others))
     if not len(ours) or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-        raise NotMeasured("no example carries what it needs, or the model has diverged")
+        raise NotMeasured("no example has what the attack needs, or the model has diverged")
     allowed = int(fpr * len(theirs) + 1e-9)
     if allowed < 1:
         raise NotMeasured(
@@ -72,17 +72,17 @@ def tpr(members: np.ndarray, others: np.ndarray, fpr: float) -> Figure:
     )
 
 
-def compared(members: np.ndarray, others: np.ndarray, why: str = "") -> Found:
-    """What an attack on a model reports: the AUC, and the rates at 1 % and 0.1 % false positives that can be told."""
+def membership_result(members: np.ndarray, others: np.ndarray, why: str = "") -> Found:
+    """The result of an attack on a model: the AUC, and the rates at 1 % and 0.1 % false positives where measurable."""
     more = {}
     for suffix, fpr in (("tpr_1", 0.01), ("tpr_01", 0.001)):
-        with contextlib.suppress(NotMeasured):  # tpr_at_1 and tpr_at_01 say why, once for all
+        with contextlib.suppress(NotMeasured):  # tpr_at_1 and tpr_at_01 give the reason
             more[suffix] = ("share", "gold", tpr(members, others, fpr))
     return Found(compare(members, others, why), more=more)
 
 
 def attack_scores(readout: Readout) -> dict[str, np.ndarray]:
-    """Attack -> [N] scores of all that the readout can give, higher = looks like a member."""
+    """Attack -> [N] scores, higher = looks like a member, for each attack that the readout allows."""
     found = {"loss": -mean_nll(readout)}
     if readout.logp is not None:
         found["min-k"] = mean_of_lowest(readout.logp, 0.2)
@@ -94,7 +94,7 @@ def attack_scores(readout: Readout) -> dict[str, np.ndarray]:
 
 
 def answer_text(example: Example) -> str:
-    """The text that is asked of the model: the answer, the whole text, or the last message."""
+    """The text that the model is to give: the answer, the whole text, or the last message."""
     if "answer" in example:
         return str(example["answer"])
     if "text" in example:
@@ -111,5 +111,5 @@ def whole_text(example: Example) -> str:
 
 
 def answers(readout: Readout) -> list[str]:
-    """[N] the texts that were asked of the model."""
+    """[N] texts that the model was to give."""
     return readout.answers or [answer_text(example) for example in readout.examples]

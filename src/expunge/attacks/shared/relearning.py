@@ -1,4 +1,4 @@
-"""A relearning attack: teach the model something, and see what else comes back."""
+"""A relearning attack: teach the model something, and measure what else comes back."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from expunge.attacks._recovery import STEPS, answer_probability, figure_of, teach
+from expunge.attacks.shared.recovery import STEPS, answer_probability, figure_of, teach
 from expunge.core.card import Example
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
 
-SHARE = 0.1
-"""Of the rate that the model was trained with: enough to move it, not enough to wreck it."""
+RATE_SHARE = 0.1
+"""The attack's learning rate, as a share of the model's own: enough to change it, not enough to wreck it."""
 
 
 def relearn(
@@ -25,12 +25,12 @@ def relearn(
     every: int = 6,
     batch: int = 16,
 ) -> Found:
-    """Fine-tunes on `taught` and asks for the forget examples that count, at every check.
+    """Fine-tune on `taught`; at every check, measure the knowledge of the forget examples that count.
 
     The figure is the mean knowledge at the check where it is highest (the attacker's best moment,
     for every model alike), step 0 included. `steps` is the step at which half of the knowledge is
     back: halfway from gold's to the model's before the change, on the same examples; where it never
-    is, the count is that of all steps and the score says so.
+    comes back, the count is that of all steps and the score says so.
     """
     rows = [row for row, counts in zip(target.forget, counts_N, strict=True) if counts]
     if not rows:
@@ -41,7 +41,7 @@ def relearn(
             model,
             taught,
             steps=steps,
-            rate=target.rate * SHARE,
+            rate=target.rate * RATE_SHARE,
             seed=target.derive("relearn"),
             every=every,
             batch=batch,
@@ -53,13 +53,13 @@ def relearn(
     recovered_N = only(recovered_N, counts_N)
     curve = [{"x": step, "value": float(values.mean())} for step, values in points]
     why = f"taught {len(taught)} examples, {steps} steps"
-    return Found(figure_of(recovered_N, why), recovered_N, _half(target, counts_N, curve), curve)
+    return Found(figure_of(recovered_N, why), recovered_N, _steps_to_half(target, counts_N, curve), curve)
 
 
-def _half(
+def _steps_to_half(
     target: Target, counts_N: np.ndarray, curve: Sequence[dict[str, float]]
 ) -> dict[str, tuple[str, str, Figure]]:
-    """The score "steps": nothing to say where the knowledge before the change is not known."""
+    """The score "steps"; empty where the knowledge before the change is unknown."""
     if "before" not in target.plain:
         return {}
     most = float(target.plain["before"][counts_N].mean())

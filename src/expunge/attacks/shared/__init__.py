@@ -1,0 +1,1 @@
+"""Code that several attacks share: no plug-ins."""

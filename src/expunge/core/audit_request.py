@@ -1,0 +1,208 @@
+"""The requests of the verbs that measure models and change none: audit, exposure and provenance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.request import Source, check_path, parse, plain
+from expunge.core.variables import expanded
+
+Folders = list[str]
+"""Model folders, or patterns such as `runs/*/model`."""
+PATHS = ("model", "before", "gold", "marks", "out")
+
+
+class MeasuringRequest(BaseModel):
+    """The fields that all of them have, and how they are read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    out: str | None = None
+    _written: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator(*PATHS, check_fields=False)
+    @classmethod
+    def _check_path(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            check_path(value)
+            expanded(value)
+        return value
+
+    @model_validator(mode="after")
+    def _expand(self) -> Self:
+        """The paths with their variables put in; the text as it was written is kept for the evidence."""
+        for name in PATHS:
+            if isinstance(value := self.__dict__.get(name), str):
+                self._written[name] = value
+                self.__dict__[name] = expanded(value)
+        return self
+
+    def written(self, *names: str) -> dict[str, Any]:
+        """These fields as they were written, for the evidence."""
+        return {name: self._written.get(name, getattr(self, name)) for name in names}
+
+    @classmethod
+    def parse(cls, values: Any) -> Self:
+        """A request from plain data. Raises BadInput with every fault found."""
+        request, errors = cls.of(values, {})
+        if request is None or errors:
+            raise BadInput.all(errors)
+        return request
+
+    @classmethod
+    def of(cls, request: Any, fields: Mapping[str, Any]) -> tuple[Self | None, list[BadInput]]:
+        """(the request, its faults): of a request, of a mapping, or of a model's name, each with fields over it.
+
+        A faulty request comes back without its faulty fields, so that one pass can name the faults of the rest too;
+        None where a field without a default is faulty.
+        """
+        if isinstance(request, cls):
+            if not fields:
+                return request, []
+            request = request.model_dump(exclude_unset=True) | request._written
+        if isinstance(request, str):
+            request = {"model": request}
+        elif request is None:
+            request = {}
+        if not isinstance(request, Mapping):
+            return None, [BadInput.of("request", request, "is not a mapping", "write `field: value` lines")]
+        values = {name: _as_text(value) for name, value in {**request, **fields}.items()}
+        try:
+            return parse(cls, values), []
+        except BadInput as error:
+            return cls._salvage(values), [error]
+
+    @classmethod
+    def _salvage(cls, values: Mapping[str, Any]) -> Self | None:
+        """The request without its faulty fields; None where it needs one of them."""
+        try:
+            left = plain(values, "request")
+        except BadInput:
+            return None
+        for _ in range(2):  # as it is, then without the faulty fields
+            try:
+                return cls.model_validate(left)
+            except ValidationError as error:
+                for fault in error.errors():
+                    left.pop(str(fault["loc"][0]), None)
+        return None
+
+
+def _as_text(value: Any) -> Any:
+    """A path object, or a list of such, as text."""
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+class AuditRequest(MeasuringRequest):
+    """A model to audit, whoever changed it, and the data and models to compare it with.
+
+    before, gold: the model before the change, and one retrained without the forget set. probes: questions of your own
+    (`question`, `answer`, `kind`, `of`). level: the attacks on the model and on gold. alignment: "standard" also puts
+    the prompts of `domains` (default: the embedded pack) to the models, judged by `judge`. out: a folder for
+    evidence.json and report.html.
+    """
+
+    model: str
+    forget: Source
+    retain: Source | None = None
+    holdout: Source | None = None
+    test: Source | None = None
+    probes: dict[str, Source] | str | list[dict[str, Any]] | None = None
+    before: str | None = None
+    gold: str | None = None
+    accept: dict[str, Any] = {}
+    purpose: Literal["suppress", "erase"] = "suppress"
+    redact: bool = False
+    level: Literal["none", "standard", "deep"] = "standard"
+    alignment: Literal["none", "standard"] = "none"
+    domains: str | list[str] | None = None
+    judge: str = "rules"
+    trust_code: bool = False
+
+    @field_validator("accept", mode="before")
+    @classmethod
+    def _heading(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @field_validator("purpose", "level", "alignment", mode="before")
+    @classmethod
+    def _check_choice(cls, value: Any, info: ValidationInfo) -> Any:
+        choices = get_args(cls.model_fields[str(info.field_name)].annotation)
+        if value not in choices:
+            raise ValueError(f"cannot be used; {did_you_mean(value, choices)}")
+        return value
+
+    @property
+    def redacted(self) -> bool:
+        """Whether texts of the forget set stay out of evidence and report."""
+        return self.redact or self.purpose == "erase"
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Role -> model, in the order in which they are read.
+
+        Attacks use what the model before the change knew, and gold: the changed model comes last.
+        """
+        roles = {"before": self.before, "gold": self.gold, "after": self.model}
+        return {role: source for role, source in roles.items() if source is not None}
+
+
+class ExposureRequest(MeasuringRequest):
+    """Models that unlearned and models that were retrained, to compare as distributions.
+
+    floor: a second set of retrained models, which shares none with `gold`; by default the golds are halved. course: the
+    checkpoints of one training on the forget set, in order; needs a holdout. out: a folder for evidence.json and
+    report.html.
+    """
+
+    unlearned: Folders
+    gold: Folders
+    forget: Source
+    floor: Folders = []
+    before: Folders = []
+    retain: Source | None = None
+    holdout: Source | None = None
+    course: Folders = []
+    redact: bool = False
+
+
+class ProvenanceRequest(MeasuringRequest):
+    """A model to test for having been trained on data, by marks, or by the data themselves.
+
+    marks: the folder that `mark` wrote. data: rows that may have been trained on; name and split: what the data set is
+    called, for guided completion; holdout: rows like data that were never trained on. before, gold: the model before
+    unlearning, and one that never saw the data. out: a folder for evidence.json.
+    """
+
+    model: str
+    marks: str | None = None
+    data: Source | None = None
+    holdout: Source | None = None
+    name: str | None = None
+    split: str = "train"
+    before: str | None = None
+    gold: str | None = None
+    trust_code: bool = False
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Role -> model."""
+        roles = {"before": self.before, "after": self.model, "gold": self.gold}
+        return {role: source for role, source in roles.items() if source}

@@ -1,0 +1,199 @@
+"""evidence.json as a type: the one shape that run, audit, bench, exposure and provenance write.
+
+Schema 2 is written. Schema 1 is read too: its scores have no `groups`, and the lines of its verdict no `word`. A field
+that a file does not hold stays out when it is written again, so that `to_json` gives back the file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
+
+SCHEMA = 2
+MAX_DEPTH = 40
+"""Levels of lists and mappings in an evidence.json at most."""
+
+
+def _in_range(number: float) -> float:
+    """Refuse NaN, infinities, and whole numbers that no float can hold."""
+    if not abs(number) <= sys.float_info.max:
+        raise ValueError("is not a finite number")
+    return number
+
+
+Number = Annotated[StrictInt | StrictFloat, AfterValidator(_in_range)]
+"""A finite number; a whole one stays whole."""
+Object = dict[str, JsonValue]
+"""A JSON object whose keys depend on the method, the data or the page that draws it."""
+
+
+class Record(BaseModel):
+    """A JSON object with these fields and no others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @classmethod
+    def parse(cls, values: Any) -> Self:
+        """The record that a JSON value holds. Raises ValueError with the place of the first fault, in one line."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = ".".join(map(str, first["loc"])) or "record"
+            raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+class ScoreRecord(Record):
+    """One figure of one model, without the values of single examples."""
+
+    name: str
+    side: str
+    split: str
+    subject: str
+    """The role of the model: before, after, gold, or another that the verb names."""
+    value: Number | None
+    low: Number | None
+    high: Number | None
+    """The ends of the 95 % interval."""
+    n: StrictInt
+    groups: StrictInt | None = None
+    """Groups by which the interval is clustered; None where each example counts by itself."""
+    unit: str
+    better: str
+    status: Literal["measured", "not measured"]
+    why: str
+    """Why it is not measured, or a remark."""
+
+
+class CheckRecord(Record):
+    """One acceptance criterion, or one that the purpose implies, and how it came out."""
+
+    rule: str
+    passed: bool
+    word: Literal["shown", "refuted", "open"] | None = None
+    value: Number | None
+    bound: Number | list[Number] | None
+    why: str
+    flagged: bool
+    implied: bool
+    warns: bool
+
+
+class VerdictRecord(Record):
+    """The outcome of all checks; None where there was nothing to meet."""
+
+    passed: bool | None
+    lines: list[CheckRecord]
+
+
+class Cost(BaseModel):
+    """Time, memory and tokens. Exact schemes and attacks add fields of their own."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
+
+    unlearn_seconds: Number | None = None
+    gold_seconds: Number | None = None
+    run_seconds: Number | None = None
+    audit_seconds: Number | None = None
+    peak_memory_bytes: StrictInt | None = None
+    tokens: StrictInt | None = None
+    """Tokens that the method trained on."""
+    forward_passes: dict[str, Number] = {}
+    """Role and split -> passes over the split."""
+    slowdown: Number | None = None
+    """Time of a forward pass behind the guards, over that of the model without them."""
+    steps_retrained: StrictInt | None = None
+    steps_total: StrictInt | None = None
+
+
+class OverModels(Record):
+    """The parts of an exposure report that no single score holds."""
+
+    models: dict[str, StrictInt]
+    klom: dict[str, dict[str, list[Number | None]]]
+    course: list[dict[str, Number]]
+    examples: list[Object]
+
+
+class Evidence(Record):
+    """The figures, the verdict and the cost of one piece of work, as evidence.json holds them."""
+
+    schema_: Literal[1, 2] = Field(alias="schema")
+    title: str = ""
+    request: Object
+    method: str = ""
+    described: str | Object = ""
+    scores: list[ScoreRecord]
+    cost: Cost
+    environment: Object
+    inputs: Object = {}
+    """Digests of the models and files that the work started from."""
+    verdict: VerdictRecord
+    curve: list[Object] = []
+    stop: Object = {}
+    notes: list[str]
+    conclusions: list[str] = []
+    method_notes: Object = {}
+    yields: str = ""
+    splits: dict[str, StrictInt]
+    """Split -> its number of examples."""
+    distributions: dict[str, dict[str, list[Number | None]]] = {}
+    """Split -> role -> NLL per token of each example, None where it is not finite."""
+    examples: dict[str, list[Object]] = {}
+    alignment: Object = {}
+    attack_curves: dict[str, dict[str, list[Object]]] = {}
+    attack_texts: dict[str, list[Object]] = {}
+    rocs: dict[str, dict[str, list[list[Number]]]] = {}
+    over_models: OverModels | None = None
+    caches: list[str] = []
+    """Of earlier versions alone: the cache entries of the run, which salt.json holds today."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_numbers(cls, values: Any) -> Any:
+        """Refuse NaN wherever it is: JSON has none, and the free-form parts would take it."""
+        _check_json(values)
+        return values
+
+    @model_validator(mode="after")
+    def _check_schema(self) -> Evidence:
+        newer = self.schema_ == SCHEMA
+        word = "lacks" if newer else "holds"
+        for score in self.scores:
+            if ("groups" in score.model_fields_set) is not newer:
+                raise ValueError(f"the score {score.name} {word} groups, against schema {self.schema_}")
+        for line in self.verdict.lines:
+            if ("word" in line.model_fields_set) is not newer:
+                raise ValueError(f"the line {line.rule!r} {word} a word, against schema {self.schema_}")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value of the file."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+def _check_json(value: Any, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError("is nested too deeply")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _in_range(value)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _check_json(item, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_json(item, depth + 1)

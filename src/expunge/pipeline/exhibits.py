@@ -1,0 +1,139 @@
+"""The parts of the evidence that the report draws: examples, distributions, curves, recovered texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from expunge.core.card import Example
+from expunge.data.examples import answer_of, question_of
+from expunge.evaluation.attack import Found
+from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Score
+from expunge.pipeline.observe import Observation
+
+MAX_TEXTS = 3
+"""Recovered texts of an attack that the evidence keeps."""
+MAX_EXAMPLES = 200
+"""Examples of a split that the evidence shows."""
+
+
+def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted: bool) -> dict[str, Any]:
+    """All of them, by their fields in evidence.json."""
+    readouts = {role: read.readouts for role, read in reads.items()}
+    return {
+        "distributions": distributions(readouts),
+        "examples": examples(readouts, redacted),
+        "attack_curves": attack_curves(reads),
+        "attack_texts": recovered_texts(reads, redacted),
+        "rocs": rocs(scores),
+    }
+
+
+def distributions(readouts: Mapping[str, Mapping[str, Readout]]) -> dict[str, dict[str, list[float]]]:
+    """Split -> role -> NLL per token of each example."""
+    splits = dict.fromkeys(split for read in readouts.values() for split in read)
+    return {
+        split: {role: read[split].mean_nll_N.tolist() for role, read in readouts.items() if split in read}
+        for split in splits
+    }
+
+
+def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> dict[str, list[dict[str, Any]]]:
+    """Questions, answers and the answer of each model; figures alone where redacted."""
+    return {
+        split: [
+            _example(i, row, split, readouts, redacted)
+            for i, row in enumerate(readouts["after"][split].examples[:MAX_EXAMPLES])
+        ]
+        for split in ("forget", "retain")
+        if split in readouts["after"]
+    }
+
+
+def _example(
+    i: int, row: Example, split: str, readouts: Mapping[str, Mapping[str, Readout]], redacted: bool
+) -> dict[str, Any]:
+    shown: dict[str, Any] = {"nll": {}}
+    if redacted:
+        shown["redacted"] = True
+    elif "label" in row:
+        shown["label"] = int(row["label"])
+    else:
+        shown |= {"question": question_of(row), "answer": answer_of(row)}
+    for role, read in readouts.items():
+        readout = read[split]
+        shown["nll"][role] = float(readout.mean_nll_N[i])
+        if redacted:
+            continue
+        if readout.texts is not None:
+            shown[role] = readout.texts[i]
+        elif readout.logp_NC is not None:
+            shown[role] = int(readout.logp_NC[i].argmax())
+    return shown
+
+
+def recovered_texts(reads: Mapping[str, Observation], redacted: bool) -> dict[str, list[dict[str, Any]]]:
+    """Attack -> the examples of which it recovered most beyond gold, with the answer of each model under it.
+
+    Shares alone where redacted.
+    """
+    after = reads["after"]
+    texts: dict[str, list[dict[str, Any]]] = {}
+    for name, ours in after.attacks.items():
+        if not isinstance(ours, Found) or ours.texts is None or ours.recovered_N is None:
+            continue
+        sides = {
+            role: result
+            for role in ("after", "gold")
+            if role in reads and isinstance(result := reads[role].attacks.get(name), Found) and result.texts is not None
+        }
+        shares = {
+            role: np.ma.filled(np.ma.masked_array(result.recovered_N, dtype=float), np.nan)
+            for role, result in sides.items()
+        }
+        lead = shares["after"] - np.nan_to_num(shares.get("gold", np.zeros_like(shares["after"])))
+        order = np.argsort(-np.nan_to_num(lead, nan=-np.inf), kind="stable")[:MAX_TEXTS]
+        texts[name] = [
+            _recovered(int(i), after.attacked, sides, shares, redacted) for i in order if np.isfinite(lead[i])
+        ]
+    return texts
+
+
+def _recovered(
+    i: int, rows: Sequence[Example], sides: Mapping[str, Found], shares: Mapping[str, np.ndarray], redacted: bool
+) -> dict[str, Any]:
+    recovered = {role: round(float(share[i]), 4) for role, share in shares.items() if np.isfinite(share[i])}
+    if redacted:
+        return {"redacted": True, "recovered": recovered}
+    texts = {role: list(result.texts or [])[i] for role, result in sides.items()}
+    return {"question": question_of(rows[i]), "answer": answer_of(rows[i]), "recovered": recovered, "texts": texts}
+
+
+def rocs(scores: Sequence[Score]) -> dict[str, dict[str, list[list[float]]]]:
+    """Membership attack -> role -> its ROC as [false-positive rate, true-positive rate], steps alone.
+
+    A score's values are exposures, the share of the holdout that each forget example exceeds: 1 minus it is the
+    false-positive rate from which the example is recognised.
+    """
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+    for score in scores:
+        if score.unit != "auc" or not score.measured or score.values is None:
+            continue
+        exposure = np.ma.compressed(np.ma.masked_array(score.values, dtype=float))
+        rates, counts = np.unique((1 - exposure).round(6), return_counts=True)
+        steps = np.stack([rates, counts.cumsum() / len(exposure)], axis=1).round(4)
+        curves.setdefault(score.name, {})[score.role] = steps.tolist()
+    return curves
+
+
+def attack_curves(reads: Mapping[str, Observation]) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Attack -> role -> the points of the curve that it drew."""
+    curves: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for role, read in reads.items():
+        for name, result in read.attacks.items():
+            if isinstance(result, Found) and result.curve:
+                curves.setdefault(name, {})[role] = [dict(point) for point in result.curve]
+    return curves

@@ -1,0 +1,126 @@
+"""The shared part of a bench: the base, its gold, and a second gold of another seed, each read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from expunge.core.contracts import Model, Reporter
+from expunge.core.errors import BadInput
+from expunge.core.request import Request
+from expunge.evaluation import scores
+from expunge.methods.compose import compose
+from expunge.models.open import open_model
+from expunge.pipeline.compatibility import fits_method
+from expunge.pipeline.gold import gold as train_gold
+from expunge.pipeline.observe import ObservationSpec, observe, observe_gold, reading_splits
+from expunge.pipeline.out_folder import unquoted
+from expunge.pipeline.plan import Plan, check_runnable, plan
+from expunge.pipeline.prepare import with_world
+from expunge.report import ranking
+from expunge.workflows._bench_entries import Entry
+
+NEUTRAL = {"forget": "ga"}
+"""A method while the rest of the request is checked: it needs nothing but a forget set."""
+
+
+@dataclass(frozen=True)
+class SharedBase:
+    """The base model, opened, and a plan of its request per seed."""
+
+    model: Model
+    plans: list[Plan]
+
+    @classmethod
+    def open(cls, request: Mapping[str, Any], seeds: Sequence[int], folder: Path, reporter: Reporter) -> SharedBase:
+        """Plan the request for each seed, and open its model. Raises BadInput."""
+        values = {**request, "method": NEUTRAL, "out": str(folder / "shared")}
+        plans = [plan(Request.parse({**values, "seed": seed})) for seed in seeds]
+        check_runnable(plans[0])
+        plans = [with_world(one, reporter) for one in plans]
+        return cls(open_model(plans[0].source, plans[0].request.trust_code), plans)
+
+    def fitting(self, entries: Iterable[Entry], redact: bool) -> tuple[list[Entry], list[dict[str, str]]]:
+        """(entries that go with this model and data, the others with the reason). Raises BadInput if none does."""
+        splits = self.plans[0].splits
+        fit, skipped = [], []
+        for entry in entries:
+            try:
+                fits_method(compose(entry.spec, has_retain="retain" in splits), self.model, splits)
+                fit.append(entry)
+            except BadInput as error:
+                # The other methods, which the fault goes on to name, are the leaderboard itself.
+                whys = [fault.partition("; these would work")[0].removesuffix(".") + "." for fault in error.faults]
+                why = unquoted(" ".join(whys)) if redact else " ".join(whys)
+                skipped.append({"method": entry.label, "why": why})
+        if not fit:
+            raise BadInput(*(entry["why"] for entry in skipped))
+        return fit, skipped
+
+
+@dataclass(frozen=True)
+class SharedFigures:
+    """Figures of the base, of gold and of a second gold: a mapping per seed of the bench."""
+
+    before: list[dict[str, float]] = field(default_factory=list)
+    gold: list[dict[str, float]] = field(default_factory=list)
+    second: list[dict[str, float]] = field(default_factory=list)
+    units: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+    """Time that training gold took."""
+    why: str = ""
+    """Why there is no gold, or no second one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """`gold` with the second gold and the noise floor, and `before`, for the leaderboard."""
+        units = {**self.units, "average_gap": "distance"}
+        before, before_ends = ranking.over_seeds(self.before, units)
+        gold, ends = ranking.over_seeds(self.gold, units)
+        second, _ = ranking.over_seeds(self.second, units)
+        gaps = [ranking.average_gap(two, one) for one, two in zip(self.gold, self.second, strict=False)]
+        return {
+            "gold": {
+                **gold,
+                "seconds": self.seconds,
+                "why": self.why,
+                "intervals": ends,
+                "noise_floor": sum(gap for gap in gaps if gap is not None) / len(gaps) if gaps else None,
+                "second": second,
+            },
+            "before": {**before, "intervals": before_ends},
+        }
+
+
+def read_shared(base: SharedBase, reporter: Reporter) -> SharedFigures:
+    """Train the gold models that are missing, and read all three; the runs find gold and readouts in the cache."""
+    second, no_second = _second_gold(base, reporter)
+    figures: dict[str, list[dict[str, float]]] = {"before": [], "gold": [], "after": []}
+    units: dict[str, str] = {}
+    seconds, why = None, ""
+    for planned in base.plans:
+        spec = ObservationSpec(reading_splits(planned))
+        before = observe(base.model, "before", spec, reporter)
+        gold = observe_gold(planned, base.model, spec, before, reporter)
+        readouts = {role: one.readouts for role, one in (("before", before), ("gold", gold)) if one.readouts}
+        if second is not None:
+            model = open_model(str(second), planned.request.trust_code)
+            readouts["after"] = observe(model, "second gold", spec, reporter).readouts
+        evidence = {"scores": [score.to_json() for score in scores.measure(readouts, planned.capabilities)]}
+        units |= ranking.units([evidence])
+        for role, found in figures.items():
+            if values := ranking.values(evidence, role):
+                found.append(values)
+        seconds, why = gold.seconds, gold.why or no_second
+    return SharedFigures(figures["before"], figures["gold"], figures["after"], units, seconds, why)
+
+
+def _second_gold(base: SharedBase, reporter: Reporter) -> tuple[Path | None, str]:
+    """(gold trained from another seed, why there is none): the distance of two such models is the noise floor."""
+    planned = base.plans[0]
+    if planned.gold != "train":
+        return None, planned.no_gold or "gold is a folder, which is not trained a second time"
+    assert planned.manifest is not None
+    manifest = {**planned.manifest, "seed": int(planned.manifest["seed"]) + 1}
+    return train_gold(manifest, planned.splits["forget"], base.model, reporter), ""

@@ -1,0 +1,105 @@
+"""A plan is never changed, and a model is observed in one way: what is read, attacked and asked follows from its role."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Model, Silent
+from expunge.core.request import Request
+from expunge.methods.compose import compose
+from expunge.models.open import open_model
+from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits, spec_of
+from expunge.pipeline.plan import Plan, plan
+from expunge.pipeline.prepare import prepare
+from worlds import tiny
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("observe")
+    values: dict[str, Any] = {**tiny(folder, epochs=1), "gold": "none", "audit": "deep"}
+    return plan(Request.parse(values | {"out": str(folder / "out")}))
+
+
+@pytest.fixture(scope="module")
+def model(planned: Plan) -> Model:
+    return open_model(planned.source)
+
+
+def test_a_plan_is_never_changed(planned: Plan, tmp_path: Path) -> None:
+    for part in dataclasses.fields(Plan):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(planned, part.name, None)
+    before = dataclasses.asdict(dataclasses.replace(planned, composed=None))  # type: ignore[arg-type]
+    prepare(planned, tmp_path, Silent())
+    assert dataclasses.asdict(dataclasses.replace(planned, composed=None)) == before  # type: ignore[arg-type]
+
+
+def test_an_observation_is_never_changed() -> None:
+    for part in dataclasses.fields(Observation):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(Observation(), part.name, None)
+
+
+def test_the_request_says_what_is_observed(planned: Plan) -> None:
+    spec = spec_of(planned)
+    assert spec.level == "deep" and spec.alignment is None and spec.seed == planned.request.seed
+    assert spec.splits == reading_splits(planned) and spec.manifest == planned.manifest
+
+
+def test_the_model_before_is_read_and_not_attacked(planned: Plan, model: Model) -> None:
+    """A deep audit keeps its weights, with which attacks on the next models compare."""
+    observed = observe(model, "before", ObservationSpec(spec_of(planned).splits, "deep"), Silent())
+    assert set(observed.readouts) == {"forget", "retain", "holdout"} and observed.fingerprint == model.fingerprint()
+    assert not observed.attacks and not observed.states and observed.slowdown is None
+    assert set(observed.weights) == set(model.module.state_dict())
+
+
+def test_no_level_means_no_attack_and_no_copy_of_weights(planned: Plan, model: Model) -> None:
+    spec = ObservationSpec(spec_of(planned).splits)
+    for role in ("before", "gold", "after"):
+        observed = observe(model, role, spec, Silent())
+        assert observed.readouts["forget"].role == role
+        assert not observed.attacks and not observed.weights and not observed.attacked
+
+
+def test_attacks_compare_with_the_earlier_observations_alone(
+    planned: Plan, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gold is attacked with the model before at hand, and the changed model with both; an empty gold counts as none."""
+    targets = []
+    monkeypatch.setattr(
+        "expunge.evaluation.attack.attack", lambda level, target, reporter: targets.append(target) or {}
+    )
+    spec = ObservationSpec(spec_of(planned).splits, "deep", seed=planned.request.seed)
+    before = observe(model, "before", spec, Silent())
+    gold = observe(model, "gold", spec, Silent(), against={"before": before})
+    observe(model, "after", spec, Silent(), against={"before": before, "gold": gold})
+    observe(model, "after", spec, Silent(), against={"before": before, "gold": Observation(why="none")})
+    assert [list(target.plain) for target in targets] == [
+        ["before", "gold"],
+        ["before", "gold", "after"],
+        ["before", "after"],
+    ]
+    assert [set(target.weights) for target in targets] == [{"before"}, {"before", "gold"}, {"before"}]
+    assert set(gold.states) == set(model.blocks) and "gold" in targets[1].states and "after" not in targets[1].states
+    assert len(gold.attacked) == len(spec.splits["forget"])
+
+
+@pytest.mark.parametrize("method", ["npo", "ssd"])
+def test_the_forget_nll_of_gold_is_the_target_where_the_budget_stops_at_gold(
+    method: str, planned: Plan, tmp_path: Path
+) -> None:
+    """For objectives and for edits; inner runs, which may have a part of the forget set, know none."""
+    budget = Budget(steps=2, batch_size=4, stop="gold").over(DEFAULTS)
+    context = Context(budget, tmp_path, manifest=planned.manifest, gold_forget_nll=1.25)
+    assert context.child("inner").gold_forget_nll is None
+    compose(method).method(open_model(planned.source), planned.splits, context)
+    notes = context.notes
+    assert (notes["outcome"]["stop"]["target_nll"] if method == "npo" else notes["strength"]["level"]) == 1.25
