@@ -5,7 +5,9 @@ Tokenizers are trained on a few sentences here; templates are of the kinds that 
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizer, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
+import expunge
 from expunge.core.errors import BadInput
 from expunge.data.examples import with_answer
 from expunge.evaluation.arrays import rouge_column
@@ -409,3 +412,28 @@ def test_answers_that_are_not_generated_to_their_end_have_no_rouge() -> None:
     texts = {"texts": ["Eve", "Eve"], "answers": ["Eve", "Eve " * LONGEST]}
     found = Readout("forget", "after", [{}, {}], np.ones(2), np.array([2, LONGEST + 1]), **texts)
     assert rouge_column(found, 0).compressed().tolist() == [1.0]
+
+
+def test_the_audit_says_how_chats_are_read(tmp_path: Path) -> None:
+    """Notes on the date and on earlier turns; a row that the template does not take is named, wherever it is."""
+    tokenizer = byte_bpe()
+    tokenizer.chat_template = "{{ strftime_now('%Y') }}" + GEMMA
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    CausalLM(LlamaForCausalLM(config).eval(), tokenizer).save(tmp_path / "model")
+    turns = [
+        {"role": role, "content": text}
+        for role, text in zip(["user", "assistant"] * 2, ["Who?", "Eve.", "Thanks.", "You are welcome."], strict=True)
+    ]
+    rows = [{"messages": turns}] * 12
+    evidence = expunge.audit(str(tmp_path / "model"), forget=rows_in(tmp_path, rows), level="none")
+    notes = " ".join(evidence["notes"])
+    assert "prompts carry 26 Jul 2024" in notes and "forget: 12 conversations have earlier assistant turns" in notes
+    rows[11] = {"messages": [{"role": "system", "content": "Be brief."}, *turns]}
+    with pytest.raises(BadInput, match=r"forget, row 12: messages: 'system' is a role"):
+        expunge.audit(str(tmp_path / "model"), forget=rows_in(tmp_path, rows), level="none")
+
+
+def rows_in(folder: Path, rows: list[dict[str, Any]]) -> str:
+    path = folder / "forget.jsonl"
+    path.write_text("".join(json.dumps({**row, "group": i}) + "\n" for i, row in enumerate(rows)), encoding="utf-8")
+    return str(path)
