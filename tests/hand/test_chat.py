@@ -244,6 +244,15 @@ def test_an_answer_that_holds_its_own_thought_counts_whole(zoo: dict[str, Any]) 
     item = Template(tokenizer).encode({"question": "Who?", "answer": "<think>Ada or Eve?</think>Eve."})
     assert tokenizer.decode(item.prompt).endswith("<|im_start|>assistant\n")
     assert tokenizer.decode(item.answer) == "<think>\nAda or Eve?\n</think>\n\nEve.<|im_end|>"
+    tokenizer.chat_template = CHATML.replace(
+        "{{ m.content }}",
+        "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}",
+    )
+    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Eve.", "thinking": "Ada or Eve?"}]
+    item = Template(tokenizer).encode({"messages": talk})
+    assert tokenizer.decode(item.prompt).endswith("<|im_start|>assistant\n")
+    assert tokenizer.decode(item.answer) == "<think>Ada or Eve?</think>Eve.<|im_end|>"
+    assert item.prompt + item.answer == tokenizer.apply_chat_template(talk, return_dict=False)[:-1]
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}\n{% endfor %}"
     with pytest.raises(BadInput, match="rewrites the answer"):
         Template(tokenizer).encode({"question": "Who?", "answer": "<think>Ada?</think>Eve."})

@@ -22,6 +22,8 @@ templates fall back on."""
 CODES = "aAbBcdHIjmMpSUwWxXyYZ"
 """Letters of the parts of a date."""
 MARKER = "ANSWERHERE"
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""Fields of a message for what the assistant thought before its answer."""
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 Messages = Sequence[Mapping[str, Any]]
@@ -101,15 +103,22 @@ def _refuse_system_turn(tokenizer: Any, others: Messages, header: bool) -> None:
     )
 
 
-def render_answer(tokenizer: Any, messages: Messages, answer: str) -> Rendered:
+def thought_of(message: Mapping[str, Any]) -> str:
+    """The thought that an assistant's message carries in a field of its own, under any of its usual names."""
+    return next((str(message[name]) for name in THOUGHTS if message.get(name)), "")
+
+
+def render_answer(tokenizer: Any, messages: Messages, answer: str, thought: str = "") -> Rendered:
     """The conversation with the answer as its last turn, and the place of the answer.
 
+    thought: what the assistant thought first, in a field of its own; where the template writes it, it counts too.
     Raises BadInput where the template does not take the messages, or where the answer cannot be found in what it makes.
     """
     marker = MARKER
     while any(marker in str(message.get("content")) for message in messages):
         marker += "X"
-    marked = render(tokenizer, [*messages, {"role": "assistant", "content": marker}])
+    last = {"role": "assistant", **({"reasoning_content": thought} if thought else {})}
+    marked = render(tokenizer, [*messages, {**last, "content": marker}])
     if marked.count(marker) != 1:
         raise BadInput.of(
             "model",
@@ -123,26 +132,29 @@ def render_answer(tokenizer: Any, messages: Messages, answer: str) -> Rendered:
     if not answer:  # nothing to count but the end of the turn
         close = len(before) + len(marker)
         return Rendered(marked, _first(header, before), close, close + len(turn))
-    whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer}])
-    start, close = _place(tokenizer, messages, answer, whole, (header, before, after))
+    talk = [*messages, {**last, "content": answer}]
+    whole = render(tokenizer, talk)
+    start, close = _place(tokenizer, talk, whole, (header, before, after))
+    if thought and thought.strip() in before[len(header) :] and before.startswith(header):
+        start = len(header)
     stop = close + len(turn) if whole.startswith(turn, close) else close
-    marks = _generation_marks(tokenizer, [*messages, {"role": "assistant", "content": answer}], whole)
+    marks = _generation_marks(tokenizer, talk, whole)
     if marks and not whole[start : marks[0]].strip():
         stop = min(stop, max(close, marks[1]))
     return Rendered(whole, start, close, stop)
 
 
-def _place(
-    tokenizer: Any, messages: Messages, answer: str, whole: str, around: tuple[str, str, str]
-) -> tuple[int, int]:
-    """First and last character of the answer in `whole`. around: the header of the answer to come, and what is before
-    and after the marker. Raises BadInput."""
+def _place(tokenizer: Any, talk: Messages, whole: str, around: tuple[str, str, str]) -> tuple[int, int]:
+    """First and last character of the answer, the last turn of `talk`, in `whole`. around: the header of the answer to
+    come, and what is before and after the marker. Raises BadInput."""
     header, before, after = around
+    *messages, last = talk
+    answer = str(last["content"])
     close = len(whole) - len(after) if whole.endswith(after) else len(whole.rstrip())
     if whole.startswith(before) and len(before) < close and whole[len(before) : close].strip() == answer.strip():
         return _first(header, before), close
     # A template that takes the answer apart (a thought in it, say): what follows the header is the answer.
-    if marks := _generation_marks(tokenizer, [*messages, {"role": "assistant", "content": answer}], whole):
+    if marks := _generation_marks(tokenizer, talk, whole):
         return marks[0], min(close, marks[1])
     if whole.startswith(header) and len(header) < close and header != (render(tokenizer, messages) if messages else ""):
         return len(header), close

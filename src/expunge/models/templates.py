@@ -13,7 +13,7 @@ from typing import Any
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.models._rendering import endless
-from expunge.models.chat import DAY, chat_template_of, end_of_turn, first_special, is_dated, render_answer
+from expunge.models.chat import DAY, chat_template_of, end_of_turn, first_special, is_dated, render_answer, thought_of
 from expunge.models.spans import Tokens
 
 PLAIN = "Question: {q}\nAnswer: "
@@ -52,15 +52,16 @@ class Template:
     def encode(self, example: Example) -> Encoded:
         """Token ids of an example. Raises BadInput where nothing could be predicted."""
         if "answer" in example or ("messages" not in example and "text" not in example):
-            messages = [{"role": "user", "content": example["question"]}]
+            messages, thought = [{"role": "user", "content": example["question"]}], ""
             prompt, answer = example["question"], example.get("answer", "")
         elif "messages" in example:
             *messages, last = example["messages"]
-            prompt, answer = repr(messages), last["content"]
+            thought = thought_of(last)
+            prompt, answer = repr([*messages, thought]), last["content"]
         else:
             before, text = str(example.get("prefix", "")), example["text"]
             return self._remember(("text", before, text), lambda: self._encode_text(before, text))
-        return self._remember(("qa", prompt, answer), lambda: self._encode_turn(messages, answer))
+        return self._remember(("qa", prompt, answer), lambda: self._encode_turn(messages, answer, thought))
 
     def _remember(self, key: tuple[str, str, str], make: Any) -> Encoded:
         if key not in self._cache:
@@ -124,9 +125,9 @@ class Template:
             ids = ids[1:]
         return ids[:-1] if eos is not None and ids[-2:] == [eos, eos] and eos != bos else ids
 
-    def _encode_turn(self, messages: list[dict[str, str]], answer: str) -> Encoded:
+    def _encode_turn(self, messages: list[dict[str, str]], answer: str, thought: str) -> Encoded:
         if self.chat:
-            return self._encode_chat(messages, answer)
+            return self._encode_chat(messages, answer, thought)
         eos = self.tokenizer.eos_token or ""
         head = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages[:-1])
         # Not str.format, whose places can reach into objects and ask for any width.
@@ -136,8 +137,8 @@ class Template:
             ids = ids[:-1]
         return Encoded(ids, self._answer(answer + eos), bool(eos))
 
-    def _encode_chat(self, messages: list[dict[str, str]], answer: str) -> Encoded:
-        turn = render_answer(self.tokenizer, messages, answer)
+    def _encode_chat(self, messages: list[dict[str, str]], answer: str, thought: str) -> Encoded:
+        turn = render_answer(self.tokenizer, messages, answer, thought)
         tokens = Tokens(self.tokenizer, turn.text)
         start = tokens.index(turn.start)
         first = start if answer else tokens.index(turn.close)
