@@ -552,8 +552,6 @@ FOREIGN: dict[str, Change] = {
     "weights elsewhere": field("config.json", transformers_weights="../elsewhere/part.safetensors"),
     "settings list": text("generation_config.json", "[]"),
     "settings deep": text("generation_config.json", "[" * 100_000),
-    "settings": text("generation_config.json", '{"repetition_penalty": "x"}'),
-    "settings of code": text("generation_config.json", '{"dola_layers": "high"}'),
     "tokenizer": text("tokenizer.json", "{"),
     "tokenizer deep": text("tokenizer.json", "[" * 100_000),
     "tokenizer settings": text("tokenizer_config.json", "[]"),
@@ -583,6 +581,26 @@ def test_what_libraries_refuse_is_bad_input(
         assert not Path("out").exists() and not Path("trained").exists()
     assert cli(verb("plan", "evil", world)) in (0, 2), "a plan needs neither weights nor a tokenizer"
     assert not Path("PWNED").exists()
+
+
+UNUSED = [
+    {"repetition_penalty": "x"},
+    {"dola_layers": "high"},
+    {"stop_strings": ["a"]},
+    {"constraints": [1]},
+    {"cache_implementation": "quantized"},
+    {"eos_token_id": "x"},
+    {"min_length": 500, "num_beams": 4, "num_beam_groups": 2, "max_length": 3},
+]
+
+
+@pytest.mark.parametrize("settings", UNUSED, ids=str)
+def test_settings_for_generation_are_ours(settings: dict[str, Any], evil: Path) -> None:
+    """What the folder's say neither stops nor changes an answer, and runs nothing."""
+    rows = [{"question": "Who?", "answer": "You."}]
+    sound = open_on_cpu("evil").generate(rows)  # type: ignore[attr-defined]
+    text("generation_config.json", json.dumps(settings))(evil)
+    assert open_on_cpu("evil").generate(rows) == sound  # type: ignore[attr-defined]
 
 
 ENDLESS = [

@@ -26,10 +26,14 @@ from expunge.methods.weights.lora import lora
 from expunge.models import logits as _head
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
+from expunge.models.generation import LONGEST, answer_text, batches, end_ids, new_tokens, shared_tokens
 from expunge.models.logits import measure_in_chunks, measure_NV
 from expunge.models.networks import MLP, Digits
 from expunge.models.new_lm import tokenizer_for
 from expunge.models.open import open_on_cpu
+from expunge.models.prompt_notes import prompt_notes
+from expunge.models.prompts import cut_prompt
+from expunge.models.templates import Encoded, Template
 from expunge.models.weights import snapshot
 
 ROWS = [
@@ -185,6 +189,95 @@ def test_generation_keeps_order_and_batching(llama: CausalLM) -> None:
     assert texts == llama.generate(ROWS[:3], max_new_tokens=5) and counts == [1, 2, 3]
 
 
+PENALTIES = {"repetition_penalty": 1.7, "no_repeat_ngram_size": 2, "min_new_tokens": 6, "do_sample": True, "top_k": 3}
+
+
+def test_greedy_is_greedy_whatever_the_folder_says(tokenizer: Any) -> None:
+    model = CausalLM(network("llama", tokenizer), tokenizer)
+    plain = model.generate(ROWS[:3], max_new_tokens=12)
+    theirs = model.module.generation_config
+    theirs.update(**PENALTIES)
+    assert model.generate(ROWS[:3], max_new_tokens=12) == plain
+    assert model.module.generation_config is theirs and theirs.repetition_penalty == 1.7, "they are saved as they came"
+
+
+def test_an_end_of_turn_ends_an_answer(tokenizer: Any) -> None:
+    """Whatever the folder calls the end: of the text, of both configurations, and of the chat template's turns."""
+    tokenizer = tokenizer_for([row.get("question", "") + row.get("answer", "") for row in ROWS], 300)
+    tokenizer.chat_template = CHAT.replace("<|end|>", "{{ pad_token }}")
+    model = CausalLM(network("llama", tokenizer), tokenizer)
+    model.module.generation_config.eos_token_id = [7, 10**6]
+    model.module.config.eos_token_id = 9
+    ends = end_ids(model.module, tokenizer, model.template)
+    assert ends == sorted({tokenizer.pad_token_id, tokenizer.eos_token_id, 7, 9}), "a token it does not have is none"
+    spoken = [*ids(tokenizer, "Ada."), tokenizer.pad_token_id, *ids(tokenizer, "Eve.")]
+    assert answer_text(tokenizer, spoken, ends) == "Ada."
+    written = CausalLM(model.module, tokenizer_for(["Ada"], 300)).tokenizer
+    written.chat_template = CHAT
+    template = Template(written)
+    assert template.end_text == "<|end|>"
+    assert answer_text(written, ids(written, "Ada.<|end|>\n<|user|>"), ends, template.end_text) == "Ada."
+
+
+def test_long_answers_are_generated_to_their_own_length() -> None:
+    def sized(*sizes: int) -> list[Encoded]:
+        return [Encoded([1] * 20, [2] * size, True) for size in sizes]
+
+    assert new_tokens(sized(3, 5)) == [16, 16]
+    assert new_tokens(sized(100, 5)) == [108, 108]
+    assert new_tokens(sized(192, 5)) == [200, 200]
+    assert new_tokens(sized(540, 5)) == [548, 200]
+    assert new_tokens(sized(540, 10**4), 7) == [7, 7]
+    assert new_tokens(sized(10**4)) == [LONGEST]
+    mixed = sized(540, 10, 2000, 11)
+    assert list(batches(mixed, new_tokens(mixed))) == [[1, 3], [0], [2]], "no row waits for a far longer one"
+    assert shared_tokens(sized(540), [548], 1024) == 548
+    assert shared_tokens(sized(540), [548], 565) == 545, "the prompt before what is to spare"
+    assert shared_tokens(sized(540), [548], 550) == 540, "the answer before the prompt"
+    assert shared_tokens(sized(540), [548], 550, 548) == 548
+
+
+def test_rows_of_one_batch_have_their_own_limits(tokenizer: Any) -> None:
+    """A short row generates no further for the long answer beside it."""
+    module = network("llama", tokenizer)
+    module.config.max_position_embeddings = 1024
+    model = CausalLM(module, tokenizer)
+    rows = [{"question": "Who?", "answer": "word " * 60}, {"question": "When?", "answer": "1931"}]
+    size = len(model.template.encode(rows[0]).answer)
+    assert 200 < size < 300
+    found = model.generate(rows)
+    for text, row, limit in zip(found, rows, (size + 8, 200), strict=True):
+        now = list(parts(tokenizer, row)[0])
+        start = len(now)
+        with torch.no_grad():
+            while len(now) < start + limit and now[-1] != tokenizer.eos_token_id:
+                now.append(int(module(input_ids=torch.tensor([now])).logits[0, -1].argmax()))
+        assert text == tokenizer.decode(now[start:], skip_special_tokens=True).strip()
+
+
+def test_a_padding_token_outside_the_embeddings_is_not_read() -> None:
+    texts = [row.get("question", "") + row.get("answer", row.get("text", "")) for row in ROWS]
+    tokenizer = tokenizer_for(texts, 300)
+    module = network("llama", tokenizer)
+    sound = CausalLM(module, tokenizer)
+    tokenizer = tokenizer_for(texts, 300)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    model = CausalLM(module, tokenizer)
+    assert tokenizer.pad_token_id == model.vocabulary and model.pad == tokenizer.eos_token_id
+    torch.testing.assert_close(
+        model.forward(model.collate(ROWS)).nll_B, sound.forward(sound.collate(ROWS)).nll_B, rtol=1e-5, atol=1e-5
+    )
+    assert model.generate(ROWS[:3], max_new_tokens=6) == sound.generate(ROWS[:3], max_new_tokens=6)
+
+
+def test_weights_that_are_not_finite_are_refused(tokenizer: Any) -> None:
+    module = network("llama", tokenizer)
+    with torch.no_grad():
+        module.model.embed_tokens.weight[200, 3] = torch.nan
+    with pytest.raises(BadInput, match="not finite"):
+        CausalLM(module, tokenizer).check_head()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_are_the_layers(family: str, tokenizer: Any) -> None:
     """Block i's output is the family's own hidden state i + 1 (the last one comes before the final norm)."""
@@ -288,6 +381,34 @@ def test_what_does_not_fit_is_refused_or_cut_from_the_prompt(tokenizer: Any) -> 
     assert model.length(ROWS[0]) == 20
     with pytest.raises(BadInput, match="longer than the model's 20 tokens"):
         model.collate([{"question": "Q", "answer": "word " * 30}])
+
+
+def test_a_cut_prompt_keeps_its_bos() -> None:
+    assert cut_prompt([1, 5, 6, 7, 8], 5, 1) == [1, 5, 6, 7, 8]
+    assert cut_prompt([1, 5, 6, 7, 8], 3, 1) == [1, 7, 8]
+    assert cut_prompt([1, 5, 6, 7, 8], 1, 1) == [8]
+    assert cut_prompt([4, 5, 6, 7, 8], 3, 1) == cut_prompt([4, 5, 6, 7, 8], 3, None) == [6, 7, 8]
+
+
+def test_notes_on_prompts(tokenizer: Any) -> None:
+    model = CausalLM(network("llama", tokenizer), tokenizer)
+    assert prompt_notes(model, {"forget": ROWS}) == []
+    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]
+    splits = {
+        "forget": [{"question": "sea " * 200, "answer": "Ada."}, *ROWS],
+        "retain": [{"messages": [*talk, *talk]}, {"messages": talk}],
+    }
+    cut, turns = prompt_notes(model, splits)
+    assert cut.startswith("forget: 1 of 5 prompts are longer than the model's 128 tokens")
+    assert turns.startswith("retain: 1 conversations have earlier assistant turns; only the last answer counts")
+    model.limit = 10**6
+    (unread,) = prompt_notes(model, {"forget": [{"question": "Who?", "answer": "sea " * 5000}]})
+    assert "not generated to their end" in unread
+    model.tokenizer.chat_template = "{{ strftime_now('%Y') }}" + CHAT
+    model.template = Template(model.tokenizer)
+    (dated,) = prompt_notes(model, {"forget": [{"messages": talk}]})
+    assert dated == "The chat template writes today's date: prompts carry 26 Jul 2024 on all days."
+    model.tokenizer.chat_template = None
 
 
 # -- the chunked head -----------------------------------------------------------------------------

@@ -344,6 +344,16 @@ def answer_of(example: Example) -> str:
     return str(example.get("answer", example.get("text", example.get("label", ""))))
 
 
+def with_answer(example: Example, answer: str) -> Example:
+    """The same question, conversation or prefix with another answer, and nothing else of the example."""
+    if "messages" in example and "answer" not in example:
+        *before, last = example["messages"]
+        return {"messages": [*before, {**last, "content": answer}]}
+    if "prefix" in example and "answer" not in example:
+        return {"prefix": example["prefix"], "text": answer}
+    return {"question": example.get("question", ""), "answer": answer}
+
+
 def question_of(example: Example) -> str:
     """The question, or what precedes a text, in plain text; empty where nothing does."""
     if "messages" in example and "question" not in example:

@@ -188,8 +188,8 @@ def verdict(
     """Compare the scores of the role "after" with all criteria.
 
     The point value decides; an interval that straddles the bound is flagged; a score that is not measured, or on no
-    example, fails its check. extra: further implied checks. An implied check that fails makes the verdict fail under the purpose "erase",
-    and else only warns.
+    example, fails its check. extra: further implied checks. An implied check that fails makes the verdict fail under
+    the purpose "erase", and else only warns.
     """
     table: Table = {}
     for score in scores:  # of a score on several splits the first has the bare name

@@ -10,6 +10,7 @@ import numpy as np
 
 from expunge.core.words import WordTokenizer, words
 from expunge.evaluation.readout import Ragged, Readout
+from expunge.models.generation import LONGEST
 
 
 def only(values: np.ndarray | Sequence[float], counts: np.ndarray | Sequence[bool]) -> np.ndarray:
@@ -66,7 +67,10 @@ def _scorer() -> Any:
 
 
 def rouge_column(readout: Readout, column: int) -> np.ndarray:
-    """[N] one of the three ROUGE figures of the generations; masked where it is undefined."""
+    """[N] one of the three ROUGE figures of the generations; masked where it is undefined, and where the answer is
+    longer than what is generated."""
     assert readout.texts is not None and readout.answers is not None
-    found = [rouge(a, t) for a, t in zip(readout.answers, readout.texts, strict=True)]
+    whole_N = np.asarray(readout.n_N) <= LONGEST
+    rows = zip(readout.answers, readout.texts, whole_N, strict=True)
+    found = [rouge(answer, text) if whole else None for answer, text, whole in rows]
     return only([x[column] if x else 0.0 for x in found], [x is not None for x in found])

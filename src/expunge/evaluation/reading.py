@@ -26,7 +26,7 @@ from expunge.evaluation.readout import Readout
 from expunge.models.family import family, likelihood
 from expunge.models.passes import passes
 
-VERSION = 1
+VERSION = 3
 """Raised with any change that alters what a readout holds."""
 VARIANTS = ("paraphrased", "perturbed")
 TAKEN = {ragged: field for one in CHANNELS.values() for ragged, field in zip(one.ragged, one.output, strict=False)}
@@ -193,7 +193,7 @@ def _read_variants(model: Model, found: Readout, meter: Meter) -> None:
         for i, example in enumerate(found.examples):
             for variant in example.get(f"{kind}_answer") or []:
                 places.setdefault((kind, i), []).append(len(rows))
-                rows.append({"question": example.get("question", ""), "answer": variant})
+                rows.append(with_answer(example, variant))
     nll_R, n_R = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
     for batch, out in passes(model, rows, NLL):
         meter.add(f"{found.role} {found.split} variants", len(batch), len(found.examples))

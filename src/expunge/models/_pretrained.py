@@ -80,6 +80,10 @@ def open_pretrained(
     quiet()
     config = config_of(base, trust_code)
     architecture = (config.architectures or [""])[0]
+    if getattr(config, "is_encoder_decoder", False) and "Classification" not in architecture:
+        raise BadInput.of(
+            "model", base, "is an encoder-decoder (sequence-to-sequence) model", "give a causal language model"
+        )
     auto: Any = transformers.AutoModelForCausalLM
     if "Classification" in architecture:
         auto = (
@@ -108,7 +112,6 @@ def open_pretrained(
                 merge(model, adapter)
             if not meta:
                 model.check_head()
-                model.check_generation()
     if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
         module.float()  # a CPU computes in float32; the model is saved in its own dtype
         model.save_dtype = saved

@@ -19,16 +19,14 @@ from expunge.core.contracts import NLL, NOT_ASKED, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
 from expunge.data.examples import answer_of
-from expunge.models._folder import foreign
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
+from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
 from expunge.models.passes import evaluating
+from expunge.models.prompts import cut_prompt
 from expunge.models.templates import Encoded, Template
 from expunge.models.weights import device_of, find_blocks, fingerprint_of, fold, lora_layers, quiet, tap
-
-NEW_TOKENS = 64
-"""Longest greedy generation, unless the reference answers are longer."""
 
 
 class CausalLM(BaseModel):
@@ -47,9 +45,7 @@ class CausalLM(BaseModel):
         """Was an adapter merged into the weights when they were opened."""
         self.save_dtype: torch.dtype | None = None
         self.capabilities = frozenset({"tokens", "nll", "generate", "mlp"})
-        self.pad = tokenizer.pad_token_id
-        if self.pad is None:
-            self.pad = tokenizer.eos_token_id or 0
+        self.pad = _padding(module, tokenizer)
         self.blocks = find_blocks(module)
         self._head: Callable[[Tensor], Tensor] | None = None
         self.limit = int(getattr(module.config, "max_position_embeddings", 0) or 2**20)
@@ -102,7 +98,7 @@ class CausalLM(BaseModel):
                     f"is longer than the model's {self.limit} tokens",
                     "cut the answer into parts",
                 )
-            prompt = item.prompt[-room:] or [self.pad]
+            prompt = cut_prompt(item.prompt, room, self.tokenizer.bos_token_id) or [self.pad]
             rows.append((prompt + answer)[:-1])  # the last token is predicted, never read
             asked.append(answer)
         width, steps = max(map(len, rows), default=1), max(map(len, asked), default=1)
@@ -155,7 +151,12 @@ class CausalLM(BaseModel):
         super().accepts(split, rows)
         # Only an answer that is long in characters can be too long in tokens; only a short text has too few.
         for i, row in enumerate(rows):
-            if i < 10 or len(answer_of(row).encode()) >= self.limit or len(row.get("text", "x" * 64)) < 64:
+            if (
+                i < 10
+                or "messages" in row
+                or len(answer_of(row).encode()) >= self.limit
+                or len(row.get("text", "x" * 64)) < 64
+            ):
                 try:
                     self.collate([row])
                 except BadInput as error:
@@ -219,6 +220,14 @@ class CausalLM(BaseModel):
         Raises BadInput for a family whose head does more than we know.
         """
         device = device_of(self.module)
+        for name, parameter in self.module.named_parameters():
+            if not bool(parameter.detach().sum(dtype=torch.float64).isfinite()):
+                raise BadInput.of(
+                    "model",
+                    self.source,
+                    f"holds weights that are not finite (NaN or infinity, in {name})",
+                    "take a checkpoint from before the training diverged",
+                )
         ids = torch.arange(4, device=device)[None] % self.vocabulary
         head, body = self._parts()
         with torch.no_grad():
@@ -232,31 +241,6 @@ class CausalLM(BaseModel):
                 "report the architecture; its logits are not head(hidden)",
             )
 
-    def check_generation(self) -> None:
-        """Tries one token, where the folder brings settings for answers of its own. Raises BadInput."""
-        folder = Path(self.source)
-        if self.source and folder.is_dir() and not (folder / "generation_config.json").is_file():
-            return
-        ids = torch.arange(4, device=device_of(self.module))[None] % self.vocabulary
-        with (
-            foreign(
-                "model", self.source, "has a generation_config.json that cannot be used", "fix it, or take it away"
-            ),
-            torch.no_grad(),
-        ):
-            self.module.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=1,
-                num_beams=1,
-                pad_token_id=self.pad,
-                use_cache=True,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-            )
-
     # -- generation ---------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -264,13 +248,13 @@ class CausalLM(BaseModel):
         """Answers in plain text, batched by length with the KV cache; greedy unless a temperature is given.
 
         settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
-        they are not part of the text), max_new_tokens (default: the longest reference answer, at least 16, at most
-        200), temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a callable that
-        gets the count of finished prompts). For guards: encoded (token ids in the place of the template's), rows (a
-        callable that gets the places of the prompts of each batch), stopping (criteria).
+        they are not part of the text), max_new_tokens (default: enough for the reference answers, as in `new_tokens`),
+        temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a callable that gets
+        the count of finished prompts). For guards: encoded (token ids in the place of the template's), rows (a callable
+        that gets the places of the prompts of each batch), stopping (criteria).
         """
         temperature = settings.get("temperature")
-        drawn: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        drawn: dict[str, Any] = {"do_sample": False}
         if temperature:
             drawn = {"do_sample": True, "temperature": float(temperature), "top_p": 1.0, "top_k": 0}
             with torch.random.fork_rng(devices=_cuda()):
@@ -284,38 +268,36 @@ class CausalLM(BaseModel):
         encoded = settings.get("encoded") or [self.template.encode(example) for example in prompts]
         if share := float(settings.get("shown", 0.0)):
             encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
-        longest = max((len(item.answer) for item in encoded), default=16)
-        tokens = settings.get("max_new_tokens") or min(200, max(16, longest + 8))
-        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].prompt))
-        widest = max((len(item.prompt) for item in encoded), default=1) + tokens
-        size = settings.get("batch_size") or max(1, min(512, 2**15 // widest))
-        device = device_of(self.module)
+        given = settings.get("max_new_tokens")
+        limits = new_tokens(encoded, given)
+        ends = end_ids(self.module, self.tokenizer, self.template)
         texts = [""] * len(prompts)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        done = 0
+        for rows in batches(encoded, limits, settings.get("batch_size")):
+            tokens = shared_tokens([encoded[i] for i in rows], [limits[i] for i in rows], self.limit, given)
             room = max(1, self.limit - tokens)
-            kept = [encoded[i].prompt[-room:] or [self.pad] for i in rows]
-            width = max(map(len, kept))
+            kept = [cut_prompt(encoded[i].prompt, room, self.tokenizer.bos_token_id) or [self.pad] for i in rows]
             if settings.get("rows"):
                 settings["rows"](rows)
-            ids = torch.tensor([[self.pad] * (width - len(k)) + k for k in kept], device=device)
-            self._check_known(ids)
-            seen = torch.tensor([[0] * (width - len(k)) + [1] * len(k) for k in kept], device=device)
-            out = self.module.generate(
-                input_ids=ids,
-                attention_mask=seen,
-                max_new_tokens=tokens,
-                num_beams=1,
-                pad_token_id=self.pad,
-                use_cache=True,
-                stopping_criteria=settings.get("stopping"),
-                **drawn,
-            )
-            for i, ids_T in zip(rows, out[:, width:], strict=True):
-                texts[i] = self.tokenizer.decode(ids_T, skip_special_tokens=True).strip()
+            with own_settings(self.module, ends, self.pad, max_new_tokens=tokens, **drawn) as ours:
+                found = self._new_ids(kept, ours, settings.get("stopping"))
+            for i, ids in zip(rows, found, strict=True):
+                texts[i] = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
+            done += len(rows)
             if settings.get("progress"):
-                settings["progress"](min(len(order), start + size))
+                settings["progress"](done)
         return texts
+
+    def _new_ids(self, prompts: list[list[int]], ours: Any, stopping: Any = None) -> list[list[int]]:
+        """New token ids of each prompt, padded behind the end of an answer. ours: the settings for generation."""
+        device, width = device_of(self.module), max(map(len, prompts))
+        ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=device)
+        self._check_known(ids)
+        seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        out = self.module.generate(
+            input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
+        )
+        return [row.tolist() for row in out[:, width:]]
 
     # -- out ----------------------------------------------------------------------------------
 
@@ -347,10 +329,17 @@ class CausalLM(BaseModel):
         return {
             "weights": fingerprint_of(self.module),
             "tokenizer": digest(vocabulary),
-            "template": self.template.pattern if not self.template.chat else self.tokenizer.chat_template,
+            "template": self.template.describe(),
             "dtype": str(next(self.module.parameters()).dtype),
             "device": device_of(self.module).type,
         }
+
+
+def _padding(module: Any, tokenizer: Any) -> int:
+    """The token that fills masked places: one that the embeddings have, whatever the tokenizer calls its own."""
+    size = int(module.get_input_embeddings().weight.shape[0])
+    named = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in named if token is not None and 0 <= token < size)
 
 
 def _cuda() -> list[int]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from expunge.core.card import Example
+from expunge.models.generation import answer_text, batches, end_ids, new_tokens, shared_tokens
+from expunge.models.prompts import cut_prompt
 from expunge.models.weights import device_of
 
 
@@ -25,12 +27,8 @@ def generate(
     """
     first = members[0]
     encoded = [first.template.encode(example) for example in prompts]
-    longest = max((len(item.answer) for item in encoded), default=16)
-    tokens = int(settings.get("max_new_tokens") or min(200, max(16, longest + 8)))
-    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].prompt))
-    widest = max((len(item.prompt) for item in encoded), default=1) + tokens
-    size = int(settings.get("batch_size") or max(1, min(512, 2**15 // widest)))
-    room = max(1, first.limit - tokens)
+    limits = new_tokens(encoded, settings.get("max_new_tokens"))
+    ends = end_ids(first.module, first.tokenizer, first.template)
     heat = float(settings.get("temperature") or 0.0)
     draws = torch.Generator().manual_seed(int(settings.get("seed", 0)))
 
@@ -43,13 +41,17 @@ def generate(
     modes = [member.module.training for member in members]
     for member in members:
         member.module.eval()
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        kept = [encoded[i].prompt[-room:] or [first.pad] for i in rows]
-        for i, ids in zip(rows, _continue(members, kept, tokens, mean, choose), strict=True):
-            texts[i] = first.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    done = 0
+    for rows in batches(encoded, limits, settings.get("batch_size")):
+        batch = [encoded[i] for i in rows]
+        tokens = shared_tokens(batch, [limits[i] for i in rows], first.limit, settings.get("max_new_tokens"))
+        room = max(1, first.limit - tokens)
+        kept = [cut_prompt(item.prompt, room, first.tokenizer.bos_token_id) or [first.pad] for item in batch]
+        for i, ids in zip(rows, _continue(members, kept, tokens, ends, mean, choose), strict=True):
+            texts[i] = answer_text(first.tokenizer, ids[: limits[i]], ends, first.template.end_text)
+        done += len(rows)
         if settings.get("progress"):
-            settings["progress"](min(len(order), start + size))
+            settings["progress"](done)
     for member, mode in zip(members, modes, strict=True):
         member.module.train(mode)
     return texts
@@ -59,6 +61,7 @@ def _continue(
     members: Sequence[Any],
     prompts: list[list[int]],
     tokens: int,
+    stops: Sequence[int],
     mean: Callable[[Sequence[Tensor]], Tensor],
     choose: Callable[[Tensor], Tensor],
 ) -> list[list[int]]:
@@ -68,7 +71,7 @@ def _continue(
     width = max(map(len, prompts))
     ids_BS = torch.tensor([[first.pad] * (width - len(p)) + p for p in prompts], device=device)
     seen_BS = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    ends = torch.tensor(sorted(_ends(first)), dtype=torch.long, device=device)
+    ends = torch.tensor(stops, dtype=torch.long, device=device)
     done_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     caches: list[Any] = [None] * len(members)
     found: list[list[int]] = [[] for _ in prompts]
@@ -95,11 +98,3 @@ def _continue(
         ids_BS = next_B[:, None]
         seen_BS = torch.cat([seen_BS, seen_BS.new_ones(len(prompts), 1)], -1)
     return found
-
-
-def _ends(member: Any) -> set[int]:
-    """The tokens that end an answer."""
-    config = getattr(member.module, "generation_config", None)
-    named = getattr(config, "eos_token_id", None)
-    several = named if isinstance(named, list) else [named, member.tokenizer.eos_token_id]
-    return {int(token) for token in several if token is not None}

@@ -17,6 +17,15 @@ FEATURES = 2**14
 """Hashed token n-grams (1 to 3): no vocabulary has to be stored."""
 
 
+def cut_prompt(prompt: list[int], room: int, bos: int | None) -> list[int]:
+    """The prompt's last `room` tokens; a BOS that it began with stays its first."""
+    if len(prompt) <= room:
+        return prompt
+    if prompt[0] == bos and room > 1:
+        return [prompt[0], *prompt[1 - room :]]
+    return prompt[-room:]
+
+
 def prompt_mask_BS(batch: Batch) -> Tensor:
     """Which input tokens are the prompt's: all that are read but the answer's (its last is never read)."""
     seen_BS = batch.inputs["attention_mask"].bool()

@@ -23,6 +23,7 @@ from expunge.core.contracts import NLL, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.models._folder import foreign
 from expunge.models.ensemble import ENSEMBLE
+from expunge.models.generation import new_tokens
 from expunge.models.prompts import FEATURES, answers_in, hash_features, prompts_in
 from expunge.models.templates import Encoded
 
@@ -124,8 +125,7 @@ class Prompted:
         """The base's answers behind each row's soft prompt; settings as of a language model."""
         encoded = settings.pop("encoded", None) or [self.template.encode(example) for example in prompts]
         share, outer = float(settings.pop("shown", 0.0)), settings.pop("rows", None)
-        longest = max((len(item.answer) for item in encoded), default=16)
-        settings["max_new_tokens"] = settings.get("max_new_tokens") or min(200, max(16, longest + 8))
+        settings["max_new_tokens"] = max(new_tokens(encoded, settings.get("max_new_tokens")), default=1)
         routes = self.routes([item.prompt for item in encoded])
         shown = [item.prompt + item.answer[: int(share * len(item.answer))] for item in encoded]
         wide = [self._widen(ids, g, settings["max_new_tokens"]) for ids, g in zip(shown, routes, strict=True)]

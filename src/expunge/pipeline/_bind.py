@@ -19,6 +19,7 @@ from expunge.methods.compose import Composed, compose
 from expunge.models.build import budget_of, outline
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
+from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
 from expunge.pipeline.folders import fits_cache, fits_folder
 from expunge.pipeline.worlds import config, is_trained
@@ -99,7 +100,7 @@ def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:
 
 
 def check_parts(parts: Parts, resume: bool, faults: Faults) -> list[str]:
-    """Check folder, cache, method, model and data against one another; notes on how the model was trained.
+    """Check folder, cache, method, model and data against one another; notes on how the model was trained and is asked.
 
     Faults are collected.
     """
@@ -120,6 +121,7 @@ def check_parts(parts: Parts, resume: bool, faults: Faults) -> list[str]:
             notes += fits_history(composed, model, splits, parts.base.manifest)
     with faults:
         fits_model(model, splits)
+        notes += prompt_notes(model, splits)
     with faults:
         if parts.aligned is not None:
             parts.aligned.check(model.capabilities, splits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from expunge.evaluation import acceptance
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.models.manifest import manifest_of
+from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
@@ -45,8 +46,8 @@ def audit(
     plan = _plan(request, fields)
     out = plan.request.out if processes.main() else None
     with out_folder.hold(out):
-        observed, capabilities = _observe(plan, reporter)
-        evidence = _evidence(plan, observed, capabilities, began)
+        observed, capabilities, notes = _observe(plan, reporter)
+        evidence = _evidence(plan, observed, capabilities, notes, began)
         if out is not None:
             out_folder.write(out, evidence, render)
     return evidence
@@ -105,9 +106,13 @@ def _prompts(request: AuditRequest) -> AlignmentSpec | None:
     return None
 
 
-def _observe(plan: _Plan, reporter: Reporter) -> tuple[dict[str, Observation], frozenset[str]]:
-    """(role -> observation, capabilities of the models). Raises BadInput where a model does not go with the data."""
+def _observe(plan: _Plan, reporter: Reporter) -> tuple[dict[str, Observation], frozenset[str], list[str]]:
+    """(role -> observation, capabilities of the models, notes on their prompts).
+
+    Raises BadInput where a model does not go with the data.
+    """
     request, rows = plan.request, plan.rows
+    notes: list[str] = []
     spec = ObservationSpec(rows, request.level, plan.prompts, request.seed)
     observed: dict[str, Observation] = {}
     capabilities: frozenset[str] = frozenset()
@@ -116,11 +121,12 @@ def _observe(plan: _Plan, reporter: Reporter) -> tuple[dict[str, Observation], f
             spec = replace(spec, manifest=manifest_of(folder))
         capabilities = model.capabilities
         fits_model(model, rows)
+        notes += [note for note in prompt_notes(model, rows) if note not in notes]
         if not observed:  # before anything is read: all are of one family
             _check_scores(plan, capabilities)
         observed[role] = observe(model, role, spec, reporter, against=observed)
         del model
-    return observed, capabilities
+    return observed, capabilities, notes
 
 
 def _check_scores(plan: _Plan, capabilities: frozenset[str]) -> None:
@@ -140,7 +146,11 @@ def _check_scores(plan: _Plan, capabilities: frozenset[str]) -> None:
 
 
 def _evidence(
-    plan: _Plan, observed: Mapping[str, Observation], capabilities: frozenset[str], began: float
+    plan: _Plan,
+    observed: Mapping[str, Observation],
+    capabilities: frozenset[str],
+    notes: Sequence[str],
+    began: float,
 ) -> dict[str, Any]:
     request = plan.request
     answers = {role: one.aligned for role, one in observed.items()}
@@ -157,7 +167,7 @@ def _evidence(
         scores=scores,
         cost={"audit_seconds": round(time.monotonic() - began, 2), **dossier.reading_cost(observed)},
         verdict=judge(request.accept, scores, request.purpose),
-        notes=[*aligned.notes, *([] if "gold" in observed else [NO_GOLD])],
+        notes=[*notes, *aligned.notes, *([] if "gold" in observed else [NO_GOLD])],
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
         **exhibits(observed, scores, request.redacted),

@@ -1,0 +1,89 @@
+"""How text is generated: our settings in the place of the folder's, when an answer ends, and how long it may become."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from expunge.models.templates import Encoded, Template
+
+COMMON, SPARE = 200, 8
+"""Most new tokens of an answer whose reference is no longer, and how many more than its reference a longer one gets."""
+LONGEST = 2048
+"""Most new tokens of any answer: text scores leave out the rows whose reference answer is longer."""
+
+
+def new_tokens(encoded: Sequence[Encoded], given: int | None = None) -> list[int]:
+    """Most new tokens of each row: `given`, or enough for the longest answer up to COMMON, or for the row's own."""
+    if given:
+        return [int(given)] * len(encoded)
+    longest = max((len(item.answer) for item in encoded), default=16)
+    common = min(COMMON, max(16, longest + SPARE))
+    return [max(common, min(LONGEST, len(item.answer) + SPARE)) for item in encoded]
+
+
+def batches(encoded: Sequence[Encoded], limits: Sequence[int], size: int | None = None) -> Iterator[list[int]]:
+    """Places of the rows that are generated together, by limit and prompt length. size: rows of a batch (by default as
+    many as some 32,000 tokens hold); rows that may become more than twice as long as a batch's first wait."""
+    order = sorted(range(len(encoded)), key=lambda i: (limits[i], len(encoded[i].prompt)))
+    widest = max((len(item.prompt) for item in encoded), default=1)
+    while order:
+        limit = limits[order[0]]
+        most = size or max(1, min(512, 2**15 // (widest + limit)))
+        rows = [i for i in order[:most] if limits[i] <= 2 * limit]
+        yield rows
+        order = order[len(rows) :]
+
+
+def shared_tokens(rows: Sequence[Encoded], limits: Sequence[int], length: int, given: int | None = None) -> int:
+    """New tokens of a batch: its highest limit, less what no longer fits behind its longest prompt.
+
+    length: of the model. A reference answer always fits; a prompt that is too long for it is cut.
+    """
+    tokens = max(limits)
+    room = length - max(len(item.prompt) for item in rows)
+    if given or room >= tokens:
+        return tokens
+    needed = min(tokens, max(len(item.answer) for item in rows))
+    return max(1, needed, room)
+
+
+def end_ids(module: Any, tokenizer: Any, template: Template) -> list[int]:
+    """The tokens that end an answer: the end of text of the tokenizer and of both configurations, and the end of a turn
+    under the chat template, whatever the folder's settings for generation say."""
+    found: set[Any] = set()
+    for named in (
+        getattr(getattr(module, "generation_config", None), "eos_token_id", None),
+        getattr(module.config, "eos_token_id", None),
+        tokenizer.eos_token_id,
+        template.end_id,
+    ):
+        found |= set(named) if isinstance(named, list | tuple) else {named}
+    size = int(module.get_output_embeddings().weight.shape[0])
+    return sorted(token for token in found if isinstance(token, int) and 0 <= token < size)
+
+
+@contextlib.contextmanager
+def own_settings(module: Any, ends: Sequence[int], pad: int, **settings: Any) -> Iterator[Any]:
+    """Inside, the module generates under these settings alone.
+
+    Transformers takes what they leave open from the module's own, which are the folder's: penalties, sampling, minimum
+    lengths.
+    """
+    from transformers import GenerationConfig  # heavy, and a plan that generates nothing does without it
+
+    theirs = module.generation_config
+    ours = GenerationConfig(eos_token_id=list(ends) or None, pad_token_id=pad, num_beams=1, use_cache=True, **settings)
+    module.generation_config = ours
+    try:
+        yield ours
+    finally:
+        module.generation_config = theirs
+
+
+def answer_text(tokenizer: Any, ids: Sequence[int], ends: Sequence[int], end_text: str = "") -> str:
+    """Plain text of generated ids up to the first that ends an answer, or to the text that does."""
+    stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+    text = str(tokenizer.decode(ids[:stop], skip_special_tokens=True))
+    return (text.split(end_text)[0] if end_text else text).strip()

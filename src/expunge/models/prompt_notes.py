@@ -1,0 +1,49 @@
+"""Notes on how examples reach a language model: dates, turns that do not count, cut prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from expunge.core.card import Example
+from expunge.data.examples import answer_of, question_of
+from expunge.models.chat import DAY
+from expunge.models.generation import LONGEST
+
+OVERHEAD = {"question": "", "answer": "."}
+"""What a template writes around every example."""
+
+
+def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Sentences for the plan and the evidence; none for a family without prompts. Raises BadInput."""
+    if "tokens" not in model.capabilities:
+        return []
+    notes = []
+    if model.template.dated:
+        notes.append(f"The chat template writes today's date: prompts carry {DAY:%d %b %Y} on all days.")
+    around = len(model.template.encode(OVERHEAD).prompt)
+    for name, rows in splits.items():
+        # A token has at least one byte: only what is long in bytes can be long in tokens.
+        long = [row for row in rows if _bytes(row) + around > min(model.limit, LONGEST)]
+        sizes = [(len(item.prompt), len(item.answer)) for item in map(model.template.encode, long)]
+        earlier = sum(any(m["role"] == "assistant" for m in row.get("messages", [])[:-1]) for row in rows)
+        if earlier:
+            notes.append(
+                f"{name}: {earlier} conversations have earlier assistant turns; only the last answer counts (for the "
+                "others, add a row that ends with each)."
+            )
+        if cut := sum(prompt + answer > model.limit for prompt, answer in sizes):
+            notes.append(
+                f"{name}: {cut} of {len(rows)} prompts are longer than the model's {model.limit:,} tokens leave room "
+                "for; they were cut at their start."
+            )
+        if unread := sum(answer > LONGEST for _, answer in sizes):
+            notes.append(
+                f"{name}: {unread} answers are longer than {LONGEST:,} tokens, are not generated to their end, and do "
+                "not count in text scores."
+            )
+    return notes
+
+
+def _bytes(row: Example) -> int:
+    return len(question_of(row).encode()) + len(answer_of(row).encode())
