@@ -23,9 +23,10 @@ from expunge.models._folder import foreign
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
 from expunge.models.logits import chunked, fields, spread
+from expunge.models.padding import batches_of_prompts, ends, equal, in_groups, padded_equals_alone, probe_rows
 from expunge.models.passes import evaluating
 from expunge.models.templates import Encoded, Template
-from expunge.models.weights import device_of, find_blocks, fingerprint_of, fold, lora_layers, quiet, tapped
+from expunge.models.weights import device_of, fingerprint_of, fold, lora_layers, quiet, tapped, text_blocks
 
 NEW_TOKENS = 64
 """Longest greedy generation, unless the reference answers are longer."""
@@ -50,9 +51,12 @@ class CausalLM(BaseModel):
         self.pad = tokenizer.pad_token_id
         if self.pad is None:
             self.pad = tokenizer.eos_token_id or 0
-        self.blocks = find_blocks(module)
+        self.blocks = text_blocks(module)
         self._head: Callable[[Tensor], Tensor] | None = None
-        self.limit = int(getattr(module.config, "max_position_embeddings", 0) or 2**20)
+        self.pads = True
+        """Whether rows of several lengths may share a batch: padding does not change the network's outputs."""
+        limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
+        self.limit = limit if limit > 0 else 2**20  # -1 is how some families write that they have none
 
     def down(self, i: int) -> str:
         """Path of block i's MLP down-projection. Raises BadInput where the family has none we know."""
@@ -179,12 +183,19 @@ class CausalLM(BaseModel):
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         steps = labels_BT.shape[1]
         head, body = self._parts()
-        with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
-            out = body(**inputs, use_cache=False)
-        states = {path: value[:, -steps:] for path, value in hidden.items()}
+
+        def run(inputs: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+            out = None
+            with tapped(self.module, want.hidden, stop=not want.channels) as hidden:
+                out = body(**inputs, use_cache=False)
+            states = {path: ends(value, steps) for path, value in hidden.items()}
+            return None if out is None else ends(out[0], steps), states
+
+        whole = self.pads or bool(inputs["attention_mask"].all())
+        last_BTD, states = run(inputs) if whole else in_groups(self.module, run, inputs)
         if not want.channels:
             return Output(NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
-        last_BTD = out[0][:, -steps:]
+        assert last_BTD is not None
         found = chunked(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
         placed = {name: spread(value, mask_BT) for name, value in found.items()}
         return Output(
@@ -231,6 +242,32 @@ class CausalLM(BaseModel):
                 "has an output head that we do not know",
                 "report the architecture; its logits are not head(hidden)",
             )
+
+    @torch.no_grad()
+    def check_batches(self) -> None:
+        """Finds out whether padding changes the outputs, on two random rows of different length.
+
+        Raises BadInput where a position's output depends on the tokens behind it: the model is not causal.
+        """
+        _, body = self._parts()
+        device = device_of(self.module)
+
+        def outputs(rows: Sequence[Sequence[int]]) -> Tensor:
+            batch = self.pack([Encoded(list(row), [], False) for row in rows], "prompt")
+            out: Tensor = body(**{k: v.to(device) for k, v in batch.inputs.items()}, use_cache=False)[0][:, -1]
+            return out
+
+        rows = probe_rows(self.vocabulary, self.limit)
+        start = rows[1][: len(rows[1]) // 2]
+        ids = torch.tensor([rows[1]], device=device)
+        if not equal(body(input_ids=ids, use_cache=False)[0][:, len(start) - 1], outputs([start])):
+            raise BadInput.of(
+                "model",
+                type(self.module).__name__,
+                "is no causal language model: its output for a token depends on the tokens behind it",
+                "give a causal language model",
+            )
+        self.pads = padded_equals_alone(outputs, rows)
 
     def check_generation(self) -> None:
         """Tries one token, where the folder brings settings for answers of its own. Raises BadInput."""
@@ -291,8 +328,8 @@ class CausalLM(BaseModel):
         size = settings.get("batch_size") or max(1, min(512, 2**15 // widest))
         device = device_of(self.module)
         texts = [""] * len(prompts)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        done = 0
+        for rows in batches_of_prompts(order, [len(item.prompt) for item in encoded], size, self.pads):
             room = max(1, self.limit - tokens)
             kept = [encoded[i].prompt[-room:] or [self.pad] for i in rows]
             width = max(map(len, kept))
@@ -314,7 +351,8 @@ class CausalLM(BaseModel):
             for i, ids_T in zip(rows, out[:, width:], strict=True):
                 texts[i] = self.tokenizer.decode(ids_T, skip_special_tokens=True).strip()
             if settings.get("progress"):
-                settings["progress"](min(len(order), start + size))
+                done += len(rows)
+                settings["progress"](done)
         return texts
 
     # -- out ----------------------------------------------------------------------------------
