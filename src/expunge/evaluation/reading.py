@@ -1,8 +1,8 @@
 """read(model, split, channels) -> Readout: ONE length-sorted pass, cached by content.
 
 The pass carries the split's examples and, where truth ratios are asked for, their paraphrased and
-perturbed variants; generation is apart. The cache's key is a hash of weights, data, tokenizer,
-template, dtype, generation settings and the code's version.
+perturbed variants; generation is apart. The cache's key is a hash of weights, data, configuration,
+tokenizer, template, dtype, generation settings and the code's version.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from expunge.data.examples import answer_of, identity
 from expunge.evaluation.readout import Readout
 from expunge.models.family import family, likelihood
 from expunge.models.passes import passes
+from expunge.models.settings import settings_digest
 
-VERSION = 1
+VERSION = 2
 """Raised with any change that alters what a readout holds."""
 VARIANTS = ("paraphrased", "perturbed")
 TAKEN = {ragged: field for one in CHANNELS.values() for ragged, field in zip(one.ragged, one.output, strict=False)}
@@ -67,6 +68,7 @@ def read(
         {
             "version": VERSION,
             "subject": fingerprint or model.fingerprint(),
+            "settings": settings_digest(model),
             "channels": sorted(channels),
             "data": [_content(e) for e in examples],
             "torch": torch.__version__,

@@ -92,7 +92,7 @@ def merge(module: Any, folder: Path) -> Any:
         raise BadInput.of(
             "model",
             str(folder),
-            "is an activated LoRA (alora_invocation_tokens), which changes some tokens' weights alone: it cannot be merged",
+            "is an activated LoRA (alora_invocation_tokens), which acts on some tokens alone and cannot be merged",
             "give a plain LoRA adapter",
         )
     resize(module, folder)
