@@ -100,7 +100,7 @@ def open_pretrained(
         check_finite(module, base)
     saved = next(module.parameters()).dtype
     module.eval()
-    processor = _processor(base, adapter, texts) if classifies else None
+    processor: Any = _processor(base, adapter, texts) if classifies else None
     if (
         texts and module.config.pad_token_id is None
     ):  # a causal base has none, and its classifier finds a text's end by it

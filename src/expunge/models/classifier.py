@@ -55,8 +55,9 @@ class Classifier(BaseModel):
 
         if not isinstance(self.processor, PreTrainedTokenizerBase) or self.processor.pad_token_id is None:
             return
-        limit = min(LONG, int(getattr(self.module.config, "max_position_embeddings", 0) or LONG) - 2)
-        ids = probe_rows(self.module.config.get_text_config().vocab_size, max(2, limit))
+        config: Any = self.module.config
+        limit = min(LONG, int(getattr(config, "max_position_embeddings", 0) or LONG) - 2)
+        ids = probe_rows(config.get_text_config().vocab_size, max(2, limit))
 
         @torch.no_grad()
         def outputs(rows: Sequence[Sequence[int]]) -> Tensor:
