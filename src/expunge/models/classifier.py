@@ -56,8 +56,9 @@ class Classifier(BaseModel):
         if not isinstance(self.processor, PreTrainedTokenizerBase) or self.processor.pad_token_id is None:
             return
         config: Any = self.module.config
-        limit = min(LONG, int(getattr(config, "max_position_embeddings", 0) or LONG) - 2)
-        ids = probe_rows(config.get_text_config().vocab_size, max(2, limit))
+        positions = int(getattr(config, "max_position_embeddings", 0) or 0)
+        limit = max(2, positions - 2) if positions > 0 else LONG + 1  # some families number positions from 2
+        ids = probe_rows(config.get_text_config().vocab_size, limit)
 
         @torch.no_grad()
         def outputs(rows: Sequence[Sequence[int]]) -> Tensor:
