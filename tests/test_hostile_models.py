@@ -726,7 +726,7 @@ BAD_ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
     "prompts": ({"peft_type": "PROMPT_TUNING"}, "cannot be merged"),
     "itself": ({"base_model_name_or_path": "adapter"}, "is itself an adapter"),
     "base": ({"base_model_name_or_path": 5}, "base_model_name_or_path is 5"),
-    "no base": ({"base_model_name_or_path": None}, "model (the adapter's base)"),
+    "no base": ({"base_model_name_or_path": None}, "base_model_name_or_path is null"),
     "base elsewhere": ({"base_model_name_or_path": "../nowhere"}, "does not exist"),
 }
 

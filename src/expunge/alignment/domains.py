@@ -17,6 +17,7 @@ from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.files import digest
 from expunge.core.words import UNSPACED
 from expunge.data.packs import CONTROL, Pack
+from expunge.models.settings import settings_digest
 
 NEW_TOKENS = 48
 """Tokens of an answer: a refusal comes at once, and the judges read no further."""
@@ -82,7 +83,8 @@ def generate_answers(
 ) -> list[str]:
     """[N] greedy answers, cached by weights, template and prompts: nothing is generated twice."""
     bare = [{"question": row["question"]} for row in prompts]
-    key = digest({"answers": 1, "subject": fingerprint or model.fingerprint(), "tokens": tokens, "prompts": bare})
+    subject = [fingerprint or model.fingerprint(), settings_digest(model)]
+    key = digest({"answers": 2, "subject": subject, "tokens": tokens, "prompts": bare})
     entry = f"answers/{key}.json"
     if (known := cache.load(entry)) is not None:
         return [str(text) for text in known]

@@ -26,6 +26,7 @@ from expunge.evaluation.hidden_states import pooled_states
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
+from expunge.models.settings import settings_digest
 
 VERSION = 4
 """Raised with any change that alters what an attack finds."""
@@ -176,6 +177,7 @@ def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
             "version": VERSION,
             "attack": plugin.name,
             "subject": target.fingerprint or target.model.fingerprint(),
+            "settings": settings_digest(target.model),
             "data": {split: [_content(row) for row in target.splits[split]] for split in sorted(target.splits)},
             "plain": {role: digest(values.tobytes()) for role, values in target.plain.items()},
             "states": {

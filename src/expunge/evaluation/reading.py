@@ -1,8 +1,8 @@
 """read(model, split, channels) -> Readout: ONE length-sorted pass, cached by content.
 
 The pass carries the split's examples and, where truth ratios are asked for, their paraphrased and
-perturbed variants; generation is apart. The cache's key is a hash of weights, data, tokenizer,
-template, dtype, generation settings and the code's version.
+perturbed variants; generation is apart. The cache's key is a hash of weights, data, configuration,
+tokenizer, template, dtype, generation settings and the code's version.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from expunge.core.card import Example
 from expunge.core.channels import ARRAYS, CHANNELS, FORWARD, OWN, RAGGED, READ, TEXTS
 from expunge.core.contracts import NLL, Model, Output, Want, want_of
 from expunge.core.files import digest, read_json, write_json
-from expunge.data.examples import answer_of, identity
+from expunge.data.examples import answer_of, identity, with_answer
 from expunge.evaluation.readout import Readout
 from expunge.models.family import family, likelihood
 from expunge.models.passes import passes
+from expunge.models.settings import settings_digest
 
 VERSION = 3
 """Raised with any change that alters what a readout holds."""
@@ -66,6 +67,7 @@ def read(
         {
             "version": VERSION,
             "subject": fingerprint or model.fingerprint(),
+            "settings": settings_digest(model),
             "channels": sorted(channels),
             "data": [_content(e) for e in examples],
             "torch": torch.__version__,

@@ -14,11 +14,12 @@ from expunge.core import hub
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models._folder import foreign
-from expunge.models.adapters import merge
+from expunge.models.adapters import chat_template_of, merge, tokenizer_source
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
+from expunge.models.merging import HEADS, adapter_task, classes_of
 from expunge.models.tokenizer_checks import check_files, check_loaded
-from expunge.models.weights import quiet
+from expunge.models.weights import check_finite, quiet
 
 COUNTS = re.compile(r"(n|num)_\w*(layers?|blocks?|experts?|heads?|stages?|levels?)|\w*layers|depths?|n_layer")
 """Settings by which parts are built one after another: ten million of them take for ever, even without weights."""
@@ -44,6 +45,13 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
     with foreign(field, source, what, fix):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
     names = getattr(config, "architectures", None)
+    if getattr(config, "is_encoder_decoder", False) and not any("Classification" in str(name) for name in names or ()):
+        raise BadInput.of(
+            field,
+            source,
+            f"is an encoder-decoder ({config.model_type}), and language models are opened only if they are causal",
+            "give a causal language model or a classifier",
+        )
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise BadInput.of(
             field,
@@ -75,23 +83,13 @@ def open_pretrained(
     base: str, adapter: Path | None, template: str | None, *, trust_code: bool, meta: bool, dtype: torch.dtype | None
 ) -> Model:
     """The model of a folder or hub name, with the adapter's folder merged into it. Raises BadInput."""
-    import transformers
-
     quiet()
     config = config_of(base, trust_code)
-    architecture = (config.architectures or [""])[0]
-    if getattr(config, "is_encoder_decoder", False) and "Classification" not in architecture:
-        raise BadInput.of(
-            "model", base, "is an encoder-decoder (sequence-to-sequence) model", "give a causal language model"
-        )
-    auto: Any = transformers.AutoModelForCausalLM
-    if "Classification" in architecture:
-        auto = (
-            transformers.AutoModelForImageClassification
-            if "Image" in architecture
-            else transformers.AutoModelForSequenceClassification
-        )
-    module = _module(auto, config, base, trust_code, meta, dtype)
+    auto, classifies, texts = _kind(config, adapter)
+    labels = {}
+    if adapter is not None and classifies and not _classifies(config):
+        labels = {"num_labels": classes_of(adapter)}
+    module = _module(auto, config, base, trust_code, meta, dtype, labels)
     if not any(parameter.numel() for parameter in module.parameters()):
         raise BadInput.of(
             "model", base, "has a configuration of no size: there is nothing to train", "save the model again"
@@ -99,38 +97,91 @@ def open_pretrained(
     with foreign("model", base, "has a configuration that could not be saved again", "fix config.json"):
         if hasattr(module.config, "validate"):
             module.config.validate()
+    if not labels:
+        check_finite(module, base)
     saved = next(module.parameters()).dtype
     module.eval()
+    processor: Any = _processor(base, adapter, texts) if classifies else None
+    if (
+        texts and module.config.pad_token_id is None
+    ):  # a causal base has none, and its classifier finds a text's end by it
+        module.config.pad_token_id = processor.pad_token_id
+    if adapter is not None:
+        module = merge(module, adapter)
+        check_finite(module, str(adapter))
     model: Any
-    if "Classification" in architecture:
-        model = Classifier(module, {}, _processor(base, "Sequence" in architecture))
+    if classifies:
+        model = Classifier(module, {}, processor)
     else:
-        tokenizer = _tokenizer_or_none(base, trust_code) if meta else tokenizer_of(base, trust_code)
-        with foreign("model", base, "cannot be used", "give a causal language model, saved by save_pretrained"):
-            model = CausalLM(module, tokenizer, template, base)
-            if adapter is not None:
-                merge(model, adapter)
-            if not meta:
-                model.check_head()
+        model = _language_model(module, base, adapter, template, trust_code, meta)
     if not meta and saved in (torch.float16, torch.bfloat16) and module.device.type == "cpu":
         module.float()  # a CPU computes in float32; the model is saved in its own dtype
         model.save_dtype = saved
+    if not meta:
+        with foreign("model", base, "cannot be used", "give a causal language model, saved by save_pretrained"):
+            model.check_batches()
     return model
 
 
-def _module(auto: Any, config: Any, base: str, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Any:
-    arguments: dict[str, Any] = {"trust_remote_code": trust_code}
+def _language_model(
+    module: Any, base: str, adapter: Path | None, template: str | None, trust_code: bool, meta: bool
+) -> CausalLM:
+    source = base if adapter is None else tokenizer_source(adapter, base)
+    tokenizer = _tokenizer_or_none(source, trust_code) if meta else tokenizer_of(source, trust_code)
+    if adapter is not None and (text := chat_template_of(adapter)):
+        tokenizer.chat_template = text
+    with foreign("model", base, "cannot be used", "give a causal language model, saved by save_pretrained"):
+        model = CausalLM(module, tokenizer, template, base)
+        if adapter is not None:
+            model.source, model.merged = "", True  # the base's folder no longer holds these weights
+        if not meta:
+            model.check_head()
+    return model
+
+
+def _kind(config: Any, adapter: Path | None) -> tuple[Any, bool, bool]:
+    """transformers' class that opens the model; whether it classifies; whether what it classifies are texts."""
+    import transformers  # it takes seconds, and plans start here
+
+    task = "" if adapter is None else adapter_task(adapter)
+    if task == "SEQ_CLS" or (_classifies(config) and "Image" not in config.architectures[0]):
+        return transformers.AutoModelForSequenceClassification, True, True
+    if _classifies(config):
+        return transformers.AutoModelForImageClassification, True, False
+    return transformers.AutoModelForCausalLM, False, False
+
+
+def _classifies(config: Any) -> bool:
+    return "Classification" in (config.architectures or [""])[0]
+
+
+def _module(
+    auto: Any,
+    config: Any,
+    base: str,
+    trust_code: bool,
+    meta: bool,
+    dtype: torch.dtype | None,
+    labels: dict[str, int],
+) -> Any:
+    """The network of a folder. labels: the classes of a head that an adapter brings, where it does."""
+    arguments: dict[str, Any] = {"trust_remote_code": trust_code, **labels}
     if meta:
         with (
             foreign("model", base, "cannot be built", "give a causal language model or a classifier"),
             torch.device("meta"),
         ):
-            return auto.from_config(config, **arguments)
+            for name, value in labels.items():
+                setattr(config, name, value)
+            return auto.from_config(config, trust_remote_code=trust_code)
     with foreign("model", base, "cannot be opened", "give a folder or hub name with safetensors weights"):
         module, told = auto.from_pretrained(
             base, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True, **arguments
         )
-    if absent := sorted(told["missing_keys"]):  # transformers would draw them at random, with a warning
+    heads = HEADS if labels else ()
+    if absent := sorted(
+        n for n in told["missing_keys"] if n.partition(".")[0] not in heads
+    ):  # transformers would draw them at random, with a warning
         raise BadInput.of(
             "model",
             base,
@@ -140,12 +191,12 @@ def _module(auto: Any, config: Any, base: str, trust_code: bool, meta: bool, dty
     return module
 
 
-def _processor(base: str, texts: bool) -> Any:
+def _processor(base: str, adapter: Path | None, texts: bool) -> Any:
     import transformers
 
     with foreign("model", base, "has no processor that can be read", "save it into the model's folder"):
         if texts:
-            return tokenizer_of(base, False)
+            return tokenizer_of(base if adapter is None else tokenizer_source(adapter, base), False)
         return transformers.AutoImageProcessor.from_pretrained(base, use_fast=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from expunge.core.documents import read_text
 from expunge.core.errors import BadInput
 from expunge.models import schemas
 from expunge.models._folder import foreign
+from expunge.models.merging import merged, resize
 
 PROMPTS = (
     "PROMPT_TUNING",
@@ -26,8 +27,15 @@ PROMPTS = (
 """Kinds of adapters that stand beside the weights."""
 OTHERS = ("XLORA", "POLY")
 """Kinds that open further adapters, which their configuration names, or that no weights could hold."""
+LARGEST = 2**20
+"""Bytes of a chat template's file."""
 FOREIGN = ("megatron_config", "auto_mapping", "layer_replication")
 """Settings that name code to import, or that multiply the base's layers."""
+
+
+STATE_SPACES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+FORBIDDEN = ("out_proj", "conv1d")
+"""Layers of state-space models that PEFT gives no LoRA: their kernels read the weights, and pass the layer by."""
 
 
 def check_adapter(folder: Path, field: str = "model") -> str:
@@ -59,14 +67,20 @@ def check_adapter(folder: Path, field: str = "model") -> str:
                 f"cannot be used: the rank {max(ranks):,} is not that of its weights",
                 "save the adapter again",
             )
-    return str(config.get("base_model_name_or_path") or "")
+    if not (base := str(config.get("base_model_name_or_path") or "")):
+        raise BadInput.of(
+            field,
+            str(path),
+            "names no base model (base_model_name_or_path is null)",
+            "set base_model_name_or_path to the folder or hub name of the adapter's base",
+        )
+    return base
 
 
-def merge(model: Any, folder: Path) -> None:
-    """Merges the adapter in a folder into the model's weights. Raises BadInput."""
-    from peft import PeftModel
-
-    kind = str(schemas.read(folder / "adapter_config.json", schemas.Adapter, "model").get("peft_type") or "")
+def merge(module: Any, folder: Path) -> Any:
+    """The module with the adapter in a folder merged into its weights. Raises BadInput."""
+    config = schemas.read(folder / "adapter_config.json", schemas.Adapter, "model")
+    kind = str(config.get("peft_type") or "")
     if kind in PROMPTS:
         raise BadInput.of(
             "model",
@@ -74,31 +88,45 @@ def merge(model: Any, folder: Path) -> None:
             f"is a {kind.lower().replace('_', ' ')} adapter, which cannot be merged",
             "open the ensemble that it belongs to, or its base",
         )
-    with (
-        foreign("model", str(folder), "is an adapter that cannot be opened on its base", "save the adapter again"),
-        warnings.catch_warnings(),
-    ):  # on the meta device there is nothing to copy to, of which torch warns a line a tensor
-        warnings.filterwarnings("error", message=".*missing adapter keys.*")  # they would stay as they are drawn
-        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
-        wrapped = PeftModel.from_pretrained(model.module, str(folder))
-        model.module = wrapped.merge_and_unload()
-    model.source, model.merged = "", True  # the base's folder no longer holds these weights
-    for parameter in model.module.parameters():
-        parameter.requires_grad_(True)
+    if config.get("alora_invocation_tokens"):
+        raise BadInput.of(
+            "model",
+            str(folder),
+            "is an activated LoRA (alora_invocation_tokens), which acts on some tokens alone and cannot be merged",
+            "give a plain LoRA adapter",
+        )
+    resize(module, folder)
+    return merged(module, folder)
+
+
+def tokenizer_source(folder: Path, base: str) -> str:
+    """Where the tokenizer of an adapter lies: in its own folder, where it brings one, else beside its base."""
+    own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
+    return str(folder) if own else base
+
+
+def chat_template_of(folder: Path) -> str | None:
+    """The chat template that lies in an adapter's folder as a file of its own."""
+    path = folder / "chat_template.jinja"
+    return read_text(path, "model", LARGEST) if path.is_file() else None
 
 
 def insert(module: nn.Module, *, rank: int, alpha: int, dropout: float, targets: Any) -> list[str]:
     """Puts LoRA matrices into the module in place (paths stay) and returns their parameters' names.
 
-    Everything else is frozen; the matrices are float32 whatever the base's dtype.
+    Everything else is frozen; the matrices are float32 whatever the base's dtype. On a state-space model `all-linear`
+    leaves out the projections that PEFT forbids there (FORBIDDEN). Raises BadInput for targets that cannot carry LoRA.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     kind = "CAUSAL_LM" if hasattr(module, "get_output_embeddings") and module.get_output_embeddings() else None  # type: ignore[operator]
+    if targets == "all-linear" and kind is not None:
+        targets = linear_targets(module)
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type=kind, bias="none"
     )
-    inject_adapter_in_model(config, module)
+    with foreign("targets", str(targets), "cannot carry LoRA", "name linear layers of this model"):
+        inject_adapter_in_model(config, module)
     names = []
     for name, parameter in module.named_parameters():
         parameter.requires_grad_("lora_" in name)
@@ -108,11 +136,16 @@ def insert(module: nn.Module, *, rank: int, alpha: int, dropout: float, targets:
     return names
 
 
-def linear_targets(module: nn.Module) -> str | list[str]:
-    """All linear layers but a language model's head: PEFT's word for them, which knows only models with such a head."""
-    if getattr(module, "get_output_embeddings", lambda: None)() is not None:
+def linear_targets(module: Any) -> str | list[str]:
+    """All linear layers but a language model's head: PEFT's word for them, where it knows the model's head.
+
+    Of a state-space model, those that PEFT gives LoRA.
+    """
+    head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
+    if head is not None and module.config.model_type not in STATE_SPACES:
         return "all-linear"
-    return [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    layers = [path for path, layer in module.named_modules() if isinstance(layer, nn.Linear) and layer is not head]
+    return layers if head is None else [path for path in layers if path.rpartition(".")[2] not in FORBIDDEN]
 
 
 def save_adapter(module: Any, folder: Path, base: str) -> None:

@@ -23,10 +23,11 @@ from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
 from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
+from expunge.models.padding import ends, equal, in_groups, padded_equals_alone, probe_rows
 from expunge.models.passes import evaluating
 from expunge.models.prompts import cut_prompt
 from expunge.models.templates import Encoded, Template
-from expunge.models.weights import device_of, find_blocks, fingerprint_of, fold, lora_layers, quiet, tap
+from expunge.models.weights import device_of, fingerprint_of, fold, lora_layers, quiet, tap, text_blocks
 
 
 class CausalLM(BaseModel):
@@ -46,9 +47,12 @@ class CausalLM(BaseModel):
         self.save_dtype: torch.dtype | None = None
         self.capabilities = frozenset({"tokens", "nll", "generate", "mlp"})
         self.pad = _padding(module, tokenizer)
-        self.blocks = find_blocks(module)
+        self.blocks = text_blocks(module)
         self._head: Callable[[Tensor], Tensor] | None = None
-        self.limit = int(getattr(module.config, "max_position_embeddings", 0) or 2**20)
+        self.pads = True
+        """Whether rows of several lengths may share a batch: padding does not change the network's outputs."""
+        limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
+        self.limit = limit if limit > 0 else 2**20  # -1 is how some families write that they have none
 
     def down(self, i: int) -> str:
         """Path of block i's MLP down-projection. Raises BadInput where the family has none we know."""
@@ -180,12 +184,19 @@ class CausalLM(BaseModel):
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         steps = labels_BT.shape[1]
         head, body = self._parts()
-        with tap(self.module, want.hidden, stop=not want.channels) as hidden:
-            out = body(**inputs, use_cache=False)
-        states = {path: value[:, -steps:] for path, value in hidden.items()}
+
+        def run(inputs: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
+            out = None
+            with tap(self.module, want.hidden, stop=not want.channels) as hidden:
+                out = body(**inputs, use_cache=False)
+            states = {path: ends(value, steps) for path, value in hidden.items()}
+            return None if out is None else ends(out[0], steps), states
+
+        whole = self.pads or bool(inputs["attention_mask"].all())
+        last_BTD, states = run(inputs) if whole else in_groups(self.module, run, inputs)
         if not want.channels:
             return Output(NOT_ASKED, batch.n_B.to(device), labels_BT, mask_BT, hidden=states)
-        last_BTD = out[0][:, -steps:]
+        assert last_BTD is not None
         found = measure_in_chunks(head, last_BTD[mask_BT], labels_BT[mask_BT], self.vocabulary, want)
         placed = {name: spread(value, mask_BT) for name, value in found.items()}
         return Output(
@@ -241,6 +252,32 @@ class CausalLM(BaseModel):
                 "report the architecture; its logits are not head(hidden)",
             )
 
+    @torch.no_grad()
+    def check_batches(self) -> None:
+        """Set `pads`: whether padding leaves the outputs as they are, on two random rows of different length.
+
+        Raises BadInput where a position's output depends on later tokens: the model is not causal.
+        """
+        _, body = self._parts()
+        device = device_of(self.module)
+
+        def outputs(rows: Sequence[Sequence[int]]) -> Tensor:
+            batch = self.pack([Encoded(list(row), [], False) for row in rows], "prompt")
+            out: Tensor = body(**{k: v.to(device) for k, v in batch.inputs.items()}, use_cache=False)[0][:, -1]
+            return out
+
+        rows = probe_rows(self.vocabulary, self.limit)
+        start = rows[1][: len(rows[1]) // 2]
+        ids = torch.tensor([rows[1]], device=device)
+        if not equal(body(input_ids=ids, use_cache=False)[0][:, len(start) - 1], outputs([start])):
+            raise BadInput.of(
+                "model",
+                type(self.module).__name__,
+                "is not a causal language model: its output for a token depends on the tokens behind it",
+                "give a causal language model",
+            )
+        self.pads = padded_equals_alone(outputs, rows)
+
     # -- generation ---------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -273,7 +310,7 @@ class CausalLM(BaseModel):
         ends = end_ids(self.module, self.tokenizer, self.template)
         texts = [""] * len(prompts)
         done = 0
-        for rows in batches(encoded, limits, settings.get("batch_size")):
+        for rows in batches(encoded, limits, settings.get("batch_size"), padded=self.pads):
             tokens = shared_tokens([encoded[i] for i in rows], [limits[i] for i in rows], self.limit, given)
             room = max(1, self.limit - tokens)
             kept = [cut_prompt(encoded[i].prompt, room, self.tokenizer.bos_token_id) or [self.pad] for i in rows]

@@ -22,6 +22,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import write_json
 from expunge.models.base import BaseModel
 from expunge.models.logits import fields, measure_NV
+from expunge.models.padding import LONG, in_groups, padded_equals_alone, probe_rows
 from expunge.models.weights import device_of, find_blocks, snapshot, tap
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -45,6 +46,27 @@ class Classifier(BaseModel):
         children = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
         self.blocks = (find_blocks(module) if processor is not None else []) or children
         self.save_dtype: torch.dtype | None = None
+        self.pads = True
+        """Whether texts of several lengths may share a batch: padding does not change the network's outputs."""
+
+    def check_batches(self) -> None:
+        """Finds out whether padding changes the outputs, on two random texts of different length."""
+        from transformers import PreTrainedTokenizerBase  # it takes seconds, and plans start here
+
+        if not isinstance(self.processor, PreTrainedTokenizerBase) or self.processor.pad_token_id is None:
+            return
+        config: Any = self.module.config
+        positions = int(getattr(config, "max_position_embeddings", 0) or 0)
+        limit = max(2, positions - 2) if positions > 0 else LONG + 1  # some families number positions from 2
+        ids = probe_rows(config.get_text_config().vocab_size, limit)
+
+        @torch.no_grad()
+        def outputs(rows: Sequence[Sequence[int]]) -> Tensor:
+            inputs = self.processor.pad({"input_ids": list(rows)}, return_tensors="pt")
+            logits: Tensor = self.module(**inputs.to(device_of(self.module))).logits
+            return logits
+
+        self.pads = padded_equals_alone(outputs, ids)
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
         labels_B = torch.tensor([int(example["label"]) for example in examples])
@@ -114,7 +136,14 @@ class Classifier(BaseModel):
 
     def _logits(self, inputs: dict[str, Tensor]) -> Tensor:
         """[B, C] of inputs on the module's device."""
-        return self.module(inputs["x"]) if self.processor is None else self.module(**inputs).logits
+        if self.processor is None:
+            return self.module(inputs["x"])
+        seen_BS = inputs.get("attention_mask")
+        if self.pads or seen_BS is None or bool(seen_BS.all()):
+            return self.module(**inputs).logits
+        out = in_groups(self.module, lambda part: (self.module(**part).logits, {}), inputs)[0]
+        assert out is not None
+        return out
 
     def forward(self, batch: Batch, want: Want = NLL) -> Output:
         device = device_of(self.module)

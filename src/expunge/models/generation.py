@@ -23,15 +23,25 @@ def new_tokens(encoded: Sequence[Encoded], given: int | None = None) -> list[int
     return [max(common, min(LONGEST, len(item.answer) + SPARE)) for item in encoded]
 
 
-def batches(encoded: Sequence[Encoded], limits: Sequence[int], size: int | None = None) -> Iterator[list[int]]:
-    """Places of the rows that are generated together, by limit and prompt length. size: rows of a batch (by default as
-    many as some 32,000 tokens hold); rows that may become more than twice as long as a batch's first wait."""
+def batches(
+    encoded: Sequence[Encoded], limits: Sequence[int], size: int | None = None, padded: bool = True
+) -> Iterator[list[int]]:
+    """Places of the rows that are generated together, by limit and prompt length.
+
+    size: rows of a batch (by default as many as some 32,000 tokens hold); rows that may become more than twice as long
+    as a batch's first wait for a later batch. padded: prompts of different length may share a batch.
+    """
     order = sorted(range(len(encoded)), key=lambda i: (limits[i], len(encoded[i].prompt)))
     widest = max((len(item.prompt) for item in encoded), default=1)
     while order:
         limit = limits[order[0]]
         most = size or max(1, min(512, 2**15 // (widest + limit)))
-        rows = [i for i in order[:most] if limits[i] <= 2 * limit]
+        length = len(encoded[order[0]].prompt)
+        rows = []
+        for i in order[:most]:
+            if limits[i] > 2 * limit or not (padded or len(encoded[i].prompt) == length):
+                break
+            rows.append(i)
         yield rows
         order = order[len(rows) :]
 

@@ -17,7 +17,7 @@ from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models._folder import check_folder, check_whole
 from expunge.models._pretrained import tokenizer_of
-from expunge.models.adapters import check_adapter
+from expunge.models.adapters import check_adapter, tokenizer_source
 from expunge.models.ensemble import Ensemble, members_of, state_of
 from expunge.models.families.causal_lm import check_base
 from expunge.models.family import Family, Source, family_of
@@ -116,7 +116,9 @@ def check_tokenizer(source: Any, trust_code: bool, capabilities: frozenset[str])
         first = str(state["base"]) if state["scheme"] == "pre_forgettable" else members_of(Path(source))[0]
         check_tokenizer(first, trust_code, capabilities)
         return
-    tokenizer_of(check_adapter(Path(source)) if kind == "adapter" else source, trust_code)
+    if kind == "adapter":
+        source = tokenizer_source(Path(source), check_adapter(Path(source)))
+    tokenizer_of(source, trust_code)
 
 
 def open_model(source: Any, trust_code: bool = False) -> Model:

@@ -72,6 +72,28 @@ def find_blocks(module: nn.Module) -> list[str]:
     return [f"{path}.{i}" for i in range(count)]
 
 
+def text_blocks(module: Any) -> list[str]:
+    """Paths of a language model's layers: those of its text decoder, where pictures or sounds have layers as well."""
+    from transformers import PreTrainedModel  # it takes seconds, and plans start here
+
+    decoder = module.get_decoder() if isinstance(module, PreTrainedModel) else module
+    path = next((name for name, part in module.named_modules() if part is decoder), "")
+    return [f"{path}.{name}" if path else name for name in find_blocks(decoder)] or find_blocks(module)
+
+
+def check_finite(module: nn.Module, source: str) -> None:
+    """Raises BadInput that names the first weight of a checkpoint that holds NaN or an infinity."""
+    for name, tensor in module.named_parameters():
+        if not tensor.is_floating_point() or not tensor.numel() or tensor.device.type == "meta":
+            continue
+        low, high = tensor.detach().aminmax()  # one pass that takes no memory, and NaN passes through
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            kind = "NaN" if torch.isnan(low) or torch.isnan(high) else "an infinity"
+            raise BadInput.of(
+                "model", source, f"has a weight that is not finite ({name} holds {kind})", "give a sound checkpoint"
+            )
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where the module's weights lie."""
     return next(module.parameters()).device
@@ -111,9 +133,35 @@ def lora_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield path, layer
 
 
+def untie(module: Any) -> None:
+    """Gives the head a weight of its own where it shares the embeddings' and an adapter changes either of them."""
+    try:
+        inner, outer = module.get_input_embeddings(), module.get_output_embeddings()
+    except (AttributeError, NotImplementedError):  # a network of another kind has neither
+        return
+    if inner is None or outer is None or not (_adapted(inner) or _adapted(outer)):
+        return
+    embeddings, head = _base_layer(inner), _base_layer(outer)
+    if head.weight is not embeddings.weight:
+        return
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
+    for config in {id(c): c for c in (module.config, module.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+
+
+def _adapted(layer: nn.Module) -> bool:
+    """Whether PEFT wraps a layer."""
+    return type(layer).__module__.startswith("peft.")
+
+
+def _base_layer(layer: Any) -> Any:
+    return layer.get_base_layer() if hasattr(layer, "get_base_layer") else getattr(layer, "original_module", layer)
+
+
 def fold(module: nn.Module) -> bool:
     """Merges LoRA adapters into the weights and removes them; True where there were any."""
     layers = list(lora_layers(module))
+    untie(module)
     for path, layer in layers:
         layer.merge()
         base = layer.get_base_layer()

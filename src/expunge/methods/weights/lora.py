@@ -27,7 +27,7 @@ def lora(
     """Train low-rank matrices added to the linear layers; the base stays as it is, bit for bit.
 
     W + (lora_alpha / rank) B A, with A random and B zero at the start. The result is saved as a
-    PEFT adapter.
+    PEFT adapter. On state-space models (Mamba) `all-linear` leaves out the output projections, which PEFT forbids.
     """
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
