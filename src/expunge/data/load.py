@@ -130,7 +130,7 @@ def _json_rows(path: Path, field: str) -> list[dict[str, Any]]:
     rows = [found] if isinstance(found, dict) else found
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadInput.of(field, str(path), "cannot be read (it is not a list of objects)", "check that it is JSON")
-    return list(sets.bounded(rows, field))
+    return [dict(row) for row in sets.bounded(rows, field)]
 
 
 def jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
