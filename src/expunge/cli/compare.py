@@ -27,13 +27,15 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """Run the command."""
-    from expunge.workflows.compare import compare, rows
+    from expunge.core.errors import printable
+    from expunge.workflows.compare import compare, data_note, rows
 
     found = compare(runs)
     if as_json:
-        _show.emit({"rows": rows(found)})
+        _show.emit({"rows": rows(found), "data": data_note(found)})
         return 0
     from expunge.report.terminal import comparison_table
 
     comparison_table(found, _show.console())
+    _show.console().print(printable(data_note(found)), markup=False, highlight=False)
     return 0

@@ -42,8 +42,21 @@ def pixels(
         for name, kind in columns.items():
             if row.get(name) is not None:
                 raw = _raw(row[name], allowed)
-                row[name] = np.asarray(type(kind)(mode=kind.mode).decode_example({"bytes": raw, "path": None}))
+                row[name] = _array(type(kind)(mode=kind.mode).decode_example({"bytes": raw, "path": None}))
     return rows
+
+
+def _array(picture: Any) -> np.ndarray:
+    """The colours of a picture as uint8: not a palette's numbers, nor 16 bits or one bit per pixel."""
+    if picture.mode.startswith("I;16"):
+        return (np.asarray(picture) >> 8).astype(np.uint8)
+    if picture.mode == "1":
+        return np.asarray(picture.convert("L"))
+    if picture.mode not in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+        return np.asarray(picture)
+    colours = np.asarray(picture.convert("RGB"))
+    grey = (colours[..., 0] == colours[..., 1]).all() and (colours[..., 1] == colours[..., 2]).all()
+    return colours[..., 0] if grey else colours
 
 
 def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -> int:

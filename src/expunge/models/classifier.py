@@ -81,7 +81,12 @@ class Classifier(BaseModel):
             return dict(
                 self.processor([e["text"] for e in examples], padding=True, truncation=True, return_tensors="pt")
             )
-        return dict(self.processor([np.asarray(e["image"]) for e in examples], return_tensors="pt"))
+        return dict(self.processor([self._picture(e["image"]) for e in examples], return_tensors="pt"))
+
+    def _picture(self, image: Any) -> np.ndarray:
+        """A picture with as many channels as the network takes."""
+        channels = getattr(getattr(self.module, "config", None), "num_channels", None)
+        return _coloured(image) if channels == 3 else np.asarray(image)
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput unless all inputs have one shape, which the network takes, and it has a class per label."""
@@ -99,6 +104,8 @@ class Classifier(BaseModel):
                         f"has another shape of {key} than row 1 ({list(first)})",
                         "bring all to one shape",
                     )
+        if self.processor is not None:
+            self._check_outputs()
         if (classes := self._classes(split, rows[:2])) is None:
             return  # a network that needs real tensors: the run will tell
         for i, row in enumerate(rows):
@@ -109,6 +116,16 @@ class Classifier(BaseModel):
                     f"has the label {int(row['label'])}, and the network has {classes} classes",
                     f"give labels from 0 to {classes - 1}",
                 )
+
+    def _check_outputs(self) -> None:
+        """Raises BadInput for a head whose outputs are not classes that exclude one another."""
+        config = getattr(self.module, "config", None)
+        kind = getattr(config, "problem_type", None)
+        if getattr(config, "num_labels", 2) == 1 or kind in ("regression", "multi_label_classification"):
+            what = f"problem_type: {kind}" if kind else "num_labels: 1, one output"
+            raise BadInput.of(
+                "model", what, "does not tell classes apart with a softmax", "give a classifier of two or more classes"
+            )
 
     def _classes(self, split: str, rows: Sequence[Example]) -> int | None:
         """The classes that the network tells apart, by trying a few rows; None where it cannot run on the meta
@@ -177,6 +194,16 @@ def _floats(value: Any) -> np.ndarray:
     array = np.asarray(value)
     scale = 255 if array.dtype == np.uint8 else 1
     return np.asarray(array, dtype=np.float32) / scale
+
+
+def _coloured(image: Any) -> np.ndarray:
+    """A picture as an image processor takes it: [H, W, 3]; grey ones in three equal channels, without transparency."""
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim == 3 and array.shape[-1] in (1, 2):
+        array = array[..., :1].repeat(3, axis=-1)
+    return array[..., :3] if array.ndim == 3 and array.shape[-1] == 4 else array
 
 
 def _flat(value: Tensor, seen_BS: Tensor | None) -> Tensor:
