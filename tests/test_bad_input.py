@@ -144,7 +144,7 @@ def test_broken_json_names_the_line(go: Go) -> None:
 
 def test_request_that_is_no_mapping(go: Go) -> None:
     Path("list.yaml").write_text("- model\n- forget\n")
-    says(go.command("run", "list.yaml"), "request: 'list.yaml' is no mapping", "write `field: value` lines")
+    says(go.command("run", "list.yaml"), "request: 'list.yaml' is not a mapping", "write `field: value` lines")
 
 
 def test_unknown_field(go: Go) -> None:
@@ -192,10 +192,10 @@ def test_a_value_that_a_field_cannot_have(go: Go, field: str, value: Any, senten
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("epochs", "--set: 'epochs' is no setting; write --set key=value."),
-        ("=3", "--set: '=3' is no setting; write --set key=value."),
-        ("method=[npo", "--set: 'method=[npo' has a value that is no YAML; quote the value: method='...'."),
-        ("model.x=1", "--set: 'model.x' goes into model, which is no mapping; set model as a whole."),
+        ("epochs", "--set: 'epochs' is not a setting; write --set key=value."),
+        ("=3", "--set: '=3' is not a setting; write --set key=value."),
+        ("method=[npo", "--set: 'method=[npo' has a value that is not YAML; quote the value: method='...'."),
+        ("model.x=1", "--set: 'model.x' goes into model, which is not a mapping; set model as a whole."),
         ("budget.epochs=soon", "budget.epochs: 'soon' cannot be used; give a whole number."),
     ],
 )
@@ -285,13 +285,13 @@ def test_jsonl_that_is_not_utf8(go: Go) -> None:
             ("forget, row 2 of f.jsonl: 'prompt, completion' holds no example", "question: prompt"),
         ),
         ({"question": "a", "answer": ""}, ("row 2 of f.jsonl: 'answer' is empty", "give it a text or remove the row")),
-        ({"question": "a", "answer": 7}, ("row 2 of f.jsonl: 7 stands under 'answer' and is no text", "give a string")),
+        ({"question": "a", "answer": 7}, ("row 2 of f.jsonl: 7 under 'answer' is not text", "give a string")),
         ({"question": "a", "answer": "\ud800"}, ("row 2 of f.jsonl", "lone surrogate", "save the data as UTF-8 again")),
-        ({"question": "a", "answer": "b", "perturbed": [1]}, ("stands under 'perturbed_answer' and is no text",)),
-        ({"question": "a", "answer": "b", "perturbed": {}}, ("stands under 'perturbed_answer' and is no list",)),
+        ({"question": "a", "answer": "b", "perturbed": [1]}, ("under 'perturbed_answer' is not text",)),
+        ({"question": "a", "answer": "b", "perturbed": {}}, ("under 'perturbed_answer' is not a list",)),
         ({"messages": [{"role": "user", "content": "a"}]}, ("ends with the assistant's",)),
         ({"image": "cat.png", "label": 1}, ("holds no array of finite numbers",)),
-        ({"features": [1, 2], "label": "cat"}, ("'cat' stands under 'label' and is no class",)),
+        ({"features": [1, 2], "label": "cat"}, ("'cat' under 'label' is not a class",)),
         ({"text": "a"}, ("forget, row 2", "has fewer than two tokens")),
     ],
 )
@@ -322,7 +322,7 @@ def test_a_row_with_null_for_an_answer(go: Go) -> None:
 
 def test_columns_name_a_missing_column(go: Go) -> None:
     ended = go(forget=rows("f.jsonl"), columns={"question": "prompt"}, without=OPTIONAL)
-    says(ended, "columns.question: 'prompt' is no column of forget, row 1 of f.jsonl; it has: question, answer.")
+    says(ended, "columns.question: 'prompt' is not a column of forget, row 1 of f.jsonl; it has: question, answer.")
 
 
 def test_examples_of_another_family(go: Go) -> None:
@@ -351,7 +351,7 @@ def test_label_that_the_network_has_not(go: Go) -> None:
 
 
 def test_embedded_world_that_is_not_there(go: Go) -> None:
-    says(go(forget="builtin:author/forget"), "is no embedded world; did you mean 'authors'?")
+    says(go(forget="builtin:author/forget"), "is not an embedded world; did you mean 'authors'?")
     says(
         go(forget="builtin:authors/forgotten"),
         "forget: 'builtin:authors/forgotten' names no split; known: builtin:authors/",
@@ -684,10 +684,12 @@ def test_hub_name_that_cannot_be_reached(go: Go, monkeypatch: pytest.MonkeyPatch
     ended = go(model="nobody/no-model", forget="nobody/no-data")
     says(
         ended,
-        "model: 'nobody/no-model' is no folder here, and cannot be had from the hub",
+        "model: 'nobody/no-model' is not a folder here, and cannot be had from the hub",
         "check the name and the network.",
     )
-    says(ended, "forget: 'nobody/no-data' is no file here, and cannot be had from the hub", "give a path that exists")
+    says(
+        ended, "forget: 'nobody/no-data' is not a file here, and cannot be had from the hub", "give a path that exists"
+    )
 
 
 def test_factory_without_trust(go: Go) -> None:
@@ -704,7 +706,9 @@ def test_factory_that_cannot_be_imported(go: Go) -> None:
 
 def test_factory_with_pickle_weights(go: Go) -> None:
     ended = go(model={"factory": "expunge.models.networks:Digits", "weights": "net.pt"})
-    says(ended, "model.weights: 'net.pt' is no safetensors file, and we load no pickle", "safetensors.torch.save_file")
+    says(
+        ended, "model.weights: 'net.pt' is not a safetensors file, and we load no pickle", "safetensors.torch.save_file"
+    )
 
 
 # -- the other verbs ---------------------------------------------------------------------------
@@ -729,7 +733,7 @@ def test_factory_with_pickle_weights(go: Go) -> None:
         (["audit", "x", "--forget", "f.jsonl", "--before", "y"], ("before: 'y' does not exist",)),
         (
             ["audit", "x", "--forget", "f.jsonl", "--accept", "nll"],
-            ("--accept: 'nll' is no setting; write --accept key=value.",),
+            ("--accept: 'nll' is not a setting; write --accept key=value.",),
         ),
         (
             ["audit", "x", "--forget", "f.jsonl", "--purpose", "erse"],
@@ -752,7 +756,7 @@ def test_files_that_only_look_like_ours(go: Go) -> None:
         Path(name, "evidence.json").write_text("[1]")
         Path(name, "certificate.json").write_text('{"subject": [3]}')
     says(go.command("compare", "a", "b"), "run: 'a/evidence.json' cannot be read")
-    says(go.command("verify", "a"), "certificate: 'a/certificate.json' is no certificate")
+    says(go.command("verify", "a"), "certificate: 'a/certificate.json' is not a certificate")
 
 
 @pytest.mark.parametrize(
@@ -760,7 +764,7 @@ def test_files_that_only_look_like_ours(go: Go) -> None:
     [
         (
             {"data": "d.jsonl", "out": "b", "model": {"architecture": "lama"}},
-            "model.architecture: 'lama' is no causal language model",
+            "model.architecture: 'lama' is not a causal language model",
         ),
         (
             {"data": "d.jsonl", "out": "b", "model": {"architecture": "llama", "layer": 2}},

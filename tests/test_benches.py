@@ -255,7 +255,7 @@ def test_a_prefix_stands_before_a_text_and_does_not_count(hub: Path) -> None:
     tokens = model.tokenizer
     assert tokens.decode(item.prompt) == behind["prefix"] and tokens.decode(item.answer) == behind["text"]
     assert identity(bare) != identity(behind) and question_of(behind) == behind["prefix"]
-    with pytest.raises(BadInput, match="stands under 'prefix' and is no text"):
+    with pytest.raises(BadInput, match="under 'prefix' is not text"):
         load([{"text": "a b", "prefix": 3}], "forget")
 
 

@@ -74,7 +74,7 @@ def test_a_user_s_pack(tmp_path: Path) -> None:
         ({"domain": "privacy"}, "has no prompt"),
         ({"prompt": "p", "domain": "privacy", "part": "test"}, "write train or score"),
         ({"prompt": "p", "domain": "benign", "keywords": "no"}, "keywords that are no list"),
-        ({"context": "c", "options": ["a"], "domain": "bias"}, "is no BBQ question"),
+        ({"context": "c", "options": ["a"], "domain": "bias"}, "is not a BBQ question"),
     ],
 )
 def test_bad_packs(row: dict[str, Any], said: str, tmp_path: Path) -> None:

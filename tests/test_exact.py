@@ -309,11 +309,11 @@ def faults(**changes: Any) -> str:
     [
         ({"sisa": {"shards": 0}}, "exact.sisa.shards: 0 cannot be used; give a number of at least 1."),
         ({"sisa": {"shard": 4}}, "exact.sisa.shard: unknown sisa option 'shard'; did you mean 'shards'?"),
-        ({"sise": {}}, "exact: 'sise' is no scheme to train with; did you mean 'sisa'?"),
-        ("retrain", "exact: 'retrain' is no scheme to train with"),
-        ({"sisa": 4}, "exact.sisa: 4 is no mapping of options; write sisa: {option: value}."),
-        ([], "exact: '[]' is no scheme; write exact: {sisa: {shards: 4, slices: 4}}."),
-        ({"sisa": {}, "s3t": {}}, "is no scheme; write exact: {sisa: {shards: 4, slices: 4}}."),
+        ({"sise": {}}, "exact: unknown scheme 'sise'; did you mean 'sisa'?"),
+        ("retrain", "exact: unknown scheme 'retrain'"),
+        ({"sisa": 4}, "exact.sisa: 4 is not a mapping of options; write sisa: {option: value}."),
+        ([], "exact: '[]' is not a scheme; write exact: {sisa: {shards: 4, slices: 4}}."),
+        ({"sisa": {}, "s3t": {}}, "is not a scheme; write exact: {sisa: {shards: 4, slices: 4}}."),
         ({"sisa": {"slices": "many"}}, "exact.sisa.slices: 'many' cannot be used; give a whole number."),
     ],
 )

@@ -177,7 +177,7 @@ def test_nor_when_it_is_to_be_retrained(evil: Path, world: dict[str, Any], capsy
         ({"data": ["some/set:config:train[3:5]"]}, "names some/set, which would be asked for on the hub"),
         ({"data": "${EXPUNGE_X}/y"}, "does not exist"),
         ({"model": "some/model"}, "names some/model, which would be asked for on the hub"),
-        ({"model": "${EXPUNGE_X}/y"}, "is no folder"),
+        ({"model": "${EXPUNGE_X}/y"}, "is not a folder"),
         ({"model": "/proc"}, "holds no config.json"),
     ],
     ids=str,
@@ -316,7 +316,7 @@ def test_without_leave_only_our_own_classes_are_networks(name: Any, theirs: str)
     "name", ["hostile_nets:net", "hostile_nets:Other", "os:system", "hostile_nets:none", "builtins:type"]
 )
 def test_with_leave_only_classes_of_modules_are_called(name: str, theirs: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"is no class of torch\.nn\.Module|cannot be imported"):
+    with pytest.raises(BadInput, match=r"is not a class of torch\.nn\.Module|cannot be imported"):
         class_of(name, True, "model")
     assert class_of(theirs, True, "model").__name__ == "Net" and issubclass(class_of(theirs, True, "model"), nn.Module)
     assert not (tmp_path / "CALLED").exists()
@@ -373,12 +373,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seconds": [1]}, "seconds is a list of 1"),
     ({"steps": 1.5}, "steps is 1.5"),
     ({"template": 3}, "template is 3"),
-    ({"template": "{0}"}, "is no template"),
-    ({"template": "{q} {question.__class__}"}, "is no template"),
-    ({"template": "{q:>999999999}"}, "is no template"),
-    ({"template": "{q!r}"}, "is no template"),
-    ({"template": "no place"}, "is no template"),
-    ({"template": "{q}{"}, "is no template"),
+    ({"template": "{0}"}, "is not a template"),
+    ({"template": "{q} {question.__class__}"}, "is not a template"),
+    ({"template": "{q:>999999999}"}, "is not a template"),
+    ({"template": "{q!r}"}, "is not a template"),
+    ({"template": "no place"}, "is not a template"),
+    ({"template": "{q}{"}, "is not a template"),
     ({"columns": {"a": "\ud800"}}, "holds half a character"),
     ({"more": json.loads("[" * 60 + "]" * 60)}, "is nested too deeply"),
 ]
@@ -488,11 +488,11 @@ def linked_guard(folder: Path) -> None:
 
 
 ODD: list[tuple[Change, str]] = [
-    (special("expunge.json"), "is no plain file"),
-    (special("model.safetensors"), "is no plain file"),
-    (special("tokenizer.json"), "is no plain file"),
-    (special("guard/guards.json"), "is no plain file"),
-    (endless, "is no plain file"),
+    (special("expunge.json"), "is not a plain file"),
+    (special("model.safetensors"), "is not a plain file"),
+    (special("tokenizer.json"), "is not a plain file"),
+    (special("guard/guards.json"), "is not a plain file"),
+    (endless, "is not a plain file"),
     (linked_guard, "is a link that leads out of the model's folder"),
 ]
 
@@ -837,7 +837,7 @@ def test_hostile_ensembles(
     }
     for name in some(*commands):
         said = refused(capsys, *commands[name])
-        assert "ensemble.json" in said or "is no folder" in said or "is itself an ensemble" in said, said
+        assert "ensemble.json" in said or "is not a folder" in said or "is itself an ensemble" in said, said
 
 
 @pytest.mark.parametrize("inside", ["shard-0/note.txt", "shard-2", "shard-1/sub"])

@@ -72,15 +72,15 @@ def test_probes_go_with_the_example_that_they_are_of() -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ({"question": "Who?"}, "line 3 of p.jsonl: 'question' is no probe"),
+        ({"question": "Who?"}, "line 3 of p.jsonl: 'question' is not a probe"),
         ({"question": "Who?", "answer": " "}, "line 3 of p.jsonl: 'answer' is empty"),
         (
             {"question": "Who?", "answer": "He.", "kind": "rephrase"},
-            "'rephrase' is no kind of probe; did you mean 'rephrased'?",
+            "unknown kind of probe 'rephrase'; did you mean 'rephrased'?",
         ),
         (
             {"question": "Who?", "answer": "He.", "of": 7},
-            "line 3 of p.jsonl: 7 stands under 'of' and is no row of forget; give 1 to 2",
+            "line 3 of p.jsonl: 7 under 'of' is not a row of forget; give 1 to 2",
         ),
         ({"question": "Who?", "answer": "He.", "of": "Where was Anna born?"}, "did you mean 'Where was Ana born?'"),
         ({"question": "Who?", "answer": "He.", "of": [1]}, "names no example"),
@@ -99,7 +99,7 @@ def test_files_without_probes(tmp_path: Path) -> None:
         (tmp_path / "p.jsonl").write_text(text, encoding="utf-8")
         with pytest.raises(BadInput, match=sentence):
             probes.read_probes(str(tmp_path / "p.jsonl"))
-    with pytest.raises(BadInput, match="is no file here"):
+    with pytest.raises(BadInput, match="is not a file here"):
         probes.read_probes(str(tmp_path / "q.jsonl"))
     twice = [{**FORGET[0]}, {**FORGET[0], "answer": "In Burr."}]
     with pytest.raises(BadInput, match="is the question of 2 forget examples; give the row: 1 or 2"):

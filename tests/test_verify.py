@@ -403,7 +403,7 @@ FORGED: dict[str, tuple[Tamper, str]] = {
     "evidence is no JSON": (written("evidence.json", "{"), "changed: evidence.json"),
     "evidence is a list": (written("evidence.json", "[1]"), "changed: evidence.json"),
     "evidence is deep": (written("evidence.json", "[" * 100_000 + "]" * 100_000), "changed: evidence.json"),
-    "evidence is no text": (written("evidence.json", b"\xff\xfe"), "changed: evidence.json"),
+    "evidence is not text": (written("evidence.json", b"\xff\xfe"), "changed: evidence.json"),
     "evidence is empty": (written("evidence.json", ""), "changed: evidence.json"),
     "evidence says a thing twice": (
         lambda f, o: written("evidence.json", (f / "evidence.json").read_text().replace("{", '{"schema": 1,', 1))(f, o),
@@ -468,7 +468,7 @@ FORGED: dict[str, tuple[Tamper, str]] = {
         lambda f, o: (set_request(f, lambda r: r.update(seed=4)), sealed(f)),
         "changed: request.yaml (it is not",
     ),
-    "the request is no YAML": (written("request.yaml", "a: ["), "changed: request.yaml"),
+    "the request is not YAML": (written("request.yaml", "a: ["), "changed: request.yaml"),
     "the request is a list": (written("request.yaml", "[1]"), "changed: request.yaml"),
     "another run's report": (swapped("report.html"), "changed: report.html (it is not what the evidence gives)"),
     "another run's request": (swapped("request.yaml"), "changed: request.yaml (it is not"),
@@ -562,7 +562,7 @@ def test_an_edited_certificate_is_seen_by_its_own_digest_and_by_the_salt(run: Pa
 )
 def test_what_is_no_certificate_is_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / "certificate.json").write_text(text)
-    with pytest.raises(BadInput, match="is no certificate") as caught:
+    with pytest.raises(BadInput, match="is not a certificate") as caught:
         verify(tmp_path)
     assert len(caught.value.faults) == 1
 

@@ -152,7 +152,7 @@ def test_where_it_cannot_be_had(changes: Any, sentence: str, tmp_path: Path) -> 
 def test_a_stranger_s_group_is_refused_before_anything(tmp_path: Path) -> None:
     train(config(tmp_path))
     odd = [{**row, "group": "c"} for row in TEST[:5]]
-    with pytest.raises(BadInput, match="is no group that the model was made fair for"):
+    with pytest.raises(BadInput, match="is not a group that the model was made fair for"):
         run(
             {
                 "model": str(tmp_path / "model"),

@@ -489,7 +489,7 @@ def test_hidden_alone_ends_the_forward_early(llama: CausalLM) -> None:
     assert torch.equal(early.hidden[path], whole.hidden[path])
     inside = llama.forward(batch, want_of({f"hidden:{llama.blocks[1]}:in"}))
     assert torch.equal(inside.hidden[f"{llama.blocks[1]}:in"], whole.hidden[path])
-    with pytest.raises(BadInput, match="is no module of this model; did you mean"):
+    with pytest.raises(BadInput, match="is not a module of this model; did you mean"):
         llama.forward(batch, want_of({"hidden:model.layers.9"}))
 
 

@@ -231,7 +231,7 @@ def request(place: Place, name: str, **fields: Any) -> str:
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """All below a folder that is no folder, links too, sorted."""
+    """All below a folder that is not a folder, links too, sorted."""
     yield from sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 

@@ -174,7 +174,7 @@ def _table_rows(path: Path) -> list[dict[str, str | bool]]:
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()]))
     except csv.Error as error:
-        raise BadInput.of("answers", str(path), f"is no table ({error})", "correct it, or give JSONL") from None
+        raise BadInput.of("answers", str(path), f"is not a table ({error})", "correct it, or give JSONL") from None
     for number, row in enumerate(rows, 1):
         if None in row:
             raise BadInput.of(

@@ -1,7 +1,7 @@
 """Phrases that decline in other languages than English, for the rule judge.
 
 Like the English ones they count where a sentence begins with them, once apologies are removed. Verbs are named, because
-"cannot" alone is no refusal. Japanese, Korean and Hindi put the verb last, so theirs count anywhere in a sentence.
+"cannot" alone is not a refusal. Japanese, Korean and Hindi put the verb last, so theirs count anywhere in a sentence.
 """
 
 from __future__ import annotations

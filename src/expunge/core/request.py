@@ -129,7 +129,7 @@ class Request(BaseModel):
     def parse(cls, values: Any) -> Request:
         """A request from plain data. Raises BadInput."""
         if not isinstance(values, Mapping):
-            raise BadInput.of("request", values, "is no mapping", "write `field: value` lines")
+            raise BadInput.of("request", values, "is not a mapping", "write `field: value` lines")
         return parse(cls, values)
 
     @classmethod
@@ -166,7 +166,7 @@ def check_path(text: str) -> None:
 
 def _check_selector(value: Mapping[str, Any]) -> None:
     if len(value) != 1:
-        raise ValueError("is no selector, which has one key; give one of " + ", ".join(SELECTORS))
+        raise ValueError("is not a selector, which has one key; give one of " + ", ".join(SELECTORS))
     ((kind, wanted),) = value.items()
     if kind not in SELECTORS:
         raise ValueError(f"has an unknown selector; {did_you_mean(kind, SELECTORS)}")
@@ -307,7 +307,7 @@ def read_config(path: str | Path, field: str, sets: Mapping[str, Any] | None = N
         fix = "fix that line" if " at line " in str(error) else "fix it"
         raise BadInput.of(field, str(path), str(error), fix) from None
     if not isinstance(values, dict):
-        raise BadInput.of(field, str(path), "is no mapping", "write `field: value` lines")
+        raise BadInput.of(field, str(path), "is not a mapping", "write `field: value` lines")
     for key, value in (sets or {}).items():
         put(values, key, value)
     return values
@@ -324,7 +324,7 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
         if inner is None:
             inner = values[name] = {}
         elif not isinstance(inner, dict):
-            raise BadInput.of("--set", key, f"goes into {name}, which is no mapping", f"set {name} as a whole")
+            raise BadInput.of("--set", key, f"goes into {name}, which is not a mapping", f"set {name} as a whole")
         values = inner
     values[last] = value
 
@@ -341,7 +341,7 @@ def parse_sets(items: Iterable[str], option: str = "--set") -> dict[str, Any]:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key.strip() or not all(key.split(".")):
-            raise BadInput.of(option, item, "is no setting", f"write {option} key=value")
+            raise BadInput.of(option, item, "is not a setting", f"write {option} key=value")
         key, value = key.strip(), value.strip()
         if value[:1] in "<>=" and value:
             found[key] = value
@@ -349,7 +349,7 @@ def parse_sets(items: Iterable[str], option: str = "--set") -> dict[str, Any]:
         try:
             found[key] = parse_yaml(value)
         except ValueError:
-            raise BadInput.of(option, item, "has a value that is no YAML", f"quote the value: {key}='...'") from None
+            raise BadInput.of(option, item, "has a value that is not YAML", f"quote the value: {key}='...'") from None
     return found
 
 

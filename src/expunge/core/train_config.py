@@ -70,7 +70,7 @@ class TrainConfig(BaseModel):
     def parse(cls, values: Any) -> TrainConfig:
         """From plain data. Raises BadInput."""
         if not isinstance(values, Mapping):
-            raise BadInput.of("train", values, "is no mapping", "write `field: value` lines")
+            raise BadInput.of("train", values, "is not a mapping", "write `field: value` lines")
         return parse(cls, values, whole="train")
 
     @classmethod

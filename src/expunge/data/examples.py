@@ -70,7 +70,7 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
     """Raises BadInput for keys that are no text, and for values that are too large, too deep or badly encoded."""
     for key, value in row.items():
         if not isinstance(key, str):
-            raise BadInput.of(where, key, "names a field and is no text", "put it in quotes")
+            raise BadInput.of(where, key, "names a field and is not text", "put it in quotes")
         _check_encodes(key, key[:80], where)
         if isinstance(value, str):
             _check_size(value, key, where)
@@ -86,7 +86,7 @@ def _rename(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> E
         _check_name(ours)
         if theirs not in row:
             raise BadInput.of(
-                f"columns.{ours}", theirs, f"is no column of {where}", "it has: " + ", ".join(map(str, row))
+                f"columns.{ours}", theirs, f"is not a column of {where}", "it has: " + ", ".join(map(str, row))
             )
         example[ours] = row[theirs]
     for alias, name in ALIASES.items():
@@ -163,7 +163,7 @@ def _check_fields(example: Example, keys: tuple[str, ...], where: str) -> None:
     for name in LISTS:
         if name in example:
             if not isinstance(example[name], list | tuple | np.ndarray):
-                raise BadInput.of(where, example[name], f"stands under {name!r} and is no list", "give a list of texts")
+                raise BadInput.of(where, example[name], f"under {name!r} is not a list", "give a list of texts")
             example[name] = list(example[name])
             for text in example[name]:
                 _check_text(text, name, where)
@@ -181,7 +181,7 @@ def _check_optional(example: Example, where: str) -> None:
             example[name] = [value] if isinstance(value, str | Mapping) else value
             if not isinstance(example[name], list | tuple | np.ndarray):
                 raise BadInput.of(
-                    where, value, f"stands under {name!r} and asks nothing", "give a question, or a list of questions"
+                    where, value, f"under {name!r} asks nothing", "give a question, or a list of questions"
                 )
             example[name] = [_check_question(one, name, where) for one in example[name]]
         elif name in TEXTS:
@@ -189,7 +189,7 @@ def _check_optional(example: Example, where: str) -> None:
         elif isinstance(value, str):
             _check_encodes(value, name, where)
         elif not isinstance(value, bool | int | float | np.integer | np.floating | np.bool_):
-            raise BadInput.of(where, value, f"stands under {name!r} and is no name", "give a text or a number")
+            raise BadInput.of(where, value, f"under {name!r} is not a name", "give a text or a number")
 
 
 def _check_question(one: Any, name: str, where: str) -> str | dict[str, str]:
@@ -198,7 +198,7 @@ def _check_question(one: Any, name: str, where: str) -> str | dict[str, str]:
         _check_text(one, name, where)
         return str(one)
     if one.get("question") is None:
-        raise BadInput.of(where, one, f"stands under {name!r} and has no question", "give question, and answer")
+        raise BadInput.of(where, one, f"under {name!r} has no question", "give question, and answer")
     found = {key: one[key] for key in ("question", "answer") if one.get(key) is not None}
     for key, text in found.items():
         _check_text(text, f"{name}.{key}", where)
@@ -241,7 +241,7 @@ def _check_size(text: str, key: str, where: str) -> None:
 
 def _check_text(text: Any, key: str, where: str) -> None:
     if not isinstance(text, str):
-        raise BadInput.of(where, text, f"stands under {key!r} and is no text", "give a string")
+        raise BadInput.of(where, text, f"under {key!r} is not text", "give a string")
     _check_size(text, key, where)
     if not text.strip():
         raise BadInput.of(where, key, "is empty", "give it a text or remove the row")
@@ -255,7 +255,7 @@ def _check_encodes(text: str, key: str, where: str) -> None:
         raise BadInput.of(
             where,
             text[:80],
-            f"stands under {key!r} and holds half a character (a lone surrogate)",
+            f"under {key!r} holds half a character (a lone surrogate)",
             "save the data as UTF-8 again",
         ) from None
 
@@ -268,7 +268,7 @@ def _number(label: Any) -> Any:
 def _check_label(label: Any, where: str) -> None:
     number = isinstance(label, int | float | np.integer | np.floating) and not isinstance(label, bool)
     if not number or not np.isfinite(label) or label != int(label) or not 0 <= label < 2**31:
-        raise BadInput.of(where, label, "stands under 'label' and is no class", "give whole numbers from 0 up")
+        raise BadInput.of(where, label, "under 'label' is not a class", "give whole numbers from 0 up")
 
 
 def _check_array(value: Any, key: str, where: str) -> None:

@@ -225,7 +225,7 @@ def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
         raise BadInput.of(
             field,
             source,
-            f"is no file here, and cannot be had from the hub ({_first_line(error)})",
+            f"is not a file here, and cannot be had from the hub ({_first_line(error)})",
             "give a path that exists, or owner/name:config:split of a data set there",
         ) from None
 

@@ -29,7 +29,7 @@ def read_probes(source: str | Sequence[Any], field: str = "probes") -> list[Exam
     if isinstance(source, str):
         path = Path(expand(source, field))
         if not path.is_file():
-            raise BadInput.of(field, source, "is no file here", "give a JSONL file of question, answer, kind and of")
+            raise BadInput.of(field, source, "is not a file here", "give a JSONL file of question, answer, kind and of")
         rows = [(f"{field}, line {number} of {path.name}", row) for number, row in numbered_rows(path, field)]
     else:
         rows = [(f"{field}[{i}]", row) for i, row in enumerate(source)]
@@ -51,18 +51,16 @@ def _check_probe(row: Any, where: str) -> Example:
         raise BadInput.of(
             where,
             ", ".join(map(str, row)) if isinstance(row, Mapping) else row,
-            "is no probe",
+            "is not a probe",
             "give question and answer, and kind and of where you know them",
         )
     example = normalise({"question": row["question"], "answer": row["answer"]}, {}, where)
     kind = row.get("kind", OTHER)
     if kind not in (*KINDS, OTHER):
-        raise BadInput.of(where, kind, "is no kind of probe", did_you_mean(str(kind), [*KINDS, OTHER]))
+        raise BadInput.of(where, kind, "unknown kind of probe", did_you_mean(str(kind), [*KINDS, OTHER]))
     of = row.get("of")
     if of is not None and (isinstance(of, bool) or not isinstance(of, int | str)):
-        raise BadInput.of(
-            where, of, "stands under 'of' and names no example", "give a forget example's question, or its row"
-        )
+        raise BadInput.of(where, of, "under 'of' names no example", "give a forget example's question, or its row")
     return {**example, "kind": kind, "of": of}
 
 
@@ -98,7 +96,7 @@ def _owner(probe: Example, places: Mapping[str, list[int]], count: int) -> int |
     if isinstance(of, int):
         if not 1 <= of <= count:
             raise BadInput.of(
-                probe["where"], of, "stands under 'of' and is no row of forget", f"give 1 to {count}, or the question"
+                probe["where"], of, "under 'of' is not a row of forget", f"give 1 to {count}, or the question"
             )
         return of - 1
     found = places.get(of, [])
@@ -106,14 +104,14 @@ def _owner(probe: Example, places: Mapping[str, list[int]], count: int) -> int |
         raise BadInput.of(
             probe["where"],
             of,
-            "stands under 'of' and is the question of no forget example",
+            "under 'of' is the question of no forget example",
             did_you_mean(of, [q for q in places if q]),
         )
     if len(found) > 1:
         raise BadInput.of(
             probe["where"],
             of,
-            f"stands under 'of' and is the question of {len(found)} forget examples",
+            f"under 'of' is the question of {len(found)} forget examples",
             f"give the row: {' or '.join(str(i + 1) for i in found[:6])}",
         )
     return found[0]

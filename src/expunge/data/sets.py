@@ -317,8 +317,10 @@ def within(name: str, homes: list[Path]) -> bool:
 
 
 def walk(folder: Path, field: str) -> Iterator[Path]:
-    """All files below a folder, but for hidden folders. Raises BadInput where it is no folder of data: listing a disk
-    takes minutes, and what the system makes up has no end."""
+    """All files below a folder, except hidden folders.
+
+    Raises BadInput where it is not a folder of data: listing a disk takes minutes, and a virtual file system never ends.
+    """
     began = time.monotonic()
     seen = data = hidden = 0
     for place, folders, files in os.walk(folder):

@@ -161,7 +161,7 @@ def parse(key: str, text: object) -> Criterion:
         raise BadInput.of(where, text, "holds no finite number", _FORMS)
     if reference and reference not in REFERENCES:
         raise BadInput.of(
-            where, text, f"compares with {reference!r}, which is no reference", did_you_mean(reference, REFERENCES)
+            where, text, f"compares with {reference!r}, which is not a reference", did_you_mean(reference, REFERENCES)
         )
     return Criterion(key, line, op, number, reference)
 

@@ -55,7 +55,7 @@ def strict_json(data: bytes) -> Any:
         return made
 
     def constant(name: str) -> Any:
-        raise ValueError(f"{name} is no number")
+        raise ValueError(f"{name} is not a number")
 
     return json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
 
@@ -284,7 +284,7 @@ def read_certificate(path: Path) -> tuple[dict[str, Any], bytes]:
         raise BadInput.of(
             "certificate",
             str(path),
-            f"is no certificate ({type(error).__name__}: {error})",
+            f"is not a certificate ({type(error).__name__}: {error})",
             "give a run's certificate.json",
         ) from None
     return statement, data

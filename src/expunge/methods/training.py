@@ -41,11 +41,11 @@ def with_defaults(value: Any, field: str) -> dict[str, dict[str, Any]] | None:
         return None
     name, options = next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else (value, None)
     if not isinstance(name, str):
-        raise BadInput.of(field, str(value), "is no scheme", f"write {field}: {{sisa: {{shards: 4, slices: 4}}}}")
+        raise BadInput.of(field, str(value), "is not a scheme", f"write {field}: {{sisa: {{shards: 4, slices: 4}}}}")
     if options is not None and not isinstance(options, Mapping):
-        raise BadInput.of(f"{field}.{name}", options, "is no mapping of options", f"write {name}: {{option: value}}")
+        raise BadInput.of(f"{field}.{name}", options, "is not a mapping of options", f"write {name}: {{option: value}}")
     if field == "exact" and name not in (known := schemes()):
-        raise BadInput.of("exact", name, "is no scheme to train with", did_you_mean(name, known))
+        raise BadInput.of("exact", name, "unknown scheme", did_you_mean(name, known))
     return {name: trainer_named(name, field).validate(options or {}, f"{field}.{name}", training=True)}
 
 

@@ -63,7 +63,7 @@ def _entries(folder: Path, field: str) -> list[os.DirEntry[str]]:
 def _plain(entry: os.DirEntry[str], field: str) -> None:
     path = Path(entry.path)
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise BadInput.of(field, entry.path, "is no plain file, and reading it might never end", "take it away")
+        raise BadInput.of(field, entry.path, "is not a plain file, and reading it might never end", "take it away")
 
 
 def _link_fault(field: str, path: Path) -> BadInput:

@@ -36,7 +36,7 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
         hub.go_offline_if_unreachable()
     what, fix = "has a configuration that cannot be read", "fix config.json, or save the model again"
     if not here:
-        what = "is no folder here, and cannot be had from the hub"
+        what = "is not a folder here, and cannot be had from the hub"
         fix = "give a folder, or check the name and the network"
     with foreign(field, source, what, fix):
         raw, _ = PreTrainedConfig.get_config_dict(source, trust_remote_code=trust_code)
@@ -56,7 +56,7 @@ def config_of(source: str, trust_code: bool, field: str = "model") -> Any:
         raise BadInput.of(
             field,
             source,
-            "has a configuration that cannot be read (architectures is no list of names)",
+            "has a configuration that cannot be read (architectures is not a list of names)",
             "save the model again",
         )
     return config
@@ -71,7 +71,7 @@ def _absurd(raw: Any, trust_code: bool) -> str:
             if number > (LABELS if name == "num_labels" else MANY if COUNTS.fullmatch(name) else math.inf):
                 return f"asks for {number:,} ({name})"
             if ("dropout" in name or name.endswith("pdrop")) and not 0 <= number <= 1:
-                return f"has a {name} of {number}, which is no share"
+                return f"has a {name} of {number}, which is not a share"
         if name.endswith("_implementation") and "/" in str(value) and not trust_code:
             return f"names code on the hub ({name}: {str(value)[:60]})"
         if why := _absurd(value, trust_code):

@@ -43,7 +43,7 @@ def _place(spec: str) -> str:
     """A folder or hub name with its variables put in. Raises BadInput where a value would go to the hub as a name."""
     found = expand(spec, "model")
     if "$" in spec and not Path(found).is_dir():
-        raise BadInput.of("model", spec, "is no folder", "set its variables to where it lies")
+        raise BadInput.of("model", spec, "is not a folder", "set its variables to where it lies")
     return found
 
 

@@ -157,6 +157,6 @@ def members_of(folder: Path, field: str = "model") -> list[str]:
     members = [str(Path(folder) / name) for name in state_of(folder, field)["members"]]
     if missing := next((name for name in members if not Path(name).is_dir()), ""):
         raise BadInput.of(
-            field, missing, "is no folder, and the ensemble names it as a member", "train the model again"
+            field, missing, "is not a folder, and the ensemble names it as a member", "train the model again"
         )
     return members

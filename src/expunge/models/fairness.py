@@ -57,7 +57,7 @@ class Fair:
                 raise BadInput.of(
                     f"row {i + 1}",
                     group,
-                    "is no group that the model was made fair for",
+                    "is not a group that the model was made fair for",
                     f"give each example a `group`, one of {', '.join(self.groups)}",
                 )
             found.append([float(self.groups[group]), derive(self.seed, "fair", identity(example)) / 2**63])

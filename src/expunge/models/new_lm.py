@@ -34,7 +34,7 @@ def check_sizes(spec: Mapping[str, Any]) -> None:
         elif name not in SIZES:
             raise BadInput.of(f"model.{name}", name, "is an unknown size", did_you_mean(name, SIZES))
         elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise BadInput.of(f"model.{name}", value, "is no size", "give a whole number from 1 up")
+            raise BadInput.of(f"model.{name}", value, "is not a size", "give a whole number from 1 up")
         elif value > LARGEST[name]:
             raise BadInput.of(f"model.{name}", value, "is larger than any model's", f"give {LARGEST[name]:,} at most")
     if spec.get("hidden_size", 128) % spec.get("heads", 4):
@@ -49,7 +49,7 @@ def _config_class(architecture: str) -> Any:
         raise BadInput.of(
             "model.architecture",
             architecture,
-            "is no causal language model",
+            "is not a causal language model",
             did_you_mean(architecture, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
         )
     return CONFIG_MAPPING[architecture]

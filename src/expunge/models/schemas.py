@@ -27,16 +27,16 @@ SHOWN = 5
 def _beside(name: str) -> str:
     path = PureWindowsPath(name)
     if name in ("", ".", "..") or path.name != name or path.drive or "\0" in name:
-        raise ValueError("is no name of a file in the folder itself; write the folder again")
+        raise ValueError("is not a name of a file in the folder itself; write the folder again")
     return name
 
 
 def _below(name: str) -> str:
     parts = name.split("/")
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in name or "\0" in name:
-        raise ValueError("is no path inside the folder; write the folder again")
+        raise ValueError("is not a path inside the folder; write the folder again")
     if any(part in ("", ".", "..") for part in parts):
-        raise ValueError("is no path inside the folder; write the folder again")
+        raise ValueError("is not a path inside the folder; write the folder again")
     return name
 
 
@@ -44,7 +44,7 @@ def pattern_of(template: str) -> str:
     """A template as it may stand in a manifest: "chat", or a text whose only place is {q}. Raises ValueError."""
     rest = template.replace("{q}", "")
     if template != "chat" and ("{q}" not in template or "{" in rest or "}" in rest):
-        raise ValueError('is no template; write "chat", or a text with {q} where the question goes')
+        raise ValueError('is not a template; write "chat", or a text with {q} where the question goes')
     return template
 
 

@@ -189,7 +189,7 @@ def attach_prompts(folder: Path, state: dict[str, Any], bare: Any) -> Prompted:
         raise BadInput.of(
             "model",
             str(state["base"]),
-            "is no language model, and soft prompts stand before one's tokens",
+            "is not a language model, and soft prompts stand before one's tokens",
             "train the model again",
         )
     width = int(bare.module.get_input_embeddings().weight.shape[1])

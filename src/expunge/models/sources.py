@@ -52,7 +52,7 @@ def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
 
 
 def known_kind(source: str | Mapping[str, Any]) -> str:
-    """`kind_of`, and "" for what is no source of ours."""
+    """`kind_of`, and "" for what is not a source of ours."""
     try:
         return kind_of(source)
     except (BadInput, ValueError):
@@ -99,7 +99,7 @@ def class_of(name: Any, trust_code: bool, field: str, whose: str = "code of your
         raise BadInput.of(
             field,
             name,
-            "is no class of torch.nn.Module, and nothing else is called",
+            "is not a class of torch.nn.Module, and nothing else is called",
             "name the class that builds the network",
         )
     return found

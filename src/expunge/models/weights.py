@@ -60,7 +60,7 @@ def submodule(module: nn.Module, path: str) -> nn.Module:
         return module.get_submodule(path)
     except AttributeError:
         known = [name for name, _ in module.named_modules() if name]
-        raise BadInput.of("layer", path, "is no module of this model", did_you_mean(path, known)) from None
+        raise BadInput.of("layer", path, "is not a module of this model", did_you_mean(path, known)) from None
 
 
 def find_blocks(module: nn.Module) -> list[str]:
@@ -185,7 +185,7 @@ def load_weights(module: nn.Module, path: Path, field: str, *, shapes_alone: boo
         raise BadInput.of(
             field,
             str(path),
-            "is no safetensors file, and we load no pickle",
+            "is not a safetensors file, and we load no pickle",
             "save the state dict with safetensors.torch.save_file",
         )
     if not path.is_file():

@@ -52,7 +52,7 @@ def _method_faults(composed: Composed, model: Model, splits: Splits) -> Iterator
         why = f"guards this model, and {composed.name} changes weights"
         yield BadInput.of("model", names, why, "take its guard/ folder away first, or choose a guard")
     if processes.world() > 1 and not isinstance(composed.method, Objective):
-        why = f"is no objective run, and {processes.world()} processes were started"
+        why = f"is not an objective run, and {processes.world()} processes were started"
         yield BadInput.of("method", composed.name, why, "start one process, or choose an objective")
     for plugin in composed.plugins:
         yield from _plugin_faults(plugin, model, splits)

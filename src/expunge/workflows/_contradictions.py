@@ -188,7 +188,7 @@ class Contents:
         if not all(set(one) == {"count", "commitment"} and _is_digest(one["commitment"]) for one in splits.values()):
             self.found.fault(CERTIFICATE, "its commitments to splits are no digests")
         if not _is_digest(self.predicate["salt"]):
-            self.found.fault(CERTIFICATE, "its salt is no digest")
+            self.found.fault(CERTIFICATE, "its salt is not a digest")
 
     def _verdict(self) -> None:
         """Check that the verdict follows from the figures and the criteria."""

@@ -79,7 +79,7 @@ def _parts(composed: Composed | None) -> Iterator[tuple[tuple[str, ...], Plugin,
 
 
 def _axis(plugin: Plugin, option: str, default: Any, path: tuple[str, ...]) -> Axis | None:
-    """The range of an option; None where it is no bounded number, or its default gives no scale to search on."""
+    """The range of an option; None where it is not a bounded number, or its default gives no scale to search on."""
     if isinstance(default, bool) or not isinstance(default, int | float) or default <= 0:
         return None
     bounds: list[Any] = list(plugin.fields()[option].metadata)

@@ -71,7 +71,7 @@ def open_pack(source: str | Sequence[str] | None, model: Any = None, name: str =
             raise BadInput.of(
                 name,
                 row["question"][:80],
-                "stands among the prompts that train and those that score",
+                "is among the prompts that train and those that score",
                 "give it one part",
             )
     if not pack.rows and not pack.bbq:
@@ -175,7 +175,7 @@ def _question(row: Mapping[str, Any], name: str, where: str) -> Example:
         raise BadInput.of(
             name,
             where,
-            "is no BBQ question",
+            "is not a BBQ question",
             "give context, question, options, groups, label, condition, polarity and stereotyped",
         )
     return dict(row)

@@ -33,11 +33,11 @@ def parse(name: str, field: str) -> tuple[str, int | float, str]:
     world, _, split = name.removeprefix("builtin:").partition("/")
     world, _, setting = world.partition("@")
     if world not in world_names():
-        raise BadInput.of(field, name, "is no embedded world", did_you_mean(world, world_names()))
+        raise BadInput.of(field, name, "is not an embedded world", did_you_mean(world, world_names()))
     if world in DIALS:
         return world, _dial(setting, DIALS[world], name, field), split
     if setting and not setting.isdigit():
-        raise BadInput.of(field, name, "has a setting that is no seed", f"write builtin:{world}@1")
+        raise BadInput.of(field, name, "has a setting that is not a seed", f"write builtin:{world}@1")
     return world, int(setting or 0), split
 
 
@@ -48,7 +48,7 @@ def _dial(setting: str, default: float, name: str, field: str) -> float:
         value = -1.0
     if not 0 <= value <= 1:
         raise BadInput.of(
-            field, name, "has a setting that is no entanglement", "write a number from 0.0 to 1.0 after the @"
+            field, name, "has a setting that is not an entanglement", "write a number from 0.0 to 1.0 after the @"
         )
     return value
 

@@ -49,7 +49,7 @@ def check(source: Source, *, trust_code: bool, weights: bool, field: str) -> Non
         raise BadInput.of(
             f"{field}.weights",
             str(path),
-            "is no safetensors file, and we load no pickle",
+            "is not a safetensors file, and we load no pickle",
             "save the state dict with safetensors.torch.save_file",
         )
     if weights and not path.is_file():
