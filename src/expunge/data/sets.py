@@ -319,7 +319,7 @@ def within(name: str, homes: list[Path]) -> bool:
 def walk(folder: Path, field: str) -> Iterator[Path]:
     """All files below a folder, except hidden folders.
 
-    Raises BadInput where it is not a folder of data: listing a disk takes minutes, and a virtual file system never ends.
+    Raises BadInput where it is not a folder of data: listing a disk takes minutes, and a virtual one never ends.
     """
     began = time.monotonic()
     seen = data = hidden = 0
