@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from still import STILL
-
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "expunge"
 SOURCE = sorted(PACKAGE.rglob("*.py"))
@@ -39,15 +37,9 @@ def over_source(
     return {path: faults for path, faults in found.items() if faults}
 
 
-def excess(rule: str, found: Mapping[str, list[Fault]], still: Mapping[str, Mapping[str, int]] = STILL) -> str:
-    """The faults of the files that have more than the table of the rule's old ones allows, a line each."""
-    allowed = still.get(rule, {})
-    return "\n".join(
-        f"{path}:{line}: {message}"
-        for path, faults in sorted(found.items())
-        if len(faults) > allowed.get(path, 0)
-        for line, message in faults
-    )
+def listed(found: Mapping[str, list[Fault]]) -> str:
+    """The faults, a line each."""
+    return "\n".join(f"{path}:{line}: {message}" for path, faults in sorted(found.items()) for line, message in faults)
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:

@@ -15,11 +15,11 @@ from house import (
     SOURCE,
     Fault,
     dialect,
-    excess,
     executors,
     family_questions,
     length,
     lines_with,
+    listed,
     long_functions,
     over_source,
     participles,
@@ -31,7 +31,6 @@ from house import (
     undocumented,
     wide_functions,
 )
-from still import STILL
 
 LONGEST_FILE, LONGEST_FUNCTION, LONG_FUNCTION, MOST_LONG, MOST_PARAMETERS = 400, 60, 40, 20, 8
 MOST_IGNORES, MOST_BY_LENGTH = 15, 3
@@ -48,25 +47,20 @@ def test_no_file_is_longer_than_a_reader_s_patience() -> None:
 
 def test_no_function_is_longer_than_a_screen() -> None:
     found = over_source(partial(long_functions, most=LONGEST_FUNCTION))
-    assert not (new := excess("long functions", found)), new
+    assert not (faults := listed(found)), faults
 
 
 def test_few_functions_are_long() -> None:
     found = over_source(partial(long_functions, most=LONG_FUNCTION))
     number = sum(map(len, found.values()))
-    assert number <= max(MOST_LONG, total("many long functions")), excess("", found)
+    assert number <= MOST_LONG, listed(found)
 
 
 def test_no_public_function_takes_more_parameters_than_one_remembers() -> None:
     """The command line's functions have a parameter for each option."""
     paths = [path for path in SOURCE if PACKAGE / "cli" not in path.parents]
     found = over_source(partial(wide_functions, most=MOST_PARAMETERS), paths)
-    assert not (new := excess("wide functions", found)), new
-
-
-def total(rule: str) -> int:
-    """How many faults of old a rule about the whole source still has."""
-    return sum(STILL.get(rule, {}).values())
+    assert not (faults := listed(found)), faults
 
 
 def test_the_size_checks_can_fail() -> None:
@@ -124,26 +118,26 @@ def marked(pattern: str, folders: tuple[str, ...] = ("src",)) -> dict[str, list[
 
 def test_the_formatter_is_never_switched_off() -> None:
     found = marked(r"#\s*fmt:\s*(?:skip|off)", ("src", "tests", "scripts", "benchmarks"))
-    assert not (new := excess("formatter", found)), new
+    assert not (faults := listed(found)), faults
 
 
 def test_types_are_ignored_in_few_places() -> None:
     found = marked(r"#\s*type:\s*ignore")
-    assert sum(map(len, found.values())) <= max(MOST_IGNORES, total("ignored types")), excess("", found)
+    assert sum(map(len, found.values())) <= MOST_IGNORES, listed(found)
 
 
 def test_length_is_sorted_in_one_place() -> None:
     found = marked(r"\bby_length\(")
-    assert sum(map(len, found.values())) <= max(MOST_BY_LENGTH, total("by_length")), excess("", found)
+    assert sum(map(len, found.values())) <= MOST_BY_LENGTH, listed(found)
 
 
 def test_terms_updates_and_methods_are_not_probed() -> None:
-    assert not (new := excess("probes", over_source(probes))), new
+    assert not (faults := listed(over_source(probes))), faults
 
 
 def test_only_models_and_data_know_the_families() -> None:
     paths = [path for path in SOURCE if not {PACKAGE / "models", PACKAGE / "data"} & set(path.parents)]
-    assert not (new := excess("families", over_source(family_questions, paths))), new
+    assert not (faults := listed(over_source(family_questions, paths))), faults
 
 
 def test_the_checks_of_lines_and_of_questions_can_fail() -> None:
@@ -157,11 +151,8 @@ def test_the_checks_of_lines_and_of_questions_can_fail() -> None:
     assert not list(family_questions(ast.parse("'question' in row or 'label' == key")))
 
 
-def test_the_table_of_old_faults_lets_no_new_one_pass() -> None:
-    found = {"a.py": [(1, "x"), (9, "y")], "b.py": [(2, "z")]}
-    assert excess("rule", found, {"rule": {"a.py": 2}}) == "b.py:2: z"
-    assert excess("rule", found, {"rule": {"a.py": 1, "b.py": 1}}) == "a.py:1: x\na.py:9: y"
-    assert not excess("rule", found, {"rule": {"a.py": 2, "b.py": 3}})
+def test_faults_are_listed_a_line_each() -> None:
+    assert listed({"b.py": [(2, "z")], "a.py": [(1, "x"), (9, "y")]}) == "a.py:1: x\na.py:9: y\nb.py:2: z"
 
 
 # -- English --------------------------------------------------------------------------------------
@@ -176,16 +167,16 @@ def prose() -> list[Path]:
 
 def test_the_text_is_the_field_s_english() -> None:
     found = {short(path): faults for path in prose() if (faults := list(dialect(text_of(path))))}
-    assert not (new := excess("dialect", found)), new
+    assert not (faults := listed(found)), faults
 
 
 def test_docstrings_ask_no_questions() -> None:
-    assert not (new := excess("questions", over_source(questions))), new
+    assert not (faults := listed(over_source(questions))), faults
 
 
 def test_functions_are_named_by_verbs_and_nouns() -> None:
     found = {short(path): faults for path in SOURCE if (faults := list(participles(tree_of(path), path.stem)))}
-    assert not (new := excess("participles", found)), new
+    assert not (faults := listed(found)), faults
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from house import PACKAGE, ROOT, SOURCE, Fault, Function, excess, short, tree_of
+from house import PACKAGE, ROOT, SOURCE, Fault, Function, listed, short, tree_of
 
 from expunge.core import registry
 from expunge.core.registry import KINDS, METHOD_KINDS, OBJECTS
@@ -131,7 +131,7 @@ def test_imports_stand_at_the_top(loaded: list[set[str]]) -> None:
     """Except in cli/, whose verbs load what they need when they are called, and in the table of public names."""
     paths = [path for path in SOURCE if PACKAGE / "cli" not in path.parents and path.parent != PACKAGE]
     found = {short(path): list(unjustified(module_of(path), tree_of(path), loaded)) for path in paths}
-    assert not (new := excess("late imports", found)), new
+    assert not (faults := listed(found)), faults
 
 
 def test_the_check_of_late_imports_can_fail() -> None:
@@ -171,7 +171,7 @@ def strangers(module: str, tree: ast.AST) -> Iterator[Fault]:
 
 def test_a_private_module_stays_in_its_package() -> None:
     found = {short(path): list(strangers(module_of(path), tree_of(path))) for path in SOURCE}
-    assert not (new := excess("private modules", found)), new
+    assert not (faults := listed(found)), faults
 
 
 def test_the_check_of_private_modules_can_fail() -> None:
@@ -248,7 +248,7 @@ def test_no_string_leads_to_a_higher_floor() -> None:
     """The registry itself and the table of public names hold such strings and may: others call them."""
     paths = [path for path in SOURCE if path.parent != PACKAGE and path != PACKAGE / "core" / "registry.py"]
     found = {short(path): list(climbs(module_of(path), tree_of(path))) for path in paths}
-    assert not (new := excess("upward strings", found)), new
+    assert not (faults := listed(found)), faults
 
 
 def test_every_kind_has_a_floor() -> None:
