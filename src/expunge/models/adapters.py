@@ -13,7 +13,7 @@ from expunge.core.documents import read_text
 from expunge.core.errors import BadInput
 from expunge.models import schemas
 from expunge.models._folder import foreign
-from expunge.models.merging import merged, resize
+from expunge.models.merging import merge_weights, resize
 
 PROMPTS = (
     "PROMPT_TUNING",
@@ -96,7 +96,7 @@ def merge(module: Any, folder: Path) -> Any:
             "give a plain LoRA adapter",
         )
     resize(module, folder)
-    return merged(module, folder)
+    return merge_weights(module, folder)
 
 
 def tokenizer_source(folder: Path, base: str) -> str:

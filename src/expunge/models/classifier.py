@@ -86,7 +86,7 @@ class Classifier(BaseModel):
     def _picture(self, image: Any) -> np.ndarray:
         """A picture with as many channels as the network takes."""
         channels = getattr(getattr(self.module, "config", None), "num_channels", None)
-        return _coloured(image) if channels == 3 else np.asarray(image)
+        return _to_colour(image) if channels == 3 else np.asarray(image)
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput unless all inputs have one shape, which the network takes, and it has a class per label."""
@@ -196,7 +196,7 @@ def _floats(value: Any) -> np.ndarray:
     return np.asarray(array, dtype=np.float32) / scale
 
 
-def _coloured(image: Any) -> np.ndarray:
+def _to_colour(image: Any) -> np.ndarray:
     """A picture as an image processor takes it: [H, W, 3]; grey ones in three equal channels, without transparency."""
     array = np.asarray(image)
     if array.ndim == 2:

@@ -76,7 +76,7 @@ def resize(module: Any, folder: Path) -> None:
     module.resize_token_embeddings(wanted, mean_resizing=False)
 
 
-def merged(module: Any, folder: Path) -> Any:
+def merge_weights(module: Any, folder: Path) -> Any:
     """The module with the adapter of the folder merged into its weights.
 
     Raises BadInput where it cannot be merged, and where the merged model's logits are not those of PEFT's own forward.

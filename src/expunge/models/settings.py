@@ -1,4 +1,4 @@
-"""What a model's figures depend on besides weights and data: configuration, generation settings, tokenizer, template.
+"""The settings that a model's figures depend on besides weights and data: configuration, generation settings, tokenizer, template.
 
 A fingerprint says whether two models are the same; a cache must know more. The same weights under another sliding
 window, rope scale or list of stop tokens give other figures.
@@ -53,7 +53,7 @@ def _read_entries(value: Any) -> Any:
 
 
 def _tokenizers(model: Any) -> list[Any]:
-    """What turns texts into tokens, and pictures into numbers, in a model and its members."""
+    """The tokenizers and image processors of a model and its members."""
     from transformers import ImageProcessingMixin, PreTrainedTokenizerBase
 
     found = []

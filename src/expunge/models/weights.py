@@ -139,7 +139,7 @@ def untie(module: Any) -> None:
         inner, outer = module.get_input_embeddings(), module.get_output_embeddings()
     except (AttributeError, NotImplementedError):  # a network of another kind has neither
         return
-    if inner is None or outer is None or not (_adapted(inner) or _adapted(outer)):
+    if inner is None or outer is None or not (_has_adapter(inner) or _has_adapter(outer)):
         return
     embeddings, head = _base_layer(inner), _base_layer(outer)
     if head.weight is not embeddings.weight:
@@ -149,7 +149,7 @@ def untie(module: Any) -> None:
         config.tie_word_embeddings = False
 
 
-def _adapted(layer: nn.Module) -> bool:
+def _has_adapter(layer: nn.Module) -> bool:
     """Whether PEFT wraps a layer."""
     return type(layer).__module__.startswith("peft.")
 
