@@ -70,7 +70,7 @@ class Judgement:
 
     @property
     def notes(self) -> list[str]:
-        """What was not read or judged, in plain words."""
+        """Remarks on answers that were not read or judged."""
         notes = list(self.answers.notes)
         unread = sum(in_unread_script(text) for text in self.answers.texts) if self.judge == Rules.name else 0
         if unread:

@@ -1,4 +1,4 @@
-"""The settings that a model's figures depend on besides weights and data: configuration, generation settings, tokenizer, template.
+"""The settings that figures depend on besides weights and data: configuration, generation, tokenizer, template.
 
 A fingerprint says whether two models are the same; a cache must know more. The same weights under another sliding
 window, rope scale or list of stop tokens give other figures.
