@@ -54,7 +54,7 @@ class Answers:
     models: list[str]
     verdicts: dict[str, list[bool | None]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """What was not read, in plain words."""
+    """Remarks on what was not read."""
 
 
 @dataclass
