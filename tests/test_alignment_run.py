@@ -100,6 +100,7 @@ def test_counts_that_are_done_are_not_run_again(
         return real(model, wanted, role, reporter)
 
     monkeypatch.setattr(observation, "observe_answers", answers)
+    monkeypatch.setattr(containment, "observe_answers", answers)
     with pytest.raises(Interrupted):
         expunge.run(asked)
     assert seen == ["before", "after", "without containment", "with 4 examples"]

@@ -263,7 +263,7 @@ def test_choices_are_asked_with_letters(hub: Path) -> None:
     row = load(f"{hub}/wmdp:wmdp-cyber:test", "probes.forget_choices")[1]
     assert row["answer"] == "D" and row["perturbed_answer"] == ["A", "B", "C"]
     assert row["question"].splitlines()[1:] == ["A. Green.", "B. Blue.", "C. Red.", "D. " + pairs(0, 1)[1]["answer"]]
-    with pytest.raises(BadInput, match="not the number of one of 2 choices"):
+    with pytest.raises(BadInput, match="does not name one of the 2 choices"):
         load([{"question": "q", "choices": ["a", "b"], "answer": 2}], "forget")
 
 

@@ -641,9 +641,7 @@ def test_interrupted_training_says_how_to_go_on(go: Go, copy: Path, monkeypatch:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        sys.modules["expunge.pipeline.train"], "retrain", stop
-    )  # the function of that name hides the module
+    monkeypatch.setattr("expunge.pipeline.train.trainer_for", lambda *_: stop)
     ended = go("train", "train.yaml", "--set", "out=bases/new")
     assert ended.code == 130
     assert ended.err == "expunge: Interrupted. Continue with the same command and --resume (bases/new).\n"

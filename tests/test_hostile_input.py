@@ -629,7 +629,7 @@ def test_out_expands_once(
         seen.append(folder)
         raise BadInput.of("--out", str(folder), "is held", "wait")
 
-    monkeypatch.setattr(out_folder, "held", held)
+    monkeypatch.setattr(out_folder, "hold", held)
     rows_in(tmp_path, "f.jsonl")
     rows_in(tmp_path, "r.jsonl", "Somebody.")
     values = {"model": "builtin:authors", "forget": "builtin:authors/forget", "method": "npo", "out": "o"}

@@ -62,7 +62,7 @@ def test_rows_together_are_what_they_are_alone(kind: str, pads: bool) -> None:
 
 
 def test_a_model_that_sees_later_tokens_is_refused() -> None:
-    with pytest.raises(BadInput, match="no causal language model"):
+    with pytest.raises(BadInput, match="not a causal language model"):
         model_of("bert").check_batches()
 
 

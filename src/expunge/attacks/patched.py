@@ -39,7 +39,7 @@ MAX_EXAMPLES = 48
 
 
 def patched(*, threshold: Annotated[float, Gt(0)] = 0.05) -> Attack:
-    """Put this model's states into the model before the change, layer by layer, and measure the loss (Lee et al. 2026).
+    """Put this model's states into the reference model, layer by layer, and measure the loss (Lee et al. 2026).
 
     Unlearning depth. First gold's states are put in at the answer's positions: the knowledge of a layer is what the
     answer then loses in log-probability per token, less what retain answers lose (a control that the paper does not

@@ -31,7 +31,7 @@ def trainer_named(name: str, field: str = "trainer") -> registry.Plugin[Any]:
         return exact[name]
     others = registry.names("trainers")
     if name not in others:
-        raise BadInput.of(field, name, "is an unknown trainer", did_you_mean(name, [*exact, *others]))
+        raise BadInput.of(field, name, "unknown trainer", did_you_mean(name, [*exact, *others]))
     return registry.Plugin("trainers", name, registry.module_of("trainers", name, field))
 
 
@@ -72,7 +72,7 @@ def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None
                 "take exact: sisa",
             )
         if EXACT_NEEDS not in kind.gives:
-            why = f"joins the answers of several models, and a {kind.title} gives no distribution"
+            why = f"joins the answers of several models, and this {kind.title} gives no distribution"
             raise BadInput.of("exact", name, why, "train without `exact`")
     module = trainer_named(name).module
     if "check" in vars(module):

@@ -131,7 +131,7 @@ def aims(rows: Sequence[Row], gold: Mapping[str, Any]) -> dict[str, tuple[str, A
         if name:
             found[side] = (name, lambda row, name=name: abs(row[name] - gold[name]))
     if name := first_shared(rows, (*UTILITY, *headline(rows, "utility"))):
-        found["utility"] = (name, lambda row, name=name: row[name] if name in row["lower"] else -row[name])
+        found["utility"] = (name, lambda row, name=name: row[name] if name in row.get("lower", ()) else -row[name])
     return found
 
 

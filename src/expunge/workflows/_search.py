@@ -241,7 +241,7 @@ def _utility_line(evidence: Mapping[str, Any], figures: Mapping[tuple[str, str],
     name = next((name for name in names if (name, "after") in figures and (name, "before") in figures), None)
     if name is None:
         return None
-    lower = any(s["name"] == name and s["better"] == "lower" for s in evidence["scores"])
+    lower = any(s["name"] == name and s.get("better") == "lower" for s in evidence["scores"])
     value, before = figures[name, "after"], figures[name, "before"]
     bound = before / FLOOR if lower else FLOOR * before
     rule = f"{name} <= before / {FLOOR}" if lower else f"{name} >= {FLOOR} * before"
