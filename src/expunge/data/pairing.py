@@ -53,10 +53,10 @@ class Pairing:
                 del self._epochs[old]
             count = self.sizes[self.anchor]
             rows = [self._row(split, epoch * count + i) for i in range(count)]
-            self._epochs[split, epoch] = self._sort_by_length(split, epoch, rows) if self.length else rows
+            self._epochs[split, epoch] = self._sort_rows(split, epoch, rows) if self.length else rows
         return self._epochs[split, epoch]
 
-    def _sort_by_length(self, split: str, epoch: int, rows: list[int]) -> list[int]:
+    def _sort_rows(self, split: str, epoch: int, rows: list[int]) -> list[int]:
         assert self.length is not None
         length = functools.partial(self.length, split)
         size = self.batch_size
