@@ -151,6 +151,8 @@ def test_weight_distance() -> None:
     assert both.figure.value == pytest.approx(0.75) and both.more["gold"][2].value == pytest.approx(4 / 3)
     assert math.isnan(found("after", gold=weights["gold"]).figure.value), "and the score says why"
     assert found("gold", before=weights["before"]).more["gold"][2].value == 0
+    without_gold = found("after", before=weights["before"])
+    assert without_gold.figure.value == pytest.approx(0.75) and not without_gold.more
     with pytest.raises(NotMeasured, match="neither"):
         found("after")
     with pytest.raises(NotMeasured, match="names or shapes"):

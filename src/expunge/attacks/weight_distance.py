@@ -54,9 +54,11 @@ def weight_distance() -> Attack:
             if "before" in found
             else absent
         )
-        said = "by definition: gold against itself" if target.role == "gold" else ""
-        more = {"gold": ("distance", "gold", Figure(found["gold"], None, None, len(ours), why=said))}
-        return Found(own, more=more if "gold" in found else {}, curve=curve)
+        more = {}
+        if "gold" in found:
+            said = "by definition: gold against itself" if target.role == "gold" else ""
+            more["gold"] = ("distance", "gold", Figure(found["gold"], None, None, len(ours), why=said))
+        return Found(own, more=more, curve=curve)
 
     return attack
 
