@@ -186,10 +186,24 @@ def list_rows(found: Any, homes: list[Path], field: str) -> list[dict[str, Any]]
     if features:
         found = found.decode(False, num_threads=0)
     rows = [dict(row) for row in bound_rows(found, field)]
+    _name_classes(rows, features)
     columns = {name: kind for name, kind in features.items() if isinstance(kind, datasets.Image)}
     if not columns:
         return rows
     return pixels(rows, columns, lambda path: within(path, homes), field)
+
+
+def _name_classes(rows: list[dict[str, Any]], features: Mapping[str, Any]) -> None:
+    """Add `class_name` to rows whose label is a number with a name: a model may number the same names otherwise."""
+    import datasets
+
+    kinds = {name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+    if len(kinds) != 1 or "class_name" in features:
+        return
+    ((column, kind),) = kinds.items()
+    for row in rows:
+        if isinstance(row.get(column), int) and 0 <= row[column] < kind.num_classes:
+            row["class_name"] = kind.int2str(row[column])
 
 
 def bound_rows(rows: Iterable[Mapping[str, Any]], field: str) -> Iterator[Mapping[str, Any]]:

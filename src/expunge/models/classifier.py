@@ -106,6 +106,7 @@ class Classifier(BaseModel):
                     )
         if self.processor is not None:
             self._check_outputs()
+            self._check_names(split, rows)
         if (classes := self._classes(split, rows[:2])) is None:
             return  # a network that needs real tensors: the run will tell
         for i, row in enumerate(rows):
@@ -126,6 +127,24 @@ class Classifier(BaseModel):
             raise BadInput.of(
                 "model", what, "does not tell classes apart with a softmax", "give a classifier of two or more classes"
             )
+
+    def _check_names(self, split: str, rows: Sequence[Example]) -> None:
+        """Raises BadInput where data and model know the same class by name and number it differently."""
+        names = getattr(getattr(self.module, "config", None), "id2label", None) or {}
+        numbers = {str(name).casefold(): int(number) for number, name in names.items()}
+        named = [(i, row) for i, row in enumerate(rows) if isinstance(row.get("class_name"), str)]
+        if not any(row["class_name"].casefold() in numbers for _, row in named):
+            return  # the model's classes have other names, or none
+        for i, row in named:
+            number = numbers.get(row["class_name"].casefold())
+            if number != int(row["label"]):
+                theirs = "not a class of the model" if number is None else f"number {number} in the model"
+                raise BadInput.of(
+                    split,
+                    f"row {i + 1}",
+                    f"is of the class {row['class_name']!r}, number {int(row['label'])} in the data and {theirs}",
+                    "give data with all of the model's classes, numbered as in its id2label",
+                )
 
     def _classes(self, split: str, rows: Sequence[Example]) -> int | None:
         """The classes that the network tells apart, by trying a few rows; None where it cannot run on the meta
