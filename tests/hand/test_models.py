@@ -802,3 +802,26 @@ def test_text_classifiers_of_transformers(tmp_path: Path) -> None:
     model.save(tmp_path / "again")
     again = open_on_cpu(str(tmp_path / "again"))
     assert torch.equal(again.forward(again.collate(rows)).nll_B, out.nll_B)
+
+
+@pytest.mark.parametrize(("kind", "fits"), [("bert", 32), ("roberta", 29)])
+def test_a_text_longer_than_the_classifier_s_positions_is_cut(kind: str, fits: int, tmp_path: Path) -> None:
+    """RoBERTa numbers its positions behind the padding's, so that the first three of 32 (pad 2) are not for tokens."""
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] a good bad film".split()
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    config = transformers.CONFIG_MAPPING[kind](
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        pad_token_id=0 if kind == "bert" else 2,
+        num_labels=2,
+    )
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    transformers.BertTokenizer(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    model = open_on_cpu(str(tmp_path))
+    batch = model.collate([{"text": "a good film " * 50, "label": 1}])
+    assert batch.inputs["input_ids"].shape == (1, fits)
+    assert torch.isfinite(model.forward(batch).nll_B).all()

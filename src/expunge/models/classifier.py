@@ -78,9 +78,9 @@ class Classifier(BaseModel):
             arrays = [_floats(example[key]) for example in examples]
             return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
         if examples and "text" in examples[0]:
-            return dict(
-                self.processor([e["text"] for e in examples], padding=True, truncation=True, return_tensors="pt")
-            )
+            texts = [e["text"] for e in examples]
+            long = min(self.processor.model_max_length, _positions(self.module))
+            return dict(self.processor(texts, padding=True, truncation=True, max_length=long, return_tensors="pt"))
         return dict(self.processor([self._picture(e["image"]) for e in examples], return_tensors="pt"))
 
     def _picture(self, image: Any) -> np.ndarray:
@@ -213,6 +213,15 @@ def _floats(value: Any) -> np.ndarray:
     array = np.asarray(value)
     scale = 255 if array.dtype == np.uint8 else 1
     return np.asarray(array, dtype=np.float32) / scale
+
+
+def _positions(module: Any) -> int:
+    """The tokens that a network has positions for; a very large number where nothing limits them."""
+    limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
+    for name, part in module.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            return part.num_embeddings - part.padding_idx - 1  # some families number positions behind the padding
+    return limit if limit > 0 else 2**30
 
 
 def _to_colour(image: Any) -> np.ndarray:
