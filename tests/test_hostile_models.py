@@ -254,7 +254,7 @@ def test_nor_when_a_shard_is_trained_again(several: Path, ensemble: Path) -> Non
     assert plan(expunge.Request(**deletion(ensemble))).steps > 0
     told(several / "expunge.json", model=COMMAND, trust_code=True)
     for leave in (False, True):  # with leave it is imported and looked at, and never called: it is no network
-        with pytest.raises(BadInput, match=r"os:system' is (code that came|no class of torch\.nn\.Module)"):
+        with pytest.raises(BadInput, match=r"os:system' is (code that came|not a class of torch\.nn\.Module)"):
             plan(expunge.Request(**deletion(ensemble, trust_code=leave)))
     assert not Path("PWNED").exists()
 

@@ -164,7 +164,7 @@ def test_a_request_has_them_too(world: dict[str, Any], tmp_path: Path) -> None:
     assert len(made.splits["probes"]) == 4 and "translated_question" in made.splits["forget"][0]
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"question": "Who?", "answer": "He.", "kind": "riddle"}\n', encoding="utf-8")
-    with pytest.raises(expunge.BadInput, match=r"probes, line 1 of bad\.jsonl: 'riddle' is no kind"):
+    with pytest.raises(expunge.BadInput, match=r"probes, line 1 of bad\.jsonl: unknown kind of probe 'riddle'"):
         plan(Request.parse({**request, "probes": str(bad)}))
     inline = Request.parse({**request, "probes": [{"question": "Who?", "answer": "He."}]})
     assert len(plan(inline).splits["probes"]) == 1
