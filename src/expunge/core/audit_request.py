@@ -7,50 +7,27 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from expunge.core.errors import BadInput, did_you_mean
-from expunge.core.request import Source, check_path, parse, plain
-from expunge.core.variables import expand_or_raise
+from expunge.core.path_fields import PathFields
+from expunge.core.request import Source, parse, plain
 
 Folders = list[str]
 """Model folders, or patterns such as `runs/*/model`."""
-PATHS = ("model", "before", "gold", "marks", "out")
 
 
-class MeasuringRequest(BaseModel):
+class MeasuringRequest(PathFields):
     """The fields that all of them have, and how they are read."""
 
-    model_config = ConfigDict(extra="forbid")
+    PATHS = ("model", "before", "gold", "marks", "out")
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str | None = None
-    _written: dict[str, str] = PrivateAttr(default_factory=dict)
-
-    @field_validator(*PATHS, check_fields=False)
-    @classmethod
-    def _check_path(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            check_path(value)
-            expand_or_raise(value)
-        return value
-
-    @model_validator(mode="after")
-    def _expand(self) -> Self:
-        """The paths with their variables put in; the text as it was written is kept for the evidence."""
-        for name in PATHS:
-            if isinstance(value := self.__dict__.get(name), str):
-                self._written[name] = value
-                self.__dict__[name] = expand_or_raise(value)
-        return self
 
     def as_written(self, *names: str) -> dict[str, Any]:
         """These fields as they were written, for the evidence."""

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from expunge.core.budget import Budget
 from expunge.core.documents import CONFIG, TEXT, parse_json, parse_yaml, read_text
-from expunge.core.errors import UNSAFE, BadInput, did_you_mean, sentences
+from expunge.core.errors import BadInput, did_you_mean, sentences
+from expunge.core.path_fields import PathFields
 from expunge.core.tables import plain_source
-from expunge.core.variables import expand_or_raise
 
 Source = str | list[str] | list[dict[str, Any]]
 Count = Annotated[int, Field(gt=0)]
@@ -47,14 +47,14 @@ class Factory(BaseModel):
     weights: str
 
 
-class Request(BaseModel):
+class Request(PathFields):
     """A request: a model, what it must forget, what it must keep, how, and how well.
 
     Every field is described in the documentation's request page; `Request.read` and
     `Request.parse` raise BadInput with every fault found.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    PATHS = ("model", "out", "gold")
 
     model: str | Factory
     forget: Source | dict[str, Any]
@@ -81,7 +81,6 @@ class Request(BaseModel):
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str
-    _written: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("forget")
     @classmethod
@@ -92,23 +91,6 @@ class Request(BaseModel):
             raise ValueError("is empty; give at least one example or a path")
         return value
 
-    @field_validator("model", "out", "gold")
-    @classmethod
-    def _check_place(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            check_path(value)
-            expand_or_raise(value)
-        return value
-
-    @model_validator(mode="after")
-    def _put_in(self) -> Request:
-        """The fields hold what is worked with; what was written is kept for request.yaml, evidence and digests."""
-        for name in ("model", "out", "gold"):
-            if isinstance(value := self.__dict__[name], str):
-                self._written[name] = value
-                self.__dict__[name] = expand_or_raise(value)
-        return self
-
     @field_validator("budget", "accept", "probes", "columns", mode="before")
     @classmethod
     def _heading(cls, value: Any) -> Any:
@@ -116,7 +98,7 @@ class Request(BaseModel):
 
     @property
     def redacted(self) -> bool:
-        """Do forget texts stay out of report, log and certificate."""
+        """Whether forget texts stay out of report, log and certificate."""
         return self.purpose == "erase" if self.redact is None else self.redact
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,16 +134,6 @@ class Request(BaseModel):
     def read(cls, path: str | Path, sets: Mapping[str, Any] | None = None) -> Request:
         """A request from a YAML or JSON file, with `--set` values over it. Raises BadInput."""
         return cls.parse(read_config(path, "request", sets))
-
-
-def check_path(text: str) -> None:
-    """Check that this can be a name or a path. Raises ValueError."""
-    if not text.strip():
-        raise ValueError("is empty; give a name or a path")
-    if "\0" in text:
-        raise ValueError("holds a NUL character; give a name or a path")
-    if odd := UNSAFE.search(text):
-        raise ValueError(f"holds an invisible character (U+{ord(odd[0]):04X}); give a name or a path without")
 
 
 def _check_selector(value: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from expunge.core.budget import Budget
 from expunge.core.errors import BadInput
-from expunge.core.request import Source, check_path, parse, read_config
+from expunge.core.path_fields import check_path
+from expunge.core.request import Source, parse, read_config
 from expunge.core.variables import expand_or_raise
 
 
