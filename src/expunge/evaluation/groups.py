@@ -32,6 +32,14 @@ def group_numbers(*sides: Sequence[Example]) -> tuple[np.ndarray, ...] | None:
     return tuple(found) if any(len(set(side.tolist())) < len(side) for side in found) else None
 
 
-def count_groups(*sides: np.ndarray) -> int:
-    """The number of different groups on all sides."""
-    return len(np.unique(np.concatenate(sides)))
+def groups_of(rows: Sequence[Example], masked_N: np.ndarray | None = None) -> np.ndarray | None:
+    """[n] group numbers of one split's examples, without masked ones; None where they are not clustered."""
+    counted = rows if masked_N is None else [row for row, masked in zip(rows, masked_N, strict=True) if not masked]
+    found = group_numbers(counted)
+    return found[0] if found else None
+
+
+def count_groups(*sides: np.ndarray | None) -> int | None:
+    """The number of different groups on all sides; None without any."""
+    given = [side for side in sides if side is not None]
+    return len(np.unique(np.concatenate(given))) if given else None

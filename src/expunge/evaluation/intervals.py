@@ -41,11 +41,13 @@ class Spread(NamedTuple):
 
 
 def spread_of_mean(values: np.ndarray, groups: np.ndarray | None = None) -> Spread:
-    """The spread of the mean of [N] values, N > 1; groups: [N] names, clustered where there are several of them.
+    """The spread of the mean of [N] values (0 for one value); groups: [N] names, clustered where there are several.
 
     Clustered: G/(G - 1) times the sum of squared group totals of the deviations, over N squared, with G - 1 degrees.
     """
     x = np.asarray(values, dtype=float)
+    if len(x) < 2:
+        return Spread(0.0, 1)
     lead = x - x.mean()
     single = float(lead @ lead) / (len(x) * (len(x) - 1))
     if groups is None:
@@ -263,11 +265,11 @@ def bootstrap_by_group(statistic: Callable[..., np.ndarray], *groups: np.ndarray
     draw = np.random.default_rng(0)
     members = [[np.flatnonzero(names == name) for name in np.unique(names)] for names in groups]
 
-    def drawn(rows: list[np.ndarray]) -> np.ndarray:
+    def draw_groups(rows: list[np.ndarray]) -> np.ndarray:
         return np.concatenate([rows[i] for i in draw.integers(0, len(rows), size=len(rows))])
 
     value = float(statistic(*(np.arange(len(names)) for names in groups)))
-    found = [float(statistic(*map(drawn, members))) for _ in range(GROUP_RESAMPLES)]
+    found = [float(statistic(*map(draw_groups, members))) for _ in range(GROUP_RESAMPLES)]
     low, high = (float(end) for end in np.quantile(found, [0.025, 0.975]))
     return Interval(value, min(value, low), max(value, high))
 
