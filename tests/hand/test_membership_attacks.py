@@ -14,6 +14,7 @@ from scipy import stats
 from test_attacking import aimed, examples, linear
 
 from expunge.attacks.cka_to_gold import cka_to_gold
+from expunge.attacks.dataset_inference import CARD as DATASET
 from expunge.attacks.dataset_inference import dataset_inference, dataset_p_value
 from expunge.attacks.ensemble_auc import ensemble_auc
 from expunge.attacks.gradient_norm_auc import gradient_norm_auc, norms
@@ -265,8 +266,36 @@ def test_dataset_inference_is_honest() -> None:
     assert stats.kstest(found, "uniform").pvalue > 0.001
     seen = dataset_inference()(side(draw, 80, 0.6, "forget"), side(draw, 80, 0.0, "holdout"))
     assert seen.value < 0.01
+    assert "the forget set looks more seen" in seen.why
     with pytest.raises(NotMeasured, match="fewer than 10"):
         dataset_p_value(np.zeros((8, 1)), np.zeros((80, 1)), half[:8], half)
+
+
+def test_dataset_inference_says_in_which_direction() -> None:
+    """A forget set that looks LESS seen than unseen data can be told apart as well, and is not called seen."""
+    draw = np.random.default_rng(4)
+    found = dataset_inference()(side(draw, 80, -0.6, "forget"), side(draw, 80, 0.0, "holdout"))
+    assert found.value < 0.01 and "the forget set looks less seen" in found.why
+    assert "told apart" in DATASET.means and "looks seen" not in DATASET.means
+
+
+def clustered_side(draw: np.random.Generator, name: str) -> Readout:
+    """Four groups of 12 whose losses share three tenths of their variance."""
+    levels = 2 + np.repeat(draw.normal(0, 0.3**0.5, 4), 12) + draw.normal(0, 0.7**0.5, 48)
+    examples = [{"question": "q", "answer": "a", "group": f"{name}{i // 12}"} for i in range(48)]
+    return readout(levels.tolist(), name, examples=examples)
+
+
+def test_dataset_inference_is_honest_of_groups() -> None:
+    """4 groups of 12 a side, ICC 0.3: 50 draws of the same distribution. As single examples, a third of them would
+    seem to differ at .05."""
+    draw = np.random.default_rng(6)
+    pairs = [(clustered_side(draw, "f"), clustered_side(draw, "h")) for _ in range(50)]
+    grouped = [dataset_inference()(*pair) for pair in pairs]
+    assert np.mean([figure.value < 0.05 for figure in grouped]) <= 0.12
+    assert {figure.groups for figure in grouped} == {8}
+    single = [stats.mannwhitneyu(-a.nll_N, -b.nll_N, alternative="two-sided").pvalue for a, b in pairs]
+    assert np.mean(np.array(single) < 0.05) > 0.2
 
 
 # -- inside -------------------------------------------------------------------------------------------
