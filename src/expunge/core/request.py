@@ -78,6 +78,7 @@ class Request(PathFields):
     accept: dict[str, Any] = {}
     redact: bool | None = None
     columns: dict[str, str] = {}
+    turns: Literal["last", "all"] = "last"
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str

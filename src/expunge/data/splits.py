@@ -13,6 +13,7 @@ from expunge.core.random import permutation
 from expunge.data.content import content_key, without
 from expunge.data.load import load
 from expunge.data.probes import attach, read_probes
+from expunge.data.turns import each_answer
 
 Splits = dict[str, list[Example]]
 
@@ -100,13 +101,18 @@ SOURCES = ("data", "retain", "holdout", "test", "reference")
 
 
 def make_splits(
-    sources: Mapping[str, Any], *, probes: Any = None, columns: Mapping[str, str] | None = None, seed: int = 0
+    sources: Mapping[str, Any],
+    *,
+    probes: Any = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    turns: str = "last",
 ) -> Splits:
     """The request's splits and probes. A selector chooses from `data`; retain defaults to what it leaves.
 
     sources: forget, and those of SOURCES that there are; None counts as absent. probes: further splits by name, read
     and never trained on; or the user's own questions (data/probes.py): the split "probes", of which those of an example
-    go with it too.
+    go with it too. turns: "all" makes an example of each answer of a conversation (data/turns.py).
 
     Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput with every fault.
     """
@@ -137,6 +143,7 @@ def make_splits(
         splits["test_forget"] = [r for r in test_rows if _matches(r.get("label"), selector["class"])]
         splits["test"] = [r for r in test_rows if not _matches(r.get("label"), selector["class"])]
     splits.pop("data", None)
+    splits = {name: each_answer(rows) if turns == "all" else rows for name, rows in splits.items()}
     disjoint(splits)
     return {name: rows for name, rows in splits.items() if rows}
 

@@ -93,7 +93,7 @@ def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:
     forget, retain = training_sources(request, aligned)
     given = {name: getattr(request, name) for name in ("data", "holdout", "test", "reference")}
     sources = {"forget": forget, "retain": retain, **given}
-    return make_splits(sources, probes=request.probes, columns=request.columns, seed=request.seed)
+    return make_splits(sources, probes=request.probes, columns=request.columns, seed=request.seed, turns=request.turns)
 
 
 # -- do they go together ---------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def check_parts(parts: Parts, resume: bool, faults: Faults) -> list[str]:
             notes += fits_history(composed, model, splits, parts.base.manifest)
     with faults:
         fits_model(model, splits)
-        notes += prompt_notes(model, splits)
+        notes += prompt_notes(model, splits, request.turns)
     with faults:
         if parts.aligned is not None:
             parts.aligned.check(model.capabilities, splits)

@@ -14,6 +14,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest_named
 from expunge.core.request import Request, read_config
+from expunge.data.duplicates import duplicate_notes
 from expunge.data.fields import ignored_answers
 from expunge.data.sampling import halves
 from expunge.data.splits import Splits
@@ -170,6 +171,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             *history,
             *remarks,
             *ignored_answers(splits),
+            *duplicate_notes(splits),
             *membership_remarks(manifest, splits, request.trust_code),
             *_erasure_remarks(request, gold, composed.yields),
         ),
