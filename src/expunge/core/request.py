@@ -177,7 +177,7 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str = "", whole:
                     BadInput.of(
                         field,
                         path[-1],
-                        "is an unknown field",
+                        "unknown field",
                         did_you_mean(path[-1], _fields_at(model, path[:-1])),
                     )
                 )
