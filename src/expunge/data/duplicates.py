@@ -13,8 +13,10 @@ RUN = 3
 """Words of a shingle."""
 ALIKE = 0.7
 """Smallest share of common shingles (Jaccard) at which two rows repeat one another."""
-COMMON = 100
+COMMON = 20
 """Forget rows beyond which a shingle is a phrase of the data's own wording, and leads to no row."""
+LONGEST = 20_000
+"""Characters of a row that are compared: its start."""
 NAMED = 3
 """Pairs that a note names."""
 
@@ -41,7 +43,8 @@ def _shingles(row: Example) -> set[str]:
     keys = form(row) or ()
     if not {"answer", "text", "messages"} & set(keys):
         return set()
-    found = words(f"{question_of(row)} {answer_of(row)}" if "label" not in keys else str(row["text"]))
+    text = str(row["text"]) if "label" in keys else f"{question_of(row)} {answer_of(row)}"
+    found = words(text[:LONGEST])
     return {" ".join(found[i : i + RUN]) for i in range(max(1, len(found) - RUN + 1))} if found else set()
 
 
