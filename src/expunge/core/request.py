@@ -32,7 +32,7 @@ WHOLE = {
     "method": "give a name or the parts; `expunge list methods` has the names",
 }
 """Field -> what may stand there, for fields of several forms."""
-HARMLESS = ("purpose", "gold", "audit", "alignment", "judge", "contain", "redact", "seed", "budget")
+HARMLESS = ("purpose", "gold", "audit", "alignment", "judge", "contain", "redact", "turns", "seed", "budget")
 """Fields without which the rest of a request can still be checked."""
 LATER = {"client": "federated models", "concept": "image generators"}
 

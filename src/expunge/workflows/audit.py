@@ -163,7 +163,7 @@ def _evidence(
             **request.as_written("model", "before", "gold", "purpose"),
             "redact": request.redacted,
             "audit": request.level,
-            **request.as_written("accept", "seed"),
+            **request.as_written("accept", "turns", "seed"),
         },
         method="audit of a changed model",
         scores=scores,
