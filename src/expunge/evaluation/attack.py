@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,15 @@ from expunge.core.contracts import Model, Reporter
 from expunge.core.files import digest
 from expunge.core.random import derive
 from expunge.data.examples import identity
+from expunge.evaluation import intervals
+from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.hidden_states import pooled_states
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 
-VERSION = 4
+VERSION = 5
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -199,11 +201,23 @@ def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
     if (known := cache.load(entry)) is not None:
         return _read(known)
     try:
-        found: Found = plugin.factory()(target)
+        found: Found = _cluster(plugin.factory()(target), target.forget)
     except NotMeasured as reason:
         return str(reason)
     cache.save(entry, _plain(found))
     return found
+
+
+def _cluster(found: Found, rows: Sequence[Example]) -> Found:
+    """The result with the interval of the mean recovered share clustered by the examples' groups."""
+    if found.recovered_N is None or found.figure.values is not found.recovered_N:
+        return found
+    groups = groups_of(rows, np.ma.getmaskarray(found.recovered_N))
+    if groups is None:
+        return found
+    ends = intervals.mean(np.ma.compressed(found.recovered_N), 0.0, 1.0, groups=groups)
+    figure = replace(found.figure, low=ends.low, high=ends.high, groups=count_groups(groups))
+    return replace(found, figure=figure)
 
 
 def _content(row: Example) -> Any:
@@ -282,6 +296,7 @@ def _figure(figure: Figure) -> dict[str, Any]:
         "n": figure.n,
         "values": _list(figure.values),
         "why": figure.why,
+        "groups": figure.groups,
     }
 
 
