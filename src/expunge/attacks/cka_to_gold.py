@@ -19,6 +19,7 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     passes=1,
+    no_control="gold, with which it compares, is observed later",
     means="How similar the layers' states on the forget set are to gold's; two golds with different seeds do not "
     "reach 1 either, and states may be similar while single facts differ.",
 )

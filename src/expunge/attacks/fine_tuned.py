@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING
 from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
@@ -21,6 +21,7 @@ CARD = AttackCard(
     level="standard",
     more=("steps",),
     passes=15,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 BATCH = 8

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.attacks.shared.recovery import MEANS, figure_of, probability_of, require_answers
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING, figure_of, probability_of, require_answers
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import generator, permutation
@@ -32,6 +32,7 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     passes=8,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 

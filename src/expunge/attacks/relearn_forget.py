@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt, Lt
 
-from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING
 from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.core.random import permutation
@@ -24,6 +24,7 @@ CARD = AttackCard(
     level="standard",
     more=("steps",),
     passes=30,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from expunge.attacks.shared.recovery import MEANS, figure_of, probability_of
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING, figure_of, probability_of
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import permutation
@@ -30,6 +30,7 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     passes=40,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 BATCH = 8

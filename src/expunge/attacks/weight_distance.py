@@ -21,6 +21,7 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     more=("gold",),
+    no_control="it compares other models with this one",
     means="How far the weights are from those before the change (`_gold`: from gold's); a distance close to 0 "
     "suggests a superficial change. Two retrainings with different seeds are far apart too, so that a large "
     "distance to gold shows nothing by itself.",

@@ -98,3 +98,5 @@ class AttackCard(MetricCard):
     """Suffixes of the further scores of an attack on a model."""
     passes: float = 0.0
     """For the plan: about how many forward passes over the forget set it takes (a training step counts three)."""
+    no_control: str = ""
+    """Why it is not run on the model before the change as its own control; "" where it is."""
