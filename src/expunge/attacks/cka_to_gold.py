@@ -13,6 +13,7 @@ from expunge.evaluation.scores import Figure, NotMeasured
 CARD = AttackCard(
     "CKA with gold",
     paper="arXiv:1905.00414",
+    adversary="hidden states of the model and of gold",
     side="robustness",
     better="higher",
     unit="share",

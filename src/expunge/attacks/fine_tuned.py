@@ -14,6 +14,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Benign fine-tuning",
     paper="arXiv:2310.03693",
+    adversary="fine-tuning with other data",
     side="robustness",
     better="gold",
     unit="share",

@@ -25,6 +25,7 @@ from expunge.models.templates import Encoded
 CARD = AttackCard(
     "Greedy coordinate gradient",
     paper="arXiv:2307.15043",
+    adversary="gradients; part of the forget set",
     side="robustness",
     better="gold",
     unit="share",

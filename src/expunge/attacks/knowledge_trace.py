@@ -22,6 +22,7 @@ from expunge.models.passes import passes
 CARD = AttackCard(
     "Parametric knowledge trace",
     paper="arXiv:2406.11614",
+    adversary="weights, now and before the change",
     side="robustness",
     better="lower",
     unit="share",

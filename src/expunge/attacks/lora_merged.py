@@ -18,6 +18,7 @@ from expunge.models.weights import fold
 CARD = AttackCard(
     "LoRA merge",
     paper="arXiv:2106.09685",
+    adversary="fine-tuning with other data",
     side="robustness",
     better="gold",
     unit="share",

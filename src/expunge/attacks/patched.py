@@ -23,6 +23,7 @@ from expunge.models.passes import batches, outputs
 CARD = AttackCard(
     "Activation patching",
     paper="arXiv:2605.24614",
+    adversary="hidden states of the model, of gold and of the model before the change",
     side="robustness",
     better="higher",
     unit="share",

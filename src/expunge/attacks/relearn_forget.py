@@ -17,6 +17,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "Relearning from forget examples",
     paper="arXiv:2406.13356",
+    adversary="fine-tuning with part of the forget set",
     side="robustness",
     better="gold",
     unit="share",

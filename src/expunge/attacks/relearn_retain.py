@@ -12,6 +12,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Relearning from retain data",
     paper="arXiv:2406.13356",
+    adversary="fine-tuning with other data",
     side="robustness",
     better="gold",
     unit="share",

@@ -23,6 +23,7 @@ from expunge.models.passes import batches, outputs
 CARD = AttackCard(
     "Soft-prompt attack",
     paper="arXiv:2402.09063",
+    adversary="gradients; part of the forget set",
     side="robustness",
     better="gold",
     unit="share",

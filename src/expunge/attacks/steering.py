@@ -22,6 +22,7 @@ from expunge.models.passes import passes
 CARD = AttackCard(
     "Activation steering",
     paper="arXiv:2411.02631",
+    adversary="hidden states, which it changes",
     side="robustness",
     better="gold",
     unit="share",

@@ -15,6 +15,7 @@ from expunge.models.guarded import bare_model
 CARD = AttackCard(
     "Weight distance",
     paper="arXiv:1911.04933",
+    adversary="weights, now and before the change",
     side="robustness",
     better="gold",
     unit="distance",

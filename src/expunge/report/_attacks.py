@@ -67,6 +67,7 @@ def _line(plugin: registry.Plugin[AttackCard], row: Row) -> dict[str, Any]:
         "title": plugin.card.title,
         "name": row.name,
         "does": plugin.summary.replace("`", ""),
+        "adversary": plugin.card.adversary,
         "level": plugin.card.level,
         "cells": {role: row.cells.get(role) for role in facts.ROLES},
         "ran": ours is not None,
