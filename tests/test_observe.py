@@ -13,6 +13,7 @@ from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Model, Silent
 from expunge.core.request import Request
+from expunge.evaluation.attack import Found
 from expunge.methods.compose import compose
 from expunge.models.open import open_model
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits, spec_of
@@ -54,11 +55,16 @@ def test_the_request_says_what_is_observed(planned: Plan) -> None:
     assert spec.splits == reading_splits(planned) and spec.manifest == planned.manifest
 
 
-def test_the_model_before_is_read_and_not_attacked(planned: Plan, model: Model) -> None:
-    """A deep audit keeps its weights, with which attacks on the next models compare."""
+def test_the_model_before_is_read_and_attacked_as_a_control(planned: Plan, model: Model) -> None:
+    """A deep audit keeps its weights, with which attacks on the next models compare; what starts from direct questions
+    needs no control."""
     observed = observe(model, "before", ObservationSpec(spec_of(planned).splits, "deep"), Silent())
     assert set(observed.readouts) == {"forget", "retain", "holdout"} and observed.fingerprint == model.fingerprint()
-    assert not observed.attacks and not observed.states and observed.slowdown is None
+    assert not observed.states and observed.slowdown is None
+    assert isinstance(observed.attacks["sampled"], Found)
+    assert "starts from direct questions" in str(observed.attacks["relearn_forget"])
+    assert "compares other models with this one" in str(observed.attacks["weight_distance"])
+    assert observed.direct_N is not None and len(observed.direct_N) == len(observed.attacked)
     assert set(observed.weights) == set(model.module.state_dict())
 
 
@@ -84,12 +90,13 @@ def test_attacks_compare_with_the_earlier_observations_alone(
     observe(model, "after", spec, Silent(), against={"before": before, "gold": gold})
     observe(model, "after", spec, Silent(), against={"before": before, "gold": Observation(why="none")})
     assert [list(target.plain) for target in targets] == [
+        ["before"],
         ["before", "gold"],
         ["before", "gold", "after"],
         ["before", "after"],
     ]
-    assert [set(target.weights) for target in targets] == [{"before"}, {"before", "gold"}, {"before"}]
-    assert set(gold.states) == set(model.blocks) and "gold" in targets[1].states and "after" not in targets[1].states
+    assert [set(target.weights) for target in targets] == [set(), {"before"}, {"before", "gold"}, {"before"}]
+    assert set(gold.states) == set(model.blocks) and "gold" in targets[2].states and "after" not in targets[2].states
     assert len(gold.attacked) == len(spec.splits["forget"])
 
 

@@ -62,7 +62,8 @@ def _table(rows: list[dict[str, Any]]) -> None:
     margin = " " * (sum(widths) + 4)
     for row in rows:
         head = f"{row['name']:<{widths[0]}}  {row['kind']:<{widths[1]}}  "
-        lines = textwrap.wrap(row["summary"], room, max_lines=MOST_LINES, placeholder=" ...")
+        text = f"[{row['adversary']}] {row['summary']}" if row.get("adversary") else row["summary"]
+        lines = textwrap.wrap(text, room, max_lines=MOST_LINES, placeholder=" ...")
         console.print(head + f"\n{margin}".join(lines), soft_wrap=True)
 
 
@@ -80,6 +81,7 @@ def _card(found: dict[str, Any]) -> None:
         "source": ", ".join(filter(None, (found["source"], found["equation"]))),
         "families": ", ".join(found["families"]),
         "needs": ", ".join(found["needs"]),
+        "adversary": found.get("adversary", ""),
         "better": found.get("better", ""),
         "unit": found.get("unit", ""),
         "options": "\n".join(options),

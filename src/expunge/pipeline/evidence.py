@@ -19,6 +19,7 @@ from expunge.core.version import versions
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.acceptance import Verdict
+from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, Evidence
 from expunge.pipeline.apply import Applied
@@ -74,7 +75,8 @@ def all_scores(reads: Mapping[str, Observation], capabilities: frozenset[str], l
     if level == "none":
         return scores
     attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
-    scores += attacking.scores(attacks, capabilities)
+    found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
+    scores += with_controls(attacking.scores(attacks, capabilities), found)
     gold = reads.get("gold")
     scores.append(
         hidden_score(

@@ -32,7 +32,8 @@ from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half
 from expunge.pipeline.slowdown import slowdown
 
-ATTACKED_ROLES = ("gold", "after")
+ATTACKED_ROLES = ("before", "gold", "after")
+"""The model before the change is the attacks' positive control."""
 PROMPTED_ROLES = ("before", "after")
 COMPARED_ROLES = ("before", "gold")
 """The roles that are observed first, and that attacks on the next models compare with."""
@@ -75,6 +76,8 @@ class Observation:
     attack_seconds: float = 0.0
     attacked: Sequence[Example] = ()
     """The forget examples that were attacked, in the order of the attacks' results."""
+    direct_N: np.ndarray | None = None
+    """[N] what direct questions bring out of the examples that were attacked."""
     states: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -90,6 +93,7 @@ class _Attacked:
     results: Mapping[str, attack.Found | str] = field(default_factory=dict)
     seconds: float = 0.0
     forget: Sequence[Example] = ()
+    direct_N: np.ndarray | None = None
     states: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -127,6 +131,7 @@ def observe(
         attacks=attacked.results,
         attack_seconds=attacked.seconds,
         attacked=attacked.forget,
+        direct_N=attacked.direct_N,
         states=attacked.states,
         weights=weights,
         aligned=aligned,
@@ -188,10 +193,11 @@ def _attack(
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
     )
-    kept = spec.level == "deep" and role in COMPARED_ROLES
+    kept = spec.level == "deep" and role == "gold"
     states = target.states_of(role) if kept else None
     results = attack.attack(spec.level, target, reporter)
-    return _Attacked(results, round(time.monotonic() - began, 2), target.forget, states or {})
+    seconds = round(time.monotonic() - began, 2)
+    return _Attacked(results, seconds, target.forget, target.plain[role], states or {})
 
 
 # -- of a plan -------------------------------------------------------------------------------------
