@@ -24,6 +24,7 @@ from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, Evidence
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
+from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import hidden_score, judge
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
@@ -103,7 +104,7 @@ def evidence(
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
     scores = all_scores(reads, plan.capabilities, plan.request.audit) if processes.main() else []
-    scores = by_side([*scores, *aligned.scores])
+    scores = by_side([*(refuse_gold(scores, gold.why) if gold.refused else scores), *aligned.scores])
     guard = plan.composed.yields == "guard"
     outcome = applied.notes.get("outcome") or {}
     inputs = {

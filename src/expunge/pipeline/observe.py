@@ -20,6 +20,7 @@ from expunge.alignment.spec import AlignmentSpec
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
+from expunge.core.errors import BadInput
 from expunge.core.random import permutation
 from expunge.data.splits import Splits
 from expunge.evaluation import attack, reading, scores
@@ -29,6 +30,7 @@ from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
 from expunge.pipeline._bind import read_splits
 from expunge.pipeline.gold import gold as train_gold
+from expunge.pipeline.gold_check import Origin, gold_fault
 from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half
 from expunge.pipeline.slowdown import slowdown
 
@@ -86,6 +88,11 @@ class Observation:
     """Its answers to the domains' prompts."""
     slowdown: float | None = None
     """Behind guards: time to score an example, over the bare model's."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model was read and is not taken for what it was given as; `why` has the reason."""
+        return bool(self.why) and self.fingerprint is not None
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,32 @@ def observe_gold(
     observed = observe(model, "gold", spec, reporter, against={"before": before})
     del model
     gc.collect()
-    return replace(observed, seconds=(manifest_of(folder) or {}).get("seconds"))
+    manifest = manifest_of(folder)
+    origin = Origin.of(manifest, plan.splits["forget"], retrained=plan.gold == "train")
+    observed = check_gold(observed, before, origin)
+    if observed.refused and plan.budget.stop == "gold":
+        raise BadInput.of(
+            "gold", plan.request.gold, f"is {observed.why}", "give a model retrained without the forget set"
+        )
+    return replace(observed, seconds=(manifest or {}).get("seconds"))
+
+
+def check_gold(gold: Observation, before: Observation | None, origin: Origin) -> Observation:
+    """The observation of a gold model as it is; without figures and with the reason where it is not one.
+
+    before: the model before the change, where it was read.
+    """
+    if not gold.readouts:
+        return gold
+    same = before is not None and _weights_digest(gold) == _weights_digest(before)
+    why = gold_fault(gold.readouts, before.readouts if before else None, origin, same_weights=same)
+    return Observation(gold.fingerprint, why=why, meter=gold.meter) if why else gold
+
+
+def _weights_digest(observed: Observation) -> Any:
+    """The part of the fingerprint that is of the weights, where the family names it."""
+    found = observed.fingerprint
+    return found.get("weights", found) if isinstance(found, Mapping) else found
 
 
 def observe_saved(
