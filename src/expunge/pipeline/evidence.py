@@ -171,7 +171,7 @@ def shown_request(plan: Plan) -> dict[str, Any]:
 def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list[str]:
     """Sentences on the method. no_gold: why there is no gold model."""
     exact, outcome = notes.get("exact") or {}, notes.get("outcome") or {}
-    remarks = [*exact.get("said", []), *([no_gold] if no_gold else [])]
+    remarks = [*exact.get("said", []), *notes.get("remarks", []), *([no_gold] if no_gold else [])]
     if outcome and not exact:
         remarks.append(f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']}).")
     if guard:
@@ -182,7 +182,7 @@ def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list
 
 def _method_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
     """The notes that the method itself took."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "exact")}
+    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks")}
 
 
 def _words(value: Any) -> str:

@@ -22,16 +22,17 @@ from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.random import permutation
-from expunge.data.splits import Splits
+from expunge.data.sampling import halves
+from expunge.data.splits import SEEN, Splits
 from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
 from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
-from expunge.pipeline._bind import read_splits
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold_check import Origin, gold_fault
-from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half
+from expunge.pipeline.partition import evidence_splits, remarks
+from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, SEEN_READ, Plan
 from expunge.pipeline.slowdown import slowdown
 
 ATTACKED_ROLES = ("before", "gold", "after")
@@ -58,6 +59,8 @@ class ObservationSpec:
     seed: int = 0
     manifest: Mapping[str, Any] | None = None
     """How the model before the change was trained, where that is known: attacks that train use its learning rate."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """Split -> a remark on all figures of the changed model on it."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ def _read(
         readouts[name] = reading.read(
             model, name, rows, channels[name], role=role, fingerprint=fingerprint, meter=meter
         )
+        readouts[name].remark = spec.remarks.get(name, "") if role == "after" else ""
         reporter.advance(stage, i + 1, name)
     reporter.finish(stage)
     return readouts
@@ -211,13 +215,12 @@ def _attack(
 
 
 def reading_splits(plan: Plan) -> Splits:
-    """The examples to read: seeded samples, large ones of what must go; of the holdout the half for audits."""
+    """The examples to read: seeded samples, large ones of what must go; what the method had is read as such."""
     found: Splits = {}
-    for name in read_splits(plan.splits):
-        rows = plan.splits[name]
-        if name == "holdout" and plan.budget.stop == "holdout":
-            rows = audit_half(plan.splits, plan.request.seed)
-        limit = FORGET_READ if scores.must_go(name) else OTHERS_READ
+    for name, rows in evidence_splits(plan.splits).items():
+        if name == "holdout" and "holdout" in plan.training_splits:
+            _, rows = halves(rows, plan.request.seed)
+        limit = FORGET_READ if scores.must_go(name) else SEEN_READ if name == SEEN else OTHERS_READ
         order = permutation(len(rows), plan.request.seed, "read", name)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
         sampled = sorted(sorted(order, key=lambda i: "perturbed_answer" not in rows[i])[:limit])
@@ -228,7 +231,9 @@ def reading_splits(plan: Plan) -> Splits:
 def spec_of(plan: Plan) -> ObservationSpec:
     """Everything that the request wants to know."""
     drift = plan.aligned if plan.aligned is not None and plan.aligned.drift else None
-    return ObservationSpec(reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest)
+    return ObservationSpec(
+        reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest, remarks(plan.splits)
+    )
 
 
 def observe_gold(
