@@ -123,6 +123,7 @@ def evidence(
         stop=outcome.get("stop", {}),
         notes=[*plan.notes, *aligned.notes, *_method_remarks(applied.notes, gold.why, guard)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
+        **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
@@ -182,7 +183,7 @@ def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list
 
 def _method_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
     """The notes that the method itself took."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks")}
+    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks", "certified")}
 
 
 def _words(value: Any) -> str:
