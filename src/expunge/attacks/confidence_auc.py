@@ -10,6 +10,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "Confidence attack",
     paper="arXiv:1806.01246",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",

@@ -15,6 +15,7 @@ _CHANNELS = {"nll", "logp?", "moments?", "logits?"}
 CARD = AttackCard(
     "Ensemble of attacks",
     paper="Membership inference attacks as privacy tools: reliability, disparity and ensemble (2025)",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",

@@ -12,6 +12,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "Entropy attack",
     paper="arXiv:2003.10595",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",

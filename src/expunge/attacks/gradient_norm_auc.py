@@ -15,6 +15,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Gradient-norm attack",
     paper="arXiv:2402.17012",
+    adversary="gradients",
     side="privacy",
     better="gold",
     unit="auc",

@@ -19,6 +19,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "In-context probing",
     paper="In-context probing for membership inference (ICP-MIA)",
+    adversary="logits; unseen data of the same kind",
     side="privacy",
     better="gold",
     unit="auc",

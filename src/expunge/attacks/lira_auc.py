@@ -23,6 +23,7 @@ CARD = AttackCard(
     "LiRA",
     paper="arXiv:2112.03570",
     equation="algorithm 1",
+    adversary="logits; can train models of the same kind",
     side="privacy",
     better="gold",
     unit="auc",

@@ -11,6 +11,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "Loss attack",
     paper="arXiv:1709.01604",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",

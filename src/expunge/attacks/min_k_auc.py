@@ -16,6 +16,7 @@ CARD = AttackCard(
     "Min-K% attack",
     paper="arXiv:2310.16789",
     equation="1",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",

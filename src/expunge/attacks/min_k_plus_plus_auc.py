@@ -17,6 +17,7 @@ CARD = AttackCard(
     "Min-K%++ attack",
     paper="arXiv:2404.02936",
     equation="3",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",

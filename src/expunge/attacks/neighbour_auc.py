@@ -17,6 +17,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Neighbourhood attack",
     paper="arXiv:2305.18462",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",

@@ -17,6 +17,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "ReCaLL",
     paper="arXiv:2406.15968",
+    adversary="logits; unseen data of the same kind",
     side="privacy",
     better="gold",
     unit="auc",

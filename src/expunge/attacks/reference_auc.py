@@ -11,6 +11,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "Reference attack",
     paper="arXiv:2012.07805",
+    adversary="logits, also of gold",
     side="privacy",
     better="gold",
     unit="auc",

@@ -17,6 +17,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "RMIA",
     paper="arXiv:2312.03262",
+    adversary="logits; can train models of the same kind",
     side="privacy",
     better="gold",
     unit="auc",

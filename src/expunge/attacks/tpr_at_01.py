@@ -11,6 +11,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "TPR at 0.1 % FPR",
     paper="arXiv:2112.03570",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="share",

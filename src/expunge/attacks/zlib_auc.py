@@ -15,6 +15,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "Zlib attack",
     paper="arXiv:2012.07805",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",

@@ -19,6 +19,7 @@ import numpy as np
 from expunge.core import registry
 from expunge.core.card import AttackCard, Example, MetricCard
 from expunge.core.channels import CHANNELS
+from expunge.data.splits import SEEN
 from expunge.evaluation import intervals
 from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.readout import Readout
@@ -35,10 +36,12 @@ FIELDS = {"subject": "role"}
 PRESENT, HOME = "split", "forget"
 PROBES = "probes"
 """In a card's splits: every further split that was given, whatever its name."""
+LIKE_RETAIN = (SEEN,)
+"""Splits on which everything is measured that a card measures on retain, other than the side alignment."""
 NAMED_SPLITS = frozenset(
     {"forget", "retain", "holdout", "test", "test_forget", "reference", "real_authors", "world_facts"}
-)
-"""The splits that cards name one by one."""
+) | frozenset(LIKE_RETAIN)
+"""The splits that cards name one by one, or mean with retain."""
 DIVERGED = "the figure is not finite: the model has diverged"
 
 
@@ -137,16 +140,7 @@ class Score:
         numbers = [x for x in (figure.value, figure.low, figure.high) if x is not None]
         if not np.isfinite(numbers).all():
             return cls.not_measured(figure.why or DIVERGED, **label)
-        return cls(
-            **label,
-            value=figure.value,
-            low=figure.low,
-            high=figure.high,
-            n=figure.n,
-            why=figure.why,
-            values=figure.values,
-            groups=figure.groups,
-        )
+        return cls(**label, **vars(figure))
 
     def to_json(self) -> dict[str, Any]:
         """The score as `evidence.json` holds it: everything but the per-example values."""
@@ -237,13 +231,14 @@ def _plan_scores(capabilities: frozenset[str], given: set[str]) -> Iterator[Plan
             continue
         keys = {key: key.rpartition(".") for key in card.needs}
         bare = any(place == PRESENT for _, _, place in keys.values())
+        fair = card.side == "alignment"  # a side of its own, whatever split it is read on
         if bare:
-            homes = [split for split in card.splits if split in given and split != PROBES]
+            also = LIKE_RETAIN if "retain" in card.splits and not fair else ()
+            homes = [split for split in (*card.splits, *also) if split in given and split != PROBES]
             homes += sorted(given - NAMED_SPLITS) if PROBES in card.splits else []
         else:
             places = [place for _, _, place in keys.values()]
             homes = [HOME if HOME in places else places[0]]
-        fair = card.side == "alignment"  # a side of its own, whatever split it is read on
         for home in homes:
             side = _side_of(home) if bare and not fair else card.side
             yield Planned(
@@ -310,6 +305,8 @@ def _measure_one(
         return Score.not_measured(str(reason), **label)
     if role in {owner for owner, _, _ in planned.needs.values()}:
         figure = dataclasses.replace(figure, why=f"by definition: {role} against itself")
+    for remark in sorted({one.remark for one in arguments.values() if one.remark and one.role == role}):
+        figure = dataclasses.replace(figure, why="; ".join(filter(None, [figure.why, remark])))
     return Score.of_figure(figure, **label)
 
 
