@@ -16,6 +16,8 @@ from expunge.data.probes import attach, read_probes
 from expunge.data.turns import each_answer
 
 Splits = dict[str, list[Example]]
+HELD_OUT, SEEN = "retain_held_out", "retain_seen"
+"""The part of retain that no method gets, which evidence reads as `retain`; the name of the rest in the evidence."""
 
 
 def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> tuple[list[Example], list[Example]]:
@@ -158,6 +160,6 @@ def _add_probes(splits: Splits, probes: Any, columns: Mapping[str, str] | None, 
                 splits["forget"], splits["probes"] = attach(splits["forget"], own)
     for name, source in named.items():
         with faults:
-            if name in (*SOURCES, "forget", "test_forget", "probes") or not name.isidentifier():
+            if name in (*SOURCES, "forget", "test_forget", "probes", HELD_OUT, SEEN) or not name.isidentifier():
                 raise BadInput.of(f"probes.{name}", name, "cannot be the name of a probe", "choose another word")
             splits[name] = load(source, f"probes.{name}", columns)
