@@ -63,7 +63,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     margin = " " * (sum(widths) + 4)
     for row in rows:
         head = f"{row['name']:<{widths[0]}}  {row['kind']:<{widths[1]}}  "
-        mark = f" ({row['fidelity']})" if row.get("fidelity", "faithful") != "faithful" else ""
+        mark = f" ({row['fidelity']})" if row.get("leaves_out") else ""
         lines = _wrap(row["summary"], mark, room)
         console.print(head + f"\n{margin}".join(lines), soft_wrap=True)
 
