@@ -63,8 +63,9 @@ def _table(rows: list[dict[str, Any]]) -> None:
     margin = " " * (sum(widths) + 4)
     for row in rows:
         head = f"{row['name']:<{widths[0]}}  {row['kind']:<{widths[1]}}  "
+        text = f"[{row['adversary']}] {row['summary']}" if row.get("adversary") else row["summary"]
         mark = f" ({row['fidelity']})" if row.get("leaves_out") else ""
-        lines = _wrap(row["summary"], mark, room)
+        lines = _wrap(text, mark, room)
         console.print(head + f"\n{margin}".join(lines), soft_wrap=True)
 
 
@@ -91,6 +92,7 @@ def _card(found: dict[str, Any]) -> None:
         "fidelity": fidelity_of(found),
         "families": ", ".join(found["families"]),
         "needs": ", ".join(found["needs"]),
+        "adversary": found.get("adversary", ""),
         "better": found.get("better", ""),
         "unit": found.get("unit", ""),
         "options": "\n".join(options),

@@ -100,9 +100,14 @@ class MetricCard(Card):
 class AttackCard(MetricCard):
     """The card of an attack: arithmetic on readouts, or work on a model whose `needs` name the splits that it takes."""
 
+    adversary: str = ""
+    """What the attacker can do and has, the weakest that suffices: query access (texts), logits, hidden states,
+    gradients, weights, fine-tuning; then the data that it needs."""
     level: str = ""
     """The audit that runs it first, "standard" or "deep", where it works on a model; "": arithmetic on readouts."""
     more: Iterable[str] = ()
     """Suffixes of the further scores of an attack on a model."""
     passes: float = 0.0
     """For the plan: about how many forward passes over the forget set it takes (a training step counts three)."""
+    no_control: str = ""
+    """Why it is not run on the model before the change as its own control; "" where it is."""

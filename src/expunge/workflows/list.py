@@ -9,7 +9,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from expunge.core.card import Card, MethodCard, MetricCard
+from expunge.core.card import AttackCard, Card, MethodCard, MetricCard
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, everything, load
 from expunge.methods.compose import ABOUT, every_method, recipes
@@ -22,6 +22,7 @@ SIGNS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 def catalogue(what: str) -> list[dict[str, Any]]:
     """Rows {name, kind, source, families, needs, summary} of methods, metrics, attacks, recipes or model families.
 
+    A row of an attack has its `adversary` too.
     Methods and recipes also have `fidelity` to their paper, and `leaves_out`.
     """
     if what == "models":
@@ -143,6 +144,7 @@ def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
         "families": _families(card),
         "needs": sorted(card.sources),
         "summary": summary,
+        **({"adversary": card.adversary} if isinstance(card, AttackCard) else {}),
         **({"fidelity": card.fidelity, "leaves_out": card.leaves_out} if isinstance(card, MethodCard) else {}),
     }
 

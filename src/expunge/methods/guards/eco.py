@@ -25,6 +25,7 @@ CARD = MethodCard(
     "Embedding-corrupted prompts",
     paper="arXiv:2406.07933",
     needs={"forget": (), "retain": ()},
+    optional=("reference", "holdout"),
     capabilities=("tokens", "generate"),
     yields="guard",
     means="The knowledge stays in the weights: without guard/ it is back.",
