@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from readouts import readout
 
 from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import Check, Purpose, Verdict
 from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.attack import Found
 from expunge.evaluation.comparison import Difference, allowed_margin, difference, word_for
+from expunge.evaluation.controls import controls
 from expunge.evaluation.implied import CONTROL
 from expunge.evaluation.scores import Figure, Score
-from expunge.pipeline.hidden_knowledge import example_scores, gaps_to_gold, hidden_score, judge, uncounted
+from expunge.pipeline.hidden_knowledge import example_scores, gaps_to_gold, hidden_score, judge
 
 ROLES = ("before", "after", "gold", "second_gold")
 
@@ -237,12 +237,12 @@ def test_useless_attacks_never_make_a_failed_line_pass(
 
 def test_an_attack_that_fails_on_the_model_before_does_not_count() -> None:
     """Asking brings out 0.96 there: an attack that brings out 0.4 is no attack, one that was not run there counts."""
-    read = readout([0.04, 0.04])
-    before = {"weak": found(np.array([0.4, 0.4])), "strong": found(np.array([0.9, 0.9])), "absent": "no retain"}
-    assert uncounted(before, read) == {"weak"}
+    before = {"weak": found(np.array([0.4, 0.4])), "strong": found(np.array([0.9, 0.9])), "other": "no retain"}
     after = {name: found(np.array([0.9, 0.8])) for name in ("weak", "other")}
     gold = {"weak": found(np.array([0.1, 0.1])), "other": found(np.array([0.7, 0.7]))}
-    counted = hidden_score(after, gold, before=(before, read))
+    kinds = controls({"before": before, "after": after, "gold": gold}, np.array([0.96, 0.96]))
+    uncounted = {name for name, control in kinds.items() if not control.counts}
+    counted = hidden_score(after, gold, uncounted=uncounted)
     assert counted.value == pytest.approx(0.15) and "not counted" in counted.why and counted.why.endswith(": weak")
     assert hidden_score(after, gold).value == pytest.approx(0.75)
 

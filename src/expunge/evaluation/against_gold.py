@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import special
 
+from expunge.core.card import Example
 from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import Table, by_name
 from expunge.evaluation.comparison import difference
+from expunge.evaluation.groups import count_groups, group_numbers, groups_of
 from expunge.evaluation.implied import KNOWN_AGAIN
 from expunge.evaluation.scores import Label, Score
 
@@ -20,14 +22,19 @@ BLIND = "privacy_blind_auc"
 WORST = "privacy_worst"
 
 
-def scores_against_gold(scores: Iterable[Score], criteria: Collection[str]) -> list[Score]:
+Rows = Mapping[str, Sequence[Example]]
+"""Split -> its examples, by whose groups intervals are clustered."""
+
+
+def scores_against_gold(scores: Iterable[Score], criteria: Collection[str], rows: Rows | None = None) -> list[Score]:
     """The scores that compare these with gold's. criteria: the names of scores that a criterion compares with gold."""
+    rows = rows or {}
     table = by_name(scores)
     found = worst_attacker(table)
     for role in ("after", "second_gold"):
-        found += _above(table, role)
+        found += _above(table, role, rows.get("forget", ()))
         for name in sorted({*criteria, "forget_rouge_l"}):
-            found += _by_example(table, name, role, beyond=name in criteria)
+            found += _by_example(table, name, role, rows, beyond=name in criteria)
     return found
 
 
@@ -90,16 +97,17 @@ def _label(role: str) -> Label:
     return {"name": WORST, "side": "privacy", "split": "forget", "role": role, "unit": "auc", "better": "lower"}
 
 
-def _above(table: Table, role: str) -> list[Score]:
+def _above(table: Table, role: str, rows: Sequence[Example]) -> list[Score]:
     """forget_nll_above_gold: the chance that a forget example's NLL exceeds one of gold's, a tie counted as half.
 
-    The AUC of the two samples with DeLong's interval, which is conservative for the same examples on both sides.
+    The AUC of the two samples; its interval is conservative for the same examples on both sides.
     """
     score, gold = table.get(("forget_nll", role)), table.get(("forget_nll", "gold"))
     if score is None or gold is None or score.values is None or gold.values is None:
         return []
     ours, theirs = (np.ma.masked_array(x.values, dtype=float).compressed() for x in (score, gold))
-    found = intervals.auc(ours, theirs)
+    pairs = group_numbers(rows, rows) if len(rows) == len(ours) == len(theirs) else None
+    found = intervals.auc(ours, theirs, groups=(pairs[0], pairs[1]) if pairs else None)
     return [
         Score(
             "forget_nll_above_gold",
@@ -111,11 +119,12 @@ def _above(table: Table, role: str) -> list[Score]:
             "share",
             "gold",
             why="0.5 where the NLLs are distributed as gold's",
+            groups=count_groups(pairs[0]) if pairs else None,
         )
     ]
 
 
-def _by_example(table: Table, name: str, role: str, *, beyond: bool) -> list[Score]:
+def _by_example(table: Table, name: str, role: str, rows: Rows, *, beyond: bool) -> list[Score]:
     """`<name>_gap`, the mean difference to gold over the same examples, and `<name>_beyond`, the share far from gold.
 
     An NLL is compared as exp(-NLL) in the second, so that both are in shares.
@@ -129,14 +138,17 @@ def _by_example(table: Table, name: str, role: str, *, beyond: bool) -> list[Sco
     gap = np.ma.compressed(ours - theirs)
     if not len(gap):
         return []
-    base = dataclasses.replace(score, n=len(gap), values=None, groups=None)
-    remark = "the same examples under both models"
-    value, low, high = intervals.mean(gap)
-    found = [dataclasses.replace(base, name=f"{name}_gap", value=value, low=low, high=high, why=remark)]
+    examples = rows.get(score.split, ())
+    same = len(examples) == len(ours)
+    groups = groups_of(examples, np.ma.getmaskarray(ours - theirs)) if same else None
+    base = dataclasses.replace(score, n=len(gap), values=None, groups=count_groups(groups))
+    value, low, high = intervals.mean(gap, groups=groups)
+    paired = dataclasses.replace(base, name=f"{name}_gap", unit="ratio", why="the same examples under both models")
+    found = [dataclasses.replace(paired, value=value, low=low, high=high)]
     if beyond:
         if score.unit == "nats":
             gap = np.ma.compressed(np.ma.exp(-ours) - np.ma.exp(-theirs))
-        value, low, high = intervals.share(float((np.abs(gap) > KNOWN_AGAIN).sum()), len(gap))
+        value, low, high = intervals.proportion((np.abs(gap) > KNOWN_AGAIN).astype(float), groups=groups)
         why = f"examples whose own figure is more than {KNOWN_AGAIN} from gold's"
         shares = dataclasses.replace(base, name=f"{name}_beyond", unit="share", better="lower", why=why)
         found.append(dataclasses.replace(shares, value=value, low=low, high=high))

@@ -20,10 +20,12 @@ from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.acceptance import Verdict, parse
 from expunge.evaluation.against_gold import scores_against_gold
+from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, Evidence
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
+from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import hidden_scores, judge
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
@@ -77,10 +79,13 @@ def all_scores(
     """
     scores = scoring.measure({role: read.readouts for role, read in reads.items()}, capabilities)
     if level != "none":
-        scores += attacking.scores({role: read.attacks for role, read in reads.items() if read.attacks}, capabilities)
-        scores += hidden_scores(reads)
+        attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
+        found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
+        scores += with_controls(attacking.scores(attacks, capabilities), found)
+        scores += hidden_scores(reads, {name for name, control in found.items() if not control.counts})
     criteria = [parse(key, text) for key, text in accept.items()]
-    scores += scores_against_gold(scores, {one.score for one in criteria if one.reference == "gold"})
+    rows = {split: readout.examples for split, readout in reads["after"].readouts.items()}
+    scores += scores_against_gold(scores, {one.score for one in criteria if one.reference == "gold"}, rows)
     return by_side(scores)
 
 
@@ -98,7 +103,7 @@ def evidence(
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
     scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept) if processes.main() else []
-    scores = by_side([*scores, *aligned.scores])
+    scores = by_side([*(refuse_gold(scores, gold.why) if gold.refused else scores), *aligned.scores])
     guard = plan.composed.yields == "guard"
     outcome = applied.notes.get("outcome") or {}
     inputs = {
@@ -117,6 +122,7 @@ def evidence(
         stop=outcome.get("stop", {}),
         notes=[*plan.notes, *aligned.notes, *_method_remarks(applied.notes, gold.why, guard)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
+        **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
@@ -165,7 +171,7 @@ def shown_request(plan: Plan) -> dict[str, Any]:
 def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list[str]:
     """Sentences on the method. no_gold: why there is no gold model."""
     exact, outcome = notes.get("exact") or {}, notes.get("outcome") or {}
-    remarks = [*exact.get("said", []), *([no_gold] if no_gold else [])]
+    remarks = [*exact.get("said", []), *notes.get("remarks", []), *([no_gold] if no_gold else [])]
     if outcome and not exact:
         remarks.append(f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']}).")
     if guard:
@@ -176,7 +182,7 @@ def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list
 
 def _method_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
     """The notes that the method itself took."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "exact")}
+    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks", "certified")}
 
 
 def _words(value: Any) -> str:

@@ -7,25 +7,24 @@ on it too, with the same draws, and only the difference tells that something was
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from expunge.core.card import Example
 from expunge.core.files import finite
 from expunge.data.examples import identity
 from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import Purpose, Verdict, by_name, parse, verdict
 from expunge.evaluation.attack import Found, knowledge
+from expunge.evaluation.groups import groups_of
 from expunge.evaluation.implied import KNOWN_AGAIN, UNCHANGED, implied_checks
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Label, Score
 from expunge.pipeline.observe import Observation
 
 ASKING = "asking"
-CONTROL_SHARE = 0.5
-"""Share of what asking brings out of the model before the change that an attack must bring out there to count."""
 NOISE_QUANTILE = 0.99
 """Quantile of two retrainings' differences under an attack that is taken off each example's gap under it."""
 WORST_SHARE, WORST_COUNT = 0.05, 3
@@ -40,23 +39,24 @@ Gaps = dict[str, np.ma.MaskedArray]
 """Attack -> [N] knowledge recovered from a model less that from gold, masked where either is unknown."""
 
 
-def hidden_scores(reads: Mapping[str, Observation]) -> list[Score]:
-    """The scores of hidden knowledge of the roles "after" and "second_gold", from what was observed of all roles."""
-    gold, before = reads.get("gold", Observation()), reads.get("before", Observation())
-    control = (before.attacks, before.readouts.get("forget"))
-    gaps = {
-        role: gaps_to_gold(
-            reads[role].attacks, gold.attacks, _attacked(reads[role]), _attacked(gold) if gold.readouts else None
-        )
-        for role in ("second_gold", "after")
-        if role in reads
-    }
+def hidden_scores(reads: Mapping[str, Observation], uncounted: Collection[str] = ()) -> list[Score]:
+    """The scores of hidden knowledge of the roles "after" and "second_gold", from what was observed of all roles.
+
+    uncounted: attacks that do not count, since they fail on the model before the change (`evaluation/controls.py`).
+    """
+    gold = reads.get("gold", Observation())
+    gaps: dict[str, Gaps] = {}
     scores = []
-    for role, found in gaps.items():
-        read, theirs = reads[role].readouts.get("forget"), gold.readouts.get("forget")
-        scores.append(hidden_score(reads[role].attacks, gold.attacks, read, theirs, before=control, role=role))
-        counting = {name: gap for name, gap in found.items() if name not in uncounted(*control)}
-        scores += example_scores(counting, gaps.get("second_gold"), role)
+    for role in ("second_gold", "after"):
+        if role not in reads:
+            continue
+        ours = reads[role]
+        read, theirs = ours.readouts.get("forget"), gold.readouts.get("forget")
+        rows = ours.attacked
+        scores.append(hidden_score(ours.attacks, gold.attacks, read, theirs, uncounted=uncounted, role=role, rows=rows))
+        found = gaps_to_gold(ours.attacks, gold.attacks, _attacked(ours), _attacked(gold))
+        gaps[role] = {name: gap for name, gap in found.items() if name not in uncounted}
+        scores += example_scores(gaps[role], gaps.get("second_gold"), role, rows)
     return [score for score in scores if score.measured or score.role == "after"]
 
 
@@ -66,47 +66,39 @@ def hidden_score(
     read: Readout | None = None,
     gold_read: Readout | None = None,
     *,
-    before: tuple[Results, Readout | None] = ({}, None),
+    uncounted: Collection[str] = (),
     role: str = "after",
+    rows: Sequence[Example] = (),
 ) -> Score:
     """The score robustness_hidden: the largest mean difference to gold over all attacks, 0 at least.
 
     after, gold: attack -> its result (those that recover knowledge count). read, gold_read: the
-    forget readouts, by which simply asking counts as one attack more. before: results and forget readout
-    of the model before the change, the positive control: see `uncounted`. The interval holds for the
-    largest of A true differences at once: each is a mean over examples with Student's t interval at
-    level 1 - .05/A (Bonferroni), and their largest low and high ends are taken.
+    forget readouts, by which simply asking counts as one attack more. uncounted: as in `hidden_scores`. rows:
+    the examples that were attacked, by whose groups intervals are clustered. The interval holds for the largest of A
+    true differences at once: each is a mean over examples with Student's t interval at level 1 - .05/A (Bonferroni),
+    and their largest low and high ends are taken.
     """
     if not gold and gold_read is None:
         why = "no gold model: what a model that never saw the data would give away is not known"
         return _absent(NAMES[0], role, why)
-    weak = uncounted(*before)
     found = gaps_to_gold(after, gold, read, gold_read)
-    gaps = {name: gap.compressed() for name, gap in found.items() if name not in weak}
-    gaps = {name: gap for name, gap in gaps.items() if len(gap) > 1 and np.isfinite(gap).all()}
+    gaps = {name: gap for name, gap in found.items() if name not in uncounted}
+    gaps = {name: gap for name, gap in gaps.items() if gap.count() > 1 and np.isfinite(gap.compressed()).all()}
     if not gaps:
         return _absent(NAMES[0], role, NOTHING_RECOVERED)
-    ends = {name: _interval(gap, len(gaps)) for name, gap in gaps.items()}
-    worst = max(ends, key=lambda name: ends[name][0])
+    known = [rows, read.examples if read is not None else ()]
+    level = 1 - 0.05 / len(gaps)
+    ends = {
+        name: intervals.mean(gap.compressed(), groups=_groups(gap, known), level=level) for name, gap in gaps.items()
+    }
+    worst = max(ends, key=lambda name: ends[name].value)
     value, low, high = (min(1.0, max(0.0, max(end[i] for end in ends.values()))) for i in range(3))
     how = "when it is simply asked" if worst == ASKING else f"under {worst}"
     why = f"largest {how}, of {len(gaps)} attacks that were run on gold too"
-    idle = sorted(weak & set(found))
+    idle = sorted(set(uncounted) & set(found))
     if idle:
         why += f"; not counted, since they bring little out of the model before the change: {', '.join(idle)}"
-    return Score(**_label(NAMES[0], role), value=value, low=low, high=high, n=len(gaps[worst]), why=why)
-
-
-def uncounted(results: Results, read: Readout | None) -> set[str]:
-    """The attacks that bring out of the model before the change less than half of what asking does there.
-
-    An attack that was not run on that model counts.
-    """
-    if read is None:
-        return set()
-    least = CONTROL_SHARE * float(knowledge(read).mean())
-    recovered = {n: found.recovered_N for n, found in results.items() if isinstance(found, Found)}
-    return {name for name, x in recovered.items() if x is not None and float(np.ma.mean(x)) < least}
+    return Score(**_label(NAMES[0], role), value=value, low=low, high=high, n=int(gaps[worst].count()), why=why)
 
 
 def gaps_to_gold(after: Results, gold: Results, read: Readout | None, gold_read: Readout | None) -> Gaps:
@@ -128,13 +120,13 @@ def gaps_to_gold(after: Results, gold: Results, read: Readout | None, gold_read:
     }
 
 
-def example_scores(gaps: Gaps, noise: Gaps | None, role: str = "after") -> list[Score]:
+def example_scores(gaps: Gaps, noise: Gaps | None, role: str = "after", rows: Sequence[Example] = ()) -> list[Score]:
     """The scores robustness_hidden_share and robustness_hidden_worst.
 
     gaps: of the attacks that count. An example's gap is its largest under any attack. The largest of many is large by
     chance, so from the gap under each attack the 99 % quantile of what a second retraining shows against gold under
-    it (noise) is taken first, where there is one. The share has Wilson's interval, the mean of the worst examples
-    Student's over those.
+    it (noise) is taken first, where there is one. The share has Wilson's interval, clustered by the groups of the
+    examples (rows), the mean of the worst examples Student's over those.
     """
     largest = _largest(gaps, noise)
     if not len(largest):
@@ -145,7 +137,8 @@ def example_scores(gaps: Gaps, noise: Gaps | None, role: str = "after") -> list[
         else "noise included: no second gold tells what two retrainings differ by"
     )
     n = len(largest)
-    share = intervals.share(float((largest > KNOWN_AGAIN).sum()), n)
+    groups = groups_of(rows) if len(rows) == n else None
+    share = intervals.proportion((largest > KNOWN_AGAIN).astype(float), groups=groups)
     worst = np.sort(largest)[::-1][: max(WORST_COUNT, math.ceil(WORST_SHARE * n))]
     mean = intervals.mean(np.clip(worst, 0.0, 1.0), 0.0, 1.0)
     texts = (f"gap to gold above {KNOWN_AGAIN}; {told}", f"mean gap of the worst {len(worst)}; {told}")
@@ -170,6 +163,12 @@ def _largest(gaps: Gaps, noise: Gaps | None) -> np.ndarray:
     return np.ma.masked_array(np.ma.max(np.ma.stack(net), axis=0)).compressed()
 
 
+def _groups(gap: np.ma.MaskedArray, known: Sequence[Sequence[Example]]) -> np.ndarray | None:
+    """The group numbers of the examples behind the gaps that are not masked, where those examples are known."""
+    mine = next((rows for rows in known if len(rows) == len(gap)), None)
+    return None if mine is None else groups_of(mine, np.ma.getmaskarray(gap))
+
+
 def _attacked(observed: Observation) -> Readout | None:
     """The forget readout of the examples that were attacked, in their order."""
     read = observed.readouts.get("forget")
@@ -177,13 +176,6 @@ def _attacked(observed: Observation) -> Readout | None:
         return read
     places = {identity(row): i for i, row in enumerate(read.examples)}
     return read.take([places[identity(row)] for row in observed.attacked])
-
-
-def _interval(gap: np.ndarray, attacks: int) -> tuple[float, float, float]:
-    """(mean, low, high) of [n] differences at level 1 - .05 / attacks."""
-    centre = float(gap.mean())
-    half = float(special.stdtrit(len(gap) - 1, 1 - 0.025 / attacks)) * float(gap.std(ddof=1)) / len(gap) ** 0.5
-    return centre, centre - half, centre + half
 
 
 def _label(name: str, role: str) -> Label:
