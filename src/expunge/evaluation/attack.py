@@ -128,7 +128,9 @@ def score_names(level: str, capabilities: frozenset[str], given: Iterable[str], 
     given = set(given)
     able = [p for p in plugins(level, capabilities) if set(p.card.needs) <= given]
     names = ["_".join(filter(None, [p.card.side, p.name, suffix])) for p in able for suffix in ("", *p.card.more)]
-    return sorted([*names, *(["robustness_hidden"] if level != "none" and has_gold and "forget" in given else [])])
+    if level != "none" and has_gold and "forget" in given:
+        names += ["robustness_hidden", "robustness_hidden_share", "robustness_hidden_worst"]
+    return sorted(names)
 
 
 def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> str:

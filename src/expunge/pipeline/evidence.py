@@ -18,14 +18,15 @@ from expunge.core.request import redact_request
 from expunge.core.version import versions
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
-from expunge.evaluation.acceptance import Verdict
+from expunge.evaluation.acceptance import Verdict, parse
+from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, Evidence
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.gold_check import refuse_gold
-from expunge.pipeline.hidden_knowledge import hidden_score, judge
+from expunge.pipeline.hidden_knowledge import hidden_scores, judge
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
@@ -69,24 +70,22 @@ def by_side(scores: Sequence[scoring.Score]) -> list[scoring.Score]:
     return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
 
 
-def all_scores(reads: Mapping[str, Observation], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
-    """All scores: arithmetic on readouts, attacks on the models, and the knowledge that these show to be hidden."""
-    readouts = {role: read.readouts for role, read in reads.items()}
-    scores = scoring.measure(readouts, capabilities)
-    if level == "none":
-        return scores
-    attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
-    found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
-    scores += with_controls(attacking.scores(attacks, capabilities), found)
-    gold = reads.get("gold")
-    scores.append(
-        hidden_score(
-            attacks.get("after", {}),
-            attacks.get("gold", {}),
-            readouts["after"].get("forget"),
-            gold.readouts.get("forget") if gold else None,
-        )
-    )
+def all_scores(
+    reads: Mapping[str, Observation], capabilities: frozenset[str], level: str, accept: Mapping[str, Any]
+) -> list[scoring.Score]:
+    """All scores: arithmetic on readouts, attacks on the models, and how these compare with gold.
+
+    accept: the acceptance criteria; those that compare with gold name the scores that are compared by example too.
+    """
+    scores = scoring.measure({role: read.readouts for role, read in reads.items()}, capabilities)
+    if level != "none":
+        attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
+        found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
+        scores += with_controls(attacking.scores(attacks, capabilities), found)
+        scores += hidden_scores(reads, {name for name, control in found.items() if not control.counts})
+    criteria = [parse(key, text) for key, text in accept.items()]
+    rows = {split: readout.examples for split, readout in reads["after"].readouts.items()}
+    scores += scores_against_gold(scores, {one.score for one in criteria if one.reference == "gold"}, rows)
     return by_side(scores)
 
 
@@ -103,7 +102,7 @@ def evidence(
     reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
-    scores = all_scores(reads, plan.capabilities, plan.request.audit) if processes.main() else []
+    scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept) if processes.main() else []
     scores = by_side([*(refuse_gold(scores, gold.why) if gold.refused else scores), *aligned.scores])
     guard = plan.composed.yields == "guard"
     outcome = applied.notes.get("outcome") or {}
