@@ -39,7 +39,7 @@ RATE = 2e-5
 class Target:
     """The target of an attack: one opened model, the examples, and what was already read of it.
 
-    role: "after" or "gold". plain: model -> [N] knowledge of the forget set when it is simply
+    role: "after", "gold" or "second_gold". plain: model -> [N] knowledge of the forget set when it is simply
     asked (see `knowledge`). rate: the learning rate that the model was trained with.
     """
 
