@@ -19,6 +19,7 @@ from expunge.core.version import versions
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.acceptance import Verdict
+from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
 from expunge.pipeline.apply import Applied
@@ -75,7 +76,8 @@ def all_scores(reads: Mapping[str, Observation], capabilities: frozenset[str], l
     if level == "none":
         return scores
     attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
-    scores += attacking.scores(attacks, capabilities)
+    found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
+    scores += with_controls(attacking.scores(attacks, capabilities), found)
     gold = reads.get("gold")
     scores.append(
         hidden_score(
@@ -121,6 +123,7 @@ def evidence(
         stop=outcome.get("stop", {}),
         notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(applied.notes, guard)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
+        **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
@@ -205,7 +208,7 @@ def _gold_remarks(golds: Mapping[str, Observation]) -> list[str]:
 def _method_remarks(notes: Mapping[str, Any], guard: bool) -> list[str]:
     """Sentences on the method."""
     exact, outcome = notes.get("exact") or {}, notes.get("outcome") or {}
-    remarks = [*exact.get("said", [])]
+    remarks = [*exact.get("said", []), *notes.get("remarks", [])]
     if outcome and not exact:
         remarks.append(f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']}).")
     if guard:
@@ -216,7 +219,7 @@ def _method_remarks(notes: Mapping[str, Any], guard: bool) -> list[str]:
 
 def _method_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
     """The notes that the method itself took."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "exact")}
+    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks", "certified")}
 
 
 def _words(value: Any) -> str:
