@@ -42,7 +42,7 @@ RATE = 2e-5
 class Target:
     """The target of an attack: one opened model, the examples, and what was already read of it.
 
-    role: "before", "gold" or "after". plain: model -> [N] knowledge of the forget set when it is simply
+    role: "before", "gold", "second_gold" or "after". plain: model -> [N] knowledge of the forget set when it is simply
     asked (see `knowledge`). rate: the learning rate that the model was trained with.
     """
 
