@@ -55,6 +55,8 @@ class ObservationSpec:
     seed: int = 0
     manifest: Mapping[str, Any] | None = None
     """How the model before the change was trained, where that is known: attacks that train use its learning rate."""
+    attacks: frozenset[str] | None = None
+    """Names of the level's attacks that are run; None for all."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def _attack(
     )
     kept = spec.level == "deep" and role in COMPARED_ROLES
     states = target.states_of(role) if kept else None
-    results = attack.attack(spec.level, target, reporter)
+    results = attack.attack(spec.level, target, reporter, spec.attacks)
     return _Attacked(results, round(time.monotonic() - began, 2), target.forget, states or {})
 
 
