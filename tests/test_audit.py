@@ -49,7 +49,11 @@ def test_a_run_attacks_the_model_and_gold(world: dict[str, Any], done: tuple[exp
     scores = {(score["name"], score["subject"]): score for score in evidence["scores"]}
     words = frozenset({"tokens", "nll", "generate", "mlp"})
     names = {f"{p.card.side}_{p.name}" for p in attacking.plugins("standard", words)}
-    assert len(names) >= 15 and all((name, role) in scores for name in names for role in ("after", "gold"))
+    assert len(names) >= 15 and all((name, role) in scores for name in names for role in ("before", "after", "gold"))
+    assert scores["robustness_sampled", "before"]["status"] == "measured"
+    assert "starts from direct questions" in scores["robustness_relearn_forget", "before"]["why"]
+    assert "control: it brings" in scores["robustness_sampled", "after"]["why"]
+    assert "smallest gap that it could have found" in scores["robustness_relearn_forget", "after"]["why"]
     readouts = {f"privacy_{p.name}" for p in everything("attacks") if not p.card.level} & {name for name, _ in scores}
     assert len(names | readouts) >= 20, "a standard audit"
     given = attacking.score_names("standard", words, ["forget", "retain", "holdout", "probes"], True)
@@ -162,6 +166,7 @@ def test_purge_deletes_what_attacks_kept(
 def test_the_plan_says_what_it_takes(world: dict[str, Any], tmp_path: Path) -> None:
     made = plan(Request.parse({**world, "out": str(tmp_path / "out"), "accept": {"robustness.hidden": "<= 0.1"}}))
     assert made.audit.startswith("standard: ") and "attacks on the model and on gold" in made.audit
+    assert "on the model before the change as their control" in made.audit
     assert "relearn_forget" in made.audit and "lira_auc" not in made.audit
     assert "fine_tuned" in made.to_json()["audit"] and "relearn_retain" not in made.audit, "it is deep"
     with pytest.raises(expunge.BadInput, match=r"accept\.robustness\.hidden"):

@@ -28,6 +28,7 @@ from expunge.attacks.shared.rounding import matrices, round_weights
 from expunge.attacks.true_false import true_false
 from expunge.core.contracts import Silent
 from expunge.evaluation import attack as attacking
+from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import verdict
 from expunge.evaluation.attack import Found, Target, attack, knowledge
 from expunge.evaluation.scores import Figure, NotMeasured, Score
@@ -75,6 +76,19 @@ def test_attacks_leave_the_weights() -> None:
     target = aimed(model, {"forget": examples([0, 1], 2), "retain": examples([1, 0], 2)}, rate=0.1)
     attack("deep", target, Silent())
     assert model.fingerprint() == kept
+
+
+def test_what_attacks_recover_is_clustered_by_group() -> None:
+    """Three groups of two examples, known alike within each: the interval is that of three groups, also from the
+    cache."""
+    forget = [{**row, "group": "abc"[i // 2]} for i, row in enumerate(examples([0, 0, 1, 1, 0, 0], 6))]
+    model = linear([[1.0, 1, 0, 0, 0.2, 0.2], [0.0] * 6])
+    for _ in range(2):
+        found = attack("standard", aimed(model, {"forget": forget}), Silent())["quantised_8"]
+        assert isinstance(found, Found) and found.recovered_N is not None
+        expected = intervals.mean(found.recovered_N, 0.0, 1.0, groups=np.repeat([0, 1, 2], 2))
+        assert found.figure.groups == 3
+        assert (found.figure.low, found.figure.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_finished_attacks_are_kept_and_a_changed_model_is_attacked_anew(

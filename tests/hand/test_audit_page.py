@@ -78,6 +78,18 @@ def evidence(**more: Any) -> dict[str, Any]:
     }
 
 
+def test_the_table_shows_the_model_before_and_the_remark() -> None:
+    """Where attacks ran on the model before the change there is a column for it; the remark names the smallest gap."""
+    given = evidence()
+    assert not _attacks.page(given)["before"]
+    given["scores"][0]["why"] = "smallest gap that it could have found at n = 2: 0.31"
+    given["scores"].append(score("robustness_sampled", "before", 0.83, 0.7, 0.9))
+    page = _attacks.page(given)
+    assert page["before"] and page["groups"][0]["rows"][-1]["remark"].startswith("smallest gap")
+    html = render(given)
+    assert "0.830" in html and "could have found at n = 2: 0.31" in html and 'colspan="5"' in html
+
+
 def test_the_roc_is_read_off_the_exposures() -> None:
     """Members score 3 and 1, others 2 and 0: 3 is found at no false positive, 1 at half of the others. AUC 3/4."""
     figure = compare(np.array([3.0, 1.0]), np.array([2.0, 0.0]))

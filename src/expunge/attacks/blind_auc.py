@@ -15,6 +15,7 @@ from expunge.evaluation.scores import Figure, Metric, NotMeasured
 CARD = AttackCard(
     "Blind baseline",
     paper="arXiv:2406.16201",
+    adversary="the texts alone, without the model",
     side="privacy",
     better="gold",
     unit="auc",

@@ -13,12 +13,14 @@ from expunge.evaluation.scores import Figure, NotMeasured
 CARD = AttackCard(
     "CKA with gold",
     paper="arXiv:1905.00414",
+    adversary="hidden states of the model and of gold",
     side="robustness",
     better="higher",
     unit="share",
     needs={"forget": {"examples"}},
     level="deep",
     passes=1,
+    no_control="gold, with which it compares, is observed later",
     means="How similar the layers' states on the forget set are to gold's; two golds with different seeds do not "
     "reach 1 either, and states may be similar while single facts differ.",
 )

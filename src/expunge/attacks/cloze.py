@@ -16,6 +16,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "Cloze",
     paper="arXiv:2506.07795",
+    adversary="logits",
     side="robustness",
     better="gold",
     unit="share",

@@ -10,6 +10,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "Confidence attack",
     paper="arXiv:1806.01246",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",
@@ -24,6 +25,7 @@ def confidence_auc() -> Metric:
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
         assert forget.logp_NC is not None and holdout.logp_NC is not None
-        return compare(forget.logp_NC.max(axis=1), holdout.logp_NC.max(axis=1))
+        rows = forget.examples, holdout.examples
+        return compare(forget.logp_NC.max(axis=1), holdout.logp_NC.max(axis=1), rows=rows)
 
     return figure

@@ -14,6 +14,7 @@ _CHANNELS = {"nll", "logp?", "moments?", "logits?"}
 CARD = AttackCard(
     "Dataset inference",
     paper="arXiv:2406.06443",
+    adversary="logits; the whole forget set and unseen data of its kind",
     side="privacy",
     better="gold",
     unit="p-value",

@@ -20,6 +20,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "Elicited multi-hop probes",
     paper="arXiv:2603.11266",
+    adversary="logits; facts that the model knew before the change",
     side="robustness",
     better="gold",
     unit="share",

@@ -12,6 +12,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "Entropy attack",
     paper="arXiv:2003.10595",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",
@@ -25,7 +26,7 @@ def entropy_auc() -> Metric:
     """AUC by low entropy of the predicted distribution (Song and Mittal 2021, section 4)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return compare(_scores(forget), _scores(holdout))
+        return compare(_scores(forget), _scores(holdout), rows=(forget.examples, holdout.examples))
 
     return figure
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING
 from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
@@ -14,6 +14,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Benign fine-tuning",
     paper="arXiv:2310.03693",
+    adversary="fine-tuning with other data",
     side="robustness",
     better="gold",
     unit="share",
@@ -21,6 +22,7 @@ CARD = AttackCard(
     level="standard",
     more=("steps",),
     passes=15,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 BATCH = 8

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.attacks.shared.recovery import MEANS, figure_of, probability_of, require_answers
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING, figure_of, probability_of, require_answers
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import generator, permutation
@@ -25,6 +25,7 @@ from expunge.models.templates import Encoded
 CARD = AttackCard(
     "Greedy coordinate gradient",
     paper="arXiv:2307.15043",
+    adversary="gradients; part of the forget set",
     side="robustness",
     better="gold",
     unit="share",
@@ -32,6 +33,7 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     passes=8,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 

@@ -15,6 +15,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Gradient-norm attack",
     paper="arXiv:2402.17012",
+    adversary="gradients",
     side="privacy",
     better="gold",
     unit="auc",
@@ -31,7 +32,8 @@ def gradient_norm_auc() -> Attack:
     """AUC by a small gradient: the L2 norm over all weights for each example's loss per token (Wang et al. 2024)."""
 
     def attack(target: Target) -> Found:
-        return membership_result(-norms(target.model, target.forget), -norms(target.model, target.splits["holdout"]))
+        rows = target.forget, target.splits["holdout"]
+        return membership_result(-norms(target.model, rows[0]), -norms(target.model, rows[1]), rows=rows)
 
     return attack
 

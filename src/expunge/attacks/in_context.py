@@ -16,6 +16,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "In-context reintroduction",
     paper="arXiv:2407.00106",
+    adversary="logits; other forget examples in the prompt",
     side="robustness",
     better="gold",
     unit="share",

@@ -22,6 +22,7 @@ from expunge.models.passes import passes
 CARD = AttackCard(
     "Parametric knowledge trace",
     paper="arXiv:2406.11614",
+    adversary="weights, now and before the change",
     side="robustness",
     better="lower",
     unit="share",
@@ -30,6 +31,7 @@ CARD = AttackCard(
     level="deep",
     more=("others",),
     passes=6,
+    no_control="it compares other models with this one",
     means="How much of the MLP vectors that wrote the forgotten answers is left, as a cosine: 1 is untouched. A "
     "method may leave them and mask them, or change them and keep the knowledge elsewhere; a model trained from "
     "scratch has none of them.",

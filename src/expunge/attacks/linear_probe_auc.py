@@ -13,6 +13,7 @@ from expunge.evaluation.scores import Figure, NotMeasured
 CARD = AttackCard(
     "Linear probes",
     paper="arXiv:1610.01644",
+    adversary="hidden states; labelled members and unseen data",
     side="privacy",
     better="gold",
     unit="auc",

@@ -18,6 +18,7 @@ CARD = AttackCard(
     "LiRA",
     paper="arXiv:2112.03570",
     equation="algorithm 1",
+    adversary="logits; can train models of the same kind",
     side="privacy",
     better="gold",
     unit="auc",
@@ -45,7 +46,8 @@ def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False
         p_MN, in_MN = shadow_probabilities(target.manifest, target.model, both, shadow_models, target.seed)
         scores = lira(confidence(answer_probability(target.model, both)), confidence(p_MN), in_MN, offline=offline)
         n = len(target.forget)
-        found = membership_result(scores[:n], scores[n:], f"{shadow_models} shadow models")
+        rows = target.forget, target.splits["holdout"]
+        found = membership_result(scores[:n], scores[n:], f"{shadow_models} shadow models", rows=rows)
         members, others = leave_one_out_scores(confidence(p_MN), in_MN, lambda a, b, c: lira(a, b, c, offline=offline))
         more = membership_result(members, others, "the shadows themselves as targets").more
         return replace(found, more={**found.more, **{f"pooled_{suffix}": figure for suffix, figure in more.items()}})

@@ -17,6 +17,7 @@ from expunge.models.passes import passes
 CARD = AttackCard(
     "Hidden-state attack",
     paper="arXiv:2309.17410",
+    adversary="hidden states",
     side="robustness",
     better="gold",
     unit="share",

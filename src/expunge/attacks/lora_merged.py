@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from annotated_types import Gt
 
-from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of, teach
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING, answer_probability, figure_of, teach
 from expunge.core.card import AttackCard
 from expunge.core.random import seed_libraries
 from expunge.evaluation.attack import Attack, Found, Target
@@ -18,12 +18,14 @@ from expunge.models.weights import fold
 CARD = AttackCard(
     "LoRA merge",
     paper="arXiv:2106.09685",
+    adversary="fine-tuning with other data",
     side="robustness",
     better="gold",
     unit="share",
     needs={"forget": {"examples"}, "retain": {"examples"}},
     level="deep",
     passes=20,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 

@@ -11,6 +11,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "Loss attack",
     paper="arXiv:1709.01604",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",
@@ -23,6 +24,6 @@ def loss_auc() -> Metric:
     """AUC of forget against holdout by low loss per token (Yeom et al. 2018)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return compare(-mean_nll(forget), -mean_nll(holdout))
+        return compare(-mean_nll(forget), -mean_nll(holdout), rows=(forget.examples, holdout.examples))
 
     return figure

@@ -17,6 +17,7 @@ CARD = AttackCard(
     "Min-K% attack",
     paper="arXiv:2310.16789",
     equation="1",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",
@@ -30,7 +31,8 @@ def min_k_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:
     """AUC by the mean log-probability of the least likely share k of tokens (Shi et al. 2024)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return compare(_scores(forget, k), _scores(holdout, k), why=f"k = {k:g}")
+        rows = forget.examples, holdout.examples
+        return compare(_scores(forget, k), _scores(holdout, k), f"k = {k:g}", rows=rows)
 
     return figure
 

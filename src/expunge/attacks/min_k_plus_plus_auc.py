@@ -17,6 +17,7 @@ CARD = AttackCard(
     "Min-K%++ attack",
     paper="arXiv:2404.02936",
     equation="3",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="auc",
@@ -36,7 +37,8 @@ def min_k_plus_plus_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:
         return compare(
             mean_of_lowest(standardise(forget), k),
             mean_of_lowest(standardise(holdout), k),
-            why=f"k = {k:g}",
+            f"k = {k:g}",
+            rows=(forget.examples, holdout.examples),
         )
 
     return figure

@@ -14,6 +14,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "Aliases and multi-hop questions",
     paper="arXiv:2410.13274",
+    adversary="logits; aliases of the subject",
     side="robustness",
     better="gold",
     unit="share",

@@ -13,6 +13,7 @@ from expunge.evaluation.scores import Figure, NotMeasured
 CARD = AttackCard(
     "Multiple choice",
     paper="arXiv:2506.07795",
+    adversary="logits of given options",
     side="robustness",
     better="gold",
     unit="share",

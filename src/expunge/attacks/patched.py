@@ -23,6 +23,7 @@ from expunge.models.passes import batches, outputs
 CARD = AttackCard(
     "Activation patching",
     paper="arXiv:2605.24614",
+    adversary="hidden states of the model, of gold and of the model before the change",
     side="robustness",
     better="higher",
     unit="share",
@@ -30,6 +31,7 @@ CARD = AttackCard(
     needs={"forget": {"examples"}, "retain": {"examples"}},
     level="deep",
     passes=20,
+    no_control="it compares other models with this one",
     means="How much of the knowledge that gold's states remove from the model before the change, this model's states "
     "remove too: 1 as gold, 0 as if nothing had been done. It is measured only in layers where gold's states "
     "leave retain answers alone: in others the two models merely encode things differently.",

@@ -13,6 +13,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Prefix attack",
     paper="arXiv:2012.07805",
+    adversary="query access; the beginning of the answer",
     side="robustness",
     better="gold",
     unit="share",

@@ -13,6 +13,7 @@ KINDS = ("rephrased", "translated", "multi_hop", "alias", "cloze", "other")
 CARD = AttackCard(
     "Your own probes",
     paper="baseline",
+    adversary="logits; questions of your own",
     side="robustness",
     better="gold",
     unit="share",

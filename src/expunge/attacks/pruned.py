@@ -15,6 +15,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Pruning",
     paper="arXiv:1506.02626",
+    adversary="weights",
     side="robustness",
     better="gold",
     unit="share",

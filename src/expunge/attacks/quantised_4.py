@@ -10,6 +10,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Quantisation to 4 bits",
     paper="arXiv:2410.16454",
+    adversary="weights",
     side="robustness",
     better="gold",
     unit="share",

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt, Lt
 
-from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING
 from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.core.random import permutation
@@ -17,6 +17,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "Relearning from forget examples",
     paper="arXiv:2406.13356",
+    adversary="fine-tuning with part of the forget set",
     side="robustness",
     better="gold",
     unit="share",
@@ -24,6 +25,7 @@ CARD = AttackCard(
     level="standard",
     more=("steps",),
     passes=30,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 

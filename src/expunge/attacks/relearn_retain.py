@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.attacks.shared.recovery import MEANS
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING
 from expunge.attacks.shared.relearning import relearn
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
@@ -12,6 +12,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Relearning from retain data",
     paper="arXiv:2406.13356",
+    adversary="fine-tuning with other data",
     side="robustness",
     better="gold",
     unit="share",
@@ -19,6 +20,7 @@ CARD = AttackCard(
     level="deep",
     more=("steps",),
     passes=30,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 

@@ -12,6 +12,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Rephrased questions",
     paper="arXiv:2402.16835",
+    adversary="query access",
     side="robustness",
     better="gold",
     unit="share",

@@ -17,6 +17,7 @@ from expunge.models.passes import passes
 CARD = AttackCard(
     "Residual knowledge",
     paper="arXiv:2601.22359",
+    adversary="query access",
     side="robustness",
     better="gold",
     unit="share",

@@ -17,6 +17,7 @@ from expunge.evaluation.scores import NotMeasured
 CARD = AttackCard(
     "RMIA",
     paper="arXiv:2312.03262",
+    adversary="logits; can train models of the same kind",
     side="privacy",
     better="gold",
     unit="auc",
@@ -47,6 +48,7 @@ def rmia_auc(*, shadow_models: Annotated[int, Ge(2)] = 16) -> Attack:
         z_MZ = np.ma.masked_array(p_MN[:, n:], mask=in_MN[:, n:])
         scores = rmia(p_N, p_MN, in_MN, p_N[n:], z_MZ)
         others = (scores[n:] * len(holdout) - 1) / (len(holdout) - 1)  # each beats itself
-        return membership_result(scores[:n], others, f"{shadow_models} shadow models, {len(holdout)} population points")
+        why = f"{shadow_models} shadow models, {len(holdout)} population points"
+        return membership_result(scores[:n], others, why, rows=(target.forget, holdout))
 
     return attack

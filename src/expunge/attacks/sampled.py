@@ -17,6 +17,7 @@ from expunge.evaluation.scores import Figure
 CARD = AttackCard(
     "Sampled extraction",
     paper="arXiv:2309.17410",
+    adversary="query access",
     side="robustness",
     better="gold",
     unit="share",

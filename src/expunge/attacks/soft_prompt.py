@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from expunge.attacks.shared.recovery import MEANS, figure_of, probability_of
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING, figure_of, probability_of
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Batch
 from expunge.core.random import permutation
@@ -23,6 +23,7 @@ from expunge.models.passes import batches, outputs
 CARD = AttackCard(
     "Soft-prompt attack",
     paper="arXiv:2402.09063",
+    adversary="gradients; part of the forget set",
     side="robustness",
     better="gold",
     unit="share",
@@ -30,6 +31,7 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     passes=40,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 BATCH = 8

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of, require_answers
+from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING, answer_probability, figure_of, require_answers
 from expunge.attacks.shared.rewording import FRAMES, in_frame
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Want
@@ -22,6 +22,7 @@ from expunge.models.passes import passes
 CARD = AttackCard(
     "Activation steering",
     paper="arXiv:2411.02631",
+    adversary="hidden states, which it changes",
     side="robustness",
     better="gold",
     unit="share",
@@ -29,6 +30,7 @@ CARD = AttackCard(
     needs={"forget": {"examples"}},
     level="deep",
     passes=8,
+    no_control=STARTS_FROM_ASKING,
     means=MEANS,
 )
 STRENGTHS = (0.5, 1.0, 1.5, 2.0)

@@ -18,6 +18,7 @@ from expunge.models.templates import Template
 CARD = AttackCard(
     "System prompts and templates",
     paper="arXiv:2402.16835",
+    adversary="logits; system prompts and templates of its own",
     side="robustness",
     better="gold",
     unit="share",

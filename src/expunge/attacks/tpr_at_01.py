@@ -11,6 +11,7 @@ from expunge.evaluation.scores import Figure, Metric
 CARD = AttackCard(
     "TPR at 0.1 % FPR",
     paper="arXiv:2112.03570",
+    adversary="logits",
     side="privacy",
     better="gold",
     unit="share",
@@ -27,6 +28,6 @@ def tpr_at_01() -> Metric:
     """
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return tpr(-mean_nll(forget), -mean_nll(holdout), 0.001)
+        return tpr(-mean_nll(forget), -mean_nll(holdout), 0.001, rows=(forget.examples, holdout.examples))
 
     return figure

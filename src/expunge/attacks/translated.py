@@ -13,6 +13,7 @@ from expunge.evaluation.attack import Attack, Found, Target
 CARD = AttackCard(
     "Translated questions",
     paper="arXiv:2402.16835",
+    adversary="logits; the questions in another language",
     side="robustness",
     better="gold",
     unit="share",

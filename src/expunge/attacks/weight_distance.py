@@ -15,12 +15,14 @@ from expunge.models.guarded import bare_model
 CARD = AttackCard(
     "Weight distance",
     paper="arXiv:1911.04933",
+    adversary="weights, now and before the change",
     side="robustness",
     better="gold",
     unit="distance",
     needs={"forget": {"examples"}},
     level="deep",
     more=("gold",),
+    no_control="it compares other models with this one",
     means="How far the weights are from those before the change (`_gold`: from gold's); a distance close to 0 "
     "suggests a superficial change. Two retrainings with different seeds are far apart too, so that a large "
     "distance to gold shows nothing by itself.",

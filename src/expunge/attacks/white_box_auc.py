@@ -17,6 +17,7 @@ from expunge.evaluation.scores import Figure, NotMeasured
 CARD = AttackCard(
     "White-box classifier",
     paper="arXiv:2402.17012",
+    adversary="gradients; labelled members and unseen data",
     side="privacy",
     better="gold",
     unit="auc",

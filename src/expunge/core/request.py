@@ -32,7 +32,7 @@ WHOLE = {
     "method": "give a name or the parts; `expunge list methods` has the names",
 }
 """Field -> what may stand there, for fields of several forms."""
-HARMLESS = ("purpose", "gold", "audit", "alignment", "judge", "contain", "redact", "seed", "budget")
+HARMLESS = ("purpose", "gold", "audit", "alignment", "judge", "contain", "redact", "turns", "seed", "budget")
 """Fields without which the rest of a request can still be checked."""
 LATER = {"client": "federated models", "concept": "image generators"}
 
@@ -78,6 +78,7 @@ class Request(PathFields):
     accept: dict[str, Any] = {}
     redact: bool | None = None
     columns: dict[str, str] = {}
+    turns: Literal["last", "all"] = "last"
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str

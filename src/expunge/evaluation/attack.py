@@ -2,15 +2,16 @@
 
 Such an attack is a file in attacks/ whose CARD has a `level`. Its factory returns a function
 `(Target) -> Found`; every attack runs on the changed model and, where there is one, on gold, since
-a model that never saw the data also learns and guesses: the difference is what counts. Suffixes: N
-examples of the forget set.
+a model that never saw the data also learns and guesses: the difference is what counts. It also runs on
+the model before the change, as a positive control (`evaluation/controls.py`). Suffixes: N examples of the
+forget set.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,15 @@ from expunge.core.contracts import Model, Reporter
 from expunge.core.files import digest
 from expunge.core.random import derive
 from expunge.data.examples import identity
+from expunge.evaluation import intervals
+from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.hidden_states import pooled_states
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 
-VERSION = 4
+VERSION = 5
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -39,7 +42,7 @@ RATE = 2e-5
 class Target:
     """The target of an attack: one opened model, the examples, and what was already read of it.
 
-    role: "after" or "gold". plain: model -> [N] knowledge of the forget set when it is simply
+    role: "before", "gold" or "after". plain: model -> [N] knowledge of the forget set when it is simply
     asked (see `knowledge`). rate: the learning rate that the model was trained with.
     """
 
@@ -135,9 +138,11 @@ def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gol
     given = set(given)
     able = [p for p in plugins(level, capabilities) if set(p.card.needs) <= given]
     passes = sum(p.card.passes for p in able)
+    control = sum(p.card.passes for p in able if not p.card.no_control)
     return (
         f"{level}: {len(able)} attacks on the model{' and on gold' if has_gold else ''}, each time as much as about "
-        f"{passes:.0f} forward passes over the forget set; " + ", ".join(p.name for p in able)
+        f"{passes:.0f} forward passes over the forget set, and on the model before the change as their control (about "
+        f"{control:.0f} passes); " + ", ".join(p.name for p in able)
     )
 
 
@@ -168,17 +173,39 @@ def attack(
 
 
 def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
-    missing = [split for split in plugin.card.needs if not target.splits.get(split)]
+    if why := _reason_not_to_run(plugin.card, target):
+        return why
+    entry = f"attacks/{_key(plugin.name, target)}.json"
+    if (known := cache.load(entry)) is not None:
+        return _read(known)
+    try:
+        found: Found = _cluster(plugin.factory()(target), target.forget)
+    except NotMeasured as reason:
+        return str(reason)
+    cache.save(entry, _plain(found))
+    return found
+
+
+def _reason_not_to_run(card: AttackCard, target: Target) -> str:
+    """Why the attack cannot run on the target, or need not; "" where it runs."""
+    if target.role == "before" and card.no_control:
+        return card.no_control
+    missing = [split for split in card.needs if not target.splits.get(split)]
     if missing:
         return f"no {' and no '.join(missing)} {'were' if missing == ['probes'] else 'was'} given"
-    for split, names in plugin.card.fields.items():
+    for split, names in card.fields.items():
         for name in names:
             if not any(row.get(one) for row in target.splits[split] for one in name.split("|")):
                 return f"no example of {split} carries {name.replace('|', ' or ')}"
-    key = digest(
+    return ""
+
+
+def _key(name: str, target: Target) -> str:
+    """A hash of everything on which the attack's result depends."""
+    return digest(
         {
             "version": VERSION,
-            "attack": plugin.name,
+            "attack": name,
             "subject": target.fingerprint or target.model.fingerprint(),
             "settings": settings_digest(target.model),
             "data": {split: [_content(row) for row in target.splits[split]] for split in sorted(target.splits)},
@@ -198,15 +225,18 @@ def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
             "threads": torch.get_num_threads(),
         }
     )
-    entry = f"attacks/{key}.json"
-    if (known := cache.load(entry)) is not None:
-        return _read(known)
-    try:
-        found: Found = plugin.factory()(target)
-    except NotMeasured as reason:
-        return str(reason)
-    cache.save(entry, _plain(found))
-    return found
+
+
+def _cluster(found: Found, rows: Sequence[Example]) -> Found:
+    """The result with the interval of the mean recovered share clustered by the examples' groups."""
+    if found.recovered_N is None or found.figure.values is not found.recovered_N:
+        return found
+    groups = groups_of(rows, np.ma.getmaskarray(found.recovered_N))
+    if groups is None:
+        return found
+    ends = intervals.mean(np.ma.compressed(found.recovered_N), 0.0, 1.0, groups=groups)
+    figure = replace(found.figure, low=ends.low, high=ends.high, groups=count_groups(groups))
+    return replace(found, figure=figure)
 
 
 def _content(row: Example) -> Any:
@@ -285,6 +315,7 @@ def _figure(figure: Figure) -> dict[str, Any]:
         "n": figure.n,
         "values": _list(figure.values),
         "why": figure.why,
+        "groups": figure.groups,
     }
 
 

@@ -38,6 +38,10 @@ LIMITS = (
     "Digests show that files are unchanged since the run; without a signature they do not show who made it.",
 )
 GUARDED = "It does not prove that the model forgot: the weights are unchanged, and without guard/ it answers as before."
+CERTIFIED = (
+    "The (epsilon, delta) bound is of {scope} alone and of this one removal, for whoever does not have the noise that "
+    "the run drew and deleted; it says nothing of the weights below ({below})."
+)
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """Errors that a file from elsewhere can cause while it is read."""
 
@@ -203,14 +207,16 @@ def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, 
 
 def evidence_predicate(evidence: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of the predicate that repeat the evidence."""
-    request = evidence["request"]
+    request, guarantee = evidence["request"], evidence.get("guarantee")
+    limits = [GUARDED] if evidence["yields"] == "guard" else [CERTIFIED.format(**guarantee)] if guarantee else []
     return {
         "request": digest(request),
         "method": finite(evidence["described"]),
         "thresholds": finite(request.get("accept") or {}),
         "verdict": finite(evidence["verdict"]),
         "environment": finite(evidence["environment"]),
-        "cannot_prove": [*([GUARDED] if evidence["yields"] == "guard" else []), *LIMITS],
+        **({"guarantee": finite(guarantee)} if guarantee else {}),
+        "cannot_prove": [*limits, *LIMITS],
     }
 
 

@@ -148,6 +148,8 @@ class Evidence(Record):
     notes: list[str]
     conclusions: list[str] = []
     method_notes: Object = {}
+    guarantee: Object = {}
+    """Of certified removal: epsilon, delta, the gradient left, its bound, what it covers and how many weights not."""
     yields: str = ""
     splits: dict[str, StrictInt]
     """Split -> its number of examples."""

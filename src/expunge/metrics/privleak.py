@@ -7,9 +7,10 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt, Le
 
-from expunge.core.card import MetricCard
+from expunge.core.card import Example, MetricCard
 from expunge.evaluation.arrays import mean_of_lowest
-from expunge.evaluation.intervals import Z, auc, placements
+from expunge.evaluation.groups import count_groups, group_numbers
+from expunge.evaluation.intervals import Z, auc, placements, spread_of_mean
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
@@ -42,22 +43,29 @@ def privleak(*, k: Annotated[float, Gt(0), Le(1)] = 0.4) -> Metric:
     def figure(forget: Readout, holdout: Readout, gold_forget: Readout, gold_holdout: Readout) -> Figure:
         ours = _scores(forget, k), _scores(holdout, k)
         golds = _scores(gold_forget, k), _scores(gold_holdout, k)
+        groups = group_numbers(*(_examples_with_tokens(readout) for readout in (forget, holdout)))
+        clusters = count_groups(*(groups or ()))
         s, r = (1 - float(placements(*pair)[0].mean()) for pair in (ours, golds))
         if r <= 0:
             raise NotMeasured("gold's own membership AUC is 1: there is nothing to compare with")
         found = privleak_from(1 - s, 1 - r)
         n = len(ours[0]) + len(ours[1])
         if s <= 0:  # the logarithm has no value here; the AUC's exact bound has
-            return Figure(found, -100.0, privleak_from(auc(*ours).low, 1 - r), n, why=f"k = {k:g}")
-        spreads = [
+            return Figure(found, -100.0, privleak_from(auc(*ours).low, 1 - r), n, why=f"k = {k:g}", groups=clusters)
+        leads = [
             np.asarray(a) / s - np.asarray(b) / r for a, b in zip(placements(*ours), placements(*golds), strict=True)
         ]
-        variance = sum(float(x.var(ddof=1)) / len(x) for x in spreads if len(x) > 1)
-        half = Z * variance**0.5
+        half = Z * sum(spread_of_mean(x, g).variance for x, g in zip(leads, groups or (None, None), strict=True)) ** 0.5
         low, high = (100 * (s / r * float(np.exp(end)) - 1) for end in (-half, half))
-        return Figure(found, low, high, n, why=f"k = {k:g}")
+        return Figure(found, low, high, n, why=f"k = {k:g}", groups=clusters)
 
     return figure
+
+
+def _examples_with_tokens(readout: Readout) -> list[Example]:
+    """The examples that have a token to score."""
+    assert readout.logp is not None
+    return [row for row, logp in zip(readout.examples, readout.logp, strict=True) if len(logp)]
 
 
 def _scores(readout: Readout, k: float) -> np.ndarray:

@@ -19,10 +19,12 @@ from expunge.core.version import versions
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.acceptance import Verdict
+from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, Evidence
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
+from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import hidden_score, judge
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
@@ -74,7 +76,8 @@ def all_scores(reads: Mapping[str, Observation], capabilities: frozenset[str], l
     if level == "none":
         return scores
     attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
-    scores += attacking.scores(attacks, capabilities)
+    found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
+    scores += with_controls(attacking.scores(attacks, capabilities), found)
     gold = reads.get("gold")
     scores.append(
         hidden_score(
@@ -101,7 +104,7 @@ def evidence(
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
     scores = all_scores(reads, plan.capabilities, plan.request.audit) if processes.main() else []
-    scores = by_side([*scores, *aligned.scores])
+    scores = by_side([*(refuse_gold(scores, gold.why) if gold.refused else scores), *aligned.scores])
     guard = plan.composed.yields == "guard"
     outcome = applied.notes.get("outcome") or {}
     inputs = {
@@ -120,6 +123,7 @@ def evidence(
         stop=outcome.get("stop", {}),
         notes=[*plan.notes, *aligned.notes, *_method_remarks(applied.notes, gold.why, guard)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
+        **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
@@ -168,7 +172,7 @@ def shown_request(plan: Plan) -> dict[str, Any]:
 def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list[str]:
     """Sentences on the method. no_gold: why there is no gold model."""
     exact, outcome = notes.get("exact") or {}, notes.get("outcome") or {}
-    remarks = [*exact.get("said", []), *([no_gold] if no_gold else [])]
+    remarks = [*exact.get("said", []), *notes.get("remarks", []), *([no_gold] if no_gold else [])]
     if outcome and not exact:
         remarks.append(f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']}).")
     if guard:
@@ -179,7 +183,7 @@ def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list
 
 def _method_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
     """The notes that the method itself took."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "exact")}
+    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks", "certified")}
 
 
 def _words(value: Any) -> str:

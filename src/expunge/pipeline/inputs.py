@@ -19,6 +19,7 @@ from expunge.core.version import versions
 from expunge.data.examples import content
 from expunge.ledger.certificate import imprint, salt_of
 from expunge.pipeline.apply import DONE
+from expunge.pipeline.partition import join
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
 
@@ -44,7 +45,7 @@ def record_gold(fingerprint: Any, folder: Path) -> None:
 def _inputs(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
     """Name -> identity of this input: a digest, a figure, or a salted hash of each row."""
     salt = salt_of(folder)
-    rows: dict[str, Sequence[Example]] = dict(plan.splits)
+    rows: dict[str, Sequence[Example]] = {**join(plan.splits)}
     named: dict[str, Any] = {"base": imprint(base), "training manifest": digest(plan.manifest)}
     if plan.aligned:
         rows["alignment prompts"] = [*plan.aligned.pack.rows, *plan.aligned.pack.bbq]

@@ -20,19 +20,23 @@ from expunge.alignment.spec import AlignmentSpec
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
+from expunge.core.errors import BadInput
 from expunge.core.random import permutation
-from expunge.data.splits import Splits
+from expunge.data.sampling import halves
+from expunge.data.splits import SEEN, Splits
 from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
 from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
-from expunge.pipeline._bind import read_splits
 from expunge.pipeline.gold import gold as train_gold
-from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half
+from expunge.pipeline.gold_check import Origin, gold_fault
+from expunge.pipeline.partition import evidence_splits, remarks
+from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, SEEN_READ, Plan
 from expunge.pipeline.slowdown import slowdown
 
-ATTACKED_ROLES = ("gold", "after")
+ATTACKED_ROLES = ("before", "gold", "after")
+"""The model before the change is the attacks' positive control."""
 PROMPTED_ROLES = ("before", "after")
 COMPARED_ROLES = ("before", "gold")
 """The roles that are observed first, and that attacks on the next models compare with."""
@@ -55,6 +59,8 @@ class ObservationSpec:
     seed: int = 0
     manifest: Mapping[str, Any] | None = None
     """How the model before the change was trained, where that is known: attacks that train use its learning rate."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """Split -> a remark on all figures of the changed model on it."""
     attacks: frozenset[str] | None = None
     """Names of the level's attacks that are run; None for all."""
 
@@ -77,6 +83,8 @@ class Observation:
     attack_seconds: float = 0.0
     attacked: Sequence[Example] = ()
     """The forget examples that were attacked, in the order of the attacks' results."""
+    direct_N: np.ndarray | None = None
+    """[N] what direct questions bring out of the examples that were attacked."""
     states: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Module path -> [N, D] pooled hidden states, where a deep audit read them."""
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -86,12 +94,18 @@ class Observation:
     slowdown: float | None = None
     """Behind guards: time to score an example, over the bare model's."""
 
+    @property
+    def refused(self) -> bool:
+        """Whether the model was read and is not taken for what it was given as; `why` has the reason."""
+        return bool(self.why) and self.fingerprint is not None
+
 
 @dataclass(frozen=True)
 class _Attacked:
     results: Mapping[str, attack.Found | str] = field(default_factory=dict)
     seconds: float = 0.0
     forget: Sequence[Example] = ()
+    direct_N: np.ndarray | None = None
     states: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -129,6 +143,7 @@ def observe(
         attacks=attacked.results,
         attack_seconds=attacked.seconds,
         attacked=attacked.forget,
+        direct_N=attacked.direct_N,
         states=attacked.states,
         weights=weights,
         aligned=aligned,
@@ -155,6 +170,7 @@ def _read(
         readouts[name] = reading.read(
             model, name, rows, channels[name], role=role, fingerprint=fingerprint, meter=meter
         )
+        readouts[name].remark = spec.remarks.get(name, "") if role == "after" else ""
         reporter.advance(stage, i + 1, name)
     reporter.finish(stage)
     return readouts
@@ -190,23 +206,23 @@ def _attack(
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
     )
-    kept = spec.level == "deep" and role in COMPARED_ROLES
+    kept = spec.level == "deep" and role == "gold"
     states = target.states_of(role) if kept else None
     results = attack.attack(spec.level, target, reporter, spec.attacks)
-    return _Attacked(results, round(time.monotonic() - began, 2), target.forget, states or {})
+    seconds = round(time.monotonic() - began, 2)
+    return _Attacked(results, seconds, target.forget, target.plain[role], states or {})
 
 
 # -- of a plan -------------------------------------------------------------------------------------
 
 
 def reading_splits(plan: Plan) -> Splits:
-    """The examples to read: seeded samples, large ones of what must go; of the holdout the half for audits."""
+    """The examples to read: seeded samples, large ones of what must go; what the method had is read as such."""
     found: Splits = {}
-    for name in read_splits(plan.splits):
-        rows = plan.splits[name]
-        if name == "holdout" and plan.budget.stop == "holdout":
-            rows = audit_half(plan.splits, plan.request.seed)
-        limit = FORGET_READ if scores.must_go(name) else OTHERS_READ
+    for name, rows in evidence_splits(plan.splits).items():
+        if name == "holdout" and "holdout" in plan.training_splits:
+            _, rows = halves(rows, plan.request.seed)
+        limit = FORGET_READ if scores.must_go(name) else SEEN_READ if name == SEEN else OTHERS_READ
         order = permutation(len(rows), plan.request.seed, "read", name)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
         sampled = sorted(sorted(order, key=lambda i: "perturbed_answer" not in rows[i])[:limit])
@@ -217,7 +233,9 @@ def reading_splits(plan: Plan) -> Splits:
 def spec_of(plan: Plan) -> ObservationSpec:
     """Everything that the request wants to know."""
     drift = plan.aligned if plan.aligned is not None and plan.aligned.drift else None
-    return ObservationSpec(reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest)
+    return ObservationSpec(
+        reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest, remarks(plan.splits)
+    )
 
 
 def observe_gold(
@@ -234,7 +252,32 @@ def observe_gold(
     observed = observe(model, "gold", spec, reporter, against={"before": before})
     del model
     gc.collect()
-    return replace(observed, seconds=(manifest_of(folder) or {}).get("seconds"))
+    manifest = manifest_of(folder)
+    origin = Origin.of(manifest, plan.splits["forget"], retrained=plan.gold == "train")
+    observed = check_gold(observed, before, origin)
+    if observed.refused and plan.budget.stop == "gold":
+        raise BadInput.of(
+            "gold", plan.request.gold, f"is {observed.why}", "give a model retrained without the forget set"
+        )
+    return replace(observed, seconds=(manifest or {}).get("seconds"))
+
+
+def check_gold(gold: Observation, before: Observation | None, origin: Origin) -> Observation:
+    """The observation of a gold model as it is; without figures and with the reason where it is not one.
+
+    before: the model before the change, where it was read.
+    """
+    if not gold.readouts:
+        return gold
+    same = before is not None and _weights_digest(gold) == _weights_digest(before)
+    why = gold_fault(gold.readouts, before.readouts if before else None, origin, same_weights=same)
+    return Observation(gold.fingerprint, why=why, meter=gold.meter) if why else gold
+
+
+def _weights_digest(observed: Observation) -> Any:
+    """The part of the fingerprint that is of the weights, where the family names it."""
+    found = observed.fingerprint
+    return found.get("weights", found) if isinstance(found, Mapping) else found
 
 
 def observe_saved(

@@ -10,25 +10,27 @@ from typing import Any
 from expunge.alignment import risk
 from expunge.alignment.spec import AlignmentSpec
 from expunge.core.budget import Budget
-from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest_named
 from expunge.core.request import Request, read_config
+from expunge.data.duplicates import duplicate_notes
 from expunge.data.fields import ignored_answers
-from expunge.data.sampling import halves
 from expunge.data.splits import Splits
 from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack
 from expunge.methods.compose import Composed
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
-from expunge.pipeline._bind import bind, budget_for, check_criteria, check_parts, check_stop, read_splits
+from expunge.pipeline._bind import bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import estimates, learning_rate, workload
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks
+from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
 
 FORGET_READ, OTHERS_READ = 2000, 120
 """Examples that are read of a split at most: a seeded sample; n is given with each figure."""
+SEEN_READ = 48
+"""Of the part of retain that the method had, whose figures are there for comparison."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,13 @@ class Plan:
     def audit(self) -> str:
         """The attacks that will be run and their cost, in words; empty where there are none."""
         level = self.request.audit
-        return attack.cost(level, self.capabilities, read_splits(self.splits), bool(self.gold))
+        return attack.cost(level, self.capabilities, evidence_splits(self.splits), bool(self.gold))
+
+    @property
+    def training_splits(self) -> Splits:
+        """The splits that the method gets."""
+        wanted = method_splits(self.composed, self.budget)
+        return {name: rows for name, rows in self.splits.items() if name in wanted}
 
     def to_json(self) -> dict[str, Any]:
         """The plan for `--plan --json`."""
@@ -133,7 +141,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     faults = Faults()
     parts = bind(request, faults)
     history = check_parts(parts, resume, faults)
-    splits, composed, manifest = parts.splits, parts.composed, parts.manifest
+    splits, composed, manifest = parts.divided, parts.composed, parts.manifest
     model = parts.base.model if parts.base else None
     gold, no_gold = "", ""
     with faults:
@@ -169,7 +177,9 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             *composed.notes,
             *history,
             *remarks,
-            *ignored_answers(splits),
+            *ignored_answers(parts.splits),
+            *duplicate_notes(parts.splits),
+            *notes(splits),
             *membership_remarks(manifest, splits, request.trust_code),
             *_erasure_remarks(request, gold, composed.yields),
         ),
@@ -202,8 +212,3 @@ def check_runnable(plan: Plan) -> None:
         return
     check(plan.source, request.trust_code)
     check_tokenizer(plan.source, request.trust_code, plan.capabilities)
-
-
-def audit_half(splits: Splits, seed: int) -> list[Example]:
-    """The half of the holdout that no stopping rule saw."""
-    return halves(splits["holdout"], seed)[1]

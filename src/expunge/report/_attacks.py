@@ -49,6 +49,7 @@ def page(evidence: Evidence) -> dict[str, Any]:
         "idle": [line for line in lines if not line["ran"]],
         "beyond": [line["title"] for line in lines if line["verdict"] == "beyond gold"],
         "control": any(row.measured_score("gold") for row in rows.values()),
+        "before": any(line["ran"] and line["cells"]["before"] for line in lines),
         "texts": _texts(evidence),
     }
 
@@ -66,10 +67,12 @@ def _line(plugin: registry.Plugin[AttackCard], row: Row) -> dict[str, Any]:
         "title": plugin.card.title,
         "name": row.name,
         "does": plugin.summary.replace("`", ""),
+        "adversary": plugin.card.adversary,
         "level": plugin.card.level,
         "cells": {role: row.cells.get(role) for role in facts.ROLES},
         "ran": ours is not None,
         "why": "" if ours is not None else str(missing.get("why") or "no reason given"),
+        "remark": str(ours.get("why") or "") if ours is not None else "",
         "gap": _gap(ours, gold),
         "verdict": "" if _group(plugin.card) == "inside" else _verdict(ours, gold),
     }

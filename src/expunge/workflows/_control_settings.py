@@ -29,6 +29,7 @@ from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import open_model
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.gold import gold as train_gold
+from expunge.pipeline.gold_check import Origin
 from expunge.pipeline.plan import OTHERS_READ
 from expunge.pipeline.worlds import folder_of
 from expunge.workflows._control_models import (
@@ -63,6 +64,8 @@ class Setting:
     retrained: Open | None = None
     second_gold: Open | None = None
     manifest: Mapping[str, Any] | None = None
+    origin: Origin = Origin(retrained=True)
+    """Of gold."""
 
     @property
     def certain(self) -> bool:
@@ -179,8 +182,14 @@ def model_setting(
     fits_model(model, rows)
     manifest = manifest_of(folder)
     found = golds or _retrained(manifest, splits["forget"], model, reporter)
-    openings = [_opening(gold, trust_code) for gold in found]
-    return Setting(name, rows, _opening(folder, trust_code), *openings, manifest=manifest)
+    return Setting(
+        name,
+        rows,
+        _opening(folder, trust_code),
+        *(_opening(gold, trust_code) for gold in found),
+        manifest=manifest,
+        origin=Origin.of(manifest_of(found[0]), splits["forget"], retrained=not golds),
+    )
 
 
 def _retrained(

@@ -26,6 +26,7 @@ from expunge.pipeline import containment
 from expunge.pipeline.evidence import all_scores, environment
 from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits
+from expunge.pipeline.partition import remarks
 from expunge.pipeline.plan import Plan, plan
 from expunge.workflows import _figures as figures
 
@@ -221,7 +222,9 @@ class _Again:
     def scores(self) -> list[Score]:
         """All figures of all models that are there; attacks too where the run was audited."""
         seed, manifest = self.plan.request.seed, self.plan.manifest
-        spec = ObservationSpec(reading_splits(self.plan), self.level, seed=seed, manifest=manifest)
+        spec = ObservationSpec(
+            reading_splits(self.plan), self.level, seed=seed, manifest=manifest, remarks=remarks(self.plan.splits)
+        )
         observed: dict[str, Observation] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
         with _no_cache(self.scratch / "cache"):

@@ -15,16 +15,19 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean, printable
 from expunge.data.splits import make_splits
 from expunge.evaluation.acceptance import Check, Verdict
-from expunge.evaluation.scores import ROLES, NotMeasured
+from expunge.evaluation.scores import ROLES, NotMeasured, Score
 from expunge.pipeline import evidence as dossier
+from expunge.pipeline.gold_check import Origin, refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
-from expunge.pipeline.observe import Observation, ObservationSpec, observe
+from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe
 from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
-from expunge.workflows._controls import BASE, CONTROLS, SECOND_GOLD, Control, Observed, retrained_control
+from expunge.workflows._controls import BASE, CONTROLS, GOLD, SECOND_GOLD, Control, Observed, retrained_control
 from expunge.workflows._sources import check_sources
 
 ATTACKS = frozenset({"relearn_forget"})
 """The attack without which nothing counts as erased; the others find no less on a model that was not changed."""
+GOLDS = ("gold", "second_gold")
+"""Roles that go where gold is not a gold model."""
 Outcome = Literal["passed", "open", "failed", "refused", "no verdict", "not run"]
 RIGHT: Mapping[str, tuple[str, ...]] = {
     "failed": ("open", "failed"),
@@ -189,8 +192,16 @@ class _Judging:
         for role, name in names.items():
             if name in self.setting.models() and role in ROLES:
                 observed[role] = self._observe(role, names, control, observed)
-        scores = dossier.all_scores(control.spoil(observed), self.capabilities, "standard")
-        return judge(self.accept, scores, "erase")
+        return judge(self.accept, self._scores(control, control.spoil(observed)), "erase")
+
+    def _scores(self, control: Control, observed: Observed) -> list[Score]:
+        """The scores as evidence has them: without those of a model that is not a gold model."""
+        origin = self.setting.origin if control.gold == GOLD else Origin()
+        gold = check_gold(observed["gold"], observed["before"], origin)
+        if not gold.refused:
+            return dossier.all_scores(observed, self.capabilities, "standard")
+        others = {role: one for role, one in observed.items() if role not in GOLDS}
+        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard"), gold.why)
 
     def _observe(self, role: str, names: Mapping[str, str], control: Control, earlier: Observed) -> Observation:
         key = (control.splits.__name__, role, *(names[one] for one in (role, *earlier)))

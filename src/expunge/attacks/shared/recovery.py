@@ -26,6 +26,8 @@ MEANS = (
     "How much of the forgotten knowledge the attack brings out; what counts is how far it lies above gold's, "
     "since a model that never saw the data learns and guesses too."
 )
+STARTS_FROM_ASKING = "it starts from direct questions, so that it brings out at least what they do"
+"""Why such an attack needs no control on the model before the change."""
 STEPS = 24
 """Optimiser steps of a relearning attack."""
 
