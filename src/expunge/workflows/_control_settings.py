@@ -49,6 +49,10 @@ NETWORK = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64,
 TRAINING = Budget(epochs=40, batch_size=64, learning_rate=5e-3, weight_decay=0.1, schedule="cosine")
 
 
+KNOWN = Origin(retrained=True)
+"""The origin of a model that was retrained here."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """A model with its retrainings and its data.
@@ -64,7 +68,7 @@ class Setting:
     retrained: Open | None = None
     second_gold: Open | None = None
     manifest: Mapping[str, Any] | None = None
-    origin: Origin = Origin(retrained=True)
+    origin: Origin = KNOWN
     """Of gold."""
 
     @property
