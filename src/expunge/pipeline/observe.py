@@ -63,6 +63,8 @@ class ObservationSpec:
     """How the model before the change was trained, where that is known: attacks that train use its learning rate."""
     remarks: Mapping[str, str] = field(default_factory=dict)
     """Split -> a remark on all figures of the changed model on it."""
+    attacks: frozenset[str] | None = None
+    """Names of the level's attacks that are run; None for all."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def _attack(
     )
     kept = spec.level == "deep" and role == "gold"
     states = target.states_of(role) if kept else None
-    results = attack.attack(spec.level, target, reporter)
+    results = attack.attack(spec.level, target, reporter, spec.attacks)
     seconds = round(time.monotonic() - began, 2)
     return _Attacked(results, seconds, target.forget, target.plain[role], states or {})
 
