@@ -23,7 +23,7 @@ from expunge.data.splits import SEEN
 from expunge.evaluation import intervals
 from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.readout import Readout
-from expunge.ledger.evidence import ScoreRecord
+from expunge.ledger.evidence import SECOND_GOLD, ScoreRecord
 
 SIDES = ("forgetting", "utility", "privacy", "robustness", "alignment", "cost")
 ROLES = ("before", "after", "gold")
@@ -173,7 +173,7 @@ def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozens
     the reason.
     """
     given = {split for splits in readouts.values() for split in splits}
-    roles = [role for role in ROLES if role in readouts]
+    roles = [role for role in (*ROLES, SECOND_GOLD) if role in readouts]
     scores = [
         _measure_one(planned, role, readouts, given) for planned in _plan_scores(capabilities, given) for role in roles
     ]
@@ -207,6 +207,13 @@ def score_names(
             several = planned.side == "alignment"
             found |= {f"{planned.name}.{planned.split}"} if several else set()
             found |= {planned.name} if not several or planned.split == next(iter(planned.plugin.card.splits)) else set()
+            if has_gold and planned.side in SIDES[:2]:
+                found |= {f"{planned.name}_gap", f"{planned.name}_beyond"}
+    if has_gold:
+        found |= {"forget_nll_above_gold"} if "forget_nll" in found else set()
+        found |= (
+            {"privacy_worst"} if any(name.startswith("privacy_") and name.endswith("_auc") for name in found) else set()
+        )
     return sorted(found)
 
 
@@ -339,10 +346,7 @@ def has(readout: Readout, channel: str) -> bool:
 
 
 def _figure(card: MetricCard, result: np.ndarray | Figure, rows: Sequence[Example]) -> Figure:
-    """A metric's result with its interval, clustered by the rows' groups; NotMeasured where it is empty or not finite.
-
-    An interval is cut where the unit ends (`RANGES`).
-    """
+    """A metric's result with its interval, clustered by group and cut at `RANGES`; NotMeasured if empty or not finite."""
     if isinstance(result, Figure):
         numbers = [x for x in (result.value, result.low, result.high) if x is not None]
         if not np.isfinite(numbers).all():
