@@ -346,7 +346,7 @@ def has(readout: Readout, channel: str) -> bool:
 
 
 def _figure(card: MetricCard, result: np.ndarray | Figure, rows: Sequence[Example]) -> Figure:
-    """A metric's result with its interval, clustered by group and cut at `RANGES`; NotMeasured if empty or not finite."""
+    """A metric's result with its interval, clustered by group, cut at `RANGES`; NotMeasured if empty or not finite."""
     if isinstance(result, Figure):
         numbers = [x for x in (result.value, result.low, result.high) if x is not None]
         if not np.isfinite(numbers).all():
