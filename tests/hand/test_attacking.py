@@ -29,11 +29,11 @@ from expunge.attacks.true_false import true_false
 from expunge.core.contracts import Silent
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import intervals
-from expunge.evaluation.acceptance import verdict
 from expunge.evaluation.attack import Found, Target, attack, knowledge
+from expunge.evaluation.comparison import MIN_MARGIN as MARGIN
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 from expunge.models.classifier import Classifier
-from expunge.pipeline.hidden_knowledge import MARGIN, hidden_score, lines
+from expunge.pipeline.hidden_knowledge import hidden_score, judge
 
 NEAR = {"question": "Where?", "answer": "In Rome."}
 
@@ -365,12 +365,14 @@ def of(name: str, model: str, value: float | None = 0.2, low: float = 0.1, high:
 def test_the_line_warns_or_fails() -> None:
     control = [of("robustness_relearn_forget", role) for role in ("after", "gold")]
     caught = [*control, of("robustness_hidden", "after", 0.5, MARGIN + 0.01, 0.9)]
-    clear = [*control, of("robustness_hidden", "after", 0.5, MARGIN - 0.01, 0.9)]
-    assert verdict([], caught, extra=lines(caught, "suppress")).lines[0].warns
-    assert verdict([], caught, purpose="erase", extra=lines(caught, "erase")).passed is False
-    (line,) = lines(clear, "erase")
-    assert line.passed and line.flagged, "the interval straddles the margin: not called hidden, and flagged"
-    assert not lines([], "suppress"), "no attack was asked for: nothing to say"
+    straddling = [*control, of("robustness_hidden", "after", 0.5, MARGIN - 0.01, 0.9)]
+    clear = [*control, of("robustness_hidden", "after", 0.05, 0.0, MARGIN)]
+    assert judge({}, caught, "suppress").lines[0].warns
+    words = [judge({}, scores, "erase").lines[0] for scores in (caught, straddling, clear)]
+    assert [(line.passed, line.word) for line in words] == [(False, "refuted"), (False, "open"), (True, "shown")]
+    (line,) = judge({}, straddling, "suppress").lines
+    assert line.passed and line.flagged and line.word == "open", "not called hidden, and flagged"
+    assert not judge({}, [], "suppress").lines, "no attack was asked for: nothing to say"
 
 
 @pytest.mark.parametrize("control", [(), ("after",), ("gold",)])
@@ -379,6 +381,7 @@ def test_erasure_never_passes_without_the_check_against_gold(control: tuple[str,
         of("robustness_hidden", "after", 0.0, 0.0, 0.01),
         *(of("robustness_relearn_forget", role) for role in control),
     ]
-    (line,) = lines(scores, "erase")
-    assert not line.passed and "relearning check against gold" in line.why
-    assert verdict([], scores, purpose="erase", extra=[line]).passed is False
+    verdict = judge({}, scores, "erase")
+    line = verdict.lines[0]
+    assert not line.passed and line.word == "open" and "relearning check against gold" in line.why
+    assert verdict.passed is False

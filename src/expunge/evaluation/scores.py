@@ -23,7 +23,7 @@ from expunge.data.splits import SEEN
 from expunge.evaluation import intervals
 from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.readout import Readout
-from expunge.ledger.evidence import ScoreRecord
+from expunge.ledger.evidence import SECOND_GOLD, ScoreRecord
 
 SIDES = ("forgetting", "utility", "privacy", "robustness", "alignment", "cost")
 ROLES = ("before", "after", "gold")
@@ -182,7 +182,7 @@ def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozens
     the reason.
     """
     given = {split for splits in readouts.values() for split in splits}
-    roles = [role for role in ROLES if role in readouts]
+    roles = [role for role in (*ROLES, SECOND_GOLD) if role in readouts]
     scores = [
         _measure_one(planned, role, readouts, given) for planned in _plan_scores(capabilities, given) for role in roles
     ]
@@ -216,6 +216,13 @@ def score_names(
             several = planned.side == "alignment"
             found |= {f"{planned.name}.{planned.split}"} if several else set()
             found |= {planned.name} if not several or planned.split == next(iter(planned.plugin.card.splits)) else set()
+            if has_gold and planned.side in SIDES[:2]:
+                found |= {f"{planned.name}_gap", f"{planned.name}_beyond"}
+    if has_gold:
+        found |= {"forget_nll_above_gold"} if "forget_nll" in found else set()
+        found |= (
+            {"privacy_worst"} if any(name.startswith("privacy_") and name.endswith("_auc") for name in found) else set()
+        )
     return sorted(found)
 
 

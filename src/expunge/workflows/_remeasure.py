@@ -231,7 +231,8 @@ class _Again:
             for role, model in (("before", self.base), ("gold", self.gold), ("after", after)):
                 if model is not None:
                     observed[role] = observe(model, role, spec, self.reporter, against=observed)
-            return all_scores(observed, self.plan.capabilities, self.level)
+            accept = self.evidence["request"].get("accept") or {}
+            return all_scores(observed, self.plan.capabilities, self.level, accept)
 
     def lost_names(self) -> set[str]:
         """The names of the scores that the run could have, and that cannot be had with what is left."""

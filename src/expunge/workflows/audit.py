@@ -157,7 +157,9 @@ def _evidence(
     request = plan.request
     answers = {role: one.aligned for role, one in observed.items()}
     aligned = alignment_evidence(plan.prompts, answers.get("before"), answers["after"], {}, request.redacted)
-    scores = dossier.by_side([*dossier.all_scores(observed, capabilities, request.level), *aligned.scores])
+    scores = dossier.by_side(
+        [*dossier.all_scores(observed, capabilities, request.level, request.accept), *aligned.scores]
+    )
     return dossier.build(
         request={
             **request.as_written("model", "before", "gold", "purpose"),
