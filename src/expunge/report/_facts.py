@@ -15,7 +15,7 @@ from typing import Any
 Evidence = dict[str, Any]
 Score = dict[str, Any]
 
-ROLES = {"before": "Before", "after": "After", "gold": "Retrained (gold)"}
+ROLES = {"before": "Before", "after": "After", "gold": "Retrained (gold)", "second_gold": "Retrained again"}
 SIDES = {
     "forgetting": "Is it gone?",
     "utility": "Is the rest still there?",
