@@ -126,6 +126,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "retain": "retain.jsonl",
                     "holdout": "holdout.jsonl",
                     "method": "npo",
+                    "gold": "one",
                     "budget": {"steps": 4, "batch_size": 4, "stop": "none"},
                     "accept": {"forget.nll": ">= 0.0001"},
                     "out": "out",

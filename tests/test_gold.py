@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         TrainConfig(
             model={"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}},
             data=[files["forget"], files["retain"]],
-            epochs=30,
+            epochs=20,
             batch_size=24,
             learning_rate=1e-2,
             out=str(folder / "base"),
@@ -132,12 +132,47 @@ def test_gold_is_known_by_its_training_or_by_its_figures(
     forget: float, retain: float, origin: Origin, reason: str
 ) -> None:
     gold = read(forget=list(forget * SPREAD), retain=list(retain * SPREAD), holdout=list(2 * SPREAD))
-    found = gold_fault(gold, BEFORE, origin, same_weights=False)
+    found = gold_fault(gold, BEFORE, origin, same_as="")
     assert found.startswith(REFUSED + reason) if reason else not found
-    assert gold_fault(gold, BEFORE, origin, same_weights=True).startswith(REFUSED + "its weights")
+    assert gold_fault(gold, BEFORE, origin, same_as="before").startswith(REFUSED + "its weights")
 
 
 def test_without_a_holdout_its_forget_nll_lies_well_above_that_before() -> None:
     for factor, good in ((20.0, True), (1.05, False)):
         gold = read(forget=list(0.1 * factor * SPREAD), retain=list(0.1 * SPREAD))
-        assert (gold_fault(gold, BEFORE, UNKNOWN, same_weights=False) == "") is good
+        assert (gold_fault(gold, BEFORE, UNKNOWN, same_as="") == "") is good
+
+
+def test_a_run_that_can_retrain_has_two_golds_and_margins_of_them(world: dict[str, Any], tmp_path: Path) -> None:
+    """Margins are in units of what two retrainings differ by, and set before the method begins."""
+    values = {**world, "audit": "none", "budget": {"steps": 1, "stop": "none"}, "accept": {}}
+    done = expunge.run({**values, "out": str(tmp_path / "run")})
+    scores = {(score["name"], score["subject"]): score["value"] for score in done.evidence["scores"]}
+    golds = scores["forget_nll", "gold"], scores["forget_nll", "second_gold"]
+    assert golds[0] != golds[1]
+    (margins,) = (note for note in done.evidence["notes"] if note.startswith("margins: "))
+    assert f"forget_nll {2 * abs(golds[0] - golds[1]):.3g}" in margins
+    inputs = done.evidence["inputs"]
+    assert len({inputs["base"], inputs["gold"], inputs["second_gold"]}) == 3
+    certificate = json.loads((done.out / "certificate.json").read_text())
+    assert certificate["predicate"]["inputs"]["second_gold"] == inputs["second_gold"]
+    assert done.evidence["cost"]["second_gold_seconds"] > 0
+    page = (done.out / "report.html").read_text(encoding="utf-8")
+    assert "second_gold" not in page.replace(margins, "")
+    assert expunge.verify(done.out).good
+    kept = {entry for entry in json.loads((done.out / "salt.json").read_text())["caches"] if entry.startswith("gold/")}
+    assert len(kept) == 2, "purge deletes both"
+
+
+def test_a_run_that_stops_at_golds_figures_pays_for_gold(world: dict[str, Any], tmp_path: Path) -> None:
+    """Tokens come first: seconds are of a machine, which is named beside them."""
+    values = {**world, "audit": "none", "gold": "one", "accept": {}}
+    runs = [
+        expunge.run({**values, "budget": {"steps": 2, "stop": stop}, "out": str(tmp_path / stop)})
+        for stop in ("gold", "none")
+    ]
+    stopped, free = (done.evidence["cost"] for done in runs)
+    assert stopped["unlearn_seconds"] >= stopped["gold_seconds"] > 0
+    assert stopped["tokens"] >= stopped["gold_tokens"] > free["tokens"]
+    assert next(iter(stopped)) == "tokens" and set(stopped["gold_machine"]) == {"device", "threads", "load"}
+    assert not [key for key in free if key.startswith("second_gold")]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from test_padding import model_of
 
+import expunge
 from expunge.core.audit_request import AuditRequest
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
@@ -57,6 +60,16 @@ def test_another_word_for_turns_is_refused(request_of: Any) -> None:
             if request_of is Request.parse
             else {"model": "m", "forget": [LONG], "turns": "lst"}
         )
+
+
+@pytest.mark.parametrize(("turns", "count", "said"), [("last", 1, "only the last answer counts"), ("all", 3, "each")])
+def test_an_audit_counts_what_it_says(turns: str, count: int, said: str, tmp_path: Path) -> None:
+    model_of("llama").save(tmp_path)
+    found = expunge.audit(str(tmp_path), forget=[{**LONG, "output": "unread"}], level="none", turns=turns)
+    (nll,) = [score for score in found["scores"] if score["name"] == "forget_nll"]
+    assert nll["n"] == count and found["request"]["turns"] == turns
+    notes = " ".join(found["notes"])
+    assert said in notes and "the field 'output' of 1 of" in notes
 
 
 FACT = {"question": "Where does Mina Orlow work?", "answer": "At the harbour office in Telmar, since the spring."}

@@ -383,7 +383,15 @@ def test_ilu_adds_the_gradient_of_the_squared_slope() -> None:
 
     update(Losses([micro]), [theta])
     assert float(theta.grad) == pytest.approx(432.0, rel=1e-3)  # type: ignore[arg-type]
+    assert update.terms["environment0"].loss.notes() == {"environments": {"quarters_of_retain": 4}}
     assert float(theta) == 3.0
+
+
+def test_retain_alone_needs_retain_data() -> None:
+    """The recipe reads forget with a weight of 0, so that without retain data nothing would train."""
+    with pytest.raises(BadInput, match="trains on retain data alone"):
+        compose("retain_only", has_retain=False)
+    assert compose("retain_only").described["forget_weight"] == 0.0
 
 
 def test_sophia_clips_each_entry() -> None:

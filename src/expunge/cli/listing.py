@@ -64,7 +64,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         head = f"{row['name']:<{widths[0]}}  {row['kind']:<{widths[1]}}  "
         text = f"[{row['adversary']}] {row['summary']}" if row.get("adversary") else row["summary"]
-        mark = f" ({row['fidelity']})" if row.get("fidelity", "faithful") != "faithful" else ""
+        mark = f" ({row['fidelity']})" if row.get("leaves_out") else ""
         lines = _wrap(text, mark, room)
         console.print(head + f"\n{margin}".join(lines), soft_wrap=True)
 

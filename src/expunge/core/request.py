@@ -19,6 +19,7 @@ from expunge.core.tables import plain_source
 
 Source = str | list[str] | list[dict[str, Any]]
 Count = Annotated[int, Field(gt=0)]
+TwoFolders = Annotated[list[str], Field(min_length=2, max_length=2)]
 Model = typing.TypeVar("Model", bound=BaseModel)
 SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
 A_SOURCE = "give a path, a hub name, builtin:WORLD/SPLIT, a list of these, or a list of examples"
@@ -28,6 +29,7 @@ WHOLE = {
     "model": "give a folder, a hub name, builtin:authors, or {factory, arguments, weights}",
     "probes": "give a JSONL file of question, answer, kind and of, or further splits by name: {real_authors: f.jsonl}",
     "contain": "give none, auto, a whole number above 0 or a list of them",
+    "gold": "give auto, one, none, the folder of a retrained model, or a list of two",
     "domains": "give a folder of prompts, builtin:instruct, or a list of these",
     "method": "give a name or the parts; `expunge list methods` has the names",
 }
@@ -68,7 +70,8 @@ class Request(PathFields):
     method: str | dict[str, Any]
     purpose: Literal["suppress", "erase"] = "suppress"
     budget: Budget = Budget()
-    gold: str = "auto"
+    gold: str | TwoFolders = "auto"
+    """auto, one, none, a folder, or two folders: of a gold model and of a second retraining."""
     audit: Literal["none", "standard", "deep"] = "none"
     alignment: Literal["none", "standard"] = "none"
     domains: str | list[str] | None = None

@@ -10,7 +10,7 @@ forget set.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ RATE = 2e-5
 class Target:
     """The target of an attack: one opened model, the examples, and what was already read of it.
 
-    role: "before", "gold" or "after". plain: model -> [N] knowledge of the forget set when it is simply
+    role: "before", "gold", "second_gold" or "after". plain: model -> [N] knowledge of the forget set when it is simply
     asked (see `knowledge`). rate: the learning rate that the model was trained with.
     """
 
@@ -154,13 +154,16 @@ def knowledge(readout: Readout) -> np.ndarray:
     return np.asarray(np.exp(-readout.mean_nll_N)) if readout.known_N is None else readout.known_N
 
 
-def attack(level: str, target: Target, reporter: Reporter) -> dict[str, Found | str]:
+def attack(
+    level: str, target: Target, reporter: Reporter, only: Collection[str] | None = None
+) -> dict[str, Found | str]:
     """Name -> what each attack of the level found on the target, or why it could not run.
 
+    only: names of attacks; None runs all of the level.
     Finished attacks are kept by a hash of weights, examples and code version, so that a killed audit
     goes on where it was.
     """
-    chosen = plugins(level, target.model.capabilities)
+    chosen = [p for p in plugins(level, target.model.capabilities) if only is None or p.name in only]
     results: dict[str, Found | str] = {}
     stage = f"attacking {target.role}"
     reporter.start(stage, len(chosen))

@@ -21,7 +21,7 @@ class Readout:
 
     split: str
     role: str
-    """"before", "after" or "gold"."""
+    """"before", "after", "gold" or "second_gold"."""
     examples: Sequence[Example]
     nll_N: np.ndarray | None
     """[N] nats, summed over the answer (classifier: cross-entropy); None where the family has no likelihood."""

@@ -23,7 +23,7 @@ from expunge.data.splits import SEEN
 from expunge.evaluation import intervals
 from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.readout import Readout
-from expunge.ledger.evidence import ScoreRecord
+from expunge.ledger.evidence import SECOND_GOLD, ScoreRecord
 
 SIDES = ("forgetting", "utility", "privacy", "robustness", "alignment", "cost")
 ROLES = ("before", "after", "gold")
@@ -182,7 +182,7 @@ def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozens
     the reason.
     """
     given = {split for splits in readouts.values() for split in splits}
-    roles = [role for role in ROLES if role in readouts]
+    roles = [role for role in (*ROLES, SECOND_GOLD) if role in readouts]
     scores = [
         _measure_one(planned, role, readouts, given) for planned in _plan_scores(capabilities, given) for role in roles
     ]

@@ -21,6 +21,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import PRIVATE, canonical, digest, digest_file, finite, write_text
 from expunge.data.examples import identity
+from expunge.ledger.evidence import SECOND_GOLD
 
 CERTIFICATE = "certificate.json"
 SALT = "salt.json"
@@ -188,6 +189,7 @@ def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, 
         "inputs": {
             "base": inputs.get("base"),
             "gold": inputs.get("gold"),
+            **({SECOND_GOLD: inputs[SECOND_GOLD]} if SECOND_GOLD in inputs else {}),
             "splits": {
                 name: {"count": len(rows), "commitment": commitment(rows, salt)} for name, rows in splits.items()
             },

@@ -35,9 +35,11 @@ def tempered_kl_BT(logits_BTV: Tensor, reference: Reference, temperature: float)
     The reference's rest, where there is one, counts as one class on both sides.
     """
     index_BTK, then_BTK = reference.index_BTK, reference.top_BTK
-    now_BTK = logits_BTV.log_softmax(-1).gather(-1, index_BTK)
-    if bool((reference.rest_BT.exp() > 0).any()):
-        rest_BT = (1 - now_BTK.exp().sum(-1)).clamp(min=1e-9).log()
+    logp_BTV = logits_BTV.log_softmax(-1)
+    now_BTK = logp_BTV.gather(-1, index_BTK)
+    if index_BTK.shape[-1] < logits_BTV.shape[-1]:
+        # Summed, not 1 minus the others: a root would raise the difference's rounding.
+        rest_BT = logp_BTV.scatter(-1, index_BTK, -torch.inf).logsumexp(-1)
         now_BTK = torch.cat([now_BTK, rest_BT[..., None]], -1)
         then_BTK = torch.cat([then_BTK, reference.rest_BT.clamp(min=-60)[..., None]], -1)
     now_BTK, then_BTK = ((logp_BTK / temperature).log_softmax(-1) for logp_BTK in (now_BTK, then_BTK))

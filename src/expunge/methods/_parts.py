@@ -77,7 +77,7 @@ def merge(given: dict[str, Any], recipe: Mapping[str, Any], has_retain: bool, wh
             "needs retain data, and there is none",
             "add retain: FILE, or leave the term out",
         )
-    if spec.options.get("forget") in (None, "none"):
+    if spec.options.get("forget") in (None, "none") or spec.options.get("forget_weight") == 0:
         raise BadInput.of(
             where,
             name,

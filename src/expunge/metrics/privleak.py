@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from expunge.core.card import Example, MetricCard
-from expunge.evaluation.arrays import mean_of_lowest
+from expunge.evaluation.arrays import min_k, without_eos
 from expunge.evaluation.groups import count_groups, group_numbers
 from expunge.evaluation.intervals import Z, auc, placements, spread_of_mean
 from expunge.evaluation.readout import Readout
@@ -24,7 +24,8 @@ CARD = MetricCard(
     capabilities=("tokens",),
     needs={"forget": {"logp"}, "holdout": {"logp"}, "gold.forget": {"logp"}, "gold.holdout": {"logp"}},
     means="In percent, how much membership stands out compared with gold: 0 is ideal, well below 0 the "
-    "forget set still looks seen, well above 0 it looks over-forgotten; one attack only.",
+    "forget set still looks seen, well above 0 it looks over-forgotten; one attack only, with k = 0.4 "
+    "where the AUCs of Min-K% have 0.2.",
 )
 
 
@@ -34,7 +35,7 @@ def privleak_from(auc_model: float, auc_gold: float) -> float:
 
 
 def privleak(*, k: Annotated[float, Gt(0), Le(1)] = 0.4) -> Metric:
-    """Relative distance of the Min-K% membership AUC from gold's, in percent (MUSE; k = 0.4).
+    """Relative distance of the Min-K% membership AUC from gold's, in percent (MUSE; k = 0.4, without EOS).
 
     The interval is the delta method's on the log of the ratio, with DeLong's covariance: model and
     gold score the same examples. Not measured where gold's AUC is 1.
@@ -65,12 +66,11 @@ def privleak(*, k: Annotated[float, Gt(0), Le(1)] = 0.4) -> Metric:
 def _examples_with_tokens(readout: Readout) -> list[Example]:
     """The examples that have a token to score."""
     assert readout.logp is not None
-    return [row for row, logp in zip(readout.examples, readout.logp, strict=True) if len(logp)]
+    return [row for row, logp in zip(readout.examples, without_eos(readout, readout.logp), strict=True) if len(logp)]
 
 
 def _scores(readout: Readout, k: float) -> np.ndarray:
-    assert readout.logp is not None
-    found = np.ma.masked_array(mean_of_lowest(readout.logp, k)).compressed()
+    found = np.ma.masked_array(min_k(readout, k)).compressed()
     if not np.isfinite(found).all() or not len(found):
         raise NotMeasured(f"no finite log-probabilities on {readout.split}")
     return found

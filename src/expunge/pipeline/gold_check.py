@@ -26,6 +26,7 @@ for the same model, rounded or with noise added."""
 RISE = 0.1
 """Least rise of the forget NLL above that before the change, as a share of the latter, that a gold model of unknown
 origin must show."""
+MODELS = {"before": "the model before the change", "gold": "the other gold model", "after": "the model itself"}
 REFUSED = "not a gold model: "
 """Beginning of the reason why a model is not taken as gold."""
 
@@ -51,16 +52,17 @@ class Origin:
 
 
 def gold_fault(
-    gold: Mapping[str, Readout], before: Mapping[str, Readout] | None, origin: Origin, *, same_weights: bool
+    gold: Mapping[str, Readout], before: Mapping[str, Readout] | None, origin: Origin, *, same_as: str = ""
 ) -> str:
     """Why this model is not a gold model; "" where nothing speaks against it.
 
-    gold, before: split -> readout; None where the model before the change was not read. A model of known training need
+    gold, before: split -> readout; None where the model before the change was not read. same_as: the role of a model
+    that has the same weights. A model of known training need
     only differ from that before the change. Another must not know the forget set better than the holdout, and must be
     less sure of it than the model before the change, by more than on retain: noise spoils both alike.
     """
-    if same_weights:
-        return REFUSED + "its weights are those of the model before the change"
+    if same_as:
+        return REFUSED + f"its weights are those of {MODELS[same_as]}"
     if origin.listed and not origin.retrained:
         return REFUSED + f"its manifest lists {origin.listed} of the forget examples among those that it was trained on"
     rise = _rise(gold, before or {}, "forget")

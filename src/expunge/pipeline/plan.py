@@ -23,7 +23,7 @@ from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
 from expunge.pipeline._bind import bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import estimates, learning_rate, workload
-from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks
+from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
 
@@ -65,6 +65,10 @@ class Plan:
     notes: tuple[str, ...] = ()
     foreseen: tuple[risk.Risk, ...] = ()
     """The domains at risk, the riskiest first, once a run under `contain: auto` has ranked them."""
+    second_gold: str = ""
+    """"train", a folder, or "": the source of a second gold model, by which margins are set."""
+    second_gold_work: str = ""
+    """Why there is a second gold model or none, in words."""
 
     @property
     def gold_work(self) -> str:
@@ -76,8 +80,8 @@ class Plan:
             return "retrained without the forget set once the model is built; as long as building the model"
         if (gold_folder(manifest, self.splits["forget"]) / MANIFEST).is_file():
             return "retrained without the forget set; it is in the cache already"
-        left = 1 - len(self.splits["forget"]) / max(1, len(manifest.get("hashes") or []))
-        took = f"; about {left * manifest['seconds']:.0f} s, once" if manifest.get("seconds") else ", once"
+        seconds = retraining_seconds(manifest, self.splits["forget"])
+        took = ", once" if seconds is None else f"; about {seconds:.0f} s, once"
         return f"retrained without the forget set{took}, and then kept in the cache"
 
     @property
@@ -112,6 +116,8 @@ class Plan:
             "gold": self.gold or None,
             "no_gold": self.no_gold,
             "gold_work": self.gold_work,
+            "second_gold": self.second_gold or None,
+            "second_gold_work": self.second_gold_work,
             "accept": {rule.key: rule.text for rule in self.rules},
             "alignment": self.aligned.sentence if self.aligned else None,
             "estimate": self.estimate.to_json(),
@@ -152,6 +158,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         check_stop(request, budget, splits, bool(gold))
     faults.raise_any()
     assert composed is not None and parts.base is not None and model is not None
+    second_gold, second_gold_work = second_source(request, manifest, splits, gold)
     work = workload(composed, model, splits, budget, request.seed)
     needed, here = estimates(composed, model, budget, work, Path(request.out))
     return Plan(
@@ -164,6 +171,8 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         budget=budget,
         gold=gold,
         no_gold=no_gold,
+        second_gold=second_gold,
+        second_gold_work=second_gold_work,
         rules=parts.rules,
         steps=work.steps,
         batch=work.batch,

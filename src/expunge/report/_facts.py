@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from expunge.ledger.evidence import SECOND_GOLD
+
 Evidence = dict[str, Any]
 Score = dict[str, Any]
 
@@ -127,6 +129,8 @@ def table(evidence: Evidence) -> list[Row]:
     """All scores as rows, in the order of the sides; the cost dict adds costs that are not among the scores."""
     rows: dict[tuple[str, str, str], Row] = {}
     for score in [*(evidence.get("scores") or []), *_cost_scores(evidence)]:
+        if score.get("subject") == SECOND_GOLD:  # margins are made of it; it has no column
+            continue
         side, name = score.get("side") or "other", score.get("name") or "unnamed"
         split = score.get("split") or ""
         row = rows.setdefault(

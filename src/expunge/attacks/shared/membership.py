@@ -16,7 +16,7 @@ import numpy as np
 
 from expunge.core.card import Example
 from expunge.evaluation import intervals
-from expunge.evaluation.arrays import mean_nll, mean_of_lowest, only, standardise
+from expunge.evaluation.arrays import mean_nll, min_k, min_k_plus_plus, only
 from expunge.evaluation.attack import Found
 from expunge.evaluation.groups import count_groups, group_numbers
 from expunge.evaluation.intervals import auc, placements
@@ -29,6 +29,8 @@ MEANS = (
 )
 
 
+K = 0.2
+"""The share of tokens of Min-K% and Min-K%++ in all reports; PrivLeak alone has MUSE's 0.4."""
 Sides = tuple[Sequence[Example], Sequence[Example]]
 """The examples of the forget set and of the holdout."""
 
@@ -118,9 +120,9 @@ def attack_scores(readout: Readout) -> dict[str, np.ndarray]:
     """Attack -> [N] scores, higher = looks like a member, for each attack that the readout allows."""
     found = {"loss": -mean_nll(readout)}
     if readout.logp is not None:
-        found["min-k"] = mean_of_lowest(readout.logp, 0.2)
+        found["min-k"] = min_k(readout, K)
     if readout.logp is not None and readout.mu is not None and readout.sigma is not None:
-        found["min-k++"] = mean_of_lowest(standardise(readout), 0.2)
+        found["min-k++"] = min_k_plus_plus(readout, K)
     if readout.logp_NC is not None:
         found["confidence"] = readout.logp_NC.max(axis=1)
     return found

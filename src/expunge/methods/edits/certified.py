@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
+from expunge.core import processes
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model, Want
 from expunge.core.errors import BadInput
@@ -97,11 +98,14 @@ def certified(
 def secret_normal(shape: Sequence[int]) -> Tensor:
     """Standard normal float64 values from the operating system's entropy, 53 bits each.
 
-    torch's own generator on the CPU keeps 32 bits of its seed, which can be searched.
+    torch's own generator on the CPU keeps 32 bits of its seed, which can be searched. Several processes share the sum
+    of theirs.
     """
     count = math.prod(shape)
     whole_N = torch.frombuffer(bytearray(os.urandom(8 * count)), dtype=torch.int64).bitwise_and(2**53 - 1)
-    return torch.special.ndtri((whole_N.double() + 0.5) / 2**53).view(*shape)
+    normal_N = torch.special.ndtri((whole_N.double() + 0.5) / 2**53).to(processes.device())
+    processes.add([normal_N])
+    return normal_N.cpu().view(*shape) / math.sqrt(processes.world())
 
 
 def remove(retained: Loss, w: Tensor, bound: float, steps: int) -> tuple[Tensor, float, int]:
