@@ -13,9 +13,10 @@ from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import Check, Purpose, Verdict
 from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.attack import Found
-from expunge.evaluation.comparison import Difference, allowed_margin, difference, word_for
+from expunge.evaluation.comparison import Difference, difference, word_for
 from expunge.evaluation.controls import controls
 from expunge.evaluation.implied import CONTROL
+from expunge.evaluation.margins import margin
 from expunge.evaluation.scores import Figure, Score
 from expunge.pipeline.hidden_knowledge import example_scores, gaps_to_gold, hidden_score, judge
 
@@ -122,7 +123,7 @@ def test_under_erase_a_plain_bound_must_hold_with_the_whole_interval() -> None:
 
 
 def test_margins_are_read_in_units_of_what_two_retrainings_differ_by() -> None:
-    assert [allowed_margin(x) for x in (None, 0.0, 0.04, -0.08, 0.5)] == pytest.approx([0.1, 0.1, 0.1, 0.16, 0.2])
+    assert [margin(0.0, x) for x in (None, 0.0, 0.04, -0.08, 0.5)] == pytest.approx([0.1, 0.1, 0.1, 0.16, 0.2])
 
 
 def test_erase_without_criteria_is_decided_by_its_implied_lines() -> None:

@@ -17,7 +17,7 @@ from expunge.ledger.evidence import SECOND_GOLD
 Evidence = dict[str, Any]
 Score = dict[str, Any]
 
-ROLES = {"before": "Before", "after": "After", "gold": "Retrained (gold)", "second_gold": "Retrained again"}
+ROLES = {"before": "Before", "after": "After", "gold": "Retrained (gold)"}
 SIDES = {
     "forgetting": "Is it gone?",
     "utility": "Is the rest still there?",
