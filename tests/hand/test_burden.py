@@ -16,7 +16,6 @@ from expunge.evaluation.attack import Found
 from expunge.evaluation.comparison import Difference, difference, word_for
 from expunge.evaluation.controls import controls
 from expunge.evaluation.implied import CONTROL
-from expunge.evaluation.margins import margin
 from expunge.evaluation.scores import Figure, Score
 from expunge.pipeline.hidden_knowledge import example_scores, gaps_to_gold, hidden_score, judge
 
@@ -122,8 +121,11 @@ def test_under_erase_a_plain_bound_must_hold_with_the_whole_interval() -> None:
             assert (found.passed, found.word) == (passed, None), (text, purpose)
 
 
-def test_margins_are_read_in_units_of_what_two_retrainings_differ_by() -> None:
-    assert [margin(0.0, x) for x in (None, 0.0, 0.04, -0.08, 0.5)] == pytest.approx([0.1, 0.1, 0.1, 0.16, 0.2])
+@pytest.mark.parametrize(("second", "bound"), [(None, 0.1), (0.0, 0.1), (0.04, 0.1), (0.08, 0.16), (0.5, 0.2)])
+def test_margins_are_read_in_units_of_what_two_retrainings_differ_by(second: float | None, bound: float) -> None:
+    golds = [] if second is None else [score("robustness_hidden", second, 0.0, 0.6, "second_gold")]
+    hidden = [*golds, score("robustness_hidden", 0.05, 0.0, 0.09)]
+    assert line(judge({}, hidden, "suppress"), "robustness.hidden <=").bound == pytest.approx(bound)
 
 
 def test_erase_without_criteria_is_decided_by_its_implied_lines() -> None:

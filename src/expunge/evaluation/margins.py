@@ -9,8 +9,6 @@ from expunge.ledger.evidence import SECOND_GOLD
 
 LEAST = 0.1
 """Margin where there is no second gold, and the least of all."""
-MOST = 0.2
-"""The largest margin: two gold models that differ by more than half of it are no yardstick to pass by."""
 FACTOR = 2.0
 """Margin in units of the difference between two gold models."""
 
@@ -19,7 +17,7 @@ def margin(gold: float | None, second: float | None) -> float:
     """The difference to gold up to which two models count as alike, in the score's own unit."""
     if gold is None or second is None:
         return LEAST
-    return min(MOST, max(LEAST, FACTOR * abs(gold - second)))
+    return max(LEAST, FACTOR * abs(gold - second))
 
 
 def margins(scores: Iterable[Score]) -> dict[str, float]:
