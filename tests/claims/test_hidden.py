@@ -24,7 +24,7 @@ from expunge.data.load import load as load_data
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import attack as attacking
 from expunge.evaluation.attack import Found, Target, knowledge
-from expunge.evaluation.comparison import MIN_MARGIN as MARGIN
+from expunge.evaluation.margins import LEAST as MARGIN
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
