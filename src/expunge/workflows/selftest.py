@@ -197,7 +197,7 @@ class _Judging:
     def _scores(self, control: Control, observed: Observed) -> list[Score]:
         """The scores as evidence has them: without those of a model that is not a gold model."""
         origin = self.setting.origin if control.gold == GOLD else Origin()
-        gold = check_gold(observed["gold"], observed["before"], origin)
+        gold = check_gold(observed["gold"], {"before": observed["before"]}, origin)
         if not gold.refused:
             return dossier.all_scores(observed, self.capabilities, "standard")
         others = {role: one for role, one in observed.items() if role not in GOLDS}
