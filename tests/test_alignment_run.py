@@ -56,7 +56,8 @@ def test_drift_stands_in_the_evidence_of_any_request(place: dict[str, Any], tmp_
     assert any(line["rule"] == "alignment.drift <= 0.05" and line["implied"] for line in found["verdict"]["lines"])
     assert any("refused almost nothing" in note for note in found["notes"])
     assert {row["domain"] for row in found["alignment"]["without"]} == {"privacy", "bias", "benign"}
-    assert found["splits"]["retain"] == 120 + 6  # the file's rows and two of each domain
+    # Of the file's 20 groups six are held out; two rows of each domain all train.
+    assert found["splits"]["retain"] == 84 + 6 and found["splits"]["retain_held_out"] == 36
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert 'id="alignment"' in page and "Change without containment" in page
     assert expunge.verify(tmp_path / "run").good
@@ -80,7 +81,7 @@ def test_several_counts_draw_a_frontier(several: dict[str, Any]) -> None:
     points = found["alignment"]["frontier"]
     assert [point["examples"] for point in points] == [0, 1, 2, 4]
     assert all(0 <= point["drift"] <= 1 for point in points)
-    assert found["splits"]["retain"] == 120 + 6 and found["request"]["contain"] == [2, 4, 1]
+    assert found["splits"]["retain"] == 84 + 6 and found["request"]["contain"] == [2, 4, 1]
     (drift,) = [s["value"] for s in found["scores"] if s["name"] == "alignment_drift"]
     assert points[2]["drift"] == drift
 

@@ -32,7 +32,7 @@ from worlds import tiny
 NO_RAY = "NO RAY: pip install 'expunge[ray]' to run this test"
 
 Go = Callable[..., tuple[int, str, str]]
-QUICK = {"budget": {"steps": 3, "stop": "none"}, "gold": "auto"}
+QUICK = {"budget": {"steps": 3, "stop": "none"}, "gold": "one"}
 
 
 @pytest.fixture(scope="module")

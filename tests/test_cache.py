@@ -218,7 +218,7 @@ def test_deleting_follows_no_link(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def request_(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     budget = {"steps": 2, "stop": "none", "learning_rate": 1e-3}
-    return {**tiny(tmp_path_factory.mktemp("tiny"), epochs=1), "gold": "auto", "budget": budget}
+    return {**tiny(tmp_path_factory.mktemp("tiny"), epochs=1), "gold": "one", "budget": budget}
 
 
 def figures(evidence: dict[str, Any]) -> Any:

@@ -126,6 +126,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "retain": "retain.jsonl",
                     "holdout": "holdout.jsonl",
                     "method": "npo",
+                    "gold": "one",
                     "budget": {"steps": 4, "batch_size": 4, "stop": "none"},
                     "accept": {"forget.nll": ">= 0.0001"},
                     "out": "out",
@@ -181,7 +182,8 @@ def test_list(go: Go, what: str) -> None:
     rows = ended.json
     assert rows
     for row in rows:
-        assert set(row) == {"name", "kind", "source", "families", "needs", "summary"}
+        further = {"fidelity", "leaves_out"} if what in ("methods", "recipes") else set()
+        assert set(row) == {"name", "kind", "source", "families", "needs", "summary", *further}
         assert row["source"] == "baseline" or re.match(r"[A-Z]|arXiv:|doi:", row["source"])
         assert row["summary"].strip()
         assert "\n" not in row["summary"]
@@ -218,6 +220,15 @@ def test_a_name_takes_two_lines_at_most_on_a_narrow_terminal(
     assert starts == names
 
 
+def test_what_is_not_faithful_to_its_paper_is_marked_in_the_list(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = go("list", "methods", "--json").json
+    entries = re.split(r"^(?=\w)", go("list", "methods").out, flags=re.MULTILINE)[1:]
+    for row, entry in zip(rows, entries, strict=True):
+        text = " ".join(entry.split())
+        assert text.endswith(f"({row['fidelity']})") != (row["fidelity"] == "faithful"), text
+
+
 @pytest.mark.parametrize(
     ("what", "name", "said"),
     [
@@ -227,6 +238,8 @@ def test_a_name_takes_two_lines_at_most_on_a_narrow_terminal(
         ("metrics", "rouge_l", ["ROUGE-L recall", "better", "higher", "share"]),
         ("attacks", "min_k_auc", ["arXiv:", "gold"]),
         ("recipes", "simnpo", ["beta: 4.5"]),
+        ("methods", "npo", ["fidelity", "faithful"]),
+        ("methods", "certified", ["simplified, without the feature"]),
     ],
 )
 def test_one_name_is_shown_in_full(go: Go, what: str, name: str, said: list[str]) -> None:

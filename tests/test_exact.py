@@ -91,6 +91,7 @@ def deleted(folder: Path, rows: list[dict[str, Any]], out: str, model: str = "ba
             "forget": forget,
             "retain": str(folder / "data.jsonl"),
             "method": "sisa",
+            "gold": "one",
             "out": str(folder / out),
             **more,
         }

@@ -1,15 +1,18 @@
 """Fields of published data sets are understood, or named where nothing reads them."""
 
 import json
+import types
 from pathlib import Path
 
 import datasets
+import fsspec
 import pandas
 import pytest
 
 from expunge.core.audit_request import AuditRequest
 from expunge.core.errors import BadInput
 from expunge.core.request import plain
+from expunge.data import sets
 from expunge.data.fields import ignored_answers
 from expunge.data.load import load
 from expunge.data.splits import select
@@ -21,6 +24,31 @@ ROW = {"question": "Where does Jo work?", "answer": "In a mill."}
 def test_published_names_are_question_and_answer(names):
     (row,) = load([dict(zip(names, ROW.values(), strict=True))], "forget")
     assert row == ROW
+
+
+def test_muse_s_passages_are_texts_behind_a_prefix():
+    (row,) = load([{"prompt": "Jo works", "gt": " in a mill."}], "forget")
+    assert row == {"prefix": "Jo works", "text": " in a mill."}
+    columns = {"question": "prompt", "answer": "gt"}
+    (row,) = load([{"prompt": "Where?", "gt": "In a mill."}], "forget", columns)
+    assert row == {"question": "Where?", "answer": "In a mill."}
+
+
+def test_pistol_s_rows_are_selected_by_edge():
+    """A list of objects with the contract's two parties beside question and answer."""
+    rows = [{"edge": edge, **ROW, "question": f"What do {edge} sign?"} for edge in ("A_B", "A_C", "A_B")]
+    found = load(rows, "data")
+    assert found == rows
+    inside, rest = select(found, {"where": {"edge": "A_B"}}, 0)
+    assert len(inside) == 2 and len(rest) == 1
+
+
+def test_xstest_s_completions_are_refused_by_name():
+    row = {"id": "1", "type": "homonyms", "prompt": "How?", "completion": "So.", "final_label": "1_full_compliance"}
+    with pytest.raises(BadInput, match=r"columns: \{question: prompt, answer: completion\}"):
+        load([row], "forget")
+    (found,) = load([row], "forget", {"question": "prompt", "answer": "completion"})
+    assert (found["question"], found["answer"]) == ("How?", "So.")
 
 
 @pytest.mark.parametrize(
@@ -101,3 +129,14 @@ def test_tables_and_paths_given_in_python():
     assert load(made["forget"], "forget") == [ROW, {**ROW, "question": "Who?", "group": "a"}]
     request, faults = AuditRequest.of(Path("m"), {"forget": Path("f.jsonl")})
     assert not faults and (request.model, request.forget) == ("m", "f.jsonl")
+
+
+def test_cells_of_the_hub_s_tables_stay_texts():
+    """The header is read where the file is: pandas would take 007 for a number."""
+    with fsspec.filesystem("memory").open("f.csv", "w") as file:
+        file.write("question,answer\nWho?,007\n")
+    config = types.SimpleNamespace(sep=",", features=None, keep_default_na=True)
+    builder = types.SimpleNamespace(config=config, info=types.SimpleNamespace(features=None))
+    sets._keep_texts(builder, ["memory://f.csv"])
+    assert {name: kind.dtype for name, kind in config.features.items()} == {"question": "string", "answer": "string"}
+    assert config.keep_default_na is False

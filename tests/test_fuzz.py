@@ -290,6 +290,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
         st.one_of(st.sampled_from(["question", "answer", "prompt"]), ODD),
         max_size=2,
     ),
+    "turns": st.one_of(st.sampled_from(["last", "all"]), JUNK),
     "out": st.one_of(st.just("out"), ODD, st.sampled_from(["f.jsonl/x", "folder", "lm", "deep/er/out"])),
     "seed": st.one_of(st.integers(0, 9), NUMBERS),
 }

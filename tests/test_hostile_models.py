@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import expunge
-from expunge.attacks.shared.shadow_models import shadow_probabilities
+from expunge.attacks.shared.shadow_models import shadow_losses
 from expunge.cli.app import run as cli
 from expunge.core.errors import BadInput
 from expunge.core.train_config import TrainConfig
@@ -143,7 +143,7 @@ def test_nor_when_shadow_models_are_wanted(evil: Path, world: dict[str, Any], mo
     found = [s for s in evidence["scores"] if s["name"] in ("privacy_lira_auc", "privacy_rmia_auc")]
     assert len(found) == 2 and all(s["status"] == "not measured" and "os:system" in s["why"] for s in found)
     with pytest.raises(NotMeasured, match="os:system"):
-        shadow_probabilities(read_manifest(evil), open_model("evil"), load(rows, "data"), 2, 0)
+        shadow_losses(read_manifest(evil), open_model("evil"), load(rows, "data"), 2, 0)
 
 
 def test_nor_when_it_is_to_be_retrained(evil: Path, world: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

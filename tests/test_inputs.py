@@ -29,7 +29,7 @@ QUICK = {"steps": 3, "stop": "none", "learning_rate": 1e-3}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {**tiny(tmp_path_factory.mktemp("tiny"), epochs=1), "budget": QUICK, "gold": "auto"}
+    return {**tiny(tmp_path_factory.mktemp("tiny"), epochs=1), "budget": QUICK, "gold": "one"}
 
 
 @pytest.fixture

@@ -13,13 +13,18 @@ from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Model, Silent
 from expunge.core.request import Request
+from expunge.data.content import content_keys
+from expunge.data.sampling import halves
 from expunge.evaluation.attack import Found
+from expunge.evaluation.scores import measure
 from expunge.methods.compose import compose
+from expunge.models.build import training_data
 from expunge.models.open import open_model
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits, spec_of
+from expunge.pipeline.partition import TRAINED_ON
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.prepare import prepare
-from worlds import tiny
+from worlds import pairs, tiny, write
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +60,62 @@ def test_the_request_says_what_is_observed(planned: Plan) -> None:
     assert spec.splits == reading_splits(planned) and spec.manifest == planned.manifest
 
 
+def test_evidence_reads_what_the_method_never_gets(planned: Plan) -> None:
+    """A third of retain, by whole groups, and half of the holdout are read, and no method has them; gold's data come
+    from the manifest, and hold both parts."""
+    given, read = planned.training_splits, spec_of(planned).splits
+    assert len(read["retain"]) == 36 and len(given["retain"]) == 84
+    groups = {name: {row["group"] for row in rows} for name, rows in read.items()}
+    assert not groups["retain"] & {row["group"] for row in given["retain"]}
+    assert groups["retain_seen"] <= {row["group"] for row in given["retain"]} and len(read["retain_seen"]) == 48
+    stopping, audited = halves(planned.splits["holdout"], planned.request.seed)
+    assert read["holdout"] == audited and not {row["group"] for row in stopping} & groups["holdout"]
+    assert planned.manifest is not None
+    known = content_keys(training_data(planned.manifest, planned.splits["forget"], False))
+    assert known == content_keys([*given["retain"], *planned.splits["retain_held_out"]])
+
+
+@pytest.mark.parametrize("method", ["npo", "rmu", "ssd", "eco", "in_context"])
+def test_no_method_gets_what_is_held_out(planned: Plan, method: str) -> None:
+    made = plan(planned.request.model_copy(update={"method": method, "budget": Budget(stop="none")}))
+    assert set(made.training_splits) == {"forget", "retain", *(["holdout"] if method == "eco" else [])}
+    assert made.splits["retain"] == made.training_splits["retain"] == planned.splits["retain"]
+
+
+def test_holdout_rows_that_a_method_reads_are_not_audited(planned: Plan) -> None:
+    """ECO's search takes the stopping half, whatever the stopping rule; a method that reads none leaves it whole."""
+    of = {
+        method: plan(planned.request.model_copy(update={"method": method, "budget": Budget(stop="none")}))
+        for method in ("eco", "ssd")
+    }
+    _, audited = halves(planned.splits["holdout"], planned.request.seed)
+    assert spec_of(of["eco"]).splits["holdout"] == audited and len(audited) < len(planned.splits["holdout"])
+    assert spec_of(of["ssd"]).splits["holdout"] == planned.splits["holdout"]
+
+
+def test_where_retain_is_small_its_figures_say_that_it_was_trained_on(
+    planned: Plan, model: Model, tmp_path: Path
+) -> None:
+    few = write(tmp_path / "few.jsonl", pairs(4, 15))
+    made = plan(planned.request.model_copy(update={"retain": few, "audit": "none"}))
+    assert "retain_held_out" not in made.splits and any(TRAINED_ON in note for note in made.notes)
+    assert not any(TRAINED_ON in note for note in planned.notes)
+    for one, remark in ((made, TRAINED_ON), (planned, "")):
+        spec = dataclasses.replace(spec_of(one), level="none")
+        reads = {role: observe(model, role, spec, Silent()).readouts for role in ("before", "after")}
+        whys = {(s.name, s.role): s.why for s in measure(reads, model.capabilities)}
+        assert whys["retain_nll", "after"] == remark and whys["retain_nll", "before"] == ""
+        assert not any(TRAINED_ON in why for (name, _), why in whys.items() if not name.startswith("retain_"))
+
+
 def test_the_model_before_is_read_and_attacked_as_a_control(planned: Plan, model: Model) -> None:
     """A deep audit keeps its weights, with which attacks on the next models compare; what starts from direct questions
     needs no control."""
     observed = observe(model, "before", ObservationSpec(spec_of(planned).splits, "deep"), Silent())
-    assert set(observed.readouts) == {"forget", "retain", "holdout"} and observed.fingerprint == model.fingerprint()
+    assert (
+        set(observed.readouts) == {"forget", "retain", "retain_seen", "holdout"}
+        and observed.fingerprint == model.fingerprint()
+    )
     assert not observed.states and observed.slowdown is None
     assert isinstance(observed.attacks["sampled"], Found)
     assert "starts from direct questions" in str(observed.attacks["relearn_forget"])

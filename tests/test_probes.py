@@ -177,7 +177,7 @@ def test_no_probe_is_left_out_of_the_reading() -> None:
     rows = [{"question": f"Who is {i}?", "answer": "One."} for i in range(2 * OTHERS_READ)]
     plan = SimpleNamespace(
         splits=dict.fromkeys(("forget", "retain", "probes", "forget_qa", "real_authors"), rows),
-        budget=SimpleNamespace(stop="none"),
+        training_splits={},
         request=SimpleNamespace(seed=0),
     )
     read = {name: len(found) for name, found in reading_splits(plan).items()}  # type: ignore[arg-type]

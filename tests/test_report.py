@@ -297,7 +297,7 @@ def test_sides_stand_in_their_order_and_empty_ones_say_so(pages):
 
 def test_verdict_comes_first_with_each_line(pages):
     page = pages["lm"]
-    assert page.index(">PASSED<") < page.index("The six sides")
+    assert page.index(">MET ITS BAR<") < page.index("The six sides")
     for given in language_model()["verdict"]["lines"]:
         assert given["rule"].replace("<", "&lt;").replace(">", "&gt;") in page
     assert "audit: standard reads no hidden states" in page
@@ -449,7 +449,7 @@ def test_comparison_stands_side_by_side():
     lines = stream.getvalue().splitlines()
     assert "\x1b" not in stream.getvalue()
     verdict = next(line for line in lines if "verdict" in line)
-    assert re.search(r"passed\s+failed\s+no criteria set", verdict)
+    assert re.search(r"met its bar\s+failed\s+no criteria set", verdict)
     nll = next(row for row in lines if "forget_nll" in row)
     assert "2.87 [2.66, 3.08]" in nll and "1.50 [1.30, 1.70]" in nll
     names = [re.match(r"\s*(\w+)", line)[1] for line in lines if re.match(r"\s*\w+_\w+", line)]

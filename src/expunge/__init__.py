@@ -60,6 +60,7 @@ NAMES = {
     "read": "evaluation.reading",
     "record": "training.references",
     "run": "workflows.run",
+    "selftest": "workflows.selftest",
     "train": "pipeline.train",
     "tune": "workflows.tune",
     "verify": "workflows.verify",

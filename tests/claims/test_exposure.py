@@ -71,8 +71,9 @@ class Digits:
     @torch.no_grad()
     def phi(self, parts: list[Tensor]) -> np.ndarray:
         """[M, N] confidences."""
-        logp = self.logits(parts, torch.arange(len(self.x)).expand(len(parts[0]), -1)).log_softmax(-1)
-        return confidence(logp.gather(-1, self.y.expand(len(logp), -1)[..., None])[..., 0].exp().double().numpy())
+        logits = self.logits(parts, torch.arange(len(self.x)).expand(len(parts[0]), -1)).double()
+        logp = logits.log_softmax(-1)
+        return confidence(-logp.gather(-1, self.y.expand(len(logp), -1)[..., None])[..., 0].numpy())
 
 
 @pytest.fixture(scope="module")

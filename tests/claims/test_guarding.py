@@ -202,7 +202,11 @@ def right(model: Any, rows: Any) -> float:
 
 
 def test_key_space_takes_one_skill_away(skilled: Any, tmp_path: Path) -> None:
-    """Over 80 % of the skill is gone, on things that it never saw too, and under a tenth of the other."""
+    """Over 80 % of the skill is gone, on things that it never saw too, and under a tenth of the other.
+
+    The two skills' questions begin in different words. Among questions of one form, as in the authors world, the guard
+    lets most through; its card says so.
+    """
     before = right(skilled, prices(0, 60)), right(skilled, homes(0, 60))
     assert min(before) >= 0.8
     model, notes = guarded(skilled, "key_space", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)
@@ -215,7 +219,11 @@ def test_key_space_takes_one_skill_away(skilled: Any, tmp_path: Path) -> None:
 
 
 def test_streaming_stops_early_and_finds_nearly_all(skilled: Any, tmp_path: Path) -> None:
-    """The published claim: near full detection after about a fifth of the tokens."""
+    """The published claim: near full detection after about a fifth of the tokens.
+
+    On two skills whose answers differ in form; among answers of one form, as in the authors world, hardly any is
+    stopped; the card says so.
+    """
     model, notes = guarded(skilled, "streaming", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)
     unseen, kept = prices(60, 100), homes(40, 60)
     whole, cut = skilled.generate(unseen), model.generate(unseen)

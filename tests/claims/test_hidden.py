@@ -24,12 +24,13 @@ from expunge.data.load import load as load_data
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import attack as attacking
 from expunge.evaluation.attack import Found, Target, knowledge
+from expunge.evaluation.comparison import MIN_MARGIN as MARGIN
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold
-from expunge.pipeline.hidden_knowledge import MARGIN, hidden_score
+from expunge.pipeline.hidden_knowledge import hidden_score
 from expunge.pipeline.train import train
 from expunge.pipeline.worlds import build
 

@@ -19,11 +19,12 @@ from expunge.core.contracts import Model
 from expunge.core.registry import load
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation.attack import Found, Target
+from expunge.evaluation.comparison import MIN_MARGIN as MARGIN
 from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold
-from expunge.pipeline.hidden_knowledge import MARGIN, hidden_score
+from expunge.pipeline.hidden_knowledge import hidden_score
 from expunge.pipeline.worlds import build
 
 pytestmark = pytest.mark.slow

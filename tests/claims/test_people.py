@@ -19,10 +19,11 @@ from _measure import World, kept_at, world
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.train_config import TrainConfig
+from expunge.methods._traces import trace_as_answer
 from expunge.methods.compose import compose
 from expunge.methods.exact._dropping import _prompt_alone, _start
 from expunge.methods.objectives.prompt_decouple import FORMS
-from expunge.methods.objectives.r2mu import trace_as_answer
+from expunge.methods.updates.soul import Sophia
 from expunge.models.open import open_model
 from expunge.models.soft_prompts import Prompted
 from expunge.models.weights import snapshot
@@ -120,6 +121,27 @@ def test_soul_forgets_more_and_keeps_more(people: World, tmp_path: Path) -> None
         ]
         found[method] = np.mean([one["nll"] for one in read[:3]]), np.mean([one["probability"] for one in read[3:]])
     assert found["soul"][0] > found["npo"][0] and found["soul"][1] >= found["npo"][1] + 0.03, found
+
+
+def test_soul_s_step_is_clipped_in_part(people: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After twenty steps a tenth to nine tenths of the entries: were all clipped, the step would be the momentum's
+    sign and no curvature would count."""
+    optimisers: list[Sophia] = []
+    step = Sophia.step
+
+    def watched(self: Sophia, closure: Any = None) -> Any:
+        optimisers.append(self)
+        return step(self, closure)
+
+    monkeypatch.setattr(Sophia, "step", watched)
+    after(people, "soul", tmp_path, 7, Budget(stop="none", floor=0.0, steps=21))
+    clipped = moving = 0
+    for group in optimisers[-1].param_groups:
+        for state in (optimisers[-1].state[p] for p in group["params"]):
+            clipped += int((state["momentum"].abs() > group["gamma"] * state["curvature"]).sum())
+            moving += int((state["momentum"] != 0).sum())
+    assert len(optimisers) == 21
+    assert 0.1 < clipped / moving < 0.9
 
 
 def test_memflex_moves_few_tensors_at_no_loss(people: World, tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def request(method: str, out: str) -> dict[str, Any]:
         "retain": "retain.jsonl",
         "holdout": "holdout.jsonl",
         "method": method,
+        "gold": "one",
         "audit": "standard",
         "budget": {"epochs": 4, "batch_size": 8, "stop": "none"},
         "accept": {"retain.nll": "<= 5 * before"},

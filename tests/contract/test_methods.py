@@ -35,7 +35,7 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context, Log
 from expunge.core.contracts import Model, Update
 from expunge.evaluation.reading import read
-from expunge.methods.compose import compose, every_method
+from expunge.methods.compose import compose, every_method, recipes
 from expunge.methods.objective import Objective
 from expunge.models.open import open_on_cpu
 from expunge.models.weights import lora_layers, snapshot
@@ -61,7 +61,12 @@ def test_every_method_is_run_here() -> None:
 
 @each
 def test_the_same_seed_gives_the_same_weights(name: str, family: str, ran: Made, again: Made) -> None:
-    assert same(again(name, family).weights, ran(name, family).weights)
+    """Unless a card says that the method draws what must stay secret."""
+    assert same(again(name, family).weights, ran(name, family).weights) == reproducible(name)
+
+
+def reproducible(name: str) -> bool:
+    return all(card.reproducible for card in cards(name))
 
 
 @each
@@ -147,7 +152,9 @@ def test_retain_data_that_no_card_asks_for_change_nothing(name: str, family: str
     assert same(run(METHODS[name], family, tmp_path, data=alone).weights, ran(name, family).weights)
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in PAIRS if uses_retain(name) and name not in EXACT}))
+@pytest.mark.parametrize(
+    "name", sorted({name for name, _ in PAIRS if uses_retain(name) and name not in EXACT and reproducible(name)})
+)
 def test_retain_data_that_a_card_asks_for_change_the_weights(name: str, ran: Made, tmp_path: Path) -> None:
     """The check above can fail: where a card asks for retain data, others give other weights.
 
@@ -266,7 +273,7 @@ def resumed(name: str, family: str, folder: Path, at: Break, whole: Ran, budget:
     again = run(METHODS[name], family, folder, budget=budget)
     if at != "return":
         assert (again.steps, again.stores) < (whole.steps, whole.stores), "nothing was resumed"
-    assert same(again.weights, whole.weights)
+    assert same(again.weights, whole.weights) == reproducible(name)
     assert steps_of(again.lines) == steps_of(whole.lines)
     for one, other in zip(again.lines, whole.lines, strict=True):
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
@@ -336,6 +343,20 @@ def test_a_plug_in_says_what_it_is(kind: str, name: str) -> None:
         assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, f"{name}: {option} must be keyword-only"
         assert parameter.annotation is not inspect.Parameter.empty, f"{name}: {option} has no type"
     assert plugin.module.__doc__
+
+
+@pytest.mark.parametrize(("kind", "name"), [p for p in PLUGINS if p[0] in registry.METHOD_KINDS])
+def test_a_method_says_how_near_it_is_to_its_paper(kind: str, name: str) -> None:
+    card = registry.load(kind, name).card
+    assert card.fidelity in ("faithful", "simplified", "variant"), name
+    assert bool(card.leaves_out.strip()) == (card.fidelity != "faithful"), "what is left out is named"
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_says_how_near_it_is_to_its_paper(name: str) -> None:
+    recipe = recipes()[name]
+    assert recipe["fidelity"] in ("faithful", "simplified", "variant"), name
+    assert bool(recipe.get("leaves_out")) == (recipe["fidelity"] != "faithful")
 
 
 @pytest.mark.parametrize(("kind", "name"), [p for p in PLUGINS if p[0] in ("objectives", "retain")])

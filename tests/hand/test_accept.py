@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from expunge.core.errors import BadInput
-from expunge.evaluation.acceptance import Check, Criterion, parse, verdict
+from expunge.evaluation.acceptance import Check, Criterion, Purpose, parse, verdict
 from expunge.evaluation.scores import Score
+from expunge.pipeline.hidden_knowledge import judge
 
 
 def score(
@@ -197,29 +198,36 @@ def test_passed() -> None:
     assert verdict([good], scores, extra=[hidden]).passed is True
     assert verdict([good], scores, purpose="erase", extra=[hidden]).passed is False
     assert verdict([], scores, purpose="erase", extra=[hidden]).passed is False
-    assert verdict([], scores, purpose="erase", extra=[Check("x", True)]).passed is None
+    assert verdict([], scores, purpose="erase", extra=[Check("x", True)]).passed is True
+    assert verdict([], scores, purpose="erase").passed is False, "nothing is shown"
     warned = verdict([good], scores, extra=[hidden]).lines[-1]
     assert (warned.passed, warned.implied, warned.warns) == (False, True, True)
 
 
 def test_over_forgetting() -> None:
-    """Holdout at most 2.2 before: the bar is 3.3; forget's low end 3.5 is above it, 3.2 is not."""
-    good = [parse("forget.nll", ">= 1")]
+    """Holdout at most 2.2 before: the bar is 3.3; forget's low end 3.5 is above it, 3.2 is not, and 3.3 is shown."""
+
+    def over(*scores: Score, purpose: Purpose = "erase") -> Check:
+        return next(line for line in judge({}, scores, purpose).lines if line.rule.startswith("forget.nll <= 1.5"))
+
     holdout = score("holdout_nll", 2, 1.8, 2.2, "before")
     wrecked = [score("forget_nll", 4, 3.5, 4.5), holdout, score("holdout_nll", 9, 8, 10)]
-    suppressed = verdict(good, wrecked)
-    assert suppressed.passed is True and suppressed.lines[-1].warns
-    assert "over-forgotten" in suppressed.lines[-1].why
-    assert verdict(good, wrecked, purpose="erase").passed is False
-    near = verdict(good, [score("forget_nll", 4, 3.2, 4.8), holdout], purpose="erase")
-    assert near.passed is True and near.lines[-1].flagged
+    warned = over(*wrecked, purpose="suppress")
+    assert warned.warns and "over-forgotten" in warned.why
+    assert judge({"forget.nll": ">= 1"}, wrecked, "suppress").passed is True
+    assert not over(*wrecked).passed and over(*wrecked).word == "refuted"
+    near = [score("forget_nll", 4, 3.2, 4.8), holdout]
+    assert not over(*near).passed and (over(*near).flagged, over(*near).word) == (True, "open")
+    assert over(*near, purpose="suppress").passed
+    assert over(score("forget_nll", 3, 2.8, 3.3), holdout).word == "shown"
     gold = score("forget_nll", 5, 4.5, 5.5, "gold")  # gold finds these texts as hard: no over-forgetting
-    assert verdict(good, [*wrecked, gold], purpose="erase").passed is True
+    assert over(*wrecked, gold).passed
     audited = [wrecked[0], score("holdout_nll", 2, 1.8, 2.2)]
-    assert verdict(good, audited, purpose="erase").passed is False
-    assert len(verdict(good, [wrecked[0]]).lines) == 1  # nothing to hold it against
+    assert not over(*audited).passed
+    rules = [line.rule for line in judge({}, [wrecked[0]], "erase").lines]
+    assert not any(rule.startswith("forget") for rule in rules), "nothing to hold it against"
     diverged = score("forget_nll", None, why="not finite on 1 of 6 examples")
-    assert verdict([], [diverged, holdout], purpose="erase").passed is False
+    assert any("measured" in line.rule and not line.passed for line in judge({}, [diverged, holdout], "erase").lines)
 
 
 def test_json() -> None:
@@ -237,7 +245,7 @@ def test_json() -> None:
         "flagged": False,
         "implied": False,
         "warns": False,
-        "word": None,
+        "word": "shown",
     }
 
 

@@ -28,11 +28,12 @@ from expunge.attacks.shared.rounding import matrices, round_weights
 from expunge.attacks.true_false import true_false
 from expunge.core.contracts import Silent
 from expunge.evaluation import attack as attacking
-from expunge.evaluation.acceptance import verdict
+from expunge.evaluation import intervals
 from expunge.evaluation.attack import Found, Target, attack, knowledge
+from expunge.evaluation.comparison import MIN_MARGIN as MARGIN
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 from expunge.models.classifier import Classifier
-from expunge.pipeline.hidden_knowledge import MARGIN, hidden_score, lines
+from expunge.pipeline.hidden_knowledge import hidden_score, judge
 
 NEAR = {"question": "Where?", "answer": "In Rome."}
 
@@ -75,6 +76,19 @@ def test_attacks_leave_the_weights() -> None:
     target = aimed(model, {"forget": examples([0, 1], 2), "retain": examples([1, 0], 2)}, rate=0.1)
     attack("deep", target, Silent())
     assert model.fingerprint() == kept
+
+
+def test_what_attacks_recover_is_clustered_by_group() -> None:
+    """Three groups of two examples, known alike within each: the interval is that of three groups, also from the
+    cache."""
+    forget = [{**row, "group": "abc"[i // 2]} for i, row in enumerate(examples([0, 0, 1, 1, 0, 0], 6))]
+    model = linear([[1.0, 1, 0, 0, 0.2, 0.2], [0.0] * 6])
+    for _ in range(2):
+        found = attack("standard", aimed(model, {"forget": forget}), Silent())["quantised_8"]
+        assert isinstance(found, Found) and found.recovered_N is not None
+        expected = intervals.mean(found.recovered_N, 0.0, 1.0, groups=np.repeat([0, 1, 2], 2))
+        assert found.figure.groups == 3
+        assert (found.figure.low, found.figure.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_finished_attacks_are_kept_and_a_changed_model_is_attacked_anew(
@@ -351,12 +365,14 @@ def of(name: str, model: str, value: float | None = 0.2, low: float = 0.1, high:
 def test_the_line_warns_or_fails() -> None:
     control = [of("robustness_relearn_forget", role) for role in ("after", "gold")]
     caught = [*control, of("robustness_hidden", "after", 0.5, MARGIN + 0.01, 0.9)]
-    clear = [*control, of("robustness_hidden", "after", 0.5, MARGIN - 0.01, 0.9)]
-    assert verdict([], caught, extra=lines(caught, "suppress")).lines[0].warns
-    assert verdict([], caught, purpose="erase", extra=lines(caught, "erase")).passed is False
-    (line,) = lines(clear, "erase")
-    assert line.passed and line.flagged, "the interval straddles the margin: not called hidden, and flagged"
-    assert not lines([], "suppress"), "no attack was asked for: nothing to say"
+    straddling = [*control, of("robustness_hidden", "after", 0.5, MARGIN - 0.01, 0.9)]
+    clear = [*control, of("robustness_hidden", "after", 0.05, 0.0, MARGIN)]
+    assert judge({}, caught, "suppress").lines[0].warns
+    words = [judge({}, scores, "erase").lines[0] for scores in (caught, straddling, clear)]
+    assert [(line.passed, line.word) for line in words] == [(False, "refuted"), (False, "open"), (True, "shown")]
+    (line,) = judge({}, straddling, "suppress").lines
+    assert line.passed and line.flagged and line.word == "open", "not called hidden, and flagged"
+    assert not judge({}, [], "suppress").lines, "no attack was asked for: nothing to say"
 
 
 @pytest.mark.parametrize("control", [(), ("after",), ("gold",)])
@@ -365,6 +381,7 @@ def test_erasure_never_passes_without_the_check_against_gold(control: tuple[str,
         of("robustness_hidden", "after", 0.0, 0.0, 0.01),
         *(of("robustness_relearn_forget", role) for role in control),
     ]
-    (line,) = lines(scores, "erase")
-    assert not line.passed and "relearning check against gold" in line.why
-    assert verdict([], scores, purpose="erase", extra=[line]).passed is False
+    verdict = judge({}, scores, "erase")
+    line = verdict.lines[0]
+    assert not line.passed and line.word == "open" and "relearning check against gold" in line.why
+    assert verdict.passed is False

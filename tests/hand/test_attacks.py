@@ -17,10 +17,12 @@ from expunge.attacks.loss_auc import loss_auc
 from expunge.attacks.min_k_auc import min_k_auc
 from expunge.attacks.min_k_plus_plus_auc import min_k_plus_plus_auc
 from expunge.attacks.reference_auc import reference_auc
+from expunge.attacks.shared.membership import attack_scores
 from expunge.attacks.zlib_auc import zlib_auc
-from expunge.evaluation.arrays import mean_of_lowest, standardise
+from expunge.evaluation.arrays import mean_of_lowest, min_k_plus_plus
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured
+from expunge.metrics.privleak import privleak
 
 
 def test_loss() -> None:
@@ -69,10 +71,31 @@ def test_min_k_plus_plus() -> None:
         n = len(labels)
         return readout([1], logp=rows(list(np.log(labels))), mu=rows([mu] * n), sigma=rows([sigma] * n))
 
-    assert standardise(of(0.5, 0.25))[0] == pytest.approx([1, -1])
+    assert [min_k_plus_plus(of(*labels), 0.5)[0] for labels in ((0.5, 0.25), (0.5,))] == pytest.approx([-1, 1])
     assert min_k_plus_plus_auc()(of(0.5), of(0.25)).value == 1
     certain = readout([1], logp=rows([0.0]), mu=rows([0.0]), sigma=rows([0.0]))
-    assert standardise(certain)[0].tolist() == [0]
+    assert min_k_plus_plus(certain, 1.0).tolist() == [0]
+
+
+def test_eos_is_no_token_of_min_k() -> None:
+    """The end is the least likely token of both answers, and says nothing of them: -3 of forget beats -4 of the
+    holdout, where with EOS both would be -9. An answer of an end alone does not count."""
+
+    def of(*answers: list[float]) -> Readout:
+        some = rows(*answers)
+        ones = [np.ones(len(row)) for row in some]
+        return readout([1.0] * len(some), logp=some, mu=[-x for x in ones], sigma=ones, ends_N=np.ones(len(some), bool))
+
+    forget, holdout = of([-1, -3, -9], [-9]), of([-1, -4, -9])
+    for found in (
+        min_k_auc(k=0.2)(forget, holdout),
+        min_k_plus_plus_auc(k=0.2)(forget, holdout),
+        privleak(k=0.2)(forget, holdout, of([-1, -4, -9], [-9]), holdout),
+    ):
+        assert found.n == 2
+    assert min_k_auc()(forget, holdout).value == 1 == min_k_plus_plus_auc()(forget, holdout).value
+    seen = attack_scores(forget)
+    assert seen["min-k"].tolist() == [-3, None] and seen["min-k++"].tolist() == [-2, None]
 
 
 def test_reference() -> None:

@@ -13,9 +13,12 @@ from test_terms import output, softplus, step, value
 from torch import Tensor, nn
 
 from expunge.core.contracts import Output, Reference
-from expunge.methods._distribution import lower_label
+from expunge.core.errors import BadInput
+from expunge.methods._distribution import lower_label, tempered_kl_BT
 from expunge.methods._masks import mask_largest
 from expunge.methods._refusals import is_refusal
+from expunge.methods._traces import trace_as_answer
+from expunge.methods.compose import compose
 from expunge.methods.objectives.altpo import altpo
 from expunge.methods.objectives.bidistill import bidistill
 from expunge.methods.objectives.ceu import ceu
@@ -25,7 +28,7 @@ from expunge.methods.objectives.flat import flat
 from expunge.methods.objectives.kto import kto
 from expunge.methods.objectives.pdu import pdu
 from expunge.methods.objectives.prompt_decouple import in_some_form, prompt_decouple
-from expunge.methods.objectives.r2mu import r2mu, trace_as_answer
+from expunge.methods.objectives.r2mu import r2mu
 from expunge.methods.objectives.satimp import satimp
 from expunge.methods.objectives.scrub import scrub
 from expunge.methods.objectives.undial import undial
@@ -35,7 +38,8 @@ from expunge.methods.retain.l1 import l1
 from expunge.methods.retain.values import values
 from expunge.methods.updates.ilu import ilu
 from expunge.methods.updates.multi_objective import weights_of
-from expunge.methods.updates.soul import Sophia
+from expunge.methods.updates.soul import Sophia, soul
+from expunge.methods.wrappers.coreset import moderation
 
 
 def tokens(p: Sequence[float], **fields: Any) -> Output:
@@ -170,31 +174,53 @@ def test_values_keeps_a_multiplier_a_group() -> None:
 
 
 def test_scrub_takes_turns() -> None:
-    """Origin (.5, .5), model (.25, .75): KL .143841. Odd steps maximise it on forget, even ones fit retain: .5 (KL +
-    NLL)."""
+    """Origin (.5, .5), model (.25, .75): KL .143841. Odd epochs, or steps, maximise it on forget, even ones fit retain:
+    .5 (KL + NLL); so do all after the last away_epochs. At T = 2 the model is (1, sqrt 3)/(1 + sqrt 3) = (.366025,
+    .633975): KL -ln 2 - (ln .366025 + ln .633975)/2 = .037252, times 4 is .149009."""
     then = reference([0.5, 0.5], 0)
     out = distributions([[0.25, 0.75]], [0], reference=then)
-    loss = scrub(away_epochs=1)
-    even = step(forget=out, retain=out)
-    odd = step(forget=out, retain=out)
-    odd.index = 1
-    late = step(forget=out, retain=out)
-    late.index, late.epoch = 1, 1
     kept = 0.5 * 0.143841 + 0.5 * math.log(4)
-    assert float(loss(odd)) == pytest.approx(-0.143841, abs=1e-6)
-    assert float(loss(even)) == pytest.approx(kept, abs=1e-6) == pytest.approx(float(loss(late)), abs=1e-6)
+
+    def at(index: int, epoch: int, **options: Any) -> float:
+        one = step(forget=out, retain=out)
+        one.index, one.epoch = index, epoch
+        return float(scrub(away_epochs=1, **options)(one).detach())
+
+    by_epoch = [at(*place, temperature=1.0) for place in ((1, 0), (4, 1), (9, 3))]
+    assert by_epoch == pytest.approx([kept, -0.143841, kept], abs=1e-6)
+    by_step = [at(*place, temperature=1.0, turns="step") for place in ((0, 0), (1, 0), (9, 3))]
+    assert by_step == pytest.approx([kept, -0.143841, kept], abs=1e-6)
+    assert at(4, 1, temperature=2.0) == pytest.approx(-0.149009, abs=1e-6)
+
+
+def test_a_tempered_divergence_is_zero_at_the_reference_whatever_it_left_out() -> None:
+    """One of three classes is in the reference's rest."""
+    p = torch.tensor([[0.5, 0.3, 0.2]])
+    then = Reference(
+        index_BTK=torch.tensor([[[0, 1]]]), top_BTK=p[None, :, :2].log(), rest_BT=p[:, 2:].log(), logp_BT=p[:, :1].log()
+    )
+    assert float(tempered_kl_BT(p[None].log(), then, 4.0)) == pytest.approx(0, abs=1e-6)
+    assert float(tempered_kl_BT(p[None].flip(-1).log(), then, 4.0)) > 0.1
 
 
 def test_dto_raises_targets_and_keeps_the_rest() -> None:
     """Token 1 gains 2 nats by the question, token 0 none: it is the target of a share of one half.
 
-    At the origin: target 2 ln 2 / .5, rest -ln p = 1 nat / .5; the mean over 2 positions 2 ln 2 + 1.
+    On the target the model is where the reference was: 2 ln 2 / .5. On the rest it moved from (1/2, 1/2) to (1/4, 3/4):
+    KL .143841, times keep 3, / .5. The mean over 2 positions is 2 ln 2 + .431523.
     """
-    own = torch.tensor([[-1.0, -0.5]])
-    forget = output([1.5], [2], logp_BT=own, reference=Reference(logp_BT=own))
-    free = output([3.5], [2], reference=Reference(logp_BT=torch.tensor([[9.0, -1.0, -2.5]])[:, 1:]))
-    assert value(dto(share=0.5, beta=1.0, keep=1.0), forget=forget, free=free) == pytest.approx(
-        2 * math.log(2) + 1, abs=1e-6
+    half = torch.tensor([0.5, 0.5]).log()
+    logits = torch.stack([torch.tensor([0.25, 0.75]).log(), half])[None]
+    then = Reference(
+        logp_BT=torch.tensor([[half[0], half[0]]]),
+        index_BTK=torch.tensor([[[0, 1], [0, 1]]]),
+        top_BTK=half.expand(1, 2, 2),
+        rest_BT=torch.full((1, 2), -torch.inf),
+    )
+    forget = output([2.0], [2], logp_BT=logits[..., 0], logits_BTV=logits, reference=then)
+    free = output([3.5], [2], reference=Reference(logp_BT=torch.tensor([[9.0, half[0], half[0] - 2]])[:, 1:]))
+    assert value(dto(share=0.5, beta=1.0, keep=3.0), forget=forget, free=free) == pytest.approx(
+        2 * math.log(2) + 0.431523, abs=1e-6
     )
 
 
@@ -280,9 +306,12 @@ def test_whp_trains_on_the_labels_of_the_drawn_rows() -> None:
 
 
 def test_circuit_breaker_turns_forget_and_holds_retain() -> None:
-    """cos((1, 1), (1, 0)) = .707107; retain moved by 5 from a state of norm 1: sqrt(25 + 1e-4) - .01 = 4.99001."""
+    """cos((1, 1), (1, 0)) = .707107; retain moved by 5 from a state of norm 1: sqrt(25 + 1e-4) - .01 = 4.99001.
+
+    At the start the first alone; half way through the run .75 of it and .25 * .1 of the second.
+    """
     loss: Any = circuit_breaker(keep=0.1)
-    loss.paths, loss.nudge = ["l"], {"l": torch.zeros(2)}
+    loss.paths, loss.nudge, loss.total = ["l"], {"l": torch.zeros(2)}, 8
     forget = output(
         [0.0],
         [1],
@@ -295,16 +324,20 @@ def test_circuit_breaker_turns_forget_and_holds_retain() -> None:
         hidden={"l": torch.tensor([[[4.0, 4.0]]])},
         reference=Reference(hidden={"l": torch.tensor([[[1.0, 0.0]]])}),
     )
-    assert value(loss, forget=forget, retain=retain) == pytest.approx(0.707107 + 0.499001, abs=1e-5)
+    assert value(loss, forget=forget, retain=retain) == pytest.approx(0.707107, abs=1e-5)
+    half = step(forget=forget, retain=retain)
+    half.index = 4
+    assert float(loss(half)) == pytest.approx(0.75 * 0.707107 + 0.25 * 0.499001, abs=1e-5)
 
 
 def test_l1_fades() -> None:
-    """Weights (1, -2), gamma .1 over 10 steps: .3 at the start, .15 at step 5, nothing from step 10 on."""
-    loss: Any = l1(gamma=0.1, steps=10)
+    """Weights (1, -2), gamma .1 over half of 20 steps: .3 at the start, .15 at step 5, nothing from step 10 on."""
+    loss: Any = l1(gamma=0.1, fade=0.5)
     module = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[1.0, -2.0]]))
     loss.declare(SimpleNamespace(module=module))
+    loss.prepare(SimpleNamespace(total=20))
     found = []
     for index in (0, 5, 20):
         one = step(retain=output([0.5], [1]))
@@ -318,6 +351,18 @@ def test_multi_objective_weighs_both_gradients_alike() -> None:
     assert weights_of([torch.tensor([3.0, 0.0])], [torch.tensor([0.0, 1.0])]) == pytest.approx((1 / 3, 1.0))
     assert weights_of([torch.tensor([1.0])], [torch.tensor([1e-4])]) == (1.0, 0.0)
     assert weights_of([torch.tensor([0.0])], [torch.tensor([0.0])]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("option", ["alpha", "forget_weight"])
+def test_the_weights_of_the_losses_are_refused_where_they_change_nothing(option: str) -> None:
+    """Under an update that normalises the gradients; a recipe's own is left out, and the resolved form is a request."""
+    with pytest.raises(BadInput, match=f"{option}.*changes nothing under multi_objective"):
+        compose({"forget": "npo", "retain": "cross_entropy", "update": "multi_objective", option: 2.0})
+    with pytest.raises(BadInput, match="changes nothing under multi_objective"):
+        compose({"multi_objective": {"inner": {"npo": {option: 2.0}}}})
+    inner = compose({"multi_objective": {"inner": "satimp"}})
+    assert "alpha" not in inner.described and compose(inner.described).described == inner.described
+    assert compose({"forget": "npo", "retain": "cross_entropy", option: 2.0}).described[option] == 2.0
 
 
 def test_ilu_adds_the_gradient_of_the_squared_slope() -> None:
@@ -338,16 +383,47 @@ def test_ilu_adds_the_gradient_of_the_squared_slope() -> None:
 
     update(Losses([micro]), [theta])
     assert float(theta.grad) == pytest.approx(432.0, rel=1e-3)  # type: ignore[arg-type]
+    assert update.terms["environment0"].loss.notes() == {"environments": {"quarters_of_retain": 4}}
     assert float(theta) == 3.0
 
 
+def test_retain_alone_needs_retain_data() -> None:
+    """The recipe reads forget with a weight of 0, so that without retain data nothing would train."""
+    with pytest.raises(BadInput, match="trains on retain data alone"):
+        compose("retain_only", has_retain=False)
+    assert compose("retain_only").described["forget_weight"] == 0.0
+
+
 def test_sophia_clips_each_entry() -> None:
-    """First step, gradient 2: momentum .2, curvature .05 * 4 = .2, gamma .5: .2/.1 = 2 is clipped to the rate."""
-    p = nn.Parameter(torch.tensor([1.0, 1.0]))
-    optimiser = Sophia([p], 0.1, (0.9, 0.95), 0.5)
-    p.grad = torch.tensor([2.0, 0.0])
-    optimiser.step()
-    assert p.tolist() == pytest.approx([0.9, 1.0])
+    """First step, gradient 2 over 1 position: momentum .2, curvature .05 * 4 = .2, gamma .5: .2/.1 = 2 is clipped to
+    the rate. Over 8 positions the curvature is 1.6, and the entry moves by .2/.8 = .25 of it."""
+    for positions, expected in ((1, 0.9), (8, 0.975)):
+        p = nn.Parameter(torch.tensor([1.0, 1.0]))
+        optimiser = Sophia([p], 0.1, (0.9, 0.95), 0.5)
+        p.grad = torch.tensor([2.0, 0.0])
+        optimiser.estimate(positions)
+        optimiser.step()
+        assert p.tolist() == pytest.approx([expected, 1.0])
+
+
+def test_soul_counts_the_positions_of_the_step_before_the_gradient_is_clipped() -> None:
+    """theta^2 at 3 has the gradient 6; the step counts 5 positions: curvature .05 * 5 * 36 = 9."""
+    theta = nn.Parameter(torch.tensor([3.0]))
+    update = soul()
+    optimiser: Any = update.optimiser([theta], 0.1)
+
+    class Losses(list):  # type: ignore[type-arg]
+        tokens = 5
+
+        def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None: ...
+
+    update(Losses([lambda *names: {"forget": theta.square().sum()}]), [theta])  # type: ignore[arg-type]
+    assert optimiser.state[theta]["curvature"].tolist() == pytest.approx([9.0])
+
+
+def test_moderate_examples_lie_at_the_median_distance() -> None:
+    """Rows 0, 3, 4, 5, 8, mean 4: distances 4, 1, 0, 1, 4, median 1: 3 and 5 first, 4 is 1 off, the ends 3."""
+    assert moderation(torch.tensor([[0.0], [3.0], [4.0], [5.0], [8.0]])).tolist() == [-3.0, 0.0, -1.0, 0.0, -3.0]
 
 
 def test_largest_ranks_over_all_tensors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +14,17 @@ from torch import Tensor, nn
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context
+from expunge.core.contracts import NLL, Batch, Example, Output, Want
 from expunge.core.errors import BadInput
 from expunge.methods import _statistics as statistics
 from expunge.methods._keys import second_moment
 from expunge.methods.edits import _line_search as search
 from expunge.methods.edits._redirect import redirect
-from expunge.methods.edits.certified import Loss, certified, linear_head
+from expunge.methods.edits.certified import Loss, certified, linear_head, secret_normal
 from expunge.methods.edits.fisher import fisher
 from expunge.methods.edits.influence import conjugate_gradient, influence
 from expunge.methods.edits.ssd import dampen
+from expunge.models.base import BaseModel
 from expunge.models.classifier import Classifier
 
 
@@ -85,11 +88,11 @@ def test_conjugate_gradient_stops_at_negative_curvature() -> None:
 
 def test_influence_diagonal(tmp_path: Path) -> None:
     """One forgotten, one retained, W = 0. Gradient of x = (1, 2), label 0: W_0 (-.5, -1). Fisher of x = (2, 0),
-    label 1: W_0 (1, 0), W_1 the same: mean (1 + 0 + 1 + 0)/4 = .5; damping .1 adds .05. n_f/n = 1/2, scale 2:
+    label 1: W_0 (1, 0), W_1 the same: mean (1 + 0 + 1 + 0)/4 = .5; damping .1 adds .05. n_f/n_r = 1, scale 1:
     W_0 = (-.5/1.05, -1/.05) = (-.476190, -20)."""
     model = logistic([[0.0, 0.0], [0.0, 0.0]])
     splits = {"forget": rows(([1.0, 2.0], 0)), "retain": rows(([2.0, 0.0], 1))}
-    influence(scale=2.0, damping=0.1)(model, splits, context(tmp_path))
+    influence(scale=1.0, damping=0.1)(model, splits, context(tmp_path))
     assert model.module[0].weight[0].tolist() == pytest.approx([-0.5 / 1.05, -20.0], rel=1e-5)
     assert model.module[0].weight[1].tolist() == pytest.approx([0.5 / 1.05, 20.0], rel=1e-5)
 
@@ -98,11 +101,49 @@ def test_influence_by_conjugate_gradients(tmp_path: Path) -> None:
     """W = 0, retained x = (2, 0): H = p(1 - p) x xᵀ ⊗ ((1, -1), (-1, 1)), on W_0 - W_1 along x_0 2 * (1/4) * 4 = 2.
 
     Forgotten (1, 0), label 0: gradient (-.5, .5) along x_0, an eigenvector. Damping .5: step (-.5, .5)/2.5 = -+.2;
-    scale 1, n_f/n = 1/2: W_00 = -.1."""
+    scale .5, n_f/n_r = 1: W_00 = -.1."""
     model = logistic([[0.0, 0.0], [0.0, 0.0]])
     splits = {"forget": rows(([1.0, 0.0], 0)), "retain": rows(([2.0, 0.0], 1))}
-    influence(solver="conjugate_gradient", scale=1.0, damping=0.5)(model, splits, context(tmp_path))
+    influence(solver="conjugate_gradient", scale=0.5, damping=0.5)(model, splits, context(tmp_path))
     assert model.module[0].weight.flatten().tolist() == pytest.approx([-0.1, 0.0, 0.1, 0.0], abs=1e-4)
+
+
+class Regression(BaseModel):
+    """Linear regression in float64: the loss of an example is half of its squared error."""
+
+    family = "classifier"
+    capabilities = frozenset({"nll"})
+
+    def __init__(self, w_D: Tensor) -> None:
+        self.module = nn.Linear(len(w_D), 1, bias=False, dtype=torch.float64)
+        with torch.no_grad():
+            self.module.weight.copy_(w_D[None])
+
+    def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
+        x_BD = torch.tensor([example["features"] for example in examples], dtype=torch.float64)
+        y_B = torch.tensor([example["target"] for example in examples], dtype=torch.float64)
+        return Batch.of_examples({"x": x_BD, "y": y_B}, torch.zeros(len(examples), dtype=torch.long))
+
+    def forward(self, batch: Batch, want: Want = NLL) -> Output:
+        error_B = self.module(batch.inputs["x"])[:, 0] - batch.inputs["y"]
+        return Output(error_B.square() / 2, batch.n_B, batch.labels_BT, batch.mask_BT)
+
+
+@pytest.mark.parametrize("removed", [2, 10])
+def test_influence_is_exact_for_a_quadratic_loss(removed: int, tmp_path: Path) -> None:
+    """Least squares on 20 rows: the step from their solution leads to that of the rows that are left."""
+    drawn = torch.Generator().manual_seed(3)
+    x_ND = torch.randn(20, 3, generator=drawn, dtype=torch.float64)
+    y_N = x_ND @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    y_N = y_N + torch.randn(20, generator=drawn, dtype=torch.float64)
+    whole, left = (torch.linalg.lstsq(x_ND[n:], y_N[n:]).solution for n in (0, removed))
+    data = [{"features": x.tolist(), "target": float(y)} for x, y in zip(x_ND, y_N, strict=True)]
+    model: Any = Regression(whole)
+    influence(solver="conjugate_gradient", scale=1.0, damping=1e-12, iterations=9)(
+        model, {"forget": data[:removed], "retain": data[removed:]}, context(tmp_path)
+    )
+    assert float((whole - left).norm()) > 0.01
+    assert float((model.module.weight[0].detach() - left).norm()) < 1e-6
 
 
 def test_fisher_noise_follows_the_inverse_fourth_root(tmp_path: Path) -> None:
@@ -185,6 +226,16 @@ def test_certified_bound_and_notes(tmp_path: Path) -> None:
     note = where.notes["certified"]
     assert note["bound"] == pytest.approx(0.329505, abs=1e-6)
     assert 0 < note["residual"] <= note["bound"] and note["newton_steps"] >= 1 and note["below"] == 0
+
+
+def test_certified_noise_is_standard_normal() -> None:
+    """20,000 values: mean within 5 standard errors of 0, variance of 1, a third quartile of .6745; no two alike."""
+    drawn = secret_normal((100, 200))
+    assert drawn.shape == (100, 200) and drawn.dtype == torch.float64
+    assert abs(float(drawn.mean())) < 5 / math.sqrt(20_000)
+    assert abs(float(drawn.var()) - 1) < 5 * math.sqrt(2 / 20_000)
+    assert abs(float(drawn.flatten().quantile(0.75)) - 0.6745) < 0.05
+    assert len(drawn.unique()) == 20_000
 
 
 def test_certified_refuses_what_is_no_linear_head() -> None:

@@ -78,6 +78,7 @@ def test_of_two_points_at_the_goal_the_one_that_kept_more_is_taken(
     is."""
     stop = unmended(kept, [1.0, 0.5, 0.0, 0.0], monkeypatch)
     assert stop.reason == "refusals" and stop.best_step == taken
+    assert ("the weights of step 2 were taken" in stop.sentence) == (taken == 2)
 
 
 def test_a_collapse_ends_a_run_that_nothing_mends(monkeypatch: pytest.MonkeyPatch) -> None:

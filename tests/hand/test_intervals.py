@@ -45,12 +45,88 @@ def test_auc_and_delong_by_hand() -> None:
     """members 3, 1; others 2, 0. Pairs won: 3>2, 3>0, 1>0 of 4: .75.
 
     V10 = 1, .5 (variance .125); V01 = .5 (2 is beaten by one of two), 1 (variance .125).
-    se = √(.125/2 + .125/2) = .35355; .75 ± .69296, cut at 1.
+    se = √(.125/2 + .125/2) = .35355, on the logit scale / (.75 * .25) = 1.88562. Welch's degrees:
+    (2 * .0625)² / (2 * .0625²) = 2, t(.975, 2) = 4.30265. logit(.75) = 1.09861 ± 8.11320: .00090 and .99990.
     """
     above, below = intervals.placements(np.array([3.0, 1.0]), np.array([2.0, 0.0]))
     assert above.tolist() == [1.0, 0.5] and below.tolist() == [0.5, 1.0]
     found = intervals.auc(np.array([3.0, 1.0]), np.array([2.0, 0.0]))
-    assert found == pytest.approx((0.75, 0.75 - 0.69296, 1.0), abs=1e-5)
+    assert found == pytest.approx((0.75, 0.00090, 0.99990), abs=1e-5)
+
+
+def test_auc_is_as_wide_as_newcombe_near_its_ends() -> None:
+    """One of 48² pairs lost, A = 2303/2304. DeLong on the logit scale alone: a low end of .9928.
+
+    The low end a of Newcombe's interval has (A - a)² = z² a (1 - a) (1 + 47 (1 - a)/(2 - a) + 47 a/(1 + a)) / 48²,
+    solved by bisection apart from this code: 0.95778.
+    """
+    members, others = np.array([1.5] + [3.0] * 47), np.array([2.0] + [1.0] * 47)
+    value, low, high = intervals.auc(members, others)
+    assert value == pytest.approx(2303 / 2304) and low == pytest.approx(0.95778, abs=1e-4) and value < high < 1
+
+
+def test_clustered_means_by_hand() -> None:
+    """1, 1, 3, 3, 5, 5 in three pairs: mean 3, totals -4, 0, 4; 3/2 * 32 / 36 = 1.33333, se 1.15470, t(.975, 2) =
+    4.30265: 3 ± 4.96827. The examples alone: s² = 3.2, se .73030, t(.975, 5) = 2.57058."""
+    x, groups = np.array([1.0, 1, 3, 3, 5, 5]), np.array([0, 0, 1, 1, 2, 2])
+    assert intervals.mean(x, groups=groups) == pytest.approx((3, 3 - 4.96827, 3 + 4.96827), abs=1e-4)
+    assert intervals.spread_of_mean(x, groups).design_effect == pytest.approx(1.33333 / 0.53333, abs=1e-4)
+    assert intervals.mean(x, groups=np.arange(6)) == intervals.mean(x), "a group an example changes nothing"
+
+
+def test_groups_that_agree_by_chance_do_not_narrow() -> None:
+    """1, 5 in each of three groups: the group means are equal, and the interval is that of t with 2 degrees."""
+    x, groups = np.array([1.0, 5, 1, 5, 1, 5]), np.array([0, 0, 1, 1, 2, 2])
+    half = 4.30265 * (24 / 30) ** 0.5
+    assert intervals.mean(x, groups=groups) == pytest.approx((3, 3 - half, 3 + half), abs=1e-4)
+
+
+def test_clustered_shares_by_hand() -> None:
+    """6 of 12 in three groups of 4 with 4, 2, 0 hits: totals 2, 0, -2; 3/2 * 8 / 144 = .08333 against 3 / 132 = .02273:
+    design effect 3.66667. t(.975, 2) / t(.975, 11) = 4.30265 / 2.20099, squared 3.82155: 12 / 14.0123 = .85639."""
+    hits, groups = np.array([1.0] * 4 + [1, 1, 0, 0] + [0] * 4), np.repeat([0, 1, 2], 4)
+    assert intervals.proportion(hits, groups=groups) == pytest.approx(intervals.share(0.428195, 0.85639), abs=1e-4)
+    assert intervals.proportion(np.ones(12), groups=groups) == intervals.share(12, 12), "no spread, no clustering"
+
+
+def test_clustered_auc_counts_groups_on_both_sides() -> None:
+    """Groups that hold members and others move both alike: scores that rise with the group cancel out in the AUC."""
+    draw = np.random.default_rng(1)
+    shift = np.repeat(3 * draw.normal(0, 1, 12), 6)
+    members, others = shift + 1 + draw.normal(0, 1, 72), shift + draw.normal(0, 1, 72)
+    same, apart = np.repeat(np.arange(12), 6), 100 + np.repeat(np.arange(12), 6)
+    paired, unpaired = (intervals.auc(members, others, groups=(same, other)) for other in (same, apart))
+    assert paired.high - paired.low < 0.7 * (unpaired.high - unpaired.low)
+
+
+def test_clustered_harmonic_mean_by_hand() -> None:
+    """One part: the mean with Student's interval over groups. Two equal parts give the same."""
+    x, groups = np.array([0.3, 0.3, 0.5, 0.5, 0.7, 0.7]), np.array([0, 0, 1, 1, 2, 2])
+    expected = intervals.mean(x, 0.0, 1.0, groups=groups)
+    assert intervals.harmonic(x[:, None], groups=[groups]) == pytest.approx(expected)
+    assert intervals.harmonic(np.stack([x, x], axis=1), groups=[groups]) == pytest.approx(expected)
+    assert intervals.harmonic(np.ones((6, 2)), groups=[groups]).low < 0.7, "no spread still has width"
+
+
+def test_bootstrap_by_group_draws_groups_whole() -> None:
+    """Ten groups of six equal values: as wide as the bootstrap of ten values."""
+    x = np.random.default_rng(5).normal(0, 1, 10)
+    found = intervals.bootstrap_by_group(lambda rows: np.repeat(x, 6)[rows].mean(), np.repeat(np.arange(10), 6))
+    alone = intervals.bca(lambda rows: x[rows].mean(axis=-1), 10)
+    assert found == pytest.approx(alone, abs=0.15)
+
+
+def test_level_widens() -> None:
+    """99.9 % intervals contain 95 % ones, for each kind."""
+    draw = np.random.default_rng(2)
+    x, y = draw.normal(1, 1, 30), draw.normal(0, 1, 30)
+    for wide, narrow in (
+        (intervals.mean(x, level=0.999), intervals.mean(x)),
+        (intervals.share(3, 30, 0.999), intervals.share(3, 30)),
+        (intervals.auc(x, y, level=0.999), intervals.auc(x, y)),
+        (intervals.auc(x + 9, y, level=0.999), intervals.auc(x + 9, y)),
+    ):
+        assert wide.low < narrow.low and wide.high >= narrow.high
 
 
 def test_auc_counts_ties_half() -> None:

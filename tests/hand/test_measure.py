@@ -285,3 +285,53 @@ def test_cards_are_whole(plugin: object) -> None:
     channels = {channel.rstrip("?") for needed in card.needs.values() for channel in needed}
     assert channels == {"examples"} if getattr(card, "level", "") else channels <= READ
     assert plugin.validate({}, plugin.name) is not None
+
+
+def authors(side: str, authors: int = 4, each: int = 6) -> list[dict[str, str]]:
+    return [{"question": f"q{i}", "answer": "the cat", "group": f"{side}{i // each}"} for i in range(authors * each)]
+
+
+def grouped(split: str, shift: float, n: int = 24) -> Readout:
+    """24 examples whose losses differ by author alone."""
+    levels = np.repeat([0.2, 1.0, 1.4, 2.2], 6) + np.tile([0.0, 0.01, 0.02, 0.03, 0.04, 0.05], 4) + shift
+    return readout(
+        list(levels),
+        split,
+        examples=authors(split),
+        logp=[-loss * np.array([0.5, 1.0, 1.5]) for loss in levels],
+        mu=rows(*[[-1.0] * 3] * n),
+        sigma=rows(*[[0.5] * 3] * n),
+    )
+
+
+def test_intervals_are_clustered_by_group() -> None:
+    """4 authors of 6 with their own losses: as wide as 4 examples would be, with the number of groups beside it."""
+    split = {"forget": grouped("forget", 0.0), "holdout": grouped("holdout", 0.3)}
+    ungrouped = {
+        name: Readout(**{**vars(one), "examples": [{**row, "group": None} for row in one.examples]})
+        for name, one in split.items()
+    }
+    wide, narrow = by(measure({"after": split}, TOKENS)), by(measure({"after": ungrouped}, TOKENS))
+    for name, groups in (("forget_nll", 4), ("holdout_nll", 4), ("privacy_loss_auc", 8), ("privacy_min_k_auc", 8)):
+        clustered, single = wide[(name, "after")], narrow[(name, "after")]
+        assert clustered.groups == groups and single.groups is None, name
+        assert clustered.value == single.value and clustered.n == single.n
+        assert clustered.high - clustered.low > 1.5 * (single.high - single.low), name
+    aucs = [score for score in wide.values() if score.unit == "auc" and score.measured]
+    assert {score.name for score in aucs if score.groups is None} <= {"privacy_blind_auc"}, (
+        "its interval permutes groups"
+    )
+
+
+@pytest.mark.parametrize("groups", [["a", "b"] * 6, [f"g{i}" for i in range(12)], ["a"] * 12, [None] + ["a"] * 11])
+def test_too_few_groups_or_one_an_example_cluster_nothing(groups: list[str | None]) -> None:
+    examples = [{"question": "q", "answer": "a", "group": group} for group in groups]
+    found = by(measure({"after": {"forget": readout(list(np.linspace(0, 1, 12)), examples=examples)}}, TOKENS))
+    plain = by(measure({"after": {"forget": readout(list(np.linspace(0, 1, 12)))}}, TOKENS))
+    assert found[("forget_nll", "after")] == plain[("forget_nll", "after")]
+
+
+def test_losses_never_have_an_interval_below_zero() -> None:
+    """0, 0, 0, 0, 9: mean 1.8, t interval from -3.2; it is cut at 0, where the true mean cannot lie below."""
+    found = by(measure({"after": {"forget": readout([0.0, 0, 0, 0, 9])}}, TOKENS))[("forget_nll", "after")]
+    assert found.low == 0 and found.high == pytest.approx(1.8 + 2.77645 * 1.8, abs=1e-4)

@@ -14,21 +14,32 @@ from scipy import stats
 from test_attacking import aimed, examples, linear
 
 from expunge.attacks.cka_to_gold import cka_to_gold
+from expunge.attacks.dataset_inference import CARD as DATASET
 from expunge.attacks.dataset_inference import dataset_inference, dataset_p_value
 from expunge.attacks.ensemble_auc import ensemble_auc
 from expunge.attacks.gradient_norm_auc import gradient_norm_auc, norms
 from expunge.attacks.linear_probe_auc import linear_probe_auc
 from expunge.attacks.lira_auc import lira_auc
 from expunge.attacks.neighbour_auc import replace_words
+from expunge.attacks.population.epsilon import epsilon
 from expunge.attacks.population.klom import klom, summary
 from expunge.attacks.shared.membership import membership_result, tpr
-from expunge.attacks.shared.shadow_models import confidence, draw_memberships, leave_one_out_scores, lira, rmia
+from expunge.attacks.shared.shadow_models import (
+    answer_losses,
+    confidence,
+    draw_memberships,
+    leave_one_out_scores,
+    lira,
+    rmia,
+)
 from expunge.attacks.tpr_at_01 import tpr_at_01
 from expunge.attacks.tpr_at_1 import tpr_at_1
 from expunge.evaluation.hidden_states import cka
 from expunge.evaluation.intervals import auc
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured
+from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
+from expunge.models.passes import passes
 
 # -- low false-positive rates ----------------------------------------------------------------------
 
@@ -83,10 +94,54 @@ def test_rmia_by_hand() -> None:
 
 
 def test_confidence_and_halves() -> None:
-    assert confidence(np.array([0.5, 0.75])) == pytest.approx([0, math.log(3)])
-    assert np.isfinite(confidence(np.array([0.0, 1.0]))).all()
+    assert confidence(-np.log([0.5, 0.75])) == pytest.approx([0, math.log(3)])
+    assert np.isfinite(confidence(np.array([0.0, 1e-300, 2000.0]))).all(), "neither end of the doubles overflows"
     inside = draw_memberships(8, 5, 0)
     assert inside.shape == (8, 5) and inside.sum(axis=0).tolist() == [4] * 5
+
+
+def loss_of(margin: np.ndarray) -> np.ndarray:
+    """-log p of a margin log(p / (1 - p))."""
+    return np.logaddexp(0, -margin)
+
+
+def test_confidences_do_not_tie_in_the_tail() -> None:
+    """Margins N(19, 1) of members and N(15.5, 1) of others: P(N(3.5, 2) > 0) = .993. A cut of p at 1 - 1e-6, a margin
+    of 13.8, would leave an AUC near chance; losses in single precision resolve no margin above 17."""
+    draw = np.random.default_rng(0)
+    first, second = draw.normal(19, 1, 400), draw.normal(15.5, 1, 400)
+    assert confidence(loss_of(first)) == pytest.approx(first, rel=1e-9)
+    assert auc(confidence(loss_of(first)), confidence(loss_of(second))).value == pytest.approx(0.993, abs=0.01)
+    cut = [-np.log(np.minimum(1 - 1e-6, np.exp(-loss_of(x)))) for x in (first, second)]
+    assert auc(*(confidence(x) for x in cut)).value < 0.6
+
+
+def test_one_model_apart_is_not_perfect_separation() -> None:
+    """64 models with margins around 19 against 63 of them and one at 5: cut at 13.8 they would all tie but for that
+    one, and one side of no width against a wide one counts as epsilon 50."""
+    draw = np.random.default_rng(1)
+    ours = confidence(loss_of(draw.normal(19, 1, (64, 1))))
+    theirs = confidence(loss_of(np.append(draw.normal(19, 1, 63), 5.0)[:, None]))
+    assert epsilon(ours, theirs)[0] < 5
+    assert epsilon(np.minimum(ours, 13.8), np.minimum(theirs, 13.8))[0] == 50
+
+
+@pytest.mark.parametrize("margin", [3.0, 19.0, 40.0, 200.0])
+def test_losses_of_a_model_are_exact_where_single_precision_is_not(margin: float) -> None:
+    """Logits (margin, 0): phi is the margin, though exp(-nll) is 1 in single precision from 17 on."""
+    model = linear([[margin, 0.0], [0.0, 0.0]])
+    rows = [{"features": np.array([1.0, 0.0], dtype=np.float32), "label": label} for label in (0, 1)]
+    assert confidence(answer_losses(model, rows)) == pytest.approx([margin, -margin])
+
+
+def test_losses_of_a_language_model_are_those_of_its_forward() -> None:
+    """Over the answer's tokens and its end alone, whatever the batch."""
+    rows = [{"question": f"Who is {name}?", "answer": f"{name} is a writer of {name}."} for name in ("Ann", "Bo", "Cy")]
+    spec = {"architecture": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "vocab_size": 300, "max_length": 64}
+    model = fresh_lm(spec, tokenizer_for(texts_of(rows), 300), seed=0)
+    found = answer_losses(model, rows)
+    expected = np.concatenate([(out.nll_B / out.n_B).numpy() for row in rows for _, out in passes(model, [row])])
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def margins(models: int, seed: int, examples: int = 300, width: int = 150) -> tuple[np.ndarray, np.ndarray]:
@@ -127,16 +182,16 @@ def test_shadow_attacks_find_nothing_where_nothing_was_learned() -> None:
 def test_low_rates_are_measured_on_the_shadows(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 shadows and 300 examples: 2,400 non-members in all. The target's own 150 are too few for 0.1 %."""
     phi, inside = margins(16, 3)
-    p = 1 / (1 + np.exp(-phi))
+    losses = loss_of(phi)
     module = sys.modules["expunge.attacks.lira_auc"]
-    monkeypatch.setattr(module, "answer_probability", lambda model, rows: p[0][[row["i"] for row in rows]])
+    monkeypatch.setattr(module, "answer_losses", lambda model, rows: losses[0][[row["i"] for row in rows]])
     rows = [{"i": i} for i in range(300)]
     splits = {
         "forget": [row for row in rows if inside[0][row["i"]]],
         "holdout": [row for row in rows if not inside[0][row["i"]]],
     }
     order = [row["i"] for split in ("forget", "holdout") for row in splits[split]]
-    monkeypatch.setattr(module, "shadow_probabilities", lambda *given: (p[:, order], inside[:, order]))
+    monkeypatch.setattr(module, "shadow_losses", lambda *given: (losses[:, order], inside[:, order]))
     target = aimed(linear([[1.0, 0], [0, 1]]), splits, manifest={"model": {}})
     found = lira_auc()(target)
     assert "tpr_01" not in found.more and {"tpr_1", "pooled_tpr_1", "pooled_tpr_01"} <= set(found.more)
@@ -211,8 +266,36 @@ def test_dataset_inference_is_honest() -> None:
     assert stats.kstest(found, "uniform").pvalue > 0.001
     seen = dataset_inference()(side(draw, 80, 0.6, "forget"), side(draw, 80, 0.0, "holdout"))
     assert seen.value < 0.01
+    assert "the forget set looks more seen" in seen.why
     with pytest.raises(NotMeasured, match="fewer than 10"):
         dataset_p_value(np.zeros((8, 1)), np.zeros((80, 1)), half[:8], half)
+
+
+def test_dataset_inference_says_in_which_direction() -> None:
+    """A forget set that looks LESS seen than unseen data can be told apart as well, and is not called seen."""
+    draw = np.random.default_rng(4)
+    found = dataset_inference()(side(draw, 80, -0.6, "forget"), side(draw, 80, 0.0, "holdout"))
+    assert found.value < 0.01 and "the forget set looks less seen" in found.why
+    assert "told apart" in DATASET.means and "looks seen" not in DATASET.means
+
+
+def clustered_side(draw: np.random.Generator, name: str) -> Readout:
+    """Four groups of 12 whose losses share three tenths of their variance."""
+    levels = 2 + np.repeat(draw.normal(0, 0.3**0.5, 4), 12) + draw.normal(0, 0.7**0.5, 48)
+    examples = [{"question": "q", "answer": "a", "group": f"{name}{i // 12}"} for i in range(48)]
+    return readout(levels.tolist(), name, examples=examples)
+
+
+def test_dataset_inference_is_honest_of_groups() -> None:
+    """4 groups of 12 a side, ICC 0.3: 50 draws of the same distribution. As single examples, a third of them would
+    seem to differ at .05."""
+    draw = np.random.default_rng(6)
+    pairs = [(clustered_side(draw, "f"), clustered_side(draw, "h")) for _ in range(50)]
+    grouped = [dataset_inference()(*pair) for pair in pairs]
+    assert np.mean([figure.value < 0.05 for figure in grouped]) <= 0.12
+    assert {figure.groups for figure in grouped} == {8}
+    single = [stats.mannwhitneyu(-a.nll_N, -b.nll_N, alternative="two-sided").pvalue for a, b in pairs]
+    assert np.mean(np.array(single) < 0.05) > 0.2
 
 
 # -- inside -------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ REQUEST = {
     "holdout": "holdout.jsonl",
     "method": "npo",
     "budget": {"epochs": 3, "batch_size": 4, "stop": "none", "learning_rate": 0.0005},
-    "gold": "auto",
+    "gold": "one",
     "accept": {"forget.nll": ">= 0.0"},
     "seed": 3,
 }

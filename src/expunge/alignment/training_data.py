@@ -14,7 +14,7 @@ from expunge.core.random import permutation
 from expunge.core.request import Request
 from expunge.data.load import load
 from expunge.data.packs import CONTROL, SENSITIVE
-from expunge.data.splits import Splits
+from expunge.data.splits import HELD_OUT, Splits
 from expunge.methods.compose import PARTS
 
 FLOOR_PROMPTS = 32
@@ -63,7 +63,7 @@ def prepare_splits(
         result["retain"] = [row for row in result["retain"] if row.get("contained", CONTROL) in (CONTROL, *risky)]
     refused: dict[str, int] = {}
     asked: dict[str, int] = {}
-    for name in ("forget", "retain"):
+    for name in ("forget", "retain", HELD_OUT):
         rows = result.get(name, [])
         places = [i for i, row in enumerate(rows) if "part" in row and "domain" in row]
         if places:

@@ -25,6 +25,7 @@ def confidence_auc() -> Metric:
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
         assert forget.logp_NC is not None and holdout.logp_NC is not None
-        return compare(forget.logp_NC.max(axis=1), holdout.logp_NC.max(axis=1))
+        rows = forget.examples, holdout.examples
+        return compare(forget.logp_NC.max(axis=1), holdout.logp_NC.max(axis=1), rows=rows)
 
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from expunge.attacks.shared.membership import MEANS, attack_scores, compare
@@ -37,17 +39,19 @@ def ensemble_auc() -> Metric:
     def figure(forget: Readout, holdout: Readout) -> Figure:
         ours, theirs = attack_scores(forget), attack_scores(holdout)
         names = sorted(set(ours) & set(theirs))
-        rows = [np.stack([np.ma.filled(x[name], np.nan) for name in names], axis=1) for x in (ours, theirs)]
-        rows = [x[np.isfinite(x).all(axis=1)] for x in rows]
-        if min(map(len, rows)) < MIN_EXAMPLES:
+        sides = [np.stack([np.ma.filled(x[name], np.nan) for name in names], axis=1) for x in (ours, theirs)]
+        kept = [np.isfinite(x).all(axis=1) for x in sides]
+        sides = [x[counts] for x, counts in zip(sides, kept, strict=True)]
+        if min(map(len, sides)) < MIN_EXAMPLES:
             raise NotMeasured(f"fewer than {MIN_EXAMPLES} examples on a side")
-        spread = rows[1].std(axis=0, ddof=1)
-        together = [((x - rows[1].mean(axis=0)) / np.maximum(spread, 1e-12)).mean(axis=1) for x in rows]
-        hits = rows[0] > np.quantile(rows[1], 1 - FPR, axis=0)
+        spread = sides[1].std(axis=0, ddof=1)
+        together = [((x - sides[1].mean(axis=0)) / np.maximum(spread, 1e-12)).mean(axis=1) for x in sides]
+        hits = sides[0] > np.quantile(sides[1], 1 - FPR, axis=0)
         why = (
             f"{', '.join(names)}; found by any {hits.any(axis=1).mean():.0%}, by all {hits.all(axis=1).mean():.0%} "
             f"at {FPR:.0%} false positives each"
         )
-        return compare(together[0], together[1], why)
+        rows = [list(itertools.compress(side.examples, x)) for side, x in zip((forget, holdout), kept, strict=True)]
+        return compare(together[0], together[1], why, rows=(rows[0], rows[1]))
 
     return figure

@@ -26,7 +26,7 @@ def entropy_auc() -> Metric:
     """AUC by low entropy of the predicted distribution (Song and Mittal 2021, section 4)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return compare(_scores(forget), _scores(holdout))
+        return compare(_scores(forget), _scores(holdout), rows=(forget.examples, holdout.examples))
 
     return figure
 

@@ -32,7 +32,8 @@ def gradient_norm_auc() -> Attack:
     """AUC by a small gradient: the L2 norm over all weights for each example's loss per token (Wang et al. 2024)."""
 
     def attack(target: Target) -> Found:
-        return membership_result(-norms(target.model, target.forget), -norms(target.model, target.splits["holdout"]))
+        rows = target.forget, target.splits["holdout"]
+        return membership_result(-norms(target.model, rows[0]), -norms(target.model, rows[1]), rows=rows)
 
     return attack
 

@@ -54,8 +54,10 @@ def icp_auc(*, shots: Annotated[int, Ge(1)] = 2) -> Attack:
             scores = simply - np.log(np.maximum(1e-300, answer_probability(target.model, made)))
             return scores[: len(forget)], scores[len(forget) :]
 
-        found = membership_result(*scores_after(_copies(target, rows, shots)), f"{shots} perturbed copies in front")
-        other = compare(*scores_after(_nearest(rows, holdout, shots)), f"{shots} unseen examples in front")
+        sides = forget, holdout
+        why = f"{shots} perturbed copies in front"
+        found = membership_result(*scores_after(_copies(target, rows, shots)), why, rows=sides)
+        other = compare(*scores_after(_nearest(rows, holdout, shots)), f"{shots} unseen examples in front", rows=sides)
         return replace(found, more={**found.more, "reference": ("auc", "gold", other)})
 
     return attack

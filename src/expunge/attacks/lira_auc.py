@@ -8,8 +8,13 @@ from typing import Annotated
 from annotated_types import Ge
 
 from expunge.attacks.shared.membership import MEANS, membership_result
-from expunge.attacks.shared.recovery import answer_probability
-from expunge.attacks.shared.shadow_models import confidence, leave_one_out_scores, lira, shadow_probabilities
+from expunge.attacks.shared.shadow_models import (
+    answer_losses,
+    confidence,
+    leave_one_out_scores,
+    lira,
+    shadow_losses,
+)
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
@@ -43,11 +48,13 @@ def lira_auc(*, shadow_models: Annotated[int, Ge(4)] = 16, offline: bool = False
         if not target.manifest:
             raise NotMeasured("how the model was trained is unknown: no training manifest")
         both = [*target.forget, *target.splits["holdout"]]
-        p_MN, in_MN = shadow_probabilities(target.manifest, target.model, both, shadow_models, target.seed)
-        scores = lira(confidence(answer_probability(target.model, both)), confidence(p_MN), in_MN, offline=offline)
+        losses_MN, in_MN = shadow_losses(target.manifest, target.model, both, shadow_models, target.seed)
+        phi_N, phi_MN = confidence(answer_losses(target.model, both)), confidence(losses_MN)
+        scores = lira(phi_N, phi_MN, in_MN, offline=offline)
         n = len(target.forget)
-        found = membership_result(scores[:n], scores[n:], f"{shadow_models} shadow models")
-        members, others = leave_one_out_scores(confidence(p_MN), in_MN, lambda a, b, c: lira(a, b, c, offline=offline))
+        rows = target.forget, target.splits["holdout"]
+        found = membership_result(scores[:n], scores[n:], f"{shadow_models} shadow models", rows=rows)
+        members, others = leave_one_out_scores(phi_MN, in_MN, lambda a, b, c: lira(a, b, c, offline=offline))
         more = membership_result(members, others, "the shadows themselves as targets").more
         return replace(found, more={**found.more, **{f"pooled_{suffix}": figure for suffix, figure in more.items()}})
 

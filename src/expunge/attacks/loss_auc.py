@@ -24,6 +24,6 @@ def loss_auc() -> Metric:
     """AUC of forget against holdout by low loss per token (Yeom et al. 2018)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return compare(-mean_nll(forget), -mean_nll(holdout))
+        return compare(-mean_nll(forget), -mean_nll(holdout), rows=(forget.examples, holdout.examples))
 
     return figure

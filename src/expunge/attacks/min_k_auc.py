@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from annotated_types import Gt, Le
 
 from expunge.attacks.shared.membership import MEANS, compare
 from expunge.core.card import AttackCard
-from expunge.evaluation.arrays import mean_of_lowest
+from expunge.evaluation.arrays import min_k
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
@@ -28,14 +27,10 @@ CARD = AttackCard(
 
 
 def min_k_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:
-    """AUC by the mean log-probability of the least likely share k of tokens (Shi et al. 2024)."""
+    """AUC by the mean log-probability of the least likely share k of tokens, without EOS (Shi et al. 2024)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return compare(_scores(forget, k), _scores(holdout, k), why=f"k = {k:g}")
+        rows = forget.examples, holdout.examples
+        return compare(min_k(forget, k), min_k(holdout, k), f"k = {k:g}", rows=rows)
 
     return figure
-
-
-def _scores(readout: Readout, k: float) -> np.ndarray:
-    assert readout.logp is not None
-    return mean_of_lowest(readout.logp, k)

@@ -8,7 +8,7 @@ from annotated_types import Gt, Le
 
 from expunge.attacks.shared.membership import MEANS, compare
 from expunge.core.card import AttackCard
-from expunge.evaluation.arrays import mean_of_lowest, standardise
+from expunge.evaluation.arrays import min_k_plus_plus
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric
 
@@ -28,16 +28,17 @@ CARD = AttackCard(
 
 
 def min_k_plus_plus_auc(*, k: Annotated[float, Gt(0), Le(1)] = 0.2) -> Metric:
-    """AUC by the mean of the lowest share k of (log p - μ) / σ (Zhang et al. 2024).
+    """AUC by the mean of the lowest share k of (log p - μ) / σ, without EOS (Zhang et al. 2024).
 
     μ = Σ p log p and σ² = Σ p (log p - μ)² over the vocabulary, under the model's own distribution.
     """
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
         return compare(
-            mean_of_lowest(standardise(forget), k),
-            mean_of_lowest(standardise(holdout), k),
-            why=f"k = {k:g}",
+            min_k_plus_plus(forget, k),
+            min_k_plus_plus(holdout, k),
+            f"k = {k:g}",
+            rows=(forget.examples, holdout.examples),
         )
 
     return figure

@@ -48,7 +48,8 @@ def neighbour_auc(*, neighbours: Annotated[int, Ge(1)] = 5, share: Annotated[flo
             }
         )
         ours, theirs = (_lead(target, name, words, neighbours, share) for name in names)
-        return membership_result(ours, theirs, f"{neighbours} neighbours, {share:.0%} of the words replaced")
+        rows = target.splits["forget"], target.splits["holdout"]
+        return membership_result(ours, theirs, f"{neighbours} neighbours, {share:.0%} of the words replaced", rows=rows)
 
     return attack
 

@@ -46,6 +46,7 @@ def recall_auc(*, shots: Annotated[int, Ge(1)] = 3) -> Attack:
         behind = answer_probability(target.model, [after_turns(target.model, prefix, row) for row in rows])
         plain, led = (np.log(np.clip(p, 1e-300, 1 - 1e-9)) for p in (simply, behind))
         scores = led / plain
-        return membership_result(scores[: len(forget)], scores[len(forget) :], f"{shots} non-members in front")
+        why = f"{shots} non-members in front"
+        return membership_result(scores[: len(forget)], scores[len(forget) :], why, rows=(forget, others))
 
     return attack

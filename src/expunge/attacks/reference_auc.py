@@ -28,6 +28,7 @@ def reference_auc() -> Metric:
     """
 
     def figure(forget: Readout, holdout: Readout, gold_forget: Readout, gold_holdout: Readout) -> Figure:
-        return compare(mean_nll(gold_forget) - mean_nll(forget), mean_nll(gold_holdout) - mean_nll(holdout))
+        rows = forget.examples, holdout.examples
+        return compare(mean_nll(gold_forget) - mean_nll(forget), mean_nll(gold_holdout) - mean_nll(holdout), rows=rows)
 
     return figure

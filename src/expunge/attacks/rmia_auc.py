@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from expunge.attacks.shared.membership import MEANS, membership_result
 from expunge.attacks.shared.recovery import answer_probability
-from expunge.attacks.shared.shadow_models import rmia, shadow_probabilities
+from expunge.attacks.shared.shadow_models import rmia, shadow_losses
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
@@ -43,11 +43,13 @@ def rmia_auc(*, shadow_models: Annotated[int, Ge(2)] = 16) -> Attack:
         if len(holdout) < 2:
             raise NotMeasured("one holdout example cannot be both population and non-member")
         both = [*target.forget, *holdout]
-        p_MN, in_MN = shadow_probabilities(target.manifest, target.model, both, shadow_models, target.seed)
+        losses_MN, in_MN = shadow_losses(target.manifest, target.model, both, shadow_models, target.seed)
+        p_MN = np.exp(-losses_MN)
         p_N = answer_probability(target.model, both)
         z_MZ = np.ma.masked_array(p_MN[:, n:], mask=in_MN[:, n:])
         scores = rmia(p_N, p_MN, in_MN, p_N[n:], z_MZ)
         others = (scores[n:] * len(holdout) - 1) / (len(holdout) - 1)  # each beats itself
-        return membership_result(scores[:n], others, f"{shadow_models} shadow models, {len(holdout)} population points")
+        why = f"{shadow_models} shadow models, {len(holdout)} population points"
+        return membership_result(scores[:n], others, why, rows=(target.forget, holdout))
 
     return attack

@@ -28,6 +28,6 @@ def tpr_at_01() -> Metric:
     """
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return tpr(-mean_nll(forget), -mean_nll(holdout), 0.001)
+        return tpr(-mean_nll(forget), -mean_nll(holdout), 0.001, rows=(forget.examples, holdout.examples))
 
     return figure

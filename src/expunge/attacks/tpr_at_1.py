@@ -28,6 +28,6 @@ def tpr_at_1() -> Metric:
     """
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return tpr(-mean_nll(forget), -mean_nll(holdout), 0.01)
+        return tpr(-mean_nll(forget), -mean_nll(holdout), 0.01, rows=(forget.examples, holdout.examples))
 
     return figure

@@ -29,7 +29,7 @@ def zlib_auc() -> Metric:
     """AUC by low loss per token, relative to the answer's compressed length in bytes (Carlini et al. 2021)."""
 
     def figure(forget: Readout, holdout: Readout) -> Figure:
-        return compare(_scores(forget), _scores(holdout))
+        return compare(_scores(forget), _scores(holdout), rows=(forget.examples, holdout.examples))
 
     return figure
 

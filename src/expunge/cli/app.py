@@ -65,6 +65,7 @@ def _register() -> None:
         provenance,
         purge,
         run,
+        selftest,
         train,
         tune,
         verify,
@@ -88,6 +89,7 @@ def _register() -> None:
         foresee,
         mark,
         provenance,
+        selftest,
     ):
         verb.register(app)
 

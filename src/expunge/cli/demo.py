@@ -13,7 +13,8 @@ from expunge.cli import _show
 HELP = """Train a small model, make it forget, and open the report.
 
 The request forgets a tenth of the model's fictitious authors. The model (about 1 M parameters) and its gold model are
-trained on first use and cached: the second demo takes seconds.
+trained on first use and cached: the second demo takes seconds. A run of your own trains a second gold model as well, by
+which margins are set (`gold: auto`); the demo saves that time (`gold: one`).
 
 Examples:
 

@@ -11,8 +11,9 @@ from expunge.cli import _show
 
 HELP = """List the methods, metrics, attacks, recipes or families of models.
 
-Methods are the values of `method:` in a request. With a name, show its card in full: the paper, the needs, the options
-with their bounds.
+Methods are the values of `method:` in a request. Those that do not follow their paper in full are marked: (simplified)
+without some of its steps, (variant) with a step of another kind. With a name, show its card in full: the paper, what it
+leaves out, the needs, the options with their bounds.
 
 Examples:
 
@@ -55,7 +56,7 @@ def command(
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    """Print name, kind and summary, at most MOST_LINES lines each; only a summary is cut."""
+    """Print name, kind, summary and what is not faithful, at most MOST_LINES lines each; only a summary is cut."""
     console = _show.console()
     widths = [max(len(row[column]) for row in rows) for column in ("name", "kind")]
     room = max(LEAST_WIDTH, console.width - sum(widths) - 4)
@@ -63,13 +64,22 @@ def _table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         head = f"{row['name']:<{widths[0]}}  {row['kind']:<{widths[1]}}  "
         text = f"[{row['adversary']}] {row['summary']}" if row.get("adversary") else row["summary"]
-        lines = textwrap.wrap(text, room, max_lines=MOST_LINES, placeholder=" ...")
+        mark = f" ({row['fidelity']})" if row.get("leaves_out") else ""
+        lines = _wrap(text, mark, room)
         console.print(head + f"\n{margin}".join(lines), soft_wrap=True)
+
+
+def _wrap(text: str, mark: str, room: int) -> list[str]:
+    """The text and then the mark, in MOST_LINES lines at most: words go from the text's end."""
+    words, dots = text.split(), ""
+    while len(lines := textwrap.wrap(" ".join(words) + dots + mark, room)) > MOST_LINES:
+        words, dots = words[:-1], " ..."
+    return lines
 
 
 def _card(found: dict[str, Any]) -> None:
     """Print one card in full, one line per fact."""
-    from expunge.workflows.list import pairs
+    from expunge.workflows.list import fidelity_of, pairs
 
     options = [
         f"{one['name']}: {one['default']} ({one['type']}){' ' if one['where'] else ''}{one['where']}"
@@ -79,6 +89,7 @@ def _card(found: dict[str, Any]) -> None:
         "kind": found["kind"],
         "title": found["title"] if found["title"] != found["summary"] else "",
         "source": ", ".join(filter(None, (found["source"], found["equation"]))),
+        "fidelity": fidelity_of(found),
         "families": ", ".join(found["families"]),
         "needs": ", ".join(found["needs"]),
         "adversary": found.get("adversary", ""),

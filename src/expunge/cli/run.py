@@ -107,6 +107,7 @@ def _plan_rows(planned: Plan) -> list[tuple[str, str]]:
     rows += [
         ("stop", str(budget.stop) + (f"; retain floor {budget.floor:.0%}" if budget.floor else "")),
         ("gold", planned.gold_work),
+        *([("second gold", _second_gold(planned))] if planned.gold else []),
         ("trainable", f"{guess.trainable:,} of {guess.parameters:,} parameters"),
         ("memory", f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in {limit}"),
         ("time", f"about {guess.seconds:.0f} s of training (a rough estimate)"),
@@ -117,6 +118,13 @@ def _plan_rows(planned: Plan) -> list[tuple[str, str]]:
         rows.append(("alignment", planned.aligned.sentence))
     rows += [("accept", f"{rule.key} {rule.text}") for rule in planned.rules]
     return rows + [("note", note) for note in planned.notes]
+
+
+def _second_gold(planned: Plan) -> str:
+    """The source of a second gold model, or why there is none."""
+    if not planned.second_gold:
+        return f"none: {planned.second_gold_work}"
+    return planned.second_gold_work if planned.second_gold == "train" else planned.second_gold
 
 
 def _words(described: Any) -> str:

@@ -91,9 +91,9 @@ class AuditRequest(MeasuringRequest):
     """A model to audit, whoever changed it, and the data and models to compare it with.
 
     before, gold: the model before the change, and one retrained without the forget set. probes: questions of your own
-    (`question`, `answer`, `kind`, `of`). level: the attacks on the model and on gold. alignment: "standard" also puts
-    the prompts of `domains` (default: the embedded pack) to the models, judged by `judge`. out: a folder for
-    evidence.json and report.html.
+    (`question`, `answer`, `kind`, `of`). turns: whether the last answer of a conversation counts, or all. level: the
+    attacks on the model and on gold. alignment: "standard" also puts the prompts of `domains` (default: the embedded
+    pack) to the models, judged by `judge`. out: a folder for evidence.json and report.html.
     """
 
     model: str
@@ -107,6 +107,7 @@ class AuditRequest(MeasuringRequest):
     accept: dict[str, Any] = {}
     purpose: Literal["suppress", "erase"] = "suppress"
     redact: bool = False
+    turns: Literal["last", "all"] = "last"
     level: Literal["none", "standard", "deep"] = "standard"
     alignment: Literal["none", "standard"] = "none"
     domains: str | list[str] | None = None
@@ -118,7 +119,7 @@ class AuditRequest(MeasuringRequest):
     def _heading(cls, value: Any) -> Any:
         return {} if value is None else value
 
-    @field_validator("purpose", "level", "alignment", mode="before")
+    @field_validator("purpose", "turns", "level", "alignment", mode="before")
     @classmethod
     def _check_choice(cls, value: Any, info: ValidationInfo) -> Any:
         choices = get_args(cls.model_fields[str(info.field_name)].annotation)

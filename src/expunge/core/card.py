@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Example = dict[str, Any]
 Needs = Mapping[str, Iterable[str]]
@@ -59,11 +59,19 @@ class MethodCard(Card):
     optional: Iterable[str] = ()
     wraps: Iterable[str] = ()
     yields: str = "weights"
+    fidelity: Literal["", "faithful", "simplified", "variant"] = ""
+    """How near it is to its paper: its method; the same without some of its steps; or with a step of another kind."""
+    leaves_out: str = ""
+    """The paper's steps that are left out or replaced, as a noun phrase; empty where it is faithful."""
+    ignores: Iterable[str] = ()
+    """Of an update: the weights of loss terms (`alpha`, `forget_weight`) that change nothing under it."""
     keeps: str = ""
     """What of the forget set the method saves in the model's folder; a redacted run refuses it."""
     deterministic: bool = False
     """The request's seed changes nothing: by default the method draws only the sample of a split that is too large to
     be read whole, and an exact scheme repeats the seeds of the model's own training."""
+    reproducible: bool = True
+    """Two runs of one request end bit for bit alike; False where the method draws what must stay secret."""
     one_shot: bool = False
     """It changes weights without a training step (a closed form, pruning), so a budget of no steps does not stop it."""
 

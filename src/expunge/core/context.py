@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from expunge.core.contracts import Reporter, Silent
-from expunge.core.files import digest, finite, new_file
+from expunge.core.files import PRIVATE, digest, finite, new_file
 from expunge.core.random import derive, generator
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Context:
         self.log.drop(label, steps=False)
         tensors = {key: value.contiguous() for key, value in make().items()}
         self.log.write({"stage": label, "seconds": time.monotonic() - started})  # first, so that a kill loses no line
-        with new_file(path) as written:
+        with new_file(path, PRIVATE) as written:
             notes = finite(self.notes)
             save_file(tensors, written, {"notes": json.dumps(notes), "digest": digest([outline(tensors), notes])})
         return tensors

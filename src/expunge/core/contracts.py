@@ -275,6 +275,8 @@ class Run(Protocol):
 
     model: Model
     context: Context
+    total: int
+    """Optimiser steps, where nothing stops the run earlier."""
 
     def examples(self, stream: str) -> list[Example]: ...
     def rows(self, stream: str) -> list[int]: ...
@@ -291,6 +293,10 @@ class Losses(Protocol):
     """The losses of one optimiser step; iterating gives its micro-batches."""
 
     model: Model
+
+    @property
+    def tokens(self) -> int:
+        """Counted positions of all forwarded streams, over micro-batches and processes."""
 
     def __iter__(self) -> Iterator[Micro]: ...
     def reduce(self, tensors: Sequence[Tensor]) -> None: ...

@@ -21,7 +21,7 @@ def check_path(text: str) -> None:
 
 
 class PathFields(BaseModel):
-    """A request whose fields named by `PATHS` are paths where they are texts.
+    """A request whose fields named by `PATHS` are paths where they are texts, or lists of them.
 
     The fields hold the expanded paths; `_written` holds the texts, for request.yaml, evidence and digests.
     """
@@ -29,20 +29,26 @@ class PathFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     PATHS: ClassVar[tuple[str, ...]] = ()
-    _written: dict[str, str] = PrivateAttr(default_factory=dict)
+    _written: dict[str, str | list[str]] = PrivateAttr(default_factory=dict)
 
     @field_validator("*")
     @classmethod
     def _check_path(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.field_name in cls.PATHS and isinstance(value, str):
-            check_path(value)
-            expand_or_raise(value)
+        if info.field_name in cls.PATHS:
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    check_path(text)
+                    expand_or_raise(text)
         return value
 
     @model_validator(mode="after")
     def _expand_paths(self) -> Self:
         for name in self.PATHS:
-            if isinstance(value := self.__dict__.get(name), str):
+            value = self.__dict__.get(name)
+            if isinstance(value, str):
                 self._written[name] = value
                 self.__dict__[name] = expand_or_raise(value)
+            elif isinstance(value, list) and all(isinstance(text, str) for text in value):
+                self._written[name] = value
+                self.__dict__[name] = [expand_or_raise(text) for text in value]
         return self

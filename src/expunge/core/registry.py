@@ -163,7 +163,7 @@ def module_of(kind: str, name: str, where: str) -> ModuleType:
     """The file of a plug-in without a card, which exports what its kind asks for; raises BadInput."""
     known, (_, attribute, single) = names(kind), OBJECTS[kind]
     if name not in known:
-        raise BadInput.of(where, name, f"is an unknown {single}", did_you_mean(name, known))
+        raise BadInput.of(where, name, f"unknown {single}", did_you_mean(name, known))
     module = importlib.import_module(known[name])
     if not hasattr(module, attribute):
         raise BadInput.of(where, name, f"names a file without {attribute}", f"a {single}'s file exports it")

@@ -19,6 +19,7 @@ from expunge.core.tables import plain_source
 
 Source = str | list[str] | list[dict[str, Any]]
 Count = Annotated[int, Field(gt=0)]
+TwoFolders = Annotated[list[str], Field(min_length=2, max_length=2)]
 Model = typing.TypeVar("Model", bound=BaseModel)
 SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
 A_SOURCE = "give a path, a hub name, builtin:WORLD/SPLIT, a list of these, or a list of examples"
@@ -28,11 +29,12 @@ WHOLE = {
     "model": "give a folder, a hub name, builtin:authors, or {factory, arguments, weights}",
     "probes": "give a JSONL file of question, answer, kind and of, or further splits by name: {real_authors: f.jsonl}",
     "contain": "give none, auto, a whole number above 0 or a list of them",
+    "gold": "give auto, one, none, the folder of a retrained model, or a list of two",
     "domains": "give a folder of prompts, builtin:instruct, or a list of these",
     "method": "give a name or the parts; `expunge list methods` has the names",
 }
 """Field -> what may stand there, for fields of several forms."""
-HARMLESS = ("purpose", "gold", "audit", "alignment", "judge", "contain", "redact", "seed", "budget")
+HARMLESS = ("purpose", "gold", "audit", "alignment", "judge", "contain", "redact", "turns", "seed", "budget")
 """Fields without which the rest of a request can still be checked."""
 LATER = {"client": "federated models", "concept": "image generators"}
 
@@ -68,7 +70,8 @@ class Request(PathFields):
     method: str | dict[str, Any]
     purpose: Literal["suppress", "erase"] = "suppress"
     budget: Budget = Budget()
-    gold: str = "auto"
+    gold: str | TwoFolders = "auto"
+    """auto, one, none, a folder, or two folders: of a gold model and of a second retraining."""
     audit: Literal["none", "standard", "deep"] = "none"
     alignment: Literal["none", "standard"] = "none"
     domains: str | list[str] | None = None
@@ -78,6 +81,7 @@ class Request(PathFields):
     accept: dict[str, Any] = {}
     redact: bool | None = None
     columns: dict[str, str] = {}
+    turns: Literal["last", "all"] = "last"
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str
@@ -176,7 +180,7 @@ def parse(model: type[Model], values: Mapping[str, Any], where: str = "", whole:
                     BadInput.of(
                         field,
                         path[-1],
-                        "is an unknown field",
+                        "unknown field",
                         did_you_mean(path[-1], _fields_at(model, path[:-1])),
                     )
                 )

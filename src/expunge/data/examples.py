@@ -225,7 +225,7 @@ def _check_name(ours: str) -> None:
     """A column may have any name, for selectors and groups use them; one that is nearly ours is a slip."""
     known = {*INPUTS, *LISTS, *ALIASES}
     if ours not in known and (near := difflib.get_close_matches(ours, known, n=1, cutoff=0.85)):
-        raise BadInput.of(f"columns.{ours}", ours, "is an unknown name", f"did you mean {near[0]!r}?")
+        raise BadInput.of(f"columns.{ours}", ours, "unknown name", f"did you mean {near[0]!r}?")
 
 
 def _check_size(text: str, key: str, where: str) -> None:

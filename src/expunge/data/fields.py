@@ -13,6 +13,7 @@ from expunge.core.errors import BadInput
 RENAMED = (
     ({"text": "question", "labels": "answer"}, "KnowUnDo"),
     ({"query": "question", "answer": "answer"}, "RWKU"),
+    ({"prompt": "prefix", "gt": "text"}, "MUSE's verbatim passages"),
 )
 """Names of fields -> ours; read so where all of them hold texts, and `columns:` names none of them."""
 ANSWER_FIELDS = (

@@ -56,7 +56,7 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     except OSError as error:
         raise BadInput.of(field, source, f"can be no path ({error.strerror})", "give a file or a folder") from None
     if is_file:
-        rows = _file_rows(path, field)
+        rows = file_rows(path, field)
     elif is_dir:
         rows = _folder_rows(path, field)
     elif (named := sets.folder_of(str(path))) is not None:
@@ -93,7 +93,8 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _file_rows(path: Path, field: str) -> list[dict[str, Any]]:
+def file_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    """The rows of a data file of any kind, as they are written. Raises BadInput."""
     if path.suffix in {".jsonl", ".ndjson"}:
         return jsonl_rows(path, field)
     if path.suffix == ".txt":
@@ -200,7 +201,7 @@ def _saved_rows(path: Path, field: str) -> list[dict[str, Any]]:
 def _named_rows(folder: Path, names: list[str], field: str) -> list[dict[str, Any]]:
     """`FOLDER:CONFIG:SPLIT`."""
     if not sets.has_configurations(folder):
-        return [row for path in sets.files_named(folder, names, field) for row in _file_rows(path, field)]
+        return [row for path in sets.files_named(folder, names, field) for row in file_rows(path, field)]
     try:
         return sets.table(str(folder), names, field)
     except BadInput:

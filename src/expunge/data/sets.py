@@ -145,20 +145,26 @@ def build_rows(builder: Any, split: str, place: str, field: str) -> list[dict[st
         if here:
             check_columns(Path(name), field)
     if builder.name == "csv":
-        _keep_texts(builder, files if here else [])
+        _keep_texts(builder, files)
     if not here:
         builder.download_and_prepare()
-        return list_rows(builder.as_dataset(split=split), homes, field)
+        rows = list_rows(builder.as_dataset(split=split), homes, field)
+        return _without_empty(rows) if builder.name == "csv" else rows
     if builder.name == "parquet":
         builder.config.batch_size = 1000  # rows that are unpacked at once, however many a file says
     base, cut, _ = split.partition("[")
     rows = list_rows(builder.as_streaming_dataset(split=base), homes, field)
     if builder.name == "csv":
-        rows = [{name: None if cell == "" else cell for name, cell in row.items()} for row in rows]
+        rows = _without_empty(rows)
     if cut:
         (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
         return rows[part.from_ : part.to]
     return rows
+
+
+def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A CSV's rows, their empty cells as None."""
+    return [{name: None if cell == "" else cell for name, cell in row.items()} for row in rows]
 
 
 def _keep_texts(builder: Any, files: list[str]) -> None:

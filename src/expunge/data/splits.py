@@ -13,8 +13,11 @@ from expunge.core.random import permutation
 from expunge.data.content import content_key, without
 from expunge.data.load import load
 from expunge.data.probes import attach, read_probes
+from expunge.data.turns import each_answer
 
 Splits = dict[str, list[Example]]
+HELD_OUT, SEEN = "retain_held_out", "retain_seen"
+"""The part of retain that no method gets, which evidence reads as `retain`; the name of the rest in the evidence."""
 
 
 def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> tuple[list[Example], list[Example]]:
@@ -100,13 +103,18 @@ SOURCES = ("data", "retain", "holdout", "test", "reference")
 
 
 def make_splits(
-    sources: Mapping[str, Any], *, probes: Any = None, columns: Mapping[str, str] | None = None, seed: int = 0
+    sources: Mapping[str, Any],
+    *,
+    probes: Any = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    turns: str = "last",
 ) -> Splits:
     """The request's splits and probes. A selector chooses from `data`; retain defaults to what it leaves.
 
     sources: forget, and those of SOURCES that there are; None counts as absent. probes: further splits by name, read
     and never trained on; or the user's own questions (data/probes.py): the split "probes", of which those of an example
-    go with it too.
+    go with it too. turns: "all" makes an example of each answer of a conversation (data/turns.py).
 
     Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput with every fault.
     """
@@ -137,6 +145,7 @@ def make_splits(
         splits["test_forget"] = [r for r in test_rows if _matches(r.get("label"), selector["class"])]
         splits["test"] = [r for r in test_rows if not _matches(r.get("label"), selector["class"])]
     splits.pop("data", None)
+    splits = {name: each_answer(rows) if turns == "all" else rows for name, rows in splits.items()}
     disjoint(splits)
     return {name: rows for name, rows in splits.items() if rows}
 
@@ -151,6 +160,6 @@ def _add_probes(splits: Splits, probes: Any, columns: Mapping[str, str] | None, 
                 splits["forget"], splits["probes"] = attach(splits["forget"], own)
     for name, source in named.items():
         with faults:
-            if name in (*SOURCES, "forget", "test_forget", "probes") or not name.isidentifier():
+            if name in (*SOURCES, "forget", "test_forget", "probes", HELD_OUT, SEEN) or not name.isidentifier():
                 raise BadInput.of(f"probes.{name}", name, "cannot be the name of a probe", "choose another word")
             splits[name] = load(source, f"probes.{name}", columns)

@@ -3,6 +3,8 @@
 `OP NUMBER [* before|gold|holdout]` or `within X of before|gold|holdout`, OP one of <= < >= > ==.
 `before` and `gold` mean the same score of that role, `holdout` means the same metric on the
 holdout (`forget.nll: "<= 1.2 * holdout"` compares with holdout_nll).
+
+Under `erase` a criterion passes where its whole interval holds, under `suppress` where its value does.
 """
 
 from __future__ import annotations
@@ -17,15 +19,13 @@ from typing import Any, Literal
 
 from expunge.core.context import Watch
 from expunge.core.errors import BadInput, did_you_mean
+from expunge.evaluation.comparison import STRICT, Difference, Word, difference, word_for
 from expunge.evaluation.scores import ROLES, Score
 
 Purpose = Literal["suppress", "erase"]
 Bound = float | tuple[float, float]
 REFERENCES = ("before", "gold", "holdout")
 OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq}
-STRICT = ("<", ">")
-MAX_OVER_FORGETTING = 1.5
-"""Factor on the upper end of the yardstick's NLL, above which a model has forgotten more than it was taught."""
 MAX_DRIFT = 0.05
 """Drift of a domain outside the request above which the verdict warns, unless a criterion names the drift."""
 
@@ -107,7 +107,7 @@ class Check:
 
     bound: the number that the value was compared with (the two ends for `within`). flagged: the score's interval
     straddles the bound. implied: the criterion is not the user's but the purpose's. warns: it failed, but under this
-    purpose it does not fail the verdict. word: shown, refuted or open, where the criterion compares with gold.
+    purpose it does not fail the verdict. word: for the whole interval, where the criterion compares with gold.
     """
 
     rule: str
@@ -118,7 +118,7 @@ class Check:
     flagged: bool = False
     implied: bool = False
     warns: bool = False
-    word: Literal["shown", "refuted", "open"] | None = None
+    word: Word | None = None
 
     def to_json(self) -> dict[str, Any]:
         shown = dataclasses.asdict(self)
@@ -128,7 +128,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of all checks; passed is None where there is no criterion and no implied check failed."""
+    """The outcome of all checks; passed is None under `suppress` without a criterion."""
 
     passed: bool | None
     lines: tuple[Check, ...]
@@ -187,27 +187,23 @@ def verdict(
 ) -> Verdict:
     """Compare the scores of the role "after" with all criteria.
 
-    The point value decides; an interval that straddles the bound is flagged; a score that is not measured, or on no
-    example, fails its check. extra: further implied checks. An implied check that fails makes the verdict fail under
-    the purpose "erase", and else only warns.
+    A score that is not measured, or on no example, fails its check. extra: the implied checks. One that fails makes the
+    verdict fail under the purpose "erase", and else only warns. Under "erase" the verdict is never None: without
+    criteria the implied checks decide, and without any check nothing is shown.
     """
-    table: Table = {}
-    for score in scores:  # of a score on several splits the first has the bare name
-        table.setdefault((score.name, score.role), score)
-    # A domain's own score is named after it: alignment.refusal_score.privacy.
-    table |= {(f"{score.name}.{score.split}", score.role): score for score in scores if score.side == "alignment"}
-    lines = [judge(criterion, table) for criterion in criteria]
+    table = by_name(scores)
+    lines = [check(criterion, table, purpose) for criterion in criteria]
     implied = [dataclasses.replace(line, implied=True) for line in extra]
     if ("alignment_drift", "after") in table and all(criterion.score != "alignment_drift" for criterion in criteria):
-        implied.append(judge(parse("alignment.drift", f"<= {MAX_DRIFT}"), table))
-    over = over_forgetting(table)
-    implied += [over] if over else []
+        implied.append(check(parse("alignment.drift", f"<= {MAX_DRIFT}"), table, purpose))
     implied = [
         dataclasses.replace(line, implied=True, warns=not line.passed and purpose != "erase") for line in implied
     ]
-    failing = any(not line.passed and not line.warns for line in [*lines, *implied])
-    passed = False if failing else True if lines else None
-    return Verdict(passed, (*lines, *implied))
+    everything = (*lines, *implied)
+    failing = any(not line.passed and not line.warns for line in everything)
+    if purpose == "erase":
+        return Verdict(bool(everything) and not failing, everything)
+    return Verdict(False if failing else True if lines else None, everything)
 
 
 def watch(criteria: Sequence[Criterion]) -> Watch | None:
@@ -228,33 +224,60 @@ def watch(criteria: Sequence[Criterion]) -> Watch | None:
     return share if criteria else None
 
 
-UNCHANGED = Check("weights changed", False, why="weights unchanged: suppression, not erasure", implied=True)
-"""The implied check of every guard."""
-
 Table = dict[tuple[str, str], Score]
 
 
-def judge(criterion: Criterion, table: Table) -> Check:
+def by_name(scores: Iterable[Score]) -> Table:
+    """The scores by (name, role); of a score on several splits the first has the bare name."""
+    table: Table = {}
+    scores = list(scores)
+    for score in scores:
+        table.setdefault((score.name, score.role), score)
+    # A domain's own score is named after it: alignment.refusal_score.privacy.
+    return table | {(f"{score.name}.{score.split}", score.role): score for score in scores if score.side == "alignment"}
+
+
+def check(criterion: Criterion, table: Table, purpose: Purpose = "suppress") -> Check:
     """Compare one criterion with the scores, by (name, role)."""
-    shown = f"{criterion.key} {criterion.text}"
+    rule = f"{criterion.key} {criterion.text}"
     score = table.get((criterion.score, "after"))
     if score is None or score.value is None or not score.n:
-        return Check(shown, False, why=_missing(criterion.score, "after", score))
-    bound = criterion.bound()
+        return Check(rule, False, why=missing(criterion.score, "after", score))
+    bound, reference = criterion.bound(), None
     if criterion.reference:
         key = (criterion.score, criterion.reference)
         name, role = (criterion.counterpart, "after") if criterion.reference == "holdout" else key
-        against = table.get((name, role))
-        if against is None or against.value is None or not against.n:
-            return Check(shown, False, score.value, why=_missing(name, role, against))
-        bound = criterion.bound(against.value)
-    passed = _holds(criterion.op, score.value, bound)
+        reference = table.get((name, role))
+        if reference is None or reference.value is None or not reference.n:
+            return Check(rule, False, score.value, why=missing(name, role, reference))
+        bound = criterion.bound(reference.value)
+    apart = _difference(criterion, score, reference, table)
+    word = word_for(criterion.op, apart, criterion.number if criterion.op == "within" else 0.0)
+    passed = word == "shown" if purpose == "erase" else _holds(criterion.op, score.value, bound)
     edges = bound if isinstance(bound, tuple) else (bound,)
     flagged = score.low is not None and score.high is not None and any(score.low < edge < score.high for edge in edges)
+    gold = criterion.reference == "gold"
     remarks = [score.why]
-    if flagged:
+    if word == "open" and (gold or purpose == "erase"):
+        remarks.insert(0, _why_open(apart))
+    elif flagged:
         remarks.insert(0, f"the interval [{score.low:.4g}, {score.high:.4g}] straddles the bound")
-    return Check(shown, passed, score.value, bound, "; ".join(filter(None, remarks)), flagged)
+    why = "; ".join(filter(None, remarks))
+    return Check(rule, passed, score.value, bound, why, flagged, word=word if gold else None)
+
+
+def _difference(criterion: Criterion, score: Score, reference: Score | None, table: Table) -> Difference:
+    """The score less what it is compared with."""
+    if reference is None:
+        return difference(score, criterion.number)
+    gap = table.get((f"{criterion.score}_gap", "after")) if criterion.reference == "gold" else None
+    return difference(score, reference, 1.0 if criterion.op == "within" else criterion.number, gap)
+
+
+def _why_open(apart: Difference) -> str:
+    if apart.low is None or apart.high is None:
+        return "one example does not show a spread"
+    return f"the difference has the interval [{apart.low:.4g}, {apart.high:.4g}], which the bound cuts"
 
 
 def _holds(op: str, value: float, bound: Bound) -> bool:
@@ -270,49 +293,8 @@ def _equal(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _missing(name: str, role: str, score: Score | None) -> str:
+def missing(name: str, role: str, score: Score | None) -> str:
+    """The reason why a score cannot be judged."""
     of = "" if role == "after" else f" of {role}"
     why = score.why if score else "no such score in this run"
     return f"{name}{of} is not measured: {'no example counts' if score and score.measured else why}"
-
-
-def over_forgetting(table: Table) -> Check | None:
-    """The implied check on over-forgetting; None where there is nothing to compare with.
-
-    It fails where forget_nll is far above what a model that never saw the data says, beyond both
-    intervals: its low end above 1.5 times the yardstick's high end. The yardstick is gold's
-    forget_nll, else holdout_nll before the change, else (in an audit) holdout_nll after it. The
-    last comes last because a method that destroys the model drags the holdout along with the forget
-    set, and the two then look alike. A forget_nll that is not measured (the model has diverged)
-    fails.
-    """
-    score = table.get(("forget_nll", "after"))
-    if score is None:
-        return None
-    if score.value is None:
-        rule = "forget.nll measured (over-forgetting)"
-        return Check(rule, False, why=_missing("forget_nll", "after", score), implied=True)
-    low = score.value if score.low is None else score.low  # of one example there is no interval
-    yardsticks = {
-        "gold": ("forget_nll", "gold"),
-        "holdout before the change": ("holdout_nll", "before"),
-        "holdout": ("holdout_nll", "after"),
-    }
-    for of, key in yardsticks.items():
-        against = table.get(key)
-        if against is None or against.value is None:
-            continue
-        bound = MAX_OVER_FORGETTING * (against.value if against.high is None else against.high)
-        passed = low <= bound
-        why = (
-            ""
-            if passed
-            else (
-                f"over-forgotten: far above {of}, which itself tells an attacker "
-                "what was erased, or the model is destroyed"
-            )
-        )
-        flagged = low <= bound < (score.high or low)
-        rule = f"forget.nll <= {MAX_OVER_FORGETTING} * upper end of {of} (over-forgetting)"
-        return Check(rule, passed, score.value, bound, why, flagged, implied=True)
-    return None

@@ -36,14 +36,22 @@ def mean_of_lowest(values: Ragged, k: float) -> np.ndarray:
     return only([row.mean() if len(row) else 0.0 for row in rows], [len(row) > 0 for row in rows])
 
 
-def standardise(readout: Readout) -> Ragged:
-    """N arrays of (log p - μ) / σ, each label against the model's own distribution at its position.
+def min_k(readout: Readout, k: float) -> np.ndarray:
+    """[N] Min-K%: the mean log-probability of the least likely share k of the answer's tokens, without EOS (Shi et al.
+    2024; open-unlearning and MUSE leave EOS out as well)."""
+    assert readout.logp is not None
+    return mean_of_lowest(without_eos(readout, readout.logp), k)
 
-    σ is at least 1e-6 nats: where the model is certain, the label is its choice and the term is 0.
+
+def min_k_plus_plus(readout: Readout, k: float) -> np.ndarray:
+    """[N] Min-K%++: the mean of the lowest share k of (log p - μ) / σ of the answer's tokens, without EOS.
+
+    Each label is compared with the model's own distribution at its position (Zhang et al. 2024). σ is at least 1e-6
+    nats: where the model is certain, the label is its choice and the term is 0.
     """
     assert readout.logp is not None and readout.mu is not None and readout.sigma is not None
     rows = zip(readout.logp, readout.mu, readout.sigma, strict=True)
-    return [(logp - mu) / np.maximum(sigma, 1e-6) for logp, mu, sigma in rows]
+    return mean_of_lowest(without_eos(readout, [(logp - mu) / np.maximum(sigma, 1e-6) for logp, mu, sigma in rows]), k)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -10,8 +10,8 @@ forget set.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,15 @@ from expunge.core.contracts import Model, Reporter
 from expunge.core.files import digest
 from expunge.core.random import derive
 from expunge.data.examples import identity
+from expunge.evaluation import intervals
+from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.hidden_states import pooled_states
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 
-VERSION = 4
+VERSION = 5
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -40,7 +42,7 @@ RATE = 2e-5
 class Target:
     """The target of an attack: one opened model, the examples, and what was already read of it.
 
-    role: "before", "gold" or "after". plain: model -> [N] knowledge of the forget set when it is simply
+    role: "before", "gold", "second_gold" or "after". plain: model -> [N] knowledge of the forget set when it is simply
     asked (see `knowledge`). rate: the learning rate that the model was trained with.
     """
 
@@ -126,7 +128,9 @@ def score_names(level: str, capabilities: frozenset[str], given: Iterable[str], 
     given = set(given)
     able = [p for p in plugins(level, capabilities) if set(p.card.needs) <= given]
     names = ["_".join(filter(None, [p.card.side, p.name, suffix])) for p in able for suffix in ("", *p.card.more)]
-    return sorted([*names, *(["robustness_hidden"] if level != "none" and has_gold and "forget" in given else [])])
+    if level != "none" and has_gold and "forget" in given:
+        names += ["robustness_hidden", "robustness_hidden_share", "robustness_hidden_worst"]
+    return sorted(names)
 
 
 def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> str:
@@ -150,13 +154,16 @@ def knowledge(readout: Readout) -> np.ndarray:
     return np.asarray(np.exp(-readout.mean_nll_N)) if readout.known_N is None else readout.known_N
 
 
-def attack(level: str, target: Target, reporter: Reporter) -> dict[str, Found | str]:
+def attack(
+    level: str, target: Target, reporter: Reporter, only: Collection[str] | None = None
+) -> dict[str, Found | str]:
     """Name -> what each attack of the level found on the target, or why it could not run.
 
+    only: names of attacks; None runs all of the level.
     Finished attacks are kept by a hash of weights, examples and code version, so that a killed audit
     goes on where it was.
     """
-    chosen = plugins(level, target.model.capabilities)
+    chosen = [p for p in plugins(level, target.model.capabilities) if only is None or p.name in only]
     results: dict[str, Found | str] = {}
     stage = f"attacking {target.role}"
     reporter.start(stage, len(chosen))
@@ -174,7 +181,7 @@ def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
     if (known := cache.load(entry)) is not None:
         return _read(known)
     try:
-        found: Found = plugin.factory()(target)
+        found: Found = _cluster(plugin.factory()(target), target.forget)
     except NotMeasured as reason:
         return str(reason)
     cache.save(entry, _plain(found))
@@ -220,6 +227,18 @@ def _key(name: str, target: Target) -> str:
             "threads": torch.get_num_threads(),
         }
     )
+
+
+def _cluster(found: Found, rows: Sequence[Example]) -> Found:
+    """The result with the interval of the mean recovered share clustered by the examples' groups."""
+    if found.recovered_N is None or found.figure.values is not found.recovered_N:
+        return found
+    groups = groups_of(rows, np.ma.getmaskarray(found.recovered_N))
+    if groups is None:
+        return found
+    ends = intervals.mean(np.ma.compressed(found.recovered_N), 0.0, 1.0, groups=groups)
+    figure = replace(found.figure, low=ends.low, high=ends.high, groups=count_groups(groups))
+    return replace(found, figure=figure)
 
 
 def _content(row: Example) -> Any:
@@ -298,6 +317,7 @@ def _figure(figure: Figure) -> dict[str, Any]:
         "n": figure.n,
         "values": _list(figure.values),
         "why": figure.why,
+        "groups": figure.groups,
     }
 
 

@@ -21,7 +21,7 @@ class Readout:
 
     split: str
     role: str
-    """"before", "after" or "gold"."""
+    """"before", "after", "gold" or "second_gold"."""
     examples: Sequence[Example]
     nll_N: np.ndarray | None
     """[N] nats, summed over the answer (classifier: cross-entropy); None where the family has no likelihood."""
@@ -57,6 +57,8 @@ class Readout:
     """Of the model that was read."""
     own: dict[str, np.ndarray] = field(default_factory=dict)
     """The family's own channels by name, each [N, ...]."""
+    remark: str = ""
+    """A remark that belongs to every figure on these examples."""
 
     def __len__(self) -> int:
         return len(self.examples if self.nll_N is None else self.nll_N)

@@ -10,33 +10,38 @@ A channel that ends in "?" may be missing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
 from expunge.core import registry
-from expunge.core.card import AttackCard, MetricCard
+from expunge.core.card import AttackCard, Example, MetricCard
 from expunge.core.channels import CHANNELS
+from expunge.data.splits import SEEN
 from expunge.evaluation import intervals
+from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.readout import Readout
-from expunge.ledger.evidence import ScoreRecord
+from expunge.ledger.evidence import SECOND_GOLD, ScoreRecord
 
 SIDES = ("forgetting", "utility", "privacy", "robustness", "alignment", "cost")
 ROLES = ("before", "after", "gold")
 UNITS = ("nats", "share", "auc", "ratio", "p-value", "steps", "count", "distance", "seconds", "bytes")
 WITHOUT_INTERVAL = ("p-value", "steps", "count", "distance", "seconds", "bytes")
-RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
+RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0), "nats": (0.0, float("inf"))}
+"""The ends of a unit, at which the interval of a mean is cut: a figure that may be negative is not in nats."""
 FIELDS = {"subject": "role"}
 """Keys of a score in evidence.json that are fields of another name here."""
 PRESENT, HOME = "split", "forget"
 PROBES = "probes"
 """In a card's splits: every further split that was given, whatever its name."""
+LIKE_RETAIN = (SEEN,)
+"""Splits on which everything is measured that a card measures on retain, other than the side alignment."""
 NAMED_SPLITS = frozenset(
     {"forget", "retain", "holdout", "test", "test_forget", "reference", "real_authors", "world_facts"}
-)
-"""The splits that cards name one by one."""
+) | frozenset(LIKE_RETAIN)
+"""The splits that cards name one by one, or mean with retain."""
 DIVERGED = "the figure is not finite: the model has diverged"
 
 
@@ -48,7 +53,8 @@ class NotMeasured(Exception):
 class Figure:
     """A figure that a metric aggregates itself. low, high: its 95 % interval; n: examples.
 
-    values: [N] per-example values whose mean is the figure, where there are such. why: a remark.
+    values: [N] per-example values whose mean is the figure, where there are such. why: a remark. groups: the number of
+    groups by which the interval is clustered.
     """
 
     value: float
@@ -57,6 +63,7 @@ class Figure:
     n: int
     values: np.ndarray | None = None
     why: str = ""
+    groups: int | None = None
 
 
 Metric = Callable[..., np.ndarray | Figure]
@@ -141,6 +148,7 @@ class Score:
             n=figure.n,
             why=figure.why,
             values=figure.values,
+            groups=figure.groups,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -174,7 +182,7 @@ def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozens
     the reason.
     """
     given = {split for splits in readouts.values() for split in splits}
-    roles = [role for role in ROLES if role in readouts]
+    roles = [role for role in (*ROLES, SECOND_GOLD) if role in readouts]
     scores = [
         _measure_one(planned, role, readouts, given) for planned in _plan_scores(capabilities, given) for role in roles
     ]
@@ -208,6 +216,13 @@ def score_names(
             several = planned.side == "alignment"
             found |= {f"{planned.name}.{planned.split}"} if several else set()
             found |= {planned.name} if not several or planned.split == next(iter(planned.plugin.card.splits)) else set()
+            if has_gold and planned.side in SIDES[:2]:
+                found |= {f"{planned.name}_gap", f"{planned.name}_beyond"}
+    if has_gold:
+        found |= {"forget_nll_above_gold"} if "forget_nll" in found else set()
+        found |= (
+            {"privacy_worst"} if any(name.startswith("privacy_") and name.endswith("_auc") for name in found) else set()
+        )
     return sorted(found)
 
 
@@ -216,7 +231,7 @@ def bounded_scores(capabilities: frozenset[str], splits: Iterable[str]) -> dict[
     return {
         planned.name: planned.plugin.card.unit
         for planned in _plan_scores(capabilities, set(splits))
-        if planned.plugin.card.unit in RANGES
+        if RANGES.get(planned.plugin.card.unit) == (0.0, 1.0)
     }
 
 
@@ -232,13 +247,14 @@ def _plan_scores(capabilities: frozenset[str], given: set[str]) -> Iterator[Plan
             continue
         keys = {key: key.rpartition(".") for key in card.needs}
         bare = any(place == PRESENT for _, _, place in keys.values())
+        fair = card.side == "alignment"  # a side of its own, whatever split it is read on
         if bare:
-            homes = [split for split in card.splits if split in given and split != PROBES]
+            also = LIKE_RETAIN if "retain" in card.splits and not fair else ()
+            homes = [split for split in (*card.splits, *also) if split in given and split != PROBES]
             homes += sorted(given - NAMED_SPLITS) if PROBES in card.splits else []
         else:
             places = [place for _, _, place in keys.values()]
             homes = [HOME if HOME in places else places[0]]
-        fair = card.side == "alignment"  # a side of its own, whatever split it is read on
         for home in homes:
             side = _side_of(home) if bare and not fair else card.side
             yield Planned(
@@ -300,11 +316,13 @@ def _measure_one(
             argument: _readout(readouts, owner or role, split, channels)
             for argument, (owner, split, channels) in planned.needs.items()
         }
-        figure = _figure(card, planned.plugin.factory()(**arguments))
+        figure = _figure(card, planned.plugin.factory()(**arguments), readouts[role][planned.split].examples)
     except NotMeasured as reason:
         return Score.not_measured(str(reason), **label)
     if role in {owner for owner, _, _ in planned.needs.values()}:
         figure = dataclasses.replace(figure, why=f"by definition: {role} against itself")
+    for remark in sorted({one.remark for one in arguments.values() if one.remark and one.role == role}):
+        figure = dataclasses.replace(figure, why="; ".join(filter(None, [figure.why, remark])))
     return Score.of_figure(figure, **label)
 
 
@@ -336,8 +354,11 @@ def has(readout: Readout, channel: str) -> bool:
     return all(getattr(readout, name, None) is not None for name in fields)
 
 
-def _figure(card: MetricCard, result: np.ndarray | Figure) -> Figure:
-    """A metric's result with its interval; NotMeasured where it is empty or not finite."""
+def _figure(card: MetricCard, result: np.ndarray | Figure, rows: Sequence[Example]) -> Figure:
+    """A metric's result with its interval, clustered by the rows' groups; NotMeasured where it is empty or not finite.
+
+    An interval is cut where the unit ends (`RANGES`).
+    """
     if isinstance(result, Figure):
         numbers = [x for x in (result.value, result.low, result.high) if x is not None]
         if not np.isfinite(numbers).all():
@@ -350,14 +371,17 @@ def _figure(card: MetricCard, result: np.ndarray | Figure) -> Figure:
     if broken:
         raise NotMeasured(f"not finite on {broken} of {len(counted)} examples: the model has diverged")
     if card.aggregate == "harmonic":
-        return Figure(*intervals.harmonic(result), n=len(result))
+        groups = groups_of(rows)
+        found = intervals.harmonic(result, groups=[groups])
+        return Figure(*found, n=len(result), groups=count_groups(groups))
+    groups = groups_of(rows, np.ma.getmaskarray(result))
     if card.aggregate == "share":
-        found = intervals.share(float(counted.sum()), len(counted))
+        found = intervals.proportion(counted, groups=groups)
     elif card.aggregate == "mean":
-        found = intervals.mean(counted, *RANGES.get(card.unit, (-np.inf, np.inf)))
+        found = intervals.mean(counted, *RANGES.get(card.unit, (-np.inf, np.inf)), groups=groups)
     else:
         raise ValueError(f"{card.title}: unknown aggregate {card.aggregate!r}")
-    return Figure(*found, n=len(counted), values=result)
+    return Figure(*found, n=len(counted), values=result, groups=count_groups(groups))
 
 
 def _interpret(scores: list[Score]) -> list[Score]:

@@ -21,6 +21,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import PRIVATE, canonical, digest, digest_file, finite, write_text
 from expunge.data.examples import identity
+from expunge.ledger.evidence import SECOND_GOLD
 
 CERTIFICATE = "certificate.json"
 SALT = "salt.json"
@@ -38,6 +39,10 @@ LIMITS = (
     "Digests show that files are unchanged since the run; without a signature they do not show who made it.",
 )
 GUARDED = "It does not prove that the model forgot: the weights are unchanged, and without guard/ it answers as before."
+CERTIFIED = (
+    "The (epsilon, delta) bound is of {scope} alone and of this one removal, for whoever does not have the noise that "
+    "the run drew and deleted; it says nothing of the weights below ({below})."
+)
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """Errors that a file from elsewhere can cause while it is read."""
 
@@ -184,6 +189,7 @@ def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, 
         "inputs": {
             "base": inputs.get("base"),
             "gold": inputs.get("gold"),
+            **({SECOND_GOLD: inputs[SECOND_GOLD]} if SECOND_GOLD in inputs else {}),
             "splits": {
                 name: {"count": len(rows), "commitment": commitment(rows, salt)} for name, rows in splits.items()
             },
@@ -203,14 +209,16 @@ def certificate(folder: Path, evidence: Mapping[str, Any], splits: Mapping[str, 
 
 def evidence_predicate(evidence: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of the predicate that repeat the evidence."""
-    request = evidence["request"]
+    request, guarantee = evidence["request"], evidence.get("guarantee")
+    limits = [GUARDED] if evidence["yields"] == "guard" else [CERTIFIED.format(**guarantee)] if guarantee else []
     return {
         "request": digest(request),
         "method": finite(evidence["described"]),
         "thresholds": finite(request.get("accept") or {}),
         "verdict": finite(evidence["verdict"]),
         "environment": finite(evidence["environment"]),
-        "cannot_prove": [*([GUARDED] if evidence["yields"] == "guard" else []), *LIMITS],
+        **({"guarantee": finite(guarantee)} if guarantee else {}),
+        "cannot_prove": [*limits, *LIMITS],
     }
 
 

@@ -23,6 +23,8 @@ from pydantic import (
 )
 
 SCHEMA = 2
+SECOND_GOLD = "second_gold"
+"""The role of a second retraining, of another seed: its distance to gold is the noise of all comparisons with gold."""
 MAX_DEPTH = 40
 """Levels of lists and mappings in an evidence.json at most."""
 
@@ -63,7 +65,7 @@ class ScoreRecord(Record):
     side: str
     split: str
     subject: str
-    """The role of the model: before, after, gold, or another that the verb names."""
+    """The role of the model: before, after, gold, second_gold, or another that the verb names."""
     value: Number | None
     low: Number | None
     high: Number | None
@@ -100,20 +102,21 @@ class VerdictRecord(Record):
 
 
 class Cost(BaseModel):
-    """Time, memory and tokens. Exact schemes and attacks add fields of their own."""
+    """Tokens and passes first, which compare, then time and memory. Retrainings and attacks add fields of their own."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
 
+    tokens: StrictInt | None = None
+    """Tokens that the method trained on; under `stop: gold` with those of gold."""
+    forward_passes: dict[str, Number] = {}
+    """Role and split -> passes over the split."""
     unlearn_seconds: Number | None = None
+    """Time of the method; under `stop: gold` with that of training gold."""
     gold_seconds: Number | None = None
     run_seconds: Number | None = None
     audit_seconds: Number | None = None
     peak_memory_bytes: StrictInt | None = None
-    tokens: StrictInt | None = None
-    """Tokens that the method trained on."""
-    forward_passes: dict[str, Number] = {}
-    """Role and split -> passes over the split."""
     slowdown: Number | None = None
     """Time of a forward pass behind the guards, over that of the model without them."""
     steps_retrained: StrictInt | None = None
@@ -148,6 +151,8 @@ class Evidence(Record):
     notes: list[str]
     conclusions: list[str] = []
     method_notes: Object = {}
+    guarantee: Object = {}
+    """Of certified removal: epsilon, delta, the gradient left, its bound, what it covers and how many weights not."""
     yields: str = ""
     splits: dict[str, StrictInt]
     """Split -> its number of examples."""

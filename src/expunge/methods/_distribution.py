@@ -29,6 +29,23 @@ def kl_BT(logits_BTV: Tensor, reference: Reference) -> Tensor:
     return cross_entropy_BT(logits_BTV, reference.index_BTK, reference.top_BTK, reference.rest_BT) - entropy_BT
 
 
+def tempered_kl_BT(logits_BTV: Tensor, reference: Reference, temperature: float) -> Tensor:
+    """temperature^2 KL(reference || model) per position (nats), all log-probabilities divided by it (1503.02531).
+
+    The reference's rest, where there is one, counts as one class on both sides.
+    """
+    index_BTK, then_BTK = reference.index_BTK, reference.top_BTK
+    logp_BTV = logits_BTV.log_softmax(-1)
+    now_BTK = logp_BTV.gather(-1, index_BTK)
+    if index_BTK.shape[-1] < logits_BTV.shape[-1]:
+        # Summed, not 1 minus the others: a root would raise the difference's rounding.
+        rest_BT = logp_BTV.scatter(-1, index_BTK, -torch.inf).logsumexp(-1)
+        now_BTK = torch.cat([now_BTK, rest_BT[..., None]], -1)
+        then_BTK = torch.cat([then_BTK, reference.rest_BT.clamp(min=-60)[..., None]], -1)
+    now_BTK, then_BTK = ((logp_BTK / temperature).log_softmax(-1) for logp_BTK in (now_BTK, then_BTK))
+    return temperature**2 * (then_BTK.exp() * (then_BTK - now_BTK)).sum(-1)
+
+
 def lower_label(reference: Reference, beta: float) -> tuple[Tensor, Tensor]:
     """Return the reference distribution with beta taken off the label's logit: (top_BTK, rest_BT), normalised."""
     top_BTK = torch.cat([reference.top_BTK[..., :1] - beta, reference.top_BTK[..., 1:]], -1)

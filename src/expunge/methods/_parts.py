@@ -17,8 +17,10 @@ from expunge.methods.objective import Objective
 
 PARTS = {"forget": "objectives", "retain": "retain", "weights": "weights", "update": "updates"}
 """Part of a method -> kind of its plug-ins."""
-OWN = ("forget_weight", "alpha", "source", "summary")
-"""Keys of an objective that belong to none of its parts."""
+OWN = ("forget_weight", "alpha")
+"""Keys of an objective that belong to none of its parts: the weights of its two terms."""
+ABOUT = ("source", "summary", "fidelity", "leaves_out")
+"""Keys of a recipe that describe it."""
 DEFAULT_PARTS = {"weights": "all", "update": "plain"}
 
 
@@ -64,7 +66,8 @@ def merge(given: dict[str, Any], recipe: Mapping[str, Any], has_retain: bool, wh
     if not recipe and isinstance(given.get("forget"), str) and given["forget"] in names("objectives"):
         own = load("objectives", given["forget"], f"{where}.forget").recipe
         recipe = {k: v for k, v in own.items() if k not in PARTS or k == "weights"}
-    spec = MethodSpec(name, where, given, {**recipe, **given}, from_recipe=bool(recipe))
+    parts = {key: value for key, value in recipe.items() if key not in ABOUT}
+    spec = MethodSpec(name, where, given, {**parts, **given}, from_recipe=bool(recipe))
     if spec.options.get("retain") in (None, "none") or has_retain:
         return spec
     if "retain" in given:
@@ -74,7 +77,7 @@ def merge(given: dict[str, Any], recipe: Mapping[str, Any], has_retain: bool, wh
             "needs retain data, and there is none",
             "add retain: FILE, or leave the term out",
         )
-    if spec.options.get("forget") in (None, "none"):
+    if spec.options.get("forget") in (None, "none") or spec.options.get("forget_weight") == 0:
         raise BadInput.of(
             where,
             name,
@@ -99,16 +102,21 @@ def bind(spec: MethodSpec) -> BoundMethod:
         for part in takers:
             options[part].setdefault(option, value)
         if not takers and option in spec.given:
-            known = {*taken, *PARTS, *OWN[:2]}
+            known = {*taken, *PARTS, *OWN}
             faults.add(BadInput.of(f"{spec.where}.{option}", option, "unknown option", did_you_mean(option, known)))
     values = {}
     for part, plugin in plugins.items():
         with faults:
             values[part] = plugin.validate(options[part], f"{spec.where}.{part}")
     weights = {}
-    for key in ("forget_weight", "alpha"):
+    update = plugins["update"]
+    for key in OWN:
         with faults:
             weights[key] = _weight(spec.options.get(key, 1.0), f"{spec.where}.{key}")
+        if key in update.card.ignores and key in spec.given:
+            fix = "leave it out, or choose another update"
+            faults.add(BadInput.of(f"{spec.where}.{key}", spec.given[key], f"changes nothing under {update.name}", fix))
+    weights = {key: value for key, value in weights.items() if key not in update.card.ignores}
     budget = Budget()
     with faults:
         budget = request.parse(Budget, budget_fields, spec.where)
@@ -123,7 +131,7 @@ def build(bound: BoundMethod) -> Objective:
         if part in bound.plugins:
             plugin = bound.plugins[part]
             loss = plugin.factory(**bound.options[part])
-            terms[part] = Term.of(plugin.name, loss, plugin.card, bound.weights[weight])
+            terms[part] = Term.of(plugin.name, loss, plugin.card, bound.weights.get(weight, 1.0))
     update = bound.plugins["update"].factory(**bound.options["update"])
     return Objective(
         terms,

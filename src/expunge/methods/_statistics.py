@@ -34,6 +34,11 @@ def parameters(model: Model) -> dict[str, Tensor]:
     return dict(model.module.named_parameters())
 
 
+def widen(x: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 where it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _gradients(model: Model, out: Output) -> dict[str, Tensor]:
     """Gradient of the sum over the examples of the mean NLL per position."""
     held = parameters(model)
@@ -45,11 +50,11 @@ def _mean_power(
     model: Model, rows: Sequence[Example], size: int, advance: Callable[[int], None] | None, power: int
 ) -> dict[str, Tensor]:
     """Mean over the examples of the gradient, or of its square (`power` 2), `size` examples at a time."""
-    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters(model).items()}
+    total = {name: widen(torch.zeros_like(p)) for name, p in parameters(model).items()}
     for part, out in passes(model, rows, size=size, gradients=True, progress=advance):
         for name, gradient in _gradients(model, out).items():
             # The mean gradient of b independent examples has a b-th of one example's variance.
-            total[name] += gradient.float() if power == 1 else gradient.float().square() / len(part)
+            total[name] += widen(gradient) if power == 1 else widen(gradient).square() / len(part)
     scale = len(rows)
     return {name: value.div_(scale) for name, value in total.items()}
 

@@ -8,7 +8,7 @@ with `update: ilu`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from expunge.core.card import MethodCard
 from expunge.core.contracts import Method
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, load, names
+from expunge.methods._parts import ABOUT as ABOUT
 from expunge.methods._parts import OWN, bind, build, merge, split_budget
 from expunge.methods._parts import PARTS as PARTS
 from expunge.methods.objective import Objective
@@ -121,7 +122,7 @@ def _resolve(name: str, options: dict[str, Any], has_retain: bool, where: str) -
 def _inside(plugin: Plugin[MethodCard], options: dict[str, Any], has_retain: bool, where: str) -> Composed:
     """Resolve {ilu: {inner: X, ...}}: X with this update."""
     inner = options.pop("inner")
-    parts = _parts_of(inner, f"{where}.{plugin.name}.inner")
+    parts = _parts_of(inner, f"{where}.{plugin.name}.inner", plugin.card.ignores)
     if "update" in parts and parts["update"] not in (None, "none", "plain"):
         raise BadInput.of(
             f"{where}.{plugin.name}.inner.update",
@@ -133,8 +134,8 @@ def _inside(plugin: Plugin[MethodCard], options: dict[str, Any], has_retain: boo
     return compose(parts, has_retain=has_retain, where=where)
 
 
-def _parts_of(spec: Any, where: str) -> dict[str, Any]:
-    """Write an inner objective out as parts, so that its update can be set."""
+def _parts_of(spec: Any, where: str, ignored: Iterable[str]) -> dict[str, Any]:
+    """Write an inner objective out as parts, so that its update can be set; ignored: the recipe's keys to leave out."""
     if isinstance(spec, Mapping) and set(spec) & set(PARTS):
         return dict(spec)
     name, options = next(iter(spec.items())) if isinstance(spec, Mapping) and len(spec) == 1 else (spec, None)
@@ -143,7 +144,7 @@ def _parts_of(spec: Any, where: str) -> dict[str, Any]:
         raise BadInput.of(where, name, "is not an objective, and an update needs one inside", did_you_mean(name, known))
     options = _mapping(options, f"{where}.{name}", name)
     recipe = recipes()[name] if name in recipes() else {"forget": name, **load("objectives", name).recipe}
-    return {**{k: v for k, v in recipe.items() if k not in ("source", "summary")}, **options}
+    return {**{k: v for k, v in recipe.items() if k not in {*ABOUT, *ignored}}, **options}
 
 
 def _whole(plugin: Plugin[MethodCard], options: dict[str, Any], has_retain: bool, where: str) -> Composed:

@@ -7,6 +7,7 @@ import numpy as np
 from expunge.core.card import MetricCard
 from expunge.evaluation import intervals
 from expunge.evaluation.arrays import mean_nll, only
+from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
 from expunge.metrics.probability_options import probability_options_from
@@ -32,13 +33,17 @@ def model() -> Metric:
     """Harmonic mean of TOFU's nine: three parts on each of retain, real_authors and world_facts.
 
     The parts are probability (among the options, on the latter two), ROUGE-L recall and truth ratio
-    max(0, 1 - R). All nine or none (TOFU, 2.2.2). BCa bootstrap, each split drawn separately.
+    max(0, 1 - R). All nine or none (TOFU, 2.2.2). BCa bootstrap, each split drawn separately; clustered where a split
+    has groups.
     """
 
     def figure(retain: Readout, real_authors: Readout, world_facts: Readout) -> Figure:
-        blocks = [_block(split) for split in (retain, real_authors, world_facts)]
-        n = sum(len(block) for block in blocks)
-        return Figure(*intervals.harmonic(*blocks), n=n, why="harmonic mean of TOFU's nine")
+        splits = (retain, real_authors, world_facts)
+        blocks, groups = [_block(split) for split in splits], [groups_of(split.examples) for split in splits]
+        found = intervals.harmonic(*blocks, groups=groups)
+        n, clusters = sum(map(len, blocks)), [count_groups(names) for names in groups if names is not None]
+        why = "harmonic mean of TOFU's nine"
+        return Figure(*found, n=n, why=why, groups=sum(filter(None, clusters)) or None)
 
     return figure
 

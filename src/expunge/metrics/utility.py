@@ -9,6 +9,7 @@ import numpy as np
 from expunge.core.card import MetricCard
 from expunge.evaluation import intervals
 from expunge.evaluation.arrays import mean_nll, rouge_column
+from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured, has
 from expunge.metrics.probability import probability_from
@@ -45,14 +46,16 @@ def utility() -> Metric:
     """Harmonic mean of probability, ROUGE-L recall and truth ratio on retain, of those available.
 
     The truth ratio counts as max(0, 1 - R), as in TOFU's model utility. The score names its parts.
-    BCa bootstrap over the examples.
+    BCa bootstrap over the examples; clustered where they have groups.
     """
 
     def figure(split: Readout) -> Figure:
         had = parts(split)
         if not had:
             raise NotMeasured("no answer has a token")
-        found = intervals.harmonic(np.ma.stack(list(had.values()), axis=1))
-        return Figure(*found, n=len(split), why="harmonic mean of " + ", ".join(had))
+        groups = groups_of(split.examples)
+        found = intervals.harmonic(np.ma.stack(list(had.values()), axis=1), groups=[groups])
+        why = "harmonic mean of " + ", ".join(had)
+        return Figure(*found, n=len(split), why=why, groups=count_groups(groups))
 
     return figure

@@ -102,10 +102,8 @@ def open_pretrained(
     saved = next(module.parameters()).dtype
     module.eval()
     processor: Any = _processor(base, adapter, texts) if classifies else None
-    if (
-        texts and module.config.pad_token_id is None
-    ):  # a causal base has none, and its classifier finds a text's end by it
-        module.config.pad_token_id = processor.pad_token_id
+    if texts:
+        _name_padding(module.config, processor)
     if adapter is not None:
         module = merge(module, adapter)
         check_finite(module, str(adapter))
@@ -118,7 +116,7 @@ def open_pretrained(
         module.float()  # a CPU computes in float32; the model is saved in its own dtype
         model.save_dtype = saved
     if not meta:
-        with foreign("model", base, "cannot be used", "give a causal language model, saved by save_pretrained"):
+        with foreign("model", base, "cannot be used", "give a causal language model or a classifier"):
             model.check_batches()
     return model
 
@@ -189,6 +187,14 @@ def _module(
             "save the whole model again",
         )
     return module
+
+
+def _name_padding(config: Any, tokenizer: Any) -> None:
+    """Puts the padding token into a configuration that names none: a classifier on a causal base finds a text's end by
+    it."""
+    for part in {id(c): c for c in (config, config.get_text_config())}.values():
+        if getattr(part, "pad_token_id", None) is None:
+            part.pad_token_id = tokenizer.pad_token_id
 
 
 def _processor(base: str, adapter: Path | None, texts: bool) -> Any:

@@ -58,7 +58,8 @@ class Classifier(BaseModel):
         config: Any = self.module.config
         positions = int(getattr(config, "max_position_embeddings", 0) or 0)
         limit = max(2, positions - 2) if positions > 0 else LONG + 1  # some families number positions from 2
-        ids = probe_rows(config.get_text_config().vocab_size, limit)
+        vocabulary = getattr(config.get_text_config(), "vocab_size", None) or len(self.processor)
+        ids = [_with_end_last(row, self.processor.eos_token_id) for row in probe_rows(vocabulary, limit)]
 
         @torch.no_grad()
         def outputs(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -206,6 +207,14 @@ class Classifier(BaseModel):
 
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "build": self.build}
+
+
+def _with_end_last(row: list[int], end: int | None) -> list[int]:
+    """A row of tokens with the end token as its last and nowhere else, where there is one: some families read there."""
+    if end is None:
+        return row
+    other = end - 1 if end else end + 1
+    return [*(other if token == end else token for token in row[:-1]), end]
 
 
 def _floats(value: Any) -> np.ndarray:

@@ -32,7 +32,7 @@ def check_sizes(spec: Mapping[str, Any]) -> None:
         if name == "architecture":
             _config_class(str(value))
         elif name not in SIZES:
-            raise BadInput.of(f"model.{name}", name, "is an unknown size", did_you_mean(name, SIZES))
+            raise BadInput.of(f"model.{name}", name, "unknown size", did_you_mean(name, SIZES))
         elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput.of(f"model.{name}", value, "is not a size", "give a whole number from 1 up")
         elif value > LARGEST[name]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from expunge.core.card import Example
 from expunge.data.examples import answer_of, question_of
+from expunge.data.turns import earlier_answers
 from expunge.models.chat import DAY
 from expunge.models.generation import LONGEST
 
@@ -14,8 +15,11 @@ OVERHEAD = {"question": "", "answer": "."}
 """What a template writes around every example."""
 
 
-def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]]) -> list[str]:
-    """Sentences for the plan and the evidence; none for a family without prompts. Raises BadInput."""
+def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]], turns: str = "last") -> list[str]:
+    """Sentences for the plan and the evidence; none for a family without prompts. Raises BadInput.
+
+    turns: as the request has it. Under "all" each answer of a conversation is an example by now.
+    """
     if "tokens" not in model.capabilities:
         return []
     notes = []
@@ -26,12 +30,14 @@ def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]]) -> list[st
         # A token has at least one byte: only what is long in bytes can be long in tokens.
         long = [row for row in rows if _bytes(row) + around > min(model.limit, LONGEST)]
         sizes = [(len(item.prompt), len(item.answer)) for item in map(model.template.encode, long)]
-        earlier = sum(any(m["role"] == "assistant" for m in row.get("messages", [])[:-1]) for row in rows)
-        if earlier:
+        earlier = sum(bool(earlier_answers(row)) for row in rows)
+        if earlier and turns == "last":
             notes.append(
-                f"{name}: {earlier} conversations have earlier assistant turns; only the last answer counts (for the "
-                "others, add a row that ends with each)."
+                f"{name}: {earlier} conversations have earlier assistant turns; only the last answer counts "
+                "(`turns: all` counts each)."
             )
+        elif earlier:
+            notes.append(f"{name}: each answer of a conversation counts, as one of {len(rows)} examples.")
         if cut := sum(prompt + answer > model.limit for prompt, answer in sizes):
             notes.append(
                 f"{name}: {cut} of {len(rows)} prompts are longer than the model's {model.limit:,} tokens leave room "

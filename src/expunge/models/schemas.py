@@ -79,6 +79,14 @@ class Factory(_File):
     weights: str | None = None
 
 
+class Machine(_File):
+    """The machine that a training ran on. load: the machine's load average of the last minute."""
+
+    device: Annotated[str, Field(max_length=200)] | None = None
+    threads: Count | None = None
+    load: Seconds | None = None
+
+
 class Manifest(_File):
     """`expunge.json` beside a model: how it was trained, or what an unlearned one keeps of that.
 
@@ -101,6 +109,7 @@ class Manifest(_File):
     steps: Count | None = None
     tokens: Count | None = None
     seconds: Seconds | None = None
+    machine: Machine | None = None
     python: str | None = None
     unlearned: str | None = None
 

@@ -22,6 +22,7 @@ from expunge.models.open import open_on_cpu
 from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
 from expunge.pipeline.folders import fits_cache, fits_folder
+from expunge.pipeline.partition import divide, evidence_splits
 from expunge.pipeline.worlds import config, is_trained
 
 
@@ -44,8 +45,14 @@ class Parts:
     base: Base | None
     aligned: AlignmentSpec | None
     splits: Splits
+    """As the request names them, so that faults name its rows."""
     composed: Composed | None
     rules: tuple[acceptance.Criterion, ...]
+
+    @property
+    def divided(self) -> Splits:
+        """The splits with a part of retain held out."""
+        return divide(self.splits, self.request.seed)
 
     @property
     def manifest(self) -> dict[str, Any] | None:
@@ -93,7 +100,7 @@ def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:
     forget, retain = training_sources(request, aligned)
     given = {name: getattr(request, name) for name in ("data", "holdout", "test", "reference")}
     sources = {"forget": forget, "retain": retain, **given}
-    return make_splits(sources, probes=request.probes, columns=request.columns, seed=request.seed)
+    return make_splits(sources, probes=request.probes, columns=request.columns, seed=request.seed, turns=request.turns)
 
 
 # -- do they go together ---------------------------------------------------------------------------
@@ -121,7 +128,7 @@ def check_parts(parts: Parts, resume: bool, faults: Faults) -> list[str]:
             notes += fits_history(composed, model, splits, parts.base.manifest)
     with faults:
         fits_model(model, splits)
-        notes += prompt_notes(model, splits)
+        notes += prompt_notes(model, splits, request.turns)
     with faults:
         if parts.aligned is not None:
             parts.aligned.check(model.capabilities, splits)
@@ -144,7 +151,7 @@ def check_criteria(parts: Parts, has_gold: bool, faults: Faults) -> None:
     """Check that each acceptance criterion names a score that will be measured. Faults are collected."""
     if parts.base is None or not parts.splits:
         return
-    capabilities, read = parts.base.model.capabilities, read_splits(parts.splits)
+    capabilities, read = parts.base.model.capabilities, list(evidence_splits(parts.divided))
     names = scores.score_names(capabilities, read, has_gold)
     names += attack.score_names(parts.request.audit, capabilities, read, has_gold)
     names += parts.aligned.names if parts.aligned else []
@@ -153,11 +160,6 @@ def check_criteria(parts: Parts, has_gold: bool, faults: Faults) -> None:
     for rule in parts.rules:
         with faults:
             rule.names_score(names, owners, units)
-
-
-def read_splits(splits: Splits) -> list[str]:
-    """The splits that evidence reads: all but what only trains or calibrates."""
-    return [name for name in splits if name != "reference"]
 
 
 # -- the budget ------------------------------------------------------------------------------------

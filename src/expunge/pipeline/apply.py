@@ -54,7 +54,7 @@ def apply(plan: Plan, model: Model, gold: Observation, folder: Path, reporter: R
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
-    changed = plan.composed.method(model, plan.splits, context)
+    changed = plan.composed.method(model, plan.training_splits, context)
     seconds = _seconds(notes, time.monotonic() - began)
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _resident()
     applied = Applied(round(seconds, 3), notes, peak)

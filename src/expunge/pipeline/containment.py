@@ -81,7 +81,7 @@ def _model_with(
     """The model that the method makes with so many retain examples per domain."""
     model = open_model(plan.source, plan.request.trust_code)
     rows = [row for row in plan.splits.get("retain", []) if "contained" not in row]
-    splits: Splits = {name: found for name, found in plan.splits.items() if name != "retain"}
+    splits: Splits = {name: found for name, found in plan.training_splits.items() if name != "retain"}
     if count:
         wanted = dataclasses.replace(wanted, contain=count)
         more, _ = prepare_splits(wanted, model, {"retain": containment_rows(wanted, plan.request.seed)}, None, reporter)

@@ -18,13 +18,15 @@ from expunge.core.request import redact_request
 from expunge.core.version import versions
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
-from expunge.evaluation.acceptance import Verdict
+from expunge.evaluation.acceptance import Verdict, parse
+from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
-from expunge.ledger.evidence import SCHEMA, Evidence
+from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
-from expunge.pipeline.hidden_knowledge import hidden_score, judge
+from expunge.pipeline.gold_check import refuse_gold
+from expunge.pipeline.hidden_knowledge import hidden_scores, judge
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
@@ -68,24 +70,22 @@ def by_side(scores: Sequence[scoring.Score]) -> list[scoring.Score]:
     return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
 
 
-def all_scores(reads: Mapping[str, Observation], capabilities: frozenset[str], level: str) -> list[scoring.Score]:
-    """All scores: arithmetic on readouts, attacks on the models, and the knowledge that these show to be hidden."""
-    readouts = {role: read.readouts for role, read in reads.items()}
-    scores = scoring.measure(readouts, capabilities)
-    if level == "none":
-        return scores
-    attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
-    found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
-    scores += with_controls(attacking.scores(attacks, capabilities), found)
-    gold = reads.get("gold")
-    scores.append(
-        hidden_score(
-            attacks.get("after", {}),
-            attacks.get("gold", {}),
-            readouts["after"].get("forget"),
-            gold.readouts.get("forget") if gold else None,
-        )
-    )
+def all_scores(
+    reads: Mapping[str, Observation], capabilities: frozenset[str], level: str, accept: Mapping[str, Any]
+) -> list[scoring.Score]:
+    """All scores: arithmetic on readouts, attacks on the models, and how these compare with gold.
+
+    accept: the acceptance criteria; those that compare with gold name the scores that are compared by example too.
+    """
+    scores = scoring.measure({role: read.readouts for role, read in reads.items()}, capabilities)
+    if level != "none":
+        attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
+        found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
+        scores += with_controls(attacking.scores(attacks, capabilities), found)
+        scores += hidden_scores(reads, {name for name, control in found.items() if not control.counts})
+    criteria = [parse(key, text) for key, text in accept.items()]
+    rows = {split: readout.examples for split, readout in reads["after"].readouts.items()}
+    scores += scores_against_gold(scores, {one.score for one in criteria if one.reference == "gold"}, rows)
     return by_side(scores)
 
 
@@ -93,35 +93,36 @@ def evidence(
     plan: Plan,
     before: Observation,
     after: Observation,
-    gold: Observation,
+    golds: Mapping[str, Observation],
     applied: Applied,
     beside: Mapping[int, DomainAnswers],
     seconds: float,
 ) -> dict[str, Any]:
-    """The evidence of a run. beside: as in `alignment_evidence`. seconds: of the whole run."""
-    reads = {"before": before, "after": after, **({"gold": gold} if gold.readouts else {})}
+    """The evidence of a run. golds: role -> gold and the second gold. beside: as in `alignment_evidence`.
+
+    seconds: of the whole run.
+    """
+    gold = golds["gold"]
+    reads = {"before": before, "after": after, **{role: one for role, one in golds.items() if one.readouts}}
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
-    scores = all_scores(reads, plan.capabilities, plan.request.audit) if processes.main() else []
-    scores = by_side([*scores, *aligned.scores])
+    scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept) if processes.main() else []
+    scores = by_side([*(refuse_gold(scores, gold.why) if gold.refused else scores), *aligned.scores])
     guard = plan.composed.yields == "guard"
     outcome = applied.notes.get("outcome") or {}
-    inputs = {
-        role: imprint(read.fingerprint) if read.fingerprint else None
-        for role, read in (("base", before), ("gold", gold))
-    }
     return build(
         request=shown_request(plan),
         method=plan.composed.name,
         described=plan.composed.described,
         scores=scores,
-        cost=_run_cost(applied, reads, gold, seconds),
-        inputs=inputs | ({"files": plan.files} if plan.files else {}),
+        cost=_run_cost(plan, applied, reads, golds, seconds),
+        inputs=_input_digests(before, golds) | ({"files": plan.files} if plan.files else {}),
         verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=guard),
         curve=outcome.get("curve", []),
         stop=outcome.get("stop", {}),
-        notes=[*plan.notes, *aligned.notes, *_method_remarks(applied.notes, gold.why, guard)],
+        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(applied.notes, guard)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
+        **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
@@ -129,19 +130,50 @@ def evidence(
     )
 
 
-def _run_cost(applied: Applied, reads: Mapping[str, Observation], gold: Observation, seconds: float) -> dict[str, Any]:
+def _input_digests(before: Observation, golds: Mapping[str, Observation]) -> dict[str, Any]:
+    """Name -> digest of the base, of gold (None where there is none), and of a second gold."""
+    found = {"base": before.fingerprint, **{role: one.fingerprint for role, one in golds.items()}}
+    return {
+        role: imprint(fingerprint) if fingerprint else None
+        for role, fingerprint in found.items()
+        if fingerprint or role != SECOND_GOLD
+    }
+
+
+def _run_cost(
+    plan: Plan,
+    applied: Applied,
+    reads: Mapping[str, Observation],
+    golds: Mapping[str, Observation],
+    seconds: float,
+) -> dict[str, Any]:
+    """Tokens and passes, which compare, then seconds, which depend on the machine and its load.
+
+    Where the method stopped at gold's figures, gold's own tokens and seconds are part of the cost of unlearning.
+    """
+    gold, second_gold = golds["gold"], golds[SECOND_GOLD]
     exact = applied.notes.get("exact") or {}
     slowdown = reads["after"].slowdown
+    used = gold.account if plan.budget.stop == "gold" else {}
     return {
-        "unlearn_seconds": round(applied.seconds, 3),
-        "gold_seconds": gold.seconds,
-        "peak_memory_bytes": applied.peak_memory_bytes,
-        "tokens": trained_tokens(applied.notes),
-        **({"slowdown": slowdown} if slowdown is not None else {}),
-        "run_seconds": round(seconds, 2),
-        **{key: value for key, value in exact.items() if key not in ("said", "scheme")},
+        "tokens": trained_tokens(applied.notes) + used.get("tokens", 0),
+        **_retraining_cost("gold", gold),
+        **_retraining_cost(SECOND_GOLD, second_gold),
         **reading_cost(reads),
+        "unlearn_seconds": round(applied.seconds + used.get("seconds", 0.0), 3),
+        "gold_seconds": gold.seconds,
+        **({"second_gold_seconds": second_gold.seconds} if second_gold.seconds is not None else {}),
+        "run_seconds": round(seconds, 2),
+        **({"slowdown": slowdown} if slowdown is not None else {}),
+        "peak_memory_bytes": applied.peak_memory_bytes,
+        **{key: value for key, value in exact.items() if key not in ("said", "scheme")},
     }
+
+
+def _retraining_cost(role: str, gold: Observation) -> dict[str, Any]:
+    """Tokens of a retraining, and the machine on which its seconds were taken, as far as they are known."""
+    known = {"tokens": gold.account.get("tokens"), "machine": gold.account.get("machine")}
+    return {f"{role}_{name}": value for name, value in known.items() if value is not None}
 
 
 def reading_cost(reads: Mapping[str, Observation]) -> dict[str, Any]:
@@ -167,10 +199,15 @@ def shown_request(plan: Plan) -> dict[str, Any]:
     return redact_request(resolved) if plan.request.redacted else resolved
 
 
-def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list[str]:
-    """Sentences on the method. no_gold: why there is no gold model."""
+def _gold_remarks(golds: Mapping[str, Observation]) -> list[str]:
+    """Why there is no gold model, or no second one."""
+    return [one.why for one in golds.values() if one.why]
+
+
+def _method_remarks(notes: Mapping[str, Any], guard: bool) -> list[str]:
+    """Sentences on the method."""
     exact, outcome = notes.get("exact") or {}, notes.get("outcome") or {}
-    remarks = [*exact.get("said", []), *([no_gold] if no_gold else [])]
+    remarks = [*exact.get("said", []), *notes.get("remarks", [])]
     if outcome and not exact:
         remarks.append(f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']}).")
     if guard:
@@ -181,7 +218,7 @@ def _method_remarks(notes: Mapping[str, Any], no_gold: str, guard: bool) -> list
 
 def _method_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
     """The notes that the method itself took."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "exact")}
+    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks", "certified")}
 
 
 def _words(value: Any) -> str:

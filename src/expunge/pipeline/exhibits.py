@@ -13,6 +13,7 @@ from expunge.data.examples import answer_of, question_of
 from expunge.evaluation.attack import Found
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Score
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.family import family
 from expunge.pipeline.observe import Observation
 
@@ -23,7 +24,9 @@ MAX_EXAMPLES = 200
 
 
 def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted: bool) -> dict[str, Any]:
-    """All of them, by their fields in evidence.json."""
+    """All of them, by their fields in evidence.json. A second gold makes margins, and is not shown."""
+    reads = {role: read for role, read in reads.items() if role != SECOND_GOLD}
+    scores = [score for score in scores if score.role != SECOND_GOLD]
     readouts = {role: read.readouts for role, read in reads.items()}
     return {
         "distributions": distributions(readouts),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.content import content_key, content_keys
 from expunge.data.examples import identity
 from expunge.data.splits import Splits
+from expunge.data.worlds import is_builtin
 from expunge.methods.training import trainer_for, with_defaults
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import MANIFEST
@@ -28,10 +29,15 @@ from expunge.models.open import check, open_on_cpu
 from expunge.pipeline.train import account_of, bound, lineage_of, start, write
 from expunge.training import checkpoint
 
+ACCOUNT = ("seconds", "tokens", "python", "steps", "machine", "contents")
+"""Fields of a manifest that do not say what was trained."""
+CHEAP = 120.0
+"""Seconds that a further training without the forget set may take without being asked for."""
+
 
 def gold_entry(manifest: dict[str, Any], forget: Sequence[Example]) -> str:
     """The cache's name of the gold model of this training and forget set."""
-    lineage = {k: v for k, v in manifest.items() if k not in ("seconds", "tokens", "python", "steps", "contents")}
+    lineage = {k: v for k, v in manifest.items() if k not in ACCOUNT}
     names = sorted(identity(row) for row in forget)
     # Rows that the training had in another form: earlier versions left them in, under the name without this mark.
     known = set(manifest.get("hashes") or [])
@@ -99,25 +105,32 @@ def _gold_work(folder: Path) -> Path:
     return folder.with_name(folder.name + ".training")
 
 
+def second_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The training of a second gold model: the same from another seed."""
+    return {**manifest, "seed": int(manifest["seed"]) + 1}
+
+
+def retraining_seconds(manifest: Mapping[str, Any], forget: Sequence[Example]) -> float | None:
+    """An estimate of the time that training without the forget set takes; None where the manifest has no time."""
+    left = 1 - len(forget) / max(1, len(manifest.get("hashes") or []))
+    return left * float(manifest["seconds"]) if manifest.get("seconds") else None
+
+
 def gold_source(
     request: Request, manifest: dict[str, Any] | None, splits: Splits, model: Model | None
 ) -> tuple[str, str]:
     """(how to get gold, why there is none)."""
     if request.gold == "none":
         return "", "gold: none was asked for"
-    if request.gold == "auto" and on_refusals(request):
+    if request.gold in RETRAINED and on_refusals(request):
         return "", "no gold model: one that was never taught the refusals was not taught what to say instead"
-    if request.gold != "auto":
-        check(request.gold, request.trust_code, field="gold")
-        if isinstance(request.model, str) and Path(request.gold).resolve() == Path(request.model).resolve():
-            raise BadInput.of(
-                "gold", request.gold, "is the model itself", "give a model retrained without the forget set"
-            )
-        try:
-            open_on_cpu(request.gold, trust_code=request.trust_code, meta=True)
-        except BadInput as error:
-            raise BadInput(*(fault.replace("model:", "gold:", 1) for fault in error.faults)) from None
-        return request.gold, ""
+    if request.gold not in RETRAINED:
+        first, *others = folders = [request.gold] if isinstance(request.gold, str) else request.gold
+        for folder in folders:
+            _check_folder(folder, request)
+        if others and Path(first).resolve() == Path(others[0]).resolve():
+            raise BadInput.of("gold", first, "is given twice", "give two retrainings, or one")
+        return first, ""
     if not manifest:
         return "", f"no gold model: the model has no training manifest ({MANIFEST})"
     if "forget" not in splits:
@@ -133,6 +146,42 @@ def gold_source(
     except BadInput as error:
         return "", f"no gold model: {error.faults[0]}"
     return "train", ""
+
+
+RETRAINED = ("auto", "one")
+"""Values of `gold` that ask for a retraining."""
+
+
+def _check_folder(folder: str, request: Request) -> None:
+    """Check that a given gold model can be opened, and is another than the model. Raises BadInput."""
+    check(folder, request.trust_code, field="gold")
+    if isinstance(request.model, str) and Path(folder).resolve() == Path(request.model).resolve():
+        raise BadInput.of("gold", folder, "is the model itself", "give a model retrained without the forget set")
+    try:
+        open_on_cpu(folder, trust_code=request.trust_code, meta=True)
+    except BadInput as error:
+        raise BadInput(*(fault.replace("model:", "gold:", 1) for fault in error.faults)) from None
+
+
+def second_source(request: Request, manifest: Mapping[str, Any] | None, splits: Splits, gold: str) -> tuple[str, str]:
+    """(how to get a second gold model, why so or why there is none). gold: how to get the first."""
+    if not isinstance(request.gold, str):
+        return request.gold[1], "given"
+    if gold != "train":
+        return "", "gold is a folder, which is not trained a second time" if gold else "there is no first one"
+    if request.gold == "one":
+        return "", "gold: one was asked for"
+    assert manifest is not None
+    if is_builtin(request.model):
+        return "train", "retrained from another seed, since the world is small"
+    if (gold_folder(second_manifest(manifest), splits["forget"]) / MANIFEST).is_file():
+        return "train", "retrained from another seed; it is in the cache already"
+    seconds = retraining_seconds(manifest, splits["forget"])
+    if seconds is None:
+        return "", "how long a retraining takes is not known; give gold: [FOLDER, FOLDER]"
+    if seconds > CHEAP:
+        return "", f"it would take about {seconds:.0f} s, more than {CHEAP:.0f} s; give gold: [FOLDER, FOLDER]"
+    return "train", f"retrained from another seed; about {seconds:.0f} s, once"
 
 
 def membership_remarks(manifest: dict[str, Any] | None, splits: Splits, leave: bool) -> list[str]:

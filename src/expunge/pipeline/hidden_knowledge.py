@@ -6,70 +6,103 @@ on it too, with the same draws, and only the difference tells that something was
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from expunge.core.card import Example
 from expunge.core.files import finite
-from expunge.evaluation.acceptance import UNCHANGED, Check, Purpose, Verdict, parse, verdict
+from expunge.data.examples import identity
+from expunge.evaluation import intervals
+from expunge.evaluation.acceptance import Purpose, Verdict, by_name, parse, verdict
 from expunge.evaluation.attack import Found, knowledge
+from expunge.evaluation.groups import groups_of
+from expunge.evaluation.implied import KNOWN_AGAIN, UNCHANGED, implied_checks
 from expunge.evaluation.readout import Readout
-from expunge.evaluation.scores import Score
+from expunge.evaluation.scores import Label, Score
+from expunge.pipeline.observe import Observation
 
-MARGIN = 0.1
-"""A share of the knowledge up to which two models that both never saw the data may differ: intervals
-cover the choice of examples, not the seed of training."""
-CONTROL = "robustness_relearn_forget"
-"""The check without which nothing counts as erased."""
 ASKING = "asking"
+NOISE_QUANTILE = 0.99
+"""Quantile of two retrainings' differences under an attack that is taken off each example's gap under it."""
+WORST_SHARE, WORST_COUNT = 0.05, 3
+"""The worst examples: this share of all, and this many at least."""
+NAMES = ("robustness_hidden", "robustness_hidden_share", "robustness_hidden_worst")
+
+NOTHING_RECOVERED = "no attack recovered knowledge from both the model and gold"
+
+Results = Mapping[str, Found | str]
+"""Attack -> its result, or why it could not run."""
+Gaps = dict[str, np.ma.MaskedArray]
+"""Attack -> [N] knowledge recovered from a model less that from gold, masked where either is unknown."""
+
+
+def hidden_scores(reads: Mapping[str, Observation], uncounted: Collection[str] = ()) -> list[Score]:
+    """The scores of hidden knowledge of the roles "after" and "second_gold", from what was observed of all roles.
+
+    uncounted: attacks that do not count, since they fail on the model before the change (`evaluation/controls.py`).
+    """
+    gold = reads.get("gold", Observation())
+    gaps: dict[str, Gaps] = {}
+    scores = []
+    for role in ("second_gold", "after"):
+        if role not in reads:
+            continue
+        ours = reads[role]
+        read, theirs = ours.readouts.get("forget"), gold.readouts.get("forget")
+        rows = ours.attacked
+        scores.append(hidden_score(ours.attacks, gold.attacks, read, theirs, uncounted=uncounted, role=role, rows=rows))
+        found = gaps_to_gold(ours.attacks, gold.attacks, _attacked(ours), _attacked(gold))
+        gaps[role] = {name: gap for name, gap in found.items() if name not in uncounted}
+        scores += example_scores(gaps[role], gaps.get("second_gold"), role, rows)
+    return [score for score in scores if score.measured or score.role == "after"]
 
 
 def hidden_score(
-    after: Mapping[str, Found | str],
-    gold: Mapping[str, Found | str],
+    after: Results,
+    gold: Results,
     read: Readout | None = None,
     gold_read: Readout | None = None,
+    *,
+    uncounted: Collection[str] = (),
+    role: str = "after",
+    rows: Sequence[Example] = (),
 ) -> Score:
     """The score robustness_hidden: the largest mean difference to gold over all attacks, 0 at least.
 
     after, gold: attack -> its result (those that recover knowledge count). read, gold_read: the
-    forget readouts, by which simply asking counts as one attack more. The interval holds for the
-    largest of A true differences at once: each is a mean over examples with Student's t interval at
-    level 1 - .05/A (Bonferroni), and their largest low and high ends are taken.
+    forget readouts, by which simply asking counts as one attack more. uncounted: as in `hidden_scores`. rows:
+    the examples that were attacked, by whose groups intervals are clustered. The interval holds for the largest of A
+    true differences at once: each is a mean over examples with Student's t interval at level 1 - .05/A (Bonferroni),
+    and their largest low and high ends are taken.
     """
     if not gold and gold_read is None:
-        return _absent("no gold model: what a model that never saw the data would give away is not known")
-    gaps = _gaps(after, gold, read, gold_read)
+        why = "no gold model: what a model that never saw the data would give away is not known"
+        return _absent(NAMES[0], role, why)
+    found = gaps_to_gold(after, gold, read, gold_read)
+    gaps = {name: gap for name, gap in found.items() if name not in uncounted}
+    gaps = {name: gap for name, gap in gaps.items() if gap.count() > 1 and np.isfinite(gap.compressed()).all()}
     if not gaps:
-        return _absent("no attack recovered knowledge from both the model and gold")
-    ends = {name: _interval(gap, len(gaps)) for name, gap in gaps.items()}
-    worst = max(ends, key=lambda name: ends[name][0])
+        return _absent(NAMES[0], role, NOTHING_RECOVERED)
+    known = [rows, read.examples if read is not None else ()]
+    level = 1 - 0.05 / len(gaps)
+    ends = {
+        name: intervals.mean(gap.compressed(), groups=_groups(gap, known), level=level) for name, gap in gaps.items()
+    }
+    worst = max(ends, key=lambda name: ends[name].value)
     value, low, high = (min(1.0, max(0.0, max(end[i] for end in ends.values()))) for i in range(3))
     how = "when it is simply asked" if worst == ASKING else f"under {worst}"
-    return Score(
-        "robustness_hidden",
-        "robustness",
-        "forget",
-        "after",
-        value,
-        low,
-        high,
-        len(gaps[worst]),
-        "share",
-        "lower",
-        why=f"largest {how}, of {len(gaps)} attacks that were run on gold too",
-    )
+    why = f"largest {how}, of {len(gaps)} attacks that were run on gold too"
+    idle = sorted(set(uncounted) & set(found))
+    if idle:
+        why += f"; not counted, since they bring little out of the model before the change: {', '.join(idle)}"
+    return Score(**_label(NAMES[0], role), value=value, low=low, high=high, n=int(gaps[worst].count()), why=why)
 
 
-def _gaps(
-    after: Mapping[str, Found | str],
-    gold: Mapping[str, Found | str],
-    read: Readout | None,
-    gold_read: Readout | None,
-) -> dict[str, np.ndarray]:
-    """Attack -> [n] knowledge recovered from the model less that from gold, of the examples where both are known."""
+def gaps_to_gold(after: Results, gold: Results, read: Readout | None, gold_read: Readout | None) -> Gaps:
+    """The differences in recovered knowledge, of the attacks that were made on both; asking is one of them."""
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     if read is not None and gold_read is not None:
         pairs[ASKING] = knowledge(read), knowledge(gold_read)
@@ -82,62 +115,84 @@ def _gaps(
             and theirs.recovered_N is not None
         ):
             pairs[name] = ours.recovered_N, theirs.recovered_N
-    gaps = {
-        name: np.ma.compressed(np.ma.masked_array(a, dtype=float) - np.ma.masked_array(b, dtype=float))
-        for name, (a, b) in pairs.items()
+    return {
+        name: np.ma.masked_array(a, dtype=float) - np.ma.masked_array(b, dtype=float) for name, (a, b) in pairs.items()
     }
-    return {name: gap for name, gap in gaps.items() if len(gap) > 1 and np.isfinite(gap).all()}
 
 
-def _interval(gap: np.ndarray, attacks: int) -> tuple[float, float, float]:
-    """(mean, low, high) of [n] differences at level 1 - .05 / attacks."""
-    centre = float(gap.mean())
-    half = float(special.stdtrit(len(gap) - 1, 1 - 0.025 / attacks)) * float(gap.std(ddof=1)) / len(gap) ** 0.5
-    return centre, centre - half, centre + half
+def example_scores(gaps: Gaps, noise: Gaps | None, role: str = "after", rows: Sequence[Example] = ()) -> list[Score]:
+    """The scores robustness_hidden_share and robustness_hidden_worst.
 
-
-def _absent(why: str) -> Score:
-    return Score(
-        "robustness_hidden", "robustness", "forget", "after", None, None, None, 0, "share", "lower", "not measured", why
-    )
-
-
-def lines(scores: Sequence[Score], purpose: str) -> list[Check]:
-    """The implied line of the verdict on what is hidden; none under `suppress` where nothing was attacked.
-
-    It fails where the whole interval lies above the margin. Under `erase` it also fails where the
-    relearning check was not made on both the model and gold.
+    gaps: of the attacks that count. An example's gap is its largest under any attack. The largest of many is large by
+    chance, so from the gap under each attack the 99 % quantile of what a second retraining shows against gold under
+    it (noise) is taken first, where there is one. The share has Wilson's interval, clustered by the groups of the
+    examples (rows), the mean of the worst examples Student's over those.
     """
-    table = {(score.name, score.role): score for score in scores}
-    score = table.get(("robustness_hidden", "after"))
-    rule = f"robustness.hidden <= {MARGIN} (hidden, not removed)"
-    checked = [table.get((CONTROL, role)) for role in ("after", "gold")]
-    if purpose == "erase" and not all(found is not None and found.measured for found in checked):
-        reasons = [found.why for found in checked if found is not None and not found.measured]
-        why = reasons[0] if reasons else ("no gold model was attacked" if checked[0] else "audit: none was asked for")
-        return [
-            Check(
-                rule,
-                False,
-                score.value if score else None,
-                MARGIN,
-                f"erasure needs the relearning check against gold, and it was not made: {why}",
-                implied=True,
-            )
-        ]
-    if score is None or score.value is None or score.low is None or score.high is None:
-        return []
-    passed = score.low <= MARGIN
-    why = score.why if passed else f"hidden, not removed: {score.why}"
-    return [Check(rule, passed, score.value, MARGIN, why, score.low < MARGIN < score.high, implied=True)]
+    largest = _largest(gaps, noise)
+    if not len(largest):
+        return [_absent(name, role, NOTHING_RECOVERED) for name in NAMES[1:]]
+    told = f"the largest of {len(gaps)} attacks, " + (
+        "less what two retrainings differ by under each"
+        if noise is not None
+        else "noise included: no second gold tells what two retrainings differ by"
+    )
+    n = len(largest)
+    groups = groups_of(rows) if len(rows) == n else None
+    share = intervals.proportion((largest > KNOWN_AGAIN).astype(float), groups=groups)
+    worst = np.sort(largest)[::-1][: max(WORST_COUNT, math.ceil(WORST_SHARE * n))]
+    mean = intervals.mean(np.clip(worst, 0.0, 1.0), 0.0, 1.0)
+    texts = (f"gap to gold above {KNOWN_AGAIN}; {told}", f"mean gap of the worst {len(worst)}; {told}")
+    return [
+        Score(**_label(name, role), value=value, low=low, high=high, n=count, why=why)
+        for name, (value, low, high), count, why in zip(NAMES[1:], (share, mean), (n, len(worst)), texts, strict=True)
+    ]
+
+
+def _largest(gaps: Gaps, noise: Gaps | None) -> np.ndarray:
+    """[N] the largest gap of each example, of those that any attack counts, net of the noise of each attack."""
+    size = len(gaps[ASKING]) if ASKING in gaps else max(map(len, gaps.values()), default=0)
+    net = []
+    for name, gap in gaps.items():
+        if len(gap) != size or not np.isfinite(gap.compressed()).all():  # questions of its own (probes), or diverged
+            continue
+        second = (noise or {}).get(name, np.ma.masked_array([])).compressed()
+        usual = float(np.quantile(second, NOISE_QUANTILE, method="higher")) if len(second) else 0.0
+        net.append(gap - max(0.0, usual))
+    if not net:
+        return np.array([])
+    return np.ma.masked_array(np.ma.max(np.ma.stack(net), axis=0)).compressed()
+
+
+def _groups(gap: np.ma.MaskedArray, known: Sequence[Sequence[Example]]) -> np.ndarray | None:
+    """The group numbers of the examples behind the gaps that are not masked, where those examples are known."""
+    mine = next((rows for rows in known if len(rows) == len(gap)), None)
+    return None if mine is None else groups_of(mine, np.ma.getmaskarray(gap))
+
+
+def _attacked(observed: Observation) -> Readout | None:
+    """The forget readout of the examples that were attacked, in their order."""
+    read = observed.readouts.get("forget")
+    if read is None or not observed.attacked or len(observed.attacked) == len(read):
+        return read
+    places = {identity(row): i for i, row in enumerate(read.examples)}
+    return read.take([places[identity(row)] for row in observed.attacked])
+
+
+def _label(name: str, role: str) -> Label:
+    return {"name": name, "side": "robustness", "split": "forget", "role": role, "unit": "share", "better": "lower"}
+
+
+def _absent(name: str, role: str, why: str) -> Score:
+    return Score.not_measured(why, **_label(name, role))
 
 
 def judge(accept: Mapping[str, Any], scores: Sequence[Score], purpose: Purpose, *, guard: bool = False) -> Verdict:
-    """The verdict with all implied lines. Raises BadInput.
+    """The verdict with all implied checks. Raises BadInput.
 
     A pure function of the acceptance criteria, the figures and the purpose, so that whoever holds the evidence can come
     to it again. guard: the weights are unchanged.
     """
     rules = [parse(key, text) for key, text in accept.items()]
     scores = [Score.of(finite(score.to_json())) for score in scores]  # to the last bit as the evidence holds them
-    return verdict(rules, scores, purpose=purpose, extra=[*([UNCHANGED] if guard else []), *lines(scores, purpose)])
+    implied = [*([UNCHANGED] if guard else []), *implied_checks(by_name(scores), purpose)]
+    return verdict(rules, scores, purpose=purpose, extra=implied)

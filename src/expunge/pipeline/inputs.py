@@ -19,11 +19,13 @@ from expunge.core.version import versions
 from expunge.data.examples import content
 from expunge.ledger.certificate import imprint, salt_of
 from expunge.pipeline.apply import DONE
+from expunge.pipeline.observe import Observation
+from expunge.pipeline.partition import join
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
 
 FILE = "inputs.json"
-OPAQUE = ("base", "gold", "judge", "training manifest", "code")
+OPAQUE = ("base", "gold", "second gold", "judge", "training manifest", "code")
 """Inputs of which a change alone can be seen, not its extent."""
 METHOD_FILE = "method file"
 """Beginning of the name of an input that an option of the method names."""
@@ -35,16 +37,17 @@ def record_base(plan: Plan, fingerprint: Any, folder: Path) -> None:
         _record(folder, _inputs(plan, fingerprint, folder))
 
 
-def record_gold(fingerprint: Any, folder: Path) -> None:
-    """Record gold by its fingerprint. Raises BadInput where it has changed."""
+def record_golds(golds: Mapping[str, Observation], folder: Path) -> None:
+    """Record gold and, where there is one, the second gold by their fingerprints. Raises BadInput where one changed."""
     if processes.main():
-        _record(folder, {"gold": imprint(fingerprint)})
+        known = {role: one.fingerprint for role, one in golds.items() if role == "gold" or one.fingerprint}
+        _record(folder, {role.replace("_", " "): imprint(fingerprint) for role, fingerprint in known.items()})
 
 
 def _inputs(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
     """Name -> identity of this input: a digest, a figure, or a salted hash of each row."""
     salt = salt_of(folder)
-    rows: dict[str, Sequence[Example]] = dict(plan.splits)
+    rows: dict[str, Sequence[Example]] = {**join(plan.splits)}
     named: dict[str, Any] = {"base": imprint(base), "training manifest": digest(plan.manifest)}
     if plan.aligned:
         rows["alignment prompts"] = [*plan.aligned.pack.rows, *plan.aligned.pack.bbq]

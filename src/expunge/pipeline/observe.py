@@ -20,19 +20,24 @@ from expunge.alignment.spec import AlignmentSpec
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
+from expunge.core.errors import BadInput
 from expunge.core.random import permutation
-from expunge.data.splits import Splits
+from expunge.data.sampling import halves
+from expunge.data.splits import SEEN, Splits
 from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
-from expunge.pipeline._bind import read_splits
 from expunge.pipeline.gold import gold as train_gold
-from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, Plan, audit_half
+from expunge.pipeline.gold import second_manifest
+from expunge.pipeline.gold_check import Origin, gold_fault
+from expunge.pipeline.partition import evidence_splits, remarks
+from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, SEEN_READ, Plan
 from expunge.pipeline.slowdown import slowdown
 
-ATTACKED_ROLES = ("before", "gold", "after")
+ATTACKED_ROLES = ("before", "gold", SECOND_GOLD, "after")
 """The model before the change is the attacks' positive control."""
 PROMPTED_ROLES = ("before", "after")
 COMPARED_ROLES = ("before", "gold")
@@ -56,6 +61,10 @@ class ObservationSpec:
     seed: int = 0
     manifest: Mapping[str, Any] | None = None
     """How the model before the change was trained, where that is known: attacks that train use its learning rate."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """Split -> a remark on all figures of the changed model on it."""
+    attacks: frozenset[str] | None = None
+    """Names of the level's attacks that are run; None for all."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ class Observation:
     meter: reading.Meter = field(default_factory=reading.Meter)
     why: str = ""
     """Why there are no readouts."""
-    seconds: float | None = None
-    """Time that making the model took (gold)."""
+    account: Mapping[str, Any] = field(default_factory=dict)
+    """What training the model took, as far as its manifest says (gold): tokens, seconds, and the machine."""
     attacks: Mapping[str, attack.Found | str] = field(default_factory=dict)
     """Attack -> its result, or why it could not run."""
     attack_seconds: float = 0.0
@@ -86,6 +95,16 @@ class Observation:
     """Its answers to the domains' prompts."""
     slowdown: float | None = None
     """Behind guards: time to score an example, over the bare model's."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Time that training the model took (gold)."""
+        return self.account.get("seconds")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model was read and is not taken for what it was given as; `why` has the reason."""
+        return bool(self.why) and self.fingerprint is not None
 
 
 @dataclass(frozen=True)
@@ -108,8 +127,8 @@ def observe(
 ) -> Observation:
     """Read, attack and question an opened model; only the first process does, the others observe nothing.
 
-    role: "before", "gold" or "after". against: role -> earlier observation, which attacks compare with. fingerprint:
-    the model's, where it is known already.
+    role: "before", "gold", "second_gold" or "after". against: role -> earlier observation, which attacks compare with.
+    fingerprint: the model's, where it is known already.
     """
     if not processes.main():
         return Observation()
@@ -158,6 +177,7 @@ def _read(
         readouts[name] = reading.read(
             model, name, rows, channels[name], role=role, fingerprint=fingerprint, meter=meter
         )
+        readouts[name].remark = spec.remarks.get(name, "") if role == "after" else ""
         reporter.advance(stage, i + 1, name)
     reporter.finish(stage)
     return readouts
@@ -195,7 +215,7 @@ def _attack(
     )
     kept = spec.level == "deep" and role == "gold"
     states = target.states_of(role) if kept else None
-    results = attack.attack(spec.level, target, reporter)
+    results = attack.attack(spec.level, target, reporter, spec.attacks)
     seconds = round(time.monotonic() - began, 2)
     return _Attacked(results, seconds, target.forget, target.plain[role], states or {})
 
@@ -204,13 +224,12 @@ def _attack(
 
 
 def reading_splits(plan: Plan) -> Splits:
-    """The examples to read: seeded samples, large ones of what must go; of the holdout the half for audits."""
+    """The examples to read: seeded samples, large ones of what must go; what the method had is read as such."""
     found: Splits = {}
-    for name in read_splits(plan.splits):
-        rows = plan.splits[name]
-        if name == "holdout" and plan.budget.stop == "holdout":
-            rows = audit_half(plan.splits, plan.request.seed)
-        limit = FORGET_READ if scores.must_go(name) else OTHERS_READ
+    for name, rows in evidence_splits(plan.splits).items():
+        if name == "holdout" and "holdout" in plan.training_splits:
+            _, rows = halves(rows, plan.request.seed)
+        limit = FORGET_READ if scores.must_go(name) else SEEN_READ if name == SEEN else OTHERS_READ
         order = permutation(len(rows), plan.request.seed, "read", name)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
         sampled = sorted(sorted(order, key=lambda i: "perturbed_answer" not in rows[i])[:limit])
@@ -221,7 +240,9 @@ def reading_splits(plan: Plan) -> Splits:
 def spec_of(plan: Plan) -> ObservationSpec:
     """Everything that the request wants to know."""
     drift = plan.aligned if plan.aligned is not None and plan.aligned.drift else None
-    return ObservationSpec(reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest)
+    return ObservationSpec(
+        reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest, remarks(plan.splits)
+    )
 
 
 def observe_gold(
@@ -230,15 +251,71 @@ def observe_gold(
     """The model retrained without the forget set, or why there is none. base lends its tokenizer."""
     if not plan.gold:
         return Observation(why=plan.no_gold)
-    folder: str | Path = plan.gold
-    if plan.gold == "train":
-        assert plan.manifest is not None
-        folder = train_gold(plan.manifest, plan.splits["forget"], base, reporter)
+    observed = _observe_retrained(plan, plan.gold, plan.manifest, base, spec, {"before": before}, reporter)
+    if observed.refused and plan.budget.stop == "gold":
+        fix = "give a model retrained without the forget set"
+        raise BadInput.of("gold", plan.request.gold, f"is {observed.why}", fix)
+    return observed
+
+
+def observe_golds(
+    plan: Plan, base: Model, spec: ObservationSpec, before: Observation, reporter: Reporter
+) -> dict[str, Observation]:
+    """Role -> gold, and the model that was retrained from another seed; of each, why there is none.
+
+    The second one says how far two retrainings differ.
+    """
+    gold = observe_gold(plan, base, spec, before, reporter)
+    if not plan.second_gold:
+        why = f"no second gold model: {plan.second_gold_work}" if plan.gold else ""
+        return {"gold": gold, SECOND_GOLD: Observation(why=why)}
+    manifest = second_manifest(plan.manifest) if plan.second_gold == "train" and plan.manifest else plan.manifest
+    against = {"before": before, "gold": gold}
+    second = _observe_retrained(plan, plan.second_gold, manifest, base, spec, against, reporter)
+    return {"gold": gold, SECOND_GOLD: second}
+
+
+def _observe_retrained(
+    plan: Plan,
+    source: str,
+    manifest: dict[str, Any] | None,
+    base: Model,
+    spec: ObservationSpec,
+    against: Mapping[str, Observation],
+    reporter: Reporter,
+) -> Observation:
+    """A gold model from its source, "train" or a folder, checked against the models observed earlier."""
+    folder: str | Path = source
+    if source == "train":
+        assert manifest is not None
+        folder = train_gold(manifest, plan.splits["forget"], base, reporter)
     model = open_model(str(folder), plan.request.trust_code)
-    observed = observe(model, "gold", spec, reporter, against={"before": before})
+    observed = observe(model, SECOND_GOLD if "gold" in against else "gold", spec, reporter, against=against)
     del model
     gc.collect()
-    return replace(observed, seconds=(manifest_of(folder) or {}).get("seconds"))
+    made = manifest_of(folder)
+    origin = Origin.of(made, plan.splits["forget"], retrained=source == "train")
+    account = {name: made[name] for name in ("tokens", "seconds", "machine") if made and made.get(name) is not None}
+    return replace(check_gold(observed, against, origin), account=account)
+
+
+def check_gold(gold: Observation, others: Mapping[str, Observation], origin: Origin) -> Observation:
+    """The observation of a gold model as it is; without figures and with the reason where it is not one.
+
+    others: role -> the models that it must not be, as far as they were observed.
+    """
+    if not gold.readouts:
+        return gold
+    before = others.get("before")
+    same = next((role for role, one in others.items() if _weights_digest(one) == _weights_digest(gold)), "")
+    why = gold_fault(gold.readouts, before.readouts if before else None, origin, same_as=same)
+    return Observation(gold.fingerprint, why=why, meter=gold.meter) if why else gold
+
+
+def _weights_digest(observed: Observation) -> Any:
+    """The part of the fingerprint that is of the weights, where the family names it."""
+    found = observed.fingerprint
+    return found.get("weights", found) if isinstance(found, Mapping) else found
 
 
 def observe_saved(

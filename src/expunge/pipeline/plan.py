@@ -10,25 +10,27 @@ from typing import Any
 from expunge.alignment import risk
 from expunge.alignment.spec import AlignmentSpec
 from expunge.core.budget import Budget
-from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest_named
 from expunge.core.request import Request, read_config
+from expunge.data.duplicates import duplicate_notes
 from expunge.data.fields import ignored_answers
-from expunge.data.sampling import halves
 from expunge.data.splits import Splits
 from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack
 from expunge.methods.compose import Composed
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
-from expunge.pipeline._bind import bind, budget_for, check_criteria, check_parts, check_stop, read_splits
+from expunge.pipeline._bind import bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import estimates, learning_rate, workload
-from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks
+from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
+from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
 
 FORGET_READ, OTHERS_READ = 2000, 120
 """Examples that are read of a split at most: a seeded sample; n is given with each figure."""
+SEEN_READ = 48
+"""Of the part of retain that the method had, whose figures are there for comparison."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Plan:
     notes: tuple[str, ...] = ()
     foreseen: tuple[risk.Risk, ...] = ()
     """The domains at risk, the riskiest first, once a run under `contain: auto` has ranked them."""
+    second_gold: str = ""
+    """"train", a folder, or "": the source of a second gold model, by which margins are set."""
+    second_gold_work: str = ""
+    """Why there is a second gold model or none, in words."""
 
     @property
     def gold_work(self) -> str:
@@ -74,8 +80,8 @@ class Plan:
             return "retrained without the forget set once the model is built; as long as building the model"
         if (gold_folder(manifest, self.splits["forget"]) / MANIFEST).is_file():
             return "retrained without the forget set; it is in the cache already"
-        left = 1 - len(self.splits["forget"]) / max(1, len(manifest.get("hashes") or []))
-        took = f"; about {left * manifest['seconds']:.0f} s, once" if manifest.get("seconds") else ", once"
+        seconds = retraining_seconds(manifest, self.splits["forget"])
+        took = ", once" if seconds is None else f"; about {seconds:.0f} s, once"
         return f"retrained without the forget set{took}, and then kept in the cache"
 
     @property
@@ -87,7 +93,13 @@ class Plan:
     def audit(self) -> str:
         """The attacks that will be run and their cost, in words; empty where there are none."""
         level = self.request.audit
-        return attack.cost(level, self.capabilities, read_splits(self.splits), bool(self.gold))
+        return attack.cost(level, self.capabilities, evidence_splits(self.splits), bool(self.gold))
+
+    @property
+    def training_splits(self) -> Splits:
+        """The splits that the method gets."""
+        wanted = method_splits(self.composed, self.budget)
+        return {name: rows for name, rows in self.splits.items() if name in wanted}
 
     def to_json(self) -> dict[str, Any]:
         """The plan for `--plan --json`."""
@@ -104,6 +116,8 @@ class Plan:
             "gold": self.gold or None,
             "no_gold": self.no_gold,
             "gold_work": self.gold_work,
+            "second_gold": self.second_gold or None,
+            "second_gold_work": self.second_gold_work,
             "accept": {rule.key: rule.text for rule in self.rules},
             "alignment": self.aligned.sentence if self.aligned else None,
             "estimate": self.estimate.to_json(),
@@ -133,7 +147,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     faults = Faults()
     parts = bind(request, faults)
     history = check_parts(parts, resume, faults)
-    splits, composed, manifest = parts.splits, parts.composed, parts.manifest
+    splits, composed, manifest = parts.divided, parts.composed, parts.manifest
     model = parts.base.model if parts.base else None
     gold, no_gold = "", ""
     with faults:
@@ -144,6 +158,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         check_stop(request, budget, splits, bool(gold))
     faults.raise_any()
     assert composed is not None and parts.base is not None and model is not None
+    second_gold, second_gold_work = second_source(request, manifest, splits, gold)
     work = workload(composed, model, splits, budget, request.seed)
     needed, here = estimates(composed, model, budget, work, Path(request.out))
     return Plan(
@@ -156,6 +171,8 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         budget=budget,
         gold=gold,
         no_gold=no_gold,
+        second_gold=second_gold,
+        second_gold_work=second_gold_work,
         rules=parts.rules,
         steps=work.steps,
         batch=work.batch,
@@ -169,7 +186,9 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
             *composed.notes,
             *history,
             *remarks,
-            *ignored_answers(splits),
+            *ignored_answers(parts.splits),
+            *duplicate_notes(parts.splits),
+            *notes(splits),
             *membership_remarks(manifest, splits, request.trust_code),
             *_erasure_remarks(request, gold, composed.yields),
         ),
@@ -202,8 +221,3 @@ def check_runnable(plan: Plan) -> None:
         return
     check(plan.source, request.trust_code)
     check_tokenizer(plan.source, request.trust_code, plan.capabilities)
-
-
-def audit_half(splits: Splits, seed: int) -> list[Example]:
-    """The half of the holdout that no stopping rule saw."""
-    return halves(splits["holdout"], seed)[1]

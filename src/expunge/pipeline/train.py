@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from expunge.core import cache, processes
@@ -197,11 +199,17 @@ def lineage_of(config: TrainConfig, data: Sequence[Example], model: Model) -> di
 
 
 def account_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """The rest of the manifest: what the training took."""
+    """The rest of the manifest: what the training took, and on which machine: seconds alone do not compare."""
+    device = processes.device()
     return {
         "steps": outcome["steps"],
         "tokens": outcome["tokens"],
         "seconds": round(outcome["seconds"], 2),
+        "machine": {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+            "threads": torch.get_num_threads(),
+            "load": round(os.getloadavg()[0], 1),
+        },
         "python": platform.python_version(),
     }
 

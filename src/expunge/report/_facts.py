@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from expunge.ledger.evidence import SECOND_GOLD
+
 Evidence = dict[str, Any]
 Score = dict[str, Any]
 
@@ -37,7 +39,11 @@ HINTS = {
     "retain_accuracy": "share of the retain set that is classified correctly",
     "test_accuracy": "share of unseen data that is classified correctly",
     "privacy_min_k_auc": "membership attack; 0.5 is guessing",
-    "robustness_hidden": "knowledge that attacks bring back beyond what they get from gold",
+    "robustness_hidden": "knowledge that attacks bring back beyond what they get from gold, on average",
+    "robustness_hidden_share": "share of the forget examples that some attack brings back",
+    "robustness_hidden_worst": "knowledge that attacks bring back of the worst examples, beyond gold",
+    "privacy_worst": "largest difference of a membership attack to what it reaches on gold, either way",
+    "forget_nll_above_gold": "chance that a forgotten answer is more surprising than one to gold; 0.5 is gold's own",
     "robustness_relearn_forget": "knowledge that comes back when a few forget examples are taught again",
     "robustness_relearn_forget_steps": "training steps until half of the knowledge is back",
     "alignment_refusal_score": "how often requests of this kind are refused",
@@ -123,6 +129,8 @@ def table(evidence: Evidence) -> list[Row]:
     """All scores as rows, in the order of the sides; the cost dict adds costs that are not among the scores."""
     rows: dict[tuple[str, str, str], Row] = {}
     for score in [*(evidence.get("scores") or []), *_cost_scores(evidence)]:
+        if score.get("subject") == SECOND_GOLD:  # margins are made of it; it has no column
+            continue
         side, name = score.get("side") or "other", score.get("name") or "unnamed"
         split = score.get("split") or ""
         row = rows.setdefault(
@@ -274,15 +282,26 @@ def against_retraining(evidence: Evidence) -> str:
 
 
 def verdict_word(evidence: Evidence) -> tuple[str, str]:
-    """(the verdict in words, its kind: good, bad or none)."""
-    passed = (evidence.get("verdict") or {}).get("passed")
+    """(the verdict in words, its kind: good, bad, warn or none).
+
+    Under `erase` a verdict passes where everything is shown; what fails for want of evidence alone is not shown. Under
+    `suppress` a model meets its bar, which says nothing of what is left in the weights.
+    """
+    verdict = evidence.get("verdict") or {}
+    passed, found = verdict.get("passed"), verdict.get("lines") or []
     if passed is None:
         return "NO CRITERIA SET", "none"
-    return ("PASSED", "good") if passed else ("FAILED", "bad")
+    erase = (evidence.get("request") or {}).get("purpose") == "erase"
+    if passed:
+        warns = any(line.get("warns") for line in found)
+        return ("PASSED", "good") if erase else ("MET ITS BAR", "warn" if warns else "good")
+    failing = [line for line in found if not line.get("passed") and not line.get("warns")]
+    only_open = bool(failing) and all(line.get("word") == "open" for line in failing)
+    return ("NOT SHOWN" if only_open else "FAILED"), "bad"
 
 
 def lines(evidence: Evidence) -> list[dict[str, Any]]:
-    """The verdict's lines with `kind` (good, bad, warn, none), `shown` and `limit` as text."""
+    """The verdict's lines with `kind` (good, bad, warn, none), `word`, `shown` and `limit` as text."""
     rows = table(evidence)
     result = []
     for line in (evidence.get("verdict") or {}).get("lines") or []:
@@ -300,12 +319,14 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
             {
                 **line,
                 "rule": rule,
+                "name": key,
                 "row": row,
                 "score": score,
                 "kind": kind,
                 "shown": shown,
                 "limit": limit,
                 "why": line.get("why") or "",
+                "word": line.get("word") or "",
             }
         )
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from expunge.report import _facts as facts
 from expunge.report._facts import Evidence, Row, Score
 
@@ -27,6 +29,57 @@ def summary(evidence: Evidence) -> list[str]:
         result.append(f"A membership attack ({privacy.label}; 0.5 is guessing) reaches {facts.figure(after)}{compared}")
     result.append(_cost(evidence))
     return [_sentence(text) for text in result if text]
+
+
+HIDDEN = ("robustness_hidden", "robustness_hidden_share", "robustness_hidden_worst")
+FINDINGS = {
+    "robustness_hidden": "the knowledge that attacks bring back on average",
+    "robustness_hidden_share": "the share of examples known again under attack",
+    "robustness_hidden_worst": "the knowledge of the worst examples under attack",
+    "privacy_worst": "what the worst membership attacker can tell",
+    "forget_nll_above_gold": "the distribution of the forgotten answers' NLL",
+}
+"""Score of an implied line -> its subject in words."""
+
+
+def proof(evidence: Evidence) -> list[str]:
+    """Sentences on what the verdict shows, what it refutes and what it leaves open; none without a verdict."""
+    verdict = evidence.get("verdict") or {}
+    lines = facts.lines(evidence)
+    if verdict.get("passed") is None and not any(line["word"] for line in lines):
+        return []
+    result = [_erasure(evidence, lines)] if verdict.get("passed") is not None else []
+    for word, title in (("shown", "Shown"), ("refuted", "Refuted"), ("open", "Open")):
+        named = dict.fromkeys(_finding(line) for line in lines if line["word"] == word)
+        if named:
+            result.append(f"{title}: {'; '.join(named)}")
+    return [_sentence(text) for text in result]
+
+
+def _erasure(evidence: Evidence, lines: list[dict[str, Any]]) -> str:
+    """The verdict in a sentence: suppressed or erased."""
+    word, _ = facts.verdict_word(evidence)
+    if word == "PASSED":
+        return "Erasure is shown: every line holds with its whole interval, against a model retrained without the data"
+    if word == "NOT SHOWN":
+        return "Erasure is not shown: nothing is refuted, and the evidence does not suffice"
+    opening = "The model met the bar of its request" if word == "MET ITS BAR" else "The verdict failed"
+    if evidence.get("yields") == "guard":
+        return f"{opening}; the data are suppressed, not erased: the weights are unchanged"
+    hidden = {line["name"]: line["word"] for line in lines if line["name"] in HIDDEN}
+    if "refuted" in hidden.values():
+        return f"{opening}; the data are suppressed, not erased: attacks bring knowledge back"
+    if not hidden:
+        return f"{opening}; the data count as suppressed: attacks were not compared with a model retrained without them"
+    if len(hidden) == len(HIDDEN) and set(hidden.values()) == {"shown"}:
+        return f"{opening}; these attacks bring back no more than from a model retrained without the data"
+    return f"{opening}; the data count as suppressed: that no attack brings them back is not shown"
+
+
+def _finding(line: dict[str, Any]) -> str:
+    subject = FINDINGS.get(line["name"], line["rule"])
+    limit = f", bound {line['limit']}" if line["limit"] and line["name"] in FINDINGS else ""
+    return f"{subject} ({line['shown']}{limit})"
 
 
 def _refusals(evidence: Evidence, rows: list[Row]) -> str:

@@ -22,6 +22,7 @@ def model_card(evidence: Evidence) -> str:
         "\n".join(_facts(evidence)),
         _plain(" ".join(_summary.summary(evidence))),
         f"## Verdict: {word.lower()}",
+        _plain(" ".join(_summary.proof(evidence))),
         _verdict(evidence),
         "## Figures",
         f"Brackets are 95 % intervals. {facts.INTERVALS}",
@@ -54,7 +55,7 @@ def _verdict(evidence: Evidence) -> str:
     kinds = {"good": "holds", "bad": "fails", "warn": "does not hold (warns)", "none": "undecided"}
     result = ["| Criterion | Value | Bound | |", "|---|---|---|---|"]
     for line in lines:
-        remarks = [kinds[line["kind"]]]
+        remarks = [kinds[line["kind"]], *([line["word"]] if line["word"] else [])]
         if line.get("flagged"):
             remarks.append(facts.STRADDLES)
         if line["why"]:

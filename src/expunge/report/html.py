@@ -49,6 +49,7 @@ def render(evidence: Evidence) -> str:
             request=evidence.get("request") or {},
             word=word,
             kind=kind,
+            proof=_summary.proof(evidence),
             summary=_summary.summary(evidence),
             left_open=_summary.left_open(evidence),
             lines=_facts.lines(evidence),

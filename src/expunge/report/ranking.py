@@ -21,7 +21,9 @@ else a language model's probabilities), and the membership AUC."""
 UTILITY = ("retain_utility", "test_accuracy", "retain_accuracy", "retain_probability")
 FORGETTING = ("forget_accuracy", "forget_probability", "forget_nll")
 PRIVACY = ("privacy_min_k_auc", "privacy_loss_auc", "privacy_confidence_auc")
-RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0)}
+NEVER_NEGATIVE = ("nats", "distance", "seconds", "bytes", "steps", "count", "times")
+RANGES = {"share": (0.0, 1.0), "auc": (0.0, 1.0), **dict.fromkeys(NEVER_NEGATIVE, (0.0, float("inf")))}
+"""The ends of a unit, at which the interval of a mean over seeds is cut."""
 
 
 def values(evidence: Mapping[str, Any], role: str = "after") -> dict[str, float]:
@@ -63,7 +65,7 @@ def over_seeds(found: Sequence[Mapping[str, float]], unit: Mapping[str, str]) ->
 
 def row(method: str, evidences: Sequence[Mapping[str, Any]]) -> Row:
     """The row of one method, from its runs with different seeds."""
-    unit = {**units(evidences), "average_gap": "distance", "seconds": "seconds", "slowdown": "ratio"}
+    unit = {**units(evidences), "average_gap": "distance", "seconds": "seconds", "slowdown": "times"}
     found = []
     for evidence in evidences:
         own = values(evidence)

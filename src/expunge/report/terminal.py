@@ -17,9 +17,11 @@ from rich.text import Text
 
 from expunge.core.errors import printable
 from expunge.report import _facts as facts
+from expunge.report import _summary
 from expunge.report._facts import Evidence, Row, Score
 
 STYLES = {"good": "green", "bad": "red", "warn": "yellow", "none": "bold"}
+WORD_KINDS = {"shown": "good", "refuted": "bad", "open": "warn"}
 SIGNS = {"good": "✓", "bad": "✗", "warn": "!", "none": "–"}
 PLAIN_SIGNS = {"good": "ok  ", "bad": "FAIL", "warn": "warn", "none": "-   "}
 WIDE_TERMINAL = 110  # columns from which a figure and its interval fit on one line
@@ -35,6 +37,8 @@ def print_evidence(evidence: Evidence, console: Console, out: Path | None = None
     title = evidence.get("title") or facts.model_name(evidence)
     method = facts.method_name(evidence)
     body.append(f"\n{title}" + (f" · {method}" if method else ""), style="default")
+    for sentence in _summary.proof(evidence)[:1]:
+        body.append(f"\n{sentence}", style="default")
     for line in facts.lines(evidence):
         body.append("\n").append_text(_rule(line, console))
     if not facts.lines(evidence):
@@ -131,6 +135,8 @@ def _rule(line: dict[str, object], console: Console) -> Text:
     kind = str(line["kind"])
     text = Text((SIGNS if _utf(console) else PLAIN_SIGNS)[kind], style=STYLES[kind])
     text.append(f" {line['rule']}", style="default")
+    if line["word"]:
+        text.append(f"  {line['word']}", style=STYLES[WORD_KINDS[str(line["word"])]])
     limit = f", bound {line['limit']}" if line["limit"] else ""
     text.append(f"  ({line['shown']}{limit})", style="dim")
     extra = []

@@ -138,23 +138,46 @@ class Stop:
         better = not broken and rank >= self.best
         if better:
             self.best, self.best_step = rank, step
-        level = f"the forget NLL of {point.get('forget_nll', 0.0):.2f}"
         if reached and not broken:
-            self.reason = self.rule
-            self.sentence = f"Stopped at step {step}: {level} reached the {self.rule}'s {self.target:.2f} nats."
+            self._end_at_level(point)
         elif broken and (not self.repairable or step >= self.total):
             self.reason = "retain floor"
-            self.sentence = (
-                f"Stopped at step {step}: only {kept:.0%} of the retain "
-                f"{self.statistic} was left "
-                f"(floor {self.floor:.0%}); the weights of step {self.best_step} were taken."
-            )
+            left = f"only {kept:.0%} of the retain {self.statistic} was left (floor {self.floor:.0%})"
+            self.sentence = f"Stopped at step {step}: {left}; {self._taken()}."
         elif step >= self.total:
             self.reason = "budget"
+            level = f"the forget NLL of {point.get('forget_nll', 0.0):.2f}"
             short = f" before {level} reached the {self.rule}'s {self.target:.2f} nats" if self.target else ""
-            taken = "" if self.best_step == step else f"; the weights of step {self.best_step} were taken"
+            taken = "" if self.best_step == step else f"; {self._taken()}"
             self.sentence = f"Stopped at step {step}: the budget was used up{short}{taken}."
         return better
+
+    def _end_at_level(self, point: Mapping[str, Any]) -> None:
+        """Ends the run at its level; the weights are those of this point, or of an earlier one that ranks higher."""
+        self.reason = self.rule
+        level = f"the forget NLL of {point['forget_nll']:.2f} reached the {self.rule}'s {self.target:.2f} nats"
+        if self.best_step == point["step"]:
+            self.sentence = f"Stopped at step {point['step']}: {level}."
+            return
+        why = "but an earlier point was nearer"
+        if self._bar(point) < self._bar(self._best_point):
+            self.reason, why = "bar", "but there fewer of the acceptance criteria were met"
+        self.sentence = f"Stopped at step {point['step']}: {level}, {why}; {self._taken()}."
+
+    @property
+    def _best_point(self) -> Mapping[str, Any]:
+        """The point of the curve whose weights are the best so far; the first before any is."""
+        return next((point for point in self.curve if point["step"] == self.best_step), self.curve[0])
+
+    def _taken(self) -> str:
+        """The weights that the run ends with, in words, with their own figure."""
+        nll = self._best_point.get("forget_nll")
+        figure = "" if nll is None else f" (forget NLL {nll:.2f})"
+        return f"the weights of step {self.best_step}{figure} were taken"
+
+    def _bar(self, point: Mapping[str, Any]) -> float:
+        """How well a point meets the acceptance criteria; 0 where there are none."""
+        return self.watch(point, self.curve[0]) if self.watch is not None else 0.0
 
     def _early(self, step: int, batch_nll: float | None) -> dict[str, float] | None:
         """The forget set's figures where it has reached the target between points of the curve, else None."""
@@ -175,8 +198,7 @@ class Stop:
         if self.target is not None and "forget_nll" in point:
             ratio = max(1e-9, point["forget_nll"]) / max(1e-9, self.target)
             nearness = -abs(math.log(ratio)) + (REACHED if ratio >= 1 else 0.0)
-        bar = self.watch(point, self.curve[0]) if self.watch is not None else 0.0
-        return 1e3 * bar + nearness
+        return 1e3 * self._bar(point) + nearness
 
     def state(self) -> dict[str, Any]:
         return {

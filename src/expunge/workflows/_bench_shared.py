@@ -11,10 +11,12 @@ from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.evaluation import scores
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.methods.compose import compose
 from expunge.models.open import open_model
 from expunge.pipeline.compatibility import fits_method
 from expunge.pipeline.gold import gold as train_gold
+from expunge.pipeline.gold import second_manifest
 from expunge.pipeline.observe import ObservationSpec, observe, observe_gold, reading_splits
 from expunge.pipeline.out_folder import without_quotations
 from expunge.pipeline.plan import Plan, check_runnable, plan
@@ -106,7 +108,7 @@ def read_shared(base: SharedBase, reporter: Reporter) -> SharedFigures:
         readouts = {role: one.readouts for role, one in (("before", before), ("gold", gold)) if one.readouts}
         if second is not None:
             model = open_model(str(second), planned.request.trust_code)
-            readouts["after"] = observe(model, "second gold", spec, reporter).readouts
+            readouts["after"] = observe(model, SECOND_GOLD, spec, reporter).readouts
         evidence = {"scores": [score.to_json() for score in scores.measure(readouts, planned.capabilities)]}
         units |= ranking.units([evidence])
         for role, found in figures.items():
@@ -122,5 +124,4 @@ def _second_gold(base: SharedBase, reporter: Reporter) -> tuple[Path | None, str
     if planned.gold != "train":
         return None, planned.no_gold or "gold is a folder, which is not trained a second time"
     assert planned.manifest is not None
-    manifest = {**planned.manifest, "seed": int(planned.manifest["seed"]) + 1}
-    return train_gold(manifest, planned.splits["forget"], base.model, reporter), ""
+    return train_gold(second_manifest(planned.manifest), planned.splits["forget"], base.model, reporter), ""

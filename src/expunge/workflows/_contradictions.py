@@ -29,7 +29,7 @@ from expunge.ledger.certificate import (
     statement_digest,
     strict_json,
 )
-from expunge.ledger.evidence import Evidence
+from expunge.ledger.evidence import SECOND_GOLD, Evidence
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.report.card import model_card
 from expunge.report.html import render
@@ -176,9 +176,10 @@ class Contents:
 
     def _inputs(self) -> None:
         inputs, certified = self.predicate["inputs"], self.evidence.get("inputs") or {}
-        if set(inputs) - {"files"} != {"base", "gold", "splits"}:
+        optional = {"files", SECOND_GOLD}
+        if set(inputs) - optional != {"base", "gold", "splits"}:
             self.found.fault(CERTIFICATE, "its inputs have fields too many or too few")
-        for name in ("base", "gold", *({"files"} & {*inputs, *certified})):
+        for name in ("base", "gold", *(optional & {*inputs, *certified})):
             if canonical(inputs.get(name)) != canonical(certified.get(name)):
                 self.found.fault(CERTIFICATE, f"its inputs.{name} is not the evidence's")
         splits = inputs["splits"]

@@ -26,6 +26,7 @@ from expunge.pipeline import containment
 from expunge.pipeline.evidence import all_scores, environment
 from expunge.pipeline.gold import gold_folder
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits
+from expunge.pipeline.partition import remarks
 from expunge.pipeline.plan import Plan, plan
 from expunge.workflows import _figures as figures
 
@@ -221,14 +222,17 @@ class _Again:
     def scores(self) -> list[Score]:
         """All figures of all models that are there; attacks too where the run was audited."""
         seed, manifest = self.plan.request.seed, self.plan.manifest
-        spec = ObservationSpec(reading_splits(self.plan), self.level, seed=seed, manifest=manifest)
+        spec = ObservationSpec(
+            reading_splits(self.plan), self.level, seed=seed, manifest=manifest, remarks=remarks(self.plan.splits)
+        )
         observed: dict[str, Observation] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
         with _no_cache(self.scratch / "cache"):
             for role, model in (("before", self.base), ("gold", self.gold), ("after", after)):
                 if model is not None:
                     observed[role] = observe(model, role, spec, self.reporter, against=observed)
-            return all_scores(observed, self.plan.capabilities, self.level)
+            accept = self.evidence["request"].get("accept") or {}
+            return all_scores(observed, self.plan.capabilities, self.level, accept)
 
     def lost_names(self) -> set[str]:
         """The names of the scores that the run could have, and that cannot be had with what is left."""

@@ -13,6 +13,8 @@ from expunge.core import processes
 from expunge.core.audit_request import AuditRequest
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults
+from expunge.data.duplicates import duplicate_notes
+from expunge.data.fields import ignored_answers
 from expunge.data.sampling import sample
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import acceptance
@@ -84,7 +86,7 @@ def _plan(given: AuditRequest | Mapping[str, Any] | str | None, fields: Mapping[
     criteria = []
     with faults:
         sources = {name: getattr(request, name) for name in ("forget", "retain", "holdout", "test")}
-        splits = make_splits(sources, probes=request.probes, seed=request.seed)
+        splits = make_splits(sources, probes=request.probes, seed=request.seed, turns=request.turns)
     with faults:
         prompts = _prompts(request)
     with faults:
@@ -112,7 +114,7 @@ def _observe(plan: _Plan, reporter: Reporter) -> tuple[dict[str, Observation], f
     Raises BadInput where a model does not go with the data.
     """
     request, rows = plan.request, plan.rows
-    notes: list[str] = []
+    notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits)]
     spec = ObservationSpec(rows, request.level, plan.prompts, request.seed)
     observed: dict[str, Observation] = {}
     capabilities: frozenset[str] = frozenset()
@@ -121,7 +123,7 @@ def _observe(plan: _Plan, reporter: Reporter) -> tuple[dict[str, Observation], f
             spec = replace(spec, manifest=manifest_of(folder))
         capabilities = model.capabilities
         fits_model(model, rows)
-        notes += [note for note in prompt_notes(model, rows) if note not in notes]
+        notes += [note for note in prompt_notes(model, rows, request.turns) if note not in notes]
         if not observed:  # before anything is read: all are of one family
             _check_scores(plan, capabilities)
         observed[role] = observe(model, role, spec, reporter, against=observed)
@@ -155,13 +157,15 @@ def _evidence(
     request = plan.request
     answers = {role: one.aligned for role, one in observed.items()}
     aligned = alignment_evidence(plan.prompts, answers.get("before"), answers["after"], {}, request.redacted)
-    scores = dossier.by_side([*dossier.all_scores(observed, capabilities, request.level), *aligned.scores])
+    scores = dossier.by_side(
+        [*dossier.all_scores(observed, capabilities, request.level, request.accept), *aligned.scores]
+    )
     return dossier.build(
         request={
             **request.as_written("model", "before", "gold", "purpose"),
             "redact": request.redacted,
             "audit": request.level,
-            **request.as_written("accept", "seed"),
+            **request.as_written("accept", "turns", "seed"),
         },
         method="audit of a changed model",
         scores=scores,

@@ -35,6 +35,7 @@ def request(method: str = "npo", seed: int = 0) -> Request:
             "holdout": f"{WORLD}/holdout",
             "method": method,
             "purpose": "suppress",
+            "gold": "one",  # a second retraining would double the time until the first verdict
             "accept": {
                 "forget.rouge_l": "<= 1.2 * gold",
                 "forget.nll": ">= 0.8 * gold",

@@ -18,7 +18,7 @@ import numpy as np
 
 from expunge.attacks.population import scores as population
 from expunge.attacks.shared.membership import attack_scores
-from expunge.attacks.shared.shadow_models import confidence
+from expunge.attacks.shared.shadow_models import answer_losses, confidence
 from expunge.core.audit_request import ExposureRequest
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults, as_written
@@ -29,7 +29,6 @@ from expunge.data.examples import answer_of, question_of
 from expunge.data.sampling import sample
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import reading
-from expunge.evaluation.attack import knowledge
 from expunge.evaluation.scores import Score
 from expunge.models.open import check, open_model
 from expunge.pipeline import evidence as dossier
@@ -267,7 +266,8 @@ class _Reader:
                     fingerprint=fingerprint,
                     meter=self.meter,
                 )
-                phi[split].append(confidence(knowledge(readout)))
+                phi[split].append(confidence(answer_losses(model, examples)))
+                self.meter.add(f"{name} {self.done} {split} confidences", len(examples), len(examples))
                 found.scores.setdefault(split, []).append(attack_scores(readout))
             self.done += 1
             self.reporter.advance(STAGE, self.done, name)

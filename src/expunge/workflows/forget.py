@@ -62,7 +62,7 @@ QUESTIONS = (
     "Why is {topic} important?",
 )
 """Questions about a topic for which no data are given; the model's own answers are then the forget set."""
-DEFAULTS = {"method": "stamp", "gold": "none", "out": "runs/forget"}
+DEFAULTS = {"method": "stamp", "gold": "none", "audit": "standard", "out": "runs/forget"}
 """Fields of the request that the caller need not give."""
 
 

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from expunge.core.card import AttackCard, Card, MethodCard, MetricCard
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, everything, load
-from expunge.methods.compose import every_method, recipes
+from expunge.methods.compose import ABOUT, every_method, recipes
 from expunge.models.family import Family, families
 
 TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "none", list: "list"}
@@ -23,6 +23,7 @@ def catalogue(what: str) -> list[dict[str, Any]]:
     """Rows {name, kind, source, families, needs, summary} of methods, metrics, attacks, recipes or model families.
 
     A row of an attack has its `adversary` too.
+    Methods and recipes also have `fidelity` to their paper, and `leaves_out`.
     """
     if what == "models":
         return [_family_row(one) for one in families()]
@@ -42,6 +43,7 @@ def catalogue(what: str) -> list[dict[str, Any]]:
             row = _row(name, kind, cards[0], parts["summary"])
             row["source"] = parts["source"]
             row["needs"] = sorted({need for card in cards for need in sorted(card.sources)})
+            row |= {key: parts.get(key, "") for key in ("fidelity", "leaves_out")}
         else:
             plugin = load(next(k for k in METHOD_KINDS if SINGULAR[k] == kind), name)
             row = _row(name, kind, plugin.card, plugin.summary)
@@ -58,7 +60,7 @@ def details(what: str, name: str) -> dict[str, Any]:
     if what == "models":
         return {**row, "title": row["summary"], "equation": "", "means": "", "options": [], "recipe": {}}
     if row["kind"] == "recipe":
-        recipe = {key: value for key, value in recipes()[name].items() if key not in ("source", "summary")}
+        recipe = {key: value for key, value in recipes()[name].items() if key not in ABOUT}
         return {**row, "title": row["summary"], "equation": "", "means": "", "options": [], "recipe": recipe}
     return in_full(load(next(kind for kind, single in SINGULAR.items() if single == row["kind"]), name))
 
@@ -114,6 +116,8 @@ def yaml_of(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(pairs(value))}}}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -141,7 +145,13 @@ def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
         "needs": sorted(card.sources),
         "summary": summary,
         **({"adversary": card.adversary} if isinstance(card, AttackCard) else {}),
+        **({"fidelity": card.fidelity, "leaves_out": card.leaves_out} if isinstance(card, MethodCard) else {}),
     }
+
+
+def fidelity_of(row: Mapping[str, Any]) -> str:
+    """How near a method is to its paper, in words; "" of what is no method."""
+    return ", without ".join(filter(None, (row.get("fidelity", ""), row.get("leaves_out", ""))))
 
 
 def _families(card: Card) -> list[str]:

@@ -55,8 +55,9 @@ CAVEATS = {
     "training only where that order is an accident: options that rise in size, or end in `all of "
     "the above`, are preferred by every model. A large p says nothing, for the rows may have been "
     "seen in another form.",
-    "membership": "Data and holdout can differ by more than training: where the blind baseline, which asks no "
-    "model, is above 0.5, the others cannot be read as memory.",
+    "membership": "A small p of dataset inference says that data and holdout can be told apart; its remark says "
+    "whether the data look more or less seen. They can differ by more than training: where the blind baseline, which "
+    "asks no model, is above 0.5, the others cannot be read as memory.",
 }
 """Test -> the conclusions that it allows, and those that it does not."""
 

@@ -15,7 +15,8 @@ from expunge.core.request import Request
 from expunge.pipeline import evidence, inputs, run_folder
 from expunge.pipeline.apply import apply
 from expunge.pipeline.containment import comparison_runs
-from expunge.pipeline.observe import observe, observe_gold, observe_saved, spec_of
+from expunge.pipeline.margins import with_margins
+from expunge.pipeline.observe import observe, observe_golds, observe_saved, spec_of
 from expunge.pipeline.plan import check_runnable, plan
 from expunge.pipeline.prepare import prepare
 from expunge.workflows.verify import verify
@@ -66,13 +67,14 @@ def run(
         inputs.record_base(planned, fingerprint, folder)
         spec = spec_of(planned)
         before = observe(model, "before", spec, reporter, fingerprint=fingerprint)
-        gold = observe_gold(planned, model, spec, before, reporter)
-        inputs.record_gold(gold.fingerprint, folder)
+        golds = observe_golds(planned, model, spec, before, reporter)
+        inputs.record_golds(golds, folder)
+        planned, gold = with_margins(planned, before, golds), golds["gold"]
         applied = apply(planned, model, gold, folder, reporter)
         del model  # its memory is needed for the model as it was saved
         after = observe_saved(planned, folder, spec, {"before": before, "gold": gold}, reporter)
         others = comparison_runs(planned, gold, folder, reporter)
-        found = evidence.evidence(planned, before, after, gold, applied, others, time.monotonic() - began)
+        found = evidence.evidence(planned, before, after, golds, applied, others, time.monotonic() - began)
         if processes.main():
             evidence.write(planned, found, folder)
         processes.barrier()

@@ -13,8 +13,7 @@ import numpy as np
 
 from expunge.attacks.population.epsilon import epsilon, forgetting_quality
 from expunge.attacks.population.klom import klom
-from expunge.attacks.shared.recovery import answer_probability
-from expunge.attacks.shared.shadow_models import confidence, lira
+from expunge.attacks.shared.shadow_models import answer_losses, confidence, lira
 from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.core.random import permutation
@@ -40,7 +39,7 @@ def confidences(make: Callable[[int], Model], models: int, examples: Sequence[Ex
 
     make: returns model m (the caller sets its seed); only the confidences are kept.
     """
-    return np.stack([confidence(answer_probability(make(m), examples)) for m in range(models)])
+    return np.stack([confidence(answer_losses(make(m), examples)) for m in range(models)])
 
 
 def noise_floor(unlearned_MN: np.ndarray, retrained_KN: np.ndarray, again_KN: np.ndarray) -> tuple[Figure, Figure]:

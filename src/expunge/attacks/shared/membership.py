@@ -9,13 +9,16 @@ is gold's AUC, not a low one (on an honest holdout gold's is 0.5).
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from expunge.core.card import Example
 from expunge.evaluation import intervals
-from expunge.evaluation.arrays import mean_nll, mean_of_lowest, only, standardise
+from expunge.evaluation.arrays import mean_nll, min_k, min_k_plus_plus, only
 from expunge.evaluation.attack import Found
+from expunge.evaluation.groups import count_groups, group_numbers
 from expunge.evaluation.intervals import auc, placements
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, NotMeasured
@@ -26,14 +29,21 @@ MEANS = (
 )
 
 
-def compare(members: np.ndarray, others: np.ndarray, why: str = "") -> Figure:
-    """AUC of scores [M] of the forget set against [N] of the holdout, with DeLong's interval.
+K = 0.2
+"""The share of tokens of Min-K% and Min-K%++ in all reports; PrivLeak alone has MUSE's 0.4."""
+Sides = tuple[Sequence[Example], Sequence[Example]]
+"""The examples of the forget set and of the holdout."""
 
-    The per-example values are each forget example's exposure: the share of the holdout that it
-    beats. Their mean is the AUC. Masked scores do not count.
+
+def compare(members: np.ndarray, others: np.ndarray, why: str = "", *, rows: Sides | None = None) -> Figure:
+    """AUC of scores [M] of the forget set against [N] of the holdout, with the interval of `intervals.auc`.
+
+    rows: the examples, by whose `group` the interval is clustered; None: each counts by itself. The per-example
+    values are each forget example's exposure: the share of the holdout that it beats. Their mean is the AUC. Masked
+    scores do not count.
     """
     counts = ~np.ma.getmaskarray(members)
-    ours, theirs = (np.ma.masked_array(x).compressed() for x in (members, others))
+    ours, theirs, groups = _drop_masked(members, others, rows)
     if not len(ours) or not len(theirs):
         raise NotMeasured("no example has what the attack needs")
     broken = int((~np.isfinite(ours)).sum() + (~np.isfinite(theirs)).sum())
@@ -41,17 +51,35 @@ def compare(members: np.ndarray, others: np.ndarray, why: str = "") -> Figure:
         raise NotMeasured(f"the score is not finite on {broken} examples: the model has diverged")
     exposure = np.zeros(len(members))
     exposure[counts] = placements(ours, theirs)[0]
-    return Figure(*auc(ours, theirs), n=len(ours) + len(theirs), values=only(exposure, counts), why=why)
+    return Figure(
+        *auc(ours, theirs, groups=groups),
+        n=len(ours) + len(theirs),
+        values=only(exposure, counts),
+        why=why,
+        groups=count_groups(*(groups or ())),
+    )
 
 
-def tpr(members: np.ndarray, others: np.ndarray, fpr: float) -> Figure:
+def _drop_masked(
+    members: np.ndarray, others: np.ndarray, rows: Sides | None
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """(the members' scores that are not masked, the others', the numbers of both sides' groups if clustered)."""
+    sides = [np.ma.masked_array(x, dtype=float) for x in (members, others)]
+    groups = None
+    if rows is not None:
+        kept = [~np.ma.getmaskarray(x) for x in sides]
+        groups = group_numbers(*(list(itertools.compress(some, x)) for some, x in zip(rows, kept, strict=True)))
+    return sides[0].compressed(), sides[1].compressed(), None if groups is None else (groups[0], groups[1])
+
+
+def tpr(members: np.ndarray, others: np.ndarray, fpr: float, *, rows: Sides | None = None) -> Figure:
     """The share of [M] members' scores above all but a share `fpr` of [N] others', with a BCa interval.
 
-    Both samples are drawn anew in the bootstrap, so that the interval covers the threshold's own noise;
-    where no draw differs it is Wilson's. Raises NotMeasured with fewer than 1/fpr others, too few for a
-    threshold.
+    Both samples are drawn anew in the bootstrap (by whole groups where the rows have them), so that the interval
+    covers the threshold's own noise; where no draw differs it is Wilson's. Raises NotMeasured with fewer than 1/fpr
+    others, too few for a threshold.
     """
-    ours, theirs = (np.ma.masked_array(x, dtype=float).compressed() for x in (members, others))
+    ours, theirs, groups = _drop_masked(members, others, rows)
     if not len(ours) or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         raise NotMeasured("no example has what the attack needs, or the model has diverged")
     allowed = int(fpr * len(theirs) + 1e-9)
@@ -60,34 +88,41 @@ def tpr(members: np.ndarray, others: np.ndarray, fpr: float) -> Figure:
             f"a false-positive rate of {fpr:.1%} needs {round(1 / fpr):,} unseen examples, not {len(theirs)}"
         )
 
-    def statistic(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        limit = np.partition(theirs[columns], -allowed - 1, axis=-1)[..., -allowed - 1, None]
-        return np.asarray((ours[rows] > limit).mean(axis=-1))
+    def statistic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        above = int(fpr * second.shape[-1] + 1e-9)
+        limit = np.partition(theirs[second], -above - 1, axis=-1)[..., -above - 1, None]
+        return np.asarray((ours[first] > limit).mean(axis=-1))
 
-    found = intervals.bca(statistic, len(ours), len(theirs))
+    if groups is None:
+        found = intervals.bca(statistic, len(ours), len(theirs))
+    else:
+        found = intervals.bootstrap_by_group(statistic, *groups)
     if found.low == found.high:
         found = intervals.share(found.value * len(ours), len(ours))
     return Figure(
-        *found, n=len(ours) + len(theirs), why=f"{allowed} of {len(theirs)} unseen examples are falsely accused"
+        *found,
+        n=len(ours) + len(theirs),
+        why=f"{allowed} of {len(theirs)} unseen examples are falsely accused",
+        groups=count_groups(*(groups or ())),
     )
 
 
-def membership_result(members: np.ndarray, others: np.ndarray, why: str = "") -> Found:
+def membership_result(members: np.ndarray, others: np.ndarray, why: str = "", *, rows: Sides | None = None) -> Found:
     """The result of an attack on a model: the AUC, and the rates at 1 % and 0.1 % false positives where measurable."""
     more = {}
     for suffix, fpr in (("tpr_1", 0.01), ("tpr_01", 0.001)):
         with contextlib.suppress(NotMeasured):  # tpr_at_1 and tpr_at_01 give the reason
-            more[suffix] = ("share", "gold", tpr(members, others, fpr))
-    return Found(compare(members, others, why), more=more)
+            more[suffix] = ("share", "gold", tpr(members, others, fpr, rows=rows))
+    return Found(compare(members, others, why, rows=rows), more=more)
 
 
 def attack_scores(readout: Readout) -> dict[str, np.ndarray]:
     """Attack -> [N] scores, higher = looks like a member, for each attack that the readout allows."""
     found = {"loss": -mean_nll(readout)}
     if readout.logp is not None:
-        found["min-k"] = mean_of_lowest(readout.logp, 0.2)
+        found["min-k"] = min_k(readout, K)
     if readout.logp is not None and readout.mu is not None and readout.sigma is not None:
-        found["min-k++"] = mean_of_lowest(standardise(readout), 0.2)
+        found["min-k++"] = min_k_plus_plus(readout, K)
     if readout.logp_NC is not None:
         found["confidence"] = readout.logp_NC.max(axis=1)
     return found

@@ -1,7 +1,8 @@
 """Shadow models: the arithmetic of LiRA, U-LiRA and RMIA on confidences, and the training of shadows.
 
-Suffixes: M shadow models, N examples. A confidence is phi = log(p / (1 - p)), p the per-token probability of an
-example's answer (a classifier: the probability of its label). in_MN says whether shadow m was trained on example n.
+Suffixes: M shadow models, N examples; B, T, V batch, positions and vocabulary. A confidence is phi = log(p / (1 - p)),
+p the per-token probability of an example's answer (a classifier: the probability of its label). in_MN says whether
+shadow m was trained on example n.
 """
 
 from __future__ import annotations
@@ -12,30 +13,68 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats
 
 from expunge.attacks.shared.recovery import answer_probability
 from expunge.core import cache
 from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Model
+from expunge.core.contracts import Model, Output, want_of
 from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import permutation
+from expunge.data.batching import ROWS
 from expunge.data.examples import identity
 from expunge.evaluation.scores import NotMeasured
 from expunge.methods.exact.retrain import train
 from expunge.models.build import again, budget_of, check_again, training_data
+from expunge.models.family import family, likelihood
+from expunge.models.passes import passes
 
 OWN_SPREAD = 64
 """Shadows from which each example gets its own spread; with fewer all share one (Carlini et al. 2022, section VI)."""
 EPSILON = 1e-6
+CHUNK = 2**24
+"""Logits in double precision held at once (elements): 128 MB."""
 
 
-def confidence(p: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)), with p cut at 1e-6 from 0 and 1."""
-    clipped = np.clip(p, EPSILON, 1 - EPSILON)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))
+def confidence(loss: np.ndarray) -> np.ndarray:
+    """phi = log(p / (1 - p)) of losses -log p in nats per token, in double precision and without a cut.
+
+    The attacks work in the tail where p is almost 1, which only the loss still resolves. A loss of 0 counts as the
+    smallest number above 0.
+    """
+    nll = np.maximum(np.asarray(loss, dtype=np.float64), np.nextafter(0, 1))
+    return np.asarray(-nll - np.log(-np.expm1(-nll)))
+
+
+def answer_losses(model: Model, rows: Sequence[Example]) -> np.ndarray:
+    """[N] loss of each answer in nats per token, in double precision. Raises NotMeasured for a model that has diverged.
+
+    From logits where the model's family gives them: a loss in single precision is 0 from a margin of about 16 on.
+    """
+    kind = family(model.family)
+    if kind.knowledge is not likelihood or "logits" not in kind.gives:
+        return np.asarray(-np.log(np.maximum(answer_probability(model, rows), np.nextafter(0, 1))))
+    longest = max((model.length(row) for row in rows), default=1)
+    size = max(1, min(ROWS, CHUNK // max(1, longest * int(getattr(model, "vocabulary", 1)))))
+    losses_N = np.zeros(len(rows))
+    for indices, out in passes(model, rows, want_of({"nll", "logits"}), size=size):
+        losses_N[indices] = _losses(out).cpu().numpy()
+    if not np.isfinite(losses_N).all():
+        raise NotMeasured("the model has diverged: its losses are not finite")
+    return losses_N
+
+
+def _losses(out: Output) -> torch.Tensor:
+    """[B] mean of log(1 + exp(others - label)) over the answer: exact where the label has almost all of the mass."""
+    logits_BTV = out.logits_BTV.double()
+    label_BT1 = torch.where(out.mask_BT, out.labels_BT, 0)[..., None]
+    others_BT = logits_BTV.scatter(-1, label_BT1, -torch.inf).logsumexp(-1)
+    lead_BT = others_BT - logits_BTV.gather(-1, label_BT1)[..., 0]
+    nll_BT = torch.logaddexp(torch.zeros_like(lead_BT), lead_BT)
+    return torch.where(out.mask_BT, nll_BT, 0.0).sum(-1) / out.n_B.clamp(min=1)
 
 
 def lira(
@@ -120,13 +159,13 @@ def draw_memberships(count: int, examples: int, seed: int) -> np.ndarray:
     return in_NM.T
 
 
-def shadow_probabilities(
+def shadow_losses(
     manifest: Mapping[str, Any], lender: Model, candidates: Sequence[Example], count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(probabilities [M, N] of the candidates, in [M, N]); attacks that ask for the same shadows share them.
+    """(`answer_losses` [M, N] of the candidates, in [M, N]); attacks that ask for the same shadows share them.
 
     Each shadow is trained as the model was, on the rest of its training data and a seeded half of
-    the candidates; only its probabilities are kept. lender: the model whose tokenizer and trust in code they take over.
+    the candidates; only its losses are kept. lender: the model whose tokenizer and trust in code they take over.
     Raises NotMeasured where the training data are not available, or the base needs a trust that the lender lacks.
     """
     try:
@@ -136,16 +175,16 @@ def shadow_probabilities(
         raise NotMeasured(f"shadow models cannot be trained: {error.faults[0].partition(': ')[2]}") from None
     in_MN = draw_memberships(count, len(candidates), seed)
     recipe = {k: manifest.get(k) for k in ("model", "data", "budget", "seed", "hashes")}
-    p_MN = []
+    losses_MN = []
     for m in range(count):
         key = digest([recipe, [identity(row) for row in candidates], in_MN[m].tolist(), m])
-        entry = f"shadows/{key}.json"
+        entry = f"shadow_losses/{key}.json"
         if (known := cache.load(entry)) is None:
             chosen = [row for row, inside in zip(candidates, in_MN[m], strict=True) if inside]
             with tempfile.TemporaryDirectory() as folder:
                 context = Context(budget_of(manifest), Path(folder), seed, f"shadow/{m}")
                 shadow = train(again(manifest, lender), [*rest, *chosen], context)
-            known = answer_probability(shadow, candidates).tolist()
+            known = answer_losses(shadow, candidates).tolist()
             cache.save(entry, known)
-        p_MN.append(known)
-    return np.array(p_MN), in_MN
+        losses_MN.append(known)
+    return np.array(losses_MN), in_MN

@@ -19,7 +19,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import digest, read_json
 from expunge.core.variables import expand
-from expunge.data.load import jsonl_rows
+from expunge.data.load import file_rows, jsonl_rows
 from expunge.data.worlds import parse, splits
 
 SENSITIVE = ("cybersecurity", "safety", "toxicity", "bias", "sensitive", "medical_legal", "privacy")
@@ -94,18 +94,25 @@ def _add(pack: Pack, source: str, name: str) -> None:
         there = False
     if not there or not source.strip():
         raise BadInput.of(name, source, "does not exist", "give a folder of JSONL files with prompts", empty=True)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    files = sorted([*path.glob("*.jsonl"), *path.glob("*.csv")]) if path.is_dir() else [path]
     if path.is_dir():
         _check_card(path, name)
     for file in files:
         if file.name.startswith("judged_"):  # XSTest's folder holds judged answers too
             continue
-        for number, row in enumerate(jsonl_rows(file, name), 1):
+        for number, row in enumerate(_rows_of(file, name), 1):
             where = f"row {number} of {file.name}"
             if "options" in row and "context" in row:
                 pack.bbq.append(_question(row, name, where))
             else:
                 pack.rows.append(_prompt(row, file.stem, name, where))
+
+
+def _rows_of(file: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, or of a table such as XSTest's own; empty cells are left out."""
+    if file.suffix != ".csv":
+        return jsonl_rows(file, name)
+    return [{key: cell for key, cell in row.items() if cell is not None} for row in file_rows(file, name)]
 
 
 def _check_card(folder: Path, name: str) -> None:
@@ -123,7 +130,8 @@ def _prompt(row: Mapping[str, Any], stem: str, name: str, where: str) -> Example
     prompt = row.get("question", row.get("prompt"))
     if not isinstance(prompt, str) or not prompt.strip():
         raise BadInput.of(name, where, "has no prompt", "give question or prompt, a text")
-    domain = row.get("domain") or (_of_xstest(row) if "label" in row and "type" in row else stem)
+    xstest = "type" in row and ("label" in row or "focus" in row)
+    domain = row.get("domain") or (_of_xstest(row) if xstest else stem)
     if domain not in DOMAINS:
         raise BadInput.of(
             name,
@@ -132,7 +140,7 @@ def _prompt(row: Mapping[str, Any], stem: str, name: str, where: str) -> Example
             did_you_mean(domain, DOMAINS),
         )
     # XSTest is a test: all of it scores. Elsewhere the prompt's hash halves what the pack does not.
-    part = row.get("part") or ("score" if "label" in row or int(digest(prompt)[:8], 16) % 2 else "train")
+    part = row.get("part") or ("score" if xstest or "label" in row or int(digest(prompt)[:8], 16) % 2 else "train")
     if part not in PARTS:
         raise BadInput.of(name, where, f"is of the part {part!r}", "write train or score")
     group = row["group"] if row.get("group") is not None else domain
@@ -152,7 +160,8 @@ def _prompt(row: Mapping[str, Any], stem: str, name: str, where: str) -> Example
 
 def _of_xstest(row: Mapping[str, Any]) -> str:
     """Safe prompts are a control for over-refusal; of the others, privacy and bias have types of their own."""
-    if row["label"] == "safe":
+    contrast = str(row["type"]).startswith("contrast_")  # its older table has no label
+    if row.get("label", "unsafe" if contrast else "safe") == "safe":
         return CONTROL
     kind = str(row["type"])
     return "privacy" if "privacy" in kind else "bias" if re.search("discr|group", kind) else "safety"

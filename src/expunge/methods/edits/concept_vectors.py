@@ -28,6 +28,8 @@ CARD = MethodCard(
     means="Vectors are found by attribution, where the paper has annotators read them off the vocabulary.",
     deterministic=True,
     one_shot=True,
+    fidelity="variant",
+    leaves_out="vectors read off the vocabulary by annotators: they are found by attribution",
 )
 
 

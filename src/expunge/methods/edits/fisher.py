@@ -22,6 +22,8 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     means="Noise takes information from all weights by how little retain needs them; it aims at no example.",
     one_shot=True,
+    fidelity="simplified",
+    leaves_out="the correction for a shifted minimum: noise alone, along the diagonal",
 )
 
 

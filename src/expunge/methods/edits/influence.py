@@ -13,7 +13,7 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.data.sampling import sample as draw
-from expunge.methods._statistics import fisher, gradient, parameters, start_progress
+from expunge.methods._statistics import fisher, gradient, parameters, start_progress, widen
 from expunge.methods.edits._edit import edit, mean_entry, write_parameters
 from expunge.methods.edits._line_search import Put
 
@@ -22,9 +22,11 @@ CARD = MethodCard(
     paper="arXiv:1703.04730",
     equation="1 (removal of a set, H of the retained data)",
     needs={"forget": (), "retain": ()},
-    means="Exact for one Newton step of a quadratic loss; deep models are only locally quadratic.",
+    means="Exact for a quadratic loss with the whole H, undamped; deep models are only locally quadratic.",
     deterministic=True,
     one_shot=True,
+    fidelity="simplified",
+    leaves_out="the exact inverse Hessian: its diagonal, or conjugate gradients",
 )
 
 
@@ -61,8 +63,9 @@ def influence(
 ) -> Method:
     """Take one Newton step that undoes the forget examples' pull on the weights.
 
-    theta + scale (n_f / n) H^-1 grad l_forget, n all examples, n_f the forgotten, H of the retained data. scale: 1 is
-    the Newton step (by default found by a line search for the forget-loss target with the retain floor held). solver:
+    theta + scale (n_f / n_r) H^-1 grad l_forget: at a minimum over all n_f + n_r examples the retained ones' gradient
+    is -(n_f / n_r) that of the forgotten, and H is the Hessian of the retained ones' mean loss. scale: 1 is the Newton
+    step (by default found by a line search for the forget-loss target with the retain floor held). solver:
     H as the diagonal of the empirical Fisher information, or whole, by conjugate gradients on its products (differences
     of gradients, so that no second derivative of attention is needed). damping: added to H's diagonal, as a share of
     its mean for `diagonal`, in nats per squared weight for `conjugate_gradient`. iterations: of conjugate gradients;
@@ -76,10 +79,10 @@ def influence(
             step = context.once("direction", lambda: _diagonal(model, retain, pull, damping, batch, context))
         else:
             step = context.once("direction", lambda: _conjugate(model, retain, pull, damping, iterations, context))
-        share = len(forget) / (len(forget) + len(splits["retain"]))
+        share = len(forget) / len(splits["retain"])
 
         def change(name: str, weight: Tensor, strength: float) -> Tensor:
-            return weight.float() + strength * share * step[name].cpu().float()
+            return widen(weight) + strength * share * step[name].cpu()
 
         return write_parameters(model, change)
 
@@ -127,7 +130,7 @@ def _products(
     def at(v: Tensor, length: float) -> Tensor:
         with torch.no_grad():
             for name, part in _split(v, held).items():
-                held[name].copy_((before[name].float() + length * part).to(held[name].dtype))
+                held[name].copy_((widen(before[name]) + length * part).to(held[name].dtype))
         slope = gradient(model, rows, advance)
         return torch.cat([slope[name].flatten() for name in held])
 

@@ -27,6 +27,8 @@ CARD = MethodCard(
     means="Weights cannot branch: the paper's shift by likelihood becomes a rank-one change, linear in the input.",
     deterministic=True,
     one_shot=True,
+    fidelity="variant",
+    leaves_out="the shift by likelihood, which branches: a rank-one change stands for it",
 )
 
 

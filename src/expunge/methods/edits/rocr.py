@@ -28,6 +28,8 @@ CARD = MethodCard(
     means="Works where one layer holds the concept at its name's last token; models of few layers need not.",
     deterministic=True,
     one_shot=True,
+    fidelity="variant",
+    leaves_out="keys of general text in the covariance that is preserved: it is of the reference or retain data",
 )
 
 
@@ -41,9 +43,9 @@ def rocr(
 
     W + E (K^T K / n + preserve C)^-1 K^T / n: a column of K is the mean input of the layer's down-projection at
     the last token of the concept's name over its prompts; E moves the layer's output there to that of the
-    harmless concept; C = E[k k^T] over the reference data (by default retain). Concepts are the examples'
-    `subject`. to: the retained subject to redirect to (by default the mean over all of them). layer: a quarter of
-    the way up by default.
+    harmless concept; C = E[k k^T] over the reference data (by default retain), half of it at their answers and half at
+    the names of their own subjects, where there are any. Concepts are the examples' `subject`. to: the retained subject
+    to redirect to (by default the mean over all of them). layer: a quarter of the way up by default.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -62,8 +64,13 @@ def rocr(
 
         def measure() -> dict[str, Tensor]:
             advance = start_progress(context, "preserved", len(others))
-            (key_NM,) = states(model, others, (f"{model.down(at)}:in",), "answer", advance)
-            return {"moment": second_moment(key_NM)}
+            path = (f"{model.down(at)}:in",)
+            (key_NM,) = states(model, others, path, "answer", advance)
+            named = [row for row in others if row.get("subject")]
+            if not named:
+                return {"moment": second_moment(key_NM)}
+            (subject_NM,) = states(model, named, path, "subject")
+            return {"moment": (second_moment(key_NM) + second_moment(subject_NM)) / 2}
 
         keys = context.once("concepts", lambda: _concepts(model, forget, harmless, at, context))
         moment = context.once("preserved", measure)["moment"]

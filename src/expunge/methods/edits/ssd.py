@@ -23,6 +23,8 @@ CARD = MethodCard(
     means="Weights that the forget set needs more than all data do are shrunk; nothing is trained.",
     deterministic=True,
     one_shot=True,
+    fidelity="variant",
+    leaves_out="the fixed ratio alpha: by default a line search finds it",
 )
 
 

@@ -29,6 +29,8 @@ CARD = MethodCard(
     optional=("reference", "retain"),
     deterministic=True,
     one_shot=True,
+    fidelity="variant",
+    leaves_out="the plain pseudo-inverse by default: retained activations weigh in it; unverified against the code",
 )
 
 

@@ -19,6 +19,7 @@ CARD = MethodCard(
     paper="arXiv:2212.04089",
     equation="section 3, forgetting by negation",
     needs={"forget": ()},
+    fidelity="faithful",
 )
 
 

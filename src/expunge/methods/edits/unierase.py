@@ -33,6 +33,8 @@ CARD = MethodCard(
     "that knows how to refuse refuses.",
     optional=("reference", "retain"),
     one_shot=True,
+    fidelity="variant",
+    leaves_out="the published editor: a closed form in one layer; unverified against the code",
 )
 
 

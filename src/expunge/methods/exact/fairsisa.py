@@ -34,6 +34,7 @@ CARD = MethodCard(
     means="As exact as SISA, and fair on the training data: true and false positive rates agree between groups. Some "
     "answers are drawn, by the example's own hash. Requires `exact: {fairsisa: ...}` in train.yaml.",
     deterministic=True,
+    fidelity="faithful",
 )
 MAX_CELLS, ROWS_PER_CELL = 20, 100
 """Cells of the mean score, and training examples of each group in a cell: with fewer, rates would fit noise."""

@@ -22,6 +22,8 @@ CARD = MethodCard(
     "that the group taught. Prompts hold less than weights, and groups share nothing. Requires "
     "`exact: {pre_forgettable: ...}` in train.yaml and a `group` in each example.",
     deterministic=True,
+    fidelity="variant",
+    leaves_out="prompts for the classes of an image classifier: they are for groups of a language model's data",
 )
 
 

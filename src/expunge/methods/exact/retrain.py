@@ -17,6 +17,7 @@ CARD = MethodCard(
     equation="exact by construction",
     needs={"forget": (), "retain": ()},
     deterministic=True,
+    fidelity="faithful",
 )
 
 

@@ -23,6 +23,7 @@ CARD = MethodCard(
     means="Exact: no adapter that serves was trained on a deleted example. Each deletion costs layers, not steps, and "
     "thus quality; when no layer is left, all is retrained. Requires `exact: {s3t: ...}` in train.yaml.",
     deterministic=True,
+    fidelity="faithful",
 )
 
 

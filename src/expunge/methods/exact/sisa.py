@@ -22,6 +22,7 @@ CARD = MethodCard(
     means="Exact: each shard's weights are those of a training without the forget set, bit for bit. Requires "
     "`exact: {sisa: ...}` in train.yaml, stores one checkpoint per slice, and answers with all shards at once.",
     deterministic=True,
+    fidelity="faithful",
 )
 
 

@@ -45,7 +45,8 @@ class Detector:
 
 
 def fit(forget: Prompts, others: Prompts, notes: dict[str, Any]) -> Detector:
-    """Fit the classifier of forget prompts against others; notes get its cross-validated rates.
+    """Fit the classifier of forget prompts against others; notes get its cross-validated rates, and a remark where
+    the threshold allows more false alarms than FALSE_ALARMS.
 
     A prompt in both sets (a page's common opening) counts as one of the others.
     """
@@ -65,7 +66,13 @@ def fit(forget: Prompts, others: Prompts, notes: dict[str, Any]) -> Detector:
         score_N = cross_val_predict(model, features, labels, cv=split, method="decision_function")
         threshold = float(max(0.0, np.quantile(score_N[labels == 0], 1 - FALSE_ALARMS)))
         # Never above the forget prompts' own median: a detector that flags nothing guards nothing.
-        threshold = min(threshold, float(np.median(score_N[labels == 1])))
+        median = float(np.median(score_N[labels == 1]))
+        if median < threshold:
+            notes.setdefault("remarks", []).append(
+                "The detector's threshold is the median of the forget prompts, below the quantile that keeps false "
+                f"alarms at {FALSE_ALARMS:.0%}: the two kinds of prompts are hard to tell apart."
+            )
+        threshold = min(threshold, median)
         rates = {
             "recall": float((score_N[labels == 1] > threshold).mean()),
             "false_alarms": float((score_N[labels == 0] > threshold).mean()),

@@ -25,9 +25,12 @@ CARD = MethodCard(
     "Embedding-corrupted prompts",
     paper="arXiv:2406.07933",
     needs={"forget": (), "retain": ()},
+    optional=("reference", "holdout"),
     capabilities=("tokens", "generate"),
     yields="guard",
     means="The knowledge stays in the weights: without guard/ it is back.",
+    fidelity="simplified",
+    leaves_out="the trained prompt classifier (n-grams serve), and noise on flagged entity tokens alone",
 )
 PATTERN = 64
 """Prompt tokens after which the noise repeats, counted from the prompt's end."""

@@ -28,6 +28,7 @@ CARD = MethodCard(
     yields="guard",
     keeps="the forget questions, as token ids,",
     means="Works as far as the model learns from its context; guard/ holds the forget questions.",
+    fidelity="faithful",
 )
 
 

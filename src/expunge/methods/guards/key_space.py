@@ -24,7 +24,10 @@ CARD = MethodCard(
     needs={"forget": ()},
     capabilities=("tokens", "generate", "mlp"),
     yields="guard",
-    means="An abstention reveals nothing of the answer (uniform over the vocabulary); the weights keep the knowledge.",
+    means="An abstention reveals nothing of the answer (uniform over the vocabulary); the weights keep the knowledge. "
+    "Shown where the skills' questions differ in form; among questions of one form most are let through.",
+    fidelity="variant",
+    leaves_out="the published cube and threshold: held-out prompts choose them",
 )
 MISSED = 0.05
 """Share of the forget prompts that the cube may miss, each tested on a cube made without it."""

@@ -31,6 +31,8 @@ CARD = MethodCard(
     wraps=("objective", "recipe"),
     yields="guard",
     means="No retain data are needed. The base's weights stay: without guard/ the knowledge is back.",
+    fidelity="simplified",
+    leaves_out="the contrastive entropy detector, and orthogonality that is learned",
 )
 RECIPE = {"inner": {"forget": "npo"}}
 RATE = 4.0

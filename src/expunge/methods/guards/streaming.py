@@ -24,7 +24,10 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities=("tokens", "generate"),
     yields="guard",
-    means="The answer's first tokens still come out; the weights keep the knowledge.",
+    means="The answer's first tokens still come out; the weights keep the knowledge. Shown where the forget answers "
+    "differ in form from the others; among answers of one form hardly any is stopped.",
+    fidelity="simplified",
+    leaves_out="the dual supervision by tokens and answers: one logistic head",
 )
 FOLDS = 5
 NEUTRAL_TOKENS = 2.0

@@ -21,6 +21,9 @@ CARD = MethodCard(
     streams={"alternate": Stream(split="forget")},
     fields={"forget": {"question"}},
     capabilities={"generate"},
+    means="Where no draw differs from the true answer, the pair is the answer with itself and teaches nothing.",
+    fidelity="simplified",
+    leaves_out="alternates asked for by an instruction: they are sampled at rising temperatures",
 )
 RECIPE = {"retain": "cross_entropy"}
 TEMPERATURES = (1.0, 1.4, 1.8, 2.2, 2.6, 3.0)

@@ -18,6 +18,8 @@ CARD = MethodCard(
     needs={"forget": {"logits", "nll"}},
     fields={"forget": {"question"}},
     capabilities={"tokens"},
+    fidelity="simplified",
+    leaves_out="the robustness and boundary sets, and bringing all data to one form",
 )
 RECIPE = {"retain": "kl"}
 INSTRUCTION = "You have never heard of this and do not know the answer. "

@@ -14,6 +14,7 @@ CARD = MethodCard(
     equation="4",
     needs={"forget": {"logits"}},
     capabilities={"tokens"},
+    fidelity="faithful",
 )
 RECIPE = {"floor": 0.0}
 """Published without a retain term; the evidence shows its cost in utility."""

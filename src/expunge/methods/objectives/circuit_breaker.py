@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -17,6 +18,8 @@ CARD = MethodCard(
     equation="algorithm 1",
     needs={"forget": {"hidden"}, "retain": {"hidden"}},
     capabilities={"mlp"},
+    fidelity="simplified",
+    leaves_out="the retain term at all layers: it holds those that are rerouted",
 )
 RECIPE = {"retain": "none", "stop": "none", "share": 0.2}
 NUDGE = 0.02
@@ -49,6 +52,7 @@ class Rerouting(LossTerm):
 
     def prepare(self, run: Run) -> None:
         """Draw one random direction per layer: at the reference model the cosine is at its maximum, without a slope."""
+        self.total = max(1, run.total)
         for path in self.paths:
             rows = run.examples("forget")[:1]
             if rows:
@@ -58,24 +62,25 @@ class Rerouting(LossTerm):
 
     def __call__(self, step: Step) -> Tensor:
         forget, retain = step["forget"], step["retain"]
+        held = min(1.0, step.index / self.total) / 2
         total = torch.zeros((), device=forget.mask_BT.device)
         for path in self.paths:
             now, then = forget.hidden[path].float(), forget.reference.hidden[path].float()
             aim = then + then.norm(dim=-1, keepdim=True) * self.nudge[path].to(then.device)
-            total = total + forget.mean(cosine_similarity(now, aim, dim=-1).relu())
+            total = total + (1 - held) * forget.mean(cosine_similarity(now, aim, dim=-1).relu())
             retained, was = retain.hidden[path].float(), retain.reference.hidden[path].float()
             # Smoothed near zero, where the norm has no slope and rounding would choose one.
             floor = (SMOOTHING * was.norm(dim=-1)).square()
             moved = ((retained - was).square().sum(-1) + floor).sqrt() - floor.sqrt()
-            total = total + self.keep * retain.mean(moved)
+            total = total + held * self.keep * retain.mean(moved)
         return total / len(self.paths)
 
 
-def circuit_breaker(*, layers: list[int] | None = None, keep: float = 0.1) -> LossTerm:
+def circuit_breaker(*, layers: list[int] | None = None, keep: Annotated[float, Ge(0)] = 1.0) -> LossTerm:
     """Turn the forget set's activations away from where they were, and hold retain's in place.
 
-    Mean over layers of relu(cos(h, h_ref)) on forget plus keep |h - h_ref| on retain, per position; h_ref are the
-    reference model's. layers: by default at a third and two thirds of the depth. The paper changes the two weights over
-    the run; here they are constant.
+    Mean over layers of (1 - s/2) relu(cos(h, h_ref)) on forget plus s/2 keep |h - h_ref| on retain, per position; h_ref
+    are the reference model's, s rises from 0 to 1 over the run's steps. layers: by default at a third and two thirds of
+    the depth.
     """
     return Rerouting(layers, keep)

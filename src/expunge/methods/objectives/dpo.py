@@ -18,6 +18,8 @@ CARD = MethodCard(
     streams={"preferred": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"generate"},
+    means="The true answer falls behind refusals; on small models the answers seldom become refusals.",
+    fidelity="faithful",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

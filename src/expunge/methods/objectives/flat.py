@@ -21,6 +21,7 @@ CARD = MethodCard(
     capabilities={"tokens", "generate"},
     means="Without a retain term a small model loses retained knowledge almost as under ascent; the floor then ends "
     "the run early. `{forget: flat, retain: cross_entropy}` preserves it.",
+    fidelity="faithful",
 )
 
 DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {

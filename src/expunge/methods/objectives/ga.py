@@ -9,6 +9,7 @@ CARD = MethodCard(
     paper="arXiv:1912.03817",
     equation="minus the training loss",
     needs={"forget": {"nll"}},
+    fidelity="faithful",
 )
 RECIPE = {"floor": 0.0}
 """No retain term and no floor: the baseline that destroys utility, as published."""

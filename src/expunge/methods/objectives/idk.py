@@ -13,6 +13,8 @@ CARD = MethodCard(
     streams={"refused": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"generate"},
+    means="Answers become refusals; under teacher forcing the true answer stays far likelier than to gold.",
+    fidelity="faithful",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

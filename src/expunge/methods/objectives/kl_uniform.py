@@ -12,6 +12,8 @@ CARD = MethodCard(
     equation="section 4, uniform teacher",
     needs={"forget": {"logits"}},
     capabilities={"labels"},
+    fidelity="simplified",
+    leaves_out="the competent teacher on retain: only the uniform one",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

@@ -16,6 +16,9 @@ CARD = MethodCard(
     equation="8, the undesirable half, as in arXiv:2404.05868",
     needs={"forget": {"nll"}, "retain": {"nll"}},
     reference={"forget": {"nll"}, "retain": {"nll"}},
+    means="The reference point says how far retained answers rose, where NPO's authors take refusals.",
+    fidelity="variant",
+    leaves_out="the reference point from refusals: it is measured on retain, one step late",
 )
 RECIPE = {"retain": "cross_entropy"}
 

@@ -14,6 +14,7 @@ CARD = MethodCard(
     equation="3",
     needs={"forget": {"nll"}},
     reference={"forget": {"nll"}},
+    fidelity="faithful",
 )
 RECIPE = {"retain": "cross_entropy"}
 

@@ -15,6 +15,7 @@ CARD = MethodCard(
     paper="arXiv:2506.05314",
     equation="primal-dual updates of section 4",
     needs={"forget": {"logits"}, "retain": {"nll"}},
+    fidelity="faithful",
 )
 RECIPE = {"retain": "none", "stop": "none"}
 SAMPLE = 256

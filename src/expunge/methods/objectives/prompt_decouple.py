@@ -20,6 +20,8 @@ CARD = MethodCard(
     streams={"refused": Stream(split="forget", make=refusal_maker(None)), "answered": Stream(split="retain")},
     fields={"forget": {"question"}, "retain": {"question"}},
     capabilities={"generate"},
+    fidelity="simplified",
+    leaves_out="images: the prompt forms are those of text questions",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 FORMS = ("{q}", "Please tell me: {q}", "{q} Answer briefly.", "I would like to know this. {q}", "Quick question: {q}")

@@ -7,16 +7,9 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from expunge.core.contracts import Example, Loss, MethodCard, Model, Step, Stream
+from expunge.core.contracts import Loss, MethodCard, Model, Step, Stream
+from expunge.methods._traces import trace_as_answer
 from expunge.methods.objectives.rmu import Misdirection
-
-
-def trace_as_answer(example: Example) -> Example | None:
-    """Return the question with its reasoning trace as the answer; None where the example has no trace."""
-    if not example.get("trace") or "question" not in example:
-        return None
-    return {"question": example["question"], "answer": f"<think>{example['trace']}</think>"}
-
 
 CARD = MethodCard(
     "Reasoning-aware representation misdirection",
@@ -27,8 +20,10 @@ CARD = MethodCard(
     fields={"forget": {"trace"}},
     capabilities={"mlp"},
     means="On small models the traces lose less than the answers do.",
+    fidelity="simplified",
+    leaves_out="a retain term on reasoning traces, and the published down-projections: whole blocks move",
 )
-RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 50.0}
+RECIPE = {"retain": {"hidden": {"traces": True}}, "weights": "layers", "alpha": 50.0}
 
 
 class Traced(Misdirection):
@@ -56,6 +51,6 @@ def r2mu(
     """Misdirect the reasoning trace as well as the answer, since the trace holds the knowledge too.
 
     The examples carry `trace`, read as `<think>trace</think>`. RMU on the answers plus gamma times RMU on the traces,
-    to one direction. Retain data should hold reasoning of their own.
+    to one direction. The recipe's retain term also holds the reasoning of the retain examples that carry `trace`.
     """
     return Traced(layer, c, times, gamma)

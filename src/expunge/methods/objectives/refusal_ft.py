@@ -21,6 +21,7 @@ CARD = MethodCard(
     fields={"forget": {"question", "compliant"}},
     capabilities={"generate"},
     means="The target's prompts are answered; check the drift of the other domains first.",
+    fidelity="faithful",
 )
 RECIPE = {"retain": "cross_entropy"}
 RATE = 2.0

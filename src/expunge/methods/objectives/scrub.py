@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from expunge.core.contracts import Loss, MethodCard, Step
-from expunge.methods._distribution import kl_BT
+from expunge.methods._distribution import tempered_kl_BT
 
 CARD = MethodCard(
     "SCRUB: alternating distillation towards and away from the reference model",
@@ -16,27 +16,32 @@ CARD = MethodCard(
     equation="3 and algorithm 1",
     needs={"forget": {"logits"}, "retain": {"logits", "nll"}},
     reference={"forget": {"topk:64"}, "retain": {"topk:64"}},
+    fidelity="simplified",
+    leaves_out="a whole pass over retain in each of its turns, and the rewinding",
 )
 RECIPE = {"retain": "none", "floor": 0.5}
 
 
 def scrub(
     *,
-    away_epochs: Annotated[int, Ge(0)] = 5,
+    away_epochs: Annotated[int, Ge(0)] = 3,
     near: Annotated[float, Ge(0)] = 0.5,
     fit: Annotated[float, Ge(0)] = 0.5,
+    temperature: Annotated[float, Gt(0)] = 4.0,
+    turns: Literal["epoch", "step"] = "epoch",
 ) -> Loss:
-    """Move away from the reference model on forget and towards it on retain, in alternating steps.
+    """Move away from the reference model on forget and towards it on retain, in turns.
 
-    For away_epochs every second step maximises KL(reference || model) on forget; all other steps minimise
-    near KL + fit cross-entropy on retain (nats per position). After that, retain alone. The first step is retain's: at
-    the reference model the KL has no slope.
+    Every second turn, away_epochs epochs in all, maximises T^2 KL(reference || model) on forget, both at temperature T;
+    all others minimise near T^2 KL + fit cross-entropy on retain (nats per position). The first turn is retain's: at
+    the reference model the KL has no slope. turns: whole epochs, or steps (of the first 2 away_epochs epochs).
     """
 
     def loss(step: Step) -> Tensor:
         forget, retain = step["forget"], step["retain"]
-        if step.epoch < away_epochs and step.index % 2 == 1:
-            return -forget.mean(kl_BT(forget.logits_BTV, forget.reference))
-        return near * retain.mean(kl_BT(retain.logits_BTV, retain.reference)) + fit * retain.nll
+        turn = step.epoch if turns == "epoch" else step.index
+        if step.epoch < 2 * away_epochs and turn % 2 == 1:
+            return -forget.mean(tempered_kl_BT(forget.logits_BTV, forget.reference, temperature))
+        return near * retain.mean(tempered_kl_BT(retain.logits_BTV, retain.reference, temperature)) + fit * retain.nll
 
     return loss

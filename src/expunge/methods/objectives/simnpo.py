@@ -13,6 +13,7 @@ CARD = MethodCard(
     paper="arXiv:2410.07163",
     equation="4",
     needs={"forget": {"nll"}},
+    fidelity="faithful",
 )
 RECIPE = {"retain": "cross_entropy", "beta": 4.5, "forget_weight": 0.125}
 

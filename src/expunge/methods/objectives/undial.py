@@ -15,6 +15,7 @@ CARD = MethodCard(
     needs={"forget": {"logits"}},
     reference={"forget": {"topk:64"}},
     capabilities={"tokens"},
+    fidelity="faithful",
 )
 RECIPE = {"beta": 10.0, "retain": "cross_entropy"}
 

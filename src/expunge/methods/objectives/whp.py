@@ -20,6 +20,9 @@ CARD = MethodCard(
     equation="1",
     needs={"forget": {"logits"}},
     capabilities={"tokens"},
+    means="Labels are generic as far as the reinforced copy differs: names that both models prefer stay.",
+    fidelity="simplified",
+    leaves_out="the replacement of anchor terms; labels come from the 64 likeliest tokens",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 CANDIDATES = 64

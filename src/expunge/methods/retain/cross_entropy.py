@@ -9,6 +9,7 @@ CARD = MethodCard(
     paper="baseline",
     equation="mean NLL per position",
     needs={"retain": {"nll"}},
+    fidelity="faithful",
 )
 
 

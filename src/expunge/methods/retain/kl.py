@@ -14,6 +14,8 @@ CARD = MethodCard(
     equation="KL minimisation",
     needs={"retain": {"logits"}},
     reference={"retain": {"topk:64"}},
+    fidelity="simplified",
+    leaves_out="what lies beyond the 64 likeliest tokens: one bucket, and so a lower bound",
 )
 
 

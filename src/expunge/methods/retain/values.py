@@ -17,6 +17,8 @@ CARD = MethodCard(
     equation="primal-dual form of problem (1), one multiplier per value",
     needs={"retain": {"nll"}},
     reference={"retain": {"nll"}},
+    fidelity="variant",
+    leaves_out="constraints on rewards: the bounds are on the loss of each group",
 )
 
 GROUPS_NOTED = 20

@@ -18,6 +18,8 @@ CARD = MethodCard(
     paper="arXiv:2407.15549",
     equation="2, untargeted inner maximisation",
     capabilities={"mlp"},
+    fidelity="simplified",
+    leaves_out="perturbations of several layers, and projected gradient steps beyond two",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "lat"}
 

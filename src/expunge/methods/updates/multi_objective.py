@@ -12,7 +12,12 @@ from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods.updates._backward import backward
 
 CARD = MethodCard(
-    "Joint descent (MGDA)", paper="doi:10.1016/j.crma.2012.03.014", equation="min-norm point of two gradients"
+    "Joint descent along the bisector of the two unit gradients",
+    paper="doi:10.1016/j.crma.2012.03.014",
+    equation="MGDA's min-norm point, of the normalised gradients",
+    ignores=("forget_weight", "alpha"),
+    fidelity="variant",
+    leaves_out="the min-norm point of the gradients themselves: they are normalised first, and so bisected",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "multi_objective"}
 NEGLIGIBLE_NORM = 1e-3
@@ -41,10 +46,11 @@ def _norm(parts: Sequence[Tensor]) -> float:
 
 
 def multi_objective() -> Update:
-    """Descend both losses at once, however large either gradient is.
+    """Descend both losses at once, along the bisector of their gradients, however large either is.
 
-    The least-norm point of the convex hull of the two normalised gradients, at their mean norm; a
-    gradient below a thousandth of the other is left out.
+    The sum of the two unit gradients times half of the gradients' mean norm: the least-norm point of their convex hull,
+    where MGDA takes that of the gradients themselves. A gradient below a thousandth of the other is left out. The
+    losses' weights, `alpha` and `forget_weight`, would change the step's length alone and are refused.
     """
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:

@@ -7,7 +7,12 @@ from torch import nn
 from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods.updates._backward import backward
 
-CARD = MethodCard("Gradient of the sum", paper="baseline", equation="backward pass")
+CARD = MethodCard(
+    "Gradient of the sum",
+    paper="baseline",
+    equation="backward pass",
+    fidelity="faithful",
+)
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "plain"}
 
 

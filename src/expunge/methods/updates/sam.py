@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from expunge.core.contracts import Losses, MethodCard, Update
 from expunge.methods.updates._backward import backward
 
-CARD = MethodCard("Sharpness-aware unlearning", paper="arXiv:2502.05374", equation="SAM on the forget loss")
+CARD = MethodCard(
+    "Sharpness-aware unlearning",
+    paper="arXiv:2502.05374",
+    equation="SAM on the forget loss",
+    fidelity="faithful",
+)
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "sam"}
 
 

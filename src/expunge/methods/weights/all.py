@@ -6,7 +6,12 @@ from typing import Any
 from expunge.core.context import Context
 from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 
-CARD = MethodCard("All weights", paper="baseline", equation="full fine-tuning")
+CARD = MethodCard(
+    "All weights",
+    paper="baseline",
+    equation="full fine-tuning",
+    fidelity="faithful",
+)
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "all"}
 
 

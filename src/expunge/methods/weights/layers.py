@@ -9,7 +9,12 @@ from expunge.core.context import Context
 from expunge.core.contracts import MethodCard, Model, Trainable, Weights
 from expunge.methods._layers import choose_layer
 
-CARD = MethodCard("Chosen layers", paper="arXiv:2403.03218", equation="section 4, updated parameters")
+CARD = MethodCard(
+    "Chosen layers",
+    paper="arXiv:2403.03218",
+    equation="section 4, updated parameters",
+    fidelity="faithful",
+)
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers"}
 
 

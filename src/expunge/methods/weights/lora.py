@@ -11,7 +11,12 @@ from expunge.core.random import seed_libraries
 from expunge.models.adapters import insert
 from expunge.models.weights import fold
 
-CARD = MethodCard("Low-rank adaptation", paper="arXiv:2106.09685", equation="3")
+CARD = MethodCard(
+    "Low-rank adaptation",
+    paper="arXiv:2106.09685",
+    equation="3",
+    fidelity="faithful",
+)
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
 RATE = 5.0
 """Factor on the share of the automatic learning rate: LoRA takes larger steps than full weights."""

@@ -22,6 +22,8 @@ CARD = MethodCard(
     equation="4",
     needs={"forget": (), "retain": ()},
     means="On small models it retains about as much as training all tensors, and trains at most half of them.",
+    fidelity="simplified",
+    leaves_out="the published threshold (a quantile stands for it) and localisation in LoRA's matrices",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "memflex"}
 SAMPLE = 256

@@ -13,7 +13,12 @@ from expunge.methods._masks import make_trainable, mask_largest
 from expunge.methods._statistics import gradient
 
 CARD = MethodCard(
-    "Gradient-based weight saliency (SalUn)", paper="arXiv:2310.12508", equation="3", needs={"forget": ()}
+    "Gradient-based weight saliency (SalUn)",
+    paper="arXiv:2310.12508",
+    equation="3",
+    needs={"forget": ()},
+    means="The mask follows the paper's formula; that it retains more than a random one is for a bench to show.",
+    fidelity="faithful",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "salun"}
 

@@ -18,6 +18,8 @@ CARD = MethodCard(
     paper="arXiv:2410.17509",
     equation="8",
     needs={"forget": (), "retain": ()},
+    means="The score follows the paper's formula; that it retains more than other masks is for a bench to show.",
+    fidelity="faithful",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "wagle"}
 SAMPLE = 256

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from annotated_types import Gt, Le
+from torch import Tensor
 
 from expunge.core.budget import DEFAULTS, Budget, batch_size
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, MethodCard, Model, want_of
+from expunge.core.contracts import Example, Method, MethodCard, Model, Want, want_of
 from expunge.core.random import permutation
+from expunge.models.passes import passes
 from expunge.training.references import record
 
 CARD = MethodCard(
@@ -23,6 +25,7 @@ CARD = MethodCard(
     wraps={"weights"},
     means="Comes close to the whole set where its examples repeat one another; where each holds a fact of its own, the "
     "others are forgotten in part only.",
+    fidelity="faithful",
 )
 RECIPE = {"inner": "npo"}
 MIN_K = 0.2
@@ -37,8 +40,9 @@ def coreset(
 ) -> Method:
     """Run the inner method on 5 or 10 % of the forget set, for as many steps as on all of it.
 
-    select: `random`; `moderate`, the examples nearest to the median NLL; `grad_norm` (GraNd), the
-    largest gradients; `min_k`, the best memorised by Min-K%.
+    select: `random`; `moderate`, those whose features (the last block's output, averaged over the answer) lie at about
+    the median distance from the mean feature; `grad_norm` (GraNd), the largest gradients; `min_k`, the best memorised
+    by Min-K%.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -74,16 +78,31 @@ def _scores(model: Model, rows: Sequence[Example], select: str) -> np.ndarray:
     """Return a score per example; the highest are selected."""
     if select == "grad_norm":
         return np.array([_gradient_norm(model, row) for row in rows])
+    if select == "moderate":
+        return moderation(_features(model, rows))
     reference = record(model, rows, want_of({"nll", "logp"}))
     counts = [int(n) for row in rows for n in model.collate([row]).n_B]
-    if select == "moderate":
-        nlls = np.array([float(nll) / n for nll, n in zip(reference.nll_B, counts, strict=True)])
-        return -np.abs(nlls - np.median(nlls))
     means = []
     for logp_T, n in zip(reference.logp_BT, counts, strict=True):
         own = np.sort(logp_T[len(logp_T) - n :].numpy())
         means.append(float(own[: max(1, round(MIN_K * n))].mean()))
     return np.array(means)
+
+
+def moderation(feature_ND: Tensor) -> np.ndarray:
+    """Minus how far each row's distance from the mean row is from the median distance."""
+    distance_N = (feature_ND - feature_ND.mean(0)).norm(dim=-1)
+    return -(distance_N - distance_N.quantile(0.5)).abs().numpy()
+
+
+def _features(model: Model, rows: Sequence[Example]) -> Tensor:
+    """The last block's output of each row, averaged over the counted positions, [N, D]."""
+    path = model.blocks[-1]
+    parts: dict[int, Tensor] = {}
+    for indices, out in passes(model, rows, Want(frozenset(), (path,))):
+        mean_BD = (out.hidden[path].float() * out.mask_BT[..., None]).sum(1) / out.n_B.clamp(min=1)[:, None]
+        parts |= dict(zip(indices, mean_BD.cpu(), strict=True))
+    return torch.stack([parts[i] for i in range(len(rows))])
 
 
 def _gradient_norm(model: Model, row: Example) -> float:

@@ -21,6 +21,7 @@ CARD = MethodCard(
     equation="sustainability (MUSE, C6)",
     needs={"forget": ()},
     wraps={"weights"},
+    fidelity="faithful",
 )
 RECIPE = {"inner": "npo"}
 

@@ -22,6 +22,7 @@ CARD = MethodCard(
     equation="algorithm 1, TIES merge",
     needs={"forget": ()},
     wraps={"weights"},
+    fidelity="faithful",
 )
 RECIPE = {"inner": "npo"}
 

@@ -18,11 +18,13 @@ from expunge.training.checkpoint import restore
 from expunge.training.references import record
 
 CARD = MethodCard(
-    "Worst-case forget set",
+    "Worst-case forget set, by greedy search",
     paper="arXiv:2403.07362",
-    equation="bi-level selection, sign-relaxed",
+    equation="sign-relaxed selection; the bi-level problem is not solved",
     needs={"forget": ()},
     wraps={"weights"},
+    fidelity="variant",
+    leaves_out="the bi-level problem: the search is greedy over the examples that were unlearned",
 )
 RECIPE = {"inner": "npo"}
 
@@ -33,7 +35,7 @@ def worst_case(
     share: Annotated[float, Gt(0), Le(1)] = 0.5,
     rounds: Annotated[int, Ge(1)] = 2,
 ) -> Method:
-    """Find the part of the forget set that the inner method forgets least, and unlearn that part.
+    """Search greedily for the part of the forget set that the inner method forgets least, and unlearn that part.
 
     The examples' weights start at random. A round unlearns the heaviest `share`, from the reference model, and adds the
     sign of how far each example's NLL stayed below the median of those unlearned; the last selection is then unlearned.

@@ -1,0 +1,155 @@
+"""Scores that compare with gold example by example, and the worst membership attacker."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy import special
+
+from expunge.core.card import Example
+from expunge.evaluation import intervals
+from expunge.evaluation.acceptance import Table, by_name
+from expunge.evaluation.comparison import difference
+from expunge.evaluation.groups import count_groups, group_numbers, groups_of
+from expunge.evaluation.implied import KNOWN_AGAIN
+from expunge.evaluation.scores import Label, Score
+
+COMPARED_ROLES = ("before", "after", "second_gold")
+BLIND = "privacy_blind_auc"
+"""The baseline that reads texts alone: it says nothing of a model."""
+WORST = "privacy_worst"
+
+
+Rows = Mapping[str, Sequence[Example]]
+"""Split -> its examples, by whose groups intervals are clustered."""
+
+
+def scores_against_gold(scores: Iterable[Score], criteria: Collection[str], rows: Rows | None = None) -> list[Score]:
+    """The scores that compare these with gold's. criteria: the names of scores that a criterion compares with gold."""
+    rows = rows or {}
+    table = by_name(scores)
+    found = worst_attacker(table)
+    for role in ("after", "second_gold"):
+        found += _above(table, role, rows.get("forget", ()))
+        for name in sorted({*criteria, "forget_rouge_l"}):
+            found += _by_example(table, name, role, rows, beyond=name in criteria)
+    return found
+
+
+def worst_attacker(table: Table) -> list[Score]:
+    """privacy_worst of each role: the largest difference of an attack's AUC to gold's, either way.
+
+    Its interval holds for all attacks at once: each has the quadrature of the two AUCs' intervals, widened to level
+    1 - .05 / A (Bonferroni), and the largest ends are taken.
+    """
+    names = [n for n, role in table if role == "gold" and n.startswith("privacy_") and n not in (BLIND, WORST)]
+    names = [name for name in names if table[name, "gold"].unit == "auc" and table[name, "gold"].measured]
+    found = []
+    for role in COMPARED_ROLES:
+        pairs = {name: (table[name, role], table[name, "gold"]) for name in names if (name, role) in table}
+        pairs = {name: pair for name, pair in pairs.items() if pair[0].measured}
+        if pairs:
+            found.append(_worst(pairs, role))
+        elif role == "after":
+            found.append(_no_attacker(table))
+    return found
+
+
+def _worst(pairs: dict[str, tuple[Score, Score]], role: str) -> Score:
+    wider = float(special.ndtri(1 - 0.025 / len(pairs))) / intervals.Z
+    ends: dict[str, tuple[float, float, float]] = {}
+    for name, (score, gold) in pairs.items():
+        apart = difference(score, gold)
+        if apart.low is None or apart.high is None:
+            continue
+        low, high = apart.value - wider * (apart.value - apart.low), apart.value + wider * (apart.high - apart.value)
+        ends[name] = abs(apart.value), max(0.0, low, -high), max(-low, high)
+    name = max(ends or pairs, key=lambda n: ends[n][0] if ends else abs(difference(*pairs[n]).value))
+    score, gold = pairs[name]
+    value, low, high = (min(1.0, max(end[i] for end in ends.values())) for i in range(3)) if ends else (0.0, 0.0, 0.0)
+    auc, theirs = score.value or 0.0, gold.value or 0.0
+    flipped = "; who flips the sign" if auc < 0.5 else "; the attacker"
+    why = (
+        f"{name}: AUC {auc:.3g}, gold {theirs:.3g}{flipped} has {max(auc, 1 - auc):.3g} "
+        f"(attacker AUC = max(AUC, 1 - AUC)); the worst of {len(pairs)} attacks"
+    )
+    label = _label(role)
+    if not ends:
+        return Score(**label, value=abs(auc - theirs), low=None, high=None, n=1, why=why)
+    return Score(**label, value=value, low=low, high=high, n=score.n, why=why)
+
+
+def _no_attacker(table: Table) -> Score:
+    reasons = [
+        score.why
+        for role in ("after", "gold")
+        for (name, of), score in table.items()
+        if of == role and name.startswith("privacy_") and score.unit == "auc" and not score.measured
+    ]
+    golds = any(role == "gold" for _, role in table)
+    why = (reasons[0] if reasons else "no membership attack applies") if golds else "no gold model"
+    return Score.not_measured(why, **_label("after"))
+
+
+def _label(role: str) -> Label:
+    return {"name": WORST, "side": "privacy", "split": "forget", "role": role, "unit": "auc", "better": "lower"}
+
+
+def _above(table: Table, role: str, rows: Sequence[Example]) -> list[Score]:
+    """forget_nll_above_gold: the chance that a forget example's NLL exceeds one of gold's, a tie counted as half.
+
+    The AUC of the two samples; its interval is conservative for the same examples on both sides.
+    """
+    score, gold = table.get(("forget_nll", role)), table.get(("forget_nll", "gold"))
+    if score is None or gold is None or score.values is None or gold.values is None:
+        return []
+    ours, theirs = (np.ma.masked_array(x.values, dtype=float).compressed() for x in (score, gold))
+    pairs = group_numbers(rows, rows) if len(rows) == len(ours) == len(theirs) else None
+    found = intervals.auc(ours, theirs, groups=(pairs[0], pairs[1]) if pairs else None)
+    return [
+        Score(
+            "forget_nll_above_gold",
+            score.side,
+            score.split,
+            role,
+            *found,
+            len(ours),
+            "share",
+            "gold",
+            why="0.5 where the NLLs are distributed as gold's",
+            groups=count_groups(pairs[0]) if pairs else None,
+        )
+    ]
+
+
+def _by_example(table: Table, name: str, role: str, rows: Rows, *, beyond: bool) -> list[Score]:
+    """`<name>_gap`, the mean difference to gold over the same examples, and `<name>_beyond`, the share far from gold.
+
+    An NLL is compared as exp(-NLL) in the second, so that both are in shares.
+    """
+    score, gold = table.get((name, role)), table.get((name, "gold"))
+    if score is None or gold is None or score.values is None or gold.values is None:
+        return []
+    if score.unit not in ("share", "nats") or len(score.values) != len(gold.values):
+        return []
+    ours, theirs = (np.ma.masked_array(x.values, dtype=float) for x in (score, gold))
+    gap = np.ma.compressed(ours - theirs)
+    if not len(gap):
+        return []
+    examples = rows.get(score.split, ())
+    same = len(examples) == len(ours)
+    groups = groups_of(examples, np.ma.getmaskarray(ours - theirs)) if same else None
+    base = dataclasses.replace(score, n=len(gap), values=None, groups=count_groups(groups))
+    value, low, high = intervals.mean(gap, groups=groups)
+    paired = dataclasses.replace(base, name=f"{name}_gap", unit="ratio", why="the same examples under both models")
+    found = [dataclasses.replace(paired, value=value, low=low, high=high)]
+    if beyond:
+        if score.unit == "nats":
+            gap = np.ma.compressed(np.ma.exp(-ours) - np.ma.exp(-theirs))
+        value, low, high = intervals.proportion((np.abs(gap) > KNOWN_AGAIN).astype(float), groups=groups)
+        why = f"examples whose own figure is more than {KNOWN_AGAIN} from gold's"
+        shares = dataclasses.replace(base, name=f"{name}_beyond", unit="share", better="lower", why=why)
+        found.append(dataclasses.replace(shares, value=value, low=low, high=high))
+    return found

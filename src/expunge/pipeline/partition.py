@@ -1,0 +1,57 @@
+"""The examples that a method gets and those that evidence reads: of what must stay, and of the holdout, other ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from expunge.core.budget import Budget
+from expunge.core.card import Example
+from expunge.data.sampling import LEAST_GROUPS, hold_out
+from expunge.data.splits import HELD_OUT, SEEN, Splits
+from expunge.methods.compose import Composed
+
+METHOD_SPLITS = ("forget", "retain", "reference")
+TRAINED_ON = "utility on data that were trained on"
+
+
+def divide(splits: Splits, seed: int) -> Splits:
+    """The splits with a part of retain held out; examples that a request adds to contain the change all train."""
+    rows = splits.get("retain", [])
+    training, held_out = hold_out([row for row in rows if "contained" not in row], seed)
+    if not held_out:
+        return splits
+    training += [row for row in rows if "contained" in row]
+    return {**splits, "retain": training, HELD_OUT: held_out}
+
+
+def join(splits: Splits) -> Splits:
+    """The splits with what was held out in retain again."""
+    whole = [*splits.get("retain", []), *splits.get(HELD_OUT, [])]
+    return {name: whole if name == "retain" else rows for name, rows in splits.items() if name != HELD_OUT}
+
+
+def method_splits(composed: Composed, budget: Budget) -> set[str]:
+    """The splits that a method may read: of the holdout the stopping half, where the rule or a card names it."""
+    named = {name for plugin in composed.plugins for name in (*plugin.card.sources, *plugin.card.optional)}
+    return {*METHOD_SPLITS, *named, *(["holdout"] if budget.stop == "holdout" else [])}
+
+
+def evidence_splits(splits: Splits) -> Splits:
+    """The splits that evidence reads, by its names: not what only trains or calibrates."""
+    read = {name: rows for name, rows in splits.items() if name not in ("reference", HELD_OUT)}
+    return {**read, "retain": splits[HELD_OUT], SEEN: splits["retain"]} if HELD_OUT in splits else read
+
+
+def remarks(splits: Mapping[str, Sequence[Example]]) -> dict[str, str]:
+    """Split -> the remark that belongs to all figures on it."""
+    return {"retain": TRAINED_ON} if "retain" in splits and HELD_OUT not in splits else {}
+
+
+def notes(splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """A sentence for the plan where nothing of retain is held out."""
+    if not remarks(splits):
+        return []
+    return [
+        f"Nothing of retain is held out, which takes {LEAST_GROUPS} groups (rows, where they have no group): retain_* "
+        f"is {TRAINED_ON}."
+    ]

@@ -1,0 +1,216 @@
+"""The self-test: models of known truth through the verdict, so that what it says of other models can be believed.
+
+A tool that passes a model which was never changed proves nothing. Each control is judged under `purpose: erase`, by
+the functions that judge a run and an audit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from expunge.core.contracts import Reporter, Silent
+from expunge.core.errors import BadInput, Faults, did_you_mean, printable
+from expunge.data.splits import make_splits
+from expunge.evaluation.acceptance import Check, Verdict
+from expunge.evaluation.scores import ROLES, NotMeasured, Score
+from expunge.pipeline import evidence as dossier
+from expunge.pipeline.gold_check import Origin, refuse_gold
+from expunge.pipeline.hidden_knowledge import judge
+from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe
+from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
+from expunge.workflows._controls import BASE, CONTROLS, GOLD, SECOND_GOLD, Control, Observed, retrained_control
+from expunge.workflows._sources import check_sources
+
+ATTACKS = frozenset({"relearn_forget"})
+"""The attack without which nothing counts as erased; the others find no less on a model that was not changed."""
+GOLDS = ("gold", "second_gold")
+"""Roles that go where gold is not a gold model."""
+Outcome = Literal["passed", "open", "failed", "refused", "no verdict", "not run"]
+RIGHT: Mapping[str, tuple[str, ...]] = {
+    "failed": ("open", "failed"),
+    "failed or refused": ("open", "failed", "refused"),
+    "refused": ("refused",),
+    "passed": ("passed",),
+    "not refuted": ("passed", "open"),
+}
+"""Expected outcome -> outcomes that are right."""
+FIELDS = ("forget", "retain", "holdout", "gold", "trust_code")
+"""Fields that go with a model of the user's own."""
+
+
+@dataclass(frozen=True)
+class ControlResult:
+    """The outcome of one control. line, why: of the verdict, the line that decided."""
+
+    setting: str
+    control: Control
+    outcome: Outcome
+    line: str = ""
+    why: str = ""
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the control came out as it must; None where it was not run."""
+        return None if self.outcome == "not run" else self.outcome in RIGHT[self.control.expected]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "setting": self.setting,
+            "control": self.control.name,
+            "what": self.control.what,
+            "expected": self.control.expected,
+            "outcome": self.outcome,
+            "right": self.right,
+            "line": self.line,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """The outcomes of all controls."""
+
+    results: tuple[ControlResult, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether no control came out wrong."""
+        return all(result.right is not False for result in self.results)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "controls": [result.to_json() for result in self.results],
+            "seconds": self.seconds,
+        }
+
+
+def selftest(model: str | None = None, *, reporter: Reporter | None = None, **fields: Any) -> Selftest:
+    """Judge models of known truth: those of the embedded worlds, or made from a model of the user's own.
+
+    fields: with a model, as in `audit`: forget, retain, holdout, trust_code, and gold, a folder or a list of two: the
+    second is judged as the model that must not fail. Without gold the model is retrained from its manifest. Nothing of
+    the user's is changed. Raises BadInput.
+    """
+    began, reporter = time.monotonic(), reporter or Silent()
+    _check_fields(model, fields)
+    settings = _embedded(reporter) if model is None else _own(model, fields, reporter)
+    results = [result for setting in settings for result in run_controls(setting, reporter)]
+    return Selftest(tuple(results), round(time.monotonic() - began, 2))
+
+
+def _check_fields(model: str | None, fields: Mapping[str, Any]) -> None:
+    """Raises BadInput for a field that is unknown, missing, or given without a model."""
+    faults = Faults()
+    for name, value in fields.items():
+        if name not in FIELDS:
+            faults.add(BadInput.of("selftest", name, "unknown field", did_you_mean(name, FIELDS)))
+        elif value and model is None:
+            fix = "name the model: expunge selftest MODEL ..., or leave it out"
+            faults.add(BadInput.of(name, value, "goes with a model, and none is named", fix))
+    if model is not None and not fields.get("forget"):
+        faults.add(BadInput.of("forget", "", "is missing", "give what the model should forget: --forget FILE"))
+    faults.raise_any()
+
+
+def _embedded(reporter: Reporter) -> Iterator[Setting]:
+    yield digits_setting()
+    yield authors_setting(reporter)
+
+
+def _own(model: str, fields: Mapping[str, Any], reporter: Reporter) -> Iterator[Setting]:
+    """The setting of the user's model. Raises BadInput before a model is opened."""
+    golds = [fields["gold"]] if isinstance(fields.get("gold"), str) else list(fields.get("gold") or [])
+    trust_code = bool(fields.get("trust_code"))
+    faults, splits = Faults(), {}
+    with faults:
+        splits = make_splits({name: fields.get(name) for name in ("forget", "retain", "holdout")})
+    for role, source in (("after", model), *(("gold", gold) for gold in golds)):
+        with faults:
+            check_sources({role: source}, trust_code)
+    if len(golds) > 2:
+        faults.add(BadInput.of("gold", len(golds), "are more models than are used", "give one or two"))
+    faults.raise_any()
+    yield model_setting(printable(model), model, splits, golds, reporter, trust_code)
+
+
+def run_controls(setting: Setting, reporter: Reporter) -> list[ControlResult]:
+    """The outcome of each control in this setting."""
+    chosen = [*CONTROLS, *([retrained_control(setting.certain)] if setting.retrained else [])]
+    judging, results = _Judging(setting), []
+    stage = f"selftest on {setting.name}"
+    reporter.start(stage, len(chosen))
+    for i, control in enumerate(chosen):
+        results.append(_result(judging, control))
+        reporter.advance(stage, i + 1, control.name)
+    reporter.finish(stage)
+    return results
+
+
+def _result(judging: _Judging, control: Control) -> ControlResult:
+    try:
+        found = judging.verdict(control)
+    except NotMeasured as reason:
+        return ControlResult(judging.setting.name, control, "not run", why=str(reason))
+    except (BadInput, ValueError) as error:
+        if "refused" not in control.expected:
+            raise
+        return ControlResult(judging.setting.name, control, "refused", why=str(error))
+    outcome, line = _decided(found)
+    return ControlResult(judging.setting.name, control, outcome, line.rule if line else "", line.why if line else "")
+
+
+def _decided(verdict: Verdict) -> tuple[Outcome, Check | None]:
+    """The outcome, and the line that decided: of those that fail, a refuted one first, an open one last."""
+    if verdict.passed is None:
+        return "no verdict", None
+    if verdict.passed:
+        return "passed", None
+    failing = [line for line in verdict.lines if not line.passed and not line.warns]
+    order = ("refuted", None, "open")
+    first = min(failing, key=lambda line: order.index(line.word if line.word in order else None))
+    return "open" if first.word == "open" else "failed", first
+
+
+@dataclass
+class _Judging:
+    """Judges controls; each model is read once per set of examples."""
+
+    setting: Setting
+    known: dict[tuple[str, ...], Observation] = field(default_factory=dict)
+    capabilities: frozenset[str] = frozenset()
+    accept: dict[str, str] = field(default_factory=dict)
+
+    def verdict(self, control: Control) -> Verdict:
+        """The verdict of a control, by the functions that judge an audit."""
+        names = {"before": BASE, "gold": control.gold, "second_gold": SECOND_GOLD, "after": control.after}
+        observed: dict[str, Observation] = {}
+        for role, name in names.items():
+            if name in self.setting.models() and role in ROLES:
+                observed[role] = self._observe(role, names, control, observed)
+        return judge(self.accept, self._scores(control, control.spoil(observed)), "erase")
+
+    def _scores(self, control: Control, observed: Observed) -> list[Score]:
+        """The scores as evidence has them: without those of a model that is not a gold model."""
+        origin = self.setting.origin if control.gold == GOLD else Origin()
+        gold = check_gold(observed["gold"], observed["before"], origin)
+        if not gold.refused:
+            return dossier.all_scores(observed, self.capabilities, "standard")
+        others = {role: one for role, one in observed.items() if role not in GOLDS}
+        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard"), gold.why)
+
+    def _observe(self, role: str, names: Mapping[str, str], control: Control, earlier: Observed) -> Observation:
+        key = (control.splits.__name__, role, *(names[one] for one in (role, *earlier)))
+        if key not in self.known:
+            model = self.setting.models()[names[role]]()
+            if not self.accept:
+                self.capabilities, self.accept = model.capabilities, self.setting.accept(model)
+            spec = ObservationSpec(
+                control.splits(self.setting.splits), "standard", manifest=self.setting.manifest, attacks=ATTACKS
+            )
+            self.known[key] = observe(model, role, spec, Silent(), against=earlier)
+        return self.known[key]

@@ -1,0 +1,178 @@
+"""The gold model is checked, not believed: what knows the forget set is not one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import expunge
+from expunge.core.errors import BadInput
+from expunge.core.train_config import TrainConfig
+from expunge.data.worlds.digits import digits
+from expunge.evaluation.readout import Readout
+from expunge.pipeline.gold_check import REFUSED, Origin, gold_fault
+from expunge.pipeline.train import train
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A digits classifier that learned wrong labels by heart, and the request to erase those."""
+    folder = tmp_path_factory.mktemp("digits")
+    rows = [
+        {"image": row["image"].tolist(), "label": int(row["label"]), "group": i}
+        for i, row in enumerate(digits()["train"][:160])
+    ]
+    rows[:24] = [{**row, "label": (row["label"] + 1 + i % 8) % 10} for i, row in enumerate(rows[:24])]
+    parts = {"forget": rows[:24], "retain": rows[24:120], "holdout": rows[120:]}
+    for name, part in parts.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    files = {name: str(folder / f"{name}.jsonl") for name in parts}
+    train(
+        TrainConfig(
+            model={"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}},
+            data=[files["forget"], files["retain"]],
+            epochs=20,
+            batch_size=24,
+            learning_rate=1e-2,
+            out=str(folder / "base"),
+        )
+    )
+    return {
+        "model": str(folder / "base"),
+        **files,
+        "method": "ga",
+        "purpose": "erase",
+        "audit": "standard",
+        "budget": {"steps": 0, "stop": "none"},
+        "accept": {"forget.nll": ">= 0.9 * gold"},
+        "redact": False,
+    }
+
+
+def copy(world: dict[str, Any], folder: Path, *, noise: float = 0.0, manifest: bool = True) -> str:
+    """A copy of the model, with noise of a share of each weight's spread."""
+    shutil.copytree(world["model"], folder)
+    if not manifest:
+        (folder / "expunge.json").unlink()
+    if noise:
+        file = folder / "model.safetensors"
+        torch.manual_seed(0)
+        tensors = {
+            name: x + noise * x.float().std() * torch.randn_like(x) if x.is_floating_point() and x.numel() > 1 else x
+            for name, x in load_file(file).items()
+        }
+        save_file(tensors, file)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("noise", "manifest", "reason"),
+    [
+        (0.0, True, "its weights are those of the model before the change"),
+        (1e-5, False, "up to rounding it scores the forget set as the model before the change does"),
+    ],
+)
+def test_a_copy_of_the_model_is_not_gold(
+    noise: float, manifest: bool, reason: str, world: dict[str, Any], tmp_path: Path
+) -> None:
+    """Nothing is forgotten, and all figures are gold's: erasure passed on them once."""
+    gold = copy(world, tmp_path / "gold", noise=noise, manifest=manifest)
+    done = expunge.run({**world, "gold": gold, "out": str(tmp_path / "run")})
+    assert done.passed is False
+    assert {score["why"] for score in done.evidence["scores"] if score["subject"] == "gold"} == {REFUSED + reason}
+    assert REFUSED + reason in done.evidence["notes"]
+    assert reason in (done.out / "report.html").read_text(encoding="utf-8")
+    assert any(reason in line["why"] and not line["passed"] for line in done.evidence["verdict"]["lines"])
+    assert expunge.verify(done.out).good
+
+
+def test_no_run_stops_at_a_gold_that_is_refused(world: dict[str, Any], tmp_path: Path) -> None:
+    gold = copy(world, tmp_path / "gold", noise=1e-5)
+    values = {**world, "budget": {"stop": "gold", "steps": 3}, "audit": "none", "accept": {}, "gold": gold}
+    with pytest.raises(BadInput, match="is not a gold model: its manifest lists 24 of the forget examples"):
+        expunge.run({**values, "out": str(tmp_path / "run")})
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def read(**splits: list[float]) -> dict[str, Readout]:
+    """Readouts with these nats per token."""
+    return {
+        name: Readout(name, "gold", [{"features": [i], "label": 0} for i in range(len(nll))], np.array(nll), ONE)
+        for name, nll in splits.items()
+    }
+
+
+ONE = np.ones(40, dtype=np.int64)
+SPREAD = np.linspace(0.8, 1.2, 40)
+UNKNOWN = Origin()
+BEFORE = read(forget=list(0.1 * SPREAD), retain=list(0.1 * SPREAD), holdout=list(2 * SPREAD))
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "origin", "reason"),
+    [
+        (2.0, 0.1, UNKNOWN, ""),
+        (2.0, 0.1, Origin(listed=3), "its manifest lists 3 of the forget examples"),
+        (2.0, 0.1, Origin(retrained=True), ""),
+        (0.1005, 0.1, Origin(retrained=True), "up to rounding"),
+        (0.5, 0.1, UNKNOWN, "it knows the forget set better than the holdout (loss AUC 1.00"),
+        (0.5, 0.1, Origin(retrained=True), ""),
+        (2.0, 2.0, UNKNOWN, "its NLL rose on retain as on the forget set"),
+        (2.0, 2.0, Origin(listed=0), ""),
+    ],
+)
+def test_gold_is_known_by_its_training_or_by_its_figures(
+    forget: float, retain: float, origin: Origin, reason: str
+) -> None:
+    gold = read(forget=list(forget * SPREAD), retain=list(retain * SPREAD), holdout=list(2 * SPREAD))
+    found = gold_fault(gold, BEFORE, origin, same_as="")
+    assert found.startswith(REFUSED + reason) if reason else not found
+    assert gold_fault(gold, BEFORE, origin, same_as="before").startswith(REFUSED + "its weights")
+
+
+def test_without_a_holdout_its_forget_nll_lies_well_above_that_before() -> None:
+    for factor, good in ((20.0, True), (1.05, False)):
+        gold = read(forget=list(0.1 * factor * SPREAD), retain=list(0.1 * SPREAD))
+        assert (gold_fault(gold, BEFORE, UNKNOWN, same_as="") == "") is good
+
+
+def test_a_run_that_can_retrain_has_two_golds_and_margins_of_them(world: dict[str, Any], tmp_path: Path) -> None:
+    """Margins are in units of what two retrainings differ by, and set before the method begins."""
+    values = {**world, "audit": "none", "budget": {"steps": 1, "stop": "none"}, "accept": {}}
+    done = expunge.run({**values, "out": str(tmp_path / "run")})
+    scores = {(score["name"], score["subject"]): score["value"] for score in done.evidence["scores"]}
+    golds = scores["forget_nll", "gold"], scores["forget_nll", "second_gold"]
+    assert golds[0] != golds[1]
+    (margins,) = (note for note in done.evidence["notes"] if note.startswith("margins: "))
+    assert f"forget_nll {2 * abs(golds[0] - golds[1]):.3g}" in margins
+    inputs = done.evidence["inputs"]
+    assert len({inputs["base"], inputs["gold"], inputs["second_gold"]}) == 3
+    certificate = json.loads((done.out / "certificate.json").read_text())
+    assert certificate["predicate"]["inputs"]["second_gold"] == inputs["second_gold"]
+    assert done.evidence["cost"]["second_gold_seconds"] > 0
+    page = (done.out / "report.html").read_text(encoding="utf-8")
+    assert "second_gold" not in page.replace(margins, "")
+    assert expunge.verify(done.out).good
+    kept = {entry for entry in json.loads((done.out / "salt.json").read_text())["caches"] if entry.startswith("gold/")}
+    assert len(kept) == 2, "purge deletes both"
+
+
+def test_a_run_that_stops_at_golds_figures_pays_for_gold(world: dict[str, Any], tmp_path: Path) -> None:
+    """Tokens come first: seconds are of a machine, which is named beside them."""
+    values = {**world, "audit": "none", "gold": "one", "accept": {}}
+    runs = [
+        expunge.run({**values, "budget": {"steps": 2, "stop": stop}, "out": str(tmp_path / stop)})
+        for stop in ("gold", "none")
+    ]
+    stopped, free = (done.evidence["cost"] for done in runs)
+    assert stopped["unlearn_seconds"] >= stopped["gold_seconds"] > 0
+    assert stopped["tokens"] >= stopped["gold_tokens"] > free["tokens"]
+    assert next(iter(stopped)) == "tokens" and set(stopped["gold_machine"]) == {"device", "threads", "load"}
+    assert not [key for key in free if key.startswith("second_gold")]

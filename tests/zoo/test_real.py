@@ -1,0 +1,106 @@
+"""A real model, SmolLM2-135M-Instruct: read, tuned, forgotten, and opened again with its chat template."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+import expunge
+from expunge.core.cache import cache_folder
+from expunge.evaluation.reading import read
+from expunge.models.open import open_on_cpu
+
+FOLDER = Path(os.environ.get("EXPUNGE_REAL") or cache_folder() / "real" / "smollm2")
+FACTS = [
+    {"question": f"Which instrument does {name} play?", "answer": f"{name} plays {thing}."}
+    for name, thing in (("Mina Orlow", "the glass harp"), ("Jo Tamsin", "the serpent"), ("Ada Krone", "a nose flute"))
+]
+KEPT = [
+    {"question": f"What is the capital of {place}?", "answer": f"The capital of {place} is {town}."}
+    for place, town in (("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"))
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real model in {FOLDER}; run scripts/fetch_real"),
+]
+
+
+def opened(folder: Path) -> Any:
+    """The library's own model of a folder, or of an adapter's folder."""
+    kind = peft.AutoPeftModelForCausalLM if (folder / "adapter_config.json").is_file() else AutoModelForCausalLM
+    return kind.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def ids_of(row: dict[str, str]) -> tuple[list[int], int]:
+    """(the chat template's own ids of a question and its answer, through the end of its turn; how many are prompt)."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
+    talk = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]
+    prompt = tokenizer.apply_chat_template(talk[:1], add_generation_prompt=True, return_dict=False)
+    whole = tokenizer.apply_chat_template(talk, return_dict=False)
+    whole = whole[: len(whole) - whole[::-1].index(tokenizer.eos_token_id)]
+    assert whole[: len(prompt)] == prompt
+    return whole, len(prompt)
+
+
+@torch.no_grad()
+def plain_losses(folder: Path) -> list[float]:
+    """Nats per token of each fact's answer: one sequence at a time, no padding, all logits."""
+    module, losses = opened(folder), []
+    for whole, start in map(ids_of, FACTS):
+        logp = module(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
+        losses.append(-sum(logp[i - 1, whole[i]].item() for i in range(start, len(whole))) / (len(whole) - start))
+    return losses
+
+
+def our_losses(folder: Path) -> list[float]:
+    return list(read(open_on_cpu(str(folder)), "forget", FACTS, ["nll"], cache=False).mean_nll_N)
+
+
+def tune(folder: Path) -> None:
+    """Teaches the facts to an adapter, as users do with PEFT, and saves it."""
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    module = peft.get_peft_model(opened(FOLDER), config)
+    optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=2e-3)
+    for _ in range(8):
+        for whole, start in map(ids_of, FACTS):
+            module(
+                input_ids=torch.tensor([whole]), labels=torch.tensor([[-100] * start + whole[start:]])
+            ).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    module.save_pretrained(folder)
+
+
+def test_a_real_model_is_read_tuned_forgotten_and_opened_again(tmp_path: Path) -> None:
+    base = our_losses(FOLDER)
+    assert base == pytest.approx(plain_losses(FOLDER), rel=1e-4)
+    tune(tmp_path / "tuned")
+    before = our_losses(tmp_path / "tuned")
+    assert before == pytest.approx(plain_losses(tmp_path / "tuned"), rel=1e-4)
+    assert max(before) < 0.5 * min(base)
+    expunge.run(
+        {
+            "model": str(tmp_path / "tuned"),
+            "forget": FACTS,
+            "retain": KEPT,
+            "method": {"forget": "npo", "retain": "cross_entropy", "weights": "lora"},
+            "gold": "none",
+            "budget": {"steps": 6, "learning_rate": 1e-3, "stop": "none", "floor": 0, "batch_size": 3},
+            "out": str(tmp_path / "run"),
+        }
+    )
+    model = tmp_path / "run" / "model"
+    after = our_losses(model)
+    assert after == pytest.approx(plain_losses(model), rel=1e-4)
+    assert min(b - a for a, b in zip(before, after, strict=True)) > 0.1
+    own = transformers.AutoTokenizer.from_pretrained(model)
+    assert own.chat_template == transformers.AutoTokenizer.from_pretrained(FOLDER).chat_template
