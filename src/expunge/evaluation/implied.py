@@ -12,6 +12,7 @@ from typing import Any
 
 from expunge.evaluation.acceptance import Check, Purpose, Table, missing
 from expunge.evaluation.comparison import Word, allowed_margin, difference, word_for
+from expunge.evaluation.plausibility import plausibility_checks
 from expunge.evaluation.scores import Score
 
 UNCHANGED = Check("weights changed", False, why="weights unchanged: suppression, not erasure", implied=True)
@@ -44,6 +45,7 @@ def implied_checks(table: Table, purpose: Purpose) -> list[Check]:
         nll_above_gold(table, purpose),
         rouge_below_gold(table, purpose),
         *(beyond(name, table, purpose) for name, role in table if role == "after" and name.endswith("_beyond")),
+        *plausibility_checks(table, purpose),
     ]
     return [check for check in checks if check is not None]
 
