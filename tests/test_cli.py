@@ -182,7 +182,7 @@ def test_list(go: Go, what: str) -> None:
     rows = ended.json
     assert rows
     for row in rows:
-        further = {"fidelity", "leaves_out"} if what in ("methods", "recipes") else set()
+        further = {"adversary"} if what == "attacks" else {"fidelity", "leaves_out"} if what != "metrics" else set()
         assert set(row) == {"name", "kind", "source", "families", "needs", "summary", *further}
         assert row["source"] == "baseline" or re.match(r"[A-Z]|arXiv:|doi:", row["source"])
         assert row["summary"].strip()
