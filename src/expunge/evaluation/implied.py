@@ -12,7 +12,8 @@ from typing import Any
 
 from expunge.evaluation.acceptance import Check, Purpose, Table, missing
 from expunge.evaluation.comparison import Word, difference, word_for
-from expunge.evaluation.margins import margin
+from expunge.evaluation.margins import MOST, margin
+from expunge.evaluation.plausibility import plausibility_checks
 from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 
@@ -22,8 +23,6 @@ CONTROL = "robustness_relearn_forget"
 """The attack without which nothing counts as erased."""
 MAX_OVER_FORGETTING = 1.5
 """Factor on the upper end of the yardstick's NLL, above which a model has forgotten more than it was taught."""
-MAX_MARGIN = 0.2
-"""The largest margin of a share or an AUC: golds that differ by more than half of it are no yardstick to pass by."""
 KNOWN_AGAIN = 0.3
 """Gap to gold, in shares of the knowledge, beyond which one example counts as known again."""
 MAX_SHARE = 0.05
@@ -46,6 +45,7 @@ def implied_checks(table: Table, purpose: Purpose) -> list[Check]:
         nll_above_gold(table, purpose),
         rouge_below_gold(table, purpose),
         *(beyond(name, table, purpose) for name, role in table if role == "after" and name.endswith("_beyond")),
+        *plausibility_checks(table, purpose),
     ]
     return [check for check in checks if check is not None]
 
@@ -215,7 +215,7 @@ def _straddling(low: float | None, high: float | None, bound: float) -> str:
 
 def _margin(gold: float | None, second: float | None) -> float:
     """The margin of a share or an AUC, given gold's and the second gold's."""
-    return min(MAX_MARGIN, margin(gold, second))
+    return min(MOST, margin(gold, second))
 
 
 def _value(table: Mapping[Any, Score], name: str, role: str) -> float | None:
