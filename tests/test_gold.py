@@ -17,7 +17,7 @@ from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds.digits import digits
-from expunge.evaluation.comparison import allowed_margin
+from expunge.evaluation.margins import margin
 from expunge.evaluation.readout import Readout
 from expunge.pipeline import gold as gold_models
 from expunge.pipeline.gold_check import REFUSED, Origin, gold_fault
@@ -155,8 +155,8 @@ def test_a_run_that_can_retrain_has_two_golds_and_margins_of_them(world: dict[st
     golds = scores["forget_nll", "gold"], scores["forget_nll", "second_gold"]
     assert golds[0] != golds[1]
     (margins,) = (note for note in done.evidence["notes"] if note.startswith("margins: "))
-    allowed = allowed_margin(golds[0] - golds[1])
-    assert allowed == 0.1 or f"forget_nll {allowed:.3g}," in margins
+    allowed = margin(*golds)
+    assert allowed == max(0.1, 2 * abs(golds[0] - golds[1])) and f"forget_nll {allowed:.3g}" in margins
     inputs = done.evidence["inputs"]
     assert len({inputs["base"], inputs["gold"], inputs["second_gold"]}) == 3
     certificate = json.loads((done.out / "certificate.json").read_text())

@@ -12,7 +12,7 @@ from typing import Any
 
 from expunge.evaluation.acceptance import Check, Purpose, Table, missing
 from expunge.evaluation.comparison import Word, difference, word_for
-from expunge.evaluation.margins import margin
+from expunge.evaluation.margins import share_margin
 from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 
@@ -22,8 +22,6 @@ CONTROL = "robustness_relearn_forget"
 """The attack without which nothing counts as erased."""
 MAX_OVER_FORGETTING = 1.5
 """Factor on the upper end of the yardstick's NLL, above which a model has forgotten more than it was taught."""
-MAX_MARGIN = 0.2
-"""The largest margin of a share or an AUC: golds that differ by more than half of it are no yardstick to pass by."""
 KNOWN_AGAIN = 0.3
 """Gap to gold, in shares of the knowledge, beyond which one example counts as known again."""
 MAX_SHARE = 0.05
@@ -52,7 +50,7 @@ def implied_checks(table: Table, purpose: Purpose) -> list[Check]:
 
 def hidden(table: Table, purpose: Purpose) -> Check | None:
     """The check on the largest mean gap to gold over all attacks; under `erase` it needs the relearning attack."""
-    bound = _margin(0.0, _value(table, "robustness_hidden", SECOND_GOLD))
+    bound = share_margin(0.0, _value(table, "robustness_hidden", SECOND_GOLD))
     rule = f"robustness.hidden <= {bound:.3g} (hidden, not removed)"
     score = table.get(("robustness_hidden", "after"))
     controls = [table.get((CONTROL, role)) for role in ("after", "gold")]
@@ -90,7 +88,7 @@ def hidden_worst(table: Table, purpose: Purpose) -> Check | None:
 
 def worst_attacker(table: Table, purpose: Purpose) -> Check | None:
     """The check on the largest difference of a membership attack's AUC to gold's, either way."""
-    bound = _margin(0.0, _value(table, "privacy_worst", SECOND_GOLD))
+    bound = share_margin(0.0, _value(table, "privacy_worst", SECOND_GOLD))
     rule = f"privacy.worst <= {bound:.3g} (membership can be told)"
     score = table.get(("privacy_worst", "after"))
     return _below(rule, score, "privacy_worst", purpose, bound, refuted="membership can be told, unlike in gold")
@@ -134,7 +132,7 @@ def nll_above_gold(table: Table, purpose: Purpose) -> Check | None:
     is a shift by a third of a standard deviation.
     """
     second = _value(table, "forget_nll_above_gold", SECOND_GOLD)
-    bound = 0.5 + _margin(0.5, second)
+    bound = 0.5 + share_margin(0.5, second)
     rule = f"forget.nll_above_gold <= {bound:.3g} (over-forgetting)"
     score = table.get(("forget_nll_above_gold", "after"))
     if score is None:
@@ -149,7 +147,7 @@ def rouge_below_gold(table: Table, purpose: Purpose) -> Check | None:
     if score is None or gold is None or not score.measured or not gold.measured:
         return None
     second = _value(table, "forget_rouge_l", SECOND_GOLD)
-    allowed = _margin(gold.value, second)
+    allowed = share_margin(gold.value, second)
     apart = difference(score, gold, 1.0, table.get(("forget_rouge_l_gap", "after")))
     shifted = apart._replace(**{end: x + allowed for end, x in apart._asdict().items() if x is not None})
     word = word_for(">=", shifted)
@@ -211,11 +209,6 @@ def _straddling(low: float | None, high: float | None, bound: float) -> str:
     if low <= bound < high:
         return f"the interval [{low:.4g}, {high:.4g}] reaches beyond {bound:.3g}"
     return f"what two retrainings differ by is not known, and [{low:.4g}, {high:.4g}] may be that"
-
-
-def _margin(gold: float | None, second: float | None) -> float:
-    """The margin of a share or an AUC, given gold's and the second gold's."""
-    return min(MAX_MARGIN, margin(gold, second))
 
 
 def _value(table: Mapping[Any, Score], name: str, role: str) -> float | None:
