@@ -12,7 +12,8 @@ from typing import Any
 
 from expunge.evaluation.acceptance import Check, Purpose, Table, missing
 from expunge.evaluation.comparison import Word, difference, word_for
-from expunge.evaluation.margins import share_margin
+from expunge.evaluation.margins import MOST, margin
+from expunge.evaluation.plausibility import plausibility_checks
 from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 
@@ -44,13 +45,14 @@ def implied_checks(table: Table, purpose: Purpose) -> list[Check]:
         nll_above_gold(table, purpose),
         rouge_below_gold(table, purpose),
         *(beyond(name, table, purpose) for name, role in table if role == "after" and name.endswith("_beyond")),
+        *plausibility_checks(table, purpose),
     ]
     return [check for check in checks if check is not None]
 
 
 def hidden(table: Table, purpose: Purpose) -> Check | None:
     """The check on the largest mean gap to gold over all attacks; under `erase` it needs the relearning attack."""
-    bound = share_margin(0.0, _value(table, "robustness_hidden", SECOND_GOLD))
+    bound = _margin(0.0, _value(table, "robustness_hidden", SECOND_GOLD))
     rule = f"robustness.hidden <= {bound:.3g} (hidden, not removed)"
     score = table.get(("robustness_hidden", "after"))
     controls = [table.get((CONTROL, role)) for role in ("after", "gold")]
@@ -88,7 +90,7 @@ def hidden_worst(table: Table, purpose: Purpose) -> Check | None:
 
 def worst_attacker(table: Table, purpose: Purpose) -> Check | None:
     """The check on the largest difference of a membership attack's AUC to gold's, either way."""
-    bound = share_margin(0.0, _value(table, "privacy_worst", SECOND_GOLD))
+    bound = _margin(0.0, _value(table, "privacy_worst", SECOND_GOLD))
     rule = f"privacy.worst <= {bound:.3g} (membership can be told)"
     score = table.get(("privacy_worst", "after"))
     return _below(rule, score, "privacy_worst", purpose, bound, refuted="membership can be told, unlike in gold")
@@ -132,7 +134,7 @@ def nll_above_gold(table: Table, purpose: Purpose) -> Check | None:
     is a shift by a third of a standard deviation.
     """
     second = _value(table, "forget_nll_above_gold", SECOND_GOLD)
-    bound = 0.5 + share_margin(0.5, second)
+    bound = 0.5 + _margin(0.5, second)
     rule = f"forget.nll_above_gold <= {bound:.3g} (over-forgetting)"
     score = table.get(("forget_nll_above_gold", "after"))
     if score is None:
@@ -147,7 +149,7 @@ def rouge_below_gold(table: Table, purpose: Purpose) -> Check | None:
     if score is None or gold is None or not score.measured or not gold.measured:
         return None
     second = _value(table, "forget_rouge_l", SECOND_GOLD)
-    allowed = share_margin(gold.value, second)
+    allowed = _margin(gold.value, second)
     apart = difference(score, gold, 1.0, table.get(("forget_rouge_l_gap", "after")))
     shifted = apart._replace(**{end: x + allowed for end, x in apart._asdict().items() if x is not None})
     word = word_for(">=", shifted)
@@ -209,6 +211,11 @@ def _straddling(low: float | None, high: float | None, bound: float) -> str:
     if low <= bound < high:
         return f"the interval [{low:.4g}, {high:.4g}] reaches beyond {bound:.3g}"
     return f"what two retrainings differ by is not known, and [{low:.4g}, {high:.4g}] may be that"
+
+
+def _margin(gold: float | None, second: float | None) -> float:
+    """The margin of a share or an AUC, given gold's and the second gold's."""
+    return min(MOST, margin(gold, second))
 
 
 def _value(table: Mapping[Any, Score], name: str, role: str) -> float | None:

@@ -9,7 +9,7 @@ from expunge.ledger.evidence import SECOND_GOLD
 
 LEAST = 0.1
 """Margin where there is no second gold, and the least of all."""
-MOST_SHARE = 0.2
+MOST = 0.2
 """The largest margin of a share or an AUC: golds that differ by more than half of it are no yardstick to pass by."""
 FACTOR = 2.0
 """Margin in units of the difference between two gold models."""
@@ -22,21 +22,15 @@ def margin(gold: float | None, second: float | None) -> float:
     return max(LEAST, FACTOR * abs(gold - second))
 
 
-def share_margin(gold: float | None, second: float | None) -> float:
-    """The margin of a share or an AUC."""
-    return min(MOST_SHARE, margin(gold, second))
-
-
 def margins(scores: Iterable[Score]) -> dict[str, float]:
     """Score -> margin, of the scores with an interval that both gold models have."""
-    golds: dict[str, Score] = {}
-    found: dict[str, float] = {}
+    both: dict[str, dict[str, Score]] = {"gold": {}, SECOND_GOLD: {}}
     for score in scores:
-        if score.value is None or score.unit in WITHOUT_INTERVAL:
-            continue
-        if score.role == "gold":
-            golds.setdefault(score.name, score)
-        elif score.role == SECOND_GOLD and score.name in golds and score.name not in found:
-            rule = share_margin if score.unit in RANGES else margin
-            found[score.name] = rule(golds[score.name].value, score.value)
-    return found
+        if score.role in both and score.value is not None and score.unit not in WITHOUT_INTERVAL:
+            both[score.role].setdefault(score.name, score)
+    found = {
+        name: margin(one.value, both[SECOND_GOLD][name].value)
+        for name, one in both["gold"].items()
+        if name in both[SECOND_GOLD]
+    }
+    return {name: min(MOST, value) if both["gold"][name].unit in RANGES else value for name, value in found.items()}
