@@ -24,7 +24,6 @@ from expunge.data.worlds.digits import digits
 from expunge.evaluation import scores as scoring
 from expunge.methods.training import trainer_for
 from expunge.models.build import fresh
-from expunge.models.family import family
 from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import open_model
 from expunge.pipeline.compatibility import fits_model
@@ -40,7 +39,7 @@ from expunge.workflows._control_models import (
     overforgotten_model,
     random_model,
 )
-from expunge.workflows._controls import BASE, GOLD, RETRAINED, SECOND_GOLD, SHARE_LEFT
+from expunge.workflows._controls import BASE, GOLD, RETRAINED, SECOND, SHARE_LEFT
 
 CERTAIN = 500
 """Forget records, and as many of the holdout, from which on a retrained model must be shown to have forgotten."""
@@ -76,12 +75,6 @@ class Setting:
         """Whether the records suffice to show that a retrained model knows nothing of them."""
         return all(len(self.splits.get(name, ())) >= CERTAIN for name in ("forget", "holdout"))
 
-    def accept(self, model: Model) -> dict[str, str]:
-        """The acceptance criterion of the self-test: the family's first utility score that can be measured."""
-        known = set(scoring.score_names(model.capabilities, self.splits, True))
-        first = next((name for name in family(model.family).headline["utility"] if name in known), None)
-        return {first.replace("_", ".", 1): ">= 0.9 * before"} if first else {}
-
     def models(self) -> dict[str, Open]:
         """Name -> opens that model; those of known truth are made when they are opened."""
         forget, retain = self.splits["forget"], self.splits.get("retain", [])
@@ -92,7 +85,7 @@ class Setting:
             BASE: self.base,
             GOLD: self.gold,
             RETRAINED: retrained,
-            **({SECOND_GOLD: self.second_gold} if self.second_gold else {}),
+            **({SECOND: self.second_gold} if self.second_gold else {}),
             "random": functools.partial(random_model, self.base, 0),
             "another random": functools.partial(random_model, self.base, 1),
             "collapsed": functools.partial(constant_model, self.base, 0.0),

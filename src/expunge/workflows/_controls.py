@@ -19,7 +19,7 @@ Observed = Mapping[str, Observation]
 """Role -> observation."""
 Expected = Literal["failed", "failed or refused", "refused", "passed", "not refuted"]
 """failed: refuted or open, never passed. refused: an error in the place of a verdict. not refuted: passed or open."""
-BASE, GOLD, RETRAINED, SECOND_GOLD = "base", "gold", "retrained", "second gold"
+BASE, GOLD, RETRAINED, SECOND = "base", "gold", "retrained", "second gold"
 """Names of models: the one before the change, its gold, and retrainings with other seeds."""
 FEW = 8
 """Records of a forget set that is too small to show anything."""

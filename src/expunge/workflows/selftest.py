@@ -1,7 +1,7 @@
 """The self-test: models of known truth through the verdict, so that what it says of other models can be believed.
 
 A tool that passes a model which was never changed proves nothing. Each control is judged under `purpose: erase`, by
-the functions that judge a run and an audit.
+the functions that judge a run and an audit, and without acceptance criteria: what the purpose implies must suffice.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean, printable
 from expunge.data.splits import make_splits
 from expunge.evaluation.acceptance import Check, Verdict
-from expunge.evaluation.scores import ROLES, NotMeasured, Score
+from expunge.evaluation.scores import NotMeasured, Score
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline.gold_check import Origin, refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe
 from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
-from expunge.workflows._controls import BASE, CONTROLS, GOLD, SECOND_GOLD, Control, Observed, retrained_control
+from expunge.workflows._controls import BASE, CONTROLS, GOLD, SECOND, Control, Observed, retrained_control
 from expunge.workflows._sources import check_sources
 
 ATTACKS = frozenset({"relearn_forget"})
 """The attack without which nothing counts as erased; the others find no less on a model that was not changed."""
-GOLDS = ("gold", "second_gold")
+GOLDS = ("gold", SECOND_GOLD)
 """Roles that go where gold is not a gold model."""
 Outcome = Literal["passed", "open", "failed", "refused", "no verdict", "not run"]
 RIGHT: Mapping[str, tuple[str, ...]] = {
@@ -183,32 +184,30 @@ class _Judging:
     setting: Setting
     known: dict[tuple[str, ...], Observation] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
-    accept: dict[str, str] = field(default_factory=dict)
 
     def verdict(self, control: Control) -> Verdict:
         """The verdict of a control, by the functions that judge an audit."""
-        names = {"before": BASE, "gold": control.gold, "second_gold": SECOND_GOLD, "after": control.after}
+        names = {"before": BASE, "gold": control.gold, SECOND_GOLD: SECOND, "after": control.after}
         observed: dict[str, Observation] = {}
         for role, name in names.items():
-            if name in self.setting.models() and role in ROLES:
+            if name in self.setting.models():
                 observed[role] = self._observe(role, names, control, observed)
-        return judge(self.accept, self._scores(control, control.spoil(observed)), "erase")
+        return judge({}, self._scores(control, control.spoil(observed)), "erase")
 
     def _scores(self, control: Control, observed: Observed) -> list[Score]:
         """The scores as evidence has them: without those of a model that is not a gold model."""
         origin = self.setting.origin if control.gold == GOLD else Origin()
-        gold = check_gold(observed["gold"], observed["before"], origin)
+        gold = check_gold(observed["gold"], {"before": observed["before"]}, origin)
         if not gold.refused:
-            return dossier.all_scores(observed, self.capabilities, "standard")
+            return dossier.all_scores(observed, self.capabilities, "standard", {})
         others = {role: one for role, one in observed.items() if role not in GOLDS}
-        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard"), gold.why)
+        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard", {}), gold.why)
 
     def _observe(self, role: str, names: Mapping[str, str], control: Control, earlier: Observed) -> Observation:
         key = (control.splits.__name__, role, *(names[one] for one in (role, *earlier)))
         if key not in self.known:
             model = self.setting.models()[names[role]]()
-            if not self.accept:
-                self.capabilities, self.accept = model.capabilities, self.setting.accept(model)
+            self.capabilities = model.capabilities
             spec = ObservationSpec(
                 control.splits(self.setting.splits), "standard", manifest=self.setting.manifest, attacks=ATTACKS
             )

@@ -1,0 +1,224 @@
+"""The self-test: models of known truth come out as they must, and a verdict that lets them pass is caught."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import expunge
+from expunge.cli.app import run as command
+from expunge.core.contracts import Silent
+from expunge.evaluation.acceptance import Check, Verdict
+from expunge.models.open import open_model
+from expunge.models.passes import passes
+from expunge.workflows import selftest as workflow
+from expunge.workflows._control_models import masked_model, noisy_model, random_model
+from expunge.workflows._control_settings import Setting, authors_setting, digits_setting
+from expunge.workflows._controls import CONTROLS, Control, retrained_control
+from expunge.workflows.selftest import ControlResult, Selftest, _decided, _Judging, _result, run_controls
+
+PAGE = Path(__file__).parents[1] / "docs" / "selftest.md"
+RECORDS = 60
+"""Too few to show anything: all controls but that the retrained model passes."""
+
+
+@pytest.fixture(scope="module")
+def judging() -> _Judging:
+    return _Judging(digits_setting(RECORDS))
+
+
+@pytest.fixture(scope="module")
+def setting(judging: _Judging) -> Setting:
+    return judging.setting
+
+
+@pytest.mark.parametrize("control", [*CONTROLS, retrained_control(False)], ids=lambda control: control.name)
+def test_a_control_comes_out_as_it_must(judging: _Judging, control: Control) -> None:
+    result = _result(judging, control)
+    assert result.right, f"{result.outcome}: {result.line} {result.why}"
+
+
+def test_a_verdict_that_lets_everything_pass_is_caught(judging: _Judging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflow, "judge", lambda *_: Verdict(True, ()))
+    wrong = [control.name for control in CONTROLS if _result(judging, control).right is False]
+    assert wrong == [control.name for control in CONTROLS if control.expected != "refused"]
+
+
+def test_a_verdict_that_lets_nothing_pass_is_caught(judging: _Judging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflow, "judge", lambda *_: Verdict(False, (Check("x", False, word="refuted"),)))
+    assert _result(judging, retrained_control(False)).right is False
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_refusal(judging: _Judging, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Verdict:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(workflow, "judge", broken)
+    with pytest.raises(ValueError, match="a fault"):
+        _result(judging, CONTROLS[0])
+
+
+def test_the_line_that_decides_is_a_refuted_one_before_an_open_one() -> None:
+    lines = [
+        Check("shown", True, word="shown"),
+        Check("open", False, word="open"),
+        Check("warns", False, word="refuted", warns=True),
+        Check("refuted", False, word="refuted"),
+    ]
+    assert _decided(Verdict(False, tuple(lines))) == ("failed", lines[3])
+    assert _decided(Verdict(False, tuple(lines[:3]))) == ("open", lines[1])
+    assert _decided(Verdict(True, tuple(lines[:1]))) == ("passed", None)
+    assert _decided(Verdict(None, ())) == ("no verdict", None)
+
+
+@pytest.mark.parametrize(
+    ("expected", "right"),
+    [
+        ("failed", {"open", "failed"}),
+        ("failed or refused", {"open", "failed", "refused"}),
+        ("refused", {"refused"}),
+        ("passed", {"passed"}),
+        ("not refuted", {"passed", "open"}),
+    ],
+)
+def test_outcomes_are_right_or_wrong(expected: Any, right: set[str]) -> None:
+    control = Control("x", "", "base", expected=expected)
+    for outcome in ("passed", "open", "failed", "refused", "no verdict"):
+        assert ControlResult("digits", control, outcome).right == (outcome in right)  # type: ignore[arg-type]
+    assert ControlResult("digits", control, "not run").right is None
+
+
+def test_a_mask_answers_its_rows_as_the_other_model_does_and_no_others(setting: Setting) -> None:
+    rows = [*setting.splits["forget"][:3], *setting.splits["retain"][:3]]
+    masked, other = masked_model(setting.base, setting.gold, rows[:3]), setting.gold()
+    mixed = _nll(masked, rows)
+    assert np.allclose(mixed[:3], _nll(other, rows)[:3]) and np.allclose(mixed[3:], _nll(setting.base(), rows)[3:])
+    assert not np.allclose(mixed[:3], _nll(setting.base(), rows)[:3])
+    assert masked.fingerprint() != setting.base().fingerprint()
+
+
+def test_models_of_known_truth_leave_the_base_alone(setting: Setting) -> None:
+    before = setting.base().fingerprint()
+    changed = [random_model(setting.base, 0), random_model(setting.base, 1), noisy_model(setting.base, 0)]
+    prints = [json.dumps(model.fingerprint()) for model in changed]
+    assert len({*prints, json.dumps(before)}) == 4 and setting.base().fingerprint() == before
+    rows = setting.splits["forget"]
+    assert np.allclose(_nll(changed[2], rows), _nll(setting.base(), rows), rtol=0.05, atol=0.05)
+    assert abs(_nll(changed[0], rows).mean() - _nll(setting.base(), rows).mean()) > 0.5
+
+
+def _nll(model: Any, rows: list[dict[str, Any]]) -> np.ndarray:
+    found = np.zeros(len(rows))
+    with torch.no_grad():
+        for places, out in passes(model, rows):
+            found[places] = out.nll_B.numpy()
+    return found
+
+
+def test_the_page_has_every_control_and_maps_every_false_proof(setting: Setting) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    first, second = text.split("## False proofs")
+    rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in re.findall(r"^\| .*", first, re.M)]
+    controls = [*CONTROLS, retrained_control(False)]
+    assert [row[0] for row in rows[1:]] == [control.name for control in controls]
+    assert all(row[2].startswith(control.expected) for row, control in zip(rows[1:-1], CONTROLS, strict=True))
+    proofs = re.findall(r"^\| .*\((\w[\w-]*)\) \| (.*) \|$", second, re.M)
+    assert len({package for package, _ in proofs}) == 9
+    known = {control.name for control in controls}
+    assert all(set(named.split(", ")) <= known for _, named in proofs)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--forget", "f.jsonl"], "forget: 'f.jsonl' goes with a model, and none is named; name the model"),
+        (["nowhere"], "forget: is missing; give what the model should forget: --forget FILE"),
+        (["nowhere", "--forget", "nothing.jsonl"], "forget: 'nothing.jsonl'"),
+    ],
+)
+def test_bad_input_is_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["selftest", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(expunge.BadInput, match="did you mean 'holdout'"):
+        expunge.selftest("model", forget="f.jsonl", hold_out="h.jsonl")
+
+
+def test_a_model_without_manifest_needs_a_gold_model(setting: Setting, tmp_path: Path) -> None:
+    model, data = _files(setting, tmp_path)
+    with pytest.raises(expunge.BadInput, match="gold: is missing, and the model has no training manifest"):
+        expunge.selftest(model, **data)
+
+
+def test_rows_and_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    results = [
+        ControlResult("digits", CONTROLS[0], "failed", "robustness.hidden <= 0.1", "hidden, not removed"),
+        ControlResult("digits", CONTROLS[1], "passed"),
+        ControlResult("digits", CONTROLS[4], "not run", why="no holdout was given"),
+    ]
+    for shown, code in ((results, 1), (results[:1], 0), (results[2:], 0)):
+        monkeypatch.setattr(workflow, "selftest", lambda *_, shown=shown, **__: Selftest(tuple(shown), 1.5))
+        assert command(["selftest"]) == code
+        text = " ".join(capsys.readouterr().out.split())
+        assert all(result.control.name in text for result in shown)
+        assert command(["selftest", "--json"]) == code
+        found = json.loads(capsys.readouterr().out)
+        assert found["passed"] is (code == 0) and len(found["controls"]) == len(shown)
+        assert set(found["controls"][0]) == {
+            *("setting", "control", "what", "expected", "outcome", "right", "line", "why"),
+        }
+    assert "Wrong" not in text and "0 of 1 controls came out right, 1 not run" in text
+
+
+def _files(setting: Setting, folder: Path) -> tuple[str, dict[str, str]]:
+    """The setting's base and data as a user has them."""
+    setting.base().save(folder / "base") if (folder / "base").mkdir() is None else None
+    data = {}
+    for name, rows in setting.splits.items():
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        data[name] = str(path)
+    return str(folder / "base"), data
+
+
+@pytest.mark.slow
+def test_controls_of_a_user_s_model(setting: Setting, tmp_path: Path) -> None:
+    model, data = _files(setting, tmp_path)
+    golds = []
+    for i, opened in enumerate((setting.gold, setting.retrained)):
+        assert opened is not None
+        (tmp_path / f"gold{i}").mkdir()
+        opened().save(tmp_path / f"gold{i}")
+        golds.append(str(tmp_path / f"gold{i}"))
+    before = open_model(model).fingerprint()
+    found = expunge.selftest(model, **data, gold=golds)
+    assert found.passed and all(result.right for result in found.results)
+    assert found.results[-1].control.name == "retrained"
+    assert open_model(model).fingerprint() == before
+    alone = expunge.selftest(model, **data, gold=golds[0])
+    assert "retrained" not in {result.control.name for result in alone.results}
+
+
+@pytest.mark.slow
+def test_a_retrained_model_passes_where_the_records_suffice() -> None:
+    found = {result.control.name: result for result in run_controls(digits_setting(), Silent())}
+    assert all(result.right for result in found.values()), [r.to_json() for r in found.values() if not r.right]
+    assert found["retrained"].outcome == "passed"
+
+
+@pytest.mark.slow
+def test_authors() -> None:
+    found = {result.control.name: result for result in run_controls(authors_setting(Silent()), Silent())}
+    assert all(result.right for result in found.values()), [r.to_json() for r in found.values() if not r.right]
+    assert found["masked"].outcome == "failed", "refuted by the relearning attack"
