@@ -138,7 +138,7 @@ def test_attacks_compare_with_the_earlier_observations_alone(
     """Gold is attacked with the model before at hand, and the changed model with both; an empty gold counts as none."""
     targets = []
     monkeypatch.setattr(
-        "expunge.evaluation.attack.attack", lambda level, target, reporter: targets.append(target) or {}
+        "expunge.evaluation.attack.attack", lambda level, target, reporter, only: targets.append(target) or {}
     )
     spec = ObservationSpec(spec_of(planned).splits, "deep", seed=planned.request.seed)
     before = observe(model, "before", spec, Silent())
