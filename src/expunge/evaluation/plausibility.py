@@ -19,18 +19,19 @@ def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
 
 
 def known_before(table: Table) -> Check | None:
-    """The check that some membership attack told the model before the change from gold.
+    """The check that the worst membership attacker refutes the model before the change.
 
-    Otherwise nothing of the forget set was in it, and a model that was never changed would pass. None where the model
-    before the change was not read, or without a holdout.
+    Otherwise nothing shows that the forget set was in it, and a model that was never changed would pass. None where the
+    model before the change was not read, or without a holdout.
     """
-    score = table.get(("privacy_worst", "before"))
+    score, second = table.get(("privacy_worst", "before")), table.get(("privacy_worst", "second_gold"))
     if score is None or score.value is None or score.low is None or score.high is None:
         return None
-    word: Word = "shown" if score.low > 0 else "refuted" if score.high <= MIN_MARGIN else "open"
+    bound = allowed_margin(None if second is None else second.value)
+    word: Word = "shown" if score.low > bound else "refuted" if score.high <= bound else "open"
     why = "" if word == "shown" else f"nothing shows that the model before the change knew the forget set: {score.why}"
-    rule = "privacy.worst before the change > 0 (something to forget)"
-    return Check(rule, word == "shown", score.value, 0.0, why, implied=True, word=word)
+    rule = f"privacy.worst before the change > {bound:.3g} (something to forget)"
+    return Check(rule, word == "shown", score.value, bound, why, word == "open", implied=True, word=word)
 
 
 def nll_below_gold(table: Table) -> Check | None:
