@@ -76,7 +76,7 @@ def test_the_plan_names_what_goes_and_what_stays(model: tuple[str, str]) -> None
     plan = repair_plan(model[0], "forget everything about Ana Aldbyson", data=model[1])
     assert plan.topic == "Ana Aldbyson" and not plan.elicited
     assert len(plan.forget) == 6 and len(plan.retain) == 24 * 6 - 6
-    assert plan.request.method == "stamp" and plan.request.gold == "none"
+    assert plan.request.method == "stamp" and plan.request.gold == "none" and plan.request.audit == "standard"
     with pytest.raises(BadInput, match="is named by none of the 144 examples"):
         repair_plan(model[0], "forget Nobody Atall", data=model[1])
     with pytest.raises(BadInput, match="named by every example"):

@@ -306,6 +306,44 @@ def test_verdict_comes_first_with_each_line(pages):
     assert ">FAILED<" in pages["classifier"] and ">NO CRITERIA SET<" in pages["bare"]
 
 
+def judged(purpose, passed, *lines, **more):
+    """Evidence with this verdict; a line: (rule, word, passed)."""
+    kept = [{**line(rule, good, 0.2, 0.1, implied=True), "word": word} for rule, word, good in lines]
+    evidence = language_model() | {"verdict": {"passed": passed, "lines": kept}, **more}
+    evidence["request"] = {**evidence["request"], "purpose": purpose}
+    return evidence
+
+
+HIDING = [(f"robustness.hidden{suffix} <= 0.1", "shown", True) for suffix in ("", "_share", "_worst")]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "word", "sentence"),
+    [
+        (judged("erase", True, *HIDING), "PASSED", "Erasure is shown"),
+        (judged("erase", False, *HIDING, ("privacy.worst <= 0.1", "open", False)), "NOT SHOWN", "is not shown"),
+        (judged("erase", False, *HIDING, ("privacy.worst <= 0.1", "refuted", False)), "FAILED", "no more than"),
+        (judged("suppress", True, *HIDING), "MET ITS BAR", "no more than from a model retrained without the data"),
+        (judged("suppress", True, *HIDING[:2], ("robustness.hidden_worst <= 0.3", "open", True)), "MET ITS BAR",
+         "count as suppressed: that no attack brings them back is not shown"),
+        (judged("suppress", True, ("robustness.hidden <= 0.1", "refuted", False)), "MET ITS BAR",
+         "suppressed, not erased: attacks bring knowledge back"),
+        (judged("suppress", True), "MET ITS BAR", "count as suppressed: attacks were not compared"),
+        (judged("suppress", True, *HIDING, yields="guard"), "MET ITS BAR", "the weights are unchanged"),
+    ],
+)  # fmt: skip
+def test_the_verdict_says_in_plain_words_what_is_shown(evidence, word, sentence):
+    assert _facts.verdict_word(evidence)[0] == word
+    first, *others = _summary.proof(evidence)
+    assert sentence in first
+    for output in (render(evidence), model_card(evidence), terminal(evidence, width=300)):
+        assert sentence in output
+    for line in evidence["verdict"]["lines"]:
+        assert any(text.startswith(line["word"].capitalize()) for text in others)
+    if any(line["rule"].startswith("privacy") for line in evidence["verdict"]["lines"]):
+        assert "what the worst membership attacker can tell (0.200, bound" in " ".join(others)
+
+
 def test_summary_is_composed_of_the_figures():
     told = " ".join(_summary.summary(language_model()))
     assert "forget 48 examples" in told

@@ -122,11 +122,13 @@ def test_an_audit_sees_the_same(contained: dict[str, Any]) -> None:
     """The changed model, audited by its folder: the refusal scores after, and with the base the same drift."""
     model, base = f"{contained['request']['out']}/model", config("builtin:instruct").out
     forgotten = "builtin:instruct/cybersecurity/train"
-    found = expunge.audit(model, forget=forgotten, alignment="standard", domains="builtin:instruct", before=base)
+    found = expunge.audit(
+        model, forget=forgotten, alignment="standard", domains="builtin:instruct", before=base, gold="none"
+    )
     assert {row["domain"]: row["after"] for row in found["alignment"]["drift"]} == {
         row["domain"]: row["after"] for row in contained["alignment"]["drift"]
     }
-    alone = expunge.audit(model, forget=forgotten, alignment="standard", domains="builtin:instruct")
+    alone = expunge.audit(model, forget=forgotten, alignment="standard", domains="builtin:instruct", gold="none")
     assert refusals(alone, TARGET) == refusals(contained, TARGET)
     assert "alignment" not in alone and all(s["name"] != "alignment_drift" for s in alone["scores"])
 

@@ -61,12 +61,20 @@ def test_a_mask_s_frozen_entries_keep_their_bits(name: str, place: World, tmp_pa
 
 @pytest.mark.slow
 class TestEffects:
-    def test_weighted_ascent_keeps_more_than_ascent(self, place: World, tmp_path: Path) -> None:
-        """WGA, SatImp and ascent alone, each stopped at gold's forget NLL or run out."""
-        ga, _ = forgotten(place, {"forget": "ga"}, tmp_path / "ga", SEED, TO_GOLD)
-        for name in ("wga", "satimp"):
-            after, _ = forgotten(place, {"forget": name}, tmp_path / name, SEED, TO_GOLD)
-            assert kept(place, after) > kept(place, ga), name
+    def test_weighted_ascent_keeps_more_than_ascent_at_equal_forgetting(self, place: World, tmp_path: Path) -> None:
+        """WGA and SatImp against ascent, all alone and in small steps: at a forget NLL of 1 they have kept more of
+        retain on each of three seeds, and .03 more on average. That they keep more where each is stopped is not so:
+        where they end differs."""
+        small = Budget(steps=90, stop="none", floor=0.0, share=0.02)
+        gains: dict[str, list[float]] = {"wga": [], "satimp": []}
+        for seed in (SEED, SEED + 1, SEED + 2):
+            curves = {
+                name: forgotten(place, {"forget": name}, tmp_path / f"{name}-{seed}", seed, small)[1]["curve"]
+                for name in ("ga", *gains)
+            }
+            for name, found in gains.items():
+                found.append(kept_at(curves[name], 1.0) - kept_at(curves["ga"], 1.0))
+        assert all(min(found) > 0 and sum(found) / 3 >= 0.03 for found in gains.values()), gains
 
     def test_undial_is_stable_over_many_steps(self, place: World, tmp_path: Path) -> None:
         """Three hundred steps without a retain term: UnDIAL stands where ascent has long collapsed."""
@@ -77,12 +85,12 @@ class TestEffects:
         assert kept(place, undial) > kept(place, ga) + 0.2
 
     def test_direct_tokens_need_no_retain_set(self, place: World, tmp_path: Path) -> None:
-        """DTO alone, by the weights that the floor allows: answers near gold's, nine tenths of retain kept; CE-U,
-        which has no retain term either, keeps less than half."""
+        """DTO alone, by the weights that the floor allows: nine tenths of retain are kept and much of the answers is
+        gone, though not as much as under gold; CE-U, which has no retain term either, keeps far less."""
         dto, _ = forgotten(place, "dto", tmp_path / "dto", SEED)
         ceu, _ = forgotten(place, "ceu", tmp_path / "ceu", SEED)
-        assert dto.rouge_l <= place.gold.rouge_l + 0.1 and kept(place, dto) >= 0.9
-        assert ceu.rouge_l <= place.gold.rouge_l + 0.1 and kept(place, ceu) < 0.5
+        assert dto.rouge_l <= 0.65 * place.before.rouge_l and kept(place, dto) >= 0.9
+        assert kept(place, ceu) < kept(place, dto) - 0.2
 
     def test_flat_keeps_a_little_more_than_ascent(self, place: World, tmp_path: Path) -> None:
         """Neither has retain data or a reference. At a forget NLL of 1.5, small steps, three seeds: FLAT has kept more

@@ -24,7 +24,7 @@ from expunge.data.load import load as load_data
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import attack as attacking
 from expunge.evaluation.attack import Found, Target, knowledge
-from expunge.evaluation.comparison import MIN_MARGIN as MARGIN
+from expunge.evaluation.margins import LEAST as MARGIN
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
@@ -148,6 +148,8 @@ def test_found_is_what_the_registry_gives(splits: Splits) -> None:
     """Every attack with a level says what it takes, what it means, and comes with a side of its own."""
     for plugin in attacking.plugins("deep", frozenset({"tokens", "nll", "generate", "mlp", "labels"})):
         card = plugin.card
-        assert card.means and card.side in ("robustness", "privacy") and card.level in ("standard", "deep"), plugin.name
+        assert (
+            card.means and card.side in ("robustness", "privacy", "utility") and card.level in ("standard", "deep")
+        ), plugin.name
         assert {"forget", "probes"} & set(card.needs) and card.passes >= 0 and card.unit
     assert Found.__doc__

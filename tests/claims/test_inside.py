@@ -19,7 +19,7 @@ from expunge.core.contracts import Model
 from expunge.core.registry import load
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation.attack import Found, Target
-from expunge.evaluation.comparison import MIN_MARGIN as MARGIN
+from expunge.evaluation.margins import LEAST as MARGIN
 from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model

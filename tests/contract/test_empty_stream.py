@@ -169,3 +169,22 @@ def test_hooks_on_a_plain_function_are_refused_and_not_ignored() -> None:
     loss.streams = {"forget": Stream(split="retain")}  # type: ignore[attr-defined]
     with pytest.raises(BadInput, match="mine: 'streams' is set on a loss that is not a LossTerm"):
         Term.of("mine", loss, card)
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_retained_traces_are_held_where_there_are_any(traced: bool, tmp_path: Path) -> None:
+    """Moved weights cost the retain term more with the traces of its rows; rows without one change nothing."""
+    rows = splits("lm")["retain"]
+    bare = [{key: value for key, value in row.items() if key != "trace"} for row in rows]
+    data = {**splits("lm"), "retain": rows if traced else bare}
+
+    def loss(**options: Any) -> float:
+        plugin = load("retain", "hidden")
+        trainer = trainer_of(Term.of("hidden", plugin.factory(**options), plugin.card), "lm", tmp_path, data)
+        with torch.no_grad():
+            for number, parameter in enumerate(trainer.parameters):
+                parameter += 0.01 * (number % 3)
+        (micro,) = trainer._losses(0)
+        return float(micro()["term"].detach())
+
+    assert 0 < loss() and (loss(traces=True) > loss()) == traced

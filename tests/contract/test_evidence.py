@@ -58,7 +58,7 @@ def files(world: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> di
     data = {split: world[split] for split in ("forget", "holdout")}
     expunge.run({**world, "out": out["run"]})
     model = f"{out['run']}/model"
-    expunge.audit(model, **data, before=world["model"], accept=world["accept"], out=out["audit"])
+    expunge.audit(model, **data, before=world["model"], gold="none", accept=world["accept"], out=out["audit"])
     unlearned, gold = (
         noisy(source, folder / name, n) for source, name, n in ((model, "u", 4), (world["model"], "g", 8))
     )

@@ -30,7 +30,7 @@ from expunge.core.contracts import Silent
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import intervals
 from expunge.evaluation.attack import Found, Target, attack, knowledge
-from expunge.evaluation.comparison import MIN_MARGIN as MARGIN
+from expunge.evaluation.margins import LEAST as MARGIN
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 from expunge.models.classifier import Classifier
 from expunge.pipeline.hidden_knowledge import hidden_score, judge

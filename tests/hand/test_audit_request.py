@@ -84,6 +84,8 @@ def test_a_request_means_the_same_in_each_form() -> None:
     assert AuditRequest.parse({"model": Path("m"), "forget": [Path("f.jsonl")]}).forget == ["f.jsonl"]
     assert list(request.sources) == ["after"] and not request.redacted
     assert AuditRequest.parse({**fields, "purpose": "erase"}).redacted
+    assert list(AuditRequest.parse({**fields, "gold": ["g", "h"]}).sources) == ["gold", "second_gold", "after"]
+    assert AuditRequest.parse({**fields, "gold": None}).gold == "none"
     assert ExposureRequest.parse({"unlearned": ["u"], "gold": ["g"], "forget": "f"}).floor == []
     assert list(ProvenanceRequest.parse({"model": "m", "gold": "g", "before": "b"}).sources) == [
         "before",
@@ -97,7 +99,7 @@ def test_variables_are_put_in_and_the_evidence_keeps_them_as_written(monkeypatch
     fields = {"model": "${EXPUNGE_MODELS}/m", "before": "b", "forget": "f"}
     request = AuditRequest.parse(fields)
     assert request.model == "somewhere/models/m" and request.sources["after"] == request.model
-    assert request.as_written("model", "before", "gold") == {"model": fields["model"], "before": "b", "gold": None}
+    assert request.as_written("model", "before", "gold") == {"model": fields["model"], "before": "b", "gold": "auto"}
     again = AuditRequest.of(request, {"seed": 1})[0]
     assert again is not None and again.as_written("model") == {"model": fields["model"]}
     with pytest.raises(BadInput, match=r"gold: .*which does not expand by default; add --env OTHER"):

@@ -13,7 +13,7 @@ from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import Check, Purpose, Verdict
 from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.attack import Found
-from expunge.evaluation.comparison import Difference, allowed_margin, difference, word_for
+from expunge.evaluation.comparison import Difference, difference, word_for
 from expunge.evaluation.controls import controls
 from expunge.evaluation.implied import CONTROL
 from expunge.evaluation.scores import Figure, Score
@@ -121,8 +121,11 @@ def test_under_erase_a_plain_bound_must_hold_with_the_whole_interval() -> None:
             assert (found.passed, found.word) == (passed, None), (text, purpose)
 
 
-def test_margins_are_read_in_units_of_what_two_retrainings_differ_by() -> None:
-    assert [allowed_margin(x) for x in (None, 0.0, 0.04, -0.08, 0.5)] == pytest.approx([0.1, 0.1, 0.1, 0.16, 0.2])
+@pytest.mark.parametrize(("second", "bound"), [(None, 0.1), (0.0, 0.1), (0.04, 0.1), (0.08, 0.16), (0.5, 0.2)])
+def test_margins_are_read_in_units_of_what_two_retrainings_differ_by(second: float | None, bound: float) -> None:
+    golds = [] if second is None else [score("robustness_hidden", second, 0.0, 0.6, "second_gold")]
+    hidden = [*golds, score("robustness_hidden", 0.05, 0.0, 0.09)]
+    assert line(judge({}, hidden, "suppress"), "robustness.hidden <=").bound == pytest.approx(bound)
 
 
 def test_erase_without_criteria_is_decided_by_its_implied_lines() -> None:

@@ -186,11 +186,11 @@ def test_scrub_takes_turns() -> None:
         one.index, one.epoch = index, epoch
         return float(scrub(away_epochs=1, **options)(one).detach())
 
-    by_epoch = [at(*place, temperature=1.0) for place in ((1, 0), (4, 1), (9, 3))]
+    by_epoch = [at(*place, temperature=1.0, turns="epoch") for place in ((1, 0), (4, 1), (9, 3))]
     assert by_epoch == pytest.approx([kept, -0.143841, kept], abs=1e-6)
-    by_step = [at(*place, temperature=1.0, turns="step") for place in ((0, 0), (1, 0), (9, 3))]
+    by_step = [at(*place, temperature=1.0) for place in ((0, 0), (1, 0), (9, 3))]
     assert by_step == pytest.approx([kept, -0.143841, kept], abs=1e-6)
-    assert at(4, 1, temperature=2.0) == pytest.approx(-0.149009, abs=1e-6)
+    assert at(4, 1, temperature=2.0, turns="epoch") == pytest.approx(-0.149009, abs=1e-6)
 
 
 def test_a_tempered_divergence_is_zero_at_the_reference_whatever_it_left_out() -> None:

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from expunge.attacks.abliteration import abliteration
 from expunge.attacks.gcg import gcg, with_suffix
 from expunge.attacks.multi_hop import multi_hop, probes
+from expunge.attacks.relearn_grid import relearn_grid
 from expunge.attacks.shared.recovery import answer_probability, teach
 from expunge.attacks.soft_prompt import soft_prompt
 from expunge.attacks.steering import add_direction, steering
@@ -84,8 +86,10 @@ def test_the_models_refuse_alike(models: tuple[Model, Model]) -> None:
         lambda: steering(hint=HINT),
         multi_hop,
         lambda: gcg(length=2),
+        abliteration,
+        pytest.param(relearn_grid, marks=pytest.mark.slow),
     ],
-    ids=["soft_prompt", "steering", "multi_hop", "gcg"],
+    ids=["soft_prompt", "steering", "multi_hop", "gcg", "abliteration", "relearn_grid"],
 )
 def test_what_is_hidden_comes_back_and_what_was_never_known_does_not(
     make: Callable[[], Attack], models: tuple[Model, Model]

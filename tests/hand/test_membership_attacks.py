@@ -23,6 +23,7 @@ from expunge.attacks.lira_auc import lira_auc
 from expunge.attacks.neighbour_auc import replace_words
 from expunge.attacks.population.epsilon import epsilon
 from expunge.attacks.population.klom import klom, summary
+from expunge.attacks.population.scores import population_scores
 from expunge.attacks.shared.membership import membership_result, tpr
 from expunge.attacks.shared.shadow_models import (
     answer_losses,
@@ -296,6 +297,25 @@ def test_dataset_inference_is_honest_of_groups() -> None:
     assert {figure.groups for figure in grouped} == {8}
     single = [stats.mannwhitneyu(-a.nll_N, -b.nll_N, alternative="two-sided").pvalue for a, b in pairs]
     assert np.mean(np.array(single) < 0.05) > 0.2
+
+
+def test_figures_over_many_models_are_clustered_by_group() -> None:
+    """Eight groups of 8 examples, as hard as each other within a group: wider intervals, with the number of groups."""
+    draw = np.random.default_rng(3)
+    hard = np.repeat(draw.normal(0, 2, 8), 8)
+    models = {role: {"forget": hard + draw.normal(size=(8, 64))} for role in ("after", "gold", "reference")}
+    models["after"]["forget"] += np.repeat(draw.exponential(1, 8), 8)
+    numbers = np.repeat(np.arange(8), 8)
+    single, grouped = (
+        {score.name: score for score in population_scores(models, 0, groups).scores if score.role == "after"}
+        for groups in (None, {"forget": numbers})
+    )
+    for name in ("privacy_u_lira_auc", "privacy_forgetting_quality", "privacy_klom"):
+        wide, narrow = grouped[name], single[name]
+        assert wide.groups == 8 and narrow.groups is None and wide.value == narrow.value
+        assert None not in (wide.high, wide.low, narrow.high, narrow.low)
+        assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low), name
+    assert grouped["privacy_u_lira_tpr_1"].groups == 8
 
 
 # -- inside -------------------------------------------------------------------------------------------

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from annotated_types import Gt, Lt
 
 from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING
-from expunge.attacks.shared.relearning import relearn
+from expunge.attacks.shared.relearning import relearn, taught_examples
 from expunge.core.card import AttackCard
-from expunge.core.random import permutation
 from expunge.evaluation.attack import Attack, Found, Target
-from expunge.evaluation.scores import NotMeasured
 
 CARD = AttackCard(
     "Relearning from forget examples",
@@ -38,11 +35,6 @@ def relearn_forget(*, share: Annotated[float, Gt(0), Lt(1)] = 0.25) -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        n = len(target.forget)
-        if n < 2:
-            raise NotMeasured("one forget example cannot be both taught and asked for")
-        taught = permutation(n, target.derive("relearn_forget"))[: max(1, min(n - 1, round(share * n)))]
-        counts_N = ~np.isin(np.arange(n), taught)
-        return relearn(target, [target.forget[i] for i in taught], counts_N)
+        return relearn(target, *taught_examples(target, share))
 
     return attack

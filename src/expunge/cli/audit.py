@@ -8,7 +8,10 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Evidence for a model that was changed by anyone, with any tool: nothing is trained or changed.
+HELP = """Evidence for a model that was changed by anyone, with any tool: the model itself is not changed.
+
+Gold is a model retrained without the forget set. `--gold auto`, the default, takes it from the cache, or retrains it
+where the training manifest of --before (or of a MODEL that is still as it was trained) allows that and it is cheap.
 
 Examples:
 
@@ -16,7 +19,7 @@ Examples:
 
   expunge audit MODEL --forget f.jsonl --retain r.jsonl --before BASE --gold RETRAINED --out audits/a
 
-  expunge audit MODEL --forget f.jsonl --gold RETRAINED --level deep   # slower attacks too
+  expunge audit MODEL --forget f.jsonl --gold RETRAINED --gold ANOTHER --level deep   # slower attacks too
 """
 
 
@@ -34,7 +37,9 @@ def command(
         str | None, typer.Option(help="Questions of your own: JSONL of question, answer, kind, of.")
     ] = None,
     before: Annotated[str | None, typer.Option(help="The model before the change.")] = None,
-    gold: Annotated[str | None, typer.Option(help="A model retrained without the forget set.")] = None,
+    gold: Annotated[
+        list[str], typer.Option(help="Retrained without the forget set: a folder, two, auto, one or none.")
+    ] = ["auto"],  # noqa: B006
     accept: Annotated[list[str], typer.Option(help='An acceptance criterion: --accept "forget.rouge_l=<= 0.4".')] = [],  # noqa: B006
     purpose: Annotated[str, typer.Option(help="suppress or erase.")] = "suppress",
     level: Annotated[str, typer.Option(help="Attacks on the model: none, standard or deep.")] = "standard",
@@ -61,7 +66,7 @@ def command(
         holdout=holdout,
         probes=probes,
         before=before,
-        gold=gold,
+        gold=gold[0] if len(gold) == 1 else gold,
         accept=parse_sets(accept, "--accept"),
         purpose=purpose,
         turns=turns,

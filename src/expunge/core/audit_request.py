@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -15,7 +15,7 @@ from pydantic import (
 
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.path_fields import PathFields
-from expunge.core.request import Source, parse, plain
+from expunge.core.request import GOLD_CHOICES, Source, TwoFolders, parse, plain
 
 Folders = list[str]
 """Model folders, or patterns such as `runs/*/model`."""
@@ -24,7 +24,7 @@ Folders = list[str]
 class MeasuringRequest(PathFields):
     """The fields that all of them have, and how they are read."""
 
-    PATHS = ("model", "before", "gold", "marks", "out")
+    PATHS: ClassVar[tuple[str, ...]] = ("model", "before", "gold", "marks", "out")
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str | None = None
@@ -90,7 +90,9 @@ def _as_text(value: Any) -> Any:
 class AuditRequest(MeasuringRequest):
     """A model to audit, whoever changed it, and the data and models to compare it with.
 
-    before, gold: the model before the change, and one retrained without the forget set. probes: questions of your own
+    before: the model before the change. gold: auto, one, none, the folder of a model retrained without the forget set,
+    or two such folders; auto takes a cached one, or retrains where the training manifest allows it and it is cheap.
+    probes: questions of your own
     (`question`, `answer`, `kind`, `of`). turns: whether the last answer of a conversation counts, or all. level: the
     attacks on the model and on gold. alignment: "standard" also puts the prompts of `domains` (default: the embedded
     pack) to the models, judged by `judge`. out: a folder for evidence.json and report.html.
@@ -103,7 +105,7 @@ class AuditRequest(MeasuringRequest):
     test: Source | None = None
     probes: dict[str, Source] | str | list[dict[str, Any]] | None = None
     before: str | None = None
-    gold: str | None = None
+    gold: str | TwoFolders = "auto"
     accept: dict[str, Any] = {}
     purpose: Literal["suppress", "erase"] = "suppress"
     redact: bool = False
@@ -118,6 +120,11 @@ class AuditRequest(MeasuringRequest):
     @classmethod
     def _heading(cls, value: Any) -> Any:
         return {} if value is None else value
+
+    @field_validator("gold", mode="before")
+    @classmethod
+    def _no_gold(cls, value: Any) -> Any:
+        return "none" if value is None else value
 
     @field_validator("purpose", "turns", "level", "alignment", mode="before")
     @classmethod
@@ -138,8 +145,15 @@ class AuditRequest(MeasuringRequest):
 
         Attacks use what the model before the change knew, and gold: the changed model comes last.
         """
-        roles = {"before": self.before, "gold": self.gold, "after": self.model}
+        roles = {"before": self.before, **self.golds, "after": self.model}
         return {role: source for role, source in roles.items() if source is not None}
+
+    @property
+    def golds(self) -> dict[str, str]:
+        """Role -> gold model that was given."""
+        if isinstance(self.gold, str):
+            return {} if self.gold in GOLD_CHOICES else {"gold": self.gold}
+        return dict(zip(("gold", "second_gold"), self.gold, strict=True))
 
 
 class ExposureRequest(MeasuringRequest):
@@ -149,6 +163,8 @@ class ExposureRequest(MeasuringRequest):
     checkpoints of one training on the forget set, in order; needs a holdout. out: a folder for evidence.json and
     report.html.
     """
+
+    PATHS = ("out",)  # patterns of folders are expanded one by one
 
     unlearned: Folders
     gold: Folders

@@ -22,6 +22,8 @@ Count = Annotated[int, Field(gt=0)]
 TwoFolders = Annotated[list[str], Field(min_length=2, max_length=2)]
 Model = typing.TypeVar("Model", bound=BaseModel)
 SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
+GOLD_CHOICES = ("auto", "one", "none")
+"""Values of `gold` that are not folders."""
 A_SOURCE = "give a path, a hub name, builtin:WORLD/SPLIT, a list of these, or a list of examples"
 WHOLE = {
     **dict.fromkeys(("data", "retain", "holdout", "test", "reference", "vocabulary"), A_SOURCE),

@@ -15,8 +15,9 @@ from expunge.evaluation.comparison import difference
 from expunge.evaluation.groups import count_groups, group_numbers, groups_of
 from expunge.evaluation.implied import KNOWN_AGAIN
 from expunge.evaluation.scores import Label, Score
+from expunge.ledger.evidence import SECOND_GOLD
 
-COMPARED_ROLES = ("before", "after", "second_gold")
+COMPARED_ROLES = ("before", "after", SECOND_GOLD)
 BLIND = "privacy_blind_auc"
 """The baseline that reads texts alone: it says nothing of a model."""
 WORST = "privacy_worst"
@@ -31,7 +32,7 @@ def scores_against_gold(scores: Iterable[Score], criteria: Collection[str], rows
     rows = rows or {}
     table = by_name(scores)
     found = worst_attacker(table)
-    for role in ("after", "second_gold"):
+    for role in ("after", SECOND_GOLD):
         found += _above(table, role, rows.get("forget", ()))
         for name in sorted({*criteria, "forget_rouge_l"}):
             found += _by_example(table, name, role, rows, beyond=name in criteria)

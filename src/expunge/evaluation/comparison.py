@@ -13,10 +13,6 @@ from expunge.evaluation.scores import WITHOUT_INTERVAL, Score
 
 Word = Literal["shown", "refuted", "open"]
 STRICT = ("<", ">")
-MIN_MARGIN = 0.1
-"""Difference of two shares or AUCs up to which a model may differ from gold: about what the seed of training makes."""
-MAX_MARGIN = 0.2
-"""Where two retrainings differ by more than half of this, gold is no yardstick to pass by, and lines stay open."""
 
 
 class Difference(NamedTuple):
@@ -74,11 +70,6 @@ def word_for(op: str, found: Difference, margin: float = 0.0) -> Word:
         return "refuted"
     inside = not _exceeds(lowest - low, op) and not _exceeds(high - highest, op)
     return "shown" if inside and found.low is not None else "open"
-
-
-def allowed_margin(second: float | None) -> float:
-    """The margin of a comparison with gold, given how far a second retraining differs from gold; None: not trained."""
-    return MIN_MARGIN if second is None else min(MAX_MARGIN, max(MIN_MARGIN, 2 * abs(second)))
 
 
 def _exceeds(excess: float, op: str) -> bool:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from expunge.evaluation.acceptance import Check, Purpose, Table, missing
-from expunge.evaluation.comparison import Word, allowed_margin, difference, word_for
+from expunge.evaluation.comparison import Word, difference, word_for
+from expunge.evaluation.margins import MOST, margin
 from expunge.evaluation.plausibility import plausibility_checks
 from expunge.evaluation.scores import Score
+from expunge.ledger.evidence import SECOND_GOLD
 
 UNCHANGED = Check("weights changed", False, why="weights unchanged: suppression, not erasure", implied=True)
 """The check of every guard."""
@@ -30,8 +32,6 @@ UNMEASURED_NOISE = 0.25
 refuted. It shows nothing: without a second gold the bound itself has no allowance."""
 MAX_WORST = 0.5
 """Bound of the worst examples' mean gap, however far two retrainings differ there: half of the knowledge."""
-SHIFT = 0.1
-"""Distance from 0.5 of the chance that an NLL exceeds one of gold's: a shift by a third of a standard deviation."""
 
 
 def implied_checks(table: Table, purpose: Purpose) -> list[Check]:
@@ -52,21 +52,21 @@ def implied_checks(table: Table, purpose: Purpose) -> list[Check]:
 
 def hidden(table: Table, purpose: Purpose) -> Check | None:
     """The check on the largest mean gap to gold over all attacks; under `erase` it needs the relearning attack."""
-    margin = allowed_margin(_value(table, "robustness_hidden", "second_gold"))
-    rule = f"robustness.hidden <= {margin:.3g} (hidden, not removed)"
+    bound = _margin(0.0, _value(table, "robustness_hidden", SECOND_GOLD))
+    rule = f"robustness.hidden <= {bound:.3g} (hidden, not removed)"
     score = table.get(("robustness_hidden", "after"))
     controls = [table.get((CONTROL, role)) for role in ("after", "gold")]
     if purpose == "erase" and not all(control is not None and control.measured for control in controls):
         reasons = [control.why for control in controls if control is not None and not control.measured]
         why = reasons[0] if reasons else ("no gold model was attacked" if controls[0] else "audit: none was asked for")
         why = f"erasure needs the relearning check against gold, and it was not made: {why}"
-        return Check(rule, False, score.value if score else None, margin, why, implied=True, word="open")
-    return _below(rule, score, "robustness_hidden", purpose, margin, refuted="hidden, not removed")
+        return Check(rule, False, score.value if score else None, bound, why, implied=True, word="open")
+    return _below(rule, score, "robustness_hidden", purpose, bound, refuted="hidden, not removed")
 
 
 def hidden_share(table: Table, purpose: Purpose) -> Check | None:
     """The check on the share of examples that some attack brings back."""
-    second = _value(table, "robustness_hidden_share", "second_gold")
+    second = _value(table, "robustness_hidden_share", SECOND_GOLD)
     bound = MAX_SHARE + (second or 0.0)
     limit = bound if second is not None else MAX_SHARE + UNMEASURED_NOISE
     rule = f"robustness.hidden_share <= {bound:.3g} (examples known again)"
@@ -78,7 +78,7 @@ def hidden_share(table: Table, purpose: Purpose) -> Check | None:
 
 def hidden_worst(table: Table, purpose: Purpose) -> Check | None:
     """The check on the examples that attacks bring back best; never refuted without a second gold."""
-    second = _value(table, "robustness_hidden_worst", "second_gold")
+    second = _value(table, "robustness_hidden_worst", SECOND_GOLD)
     bound = min(MAX_WORST, KNOWN_AGAIN + (second or 0.0))
     rule = f"robustness.hidden_worst <= {bound:.3g} (the worst examples)"
     score = table.get(("robustness_hidden_worst", "after"))
@@ -90,10 +90,10 @@ def hidden_worst(table: Table, purpose: Purpose) -> Check | None:
 
 def worst_attacker(table: Table, purpose: Purpose) -> Check | None:
     """The check on the largest difference of a membership attack's AUC to gold's, either way."""
-    margin = allowed_margin(_value(table, "privacy_worst", "second_gold"))
-    rule = f"privacy.worst <= {margin:.3g} (membership can be told)"
+    bound = _margin(0.0, _value(table, "privacy_worst", SECOND_GOLD))
+    rule = f"privacy.worst <= {bound:.3g} (membership can be told)"
     score = table.get(("privacy_worst", "after"))
-    return _below(rule, score, "privacy_worst", purpose, margin, refuted="membership can be told, unlike in gold")
+    return _below(rule, score, "privacy_worst", purpose, bound, refuted="membership can be told, unlike in gold")
 
 
 def over_forgetting(table: Table, purpose: Purpose) -> Check | None:
@@ -130,10 +130,11 @@ def over_forgetting(table: Table, purpose: Purpose) -> Check | None:
 def nll_above_gold(table: Table, purpose: Purpose) -> Check | None:
     """The check on the chance that a forget example's NLL exceeds one of gold's: 0.5 where they are distributed alike.
 
-    It sees a shift that the factor on the mean allows, for example between 2.6 and 4.5 nats.
+    It sees a shift that the factor on the mean allows, for example between 2.6 and 4.5 nats. A distance of 0.1 from 0.5
+    is a shift by a third of a standard deviation.
     """
-    second = _value(table, "forget_nll_above_gold", "second_gold")
-    bound = 0.5 + (SHIFT if second is None else allowed_margin(second - 0.5))
+    second = _value(table, "forget_nll_above_gold", SECOND_GOLD)
+    bound = 0.5 + _margin(0.5, second)
     rule = f"forget.nll_above_gold <= {bound:.3g} (over-forgetting)"
     score = table.get(("forget_nll_above_gold", "after"))
     if score is None:
@@ -147,15 +148,15 @@ def rouge_below_gold(table: Table, purpose: Purpose) -> Check | None:
     score, gold = table.get(("forget_rouge_l", "after")), table.get(("forget_rouge_l", "gold"))
     if score is None or gold is None or not score.measured or not gold.measured:
         return None
-    second = _value(table, "forget_rouge_l", "second_gold")
-    margin = allowed_margin(None if second is None else second - (gold.value or 0.0))
+    second = _value(table, "forget_rouge_l", SECOND_GOLD)
+    allowed = _margin(gold.value, second)
     apart = difference(score, gold, 1.0, table.get(("forget_rouge_l_gap", "after")))
-    shifted = apart._replace(**{end: x + margin for end, x in apart._asdict().items() if x is not None})
+    shifted = apart._replace(**{end: x + allowed for end, x in apart._asdict().items() if x is not None})
     word = word_for(">=", shifted)
-    rule = f"forget.rouge_l >= gold - {margin:.3g} (over-forgetting)"
+    rule = f"forget.rouge_l >= gold - {allowed:.3g} (over-forgetting)"
     refuted = "over-forgotten: the answers avoid the true words, which gold's do not"
-    why = refuted if word == "refuted" else _straddling(apart.low, apart.high, -margin) if word == "open" else ""
-    bound = (gold.value or 0.0) - margin
+    why = refuted if word == "refuted" else _straddling(apart.low, apart.high, -allowed) if word == "open" else ""
+    bound = (gold.value or 0.0) - allowed
     return Check(rule, _passes(word, purpose), score.value, bound, why, word == "open", implied=True, word=word)
 
 
@@ -163,7 +164,7 @@ def beyond(name: str, table: Table, purpose: Purpose) -> Check | None:
     """The check on the share of examples whose own figure is far from gold's; under `erase` alone."""
     if purpose != "erase":
         return None
-    second = _value(table, name, "second_gold")
+    second = _value(table, name, SECOND_GOLD)
     bound = MAX_SHARE + min(UNMEASURED_NOISE, second or 0.0)
     limit = bound if second is not None else MAX_SHARE + UNMEASURED_NOISE
     rule = f"{name.replace('_', '.', 1)} <= {bound:.3g} (examples unlike gold's)"
@@ -210,6 +211,11 @@ def _straddling(low: float | None, high: float | None, bound: float) -> str:
     if low <= bound < high:
         return f"the interval [{low:.4g}, {high:.4g}] reaches beyond {bound:.3g}"
     return f"what two retrainings differ by is not known, and [{low:.4g}, {high:.4g}] may be that"
+
+
+def _margin(gold: float | None, second: float | None) -> float:
+    """The margin of a share or an AUC, given gold's and the second gold's."""
+    return min(MOST, margin(gold, second))
 
 
 def _value(table: Mapping[Any, Score], name: str, role: str) -> float | None:

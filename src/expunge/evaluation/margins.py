@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from expunge.evaluation.scores import WITHOUT_INTERVAL, Score
+from expunge.evaluation.scores import RANGES, WITHOUT_INTERVAL, Score
 from expunge.ledger.evidence import SECOND_GOLD
 
 LEAST = 0.1
 """Margin where there is no second gold, and the least of all."""
+MOST = 0.2
+"""The largest margin of a share or an AUC: golds that differ by more than half of it are no yardstick to pass by."""
 FACTOR = 2.0
 """Margin in units of the difference between two gold models."""
 
@@ -22,12 +24,13 @@ def margin(gold: float | None, second: float | None) -> float:
 
 def margins(scores: Iterable[Score]) -> dict[str, float]:
     """Score -> margin, of the scores with an interval that both gold models have."""
-    values: dict[str, dict[str, float]] = {"gold": {}, SECOND_GOLD: {}}
+    both: dict[str, dict[str, Score]] = {"gold": {}, SECOND_GOLD: {}}
     for score in scores:
-        if score.role in values and score.value is not None and score.unit not in WITHOUT_INTERVAL:
-            values[score.role].setdefault(score.name, score.value)
-    return {
-        name: margin(value, values[SECOND_GOLD][name])
-        for name, value in values["gold"].items()
-        if name in values[SECOND_GOLD]
+        if score.role in both and score.value is not None and score.unit not in WITHOUT_INTERVAL:
+            both[score.role].setdefault(score.name, score)
+    found = {
+        name: margin(one.value, both[SECOND_GOLD][name].value)
+        for name, one in both["gold"].items()
+        if name in both[SECOND_GOLD]
     }
+    return {name: min(MOST, value) if both["gold"][name].unit in RANGES else value for name, value in found.items()}

@@ -7,7 +7,8 @@ figures of forgetting and privacy.
 from __future__ import annotations
 
 from expunge.evaluation.acceptance import Check, Purpose, Table
-from expunge.evaluation.comparison import MIN_MARGIN, Word, allowed_margin
+from expunge.evaluation.comparison import Word
+from expunge.evaluation.margins import LEAST, MOST, margin
 
 
 def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
@@ -27,7 +28,7 @@ def known_before(table: Table) -> Check | None:
     score, second = table.get(("privacy_worst", "before")), table.get(("privacy_worst", "second_gold"))
     if score is None or score.value is None or score.low is None or score.high is None:
         return None
-    bound = allowed_margin(None if second is None else second.value)
+    bound = min(MOST, margin(0.0, None if second is None else second.value))
     word: Word = "shown" if score.low > bound else "refuted" if score.high <= bound else "open"
     why = "" if word == "shown" else f"nothing shows that the model before the change knew the forget set: {score.why}"
     rule = f"privacy.worst before the change > {bound:.3g} (something to forget)"
@@ -42,7 +43,7 @@ def nll_below_gold(table: Table) -> Check | None:
     score, second = table.get(("forget_nll_above_gold", "after")), table.get(("forget_nll_above_gold", "second_gold"))
     if score is None or score.value is None or score.low is None or score.high is None:
         return None
-    bound = 0.5 + allowed_margin(None if second is None or second.value is None else second.value - 0.5)
+    bound = 0.5 + min(MOST, margin(0.5, None if second is None else second.value))
     low, high = 1 - score.high, 1 - score.low
     word: Word = "shown" if high <= bound else "refuted" if low > bound else "open"
     why = {
@@ -61,7 +62,7 @@ def unseen_holdout(table: Table) -> Check | None:
     themselves: then no membership figure means anything.
     """
     score = table.get(("privacy_loss_auc", "gold"))
-    bound = 0.5 - MIN_MARGIN
+    bound = 0.5 - LEAST
     if score is None or score.high is None or score.high >= bound:
         return None
     why = "gold knows the holdout better than the forget set: it was trained on it, or the two differ by themselves"

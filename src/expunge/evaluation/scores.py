@@ -140,16 +140,7 @@ class Score:
         numbers = [x for x in (figure.value, figure.low, figure.high) if x is not None]
         if not np.isfinite(numbers).all():
             return cls.not_measured(figure.why or DIVERGED, **label)
-        return cls(
-            **label,
-            value=figure.value,
-            low=figure.low,
-            high=figure.high,
-            n=figure.n,
-            why=figure.why,
-            values=figure.values,
-            groups=figure.groups,
-        )
+        return cls(**label, **vars(figure))
 
     def to_json(self) -> dict[str, Any]:
         """The score as `evidence.json` holds it: everything but the per-example values."""
@@ -355,10 +346,7 @@ def has(readout: Readout, channel: str) -> bool:
 
 
 def _figure(card: MetricCard, result: np.ndarray | Figure, rows: Sequence[Example]) -> Figure:
-    """A metric's result with its interval, clustered by the rows' groups; NotMeasured where it is empty or not finite.
-
-    An interval is cut where the unit ends (`RANGES`).
-    """
+    """A metric's result with its interval, clustered by group, cut at `RANGES`; NotMeasured if empty or not finite."""
     if isinstance(result, Figure):
         numbers = [x for x in (result.value, result.low, result.high) if x is not None]
         if not np.isfinite(numbers).all():

@@ -71,7 +71,10 @@ def by_side(scores: Sequence[scoring.Score]) -> list[scoring.Score]:
 
 
 def all_scores(
-    reads: Mapping[str, Observation], capabilities: frozenset[str], level: str, accept: Mapping[str, Any]
+    reads: Mapping[str, Observation],
+    capabilities: frozenset[str],
+    level: str,
+    accept: Mapping[str, Any] | None = None,
 ) -> list[scoring.Score]:
     """All scores: arithmetic on readouts, attacks on the models, and how these compare with gold.
 
@@ -83,7 +86,7 @@ def all_scores(
         found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
         scores += with_controls(attacking.scores(attacks, capabilities), found)
         scores += hidden_scores(reads, {name for name, control in found.items() if not control.counts})
-    criteria = [parse(key, text) for key, text in accept.items()]
+    criteria = [parse(key, text) for key, text in (accept or {}).items()]
     rows = {split: readout.examples for split, readout in reads["after"].readouts.items()}
     scores += scores_against_gold(scores, {one.score for one in criteria if one.reference == "gold"}, rows)
     return by_side(scores)

@@ -21,7 +21,6 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.content import content_key, content_keys
 from expunge.data.examples import identity
 from expunge.data.splits import Splits
-from expunge.data.worlds import is_builtin
 from expunge.methods.training import trainer_for, with_defaults
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import MANIFEST
@@ -131,21 +130,44 @@ def gold_source(
         if others and Path(first).resolve() == Path(others[0]).resolve():
             raise BadInput.of("gold", first, "is given twice", "give two retrainings, or one")
         return first, ""
-    if not manifest:
-        return "", f"no gold model: the model has no training manifest ({MANIFEST})"
-    if "forget" not in splits:
+    if manifest and "forget" not in splits:
         return "", ""
-    if "budget" not in manifest:  # an embedded world that is not built yet
+    if manifest and "budget" not in manifest:  # an embedded world that is not built yet
         return "train", ""
+    fault = retraining_fault(manifest, splits.get("forget", []), request.trust_code, model)
+    return "" if fault else "train", fault
+
+
+def retraining_fault(
+    manifest: Mapping[str, Any] | None, forget: Sequence[Example], trust_code: bool, model: Model | None
+) -> str:
+    """Why the model cannot be trained again without the forget set; "" where it can."""
+    if not manifest:
+        return f"no gold model: the model has no training manifest ({MANIFEST})"
     try:
-        training_data(manifest, splits["forget"], request.trust_code)
+        training_data(manifest, forget, trust_code)
         if model is not None:
             check_again(manifest, model)
         for field in ("exact", "trainer"):
             with_defaults(manifest.get(field), field)
     except BadInput as error:
-        return "", f"no gold model: {error.faults[0]}"
-    return "train", ""
+        return f"no gold model: {error.faults[0]}"
+    return ""
+
+
+def retraining_cost(manifest: Mapping[str, Any], forget: Sequence[Example], *, small: bool) -> tuple[bool, str]:
+    """(whether a retraining costs so little that it need not be asked for, its cost in words).
+
+    small: the model is that of an embedded world.
+    """
+    if small:
+        return True, "the world is small"
+    if (gold_folder(dict(manifest), forget) / MANIFEST).is_file():
+        return True, "it is in the cache already"
+    seconds = retraining_seconds(manifest, forget)
+    if seconds is None:
+        return False, "how long it takes is not known"
+    return seconds <= CHEAP, f"about {seconds:.0f} s, once"
 
 
 RETRAINED = ("auto", "one")
@@ -163,25 +185,24 @@ def _check_folder(folder: str, request: Request) -> None:
         raise BadInput(*(fault.replace("model:", "gold:", 1) for fault in error.faults)) from None
 
 
-def second_source(request: Request, manifest: Mapping[str, Any] | None, splits: Splits, gold: str) -> tuple[str, str]:
-    """(how to get a second gold model, why so or why there is none). gold: how to get the first."""
-    if not isinstance(request.gold, str):
-        return request.gold[1], "given"
+def second_source(
+    wanted: str | list[str], manifest: Mapping[str, Any] | None, splits: Splits, gold: str, *, small: bool
+) -> tuple[str, str]:
+    """(how to get a second gold model, why so or why there is none).
+
+    wanted: the request's `gold`. gold: how to get the first. small: the model is that of an embedded world.
+    """
+    if not isinstance(wanted, str):
+        return wanted[1], "given"
     if gold != "train":
         return "", "gold is a folder, which is not trained a second time" if gold else "there is no first one"
-    if request.gold == "one":
+    if wanted == "one":
         return "", "gold: one was asked for"
     assert manifest is not None
-    if is_builtin(request.model):
-        return "train", "retrained from another seed, since the world is small"
-    if (gold_folder(second_manifest(manifest), splits["forget"]) / MANIFEST).is_file():
-        return "train", "retrained from another seed; it is in the cache already"
-    seconds = retraining_seconds(manifest, splits["forget"])
-    if seconds is None:
-        return "", "how long a retraining takes is not known; give gold: [FOLDER, FOLDER]"
-    if seconds > CHEAP:
-        return "", f"it would take about {seconds:.0f} s, more than {CHEAP:.0f} s; give gold: [FOLDER, FOLDER]"
-    return "train", f"retrained from another seed; about {seconds:.0f} s, once"
+    cheap, cost = retraining_cost(second_manifest(manifest), splits["forget"], small=small)
+    if not cheap:
+        return "", f"it may take more than {CHEAP:.0f} s ({cost}); give gold: [FOLDER, FOLDER]"
+    return "train", f"retrained from another seed; {cost}"
 
 
 def membership_remarks(manifest: dict[str, Any] | None, splits: Splits, leave: bool) -> list[str]:

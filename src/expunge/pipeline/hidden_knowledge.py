@@ -22,6 +22,7 @@ from expunge.evaluation.groups import groups_of
 from expunge.evaluation.implied import KNOWN_AGAIN, UNCHANGED, implied_checks
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Label, Score
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.pipeline.observe import Observation
 
 ASKING = "asking"
@@ -47,7 +48,7 @@ def hidden_scores(reads: Mapping[str, Observation], uncounted: Collection[str] =
     gold = reads.get("gold", Observation())
     gaps: dict[str, Gaps] = {}
     scores = []
-    for role in ("second_gold", "after"):
+    for role in (SECOND_GOLD, "after"):
         if role not in reads:
             continue
         ours = reads[role]
@@ -56,7 +57,7 @@ def hidden_scores(reads: Mapping[str, Observation], uncounted: Collection[str] =
         scores.append(hidden_score(ours.attacks, gold.attacks, read, theirs, uncounted=uncounted, role=role, rows=rows))
         found = gaps_to_gold(ours.attacks, gold.attacks, _attacked(ours), _attacked(gold))
         gaps[role] = {name: gap for name, gap in found.items() if name not in uncounted}
-        scores += example_scores(gaps[role], gaps.get("second_gold"), role, rows)
+        scores += example_scores(gaps[role], gaps.get(SECOND_GOLD), role, rows)
     return [score for score in scores if score.measured or score.role == "after"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from expunge.core import processes
 from expunge.evaluation import attack
-from expunge.evaluation.margins import LEAST, margins
+from expunge.evaluation.margins import LEAST, MOST, margins
 from expunge.evaluation.scores import measure
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
@@ -26,6 +26,9 @@ def with_margins(plan: Plan, before: Observation, golds: Mapping[str, Observatio
 def margin_note(found: dict[str, float]) -> str:
     """The margins in words: those above the least one by name."""
     wider = {name: value for name, value in sorted(found.items()) if value > LEAST}
-    named = ", ".join(f"{name} {value:.3g}" for name, value in wider.items())
-    rest = f"the other {len(found) - len(wider)} figures {LEAST}" if wider else f"all {len(found)} figures {LEAST}"
-    return f"margins: {named + '; ' if wider else ''}{rest} (twice the difference of two gold models, at least {LEAST})"
+    named = "".join(f"{name} {value:.3g}, " for name, value in wider.items())
+    rest = f"the other {len(found) - len(wider)} figures" if wider else f"all {len(found)} figures"
+    return (
+        f"margins: {named}{rest} {LEAST} (twice the difference of two gold models, at least {LEAST}, and of a "
+        f"share or an AUC at most {MOST})"
+    )

@@ -30,6 +30,7 @@ from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
+from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
 from expunge.pipeline.gold_check import Origin, gold_fault
@@ -245,13 +246,31 @@ def spec_of(plan: Plan) -> ObservationSpec:
     )
 
 
+@dataclass(frozen=True)
+class GoldSpec:
+    """A gold model that is to be observed."""
+
+    role: str
+    """"gold" or "second_gold"."""
+    source: str
+    """"train", or the folder of a model that was given."""
+    manifest: dict[str, Any] | None
+    """The training to repeat without the forget set."""
+    forget: Sequence[Example]
+    trust_code: bool
+
+    @classmethod
+    def of(cls, plan: Plan, role: str, source: str) -> GoldSpec:
+        return cls(role, source, plan.manifest, plan.splits["forget"], plan.request.trust_code)
+
+
 def observe_gold(
     plan: Plan, base: Model, spec: ObservationSpec, before: Observation, reporter: Reporter
 ) -> Observation:
     """The model retrained without the forget set, or why there is none. base lends its tokenizer."""
     if not plan.gold:
         return Observation(why=plan.no_gold)
-    observed = _observe_retrained(plan, plan.gold, plan.manifest, base, spec, {"before": before}, reporter)
+    observed = observe_retrained(GoldSpec.of(plan, "gold", plan.gold), base, spec, {"before": before}, reporter)
     if observed.refused and plan.budget.stop == "gold":
         fix = "give a model retrained without the forget set"
         raise BadInput.of("gold", plan.request.gold, f"is {observed.why}", fix)
@@ -269,34 +288,37 @@ def observe_golds(
     if not plan.second_gold:
         why = f"no second gold model: {plan.second_gold_work}" if plan.gold else ""
         return {"gold": gold, SECOND_GOLD: Observation(why=why)}
-    manifest = second_manifest(plan.manifest) if plan.second_gold == "train" and plan.manifest else plan.manifest
-    against = {"before": before, "gold": gold}
-    second = _observe_retrained(plan, plan.second_gold, manifest, base, spec, against, reporter)
-    return {"gold": gold, SECOND_GOLD: second}
+    wanted, earlier = GoldSpec.of(plan, SECOND_GOLD, plan.second_gold), {"before": before, "gold": gold}
+    return {"gold": gold, SECOND_GOLD: observe_retrained(wanted, base, spec, earlier, reporter)}
 
 
-def _observe_retrained(
-    plan: Plan,
-    source: str,
-    manifest: dict[str, Any] | None,
+def observe_retrained(
+    wanted: GoldSpec,
     base: Model,
     spec: ObservationSpec,
     against: Mapping[str, Observation],
     reporter: Reporter,
+    *,
+    others: Mapping[str, Observation] | None = None,
 ) -> Observation:
-    """A gold model from its source, "train" or a folder, checked against the models observed earlier."""
-    folder: str | Path = source
-    if source == "train":
-        assert manifest is not None
-        folder = train_gold(manifest, plan.splits["forget"], base, reporter)
-    model = open_model(str(folder), plan.request.trust_code)
-    observed = observe(model, SECOND_GOLD if "gold" in against else "gold", spec, reporter, against=against)
+    """A gold model, trained or opened, and checked against those observed earlier and `others`.
+
+    base lends its tokenizer to a training. Raises BadInput where a given model does not go with the data.
+    """
+    folder: str | Path = wanted.source
+    if wanted.source == "train":
+        assert wanted.manifest is not None
+        manifest = second_manifest(wanted.manifest) if wanted.role == SECOND_GOLD else wanted.manifest
+        folder = train_gold(manifest, wanted.forget, base, reporter)
+    model = open_model(str(folder), wanted.trust_code)
+    fits_model(model, spec.splits)
+    observed = observe(model, wanted.role, spec, reporter, against=against)
     del model
     gc.collect()
     made = manifest_of(folder)
-    origin = Origin.of(made, plan.splits["forget"], retrained=source == "train")
+    origin = Origin.of(made, wanted.forget, retrained=wanted.source == "train")
     account = {name: made[name] for name in ("tokens", "seconds", "machine") if made and made.get(name) is not None}
-    return replace(check_gold(observed, against, origin), account=account)
+    return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account)
 
 
 def check_gold(gold: Observation, others: Mapping[str, Observation], origin: Origin) -> Observation:

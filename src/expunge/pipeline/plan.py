@@ -158,7 +158,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         check_stop(request, budget, splits, bool(gold))
     faults.raise_any()
     assert composed is not None and parts.base is not None and model is not None
-    second_gold, second_gold_work = second_source(request, manifest, splits, gold)
+    second_gold, second_gold_work = second_source(request.gold, manifest, splits, gold, small=is_builtin(request.model))
     work = workload(composed, model, splits, budget, request.seed)
     needed, here = estimates(composed, model, budget, work, Path(request.out))
     return Plan(

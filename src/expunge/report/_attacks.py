@@ -23,6 +23,11 @@ GROUPS = {
         "the aim is gold's figure, not a low one. Where the blind baseline is above 0.5 the sets differ "
         "by themselves, and no figure here can be read as memorisation.",
     ),
+    "effects": (
+        "Side effects of suppression",
+        "A model that never saw the data does not react to their keywords. A figure that falls where gold's does not "
+        "shows a method that looks at words.",
+    ),
     "inside": (
         "Inside the weights",
         "Distance and similarity to other models. They show where a model was changed, not whether single "
@@ -57,6 +62,8 @@ def page(evidence: Evidence) -> dict[str, Any]:
 def _group(card: Any) -> str:
     if card.side == "privacy":
         return "membership"
+    if card.side == "utility":
+        return "effects"
     return "return" if card.unit == "share" and card.better == "gold" else "inside"
 
 
@@ -74,7 +81,7 @@ def _line(plugin: registry.Plugin[AttackCard], row: Row) -> dict[str, Any]:
         "why": "" if ours is not None else str(missing.get("why") or "no reason given"),
         "remark": str(ours.get("why") or "") if ours is not None else "",
         "gap": _gap(ours, gold),
-        "verdict": "" if _group(plugin.card) == "inside" else _verdict(ours, gold),
+        "verdict": "" if _group(plugin.card) in ("effects", "inside") else _verdict(ours, gold),
     }
 
 

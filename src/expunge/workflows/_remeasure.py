@@ -20,16 +20,19 @@ from expunge.core.request import Request, plain, read_config
 from expunge.evaluation import attack, scores
 from expunge.evaluation.scores import Score
 from expunge.ledger.certificate import SALT, commitment, commitments, imprint, read_salt
-from expunge.models.manifest import MANIFEST
+from expunge.ledger.evidence import SECOND_GOLD
+from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import check, open_model
 from expunge.pipeline import containment
 from expunge.pipeline.evidence import all_scores, environment
-from expunge.pipeline.gold import gold_folder
-from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits
+from expunge.pipeline.gold import RETRAINED, gold_folder, second_manifest
+from expunge.pipeline.gold_check import Origin, refuse_gold
+from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe, reading_splits
 from expunge.pipeline.partition import remarks
 from expunge.pipeline.plan import Plan, plan
 from expunge.workflows import _figures as figures
 
+GOLDS = ("gold", SECOND_GOLD)
 REDACTED = (" examples given in the request, redacted", "a selector, redacted")
 
 
@@ -115,14 +118,15 @@ class _Again:
         """Whether the models answered the domains' prompts."""
         self.plan: Plan
         self.base: Model | None = None
-        self.gold: Model | None = None
+        self.golds: dict[str, tuple[Model, Origin]] = {}
+        """Role -> gold model that is there, and what is known of its training."""
 
     @property
     def lost(self) -> list[str]:
         """Models of the evidence that are not there to be read."""
         certified = {score["subject"] for score in self.evidence["scores"]}
-        there = {"before": self.base, "gold": self.gold}
-        return [role for role, model in there.items() if role in certified and model is None]
+        there = {*self.golds, *(["before"] if self.base is not None else [])}
+        return [role for role in ("before", *GOLDS) if role in certified and role not in there]
 
     def open(self) -> None:
         """Data, base and gold, the two last as far as they can be reached and are those of the run."""
@@ -131,20 +135,35 @@ class _Again:
         self.base = None if why else self._open_model(self.plan.source, "base", inputs.get("base"))
         if why:
             self.result.remarks.append(f"The base is not compared: {why}")
-        if "gold" in {score["subject"] for score in self.evidence["scores"]}:
-            place = self.plan.gold
-            if place == "train":
-                place = str(gold_folder(self.plan.manifest or {}, self.plan.splits["forget"]))
-            if (place and (Path(place) / MANIFEST).is_file()) or self.request.gold not in ("auto", "none"):
-                self.gold = self._open_model(place or self.request.gold, "gold", inputs.get("gold"))
-            elif self.request.gold == "none":
-                self.result.differing.append("gold: the evidence has figures of it, and the request asks for none")
-            else:
-                self.result.remarks.append("Gold is not compared: it is no longer kept.")
+        for role in GOLDS:
+            if role in {score["subject"] for score in self.evidence["scores"]}:
+                self._open_gold(role, inputs.get(role))
         self._prepare()
-        if self.lost and self.level != "none":
+        needed = [role for role in self.lost if role != SECOND_GOLD]
+        if needed and self.level != "none":
             self.level = "none"
-            self.result.remarks.append(f"Attacks are not made again: they need {' and '.join(self.lost)}.")
+            self.result.remarks.append(f"Attacks are not made again: they need {' and '.join(needed)}.")
+
+    def _open_gold(self, role: str, certified: str | None) -> None:
+        """A gold model of the evidence, from where it was given or from the cache."""
+        name, given = role.replace("_", " "), self.request.gold
+        if given == "none":
+            self.result.differing.append(f"{name}: the evidence has figures of it, and the request asks for none")
+            return
+        folders = [given] if isinstance(given, str) else given
+        place = folders[GOLDS.index(role)] if GOLDS.index(role) < len(folders) else ""
+        retrained = given in RETRAINED
+        if retrained:
+            place = str(self._kept(role, self.plan.manifest)) if self.plan.manifest else ""
+        if not place or (retrained and not (Path(place) / MANIFEST).is_file()):
+            self.result.remarks.append(f"{name.capitalize()} is not compared: it is no longer kept.")
+        elif (model := self._open_model(place, name, certified)) is not None:
+            origin = Origin.of(manifest_of(place), self.plan.splits["forget"], retrained=retrained)
+            self.golds[role] = model, origin
+
+    def _kept(self, role: str, manifest: dict[str, Any]) -> Path:
+        """The place of a retrained gold model in the cache."""
+        return gold_folder(second_manifest(manifest) if role == SECOND_GOLD else manifest, self.plan.splits["forget"])
 
     def _plan_again(self) -> tuple[Plan, str]:
         """The plan of the request, and why its base cannot be reached; without base and gold where need be."""
@@ -228,17 +247,24 @@ class _Again:
         observed: dict[str, Observation] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
         with _no_cache(self.scratch / "cache"):
-            for role, model in (("before", self.base), ("gold", self.gold), ("after", after)):
-                if model is not None:
-                    observed[role] = observe(model, role, spec, self.reporter, against=observed)
+            if self.base is not None:
+                observed["before"] = observe(self.base, "before", spec, self.reporter)
+            for role, (model, origin) in self.golds.items():
+                found = observe(model, role, spec, self.reporter, against=observed)
+                observed[role] = check_gold(found, observed, origin)
+            earlier = {role: one for role, one in observed.items() if role != SECOND_GOLD}
+            observed["after"] = observe(after, "after", spec, self.reporter, against=earlier)
+            refused = [one.why for role, one in observed.items() if role == "gold" and one.refused]
+            reads = {role: one for role, one in observed.items() if not one.refused}
             accept = self.evidence["request"].get("accept") or {}
-            return all_scores(observed, self.plan.capabilities, self.level, accept)
+            found_scores = all_scores(reads, self.plan.capabilities, self.level, accept)
+            return refuse_gold(found_scores, refused[0]) if refused else found_scores
 
     def lost_names(self) -> set[str]:
         """The names of the scores that the run could have, and that cannot be had with what is left."""
         gold = "gold" in {score["subject"] for score in self.evidence["scores"]}
         whole = self._names(self.request.audit, gold=gold, base=True)
-        return whole - self._names(self.level, gold=self.gold is not None, base=self.base is not None)
+        return whole - self._names(self.level, gold="gold" in self.golds, base=self.base is not None)
 
     def _names(self, level: str, *, gold: bool, base: bool) -> set[str]:
         given, capabilities = reading_splits(self.plan), self.plan.capabilities
@@ -247,9 +273,9 @@ class _Again:
 
     def excuses(self, score: Score, lost: set[str]) -> bool:
         """Whether it is clear why the figure cannot be had again: its model is lost, or no prompts are answered."""
-        if self.drift and score.side == "alignment" and score.name in SCORES_FROM_ANSWERS and score.role != "gold":
+        if self.drift and score.side == "alignment" and score.name in SCORES_FROM_ANSWERS and score.role not in GOLDS:
             return True
-        if score.role not in scores.ROLES or not self.lost:
+        if score.role not in (*scores.ROLES, SECOND_GOLD) or not self.lost:
             return False
         return score.role in self.lost or not score.measured or bool({score.name, f"{score.name}.{score.split}"} & lost)
 

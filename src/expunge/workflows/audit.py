@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from expunge.alignment.evidence import alignment_evidence
 from expunge.alignment.spec import AlignmentSpec, reject_unused
 from expunge.core import processes
 from expunge.core.audit_request import AuditRequest
-from expunge.core.contracts import Reporter, Silent
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults
 from expunge.data.duplicates import duplicate_notes
 from expunge.data.fields import ignored_answers
@@ -20,19 +20,24 @@ from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import acceptance
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
+from expunge.evaluation.margins import margins
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.manifest import manifest_of
+from expunge.models.open import open_model
 from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.exhibits import exhibits
+from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
-from expunge.pipeline.observe import Observation, ObservationSpec, observe
+from expunge.pipeline.margins import margin_note
+from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained
 from expunge.pipeline.plan import OTHERS_READ
+from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
-from expunge.workflows._sources import check_sources, open_sources
-
-NO_GOLD = "No gold model was given: how a model that never saw the data would score is not known."
+from expunge.workflows._audit_golds import gold_models
+from expunge.workflows._sources import check_sources
 
 
 def audit(
@@ -48,8 +53,7 @@ def audit(
     plan = _plan(request, fields)
     out = plan.request.out if processes.main() else None
     with out_folder.hold(out):
-        observed, capabilities, notes = _observe(plan, reporter)
-        evidence = _evidence(plan, observed, capabilities, notes, began)
+        evidence = _evidence(plan, _observe(plan, reporter), began)
         if out is not None:
             out_folder.write(out, evidence, render)
     return evidence
@@ -108,32 +112,73 @@ def _prompts(request: AuditRequest) -> AlignmentSpec | None:
     return None
 
 
-def _observe(plan: _Plan, reporter: Reporter) -> tuple[dict[str, Observation], frozenset[str], list[str]]:
-    """(role -> observation, capabilities of the models, notes on their prompts).
+@dataclass(frozen=True)
+class _Observed:
+    """The observations by role, and what they say of the models; golds without figures where they were refused."""
 
-    Raises BadInput where a model does not go with the data.
-    """
+    roles: dict[str, Observation]
+    capabilities: frozenset[str]
+    notes: list[str]
+
+    @property
+    def reads(self) -> dict[str, Observation]:
+        """The observations with figures."""
+        return {role: one for role, one in self.roles.items() if not one.refused}
+
+    @property
+    def golds(self) -> list[Observation]:
+        return [one for role, one in self.roles.items() if role in ("gold", SECOND_GOLD)]
+
+
+def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
+    """Open and observe the models one after the other. Raises BadInput where one does not go with the data."""
     request, rows = plan.request, plan.rows
     notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits)]
-    spec = ObservationSpec(rows, request.level, plan.prompts, request.seed)
-    observed: dict[str, Observation] = {}
-    capabilities: frozenset[str] = frozenset()
-    for role, folder, model in open_sources(request.sources, request.trust_code, reporter):
-        if spec.manifest is None:  # of the first model that has one
-            spec = replace(spec, manifest=manifest_of(folder))
-        capabilities = model.capabilities
-        fits_model(model, rows)
-        notes += [note for note in prompt_notes(model, rows, request.turns) if note not in notes]
-        if not observed:  # before anything is read: all are of one family
-            _check_scores(plan, capabilities)
-        observed[role] = observe(model, role, spec, reporter, against=observed)
-        del model
-    return observed, capabilities, notes
+    roles: dict[str, Observation] = {}
+    folder = folder_of(request.before or request.model, reporter)
+    model = _open(plan, folder, notes)
+    golds = gold_models(request, plan.splits, folder, model)
+    capabilities = model.capabilities
+    _check_scores(plan, capabilities, {*request.sources, *golds.sources})  # before anything is read
+    spec = ObservationSpec(rows, request.level, plan.prompts, request.seed, _manifest(plan, folder))
+    others = {}
+    if request.before is None:
+        others["after"] = Observation(model.fingerprint())  # which gold must not be either
+    else:
+        roles["before"] = observe(model, "before", spec, reporter)
+    for role, source in golds.sources.items():
+        place = source if source == "train" else folder_of(source, reporter)
+        wanted = GoldSpec(role, place, manifest_of(folder), plan.splits["forget"], request.trust_code)
+        roles[role] = observe_retrained(wanted, model, spec, roles, reporter, others=others)
+    if request.before is not None:
+        del model  # one is in memory at a time
+        model = _open(plan, folder_of(request.model, reporter), notes)
+    roles["after"] = observe(model, "after", spec, reporter, against=_without_second(roles))
+    return _Observed(roles, capabilities, [*notes, *golds.why])
 
 
-def _check_scores(plan: _Plan, capabilities: frozenset[str]) -> None:
-    """Check that all scores that the criteria name are measured. Raises BadInput."""
-    roles, rows, level = set(plan.request.sources), plan.splits, plan.request.level
+def _without_second(roles: Mapping[str, Observation]) -> dict[str, Observation]:
+    """The observations that the changed model is compared with."""
+    return {role: one for role, one in roles.items() if role != SECOND_GOLD}
+
+
+def _open(plan: _Plan, folder: str, notes: list[str]) -> Model:
+    """The model, checked against the data; what there is to say of its prompts is added to the notes."""
+    model = open_model(folder, plan.request.trust_code)
+    fits_model(model, plan.rows)
+    notes += [note for note in prompt_notes(model, plan.rows, plan.request.turns) if note not in notes]
+    return model
+
+
+def _manifest(plan: _Plan, first: str) -> dict[str, Any] | None:
+    """The training manifest of the first model that has one."""
+    folders = [first, *plan.request.golds.values(), plan.request.model]
+    return next((found for folder in folders if (found := manifest_of(folder))), None)
+
+
+def _check_scores(plan: _Plan, capabilities: frozenset[str], roles: set[str]) -> None:
+    """Check that all scores that the criteria name are measured. roles: the models to observe. Raises BadInput."""
+    rows, level = plan.splits, plan.request.level
     names = scoring.score_names(capabilities, rows, "gold" in roles, "before" in roles)
     names += attacking.score_names(level, capabilities, rows, "gold" in roles)
     faults = Faults()
@@ -147,19 +192,16 @@ def _check_scores(plan: _Plan, capabilities: frozenset[str]) -> None:
     faults.raise_any()
 
 
-def _evidence(
-    plan: _Plan,
-    observed: Mapping[str, Observation],
-    capabilities: frozenset[str],
-    notes: Sequence[str],
-    began: float,
-) -> dict[str, Any]:
-    request = plan.request
-    answers = {role: one.aligned for role, one in observed.items()}
+def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
+    request, reads = plan.request, observed.reads
+    answers = {role: one.aligned for role, one in reads.items()}
     aligned = alignment_evidence(plan.prompts, answers.get("before"), answers["after"], {}, request.redacted)
+    scores = dossier.all_scores(reads, observed.capabilities, request.level, request.accept)
+    refused = [one.why for one in observed.golds if one.refused]
     scores = dossier.by_side(
-        [*dossier.all_scores(observed, capabilities, request.level, request.accept), *aligned.scores]
+        [*(scores if "gold" in reads or not refused else refuse_gold(scores, refused[0])), *aligned.scores]
     )
+    two = [margin_note(margins(scores))] if {"gold", SECOND_GOLD} <= reads.keys() else []
     return dossier.build(
         request={
             **request.as_written("model", "before", "gold", "purpose"),
@@ -169,10 +211,10 @@ def _evidence(
         },
         method="audit of a changed model",
         scores=scores,
-        cost={"audit_seconds": round(time.monotonic() - began, 2), **dossier.reading_cost(observed)},
+        cost={"audit_seconds": round(time.monotonic() - began, 2), **dossier.reading_cost(reads)},
         verdict=judge(request.accept, scores, request.purpose),
-        notes=[*notes, *aligned.notes, *([] if "gold" in observed else [NO_GOLD])],
+        notes=[*observed.notes, *aligned.notes, *refused, *two],
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
-        **exhibits(observed, scores, request.redacted),
+        **exhibits(reads, scores, request.redacted),
     )

@@ -29,6 +29,7 @@ from expunge.data.examples import answer_of, question_of
 from expunge.data.sampling import sample
 from expunge.data.splits import Splits, make_splits
 from expunge.evaluation import reading
+from expunge.evaluation.groups import groups_of
 from expunge.evaluation.scores import Score
 from expunge.models.open import check, open_model
 from expunge.pipeline import evidence as dossier
@@ -137,7 +138,8 @@ def _figures(
 ) -> tuple[list[Score], list[str], dict[str, Any]]:
     """(scores, remarks, the parts that no score holds)."""
     course = sets.pop("course", None)
-    found = population.population_scores({role: one.phi for role, one in sets.items()}, request.seed)
+    groups = {split: groups_of(some) for split, some in rows.items()}
+    found = population.population_scores({role: one.phi for role, one in sets.items()}, request.seed, groups)
     attacked = {role: one.scores for role, one in sets.items() if role != "reference"}
     scores = [*found.scores, *population.coverages(attacked)]
     curve: list[dict[str, float]] = []

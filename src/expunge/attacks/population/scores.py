@@ -23,6 +23,7 @@ from expunge.attacks.population.statistics import (
     when_exposed,
 )
 from expunge.evaluation import intervals
+from expunge.evaluation.groups import count_groups
 from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 
 ROLES = ("before", "after", "gold")
@@ -30,7 +31,7 @@ FPR = 0.05
 """False-positive rate at which an attack counts as having found an example."""
 MAX_MODELS = 16
 """Most models whose attacks are compared; all pairs of them are."""
-BOOTSTRAP_DRAWS, STABILITY_DRAWS = 1000, 200
+STABILITY_DRAWS = 200
 SIDE = "privacy"
 
 Phi = Mapping[str, np.ndarray]
@@ -46,7 +47,11 @@ class PopulationScores:
     klom: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
 
-def population_scores(phi: Mapping[str, Phi], seed: int = 0) -> PopulationScores:
+Groups = Mapping[str, np.ndarray | None]
+"""Split -> [N] numbers of the examples' groups, by which intervals are clustered; None or no split: examples count."""
+
+
+def population_scores(phi: Mapping[str, Phi], seed: int = 0, groups: Groups | None = None) -> PopulationScores:
     """All figures from confidences; phi["after"]["forget"], and "reference" as well as the models.
 
     All sides use the same number of models, since each of these figures depends on it.
@@ -60,6 +65,7 @@ def population_scores(phi: Mapping[str, Phi], seed: int = 0) -> PopulationScores
         found.notes.append(
             f"The first {count} models of each set are compared ({listed}): the figures depend on the number of models."
         )
+    groups = groups or {}
     for split in sorted(phi["reference"], key=lambda name: name != "forget"):
         reference_KN = phi["reference"][split]
         for role in sides:
@@ -69,47 +75,61 @@ def population_scores(phi: Mapping[str, Phi], seed: int = 0) -> PopulationScores
             found.klom.setdefault(split, {})[role] = np.sort(value).round(4).tolist()
             found.scores.append(
                 Score.of_figure(
-                    quantile(value, 0.95, f"95th percentile over the examples; {said}"),
+                    quantile(value, 0.95, f"95th percentile over the examples; {said}", groups.get(split)),
                     **_label("klom", split, role, "nats"),
                 )
             )
             if split == "forget":
-                found.scores += _forget_scores(ours_MN, reference_KN, role, said, seed)
+                found.scores += _forget_scores(ours_MN, reference_KN, role, said, seed, groups.get(split))
     return found
 
 
-def _forget_scores(ours_MN: np.ndarray, reference_KN: np.ndarray, role: str, said: str, seed: int) -> list[Score]:
+def _forget_scores(
+    ours_MN: np.ndarray, reference_KN: np.ndarray, role: str, said: str, seed: int, groups: np.ndarray | None
+) -> list[Score]:
     """Epsilon, forgetting quality and U-LiRA on the forget set."""
     eps = epsilon(ours_MN, reference_KN)
     points = forgetting_quality(eps, min(len(ours_MN), len(reference_KN)))
-    median = quantile(eps, 0.5, f"median over the examples; {said}")
-    quality = Figure(*intervals.mean(points, 0.0, 1.0), n=len(points), values=points, why=said)
+    count = count_groups(groups)
+    median = quantile(eps, 0.5, f"median over the examples; {said}", groups)
+    ends = intervals.mean(points, 0.0, 1.0, groups=groups)
+    quality = Figure(*ends, n=len(points), values=points, why=said, groups=count)
     made = [
         Score.of_figure(median, **_label("epsilon", "forget", role, "nats")),
         Score.of_figure(quality, **_label("forgetting_quality", "forget", role, "share")),
     ]
     ours, theirs = cross_scores(ours_MN, reference_KN, seed=seed)
     each = intervals.placements(ours.ravel(), theirs.ravel())[0].reshape(ours.shape).mean(axis=0)
-    found = intervals.auc_by_example(ours, theirs)
-    auc = Figure(*found, n=len(each), values=each, why=said)
+    found = intervals.auc_by_example(ours, theirs, groups=groups)
+    auc = Figure(*found, n=len(each), values=each, why=said, groups=count)
     made.append(Score.of_figure(auc, **_label("u_lira_auc", "forget", role, "auc")))
     for suffix, rate in (("tpr_1", 0.01), ("tpr_01", 0.001)):
         try:
-            figure = tpr_by_example(ours, theirs, rate)
+            figure = tpr_by_example(ours, theirs, rate, groups)
             made.append(Score.of_figure(figure, **_label(f"u_lira_{suffix}", "forget", role, "share")))
         except NotMeasured as reason:
             made.append(Score.not_measured(str(reason), **_label(f"u_lira_{suffix}", "forget", role, "share")))
     return made
 
 
-def quantile(values_N: np.ndarray, q: float, why: str) -> Figure:
-    """A quantile over the examples with its BCa interval."""
-    ends = intervals.bca(lambda rows: np.quantile(values_N[rows], q, axis=-1), len(values_N))
-    return Figure(*ends, n=len(values_N), values=values_N, why=why)
+def quantile(values_N: np.ndarray, q: float, why: str, groups: np.ndarray | None = None) -> Figure:
+    """A quantile over the examples with its BCa interval; with groups, by a bootstrap of whole groups."""
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(np.quantile(values_N[rows], q, axis=-1))
+
+    n = len(values_N)
+    ends = intervals.bca(statistic, n) if groups is None else intervals.bootstrap_by_group(statistic, groups)
+    return Figure(*ends, n=n, values=values_N, why=why, groups=count_groups(groups))
 
 
-def tpr_by_example(members_MN: np.ndarray, others_KN: np.ndarray, fpr: float) -> Figure:
-    """The share of members' scores above all but a share `fpr` of the others'; the bootstrap covers the threshold."""
+def tpr_by_example(
+    members_MN: np.ndarray, others_KN: np.ndarray, fpr: float, groups: np.ndarray | None = None
+) -> Figure:
+    """The share of members' scores above all but a share `fpr` of the others'; the bootstrap covers the threshold.
+
+    It draws examples, or whole groups of them.
+    """
     allowed = int(fpr * others_KN.size + 1e-9)
     if allowed < 1:
         raise NotMeasured(
@@ -117,19 +137,17 @@ def tpr_by_example(members_MN: np.ndarray, others_KN: np.ndarray, fpr: float) ->
             f"times examples), not {others_KN.size}"
         )
 
-    def rate(rows: np.ndarray) -> float:
-        others = np.partition(others_KN[:, rows].ravel(), -allowed - 1)
-        return float((members_MN[:, rows] > others[-allowed - 1]).mean())
+    def rate(rows: np.ndarray) -> np.ndarray:
+        above = int(fpr * len(others_KN) * len(rows) + 1e-9)
+        others = np.partition(others_KN[:, rows].ravel(), -above - 1)
+        return np.asarray((members_MN[:, rows] > others[-above - 1]).mean())
 
     n = members_MN.shape[1]
-    draw = np.random.default_rng(0)
-    value = rate(np.arange(n))
-    drawn = [rate(draw.integers(0, n, size=(n,))) for _ in range(BOOTSTRAP_DRAWS)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    if low == high:
-        _, low, high = intervals.share(value * n, n)
+    ends = intervals.bootstrap_by_group(rate, np.arange(n) if groups is None else groups)
+    if ends.low == ends.high:
+        ends = intervals.share(ends.value * n, n)
     why = f"{allowed} of {others_KN.size} scores of retrained models lie above the threshold"
-    return Figure(value, min(value, float(low)), max(value, float(high)), n=n, why=why)
+    return Figure(*ends, n=n, why=why, groups=count_groups(groups))
 
 
 def coverages(scores: Mapping[str, Mapping[str, Sequence[Mapping[str, np.ndarray]]]]) -> list[Score]:

@@ -87,6 +87,13 @@ def require_answers(rows: Sequence[Example]) -> Sequence[Example]:
     return rows
 
 
+def require_no_refusals(rows: Sequence[Example]) -> Sequence[Example]:
+    """Return the rows. Raises NotMeasured where they are prompts to refuse, to which nothing may be generated."""
+    if any(row.get("compliant") for row in rows):
+        raise NotMeasured("the forget set is of refusals: no text is generated for its prompts")
+    return rows
+
+
 def figure_of(recovered_N: np.ndarray, why: str = "") -> Figure:
     """The mean share with its interval; masked examples do not count."""
     counted = np.ma.masked_array(recovered_N, dtype=float).compressed()

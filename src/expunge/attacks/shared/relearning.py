@@ -8,6 +8,7 @@ import numpy as np
 
 from expunge.attacks.shared.recovery import STEPS, answer_probability, figure_of, teach
 from expunge.core.card import Example
+from expunge.core.random import permutation
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
@@ -53,10 +54,10 @@ def relearn(
     recovered_N = only(recovered_N, counts_N)
     curve = [{"x": step, "value": float(values.mean())} for step, values in points]
     why = f"taught {len(taught)} examples, {steps} steps"
-    return Found(figure_of(recovered_N, why), recovered_N, _steps_to_half(target, counts_N, curve), curve)
+    return Found(figure_of(recovered_N, why), recovered_N, steps_to_half(target, counts_N, curve), curve)
 
 
-def _steps_to_half(
+def steps_to_half(
     target: Target, counts_N: np.ndarray, curve: Sequence[dict[str, float]]
 ) -> dict[str, tuple[str, str, Figure]]:
     """The score "steps"; empty where the knowledge before the change is unknown."""
@@ -69,3 +70,12 @@ def _steps_to_half(
     why = f"half is {half:.2f}" if reached is not None else f"at least: half ({half:.2f}) is not back by then"
     steps = curve[-1]["x"] if reached is None else reached
     return {"steps": ("steps", "higher", Figure(float(steps), None, None, int(counts_N.sum()), why=why))}
+
+
+def taught_examples(target: Target, share: float) -> tuple[list[Example], np.ndarray]:
+    """(a seeded share of the forget set, which is taught; [N] whether an example was not taught, and so counts)."""
+    n = len(target.forget)
+    if n < 2:
+        raise NotMeasured("one forget example cannot be both taught and asked for")
+    taught = permutation(n, target.derive("relearn_forget"))[: max(1, min(n - 1, round(share * n)))]
+    return [target.forget[i] for i in taught], ~np.isin(np.arange(n), taught)

@@ -63,10 +63,10 @@ def influence(
 ) -> Method:
     """Take one Newton step that undoes the forget examples' pull on the weights.
 
-    theta + scale (n_f / n_r) H^-1 grad l_forget: at a minimum over all n_f + n_r examples the retained ones' gradient
-    is -(n_f / n_r) that of the forgotten, and H is the Hessian of the retained ones' mean loss. scale: 1 is the Newton
-    step (by default found by a line search for the forget-loss target with the retain floor held). solver:
-    H as the diagonal of the empirical Fisher information, or whole, by conjugate gradients on its products (differences
+    theta + scale (n_f / n_r) H^-1 grad l_forget, n_r the retained examples that the method is given: at a minimum over
+    both their gradient is -(n_f / n_r) that of the forgotten; H is the Hessian of their mean loss. scale: 1 is the
+    Newton step (by default found by a line search for the forget-loss target with the retain floor held). solver: H as
+    the diagonal of the empirical Fisher information, or whole, by conjugate gradients on its products (differences
     of gradients, so that no second derivative of attention is needed). damping: added to H's diagonal, as a share of
     its mean for `diagonal`, in nats per squared weight for `conjugate_gradient`. iterations: of conjugate gradients;
     each costs two gradient passes over the sample. sample, batch: as for ssd.

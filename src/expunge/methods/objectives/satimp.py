@@ -12,7 +12,7 @@ CARD = MethodCard(
     paper="arXiv:2505.11953",
     equation="section 5, SatImp",
     needs={"forget": {"logp"}},
-    means="A weighted ascent: that more is kept than by plain ascent at equal forgetting did not show on every seed.",
+    means="At equal forget NLL a small model keeps some points more of retain than by plain ascent; both destroy it.",
     fidelity="faithful",
 )
 RECIPE = {"retain": "cross_entropy", "forget_weight": 1.0, "alpha": 0.1}

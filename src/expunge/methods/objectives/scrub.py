@@ -17,7 +17,7 @@ CARD = MethodCard(
     needs={"forget": {"logits"}, "retain": {"logits", "nll"}},
     reference={"forget": {"topk:64"}, "retain": {"topk:64"}},
     fidelity="simplified",
-    leaves_out="a whole pass over retain in each of its turns, and the rewinding",
+    leaves_out="turns by epoch by default, a whole pass over retain in each of its turns, and the rewinding",
 )
 RECIPE = {"retain": "none", "floor": 0.5}
 
@@ -28,13 +28,14 @@ def scrub(
     near: Annotated[float, Ge(0)] = 0.5,
     fit: Annotated[float, Ge(0)] = 0.5,
     temperature: Annotated[float, Gt(0)] = 4.0,
-    turns: Literal["epoch", "step"] = "epoch",
+    turns: Literal["epoch", "step"] = "step",
 ) -> Loss:
     """Move away from the reference model on forget and towards it on retain, in turns.
 
     Every second turn, away_epochs epochs in all, maximises T^2 KL(reference || model) on forget, both at temperature T;
     all others minimise near T^2 KL + fit cross-entropy on retain (nats per position). The first turn is retain's: at
-    the reference model the KL has no slope. turns: whole epochs, or steps (of the first 2 away_epochs epochs).
+    the reference model the KL has no slope. turns: steps (of the first 2 away_epochs epochs), or whole epochs as
+    published: a run that stops at a forget NLL then ends in the midst of a turn away, before retain is repaired.
     """
 
     def loss(step: Step) -> Tensor:
