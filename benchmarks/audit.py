@@ -51,7 +51,7 @@ def readings(model: Any, splits: dict[str, list[Any]]) -> tuple[float, float]:
     wanted = {
         name: set(channels) - {"generation"} for name, channels in requirements(model.capabilities, splits).items()
     }
-    metrics = [p for kind in ("metrics", "attacks") for p in everything(kind) if not p.card.level]
+    metrics = [*everything("metrics"), *(p for p in everything("attacks") if not p.card.level)]
     apart = []
     for plugin in metrics:
         for need, channels in plugin.card.needs.items():
