@@ -324,14 +324,20 @@ HIDING = [(f"robustness.hidden{suffix} <= 0.1", "shown", True) for suffix in (""
         (judged("erase", False, *HIDING, ("privacy.worst <= 0.1", "open", False)), "NOT SHOWN", "is not shown"),
         (judged("erase", False, *HIDING, ("privacy.worst <= 0.1", "refuted", False)), "FAILED", "no more than"),
         (judged("suppress", True, *HIDING), "MET ITS BAR", "no more than from a model retrained without the data"),
-        (judged("suppress", True, *HIDING[:2], ("robustness.hidden_worst <= 0.3", "open", True)), "MET ITS BAR",
-         "count as suppressed: that no attack brings them back is not shown"),
-        (judged("suppress", True, ("robustness.hidden <= 0.1", "refuted", False)), "MET ITS BAR",
-         "suppressed, not erased: attacks bring knowledge back"),
+        (
+            judged("suppress", True, *HIDING[:2], ("robustness.hidden_worst <= 0.3", "open", True)),
+            "MET ITS BAR",
+            "count as suppressed: that no attack brings them back is not shown",
+        ),
+        (
+            judged("suppress", True, ("robustness.hidden <= 0.1", "refuted", False)),
+            "MET ITS BAR",
+            "suppressed, not erased: attacks bring knowledge back",
+        ),
         (judged("suppress", True), "MET ITS BAR", "count as suppressed: attacks were not compared"),
         (judged("suppress", True, *HIDING, yields="guard"), "MET ITS BAR", "the weights are unchanged"),
     ],
-)  # fmt: skip
+)
 def test_the_verdict_says_in_plain_words_what_is_shown(evidence, word, sentence):
     assert _facts.verdict_word(evidence)[0] == word
     first, *others = _summary.proof(evidence)

@@ -283,8 +283,10 @@ def test_the_worst_attacker_is_two_sided() -> None:
     assert (worst.name, worst.value) == ("privacy_worst", pytest.approx(0.5))
     assert (worst.low, worst.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
     assert "who flips the sign has 0.94" in worst.why
-    against_gold = [score("privacy_reference_auc", 0.9, 0.8, 1.0, unit="auc"),
-                    score("privacy_reference_auc", 0.5, 0.5, 0.5, "gold", unit="auc")]  # fmt: skip
+    against_gold = [
+        score("privacy_reference_auc", 0.9, 0.8, 1.0, unit="auc"),
+        score("privacy_reference_auc", 0.5, 0.5, 0.5, "gold", unit="auc"),
+    ]
     alike = [*aucs(after=0.56, gold=0.56), *against_gold]
     (worst,) = [x for x in scores_against_gold(alike, ()) if x.role == "after"]
     assert worst.value == 0, "the reference attack is 0.5 on gold by definition"
@@ -301,10 +303,17 @@ def test_the_privacy_line(after: float, word: str) -> None:
 
 def test_without_a_holdout_erase_shows_no_privacy() -> None:
     missing = [
-        Score.not_measured("no holdout was given", name="privacy_loss_auc", side="privacy", split="forget", role=role,
-                           unit="auc", better="gold")
+        Score.not_measured(
+            "no holdout was given",
+            name="privacy_loss_auc",
+            side="privacy",
+            split="forget",
+            role=role,
+            unit="auc",
+            better="gold",
+        )
         for role in ("after", "gold")
-    ]  # fmt: skip
+    ]
     found = line(judge({}, [*missing, *scores_against_gold(missing, ())], "erase"), "privacy.worst")
     assert not found.passed and found.word == "open" and "no holdout was given" in found.why
 

@@ -37,7 +37,7 @@ MAX_WORST = 0.5
 def implied_checks(table: Table, purpose: Purpose) -> list[Check]:
     """The implied checks on these scores, by (name, role), in the order of the report."""
     checks = [
-        hidden(table, purpose),
+        hidden_mean(table, purpose),
         hidden_share(table, purpose),
         hidden_worst(table, purpose),
         worst_attacker(table, purpose),
@@ -50,7 +50,7 @@ def implied_checks(table: Table, purpose: Purpose) -> list[Check]:
     return [check for check in checks if check is not None]
 
 
-def hidden(table: Table, purpose: Purpose) -> Check | None:
+def hidden_mean(table: Table, purpose: Purpose) -> Check | None:
     """The check on the largest mean gap to gold over all attacks; under `erase` it needs the relearning attack."""
     bound = _margin(0.0, _value(table, "robustness_hidden", SECOND_GOLD))
     rule = f"robustness.hidden <= {bound:.3g} (hidden, not removed)"

@@ -55,7 +55,7 @@ def hidden_scores(reads: Mapping[str, Observation], uncounted: Collection[str] =
         read, theirs = ours.readouts.get("forget"), gold.readouts.get("forget")
         rows = ours.attacked
         scores.append(hidden_score(ours.attacks, gold.attacks, read, theirs, uncounted=uncounted, role=role, rows=rows))
-        found = gaps_to_gold(ours.attacks, gold.attacks, _attacked(ours), _attacked(gold))
+        found = gaps_to_gold(ours.attacks, gold.attacks, _attacked_readout(ours), _attacked_readout(gold))
         gaps[role] = {name: gap for name, gap in found.items() if name not in uncounted}
         scores += example_scores(gaps[role], gaps.get(SECOND_GOLD), role, rows)
     return [score for score in scores if score.measured or score.role == "after"]
@@ -170,7 +170,7 @@ def _groups(gap: np.ma.MaskedArray, known: Sequence[Sequence[Example]]) -> np.nd
     return None if mine is None else groups_of(mine, np.ma.getmaskarray(gap))
 
 
-def _attacked(observed: Observation) -> Readout | None:
+def _attacked_readout(observed: Observation) -> Readout | None:
     """The forget readout of the examples that were attacked, in their order."""
     read = observed.readouts.get("forget")
     if read is None or not observed.attacked or len(observed.attacked) == len(read):
