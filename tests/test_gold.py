@@ -17,8 +17,9 @@ from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
 from expunge.data.worlds.digits import digits
-from expunge.evaluation.margins import margin
+from expunge.evaluation.margins import margin, margins
 from expunge.evaluation.readout import Readout
+from expunge.evaluation.scores import Score
 from expunge.pipeline import gold as gold_models
 from expunge.pipeline.gold_check import REFUSED, Origin, gold_fault
 from expunge.pipeline.plan import Plan, plan
@@ -154,16 +155,16 @@ def test_a_run_that_can_retrain_has_two_golds_and_margins_of_them(world: dict[st
     scores = {(score["name"], score["subject"]): score["value"] for score in done.evidence["scores"]}
     golds = scores["forget_nll", "gold"], scores["forget_nll", "second_gold"]
     assert golds[0] != golds[1]
-    (margins,) = (note for note in done.evidence["notes"] if note.startswith("margins: "))
+    (note,) = (note for note in done.evidence["notes"] if note.startswith("margins: "))
     allowed = margin(*golds)
-    assert allowed == max(0.1, 2 * abs(golds[0] - golds[1])) and f"forget_nll {allowed:.3g}" in margins
+    assert allowed == max(0.1, 2 * abs(golds[0] - golds[1])) and f"forget_nll {allowed:.3g}" in note
     inputs = done.evidence["inputs"]
     assert len({inputs["base"], inputs["gold"], inputs["second_gold"]}) == 3
     certificate = json.loads((done.out / "certificate.json").read_text())
     assert certificate["predicate"]["inputs"]["second_gold"] == inputs["second_gold"]
     assert done.evidence["cost"]["second_gold_seconds"] > 0
     page = (done.out / "report.html").read_text(encoding="utf-8")
-    assert "second_gold" not in page.replace(margins, "")
+    assert "second_gold" not in page.replace(note, "")
     assert expunge.verify(done.out).good
     measured = expunge.verify(done.out, measure=True).measured
     assert measured is not None and measured.good, measured
@@ -226,3 +227,13 @@ def test_the_plan_says_which_golds_there_will_be(world: dict[str, Any], tmp_path
     for wrong, reason in (([folders[0]] * 2, "is given twice"), (folders * 2, "cannot be used; give auto, one, none")):
         with pytest.raises(BadInput, match=reason):
             planned(wrong)
+
+
+def test_margins_of_shares_end_and_those_of_losses_do_not() -> None:
+    def score(name: str, role: str, value: float, unit: str) -> Score:
+        return Score(name, "forgetting", "forget", role, value, value, value, 9, unit, "gold")
+
+    golds = [("gold", 1.0, 0.5), ("second_gold", 1.6, 0.9)]
+    scores = [score("forget_nll", role, nll, "nats") for role, nll, _ in golds]
+    scores += [score("forget_rouge_l", role, share, "share") for role, _, share in golds]
+    assert margins(scores) == {"forget_nll": pytest.approx(1.2), "forget_rouge_l": 0.2}

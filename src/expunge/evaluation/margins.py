@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from expunge.evaluation.scores import RANGES, WITHOUT_INTERVAL, Score
+from expunge.evaluation.scores import WITHOUT_INTERVAL, Score
 from expunge.ledger.evidence import SECOND_GOLD
 
 LEAST = 0.1
@@ -33,4 +33,5 @@ def margins(scores: Iterable[Score]) -> dict[str, float]:
         for name, one in both["gold"].items()
         if name in both[SECOND_GOLD]
     }
-    return {name: min(MOST, value) if both["gold"][name].unit in RANGES else value for name, value in found.items()}
+    capped = {name for name, one in both["gold"].items() if one.unit in ("share", "auc")}
+    return {name: min(MOST, value) if name in capped else value for name, value in found.items()}
