@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from expunge.evaluation.acceptance import Check, Purpose, Table
 from expunge.evaluation.comparison import Word
-from expunge.evaluation.margins import LEAST, margin
+from expunge.evaluation.margins import LEAST, MOST, margin
 
 
 def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
@@ -20,18 +20,19 @@ def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
 
 
 def known_before(table: Table) -> Check | None:
-    """The check that some membership attack told the model before the change from gold.
+    """The check that the worst membership attacker refutes the model before the change.
 
-    Otherwise nothing of the forget set was in it, and a model that was never changed would pass. None where the model
-    before the change was not read, or without a holdout.
+    Otherwise nothing shows that the forget set was in it, and a model that was never changed would pass. None where the
+    model before the change was not read, or without a holdout.
     """
-    score = table.get(("privacy_worst", "before"))
+    score, second = table.get(("privacy_worst", "before")), table.get(("privacy_worst", "second_gold"))
     if score is None or score.value is None or score.low is None or score.high is None:
         return None
-    word: Word = "shown" if score.low > 0 else "refuted" if score.high <= LEAST else "open"
+    bound = min(MOST, margin(0.0, None if second is None else second.value))
+    word: Word = "shown" if score.low > bound else "refuted" if score.high <= bound else "open"
     why = "" if word == "shown" else f"nothing shows that the model before the change knew the forget set: {score.why}"
-    rule = "privacy.worst before the change > 0 (something to forget)"
-    return Check(rule, word == "shown", score.value, 0.0, why, implied=True, word=word)
+    rule = f"privacy.worst before the change > {bound:.3g} (something to forget)"
+    return Check(rule, word == "shown", score.value, bound, why, word == "open", implied=True, word=word)
 
 
 def nll_below_gold(table: Table) -> Check | None:
@@ -42,7 +43,7 @@ def nll_below_gold(table: Table) -> Check | None:
     score, second = table.get(("forget_nll_above_gold", "after")), table.get(("forget_nll_above_gold", "second_gold"))
     if score is None or score.value is None or score.low is None or score.high is None:
         return None
-    bound = 0.5 + margin(0.5, None if second is None else second.value)
+    bound = 0.5 + min(MOST, margin(0.5, None if second is None else second.value))
     low, high = 1 - score.high, 1 - score.low
     word: Word = "shown" if high <= bound else "refuted" if low > bound else "open"
     why = {

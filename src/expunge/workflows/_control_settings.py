@@ -56,16 +56,15 @@ KNOWN = Origin(retrained=True)
 class Setting:
     """A model with its retrainings and its data.
 
-    splits: the examples that are read, all of them. base, gold, retrained, second_gold: open the model before the
-    change, and models retrained without the forget set, each with a seed of its own; None where there is none.
+    splits: the examples that are read, all of them. base: opens the model before the change. golds: open models
+    retrained without the forget set, each with a seed of its own: gold, the one that is judged, and the second gold, as
+    far as there are.
     """
 
     name: str
     splits: Splits
     base: Open
-    gold: Open
-    retrained: Open | None = None
-    second_gold: Open | None = None
+    golds: tuple[Open, ...]
     manifest: Mapping[str, Any] | None = None
     origin: Origin = KNOWN
     """Of gold."""
@@ -79,20 +78,18 @@ class Setting:
         """Name -> opens that model; those of known truth are made when they are opened."""
         forget, retain = self.splits["forget"], self.splits.get("retain", [])
         rate = (self.manifest or {}).get("learning_rate")
-        retrained = self.retrained or self.gold
-        left = forget[::SHARE_LEFT]
+        retrainings = {RETRAINED: self.golds[0], **dict(zip((GOLD, RETRAINED, SECOND), self.golds, strict=False))}
+        gold, left = self.golds[0], forget[::SHARE_LEFT]
         return {
             BASE: self.base,
-            GOLD: self.gold,
-            RETRAINED: retrained,
-            **({SECOND: self.second_gold} if self.second_gold else {}),
+            **retrainings,
             "random": functools.partial(random_model, self.base, 0),
             "another random": functools.partial(random_model, self.base, 1),
             "collapsed": functools.partial(constant_model, self.base, 0.0),
             "diverged": functools.partial(constant_model, self.base, float("nan")),
-            "over-forgotten": functools.partial(overforgotten_model, self.base, self.gold, forget, retain, rate),
-            "masked": functools.partial(masked_model, self.base, self.gold, forget),
-            "a tenth left": functools.partial(masked_model, retrained, self.base, left),
+            "over-forgotten": functools.partial(overforgotten_model, self.base, gold, forget, retain, rate),
+            "masked": functools.partial(masked_model, self.base, gold, forget),
+            "a tenth left": functools.partial(masked_model, retrainings[RETRAINED], self.base, left),
             "copy": self.base,
             "noisy copy": functools.partial(noisy_model, self.base, 0),
             "empty folder": _open_nothing,
@@ -121,7 +118,7 @@ def digits_setting(records: int = CERTAIN) -> Setting:
     base = _trained([*splits["retain"], *splits["forget"]], 0)
     golds = [_trained(splits["retain"], seed) for seed in range(3)]
     manifest = {"learning_rate": TRAINING.learning_rate}
-    return Setting("digits", splits, _opening(base), *map(_opening, golds), manifest=manifest)
+    return Setting("digits", splits, _opening(base), tuple(map(_opening, golds)), manifest)
 
 
 def _noisy_digits(records: int) -> Splits:
@@ -183,9 +180,9 @@ def model_setting(
         name,
         rows,
         _opening(folder, trust_code),
-        *(_opening(gold, trust_code) for gold in found),
-        manifest=manifest,
-        origin=Origin.of(manifest_of(found[0]), splits["forget"], retrained=not golds),
+        tuple(_opening(gold, trust_code) for gold in found),
+        manifest,
+        Origin.of(manifest_of(found[0]), splits["forget"], retrained=not golds),
     )
 
 

@@ -141,7 +141,7 @@ def _own(model: str, fields: Mapping[str, Any], reporter: Reporter) -> Iterator[
 
 def run_controls(setting: Setting, reporter: Reporter) -> list[ControlResult]:
     """The outcome of each control in this setting."""
-    chosen = [*CONTROLS, *([retrained_control(setting.certain)] if setting.retrained else [])]
+    chosen = [*CONTROLS, *([retrained_control(setting.certain)] if len(setting.golds) > 1 else [])]
     judging, results = _Judging(setting), []
     stage = f"selftest on {setting.name}"
     reporter.start(stage, len(chosen))
