@@ -56,7 +56,7 @@ class Goal(Stop):
         held = self.curve[-2]["refusal_score"] <= self.goal or step >= self.total
         if score <= self.goal and held and not broken:
             self.reason = "refusals"
-            taken = "" if self.best_step == step else f"; {self._taken()}"
+            taken = "" if self.best_step == step else f"; {self._describe_weights()}"
             self.sentence = (
                 f"Stopped at step {step}: the refusal score of {score:.2f} is at its goal of {self.goal:.2f}{taken}."
             )
@@ -67,5 +67,5 @@ class Goal(Stop):
                 if broken
                 else f"the refusal score of {score:.2f} has not come to {self.goal:.2f}"
             )
-            self.sentence = f"Stopped at step {step}: {short}; {self._taken()}."
+            self.sentence = f"Stopped at step {step}: {short}; {self._describe_weights()}."
         return better

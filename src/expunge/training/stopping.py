@@ -143,12 +143,12 @@ class Stop:
         elif broken and (not self.repairable or step >= self.total):
             self.reason = "retain floor"
             left = f"only {kept:.0%} of the retain {self.statistic} was left (floor {self.floor:.0%})"
-            self.sentence = f"Stopped at step {step}: {left}; {self._taken()}."
+            self.sentence = f"Stopped at step {step}: {left}; {self._describe_weights()}."
         elif step >= self.total:
             self.reason = "budget"
             level = f"the forget NLL of {point.get('forget_nll', 0.0):.2f}"
             short = f" before {level} reached the {self.rule}'s {self.target:.2f} nats" if self.target else ""
-            taken = "" if self.best_step == step else f"; {self._taken()}"
+            taken = "" if self.best_step == step else f"; {self._describe_weights()}"
             self.sentence = f"Stopped at step {step}: the budget was used up{short}{taken}."
         return better
 
@@ -162,14 +162,14 @@ class Stop:
         why = "but an earlier point was nearer"
         if self._bar(point) < self._bar(self._best_point):
             self.reason, why = "bar", "but there fewer of the acceptance criteria were met"
-        self.sentence = f"Stopped at step {point['step']}: {level}, {why}; {self._taken()}."
+        self.sentence = f"Stopped at step {point['step']}: {level}, {why}; {self._describe_weights()}."
 
     @property
     def _best_point(self) -> Mapping[str, Any]:
         """The point of the curve whose weights are the best so far; the first before any is."""
         return next((point for point in self.curve if point["step"] == self.best_step), self.curve[0])
 
-    def _taken(self) -> str:
+    def _describe_weights(self) -> str:
         """The weights that the run ends with, in words, with their own figure."""
         nll = self._best_point.get("forget_nll")
         figure = "" if nll is None else f" (forget NLL {nll:.2f})"
