@@ -199,9 +199,9 @@ class _Judging:
         origin = self.setting.origin if control.gold == GOLD else Origin()
         gold = check_gold(observed["gold"], {"before": observed["before"]}, origin)
         if not gold.refused:
-            return dossier.all_scores(observed, self.capabilities, "standard", {})
+            return dossier.all_scores(observed, self.capabilities, "standard")
         others = {role: one for role, one in observed.items() if role not in GOLDS}
-        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard", {}), gold.why)
+        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard"), gold.why)
 
     def _observe(self, role: str, names: Mapping[str, str], control: Control, earlier: Observed) -> Observation:
         key = (control.splits.__name__, role, *(names[one] for one in (role, *earlier)))
