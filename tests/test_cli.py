@@ -182,7 +182,7 @@ def test_list(go: Go, what: str) -> None:
     rows = ended.json
     assert rows
     for row in rows:
-        further = {"fidelity", "leaves_out"} if what in ("methods", "recipes") else set()
+        further = {"adversary"} if what == "attacks" else {"fidelity", "leaves_out"} if what != "metrics" else set()
         assert set(row) == {"name", "kind", "source", "families", "needs", "summary", *further}
         assert row["source"] == "baseline" or re.match(r"[A-Z]|arXiv:|doi:", row["source"])
         assert row["summary"].strip()
@@ -293,13 +293,13 @@ def test_plan_of_an_embedded_world(
     Path("r.yaml").write_text(yaml.safe_dump(request_))
     text = go("run", "r.yaml", "--plan")
     assert (text.code, text.err) == (0, "")
-    for word in ("model", "method", "data", "training", "learning rate", "gold", "memory", "time"):
+    for word in ("model", "method", "data", "training", "learning rate", "gold", "second gold", "memory", "time"):
         assert re.search(rf"^{word}\s", text.out, re.MULTILINE), word
     as_json = go("run", "r.yaml", "--plan", "--json")
     assert (as_json.code, as_json.err) == (0, "")
     plan = as_json.json
     assert plan["method"] == "npo"
-    assert plan["gold"] == "train"
+    assert plan["gold"] == plan["second_gold"] == "train"
     assert plan["steps"] > 0
     assert plan["tokens"] > 0
     assert 0 < plan["estimate"]["peak_memory_bytes"] < plan["estimate"]["available_bytes"]

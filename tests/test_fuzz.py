@@ -271,7 +271,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
         ),
     ),
     "forget": st.one_of(SOURCES, SELECTORS),
-    **dict.fromkeys(("data", "retain", "holdout", "test", "reference"), SOURCES),
+    **dict.fromkeys(("data", "retain", "holdout", "test", "neighbours", "general", "reference"), SOURCES),
     "probes": st.dictionaries(st.one_of(st.sampled_from(["multi_hop", "forget", "a b"]), ODD), SOURCES, max_size=2),
     "method": methods(),
     "budget": st.dictionaries(

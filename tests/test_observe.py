@@ -12,6 +12,7 @@ import pytest
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Model, Silent
+from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.data.content import content_keys
 from expunge.data.sampling import halves
@@ -103,9 +104,26 @@ def test_where_retain_is_small_its_figures_say_that_it_was_trained_on(
     for one, remark in ((made, TRAINED_ON), (planned, "")):
         spec = dataclasses.replace(spec_of(one), level="none")
         reads = {role: observe(model, role, spec, Silent()).readouts for role in ("before", "after")}
-        whys = {(s.name, s.role): s.why for s in measure(reads, model.capabilities)}
+        scores = measure(reads, model.capabilities)
+        whys = {(s.name, s.role): s.why for s in scores}
         assert whys["retain_nll", "after"] == remark and whys["retain_nll", "before"] == ""
-        assert not any(TRAINED_ON in why for (name, _), why in whys.items() if not name.startswith("retain_"))
+        assert not any(TRAINED_ON in s.why for s in scores if s.split != "retain")
+
+
+def test_neighbours_and_general_text_are_utility_that_no_method_gets(planned: Plan, model: Model) -> None:
+    """Given with `data`, they are taken out of what it leaves to retain; shared with what trains, they are refused."""
+    rows, other = pairs(4, 24), [{"question": f"Which way is {i}?", "answer": "North."} for i in range(8)]
+    given = {"retain": None, "data": [*pairs(0, 4), *rows], "neighbours": rows[:6], "general": other, "audit": "none"}
+    made = plan(planned.request.model_copy(update=given))
+    assert not content_keys(made.training_splits["retain"]) & content_keys(rows[:6])
+    assert len(made.splits["retain"]) + len(made.splits["retain_held_out"]) == len(rows) - 6
+    assert not {"neighbours", "general"} & set(made.training_splits)
+    observed = observe(model, "after", spec_of(made), Silent())
+    sides = {(s.name, s.side, s.n) for s in measure({"after": observed.readouts}, model.capabilities)}
+    assert {("neighbours_nll", "utility", 6), ("general_nll", "utility", 8)} <= sides
+    for shared in ({"retain": rows}, {"forget": rows[:3]}, {"reference": rows[3:4]}):
+        with pytest.raises(BadInput, match=f"neighbours: 'row .' is also in {next(iter(shared))}"):
+            plan(planned.request.model_copy(update={**given, **shared}))
 
 
 def test_the_model_before_is_read_and_attacked_as_a_control(planned: Plan, model: Model) -> None:
@@ -137,9 +155,7 @@ def test_attacks_compare_with_the_earlier_observations_alone(
 ) -> None:
     """Gold is attacked with the model before at hand, and the changed model with both; an empty gold counts as none."""
     targets = []
-    monkeypatch.setattr(
-        "expunge.evaluation.attack.attack", lambda level, target, reporter: targets.append(target) or {}
-    )
+    monkeypatch.setattr("expunge.evaluation.attack.attack", lambda level, target, *more: targets.append(target) or {})
     spec = ObservationSpec(spec_of(planned).splits, "deep", seed=planned.request.seed)
     before = observe(model, "before", spec, Silent())
     gold = observe(model, "gold", spec, Silent(), against={"before": before})

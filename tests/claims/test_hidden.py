@@ -105,27 +105,25 @@ def test_a_model_retrained_with_another_seed_is_not_called_hidden(
     assert score.value is not None and score.value < MARGIN
 
 
-def test_a_retrained_classifier_passes_under_erase_and_an_unchanged_one_does_not(tmp_path: Path) -> None:
-    """Digits as a table: retraining is held against a gold of another seed, under every attack on models."""
-    rows = [
-        {"features": np.asarray(row["image"], dtype=float).ravel().tolist(), "label": int(row["label"])}
-        for row in load_data("builtin:digits/train", "data")
-    ]
-    data = tmp_path / "digits.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def test_a_retrained_classifier_is_not_refuted_under_erase_and_an_unchanged_one_is(tmp_path: Path) -> None:
+    """Digits as a table: retraining is held against two golds of other seeds, under every attack on models.
+
+    112 forget examples show all but the membership line, whose interval they leave too wide.
+    """
+    data, rows = _table("train", tmp_path)
+    unseen, _ = _table("test", tmp_path)
     forget = [row for row in rows if row["label"] == 3]
     network = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10}}
     made = train(
-        TrainConfig(
-            model=network, data=str(data), epochs=8, batch_size=32, learning_rate=3e-3, out=str(tmp_path / "base")
-        )
+        TrainConfig(model=network, data=data, epochs=8, batch_size=32, learning_rate=3e-3, out=str(tmp_path / "base"))
     )
-    other = gold({**read_manifest(made), "seed": 9}, forget, open_model(str(made)))
+    golds = [str(gold({**read_manifest(made), "seed": seed}, forget, open_model(str(made)))) for seed in (9, 5)]
     request = {
         "model": str(made),
-        "data": str(data),
+        "data": data,
+        "holdout": unseen,
         "forget": {"class": 3},
-        "gold": str(other),
+        "gold": golds,
         "audit": "standard",
         "purpose": "erase",
         "accept": {"robustness.hidden": "<= 0.1"},
@@ -134,14 +132,28 @@ def test_a_retrained_classifier_passes_under_erase_and_an_unchanged_one_does_not
     scores = {(score["name"], score["subject"]): score for score in run.evidence["scores"]}
     assert scores["robustness_hidden", "after"]["value"] < MARGIN
     assert scores["robustness_relearn_forget", "gold"]["status"] == "measured"
-    assert run.passed, run.evidence["verdict"]
+    lines = run.evidence["verdict"]["lines"]
+    assert not [line for line in lines if line["word"] == "refuted"]
+    assert [line["rule"].split()[0] for line in lines if not line["passed"]] == ["privacy.worst"], lines
     kept = expunge.run({**request, "method": "ga", "budget": {"steps": 0}, "out": str(tmp_path / "kept")})
-    (line,) = [line for line in kept.evidence["verdict"]["lines"] if "hidden, not removed" in line["rule"]]
-    assert not line["passed"] and not line["warns"] and kept.passed is False
+    words = {line["rule"].split()[0]: line["word"] for line in kept.evidence["verdict"]["lines"] if line["implied"]}
+    hidden = ("robustness.hidden", "robustness.hidden_share", "robustness.hidden_worst", "privacy.worst")
+    assert {words[name] for name in hidden} == {"refuted"} and kept.passed is False
     unasked = expunge.run(
         {**request, "method": "retrain", "audit": "none", "accept": {}, "out": str(tmp_path / "bare")}
     )
     assert unasked.passed is False, "under erase nothing passes without the check against gold"
+
+
+def _table(split: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """(file, rows) of a split of digits, as a table."""
+    rows = [
+        {"features": np.asarray(row["image"], dtype=float).ravel().tolist(), "label": int(row["label"])}
+        for row in load_data(f"builtin:digits/{split}", "data")
+    ]
+    file = folder / f"{split}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(file), rows
 
 
 def test_found_is_what_the_registry_gives(splits: Splits) -> None:

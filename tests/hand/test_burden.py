@@ -283,6 +283,11 @@ def test_the_worst_attacker_is_two_sided() -> None:
     assert (worst.name, worst.value) == ("privacy_worst", pytest.approx(0.5))
     assert (worst.low, worst.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
     assert "who flips the sign has 0.94" in worst.why
+    against_gold = [score("privacy_reference_auc", 0.9, 0.8, 1.0, unit="auc"),
+                    score("privacy_reference_auc", 0.5, 0.5, 0.5, "gold", unit="auc")]  # fmt: skip
+    alike = [*aucs(after=0.56, gold=0.56), *against_gold]
+    (worst,) = [x for x in scores_against_gold(alike, ()) if x.role == "after"]
+    assert worst.value == 0, "the reference attack is 0.5 on gold by definition"
 
 
 @pytest.mark.parametrize(("after", "word"), [(0.06, "refuted"), (0.9, "refuted"), (0.56, "shown"), (0.62, "open")])

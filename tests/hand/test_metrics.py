@@ -17,12 +17,14 @@ from expunge.metrics.choice_accuracy import choice_accuracy
 from expunge.metrics.exact_memorisation import exact_memorisation
 from expunge.metrics.extraction_strength import extraction_strength, extraction_strength_from
 from expunge.metrics.kl_to_gold import kl_to_gold, kl_to_gold_from
+from expunge.metrics.known_words import known_words
 from expunge.metrics.model import model
 from expunge.metrics.nll import nll
 from expunge.metrics.privleak import privleak, privleak_from
 from expunge.metrics.probability import probability
 from expunge.metrics.probability_options import probability_options, probability_options_from
 from expunge.metrics.quality import forget_quality_from, quality
+from expunge.metrics.repetition import repetition
 from expunge.metrics.rouge_1 import rouge_1
 from expunge.metrics.rouge_l import rouge_l
 from expunge.metrics.rouge_l_f1 import rouge_l_f1
@@ -219,3 +221,19 @@ def test_privleak_of_readouts() -> None:
     assert (full.value, full.low) == (-100, -100) and full.high > -100
     with pytest.raises(NotMeasured, match="AUC is 1"):
         metric(of(-1, -3), of(-2, -4), of(-1, -1), of(-3, -4))
+
+
+def test_a_destroyed_model_repeats_itself() -> None:
+    """Groups of three words: all distinct: 0. "a b a b a b": aba, bab, aba, bab: half. One word five times: 1 of 3 is
+    distinct. Fewer than four words: 0."""
+    texts = ["The cat sat on a mat.", "a b a b a b", "no no no no no", "Yes, no.", ""]
+    assert repetition()(readout([1.0] * 5, texts=texts)) == pytest.approx([0, 1 / 2, 2 / 3, 0, 0])
+
+
+def test_or_writes_words_that_no_answer_has() -> None:
+    """Words of the split's and of retain's answers are known, in any case; an empty answer has none of them."""
+    forget = readout(
+        [1.0] * 4, texts=["The mat sat.", "zqx the vvv dog", "xkcd qqq", ""], answers=["The cat sat on a mat."] * 4
+    )
+    retain = readout([1.0], "retain", answers=["A dog."])
+    assert known_words()(forget, retain) == pytest.approx([1, 1 / 2, 0, 0])

@@ -28,6 +28,8 @@ CARD = AttackCard(
     "single example can; the remark says in which direction. A large one does not show that it was never seen.",
 )
 MIN_EXAMPLES = 10
+ALPHA = 0.05
+"""The p-value below which the remark says in which direction the sides differ."""
 
 
 def dataset_inference() -> Metric:
@@ -55,17 +57,17 @@ def dataset_inference() -> Metric:
         else:
             p = group_p_value(sides[0], sides[1], np.concatenate(groups))
             how = f"with whole groups held out and permuted ({count_groups(*groups)} groups)"
-        why = f"{len(names)} attacks, {how}; {direction(sides[0], sides[1])}"
+        why = f"{len(names)} attacks, {how}; {direction(sides[0], sides[1], p)}"
         return Figure(p, None, None, n=len(forget) + len(holdout), why=why, groups=count_groups(*(groups or ())))
 
     return figure
 
 
-def direction(ours_NA: np.ndarray, theirs_NA: np.ndarray) -> str:
-    """The mean AUC of the single attacks, in words."""
+def direction(ours_NA: np.ndarray, theirs_NA: np.ndarray, p: float) -> str:
+    """The mean AUC of the single attacks, in words, and where p is small what it says."""
     auc = float(np.mean([placements(a, b)[0].mean() for a, b in zip(ours_NA.T, theirs_NA.T, strict=True)]))
-    seen = "more" if auc > 0.5 else "less"
-    return f"their single AUCs are {auc:.2f} on average: the forget set looks {seen} seen than the holdout"
+    reading = f": the forget set looks {'more' if auc > 0.5 else 'less'} seen than the holdout" if p < ALPHA else ""
+    return f"their single AUCs are {auc:.2f} on average{reading}"
 
 
 def group_p_value(ours_NA: np.ndarray, theirs_NA: np.ndarray, groups: np.ndarray) -> float:

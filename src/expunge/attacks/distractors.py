@@ -58,7 +58,7 @@ def distractors() -> Attack:
 
 
 def keywords(rows: Sequence[Example]) -> list[str]:
-    """The words that name the forget set: its subjects, else its answers. Raises NotMeasured without any."""
+    """The subjects of the forget set, else its answers. Raises NotMeasured where there are neither."""
     found = {str(row.get("subject") or row.get("answer") or "") for row in rows} - {""}
     if not found:
         raise NotMeasured("no forget example has a subject or an answer")

@@ -26,7 +26,9 @@ GOLD_CHOICES = ("auto", "one", "none")
 """Values of `gold` that are not folders."""
 A_SOURCE = "give a path, a hub name, builtin:WORLD/SPLIT, a list of these, or a list of examples"
 WHOLE = {
-    **dict.fromkeys(("data", "retain", "holdout", "test", "reference", "vocabulary"), A_SOURCE),
+    **dict.fromkeys(
+        ("data", "retain", "holdout", "test", "neighbours", "general", "reference", "vocabulary"), A_SOURCE
+    ),
     "forget": f"{A_SOURCE}, or a selector such as {{random: 0.1}}",
     "model": "give a folder, a hub name, builtin:authors, or {factory, arguments, weights}",
     "probes": "give a JSONL file of question, answer, kind and of, or further splits by name: {real_authors: f.jsonl}",
@@ -66,6 +68,8 @@ class Request(PathFields):
     retain: Source | None = None
     holdout: Source | None = None
     test: Source | None = None
+    neighbours: Source | None = None
+    general: Source | None = None
     reference: Source | None = None
     probes: dict[str, Source] | str | list[dict[str, Any]] = {}
     """Further splits by name, or the user's own questions."""

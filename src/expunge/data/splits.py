@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,13 @@ from expunge.data.turns import each_answer
 Splits = dict[str, list[Example]]
 HELD_OUT, SEEN = "retain_held_out", "retain_seen"
 """The part of retain that no method gets, which evidence reads as `retain`; the name of the rest in the evidence."""
+
+
+FURTHER = ("neighbours", "general")
+"""Data on which utility is measured besides retain: near neighbours of the forget set, and general text."""
+UNTRAINED = ("holdout", "test", *FURTHER)
+SOURCES = ("data", "retain", "holdout", "test", "reference", *FURTHER)
+"""The sources besides forget, in the order in which they are loaded."""
 
 
 def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> tuple[list[Example], list[Example]]:
@@ -73,33 +81,27 @@ def _values_of(data: Sequence[Example], wanted: Mapping[str, Any]) -> str:
 
 
 def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
-    """Proves that no two of forget, retain, holdout and test share an example. Raises BadInput."""
+    """Proves that what was never to be trained on shares no example with what trains. Raises BadInput."""
+    pairs = [("forget", "retain"), *itertools.product(("forget", "retain"), UNTRAINED)]
+    pairs += itertools.product(("reference",), FURTHER)
+    given = [(one, other) for one, other in pairs if one in splits and other in splits]
     keys = {
         name: {content_key(row): i for i, row in enumerate(splits[name])}
-        for name in ("forget", "retain", "holdout", "test")
-        if name in splits
+        for name in dict.fromkeys(itertools.chain(*given))
     }
-    names = list(keys)
     with_faults = Faults()
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            if one == "holdout" and other == "test":
-                continue  # a test set may serve as the holdout: neither was trained on
-            if shared := keys[one].keys() & keys[other].keys():
-                place = min(keys[other][key] for key in shared) + 1
-                with_faults.add(
-                    BadInput.of(
-                        other,
-                        f"row {place}",
-                        f"is also in {one} ({len(shared)} shared example{'s' if len(shared) > 1 else ''})",
-                        f"remove what is in {one} from {other}",
-                    )
+    for one, other in given:
+        if shared := keys[one].keys() & keys[other].keys():
+            place = min(keys[other][key] for key in shared) + 1
+            with_faults.add(
+                BadInput.of(
+                    other,
+                    f"row {place}",
+                    f"is also in {one} ({len(shared)} shared example{'s' if len(shared) > 1 else ''})",
+                    f"remove what is in {one} from {other}",
                 )
+            )
     with_faults.raise_any()
-
-
-SOURCES = ("data", "retain", "holdout", "test", "reference")
-"""The sources besides forget, in the order in which they are loaded."""
 
 
 def make_splits(
@@ -135,11 +137,11 @@ def make_splits(
             splits["forget"], rest = select(splits["data"], selector, seed)
             if not given_retain:
                 # A copy of what is forgotten cannot stay.
-                splits["retain"] = without(rest, splits["forget"])
+                splits["retain"] = without(rest, _not_retained(splits))
     _add_probes(splits, probes, columns, faults)
     faults.raise_any()
     if selector is None and not given_retain and "data" in splits:
-        splits["retain"] = without(splits["data"], splits["forget"])
+        splits["retain"] = without(splits["data"], _not_retained(splits))
     if "test" in splits and selector and "class" in selector:
         test_rows = splits["test"]
         splits["test_forget"] = [r for r in test_rows if _matches(r.get("label"), selector["class"])]
@@ -148,6 +150,11 @@ def make_splits(
     splits = {name: each_answer(rows) if turns == "all" else rows for name, rows in splits.items()}
     disjoint(splits)
     return {name: rows for name, rows in splits.items() if rows}
+
+
+def _not_retained(splits: Splits) -> list[Example]:
+    """The examples that leave `data` before it serves as retain."""
+    return [row for name in ("forget", *FURTHER) for row in splits.get(name, [])]
 
 
 def _add_probes(splits: Splits, probes: Any, columns: Mapping[str, str] | None, faults: Faults) -> None:

@@ -18,8 +18,9 @@ from expunge.evaluation.scores import Label, Score
 from expunge.ledger.evidence import SECOND_GOLD
 
 COMPARED_ROLES = ("before", "after", SECOND_GOLD)
-BLIND = "privacy_blind_auc"
-"""The baseline that reads texts alone: it says nothing of a model."""
+UNCOMPARED = ("privacy_blind_auc", "privacy_reference_auc", "privacy_worst")
+"""The blind baseline says nothing of a model, and the reference attack reads gold itself: its figure of gold is 0.5 by
+definition."""
 WORST = "privacy_worst"
 
 
@@ -45,7 +46,7 @@ def worst_attacker(table: Table) -> list[Score]:
     Its interval holds for all attacks at once: each has the quadrature of the two AUCs' intervals, widened to level
     1 - .05 / A (Bonferroni), and the largest ends are taken.
     """
-    names = [n for n, role in table if role == "gold" and n.startswith("privacy_") and n not in (BLIND, WORST)]
+    names = [n for n, role in table if role == "gold" and n.startswith("privacy_") and n not in UNCOMPARED]
     names = [name for name in names if table[name, "gold"].unit == "auc" and table[name, "gold"].measured]
     found = []
     for role in COMPARED_ROLES:

@@ -133,16 +133,17 @@ def score_names(level: str, capabilities: frozenset[str], given: Iterable[str], 
     return sorted(names)
 
 
-def cost(level: str, capabilities: frozenset[str], given: Iterable[str], has_gold: bool) -> str:
-    """The cost of the attacks of a level, in words, for the plan; empty where there are none."""
+def cost(level: str, capabilities: frozenset[str], given: Iterable[str], golds: int) -> str:
+    """The cost of the attacks of a level, in words, for the plan; empty where there are none. golds: their number."""
     if level == "none":
         return ""
     given = set(given)
     able = [p for p in plugins(level, capabilities) if set(p.card.needs) <= given]
     passes = sum(p.card.passes for p in able)
     control = sum(p.card.passes for p in able if not p.card.no_control)
+    others = ("", " and on gold", " and on both golds")[golds]
     return (
-        f"{level}: {len(able)} attacks on the model{' and on gold' if has_gold else ''}, each time as much as about "
+        f"{level}: {len(able)} attacks on the model{others}, each time as much as about "
         f"{passes:.0f} forward passes over the forget set, and on the model before the change as their control (about "
         f"{control:.0f} passes); " + ", ".join(p.name for p in able)
     )

@@ -19,7 +19,7 @@ import numpy as np
 from expunge.core import registry
 from expunge.core.card import AttackCard, Example, MetricCard
 from expunge.core.channels import CHANNELS
-from expunge.data.splits import SEEN
+from expunge.data.splits import FURTHER, SEEN
 from expunge.evaluation import intervals
 from expunge.evaluation.groups import count_groups, groups_of
 from expunge.evaluation.readout import Readout
@@ -36,7 +36,7 @@ FIELDS = {"subject": "role"}
 PRESENT, HOME = "split", "forget"
 PROBES = "probes"
 """In a card's splits: every further split that was given, whatever its name."""
-LIKE_RETAIN = (SEEN,)
+LIKE_RETAIN = (SEEN, *FURTHER)
 """Splits on which everything is measured that a card measures on retain, other than the side alignment."""
 NAMED_SPLITS = frozenset(
     {"forget", "retain", "holdout", "test", "test_forget", "reference", "real_authors", "world_facts"}
@@ -312,7 +312,8 @@ def _measure_one(
         return Score.not_measured(str(reason), **label)
     if role in {owner for owner, _, _ in planned.needs.values()}:
         figure = dataclasses.replace(figure, why=f"by definition: {role} against itself")
-    for remark in sorted({one.remark for one in arguments.values() if one.remark and one.role == role}):
+    own = [one for one in arguments.values() if one.remark and (one.role, one.split) == (role, planned.split)]
+    for remark in sorted({one.remark for one in own}):
         figure = dataclasses.replace(figure, why="; ".join(filter(None, [figure.why, remark])))
     return Score.of_figure(figure, **label)
 

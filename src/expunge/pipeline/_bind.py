@@ -12,7 +12,7 @@ from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, Faults
 from expunge.core.request import Request
-from expunge.data.splits import Splits, make_splits
+from expunge.data.splits import SOURCES, Splits, make_splits
 from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack, scores
 from expunge.methods.compose import Composed, compose
@@ -98,7 +98,7 @@ def _base(request: Request) -> Base:
 
 def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:
     forget, retain = training_sources(request, aligned)
-    given = {name: getattr(request, name) for name in ("data", "holdout", "test", "reference")}
+    given = {name: getattr(request, name) for name in SOURCES if name != "retain"}
     sources = {"forget": forget, "retain": retain, **given}
     return make_splits(sources, probes=request.probes, columns=request.columns, seed=request.seed, turns=request.turns)
 

@@ -93,7 +93,9 @@ class Plan:
     def audit(self) -> str:
         """The attacks that will be run and their cost, in words; empty where there are none."""
         level = self.request.audit
-        return attack.cost(level, self.capabilities, evidence_splits(self.splits), bool(self.gold))
+        return attack.cost(
+            level, self.capabilities, evidence_splits(self.splits), bool(self.gold) + bool(self.second_gold)
+        )
 
     @property
     def training_splits(self) -> Splits:

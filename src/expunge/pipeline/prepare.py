@@ -12,7 +12,7 @@ from expunge.alignment.training_data import prepare_splits
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
 from expunge.data.examples import answer_of, question_of
-from expunge.data.splits import HELD_OUT
+from expunge.data.splits import HELD_OUT, UNTRAINED
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.containment import ranked_domains
@@ -58,7 +58,7 @@ def own_tokens(plan: Plan, model: Model) -> list[str]:
         return []
     left = _ids(tokenizer, plan.splits.get("forget", []))
     for name, rows in plan.splits.items():
-        if name in ("retain", HELD_OUT, "holdout", "test", "reference"):
+        if name in ("retain", HELD_OUT, "reference", *UNTRAINED):
             for start in range(0, len(rows), 256):
                 left -= _ids(tokenizer, rows[start : start + 256]) if left else set()
     count = sum(len(tokenizer.decode([i]).strip()) >= NAME_LETTERS for i in left)
