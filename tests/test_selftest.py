@@ -21,7 +21,7 @@ from expunge.workflows import selftest as workflow
 from expunge.workflows._control_models import masked_model, noisy_model, random_model
 from expunge.workflows._control_settings import Setting, authors_setting, digits_setting
 from expunge.workflows._controls import CONTROLS, Control, retrained_control
-from expunge.workflows.selftest import ControlResult, Selftest, _decided, _Judging, _result, run_controls
+from expunge.workflows.selftest import ControlResult, Selftest, _Judging, _outcome_of, _result, run_controls
 
 PAGE = Path(__file__).parents[1] / "docs" / "selftest.md"
 RECORDS = 60
@@ -71,10 +71,10 @@ def test_the_line_that_decides_is_a_refuted_one_before_an_open_one() -> None:
         Check("warns", False, word="refuted", warns=True),
         Check("refuted", False, word="refuted"),
     ]
-    assert _decided(Verdict(False, tuple(lines))) == ("failed", lines[3])
-    assert _decided(Verdict(False, tuple(lines[:3]))) == ("open", lines[1])
-    assert _decided(Verdict(True, tuple(lines[:1]))) == ("passed", None)
-    assert _decided(Verdict(None, ())) == ("no verdict", None)
+    assert _outcome_of(Verdict(False, tuple(lines))) == ("failed", lines[3])
+    assert _outcome_of(Verdict(False, tuple(lines[:3]))) == ("open", lines[1])
+    assert _outcome_of(Verdict(True, tuple(lines[:1]))) == ("passed", None)
+    assert _outcome_of(Verdict(None, ())) == ("no verdict", None)
 
 
 @pytest.mark.parametrize(

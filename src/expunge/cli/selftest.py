@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 HELP = """Judge models of known truth: untouched, destroyed, over-forgotten and disguised models must fail, a retrained
 one must not.
 
-Without a model on two embedded worlds: about a minute once their models are trained. With a model the controls are
-made from it, in memory; nothing of it is changed. Two --gold folders: the second is the retrained model that must not
-fail. Without --gold the model is retrained from its manifest.
+Without a model on two embedded worlds, whose models are trained on first use: that takes minutes. With a model the
+controls are made from it, in memory; nothing of it is changed. Two --gold folders: the second is the retrained model
+that must not fail. Without --gold the model is retrained from its manifest.
 
 Exit code 1: a control came out wrong, and no verdict of this version on such data can be relied on.
 

@@ -6,7 +6,7 @@ Suffixes: B examples of a batch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,21 +37,21 @@ FAR = 3.0
 def random_model(open_base: Open, seed: int) -> Model:
     """The architecture with fresh weights: normal draws with each tensor's own mean and deviation."""
     draws = generator(seed, "selftest", "random")
-    return _changed(open_base(), lambda x, centre, spread: centre + spread * _normal_like(x, draws))
+    return _reweight(open_base(), lambda x, centre, spread: centre + spread * _normal_like(x, draws))
 
 
 def noisy_model(open_base: Open, seed: int) -> Model:
     """The model with noise on its weights that changes no figure worth mentioning."""
     draws = generator(seed, "selftest", "noise")
-    return _changed(open_base(), lambda x, centre, spread: x + COPY_NOISE * spread * _normal_like(x, draws))
+    return _reweight(open_base(), lambda x, centre, spread: x + COPY_NOISE * spread * _normal_like(x, draws))
 
 
 def constant_model(open_base: Open, value: float) -> Model:
     """The architecture with one value in all weights: 0 gives the same answer to everything, NaN none."""
-    return _changed(open_base(), lambda x, centre, spread: torch.full_like(x, value))
+    return _reweight(open_base(), lambda x, centre, spread: torch.full_like(x, value))
 
 
-def _changed(model: Model, value: Callable[[Tensor, float, float], Tensor]) -> Model:
+def _reweight(model: Model, value: Callable[[Tensor, float, float], Tensor]) -> Model:
     """The model with new weights: value(tensor, its mean, its deviation) of each floating-point parameter."""
     with torch.no_grad():
         for tensor in model.module.parameters():
@@ -162,23 +162,19 @@ def _keys(batch: Batch) -> list[bytes]:
 def _merge(first_B: Tensor, one: Output, other: Output) -> Output:
     """The outputs of two models for one batch: the first's where `first_B` is set."""
 
-    def merged(a: Any, b: Any) -> Any:
+    def merge(a: Any, b: Any) -> Any:
         if isinstance(a, Tensor) and isinstance(b, Tensor):
             chosen_B = first_B.to(a.device).reshape(-1, *[1] * (a.dim() - 1))
             return torch.where(chosen_B, a, b)
         if isinstance(a, dict) and isinstance(b, dict):
-            return {name: merged(a[name], b[name]) for name in _shared(a, b)}
+            return {name: merge(a[name], b[name]) for name in a if name in b}
         return b
 
     return dataclasses.replace(
         other,
         **{
-            part.name: merged(getattr(one, part.name), getattr(other, part.name))
+            part.name: merge(getattr(one, part.name), getattr(other, part.name))
             for part in dataclasses.fields(Output)
             if part.name != "reference"
         },
     )
-
-
-def _shared(a: Collection[str], b: Collection[str]) -> list[str]:
-    return [name for name in a if name in b]

@@ -115,8 +115,8 @@ def digits_setting(records: int = CERTAIN) -> Setting:
     and kept in the cache: the base and three retrainings.
     """
     splits = _noisy_digits(records)
-    base = _trained([*splits["retain"], *splits["forget"]], 0)
-    golds = [_trained(splits["retain"], seed) for seed in range(3)]
+    base = _train_network([*splits["retain"], *splits["forget"]], 0)
+    golds = [_train_network(splits["retain"], seed) for seed in range(3)]
     manifest = {"learning_rate": TRAINING.learning_rate}
     return Setting("digits", splits, _opening(base), tuple(map(_opening, golds)), manifest)
 
@@ -140,7 +140,7 @@ def _noisy_digits(records: int) -> Splits:
     }
 
 
-def _trained(rows: Sequence[Example], seed: int) -> Path:
+def _train_network(rows: Sequence[Example], seed: int) -> Path:
     """The folder of a network trained on these rows, in the cache."""
     entry = f"bases/selftest-{digest([NETWORK, TRAINING.model_dump(), rows, seed])[:24]}"
     if (folder := cache.load_folder(entry)) is not None:
@@ -175,7 +175,7 @@ def model_setting(
     rows = _read_rows(splits)
     fits_model(model, rows)
     manifest = manifest_of(folder)
-    found = golds or _retrained(manifest, splits["forget"], model, reporter)
+    found = golds or _retrain(manifest, splits["forget"], model, reporter)
     return Setting(
         name,
         rows,
@@ -186,7 +186,7 @@ def model_setting(
     )
 
 
-def _retrained(
+def _retrain(
     manifest: Mapping[str, Any] | None, forget: Sequence[Example], base: Model, reporter: Reporter
 ) -> list[str]:
     """The folders of two gold models, whose seeds are the base's own and the next. Raises BadInput."""

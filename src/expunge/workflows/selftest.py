@@ -99,7 +99,7 @@ def selftest(model: str | None = None, *, reporter: Reporter | None = None, **fi
     """
     began, reporter = time.monotonic(), reporter or Silent()
     _check_fields(model, fields)
-    settings = _embedded(reporter) if model is None else _own(model, fields, reporter)
+    settings = _embedded_settings(reporter) if model is None else _own(model, fields, reporter)
     results = [result for setting in settings for result in run_controls(setting, reporter)]
     return Selftest(tuple(results), round(time.monotonic() - began, 2))
 
@@ -118,7 +118,7 @@ def _check_fields(model: str | None, fields: Mapping[str, Any]) -> None:
     faults.raise_any()
 
 
-def _embedded(reporter: Reporter) -> Iterator[Setting]:
+def _embedded_settings(reporter: Reporter) -> Iterator[Setting]:
     yield digits_setting()
     yield authors_setting(reporter)
 
@@ -161,11 +161,11 @@ def _result(judging: _Judging, control: Control) -> ControlResult:
         if "refused" not in control.expected:
             raise
         return ControlResult(judging.setting.name, control, "refused", why=str(error))
-    outcome, line = _decided(found)
+    outcome, line = _outcome_of(found)
     return ControlResult(judging.setting.name, control, outcome, line.rule if line else "", line.why if line else "")
 
 
-def _decided(verdict: Verdict) -> tuple[Outcome, Check | None]:
+def _outcome_of(verdict: Verdict) -> tuple[Outcome, Check | None]:
     """The outcome, and the line that decided: of those that fail, a refuted one first, an open one last."""
     if verdict.passed is None:
         return "no verdict", None
@@ -199,9 +199,9 @@ class _Judging:
         origin = self.setting.origin if control.gold == GOLD else Origin()
         gold = check_gold(observed["gold"], {"before": observed["before"]}, origin)
         if not gold.refused:
-            return dossier.all_scores(observed, self.capabilities, "standard", {})
+            return dossier.all_scores(observed, self.capabilities, "standard")
         others = {role: one for role, one in observed.items() if role not in GOLDS}
-        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard", {}), gold.why)
+        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard"), gold.why)
 
     def _observe(self, role: str, names: Mapping[str, str], control: Control, earlier: Observed) -> Observation:
         key = (control.splits.__name__, role, *(names[one] for one in (role, *earlier)))
