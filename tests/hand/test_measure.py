@@ -11,6 +11,7 @@ from readouts import classifier, readout, rows
 
 from expunge.core.channels import CHANNELS, READ
 from expunge.core.registry import everything
+from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import (
     ROLES,
@@ -216,9 +217,15 @@ MANY = {
 """What needs more examples than a hand-made readout has."""
 
 
+def measured(readouts: dict[str, dict[str, Readout]]) -> list[Score]:
+    """All scores, those by example too that a criterion compares with gold."""
+    found = measure(readouts, TOKENS)
+    return found + scores_against_gold(found, {score.name for score in found if score.side in SIDES[:2]})
+
+
 def test_score_names_are_what_a_plan_can_measure() -> None:
     names = [name for name in score_names(TOKENS, ["forget", "retain", "holdout"], True) if "." not in name]
-    found = measure(full(), TOKENS)
+    found = measured(full())
     assert {s.name for s in found if s.measured} == set(names) - MANY
     assert {s.name for s in found if "examples" in s.why and not s.measured} >= MANY, "each says how many it needs"
     assert "utility_model" not in names
@@ -239,7 +246,7 @@ def test_requirements_are_what_suffices() -> None:
                 if name not in wanted[split]:
                     for field in channel.readout:
                         setattr(given, field, None)
-    names = {score.name for score in measure(readouts, TOKENS) if score.measured}
+    names = {score.name for score in measured(readouts) if score.measured}
     every = {name.partition(".")[0] for name in score_names(TOKENS, ["forget", "retain", "holdout"], True)}
     assert names == every - MANY
     assert "moments" not in wanted["retain"] and "moments" in wanted["forget"]

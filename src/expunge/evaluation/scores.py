@@ -207,13 +207,13 @@ def score_names(
             several = planned.side == "alignment"
             found |= {f"{planned.name}.{planned.split}"} if several else set()
             found |= {planned.name} if not several or planned.split == next(iter(planned.plugin.card.splits)) else set()
-            if has_gold and planned.side in SIDES[:2]:
+            card = planned.plugin.card
+            if has_gold and planned.side in SIDES[:2] and card.unit in RANGES and card.aggregate != "harmonic":
                 found |= {f"{planned.name}_gap", f"{planned.name}_beyond"}
     if has_gold:
+        attacked = any(name.startswith("privacy_") and name.endswith("_auc") for name in found)
         found |= {"forget_nll_above_gold"} if "forget_nll" in found else set()
-        found |= (
-            {"privacy_worst"} if any(name.startswith("privacy_") and name.endswith("_auc") for name in found) else set()
-        )
+        found |= {"privacy_worst"} if attacked else set()
     return sorted(found)
 
 

@@ -154,14 +154,14 @@ class _Again:
         place = folders[GOLDS.index(role)] if GOLDS.index(role) < len(folders) else ""
         retrained = given in RETRAINED
         if retrained:
-            place = str(self._kept(role, self.plan.manifest)) if self.plan.manifest else ""
+            place = str(self._gold_place(role, self.plan.manifest)) if self.plan.manifest else ""
         if not place or (retrained and not (Path(place) / MANIFEST).is_file()):
             self.result.remarks.append(f"{name.capitalize()} is not compared: it is no longer kept.")
         elif (model := self._open_model(place, name, certified)) is not None:
             origin = Origin.of(manifest_of(place), self.plan.splits["forget"], retrained=retrained)
             self.golds[role] = model, origin
 
-    def _kept(self, role: str, manifest: dict[str, Any]) -> Path:
+    def _gold_place(self, role: str, manifest: dict[str, Any]) -> Path:
         """The place of a retrained gold model in the cache."""
         return gold_folder(second_manifest(manifest) if role == SECOND_GOLD else manifest, self.plan.splits["forget"])
 
