@@ -21,7 +21,8 @@ from expunge.data.load import load
 from expunge.evaluation.attack import Target
 from expunge.models.open import open_on_cpu
 from expunge.pipeline.observe import reading_splits
-from expunge.pipeline.plan import OTHERS_READ, plan
+from expunge.pipeline.partition import OTHERS_READ
+from expunge.pipeline.plan import plan
 from worlds import tiny, write
 
 FORGET = [
@@ -173,10 +174,10 @@ def test_a_request_has_them_too(world: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_no_probe_is_left_out_of_the_reading() -> None:
-    """As of the forget set, all are read; of what must stay, a sample is."""
+    """As of the forget set, all are read; of what must stay, a sample is; of the holdout as many as must go."""
     rows = [{"question": f"Who is {i}?", "answer": "One."} for i in range(2 * OTHERS_READ)]
     plan = SimpleNamespace(
-        splits=dict.fromkeys(("forget", "retain", "probes", "forget_qa", "real_authors"), rows),
+        splits=dict.fromkeys(("forget", "retain", "probes", "forget_qa", "real_authors", "holdout"), rows),
         training_splits={},
         request=SimpleNamespace(seed=0),
     )
@@ -186,5 +187,6 @@ def test_no_probe_is_left_out_of_the_reading() -> None:
         "probes": len(rows),
         "forget_qa": len(rows),
         "retain": OTHERS_READ,
+        "holdout": len(rows),
         "real_authors": OTHERS_READ,
     }

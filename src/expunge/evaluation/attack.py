@@ -234,6 +234,8 @@ def _cluster(found: Found, rows: Sequence[Example]) -> Found:
     """The result with the interval of the mean recovered share clustered by the examples' groups."""
     if found.recovered_N is None or found.figure.values is not found.recovered_N:
         return found
+    if len(found.recovered_N) != len(rows):  # it asks questions of its own (probes)
+        return found
     groups = groups_of(rows, np.ma.getmaskarray(found.recovered_N))
     if groups is None:
         return found

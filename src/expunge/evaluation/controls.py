@@ -75,7 +75,8 @@ def controls(results: Results, direct_N: np.ndarray | None) -> dict[str, Control
         recovered = direct = None
         if before is not None and direct_N is not None and before.count():
             recovered = float(before.mean())
-            direct = float(np.ma.masked_array(direct_N, mask=np.ma.getmaskarray(before)).mean())
+            same = len(direct_N) == len(before)  # not of an attack that asks questions of its own (probes)
+            direct = float(np.ma.masked_array(direct_N, mask=np.ma.getmaskarray(before) if same else False).mean())
         found[name] = Control(recovered, direct, smallest_gap(kept), len(kept))
     return found
 

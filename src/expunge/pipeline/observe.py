@@ -23,7 +23,7 @@ from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.random import permutation
 from expunge.data.sampling import halves
-from expunge.data.splits import SEEN, Splits
+from expunge.data.splits import Splits
 from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
 from expunge.ledger.evidence import SECOND_GOLD
@@ -34,8 +34,8 @@ from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
 from expunge.pipeline.gold_check import Origin, gold_fault
-from expunge.pipeline.partition import evidence_splits, remarks
-from expunge.pipeline.plan import FORGET_READ, OTHERS_READ, SEEN_READ, Plan
+from expunge.pipeline.partition import evidence_splits, reading_limit, remarks
+from expunge.pipeline.plan import Plan
 from expunge.pipeline.slowdown import slowdown
 
 ATTACKED_ROLES = ("before", "gold", SECOND_GOLD, "after")
@@ -230,10 +230,11 @@ def reading_splits(plan: Plan) -> Splits:
     for name, rows in evidence_splits(plan.splits).items():
         if name == "holdout" and "holdout" in plan.training_splits:
             _, rows = halves(rows, plan.request.seed)
-        limit = FORGET_READ if scores.must_go(name) else SEEN_READ if name == SEEN else OTHERS_READ
         order = permutation(len(rows), plan.request.seed, "read", name)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
-        sampled = sorted(sorted(order, key=lambda i: "perturbed_answer" not in rows[i])[:limit])
+        sampled = sorted(
+            sorted(order, key=lambda i: "perturbed_answer" not in rows[i])[: reading_limit(name, plan.splits)]
+        )
         found[name] = [rows[i] for i in sampled]
     return found
 

@@ -8,8 +8,13 @@ from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.data.sampling import LEAST_GROUPS, hold_out
 from expunge.data.splits import HELD_OUT, SEEN, Splits
+from expunge.evaluation.scores import must_go
 from expunge.methods.compose import Composed
 
+FORGET_READ, OTHERS_READ = 2000, 120
+"""Examples that are read of a split at most: a seeded sample; n is given with each figure."""
+SEEN_READ = 48
+"""Of the part of retain that the method had, whose figures are there for comparison."""
 METHOD_SPLITS = ("forget", "retain", "reference")
 TRAINED_ON = "utility on data that were trained on"
 
@@ -40,6 +45,19 @@ def evidence_splits(splits: Splits) -> Splits:
     """The splits that evidence reads, by its names: not what only trains or calibrates."""
     read = {name: rows for name, rows in splits.items() if name not in ("reference", HELD_OUT)}
     return {**read, "retain": splits[HELD_OUT], SEEN: splits["retain"]} if HELD_OUT in splits else read
+
+
+def reading_limit(name: str, splits: Mapping[str, Sequence[Example]]) -> int:
+    """Examples that are read of a split at most.
+
+    Of the holdout as many as of the forget set: membership attacks tell the two apart, and the smaller side decides how
+    sure their figures are.
+    """
+    if must_go(name):
+        return FORGET_READ
+    if name == SEEN:
+        return SEEN_READ
+    return max(OTHERS_READ, min(FORGET_READ, len(splits["forget"]))) if name == "holdout" else OTHERS_READ
 
 
 def remarks(splits: Mapping[str, Sequence[Example]]) -> dict[str, str]:

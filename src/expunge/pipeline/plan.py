@@ -27,11 +27,6 @@ from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, 
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
 
-FORGET_READ, OTHERS_READ = 2000, 120
-"""Examples that are read of a split at most: a seeded sample; n is given with each figure."""
-SEEN_READ = 48
-"""Of the part of retain that the method had, whose figures are there for comparison."""
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -29,7 +29,7 @@ from expunge.models.open import open_model
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold_check import Origin
-from expunge.pipeline.plan import OTHERS_READ
+from expunge.pipeline.partition import reading_limit
 from expunge.pipeline.worlds import folder_of
 from expunge.workflows._control_models import (
     Open,
@@ -203,4 +203,7 @@ def _retrain(
 
 def _read_rows(splits: Splits) -> Splits:
     """The examples that an audit reads: all that must go, and a seeded sample of the others."""
-    return {name: rows if scoring.must_go(name) else sample(rows, 0, OTHERS_READ) for name, rows in splits.items()}
+    return {
+        name: rows if scoring.must_go(name) else sample(rows, 0, reading_limit(name, splits))
+        for name, rows in splits.items()
+    }

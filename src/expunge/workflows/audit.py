@@ -33,7 +33,7 @@ from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
 from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained
-from expunge.pipeline.plan import OTHERS_READ
+from expunge.pipeline.partition import reading_limit
 from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
 from expunge.workflows._audit_golds import gold_models
@@ -73,7 +73,7 @@ class _Plan:
     def rows(self) -> Splits:
         """The examples that are read: all that must go, and a seeded sample of the others."""
         return {
-            name: rows if scoring.must_go(name) else sample(rows, self.request.seed, OTHERS_READ)
+            name: rows if scoring.must_go(name) else sample(rows, self.request.seed, reading_limit(name, self.splits))
             for name, rows in self.splits.items()
         }
 

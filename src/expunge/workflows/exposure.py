@@ -35,7 +35,7 @@ from expunge.models.open import check, open_model
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
-from expunge.pipeline.plan import OTHERS_READ
+from expunge.pipeline.partition import OTHERS_READ
 from expunge.report.exposure import render
 
 MIN_MODELS = 4
