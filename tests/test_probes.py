@@ -126,7 +126,7 @@ def test_an_audit_asks_them_of_every_model(world: dict[str, Any], capsys: pytest
         "--before",
         world["model"],
         "--gold",
-        world["model"],
+        "one",
         "--probes",
         world["probes"],
         "--level",
