@@ -44,7 +44,7 @@ def second_model(model: Any) -> Any:
         def asked(losses: Any, parameters: Any) -> None:
             with torch.no_grad():
                 for part in losses.parts:
-                    other.forward(part["forget"].batch)
+                    other.forward(other.collate(part["forget"].examples))
             update(losses, parameters)
 
         return Update(asked)
@@ -87,6 +87,7 @@ def reading(model: Any, count: int) -> float:
         row["perturbed_answer"] = [" ".join(words[5:]), " ".join(words[9:])]  # type: ignore[assignment]
     wanted = requirements(model.capabilities, splits)
     seen = {"rows": 0}
+    read(model, "forget", splits["forget"][:2], {"nll"}, cache=False)  # padding is tried once, on rows of its own
     hook = model.module.model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.__setitem__("rows", seen["rows"] + len(kwargs["input_ids"])), with_kwargs=True
     )

@@ -41,7 +41,7 @@ class Meter:
     passes: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, rows: int, size: int) -> None:
-        self.passes[name] = round(self.passes.get(name, 0.0) + rows / max(1, size), 4)
+        self.passes[name] = round(self.passes.get(name, 0.0) + rows / max(1, size), 9)
 
 
 def read(
