@@ -29,7 +29,14 @@ from annotated_types import Gt, Lt
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 
-CARD = MethodCard("Shrinking", paper="doi:10.0/stranger", needs={"forget": ()}, deterministic=True, one_shot=True)
+CARD = MethodCard(
+    "Shrinking",
+    paper="doi:10.0/stranger",
+    needs={"forget": ()},
+    fidelity="faithful",
+    deterministic=True,
+    one_shot=True,
+)
 
 
 def shrink(*, share: Annotated[float, Gt(0), Lt(1)] = 0.1) -> Method:
@@ -51,7 +58,7 @@ from annotated_types import Gt
 
 from expunge.core.contracts import Loss, MethodCard
 
-CARD = MethodCard("Half of gradient ascent", paper="doi:10.0/stranger", needs={"forget": {"nll"}})
+CARD = MethodCard("Half of gradient ascent", paper="doi:10.0/stranger", needs={"forget": {"nll"}}, fidelity="faithful")
 
 
 def half(*, part: Annotated[float, Gt(0)] = 0.5) -> Loss:

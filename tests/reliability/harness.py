@@ -269,7 +269,7 @@ def _content(path: Path) -> Any:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-TIMED = ("cost", "out", "peak_memory_bytes", "tokens")
+TIMED = ("cost", "machine", "out", "peak_memory_bytes", "tokens")
 
 
 def timeless(value: Any) -> Any:

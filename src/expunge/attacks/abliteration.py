@@ -55,7 +55,7 @@ DEEPEST = 0.8
 
 
 def abliteration(*, layers: Annotated[int, Ge(1)] = 4) -> Attack:
-    """Project the direction that tells forget from retain questions out of all weights that write (Arditi et al. 2024).
+    """Project the direction that tells forget from retain questions out of the weights (Arditi et al. 2024).
 
     The direction of a layer is the mean state of the forget questions less that of the retain questions, at the
     prompts' last tokens: what a method that turns the forget set away adds there. It is taken out of the outputs of

@@ -57,7 +57,7 @@ def relearn_grid(
     steps: Annotated[int, Ge(1)] = STEPS,
     rank: Annotated[int, Gt(0)] = 8,
 ) -> Attack:
-    """Relearn as `relearn_forget` does, over six settings, and let the attacker take the best (after Hu et al. 2024).
+    """Relearn as `relearn_forget` does, in six settings, and let the attacker take the best (after Hu et al. 2024).
 
     All weights at a tenth, three tenths and the whole of the model's own rate; a LoRA adapter at ten times each. A
     setting that wrecks the model ends there. The figure is the mean knowledge at the best check of the best setting,

@@ -57,21 +57,21 @@ def gold_fault(
     """Why this model is not a gold model; "" where nothing speaks against it.
 
     gold, before: split -> readout; None where the model before the change was not read. same_as: the role of a model
-    that has the same weights. A model of known training need
-    only differ from that before the change. Another must not know the forget set better than the holdout, and must be
-    less sure of it than the model before the change, by more than on retain: noise spoils both alike.
+    that has the same weights. A model that was retrained here need only differ from the others in its weights. Another
+    must not know the forget set better than the holdout, and must be less sure of it than the model before the change,
+    by more than on retain: noise spoils both alike.
     """
     if same_as:
         return REFUSED + f"its weights are those of {MODELS[same_as]}"
     if origin.listed and not origin.retrained:
         return REFUSED + f"its manifest lists {origin.listed} of the forget examples among those that it was trained on"
+    if origin.retrained:
+        return ""
     rise = _rise(gold, before or {}, "forget")
     if rise is not None and before is not None:
         level = float(before["forget"].mean_nll_N.mean())
         if float(np.abs(rise).mean()) <= ROUNDING * level:
             return REFUSED + "up to rounding it scores the forget set as the model before the change does"
-    if origin.retrained:
-        return ""
     if member := _membership(gold):
         return REFUSED + member
     if rise is not None and before is not None and origin.listed is None:

@@ -57,7 +57,7 @@ class Control:
 
 def unknown_subject(splits: Splits) -> Splits:
     """Half of the holdout as the forget set: nothing of it was ever trained on. Raises NotMeasured."""
-    _require(splits, "holdout")
+    _require_split(splits, "holdout")
     forget, holdout = halves(splits["holdout"], 0)
     return {**splits, "forget": forget, "holdout": holdout}
 
@@ -69,12 +69,12 @@ def few_records(splits: Splits) -> Splits:
 
 def members_as_holdout(splits: Splits) -> Splits:
     """Half of the retain set, which the model was trained on, in the place of the holdout. Raises NotMeasured."""
-    _require(splits, "retain")
+    _require_split(splits, "retain")
     retain, holdout = halves(splits["retain"], 0)
     return {**splits, "retain": retain, "holdout": holdout}
 
 
-def _require(splits: Splits, name: str) -> None:
+def _require_split(splits: Splits, name: str) -> None:
     if len(splits.get(name, ())) < 2:
         raise NotMeasured(f"no {name} was given")
 
