@@ -21,6 +21,7 @@ def last_line(script: str, *arguments: str) -> tuple[dict[str, Any], int]:
     return json.loads(done.stdout.splitlines()[-1]), done.returncode
 
 
+@pytest.mark.slow
 def test_npo_takes_no_more_memory_than_fine_tuning() -> None:
     """A second model is not held; were one, the measure would show it."""
     found, status = last_line("memory.py", "--size", "16m")

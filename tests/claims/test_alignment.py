@@ -118,6 +118,7 @@ def test_foresee_changes_nothing_and_sees_the_others_at_risk(contained: dict[str
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_audit_sees_the_same(contained: dict[str, Any]) -> None:
     """The changed model, audited by its folder: the refusal scores after, and with the base the same drift."""
     model, base = f"{contained['request']['out']}/model", config("builtin:instruct").out

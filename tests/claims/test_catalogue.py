@@ -37,6 +37,7 @@ FIFTY = Budget(steps=50, stop="none", floor=0.0)
 TO_GOLD = Budget(stop="gold", floor=0.0, epochs=30)
 
 
+@pytest.mark.slow
 def test_npo_collapses_more_slowly_than_ascent(place: World, tmp_path: Path) -> None:
     """Fifty steps without a retain term: ascent has left the origin linearly, NPO as a logarithm."""
     npo, _ = forgotten(place, {"forget": "npo"}, tmp_path / "npo", SEED, FIFTY)

@@ -177,6 +177,7 @@ def test_stamp_of_low_rank_does_most_of_it(before: Figures, after: Callable[...,
     assert found.rouge_l <= 0.5 * before.rouge_l
 
 
+@pytest.mark.slow
 def test_unierase_covers_the_answers(before: Figures, retrained: Figures, after: Callable[..., Figures]) -> None:
     """ROUGE-L at most gold's + .1, three times as much left of retained answers, and the old answer still likely
     behind the token. A base that has never refused does not learn to by one embedding: refusals are not shown."""

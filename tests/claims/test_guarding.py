@@ -89,6 +89,7 @@ def test_eco_s_search_stops_where_the_surrogate_is_reached_or_noise_no_longer_he
     assert figures(weak, authors.splits["forget"])["nll"] < 0.3 * found.forget_nll
 
 
+@pytest.mark.slow
 def test_o3_forgets_without_retain_data_and_keeps_the_rest(authors: World, after: Any) -> None:
     found, _, _ = after("o3")
     assert found.forget_nll >= 0.8 * authors.gold.forget_nll
@@ -96,6 +97,7 @@ def test_o3_forgets_without_retain_data_and_keeps_the_rest(authors: World, after
     assert found.retain_probability >= 0.95 * authors.before.retain_probability
 
 
+@pytest.mark.slow
 def test_o3_serves_request_after_request(authors: World, tmp_path: Path) -> None:
     """Two authors, then two more: both stay forgotten, and retain does not decay."""
     model: Any = open_model(str(authors.base))

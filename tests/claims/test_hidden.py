@@ -79,6 +79,7 @@ def changed(method: Any, base: Path, splits: Splits, folder: Path) -> Model:
     return composed.method(open_model(str(base)), splits, context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["idk", "stamp", pytest.param("unierase", marks=pytest.mark.slow)])
 def test_what_only_hides_is_caught(
     method: str, base: Path, splits: Splits, attacked: Callable[..., Any], control: Any, tmp_path: Path

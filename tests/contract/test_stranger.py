@@ -172,7 +172,7 @@ def test_a_silent_edit_and_a_loss_term_keep_the_whole_contract(tmp_path: Path) -
 
 def test_an_edit_that_breaks_its_word_is_caught(tmp_path: Path) -> None:
     """The check above can fail: an edit whose card says nothing, and which reads the holdout."""
-    edit = SHRINK.replace(", deterministic=True, one_shot=True", "")
+    edit = SHRINK.replace("    deterministic=True,\n    one_shot=True,\n", "")
     edit = edit.replace("        return model\n", '        list(splits["holdout"])\n        return model\n')
     _, others = contract(tmp_path, edit)
     assert {test for test, _ in others} == {
