@@ -13,8 +13,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 install: $(VENV)/.installed
 
-demo: install
-	$(BIN)/expunge demo
+demo: install  # exit code 1 is a verdict, which the report explains, and no fault of the demo
+	$(BIN)/expunge demo || test $$? -eq 1
 
 test: install lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -73,9 +73,11 @@ def test_the_demo_from_nothing_is_no_longer_than_two_minutes(tmp_path: Path) -> 
         capture_output=True,
     )
     seconds = time.monotonic() - began
-    assert ended.returncode == 0, ended.stderr.decode()[-2000:]
+    assert ended.returncode in (0, 1), ended.stderr.decode()[-2000:]
     evidence = json.loads((tmp_path / demo.OUT / "evidence.json").read_text())
-    assert evidence["verdict"]["passed"] is True
+    lines = {line["rule"]: line["passed"] for line in evidence["verdict"]["lines"] if not line["implied"]}
+    assert all(passed for rule, passed in lines.items() if rule.startswith("forget")), "it forgets to gold's level"
+    assert evidence["verdict"]["passed"] is all(lines.values()) is (ended.returncode == 0)
     assert evidence["cost"]["unlearn_seconds"] <= 0.22 * evidence["cost"]["gold_seconds"]
     if (os.cpu_count() or 1) > 1:
         assert seconds < 120
