@@ -109,6 +109,8 @@ class Cost(BaseModel):
 
     tokens: StrictInt | None = None
     """Tokens that the method trained on; under `stop: gold` with those of gold."""
+    passes: dict[str, StrictInt] = {}
+    """Positions of the method's forward and backward passes; under `stop: gold` with those of gold."""
     forward_passes: dict[str, Number] = {}
     """Role and split -> passes over the split."""
     unlearn_seconds: Number | None = None

@@ -160,6 +160,7 @@ def _run_cost(
     used = gold.account if plan.budget.stop == "gold" else {}
     return {
         "tokens": trained_tokens(applied.notes) + used.get("tokens", 0),
+        "passes": {name: count + used.get("passes", {}).get(name, 0) for name, count in applied.passes.items()},
         **_retraining_cost("gold", gold),
         **_retraining_cost(SECOND_GOLD, second_gold),
         **reading_cost(reads),
@@ -174,8 +175,8 @@ def _run_cost(
 
 
 def _retraining_cost(role: str, gold: Observation) -> dict[str, Any]:
-    """Tokens of a retraining, and the machine on which its seconds were taken, as far as they are known."""
-    known = {"tokens": gold.account.get("tokens"), "machine": gold.account.get("machine")}
+    """Tokens and passes of a retraining, and the machine on which its seconds were taken, as far as they are known."""
+    known = {name: gold.account.get(name) for name in ("tokens", "passes", "machine")}
     return {f"{role}_{name}": value for name, value in known.items() if value is not None}
 
 

@@ -41,6 +41,8 @@ from expunge.pipeline.slowdown import slowdown
 ATTACKED_ROLES = ("before", "gold", SECOND_GOLD, "after")
 """The model before the change is the attacks' positive control."""
 PROMPTED_ROLES = ("before", "after")
+ACCOUNT = ("tokens", "passes", "seconds", "machine")
+"""Fields of a manifest that say what a training took."""
 COMPARED_ROLES = ("before", "gold")
 """The roles that are observed first, and that attacks on the next models compare with."""
 ATTACKED = 200
@@ -80,7 +82,7 @@ class Observation:
     why: str = ""
     """Why there are no readouts."""
     account: Mapping[str, Any] = field(default_factory=dict)
-    """What training the model took, as far as its manifest says (gold): tokens, seconds, and the machine."""
+    """What training the model took, as far as its manifest says (gold): `ACCOUNT`."""
     attacks: Mapping[str, attack.Found | str] = field(default_factory=dict)
     """Attack -> its result, or why it could not run."""
     attack_seconds: float = 0.0
@@ -318,7 +320,7 @@ def observe_retrained(
     gc.collect()
     made = manifest_of(folder)
     origin = Origin.of(made, wanted.forget, retrained=wanted.source == "train")
-    account = {name: made[name] for name in ("tokens", "seconds", "machine") if made and made.get(name) is not None}
+    account = {name: made[name] for name in ACCOUNT if made and made.get(name) is not None}
     return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account)
 
 
