@@ -148,6 +148,8 @@ class Evidence(Record):
     inputs: Object = {}
     """Digests of the models and files that the work started from."""
     verdict: VerdictRecord
+    trials: list[Object] = []
+    """Of `method: auto`: the strengths that were tried, in order, and the lines that each failed."""
     curve: list[Object] = []
     stop: Object = {}
     notes: list[str]

@@ -38,6 +38,7 @@ class Applied:
 
 
 DONE = "applied.json"
+LOG = "log.jsonl"
 APPLIED = "applied"
 """The last stage in the log."""
 
@@ -47,9 +48,9 @@ def apply(plan: Plan, model: Model, gold: Observation, folder: Path, reporter: R
 
     Raises BadInput where `model/` is there already and is not the one that the method left.
     """
-    if (known := _outcome(folder)) is not None:
+    if (known := outcome_of(folder)) is not None:
         return known
-    context = context_of(plan, gold, folder / SCRATCH, "apply", reporter, Log(folder / "log.jsonl"))
+    context = context_of(plan, gold, folder / SCRATCH, "apply", reporter, Log(folder / LOG))
     notes = context.notes
     if processes.main():
         context.log.drop(APPLIED)
@@ -75,7 +76,7 @@ def apply(plan: Plan, model: Model, gold: Observation, folder: Path, reporter: R
     return applied
 
 
-def _outcome(folder: Path) -> Applied | None:
+def outcome_of(folder: Path) -> Applied | None:
     """The outcome of a method that is done; None where it is not. Raises BadInput."""
     model, outcome = folder / "model", read_sealed(folder / SCRATCH / DONE)
     if outcome is None or not model.exists():
