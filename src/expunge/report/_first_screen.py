@@ -182,7 +182,8 @@ def _gold(line: Line, evidence: Evidence, row: Row | None) -> str:
 def _limit(line: Line, unit: str) -> str:
     bound = line.get("bound")
     if isinstance(bound, list | tuple):
-        return f"{_number(bound[0], unit, bare=True)} to {_number(bound[1], unit)}"
+        ends = [min(1.0, max(0.0, end)) for end in bound] if unit in facts.CERTAIN else list(bound)
+        return f"{_number(ends[0], unit, bare=True)} to {_number(ends[1], unit)}"
     if bound is None or isinstance(bound, str):
         return bound or ""
     operator = re.search(r"<=|>=|<|>|==", line["rule"])
@@ -228,12 +229,15 @@ def attacker(evidence: Evidence) -> str:
     hidden, share = (facts.find(rows, f"robustness_hidden{suffix}") for suffix in ("", "_share"))
     mean = hidden.measured_score("after") if hidden else None
     if mean is not None:
+        known = share.measured_score("after") if share else None
         named = re.match(r"largest (?:under (\w+)|when it is simply asked)", str(mean.get("why")))
         attack = f"the strongest attack ({_attack(named[1])})" if named and named[1] else "simply asking"
         back = _number(mean["value"], PERCENT)
-        parts.append(f"{attack} brings back {back} of the knowledge beyond what the retrained model gives away")
-        known = share.measured_score("after") if share else None
-        if known is not None and known.get("n"):
+        if not mean["value"] and not (known and known["value"]):
+            parts.append("no attack that was run brings back more than from the retrained model")
+        else:
+            parts.append(f"{attack} brings back {back} of the knowledge beyond what the retrained model gives away")
+        if known is not None and known["value"] and known.get("n"):
             count = round(known["value"] * known["n"])
             parts[-1] += f", and {count:,} of {known['n']:,} examples come back under some attack"
     parts += _membership(rows)
