@@ -92,6 +92,8 @@ class CheckRecord(Record):
     flagged: bool
     implied: bool
     warns: bool
+    needed: StrictInt | None = None
+    """Examples that would show an open line, if its figure stayed; of a membership attack, a side."""
 
 
 class VerdictRecord(Record):

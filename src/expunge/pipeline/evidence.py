@@ -25,6 +25,7 @@ from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
+from expunge.pipeline.fluency import fluency_scores, with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import hidden_scores, judge
 from expunge.pipeline.observe import Observation
@@ -82,6 +83,7 @@ def all_scores(
     accept: the acceptance criteria; those that compare with gold name the scores that are compared by example too.
     """
     scores = scoring.measure({role: read.readouts for role, read in reads.items()}, capabilities)
+    scores += fluency_scores(reads)
     if level != "none":
         attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
         found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
@@ -107,6 +109,7 @@ def evidence(
     plan, applied, after = tried.plan, tried.applied, tried.after
     gold, trials = golds["gold"], [trial.to_json() for trial in tried.trials]
     reads = {"before": before, "after": after, **{role: one for role, one in golds.items() if one.readouts}}
+    reads = with_fluency(reads, plan.request.trust_code)
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
     scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept) if processes.main() else []

@@ -81,6 +81,10 @@ class Observation:
     meter: reading.Meter = field(default_factory=reading.Meter)
     why: str = ""
     """Why there are no readouts."""
+    folder: str = ""
+    """The place of a gold model, from which it can be opened again."""
+    answers_N: np.ndarray | None = None
+    """[N] nats per token that gold gives the model's own answers to the forget questions (pipeline/fluency.py)."""
     account: Mapping[str, Any] = field(default_factory=dict)
     """What training the model took, as far as its manifest says (gold): `ACCOUNT`."""
     attacks: Mapping[str, attack.Found | str] = field(default_factory=dict)
@@ -321,7 +325,7 @@ def observe_retrained(
     made = manifest_of(folder)
     origin = Origin.of(made, wanted.forget, retrained=wanted.source == "train")
     account = {name: made[name] for name in ACCOUNT if made and made.get(name) is not None}
-    return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account)
+    return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account, folder=str(folder))
 
 
 def check_gold(gold: Observation, others: Mapping[str, Observation], origin: Origin) -> Observation:
