@@ -16,6 +16,7 @@ from expunge.models.open import open_model
 from expunge.pipeline import evidence
 from expunge.pipeline.apply import DONE, LOG, Applied, apply, outcome_of
 from expunge.pipeline.choice import retraining_tokens
+from expunge.pipeline.fluency import with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.inputs import TRIAL
@@ -100,6 +101,7 @@ def _trial(
     verdict = Verdict(None, ())
     if processes.main():
         reads = {"before": before, "after": after, **{role: gold for role, gold in golds.items() if gold.readouts}}
+        reads = with_fluency(reads, plan.request.trust_code)
         scores = evidence.all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept)
         scores = refuse_gold(scores, golds["gold"].why) if golds["gold"].refused else scores
         guard = one.composed.yields == "guard"

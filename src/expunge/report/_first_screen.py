@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.report import _facts as facts
 from expunge.report._facts import Evidence, Row, Score
 
@@ -75,9 +76,16 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
         if not claims:
             continue
         tags = {claim["tag"] for claim in claims}
-        group = {"word": word, "title": title, "meaning": meaning, "kind": kind, "sign": sign, "tag": ("", "")}
+        group: dict[str, Any] = {
+            "word": word,
+            "title": title,
+            "meaning": meaning,
+            "kind": kind,
+            "sign": sign,
+            "tag": ("", ""),
+        }
         if len(tags) == 1 and len(claims) > 1:  # said once
-            (group["tag"],) = tags
+            group["tag"] = tags.pop()
             claims = [{**claim, "tag": ("", "")} for claim in claims]
         result.append({**group, "claims": sorted(claims, key=lambda claim: claim["tag"][0] != "bad")})
     return result
@@ -169,7 +177,7 @@ def _gold(line: Line, evidence: Evidence, row: Row | None) -> str:
         (
             score
             for score in evidence.get("scores") or []
-            if score.get("subject") == facts.SECOND_GOLD and score.get("name") == row.name and facts.is_measured(score)
+            if score.get("subject") == SECOND_GOLD and score.get("name") == row.name and facts.is_measured(score)
         ),
         None,
     )
@@ -192,7 +200,7 @@ def _limit(line: Line, unit: str) -> str:
 
 
 def _note(line: Line, score: Score | None) -> str:
-    """What would close an open line."""
+    """The evidence that would close an open line, in words."""
     value, needed = line.get("value"), line.get("needed")
     if value is None:
         return str(line["why"] or "It was not measured.")
@@ -223,7 +231,7 @@ def _is_beyond(line: Line) -> bool:
 
 
 def attacker(evidence: Evidence) -> str:
-    """What an attacker can still get out, in a sentence."""
+    """The knowledge that an attacker can still get out, in a sentence."""
     rows = facts.table(evidence)
     parts = []
     hidden, share = (facts.find(rows, f"robustness_hidden{suffix}") for suffix in ("", "_share"))
