@@ -59,6 +59,12 @@ def test_every_rung_is_a_method(purpose: str) -> None:
         assert all(compose(rung).name for rung in ladder.rungs)
 
 
+@pytest.mark.parametrize("purpose", ["suppress", "erase"])
+def test_data_without_retain_have_a_method_too(base: dict[str, Any], tmp_path: Path, purpose: str) -> None:
+    without = {name: value for name, value in base.items() if name != "retain"}
+    assert planned(without, tmp_path, purpose=purpose).composed.name == "stamp"
+
+
 def test_a_retraining_that_costs_less_is_chosen_unless_it_is_ruled_out(base: dict[str, Any], tmp_path: Path) -> None:
     long = {**BUDGET, "steps": 100_000}
     assert planned(base, tmp_path, budget=long).composed.name == "retrain"
@@ -113,7 +119,9 @@ def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(base: dict[str, A
     assert found["cost"]["tokens"] == sum(one["tokens"] for one in found["trials"]) > 0
     assert any(note.startswith("Trial 2 (strength 4 of 4") for note in found["notes"])
     best = min(found["trials"], key=lambda one: one["shortfall"])
-    parts = compose(ladders("suppress")[0].rungs[best["rung"]]).described
+    ladder = planned(base, tmp_path / "other").ladder
+    assert ladder is not None
+    parts = compose(ladder.rungs[best["rung"]]).described
     assert found["described"] == parts
     assert not (out / "checkpoint").exists() and (out / "certificate.json").is_file()
 

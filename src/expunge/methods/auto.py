@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,6 +38,10 @@ class Ladder:
     rungs: tuple[Any, ...]
     start: int
     why: str
+    needs: frozenset[str] = frozenset()
+    """Capabilities of a model for which the ladder was measured; empty for any."""
+    examples: Literal["any", "class", "single"] = "any"
+    """The requests that it is for: those that name a class, or those that name single examples."""
     options: AutoOptions = field(default_factory=AutoOptions)
 
 
@@ -59,4 +63,13 @@ def ladders(purpose: str) -> tuple[Ladder, ...]:
     """The ladders for a purpose, the best supported first."""
     text = (Path(__file__).parent / "auto.yaml").read_text(encoding="utf-8")
     entries = [entry for entry in yaml.safe_load(text) if purpose in entry["purposes"]]
-    return tuple(Ladder(tuple(entry["rungs"]), int(entry["start"]), str(entry["why"])) for entry in entries)
+    return tuple(
+        Ladder(
+            tuple(entry["rungs"]),
+            int(entry["start"]),
+            str(entry["why"]),
+            frozenset(entry.get("needs", ())),
+            entry.get("examples", "any"),
+        )
+        for entry in entries
+    )

@@ -20,9 +20,12 @@ def choose(request: Request, model: Model, splits: Splits) -> Ladder:
     options = options_of(request.method)
     schemes = sorted(name.partition(":")[2] for name in model.capabilities if name.startswith("exact:"))
     if schemes:
-        return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options)
-    faults: list[str] = []
+        return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options=options)
+    faults = ["no ladder was measured for it"]
+    named = "class" if isinstance(request.forget, Mapping) and "class" in request.forget else "single"
     for ladder in ladders(request.purpose):
+        if not ladder.needs <= model.capabilities or ladder.examples not in ("any", named):
+            continue
         try:
             for rung in ladder.rungs:
                 fits_method(compose(rung, has_retain="retain" in splits), model, splits)
@@ -42,7 +45,7 @@ def cheaper_exactly(ladder: Ladder, tokens: int, manifest: Mapping[str, Any] | N
     if whole is None or whole > tokens or not ladder.options.exact:
         return None
     why = f"retraining takes about {whole:,} tokens, and a first trial would take {tokens:,}"
-    return Ladder(("retrain",), 0, why, ladder.options)
+    return Ladder(("retrain",), 0, why, options=ladder.options)
 
 
 def retraining_tokens(manifest: Mapping[str, Any] | None, splits: Splits) -> int | None:
