@@ -15,6 +15,9 @@ import yaml
 from expunge.core.errors import BadInput
 from expunge.report import ranking, variance
 from expunge.report.leaderboard import columns, components, explanation, render
+from expunge.workflows._bench_entries import Entry
+from expunge.workflows._bench_rows import Finished, Planned, rows_of
+from expunge.workflows._bench_settings import Setting
 from expunge.workflows.bench import bench
 from expunge.workflows.benches import bench_of, benches_of
 from test_bench import board
@@ -128,6 +131,16 @@ def test_privacy_is_the_worst_attack_where_it_was_measured() -> None:
     assert "no method trained on" in explanation(found)
     page = render(found)
     assert "<th>Passes</th><th>Tokens</th><th>Time</th>" in page and "<td>0.17</td><td>40</td>" in page
+
+
+def test_a_row_that_failed_says_in_which_run() -> None:
+    settings = [Setting({}, Path("out") / world, world) for world in ("authors@1", "authors@2")]
+    entry = Entry("npo", "npo", "npo")
+    ends: list[Any] = [evidence(0.2), BadInput("budget.learning_rate: 9 made the loss infinite")]
+    runs = [Finished(Planned(one, entry, 0), end) for one, end in zip(settings, ends, strict=True)]
+    (row,) = rows_of([entry], runs, redact=False)
+    assert row["status"] == "failed" and row["why"].endswith("made the loss infinite (authors@2, base 0, seed 0)")
+    assert row["folders"] == ["out/authors@1/npo", "out/authors@2/npo"]
 
 
 # -- variance components -------------------------------------------------------------------------
