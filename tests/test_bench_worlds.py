@@ -280,3 +280,23 @@ def test_runs_that_may_not_count_are_refused(script: Any, tmp_path: Path) -> Non
     write(tmp_path / "bar", 1, "npo", 0, {"forget.nll": ">= 1"})
     with pytest.raises(SystemExit, match="its acceptance criteria chose the weights"):
         script.collected(tmp_path / "bar")
+
+
+def test_measuring_goes_on_where_it_stopped(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Method by method over all worlds, then the next seed; what failed or does not apply is not tried again."""
+    calls: list[tuple[str, int]] = []
+
+    def made(name: str, *, methods: list[str], seeds: int, out: str, sets: Any) -> dict[str, Any]:
+        assert name == "authors@1-3" and sets == {"accept": {}} and out == str(tmp_path)
+        calls.append((methods[0], seeds))
+        if methods == ["sisa"]:
+            raise BadInput("method: 'sisa' needs shards")
+        return {"rows": [{"status": "failed", "why": "it broke"} if methods == ["ga"] else {"status": "done"}]}
+
+    monkeypatch.setattr(script.expunge, "bench", made, raising=False)
+    assert not script.measure(tmp_path, ["npo"], minutes=-1) and not calls
+    assert script.measure(tmp_path, ["npo", "ga", "sisa"], minutes=60)
+    assert calls == [("npo", 1), ("ga", 1), ("sisa", 1), ("npo", 2), ("npo", 3)]
+    assert script.failures(tmp_path) == {"ga": "it broke"}
+    calls.clear()
+    assert script.measure(tmp_path, ["ga"], minutes=60) and not calls
