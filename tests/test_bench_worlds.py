@@ -15,6 +15,9 @@ import yaml
 from expunge.core.errors import BadInput
 from expunge.report import ranking, variance
 from expunge.report.leaderboard import columns, components, explanation, render
+from expunge.workflows._bench_entries import Entry
+from expunge.workflows._bench_rows import Finished, Planned, rows_of
+from expunge.workflows._bench_settings import Setting
 from expunge.workflows.bench import bench
 from expunge.workflows.benches import bench_of, benches_of
 from test_bench import board
@@ -128,6 +131,16 @@ def test_privacy_is_the_worst_attack_where_it_was_measured() -> None:
     assert "no method trained on" in explanation(found)
     page = render(found)
     assert "<th>Passes</th><th>Tokens</th><th>Time</th>" in page and "<td>0.17</td><td>40</td>" in page
+
+
+def test_a_row_that_failed_says_in_which_run() -> None:
+    settings = [Setting({}, Path("out") / world, world) for world in ("authors@1", "authors@2")]
+    entry = Entry("npo", "npo", "npo")
+    ends: list[Any] = [evidence(0.2), BadInput("budget.learning_rate: 9 made the loss infinite")]
+    runs = [Finished(Planned(one, entry, 0), end) for one, end in zip(settings, ends, strict=True)]
+    (row,) = rows_of([entry], runs, redact=False)
+    assert row["status"] == "failed" and row["why"].endswith("made the loss infinite (authors@2, base 0, seed 0)")
+    assert row["folders"] == ["out/authors@1/npo", "out/authors@2/npo"]
 
 
 # -- variance components -------------------------------------------------------------------------
@@ -267,3 +280,23 @@ def test_runs_that_may_not_count_are_refused(script: Any, tmp_path: Path) -> Non
     write(tmp_path / "bar", 1, "npo", 0, {"forget.nll": ">= 1"})
     with pytest.raises(SystemExit, match="its acceptance criteria chose the weights"):
         script.collected(tmp_path / "bar")
+
+
+def test_measuring_goes_on_where_it_stopped(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Method by method over all worlds, then the next seed; what failed or does not apply is not tried again."""
+    calls: list[tuple[str, int]] = []
+
+    def made(name: str, *, methods: list[str], seeds: int, out: str, sets: Any) -> dict[str, Any]:
+        assert name == "authors@1-3" and sets == {"accept": {}} and out == str(tmp_path)
+        calls.append((methods[0], seeds))
+        if methods == ["sisa"]:
+            raise BadInput("method: 'sisa' needs shards")
+        return {"rows": [{"status": "failed", "why": "it broke"} if methods == ["ga"] else {"status": "done"}]}
+
+    monkeypatch.setattr(script.expunge, "bench", made, raising=False)
+    assert not script.measure(tmp_path, ["npo"], minutes=-1) and not calls
+    assert script.measure(tmp_path, ["npo", "ga", "sisa"], minutes=60)
+    assert calls == [("npo", 1), ("ga", 1), ("sisa", 1), ("npo", 2), ("npo", 3)]
+    assert script.failures(tmp_path) == {"ga": "it broke"}
+    calls.clear()
+    assert script.measure(tmp_path, ["ga"], minutes=60) and not calls

@@ -39,14 +39,22 @@ def rows_of(entries: Iterable[Entry], runs: Sequence[Finished], redact: bool) ->
     rows = []
     for entry in entries:
         own = [run for run in runs if run.planned.entry.label == entry.label]
-        error = next((run.result for run in own if isinstance(run.result, BaseException)), None)
-        if error is not None:
-            row = ranking.failed_row(entry.label, out_folder.sentence(error, redact))
+        broken = next((run for run in own if isinstance(run.result, BaseException)), None)
+        if broken is not None:
+            row = ranking.failed_row(entry.label, _reason(broken, redact, of_several=len(own) > 1))
         else:
             row = ranking.row(entry.label, [_run_of(one) for one in own])
         folders = [str(one.planned.setting.folder / entry.folder) for one in own]
         rows.append({**row, "name": entry.name, "folder": folders[0], "folders": list(dict.fromkeys(folders))})
     return ranking.rank(rows)
+
+
+def _reason(broken: Finished, redact: bool, *, of_several: bool) -> str:
+    """The sentence of the run's failure, and which run it was."""
+    assert isinstance(broken.result, BaseException)
+    why, planned = out_folder.sentence(broken.result, redact), broken.planned
+    which = f" ({planned.setting.world}, base {planned.setting.base}, seed {planned.seed})"
+    return why + which if of_several else why
 
 
 def _run_of(finished: Finished) -> ranking.Run:
