@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from expunge.pipeline import gold as gold_models
 from expunge.pipeline.gold_check import REFUSED, Origin, gold_fault
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.train import train
+from expunge.workflows import _remeasure
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,21 @@ def test_a_copy_of_the_model_is_not_gold(
     assert REFUSED + reason in done.evidence["notes"]
     assert reason in (done.out / "report.html").read_text(encoding="utf-8")
     assert any(reason in line["why"] and not line["passed"] for line in done.evidence["verdict"]["lines"])
-    assert expunge.verify(done.out).good
+    again = expunge.verify(done.out, measure=True)
+    assert again.good and again.measured is not None and not again.measured.remarks, again.lines
+
+
+def test_a_lost_second_gold_excuses_what_its_noise_was_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever measures again without it has other shares of hidden knowledge, which is no forgery."""
+    monkeypatch.setattr(_remeasure._Again, "_names", lambda *given, **more: {"forget_nll"})
+    again = object.__new__(_remeasure._Again)
+    again.evidence = {"scores": [{"subject": role} for role in ("before", "after", "gold", "second_gold")]}
+    again.request, again.level = SimpleNamespace(audit="standard"), "standard"  # type: ignore[assignment]
+    again.base, again.golds = object(), {"gold": object()}  # type: ignore[assignment,dict-item]
+    assert again.lost == ["second_gold"]
+    assert again.lost_names() == {"robustness_hidden_share", "robustness_hidden_worst"}
+    again.golds["second_gold"] = again.golds["gold"]
+    assert again.lost_names() == set()
 
 
 def test_no_run_stops_at_a_gold_that_is_refused(world: dict[str, Any], tmp_path: Path) -> None:
@@ -204,6 +220,19 @@ def test_an_audit_finds_its_gold(world: dict[str, Any], tmp_path: Path, monkeypa
     assert {score["subject"] for score in none["scores"]} == {"after"}
     assert any("a retraining may take more than" in note and "gold: one asks for it" in note for note in none["notes"])
     assert not list(tmp_path.glob("gold/*"))
+
+
+def test_an_audit_measures_utility_on_neighbours_and_general_data(world: dict[str, Any], tmp_path: Path) -> None:
+    rows = (tmp_path / "rows.jsonl"), (tmp_path / "more.jsonl")
+    lines = Path(world["holdout"]).read_text(encoding="utf-8").splitlines(keepends=True)
+    for file, some in zip(rows, (lines[:20], lines[20:]), strict=True):
+        file.write_text("".join(some), encoding="utf-8")
+    given = {"forget": world["forget"], "neighbours": str(rows[0]), "general": str(rows[1])}
+    found = expunge.audit(world["model"], **given, level="none", gold="none", accept={"general.accuracy": ">= 0.3"})
+    scores = {score["name"]: score for score in found["scores"]}
+    assert [scores[f"{name}_accuracy"]["n"] for name in ("neighbours", "general")] == [20, len(lines) - 20]
+    assert scores["neighbours_accuracy"]["side"] == "utility" and found["splits"]["general"] == len(lines) - 20
+    assert found["verdict"]["lines"][0]["passed"] is True
 
 
 def test_an_audit_checks_the_gold_that_it_is_given(world: dict[str, Any], tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import Check, Purpose, Verdict
@@ -321,6 +323,76 @@ def test_the_worst_attacker_is_two_sided() -> None:
     assert worst.value == 0, "the reference attack is 0.5 on gold by definition"
 
 
+def auc_of(members: np.ndarray, unseen: np.ndarray, role: str, name: str = "loss") -> Score:
+    """The AUC of an attack, with its placements."""
+    above, below = intervals.placements(members, unseen)
+    found = intervals.auc(members, unseen)
+    label = f"privacy_{name}_auc", "privacy", "forget", role
+    return Score(*label, *found, 2 * len(members), "auc", "gold", values=above, others=below)
+
+
+def retrainings(draw: np.random.Generator, n: int, alike: float, shift: float = 0.0) -> dict[str, list[np.ndarray]]:
+    """Role -> [n] scores of members and of unseen data of two models, which share `alike` of their variance."""
+    hard = draw.normal(size=(2, n)) * alike**0.5
+    sides = {role: hard + draw.normal(size=(2, n)) * (1 - alike) ** 0.5 for role in ("after", "gold")}
+    return {role: [members + shift * (role == "after"), unseen] for role, (members, unseen) in sides.items()}
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.9, 0.99])
+@pytest.mark.parametrize(("n", "shift"), [(24, 0.0), (48, 0.8), (200, 0.3)])
+def test_the_paired_difference_of_aucs_covers_the_truth(n: int, shift: float, alike: float) -> None:
+    """400 draws; the true difference is Phi(shift / sqrt 2) - 0.5."""
+    draw, hits = np.random.default_rng(n), 0
+    for _ in range(400):
+        sides = {role: intervals.placements(*pair) for role, pair in retrainings(draw, n, alike, shift).items()}
+        found = intervals.auc_difference(sides["after"], sides["gold"])
+        hits += found.low <= float(special.ndtr(shift / 2**0.5)) - 0.5 <= found.high
+    assert hits / 400 >= 0.93, hits / 400
+
+
+def test_a_few_known_examples_are_covered_although_most_do_not_differ() -> None:
+    """A tenth of the members is known, the others agree to the last digit: the true difference is 0.05."""
+    draw, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        (members, unseen), known = draw.normal(size=(2, 48)), draw.random(48) < 0.1
+        first = intervals.placements(members + 9 * known, unseen)
+        found = intervals.auc_difference(first, intervals.placements(members, unseen))
+        hits += found.low <= 0.05 <= found.high
+    assert hits / 400 >= 0.93, hits / 400
+
+
+def test_pairing_shows_with_48_examples_what_took_200() -> None:
+    """Two retrainings that share most of their variance, under six attacks."""
+    words = {}
+    for paired in (True, False):
+        draw, found = np.random.default_rng(0), []
+        for _ in range(20):
+            scores = [
+                auc_of(*pair, role, f"attack_{i}")
+                for i in range(6)
+                for role, pair in retrainings(draw, 48, 0.97).items()
+            ]
+            scores = scores if paired else [dataclasses.replace(x, values=None, others=None) for x in scores]
+            found.append(line(judge({}, [*scores, *scores_against_gold(scores, ())], "erase"), "privacy.worst <=").word)
+        words[paired] = found.count("shown")
+    assert words[False] == 0 and words[True] >= 15, words
+
+
+def test_examples_of_other_models_or_in_groups_are_paired_only_where_they_are_known() -> None:
+    sides = retrainings(np.random.default_rng(0), 48, 0.99)
+    pair = {role: auc_of(*sides[role], role) for role in sides}
+    width = {}
+    for case, change, rows in (
+        ("alone", {}, {}),
+        ("unknown groups", {"groups": 12}, {}),
+        ("groups", {"groups": 12}, {s: [{"group": f"{s} {i // 8}"} for i in range(48)] for s in ("forget", "holdout")}),
+    ):
+        scores = [dataclasses.replace(one, **change) for one in pair.values()]
+        (worst,) = [x for x in scores_against_gold(scores, (), rows) if (x.name, x.role) == ("privacy_worst", "after")]
+        width[case] = (worst.high or 0) - (worst.low or 0)
+    assert width["alone"] < width["groups"] < width["unknown groups"], width
+
+
 @pytest.mark.parametrize(("after", "word"), [(0.06, "refuted"), (0.9, "refuted"), (0.56, "shown"), (0.62, "open")])
 def test_the_privacy_line(after: float, word: str) -> None:
     base = aucs(after=after, gold=0.56)
@@ -404,3 +476,37 @@ def test_an_nll_is_far_from_gold_by_its_probability() -> None:
     made = nlls(np.array([0.1, 5.0]), np.array([2.6, 9.0]))[:2]
     (share,) = [x for x in scores_against_gold(made, {"forget_nll"}) if x.name == "forget_nll_beyond"]
     assert (share.value, share.n, share.unit) == (0.5, 2, "share")
+
+
+# -- examples needed -------------------------------------------------------------------------------
+
+
+def test_the_examples_that_an_open_line_needs() -> None:
+    """None of 48 beyond: Wilson ends at 0.074, and below 0.05 from 73. A mean of 0.05 +- 0.1 below 0.1 needs four times
+    as many. An AUC counts a side; a figure beyond its bound is shown by no number."""
+    none = score("robustness_hidden_share", *intervals.share(0, 48), n=48)
+    second = score("robustness_hidden_share", 0.0, 0.0, 0.07, "second_gold", n=48)
+    found = line(judge({}, [none, second], "erase"), "robustness.hidden_share")
+    assert (found.word, found.needed) == ("open", 73)
+    worst = score("privacy_worst", 0.05, 0.0, 0.15, n=200, unit="auc")
+    needed = line(judge({}, [worst], "erase"), "privacy.worst <=").needed
+    assert needed is not None and 395 <= needed <= 400
+    beyond = score("privacy_worst", 0.12, 0.05, 0.19, n=200, unit="auc")
+    assert line(judge({}, [beyond], "erase"), "privacy.worst <=").needed is None
+    assert (
+        line(judge({}, [score("privacy_worst", 0.02, 0.0, 0.05, unit="auc")], "erase"), "privacy.worst <=").needed
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "room"), [("within 0.2 of gold", 0.1), ("<= 1.5 * gold", 0.1), (">= 0.5 * gold", 0.3)]
+)
+def test_the_examples_that_a_criterion_needs(text: str, room: float) -> None:
+    """0.5 +- 0.3 against gold's 0.4 without spread: n grows with the square of 0.3 over the room."""
+    scores = [score("forget_rouge_l", 0.5, 0.2, 0.8, n=30), score("forget_rouge_l", 0.4, 0.4, 0.4, "gold", n=30)]
+    found = line(judge({"forget.rouge_l": text}, scores, "erase"), f"forget.rouge_l {text}")
+    if room < 0.3:
+        assert found.word == "open" and found.needed == pytest.approx(30 * (0.3 / room) ** 2, rel=0.1)
+    else:
+        assert found.word == "shown" and found.needed is None

@@ -6,7 +6,7 @@ import pytest
 
 from expunge.evaluation.acceptance import by_name
 from expunge.evaluation.plausibility import plausibility_checks
-from expunge.evaluation.scores import Score
+from expunge.evaluation.scores import Label, Score
 
 
 def score(name: str, role: str, value: float, low: float, high: float) -> Score:
@@ -54,3 +54,32 @@ def test_a_holdout_that_gold_was_trained_on_is_named() -> None:
 
 def test_under_suppress_nothing_is_asked() -> None:
     assert not plausibility_checks(by_name([score("privacy_worst", "before", 0.04, 0.0, 0.08)]), "suppress")
+
+
+@pytest.mark.parametrize(
+    ("ends", "word"), [((3.0, 2.7, 3.3), "shown"), ((9.0, 8.0, 10.0), "refuted"), ((4.3, 3.9, 4.7), "open")]
+)
+def test_answers_that_gold_finds_stranger_than_the_true_ones_are_gibberish(
+    ends: tuple[float, float, float], word: str
+) -> None:
+    """Gold has 2.6 [2.4, 2.8] nats for the true answers: the bound is 1.5 * 2.8."""
+    nll = Score("forget_nll", "forgetting", "forget", "gold", 2.6, 2.4, 2.8, 48, "nats", "gold")
+    own = Score("forget_log_perplexity", "forgetting", "forget", "after", *ends, 48, "nats", "gold")
+    (check,) = plausibility_checks(by_name([nll, own]), "erase")
+    assert (check.word, check.passed, check.bound) == (word, word == "shown", pytest.approx(4.2))
+    assert check.needed is None or (word == "open" and check.needed is not None)
+    assert not plausibility_checks(by_name([own]), "erase"), "no yardstick"
+
+
+def test_answers_without_a_token_show_nothing() -> None:
+    nll = Score("forget_nll", "forgetting", "forget", "gold", 2.6, 2.4, 2.8, 48, "nats", "gold")
+    label: Label = {
+        "name": "forget_log_perplexity",
+        "side": "forgetting",
+        "split": "forget",
+        "role": "after",
+        "unit": "nats",
+        "better": "gold",
+    }
+    (check,) = plausibility_checks(by_name([nll, Score.not_measured("no answer has a token", **label)]), "erase")
+    assert (check.word, check.passed) == ("open", False) and "no answer has a token" in check.why

@@ -321,12 +321,13 @@ def _figure(figure: Figure) -> dict[str, Any]:
         "values": _list(figure.values),
         "why": figure.why,
         "groups": figure.groups,
+        "others": _list(figure.others),
     }
 
 
 def _arrays(kept: dict[str, Any]) -> dict[str, Any]:
     value = float("nan") if kept["value"] is None else kept["value"]
-    return {**kept, "value": value, "values": _array(kept["values"])}
+    return {**kept, "value": value, "values": _array(kept["values"]), "others": _array(kept.get("others"))}
 
 
 def _list(values: np.ndarray | None) -> list[float | None] | None:

@@ -14,6 +14,7 @@ from expunge.evaluation.acceptance import Check, Purpose, Table, missing
 from expunge.evaluation.comparison import Word, difference, word_for
 from expunge.evaluation.margins import MOST, margin
 from expunge.evaluation.plausibility import plausibility_checks
+from expunge.evaluation.sample_size import examples_needed
 from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 
@@ -156,8 +157,10 @@ def rouge_below_gold(table: Table, purpose: Purpose) -> Check | None:
     rule = f"forget.rouge_l >= gold - {allowed:.3g} (over-forgetting)"
     refuted = "over-forgotten: the answers avoid the true words, which gold's do not"
     why = refuted if word == "refuted" else _straddling(apart.low, apart.high, -allowed) if word == "open" else ""
-    bound = (gold.value or 0.0) - allowed
-    return Check(rule, _passes(word, purpose), score.value, bound, why, word == "open", implied=True, word=word)
+    bound, open_ = (gold.value or 0.0) - allowed, word == "open"
+    half = None if apart.low is None else apart.value - apart.low
+    needed = examples_needed(score, half, apart.value + allowed) if open_ else None
+    return Check(rule, _passes(word, purpose), score.value, bound, why, open_, implied=True, word=word, needed=needed)
 
 
 def beyond(name: str, table: Table, purpose: Purpose) -> Check | None:
@@ -198,7 +201,9 @@ def _below(
     reason = refuted if word == "refuted" else _straddling(score.low, score.high, bound) if word == "open" else ""
     why = ": ".join(filter(None, [reason, score.why]))
     flagged = score.low is not None and score.high is not None and score.low < bound < score.high
-    return Check(rule, _passes(word, purpose), score.value, bound, why, flagged, implied=True, word=word)
+    half = None if score.high is None else score.high - score.value
+    needed = examples_needed(score, half, bound - score.value) if word == "open" else None
+    return Check(rule, _passes(word, purpose), score.value, bound, why, flagged, implied=True, word=word, needed=needed)
 
 
 def _passes(word: Word, purpose: Purpose) -> bool:

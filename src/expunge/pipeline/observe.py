@@ -41,6 +41,8 @@ from expunge.pipeline.slowdown import slowdown
 ATTACKED_ROLES = ("before", "gold", SECOND_GOLD, "after")
 """The model before the change is the attacks' positive control."""
 PROMPTED_ROLES = ("before", "after")
+ACCOUNT = ("tokens", "passes", "seconds", "machine")
+"""Fields of a manifest that say what a training took."""
 COMPARED_ROLES = ("before", "gold")
 """The roles that are observed first, and that attacks on the next models compare with."""
 ATTACKED = 200
@@ -81,8 +83,12 @@ class Observation:
     meter: reading.Meter = field(default_factory=reading.Meter)
     why: str = ""
     """Why there are no readouts."""
+    folder: str = ""
+    """The place of a gold model, from which it can be opened again."""
+    answers_N: np.ndarray | None = None
+    """[N] nats per token that gold gives the model's own answers to the forget questions (pipeline/fluency.py)."""
     account: Mapping[str, Any] = field(default_factory=dict)
-    """What training the model took, as far as its manifest says (gold): tokens, seconds, and the machine."""
+    """What training the model took, as far as its manifest says (gold): `ACCOUNT`."""
     attacks: Mapping[str, attack.Found | str] = field(default_factory=dict)
     """Attack -> its result, or why it could not run."""
     attack_seconds: float = 0.0
@@ -320,8 +326,8 @@ def observe_retrained(
     gc.collect()
     made = manifest_of(folder)
     origin = Origin.of(made, wanted.forget, retrained=wanted.source == "train")
-    account = {name: made[name] for name in ("tokens", "seconds", "machine") if made and made.get(name) is not None}
-    return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account)
+    account = {name: made[name] for name in ACCOUNT if made and made.get(name) is not None}
+    return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account, folder=str(folder))
 
 
 def check_gold(gold: Observation, others: Mapping[str, Observation], origin: Origin) -> Observation:

@@ -16,7 +16,7 @@ from expunge.core.errors import BadInput, Faults
 from expunge.data.duplicates import duplicate_notes
 from expunge.data.fields import ignored_answers
 from expunge.data.sampling import sample
-from expunge.data.splits import Splits, make_splits
+from expunge.data.splits import FURTHER, Splits, make_splits
 from expunge.evaluation import acceptance
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
@@ -29,6 +29,7 @@ from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.exhibits import exhibits
+from expunge.pipeline.fluency import with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
@@ -38,6 +39,9 @@ from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
 from expunge.workflows._audit_golds import gold_models
 from expunge.workflows._sources import check_sources
+
+SPLITS = ("forget", "retain", "holdout", "test", *FURTHER)
+"""The data of an audit, by the fields of its request."""
 
 
 def audit(
@@ -89,7 +93,7 @@ def _plan(given: AuditRequest | Mapping[str, Any] | str | None, fields: Mapping[
     prompts: AlignmentSpec | None = None
     criteria = []
     with faults:
-        sources = {name: getattr(request, name) for name in ("forget", "retain", "holdout", "test")}
+        sources = {name: getattr(request, name) for name in SPLITS}
         splits = make_splits(sources, probes=request.probes, seed=request.seed, turns=request.turns)
     with faults:
         prompts = _prompts(request)
@@ -193,7 +197,7 @@ def _check_scores(plan: _Plan, capabilities: frozenset[str], roles: set[str]) ->
 
 
 def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
-    request, reads = plan.request, observed.reads
+    request, reads = plan.request, with_fluency(observed.reads, plan.request.trust_code)
     answers = {role: one.aligned for role, one in reads.items()}
     aligned = alignment_evidence(plan.prompts, answers.get("before"), answers["after"], {}, request.redacted)
     scores = dossier.all_scores(reads, observed.capabilities, request.level, request.accept)
