@@ -68,6 +68,8 @@ class ObservationSpec:
     """Split -> a remark on all figures of the changed model on it."""
     attacks: frozenset[str] | None = None
     """Names of the level's attacks that are run; None for all."""
+    names: tuple[str, ...] = ("",)
+    """Beginnings of the names of the scores that the splits are read for; by default all."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _read(
     model: Model, role: str, spec: ObservationSpec, fingerprint: Any, meter: reading.Meter, reporter: Reporter
 ) -> dict[str, Readout]:
     """Split -> readout: one pass per split."""
-    channels = scores.requirements(model.capabilities, spec.splits)
+    channels = scores.requirements(model.capabilities, spec.splits, spec.names)
     readouts: dict[str, Readout] = {}
     stage = f"reading {role}"
     reporter.start(stage, len(spec.splits))
