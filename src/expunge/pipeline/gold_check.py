@@ -26,6 +26,8 @@ for the same model, rounded or with noise added."""
 RISE = 0.1
 """Least rise of the forget NLL above that before the change, as a share of the latter, that a gold model of unknown
 origin must show."""
+RARE = 1e-3
+"""Chance below which what a gold model knows of single examples is not taken for chance."""
 MODELS = {"before": "the model before the change", "gold": "the other gold model", "after": "the model itself"}
 REFUSED = "not a gold model: "
 """Beginning of the reason why a model is not taken as gold."""
@@ -94,12 +96,28 @@ def _membership(gold: Mapping[str, Readout]) -> str:
     if len(sides) < 2 or any(side.nll_N is None or not len(side) for side in sides):
         return ""
     found = intervals.auc(*(-side.mean_nll_N for side in sides))
-    if found.low <= 0.5 or _apart(*sides):
+    if found.low <= 0.5:
+        count, chance = _lead(*(side.mean_nll_N for side in sides))
+        if chance >= RARE or _apart(*sides):
+            return ""
+        return f"it knows {count} of the forget examples better than any of the holdout (p = {chance:.1e})"
+    if _apart(*sides):
         return ""
     return (
         f"it knows the forget set better than the holdout (loss AUC {found.value:.2f} "
         f"[{found.low:.2f}, {found.high:.2f}])"
     )
+
+
+def _lead(forget_N: np.ndarray, holdout_N: np.ndarray) -> tuple[int, float]:
+    """(the forget examples with an NLL below that of every holdout example, the chance of so many or more).
+
+    Exact where the two are exchangeable: the lowest c of N + K values are all among the N with a chance of
+    N (N - 1) ... (N - c + 1) / ((N + K) ... (N + K - c + 1)).
+    """
+    count, size = int((forget_N < holdout_N.min()).sum()), len(forget_N)
+    steps = np.arange(count)
+    return count, float(np.prod((size - steps) / (size + len(holdout_N) - steps)))
 
 
 def _apart(forget: Readout, holdout: Readout) -> bool:

@@ -34,7 +34,7 @@ from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
 from expunge.pipeline.gold_check import Origin, gold_fault
-from expunge.pipeline.partition import evidence_splits, reading_limit, remarks
+from expunge.pipeline.partition import counted_rows, evidence_splits, reading_limit, remarks
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.slowdown import slowdown
 
@@ -234,6 +234,7 @@ def reading_splits(plan: Plan) -> Splits:
     for name, rows in evidence_splits(plan.splits).items():
         if name == "holdout" and "holdout" in plan.training_splits:
             _, rows = halves(rows, plan.request.seed)
+        rows = counted_rows(name, rows)
         order = permutation(len(rows), plan.request.seed, "read", name)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
         sampled = sorted(
