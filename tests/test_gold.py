@@ -22,7 +22,7 @@ from expunge.evaluation.margins import margin, margins
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Score
 from expunge.pipeline import gold as gold_models
-from expunge.pipeline.gold_check import REFUSED, Origin, gold_fault
+from expunge.pipeline.gold_check import REFUSED, Origin, gold_fault, hiding_fault
 from expunge.pipeline.observe import reading_splits
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.train import train
@@ -173,6 +173,41 @@ def test_a_gold_that_knows_single_examples_is_refused(known: int, refused: bool)
     assert ("it knows 15 of the forget examples better than any of the holdout" in fault) is refused, fault
     assert refused or not fault
     assert not gold_fault(gold, before, Origin(retrained=True))
+
+
+@pytest.mark.parametrize(
+    ("back", "before", "origin", "refused"),
+    [
+        (0.9, 0.95, Origin(), True),
+        (0.15, 0.95, Origin(), False),
+        (0.9, 0.95, Origin(listed=0), False),
+        (0.9, 0.95, Origin(retrained=True), False),
+        (0.9, 0.35, Origin(), False),
+    ],
+)
+def test_a_gold_of_unknown_origin_that_hides_the_data_is_refused(
+    back: float, before: float, origin: Origin, refused: bool
+) -> None:
+    """A model that only answers no more agrees with another such in everything, relearning included. Where the model
+    before the change knew little more, nothing can come back."""
+    recovered = np.ma.masked_array(np.full(40, back) + SPREAD / 100, mask=np.arange(40) < 10)
+    fault = hiding_fault(recovered, 0.1 * SPREAD, np.full(40, before), origin)
+    assert ("brings back the rest (0.11 before, 0.91 after)" in fault) is refused and (refused or not fault)
+
+
+def test_the_changed_model_is_no_gold_for_itself(world: dict[str, Any], tmp_path: Path) -> None:
+    """The same request again, with what it made before as gold: all figures agree, to the last bit."""
+    values = {**world, "accept": {}, "audit": "none", "budget": {"steps": 20, "stop": "none"}}
+    first = expunge.run({**values, "gold": "none", "out": str(tmp_path / "first")})
+    (first.out / "model" / "expunge.json").unlink(missing_ok=True)
+    gold = str(shutil.copytree(first.out / "model", tmp_path / "gold"))
+    again = expunge.run({**values, "gold": gold, "out": str(tmp_path / "again")})
+    reason = REFUSED + "its weights are those of the model itself"
+    assert {score["why"] for score in again.evidence["scores"] if score["subject"] == "gold"} == {reason}
+    assert again.passed is False and expunge.verify(again.out, measure=True).good
+    given = {name: world[name] for name in ("forget", "retain", "holdout")}
+    found = expunge.audit(str(again.out / "model"), before=world["model"], gold=gold, level="none", **given)
+    assert reason in found["notes"]
 
 
 def test_copies_of_an_example_count_once(world: dict[str, Any], tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ def worst_attacker(table: Table, rows: Rows) -> list[Score]:
         if pairs:
             worst = _worst(pairs, role, rows)
             why = f"{worst.why}; measured on gold and not on this model: {'; '.join(lost)}"  # which may tell all
-            found.append(dataclasses.replace(worst, high=worst.high and 1.0, why=why) if lost else worst)
+            found.append(
+                dataclasses.replace(worst, high=None if worst.high is None else 1.0, why=why) if lost else worst
+            )
         elif role == "after":
             found.append(_no_attacker(table))
     return found

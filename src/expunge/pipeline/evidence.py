@@ -28,7 +28,7 @@ from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.fluency import fluency_scores, with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import hidden_scores, judge
-from expunge.pipeline.observe import Observation
+from expunge.pipeline.observe import Observation, refuse_copies
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
 from expunge.report.card import model_card
@@ -107,6 +107,8 @@ def evidence(
 
     seconds: of the whole run.
     """
+    if plan.gold != "train":  # an exact method retrains, and may end at the retrained gold itself
+        golds = refuse_copies(golds, after)
     gold = golds["gold"]
     reads = {"before": before, "after": after, **{role: one for role, one in golds.items() if one.readouts}}
     reads = with_fluency(reads, plan.request.trust_code)

@@ -17,6 +17,7 @@ from expunge.core.card import Example
 from expunge.data.content import content_key
 from expunge.data.examples import identity
 from expunge.evaluation import intervals
+from expunge.evaluation.implied import KNOWN_AGAIN
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 
@@ -79,6 +80,30 @@ def gold_fault(
     if rise is not None and before is not None and origin.listed is None:
         return _unproven(rise, _rise(gold, before, "retain"), level)
     return ""
+
+
+def hiding_fault(
+    recovered_N: np.ndarray | None, direct_N: np.ndarray | None, before_N: np.ndarray | None, origin: Origin
+) -> str:
+    """Why a model of unknown origin hides the forget set; "" where it does not, or its training is known.
+
+    recovered_N: [N] knowledge of each example after a part of the forget set was taught again, masked where it was
+    that part; direct_N, before_N: when the model, and that before the change, are simply asked. A model that never saw
+    the data does not get half of the way back from learning others.
+    """
+    if origin.retrained or origin.listed is not None or recovered_N is None or direct_N is None or before_N is None:
+        return ""
+    gone = np.ma.getmaskarray(recovered_N)
+    back, direct, before = (np.ma.masked_array(x, mask=gone).compressed() for x in (recovered_N, direct_N, before_N))
+    if not len(back) or (before - direct).mean() <= KNOWN_AGAIN:
+        return ""
+    found = intervals.mean(back - (before + direct) / 2)
+    if not found.low > 0:
+        return ""
+    return (
+        f"{REFUSED}teaching it a part of the forget set brings back the rest ({direct.mean():.2f} before, "
+        f"{back.mean():.2f} after), and no manifest says what it was trained on: it hides the data"
+    )
 
 
 def _rise(gold: Mapping[str, Readout], before: Mapping[str, Readout], split: str) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.report import _facts as facts
 from expunge.report._facts import Evidence, Row, Score
 
@@ -75,7 +76,8 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
         if not claims:
             continue
         tags = {claim["tag"] for claim in claims}
-        group = {"word": word, "title": title, "meaning": meaning, "kind": kind, "sign": sign, "tag": ("", "")}
+        group: dict[str, Any] = {"word": word, "title": title, "meaning": meaning, "kind": kind, "sign": sign}
+        group["tag"] = ("", "")
         if len(tags) == 1 and len(claims) > 1:  # said once
             (group["tag"],) = tags
             claims = [{**claim, "tag": ("", "")} for claim in claims]
@@ -169,7 +171,7 @@ def _gold(line: Line, evidence: Evidence, row: Row | None) -> str:
         (
             score
             for score in evidence.get("scores") or []
-            if score.get("subject") == facts.SECOND_GOLD and score.get("name") == row.name and facts.is_measured(score)
+            if score.get("subject") == SECOND_GOLD and score.get("name") == row.name and facts.is_measured(score)
         ),
         None,
     )

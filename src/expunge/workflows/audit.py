@@ -33,7 +33,7 @@ from expunge.pipeline.fluency import with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
-from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained
+from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained, refuse_copies
 from expunge.pipeline.partition import counted_rows, reading_limit, repeat_notes
 from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
@@ -158,6 +158,8 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
         del model  # one is in memory at a time
         model = _open(plan, folder_of(request.model, reporter), notes)
     roles["after"] = observe(model, "after", spec, reporter, against=_without_second(roles))
+    given = {role: one for role, one in roles.items() if golds.sources.get(role, "train") != "train"}
+    roles |= refuse_copies(given, roles["after"])
     return _Observed(roles, capabilities, [*notes, *golds.why])
 
 
