@@ -24,7 +24,12 @@ def words(*scores: Score) -> list[str | None]:
 def test_something_was_there_to_forget(ends: tuple[float, float, float], word: str) -> None:
     """A model that knew nothing of the forget set agrees with gold before any change."""
     assert words(score("privacy_worst", "before", *ends)) == [word]
-    assert words(score("privacy_worst", "after", *ends)) == [], "only the model before the change is asked"
+    assert words() == [], "without a holdout"
+
+
+def test_where_the_model_before_was_not_read_nothing_shows_that_there_was_something_to_forget() -> None:
+    (check,) = plausibility_checks(by_name([score("privacy_worst", "after", 0.02, 0.0, 0.05)]), "erase")
+    assert (check.word, check.passed) == ("open", False) and "was not read" in check.why
 
 
 @pytest.mark.parametrize(

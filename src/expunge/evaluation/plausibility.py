@@ -27,13 +27,18 @@ def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
 def known_before(table: Table) -> Check | None:
     """The check that the worst membership attacker refutes the model before the change.
 
-    Otherwise nothing shows that the forget set was in it, and a model that was never changed would pass. None where the
-    model before the change was not read, or without a holdout.
+    Otherwise nothing shows that the forget set was in it, and a model that was never changed would pass. None without
+    membership figures of the changed model: `implied.worst_attacker` is open then.
     """
     score, second = table.get(("privacy_worst", "before")), table.get(("privacy_worst", "second_gold"))
-    if score is None or score.value is None or score.low is None or score.high is None:
-        return None
     bound = min(MOST, margin(0.0, None if second is None else second.value))
+    if score is None or score.value is None or score.low is None or score.high is None:
+        after = table.get(("privacy_worst", "after"))
+        if after is None or not after.measured:
+            return None
+        rule = f"privacy.worst before the change > {bound:.3g} (something to forget)"
+        why = "the model before the change was not read: nothing shows that it knew the forget set"
+        return Check(rule, False, None, bound, why, implied=True, word="open")
     word: Word = "shown" if score.low > bound else "refuted" if score.high <= bound else "open"
     why = "" if word == "shown" else f"nothing shows that the model before the change knew the forget set: {score.why}"
     rule, open_ = f"privacy.worst before the change > {bound:.3g} (something to forget)", word == "open"

@@ -76,14 +76,8 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
         if not claims:
             continue
         tags = {claim["tag"] for claim in claims}
-        group: dict[str, Any] = {
-            "word": word,
-            "title": title,
-            "meaning": meaning,
-            "kind": kind,
-            "sign": sign,
-            "tag": ("", ""),
-        }
+        group: dict[str, Any] = {"word": word, "title": title, "meaning": meaning, "kind": kind, "sign": sign}
+        group["tag"] = ("", "")
         if len(tags) == 1 and len(claims) > 1:  # said once
             group["tag"] = tags.pop()
             claims = [{**claim, "tag": ("", "")} for claim in claims]
