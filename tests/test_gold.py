@@ -148,6 +148,7 @@ BEFORE = read(forget=list(0.1 * SPREAD), retain=list(0.1 * SPREAD), holdout=list
         (0.5, 0.1, UNKNOWN, "it knows the forget set better than the holdout (loss AUC 1.00"),
         (0.5, 0.1, Origin(retrained=True), ""),
         (2.0, 2.0, UNKNOWN, "its NLL rose on retain as on the forget set"),
+        (2.0, 1.2, UNKNOWN, "its NLL rose on retain as on the forget set"),
         (2.0, 2.0, Origin(listed=0), ""),
     ],
 )

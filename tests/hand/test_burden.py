@@ -268,6 +268,35 @@ def test_the_share_and_the_worst_by_hand() -> None:
     assert example_scores({"coin": coin}, {"coin": coin})[0].value == 0, "a guess tells nothing of one example"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "robustness_hidden",
+        "robustness_hidden_share",
+        "robustness_hidden_worst",
+        "privacy_worst",
+        "forget_nll_above_gold",
+    ],
+)
+@pytest.mark.parametrize(("ends", "n"), [((0.01, 0.9), 50), ((None, None), 1)])
+def test_a_small_figure_of_too_few_examples_is_open(name: str, ends: tuple[float | None, float | None], n: int) -> None:
+    """0.02 is below each bound; its interval reaches beyond, or one example has none."""
+    control = [score(CONTROL, 0.1, 0.0, 0.2, role) for role in ("after", "gold")]
+    for purpose, passed in (("erase", False), ("suppress", True)):
+        found = line(judge({}, [*control, score(name, 0.02, *ends, n=n)], purpose), f"{name.replace('_', '.', 1)} <=")
+        assert (found.word, found.passed) == ("open", passed)
+
+
+def test_the_hidden_share_is_clustered_by_group() -> None:
+    """Eight groups of 12, of which one came back whole: 12 of 96 examples are one of 8 groups, so that the interval is
+    wider."""
+    gap = np.ma.masked_array(np.r_[np.full(12, 0.6), np.zeros(84)])
+    rows = [{"question": "q", "answer": "a", "group": f"g{i // 12}"} for i in range(96)]
+    (grouped, _), (single, _) = example_scores({"a": gap}, None, rows=rows), example_scores({"a": gap}, None)
+    assert grouped.value == single.value == 0.125
+    assert grouped.high is not None and single.high is not None and grouped.high > single.high + 0.1
+
+
 # -- attempts to pass with what is left ------------------------------------------------------------
 
 

@@ -178,12 +178,15 @@ def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozens
     return sorted(_interpret(scores), key=lambda score: SIDES.index(score.side))
 
 
-def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Split -> the channels that the applicable metrics and attacks need of it, gold's included."""
+def requirements(
+    capabilities: frozenset[str], splits: Iterable[str], names: tuple[str, ...] = ("",)
+) -> dict[str, frozenset[str]]:
+    """Split -> the channels that the applicable metrics and attacks need of it, gold's included; of scores whose names
+    begin with one of `names`."""
     given = set(splits)
     wanted: dict[str, frozenset[str]] = {split: frozenset() for split in sorted(given)}
     for planned in _plan_scores(capabilities, given):
-        if all(split in given for _, split, _ in planned.needs.values()):
+        if planned.name.startswith(names) and all(split in given for _, split, _ in planned.needs.values()):
             for _, split, channels in planned.needs.values():
                 wanted[split] |= {channel.rstrip("?") for channel in channels}
     return wanted
@@ -254,11 +257,7 @@ def _plan_scores(capabilities: frozenset[str], given: set[str]) -> Iterator[Plan
                 side,
                 _better(card, home) if bare and not fair else card.better,
                 {
-                    key.replace(".", "_"): (
-                        owner,
-                        home if place == PRESENT else place,
-                        frozenset(card.needs[key]),
-                    )
+                    key.replace(".", "_"): (owner, home if place == PRESENT else place, frozenset(card.needs[key]))
                     for key, (owner, _, place) in keys.items()
                 },
             )

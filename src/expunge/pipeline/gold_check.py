@@ -27,6 +27,9 @@ for the same model, rounded or with noise added."""
 RISE = 0.1
 """Least rise of the forget NLL above that before the change, as a share of the latter, that a gold model of unknown
 origin must show."""
+MOST_DAMAGE = 0.5
+"""Largest rise of the retain NLL, as a share of that of the forget NLL, of a gold model of unknown origin."""
+
 RARE = 1e-3
 """Chance below which what a gold model knows of single examples is not taken for chance."""
 MODELS = {"before": "the model before the change", "gold": "the other gold model", "after": "the model itself"}
@@ -62,7 +65,7 @@ def gold_fault(
     gold, before: split -> readout; None where the model before the change was not read. same_as: the role of a model
     that has the same weights. A model that was retrained here need only differ from the others in its weights. Another
     must not know the forget set better than the holdout, and must be less sure of it than the model before the change,
-    by more than on retain: noise spoils both alike.
+    by far more than on retain: noise and fresh weights spoil both alike.
     """
     if same_as:
         return REFUSED + f"its weights are those of {MODELS[same_as]}"
@@ -168,7 +171,7 @@ def _unproven(forget: np.ndarray, retain: np.ndarray | None, level: float) -> st
         return ""
     other = intervals.mean(retain)
     width = float(np.hypot(lead.value - lead.low, other.high - other.value))
-    if lead.value - other.value <= width:
+    if lead.value - other.value <= width or other.value > MOST_DAMAGE * lead.value:
         return f"{REFUSED}its NLL rose on retain as on the forget set: it is a damaged model, not one that never saw it"
     return ""
 

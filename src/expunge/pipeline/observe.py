@@ -41,6 +41,8 @@ from expunge.pipeline.slowdown import slowdown
 ATTACKED_ROLES = ("before", "gold", SECOND_GOLD, "after")
 """The model before the change is the attacks' positive control."""
 PROMPTED_ROLES = ("before", "after")
+ACCOUNT = ("tokens", "passes", "seconds", "machine")
+"""Fields of a manifest that say what a training took."""
 COMPARED_ROLES = ("before", "gold")
 """The roles that are observed first, and that attacks on the next models compare with."""
 ATTACKED = 200
@@ -68,6 +70,8 @@ class ObservationSpec:
     """Split -> a remark on all figures of the changed model on it."""
     attacks: frozenset[str] | None = None
     """Names of the level's attacks that are run; None for all."""
+    names: tuple[str, ...] = ("",)
+    """Beginnings of the names of the scores that the splits are read for; by default all."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Observation:
     answers_N: np.ndarray | None = None
     """[N] nats per token that gold gives the model's own answers to the forget questions (pipeline/fluency.py)."""
     account: Mapping[str, Any] = field(default_factory=dict)
-    """What training the model took, as far as its manifest says (gold): tokens, seconds, and the machine."""
+    """What training the model took, as far as its manifest says (gold): `ACCOUNT`."""
     attacks: Mapping[str, attack.Found | str] = field(default_factory=dict)
     """Attack -> its result, or why it could not run."""
     attack_seconds: float = 0.0
@@ -176,7 +180,7 @@ def _read(
     model: Model, role: str, spec: ObservationSpec, fingerprint: Any, meter: reading.Meter, reporter: Reporter
 ) -> dict[str, Readout]:
     """Split -> readout: one pass per split."""
-    channels = scores.requirements(model.capabilities, spec.splits)
+    channels = scores.requirements(model.capabilities, spec.splits, spec.names)
     readouts: dict[str, Readout] = {}
     stage = f"reading {role}"
     reporter.start(stage, len(spec.splits))
@@ -325,7 +329,7 @@ def observe_retrained(
     gc.collect()
     made = manifest_of(folder)
     origin = Origin.of(made, wanted.forget, retrained=wanted.source == "train")
-    account = {name: made[name] for name in ("tokens", "seconds", "machine") if made and made.get(name) is not None}
+    account = {name: made[name] for name in ACCOUNT if made and made.get(name) is not None}
     return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account, folder=str(folder))
 
 

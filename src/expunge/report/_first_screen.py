@@ -79,7 +79,7 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
         group: dict[str, Any] = {"word": word, "title": title, "meaning": meaning, "kind": kind, "sign": sign}
         group["tag"] = ("", "")
         if len(tags) == 1 and len(claims) > 1:  # said once
-            (group["tag"],) = tags
+            group["tag"] = tags.pop()
             claims = [{**claim, "tag": ("", "")} for claim in claims]
         result.append({**group, "claims": sorted(claims, key=lambda claim: claim["tag"][0] != "bad")})
     return result
@@ -196,7 +196,7 @@ def _limit(line: Line, unit: str) -> str:
 
 
 def _note(line: Line, score: Score | None) -> str:
-    """What would close an open line."""
+    """The evidence that would close an open line, in words."""
     value, needed = line.get("value"), line.get("needed")
     if value is None:
         return str(line["why"] or "It was not measured.")
@@ -227,7 +227,7 @@ def _is_beyond(line: Line) -> bool:
 
 
 def attacker(evidence: Evidence) -> str:
-    """What an attacker can still get out, in a sentence."""
+    """The knowledge that an attacker can still get out, in a sentence."""
     rows = facts.table(evidence)
     parts = []
     hidden, share = (facts.find(rows, f"robustness_hidden{suffix}") for suffix in ("", "_share"))

@@ -1,0 +1,312 @@
+"""Faults that let a model pass which had not forgotten, or made a figure say what was not so: each stays found.
+
+A row of FAULTS names such a fault, takes its fix out of a copy of the project by one edit, and names the tests that
+then fail. The edits are made at night; that their places and tests are still there is checked every time.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FAILED = 1
+"""Exit status of pytest where tests failed; others say that it could not collect or find them."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """what: the consequence, were the fix absent. file: the place of the fix; old -> new takes it out. tests: of which
+    each fails then."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+BURDEN = "tests/hand/test_burden.py"
+IMPLIED = "src/expunge/evaluation/implied.py"
+FAULTS = (
+    # -- the burden of proof -----------------------------------------------------------------------
+    Fault(
+        "too few examples count as erasure",
+        IMPLIED,
+        "if score.high is not None and score.high <= bound:",
+        "if (score.low or 0.0) <= bound:",
+        (f"{BURDEN}::test_a_small_figure_of_too_few_examples_is_open",),
+    ),
+    Fault(
+        "an open criterion passes erasure",
+        "src/expunge/evaluation/acceptance.py",
+        'passed = word == "shown" if purpose == "erase" else',
+        'passed = word != "refuted" if purpose == "erase" else',
+        (f"{BURDEN}::test_erase_passes_on_shown_alone_and_suppress_by_the_value",),
+    ),
+    Fault(
+        "further attacks, which widen the interval, make a deeper audit easier to pass",
+        IMPLIED,
+        'return word == "shown" if purpose == "erase" else word != "refuted"',
+        'return word != "refuted"',
+        (f"{BURDEN}::test_useless_attacks_never_make_a_failed_line_pass",),
+    ),
+    Fault(
+        "an attack that finds nothing on the model before the change counts",
+        "src/expunge/evaluation/controls.py",
+        "return self.recovered is None or self.direct is None or self.recovered >= LEAST_SHARE * self.direct",
+        "return True",
+        (f"{BURDEN}::test_an_attack_that_fails_on_the_model_before_does_not_count",),
+    ),
+    Fault(
+        "a tenth of the records is left word for word behind a small mean",
+        IMPLIED,
+        "        hidden_share(table, purpose),\n",
+        "",
+        (f"{BURDEN}::test_what_came_back_of_a_part_fails",),
+    ),
+    Fault(
+        "single answers are unlike gold's behind an equal mean",
+        IMPLIED,
+        'if role == "after" and name.endswith("_beyond")',
+        'if role == "nobody" and name.endswith("_beyond")',
+        (f"{BURDEN}::test_beside_each_mean_the_share_of_examples_far_from_gold",),
+    ),
+    Fault(
+        "a copy of the model, given as gold, makes it pass",
+        "src/expunge/pipeline/observe.py",
+        "    why = gold_fault(gold.readouts, before.readouts if before else None, origin, same_as=same)\n",
+        '    why = ""\n',
+        ("tests/test_gold.py::test_a_copy_of_the_model_is_not_gold",),
+    ),
+    # -- utility, privacy, words -------------------------------------------------------------------
+    Fault(
+        "utility is measured on what the retain term trains on",
+        "src/expunge/pipeline/partition.py",
+        "    if not held_out:\n        return splits\n",
+        "    return splits\n",
+        ("tests/test_observe.py::test_evidence_reads_what_the_method_never_gets",),
+    ),
+    Fault(
+        "an AUC far below gold's, which gives the forget set away as well, goes unseen",
+        "src/expunge/evaluation/against_gold.py",
+        "ends[name] = abs(apart.value), max(0.0, low, -high), max(-low, high)",
+        "ends[name] = max(0.0, apart.value), max(0.0, low), max(0.0, high)",
+        (f"{BURDEN}::test_the_worst_attacker_is_two_sided", f"{BURDEN}::test_the_privacy_line"),
+    ),
+    Fault(
+        "no implied line looks at privacy",
+        IMPLIED,
+        "        worst_attacker(table, purpose),\n",
+        "",
+        (f"{BURDEN}::test_the_privacy_line",),
+    ),
+    Fault(
+        "answers that avoid the true words are not called over-forgotten",
+        IMPLIED,
+        "        rouge_below_gold(table, purpose),\n",
+        "",
+        (f"{BURDEN}::test_answers_that_avoid_the_true_words_are_over_forgotten",),
+    ),
+    Fault(
+        "a suppressed model that was never attacked is reported as one that forgot",
+        "src/expunge/report/_facts.py",
+        'else ("MET ITS BAR",',
+        'else ("PASSED",',
+        ("tests/test_report.py::test_the_verdict_says_in_plain_words_what_is_shown",),
+    ),
+    Fault(
+        "expunge forget attacks nothing",
+        "src/expunge/workflows/forget.py",
+        '"audit": "standard"',
+        '"audit": "none"',
+        ("tests/test_forget.py::test_the_surgery_changes_the_answers_and_leaves_evidence",),
+    ),
+    Fault(
+        "the sentence on why a run stopped is of the last step, not of the weights that were taken",
+        "src/expunge/training/stopping.py",
+        '        if self.best_step == point["step"]:\n            self.sentence',
+        "        if True:\n            self.sentence",
+        ("tests/hand/test_stopping.py::test_the_bar_takes_weights_that_did_not_reach_it",),
+    ),
+    # -- methods -----------------------------------------------------------------------------------
+    Fault(
+        "the second-order update clips every entry, and is sign momentum",
+        "src/expunge/methods/updates/soul.py",
+        "positions * p.grad.square()",
+        "p.grad.square()",
+        (
+            "tests/hand/test_catalogue_terms.py::test_sophia_clips_each_entry",
+            "tests/hand/test_catalogue_terms.py::test_soul_counts_the_positions_of_the_step_before_the_gradient_is_clipped",
+        ),
+    ),
+    Fault(
+        "the Newton step of influence unlearning has the wrong factor",
+        "src/expunge/methods/edits/influence.py",
+        'share = len(forget) / len(splits["retain"])',
+        'share = len(forget) / (len(forget) + len(splits["retain"]))',
+        ("tests/hand/test_edit_formulas.py::test_influence_is_exact_for_a_quadratic_loss",),
+    ),
+    Fault(
+        "the noise of certified removal follows from the seed, and whoever has it subtracts it",
+        "src/expunge/methods/edits/certified.py",
+        "noise = sigma * secret_normal(start.shape)",
+        'noise = sigma * torch.randn(start.shape, generator=context.generator("noise"), dtype=start.dtype)',
+        (
+            "tests/contract/test_certified.py::test_the_noise_is_no_function_of_the_seed_and_a_resumed_run_keeps_its_own",
+        ),
+    ),
+    Fault(
+        "a certificate does not hold the guarantee of certified removal",
+        "src/expunge/ledger/certificate.py",
+        '**({"guarantee": finite(guarantee)} if guarantee else {}),',
+        "",
+        ("tests/contract/test_certified.py::test_the_certificate_holds_the_guarantee_and_its_limits",),
+    ),
+    Fault(
+        "the losses' weights are accepted and ignored by an update that normalises their gradients",
+        "src/expunge/methods/updates/multi_objective.py",
+        '    ignores=("forget_weight", "alpha"),\n',
+        "",
+        ("tests/hand/test_catalogue_terms.py::test_the_weights_of_the_losses_are_refused_where_they_change_nothing",),
+    ),
+    Fault(
+        "rows of the holdout that a method read are audited",
+        "src/expunge/pipeline/observe.py",
+        'if name == "holdout" and "holdout" in plan.training_splits:',
+        'if name == "holdout" and plan.budget.stop == "holdout":',
+        ("tests/test_observe.py::test_holdout_rows_that_a_method_reads_are_not_audited",),
+    ),
+    Fault(
+        "a detector's threshold gives way without a word",
+        "src/expunge/methods/guards/_detector.py",
+        "        if median < threshold:\n",
+        "        if False:\n",
+        ("tests/hand/test_detector.py::test_a_threshold_below_the_quantile_of_false_alarms_is_said",),
+    ),
+    # -- statistics --------------------------------------------------------------------------------
+    Fault(
+        "intervals take the examples of one group for independent",
+        "src/expunge/evaluation/intervals.py",
+        "    if groups is None:\n        return Spread(single, len(x) - 1)\n",
+        "    return Spread(single, len(x) - 1)\n",
+        (
+            "tests/hand/test_coverage.py::test_clustered_auc_intervals_cover",
+            "tests/hand/test_coverage.py::test_clustered_means_and_shares_cover",
+            "tests/hand/test_measure.py::test_intervals_are_clustered_by_group",
+        ),
+    ),
+    Fault(
+        "what attacks recover takes the examples of one group for independent",
+        "src/expunge/evaluation/attack.py",
+        "    groups = groups_of(rows, np.ma.getmaskarray(found.recovered_N))\n",
+        "    groups = None\n",
+        ("tests/hand/test_attacking.py::test_what_attacks_recover_is_clustered_by_group",),
+    ),
+    Fault(
+        "dataset inference takes the examples of one group for independent",
+        "src/expunge/attacks/dataset_inference.py",
+        "        groups = group_numbers(*rows)\n",
+        "        groups = None\n",
+        ("tests/hand/test_membership_attacks.py::test_dataset_inference_is_honest_of_groups",),
+    ),
+    Fault(
+        "the hidden share takes the examples of one group for independent",
+        "src/expunge/pipeline/hidden_knowledge.py",
+        "    groups = groups_of(rows) if len(rows) == n else None\n",
+        "    groups = None\n",
+        (f"{BURDEN}::test_the_hidden_share_is_clustered_by_group",),
+    ),
+    Fault(
+        "intervals of an AUC near 0 or 1 are too narrow",
+        "src/expunge/evaluation/intervals.py",
+        "return Interval(value, min(low, model[0]), max(high, model[1]))",
+        "half = Z * spread.variance**0.5\n    return Interval(value, max(0.0, value - half), min(1.0, value + half))",
+        (
+            "tests/hand/test_coverage.py::test_auc_intervals_cover_at_each_size",
+            "tests/hand/test_coverage.py::test_auc_intervals_cover_where_delong_does_not",
+        ),
+    ),
+    Fault(
+        "confidences of shadow models tie in the tail that the attacks work in",
+        "src/expunge/attacks/shared/shadow_models.py",
+        "nll = np.maximum(np.asarray(loss, dtype=np.float64), np.nextafter(0, 1))",
+        "nll = np.maximum(np.asarray(loss, dtype=np.float64), 1e-6)",
+        (
+            "tests/hand/test_membership_attacks.py::test_confidences_do_not_tie_in_the_tail",
+            "tests/hand/test_membership_attacks.py::test_one_model_apart_is_not_perfect_separation",
+        ),
+    ),
+    Fault(
+        "a forget set that looks less seen than unseen data is said to look seen",
+        "src/expunge/attacks/dataset_inference.py",
+        "{'more' if auc > 0.5 else 'less'} seen",
+        "more seen",
+        ("tests/hand/test_membership_attacks.py::test_dataset_inference_says_in_which_direction",),
+    ),
+    # -- examples and cost -------------------------------------------------------------------------
+    Fault(
+        "the bar of a shipped request is met where nothing is done",
+        "examples/digits_random.yaml",
+        '  forget.nll: ">= 0.3 * gold"\n',
+        "",
+        ("tests/claims/test_digits.py::test_a_shipped_request_fails_its_bar_where_nothing_is_done[digits_random]",),
+    ),
+    Fault(
+        "a run that stops at gold's figures does not pay for gold",
+        "src/expunge/pipeline/evidence.py",
+        'used = gold.account if plan.budget.stop == "gold" else {}',
+        "used: dict[str, Any] = {}",
+        ("tests/test_gold.py::test_a_run_that_stops_at_golds_figures_pays_for_gold",),
+    ),
+)
+
+
+def test_each_fix_and_each_test_is_where_the_table_has_it() -> None:
+    for fault in FAULTS:
+        text = (ROOT / fault.file).read_text(encoding="utf-8")
+        assert text.count(fault.old) == 1, f"{fault.what}: {fault.file} has {text.count(fault.old)} x {fault.old!r}"
+        for name in fault.tests:
+            path, _, function = name.partition("[")[0].partition("::")
+            tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+            assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, to take fixes out of."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("src", "tests", "examples", "docs", "scripts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.glob("*.*"):
+        if path.is_file():
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def test_without_its_fix_each_of_its_tests_fails(fault: Fault, project: Path) -> None:
+    path = project / fault.file
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
+    try:
+        for name in fault.tests:
+            done = _run_test(project, name)
+            assert done.returncode == FAILED, f"{name} does not fail:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def _run_test(project: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """pytest on one test of the copy."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "slow or not slow", name]
+    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
