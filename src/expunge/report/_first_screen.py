@@ -125,6 +125,8 @@ def _words(line: Line, row: Row | None, *, before: bool) -> str:
         return KNEW
     if name.endswith("_beyond"):
         return f"Hardly any example differs from the retrained model's in {_subject(name[:-7], None)}"
+    if rule.startswith("privacy.loss_auc of gold <="):
+        return "The retrained model does not know the forget set"
     if line.get("implied") and name in CLAIMS:
         return CLAIMS[name]
     text = _criterion(rule)
