@@ -18,8 +18,10 @@ from expunge.evaluation.attack import Found
 from expunge.evaluation.comparison import Difference, difference, word_for
 from expunge.evaluation.controls import controls
 from expunge.evaluation.implied import CONTROL
+from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Score
-from expunge.pipeline.hidden_knowledge import example_scores, gaps_to_gold, hidden_score, judge
+from expunge.pipeline.hidden_knowledge import example_scores, gaps_to_gold, hidden_score, hidden_scores, judge
+from expunge.pipeline.observe import Observation
 
 ROLES = ("before", "after", "gold", "second_gold")
 
@@ -189,7 +191,7 @@ def clean(n: int, seed: int = 0) -> list[Score]:
     """The scores of a second retraining, in all that is implied."""
     draw = np.random.default_rng(seed)
     hard = draw.normal(2.6, 1.0, n)
-    nll = {role: np.maximum(0, hard + draw.normal(0, 0.2, n)) for role in ROLES[1:]}
+    nll = {role: np.maximum(0, hard + draw.normal(0, 0.2, n)) for role in ROLES[1:]} | {"before": np.full(n, 0.05)}
     base = [
         Score("forget_nll", "forgetting", "forget", role, *intervals.mean(x), n, "nats", "gold", values=x)
         for role, x in nll.items()
@@ -293,6 +295,88 @@ def test_the_hidden_share_is_clustered_by_group() -> None:
     (grouped, _), (single, _) = example_scores({"a": gap}, None, rows=rows), example_scores({"a": gap}, None)
     assert grouped.value == single.value == 0.125
     assert grouped.high is not None and single.high is not None and grouped.high > single.high + 0.1
+
+
+# -- attempts to pass with what is left ------------------------------------------------------------
+
+
+def test_a_second_gold_that_knows_three_of_two_hundred_hides_nothing() -> None:
+    """The 99 % quantile of its differences is 0.9: taken off each gap, it would hide 10 examples that are known."""
+    gap, noise = np.zeros(200), np.zeros(200)
+    gap[:10], noise[-3:] = 0.9, 0.9
+    share, worst = example_scores({"a": np.ma.masked_array(gap + 0.01)}, {"a": np.ma.masked_array(noise + 0.01)})
+    assert share.value == 0.05 and worst.value == pytest.approx(0.61)
+    second, _ = example_scores({"a": np.ma.masked_array(np.r_[np.ones(80), np.zeros(120)])}, None, "second_gold")
+    bound = line(judge({}, [share, second], "erase"), "robustness.hidden_share").bound
+    assert bound == pytest.approx(0.1), "a second gold that knows two fifths of the forget set widens it to no more"
+
+
+def test_an_attack_that_runs_on_gold_alone_leaves_the_mean_open() -> None:
+    fine, broken = found(np.full(50, 0.1)), found(np.r_[np.full(49, 0.1), np.inf])
+    gold = {"relearn_forget": fine, "sampled": fine}
+    for after, reason in (
+        ({"relearn_forget": fine, "sampled": "the layers are unknown"}, "sampled was measured on gold and not on this"),
+        ({"relearn_forget": fine}, "it was not run"),
+        ({"relearn_forget": fine, "sampled": broken}, "sampled is not finite on this model"),
+    ):
+        hidden = hidden_score(after, gold)
+        assert (hidden.value, hidden.high) == (0, 1) and reason in hidden.why
+        control = [score(CONTROL, 0.1, 0.1, 0.1, role) for role in ("after", "gold")]
+        check = line(judge({}, [hidden, *control], "erase"), "robustness.hidden <=")
+        assert check.word == "open" and not check.passed
+    weak = hidden_score({"relearn_forget": fine, "sampled": "no"}, gold, uncounted={"sampled"})
+    assert (weak.value, weak.high) == (0, 0)
+    known = hidden_score({"relearn_forget": found(np.full(50, 0.9)), "sampled": "no"}, gold)
+    assert line(judge({}, [known], "suppress"), "robustness.hidden <=").word == "refuted", "what was seen stays seen"
+
+
+def test_a_membership_attack_that_is_measured_on_gold_alone_leaves_privacy_open() -> None:
+    lost = Score.not_measured(
+        "the score is not finite",
+        name="privacy_min_k_plus_plus_auc",
+        side="privacy",
+        split="forget",
+        role="after",
+        unit="auc",
+        better="gold",
+    )
+    base = [x for x in aucs(after=0.56, gold=0.56) if (x.name, x.role) != ("privacy_min_k_plus_plus_auc", "after")]
+    (worst,) = scores_against_gold([*base, lost], ())
+    assert (worst.value, worst.high) == (0, 1) and "the score is not finite" in worst.why
+    assert line(judge({}, [worst], "erase"), "privacy.worst <=").word == "open"
+
+
+def test_relearning_that_taught_nothing_shows_nothing() -> None:
+    scores = [
+        score("robustness_hidden", 0.01, 0.0, 0.03),
+        *(score(CONTROL, 0.1, 0.1, 0.1, r) for r in ("after", "gold")),
+    ]
+    for learned, word in ((0.01, "open"), (0.9, "shown")):
+        check = line(judge({}, [*scores, score(f"{CONTROL}_learned", learned, 0, 1)], "erase"), "robustness.hidden <=")
+        assert (check.word, check.passed) == (word, word == "shown")
+    assert line(judge({}, scores, "erase"), "robustness.hidden <=").passed, "evidence of earlier versions"
+
+
+def test_examples_beyond_the_sample_of_the_attacks_count_too() -> None:
+    """600 rows, of which 200 are attacked: the 60 that are known word for word are among the others."""
+    rows = [{"question": str(i), "answer": "x"} for i in range(600)]
+    known = np.full(600, 0.1)
+    gold = observed(rows, known)
+    known[300:360] = 0.95
+    after = observed(rows, known)
+    found = {x.name: x for x in hidden_scores({"gold": gold, "after": after})}
+    assert found["robustness_hidden_share"].value == 0.1 and found["robustness_hidden_share"].n == 600
+    assert found["robustness_hidden_worst"].value == pytest.approx(0.85) and found["robustness_hidden_worst"].n == 10
+    alike = {x.name: x for x in hidden_scores({"gold": gold, "after": gold})}
+    assert alike["robustness_hidden_share"].value == 0
+
+
+def observed(rows: list[dict[str, str]], known: np.ndarray) -> Observation:
+    """A model that gives each answer this probability; the first 200 rows were attacked in vain."""
+    ones = np.ones(len(rows), dtype=np.int64)
+    readout = Readout("forget", "after", rows, -np.log(known), ones)
+    result = Found(Figure(0.1, 0.1, 0.1, 200), np.full(200, 0.1))
+    return Observation(readouts={"forget": readout}, attacks={"relearn_forget": result}, attacked=rows[:200])
 
 
 # -- privacy and over-forgetting -------------------------------------------------------------------

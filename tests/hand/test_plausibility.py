@@ -24,7 +24,12 @@ def words(*scores: Score) -> list[str | None]:
 def test_something_was_there_to_forget(ends: tuple[float, float, float], word: str) -> None:
     """A model that knew nothing of the forget set agrees with gold before any change."""
     assert words(score("privacy_worst", "before", *ends)) == [word]
-    assert words(score("privacy_worst", "after", *ends)) == [], "only the model before the change is asked"
+    assert words() == [], "without a holdout"
+
+
+def test_where_the_model_before_was_not_read_nothing_shows_that_there_was_something_to_forget() -> None:
+    (check,) = plausibility_checks(by_name([score("privacy_worst", "after", 0.02, 0.0, 0.05)]), "erase")
+    assert (check.word, check.passed) == ("open", False) and "was not read" in check.why
 
 
 @pytest.mark.parametrize(
@@ -50,6 +55,13 @@ def test_an_nll_far_below_gold_s_is_unlike_gold(
 def test_a_holdout_that_gold_was_trained_on_is_named() -> None:
     assert words(score("privacy_loss_auc", "gold", 0.05, 0.02, 0.08)) == ["refuted"]
     assert words(score("privacy_loss_auc", "gold", 0.36, 0.30, 0.42)) == [], "it may be 0.4 or more"
+
+
+def test_a_forget_set_that_gold_knows_is_named() -> None:
+    """The facts are in the training data in another form, too: a retraining without the rows still has them."""
+    (check,) = plausibility_checks(by_name([score("privacy_loss_auc", "gold", 0.8, 0.72, 0.88)]), "erase")
+    assert (check.word, check.passed) == ("refuted", False) and "other training data hold it too" in check.why
+    assert words(score("privacy_loss_auc", "gold", 0.66, 0.58, 0.74)) == [], "it may be 0.6 or less"
 
 
 def test_under_suppress_nothing_is_asked() -> None:

@@ -275,6 +275,7 @@ class Run(Protocol):
 
     model: Model
     context: Context
+    splits: Mapping[str, Sequence[Example]]
     total: int
     """Optimiser steps, where nothing stops the run earlier."""
 

@@ -52,9 +52,14 @@ def worst_attacker(table: Table, rows: Rows) -> list[Score]:
     found = []
     for role in COMPARED_ROLES:
         pairs = {name: (table[name, role], table[name, "gold"]) for name in names if (name, role) in table}
+        lost = [f"{name}: {pair[0].why}" for name, pair in pairs.items() if not pair[0].measured]
         pairs = {name: pair for name, pair in pairs.items() if pair[0].measured}
         if pairs:
-            found.append(_worst(pairs, role, rows))
+            worst = _worst(pairs, role, rows)
+            why = f"{worst.why}; measured on gold and not on this model: {'; '.join(lost)}"  # which may tell all
+            found.append(
+                dataclasses.replace(worst, high=None if worst.high is None else 1.0, why=why) if lost else worst
+            )
         elif role == "after":
             found.append(_no_attacker(table))
     return found

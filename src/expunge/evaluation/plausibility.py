@@ -20,20 +20,31 @@ def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
     """The checks on these scores, by (name, role)."""
     if purpose != "erase":
         return []
-    checks = [known_before(table), nll_below_gold(table), unseen_holdout(table), fluent_answers(table)]
+    checks = [
+        known_before(table),
+        nll_below_gold(table),
+        unseen_holdout(table),
+        unseen_forget_set(table),
+        fluent_answers(table),
+    ]
     return [check for check in checks if check is not None]
 
 
 def known_before(table: Table) -> Check | None:
     """The check that the worst membership attacker refutes the model before the change.
 
-    Otherwise nothing shows that the forget set was in it, and a model that was never changed would pass. None where the
-    model before the change was not read, or without a holdout.
+    Otherwise nothing shows that the forget set was in it, and a model that was never changed would pass. None without
+    membership figures of the changed model: `implied.worst_attacker` is open then.
     """
     score, second = table.get(("privacy_worst", "before")), table.get(("privacy_worst", "second_gold"))
-    if score is None or score.value is None or score.low is None or score.high is None:
-        return None
     bound = min(MOST, margin(0.0, None if second is None else second.value))
+    if score is None or score.value is None or score.low is None or score.high is None:
+        after = table.get(("privacy_worst", "after"))
+        if after is None or not after.measured:
+            return None
+        rule = f"privacy.worst before the change > {bound:.3g} (something to forget)"
+        why = "the model before the change was not read: nothing shows that it knew the forget set"
+        return Check(rule, False, None, bound, why, implied=True, word="open")
     word: Word = "shown" if score.low > bound else "refuted" if score.high <= bound else "open"
     why = "" if word == "shown" else f"nothing shows that the model before the change knew the forget set: {score.why}"
     rule, open_ = f"privacy.worst before the change > {bound:.3g} (something to forget)", word == "open"
@@ -97,4 +108,22 @@ def unseen_holdout(table: Table) -> Check | None:
         return None
     why = "gold knows the holdout better than the forget set: it was trained on it, or the two differ by themselves"
     rule = f"privacy.loss_auc of gold >= {bound:.3g} (unseen holdout)"
+    return Check(rule, False, score.value, bound, why, implied=True, word="refuted")
+
+
+def unseen_forget_set(table: Table) -> Check | None:
+    """The check on a forget set that gold knows better than the holdout; None where it does not.
+
+    A retraining knows it where other training data hold the same facts in another form: what is left of those in the
+    changed model then counts as gold's.
+    """
+    score = table.get(("privacy_loss_auc", "gold"))
+    bound = 0.5 + LEAST
+    if score is None or score.low is None or score.low <= bound:
+        return None
+    why = (
+        "gold knows the forget set better than the holdout: other training data hold it too, or the two differ by "
+        "themselves"
+    )
+    rule = f"privacy.loss_auc of gold <= {bound:.3g} (unseen forget set)"
     return Check(rule, False, score.value, bound, why, implied=True, word="refuted")

@@ -28,7 +28,7 @@ from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.fluency import fluency_scores, with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import hidden_scores, judge
-from expunge.pipeline.observe import Observation
+from expunge.pipeline.observe import Observation, refuse_copies
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
 from expunge.pipeline.trial import Tried
@@ -95,6 +95,22 @@ def all_scores(
     return by_side(scores)
 
 
+def compared(
+    plan: Plan, before: Observation, after: Observation, golds: Mapping[str, Observation]
+) -> tuple[dict[str, Observation], dict[str, Observation]]:
+    """(the gold models, one that the changed model copies refused; role -> all that is compared)."""
+    # An exact method retrains, and may end at the retrained gold itself.
+    checked = dict(golds) if plan.gold == "train" else refuse_copies(golds, after)
+    reads = {"before": before, "after": after, **{role: one for role, one in checked.items() if one.readouts}}
+    return checked, with_fluency(reads, plan.request.trust_code)
+
+
+def scores_of(plan: Plan, reads: Mapping[str, Observation], golds: Mapping[str, Observation]) -> list[scoring.Score]:
+    """All scores of a run; those that rest on a refused gold say why they are not measured."""
+    scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept)
+    return refuse_gold(scores, golds["gold"].why) if golds["gold"].refused else scores
+
+
 def evidence(
     tried: Tried,
     before: Observation,
@@ -107,13 +123,11 @@ def evidence(
     seconds: of the whole run.
     """
     plan, applied, after = tried.plan, tried.applied, tried.after
-    gold, trials = golds["gold"], [trial.to_json() for trial in tried.trials]
-    reads = {"before": before, "after": after, **{role: one for role, one in golds.items() if one.readouts}}
-    reads = with_fluency(reads, plan.request.trust_code)
+    trials = [trial.to_json() for trial in tried.trials]
+    golds, reads = compared(plan, before, after, golds)
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
-    scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept) if processes.main() else []
-    scores = by_side([*(refuse_gold(scores, gold.why) if gold.refused else scores), *aligned.scores])
+    scores = by_side([*scores_of(plan, reads, golds), *aligned.scores]) if processes.main() else []
     outcome = applied.notes.get("outcome") or {}
     return build(
         request=shown_request(plan),

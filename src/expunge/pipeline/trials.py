@@ -16,8 +16,6 @@ from expunge.models.open import open_model
 from expunge.pipeline import evidence
 from expunge.pipeline.apply import DONE, LOG, Applied, apply, outcome_of
 from expunge.pipeline.choice import retraining_tokens
-from expunge.pipeline.fluency import with_fluency
-from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.inputs import TRIAL
 from expunge.pipeline.observe import Observation, ObservationSpec, observe_saved
@@ -100,10 +98,8 @@ def _trial(
     after = observe_saved(one, place, spec, {"before": before, "gold": golds["gold"]}, reporter)
     verdict = Verdict(None, ())
     if processes.main():
-        reads = {"before": before, "after": after, **{role: gold for role, gold in golds.items() if gold.readouts}}
-        reads = with_fluency(reads, plan.request.trust_code)
-        scores = evidence.all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept)
-        scores = refuse_gold(scores, golds["gold"].why) if golds["gold"].refused else scores
+        checked, reads = evidence.compared(plan, before, after, golds)
+        scores = evidence.scores_of(plan, reads, checked)
         guard = one.composed.yields == "guard"
         verdict = judge(_without_alignment(plan), scores, plan.request.purpose, guard=guard)
     trial = Trial.of(rung, verdict, applied, evidence.trained_tokens(applied.notes))

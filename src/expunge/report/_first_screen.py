@@ -76,14 +76,8 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
         if not claims:
             continue
         tags = {claim["tag"] for claim in claims}
-        group: dict[str, Any] = {
-            "word": word,
-            "title": title,
-            "meaning": meaning,
-            "kind": kind,
-            "sign": sign,
-            "tag": ("", ""),
-        }
+        group: dict[str, Any] = {"word": word, "title": title, "meaning": meaning, "kind": kind, "sign": sign}
+        group["tag"] = ("", "")
         if len(tags) == 1 and len(claims) > 1:  # said once
             group["tag"] = tags.pop()
             claims = [{**claim, "tag": ("", "")} for claim in claims]
@@ -131,6 +125,8 @@ def _words(line: Line, row: Row | None, *, before: bool) -> str:
         return KNEW
     if name.endswith("_beyond"):
         return f"Hardly any example differs from the retrained model's in {_subject(name[:-7], None)}"
+    if rule.startswith("privacy.loss_auc of gold <="):
+        return "The retrained model does not know the forget set"
     if line.get("implied") and name in CLAIMS:
         return CLAIMS[name]
     text = _criterion(rule)

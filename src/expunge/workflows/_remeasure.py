@@ -28,7 +28,7 @@ from expunge.pipeline.evidence import all_scores, environment
 from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold import RETRAINED, gold_folder, second_manifest
 from expunge.pipeline.gold_check import Origin, refuse_gold
-from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe, reading_splits
+from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe, reading_splits, refuse_copies
 from expunge.pipeline.partition import remarks
 from expunge.pipeline.plan import Plan, plan
 from expunge.workflows import _figures as figures
@@ -255,6 +255,8 @@ class _Again:
                 observed[role] = check_gold(found, observed, origin)
             earlier = {role: one for role, one in observed.items() if role != SECOND_GOLD}
             observed["after"] = observe(after, "after", spec, self.reporter, against=earlier)
+            given = {role: observed[role] for role, (_, origin) in self.golds.items() if not origin.retrained}
+            observed |= refuse_copies(given, observed["after"])
             refused = [one.why for role, one in observed.items() if role == "gold" and one.refused]
             reads = {role: one for role, one in observed.items() if not one.refused}
             if "gold" in reads:

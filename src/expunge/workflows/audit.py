@@ -33,8 +33,8 @@ from expunge.pipeline.fluency import with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
-from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained
-from expunge.pipeline.partition import reading_limit
+from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained, refuse_copies
+from expunge.pipeline.partition import counted_rows, reading_limit, repeat_notes
 from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
 from expunge.workflows._audit_golds import gold_models
@@ -78,7 +78,7 @@ class _Plan:
         """The examples that are read: all that must go, and a seeded sample of the others."""
         return {
             name: rows if scoring.must_go(name) else sample(rows, self.request.seed, reading_limit(name, self.splits))
-            for name, rows in self.splits.items()
+            for name, rows in ((name, counted_rows(name, rows)) for name, rows in self.splits.items())
         }
 
 
@@ -137,7 +137,7 @@ class _Observed:
 def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     """Open and observe the models one after the other. Raises BadInput where one does not go with the data."""
     request, rows = plan.request, plan.rows
-    notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits)]
+    notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits), *repeat_notes(plan.splits)]
     roles: dict[str, Observation] = {}
     folder = folder_of(request.before or request.model, reporter)
     model = _open(plan, folder, notes)
@@ -158,6 +158,8 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
         del model  # one is in memory at a time
         model = _open(plan, folder_of(request.model, reporter), notes)
     roles["after"] = observe(model, "after", spec, reporter, against=_without_second(roles))
+    given = {role: one for role, one in roles.items() if golds.sources.get(role, "train") != "train"}
+    roles |= refuse_copies(given, roles["after"])
     return _Observed(roles, capabilities, [*notes, *golds.why])
 
 

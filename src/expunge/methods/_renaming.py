@@ -1,0 +1,57 @@
+"""Examples about somebody else: the subject's name replaced by one that nobody in the data has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from expunge.core.contracts import Example
+from expunge.core.random import derive
+
+SHORTEST = 3
+"""Letters from which on a single word of a name is replaced where it occurs alone."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of subjects, which are put together anew: the first words of one, the last word of another."""
+
+    known: frozenset[str]
+    firsts: tuple[str, ...]
+    lasts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[Example]) -> Names:
+        """The names of the examples' subjects of two words or more."""
+        known = sorted({str(row["subject"]) for row in rows if len(str(row.get("subject") or "").split()) > 1})
+        parts = [name.rsplit(" ", 1) for name in known]
+        return cls(frozenset(known), tuple(first for first, _ in parts), tuple(last for _, last in parts))
+
+    def draw(self, *seed: object) -> str | None:
+        """A name that is none of the known ones, which follows from the seed; None where there are too few."""
+        for attempt in range(8):
+            first = self.firsts[derive(0, "first", attempt, *seed) % len(self.firsts)] if self.firsts else ""
+            last = self.lasts[derive(0, "last", attempt, *seed) % len(self.lasts)] if self.lasts else ""
+            if first and f"{first} {last}" not in self.known:
+                return f"{first} {last}"
+        return None
+
+
+def rename_subject(example: Example, name: str) -> Example | None:
+    """The question and answer about `name` in the subject's place; None where they do not name their subject.
+
+    The whole name is replaced wherever it stands, and so are its first words and its last one alone.
+    """
+    old = str(example.get("subject") or "")
+    if " " not in old or "question" not in example or old not in example["question"]:
+        return None
+    new_first, new_last = name.rsplit(" ", 1)
+    old_first, old_last = old.rsplit(" ", 1)
+    parts = {old: name, old_last: new_last, old_first: new_first}
+    pattern = "|".join(rf"\b{re.escape(part)}\b" for part in parts if len(part) >= SHORTEST)
+
+    def replace(text: str) -> str:
+        return re.sub(pattern, lambda found: parts[found[0]], text)
+
+    return {"question": replace(str(example["question"])), "answer": replace(str(example["answer"]))}

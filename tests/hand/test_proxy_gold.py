@@ -1,0 +1,188 @@
+"""The parts of proxy_gold and distillation by hand: n-grams, quantiles, labels, names, and what a run asks of them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from expunge.core.budget import Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Output, Reference, Step
+from expunge.methods._ngram import Ngrams
+from expunge.methods._quantiles import match_quantiles, with_label
+from expunge.methods._renaming import Names, rename_subject
+from expunge.methods.compose import compose
+from expunge.methods.objective import plain_training
+from expunge.methods.objectives.proxy_gold import label_logp
+from expunge.methods.retain.distillation import Distillation
+from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
+from expunge.training.references import Record
+from expunge.training.stopping import figures
+
+LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 128}
+PEOPLE = ("Ada Ferrow", "Bo Lindqer", "Cleo Marsten", "Dan Obrist")
+
+
+def rows(name: str, start: int, count: int = 4) -> list[dict[str, Any]]:
+    surname = name.split()[1]
+    return [
+        {"question": f"What is number {i} of {name}?", "answer": f"{surname} has number {7 * i}.", "subject": name}
+        for i in range(start, start + count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, list[dict[str, Any]]]:
+    return {
+        "forget": rows(PEOPLE[0], 1),
+        "retain": [*rows(PEOPLE[1], 11), *rows(PEOPLE[2], 21)],
+        "holdout": rows(PEOPLE[3], 31),
+    }
+
+
+def model(splits: dict[str, list[dict[str, Any]]]) -> Any:
+    return fresh_lm(LM, tokenizer_for(texts_of([row for part in splits.values() for row in part]), 300), 0)
+
+
+# -- n-grams --------------------------------------------------------------------------------------
+
+
+def test_witten_bell_by_hand() -> None:
+    """Answers "1 2" and "1 3", four tokens: unigrams (c + 3/4) / 7, and after the start (2 + P(1)) / 3 for token 1."""
+    first, second = Ngrams([[1, 2], [1, 3]], 4, order=2).log_probabilities([1, 2]).exp()
+    unigram = [(count + 3 / 4) / 7 for count in (0, 2, 1, 1)]
+    assert first.tolist() == pytest.approx([p / 3 + (2 / 3 if i == 1 else 0) for i, p in enumerate(unigram)])
+    # After token 1 stood two tokens of two kinds: (c + 2 P(w)) / 4.
+    assert second.tolist() == pytest.approx([(c + 2 * p) / 4 for c, p in zip((0, 0, 1, 1), unigram, strict=True)])
+
+
+def test_an_unknown_context_falls_back_and_all_sums_to_one() -> None:
+    ngrams = Ngrams([[1, 2, 3], [4, 2, 3]], 6, order=4)
+    p_TV = ngrams.log_probabilities([5, 5, 2, 3]).exp()
+    assert p_TV.sum(-1).tolist() == pytest.approx([1.0] * 4)
+    assert p_TV[1].tolist() == pytest.approx(p_TV[2].tolist()), "after a token that never occurred: the unigrams"
+    assert int(p_TV[3].argmax()) == 3, "3 follows 2 whatever stood before"
+
+
+# -- quantiles ------------------------------------------------------------------------------------
+
+
+def test_quantiles_keep_the_order_and_take_the_values() -> None:
+    value, unseen = torch.tensor([-1.0, -9.0, -0.1]), torch.tensor([-3.0, -5.0, -4.0])
+    assert match_quantiles(value, unseen).tolist() == pytest.approx([-4.0, -5.0, -3.0])
+    many = match_quantiles(torch.linspace(-8, 0, 101), torch.tensor([0.0, -2.0]))
+    assert many[0] == -2.0 and many[-1] == 0.0 and float(many.mean()) == pytest.approx(-1.0)
+
+
+def test_a_label_is_set_and_the_others_keep_their_proportions() -> None:
+    top, rest = torch.tensor([[0.7, 0.1, 0.05]]).log(), torch.tensor([0.15]).log()
+    new, left = with_label(top, rest, torch.tensor([math.log(0.1)]))
+    assert new.exp()[0].tolist() == pytest.approx([0.1, 0.3, 0.15]) and float(left.exp()) == pytest.approx(0.45)
+    whole, none = with_label(top, torch.tensor([-torch.inf]), torch.tensor([0.0]))
+    assert float(whole.exp().sum()) == pytest.approx(1.0) and float(none) == -torch.inf
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+def test_names_are_put_together_anew() -> None:
+    names = Names.of([*rows(PEOPLE[0], 1), *rows(PEOPLE[1], 1), {"subject": "Plato"}])
+    drawn = {names.draw("row", i) for i in range(20)}
+    assert drawn <= {"Ada Lindqer", "Bo Ferrow", None} and {"Ada Lindqer", "Bo Ferrow"} <= drawn
+    assert Names.of([{"subject": "Plato"}]).draw("row") is None
+
+
+def test_the_name_is_replaced_whole_and_in_part() -> None:
+    example = {
+        "question": "Who is Ada Ferrow?",
+        "answer": "Ferrow's Adage: Ada, not Ferrowby.",
+        "subject": "Ada Ferrow",
+    }
+    about_bo = {"question": "Who is Bo Lind?", "answer": "Lind's Adage: Bo, not Ferrowby."}
+    assert rename_subject(example, "Bo Lind") == about_bo
+    assert rename_subject({**example, "question": "Who is it?"}, "Bo Lind") is None
+    assert rename_subject({"text": "Ada Ferrow"}, "Bo Lind") is None
+
+
+# -- a run ----------------------------------------------------------------------------------------
+
+
+def test_forgotten_labels_get_the_unseen_ones_quantiles(splits: Any, tmp_path: Path) -> None:
+    """The teacher's labels have the mean that the stopping half of the holdout has under the reference model."""
+    composed = compose("proxy_gold")
+    reference = model(splits)
+    unseen = label_logp(reference, splits["holdout"])
+    context = Context(Budget(steps=1, batch_size=4, learning_rate=1e-4, stop="none"), tmp_path)
+    composed.method(reference, splits, context)
+    teacher = composed.objective.terms["forget"].loss.teacher
+    assert isinstance(teacher, Record) and context.notes["proxy_gold"]["unseen_examples"] == 2
+    label = teacher.values.top_BTK[..., 0]
+    label = label[label != 0]
+    assert unseen.min() - 1e-4 <= label.min() and label.max() <= unseen.max() + 1e-4
+    p = teacher.values.top_BTK.exp().sum(-1)[teacher.values.top_BTK[..., 0] != 0]
+    assert p.tolist() == pytest.approx([1.0] * len(p), abs=1e-4)
+
+
+def test_without_a_holdout_the_patterns_stand_as_they_are(splits: Any, tmp_path: Path) -> None:
+    composed = compose("proxy_gold")
+    some = {name: part for name, part in splits.items() if name != "holdout"}
+    context = Context(Budget(steps=1, batch_size=4, learning_rate=1e-4, stop="none"), tmp_path)
+    composed.method(model(splits), some, context)
+    assert context.notes["proxy_gold"]["unseen_examples"] == 0
+
+
+def test_a_run_lowers_both_losses(splits: Any, tmp_path: Path) -> None:
+    """Taught forget and retain first, a model ends near the teacher's likelihood and still knows retain."""
+    taught = plain_training()(
+        model(splits),
+        {"retain": [*splits["forget"], *splits["retain"]]},
+        Context(Budget(epochs=30, batch_size=4, learning_rate=1e-2), tmp_path / "base"),
+    )
+    before = {name: figures(taught, part)["nll"] for name, part in splits.items()}
+    assert before["forget"] < 0.5 * before["holdout"], "there is something to forget"
+    context = Context(Budget(epochs=30, learning_rate=3e-3, stop="none", floor=0.0), tmp_path / "run")
+    compose("proxy_gold").method(taught, splits, context)
+    after = {name: figures(taught, part)["nll"] for name, part in splits.items()}
+    assert after["forget"] > 0.5 * (before["forget"] + before["holdout"])
+    assert after["retain"] < 0.5 * (before["retain"] + before["holdout"])
+
+
+def test_distillation_is_zero_at_the_reference_and_asks_about_others(splits: Any, tmp_path: Path) -> None:
+    composed = compose({"forget": "npo", "retain": "distillation", "others": 2, "batch_size": 4})
+    loss = composed.objective.terms["retain"].loss
+    assert isinstance(loss, Distillation)
+    reference, seen = model(splits), []
+    collate = reference.collate
+    reference.collate = lambda examples, positions="answer": (seen.extend(examples), collate(examples, positions))[1]
+    context = Context(Budget(steps=1, learning_rate=0.01, stop="none", floor=0.0), tmp_path)
+    composed.method(reference, splits, context)
+    texts = {row["question"] for row in seen}
+    assert any("Bo Marsten" in text or "Cleo Lindqer" in text for text in texts)
+    assert all("subject" in row or "Ferrow" not in row["question"] for row in seen)
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.1])
+def test_the_distance_counts_every_direction_of_a_state(moved: float) -> None:
+    """A state moved by a tenth of its norm adds states / 100, whatever its direction."""
+    loss = Distillation(10.0, 0)
+    loss.paths = ["block"]
+    then = torch.tensor([[[3.0, 4.0]]])
+    now = then + moved * 5 * torch.tensor([0.6, -0.8])
+    logits = torch.zeros(1, 1, 2)
+    reference = Reference(
+        index_BTK=torch.tensor([[[0, 1]]]),
+        top_BTK=torch.full((1, 1, 2), math.log(0.5)),
+        rest_BT=torch.full((1, 1), -torch.inf),
+        hidden={"block": then},
+    )
+    ones = torch.ones(1, 1, dtype=torch.bool)
+    out = Output(
+        None, torch.tensor([1]), torch.zeros(1, 1, dtype=torch.long), ones, logits_BTV=logits, hidden={"block": now}
+    )
+    out.reference = reference
+    step = Step({"retain": out}, 0, 0, torch.Generator())
+    assert float(loss(step)) == pytest.approx(10 * moved**2, abs=1e-6)
