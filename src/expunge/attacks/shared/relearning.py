@@ -54,7 +54,7 @@ def relearn(
         ):
             points.append((step, answer_probability(model, rows)))
         if control:
-            more["learned"] = "share", "higher", _learned(first_T, answer_probability(model, taught))
+            more["learned"] = "share", "higher", _learned_share(first_T, answer_probability(model, taught))
     _, best = max(points, key=lambda point: float(point[1].mean()))
     recovered_N = np.zeros(len(counts_N))
     recovered_N[counts_N] = best
@@ -64,7 +64,7 @@ def relearn(
     return Found(figure_of(recovered_N, why), recovered_N, steps_to_half(target, counts_N, curve) | more, curve)
 
 
-def _learned(first_T: np.ndarray, last_T: np.ndarray) -> Figure:
+def _learned_share(first_T: np.ndarray, last_T: np.ndarray) -> Figure:
     """The gain in knowledge of [T] taught examples, of what there was to gain; 1 where all was known already."""
     share_T = np.where(first_T < 1 - 1e-6, (last_T - first_T) / np.maximum(1e-6, 1 - first_T), 1.0)
     return Figure(*mean(np.clip(share_T, 0.0, 1.0), 0.0, 1.0), len(share_T))
