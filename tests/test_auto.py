@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput
@@ -18,6 +19,7 @@ from expunge.pipeline import trials
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.trial import Trial
 from expunge.pipeline.trials import next_rung
+from expunge.workflows.bench import bench
 from expunge.workflows.run import run
 from worlds import tiny
 
@@ -155,3 +157,14 @@ def test_a_run_killed_between_trials_ends_with_the_same_model(
 def test_a_trial_is_read_as_it_was_written() -> None:
     one = trial(2, left=("forget.nll >= 1",), lost=("retain.nll <= 1",))
     assert Trial.from_json(one.to_json()) == one and dataclasses.asdict(one)["rung"] == 2
+
+
+def test_a_bench_compares_what_the_tool_chooses(base: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**base, "accept": {"forget.nll": ">= 1000"}, "gold": "one"}))
+    options = ["auto.trials=1,2", "auto.cost=10"]
+    found = bench(str(tmp_path / "own.yaml"), methods=["auto"], grid=options, out=str(tmp_path / "board"))
+    rows = {row["method"]: row for row in found["rows"]}
+    assert set(rows) == {"auto trials=1 cost=10", "auto trials=2 cost=10"}
+    assert all(row["status"] == "done" for row in rows.values())
+    with pytest.raises(BadInput, match="trials"):
+        bench(str(tmp_path / "own.yaml"), methods=["auto"], grid=["auto.trials=0"], out=str(tmp_path / "none"))

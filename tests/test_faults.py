@@ -34,6 +34,7 @@ class Fault:
 
 
 BURDEN = "tests/hand/test_burden.py"
+BENCH = "tests/test_bench_worlds.py"
 IMPLIED = "src/expunge/evaluation/implied.py"
 FAULTS = (
     # -- the burden of proof -----------------------------------------------------------------------
@@ -127,7 +128,7 @@ FAULTS = (
         "src/expunge/workflows/forget.py",
         '"audit": "standard"',
         '"audit": "none"',
-        ("tests/test_forget.py::test_the_surgery_changes_the_answers_and_leaves_evidence",),
+        ("tests/test_forget.py::test_the_plan_names_what_goes_and_what_stays",),
     ),
     Fault(
         "the sentence on why a run stopped is of the last step, not of the weights that were taken",
@@ -250,6 +251,28 @@ FAULTS = (
         "{'more' if auc > 0.5 else 'less'} seen",
         "more seen",
         ("tests/hand/test_membership_attacks.py::test_dataset_inference_says_in_which_direction",),
+    ),
+    # -- what the docs show as measured ------------------------------------------------------------
+    Fault(
+        "the docs show figures of the world on which recipes were set",
+        "docs/measured.json",
+        ' "worlds": [\n',
+        ' "worlds": [\n  0,\n',
+        (f"{BENCH}::test_what_docs_show_was_measured_on_other_worlds_than_recipes_were_set_on",),
+    ),
+    Fault(
+        "measuring takes runs on the world on which recipes were set",
+        "scripts/measured",
+        'or int(world.removeprefix("authors@")) == SET_ON:',
+        "or False:",
+        (f"{BENCH}::test_runs_that_may_not_count_are_refused",),
+    ),
+    Fault(
+        "the acceptance criteria choose the weights whose figures the docs show",
+        "scripts/measured",
+        'sets={"accept": {}}',
+        "sets={}",
+        (f"{BENCH}::test_measuring_goes_on_where_it_stopped",),
     ),
     # -- examples and cost -------------------------------------------------------------------------
     Fault(

@@ -18,6 +18,7 @@ from expunge.evaluation.acceptance import Check, Verdict
 from expunge.evaluation.scores import NotMeasured
 from expunge.ledger.evidence import SECOND_GOLD
 from expunge.pipeline import evidence as dossier
+from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold_check import Origin, refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe
@@ -199,7 +200,10 @@ class _Judging:
         before, why = self._observe(control, "before", BASE), self.why_no_gold(control)
         observed = {"before": before} if why else self._observe_golds(control, before)
         observed["after"] = self._observe(control, "after", control.after)
-        scores = dossier.all_scores(control.spoil(observed), self.capabilities, "standard")
+        spoilt = control.spoil(observed)
+        if self.setting.speaks and not why:
+            spoilt = read_answers(self.setting.models()[control.gold](), spoilt)
+        scores = dossier.all_scores(spoilt, self.capabilities, "standard")
         return judge({}, refuse_gold(scores, why) if why else scores, "erase")
 
     def why_no_gold(self, control: Control) -> str:
