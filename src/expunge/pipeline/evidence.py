@@ -95,7 +95,7 @@ def all_scores(
     return by_side(scores)
 
 
-def compared(
+def comparison(
     plan: Plan, before: Observation, after: Observation, golds: Mapping[str, Observation]
 ) -> tuple[dict[str, Observation], dict[str, Observation]]:
     """(the gold models, one that the changed model copies refused; role -> all that is compared)."""
@@ -124,7 +124,7 @@ def evidence(
     """
     plan, applied, after = tried.plan, tried.applied, tried.after
     trials = [trial.to_json() for trial in tried.trials]
-    golds, reads = compared(plan, before, after, golds)
+    golds, reads = comparison(plan, before, after, golds)
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
     scores = by_side([*scores_of(plan, reads, golds), *aligned.scores]) if processes.main() else []

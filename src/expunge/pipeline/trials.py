@@ -98,7 +98,7 @@ def _trial(
     after = observe_saved(one, place, spec, {"before": before, "gold": golds["gold"]}, reporter)
     verdict = Verdict(None, ())
     if processes.main():
-        checked, reads = evidence.compared(plan, before, after, golds)
+        checked, reads = evidence.comparison(plan, before, after, golds)
         scores = evidence.scores_of(plan, reads, checked)
         guard = one.composed.yields == "guard"
         verdict = judge(_without_alignment(plan), scores, plan.request.purpose, guard=guard)
