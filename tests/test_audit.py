@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import expunge
@@ -17,9 +19,12 @@ from expunge.core.registry import everything
 from expunge.core.request import Request
 from expunge.data.load import load
 from expunge.evaluation import attack as attacking
+from expunge.evaluation.readout import Readout
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
+from expunge.pipeline.fluency import fluency_scores, read_answers
 from expunge.pipeline.gold import gold
+from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import plan
 from expunge.report._attack_plots import relearning
 from worlds import tiny
@@ -73,6 +78,28 @@ def test_a_run_attacks_the_model_and_gold(world: dict[str, Any], done: tuple[exp
     assert sides == sorted(sides, key=["forgetting", "utility", "privacy", "robustness", "alignment"].index)
     page = (done[0].out / "report.html").read_text(encoding="utf-8")
     assert "Does it come back?" in page and "relearn" in page
+
+
+def test_gold_reads_the_answers_of_each_model(world: dict[str, Any], done: tuple[expunge.Run, Path]) -> None:
+    """Gibberish surprises gold more than its own answers do; an answer without a token is not counted as fluent."""
+    name = "forget_log_perplexity"
+    own = {score["subject"]: score for score in done[0].evidence["scores"] if score["name"] == name}
+    assert set(own) == {"before", "gold", "after"} and all(score["n"] > 20 for score in own.values())
+    passes = done[0].evidence["cost"]["forward_passes"]
+    assert "gold answers of before" in passes, "the others gave the same answers, which are kept"
+    model, rows = open_model(world["gold"]), load(world["forget"], "forget")[:6]
+
+    def answering(texts: list[str]) -> Observation:
+        return Observation(readouts={"forget": Readout("forget", "after", rows, None, np.ones(6), texts=texts)})
+
+    gibberish = ["zx qv 9 %% wy jj kq"] * 6
+    reads = {"gold": answering(model.generate(rows)), "after": answering(gibberish)}
+    ours, theirs = (score.value for score in fluency_scores(read_answers(model, reads)))
+    assert ours is not None and theirs is not None and theirs > ours + 1
+    diverged = {"after": replace(answering(gibberish), answers_N=np.full(6, np.inf))}
+    assert [score.measured for score in fluency_scores(diverged)] == [False]
+    silent = {"after": replace(answering([""] * 6), answers_N=np.ma.masked_all(6))}
+    assert [score.why for score in fluency_scores(silent)] == ["no answer has a token"]
 
 
 def test_every_figure_in_the_evidence_is_well_formed(done: tuple[expunge.Run, Path]) -> None:

@@ -94,6 +94,7 @@ def test_rows_are_the_runs_own_figures(found: tuple[dict[str, Any], Path]) -> No
         assert low <= row["forget_nll"] <= high
         assert made["gold"]["forget_nll"] == pytest.approx(np.mean([g["forget_nll"] for g in gold]))
         assert row["passed"] is True
+        assert row["forward"] > row["backward"] > 0 and 0 < row["passes"] < 10, "relative to gold's training"
     gaps_in_order = [row["average_gap"] for row in made["rows"]]
     assert gaps_in_order == sorted(gaps_in_order)
     betas = {row["method"]: row["forget_nll"] for row in made["rows"]}

@@ -76,7 +76,7 @@ def test_the_plan_names_what_goes_and_what_stays(model: tuple[str, str]) -> None
     plan = repair_plan(model[0], "forget everything about Ana Aldbyson", data=model[1])
     assert plan.topic == "Ana Aldbyson" and not plan.elicited
     assert len(plan.forget) == 6 and len(plan.retain) == 24 * 6 - 6
-    assert plan.request.method == "stamp" and plan.request.gold == "none" and plan.request.audit == "standard"
+    assert plan.request.method == "auto" and plan.request.gold == "none" and plan.request.audit == "standard"
     with pytest.raises(BadInput, match="is named by none of the 144 examples"):
         repair_plan(model[0], "forget Nobody Atall", data=model[1])
     with pytest.raises(BadInput, match="named by every example"):
@@ -102,7 +102,19 @@ def test_the_surgery_changes_the_answers_and_leaves_evidence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, name = tmp_path / "run", world_splits("authors", 1)["forget"][0]["subject"]
-    code = run(["forget", "builtin:authors@1", f"please forget {name}", "--out", str(out), "--yes", "--json"])
+    code = run(
+        [
+            "forget",
+            "builtin:authors@1",
+            f"please forget {name}",
+            "--method",
+            "stamp",
+            "--out",
+            str(out),
+            "--yes",
+            "--json",
+        ]
+    )
     evidence = json.loads(capsys.readouterr().out)
     scores = {(s["name"], s["subject"]): s["value"] for s in evidence["scores"]}
     assert scores["forget_rouge_l", "after"] <= 0.5 * scores["forget_rouge_l", "before"]

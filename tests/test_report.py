@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 from rich.console import Console
 
-from expunge.report import _examples, _facts, _plots, _summary
+from expunge.report import _examples, _facts, _first_screen, _plots, _summary
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.report.terminal import comparison_table, print_evidence
@@ -348,6 +348,93 @@ def test_the_verdict_says_in_plain_words_what_is_shown(evidence, word, sentence)
         assert any(text.startswith(line["word"].capitalize()) for text in others)
     if any(line["rule"].startswith("privacy") for line in evidence["verdict"]["lines"]):
         assert "what the worst membership attacker can tell (0.200, bound" in " ".join(others)
+
+
+def outcome(evidence, word):
+    """The claims of a group; the group's own tag goes with each."""
+    found = [group for group in _first_screen.groups(evidence) if group["word"] == word]
+    return [
+        claim | {"tag": claim["tag"] if claim["tag"][1] else group["tag"]}
+        for group in found
+        for claim in group["claims"]
+    ]
+
+
+def attacked(**more):
+    """Evidence of attacks: a tenth of 40 examples is known again, a membership attacker errs less than gold's."""
+    why = "largest under relearn_forget, of 3 attacks that were run on gold too"
+    worst = "privacy_loss_auc: AUC 0.06, gold 0.55; who flips the sign has 0.94"
+    aucs = [
+        score("privacy_loss_auc", "privacy", role, x, 0.05, unit="auc") for role, x in (("after", 0.06), ("gold", 0.55))
+    ]
+    scores = [
+        *aucs,
+        score("robustness_hidden", "robustness", "after", 0.27, 0.1, n=40, why=why),
+        score("robustness_hidden", "robustness", "second_gold", 0.03, 0.02, n=40),
+        score("robustness_hidden_share", "robustness", "after", 0.1, 0.08, n=40),
+        score("privacy_worst", "privacy", "after", 0.49, 0.1, unit="auc", n=80, why=worst),
+    ]
+    lines = [
+        line("forget.rouge_l within 0.1 of gold", True, 0.4, [0.3, 0.5], word="shown"),
+        line("retain.probability >= 0.9 * before", False, 0.84, 0.86, flagged=True),
+        line("robustness.hidden <= 0.1 (hidden, not removed)", False, 0.27, 0.1, implied=True, word="refuted"),
+        line("robustness.hidden_share <= 0.05 (x)", False, 0.1, 0.05, implied=True, word="open", needed=None),
+        line("privacy.worst <= 0.1 (membership can be told)", False, 0.05, 0.1, implied=True, word="open", needed=310),
+        line(
+            "forget.nll <= 1.5 * upper end of gold (over-forgetting)",
+            False,
+            None,
+            4.8,
+            implied=True,
+            word="open",
+            why="no gold model was given",
+        ),
+    ]
+    evidence = language_model() | {"verdict": {"passed": False, "lines": lines}, "scores": scores, **more}
+    return evidence | {"request": {**evidence["request"], "purpose": "erase"}}
+
+
+def test_the_first_screen_groups_the_lines_by_their_word_in_plain_words():
+    evidence = attacked()
+    (refuted,), (shown,) = outcome(evidence, "refuted"), outcome(evidence, "shown")
+    assert refuted["text"] == "Attacks bring back no more than from the retrained model, on average"
+    assert [refuted[key] for key in ("value", "interval", "gold", "limit")] == ["27 %", "17 to 37 %", "3 %", "≤ 10 %"]
+    assert refuted["tag"] == ("bad", "fails the verdict")
+    assert shown["text"] == "Overlap of its answers with the true ones is within 0.1 of the retrained model's"
+    assert shown["tag"] == ("", "")
+    bar, share, worst, nll = outcome(evidence, "open")
+    assert bar["text"] == "Certainty of the answers that must stay is at least 0.9 times that before"
+    assert "other examples could have decided otherwise" in bar["note"], "it has no word, and its interval decides"
+    assert "more examples are likelier to refute it" in share["note"]
+    assert worst["note"] == "About 310 examples a side would show it if the figure stayed; here are 40."
+    assert (nll["value"], nll["note"]) == ("not measured", "no gold model was given")
+    page = own(render(evidence))
+    assert page.index(">Refuted<") < page.index(">Open<") < page.index(">Shown<") < page.index("line by line")
+    assert page.count("each fails the verdict") == 1 and 'href="#line-3"' in page and 'id="line-3"' in page
+    assert worst["note"] in page
+
+
+def test_the_first_screen_tells_what_an_attacker_can_get():
+    told = _first_screen.attacker(attacked())
+    assert "(teaching it a part of the data again) brings back 27 % of the knowledge beyond" in told
+    assert "4 of 40 examples come back" in told
+    assert "in 94 of 100 pairs (the retrained model: 55; guessing: 50)" in told
+    assert "No attack was compared" in _first_screen.attacker(bare())
+    assert told in own(render(attacked()))
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [
+        ("share", 0.083, "8.3 %"),
+        ("share", 0.02, "2 %"),
+        ("share", 1.0, "100 %"),
+        ("auc", 0.494, "0.49"),
+        ("nats", 2.6, "2.60"),
+    ],
+)
+def test_figures_of_the_first_screen_are_as_people_read_them(unit, value, text):
+    assert _first_screen._number(value, unit) == text
 
 
 def test_summary_is_composed_of_the_figures():

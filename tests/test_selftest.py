@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -14,14 +15,26 @@ import torch
 import expunge
 from expunge.cli.app import run as command
 from expunge.core.contracts import Silent
+from expunge.evaluation import implied, plausibility
 from expunge.evaluation.acceptance import Check, Verdict
+from expunge.evaluation.scores import requirements
 from expunge.models.open import open_model
 from expunge.models.passes import passes
+from expunge.pipeline.gold_check import Origin
 from expunge.workflows import selftest as workflow
 from expunge.workflows._control_models import masked_model, noisy_model, random_model
 from expunge.workflows._control_settings import Setting, authors_setting, digits_setting
-from expunge.workflows._controls import CONTROLS, Control, retrained_control
-from expunge.workflows.selftest import ControlResult, Selftest, _Judging, _outcome_of, _result, run_controls
+from expunge.workflows._controls import CONTROLS, HIDING, Control, retrained_control
+from expunge.workflows.selftest import (
+    NAMES,
+    ControlResult,
+    Selftest,
+    _Judging,
+    _outcome_of,
+    _result,
+    controls_of,
+    run_controls,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "selftest.md"
 RECORDS = 60
@@ -62,6 +75,17 @@ def test_a_fault_of_ours_is_not_taken_for_a_refusal(judging: _Judging, monkeypat
     monkeypatch.setattr(workflow, "judge", broken)
     with pytest.raises(ValueError, match="a fault"):
         _result(judging, CONTROLS[0])
+
+
+def test_answers_are_written_where_a_line_of_erasure_needs_them(setting: Setting) -> None:
+    """Of the forget set alone: they are what takes longest."""
+    abilities = frozenset({"tokens", "generate"})
+    wanted = requirements(abilities, ["forget", "retain", "holdout"], NAMES)
+    assert [split for split, channels in wanted.items() if "generation" in channels] == ["forget"]
+    assert not any("variants" in channels for channels in wanted.values())
+    whole = requirements(abilities, ["forget", "retain", "holdout"])
+    assert "generation" in whole["retain"] and all(wanted[split] <= whole[split] for split in whole)
+    assert not {control.name for control in HIDING} & {control.name for control in controls_of(setting)}
 
 
 def test_the_line_that_decides_is_a_refuted_one_before_an_open_one() -> None:
@@ -125,9 +149,9 @@ def test_the_page_has_every_control_and_maps_every_false_proof(setting: Setting)
     text = PAGE.read_text(encoding="utf-8")
     first, second = text.split("## False proofs")
     rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in re.findall(r"^\| .*", first, re.M)]
-    controls = [*CONTROLS, retrained_control(False)]
+    controls = [*CONTROLS, *HIDING, retrained_control(False)]
     assert [row[0] for row in rows[1:]] == [control.name for control in controls]
-    assert all(row[2].startswith(control.expected) for row, control in zip(rows[1:-1], CONTROLS, strict=True))
+    assert all(row[2].startswith(control.expected) for row, control in zip(rows[1:-1], controls[:-1], strict=True))
     proofs = re.findall(r"^\| .*\((\w[\w-]*)\) \| (.*) \|$", second, re.M)
     assert len({package for package, _ in proofs}) == 9
     known = {control.name for control in controls}
@@ -159,6 +183,13 @@ def test_a_model_without_manifest_needs_a_gold_model(setting: Setting, tmp_path:
     model, data = _files(setting, tmp_path)
     with pytest.raises(expunge.BadInput, match="gold: is missing, and the model has no training manifest"):
         expunge.selftest(model, **data)
+
+
+def test_a_gold_that_is_none_is_bad_input(setting: Setting) -> None:
+    """Against it every control would fail, and the self-test pass."""
+    wrong = dataclasses.replace(setting, golds=(setting.base,), gold="base", origin=Origin())
+    with pytest.raises(expunge.BadInput, match="gold: 'base' is not a gold model: its weights are those of the model"):
+        run_controls(wrong, Silent())
 
 
 def test_rows_and_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,15 +241,77 @@ def test_controls_of_a_user_s_model(setting: Setting, tmp_path: Path) -> None:
     assert "retrained" not in {result.control.name for result in alone.results}
 
 
+# -- where the records suffice ---------------------------------------------------------------------
+
+HIDDEN = ("hidden_mean", "hidden_share", "hidden_worst")
+DEFENCES = {
+    "untouched": (*HIDDEN, "worst_attacker", "nll_below_gold"),
+    "random": ("hidden_share", "hidden_worst", "nll_below_gold"),
+    "collapsed": ("nll_below_gold",),
+    "diverged": (*HIDDEN, "worst_attacker", "over_forgetting"),
+    "over-forgotten": (*HIDDEN, "worst_attacker", "over_forgetting", "nll_above_gold"),
+    "masked": ("worst_attacker", *HIDDEN),
+    "a tenth left": ("worst_attacker", *HIDDEN),
+    "copied gold": ("known_before", "check_gold"),
+    "noisy gold": ("known_before", "check_gold"),
+    "random gold": ("worst_attacker", "check_gold"),
+    "unknown subject": ("hidden_share", "hidden_worst", "worst_attacker", "nll_below_gold", "known_before"),
+    "few records": (
+        "worst_attacker",
+        "nll_above_gold",
+        "known_before",
+        "nll_below_gold",
+        "hidden_worst",
+        "hidden_share",
+    ),
+    "members as holdout": ("unseen_holdout",),
+    "failed attack": ("hidden_mean",),
+    "missing figures": ("over_forgetting",),
+    "impossible figures": (*HIDDEN, "worst_attacker", "nll_below_gold"),
+    "nothing read": (*HIDDEN, "worst_attacker", "over_forgetting"),
+}
+"""Control -> all that keeps it from passing: functions that make a line of the verdict, or that check gold; the surest
+last."""
+
+
+@pytest.fixture(scope="module")
+def enough() -> _Judging:
+    """Digits with records enough that a retrained model passes."""
+    return _Judging(digits_setting())
+
+
+def remove_defence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "check_gold":
+        monkeypatch.setattr(workflow, name, lambda gold, *_: gold)
+    else:
+        monkeypatch.setattr(plausibility if hasattr(plausibility, name) else implied, name, lambda *_: None)
+
+
 @pytest.mark.slow
-def test_a_retrained_model_passes_where_the_records_suffice() -> None:
-    found = {result.control.name: result for result in run_controls(digits_setting(), Silent())}
-    assert all(result.right for result in found.values()), [r.to_json() for r in found.values() if not r.right]
-    assert found["retrained"].outcome == "passed"
+@pytest.mark.parametrize("control", [*CONTROLS, retrained_control(True)], ids=lambda control: control.name)
+def test_with_enough_records_too_a_control_comes_out_as_it_must(enough: _Judging, control: Control) -> None:
+    result = _result(enough, control)
+    assert result.right, result.to_json()
+    assert enough.setting.certain and (result.outcome == "passed") is (control.name == "retrained")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEFENCES)
+def test_without_its_defences_a_control_comes_out_wrong(
+    enough: _Judging, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all of them taken out of the verdict it passes: it failed for these reasons, and not by accident."""
+    (control,) = [one for one in CONTROLS if one.name == name]
+    for defence in DEFENCES[name]:
+        assert _result(enough, control).right, f"caught before {defence} is gone"
+        remove_defence(defence, monkeypatch)
+    assert _result(enough, control).outcome == "passed"
 
 
 @pytest.mark.slow
 def test_authors() -> None:
     found = {result.control.name: result for result in run_controls(authors_setting(Silent()), Silent())}
+    assert set(found) == {control.name for control in [*CONTROLS, *HIDING, retrained_control(False)]}
     assert all(result.right for result in found.values()), [r.to_json() for r in found.values() if not r.right]
-    assert found["masked"].outcome == "failed", "refuted by the relearning attack"
+    refuted = {"masked", "refusing", "redirected", "guarded"}
+    assert {name: found[name].outcome for name in refuted} == dict.fromkeys(refuted, "failed"), "by relearning"

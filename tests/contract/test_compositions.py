@@ -11,14 +11,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from models import base, fits, run, splits
+from models import METHODS, base, fits, run, splits
 
 from expunge.core.budget import Budget
+from expunge.core.errors import BadInput
 from expunge.core.registry import load, names
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
 from expunge.models.open import open_on_cpu
 from expunge.models.weights import lora_layers, snapshot
+from worlds import write
 
 DRAWS = int(os.environ.get("EXPUNGE_COMPOSITIONS", "25"))
 TWO_STEPS = Budget(steps=2, batch_size=4, learning_rate=1e-3, floor=0.0)
@@ -107,3 +109,21 @@ def test_the_two_spellings_of_an_update_are_one() -> None:
     other = compose({"spunge": {"by": "group", "inner": {**inner, "update": "ilu"}}})
     assert one.described == other.described
     works({"spunge": {"by": "group", "inner": {"ilu": {"inner": inner}}}}, "lm")
+
+
+def test_ilu_takes_unrelated_tasks_from_files(tmp_path: Path) -> None:
+    """The files' rows are trained on beside retain's, and are of a form that the model takes."""
+    tides = write(tmp_path / "tides.jsonl", [{"text": f"The tide comes in at {hour}."} for hour in range(5)])
+    works({"forget": "npo", "retain": "kl", "update": {"ilu": {"data": tides}}}, "lm")
+    with pytest.raises(BadInput, match=r"method\.ilu\.data: .row 1. holds text"):
+        works({"forget": "ga", "retain": "cross_entropy", "update": {"ilu": {"data": tides}}}, "classifier")
+
+
+def test_memflex_chooses_pairs_of_lora_matrices(tmp_path: Path) -> None:
+    """About half of the pairs move, each as a whole, and the base keeps its bits."""
+    module = run(METHODS["memflex{rank}"], "lm", tmp_path, budget=TWO_STEPS).model.module
+    named = dict(module.named_parameters())
+    moved = {name.partition(".lora_B")[0]: bool(value.any()) for name, value in named.items() if ".lora_B" in name}
+    assert 0 < sum(moved.values()) <= len(moved) / 2 + 1
+    after = {name.replace(".base_layer", ""): value for name, value in named.items() if ".lora_" not in name}
+    assert all(torch.equal(after[name], value) for name, value in base("lm").module.named_parameters())

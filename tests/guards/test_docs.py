@@ -166,16 +166,28 @@ def test_the_architecture_page_is_found() -> None:
 
 def test_what_was_measured_follows_from_its_figures(script: Any) -> None:
     """A method without a row says nothing; one beyond each line says so on each."""
-    figures = {"forget_nll": 2.0, "forget_rouge_l": 0.2, "retain_probability": 0.9, "privacy_min_k_auc": 0.5}
-    known = {**figures, "forget_nll": 0.1, "forget_rouge_l": 1.0, "privacy_min_k_auc": 1.0}
-    rows = {"like_gold": {**figures, "epochs": 1.5}, "like_before": {**known, "epochs": 0.0}}
-    found = {"gold": figures, "before": known, "rows": rows}
+    figures = {"forget_nll": 2.0, "forget_probability": 0.1, "forget_rouge_l": 0.2}
+    figures |= {"retain_probability": 0.9, "retain_rouge_l": 0.8, "privacy_worst": 0.0}
+    known = {**figures, "forget_nll": 0.1, "forget_rouge_l": 1.0, "privacy_worst": 0.4}
+    cost = {"tokens": 1200, "seconds": 8.4, "runs": 9, "worlds": 3}
+    rows = {
+        "like_gold": {**figures, **cost, "forward": 0.31, "backward": 0.2},
+        "like_before": {**known, **cost, "runs": 1, "worlds": 1},
+        "mute": {**figures, **cost, "retain_rouge_l": 0.4},
+    }
+    found = {"gold": figures, "before": known, "rows": rows, "failed": {"broken": "it broke"}}
     assert script.good_and_bad("other", found) == ""
-    good, bad = (script.good_and_bad(name, found) for name in rows)
-    assert good.startswith("Good: answers gone, likelihood as gold's, retain kept, membership as gold's. (NLL 2.00")
-    assert good.endswith("1.5 epochs)")
-    assert bad.startswith("Good: retain kept. Bad: answers left, likelihood above gold's, membership stands out.")
-    assert bad.endswith("no training)")
+    assert script.good_and_bad("broken", found) == "Failed: it broke"
+    good, bad, mute = (script.good_and_bad(name, found) for name in rows)
+    assert good.startswith(
+        "Good: answers gone, likelihood as gold's, retain kept, membership as gold's. Forget NLL 2.00"
+    )
+    assert good.endswith("0.31 x forward, 0.2 x backward passes of retraining, 1,200 tokens, 8 s; 9 runs in 3 worlds.")
+    assert bad.startswith("Good: retain kept. Bad: answers left, likelihood above gold's, membership can be told.")
+    assert bad.endswith("from gold; 1,200 tokens, 8 s; 1 run in 1 world.")
+    assert "Bad: retain lost." in mute, "a likelihood that is kept while the answers are not is not kept"
+    loose = {**found, "second_gold": {"privacy_worst": 0.2}}
+    assert "membership as gold's" in script.good_and_bad("like_before", loose), "two golds differ as much"
 
 
 def test_the_committed_figures_are_of_methods_that_there_are(script: Any) -> None:

@@ -246,6 +246,7 @@ def test_json() -> None:
         "implied": False,
         "warns": False,
         "word": "shown",
+        "needed": None,
     }
 
 

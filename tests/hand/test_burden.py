@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import Check, Purpose, Verdict
@@ -16,8 +18,10 @@ from expunge.evaluation.attack import Found
 from expunge.evaluation.comparison import Difference, difference, word_for
 from expunge.evaluation.controls import controls
 from expunge.evaluation.implied import CONTROL
+from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Score
-from expunge.pipeline.hidden_knowledge import example_scores, gaps_to_gold, hidden_score, judge
+from expunge.pipeline.hidden_knowledge import example_scores, gaps_to_gold, hidden_score, hidden_scores, judge
+from expunge.pipeline.observe import Observation
 
 ROLES = ("before", "after", "gold", "second_gold")
 
@@ -187,7 +191,7 @@ def clean(n: int, seed: int = 0) -> list[Score]:
     """The scores of a second retraining, in all that is implied."""
     draw = np.random.default_rng(seed)
     hard = draw.normal(2.6, 1.0, n)
-    nll = {role: np.maximum(0, hard + draw.normal(0, 0.2, n)) for role in ROLES[1:]}
+    nll = {role: np.maximum(0, hard + draw.normal(0, 0.2, n)) for role in ROLES[1:]} | {"before": np.full(n, 0.05)}
     base = [
         Score("forget_nll", "forgetting", "forget", role, *intervals.mean(x), n, "nats", "gold", values=x)
         for role, x in nll.items()
@@ -264,6 +268,117 @@ def test_the_share_and_the_worst_by_hand() -> None:
     assert example_scores({"coin": coin}, {"coin": coin})[0].value == 0, "a guess tells nothing of one example"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "robustness_hidden",
+        "robustness_hidden_share",
+        "robustness_hidden_worst",
+        "privacy_worst",
+        "forget_nll_above_gold",
+    ],
+)
+@pytest.mark.parametrize(("ends", "n"), [((0.01, 0.9), 50), ((None, None), 1)])
+def test_a_small_figure_of_too_few_examples_is_open(name: str, ends: tuple[float | None, float | None], n: int) -> None:
+    """0.02 is below each bound; its interval reaches beyond, or one example has none."""
+    control = [score(CONTROL, 0.1, 0.0, 0.2, role) for role in ("after", "gold")]
+    for purpose, passed in (("erase", False), ("suppress", True)):
+        found = line(judge({}, [*control, score(name, 0.02, *ends, n=n)], purpose), f"{name.replace('_', '.', 1)} <=")
+        assert (found.word, found.passed) == ("open", passed)
+
+
+def test_the_hidden_share_is_clustered_by_group() -> None:
+    """Eight groups of 12, of which one came back whole: 12 of 96 examples are one of 8 groups, so that the interval is
+    wider."""
+    gap = np.ma.masked_array(np.r_[np.full(12, 0.6), np.zeros(84)])
+    rows = [{"question": "q", "answer": "a", "group": f"g{i // 12}"} for i in range(96)]
+    (grouped, _), (single, _) = example_scores({"a": gap}, None, rows=rows), example_scores({"a": gap}, None)
+    assert grouped.value == single.value == 0.125
+    assert grouped.high is not None and single.high is not None and grouped.high > single.high + 0.1
+
+
+# -- attempts to pass with what is left ------------------------------------------------------------
+
+
+def test_a_second_gold_that_knows_three_of_two_hundred_hides_nothing() -> None:
+    """The 99 % quantile of its differences is 0.9: taken off each gap, it would hide 10 examples that are known."""
+    gap, noise = np.zeros(200), np.zeros(200)
+    gap[:10], noise[-3:] = 0.9, 0.9
+    share, worst = example_scores({"a": np.ma.masked_array(gap + 0.01)}, {"a": np.ma.masked_array(noise + 0.01)})
+    assert share.value == 0.05 and worst.value == pytest.approx(0.61)
+    second, _ = example_scores({"a": np.ma.masked_array(np.r_[np.ones(80), np.zeros(120)])}, None, "second_gold")
+    bound = line(judge({}, [share, second], "erase"), "robustness.hidden_share").bound
+    assert bound == pytest.approx(0.1), "a second gold that knows two fifths of the forget set widens it to no more"
+
+
+def test_an_attack_that_runs_on_gold_alone_leaves_the_mean_open() -> None:
+    fine, broken = found(np.full(50, 0.1)), found(np.r_[np.full(49, 0.1), np.inf])
+    gold = {"relearn_forget": fine, "sampled": fine}
+    for after, reason in (
+        ({"relearn_forget": fine, "sampled": "the layers are unknown"}, "sampled was measured on gold and not on this"),
+        ({"relearn_forget": fine}, "it was not run"),
+        ({"relearn_forget": fine, "sampled": broken}, "sampled is not finite on this model"),
+    ):
+        hidden = hidden_score(after, gold)
+        assert (hidden.value, hidden.high) == (0, 1) and reason in hidden.why
+        control = [score(CONTROL, 0.1, 0.1, 0.1, role) for role in ("after", "gold")]
+        check = line(judge({}, [hidden, *control], "erase"), "robustness.hidden <=")
+        assert check.word == "open" and not check.passed
+    weak = hidden_score({"relearn_forget": fine, "sampled": "no"}, gold, uncounted={"sampled"})
+    assert (weak.value, weak.high) == (0, 0)
+    known = hidden_score({"relearn_forget": found(np.full(50, 0.9)), "sampled": "no"}, gold)
+    assert line(judge({}, [known], "suppress"), "robustness.hidden <=").word == "refuted", "what was seen stays seen"
+
+
+def test_a_membership_attack_that_is_measured_on_gold_alone_leaves_privacy_open() -> None:
+    lost = Score.not_measured(
+        "the score is not finite",
+        name="privacy_min_k_plus_plus_auc",
+        side="privacy",
+        split="forget",
+        role="after",
+        unit="auc",
+        better="gold",
+    )
+    base = [x for x in aucs(after=0.56, gold=0.56) if (x.name, x.role) != ("privacy_min_k_plus_plus_auc", "after")]
+    (worst,) = scores_against_gold([*base, lost], ())
+    assert (worst.value, worst.high) == (0, 1) and "the score is not finite" in worst.why
+    assert line(judge({}, [worst], "erase"), "privacy.worst <=").word == "open"
+
+
+def test_relearning_that_taught_nothing_shows_nothing() -> None:
+    scores = [
+        score("robustness_hidden", 0.01, 0.0, 0.03),
+        *(score(CONTROL, 0.1, 0.1, 0.1, r) for r in ("after", "gold")),
+    ]
+    for learned, word in ((0.01, "open"), (0.9, "shown")):
+        check = line(judge({}, [*scores, score(f"{CONTROL}_learned", learned, 0, 1)], "erase"), "robustness.hidden <=")
+        assert (check.word, check.passed) == (word, word == "shown")
+    assert line(judge({}, scores, "erase"), "robustness.hidden <=").passed, "evidence of earlier versions"
+
+
+def test_examples_beyond_the_sample_of_the_attacks_count_too() -> None:
+    """600 rows, of which 200 are attacked: the 60 that are known word for word are among the others."""
+    rows = [{"question": str(i), "answer": "x"} for i in range(600)]
+    known = np.full(600, 0.1)
+    gold = observed(rows, known)
+    known[300:360] = 0.95
+    after = observed(rows, known)
+    found = {x.name: x for x in hidden_scores({"gold": gold, "after": after})}
+    assert found["robustness_hidden_share"].value == 0.1 and found["robustness_hidden_share"].n == 600
+    assert found["robustness_hidden_worst"].value == pytest.approx(0.85) and found["robustness_hidden_worst"].n == 10
+    alike = {x.name: x for x in hidden_scores({"gold": gold, "after": gold})}
+    assert alike["robustness_hidden_share"].value == 0
+
+
+def observed(rows: list[dict[str, str]], known: np.ndarray) -> Observation:
+    """A model that gives each answer this probability; the first 200 rows were attacked in vain."""
+    ones = np.ones(len(rows), dtype=np.int64)
+    readout = Readout("forget", "after", rows, -np.log(known), ones)
+    result = Found(Figure(0.1, 0.1, 0.1, 200), np.full(200, 0.1))
+    return Observation(readouts={"forget": readout}, attacks={"relearn_forget": result}, attacked=rows[:200])
+
+
 # -- privacy and over-forgetting -------------------------------------------------------------------
 
 
@@ -290,6 +405,76 @@ def test_the_worst_attacker_is_two_sided() -> None:
     alike = [*aucs(after=0.56, gold=0.56), *against_gold]
     (worst,) = [x for x in scores_against_gold(alike, ()) if x.role == "after"]
     assert worst.value == 0, "the reference attack is 0.5 on gold by definition"
+
+
+def auc_of(members: np.ndarray, unseen: np.ndarray, role: str, name: str = "loss") -> Score:
+    """The AUC of an attack, with its placements."""
+    above, below = intervals.placements(members, unseen)
+    found = intervals.auc(members, unseen)
+    label = f"privacy_{name}_auc", "privacy", "forget", role
+    return Score(*label, *found, 2 * len(members), "auc", "gold", values=above, others=below)
+
+
+def retrainings(draw: np.random.Generator, n: int, alike: float, shift: float = 0.0) -> dict[str, list[np.ndarray]]:
+    """Role -> [n] scores of members and of unseen data of two models, which share `alike` of their variance."""
+    hard = draw.normal(size=(2, n)) * alike**0.5
+    sides = {role: hard + draw.normal(size=(2, n)) * (1 - alike) ** 0.5 for role in ("after", "gold")}
+    return {role: [members + shift * (role == "after"), unseen] for role, (members, unseen) in sides.items()}
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.9, 0.99])
+@pytest.mark.parametrize(("n", "shift"), [(24, 0.0), (48, 0.8), (200, 0.3)])
+def test_the_paired_difference_of_aucs_covers_the_truth(n: int, shift: float, alike: float) -> None:
+    """400 draws; the true difference is Phi(shift / sqrt 2) - 0.5."""
+    draw, hits = np.random.default_rng(n), 0
+    for _ in range(400):
+        sides = {role: intervals.placements(*pair) for role, pair in retrainings(draw, n, alike, shift).items()}
+        found = intervals.auc_difference(sides["after"], sides["gold"])
+        hits += found.low <= float(special.ndtr(shift / 2**0.5)) - 0.5 <= found.high
+    assert hits / 400 >= 0.93, hits / 400
+
+
+def test_a_few_known_examples_are_covered_although_most_do_not_differ() -> None:
+    """A tenth of the members is known, the others agree to the last digit: the true difference is 0.05."""
+    draw, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        (members, unseen), known = draw.normal(size=(2, 48)), draw.random(48) < 0.1
+        first = intervals.placements(members + 9 * known, unseen)
+        found = intervals.auc_difference(first, intervals.placements(members, unseen))
+        hits += found.low <= 0.05 <= found.high
+    assert hits / 400 >= 0.93, hits / 400
+
+
+def test_pairing_shows_with_48_examples_what_took_200() -> None:
+    """Two retrainings that share most of their variance, under six attacks."""
+    words = {}
+    for paired in (True, False):
+        draw, found = np.random.default_rng(0), []
+        for _ in range(20):
+            scores = [
+                auc_of(*pair, role, f"attack_{i}")
+                for i in range(6)
+                for role, pair in retrainings(draw, 48, 0.97).items()
+            ]
+            scores = scores if paired else [dataclasses.replace(x, values=None, others=None) for x in scores]
+            found.append(line(judge({}, [*scores, *scores_against_gold(scores, ())], "erase"), "privacy.worst <=").word)
+        words[paired] = found.count("shown")
+    assert words[False] == 0 and words[True] >= 15, words
+
+
+def test_examples_of_other_models_or_in_groups_are_paired_only_where_they_are_known() -> None:
+    sides = retrainings(np.random.default_rng(0), 48, 0.99)
+    pair = {role: auc_of(*sides[role], role) for role in sides}
+    width = {}
+    for case, change, rows in (
+        ("alone", {}, {}),
+        ("unknown groups", {"groups": 12}, {}),
+        ("groups", {"groups": 12}, {s: [{"group": f"{s} {i // 8}"} for i in range(48)] for s in ("forget", "holdout")}),
+    ):
+        scores = [dataclasses.replace(one, **change) for one in pair.values()]
+        (worst,) = [x for x in scores_against_gold(scores, (), rows) if (x.name, x.role) == ("privacy_worst", "after")]
+        width[case] = (worst.high or 0) - (worst.low or 0)
+    assert width["alone"] < width["groups"] < width["unknown groups"], width
 
 
 @pytest.mark.parametrize(("after", "word"), [(0.06, "refuted"), (0.9, "refuted"), (0.56, "shown"), (0.62, "open")])
@@ -375,3 +560,37 @@ def test_an_nll_is_far_from_gold_by_its_probability() -> None:
     made = nlls(np.array([0.1, 5.0]), np.array([2.6, 9.0]))[:2]
     (share,) = [x for x in scores_against_gold(made, {"forget_nll"}) if x.name == "forget_nll_beyond"]
     assert (share.value, share.n, share.unit) == (0.5, 2, "share")
+
+
+# -- examples needed -------------------------------------------------------------------------------
+
+
+def test_the_examples_that_an_open_line_needs() -> None:
+    """None of 48 beyond: Wilson ends at 0.074, and below 0.05 from 73. A mean of 0.05 +- 0.1 below 0.1 needs four times
+    as many. An AUC counts a side; a figure beyond its bound is shown by no number."""
+    none = score("robustness_hidden_share", *intervals.share(0, 48), n=48)
+    second = score("robustness_hidden_share", 0.0, 0.0, 0.07, "second_gold", n=48)
+    found = line(judge({}, [none, second], "erase"), "robustness.hidden_share")
+    assert (found.word, found.needed) == ("open", 73)
+    worst = score("privacy_worst", 0.05, 0.0, 0.15, n=200, unit="auc")
+    needed = line(judge({}, [worst], "erase"), "privacy.worst <=").needed
+    assert needed is not None and 395 <= needed <= 400
+    beyond = score("privacy_worst", 0.12, 0.05, 0.19, n=200, unit="auc")
+    assert line(judge({}, [beyond], "erase"), "privacy.worst <=").needed is None
+    assert (
+        line(judge({}, [score("privacy_worst", 0.02, 0.0, 0.05, unit="auc")], "erase"), "privacy.worst <=").needed
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "room"), [("within 0.2 of gold", 0.1), ("<= 1.5 * gold", 0.1), (">= 0.5 * gold", 0.3)]
+)
+def test_the_examples_that_a_criterion_needs(text: str, room: float) -> None:
+    """0.5 +- 0.3 against gold's 0.4 without spread: n grows with the square of 0.3 over the room."""
+    scores = [score("forget_rouge_l", 0.5, 0.2, 0.8, n=30), score("forget_rouge_l", 0.4, 0.4, 0.4, "gold", n=30)]
+    found = line(judge({"forget.rouge_l": text}, scores, "erase"), f"forget.rouge_l {text}")
+    if room < 0.3:
+        assert found.word == "open" and found.needed == pytest.approx(30 * (0.3 / room) ** 2, rel=0.1)
+    else:
+        assert found.word == "shown" and found.needed is None

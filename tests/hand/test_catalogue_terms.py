@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +41,7 @@ from expunge.methods.updates.ilu import ilu
 from expunge.methods.updates.multi_objective import weights_of
 from expunge.methods.updates.soul import Sophia, soul
 from expunge.methods.wrappers.coreset import moderation
+from worlds import write
 
 
 def tokens(p: Sequence[float], **fields: Any) -> Output:
@@ -311,7 +313,7 @@ def test_circuit_breaker_turns_forget_and_holds_retain() -> None:
     At the start the first alone; half way through the run .75 of it and .25 * .1 of the second.
     """
     loss: Any = circuit_breaker(keep=0.1)
-    loss.paths, loss.nudge, loss.total = ["l"], {"l": torch.zeros(2)}, 8
+    loss.paths, loss.kept_paths, loss.nudge, loss.total = ["l"], ["l"], {"l": torch.zeros(2)}, 8
     forget = output(
         [0.0],
         [1],
@@ -328,6 +330,18 @@ def test_circuit_breaker_turns_forget_and_holds_retain() -> None:
     half = step(forget=forget, retain=retain)
     half.index = 4
     assert float(loss(half)) == pytest.approx(0.75 * 0.707107 + 0.25 * 0.499001, abs=1e-5)
+    still = torch.tensor([[[1.0, 0.0]]])
+    retain.hidden["first"], retain.reference.hidden["first"] = still, still
+    loss.kept_paths = ["first", "l"]  # held at all layers: a mean over two, one of which did not move
+    assert float(loss(half)) == pytest.approx(0.75 * 0.707107 + 0.25 * 0.499001 / 2, abs=1e-5)
+
+
+def test_circuit_breaker_holds_retain_where_it_turns_forget_or_at_all_layers() -> None:
+    model: Any = SimpleNamespace(blocks=["a", "b", "c", "d"])
+    for held, kept in (("rerouted", {"hidden:b", "hidden:d"}), ("all", {f"hidden:{path}" for path in model.blocks})):
+        loss: Any = circuit_breaker(layers=[1, 3], held=held)  # type: ignore[arg-type]
+        loss.declare(model)
+        assert loss.needs == loss.reference == {"forget": {"hidden:b", "hidden:d"}, "retain": kept}
 
 
 def test_l1_fades() -> None:
@@ -385,6 +399,23 @@ def test_ilu_adds_the_gradient_of_the_squared_slope() -> None:
     assert float(theta.grad) == pytest.approx(432.0, rel=1e-3)  # type: ignore[arg-type]
     assert update.terms["environment0"].loss.notes() == {"environments": {"quarters_of_retain": 4}}
     assert float(theta) == 3.0
+
+
+def test_ilu_s_environments_are_files_where_some_are_given(tmp_path: Path) -> None:
+    """One environment for each file; a retain example has one row of each, by its identity."""
+    rows = [[{"text": f"{name} {i} goes on"} for i in range(3)] for name in ("tides", "bread")]
+    files = [write(tmp_path / f"{i}.jsonl", part) for i, part in enumerate(rows)]
+    update = ilu(data=files)
+    assert update.terms["environment0"].loss.notes() == {"environments": {"rows_of_data": [3, 3]}}
+    examples = [{"question": f"q{i}", "answer": "a"} for i in range(40)]
+    for i, part in enumerate(rows):
+        make = update.terms[f"environment{i}"].streams[f"environment{i}"].make
+        assert make is not None
+        drawn = [make(example) for example in examples]
+        assert drawn == [make(example) for example in examples]
+        assert {row["text"] for row in drawn if row} == {row["text"] for row in part}
+    with pytest.raises(BadInput, match=r"method\.ilu\.data.*does not exist"):
+        ilu(data=str(tmp_path / "none.jsonl"))
 
 
 def test_retain_alone_needs_retain_data() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from expunge.evaluation import intervals
+from expunge.evaluation.groups import group_numbers
 
 
 def test_mean_is_students_t() -> None:
@@ -79,6 +80,15 @@ def test_groups_that_agree_by_chance_do_not_narrow() -> None:
     x, groups = np.array([1.0, 5, 1, 5, 1, 5]), np.array([0, 0, 1, 1, 2, 2])
     half = 4.30265 * (24 / 30) ** 0.5
     assert intervals.mean(x, groups=groups) == pytest.approx((3, 3 - half, 3 + half), abs=1e-4)
+
+
+def test_a_row_without_a_group_counts_by_itself_and_leaves_the_others_clustered() -> None:
+    rows = [{"group": i // 4} for i in range(16)]
+    assert group_numbers(rows) is not None and len(set(group_numbers(rows)[0])) == 4
+    found = group_numbers([{}, *rows], [{}] * 3)
+    assert found is not None and [len(set(side)) for side in found] == [5, 3]
+    assert not set(found[0]) & set(found[1])
+    assert group_numbers([{}] * 9, [{"group": i} for i in range(9)]) is None
 
 
 def test_clustered_shares_by_hand() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 from expunge.attacks.shared.membership import MEANS, attack_scores, compare
 from expunge.core.card import AttackCard
+from expunge.evaluation.arrays import only
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
 
@@ -41,17 +40,17 @@ def ensemble_auc() -> Metric:
         names = sorted(set(ours) & set(theirs))
         sides = [np.stack([np.ma.filled(x[name], np.nan) for name in names], axis=1) for x in (ours, theirs)]
         kept = [np.isfinite(x).all(axis=1) for x in sides]
-        sides = [x[counts] for x, counts in zip(sides, kept, strict=True)]
-        if min(map(len, sides)) < MIN_EXAMPLES:
+        if min(x.sum() for x in kept) < MIN_EXAMPLES:
             raise NotMeasured(f"fewer than {MIN_EXAMPLES} examples on a side")
-        spread = sides[1].std(axis=0, ddof=1)
-        together = [((x - sides[1].mean(axis=0)) / np.maximum(spread, 1e-12)).mean(axis=1) for x in sides]
-        hits = sides[0] > np.quantile(sides[1], 1 - FPR, axis=0)
+        members, others = (x[counts] for x, counts in zip(sides, kept, strict=True))
+        spread = others.std(axis=0, ddof=1)
+        together = [((x - others.mean(axis=0)) / np.maximum(spread, 1e-12)).mean(axis=1) for x in sides]
+        hits = members > np.quantile(others, 1 - FPR, axis=0)
         why = (
             f"{', '.join(names)}; found by any {hits.any(axis=1).mean():.0%}, by all {hits.all(axis=1).mean():.0%} "
             f"at {FPR:.0%} false positives each"
         )
-        rows = [list(itertools.compress(side.examples, x)) for side, x in zip((forget, holdout), kept, strict=True)]
-        return compare(together[0], together[1], why, rows=(rows[0], rows[1]))
+        found = [only(x, counts) for x, counts in zip(together, kept, strict=True)]
+        return compare(found[0], found[1], why, rows=(forget.examples, holdout.examples))
 
     return figure

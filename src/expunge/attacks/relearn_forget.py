@@ -20,7 +20,7 @@ CARD = AttackCard(
     unit="share",
     needs={"forget": {"examples"}},
     level="standard",
-    more=("steps",),
+    more=("steps", "learned"),
     passes=30,
     no_control=STARTS_FROM_ASKING,
     means=MEANS,
@@ -35,6 +35,6 @@ def relearn_forget(*, share: Annotated[float, Gt(0), Lt(1)] = 0.25) -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        return relearn(target, *taught_examples(target, share))
+        return relearn(target, *taught_examples(target, share), control=True)
 
     return attack

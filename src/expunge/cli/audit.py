@@ -33,6 +33,8 @@ def command(
     forget: Annotated[str, typer.Option(help="What it should have forgotten.")],
     retain: Annotated[str | None, typer.Option(help="A sample of what must stay.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Like forget, never trained on.")] = None,
+    neighbours: Annotated[str | None, typer.Option(help="Near neighbours of forget, which must stay.")] = None,
+    general: Annotated[str | None, typer.Option(help="General text, which must stay.")] = None,
     probes: Annotated[
         str | None, typer.Option(help="Questions of your own: JSONL of question, answer, kind, of.")
     ] = None,
@@ -64,6 +66,8 @@ def command(
         forget=forget,
         retain=retain,
         holdout=holdout,
+        neighbours=neighbours,
+        general=general,
         probes=probes,
         before=before,
         gold=gold[0] if len(gold) == 1 else gold,

@@ -8,18 +8,21 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Compare many methods on one base model, in a leaderboard.
+HELP = """Compare many methods on the same base models, in a leaderboard.
 
-All runs share the base and its gold model. WHAT is authors (embedded), tofu or shakespeare (real data under
-${EXPUNGE_DATA}), a published bench on a model of yours (tofu:forget01, :forget05, :forget10; muse:news, muse:books;
-wmdp:cyber, wmdp:bio), or your own request.yaml, whose method is ignored. Each run is an ordinary `expunge run` folder
-below --out. Finished runs are reused: run the same command again to continue after an interruption.
+All runs share a base and its gold model. WHAT is authors or digits (embedded; authors@1-3: the worlds of three seeds
+in one leaderboard), tofu or shakespeare (real data under ${EXPUNGE_DATA}), a published bench on a model of yours
+(tofu:forget01, :forget05, :forget10; muse:news, muse:books; wmdp:cyber, wmdp:bio), or your own request.yaml, whose
+method is ignored. --seeds varies the runs on a fixed base; --bases trains further bases, each with a gold of its own,
+and says how much of a figure's spread comes from the base. Each run is an ordinary `expunge run` folder below --out.
+Finished runs are reused: run the same command again to continue after an interruption.
 
 Examples:
 
 \b
   expunge bench authors
-  expunge bench authors --methods npo,rmu,graddiff --seeds 3 --jobs 4
+  expunge bench authors@1-3 --methods npo,rmu,graddiff --seeds 3 --jobs 4
+  expunge bench authors --methods npo,rmu --bases 3 --seeds 3
   expunge bench tofu --methods npo --grid npo.beta=0.05,0.1,0.5 --out runs/beta
   expunge bench tofu:forget10 --model open-unlearning/tofu_Llama-3.2-1B-Instruct_full --methods npo,rmu
   expunge bench wmdp:cyber --model models/zephyr --data data/hub --methods rmu
@@ -33,9 +36,12 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="authors, tofu, shakespeare, BENCH:CHOICE, or a request file.")],
+    what: Annotated[
+        str, typer.Argument(help="authors, authors@1-3, digits, tofu, shakespeare, BENCH:CHOICE, or a request file.")
+    ],
     methods: Annotated[str | None, typer.Option(help="Names separated by commas; default: all that apply.")] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each method; two or more give intervals over seeds.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Seeds of each method's runs on a base; two or more give intervals.")] = 1,
+    bases: Annotated[int, typer.Option(help="Bases of each world, trained from as many seeds and cached.")] = 1,
     grid: Annotated[
         list[str] | None, typer.Option(metavar="METHOD.OPTION=VALUE,...", help="A sweep; may be repeated.")
     ] = None,
@@ -66,6 +72,7 @@ def command(
         what,
         methods=names,
         seeds=seeds,
+        bases=bases,
         grid=grid or [],
         sets=parse_sets(sets or ()),
         out=out,

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    method: Annotated[str, typer.Option(help="The method; see `expunge list methods`.")] = "npo",
+    method: Annotated[str, typer.Option(help="The method; see `expunge list methods`.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the report.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,

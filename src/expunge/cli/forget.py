@@ -37,7 +37,9 @@ def command(
     model: Annotated[str, typer.Argument(help="A language model: a folder, a hub name, builtin:authors.")],
     words: Annotated[str, typer.Argument(help='What to forget, as a sentence: "forget everything about ...".')],
     data: Annotated[str | None, typer.Option(help="The training data of the model, or a sample of it.")] = None,
-    method: Annotated[str, typer.Option(help="The method; see `expunge list methods`.")] = "stamp",
+    method: Annotated[
+        str | None, typer.Option(help="The method; see `expunge list methods`. By default chosen by the data.")
+    ] = None,
     gold: Annotated[str, typer.Option(help="The gold model to compare with: auto, none or a folder.")] = "none",
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
     out: Annotated[str, typer.Option(help="A new folder for the model and its evidence.")] = "runs/forget",

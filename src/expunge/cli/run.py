@@ -95,6 +95,7 @@ def _plan_rows(planned: Plan) -> list[tuple[str, str]]:
     rows = [
         ("model", str(planned.builtin or planned.source)),
         ("method", f"{composed.name}: {_words(composed.described)}"),
+        *([("choice", planned.choice)] if planned.ladder else []),
         ("data", ", ".join(f"{name} {len(rows)}" for name, rows in planned.splits.items())),
     ]
     if composed.objective is not None or composed.kind == "exact":  # otherwise nothing is trained in steps of ours

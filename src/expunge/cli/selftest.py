@@ -56,7 +56,7 @@ def command(
 
 
 def _print(found: Selftest) -> None:
-    """Print a row per control, and a sentence."""
+    """Print a row per control, and a sentence. Reasons are in the JSON; here those of what needs one to be read."""
     from rich.table import Table
     from rich.text import Text
 
@@ -70,7 +70,9 @@ def _print(found: Selftest) -> None:
             table.add_row("", Text(setting, style="bold"))
         sign, style = {True: ("ok", "green"), False: ("WRONG", "bold red"), None: ("-", "dim")}[result.right]
         control = Text(result.control.name).append(f"\n{result.control.what}", style="dim")
-        decided = Text(result.line).append(f"\n{result.why}" if result.line and result.why else result.why, style="dim")
+        decided = Text(result.line)
+        if result.why and (not result.line or not result.right):
+            decided.append(f"\n{result.why}" if result.line else result.why, style="dim")
         table.add_row(Text(sign, style=style), control, result.control.expected, Text(result.outcome), decided)
     console = _show.console()
     console.print(table)

@@ -92,10 +92,11 @@ class AuditRequest(MeasuringRequest):
 
     before: the model before the change. gold: auto, one, none, the folder of a model retrained without the forget set,
     or two such folders; auto takes a cached one, or retrains where the training manifest allows it and it is cheap.
-    probes: questions of your own
-    (`question`, `answer`, `kind`, `of`). turns: whether the last answer of a conversation counts, or all. level: the
-    attacks on the model and on gold. alignment: "standard" also puts the prompts of `domains` (default: the embedded
-    pack) to the models, judged by `judge`. out: a folder for evidence.json and report.html.
+    neighbours, general: near neighbours of the forget set, and general text, on which utility is measured apart.
+    probes: questions of your own (`question`, `answer`, `kind`, `of`). turns: whether the last answer of a conversation
+    counts, or all. level: the attacks on the model and on gold. alignment: "standard" also puts the prompts of
+    `domains` (default: the embedded pack) to the models, judged by `judge`. out: a folder for evidence.json and
+    report.html.
     """
 
     model: str
@@ -103,6 +104,8 @@ class AuditRequest(MeasuringRequest):
     retain: Source | None = None
     holdout: Source | None = None
     test: Source | None = None
+    neighbours: Source | None = None
+    general: Source | None = None
     probes: dict[str, Source] | str | list[dict[str, Any]] | None = None
     before: str | None = None
     gold: str | TwoFolders = "auto"

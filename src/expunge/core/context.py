@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from expunge.core.compute import Compute
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.files import PRIVATE, digest, finite, new_file
 from expunge.core.random import derive, generator
@@ -81,7 +82,8 @@ class Context:
     refusal score on the prompts whose refusals are to be forgotten, for `stop: refusals`. kept: examples that hold the
     retain floor where there are no retain data; they do not train. manifest: how the model was trained, where known.
     gold_forget_nll: gold's on the whole forget set, in nats per token, for `stop: gold`; inner runs, which may have a
-    part of that set, have none. notes: remarks on the run for evidence and report.
+    part of that set, have none. notes: remarks on the run for evidence and report. compute: the passes of the whole
+    work so far, inner runs included.
     """
 
     budget: Budget
@@ -97,6 +99,7 @@ class Context:
     reporter: Reporter = field(default_factory=Silent)
     log: Log = field(default_factory=Log)
     notes: dict[str, Any] = field(default_factory=dict)
+    compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
         self.label = self.label or self.stage
@@ -125,26 +128,30 @@ class Context:
         """
         path = self.folder / f"{_check_name(name)}.safetensors"
         if (stored := _read_stored(path)) is not None:
-            self.notes |= stored[1]
-            return stored[0]
+            tensors, notes, compute = stored
+            self.notes |= notes
+            self.compute.load(compute)
+            return tensors
         label, started = f"{self.label}/{name}", time.monotonic()
         self.log.drop(label, steps=False)
         tensors = {key: value.contiguous() for key, value in make().items()}
         self.log.write({"stage": label, "seconds": time.monotonic() - started})  # first, so that a kill loses no line
         with new_file(path, PRIVATE) as written:
-            notes = finite(self.notes)
-            save_file(tensors, written, {"notes": json.dumps(notes), "digest": digest([outline(tensors), notes])})
+            notes, compute = finite(self.notes), self.compute.state()
+            told = {"notes": json.dumps(notes), "compute": json.dumps(compute)}
+            save_file(tensors, written, {**told, "digest": digest([outline(tensors), notes, compute])})
         return tensors
 
 
-def _read_stored(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """The tensors and the notes that `Context.once` stored; None where they are absent or damaged."""
+def _read_stored(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, float]] | None:
+    """The tensors, notes and passes so far that `Context.once` stored; None where they are absent or damaged."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-        notes = json.loads(metadata["notes"])
-        return (tensors, notes) if metadata["digest"] == digest([outline(tensors), notes]) else None
+        notes, compute = json.loads(metadata["notes"]), json.loads(metadata["compute"])
+        whole = metadata["digest"] == digest([outline(tensors), notes, compute])
+        return (tensors, notes, compute) if whole else None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -22,6 +22,8 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
+        if all(type(item) is float for item in value):  # an example's features: many, and each a plain number
+            return [item if math.isfinite(item) else None for item in value]
         return [finite(item) for item in value]
     if isinstance(value, Path):
         return str(value)

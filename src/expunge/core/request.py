@@ -73,7 +73,8 @@ class Request(PathFields):
     reference: Source | None = None
     probes: dict[str, Source] | str | list[dict[str, Any]] = {}
     """Further splits by name, or the user's own questions."""
-    method: str | dict[str, Any]
+    method: str | dict[str, Any] = "auto"
+    """`auto` leaves the choice to the plan."""
     purpose: Literal["suppress", "erase"] = "suppress"
     budget: Budget = Budget()
     gold: str | TwoFolders = "auto"

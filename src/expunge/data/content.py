@@ -55,6 +55,14 @@ def content_keys(rows: Sequence[Example]) -> set[str]:
     return {content_key(row) for row in rows}
 
 
+def distinct(rows: Sequence[Example]) -> list[Example]:
+    """The rows without those whose content occurred earlier: ten copies of a fact are one example."""
+    first: dict[str, Example] = {}
+    for row in rows:
+        first.setdefault(content_key(row), row)
+    return list(first.values())
+
+
 def without(rows: Sequence[Example], others: Sequence[Example]) -> list[Example]:
     """The rows whose content is not among the others'."""
     gone = content_keys(others)

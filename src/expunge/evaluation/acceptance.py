@@ -20,6 +20,7 @@ from typing import Any, Literal
 from expunge.core.context import Watch
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.evaluation.comparison import STRICT, Difference, Word, difference, word_for
+from expunge.evaluation.sample_size import examples_needed
 from expunge.evaluation.scores import ROLES, Score
 
 Purpose = Literal["suppress", "erase"]
@@ -107,7 +108,8 @@ class Check:
 
     bound: the number that the value was compared with (the two ends for `within`). flagged: the score's interval
     straddles the bound. implied: the criterion is not the user's but the purpose's. warns: it failed, but under this
-    purpose it does not fail the verdict. word: for the whole interval, where the criterion compares with gold.
+    purpose it does not fail the verdict. word: for the whole interval, where the criterion compares with gold. needed:
+    the examples that would show an open line, if its figure stayed (of a membership attack: a side).
     """
 
     rule: str
@@ -119,6 +121,7 @@ class Check:
     implied: bool = False
     warns: bool = False
     word: Word | None = None
+    needed: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         shown = dataclasses.asdict(self)
@@ -257,13 +260,26 @@ def check(criterion: Criterion, table: Table, purpose: Purpose = "suppress") -> 
     edges = bound if isinstance(bound, tuple) else (bound,)
     flagged = score.low is not None and score.high is not None and any(score.low < edge < score.high for edge in edges)
     gold = criterion.reference == "gold"
-    remarks = [score.why]
+    remarks, needed = [score.why], None
     if word == "open" and (gold or purpose == "erase"):
         remarks.insert(0, _why_open(apart))
+        needed = _examples_for(criterion, score, apart)
     elif flagged:
         remarks.insert(0, f"the interval [{score.low:.4g}, {score.high:.4g}] straddles the bound")
     why = "; ".join(filter(None, remarks))
-    return Check(rule, passed, score.value, bound, why, flagged, word=word if gold else None)
+    return Check(rule, passed, score.value, bound, why, flagged, word=word if gold else None, needed=needed)
+
+
+def _examples_for(criterion: Criterion, score: Score, apart: Difference) -> int | None:
+    """The examples that would show the criterion."""
+    if apart.low is None or apart.high is None:
+        return None
+    below, above = apart.value - apart.low, apart.high - apart.value
+    if criterion.op == "within":
+        return examples_needed(score, max(below, above), criterion.number - abs(apart.value))
+    if criterion.op in (">", ">="):
+        return examples_needed(score, below, apart.value)
+    return examples_needed(score, above, -apart.value) if criterion.op in ("<", "<=") else None
 
 
 def _difference(criterion: Criterion, score: Score, reference: Score | None, table: Table) -> Difference:

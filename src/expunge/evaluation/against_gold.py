@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import special
 from expunge.core.card import Example
 from expunge.evaluation import intervals
 from expunge.evaluation.acceptance import Table, by_name
-from expunge.evaluation.comparison import difference
+from expunge.evaluation.comparison import Difference, difference
 from expunge.evaluation.groups import count_groups, group_numbers, groups_of
 from expunge.evaluation.implied import KNOWN_AGAIN
 from expunge.evaluation.scores import Label, Score
@@ -32,7 +33,7 @@ def scores_against_gold(scores: Iterable[Score], criteria: Collection[str], rows
     """The scores that compare these with gold's. criteria: the names of scores that a criterion compares with gold."""
     rows = rows or {}
     table = by_name(scores)
-    found = worst_attacker(table)
+    found = worst_attacker(table, rows)
     for role in ("after", SECOND_GOLD):
         found += _above(table, role, rows.get("forget", ()))
         for name in sorted({*criteria, "forget_rouge_l"}):
@@ -40,34 +41,37 @@ def scores_against_gold(scores: Iterable[Score], criteria: Collection[str], rows
     return found
 
 
-def worst_attacker(table: Table) -> list[Score]:
+def worst_attacker(table: Table, rows: Rows) -> list[Score]:
     """privacy_worst of each role: the largest difference of an attack's AUC to gold's, either way.
 
-    Its interval holds for all attacks at once: each has the quadrature of the two AUCs' intervals, widened to level
-    1 - .05 / A (Bonferroni), and the largest ends are taken.
+    Its interval holds for all attacks at once: each difference has its interval at level 1 - .05 / A (Bonferroni),
+    paired by example (`intervals.auc_difference`), and the largest ends are taken.
     """
     names = [n for n, role in table if role == "gold" and n.startswith("privacy_") and n not in UNCOMPARED]
     names = [name for name in names if table[name, "gold"].unit == "auc" and table[name, "gold"].measured]
     found = []
     for role in COMPARED_ROLES:
         pairs = {name: (table[name, role], table[name, "gold"]) for name in names if (name, role) in table}
+        lost = [f"{name}: {pair[0].why}" for name, pair in pairs.items() if not pair[0].measured]
         pairs = {name: pair for name, pair in pairs.items() if pair[0].measured}
         if pairs:
-            found.append(_worst(pairs, role))
+            worst = _worst(pairs, role, rows)
+            why = f"{worst.why}; measured on gold and not on this model: {'; '.join(lost)}"  # which may tell all
+            found.append(
+                dataclasses.replace(worst, high=None if worst.high is None else 1.0, why=why) if lost else worst
+            )
         elif role == "after":
             found.append(_no_attacker(table))
     return found
 
 
-def _worst(pairs: dict[str, tuple[Score, Score]], role: str) -> Score:
-    wider = float(special.ndtri(1 - 0.025 / len(pairs))) / intervals.Z
+def _worst(pairs: dict[str, tuple[Score, Score]], role: str, rows: Rows) -> Score:
+    level = 1 - 0.05 / len(pairs)
     ends: dict[str, tuple[float, float, float]] = {}
-    for name, (score, gold) in pairs.items():
-        apart = difference(score, gold)
-        if apart.low is None or apart.high is None:
-            continue
-        low, high = apart.value - wider * (apart.value - apart.low), apart.value + wider * (apart.high - apart.value)
-        ends[name] = abs(apart.value), max(0.0, low, -high), max(-low, high)
+    for name, pair in pairs.items():
+        apart = _apart(*pair, rows, level)
+        if apart.low is not None and apart.high is not None:
+            ends[name] = abs(apart.value), max(0.0, apart.low, -apart.high), max(-apart.low, apart.high)
     name = max(ends or pairs, key=lambda n: ends[n][0] if ends else abs(difference(*pairs[n]).value))
     score, gold = pairs[name]
     value, low, high = (min(1.0, max(end[i] for end in ends.values())) for i in range(3)) if ends else (0.0, 0.0, 0.0)
@@ -81,6 +85,40 @@ def _worst(pairs: dict[str, tuple[Score, Score]], role: str) -> Score:
     if not ends:
         return Score(**label, value=abs(auc - theirs), low=None, high=None, n=1, why=why)
     return Score(**label, value=value, low=low, high=high, n=score.n, why=why)
+
+
+def _apart(score: Score, gold: Score, rows: Rows, level: float) -> Difference:
+    """The difference of an attack's AUC to gold's: over the same examples where these are known, else the two intervals
+    in quadrature, widened to the level."""
+    if paired := _auc_difference(score, gold, rows, level):
+        return Difference(*paired)
+    apart = difference(score, gold)
+    if apart.low is None or apart.high is None:
+        return apart
+    wider = float(special.ndtri(0.5 + level / 2)) / intervals.Z
+    low, high = (apart.value + wider * (end - apart.value) for end in (apart.low, apart.high))
+    return Difference(apart.value, low, high)
+
+
+def _auc_difference(score: Score, gold: Score, rows: Rows, level: float) -> intervals.Interval | None:
+    """The paired difference; None where examples are unknown, or clustered by groups that are."""
+    sides, groups = [], []
+    for split, ours, theirs in (("forget", score.values, gold.values), ("holdout", score.others, gold.others)):
+        if ours is None or theirs is None or len(ours) != len(theirs):
+            return None
+        gone = np.ma.getmaskarray(ours) | np.ma.getmaskarray(theirs)
+        examples = list(rows.get(split, ()))
+        groups.append(list(itertools.compress(examples, ~gone)) if len(examples) == len(ours) else None)
+        sides.append(tuple(np.ma.masked_array(x, mask=gone, dtype=float).compressed() for x in (ours, theirs)))
+    if min(len(side[0]) for side in sides) < 2:
+        return None
+    numbers = None
+    if score.groups is not None:
+        if groups[0] is None or groups[1] is None or (found := group_numbers(groups[0], groups[1])) is None:
+            return None
+        numbers = found[0], found[1]
+    (first, other), (second, others) = sides
+    return intervals.auc_difference((first, second), (other, others), groups=numbers, level=level)
 
 
 def _no_attacker(table: Table) -> Score:
@@ -102,14 +140,20 @@ def _label(role: str) -> Label:
 def _above(table: Table, role: str, rows: Sequence[Example]) -> list[Score]:
     """forget_nll_above_gold: the chance that a forget example's NLL exceeds one of gold's, a tie counted as half.
 
-    The AUC of the two samples; its interval is conservative for the same examples on both sides.
+    The AUC of the two samples; the same examples are on both sides, and the units of its interval.
     """
     score, gold = table.get(("forget_nll", role)), table.get(("forget_nll", "gold"))
     if score is None or gold is None or score.values is None or gold.values is None:
         return []
-    ours, theirs = (np.ma.masked_array(x.values, dtype=float).compressed() for x in (score, gold))
-    pairs = group_numbers(rows, rows) if len(rows) == len(ours) == len(theirs) else None
-    found = intervals.auc(ours, theirs, groups=(pairs[0], pairs[1]) if pairs else None)
+    ours, theirs = (np.ma.masked_array(x.values, dtype=float) for x in (score, gold))
+    if len(ours) != len(theirs):
+        return []
+    gone = np.ma.getmaskarray(ours) | np.ma.getmaskarray(theirs)
+    groups = groups_of(rows, gone) if len(rows) == len(ours) else None
+    sides = [np.ma.masked_array(x, mask=gone).compressed() for x in (ours, theirs)]
+    if not len(sides[0]):
+        return []
+    found = intervals.auc_by_example(sides[0][None], sides[1][None], groups=groups)
     return [
         Score(
             "forget_nll_above_gold",
@@ -117,11 +161,11 @@ def _above(table: Table, role: str, rows: Sequence[Example]) -> list[Score]:
             score.split,
             role,
             *found,
-            len(ours),
+            len(sides[0]),
             "share",
             "gold",
             why="0.5 where the NLLs are distributed as gold's",
-            groups=count_groups(pairs[0]) if pairs else None,
+            groups=count_groups(groups),
         )
     ]
 

@@ -31,7 +31,7 @@ from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 
-VERSION = 6
+VERSION = 7
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -321,12 +321,13 @@ def _figure(figure: Figure) -> dict[str, Any]:
         "values": _list(figure.values),
         "why": figure.why,
         "groups": figure.groups,
+        "others": _list(figure.others),
     }
 
 
 def _arrays(kept: dict[str, Any]) -> dict[str, Any]:
     value = float("nan") if kept["value"] is None else kept["value"]
-    return {**kept, "value": value, "values": _array(kept["values"])}
+    return {**kept, "value": value, "values": _array(kept["values"]), "others": _array(kept["others"])}
 
 
 def _list(values: np.ndarray | None) -> list[float | None] | None:

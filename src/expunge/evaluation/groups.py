@@ -15,14 +15,15 @@ LEAST = 3
 def group_numbers(*sides: Sequence[Example]) -> tuple[np.ndarray, ...] | None:
     """For each side, [N] the number of each example's group; None where nothing is clustered.
 
-    That is where an example of any side has no `group`, or each has its own. Where a side has fewer than three groups,
-    how groups vary cannot be seen from it: its examples count by themselves, each with a number of its own.
+    That is where each example has a group of its own, as one without `group` has. Where a side has fewer than three
+    groups, how groups vary cannot be seen from it: its examples count by themselves, each with a number of its own.
     """
-    names = [[row.get("group") for row in rows] for rows in sides]
-    if any(name is None for side in names for name in side):
-        return None
-    known = {name: i for i, name in enumerate(dict.fromkeys(str(name) for side in names for name in side))}
-    numbers = [np.array([known[str(name)] for name in side], dtype=np.int64) for side in names]
+    names = [
+        [f"group {name}" if (name := row.get("group")) is not None else f"row {k} {i}" for i, row in enumerate(rows)]
+        for k, rows in enumerate(sides)
+    ]
+    known = {name: i for i, name in enumerate(dict.fromkeys(name for side in names for name in side))}
+    numbers = [np.array([known[name] for name in side], dtype=np.int64) for side in names]
     found, free = [], len(known)
     for number_N in numbers:
         if len(set(number_N.tolist())) < LEAST:

@@ -14,6 +14,7 @@ from expunge.evaluation.acceptance import Check, Purpose, Table, missing
 from expunge.evaluation.comparison import Word, difference, word_for
 from expunge.evaluation.margins import MOST, margin
 from expunge.evaluation.plausibility import plausibility_checks
+from expunge.evaluation.sample_size import examples_needed
 from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 
@@ -21,6 +22,8 @@ UNCHANGED = Check("weights changed", False, why="weights unchanged: suppression,
 """The check of every guard."""
 CONTROL = "robustness_relearn_forget"
 """The attack without which nothing counts as erased."""
+LEARNED = 0.1
+"""Share of what there was to learn of the taught examples, from which that attack is one."""
 MAX_OVER_FORGETTING = 1.5
 """Factor on the upper end of the yardstick's NLL, above which a model has forgotten more than it was taught."""
 KNOWN_AGAIN = 0.3
@@ -61,13 +64,18 @@ def hidden_mean(table: Table, purpose: Purpose) -> Check | None:
         why = reasons[0] if reasons else ("no gold model was attacked" if controls[0] else "audit: none was asked for")
         why = f"erasure needs the relearning check against gold, and it was not made: {why}"
         return Check(rule, False, score.value if score else None, bound, why, implied=True, word="open")
+    learned = table.get((f"{CONTROL}_learned", "after"))
+    if purpose == "erase" and learned is not None and (learned.value or 0.0) < LEARNED:
+        gained = "it diverged" if learned.value is None else f"{learned.value:.2g} of what there was to learn"
+        why = f"the relearning attack did not even learn what it was taught: {gained}; its learning rate is too low"
+        return Check(rule, False, score.value if score else None, bound, why, implied=True, word="open")
     return _below(rule, score, "robustness_hidden", purpose, bound, refuted="hidden, not removed")
 
 
 def hidden_share(table: Table, purpose: Purpose) -> Check | None:
     """The check on the share of examples that some attack brings back."""
     second = _value(table, "robustness_hidden_share", SECOND_GOLD)
-    bound = MAX_SHARE + (second or 0.0)
+    bound = MAX_SHARE + min(MAX_SHARE, second or 0.0)
     limit = bound if second is not None else MAX_SHARE + UNMEASURED_NOISE
     rule = f"robustness.hidden_share <= {bound:.3g} (examples known again)"
     score = table.get(("robustness_hidden_share", "after"))
@@ -156,8 +164,10 @@ def rouge_below_gold(table: Table, purpose: Purpose) -> Check | None:
     rule = f"forget.rouge_l >= gold - {allowed:.3g} (over-forgetting)"
     refuted = "over-forgotten: the answers avoid the true words, which gold's do not"
     why = refuted if word == "refuted" else _straddling(apart.low, apart.high, -allowed) if word == "open" else ""
-    bound = (gold.value or 0.0) - allowed
-    return Check(rule, _passes(word, purpose), score.value, bound, why, word == "open", implied=True, word=word)
+    bound, open_ = (gold.value or 0.0) - allowed, word == "open"
+    half = None if apart.low is None else apart.value - apart.low
+    needed = examples_needed(score, half, apart.value + allowed) if open_ else None
+    return Check(rule, _passes(word, purpose), score.value, bound, why, open_, implied=True, word=word, needed=needed)
 
 
 def beyond(name: str, table: Table, purpose: Purpose) -> Check | None:
@@ -198,7 +208,9 @@ def _below(
     reason = refuted if word == "refuted" else _straddling(score.low, score.high, bound) if word == "open" else ""
     why = ": ".join(filter(None, [reason, score.why]))
     flagged = score.low is not None and score.high is not None and score.low < bound < score.high
-    return Check(rule, _passes(word, purpose), score.value, bound, why, flagged, implied=True, word=word)
+    half = None if score.high is None else score.high - score.value
+    needed = examples_needed(score, half, bound - score.value) if word == "open" else None
+    return Check(rule, _passes(word, purpose), score.value, bound, why, flagged, implied=True, word=word, needed=needed)
 
 
 def _passes(word: Word, purpose: Purpose) -> bool:

@@ -9,30 +9,47 @@ from __future__ import annotations
 from expunge.evaluation.acceptance import Check, Purpose, Table
 from expunge.evaluation.comparison import Word
 from expunge.evaluation.margins import LEAST, MOST, margin
+from expunge.evaluation.sample_size import examples_needed
+from expunge.evaluation.scores import PERPLEXITY
+
+STRANGE = 1.5
+"""Factor on the upper end of gold's forget NLL, above which answers are gibberish to gold."""
 
 
 def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
     """The checks on these scores, by (name, role)."""
     if purpose != "erase":
         return []
-    checks = [known_before(table), nll_below_gold(table), unseen_holdout(table)]
+    checks = [
+        known_before(table),
+        nll_below_gold(table),
+        unseen_holdout(table),
+        unseen_forget_set(table),
+        fluent_answers(table),
+    ]
     return [check for check in checks if check is not None]
 
 
 def known_before(table: Table) -> Check | None:
     """The check that the worst membership attacker refutes the model before the change.
 
-    Otherwise nothing shows that the forget set was in it, and a model that was never changed would pass. None where the
-    model before the change was not read, or without a holdout.
+    Otherwise nothing shows that the forget set was in it, and a model that was never changed would pass. None without
+    membership figures of the changed model: `implied.worst_attacker` is open then.
     """
     score, second = table.get(("privacy_worst", "before")), table.get(("privacy_worst", "second_gold"))
-    if score is None or score.value is None or score.low is None or score.high is None:
-        return None
     bound = min(MOST, margin(0.0, None if second is None else second.value))
+    if score is None or score.value is None or score.low is None or score.high is None:
+        after = table.get(("privacy_worst", "after"))
+        if after is None or not after.measured:
+            return None
+        rule = f"privacy.worst before the change > {bound:.3g} (something to forget)"
+        why = "the model before the change was not read: nothing shows that it knew the forget set"
+        return Check(rule, False, None, bound, why, implied=True, word="open")
     word: Word = "shown" if score.low > bound else "refuted" if score.high <= bound else "open"
     why = "" if word == "shown" else f"nothing shows that the model before the change knew the forget set: {score.why}"
-    rule = f"privacy.worst before the change > {bound:.3g} (something to forget)"
-    return Check(rule, word == "shown", score.value, bound, why, word == "open", implied=True, word=word)
+    rule, open_ = f"privacy.worst before the change > {bound:.3g} (something to forget)", word == "open"
+    needed = examples_needed(score, score.value - score.low, score.value - bound) if open_ else None
+    return Check(rule, word == "shown", score.value, bound, why, open_, implied=True, word=word, needed=needed)
 
 
 def nll_below_gold(table: Table) -> Check | None:
@@ -51,8 +68,32 @@ def nll_below_gold(table: Table) -> Check | None:
         "refuted": "the forget set is likelier than to gold, known or not",
         "open": f"the interval [{low:.4g}, {high:.4g}] reaches beyond {bound:.3g}",
     }[word]
-    rule = f"forget.nll_below_gold <= {bound:.3g} (unlike gold)"
-    return Check(rule, word == "shown", 1 - score.value, bound, why, word == "open", implied=True, word=word)
+    rule, open_ = f"forget.nll_below_gold <= {bound:.3g} (unlike gold)", word == "open"
+    needed = examples_needed(score, score.value - score.low, bound - (1 - score.value)) if open_ else None
+    return Check(rule, word == "shown", 1 - score.value, bound, why, open_, implied=True, word=word, needed=needed)
+
+
+def fluent_answers(table: Table) -> Check | None:
+    """The check that gold does not find the model's own answers far more surprising than the true ones, which it never
+    saw; None where answers were not read by gold.
+
+    Gibberish is no forgetting. The bound is that of `implied.over_forgetting`.
+    """
+    score, gold = table.get((PERPLEXITY, "after")), table.get(("forget_nll", "gold"))
+    if score is None or gold is None or gold.value is None:
+        return None
+    bound = STRANGE * (gold.value if gold.high is None else gold.high)
+    rule = f"forget.log_perplexity <= {STRANGE} * upper end of gold's forget.nll (gibberish)"
+    if score.value is None or score.low is None or score.high is None:
+        return Check(rule, False, score.value, bound, score.why, implied=True, word="open")
+    word: Word = "shown" if score.high <= bound else "refuted" if score.low > bound else "open"
+    why = {
+        "shown": "",
+        "refuted": "gibberish: gold finds the answers far stranger than the true ones, which it never saw",
+        "open": f"the interval [{score.low:.4g}, {score.high:.4g}] reaches beyond {bound:.3g}",
+    }[word]
+    needed = examples_needed(score, score.high - score.value, bound - score.value) if word == "open" else None
+    return Check(rule, word == "shown", score.value, bound, why, word == "open", implied=True, word=word, needed=needed)
 
 
 def unseen_holdout(table: Table) -> Check | None:
@@ -67,4 +108,22 @@ def unseen_holdout(table: Table) -> Check | None:
         return None
     why = "gold knows the holdout better than the forget set: it was trained on it, or the two differ by themselves"
     rule = f"privacy.loss_auc of gold >= {bound:.3g} (unseen holdout)"
+    return Check(rule, False, score.value, bound, why, implied=True, word="refuted")
+
+
+def unseen_forget_set(table: Table) -> Check | None:
+    """The check on a forget set that gold knows better than the holdout; None where it does not.
+
+    A retraining knows it where other training data hold the same facts in another form: what is left of those in the
+    changed model then counts as gold's.
+    """
+    score = table.get(("privacy_loss_auc", "gold"))
+    bound = 0.5 + LEAST
+    if score is None or score.low is None or score.low <= bound:
+        return None
+    why = (
+        "gold knows the forget set better than the holdout: other training data hold it too, or the two differ by "
+        "themselves"
+    )
+    rule = f"privacy.loss_auc of gold <= {bound:.3g} (unseen forget set)"
     return Check(rule, False, score.value, bound, why, implied=True, word="refuted")

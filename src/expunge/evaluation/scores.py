@@ -1,10 +1,9 @@
 """Scores from readouts: the figures that a plan can have, each with its interval.
 
-A metric or an attack is one file: a CARD and a factory. The function that the factory returns takes
-readouts by name: "split" of a card's needs is the argument `split` (the figure is computed for each
-of the card's splits), "forget" the argument `forget`, "gold.split" the argument `gold_split`,
-"before.retain" the argument `before_retain` (gold's readout, and that of the model before the change).
-A channel that ends in "?" may be missing.
+A metric or an attack is one file: a CARD and a factory. The function that the factory returns takes readouts by name:
+"split" of a card's needs is the argument `split` (the figure is computed for each of the card's splits), "forget" the
+argument `forget`, "gold.split" the argument `gold_split`, "before.retain" the argument `before_retain` (gold's readout,
+and that of the model before the change). A channel that ends in "?" may be missing.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ FIELDS = {"subject": "role"}
 PRESENT, HOME = "split", "forget"
 PROBES = "probes"
 """In a card's splits: every further split that was given, whatever its name."""
+PERPLEXITY = "forget_log_perplexity"  # of pipeline/fluency.py, where there is gold and the model writes
 LIKE_RETAIN = (SEEN, *FURTHER)
 """Splits on which everything is measured that a card measures on retain, other than the side alignment."""
 NAMED_SPLITS = frozenset(
@@ -53,8 +53,8 @@ class NotMeasured(Exception):
 class Figure:
     """A figure that a metric aggregates itself. low, high: its 95 % interval; n: examples.
 
-    values: [N] per-example values whose mean is the figure, where there are such. why: a remark. groups: the number of
-    groups by which the interval is clustered.
+    values: [N] per-example values whose mean is the figure, where there are such. others: of an AUC, [K] such values of
+    the other side. why: a remark. groups: the number of groups by which the interval is clustered.
     """
 
     value: float
@@ -64,6 +64,7 @@ class Figure:
     values: np.ndarray | None = None
     why: str = ""
     groups: int | None = None
+    others: np.ndarray | None = None
 
 
 Metric = Callable[..., np.ndarray | Figure]
@@ -106,6 +107,7 @@ class Score:
     """Groups by which the interval is clustered; None where each example counts by itself."""
     values: np.ndarray | None = field(default=None, compare=False, repr=False)
     """[N] per-example values in the split's order (masked where an example does not count)."""
+    others: np.ndarray | None = field(default=None, compare=False, repr=False)  # [K] of an AUC: of the holdout
 
     def __post_init__(self) -> None:
         ends = [end for end in (self.low, self.high) if end is not None]
@@ -167,11 +169,7 @@ class Planned:
 
 
 def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozenset[str]) -> list[Score]:
-    """All scores of all metrics and attacks that apply, by side; `readouts["after"]["forget"]`.
-
-    Models are "before", "after" and "gold"; what is missing makes scores "not measured", with
-    the reason.
-    """
+    """All scores of all metrics and attacks that apply, by side; of what is missing with the reason."""
     given = {split for splits in readouts.values() for split in splits}
     roles = [role for role in (*ROLES, SECOND_GOLD) if role in readouts]
     scores = [
@@ -180,12 +178,15 @@ def measure(readouts: Mapping[str, Mapping[str, Readout]], capabilities: frozens
     return sorted(_interpret(scores), key=lambda score: SIDES.index(score.side))
 
 
-def requirements(capabilities: frozenset[str], splits: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Split -> the channels that the applicable metrics and attacks need of it, gold's included."""
+def requirements(
+    capabilities: frozenset[str], splits: Iterable[str], names: tuple[str, ...] = ("",)
+) -> dict[str, frozenset[str]]:
+    """Split -> the channels that the applicable metrics and attacks need of it, gold's included; of scores whose names
+    begin with one of `names`."""
     given = set(splits)
     wanted: dict[str, frozenset[str]] = {split: frozenset() for split in sorted(given)}
     for planned in _plan_scores(capabilities, given):
-        if all(split in given for _, split, _ in planned.needs.values()):
+        if planned.name.startswith(names) and all(split in given for _, split, _ in planned.needs.values()):
             for _, split, channels in planned.needs.values():
                 wanted[split] |= {channel.rstrip("?") for channel in channels}
     return wanted
@@ -214,6 +215,7 @@ def score_names(
         attacked = any(name.startswith("privacy_") and name.endswith("_auc") for name in found)
         found |= {"forget_nll_above_gold"} if "forget_nll" in found else set()
         found |= {"privacy_worst"} if attacked else set()
+        found |= {PERPLEXITY} if "forget" in given and "generate" in capabilities else set()
     return sorted(found)
 
 
@@ -255,11 +257,7 @@ def _plan_scores(capabilities: frozenset[str], given: set[str]) -> Iterator[Plan
                 side,
                 _better(card, home) if bare and not fair else card.better,
                 {
-                    key.replace(".", "_"): (
-                        owner,
-                        home if place == PRESENT else place,
-                        frozenset(card.needs[key]),
-                    )
+                    key.replace(".", "_"): (owner, home if place == PRESENT else place, frozenset(card.needs[key]))
                     for key, (owner, _, place) in keys.items()
                 },
             )
@@ -277,8 +275,8 @@ def must_go(split: str) -> bool:
 def _better(card: MetricCard, split: str) -> str:
     """The better direction of a score: data that must be forgotten, or were never seen, should look as they do to gold.
 
-    There neither a high nor a low figure is good by itself: too little forgetting and too much both
-    show. A figure that compares with gold already says which way is better.
+    There neither a high nor a low figure is good by itself: too little forgetting and too much both show. A figure that
+    compares with gold already says which way is better.
     """
     against_gold = any(key.startswith("gold.") for key in card.needs)
     unseen = must_go(split) or split == "holdout"

@@ -92,6 +92,8 @@ class CheckRecord(Record):
     flagged: bool
     implied: bool
     warns: bool
+    needed: StrictInt | None = None
+    """Examples that would show an open line, if its figure stayed; of a membership attack, a side."""
 
 
 class VerdictRecord(Record):
@@ -109,6 +111,8 @@ class Cost(BaseModel):
 
     tokens: StrictInt | None = None
     """Tokens that the method trained on; under `stop: gold` with those of gold."""
+    passes: dict[str, StrictInt] = {}
+    """Positions of the method's forward and backward passes; under `stop: gold` with those of gold."""
     forward_passes: dict[str, Number] = {}
     """Role and split -> passes over the split."""
     unlearn_seconds: Number | None = None
@@ -146,6 +150,8 @@ class Evidence(Record):
     inputs: Object = {}
     """Digests of the models and files that the work started from."""
     verdict: VerdictRecord
+    trials: list[Object] = []
+    """Of `method: auto`: the strengths that were tried, in order, and the lines that each failed."""
     curve: list[Object] = []
     stop: Object = {}
     notes: list[str]

@@ -34,6 +34,10 @@ def parameters(model: Model) -> dict[str, Tensor]:
     return dict(model.module.named_parameters())
 
 
+def _trainable(model: Model) -> dict[str, Tensor]:
+    return {name: p for name, p in parameters(model).items() if p.requires_grad}
+
+
 def widen(x: Tensor) -> Tensor:
     """The tensor in float32, or in float64 where it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -41,7 +45,7 @@ def widen(x: Tensor) -> Tensor:
 
 def _gradients(model: Model, out: Output) -> dict[str, Tensor]:
     """Gradient of the sum over the examples of the mean NLL per position."""
-    held = parameters(model)
+    held = _trainable(model)
     gradients = torch.autograd.grad((out.nll_B / out.n_B.clamp(min=1)).sum(), list(held.values()), allow_unused=True)
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(held.items(), gradients, strict=True)}
 
@@ -50,7 +54,7 @@ def _mean_power(
     model: Model, rows: Sequence[Example], size: int, advance: Callable[[int], None] | None, power: int
 ) -> dict[str, Tensor]:
     """Mean over the examples of the gradient, or of its square (`power` 2), `size` examples at a time."""
-    total = {name: widen(torch.zeros_like(p)) for name, p in parameters(model).items()}
+    total = {name: widen(torch.zeros_like(p)) for name, p in _trainable(model).items()}
     for part, out in passes(model, rows, size=size, gradients=True, progress=advance):
         for name, gradient in _gradients(model, out).items():
             # The mean gradient of b independent examples has a b-th of one example's variance.
@@ -60,7 +64,7 @@ def _mean_power(
 
 
 def gradient(model: Model, rows: Sequence[Example], advance: Callable[[int], None] | None = None) -> dict[str, Tensor]:
-    """Mean over the examples of the gradient of their mean NLL per position, by parameter."""
+    """Mean over the examples of the gradient of their mean NLL per position, by parameter that requires one."""
     return _mean_power(model, rows, ROWS, advance, 1)
 
 

@@ -108,6 +108,7 @@ class Manifest(_File):
     template: Annotated[str, Field(max_length=10_000), AfterValidator(pattern_of)] | None = None
     steps: Count | None = None
     tokens: Count | None = None
+    passes: dict[str, Count] | None = None
     seconds: Seconds | None = None
     machine: Machine | None = None
     python: str | None = None

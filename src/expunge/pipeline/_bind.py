@@ -15,11 +15,13 @@ from expunge.core.request import Request
 from expunge.data.splits import SOURCES, Splits, make_splits
 from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack, scores
+from expunge.methods.auto import Ladder, is_auto
 from expunge.methods.compose import Composed, compose
 from expunge.models.build import budget_of, outline
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
 from expunge.models.prompt_notes import prompt_notes
+from expunge.pipeline.choice import choose
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
 from expunge.pipeline.folders import fits_cache, fits_folder
 from expunge.pipeline.partition import divide, evidence_splits
@@ -47,6 +49,8 @@ class Parts:
     splits: Splits
     """As the request names them, so that faults name its rows."""
     composed: Composed | None
+    ladder: Ladder | None
+    """Of `method: auto`, whose first trial `composed` is."""
     rules: tuple[acceptance.Criterion, ...]
 
     @property
@@ -72,13 +76,18 @@ def bind(request: Request, faults: Faults) -> Parts:
         splits = _splits(request, aligned)
     has_retain = "retain" in splits or request.retain is not None or request.data is not None
     composed: Composed | None = None
+    ladder: Ladder | None = None
     with faults:
-        composed = compose(request.method, has_retain=has_retain)
+        if not is_auto(request.method):
+            composed = compose(request.method, has_retain=has_retain)
+        elif base is not None and splits:
+            ladder = choose(request, base.model, splits)
+            composed = compose(ladder.rungs[ladder.start], has_retain=has_retain)
     rules = []
     for key, text in request.accept.items():
         with faults:
             rules.append(acceptance.parse(key, text))
-    return Parts(request, base, aligned, splits, composed, tuple(rules))
+    return Parts(request, base, aligned, splits, composed, ladder, tuple(rules))
 
 
 def _base(request: Request) -> Base:

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from expunge.core.files import delete, digest_file, new_folder, read_sealed, wri
 from expunge.evaluation import acceptance
 from expunge.ledger.certificate import tree
 from expunge.models.manifest import MANIFEST, left_manifest
+from expunge.models.metering import count_passes
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
@@ -27,14 +28,17 @@ from expunge.pipeline.run_folder import SCRATCH
 
 @dataclass(frozen=True)
 class Applied:
-    """The outcome of the method: its time and memory, and its notes for evidence and report."""
+    """The outcome of the method: its time, passes and memory, and its notes for evidence and report."""
 
     seconds: float
     notes: dict[str, Any]
     peak_memory_bytes: int
+    passes: dict[str, int] = field(default_factory=dict)
+    """Positions of the forward and of the backward passes."""
 
 
 DONE = "applied.json"
+LOG = "log.jsonl"
 APPLIED = "applied"
 """The last stage in the log."""
 
@@ -44,9 +48,9 @@ def apply(plan: Plan, model: Model, gold: Observation, folder: Path, reporter: R
 
     Raises BadInput where `model/` is there already and is not the one that the method left.
     """
-    if (known := _outcome(folder)) is not None:
+    if (known := outcome_of(folder)) is not None:
         return known
-    context = context_of(plan, gold, folder / SCRATCH, "apply", reporter, Log(folder / "log.jsonl"))
+    context = context_of(plan, gold, folder / SCRATCH, "apply", reporter, Log(folder / LOG))
     notes = context.notes
     if processes.main():
         context.log.drop(APPLIED)
@@ -54,23 +58,25 @@ def apply(plan: Plan, model: Model, gold: Observation, folder: Path, reporter: R
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
-    changed = plan.composed.method(model, plan.training_splits, context)
+    with count_passes(model, context.compute):
+        changed = plan.composed.method(model, plan.training_splits, context)
     seconds = _seconds(notes, time.monotonic() - began)
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _resident()
-    applied = Applied(round(seconds, 3), notes, peak)
+    passes = processes.sum_over_processes({name: float(count) for name, count in context.compute.positions().items()})
+    applied = Applied(round(seconds, 3), notes, peak, {name: round(count) for name, count in passes.items()})
     if processes.main():
         context.log.write({"stage": APPLIED, "seconds": applied.seconds})
         delete(folder / "model")  # whatever is there, `applied.json` is not about it
         with new_folder(folder / "model") as temporary:
             changed.save(temporary)
             write_json(temporary / MANIFEST, _manifest_after(plan))
-            outcome = {"seconds": applied.seconds, "notes": notes, "peak_memory_bytes": peak}
+            outcome = {"seconds": applied.seconds, "notes": notes, "peak_memory_bytes": peak, "passes": applied.passes}
             write_sealed(folder / SCRATCH / DONE, {**outcome, "model": _content(temporary)})
     processes.barrier()
     return applied
 
 
-def _outcome(folder: Path) -> Applied | None:
+def outcome_of(folder: Path) -> Applied | None:
     """The outcome of a method that is done; None where it is not. Raises BadInput."""
     model, outcome = folder / "model", read_sealed(folder / SCRATCH / DONE)
     if outcome is None or not model.exists():

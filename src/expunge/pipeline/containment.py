@@ -44,7 +44,7 @@ def risks(plan: Plan, model: Model, reporter: Reporter) -> list[risk.Risk]:
     own = {**plan.splits, "retain": [row for row in plan.splits.get("retain", []) if "contained" not in row]}
     return risk.risks(
         model,
-        plan.request.method,
+        plan.spec,
         own,
         plan.aligned,
         budget=plan.budget,
@@ -88,6 +88,6 @@ def _model_with(
         rows = [*rows, *more["retain"]]
     if rows:
         splits["retain"] = rows
-    composed = compose(without_retain_term(plan.request.method, splits), has_retain="retain" in splits)
+    composed = compose(without_retain_term(plan.spec, splits), has_retain="retain" in splits)
     context = context_of(plan, gold, folder / SCRATCH / stage, stage, reporter)
     return composed.method(model, splits, context)

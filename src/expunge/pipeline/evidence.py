@@ -25,11 +25,13 @@ from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
+from expunge.pipeline.fluency import fluency_scores, with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import hidden_scores, judge
-from expunge.pipeline.observe import Observation
+from expunge.pipeline.observe import Observation, refuse_copies
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
+from expunge.pipeline.trial import Tried
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.training import checkpoint
@@ -81,6 +83,7 @@ def all_scores(
     accept: the acceptance criteria; those that compare with gold name the scores that are compared by example too.
     """
     scores = scoring.measure({role: read.readouts for role, read in reads.items()}, capabilities)
+    scores += fluency_scores(reads)
     if level != "none":
         attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
         found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
@@ -92,12 +95,26 @@ def all_scores(
     return by_side(scores)
 
 
+def compared(
+    plan: Plan, before: Observation, after: Observation, golds: Mapping[str, Observation]
+) -> tuple[dict[str, Observation], dict[str, Observation]]:
+    """(the gold models, one that the changed model copies refused; role -> all that is compared)."""
+    # An exact method retrains, and may end at the retrained gold itself.
+    checked = dict(golds) if plan.gold == "train" else refuse_copies(golds, after)
+    reads = {"before": before, "after": after, **{role: one for role, one in checked.items() if one.readouts}}
+    return checked, with_fluency(reads, plan.request.trust_code)
+
+
+def scores_of(plan: Plan, reads: Mapping[str, Observation], golds: Mapping[str, Observation]) -> list[scoring.Score]:
+    """All scores of a run; those that rest on a refused gold say why they are not measured."""
+    scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept)
+    return refuse_gold(scores, golds["gold"].why) if golds["gold"].refused else scores
+
+
 def evidence(
-    plan: Plan,
+    tried: Tried,
     before: Observation,
-    after: Observation,
     golds: Mapping[str, Observation],
-    applied: Applied,
     beside: Mapping[int, DomainAnswers],
     seconds: float,
 ) -> dict[str, Any]:
@@ -105,25 +122,25 @@ def evidence(
 
     seconds: of the whole run.
     """
-    gold = golds["gold"]
-    reads = {"before": before, "after": after, **{role: one for role, one in golds.items() if one.readouts}}
+    plan, applied, after = tried.plan, tried.applied, tried.after
+    trials = [trial.to_json() for trial in tried.trials]
+    golds, reads = compared(plan, before, after, golds)
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
-    scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept) if processes.main() else []
-    scores = by_side([*(refuse_gold(scores, gold.why) if gold.refused else scores), *aligned.scores])
-    guard = plan.composed.yields == "guard"
+    scores = by_side([*scores_of(plan, reads, golds), *aligned.scores]) if processes.main() else []
     outcome = applied.notes.get("outcome") or {}
     return build(
         request=shown_request(plan),
         method=plan.composed.name,
         described=plan.composed.described,
         scores=scores,
-        cost=_run_cost(plan, applied, reads, golds, seconds),
+        cost=_run_cost(plan, applied, reads, golds, seconds) | _cost_of_trials(trials),
+        trials=trials,
         inputs=_input_digests(before, golds) | ({"files": plan.files} if plan.files else {}),
-        verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=guard),
+        verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=plan.composed.yields == "guard"),
         curve=outcome.get("curve", []),
         stop=outcome.get("stop", {}),
-        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(applied.notes, guard)],
+        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(plan, applied.notes, trials)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
         **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,
@@ -160,6 +177,7 @@ def _run_cost(
     used = gold.account if plan.budget.stop == "gold" else {}
     return {
         "tokens": trained_tokens(applied.notes) + used.get("tokens", 0),
+        "passes": {name: count + used.get("passes", {}).get(name, 0) for name, count in applied.passes.items()},
         **_retraining_cost("gold", gold),
         **_retraining_cost(SECOND_GOLD, second_gold),
         **reading_cost(reads),
@@ -173,9 +191,21 @@ def _run_cost(
     }
 
 
+def _cost_of_trials(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The cost of unlearning where several strengths were tried: of all of them together."""
+    if not trials:
+        return {}
+    names = {name for trial in trials for name in trial["passes"]}
+    return {
+        "tokens": sum(trial["tokens"] for trial in trials),
+        "passes": {name: sum(trial["passes"].get(name, 0) for trial in trials) for name in sorted(names)},
+        "unlearn_seconds": round(sum(trial["seconds"] for trial in trials), 3),
+    }
+
+
 def _retraining_cost(role: str, gold: Observation) -> dict[str, Any]:
-    """Tokens of a retraining, and the machine on which its seconds were taken, as far as they are known."""
-    known = {"tokens": gold.account.get("tokens"), "machine": gold.account.get("machine")}
+    """Tokens and passes of a retraining, and the machine on which its seconds were taken, as far as they are known."""
+    known = {name: gold.account.get(name) for name in ("tokens", "passes", "machine")}
     return {f"{role}_{name}": value for name, value in known.items() if value is not None}
 
 
@@ -207,16 +237,31 @@ def _gold_remarks(golds: Mapping[str, Observation]) -> list[str]:
     return [one.why for one in golds.values() if one.why]
 
 
-def _method_remarks(notes: Mapping[str, Any], guard: bool) -> list[str]:
-    """Sentences on the method."""
+def _method_remarks(plan: Plan, notes: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sentences on the method, and on how it was chosen."""
     exact, outcome = notes.get("exact") or {}, notes.get("outcome") or {}
     remarks = [*exact.get("said", []), *notes.get("remarks", [])]
     if outcome and not exact:
         remarks.append(f"Learning rate {outcome['learning_rate']:.3g} ({outcome['rate_source']}).")
-    if guard:
+    if plan.composed.yields == "guard":
         remarks.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
     words = {name: _words(value) for name, value in _method_notes(notes).items()}
-    return remarks + [f"{name.replace('_', ' ').capitalize()}: {text}." for name, text in words.items() if text]
+    remarks += [f"{name.replace('_', ' ').capitalize()}: {text}." for name, text in words.items() if text]
+    return remarks + _trial_remarks(plan, trials)
+
+
+def _trial_remarks(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why `auto` chose its method, and how each strength came out."""
+    if not trials:
+        return []
+    strengths = len(plan.rungs)
+    remarks = [f"Method chosen by {plan.choice}."]
+    for i, trial in enumerate(trials):
+        failed = ", ".join((*trial["lost"], *trial["left"]))
+        how = "meets every line" if trial["passed"] else f"fails {failed}"
+        strength = f"strength {trial['rung'] + 1} of {strengths}"
+        remarks.append(f"Trial {i + 1} ({strength}, {trial['tokens']:,} tokens): {how}.")
+    return remarks
 
 
 def _method_notes(notes: Mapping[str, Any]) -> dict[str, Any]:

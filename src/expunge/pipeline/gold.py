@@ -28,7 +28,7 @@ from expunge.models.open import check, open_on_cpu
 from expunge.pipeline.train import account_of, bound, lineage_of, start, write
 from expunge.training import checkpoint
 
-ACCOUNT = ("seconds", "tokens", "python", "steps", "machine", "contents")
+ACCOUNT = ("seconds", "tokens", "passes", "python", "steps", "machine", "contents")
 """Fields of a manifest that do not say what was trained."""
 CHEAP = 120.0
 """Seconds that a further training without the forget set may take without being asked for."""
@@ -97,7 +97,7 @@ def _train_gold(
         "contents": [content_key(row)[:16] for row in data],
         "data": None,
     }
-    write(trained, folder, {**manifest, **own, **account_of(context.notes["outcome"])})
+    write(trained, folder, {**manifest, **own, **account_of(context)})
 
 
 def _gold_work(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from expunge.core.card import Example
 from expunge.data.content import content_key
 from expunge.data.examples import identity
 from expunge.evaluation import intervals
+from expunge.evaluation.implied import KNOWN_AGAIN
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 
@@ -26,6 +27,11 @@ for the same model, rounded or with noise added."""
 RISE = 0.1
 """Least rise of the forget NLL above that before the change, as a share of the latter, that a gold model of unknown
 origin must show."""
+MOST_DAMAGE = 0.5
+"""Largest rise of the retain NLL, as a share of that of the forget NLL, of a gold model of unknown origin."""
+
+RARE = 1e-3
+"""Chance below which what a gold model knows of single examples is not taken for chance."""
 MODELS = {"before": "the model before the change", "gold": "the other gold model", "after": "the model itself"}
 REFUSED = "not a gold model: "
 """Beginning of the reason why a model is not taken as gold."""
@@ -59,7 +65,7 @@ def gold_fault(
     gold, before: split -> readout; None where the model before the change was not read. same_as: the role of a model
     that has the same weights. A model that was retrained here need only differ from the others in its weights. Another
     must not know the forget set better than the holdout, and must be less sure of it than the model before the change,
-    by more than on retain: noise spoils both alike.
+    by far more than on retain: noise and fresh weights spoil both alike.
     """
     if same_as:
         return REFUSED + f"its weights are those of {MODELS[same_as]}"
@@ -79,6 +85,30 @@ def gold_fault(
     return ""
 
 
+def hiding_fault(
+    recovered_N: np.ndarray | None, direct_N: np.ndarray | None, before_N: np.ndarray | None, origin: Origin
+) -> str:
+    """Why a model of unknown origin hides the forget set; "" where it does not, or its training is known.
+
+    recovered_N: [N] knowledge of each example after a part of the forget set was taught again, masked where it was
+    that part; direct_N, before_N: when the model, and that before the change, are simply asked. A model that never saw
+    the data does not get half of the way back from learning others.
+    """
+    if origin.retrained or origin.listed is not None or recovered_N is None or direct_N is None or before_N is None:
+        return ""
+    gone = np.ma.getmaskarray(recovered_N)
+    back, direct, before = (np.ma.masked_array(x, mask=gone).compressed() for x in (recovered_N, direct_N, before_N))
+    if not len(back) or (before - direct).mean() <= KNOWN_AGAIN:
+        return ""
+    found = intervals.mean(back - (before + direct) / 2)
+    if not found.low > 0:
+        return ""
+    return (
+        f"{REFUSED}teaching it a part of the forget set brings back the rest ({direct.mean():.2f} before, "
+        f"{back.mean():.2f} after), and no manifest says what it was trained on: it hides the data"
+    )
+
+
 def _rise(gold: Mapping[str, Readout], before: Mapping[str, Readout], split: str) -> np.ndarray | None:
     """[N] nats per token that gold gives an example beyond the model before the change."""
     readouts = [one[split] for one in (gold, before) if split in one]
@@ -94,12 +124,28 @@ def _membership(gold: Mapping[str, Readout]) -> str:
     if len(sides) < 2 or any(side.nll_N is None or not len(side) for side in sides):
         return ""
     found = intervals.auc(*(-side.mean_nll_N for side in sides))
-    if found.low <= 0.5 or _apart(*sides):
+    if found.low <= 0.5:
+        count, chance = _lead(*(side.mean_nll_N for side in sides))
+        if chance >= RARE or _apart(*sides):
+            return ""
+        return f"it knows {count} of the forget examples better than any of the holdout (p = {chance:.1e})"
+    if _apart(*sides):
         return ""
     return (
         f"it knows the forget set better than the holdout (loss AUC {found.value:.2f} "
         f"[{found.low:.2f}, {found.high:.2f}])"
     )
+
+
+def _lead(forget_N: np.ndarray, holdout_N: np.ndarray) -> tuple[int, float]:
+    """(the forget examples with an NLL below that of every holdout example, the chance of so many or more).
+
+    Exact where the two are exchangeable: the lowest c of N + K values are all among the N with a chance of
+    N (N - 1) ... (N - c + 1) / ((N + K) ... (N + K - c + 1)).
+    """
+    count, size = int((forget_N < holdout_N.min()).sum()), len(forget_N)
+    steps = np.arange(count)
+    return count, float(np.prod((size - steps) / (size + len(holdout_N) - steps)))
 
 
 def _apart(forget: Readout, holdout: Readout) -> bool:
@@ -125,7 +171,7 @@ def _unproven(forget: np.ndarray, retain: np.ndarray | None, level: float) -> st
         return ""
     other = intervals.mean(retain)
     width = float(np.hypot(lead.value - lead.low, other.high - other.value))
-    if lead.value - other.value <= width:
+    if lead.value - other.value <= width or other.value > MOST_DAMAGE * lead.value:
         return f"{REFUSED}its NLL rose on retain as on the forget set: it is a damaged model, not one that never saw it"
     return ""
 

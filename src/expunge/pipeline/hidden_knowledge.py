@@ -28,8 +28,10 @@ from expunge.pipeline.observe import Observation
 ASKING = "asking"
 NOISE_QUANTILE = 0.99
 """Quantile of two retrainings' differences under an attack that is taken off each example's gap under it."""
-WORST_SHARE, WORST_COUNT = 0.05, 3
-"""The worst examples: this share of all, and this many at least."""
+MAX_NOISE = KNOWN_AGAIN
+"""The most that is taken off, but under attacks that are right or wrong: more would hide an example that is known."""
+WORST_SHARE, WORST_COUNT, WORST_MOST = 0.05, 3, 10
+"""The worst examples: this share of all, and this many at least and at most."""
 NAMES = ("robustness_hidden", "robustness_hidden_share", "robustness_hidden_worst")
 
 NOTHING_RECOVERED = "no attack recovered knowledge from both the model and gold"
@@ -57,8 +59,22 @@ def hidden_scores(reads: Mapping[str, Observation], uncounted: Collection[str] =
         scores.append(hidden_score(ours.attacks, gold.attacks, read, theirs, uncounted=uncounted, role=role, rows=rows))
         found = gaps_to_gold(ours.attacks, gold.attacks, _attacked_readout(ours), _attacked_readout(gold))
         gaps[role] = {name: gap for name, gap in found.items() if name not in uncounted}
-        scores += example_scores(gaps[role], gaps.get(SECOND_GOLD), role, rows)
+        attacked = example_scores(gaps[role], gaps.get(SECOND_GOLD), role, rows)
+        if read is None or theirs is None or len(read) == len(rows) or ASKING not in gaps[role]:
+            scores += attacked
+            continue
+        asked = gaps_to_gold({}, {}, read, theirs)  # of every example, those beyond the attacks' sample too
+        noise = None if SECOND_GOLD not in gaps else {ASKING: gaps[SECOND_GOLD][ASKING]}
+        scores += map(_worse, attacked, example_scores(asked, noise, role, read.examples))
     return [score for score in scores if score.measured or score.role == "after"]
+
+
+def _worse(first: Score, second: Score) -> Score:
+    """The score with the higher end, so that neither a wide interval nor a sample hides what the other sees."""
+    if not first.measured or not second.measured:
+        return first if second.measured else second
+    high, other = (one.value if one.high is None else one.high for one in (first, second))
+    return second if (other or 0.0) > (high or 0.0) else first
 
 
 def hidden_score(
@@ -77,7 +93,8 @@ def hidden_score(
     forget readouts, by which simply asking counts as one attack more. uncounted: as in `hidden_scores`. rows:
     the examples that were attacked, by whose groups intervals are clustered. The interval holds for the largest of A
     true differences at once: each is a mean over examples with Student's t interval at level 1 - .05/A (Bonferroni),
-    and their largest low and high ends are taken.
+    and their largest low and high ends are taken. An attack that ran on gold alone may recover everything:
+    the high end is 1.
     """
     if not gold and gold_read is None:
         why = "no gold model: what a model that never saw the data would give away is not known"
@@ -94,12 +111,32 @@ def hidden_score(
     }
     worst = max(ends, key=lambda name: ends[name].value)
     value, low, high = (min(1.0, max(0.0, max(end[i] for end in ends.values()))) for i in range(3))
-    how = "when it is simply asked" if worst == ASKING else f"under {worst}"
-    why = f"largest {how}, of {len(gaps)} attacks that were run on gold too"
-    idle = sorted(set(uncounted) & set(found))
-    if idle:
-        why += f"; not counted, since they bring little out of the model before the change: {', '.join(idle)}"
+    why = _largest_of(worst, len(gaps), sorted(set(uncounted) & set(found)))
+    if lost := _lost_attack(after, gold, uncounted):
+        high, why = 1.0, f"{lost}, so that all may come back; {why}"
     return Score(**_label(NAMES[0], role), value=value, low=low, high=high, n=int(gaps[worst].count()), why=why)
+
+
+def _largest_of(worst: str, count: int, idle: Sequence[str]) -> str:
+    """The attack that brings back the most, of how many, and those that do not count, in words."""
+    how = "when it is simply asked" if worst == ASKING else f"under {worst}"
+    left_out = f"; not counted, since they bring little out of the model before the change: {', '.join(idle)}"
+    return f"largest {how}, of {count} attacks that were run on gold too" + (left_out if idle else "")
+
+
+def _lost_attack(after: Results, gold: Results, uncounted: Collection[str]) -> str:
+    """An attack that recovered knowledge from gold, of which it is not known what it recovers from this model."""
+    for name, theirs in gold.items():
+        if name in uncounted or not isinstance(theirs, Found) or theirs.recovered_N is None:
+            continue
+        ours = after.get(name, "it was not run")
+        if isinstance(ours, str):
+            return f"{name} was measured on gold and not on this model: {ours}"
+        for result, of in ((ours, "this model"), (theirs, "gold")):
+            values = np.ma.masked_array(np.zeros(0) if result.recovered_N is None else result.recovered_N, dtype=float)
+            if not np.isfinite(values.compressed()).all():
+                return f"{name} is not finite on {of}: the model has diverged"
+    return ""
 
 
 def gaps_to_gold(after: Results, gold: Results, read: Readout | None, gold_read: Readout | None) -> Gaps:
@@ -140,7 +177,7 @@ def example_scores(gaps: Gaps, noise: Gaps | None, role: str = "after", rows: Se
     n = len(largest)
     groups = groups_of(rows) if len(rows) == n else None
     share = intervals.proportion((largest > KNOWN_AGAIN).astype(float), groups=groups)
-    worst = np.sort(largest)[::-1][: max(WORST_COUNT, math.ceil(WORST_SHARE * n))]
+    worst = np.sort(largest)[::-1][: max(WORST_COUNT, min(WORST_MOST, math.ceil(WORST_SHARE * n)))]
     mean = intervals.mean(np.clip(worst, 0.0, 1.0), 0.0, 1.0)
     texts = (f"gap to gold above {KNOWN_AGAIN}; {told}", f"mean gap of the worst {len(worst)}; {told}")
     return [
@@ -158,7 +195,8 @@ def _largest(gaps: Gaps, noise: Gaps | None) -> np.ndarray:
             continue
         second = (noise or {}).get(name, np.ma.masked_array([])).compressed()
         usual = float(np.quantile(second, NOISE_QUANTILE, method="higher")) if len(second) else 0.0
-        net.append(gap - max(0.0, usual))
+        certain = set(np.unique(np.abs(gap.compressed()))) <= {0.0, 1.0}
+        net.append(gap - max(0.0, usual if certain else min(usual, MAX_NOISE)))
     if not net:
         return np.array([])
     return np.ma.masked_array(np.ma.max(np.ma.stack(net), axis=0)).compressed()

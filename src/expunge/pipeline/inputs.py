@@ -27,6 +27,8 @@ from expunge.pipeline.run_folder import SCRATCH
 FILE = "inputs.json"
 OPAQUE = ("base", "gold", "second gold", "judge", "training manifest", "code")
 """Inputs of which a change alone can be seen, not its extent."""
+TRIAL = "trial-"
+"""Beginning of the name of a folder in the scratch: of a trial of `method: auto`."""
 METHOD_FILE = "method file"
 """Beginning of the name of an input that an option of the method names."""
 
@@ -92,7 +94,8 @@ def _record(folder: Path, now: Mapping[str, Any]) -> None:
 
 def _has_begun(folder: Path) -> bool:
     """Whether anything of the method is there: its inputs were recorded before it began."""
-    return any((folder / place).exists() for place in ("model", f"{SCRATCH}/{DONE}", f"{SCRATCH}/checkpoint"))
+    places = ("model", f"{SCRATCH}/{DONE}", f"{SCRATCH}/checkpoint")
+    return any((folder / place).exists() for place in places) or any((folder / SCRATCH).glob(f"{TRIAL}*"))
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

@@ -33,18 +33,22 @@ from expunge.models.open import open_model
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
-from expunge.pipeline.gold_check import Origin, gold_fault
-from expunge.pipeline.partition import evidence_splits, reading_limit, remarks
+from expunge.pipeline.gold_check import MODELS, REFUSED, Origin, gold_fault, hiding_fault
+from expunge.pipeline.partition import counted_rows, evidence_splits, reading_limit, remarks
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.slowdown import slowdown
 
 ATTACKED_ROLES = ("before", "gold", SECOND_GOLD, "after")
 """The model before the change is the attacks' positive control."""
 PROMPTED_ROLES = ("before", "after")
+ACCOUNT = ("tokens", "passes", "seconds", "machine")
+"""Fields of a manifest that say what a training took."""
 COMPARED_ROLES = ("before", "gold")
 """The roles that are observed first, and that attacks on the next models compare with."""
 ATTACKED = 200
 """Examples of a split that attacks on a model take at most: a seeded sample; n is given with each figure."""
+RELEARNING = "relearn_forget"
+"""The attack that a gold model of unknown origin must withstand."""
 WEIGHED = 2**30
 """Weights of a larger model are not kept for the comparisons of a deep audit."""
 
@@ -66,6 +70,8 @@ class ObservationSpec:
     """Split -> a remark on all figures of the changed model on it."""
     attacks: frozenset[str] | None = None
     """Names of the level's attacks that are run; None for all."""
+    names: tuple[str, ...] = ("",)
+    """Beginnings of the names of the scores that the splits are read for; by default all."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,12 @@ class Observation:
     meter: reading.Meter = field(default_factory=reading.Meter)
     why: str = ""
     """Why there are no readouts."""
+    folder: str = ""
+    """The place of a gold model, from which it can be opened again."""
+    answers_N: np.ndarray | None = None
+    """[N] nats per token that gold gives the model's own answers to the forget questions (pipeline/fluency.py)."""
     account: Mapping[str, Any] = field(default_factory=dict)
-    """What training the model took, as far as its manifest says (gold): tokens, seconds, and the machine."""
+    """What training the model took, as far as its manifest says (gold): `ACCOUNT`."""
     attacks: Mapping[str, attack.Found | str] = field(default_factory=dict)
     """Attack -> its result, or why it could not run."""
     attack_seconds: float = 0.0
@@ -170,7 +180,7 @@ def _read(
     model: Model, role: str, spec: ObservationSpec, fingerprint: Any, meter: reading.Meter, reporter: Reporter
 ) -> dict[str, Readout]:
     """Split -> readout: one pass per split."""
-    channels = scores.requirements(model.capabilities, spec.splits)
+    channels = scores.requirements(model.capabilities, spec.splits, spec.names)
     readouts: dict[str, Readout] = {}
     stage = f"reading {role}"
     reporter.start(stage, len(spec.splits))
@@ -230,6 +240,7 @@ def reading_splits(plan: Plan) -> Splits:
     for name, rows in evidence_splits(plan.splits).items():
         if name == "holdout" and "holdout" in plan.training_splits:
             _, rows = halves(rows, plan.request.seed)
+        rows = counted_rows(name, rows)
         order = permutation(len(rows), plan.request.seed, "read", name)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
         sampled = sorted(
@@ -318,8 +329,8 @@ def observe_retrained(
     gc.collect()
     made = manifest_of(folder)
     origin = Origin.of(made, wanted.forget, retrained=wanted.source == "train")
-    account = {name: made[name] for name in ("tokens", "seconds", "machine") if made and made.get(name) is not None}
-    return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account)
+    account = {name: made[name] for name in ACCOUNT if made and made.get(name) is not None}
+    return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account, folder=str(folder))
 
 
 def check_gold(gold: Observation, others: Mapping[str, Observation], origin: Origin) -> Observation:
@@ -332,7 +343,20 @@ def check_gold(gold: Observation, others: Mapping[str, Observation], origin: Ori
     before = others.get("before")
     same = next((role for role, one in others.items() if _weights_digest(one) == _weights_digest(gold)), "")
     why = gold_fault(gold.readouts, before.readouts if before else None, origin, same_as=same)
+    relearnt = gold.attacks.get(RELEARNING)
+    if not why and before is not None and isinstance(relearnt, attack.Found):
+        why = hiding_fault(relearnt.recovered_N, gold.direct_N, before.direct_N, origin)
     return Observation(gold.fingerprint, why=why, meter=gold.meter) if why else gold
+
+
+def refuse_copies(golds: Mapping[str, Observation], after: Observation) -> dict[str, Observation]:
+    """The gold models that were given, without figures where they have the weights of the changed model."""
+    copied = {role for role, one in golds.items() if one.readouts and _weights_digest(one) == _weights_digest(after)}
+    why = f"{REFUSED}its weights are those of {MODELS['after']}"
+    return {
+        role: Observation(one.fingerprint, why=why, meter=one.meter) if role in copied else one
+        for role, one in golds.items()
+    }
 
 
 def _weights_digest(observed: Observation) -> Any:

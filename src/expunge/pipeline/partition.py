@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from expunge.core.budget import Budget
 from expunge.core.card import Example
+from expunge.data.content import distinct
 from expunge.data.sampling import LEAST_GROUPS, hold_out
 from expunge.data.splits import HELD_OUT, SEEN, Splits
 from expunge.evaluation.scores import must_go
@@ -47,6 +48,14 @@ def evidence_splits(splits: Splits) -> Splits:
     return {**read, "retain": splits[HELD_OUT], SEEN: splits["retain"]} if HELD_OUT in splits else read
 
 
+def counted_rows(name: str, rows: Sequence[Example]) -> list[Example]:
+    """The rows of a split that evidence may read: of what must go, and of the holdout, each content once.
+
+    Copies would narrow the intervals, and a few examples would count as many.
+    """
+    return distinct(rows) if must_go(name) or name == "holdout" else list(rows)
+
+
 def reading_limit(name: str, splits: Mapping[str, Sequence[Example]]) -> int:
     """Examples that are read of a split at most.
 
@@ -66,10 +75,22 @@ def remarks(splits: Mapping[str, Sequence[Example]]) -> dict[str, str]:
 
 
 def notes(splits: Mapping[str, Sequence[Example]]) -> list[str]:
-    """A sentence for the plan where nothing of retain is held out."""
+    """Sentences for the plan: where rows repeat others, and where nothing of retain is held out."""
+    found = repeat_notes(splits)
     if not remarks(splits):
-        return []
+        return found
     return [
+        *found,
         f"Nothing of retain is held out, which takes {LEAST_GROUPS} groups (rows, where they have no group): retain_* "
-        f"is {TRAINED_ON}."
+        f"is {TRAINED_ON}.",
     ]
+
+
+def repeat_notes(splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """A sentence for each split of which evidence counts repeated rows once."""
+    found = []
+    for name, rows in splits.items():
+        if more := len(rows) - len(counted_rows(name, rows)):
+            verb = "repeats an earlier one, and does" if more == 1 else "repeat earlier ones, and do"
+            found.append(f"{name}: {more} of {len(rows)} rows {verb} not count again.")
+    return found

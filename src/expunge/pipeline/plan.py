@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,45 @@ from expunge.data.fields import ignored_answers
 from expunge.data.splits import Splits
 from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack
-from expunge.methods.compose import Composed
+from expunge.methods.auto import Ladder
+from expunge.methods.compose import Composed, compose
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
-from expunge.pipeline._bind import bind, budget_for, check_criteria, check_parts, check_stop
-from expunge.pipeline._workload import estimates, learning_rate, workload
+from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
+from expunge.pipeline._workload import Workload, estimates, learning_rate, workload
+from expunge.pipeline.choice import cheaper_exactly
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One strength of `method: auto`: a method that was bound."""
+
+    spec: Any
+    composed: Composed
+    budget: Budget
+    work: Workload
+    learning_rate: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that it trains on at most."""
+        return round(self.work.tokens_per_step * self.work.steps)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of a plan that belong to the method."""
+        return {
+            "spec": self.spec,
+            "composed": self.composed,
+            "budget": self.budget,
+            "steps": self.work.steps,
+            "batch": self.work.batch,
+            "tokens": self.tokens,
+            "learning_rate": self.learning_rate,
+        }
 
 
 @dataclass(frozen=True)
@@ -38,6 +69,8 @@ class Plan:
     manifest: dict[str, Any] | None
     """How the model was trained; None where that is not known."""
     splits: Splits
+    spec: Any
+    """The method as the request names it, or as `auto` chose it."""
     composed: Composed
     capabilities: frozenset[str]
     budget: Budget
@@ -64,6 +97,14 @@ class Plan:
     """"train", a folder, or "": the source of a second gold model, by which margins are set."""
     second_gold_work: str = ""
     """Why there is a second gold model or none, in words."""
+    ladder: Ladder | None = None
+    """Of `method: auto`."""
+    rungs: tuple[Rung, ...] = ()
+    """The ladder's, from the gentlest to the strongest; the plan's own method is the one to start with."""
+
+    def at(self, rung: int) -> Plan:
+        """The plan with another strength of `method: auto`."""
+        return replace(self, **self.rungs[rung].fields)
 
     @property
     def gold_work(self) -> str:
@@ -78,6 +119,16 @@ class Plan:
         seconds = retraining_seconds(manifest, self.splits["forget"])
         took = ", once" if seconds is None else f"; about {seconds:.0f} s, once"
         return f"retrained without the forget set{took}, and then kept in the cache"
+
+    @property
+    def choice(self) -> str:
+        """The reason for the method that `auto` chose, and what may follow; empty for a method that was named."""
+        if self.ladder is None:
+            return ""
+        options, others = self.ladder.options, len(self.rungs) - 1
+        trials = min(options.trials, len(self.rungs))
+        more = f"; up to {trials} trials of {others + 1} strengths, until one passes" if others and trials > 1 else ""
+        return f"auto: {self.ladder.why}{more}"
 
     @property
     def builtin(self) -> str:
@@ -116,6 +167,7 @@ class Plan:
             "second_gold": self.second_gold or None,
             "second_gold_work": self.second_gold_work,
             "accept": {rule.key: rule.text for rule in self.rules},
+            **({"choice": self.choice} if self.ladder else {}),
             "alignment": self.aligned.sentence if self.aligned else None,
             "estimate": self.estimate.to_json(),
             "audit": self.audit or None,
@@ -156,40 +208,67 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     faults.raise_any()
     assert composed is not None and parts.base is not None and model is not None
     second_gold, second_gold_work = second_source(request.gold, manifest, splits, gold, small=is_builtin(request.model))
-    work = workload(composed, model, splits, budget, request.seed)
-    needed, here = estimates(composed, model, budget, work, Path(request.out))
+    ladder, rungs = _rungs(parts)
+    first = rungs[ladder.start] if ladder else _rung(parts, request.method)
+    needed, here = estimates(first.composed, model, first.budget, first.work, Path(request.out))
     return Plan(
         request=request,
         source=parts.base.source,
         manifest=manifest,
         splits=splits,
-        composed=composed,
         capabilities=model.capabilities,
-        budget=budget,
         gold=gold,
         no_gold=no_gold,
         second_gold=second_gold,
         second_gold_work=second_gold_work,
         rules=parts.rules,
-        steps=work.steps,
-        batch=work.batch,
-        tokens=round(work.tokens_per_step * work.steps),
-        learning_rate=learning_rate(composed, budget, manifest, "retain" in splits),
         estimate=needed,
         here=here,
         aligned=parts.aligned,
-        files=digest_named(composed.described),
-        notes=(
-            *composed.notes,
-            *history,
-            *remarks,
-            *ignored_answers(parts.splits),
-            *duplicate_notes(parts.splits),
-            *notes(splits),
-            *membership_remarks(manifest, splits, request.trust_code),
-            *_erasure_remarks(request, gold, composed.yields),
-        ),
+        files=digest_named(first.composed.described),
+        ladder=ladder,
+        rungs=rungs,
+        notes=(*first.composed.notes, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
+        **first.fields,
     )
+
+
+def _notes(parts: Parts, gold: str, yields: str) -> list[str]:
+    """Remarks on the data, and on what they and gold allow to be shown."""
+    request, splits = parts.request, parts.divided
+    return [
+        *ignored_answers(parts.splits),
+        *duplicate_notes(parts.splits),
+        *notes(splits),
+        *membership_remarks(parts.manifest, splits, request.trust_code),
+        *_erasure_remarks(request, gold, yields),
+    ]
+
+
+def _rung(parts: Parts, spec: Any) -> Rung:
+    """The method of a request that was bound, with its budget and its work."""
+    assert parts.composed is not None and parts.base is not None
+    budget, _ = budget_for(parts)
+    work = workload(parts.composed, parts.base.model, parts.divided, budget, parts.request.seed)
+    rate = learning_rate(parts.composed, budget, parts.manifest, "retain" in parts.splits)
+    return Rung(spec, parts.composed, budget, work, rate)
+
+
+def _rungs(parts: Parts) -> tuple[Ladder | None, tuple[Rung, ...]]:
+    """The ladder of `method: auto` with its rungs, or a retraining where that costs no more; none for other methods."""
+    ladder = parts.ladder
+    if ladder is None:
+        return None, ()
+
+    def rungs(chosen: Ladder) -> tuple[Rung, ...]:
+        return tuple(
+            _rung(replace(parts, composed=compose(spec, has_retain="retain" in parts.splits)), spec)
+            for spec in chosen.rungs
+        )
+
+    found = rungs(ladder)
+    cheaper = cheaper_exactly(ladder, found[ladder.start].tokens, parts.manifest, parts.divided)
+    return (cheaper, rungs(cheaper)) if cheaper else (ladder, found)
 
 
 def _erasure_remarks(request: Request, gold: str, yields: str) -> list[str]:

@@ -17,6 +17,7 @@ from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.containment import ranked_domains
 from expunge.pipeline.plan import Plan
+from expunge.pipeline.plan import plan as bind_whole
 from expunge.pipeline.worlds import build
 
 
@@ -40,10 +41,14 @@ def prepare(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Plan, Model]:
 
 
 def with_world(plan: Plan, reporter: Reporter) -> Plan:
-    """The plan with the manifest of its embedded world, whose model is built on first use; any other plan as it is."""
+    """The plan with the manifest of its embedded world, whose model is built on first use; any other plan as it is.
+
+    `method: auto` weighs costs, which are known once the world is built.
+    """
     if not plan.builtin:
         return plan
-    return replace(plan, manifest=read_manifest(build(plan.builtin, reporter)))
+    manifest = read_manifest(build(plan.builtin, reporter))
+    return bind_whole(plan.request, resume=True) if plan.ladder else replace(plan, manifest=manifest)
 
 
 NAME_LETTERS = 4

@@ -59,7 +59,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
             context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
             _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
             trained = trainer_for(config.exact or config.trainer, model)(model, data, context)
-            write(trained, out, lineage | account_of(context.notes["outcome"]))
+            write(trained, out, lineage | account_of(context))
         checkpoint.clear(work)
         if processes.main():
             lock.unlink(missing_ok=True)
@@ -198,12 +198,14 @@ def lineage_of(config: TrainConfig, data: Sequence[Example], model: Model) -> di
     }
 
 
-def account_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
+def account_of(context: Context) -> dict[str, Any]:
     """The rest of the manifest: what the training took, and on which machine: seconds alone do not compare."""
-    device = processes.device()
+    device, outcome = processes.device(), context.notes["outcome"]
+    passes = processes.sum_over_processes({name: float(count) for name, count in context.compute.positions().items()})
     return {
         "steps": outcome["steps"],
         "tokens": outcome["tokens"],
+        "passes": {name: round(count) for name, count in passes.items()},
         "seconds": round(outcome["seconds"], 2),
         "machine": {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,

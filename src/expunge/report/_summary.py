@@ -72,6 +72,7 @@ def _erasure(evidence: Evidence, lines: list[dict[str, Any]]) -> str:
     if not hidden:
         return f"{opening}; the data count as suppressed: attacks were not compared with a model retrained without them"
     if len(hidden) == len(HIDDEN) and set(hidden.values()) == {"shown"}:
+        opening = "The verdict failed on other grounds" if word == "FAILED" else opening
         return f"{opening}; these attacks bring back no more than from a model retrained without the data"
     return f"{opening}; the data count as suppressed: that no attack brings them back is not shown"
 

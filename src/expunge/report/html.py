@@ -8,7 +8,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from expunge.core.request import redact_request
-from expunge.report import _alignment, _attack_plots, _attacks, _examples, _facts, _plots, _summary
+from expunge.report import _alignment, _attack_plots, _attacks, _examples, _facts, _first_screen, _plots, _summary
 from expunge.report._facts import Evidence
 from expunge.report._page import environment, style_sheet
 
@@ -50,6 +50,8 @@ def render(evidence: Evidence) -> str:
             word=word,
             kind=kind,
             proof=_summary.proof(evidence),
+            outcomes=_first_screen.groups(evidence),
+            attacker=_first_screen.attacker(evidence),
             summary=_summary.summary(evidence),
             left_open=_summary.left_open(evidence),
             lines=_facts.lines(evidence),

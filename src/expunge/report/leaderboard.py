@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from expunge.report import _facts as facts
-from expunge.report import ranking
+from expunge.report import ranking, variance
 from expunge.report._leaderboard_plot import Bench, trade_off
 from expunge.report._page import environment, style_sheet
 
@@ -20,9 +20,11 @@ SHOWN = (
     ranking.FORGETTING,
     ("forget_rouge_l", "forget_extraction_strength", "forget_nll"),
     ranking.UTILITY,
-    ranking.PRIVACY,
+    (ranking.WORST, *ranking.PRIVACY),
 )
 """The figures of the short table: from each line the first that all finished rows have."""
+TOKENS = 4
+"""Place of the tokens, which the terminal leaves out, among a row's cells besides the scores."""
 TERMINAL_SCORES = 4
 """Scores that fit a terminal of 80 columns."""
 EXPLANATION = (
@@ -30,6 +32,8 @@ EXPLANATION = (
     "{floor}. {seeds}"
 )
 STAR = "no other method is both closer to gold and more useful."
+PASSES = "Passes: those of the method over those of retraining; a backward pass counts as two forward passes."
+HELD_OUT = "Retain is read on examples that no method trained on."
 
 
 def columns(bench: Bench) -> list[str]:
@@ -52,15 +56,36 @@ def explanation(bench: Bench) -> str:
         if floor is not None
         else f"the noise floor is unknown ({why or 'no second gold'})"
     )
-    count = len(bench["seeds"])
-    seeds = (
-        f"Brackets: 95 % over {count} seeds."
-        if count > 1
-        else "One seed: the effect of the seed is unknown; --seeds 3 shows it."
-    )
+    seeds = " ".join([_runs_in_words(bench), *([HELD_OUT] if _held_out(bench) else []), PASSES])
     if not over:
         return f"There is no gold to measure the distance to ({why or 'none was requested'}). {seeds}"
     return EXPLANATION.format(over=over, floor=noise, seeds=seeds)
+
+
+def _runs_in_words(bench: Bench) -> str:
+    """The runs that a row rests on, and what its brackets cover."""
+    settings = bench.get("settings") or []
+    counts = {
+        "world": len({one["world"] for one in settings}),
+        "base": int(bench.get("bases", 1)),
+        "seed": len(bench["seeds"]),
+    }
+    several = [f"{count} {name}s" for name, count in counts.items() if count > 1]
+    if not several:
+        return "One seed: the effect of the seed is unknown; --seeds 3 shows it."
+    clusters = next((f", clustered by {name}" for name in ("world", "base") if counts[name] > 1), "")
+    fixed = ", on one base: --bases 3 shows what its seed changes" if counts["world"] < 2 and counts["base"] < 2 else ""
+    return f"Brackets: 95 % over {' x '.join(several)}{clusters}{fixed}."
+
+
+def _held_out(bench: Bench) -> bool:
+    """Whether the retain figures are of a part that was held out."""
+    return any(name.startswith("retain_seen_") for row in bench["rows"] for name in row)
+
+
+def components(bench: Bench) -> list[str]:
+    """The variance components of the columns, in words; with a single base, none."""
+    return variance.sentences(bench.get("components") or {}, columns(bench))
 
 
 def lines(bench: Bench, names: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -72,7 +97,7 @@ def lines(bench: Bench, names: Sequence[str]) -> list[tuple[str, list[str]]]:
                 ("★ " if row.get("pareto") else "") + row["method"],
                 *_cells(row, ["average_gap", *names]),
                 _verdict(row),
-                _time(row),
+                *_cost(row),
             ],
         )
         for row in bench["rows"]
@@ -83,11 +108,12 @@ def lines(bench: Bench, names: Sequence[str]) -> list[tuple[str, list[str]]]:
             row[1][1:] = [f"failed: {why}", *[""] * (len(row[1]) - 2)]
     gold = bench["gold"]
     if any(name in gold for name in names):
-        rows.append(("gold", ["gold", "0", *_cells(gold, names), "", _number(gold, "seconds")]))
+        cost = ["1", *_cells(gold, ["tokens", "seconds"])]
+        rows.append(("gold", ["gold", "0", *_cells(gold, names), "", *cost]))
     if gold.get("second"):
         floor = "–" if gold["noise_floor"] is None else f"{gold['noise_floor']:.2f}"
-        rows.append(("gold", ["second gold", floor, *_cells(gold["second"], names), "", ""]))
-    rows.append(("before", ["before", "", *_cells(bench["before"], names), "", ""]))
+        rows.append(("gold", ["second gold", floor, *_cells(gold["second"], names), *[""] * 4]))
+    rows.append(("before", ["before", "", *_cells(bench["before"], names), *[""] * 4]))
     return rows
 
 
@@ -101,9 +127,16 @@ def _number(row: Bench, name: str) -> str:
         return "–"
     if name == "seconds":
         return facts.duration(value)
-    decimals = 2 if name == "average_gap" else 3
+    if name == "tokens":
+        return f"{value:,.0f}"
+    decimals = 2 if name in ("average_gap", "passes") else 3
     ends = (row.get("intervals") or {}).get(name)
     return f"{value:.{decimals}f}" + (f" [{ends[0]:.{decimals}f}, {ends[1]:.{decimals}f}]" if ends else "")
+
+
+def _cost(row: Bench) -> list[str]:
+    """Passes and tokens, which compare between machines, then time."""
+    return [*_cells({**row, "intervals": {}}, ["passes", "tokens"]), _time(row)]
 
 
 def _time(row: Bench) -> str:
@@ -119,11 +152,14 @@ def _verdict(row: Bench) -> str:
 def print_leaderboard(bench: Bench, console: Console) -> None:
     """Print the short table; leaderboard.json has all figures."""
     names = columns(bench)[:TERMINAL_SCORES]
-    rows = lines(bench, names)
+    rows = [
+        (kind, [cell for i, cell in enumerate(cells) if i != TOKENS + len(names)])
+        for kind, cells in lines(bench, names)
+    ]
     utf = console.encoding.lower().startswith("utf")
     table = Table(box=box.SIMPLE_HEAD if utf else box.ASCII, pad_edge=False)
-    for column in ("method", "gap", *names, "verdict", "time"):
-        least = {"method": 8, "verdict": None, "gap": 5, "time": 10}.get(column, 7)
+    for column in ("method", "gap", *names, "verdict", "passes", "time"):
+        least = {"method": 8, "verdict": None, "gap": 5, "passes": 4, "time": 8}.get(column, 7)
         table.add_column(
             column.replace("_", " ").replace("probability", "prob."),
             overflow="fold",
@@ -146,6 +182,8 @@ def print_leaderboard(bench: Bench, console: Console) -> None:
         Text(f"{explanation(bench)} {star}: {STAR}", style="dim"),
         soft_wrap=True,
     )
+    for sentence in components(bench):
+        console.print(Text(sentence, style="dim"), soft_wrap=True)
     for entry in bench["skipped"]:
         console.print(Text(f"skipped {entry['method']}: {entry['why']}", style="dim"), soft_wrap=True)
     for way, shown in bench["ways"].items():
@@ -166,13 +204,23 @@ def render(bench: Bench) -> str:
             facts=[
                 ("Model", facts.model_name({"request": request})),
                 ("Methods", str(len(bench["rows"]))),
+                *([("Bases", f"{len(bench['settings'])}")] if len(bench.get("settings") or []) > 1 else []),
                 ("Seed" if len(bench["seeds"]) == 1 else "Seeds", ", ".join(map(str, bench["seeds"]))),
             ],
             says=f"{explanation(bench)} ★: {STAR}",
-            columns=["Method", "Gap", *(name.replace("_", " ") for name in columns(bench)), "Verdict", "Time"],
+            columns=[
+                "Method",
+                "Gap",
+                *(name.replace("_", " ") for name in columns(bench)),
+                "Verdict",
+                "Passes",
+                "Tokens",
+                "Time",
+            ],
             rows=[{"kind": kind, "cells": cells} for kind, cells in lines(bench, columns(bench))],
             plots=plots,
             figures={plot.id: plot.figure for plot in plots},
+            components=components(bench),
             ways=list(bench["ways"].items()),
             skipped=bench["skipped"],
         )

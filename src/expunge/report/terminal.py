@@ -148,6 +148,8 @@ def _rule(line: dict[str, object], console: Console) -> Text:
         extra.append(f"flagged: {facts.STRADDLES}")
     if line["why"]:
         extra.append(str(line["why"]))
+    if line.get("needed"):
+        extra.append(f"about {line['needed']:,} examples would show it, if the figure stayed")
     if extra:
         text.append("\n    " + "; ".join(extra), style="dim")
     return text

@@ -19,6 +19,7 @@ from expunge.core.contracts import Model, Reference, Term, Trainable, Update, Wa
 from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
 from expunge.data.sampling import SAMPLE, halves, sample
+from expunge.models.metering import count_passes
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.precision import autocast
@@ -118,6 +119,10 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Trains to the stop, the floor or the budget; the best weights are in the model."""
+        with count_passes(self.model, self.context.compute):
+            return self._run()
+
+    def _run(self) -> Outcome:
         started = time.monotonic()
         module = self.model.module
         reporter, stage = self.context.reporter, self.context.label
@@ -365,6 +370,7 @@ class Trainer:
                 "tokens": tokens,
                 "seconds": seconds,
                 "log": self.context.log.length(),
+                "compute": self.context.compute.state(),
                 "terms": states,
             },
         )
@@ -386,6 +392,7 @@ class Trainer:
                 term.loss.load_state_dict(kept)
         stop.load(state["stop"])
         stop.reason, stop.sentence = state["reason"], state["sentence"]
+        self.context.compute.load(state["compute"])
         if processes.main():
             self.context.log.cut(state["log"])
         return int(state["step"]), int(state["tokens"]), float(state["seconds"])

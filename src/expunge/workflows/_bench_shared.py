@@ -70,37 +70,57 @@ class SharedFigures:
     gold: list[dict[str, float]] = field(default_factory=list)
     second: list[dict[str, float]] = field(default_factory=list)
     units: Mapping[str, str] = field(default_factory=dict)
-    seconds: float | None = None
-    """Time that training gold took."""
+    account: Mapping[str, Any] = field(default_factory=dict)
+    """What training gold took: seconds, tokens and passes, as far as they are known."""
     why: str = ""
     """Why there is no gold, or no second one."""
+    group: Any = None
+    """The world or the base of the figures, where they are pooled with others."""
+
+    @property
+    def gaps(self) -> list[float]:
+        """The average gap of the two golds, for each seed."""
+        found = [ranking.average_gap(two, one) for one, two in zip(self.gold, self.second, strict=False)]
+        return [gap for gap in found if gap is not None]
 
     def to_json(self) -> dict[str, Any]:
         """`gold` with the second gold and the noise floor, and `before`, for the leaderboard."""
-        units = {**self.units, "average_gap": "distance"}
-        before, before_ends = ranking.over_seeds(self.before, units)
-        gold, ends = ranking.over_seeds(self.gold, units)
-        second, _ = ranking.over_seeds(self.second, units)
-        gaps = [ranking.average_gap(two, one) for one, two in zip(self.gold, self.second, strict=False)]
-        return {
-            "gold": {
-                **gold,
-                "seconds": self.seconds,
-                "why": self.why,
-                "intervals": ends,
-                "noise_floor": sum(gap for gap in gaps if gap is not None) / len(gaps) if gaps else None,
-                "second": second,
-            },
-            "before": {**before, "intervals": before_ends},
-        }
+        return pooled_figures([self])
 
 
-def read_shared(base: SharedBase, reporter: Reporter) -> SharedFigures:
+def pooled_figures(found: Sequence[SharedFigures]) -> dict[str, Any]:
+    """`gold` with the second gold and the noise floor, and `before`, over all settings of a bench."""
+    units = {name: unit for one in found for name, unit in one.units.items()} | {"average_gap": "distance"}
+
+    def over(role: str) -> tuple[dict[str, Any], dict[str, list[float]]]:
+        pairs = [(figures, one.group) for one in found for figures in getattr(one, role)]
+        groups = [group for _, group in pairs] if len({str(group) for _, group in pairs}) > 1 else None
+        return ranking.over_runs([figures for figures, _ in pairs], units, groups)
+
+    (before, before_ends), (gold, ends), (second, _) = over("before"), over("gold"), over("second")
+    gaps = [gap for one in found for gap in one.gaps]
+    seconds = [one.account["seconds"] for one in found if one.account.get("seconds") is not None]
+    return {
+        "gold": {
+            **gold,
+            "seconds": sum(seconds) / len(seconds) if seconds else None,
+            "tokens": found[0].account.get("tokens"),
+            "why": next((one.why for one in found if one.why), ""),
+            "intervals": ends,
+            "noise_floor": sum(gaps) / len(gaps) if gaps else None,
+            "second": second,
+        },
+        "before": {**before, "intervals": before_ends},
+    }
+
+
+def read_shared(base: SharedBase, reporter: Reporter, group: Any = None) -> SharedFigures:
     """Train the gold models that are missing, and read all three; the runs find gold and readouts in the cache."""
     second, no_second = _second_gold(base, reporter)
     figures: dict[str, list[dict[str, float]]] = {"before": [], "gold": [], "after": []}
     units: dict[str, str] = {}
-    seconds, why = None, ""
+    account: Mapping[str, Any] = {}
+    why = ""
     for planned in base.plans:
         spec = ObservationSpec(reading_splits(planned))
         before = observe(base.model, "before", spec, reporter)
@@ -114,8 +134,8 @@ def read_shared(base: SharedBase, reporter: Reporter) -> SharedFigures:
         for role, found in figures.items():
             if values := ranking.values(evidence, role):
                 found.append(values)
-        seconds, why = gold.seconds, gold.why or no_second
-    return SharedFigures(figures["before"], figures["gold"], figures["after"], units, seconds, why)
+        account, why = gold.account, gold.why or no_second
+    return SharedFigures(figures["before"], figures["gold"], figures["after"], units, account, why, group)
 
 
 def _second_gold(base: SharedBase, reporter: Reporter) -> tuple[Path | None, str]:

@@ -6,21 +6,28 @@ Suffixes: B examples of a batch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from expunge.core import cache
+from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.card import Example
+from expunge.core.context import Context
 from expunge.core.contracts import Batch, Model, Output, Want
+from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import generator, permutation
 from expunge.data.examples import identity
+from expunge.data.splits import Splits
 from expunge.evaluation.attack import RATE
 from expunge.evaluation.scores import NotMeasured
+from expunge.methods.compose import compose
 from expunge.models.guarded import Guarded
 from expunge.models.passes import passes
+from expunge.pipeline.compatibility import fits_method
 
 Open = Callable[[], Model]
 """Opens a model anew, so that it may be changed at will."""
@@ -32,6 +39,8 @@ ASCENT_SHARE = 0.1
 """Learning rate of over-forgetting, as a share of the model's own; it doubles at each look."""
 FAR = 3.0
 """Forget NLL of an over-forgotten model, as a multiple of gold's."""
+HIDING_BUDGET = Budget(epochs=2, stop="none")
+"""Length of a training that hides: enough to change the answers."""
 
 
 def random_model(open_base: Open, seed: int) -> Model:
@@ -102,6 +111,19 @@ def _mean_nll(model: Model, rows: Sequence[Example]) -> float:
     """The mean over examples of nats per position."""
     means = [out.nll_B / out.n_B.clamp(min=1) for _, out in passes(model, rows)]
     return float(torch.cat(means).double().mean())
+
+
+def hiding_model(open_base: Open, method: str, splits: Splits, manifest: Mapping[str, Any] | None) -> Model:
+    """The model after a method that hides and does not remove. Raises NotMeasured where the method cannot be had."""
+    model, composed = open_base(), compose(method)
+    given = {name: splits[name] for name in ("forget", "retain") if splits.get(name)}
+    with cache.scratch() as folder:
+        context = Context(HIDING_BUDGET.over(composed.budget, DEFAULTS), folder, 0, "selftest", manifest=manifest)
+        try:
+            fits_method(composed, model, given)
+            return composed.method(model, given, context)
+        except BadInput as error:
+            raise NotMeasured(str(error)) from None
 
 
 class Mask:

@@ -34,12 +34,13 @@ from expunge.pipeline.worlds import folder_of
 from expunge.workflows._control_models import (
     Open,
     constant_model,
+    hiding_model,
     masked_model,
     noisy_model,
     overforgotten_model,
     random_model,
 )
-from expunge.workflows._controls import BASE, GOLD, RETRAINED, SECOND, SHARE_LEFT
+from expunge.workflows._controls import BASE, GOLD, HIDING, RETRAINED, SECOND, SHARE_LEFT
 
 CERTAIN = 500
 """Forget records, and as many of the holdout, from which on a retrained model must be shown to have forgotten."""
@@ -68,6 +69,10 @@ class Setting:
     manifest: Mapping[str, Any] | None = None
     origin: Origin = KNOWN
     """Of gold."""
+    gold: str = "train"
+    """The folder that gold was given as, or "train"."""
+    speaks: bool = False
+    """Whether the model is asked for answers, which a method can change and leave the knowledge."""
 
     @property
     def certain(self) -> bool:
@@ -93,6 +98,10 @@ class Setting:
             "copy": self.base,
             "noisy copy": functools.partial(noisy_model, self.base, 0),
             "empty folder": _open_nothing,
+            **{
+                control.after: functools.partial(hiding_model, self.base, control.after, self.splits, self.manifest)
+                for control in HIDING
+            },
         }
 
 
@@ -183,6 +192,8 @@ def model_setting(
         tuple(_opening(gold, trust_code) for gold in found),
         manifest,
         Origin.of(manifest_of(found[0]), splits["forget"], retrained=not golds),
+        golds[0] if golds else "train",
+        "generate" in model.capabilities,
     )
 
 

@@ -162,6 +162,14 @@ CONTROLS = (
 """The controls that nothing may let pass."""
 
 
+HIDING = (
+    Control("refusing", "the model after IDK tuning: it says that it does not know", "idk"),
+    Control("redirected", "the model after STAMP: its answers are redirected to refusals", "stamp"),
+    Control("guarded", "unchanged weights behind ECO, which corrupts the prompts that ask for the forget set", "eco"),
+)
+"""The controls of models that are asked for answers: real methods, each the name of `after`, that only hide."""
+
+
 def retrained_control(certain: bool) -> Control:
     """The control that must not fail: a model retrained with another seed. certain: the records suffice to show it."""
     return Control(

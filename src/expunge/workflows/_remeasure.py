@@ -25,9 +25,10 @@ from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import check, open_model
 from expunge.pipeline import containment
 from expunge.pipeline.evidence import all_scores, environment
+from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold import RETRAINED, gold_folder, second_manifest
 from expunge.pipeline.gold_check import Origin, refuse_gold
-from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe, reading_splits
+from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe, reading_splits, refuse_copies
 from expunge.pipeline.partition import remarks
 from expunge.pipeline.plan import Plan, plan
 from expunge.workflows import _figures as figures
@@ -254,8 +255,12 @@ class _Again:
                 observed[role] = check_gold(found, observed, origin)
             earlier = {role: one for role, one in observed.items() if role != SECOND_GOLD}
             observed["after"] = observe(after, "after", spec, self.reporter, against=earlier)
+            given = {role: observed[role] for role, (_, origin) in self.golds.items() if not origin.retrained}
+            observed |= refuse_copies(given, observed["after"])
             refused = [one.why for role, one in observed.items() if role == "gold" and one.refused]
             reads = {role: one for role, one in observed.items() if not one.refused}
+            if "gold" in reads:
+                reads = read_answers(self.golds["gold"][0], reads)
             accept = self.evidence["request"].get("accept") or {}
             found_scores = all_scores(reads, self.plan.capabilities, self.level, accept)
             return refuse_gold(found_scores, refused[0]) if refused else found_scores
@@ -264,7 +269,8 @@ class _Again:
         """The names of the scores that the run could have, and that cannot be had with what is left."""
         gold = "gold" in {score["subject"] for score in self.evidence["scores"]}
         whole = self._names(self.request.audit, gold=gold, base=True)
-        return whole - self._names(self.level, gold="gold" in self.golds, base=self.base is not None)
+        noise = {f"robustness_hidden_{name}" for name in ("share", "worst")} if SECOND_GOLD in self.lost else set()
+        return whole - self._names(self.level, gold="gold" in self.golds, base=self.base is not None) | noise
 
     def _names(self, level: str, *, gold: bool, base: bool) -> set[str]:
         given, capabilities = reading_splits(self.plan), self.plan.capabilities

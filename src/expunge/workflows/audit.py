@@ -16,7 +16,7 @@ from expunge.core.errors import BadInput, Faults
 from expunge.data.duplicates import duplicate_notes
 from expunge.data.fields import ignored_answers
 from expunge.data.sampling import sample
-from expunge.data.splits import Splits, make_splits
+from expunge.data.splits import FURTHER, Splits, make_splits
 from expunge.evaluation import acceptance
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
@@ -29,15 +29,19 @@ from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.exhibits import exhibits
+from expunge.pipeline.fluency import with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
-from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained
-from expunge.pipeline.partition import reading_limit
+from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained, refuse_copies
+from expunge.pipeline.partition import counted_rows, reading_limit, repeat_notes
 from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
 from expunge.workflows._audit_golds import gold_models
 from expunge.workflows._sources import check_sources
+
+SPLITS = ("forget", "retain", "holdout", "test", *FURTHER)
+"""The data of an audit, by the fields of its request."""
 
 
 def audit(
@@ -74,7 +78,7 @@ class _Plan:
         """The examples that are read: all that must go, and a seeded sample of the others."""
         return {
             name: rows if scoring.must_go(name) else sample(rows, self.request.seed, reading_limit(name, self.splits))
-            for name, rows in self.splits.items()
+            for name, rows in ((name, counted_rows(name, rows)) for name, rows in self.splits.items())
         }
 
 
@@ -89,7 +93,7 @@ def _plan(given: AuditRequest | Mapping[str, Any] | str | None, fields: Mapping[
     prompts: AlignmentSpec | None = None
     criteria = []
     with faults:
-        sources = {name: getattr(request, name) for name in ("forget", "retain", "holdout", "test")}
+        sources = {name: getattr(request, name) for name in SPLITS}
         splits = make_splits(sources, probes=request.probes, seed=request.seed, turns=request.turns)
     with faults:
         prompts = _prompts(request)
@@ -133,7 +137,7 @@ class _Observed:
 def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     """Open and observe the models one after the other. Raises BadInput where one does not go with the data."""
     request, rows = plan.request, plan.rows
-    notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits)]
+    notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits), *repeat_notes(plan.splits)]
     roles: dict[str, Observation] = {}
     folder = folder_of(request.before or request.model, reporter)
     model = _open(plan, folder, notes)
@@ -154,6 +158,8 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
         del model  # one is in memory at a time
         model = _open(plan, folder_of(request.model, reporter), notes)
     roles["after"] = observe(model, "after", spec, reporter, against=_without_second(roles))
+    given = {role: one for role, one in roles.items() if golds.sources.get(role, "train") != "train"}
+    roles |= refuse_copies(given, roles["after"])
     return _Observed(roles, capabilities, [*notes, *golds.why])
 
 
@@ -193,7 +199,7 @@ def _check_scores(plan: _Plan, capabilities: frozenset[str], roles: set[str]) ->
 
 
 def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
-    request, reads = plan.request, observed.reads
+    request, reads = plan.request, with_fluency(observed.reads, plan.request.trust_code)
     answers = {role: one.aligned for role, one in reads.items()}
     aligned = alignment_evidence(plan.prompts, answers.get("before"), answers["after"], {}, request.redacted)
     scores = dossier.all_scores(reads, observed.capabilities, request.level, request.accept)

@@ -1,9 +1,9 @@
-"""Many methods on one base with a shared gold: each an ordinary run, all together a leaderboard."""
+"""Many methods on the same bases and golds: each an ordinary run, all together a leaderboard."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +19,23 @@ from expunge.core.parallel import check, spread, threads_of_torch
 from expunge.core.request import Request, parse, put, redact_request
 from expunge.core.variables import expand
 from expunge.pipeline import evidence, out_folder
-from expunge.report import ranking
+from expunge.report import ranking, variance
 from expunge.report.leaderboard import render
-from expunge.workflows._bench_entries import Entry, check_folders, entries_of, in_sequence, request_values
-from expunge.workflows._bench_shared import NEUTRAL, SharedBase, read_shared
-from expunge.workflows.benches import Bench, bench_of
+from expunge.workflows._bench_entries import Entry, check_folders, entries_of, in_sequence
+from expunge.workflows._bench_rows import Finished, Planned, rows_of
+from expunge.workflows._bench_settings import Setting, check_bases, settings_of
+from expunge.workflows._bench_shared import NEUTRAL, SharedBase, SharedFigures, pooled_figures, read_shared
+from expunge.workflows.benches import Bench, benches_of
 from expunge.workflows.run import run
 
 
 class BenchRequest(BaseModel):
     """The methods to compare, on what, and how the runs are spread.
 
-    name: authors, tofu, shakespeare, a published bench such as tofu:forget10, or a request file. methods: all that
-    apply unless named. grid: lines METHOD.OPTION=VALUE,VALUE. sets: fields of all requests. model, data: as in
-    `benches.bench_of`. threads: of each run.
+    name: authors or digits (authors@2: the world of seed 2, authors@1-3: three worlds), tofu, shakespeare, a published
+    bench such as tofu:forget10, or a request file. methods: all that apply unless named. seeds: of the requests, on a
+    fixed base. bases: models per world, trained from as many seeds. grid: lines METHOD.OPTION=VALUE,VALUE. sets: fields
+    of all requests. model, data: as in `benches.bench_of`. threads: of each run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +43,7 @@ class BenchRequest(BaseModel):
     name: str
     methods: list[str] | None = None
     seeds: Annotated[int, Field(gt=0)] = 1
+    bases: Annotated[int, Field(gt=0)] = 1
     grid: list[str] = []
     sets: dict[str, Any] = {}
     out: str | None = None
@@ -61,61 +65,98 @@ class BenchRequest(BaseModel):
 
 @dataclass(frozen=True)
 class _Job:
-    """A bench, checked as far as it can be without its model."""
+    """A bench, checked as far as it can be without its models."""
 
     request: BenchRequest
-    base: Bench
+    worlds: list[Bench]
     entries: list[Entry]
     seeds: list[int]
     folder: Path
     redact: bool
 
+    @property
+    def first(self) -> Bench:
+        """The first world, whose columns are those of all."""
+        return self.worlds[0]
+
 
 def bench(
     request: BenchRequest | Mapping[str, Any] | str | None = None, *, reporter: Reporter | None = None, **fields: Any
 ) -> dict[str, Any]:
-    """Run methods on one base, and write leaderboard.json and leaderboard.html to `out`; returns the former.
+    """Run methods on the same bases, and write leaderboard.json and leaderboard.html to `out`; returns the former.
 
     request: a BenchRequest, its fields, or the bench's name; fields may also be given as keywords, as in
-    `bench("authors", methods=["npo", "rmu"])`. Each run is a folder `out/METHOD/seed-N`; finished ones are reused. A
-    method that fails is a row with its sentence. Raises BadInput before anything is trained or written, except that a
-    bench's base model is trained in the cache.
+    `bench("authors", methods=["npo", "rmu"])`. Each run is a folder `out/METHOD/seed-N`, below `out/WORLD` and `base-I`
+    where there are several; finished ones are reused. A method that fails is a row with its sentence. Raises BadInput
+    before anything is trained or written, except that bases are trained in the cache.
     """
     reporter = reporter or Silent()
     job = _bind(BenchRequest.of(request, fields))
     with _resumable(job.folder), out_folder.hold(job.folder):
         with threads_of_torch(job.request.threads):
-            job.base.prepare(reporter)
-            shared = SharedBase.open(job.base.request, job.seeds, job.folder, reporter)
-            entries, skipped = shared.fitting(job.entries, job.redact)
-            for entry in skipped:
-                reporter.say(f"skipped {entry['method']}: {entry['why']}")
-            figures = read_shared(shared, reporter)
-        runs = _runs(job, entries, reporter)
-        board = {
-            "bench": job.base.name,
-            "rows": _rows(job, entries, runs),
-            **figures.to_json(),
-            "seeds": job.seeds,
-            "skipped": skipped,
-            "ways": job.base.ways,
-            "shown": list(job.base.shown),
-            "request": redact_request(job.base.request) if job.redact else job.base.request,
-            "environment": {**evidence.environment(), "threads": job.request.threads},
-        }
-        ranking.mark_front(board["rows"], board["gold"])
+            shared, entries, skipped = _read_settings(job, reporter)
+        wanted = [Planned(*one) for one in itertools.product(shared, entries, job.seeds)]
+        rows = rows_of(entries, _run_all(job, wanted, reporter), job.redact)
+        board = _board(job, rows, shared, skipped)
         write_text(job.folder / "leaderboard.html", render(board))
         write_json(job.folder / "leaderboard.json", board)
     return board
 
 
+def _read_settings(
+    job: _Job, reporter: Reporter
+) -> tuple[dict[Setting, SharedFigures], list[Entry], list[dict[str, str]]]:
+    """(each base with what was read of it and its golds, the rows to be, the methods that do not apply)."""
+    entries, skipped = job.entries, list[dict[str, str]]()
+    found: dict[Setting, SharedFigures] = {}
+    for setting in settings_of(job.worlds, job.request.bases, job.folder, reporter):
+        shared = SharedBase.open(setting.request, job.seeds, setting.folder, reporter)
+        if not found:
+            entries, skipped = shared.fitting(job.entries, job.redact)
+            for entry in skipped:
+                reporter.say(f"skipped {entry['method']}: {entry['why']}")
+        check_folders(setting.request, entries, job.seeds, setting.folder)
+        found[setting] = read_shared(shared, reporter, setting.group)
+    return found, entries, skipped
+
+
+def _board(
+    job: _Job,
+    rows: list[dict[str, Any]],
+    shared: Mapping[Setting, SharedFigures],
+    skipped: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """leaderboard.json."""
+    board = {
+        "bench": job.request.name if len(job.worlds) > 1 else job.first.name,
+        "rows": rows,
+        **pooled_figures(list(shared.values())),
+        "seeds": job.seeds,
+        "bases": job.request.bases,
+        "settings": [setting.to_json() | figures.to_json() for setting, figures in shared.items()],
+        "components": variance.mean_components(row["components"] for row in rows if row.get("components")),
+        "skipped": list(skipped),
+        "ways": job.first.ways,
+        "shown": list(job.first.shown),
+        "request": redact_request(job.first.request) if job.redact else job.first.request,
+        "environment": {**evidence.environment(), "threads": job.request.threads},
+    }
+    ranking.mark_front(rows, board["gold"])
+    return board
+
+
 def _bind(wanted: BenchRequest) -> _Job:
     """The bench with its base, rows and folder. Raises BadInput with all faults; nothing is written."""
-    base = bench_of(wanted.name, model=wanted.model, data=wanted.data)
-    for key, value in wanted.sets.items():
-        put(base.request, key, value)
-    folder = Path(expand(wanted.out, "--out") if wanted.out else f"runs/bench-{base.name}")
+    worlds = benches_of(wanted.name, model=wanted.model, data=wanted.data)
+    for world in worlds:
+        for key, value in wanted.sets.items():
+            put(world.request, key, value)
+    base = worlds[0]
+    several = f"runs/bench-{wanted.name}" if len(worlds) > 1 else f"runs/bench-{base.name}"
+    folder = Path(expand(wanted.out, "--out") if wanted.out else several)
     faults = Faults()
+    with faults:
+        check_bases(base, wanted.bases)
     with faults:
         check(wanted.jobs, wanted.engine, wanted.threads)
     if processes.world() > 1:
@@ -139,8 +180,9 @@ def _bind(wanted: BenchRequest) -> _Job:
             "put the forget set into a file, or leave --seeds out",
         )
     seeds = [first + i for i in range(wanted.seeds)]
-    check_folders(base.request, entries, seeds, folder)
-    return _Job(wanted, base, entries, seeds, folder, redact)
+    if len(worlds) == wanted.bases == 1:
+        check_folders(base.request, entries, seeds, folder)
+    return _Job(wanted, worlds, entries, seeds, folder, redact)
 
 
 @contextmanager
@@ -157,30 +199,16 @@ def one(values: Mapping[str, Any]) -> dict[str, Any]:
     return run(values, resume=True).evidence
 
 
-def _runs(job: _Job, entries: list[Entry], reporter: Reporter) -> dict[tuple[str, int], Any]:
-    """(label, seed) -> evidence, or the exception that the run ended with."""
-    wanted = list(itertools.product(entries, job.seeds))
-    values = [request_values(job.base.request, entry, seed, job.folder) for entry, seed in wanted]
+def _run_all(job: _Job, wanted: Sequence[Planned], reporter: Reporter) -> list[Finished]:
+    """The runs in their order, each with its evidence or the exception that it ended with."""
+    values = [planned.values for planned in wanted]
     how = job.request
-    results: dict[tuple[str, int], Any] = {}
+    results: dict[int, Any] = {}
     reporter.start("bench", len(wanted))
     for place, result in spread(one, values, jobs=how.jobs, engine=how.engine, threads=how.threads):
         if isinstance(result, Interrupted):
             raise result
-        entry, seed = wanted[place]
-        results[entry.label, seed] = result
-        reporter.advance("bench", len(results), entry.label)
+        results[place] = result
+        reporter.advance("bench", len(results), wanted[place].entry.label)
     reporter.finish("bench")
-    return results
-
-
-def _rows(job: _Job, entries: list[Entry], runs: Mapping[tuple[str, int], Any]) -> list[dict[str, Any]]:
-    """The leaderboard's rows, ranked: the figures of a method over its seeds, or why it failed."""
-    rows = []
-    for entry in entries:
-        results = [runs[entry.label, seed] for seed in job.seeds]
-        errors = [result for result in results if isinstance(result, BaseException)]
-        why = out_folder.sentence(errors[0], job.redact) if errors else ""
-        row = ranking.failed_row(entry.label, why) if errors else ranking.row(entry.label, results)
-        rows.append({**row, "name": entry.name, "folder": str(job.folder / entry.folder)})
-    return ranking.rank(rows)
+    return [Finished(planned, results[place]) for place, planned in enumerate(wanted)]

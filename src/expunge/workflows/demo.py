@@ -25,7 +25,7 @@ THREADS = 1
 """Threads of torch: a second one does not speed up a model this small, and the other core trains gold."""
 
 
-def request(method: str = "npo", seed: int = 0) -> Request:
+def request(method: str = "auto", seed: int = 0) -> Request:
     """The request: forget four of forty fictitious authors, keep the others."""
     return Request.parse(
         {
@@ -47,7 +47,7 @@ def request(method: str = "npo", seed: int = 0) -> Request:
     )
 
 
-def demo(*, method: str = "npo", seed: int = 0, reporter: Reporter | None = None) -> Run:
+def demo(*, method: str = "auto", seed: int = 0, reporter: Reporter | None = None) -> Run:
     """Run the demo; it replaces an older one at the end."""
     with gold_in_parallel(method, seed), threads_of_torch(THREADS):
         return run(request(method, seed), reporter=reporter, replace=True)

@@ -62,7 +62,7 @@ QUESTIONS = (
     "Why is {topic} important?",
 )
 """Questions about a topic for which no data are given; the model's own answers are then the forget set."""
-DEFAULTS = {"method": "stamp", "gold": "none", "audit": "standard", "out": "runs/forget"}
+DEFAULTS = {"gold": "none", "audit": "standard", "out": "runs/forget"}
 """Fields of the request that the caller need not give."""
 
 
@@ -129,7 +129,7 @@ def repair_plan(
 
     data: what the model was trained on, or a sample of it: the rows that mention the topic are the forget set, the
     others the retain set. Without data the model is asked about the topic, and its answers are the forget set. fields:
-    further fields of the request (method, gold, seed, out, redact, trust_code, ...), over `DEFAULTS`.
+    further fields of the request (method, gold, seed, out, redact, trust_code, ...), over `DEFAULTS`; None: unset.
     """
     topic = intent(words)
     if data is None and model.startswith("builtin:"):
@@ -138,7 +138,9 @@ def repair_plan(
     forget, retain = _divide(topic, rows)
     if elicited := not rows:
         forget = elicit(model, topic, bool(fields.get("trust_code")))
-    values = {**DEFAULTS, **fields, "model": model, "forget": forget}
+    method = "auto" if retain else "stamp"  # without anything to keep, an edit that answers nothing harms least
+    given = {name: value for name, value in fields.items() if value is not None}
+    values = {"method": method, **DEFAULTS, **given, "model": model, "forget": forget}
     values["accept"] = {"forget.rouge_l": "<= 0.5 * before"}
     if retain:
         values["retain"] = retain

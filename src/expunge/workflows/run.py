@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from expunge.core import processes
-from expunge.core.contracts import Reporter, Silent
+from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.pipeline import evidence, inputs, run_folder
 from expunge.pipeline.apply import apply
 from expunge.pipeline.containment import comparison_runs
 from expunge.pipeline.margins import with_margins
-from expunge.pipeline.observe import observe, observe_golds, observe_saved, spec_of
-from expunge.pipeline.plan import check_runnable, plan
+from expunge.pipeline.observe import Observation, ObservationSpec, observe, observe_golds, observe_saved, spec_of
+from expunge.pipeline.plan import Plan, check_runnable, plan
 from expunge.pipeline.prepare import prepare
+from expunge.pipeline.trial import Tried
+from expunge.pipeline.trials import run_trials
 from expunge.workflows.verify import verify
 
 
@@ -63,22 +65,35 @@ def run(
     with run_folder.hold(planned, resume=resume, replace=replace) as folder:
         began = time.monotonic()
         planned, model = prepare(planned, folder, reporter)
-        fingerprint = model.fingerprint()
-        inputs.record_base(planned, fingerprint, folder)
         spec = spec_of(planned)
-        before = observe(model, "before", spec, reporter, fingerprint=fingerprint)
-        golds = observe_golds(planned, model, spec, before, reporter)
-        inputs.record_golds(golds, folder)
+        before, golds = _references(planned, model, spec, folder, reporter)
         planned, gold = with_margins(planned, before, golds), golds["gold"]
-        applied = apply(planned, model, gold, folder, reporter)
-        del model  # its memory is needed for the model as it was saved
-        after = observe_saved(planned, folder, spec, {"before": before, "gold": gold}, reporter)
-        others = comparison_runs(planned, gold, folder, reporter)
-        found = evidence.evidence(planned, before, after, golds, applied, others, time.monotonic() - began)
+        if planned.ladder is None:
+            applied = apply(planned, model, gold, folder, reporter)
+            del model  # its memory is needed for the model as it was saved
+            after = observe_saved(planned, folder, spec, {"before": before, "gold": gold}, reporter)
+            tried = Tried(planned, applied, after)
+        else:
+            del model
+            tried = run_trials(planned, before, golds, spec, folder, reporter)
+        others = comparison_runs(tried.plan, gold, folder, reporter)
+        found = evidence.evidence(tried, before, golds, others, time.monotonic() - began)
         if processes.main():
-            evidence.write(planned, found, folder)
+            evidence.write(tried.plan, found, folder)
         processes.barrier()
     return Run(Path(request.out), found)
+
+
+def _references(
+    planned: Plan, model: Model, spec: ObservationSpec, folder: Path, reporter: Reporter
+) -> tuple[Observation, dict[str, Observation]]:
+    """(the model before the change as observed, gold and the second gold). Raises BadInput where an input changed."""
+    fingerprint = model.fingerprint()
+    inputs.record_base(planned, fingerprint, folder)
+    before = observe(model, "before", spec, reporter, fingerprint=fingerprint)
+    golds = observe_golds(planned, model, spec, before, reporter)
+    inputs.record_golds(golds, folder)
+    return before, golds
 
 
 def _finished_run(out: Path) -> Run:

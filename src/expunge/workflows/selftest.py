@@ -15,20 +15,21 @@ from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, did_you_mean, printable
 from expunge.data.splits import make_splits
 from expunge.evaluation.acceptance import Check, Verdict
-from expunge.evaluation.scores import NotMeasured, Score
+from expunge.evaluation.scores import NotMeasured
 from expunge.ledger.evidence import SECOND_GOLD
 from expunge.pipeline import evidence as dossier
+from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold_check import Origin, refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe
 from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
-from expunge.workflows._controls import BASE, CONTROLS, GOLD, SECOND, Control, Observed, retrained_control
+from expunge.workflows._controls import BASE, CONTROLS, GOLD, HIDING, SECOND, Control, retrained_control
 from expunge.workflows._sources import check_sources
 
 ATTACKS = frozenset({"relearn_forget"})
 """The attack without which nothing counts as erased; the others find no less on a model that was not changed."""
-GOLDS = ("gold", SECOND_GOLD)
-"""Roles that go where gold is not a gold model."""
+NAMES = ("forget_nll", "forget_rouge_l", "privacy_")
+"""Beginnings of the names of the scores that erasure implies lines on: the splits are read for these alone."""
 Outcome = Literal["passed", "open", "failed", "refused", "no verdict", "not run"]
 RIGHT: Mapping[str, tuple[str, ...]] = {
     "failed": ("open", "failed"),
@@ -139,10 +140,19 @@ def _own(model: str, fields: Mapping[str, Any], reporter: Reporter) -> Iterator[
     yield model_setting(printable(model), model, splits, golds, reporter, trust_code)
 
 
+def controls_of(setting: Setting) -> list[Control]:
+    """The controls that this setting can have."""
+    hiding = HIDING if setting.speaks else ()
+    return [*CONTROLS, *hiding, *([retrained_control(setting.certain)] if len(setting.golds) > 1 else [])]
+
+
 def run_controls(setting: Setting, reporter: Reporter) -> list[ControlResult]:
-    """The outcome of each control in this setting."""
-    chosen = [*CONTROLS, *([retrained_control(setting.certain)] if len(setting.golds) > 1 else [])]
+    """The outcome of each control in this setting. Raises BadInput where its gold is none: then every control fails."""
+    chosen = controls_of(setting)
     judging, results = _Judging(setting), []
+    if why := judging.why_no_gold(CONTROLS[0]):
+        fix = "give a model retrained without the forget set, and a forget set that the model was trained on"
+        raise BadInput.of("gold", setting.gold, f"is {why}", fix)
     stage = f"selftest on {setting.name}"
     reporter.start(stage, len(chosen))
     for i, control in enumerate(chosen):
@@ -179,37 +189,41 @@ def _outcome_of(verdict: Verdict) -> tuple[Outcome, Check | None]:
 
 @dataclass
 class _Judging:
-    """Judges controls; each model is read once per set of examples."""
+    """Judges controls; each model is read and attacked once per role and set of examples."""
 
     setting: Setting
-    known: dict[tuple[str, ...], Observation] = field(default_factory=dict)
+    known: dict[tuple[object, ...], Observation] = field(default_factory=dict)
     capabilities: frozenset[str] = frozenset()
 
     def verdict(self, control: Control) -> Verdict:
         """The verdict of a control, by the functions that judge an audit."""
-        names = {"before": BASE, "gold": control.gold, SECOND_GOLD: SECOND, "after": control.after}
-        observed: dict[str, Observation] = {}
-        for role, name in names.items():
-            if name in self.setting.models():
-                observed[role] = self._observe(role, names, control, observed)
-        return judge({}, self._scores(control, control.spoil(observed)), "erase")
+        before, why = self._observe(control, "before", BASE), self.why_no_gold(control)
+        observed = {"before": before} if why else self._observe_golds(control, before)
+        observed["after"] = self._observe(control, "after", control.after)
+        spoilt = control.spoil(observed)
+        if self.setting.speaks and not why:
+            spoilt = read_answers(self.setting.models()[control.gold](), spoilt)
+        scores = dossier.all_scores(spoilt, self.capabilities, "standard")
+        return judge({}, refuse_gold(scores, why) if why else scores, "erase")
 
-    def _scores(self, control: Control, observed: Observed) -> list[Score]:
-        """The scores as evidence has them: without those of a model that is not a gold model."""
-        origin = self.setting.origin if control.gold == GOLD else Origin()
-        gold = check_gold(observed["gold"], {"before": observed["before"]}, origin)
-        if not gold.refused:
-            return dossier.all_scores(observed, self.capabilities, "standard")
-        others = {role: one for role, one in observed.items() if role not in GOLDS}
-        return refuse_gold(dossier.all_scores(others, self.capabilities, "standard"), gold.why)
+    def why_no_gold(self, control: Control) -> str:
+        """Why the control's gold is not a gold model; it is not attacked, since nothing is compared with it then."""
+        before, read = self._observe(control, "before", BASE), self._observe(control, "gold", control.gold, frozenset())
+        return check_gold(read, {"before": before}, self.setting.origin if control.gold == GOLD else Origin()).why
 
-    def _observe(self, role: str, names: Mapping[str, str], control: Control, earlier: Observed) -> Observation:
-        key = (control.splits.__name__, role, *(names[one] for one in (role, *earlier)))
+    def _observe_golds(self, control: Control, before: Observation) -> dict[str, Observation]:
+        """Role -> the model before the change, gold, and the second gold where the setting has one."""
+        found = {"before": before, "gold": self._observe(control, "gold", control.gold)}
+        if SECOND in self.setting.models():
+            found[SECOND_GOLD] = self._observe(control, SECOND_GOLD, SECOND)
+        return found
+
+    def _observe(self, control: Control, role: str, name: str, attacks: frozenset[str] = ATTACKS) -> Observation:
+        key = (control.splits.__name__, role, name, attacks)
         if key not in self.known:
-            model = self.setting.models()[names[role]]()
+            model = self.setting.models()[name]()
             self.capabilities = model.capabilities
-            spec = ObservationSpec(
-                control.splits(self.setting.splits), "standard", manifest=self.setting.manifest, attacks=ATTACKS
-            )
-            self.known[key] = observe(model, role, spec, Silent(), against=earlier)
+            splits = control.splits(self.setting.splits)
+            spec = ObservationSpec(splits, "standard", manifest=self.setting.manifest, attacks=attacks, names=NAMES)
+            self.known[key] = observe(model, role, spec, Silent())
         return self.known[key]

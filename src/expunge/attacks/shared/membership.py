@@ -39,25 +39,34 @@ def compare(members: np.ndarray, others: np.ndarray, why: str = "", *, rows: Sid
     """AUC of scores [M] of the forget set against [N] of the holdout, with the interval of `intervals.auc`.
 
     rows: the examples, by whose `group` the interval is clustered; None: each counts by itself. The per-example
-    values are each forget example's exposure: the share of the holdout that it beats. Their mean is the AUC. Masked
-    scores do not count.
+    values are each forget example's exposure, the share of the holdout that it beats, and of each of the holdout the
+    share of the forget set that beats it. The mean of either is the AUC. Masked scores do not count.
     """
-    counts = ~np.ma.getmaskarray(members)
     ours, theirs, groups = _drop_masked(members, others, rows)
     if not len(ours) or not len(theirs):
         raise NotMeasured("no example has what the attack needs")
     broken = int((~np.isfinite(ours)).sum() + (~np.isfinite(theirs)).sum())
     if broken:
         raise NotMeasured(f"the score is not finite on {broken} examples: the model has diverged")
-    exposure = np.zeros(len(members))
-    exposure[counts] = placements(ours, theirs)[0]
+    exposure, beaten = (
+        _scatter(found, scores) for found, scores in zip(placements(ours, theirs), (members, others), strict=True)
+    )
     return Figure(
         *auc(ours, theirs, groups=groups),
         n=len(ours) + len(theirs),
-        values=only(exposure, counts),
+        values=exposure,
+        others=beaten,
         why=why,
         groups=count_groups(*(groups or ())),
     )
+
+
+def _scatter(found: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """[N] values, masked where the scores are, given those of the scores that count."""
+    counts = ~np.ma.getmaskarray(scores)
+    values = np.zeros(len(scores))
+    values[counts] = found
+    return only(values, counts)
 
 
 def _drop_masked(

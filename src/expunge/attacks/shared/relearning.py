@@ -11,6 +11,7 @@ from expunge.core.card import Example
 from expunge.core.random import permutation
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Found, Target
+from expunge.evaluation.intervals import mean
 from expunge.evaluation.scores import Figure, NotMeasured
 
 RATE_SHARE = 0.1
@@ -25,19 +26,23 @@ def relearn(
     steps: int = STEPS,
     every: int = 6,
     batch: int = 16,
+    control: bool = False,
 ) -> Found:
     """Fine-tune on `taught`; at every check, measure the knowledge of the forget examples that count.
 
     The figure is the mean knowledge at the check where it is highest (the attacker's best moment,
     for every model alike), step 0 included. `steps` is the step at which half of the knowledge is
     back: halfway from gold's to the model's before the change, on the same examples; where it never
-    comes back, the count is that of all steps and the score says so.
+    comes back, the count is that of all steps and the score says so. control: add `learned`, how much of what was
+    unknown of the taught examples is known at the end: an attack that taught nothing finds nothing.
     """
     rows = [row for row, counts in zip(target.forget, counts_N, strict=True) if counts]
     if not rows:
         raise NotMeasured("no forget example is left to ask for")
     points = [(0, target.plain[target.role][counts_N])]
+    more: dict[str, tuple[str, str, Figure]] = {}
     with target.disposable() as model:
+        first_T = answer_probability(model, taught) if control else np.zeros(0)
         for step in teach(
             model,
             taught,
@@ -48,13 +53,21 @@ def relearn(
             batch=batch,
         ):
             points.append((step, answer_probability(model, rows)))
+        if control:
+            more["learned"] = "share", "higher", _learned(first_T, answer_probability(model, taught))
     _, best = max(points, key=lambda point: float(point[1].mean()))
     recovered_N = np.zeros(len(counts_N))
     recovered_N[counts_N] = best
     recovered_N = only(recovered_N, counts_N)
     curve = [{"x": step, "value": float(values.mean())} for step, values in points]
     why = f"taught {len(taught)} examples, {steps} steps"
-    return Found(figure_of(recovered_N, why), recovered_N, steps_to_half(target, counts_N, curve), curve)
+    return Found(figure_of(recovered_N, why), recovered_N, steps_to_half(target, counts_N, curve) | more, curve)
+
+
+def _learned(first_T: np.ndarray, last_T: np.ndarray) -> Figure:
+    """The gain in knowledge of [T] taught examples, of what there was to gain; 1 where all was known already."""
+    share_T = np.where(first_T < 1 - 1e-6, (last_T - first_T) / np.maximum(1e-6, 1 - first_T), 1.0)
+    return Figure(*mean(np.clip(share_T, 0.0, 1.0), 0.0, 1.0), len(share_T))
 
 
 def steps_to_half(

@@ -9,9 +9,28 @@ from expunge.core.request import read_config
 from expunge.workflows.benches import published, small
 from expunge.workflows.benches._bench import Bench
 
-__all__ = ["Bench", "bench_of"]
+__all__ = ["Bench", "bench_of", "benches_of"]
 
 FILES = (".yaml", ".yml", ".json")
+MOST_WORLDS = 100
+
+
+def benches_of(name: str, *, model: str | None = None, data: str | None = None) -> list[Bench]:
+    """The benches of a name with a range of worlds, authors@1-3; of any other name the one of `bench_of`.
+
+    Raises BadInput.
+    """
+    world, _, setting = name.partition("@")
+    if "@" not in name or not {world} <= {*small.WORLDS, *small.NAMED}:
+        return [bench_of(name, model=model, data=data)]
+    if world not in small.WORLDS:
+        raise BadInput.of("bench", name, f"names a world, but {world} has one only", f"write {world}")
+    first, dash, last = setting.partition("-")
+    numbers = [int(part) for part in (first, last if dash else first) if part.isascii() and part.isdigit()]
+    if len(numbers) < 2 or not 0 <= numbers[1] - numbers[0] < MOST_WORLDS:
+        fix = f"write {world}@2, or {world}@1-3 for several"
+        raise BadInput.of("bench", name, "has a setting that is not the seed of a world or a range of them", fix)
+    return [bench_of(f"{world}@{i}", model=model, data=data) for i in range(numbers[0], numbers[1] + 1)]
 
 
 def bench_of(name: str, *, model: str | None = None, data: str | None = None) -> Bench:
@@ -30,7 +49,9 @@ def bench_of(name: str, *, model: str | None = None, data: str | None = None) ->
             f"cannot be used with {name}, which has data of its own",
             "leave it out, or name one of " + ", ".join(places),
         )
-    if name in small.NAMED:
+    if name.partition("@")[0] in small.WORLDS:
+        found = small.WORLDS[name.partition("@")[0]](name)
+    elif name in small.NAMED:
         found = small.NAMED[name]()
         if model is not None and found.train is not None:
             raise BadInput.of(
@@ -47,7 +68,7 @@ def bench_of(name: str, *, model: str | None = None, data: str | None = None) ->
             "bench",
             name,
             "unknown bench",
-            did_you_mean(name, [*small.NAMED, *places, "the path of a request.yaml"]),
+            did_you_mean(name, [*small.WORLDS, *small.NAMED, *places, "the path of a request.yaml"]),
         )
     if model is not None:
         found.request["model"] = model

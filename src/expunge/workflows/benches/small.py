@@ -21,19 +21,32 @@ REQUESTS = 3
 """The number of requests in the sequence that forgets the same speaker step by step."""
 
 
-def _authors() -> Bench:
+def _authors(world: str) -> Bench:
     return Bench(
-        "authors",
+        world,
         {
-            "model": "builtin:authors",
-            "forget": "builtin:authors/forget",
-            "retain": "builtin:authors/retain",
-            "holdout": "builtin:authors/holdout",
+            "model": f"builtin:{world}",
+            "forget": f"builtin:{world}/forget",
+            "retain": f"builtin:{world}/retain",
+            "holdout": f"builtin:{world}/holdout",
             "accept": {
                 "forget.rouge_l": "<= 1.2 * gold",
                 "forget.nll": ">= 0.8 * gold",
                 "retain.probability": ">= 0.9 * before",
             },
+        },
+    )
+
+
+def _digits(world: str) -> Bench:
+    return Bench(
+        world,
+        {
+            "model": f"builtin:{world}",
+            "data": f"builtin:{world}/train",
+            "test": f"builtin:{world}/test",
+            "forget": {"class": 3},
+            "accept": {"forget.accuracy": "<= 0.05", "test.accuracy": ">= 0.98 * before"},
         },
     )
 
@@ -157,4 +170,6 @@ WAYS = {
     "scale": "not measured: a bench has one forget set; `--set forget=FILE[0:30]` and another --out give another size",
     "sustainability": "the rows `... in sequence`: the same forget set as three requests, one after another",
 }
-NAMED: dict[str, Callable[[], Bench]] = {"authors": _authors, "tofu": _tofu, "shakespeare": _shakespeare}
+WORLDS: dict[str, Callable[[str], Bench]] = {"authors": _authors, "digits": _digits}
+"""Embedded worlds -> the bench of one, by its name with or without a seed: authors, authors@2."""
+NAMED: dict[str, Callable[[], Bench]] = {"tofu": _tofu, "shakespeare": _shakespeare}

@@ -1,0 +1,75 @@
+"""`method: auto`: the methods that measurements support, each as a ladder from the gentlest to the strongest."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from expunge.core.errors import BadInput
+from expunge.core.request import parse
+
+NAME = "auto"
+
+
+class AutoOptions(BaseModel):
+    """Options of `method: auto`.
+
+    trials: runs at most, each at another strength. cost: tokens of all trials together at most, as a share of a
+    retraining's, where these are known. exact: whether an exact scheme or a retraining may be chosen.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trials: Annotated[int, Field(ge=1, le=20)] = 3
+    cost: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.5
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Methods from the gentlest to the strongest; start: the first that is tried; why: the reason for these."""
+
+    rungs: tuple[Any, ...]
+    start: int
+    why: str
+    needs: frozenset[str] = frozenset()
+    """Capabilities of a model for which the ladder was measured; empty for any."""
+    examples: Literal["any", "class", "single"] = "any"
+    """The requests that it is for: those that name a class, or those that name single examples."""
+    options: AutoOptions = field(default_factory=AutoOptions)
+
+
+def is_auto(spec: Any) -> bool:
+    """Whether a request leaves the method to the tool."""
+    return spec == NAME or (isinstance(spec, Mapping) and set(spec) == {NAME})
+
+
+def options_of(spec: Any) -> AutoOptions:
+    """The options of `auto` or `{auto: {...}}`. Raises BadInput."""
+    given = None if spec == NAME else spec[NAME]
+    if given is not None and not isinstance(given, Mapping):
+        raise BadInput.of("method.auto", given, "is not a mapping of options", "write auto: {trials: 3}")
+    return parse(AutoOptions, given or {}, "method.auto")
+
+
+@functools.cache
+def ladders(purpose: str) -> tuple[Ladder, ...]:
+    """The ladders for a purpose, the best supported first."""
+    text = (Path(__file__).parent / "auto.yaml").read_text(encoding="utf-8")
+    entries = [entry for entry in yaml.safe_load(text) if purpose in entry["purposes"]]
+    return tuple(
+        Ladder(
+            tuple(entry["rungs"]),
+            int(entry["start"]),
+            str(entry["why"]),
+            frozenset(entry.get("needs", ())),
+            entry.get("examples", "any"),
+        )
+        for entry in entries
+    )

@@ -1,0 +1,56 @@
+"""The choice of `method: auto`: an exact scheme, a retraining, or the first ladder that suits model and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from expunge.core.contracts import Model
+from expunge.core.errors import BadInput
+from expunge.core.request import Request
+from expunge.data.splits import Splits
+from expunge.methods.auto import NAME, Ladder, ladders, options_of
+from expunge.methods.compose import compose
+from expunge.pipeline.compatibility import fits_method
+
+
+def choose(request: Request, model: Model, splits: Splits) -> Ladder:
+    """The ladder of a request. Raises BadInput where its options are faulty or nothing suits model and data."""
+    options = options_of(request.method)
+    schemes = sorted(name.partition(":")[2] for name in model.capabilities if name.startswith("exact:"))
+    if schemes:
+        return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options=options)
+    faults = ["no ladder was measured for it"]
+    named = "class" if isinstance(request.forget, Mapping) and "class" in request.forget else "single"
+    for ladder in ladders(request.purpose):
+        if not ladder.needs <= model.capabilities or ladder.examples not in ("any", named):
+            continue
+        try:
+            for rung in ladder.rungs:
+                fits_method(compose(rung, has_retain="retain" in splits), model, splits)
+        except BadInput as error:
+            faults += error.faults
+        else:
+            return replace(ladder, options=options)
+    raise BadInput.of("method", NAME, f"finds no method that suits ({faults[-1]})", "name one: expunge list methods")
+
+
+def cheaper_exactly(ladder: Ladder, tokens: int, manifest: Mapping[str, Any] | None, splits: Splits) -> Ladder | None:
+    """Retraining in the ladder's place, where it costs no more tokens than the first trial; None where it costs more.
+
+    tokens: of the first trial.
+    """
+    whole = retraining_tokens(manifest, splits)
+    if whole is None or whole > tokens or not ladder.options.exact:
+        return None
+    why = f"retraining takes about {whole:,} tokens, and a first trial would take {tokens:,}"
+    return Ladder(("retrain",), 0, why, options=ladder.options)
+
+
+def retraining_tokens(manifest: Mapping[str, Any] | None, splits: Splits) -> int | None:
+    """Tokens that training without the forget set takes, from the manifest; None where it does not say."""
+    known = manifest or {}
+    if not known.get("tokens") or not known.get("hashes"):
+        return None
+    return round(known["tokens"] * (1 - len(splits["forget"]) / len(known["hashes"])))

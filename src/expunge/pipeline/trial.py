@@ -1,0 +1,67 @@
+"""One trial of `method: auto`, and the outcome of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from expunge.evaluation.acceptance import Check, Verdict
+from expunge.pipeline.apply import Applied
+from expunge.pipeline.observe import Observation
+from expunge.pipeline.plan import Plan
+
+UTILITY = ("retain", "neighbours", "general", "test", "utility", "fairness")
+"""First words of the scores that a gentler method keeps better."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The outcome of one strength. shortfall: how far its failing lines are from passing, in all."""
+
+    rung: int
+    passed: bool
+    lost: tuple[str, ...]
+    """The failing lines on what must stay."""
+    left: tuple[str, ...]
+    """The failing lines on what must go."""
+    shortfall: float
+    tokens: int
+    seconds: float
+    passes: dict[str, int]
+
+    @classmethod
+    def of(cls, rung: int, verdict: Verdict, applied: Applied, tokens: int) -> Trial:
+        failing = [line for line in verdict.lines if not line.passed and not line.warns]
+        lost = tuple(line.rule for line in failing if line.rule.startswith(UTILITY))
+        left = tuple(line.rule for line in failing if not line.rule.startswith(UTILITY))
+        far = sum(1 + _distance(line) for line in failing)
+        return cls(rung, not failing, lost, left, round(far, 6), tokens, applied.seconds, applied.passes)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"lost": list(self.lost), "left": list(self.left)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Trial:
+        return cls(**{**values, "lost": tuple(values["lost"]), "left": tuple(values["left"])})
+
+
+def _distance(line: Check) -> float:
+    """Distance of a failing line's value from its bound, from 0 to 1; 1 where either is unknown."""
+    if line.value is None or line.bound is None:
+        return 1.0
+    ends = line.bound if isinstance(line.bound, tuple) else (line.bound,)
+    return min(1.0, min(abs(line.value - end) / max(abs(end), 1e-9) for end in ends))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The outcome of the method: its plan, what it did, and its model as observed.
+
+    trials: of `method: auto`, all of them in the order in which they were tried; the rest is of the best one.
+    """
+
+    plan: Plan
+    applied: Applied
+    after: Observation
+    trials: tuple[Trial, ...] = ()

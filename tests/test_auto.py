@@ -1,0 +1,157 @@
+"""`method: auto`: what it chooses, how it goes on from a trial, what it costs, and that a killed run ends the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expunge.core.contracts import Silent
+from expunge.core.errors import BadInput
+from expunge.core.files import digest_file
+from expunge.core.request import Request
+from expunge.methods.auto import is_auto, ladders
+from expunge.methods.compose import compose
+from expunge.pipeline import trials
+from expunge.pipeline.plan import Plan, plan
+from expunge.pipeline.trial import Trial
+from expunge.pipeline.trials import next_rung
+from expunge.workflows.run import run
+from worlds import tiny
+
+BUDGET = {"batch_size": 4, "steps": 2, "stop": "none", "floor": 0.0}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A request on a tiny trained base that leaves the method to the tool."""
+    request = tiny(tmp_path_factory.mktemp("auto"), epochs=2)
+    del request["method"]
+    sliced = {split: request[split] + "[0:12]" for split in ("forget", "retain", "holdout")}
+    return {**request, **sliced, "budget": BUDGET}
+
+
+def planned(base: dict[str, Any], folder: Path, **fields: Any) -> Plan:
+    return plan(Request.parse({**base, "out": str(folder / "run"), **fields}))
+
+
+def trial(rung: int, *, left: tuple[str, ...] = (), lost: tuple[str, ...] = (), tokens: int = 10) -> Trial:
+    return Trial(rung, not (left or lost), lost, left, float(len(left + lost)), tokens, 1.0, {})
+
+
+# -- the choice --------------------------------------------------------------------------------
+
+
+def test_a_request_without_a_method_leaves_it_to_the_tool(base: dict[str, Any], tmp_path: Path) -> None:
+    found = planned(base, tmp_path)
+    assert is_auto(found.request.method) and found.ladder is not None and len(found.rungs) > 1
+    assert found.composed.described == found.rungs[found.ladder.start].composed.described
+    assert found.ladder.why in found.to_json()["choice"]
+    assert planned(base, tmp_path, method="npo").to_json().get("choice") is None
+
+
+@pytest.mark.parametrize("purpose", ["suppress", "erase"])
+def test_every_rung_is_a_method(purpose: str) -> None:
+    for ladder in ladders(purpose):
+        assert 0 <= ladder.start < len(ladder.rungs) and ladder.why
+        assert all(compose(rung).name for rung in ladder.rungs)
+
+
+@pytest.mark.parametrize("purpose", ["suppress", "erase"])
+def test_data_without_retain_have_a_method_too(base: dict[str, Any], tmp_path: Path, purpose: str) -> None:
+    without = {name: value for name, value in base.items() if name != "retain"}
+    assert planned(without, tmp_path, purpose=purpose).composed.name == "stamp"
+
+
+def test_a_retraining_that_costs_less_is_chosen_unless_it_is_ruled_out(base: dict[str, Any], tmp_path: Path) -> None:
+    long = {**BUDGET, "steps": 100_000}
+    assert planned(base, tmp_path, budget=long).composed.name == "retrain"
+    allowed = planned(base, tmp_path, budget=long, method={"auto": {"exact": False}})
+    assert allowed.composed.name != "retrain"
+
+
+@pytest.mark.parametrize(
+    "method, said",
+    [
+        ({"auto": {"trails": 2}}, "trails"),
+        ({"auto": {"trials": 0}}, "trials"),
+        ({"auto": "much"}, "is not a mapping of options"),
+        ({"auto": {"cost": -1}}, "cost"),
+    ],
+)
+def test_faulty_options_are_refused(base: dict[str, Any], tmp_path: Path, method: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        planned(base, tmp_path, method=method)
+
+
+# -- the next trial ----------------------------------------------------------------------------
+
+
+def test_what_is_left_asks_for_more_and_what_is_lost_for_less(base: dict[str, Any], tmp_path: Path) -> None:
+    ladder = planned(base, tmp_path)
+    assert next_rung({1: trial(1, left=("forget.nll >= 1",))}, ladder) == 2
+    assert next_rung({1: trial(1, lost=("retain.nll <= 1",))}, ladder) == 0
+    assert next_rung({1: trial(1)}, ladder) is None, "it passed"
+    back = {1: trial(1, left=("forget.nll >= 1",)), 2: trial(2, lost=("retain.nll <= 1",))}
+    assert next_rung(back, ladder) is None, "the rung below was tried"
+    assert next_rung({0: trial(0, lost=("retain.nll <= 1",))}, ladder) is None, "nothing is gentler"
+
+
+def test_trials_end_at_their_number_and_at_their_cost(base: dict[str, Any], tmp_path: Path) -> None:
+    failed = {1: trial(1, left=("forget.nll >= 1",))}
+    assert next_rung(failed, planned(base, tmp_path, method={"auto": {"trials": 1}})) is None
+    assert next_rung(failed, planned(base, tmp_path, method={"auto": {"cost": 1e-6}})) is None
+
+
+# -- a run -------------------------------------------------------------------------------------
+
+
+def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(base: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # No strength meets the second line: every trial fails, and the nearest is kept.
+    accept = {"retain.nll": "<= 5 * before", "forget.nll": ">= 1000"}
+    found = run({**base, "accept": accept, "out": str(out), "method": {"auto": {"trials": 2, "cost": 10}}}).evidence
+    rungs = [one["rung"] for one in found["trials"]]
+    assert rungs == [2, 3] and not found["verdict"]["passed"]
+    assert all(one["left"] == ["forget.nll >= 1000"] for one in found["trials"])
+    assert found["cost"]["tokens"] == sum(one["tokens"] for one in found["trials"]) > 0
+    assert any(note.startswith("Trial 2 (strength 4 of 4") for note in found["notes"])
+    best = min(found["trials"], key=lambda one: one["shortfall"])
+    ladder = planned(base, tmp_path / "other").ladder
+    assert ladder is not None
+    parts = compose(ladder.rungs[best["rung"]]).described
+    assert found["described"] == parts
+    assert not (out / "checkpoint").exists() and (out / "certificate.json").is_file()
+
+
+def test_a_run_killed_between_trials_ends_with_the_same_model(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = {**base, "accept": {"forget.nll": ">= 1000"}, "method": {"auto": {"trials": 2, "cost": 10}}}
+    run({**request, "out": str(tmp_path / "whole")})
+    whole = digest_file(tmp_path / "whole" / "model" / "model.safetensors")
+    for number, place in enumerate(("observe_saved", "_adopt")):
+        killed, calls = {**request, "out": str(tmp_path / f"killed-{number}")}, 0
+        real = getattr(trials, place)
+
+        def die(*arguments: Any, real: Any = real, **more: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 2 or real.__name__ == "_adopt":
+                raise SystemExit("killed")
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(trials, place, die)
+        with pytest.raises(SystemExit):
+            run(killed)
+        monkeypatch.setattr(trials, place, real)
+        evidence = run(killed, resume=True, reporter=Silent()).evidence
+        assert digest_file(Path(killed["out"]) / "model" / "model.safetensors") == whole
+        assert [one["rung"] for one in evidence["trials"]] == [2, 3]
+
+
+def test_a_trial_is_read_as_it_was_written() -> None:
+    one = trial(2, left=("forget.nll >= 1",), lost=("retain.nll <= 1",))
+    assert Trial.from_json(one.to_json()) == one and dataclasses.asdict(one)["rung"] == 2
