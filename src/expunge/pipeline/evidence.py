@@ -257,8 +257,9 @@ def _trial_remarks(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[str]
     strengths = len(plan.rungs)
     remarks = [f"Method chosen by {plan.choice}."]
     for i, trial in enumerate(trials):
-        failed = ", ".join((*trial["lost"], *trial["left"]))
-        how = "meets every line" if trial["passed"] else f"fails {failed}"
+        missed, undecided = ", ".join((*trial["lost"], *trial["left"])), len(trial["undecided"])
+        more = f"{undecided} lines need more examples" if undecided else ""
+        how = "; ".join(part for part in (missed and f"misses {missed}", more) if part) or "meets every line"
         strength = f"strength {trial['rung'] + 1} of {strengths}"
         remarks.append(f"Trial {i + 1} ({strength}, {trial['tokens']:,} tokens): {how}.")
     return remarks
