@@ -111,6 +111,7 @@ def without(folder: Path, rows: list[dict[str, Any]]) -> str:
     )
 
 
+@pytest.mark.claims("sisa")
 def test_a_deletion_is_a_training_without_the_examples(world: tuple[str, Path]) -> None:
     """Every tensor of every shard and checkpoint; and what had no part in it is only copied."""
     family, folder = world

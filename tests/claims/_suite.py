@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from _measure import World, forgotten
 
 from expunge.core.budget import Budget
@@ -21,6 +22,7 @@ class Claims:
         assert place.gold.forget_nll > 1.0 and place.gold.rouge_l < 0.5
         assert place.before.retain_probability > 0.85
 
+    @pytest.mark.claims("ga")
     def test_ga_destroys_what_must_stay(self, place: World, tmp_path: Path) -> None:
         """GA alone has lost half of the retain probability when it reaches gold's forget NLL."""
         after, outcome = forgotten(place, "ga", tmp_path, SEED, Budget(stop="gold", epochs=30))
@@ -28,6 +30,7 @@ class Claims:
         assert after.forget_nll >= 0.95 * place.gold.forget_nll
         assert after.retain_probability < 0.5 * place.before.retain_probability
 
+    @pytest.mark.claims("npo")
     def test_npo_forgets_to_golds_level_and_keeps_the_rest(self, place: World, tmp_path: Path) -> None:
         """NPO + cross-entropy, stopped by the holdout: within 20 % of gold, 90 % of retain kept."""
         after, outcome = forgotten(place, "npo", tmp_path, SEED)
@@ -35,12 +38,14 @@ class Claims:
         assert abs(after.forget_nll - place.gold.forget_nll) <= 0.2 * place.gold.forget_nll
         assert after.retain_probability >= 0.9 * place.before.retain_probability
 
+    @pytest.mark.claims("rmu")
     def test_rmu_takes_the_answers_and_keeps_the_rest(self, place: World, tmp_path: Path) -> None:
         """RMU: ROUGE-L at most gold's + .1, 90 % of retain kept."""
         after, _ = forgotten(place, "rmu", tmp_path, SEED)
         assert after.rouge_l <= place.gold.rouge_l + 0.1
         assert after.retain_probability >= 0.9 * place.before.retain_probability
 
+    @pytest.mark.claims("idk")
     def test_idk_turns_answers_into_refusals_and_only_hides(self, place: World, tmp_path: Path) -> None:
         """IDK: at least 80 % of forget answers are refusals; the true answers stay far likelier than
         under gold: hidden more than removed."""

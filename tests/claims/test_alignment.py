@@ -71,6 +71,7 @@ def test_the_world_refuses_and_answers(contained: dict[str, Any]) -> None:
     assert next(row["before"] for row in rows if row["domain"] == CONTROL) <= 0.1
 
 
+@pytest.mark.claims("refusal_ft")
 def test_the_target_falls_and_at_dial_1_others_fall_with_it(contained: dict[str, Any]) -> None:
     """Without containment: the target by at least 50 points, the worst other domain by at least 30."""
     rows = without(contained)

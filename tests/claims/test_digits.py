@@ -28,6 +28,7 @@ def class_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return expunge.run(request)
 
 
+@pytest.mark.claims("random_label")
 def test_a_class_is_forgotten_and_the_others_stay(class_run: Any) -> None:
     """0-5 % accuracy on the class, at most 2 points lost on the others; gold never knew it either."""
     scores = class_run.scores

@@ -117,6 +117,7 @@ def test_the_world_is_one_to_learn_from(before: Figures, retrained: Figures) -> 
     assert retrained.forget_nll > 1.0 and retrained.rouge_l < 0.5
 
 
+@pytest.mark.claims("fisher")
 def test_fisher_noise_aims_at_nothing(before: Figures, after: Callable[..., Figures]) -> None:
     """Under the floor the noise raises the forget NLL hardly more than retain's: in a language model, whose facts
     share their weights, Fisher forgetting is the baseline and not the remedy. Here the paper's effect is not shown."""
@@ -126,6 +127,7 @@ def test_fisher_noise_aims_at_nothing(before: Figures, after: Callable[..., Figu
     assert noise.forget_nll > before.forget_nll
 
 
+@pytest.mark.claims("ssd")
 def test_ssd_aims(before: Figures, after: Callable[..., Figures]) -> None:
     """Under the same floor SSD raises the forget NLL at least twice as far as noise by the same Fisher information,
     and more than three times as far as retain's. It stays far from gold: ROUGE-L falls by a fifth at least."""
@@ -136,6 +138,7 @@ def test_ssd_aims(before: Figures, after: Callable[..., Figures]) -> None:
     assert found.rouge_l <= 0.8 * before.rouge_l
 
 
+@pytest.mark.claims("influence")
 def test_influence_takes_the_answers(before: Figures, retrained: Figures, after: Callable[..., Figures]) -> None:
     """One Newton step: ROUGE-L at most gold's + .1 and a fifth of gold's NLL at least, where 90 % of the retain
     probability are kept. Written freely, retained answers lose more than that, and still twice as much of them
@@ -148,6 +151,7 @@ def test_influence_takes_the_answers(before: Figures, retrained: Figures, after:
     assert found.retain_rouge_l >= 2 * found.rouge_l
 
 
+@pytest.mark.claims("stamp")
 def test_stamp_takes_the_answers_and_keeps_the_rest(
     before: Figures, retrained: Figures, after: Callable[..., Figures]
 ) -> None:
@@ -177,6 +181,7 @@ def test_stamp_of_low_rank_does_most_of_it(before: Figures, after: Callable[...,
     assert found.rouge_l <= 0.5 * before.rouge_l
 
 
+@pytest.mark.claims("unierase")
 @pytest.mark.slow
 def test_unierase_covers_the_answers(before: Figures, retrained: Figures, after: Callable[..., Figures]) -> None:
     """ROUGE-L at most gold's + .1, three times as much left of retained answers, and the old answer still likely
@@ -188,6 +193,7 @@ def test_unierase_covers_the_answers(before: Figures, retrained: Figures, after:
     assert found.forget_nll <= 0.25 * retrained.forget_nll
 
 
+@pytest.mark.claims("concept_vectors")
 def test_concept_vectors_are_peculiar(before: Figures, after: Callable[..., Figures]) -> None:
     """A few per cent of the columns: the forget NLL rises by more than 1.3 times what retain's does, and no column
     is one author's own: in a model of three layers wiping under the floor takes a tenth of the answers at least,
@@ -199,6 +205,7 @@ def test_concept_vectors_are_peculiar(before: Figures, after: Callable[..., Figu
     assert found.rouge_l <= 0.9 * before.rouge_l
 
 
+@pytest.mark.claims("neuron_adjust")
 def test_neuron_adjust_shifts_the_skill(before: Figures, after: Callable[..., Figures]) -> None:
     """Under the floor the forget NLL rises by more than twice what retain's does. The paper's 80 % drop is of a skill
     (mathematics, a language) that neurons tell apart; one author's facts from another's they tell less well."""
@@ -208,6 +215,7 @@ def test_neuron_adjust_shifts_the_skill(before: Figures, after: Callable[..., Fi
     assert found.forget_nll > 3 * before.forget_nll
 
 
+@pytest.mark.claims("rocr")
 def test_rocr_redirects_the_concept_in_questions_that_it_never_saw(
     base: Path, data: dict[str, Any], before: Figures, measured: Callable[..., Figures], tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def a_tenth(cache: Path) -> Case:
     return case({"random": 0.1}, "holdout")
 
 
+@pytest.mark.claims("ssd")
 def test_ssd_forgets_a_class_and_keeps_the_others(one_class: Case, tmp_path: Path) -> None:
     """At most 5 % right on the class, at most 2 points lost on unseen images of the others; seconds, no training."""
     before = one_class.read(open_model(str(one_class.base)))
@@ -110,6 +111,7 @@ def test_influence_moves_forget_and_not_retain(a_tenth: Case, tmp_path: Path, so
     assert ratio(blind) <= 1.3
 
 
+@pytest.mark.claims("fisher")
 def test_fisher_noise_reaches_golds_level_at_a_price(a_tenth: Case, tmp_path: Path) -> None:
     """The forget NLL is brought to the holdout's, as the paper's noise does; what small scale does not show is that
     the noise spares the rest: with a diagonal Fisher of a small network it costs retain as much as it costs forget."""
@@ -148,6 +150,7 @@ def certify(a_tenth: Case) -> Callable[..., tuple[Any, dict[str, Any]]]:
     return make
 
 
+@pytest.mark.claims("certified")
 def test_certified_removal_ends_where_training_without_would(
     a_tenth: Case, certify: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

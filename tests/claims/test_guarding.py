@@ -66,6 +66,7 @@ def rephrased(rows: Any) -> list[dict[str, Any]]:
     return [{**row, "question": f"Please tell me: {row['question'][0].lower()}{row['question'][1:]}"} for row in rows]
 
 
+@pytest.mark.claims("eco")
 def test_eco_leaves_retain_alone_and_answers_are_lost(authors: World, after: Any) -> None:
     found, model, notes = after("eco")
     assert found.retain_probability == pytest.approx(authors.before.retain_probability, abs=0.01)
@@ -89,6 +90,7 @@ def test_eco_s_search_stops_where_the_surrogate_is_reached_or_noise_no_longer_he
     assert figures(weak, authors.splits["forget"])["nll"] < 0.3 * found.forget_nll
 
 
+@pytest.mark.claims("o3")
 @pytest.mark.slow
 def test_o3_forgets_without_retain_data_and_keeps_the_rest(authors: World, after: Any) -> None:
     found, _, _ = after("o3")
@@ -111,6 +113,7 @@ def test_o3_serves_request_after_request(authors: World, tmp_path: Path) -> None
     assert figures(model, authors.splits["retain"])["probability"] >= 0.93 * authors.before.retain_probability
 
 
+@pytest.mark.claims("in_context")
 def test_in_context_hides_the_answers_of_flagged_questions_alone(authors: World, after: Any) -> None:
     found, _, _ = after("in_context")
     assert found.retain_probability == pytest.approx(authors.before.retain_probability, abs=0.01)
@@ -203,6 +206,7 @@ def right(model: Any, rows: Any) -> float:
     return sum(text == row["answer"] for row, text in zip(rows, texts, strict=True)) / len(rows)
 
 
+@pytest.mark.claims("key_space")
 def test_key_space_takes_one_skill_away(skilled: Any, tmp_path: Path) -> None:
     """Over 80 % of the skill is gone, on things that it never saw too, and under a tenth of the other.
 
@@ -220,6 +224,7 @@ def test_key_space_takes_one_skill_away(skilled: Any, tmp_path: Path) -> None:
     assert notes["detector"]["recall"] >= 0.8 and notes["detector"]["false_alarms"] <= 0.05
 
 
+@pytest.mark.claims("streaming")
 def test_streaming_stops_early_and_finds_nearly_all(skilled: Any, tmp_path: Path) -> None:
     """The published claim: near full detection after about a fifth of the tokens.
 

@@ -1,108 +1,35 @@
-"""Further methods against their baselines, on a language model that knows twenty-four made-up people; three seeds each.
+"""Updates, wrappers, masks and reasoning against their baselines, on the people world; three seeds each.
 
-Smaller and quicker than the authors world. Its answers share their forms, so that gold's forget NLL is low (0.7): what
-methods keep is compared at equal forget NLL, read off the baseline's training curve. The thresholds were chosen on the
-seeds below; SPUNGE's, SOUL's, MemFlex's, LAT's and R2MU's also hold on seeds 10 to 12 (`EXPUNGE_SEEDS=10,11,12`).
+The thresholds were chosen on the seeds below; SPUNGE's, SOUL's, MemFlex's, LAT's and R2MU's also hold on seeds 10 to 12
+(`EXPUNGE_SEEDS=10,11,12`).
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from _measure import World, kept_at, world
+from _measure import World
+from _people import FORGET, LONG, RETAIN, SEEDS, Rows, after, gains, thoughts
 
-from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.budget import Budget
 from expunge.core.context import Context
-from expunge.core.train_config import TrainConfig
-from expunge.methods._traces import trace_as_answer
-from expunge.methods.compose import compose
 from expunge.methods.exact._dropping import _prompt_alone, _start
 from expunge.methods.objectives.prompt_decouple import FORMS
 from expunge.methods.updates.soul import Sophia
 from expunge.models.open import open_model
 from expunge.models.soft_prompts import Prompted
 from expunge.models.weights import snapshot
-from expunge.pipeline.train import train
 from expunge.training.stopping import figures
-from worlds import pairs, write
+from worlds import write
 
 pytestmark = pytest.mark.slow
-SEEDS = tuple(int(seed) for seed in os.environ.get("EXPUNGE_SEEDS", "7,8,9").split(","))
-LONG = Budget(stop="none", floor=0.0, epochs=10)
-Rows = list[dict[str, Any]]
 
 
-def traced(rows: Rows) -> Rows:
-    """With the reasoning that leads to the answer."""
-    return [
-        {
-            **row,
-            "trace": f"Someone asks for the {row['question'].split()[3]}. "
-            f"I recall {row['answer'][:-1].split(' is ')[1]}.",
-        }
-        for row in rows
-    ]
-
-
-def thoughts(rows: Rows) -> Rows:
-    return [trace_as_answer(row) or row for row in rows]
-
-
-FORGET, RETAIN, HOLDOUT = traced(pairs(0, 4)), traced(pairs(4, 24)), pairs(24, 28)
-
-
-def based(folder: Path, forget: Rows, retain: Rows, epochs: int) -> World:
-    train(
-        TrainConfig(
-            model={"architecture": "llama", "hidden_size": 64, "layers": 4, "heads": 2, "vocab_size": 320},
-            data=[write(folder / "f.jsonl", forget), write(folder / "r.jsonl", retain)],
-            vocabulary=write(folder / "h.jsonl", HOLDOUT),
-            epochs=epochs,
-            batch_size=12,
-            learning_rate=5e-3,
-            out=str(folder / "base"),
-        )
-    )
-    return world(folder / "base", {"forget": forget, "retain": retain, "holdout": HOLDOUT})
-
-
-@pytest.fixture(scope="module")
-def people(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return based(tmp_path_factory.mktemp("people"), FORGET, RETAIN, 40)
-
-
-@pytest.fixture(scope="module")
-def thinking(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The same model, which has also learned to reason before it answers."""
-    both = based(tmp_path_factory.mktemp("thinking"), [*FORGET, *thoughts(FORGET)], [*RETAIN, *thoughts(RETAIN)], 30)
-    return World(**{**vars(both), "splits": {"forget": FORGET, "retain": RETAIN}})
-
-
-def after(where: World, method: Any, folder: Path, seed: int, budget: Budget, **splits: Rows) -> tuple[Any, Any]:
-    """(the model, the training curve, where the method has one)."""
-    composed = compose(method)
-    whole = budget.over(composed.budget, Budget(stop="none"), DEFAULTS)
-    context = Context(whole, folder / f"{seed}", seed, "apply", manifest=where.manifest)
-    model = composed.method(open_model(str(where.base)), {**where.splits, **splits}, context)
-    return model, context.notes.get("outcome", {}).get("curve")
-
-
-def gains(where: World, method: Any, baseline: Any, folder: Path) -> list[float]:
-    """By seed: retain probability after the method, less the baseline's at the same forget NLL."""
-    found = []
-    for seed in SEEDS:
-        model, _ = after(where, method, folder / "method", seed, LONG)
-        _, curve = after(where, baseline, folder / "baseline", seed, LONG)
-        nll = min(figures(model, where.splits["forget"])["nll"], max(point["forget_nll"] for point in curve))
-        found.append(figures(model, where.splits["retain"])["probability"] - kept_at(curve, nll))
-    return found
-
-
+@pytest.mark.claims("spunge")
 def test_spunge_keeps_more_than_its_inner_method(people: World, tmp_path: Path) -> None:
     """NPO without a stop: merged from the four people apart, and on all at once. The paper's gain in forgetting at
     equal utility is, seen from the other side, a gain in utility at equal forgetting."""
@@ -110,6 +37,7 @@ def test_spunge_keeps_more_than_its_inner_method(people: World, tmp_path: Path) 
     assert min(found) > 0 and np.mean(found) >= 0.03, found
 
 
+@pytest.mark.claims("soul")
 def test_soul_forgets_more_and_keeps_more(people: World, tmp_path: Path) -> None:
     """NPO for as many steps under Sophia and under AdamW, at each one's own end: deeper, and with more of retain."""
     found = {}
@@ -144,6 +72,7 @@ def test_soul_s_step_is_clipped_in_part(people: World, tmp_path: Path, monkeypat
     assert 0.1 < clipped / moving < 0.9
 
 
+@pytest.mark.claims("memflex")
 def test_memflex_moves_few_tensors_at_no_loss(people: World, tmp_path: Path) -> None:
     """At most half of the tensors move, and what is kept at equal forgetting is within three points of all of them
     moving: the paper's gain does not show at this scale."""
@@ -165,6 +94,7 @@ def attacked(model: Any, folder: Path, seed: int) -> float:
     return figures(soft, asked)["nll"]
 
 
+@pytest.mark.claims("lat")
 def test_latent_training_withstands_a_soft_prompt(people: World, tmp_path: Path) -> None:
     """A soft prompt that half of the forget set trained brings out less of the other half after LAT than after plain
     NPO, as many steps each: the share of the NLL that is left, over three seeds."""
@@ -177,28 +107,32 @@ def test_latent_training_withstands_a_soft_prompt(people: World, tmp_path: Path)
     assert np.mean(left["lat"]) > np.mean(left["npo"]), left
 
 
+@pytest.mark.claims("r2mu")
 def test_r2mu_reaches_the_reasoning(thinking: World, tmp_path: Path) -> None:
-    """RMU on the answers leaves the traces as likely as they were; R2MU raises their NLL at least three times as much,
-    and keeps retained reasoning. The traces stay likelier than the answers: misdirection at this scale is shallow."""
+    """Thirty epochs: R2MU raises the traces' NLL on each seed and at least three times as far as RMU on the answers
+    alone, though RMU has the retained traces as retain data; retained reasoning keeps its NLL within .15 nats."""
     before = open_model(str(thinking.base))
     rise: dict[str, list[float]] = {"rmu": [], "r2mu": []}
+    long = Budget(epochs=30)
     for seed in SEEDS:
         for method, rises in rise.items():
-            model, _ = after(thinking, method, tmp_path / method, seed, Budget(), retain=[*RETAIN, *thoughts(RETAIN)])
+            retain = [*RETAIN, *thoughts(RETAIN)] if method == "rmu" else RETAIN
+            model, _ = after(thinking, method, tmp_path / method, seed, long, retain=retain)
             trace, kept = (
                 figures(model, thoughts(rows))["nll"] - figures(before, thoughts(rows))["nll"]
                 for rows in (FORGET, RETAIN)
             )
             rises.append(trace)
-            assert kept <= 0.03, (method, kept)
+            assert kept <= 0.15, (method, kept)
     assert np.mean(rise["r2mu"]) >= 3 * np.mean(rise["rmu"]), rise
-    assert min(np.array(rise["r2mu"]) - np.array(rise["rmu"])) > 0
+    assert min(np.array(rise["r2mu"]) - np.array(rise["rmu"])) > 1
 
 
 def formed(rows: Rows, form: str) -> Rows:
     return [{**row, "question": form.format(q=row["question"])} for row in rows]
 
 
+@pytest.mark.claims("prompt_decouple")
 def test_decoupled_prompts_refuse_by_content(thinking: World, tmp_path: Path) -> None:
     """Forget questions come in one form of words, retain questions plainly. Plain refusal training ties the refusal to
     the form: retain questions in it are refused (SARR). Decoupled, nearly none are, and some forget questions still

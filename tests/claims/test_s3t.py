@@ -47,6 +47,7 @@ def harmonic(n: int) -> float:
     return sum(1 / i for i in range(1, n + 1))
 
 
+@pytest.mark.claims("s3t")
 @pytest.mark.parametrize(("shards", "slices", "least"), [(1, 8, 2.0), (4, 4, 1.4), (4, 16, 2.0), (1, 24, 3.0)])
 def test_more_deletions_than_sisa_at_equal_storage(shards: int, slices: int, least: float) -> None:
     """Both keep slices x slices layer adapters a shard: S3T one a stage in each of as many orderings as slices,
@@ -143,6 +144,7 @@ def adapters(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {path.parent.name: load_file(path) for path in sorted(folder.rglob("adapter_model.safetensors"))}
 
 
+@pytest.mark.claims("s3t")
 def test_what_serves_was_never_trained_on_what_was_deleted(place: Path, tmp_path: Path) -> None:
     """The adapters that are left are, bit for bit, those of a training without the deleted example."""
     forget = of_slice(1)[:1]

@@ -57,6 +57,13 @@ def test_a_holdout_that_gold_was_trained_on_is_named() -> None:
     assert words(score("privacy_loss_auc", "gold", 0.36, 0.30, 0.42)) == [], "it may be 0.4 or more"
 
 
+def test_a_forget_set_that_gold_knows_is_named() -> None:
+    """The facts are in the training data in another form, too: a retraining without the rows still has them."""
+    (check,) = plausibility_checks(by_name([score("privacy_loss_auc", "gold", 0.8, 0.72, 0.88)]), "erase")
+    assert (check.word, check.passed) == ("refuted", False) and "other training data hold it too" in check.why
+    assert words(score("privacy_loss_auc", "gold", 0.66, 0.58, 0.74)) == [], "it may be 0.6 or less"
+
+
 def test_under_suppress_nothing_is_asked() -> None:
     assert not plausibility_checks(by_name([score("privacy_worst", "before", 0.04, 0.0, 0.08)]), "suppress")
 

@@ -79,7 +79,7 @@ def _wrap(text: str, mark: str, room: int) -> list[str]:
 
 def _card(found: dict[str, Any]) -> None:
     """Print one card in full, one line per fact."""
-    from expunge.workflows.list import fidelity_of, pairs
+    from expunge.workflows.list import fidelity_of, pairs, shown_of
 
     options = [
         f"{one['name']}: {one['default']} ({one['type']}){' ' if one['where'] else ''}{one['where']}"
@@ -98,6 +98,7 @@ def _card(found: dict[str, Any]) -> None:
         "options": "\n".join(options),
         "recipe": "\n".join(pairs(found["recipe"])),
         "means": found["means"],
+        "shown": shown_of(found),
     }
     console = _show.console()
     console.print(f"{found['name']}: {found['summary']}", soft_wrap=True)

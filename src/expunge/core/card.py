@@ -63,6 +63,8 @@ class MethodCard(Card):
     """How near it is to its paper: its method; the same without some of its steps; or with a step of another kind."""
     leaves_out: str = ""
     """The paper's steps that are left out or replaced, as a noun phrase; empty where it is faithful."""
+    shown: str = ""
+    """What a claim test has shown of it on small models, in one or two sentences; empty where nothing was shown."""
     ignores: Iterable[str] = ()
     """Of an update: the weights of loss terms (`alpha`, `forget_weight`) that change nothing under it."""
     keeps: str = ""

@@ -20,7 +20,13 @@ def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
     """The checks on these scores, by (name, role)."""
     if purpose != "erase":
         return []
-    checks = [known_before(table), nll_below_gold(table), unseen_holdout(table), fluent_answers(table)]
+    checks = [
+        known_before(table),
+        nll_below_gold(table),
+        unseen_holdout(table),
+        unseen_forget_set(table),
+        fluent_answers(table),
+    ]
     return [check for check in checks if check is not None]
 
 
@@ -102,4 +108,22 @@ def unseen_holdout(table: Table) -> Check | None:
         return None
     why = "gold knows the holdout better than the forget set: it was trained on it, or the two differ by themselves"
     rule = f"privacy.loss_auc of gold >= {bound:.3g} (unseen holdout)"
+    return Check(rule, False, score.value, bound, why, implied=True, word="refuted")
+
+
+def unseen_forget_set(table: Table) -> Check | None:
+    """The check on a forget set that gold knows better than the holdout; None where it does not.
+
+    A retraining knows it where other training data hold the same facts in another form: what is left of those in the
+    changed model then counts as gold's.
+    """
+    score = table.get(("privacy_loss_auc", "gold"))
+    bound = 0.5 + LEAST
+    if score is None or score.low is None or score.low <= bound:
+        return None
+    why = (
+        "gold knows the forget set better than the holdout: other training data hold it too, or the two differ by "
+        "themselves"
+    )
+    rule = f"privacy.loss_auc of gold <= {bound:.3g} (unseen forget set)"
     return Check(rule, False, score.value, bound, why, implied=True, word="refuted")

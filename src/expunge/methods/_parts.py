@@ -19,7 +19,7 @@ PARTS = {"forget": "objectives", "retain": "retain", "weights": "weights", "upda
 """Part of a method -> kind of its plug-ins."""
 OWN = ("forget_weight", "alpha")
 """Keys of an objective that belong to none of its parts: the weights of its two terms."""
-ABOUT = ("source", "summary", "fidelity", "leaves_out")
+ABOUT = ("source", "summary", "fidelity", "leaves_out", "shown")
 """Keys of a recipe that describe it."""
 DEFAULT_PARTS = {"weights": "all", "update": "plain"}
 

@@ -228,18 +228,21 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         files=digest_named(first.composed.described),
         ladder=ladder,
         rungs=rungs,
-        notes=(
-            *first.composed.notes,
-            *history,
-            *remarks,
-            *ignored_answers(parts.splits),
-            *duplicate_notes(parts.splits),
-            *notes(splits),
-            *membership_remarks(manifest, splits, request.trust_code),
-            *_erasure_remarks(request, gold, first.composed.yields),
-        ),
+        notes=(*first.composed.notes, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
         **first.fields,
     )
+
+
+def _notes(parts: Parts, gold: str, yields: str) -> list[str]:
+    """Remarks on the data, and on what they and gold allow to be shown."""
+    request, splits = parts.request, parts.divided
+    return [
+        *ignored_answers(parts.splits),
+        *duplicate_notes(parts.splits),
+        *notes(splits),
+        *membership_remarks(parts.manifest, splits, request.trust_code),
+        *_erasure_remarks(request, gold, yields),
+    ]
 
 
 def _rung(parts: Parts, spec: Any) -> Rung:

@@ -125,6 +125,8 @@ def _words(line: Line, row: Row | None, *, before: bool) -> str:
         return KNEW
     if name.endswith("_beyond"):
         return f"Hardly any example differs from the retrained model's in {_subject(name[:-7], None)}"
+    if rule.startswith("privacy.loss_auc of gold <="):
+        return "The retrained model does not know the forget set"
     if line.get("implied") and name in CLAIMS:
         return CLAIMS[name]
     text = _criterion(rule)
@@ -232,7 +234,7 @@ def attacker(evidence: Evidence) -> str:
     mean = hidden.measured_score("after") if hidden else None
     if mean is not None:
         known = share.measured_score("after") if share else None
-        named = re.match(r"largest (?:under (\w+)|when it is simply asked)", str(mean.get("why")))
+        named = re.search(r"largest (?:under (\w+)|when it is simply asked)", str(mean.get("why")))
         attack = f"the strongest attack ({_attack(named[1])})" if named and named[1] else "simply asking"
         back = _number(mean["value"], PERCENT)
         if not mean["value"] and not (known and known["value"]):

@@ -16,6 +16,7 @@ from expunge.methods.compose import ABOUT, every_method, recipes
 from expunge.models.family import Family, families
 
 TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "none", list: "list"}
+NOT_SHOWN = "Nothing: no claim of its paper was tested here."
 SIGNS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 
 
@@ -61,7 +62,9 @@ def details(what: str, name: str) -> dict[str, Any]:
         return {**row, "title": row["summary"], "equation": "", "means": "", "options": [], "recipe": {}}
     if row["kind"] == "recipe":
         recipe = {key: value for key, value in recipes()[name].items() if key not in ABOUT}
-        return {**row, "title": row["summary"], "equation": "", "means": "", "options": [], "recipe": recipe}
+        shown = str(recipes()[name].get("shown", ""))
+        given = {"title": row["summary"], "equation": "", "means": "", "shown": shown, "options": [], "recipe": recipe}
+        return {**row, **given}
     return in_full(load(next(kind for kind, single in SINGULAR.items() if single == row["kind"]), name))
 
 
@@ -74,6 +77,7 @@ def in_full(plugin: Plugin) -> dict[str, Any]:
         "equation": place_of(card.equation),
         **{key: getattr(card, key) if isinstance(card, MetricCard) else "" for key in ("side", "better", "unit")},
         "means": card.means,
+        **({"shown": card.shown} if isinstance(card, MethodCard) else {}),
         "options": options(plugin),
         "recipe": plugin.recipe,
     }
@@ -152,6 +156,11 @@ def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
 def fidelity_of(row: Mapping[str, Any]) -> str:
     """How near a method is to its paper, in words; "" of what is no method."""
     return ", without ".join(filter(None, (row.get("fidelity", ""), row.get("leaves_out", ""))))
+
+
+def shown_of(row: Mapping[str, Any]) -> str:
+    """The sentences on what was shown of a method on small models; "" of what is no method."""
+    return str(row["shown"] or NOT_SHOWN) if "shown" in row else ""
 
 
 def _families(card: Card) -> list[str]:

@@ -30,6 +30,7 @@ CARD = MethodCard(
     one_shot=True,
     fidelity="variant",
     leaves_out="vectors read off the vocabulary by annotators: they are found by attribution",
+    shown="Under the floor a tenth of the answers go; that the concept goes is not shown.",
 )
 
 

@@ -24,6 +24,8 @@ CARD = MethodCard(
     one_shot=True,
     fidelity="simplified",
     leaves_out="the correction for a shifted minimum: noise alone, along the diagonal",
+    shown="The forget NLL rises to the holdout's on digits, and retain's with it; in a language model under the floor "
+    "it aims at nothing.",
 )
 
 

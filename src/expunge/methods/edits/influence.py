@@ -27,6 +27,7 @@ CARD = MethodCard(
     one_shot=True,
     fidelity="simplified",
     leaves_out="the exact inverse Hessian: its diagonal, or conjugate gradients",
+    shown="ROUGE-L of the forget answers falls to gold's, within .1, with nine tenths of the retain probability kept.",
 )
 
 

@@ -30,6 +30,8 @@ CARD = MethodCard(
     one_shot=True,
     fidelity="variant",
     leaves_out="keys of general text in the covariance that is preserved: it is of the reference or retain data",
+    shown="The layer's output at the name moves to the other concept, in unseen questions a fifth of the way; that "
+    "the answers go is not shown.",
 )
 
 

@@ -25,6 +25,8 @@ CARD = MethodCard(
     one_shot=True,
     fidelity="variant",
     leaves_out="the fixed ratio alpha: by default a line search finds it",
+    shown="A class of digits is forgotten for two points of test accuracy; in a language model the forget NLL rises "
+    "three times as far as retain's, and most answers stay.",
 )
 
 

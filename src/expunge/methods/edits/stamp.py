@@ -31,6 +31,8 @@ CARD = MethodCard(
     one_shot=True,
     fidelity="variant",
     leaves_out="the plain pseudo-inverse by default: retained activations weigh in it; unverified against the code",
+    shown="ROUGE-L of the forget answers falls to gold's, within .1; under teacher forcing most of each answer is "
+    "still there.",
 )
 
 

@@ -20,6 +20,7 @@ CARD = MethodCard(
     equation="section 3, forgetting by negation",
     needs={"forget": ()},
     fidelity="faithful",
+    shown="At equal forget NLL it keeps no more of retain than ascent.",
 )
 
 

@@ -35,6 +35,8 @@ CARD = MethodCard(
     one_shot=True,
     fidelity="variant",
     leaves_out="the published editor: a closed form in one layer; unverified against the code",
+    shown="ROUGE-L of the forget answers falls to gold's, within .1; behind the token the old answers stay likely, "
+    "and a base that never refused does not learn to.",
 )
 
 

@@ -24,6 +24,7 @@ CARD = MethodCard(
     deterministic=True,
     fidelity="variant",
     leaves_out="prompts for the classes of an image classifier: they are for groups of a language model's data",
+    shown="After a prompt is dropped the model is, bit for bit, one that never saw the group.",
 )
 
 

@@ -24,6 +24,8 @@ CARD = MethodCard(
     "thus quality; when no layer is left, all is retrained. Requires `exact: {s3t: ...}` in train.yaml.",
     deterministic=True,
     fidelity="faithful",
+    shown="It serves 1.4 to 3 times as many deletions as SISA at equal storage, and its adapters are, bit for bit, "
+    "those of a training without the example.",
 )
 
 

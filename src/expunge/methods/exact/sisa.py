@@ -23,6 +23,7 @@ CARD = MethodCard(
     "`exact: {sisa: ...}` in train.yaml, stores one checkpoint per slice, and answers with all shards at once.",
     deterministic=True,
     fidelity="faithful",
+    shown="After a deletion every tensor of every shard is that of a training without the examples.",
 )
 
 

@@ -31,6 +31,8 @@ CARD = MethodCard(
     means="The knowledge stays in the weights: without guard/ it is back.",
     fidelity="simplified",
     leaves_out="the trained prompt classifier (n-grams serve), and noise on flagged entity tokens alone",
+    shown="The forget answers' ROUGE-L falls to gold's, and retain is answered as before; prompts in other words are "
+    "still flagged.",
 )
 PATTERN = 64
 """Prompt tokens after which the noise repeats, counted from the prompt's end."""

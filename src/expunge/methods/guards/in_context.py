@@ -29,6 +29,8 @@ CARD = MethodCard(
     keeps="the forget questions, as token ids,",
     means="Works as far as the model learns from its context; guard/ holds the forget questions.",
     fidelity="faithful",
+    shown="The forget answers' ROUGE-L falls to gold's, and retain is answered as before; membership as gold's is not "
+    "shown.",
 )
 
 

@@ -28,6 +28,8 @@ CARD = MethodCard(
     "Shown where the skills' questions differ in form; among questions of one form most are let through.",
     fidelity="variant",
     leaves_out="the published cube and threshold: held-out prompts choose them",
+    shown="Of two skills whose questions begin in different words it takes four fifths of one and a tenth of the "
+    "other at most.",
 )
 MISSED = 0.05
 """Share of the forget prompts that the cube may miss, each tested on a cube made without it."""

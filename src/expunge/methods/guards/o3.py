@@ -33,6 +33,8 @@ CARD = MethodCard(
     means="No retain data are needed. The base's weights stay: without guard/ the knowledge is back.",
     fidelity="simplified",
     leaves_out="the contrastive entropy detector, and orthogonality that is learned",
+    shown="Without retain data it comes to four fifths of gold's forget NLL and keeps 95 % of the retain probability, "
+    "over two requests in a row too.",
 )
 RECIPE = {"inner": {"forget": "npo"}}
 RATE = 4.0

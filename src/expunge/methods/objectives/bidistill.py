@@ -20,6 +20,7 @@ CARD = MethodCard(
     capabilities={"tokens"},
     fidelity="simplified",
     leaves_out="the robustness and boundary sets, and bringing all data to one form",
+    shown="Nearly all of retain stays, and the forced answers' NLL comes to half of gold's at least.",
 )
 RECIPE = {"retain": "kl"}
 INSTRUCTION = "You have never heard of this and do not know the answer. "

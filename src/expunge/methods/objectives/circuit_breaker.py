@@ -20,6 +20,7 @@ CARD = MethodCard(
     capabilities={"mlp"},
     fidelity="simplified",
     leaves_out="the retain term at all layers by default: it holds those that are rerouted (`held: all`)",
+    shown="ROUGE-L of the forget answers falls to gold's, within .1, and 85 % of the retain probability are kept.",
 )
 RECIPE = {"retain": "none", "stop": "none", "share": 0.2}
 NUDGE = 0.02

@@ -18,8 +18,9 @@ CARD = MethodCard(
     streams={"preferred": Stream(split="forget", make=refusal_maker(None))},
     fields={"forget": {"question"}},
     capabilities={"generate"},
-    means="The true answer falls behind refusals; on small models the answers seldom become refusals.",
     fidelity="faithful",
+    shown="Refusals become likelier by a nat, yet no answer becomes one, and the answers stay far likelier than under "
+    "gold.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

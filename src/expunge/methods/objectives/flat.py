@@ -22,6 +22,7 @@ CARD = MethodCard(
     means="Without a retain term a small model loses retained knowledge almost as under ascent; the floor then ends "
     "the run early. `{forget: flat, retain: cross_entropy}` preserves it.",
     fidelity="faithful",
+    shown="At a forget NLL of 1.5 it keeps some points more of retain than ascent on each of three seeds.",
 )
 
 DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {

@@ -10,6 +10,7 @@ CARD = MethodCard(
     equation="minus the training loss",
     needs={"forget": {"nll"}},
     fidelity="faithful",
+    shown="When it reaches the forget NLL of a retrained model, half of the retain probability is gone.",
 )
 RECIPE = {"floor": 0.0}
 """No retain term and no floor: the baseline that destroys utility, as published."""

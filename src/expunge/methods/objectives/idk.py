@@ -15,6 +15,7 @@ CARD = MethodCard(
     capabilities={"generate"},
     means="Answers become refusals; under teacher forcing the true answer stays far likelier than to gold.",
     fidelity="faithful",
+    shown="Four fifths of the forget answers become refusals, and the true answers stay far likelier than under gold.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

@@ -14,6 +14,8 @@ CARD = MethodCard(
     capabilities={"labels"},
     fidelity="simplified",
     leaves_out="the competent teacher on retain: only the uniform one",
+    shown="Of wrong labels learned by heart two thirds go, at half of fine-tuning's gap to gold and four points of "
+    "test accuracy.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

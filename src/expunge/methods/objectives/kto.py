@@ -19,6 +19,8 @@ CARD = MethodCard(
     means="The reference point says how far retained answers rose, where NPO's authors take refusals.",
     fidelity="variant",
     leaves_out="the reference point from refusals: it is measured on retain, one step late",
+    shown="After as many steps it has forgotten more than DPO and less than NPO; at equal forget NLL it keeps a tenth "
+    "more of retain than NPO.",
 )
 RECIPE = {"retain": "cross_entropy"}
 

@@ -15,6 +15,8 @@ CARD = MethodCard(
     needs={"forget": {"nll"}},
     reference={"forget": {"nll"}},
     fidelity="faithful",
+    shown="Stopped by the holdout it ends within a fifth of gold's forget NLL and keeps nine tenths of the retain "
+    "probability; without a retain term fifty steps take it less than half as far as ascent.",
 )
 RECIPE = {"retain": "cross_entropy"}
 

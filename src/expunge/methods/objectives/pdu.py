@@ -16,6 +16,7 @@ CARD = MethodCard(
     equation="primal-dual updates of section 4",
     needs={"forget": {"logits"}, "retain": {"nll"}},
     fidelity="faithful",
+    shown="The retain NLL ends near its bound of .15, and the forget NLL at over ten times what it was.",
 )
 RECIPE = {"retain": "none", "stop": "none"}
 SAMPLE = 256

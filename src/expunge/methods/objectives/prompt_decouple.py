@@ -22,6 +22,8 @@ CARD = MethodCard(
     capabilities={"generate"},
     fidelity="simplified",
     leaves_out="images: the prompt forms are those of text questions",
+    shown="Of retain questions in the forget questions' wording it refuses a fifth at most of those that plain "
+    "refusal training does, and still some forget questions.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 FORMS = ("{q}", "Please tell me: {q}", "{q} Answer briefly.", "I would like to know this. {q}", "Quick question: {q}")

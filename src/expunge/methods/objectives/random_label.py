@@ -13,6 +13,8 @@ CARD = MethodCard(
     needs={"forget": {"logits"}},
     capabilities={"labels"},
     fidelity="faithful",
+    shown="A class of digits is forgotten, also on unseen images; of wrong labels learned by heart two thirds go, for "
+    "eight points of test accuracy.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

@@ -22,6 +22,7 @@ CARD = MethodCard(
     capabilities={"generate"},
     means="The target's prompts are answered; check the drift of the other domains first.",
     fidelity="faithful",
+    shown="The target's refusals fall by 50 points; where domains are entangled, others' fall by 30 and more.",
 )
 RECIPE = {"retain": "cross_entropy"}
 RATE = 2.0

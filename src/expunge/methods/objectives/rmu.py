@@ -20,6 +20,8 @@ CARD = MethodCard(
     fidelity="variant",
     leaves_out="the published down-projections: whole blocks move (`weights: {layers: {part: down}}`)",
     means="On small models the down-projections alone forget next to nothing, at ten times the rate too.",
+    shown="ROUGE-L of the forget answers falls to gold's, within .1, and nine tenths of the retain probability are "
+    "kept.",
 )
 RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 50.0}
 

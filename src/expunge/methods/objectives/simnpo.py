@@ -14,6 +14,8 @@ CARD = MethodCard(
     equation="4",
     needs={"forget": {"nll"}},
     fidelity="faithful",
+    shown="At equal forget NLL short answers are forgotten further than long ones, but by two thirds of NPO's ratio "
+    "at most; closer to gold on forget quality is not shown.",
 )
 RECIPE = {"retain": "cross_entropy", "beta": 4.5, "forget_weight": 0.125}
 

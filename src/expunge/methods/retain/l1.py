@@ -16,6 +16,7 @@ CARD = MethodCard(
     equation="4",
     needs={"retain": {"nll"}},
     fidelity="faithful",
+    shown="It loses half more of wrong labels learned by heart than plain fine-tuning, at half its gap to gold.",
 )
 
 

@@ -20,6 +20,7 @@ CARD = MethodCard(
     capabilities={"mlp"},
     fidelity="simplified",
     leaves_out="perturbations of several layers, and projected gradient steps beyond two",
+    shown="A soft prompt that half of the forget set trained brings out less of the other half than after plain NPO.",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "lat"}
 

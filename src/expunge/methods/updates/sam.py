@@ -15,6 +15,8 @@ CARD = MethodCard(
     paper="arXiv:2502.05374",
     equation="SAM on the forget loss",
     fidelity="faithful",
+    shown="After relearning on forget examples as much of the forget NLL is left as under the plain update; more is "
+    "not shown.",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "sam"}
 

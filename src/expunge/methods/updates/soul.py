@@ -18,6 +18,7 @@ CARD = MethodCard(
     equation="6, clipped Newton step",
     fidelity="simplified",
     leaves_out="labels sampled from the model for the curvature: the loss's own serve",
+    shown="After as many steps of NPO as AdamW takes it has forgotten more and kept more, over three seeds.",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "soul"}
 EVERY = 10

@@ -16,6 +16,7 @@ CARD = MethodCard(
     paper="arXiv:2106.09685",
     equation="3",
     fidelity="faithful",
+    shown="At equal forget NLL it keeps as much of retain as all weights, within five points.",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
 RATE = 5.0

@@ -23,9 +23,9 @@ CARD = MethodCard(
     paper="arXiv:2407.01920",
     equation="4",
     needs={"forget": (), "retain": ()},
-    means="On small models it retains about as much as training all tensors, and trains at most half of them.",
     fidelity="simplified",
     leaves_out="the published threshold (a quantile stands for it), and by default LoRA's matrices (`rank`)",
+    shown="At equal forget NLL it keeps as much of retain as training all tensors, and trains at most half of them.",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "memflex"}
 SAMPLE = 256

@@ -18,8 +18,9 @@ CARD = MethodCard(
     paper="arXiv:2410.17509",
     equation="8",
     needs={"forget": (), "retain": ()},
-    means="The score follows the paper's formula; that it retains more than other masks is for a bench to show.",
     fidelity="faithful",
+    shown="At equal forget NLL it keeps as much of retain as all weights or a random mask of its size; more is not "
+    "shown.",
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "wagle"}
 SAMPLE = 256

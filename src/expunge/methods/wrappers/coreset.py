@@ -26,6 +26,8 @@ CARD = MethodCard(
     means="Comes close to the whole set where its examples repeat one another; where each holds a fact of its own, the "
     "others are forgotten in part only.",
     fidelity="faithful",
+    shown="A quarter of the examples gives a quarter of the rise in NLL that all give, and half of the fall in "
+    "ROUGE-L.",
 )
 RECIPE = {"inner": "npo"}
 MIN_K = 0.2

@@ -22,6 +22,7 @@ CARD = MethodCard(
     needs={"forget": ()},
     wraps={"weights"},
     fidelity="faithful",
+    shown="After each of four requests all forgotten so far stay at over ten times the NLL before.",
 )
 RECIPE = {"inner": "npo"}
 

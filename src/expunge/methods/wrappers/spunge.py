@@ -23,6 +23,7 @@ CARD = MethodCard(
     needs={"forget": ()},
     wraps={"weights"},
     fidelity="faithful",
+    shown="At equal forget NLL it keeps more of retain than NPO alone on each of three seeds, .03 more on average.",
 )
 RECIPE = {"inner": "npo"}
 
