@@ -13,9 +13,11 @@ from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput
 from expunge.core.files import digest_file
 from expunge.core.request import Request
+from expunge.evaluation.acceptance import Check, Verdict
 from expunge.methods.auto import is_auto, ladders
 from expunge.methods.compose import compose
 from expunge.pipeline import trials
+from expunge.pipeline.apply import Applied
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.trial import Trial
 from expunge.pipeline.trials import next_rung
@@ -40,7 +42,7 @@ def planned(base: dict[str, Any], folder: Path, **fields: Any) -> Plan:
 
 
 def trial(rung: int, *, left: tuple[str, ...] = (), lost: tuple[str, ...] = (), tokens: int = 10) -> Trial:
-    return Trial(rung, not (left or lost), lost, left, float(len(left + lost)), tokens, 1.0, {})
+    return Trial(rung, not (left or lost), lost, left, (), float(len(left + lost)), tokens, 1.0, {})
 
 
 # -- the choice --------------------------------------------------------------------------------
@@ -99,6 +101,21 @@ def test_what_is_left_asks_for_more_and_what_is_lost_for_less(base: dict[str, An
     back = {1: trial(1, left=("forget.nll >= 1",)), 2: trial(2, lost=("retain.nll <= 1",))}
     assert next_rung(back, ladder) is None, "the rung below was tried"
     assert next_rung({0: trial(0, lost=("retain.nll <= 1",))}, ladder) is None, "nothing is gentler"
+
+
+def test_what_only_more_examples_decide_ends_the_trials(base: dict[str, Any], tmp_path: Path) -> None:
+    lines = (
+        Check("privacy.worst <= 0.1", False, 0.06, 0.1, word="open"),
+        Check("forget.rouge_l within 0.1 of gold", False, 0.2, (0.1, 0.3), word="open"),
+        Check("retain.nll >= 1", False, 1.5, 1.0),
+    )
+    applied = Applied(1.0, {}, 0)
+    undecided = Trial.of(1, Verdict(False, lines), applied, 10)
+    assert len(undecided.undecided) == 3 and not undecided.left and not undecided.lost and not undecided.passed
+    assert next_rung({1: undecided}, planned(base, tmp_path)) is None
+    missed = Trial.of(1, Verdict(False, (*lines, Check("forget.nll >= 2", False, 1.0, 2.0))), applied, 10)
+    assert missed.left == ("forget.nll >= 2",) and missed.shortfall > undecided.shortfall
+    assert next_rung({1: missed}, planned(base, tmp_path)) == 2
 
 
 def test_trials_end_at_their_number_and_at_their_cost(base: dict[str, Any], tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ SPECS = {
     "encoder": {"encoder": {"inputs": 6, "hidden": 48, "width": 16}},
 }
 METHODS = ("ga", "npo", "finetune")
-WRAPPERS = ("spunge", "coreset", "sequential", "worst_case")
+WRAPPERS = ("spunge", "coreset", "sequential", "worst_case", "undo")
 both = pytest.mark.parametrize("kind", list(SPECS))
 
 

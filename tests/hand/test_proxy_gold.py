@@ -17,8 +17,8 @@ from expunge.methods._quantiles import match_quantiles, with_label
 from expunge.methods._renaming import Names, rename_subject
 from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
-from expunge.methods.objectives.proxy_gold import label_logp
-from expunge.methods.retain.distillation import Distillation
+from expunge.methods.objectives.proxy_gold import label_logp, proxy_gold
+from expunge.methods.retain.distillation import Distillation, distillation
 from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 from expunge.training.references import Record
 from expunge.training.stopping import figures
@@ -165,24 +165,43 @@ def test_distillation_is_zero_at_the_reference_and_asks_about_others(splits: Any
     assert all("subject" in row or "Ferrow" not in row["question"] for row in seen)
 
 
+def one_position(logits: list[float], then: list[float], hidden: torch.Tensor, before: torch.Tensor) -> Output:
+    """One example with one position, whose label is class 0, and the reference's whole distribution."""
+    out = Output(
+        torch.zeros(1),
+        torch.tensor([1]),
+        torch.zeros(1, 1, dtype=torch.long),
+        torch.ones(1, 1, dtype=torch.bool),
+        logits_BTV=torch.tensor([[logits]]),
+        hidden={"block": hidden},
+        indices=(0,),
+    )
+    out.reference = Reference(
+        index_BTK=torch.arange(len(then))[None, None],
+        top_BTK=torch.tensor([[then]]).log(),
+        rest_BT=torch.full((1, 1), -torch.inf),
+        hidden={"block": before},
+    )
+    return out
+
+
 @pytest.mark.parametrize("moved", [0.0, 0.1])
 def test_the_distance_counts_every_direction_of_a_state(moved: float) -> None:
     """A state moved by a tenth of its norm adds states / 100, whatever its direction."""
-    loss = Distillation(10.0, 0)
+    loss = distillation(states=10.0, others=0)
+    assert isinstance(loss, Distillation)
     loss.paths = ["block"]
     then = torch.tensor([[[3.0, 4.0]]])
     now = then + moved * 5 * torch.tensor([0.6, -0.8])
-    logits = torch.zeros(1, 1, 2)
-    reference = Reference(
-        index_BTK=torch.tensor([[[0, 1]]]),
-        top_BTK=torch.full((1, 1, 2), math.log(0.5)),
-        rest_BT=torch.full((1, 1), -torch.inf),
-        hidden={"block": then},
-    )
-    ones = torch.ones(1, 1, dtype=torch.bool)
-    out = Output(
-        None, torch.tensor([1]), torch.zeros(1, 1, dtype=torch.long), ones, logits_BTV=logits, hidden={"block": now}
-    )
-    out.reference = reference
-    step = Step({"retain": out}, 0, 0, torch.Generator())
-    assert float(loss(step)) == pytest.approx(10 * moved**2, abs=1e-6)
+    out = one_position([0.0, 0.0], [0.5, 0.5], now, then)
+    assert float(loss(Step({"retain": out}, 0, 0, torch.Generator()))) == pytest.approx(10 * moved**2, abs=1e-6)
+
+
+def test_the_loss_is_kl_and_the_labels_squared_distance() -> None:
+    """Teacher (1/4, 3/4), model (1/2, 1/2): KL = log 2 - H(1/4), and the label is off by log 2."""
+    loss = proxy_gold(label=0.5)
+    out = one_position([0.0, 0.0], [0.25, 0.75], torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+    loss.teacher = Record({0: 0}, out.reference)  # type: ignore[attr-defined]
+    entropy = -0.25 * math.log(0.25) - 0.75 * math.log(0.75)
+    wanted = math.log(2) - entropy + 0.5 * math.log(2) ** 2
+    assert float(loss(Step({"forget": out}, 0, 0, torch.Generator()))) == pytest.approx(wanted, abs=1e-6)

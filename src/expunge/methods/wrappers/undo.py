@@ -1,0 +1,145 @@
+"""UNDO: unlearn, perturb the weights, and distil the unlearned model into what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor
+
+from expunge.core.budget import Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Example, LossTerm, Method, MethodCard, Model, Reference, Run, Step, Term, want_of
+from expunge.core.errors import BadInput
+from expunge.methods._distribution import kl_BT
+from expunge.methods.objective import Objective
+from expunge.methods.updates.plain import plain
+from expunge.methods.weights.all import all as all_weights
+from expunge.models.build import again, check_again
+from expunge.models.weights import fold, snapshot
+from expunge.training.checkpoint import restore
+from expunge.training.references import Record
+
+CARD = MethodCard(
+    "UNDO: unlearn, noise, distil on outputs",
+    paper="arXiv:2506.06278",
+    equation="section 4, algorithm 1",
+    needs={"forget": ()},
+    optional=("retain", "reference"),
+    wraps={"weights"},
+    means="The more of the weights is noise, the less comes back by relearning, and the more has to be taught again: "
+    "what was in no row of retain, forget or reference is lost with what had to go.",
+    fidelity="variant",
+    leaves_out="Xavier noise: each matrix has noise of its own standard deviation, or its first weights",
+)
+RECIPE = {"inner": "npo"}
+ROWS = "undo"
+"""The split of all that the student is taught on, and its stream."""
+BATCH = 16
+Towards = Literal["noise", "start"]
+
+
+class Student(LossTerm):
+    """KL to the unlearned model, whose values `prepare` reads before it moves the weights towards `start`."""
+
+    def __init__(self, start: Mapping[str, Tensor], alpha: float) -> None:
+        super().__init__(needs={ROWS: {"logits"}})
+        self.start, self.alpha = start, alpha
+        self.teacher = Record({}, Reference())
+
+    def prepare(self, run: Run) -> None:
+        """Read the teacher, and perturb it: also on resume, where a checkpoint's weights come after this."""
+        values = run.record(run.examples(ROWS), want_of({"topk:64"}))
+        self.teacher = Record({row: i for i, row in enumerate(run.rows(ROWS))}, values)
+        with torch.no_grad():
+            for name, parameter in run.model.module.named_parameters():
+                if name in self.start:
+                    parameter.lerp_(self.start[name].to(parameter), self.alpha)
+
+    def __call__(self, step: Step) -> Tensor:
+        rows = step[ROWS]
+        teacher = self.teacher.at(rows.indices, rows.mask_BT.shape[1], rows.logits_BTV.device)
+        return rows.mean(kl_BT(rows.logits_BTV, teacher))
+
+
+class Undo(Method):
+    """The method of undo()."""
+
+    def __init__(self, inner: Method, alpha: float, towards: Towards, student: Budget) -> None:
+        self.inner, self.alpha, self.towards, self.student = inner, alpha, towards, student
+
+    def fits(
+        self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> list[str]:
+        if self.towards == "start":
+            if not manifest:
+                fix = "take towards: noise"
+                raise BadInput.of("method.undo.towards", self.towards, "needs the model's training manifest", fix)
+            if "budget" in manifest:  # an embedded world's has none before it is built
+                check_again(manifest, model)
+        return self.inner.fits(model, splits, manifest)
+
+    def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        fold(model.module)
+
+        def unlearn() -> dict[str, Tensor]:
+            changed = self.inner(model, splits, context.child("teacher"))
+            fold(changed.module)
+            return {name: value.cpu().clone() for name, value in snapshot(changed.module).items()}
+
+        taught = context.once("teacher", unlearn)
+        restore(model.module, taught, "")
+        if context.budget.steps == 0:
+            return model
+        rows = [row for name in ("retain", "forget", "reference") for row in splits.get(name, [])]
+        term = Term.of(ROWS, Student(self._start(model, context), self.alpha), CARD)
+        # A forget term by its name: statistics of normalisation layers stay, and the curve shows the forget set.
+        student = Objective({"forget": term}, all_weights(), plain(), anchor=ROWS)
+        budget = self.student.over(Budget(precision=context.budget.precision, memory=context.budget.memory))
+        own = context.child("student", budget=budget, watch=None)
+        changed = student(model, {**splits, ROWS: rows}, own)
+        context.notes["outcome"] = own.notes["outcome"]
+        return changed
+
+    def _start(self, model: Model, context: Context) -> dict[str, Tensor]:
+        """The matrices that the student's are moved to: noise, or those that the base's training began with."""
+        matrices = {name: value.detach() for name, value in model.module.named_parameters() if value.dim() > 1}
+        if self.towards == "start":
+            assert context.manifest is not None, "fits() refuses a model without one"
+            first = dict(again(context.manifest, model).module.named_parameters())
+            return {name: first[name].detach() for name in matrices if name in first}
+        generator = context.generator("noise")
+        return {
+            name: torch.randn(value.shape, generator=generator) * float(value.float().std())
+            for name, value in matrices.items()
+        }
+
+
+def undo(
+    *,
+    inner: Method,
+    alpha: Annotated[float, Gt(0), Le(1)] = 0.3,
+    towards: Towards = "noise",
+    passes: Annotated[int, Ge(1), Le(1000)] = 8,
+    share: Annotated[float, Gt(0), Le(10)] = 0.5,
+) -> Method:
+    """Unlearn with the inner method, replace a share of the weights by noise, and distil the model into the rest.
+
+    Each matrix becomes (1 - alpha) its own + alpha noise of its own standard deviation, or alpha the weights that its
+    training began with (towards: start; needs the training manifest). Then KL(teacher || student) per position on
+    retain, forget and `reference` data, `passes` times in batches of 16, at `share` of the base's learning rate with a
+    cosine. The teacher is the unlearned model; its values are cached.
+    """
+    budget = Budget(
+        epochs=passes,
+        batch_size=BATCH,
+        share=share,
+        schedule="cosine",
+        warmup=0.1,
+        weight_decay=0.0,
+        stop="none",
+        floor=0.0,
+    )
+    return Undo(inner, alpha, towards, budget)

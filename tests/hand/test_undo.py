@@ -1,0 +1,104 @@
+"""UNDO by hand: what the student starts from, and what it is taught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from expunge.core.budget import Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Method, Model, want_of
+from expunge.core.errors import BadInput
+from expunge.data.worlds.digits import digits
+from expunge.methods.compose import compose
+from expunge.methods.wrappers.undo import Student, Undo, undo
+from expunge.models.build import fresh
+from expunge.training.references import record
+
+DIGITS = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
+MANIFEST = {"model": DIGITS, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, list[dict[str, Any]]]:
+    rows = digits()["train"][:64]
+    return {"forget": rows[:16], "retain": rows[16:]}
+
+
+def unchanged(model: Model, splits: Mapping[str, Any], context: Context) -> Model:
+    return model
+
+
+def context(folder: Path, **fields: Any) -> Context:
+    return Context(Budget(learning_rate=1e-3), folder, manifest={**MANIFEST, "learning_rate": 1e-3}, **fields)
+
+
+def begin(model: Any, alpha: float, towards: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The weights before, and those with which the student begins."""
+    before = {name: value.detach().clone() for name, value in model.module.named_parameters()}
+    method = undo(inner=Method(unchanged), alpha=alpha, towards=towards)
+    assert isinstance(method, Undo)
+    student = Student(method._start(model, context(folder)), alpha)
+
+    class Run:
+        """No rows: the teacher's values are not looked at here."""
+
+        def __init__(self) -> None:
+            self.model = model
+
+        examples = rows = staticmethod(lambda stream: [])
+        record = staticmethod(lambda rows, want: None)
+
+    student.prepare(Run())  # type: ignore[arg-type]
+    return before, dict(model.module.named_parameters())
+
+
+def test_a_share_of_each_matrix_is_its_first_weights(tmp_path: Path) -> None:
+    """(1 - alpha) of its own and alpha of what the training began with; vectors stay."""
+    model, first = fresh(DIGITS, [], 1), dict(fresh(DIGITS, [], 5).module.named_parameters())
+    before, now = begin(model, 0.25, "start", tmp_path)
+    for name, value in before.items():
+        wanted = 0.75 * value + 0.25 * first[name] if value.dim() > 1 else value
+        assert torch.allclose(now[name], wanted, atol=1e-6), name
+    assert any(value.dim() > 1 for value in before.values())
+
+
+def test_noise_has_the_matrix_own_deviation(tmp_path: Path) -> None:
+    """At alpha 1 nothing of a matrix is left but its scale."""
+    before, now = begin(fresh(DIGITS, [], 1), 1.0, "noise", tmp_path)
+    large = max(before, key=lambda name: before[name].numel())
+    one, other = before[large].flatten(), now[large].detach().flatten()
+    assert float(other.std()) == pytest.approx(float(one.std()), rel=0.1)
+    assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.2
+
+
+def test_first_weights_need_a_manifest() -> None:
+    method = compose({"undo": {"inner": "ga", "towards": "start"}}).method
+    with pytest.raises(BadInput, match=r"method\.undo\.towards.*needs the model's training manifest"):
+        method.fits(fresh(DIGITS, [], 1), {}, None)
+
+
+def test_the_student_learns_what_the_teacher_says(splits: Any, tmp_path: Path) -> None:
+    """With an inner method that changes nothing the student comes back to the model; without a pass it is far off."""
+
+    def distance(passes: int) -> float:
+        model = fresh(DIGITS, [], 1)
+        rows = [*splits["retain"], *splits["forget"]]
+        said = record(model, rows, want_of({"nll"})).nll_B
+        method = undo(inner=Method(unchanged), alpha=0.5, passes=passes, share=5.0)
+        changed = method(model, splits, context(tmp_path / str(passes)))
+        return float((record(changed, rows, want_of({"nll"})).nll_B - said).abs().mean())
+
+    assert distance(30) < 0.5 * distance(1)
+
+
+def test_a_run_without_steps_keeps_the_inner_model(splits: Any, tmp_path: Path) -> None:
+    model = fresh(DIGITS, [], 1)
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    still = Context(Budget(steps=0), tmp_path)
+    undo(inner=Method(unchanged))(model, splits, still)
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
