@@ -6,7 +6,7 @@ entries of a distribution, D hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -193,6 +193,8 @@ class LossTerm:
     needs: Needs | None = None
     reference: Needs | None = None
     streams: Mapping[str, Stream] | None = None
+    reads: Iterable[str] = ()
+    """Splits that `prepare` reads besides the streams': a request without them is refused."""
     _loss: Loss | None = None
 
     def __init__(

@@ -13,6 +13,7 @@ from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Method, MethodCard, Model, Step, Term, Update, Weights
+from expunge.core.errors import BadInput
 from expunge.methods.updates.plain import plain
 from expunge.methods.weights.all import all as all_weights
 from expunge.training import Trainer
@@ -56,6 +57,16 @@ class Objective(Method):
         for parameter in model.module.parameters():
             parameter.requires_grad_(True)
         return model
+
+    def fits(
+        self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> list[str]:
+        for term in {**self.terms, **self.update.terms}.values():
+            for name in term.loss.reads:
+                if not splits.get(name):
+                    fix = f"add {name}: FILE, or leave the option out"
+                    raise BadInput.of(name, "", f"is missing, and an option of {term.name} needs it", fix)
+        return []
 
     def streams(self) -> dict[str, Any]:
         """Stream -> split of all terms, for the plan's counts."""

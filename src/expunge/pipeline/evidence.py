@@ -262,6 +262,11 @@ def _trial_remarks(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[str]
         how = "; ".join(part for part in (missed and f"misses {missed}", more) if part) or "meets every line"
         strength = f"strength {trial['rung'] + 1} of {strengths}"
         remarks.append(f"Trial {i + 1} ({strength}, {trial['tokens']:,} tokens): {how}.")
+    if len(trials) > 1:
+        remarks.append(
+            f"The {len(trials)} strengths were judged on the same examples, and the best is kept: its intervals do not "
+            "account for that choice."
+        )
     return remarks
 
 

@@ -39,6 +39,8 @@ def join(splits: Splits) -> Splits:
 def method_splits(composed: Composed, budget: Budget) -> set[str]:
     """The splits that a method may read: of the holdout the stopping half, where the rule or a card names it."""
     named = {name for plugin in composed.plugins for name in (*plugin.card.sources, *plugin.card.optional)}
+    if composed.objective:
+        named |= {name for term in composed.objective.terms.values() for name in term.loss.reads}
     return {*METHOD_SPLITS, *named, *(["holdout"] if budget.stop == "holdout" else [])}
 
 

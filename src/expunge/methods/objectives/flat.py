@@ -10,6 +10,7 @@ from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Output, Step, Stream
 from expunge.methods._refusals import refusal_maker
+from expunge.methods._targets import Calibrated, Target
 
 CARD = MethodCard(
     "FLAT: the variational f-divergence between a template answer and the forget answer",
@@ -38,12 +39,13 @@ def flat(
     divergence: Literal["total_variation", "kl", "pearson"] = "kl",
     template: Literal["refusal", "alternate"] = "refusal",
     answers: str | None = None,
+    target: Target = "none",
 ) -> LossTerm:
     """Raise a template answer and lower the true one by an f-divergence, without retain data or reference model.
 
     f*(g(p_forget)) - g(p_template), mean over the batch; p is the mean probability of the answer's tokens. template: a
     refusal (from `answers`, a text file, or the built-in list), or the first of the example's `alternates` where it has
-    one.
+    one. target: `calibrated` does not lower true answers at the NLL of unseen ones.
     """
     activation, conjugate = DIVERGENCES[divergence]
     refuse = refusal_maker(answers)
@@ -52,12 +54,21 @@ def flat(
         given = example.get("alternates") if template == "alternate" and "question" in example else None
         return {"question": example["question"], "answer": given[0]} if given else refuse(example)
 
-    def loss(step: Step) -> Tensor:
-        forget, template = step["forget"], step["template"]
-        true_B, template_B = activation(likelihood_B(forget)), activation(likelihood_B(template))
-        return forget.mean(conjugate(true_B)) - template.mean(template_B)
+    def each(step: Step) -> Tensor:
+        return conjugate(activation(likelihood_B(step["forget"])))
 
-    return LossTerm(loss, streams={"template": Stream(split="forget", make=make)})
+    def template_of(step: Step) -> Tensor:
+        return step["template"].mean(activation(likelihood_B(step["template"])))
+
+    def below_target(step: Step, below_B: Tensor) -> Tensor:
+        return step["forget"].mean(each(step) * below_B) - template_of(step)
+
+    def loss(step: Step) -> Tensor:
+        return step["forget"].mean(each(step)) - template_of(step)
+
+    term = Calibrated(below_target) if target == "calibrated" else LossTerm(loss)
+    term.streams = {"template": Stream(split="forget", make=make)}
+    return term
 
 
 def likelihood_B(output: Output) -> Tensor:

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from expunge.core.contracts import Loss, MethodCard, Step
+from expunge.methods._targets import Calibrated, Target
 
 CARD = MethodCard(
     "Gradient ascent on the forget set",
@@ -16,13 +17,17 @@ RECIPE = {"floor": 0.0}
 """No retain term and no floor: the baseline that destroys utility, as published."""
 
 
-def ga() -> Loss:
+def ga(*, target: Target = "none") -> Loss:
     """Maximise the answer's NLL: forgets fast and destroys everything else.
 
-    Minus the mean NLL per position (nats).
+    Minus the mean NLL per position (nats). target: `calibrated` leaves out examples at the NLL of unseen ones.
     """
 
     def loss(step: Step) -> Tensor:
         return -step["forget"].nll
 
-    return loss
+    def below_target(step: Step, below_B: Tensor) -> Tensor:
+        forget = step["forget"]
+        return -(forget.nll_B * below_B).sum() / max(1, forget.positions or int(forget.n_B.sum()))
+
+    return Calibrated(below_target) if target == "calibrated" else loss

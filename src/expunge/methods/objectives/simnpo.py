@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from expunge.core.contracts import Loss, MethodCard, Step
+from expunge.methods._targets import Calibrated, Target
 
 CARD = MethodCard(
     "Simple negative preference optimisation",
@@ -20,15 +21,17 @@ CARD = MethodCard(
 RECIPE = {"retain": "cross_entropy", "beta": 4.5, "forget_weight": 0.125}
 
 
-def simnpo(*, beta: Annotated[float, Gt(0)] = 2.5, margin: float = 0.0) -> Loss:
+def simnpo(*, beta: Annotated[float, Gt(0)] = 2.5, margin: float = 0.0, target: Target = "none") -> Loss:
     """Raise the mean NLL of the answer without a reference model: no bias towards short answers.
 
     -(2/beta) log sigmoid(beta nll/n - margin), mean over the batch; beta in 1/nats, margin inside the sigmoid and not
-    multiplied by beta.
+    multiplied by beta. target: `calibrated` leaves out examples at the NLL of unseen ones.
     """
 
-    def loss(step: Step) -> Tensor:
+    def each(step: Step) -> Tensor:
         forget = step["forget"]
-        return forget.mean(2 / beta * softplus(margin - beta * forget.nll_B / forget.n_B))
+        return 2 / beta * softplus(margin - beta * forget.nll_B / forget.n_B)
 
-    return loss
+    if target == "calibrated":
+        return Calibrated(lambda step, below_B: step["forget"].mean(each(step) * below_B))
+    return lambda step: step["forget"].mean(each(step))
