@@ -82,11 +82,11 @@ class TestEffects:
 
     @pytest.mark.claims("dto")
     def test_direct_tokens_need_no_retain_set(self, place: World, tmp_path: Path) -> None:
-        """DTO alone, by the weights that the floor allows, on three seeds: nine tenths of retain are kept and a third
-        of the answers' words are gone, though not as many as under gold."""
+        """DTO alone, by the weights that the floor allows, on three seeds: nine tenths of retain are kept and half of
+        the answers' words are gone at least."""
         for seed in SEEDS:
             dto, _ = forgotten(place, "dto", tmp_path / f"dto-{seed}", seed)
-            assert dto.rouge_l <= 0.65 * place.before.rouge_l and kept(place, dto) >= 0.9, dto
+            assert dto.rouge_l <= 0.5 * place.before.rouge_l and kept(place, dto) >= 0.9, dto
 
     @pytest.mark.claims("flat")
     def test_flat_keeps_a_little_more_than_ascent(self, place: World, tmp_path: Path) -> None:
