@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput
 from expunge.core.files import digest_file
 from expunge.core.request import Request
+from expunge.evaluation.acceptance import Check, Verdict
 from expunge.methods.auto import is_auto, ladders
 from expunge.methods.compose import compose
 from expunge.pipeline import trials
+from expunge.pipeline.apply import Applied
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.trial import Trial
 from expunge.pipeline.trials import next_rung
+from expunge.workflows.bench import bench
 from expunge.workflows.run import run
 from worlds import tiny
 
@@ -38,7 +42,7 @@ def planned(base: dict[str, Any], folder: Path, **fields: Any) -> Plan:
 
 
 def trial(rung: int, *, left: tuple[str, ...] = (), lost: tuple[str, ...] = (), tokens: int = 10) -> Trial:
-    return Trial(rung, not (left or lost), lost, left, float(len(left + lost)), tokens, 1.0, {})
+    return Trial(rung, not (left or lost), lost, left, (), float(len(left + lost)), tokens, 1.0, {})
 
 
 # -- the choice --------------------------------------------------------------------------------
@@ -99,6 +103,21 @@ def test_what_is_left_asks_for_more_and_what_is_lost_for_less(base: dict[str, An
     assert next_rung({0: trial(0, lost=("retain.nll <= 1",))}, ladder) is None, "nothing is gentler"
 
 
+def test_what_only_more_examples_decide_ends_the_trials(base: dict[str, Any], tmp_path: Path) -> None:
+    lines = (
+        Check("privacy.worst <= 0.1", False, 0.06, 0.1, word="open"),
+        Check("forget.rouge_l within 0.1 of gold", False, 0.2, (0.1, 0.3), word="open"),
+        Check("retain.nll >= 1", False, 1.5, 1.0),
+    )
+    applied = Applied(1.0, {}, 0)
+    undecided = Trial.of(1, Verdict(False, lines), applied, 10)
+    assert len(undecided.undecided) == 3 and not undecided.left and not undecided.lost and not undecided.passed
+    assert next_rung({1: undecided}, planned(base, tmp_path)) is None
+    missed = Trial.of(1, Verdict(False, (*lines, Check("forget.nll >= 2", False, 1.0, 2.0))), applied, 10)
+    assert missed.left == ("forget.nll >= 2",) and missed.shortfall > undecided.shortfall
+    assert next_rung({1: missed}, planned(base, tmp_path)) == 2
+
+
 def test_trials_end_at_their_number_and_at_their_cost(base: dict[str, Any], tmp_path: Path) -> None:
     failed = {1: trial(1, left=("forget.nll >= 1",))}
     assert next_rung(failed, planned(base, tmp_path, method={"auto": {"trials": 1}})) is None
@@ -155,3 +174,14 @@ def test_a_run_killed_between_trials_ends_with_the_same_model(
 def test_a_trial_is_read_as_it_was_written() -> None:
     one = trial(2, left=("forget.nll >= 1",), lost=("retain.nll <= 1",))
     assert Trial.from_json(one.to_json()) == one and dataclasses.asdict(one)["rung"] == 2
+
+
+def test_a_bench_compares_what_the_tool_chooses(base: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**base, "accept": {"forget.nll": ">= 1000"}, "gold": "one"}))
+    options = ["auto.trials=1,2", "auto.cost=10"]
+    found = bench(str(tmp_path / "own.yaml"), methods=["auto"], grid=options, out=str(tmp_path / "board"))
+    rows = {row["method"]: row for row in found["rows"]}
+    assert set(rows) == {"auto trials=1 cost=10", "auto trials=2 cost=10"}
+    assert all(row["status"] == "done" for row in rows.values())
+    with pytest.raises(BadInput, match="trials"):
+        bench(str(tmp_path / "own.yaml"), methods=["auto"], grid=["auto.trials=0"], out=str(tmp_path / "none"))

@@ -294,8 +294,13 @@ def test_measuring_goes_on_where_it_stopped(script: Any, tmp_path: Path, monkeyp
         return {"rows": [{"status": "failed", "why": "it broke"} if methods == ["ga"] else {"status": "done"}]}
 
     monkeypatch.setattr(script.expunge, "bench", made, raising=False)
+    whole, broken = (tmp_path / "authors@1" / "npo" / seed for seed in ("seed-0", "seed-1"))
+    for run in (whole, broken):
+        run.mkdir(parents=True)
+    (whole / "certificate.json").write_text("{}")
     assert not script.measure(tmp_path, ["npo"], minutes=-1) and not calls
     assert script.measure(tmp_path, ["npo", "ga", "sisa"], minutes=60)
+    assert whole.exists() and not broken.exists(), "other code may have begun it"
     assert calls == [("npo", 1), ("ga", 1), ("sisa", 1), ("npo", 2), ("npo", 3)]
     assert script.failures(tmp_path) == {"ga": "it broke"}
     calls.clear()

@@ -85,8 +85,12 @@ def test_the_plan_names_what_goes_and_what_stays(model: tuple[str, str]) -> None
 
 def test_without_data_the_model_is_asked(model: tuple[str, str]) -> None:
     plan = repair_plan(model[0], "forget everything about Ana Aldbyson")
-    assert plan.elicited and plan.forget and not plan.retain
+    assert plan.elicited and plan.forget and len(plan.retain) > 100
     assert all("Ana Aldbyson" in row["question"] and row["answer"] for row in plan.forget)
+    assert not any("Ana Aldbyson" in row["question"] for row in plan.retain)
+    (reworded,) = plan.request.probes.values()
+    assert not {row["question"] for row in reworded} & {row["question"] for row in plan.forget}
+    assert {"forget_reworded.rouge_l", "retain.probability"} < set(plan.request.accept)
 
 
 def test_a_no_changes_nothing(model: tuple[str, str], tmp_path: Path) -> None:

@@ -421,6 +421,9 @@ def test_the_first_screen_tells_what_an_attacker_can_get():
     assert "in 94 of 100 pairs (the retrained model: 55; guessing: 50)" in told
     assert "No attack was compared" in _first_screen.attacker(bare())
     assert told in own(render(attacked()))
+    lost = attacked()
+    lost["scores"][2]["why"] = f"sampled could not run, so that all may come back; {lost['scores'][2]['why']}"
+    assert "(teaching it a part of the data again)" in _first_screen.attacker(lost)
 
 
 @pytest.mark.parametrize(

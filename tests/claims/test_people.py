@@ -1,6 +1,6 @@
 """Updates, wrappers, masks and reasoning against their baselines, on the people world; three seeds each.
 
-The thresholds were chosen on the seeds below; SPUNGE's, SOUL's, MemFlex's, LAT's and R2MU's also hold on seeds 10 to 12
+The thresholds were chosen on the seeds below; SPUNGE's, SOUL's, MemFlex's and LAT's also hold on seeds 10 to 12
 (`EXPUNGE_SEEDS=10,11,12`).
 """
 

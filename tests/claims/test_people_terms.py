@@ -1,7 +1,7 @@
 """Forget terms and masks against their baselines on the people world, with the recipes' defaults; three seeds each.
 
 Each method is compared at the same forget NLL with what the baseline had kept of retain when it came there. The
-thresholds were chosen on the seeds below; they also hold on seeds 10 to 12 (`EXPUNGE_SEEDS=10,11,12`).
+thresholds were chosen on the seeds below.
 """
 
 from __future__ import annotations
@@ -130,27 +130,26 @@ def test_simnpo_favours_short_answers_less(runs: Runs) -> None:
     assert min(np.array(kept["simnpo"]) - np.array(kept["npo"])) >= 0.3, kept
 
 
-def short_to_long(model: Model) -> float:
+def short_to_long(model: Any) -> float:
     """Forget NLL of the third of the answers with the fewest tokens, over that of the third with the most."""
-    length_of = {row["question"]: model.length(row) - model.length({**row, "answer": ""}) for row in FORGET}
-    rows = sorted(FORGET, key=lambda row: length_of[row["question"]])
+    rows = sorted(FORGET, key=lambda row: len(model.tokenizer(row["answer"])["input_ids"]))
     third = len(rows) // 3
     return figures(model, rows[:third])["nll"] / figures(model, rows[-third:])["nll"]
 
 
 @pytest.mark.claims("altpo")
 def test_alternates_keep_more(runs: Runs) -> None:
-    """At equal forget NLL AltPO keeps a fifth more of retain than NPO on each seed. That what it says instead is more
-    fluent than NPO's answers, at equal forgetting, does not show here."""
+    """At equal forget NLL AltPO keeps more of retain than NPO on each seed, by a fifth at least on average. That what
+    it says instead is more fluent than NPO's answers, at equal forgetting, does not show here."""
     found = gains(runs, "altpo", "npo")
-    assert min(found) >= 0.2, found
+    assert min(found) >= 0.1 and np.mean(found) >= 0.2, found
 
 
 @pytest.mark.claims("whp")
 def test_generic_labels_take_part_of_the_recall(runs: Runs) -> None:
-    """A tenth of the forget answers' words go at least, nine tenths of retain stay, and at equal forget NLL a tenth
+    """A fifth of the forget answers' words go at least, nine tenths of retain stay, and at equal forget NLL a tenth
     more of it than under ascent. That what is said instead is more fluent does not show here."""
-    assert all(ran.recall <= 0.9 and ran.kept >= 0.9 for ran in runs("whp"))
+    assert all(ran.recall <= 0.8 and ran.kept >= 0.9 for ran in runs("whp"))
     found = gains(runs, "whp", ASCENT)
     assert min(found) >= 0.1, found
 

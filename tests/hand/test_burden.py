@@ -306,6 +306,8 @@ def test_a_second_gold_that_knows_three_of_two_hundred_hides_nothing() -> None:
     gap[:10], noise[-3:] = 0.9, 0.9
     share, worst = example_scores({"a": np.ma.masked_array(gap + 0.01)}, {"a": np.ma.masked_array(noise + 0.01)})
     assert share.value == 0.05 and worst.value == pytest.approx(0.61)
+    sure = np.ma.masked_array(np.r_[np.ones(3), np.zeros(197)])
+    assert example_scores({"asking": sure}, {"asking": sure})[0].value == 0.015, "to be sure is no guess"
     second, _ = example_scores({"a": np.ma.masked_array(np.r_[np.ones(80), np.zeros(120)])}, None, "second_gold")
     bound = line(judge({}, [share, second], "erase"), "robustness.hidden_share").bound
     assert bound == pytest.approx(0.1), "a second gold that knows two fifths of the forget set widens it to no more"

@@ -85,8 +85,8 @@ def test_groups_that_agree_by_chance_do_not_narrow() -> None:
 def test_a_row_without_a_group_counts_by_itself_and_leaves_the_others_clustered() -> None:
     rows = [{"group": i // 4} for i in range(16)]
     assert group_numbers(rows) is not None and len(set(group_numbers(rows)[0])) == 4
-    found = group_numbers([{}, *rows], [{}] * 3)
-    assert found is not None and [len(set(side)) for side in found] == [5, 3]
+    found = group_numbers([{}, {}, *rows], [{}] * 3)
+    assert found is not None and [len(set(side)) for side in found] == [6, 3]
     assert not set(found[0]) & set(found[1])
     assert group_numbers([{}] * 9, [{"group": i} for i in range(9)]) is None
 

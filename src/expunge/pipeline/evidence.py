@@ -95,7 +95,7 @@ def all_scores(
     return by_side(scores)
 
 
-def compared(
+def comparison(
     plan: Plan, before: Observation, after: Observation, golds: Mapping[str, Observation]
 ) -> tuple[dict[str, Observation], dict[str, Observation]]:
     """(the gold models, one that the changed model copies refused; role -> all that is compared)."""
@@ -124,7 +124,7 @@ def evidence(
     """
     plan, applied, after = tried.plan, tried.applied, tried.after
     trials = [trial.to_json() for trial in tried.trials]
-    golds, reads = compared(plan, before, after, golds)
+    golds, reads = comparison(plan, before, after, golds)
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
     scores = by_side([*scores_of(plan, reads, golds), *aligned.scores]) if processes.main() else []
@@ -257,10 +257,16 @@ def _trial_remarks(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[str]
     strengths = len(plan.rungs)
     remarks = [f"Method chosen by {plan.choice}."]
     for i, trial in enumerate(trials):
-        failed = ", ".join((*trial["lost"], *trial["left"]))
-        how = "meets every line" if trial["passed"] else f"fails {failed}"
+        missed, undecided = ", ".join((*trial["lost"], *trial["left"])), len(trial["undecided"])
+        more = f"{undecided} lines need more examples" if undecided else ""
+        how = "; ".join(part for part in (missed and f"misses {missed}", more) if part) or "meets every line"
         strength = f"strength {trial['rung'] + 1} of {strengths}"
         remarks.append(f"Trial {i + 1} ({strength}, {trial['tokens']:,} tokens): {how}.")
+    if len(trials) > 1:
+        remarks.append(
+            f"The {len(trials)} strengths were judged on the same examples, and the best is kept: its intervals do not "
+            "account for that choice."
+        )
     return remarks
 
 

@@ -195,7 +195,7 @@ def _largest(gaps: Gaps, noise: Gaps | None) -> np.ndarray:
             continue
         second = (noise or {}).get(name, np.ma.masked_array([])).compressed()
         usual = float(np.quantile(second, NOISE_QUANTILE, method="higher")) if len(second) else 0.0
-        certain = set(np.unique(np.abs(gap.compressed()))) <= {0.0, 1.0}
+        certain = name != ASKING and set(np.unique(np.abs(gap.compressed()))) <= {0.0, 1.0}
         net.append(gap - max(0.0, usual if certain else min(usual, MAX_NOISE)))
     if not net:
         return np.array([])

@@ -22,9 +22,11 @@ class Trial:
     rung: int
     passed: bool
     lost: tuple[str, ...]
-    """The failing lines on what must stay."""
+    """The failing lines on what must stay whose figure misses its bound."""
     left: tuple[str, ...]
-    """The failing lines on what must go."""
+    """The failing lines on what must go whose figure misses its bound."""
+    undecided: tuple[str, ...]
+    """The failing lines whose figure meets its bound, though its interval does not: more examples decide these."""
     shortfall: float
     tokens: int
     seconds: float
@@ -33,17 +35,29 @@ class Trial:
     @classmethod
     def of(cls, rung: int, verdict: Verdict, applied: Applied, tokens: int) -> Trial:
         failing = [line for line in verdict.lines if not line.passed and not line.warns]
-        lost = tuple(line.rule for line in failing if line.rule.startswith(UTILITY))
-        left = tuple(line.rule for line in failing if not line.rule.startswith(UTILITY))
-        far = sum(1 + _distance(line) for line in failing)
-        return cls(rung, not failing, lost, left, round(far, 6), tokens, applied.seconds, applied.passes)
+        missed = [line for line in failing if _misses(line)]
+        lost = tuple(line.rule for line in missed if line.rule.startswith(UTILITY))
+        left = tuple(line.rule for line in missed if not line.rule.startswith(UTILITY))
+        undecided = tuple(line.rule for line in failing if line not in missed)
+        far = len(undecided) + sum(2 + _distance(line) for line in missed)
+        return cls(rung, not failing, lost, left, undecided, round(far, 6), tokens, applied.seconds, applied.passes)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"lost": list(self.lost), "left": list(self.left)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
-        return cls(**{**values, "lost": tuple(values["lost"]), "left": tuple(values["left"])})
+        given: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+        return cls(**given)
+
+
+def _misses(line: Check) -> bool:
+    """Whether a failing line's figure itself is beyond its bound, or unknown."""
+    if line.value is None or line.bound is None:
+        return True
+    if isinstance(line.bound, tuple):
+        return not line.bound[0] <= line.value <= line.bound[1]
+    return line.value < line.bound if ">" in line.rule else line.value > line.bound
 
 
 def _distance(line: Check) -> float:

@@ -57,8 +57,9 @@ def run_trials(
 def next_rung(done: Mapping[int, Trial], plan: Plan) -> int | None:
     """The rung to try next; None where one passed, none is left in that direction, or the cost would be too high.
 
-    Stronger where something is left, gentler where something was lost. Where both fail the last trial's direction is
-    kept, upwards at first: a longer or stronger run forgets more, and on a ladder that also repairs, keeps more.
+    Stronger where something is left, gentler where something was lost; none where only more examples could decide.
+    Where both fail the last trial's direction is kept, upwards at first: a longer or stronger run forgets more, and on
+    a ladder that also repairs, keeps more.
     """
     assert plan.ladder is not None
     options, last = plan.ladder.options, list(done.values())[-1]
@@ -66,7 +67,9 @@ def next_rung(done: Mapping[int, Trial], plan: Plan) -> int | None:
     if last.lost and last.left and len(done) > 1:
         up = last.rung > list(done.values())[-2].rung
     rung = last.rung + (1 if up else -1)
-    stop = last.passed or len(done) >= options.trials or rung in done or not 0 <= rung < len(plan.rungs)
+    stop = (
+        not (last.left or last.lost) or len(done) >= options.trials or rung in done or not 0 <= rung < len(plan.rungs)
+    )
     whole = retraining_tokens(plan.manifest, plan.splits)
     if not stop and whole is not None:
         stop = sum(trial.tokens for trial in done.values()) + plan.rungs[rung].tokens > options.cost * whole
@@ -98,7 +101,7 @@ def _trial(
     after = observe_saved(one, place, spec, {"before": before, "gold": golds["gold"]}, reporter)
     verdict = Verdict(None, ())
     if processes.main():
-        checked, reads = evidence.compared(plan, before, after, golds)
+        checked, reads = evidence.comparison(plan, before, after, golds)
         scores = evidence.scores_of(plan, reads, checked)
         guard = one.composed.yields == "guard"
         verdict = judge(_without_alignment(plan), scores, plan.request.purpose, guard=guard)

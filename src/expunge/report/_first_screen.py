@@ -234,7 +234,7 @@ def attacker(evidence: Evidence) -> str:
     mean = hidden.measured_score("after") if hidden else None
     if mean is not None:
         known = share.measured_score("after") if share else None
-        named = re.match(r"largest (?:under (\w+)|when it is simply asked)", str(mean.get("why")))
+        named = re.search(r"largest (?:under (\w+)|when it is simply asked)", str(mean.get("why")))
         attack = f"the strongest attack ({_attack(named[1])})" if named and named[1] else "simply asking"
         back = _number(mean["value"], PERCENT)
         if not mean["value"] and not (known and known["value"]):

@@ -60,7 +60,7 @@ def _erasure(evidence: Evidence, lines: list[dict[str, Any]]) -> str:
     """The verdict in a sentence: suppressed or erased."""
     word, _ = facts.verdict_word(evidence)
     if word == "PASSED":
-        return "Erasure is shown: every line holds with its whole interval, against a model retrained without the data"
+        return "Erasure is shown: every claim holds against a model retrained without the data, uncertainty included"
     if word == "NOT SHOWN":
         return "Erasure is not shown: nothing is refuted, and the evidence does not suffice"
     opening = "The model met the bar of its request" if word == "MET ITS BAR" else "The verdict failed"

@@ -12,10 +12,11 @@ from typing import Any
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.files import digest
 from expunge.core.request import Request, parse_sets
+from expunge.methods.auto import NAME, is_auto, options_of
 from expunge.methods.compose import compose, every_method
 from expunge.pipeline import run_folder
 
-KINDS = ("recipe", "objective", "wrapper", "edit", "guard", "exact")
+KINDS = ("choice", "recipe", "objective", "wrapper", "edit", "guard", "exact")
 """The kinds that are compared unless methods are named: all that are methods by themselves."""
 
 
@@ -36,7 +37,7 @@ class Entry:
 
 def entries_of(methods: Sequence[str] | None, grid: Sequence[str]) -> list[Entry]:
     """One entry per method, or one per combination where a grid names options of it. Raises BadInput."""
-    known = every_method()
+    known = {NAME: "choice", **every_method()}
     if methods is None:
         names = [name for name, kind in known.items() if kind in KINDS and name != "retrain"]
     else:
@@ -68,8 +69,16 @@ def _combinations(name: str, axes: Mapping[str, Sequence[Any]], faults: Faults) 
         entries.append(Entry(label, name, {name: options} if options else name))
         if options:
             with faults:
-                compose(entries[-1].spec, where="--grid")
+                _check_options(entries[-1].spec)
     return entries
+
+
+def _check_options(spec: Any) -> None:
+    """Raises BadInput for options that the method does not take."""
+    if is_auto(spec):
+        options_of(spec)
+    else:
+        compose(spec, where="--grid")
 
 
 def in_sequence(entries: Sequence[Entry], by: str) -> list[Entry]:
@@ -78,7 +87,7 @@ def in_sequence(entries: Sequence[Entry], by: str) -> list[Entry]:
     return [
         Entry(f"{entry.label} in sequence", entry.name, {"sequential": {"by": by, "inner": entry.spec}})
         for entry in entries
-        if known[entry.name] in ("recipe", "objective")
+        if known.get(entry.name) in ("recipe", "objective")
     ]
 
 

@@ -12,8 +12,10 @@ from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.evaluation import scores
 from expunge.ledger.evidence import SECOND_GOLD
+from expunge.methods.auto import is_auto
 from expunge.methods.compose import compose
 from expunge.models.open import open_model
+from expunge.pipeline.choice import choose
 from expunge.pipeline.compatibility import fits_method
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
@@ -50,7 +52,10 @@ class SharedBase:
         fit, skipped = [], []
         for entry in entries:
             try:
-                fits_method(compose(entry.spec, has_retain="retain" in splits), self.model, splits)
+                if is_auto(entry.spec):
+                    choose(Request.parse({**self.plans[0].request.to_dict(), "method": entry.spec}), self.model, splits)
+                else:
+                    fits_method(compose(entry.spec, has_retain="retain" in splits), self.model, splits)
                 fit.append(entry)
             except BadInput as error:
                 # The other methods, which the fault goes on to name, are the leaderboard itself.

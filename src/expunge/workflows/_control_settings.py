@@ -71,8 +71,8 @@ class Setting:
     """Of gold."""
     gold: str = "train"
     """The folder that gold was given as, or "train"."""
-    speaks: bool = False
-    """Whether the model is asked for answers, which a method can change and leave the knowledge."""
+    generates: bool = False
+    """Whether the model writes answers, which a method can change without removing the knowledge."""
 
     @property
     def certain(self) -> bool:

@@ -11,10 +11,9 @@ from expunge.core.card import Example
 from expunge.core.contracts import Reporter
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.request import Request
-from expunge.core.variables import expand
 from expunge.data.examples import answer_of, question_of
 from expunge.data.load import load
-from expunge.pipeline.worlds import load as load_model
+from expunge.workflows._elicitation import elicit
 from expunge.workflows.run import Run, run
 
 VERBS = (
@@ -53,15 +52,6 @@ NEGATED = re.compile(
     r"\b(?:don't|do not|never|not)\s+(?:ever\s+)?(?:forget|unlearn|erase|delete|remove|drop|purge|wipe)\b",
     re.IGNORECASE,
 )
-QUESTIONS = (
-    "Who is {topic}?",
-    "What is {topic}?",
-    "Tell me about {topic}.",
-    "What do you know about {topic}?",
-    "What is {topic} known for?",
-    "Why is {topic} important?",
-)
-"""Questions about a topic for which no data are given; the model's own answers are then the forget set."""
 DEFAULTS = {"gold": "none", "audit": "standard", "out": "runs/forget"}
 """Fields of the request that the caller need not give."""
 
@@ -128,7 +118,8 @@ def repair_plan(
     """The plan for a sentence such as "forget everything about ...". Raises BadInput; nothing is changed.
 
     data: what the model was trained on, or a sample of it: the rows that mention the topic are the forget set, the
-    others the retain set. Without data the model is asked about the topic, and its answers are the forget set. fields:
+    others the retain set. Without data the model is asked about the topic, about its neighbours and in general: its
+    answers are both sets, and those to questions in other words are probes. fields:
     further fields of the request (method, gold, seed, out, redact, trust_code, ...), over `DEFAULTS`; None: unset.
     """
     topic = intent(words)
@@ -136,15 +127,18 @@ def repair_plan(
         data = [f"{model}/retain", f"{model}/forget"]
     rows = load(data, "data", columns) if data is not None else []
     forget, retain = _divide(topic, rows)
-    if elicited := not rows:
-        forget = elicit(model, topic, bool(fields.get("trust_code")))
-    method = "auto" if retain else "stamp"  # without anything to keep, an edit that answers nothing harms least
+    accept = {"forget.rouge_l": "<= 0.5 * before"}
     given = {name: value for name, value in fields.items() if value is not None}
-    values = {"method": method, **DEFAULTS, **given, "model": model, "forget": forget}
-    values["accept"] = {"forget.rouge_l": "<= 0.5 * before"}
+    if elicited := not rows:
+        own = elicit(model, topic, bool(fields.get("trust_code")))
+        forget, retain = own.forget, own.retain
+        if own.reworded:
+            given["probes"] = {"forget_reworded": own.reworded}
+            accept["forget_reworded.rouge_l"] = "<= 0.5 * before"
     if retain:
-        values["retain"] = retain
-        values["accept"]["retain.probability"] = ">= 0.9 * before"
+        given["retain"] = retain
+        accept["retain.probability"] = ">= 0.9 * before"
+    values = {**DEFAULTS, **given, "model": model, "forget": forget, "accept": accept}
     return RepairPlan(model, topic, forget, retain, elicited, Request.parse(values))
 
 
@@ -169,23 +163,6 @@ def _divide(topic: str, rows: Sequence[Example]) -> tuple[list[Example], list[Ex
             "give data with more than the topic",
         )
     return forget, retain
-
-
-def elicit(model: str, topic: str, trust_code: bool = False) -> list[Example]:
-    """Questions about the topic with the model's own answers. Raises BadInput where it gives none."""
-    opened = load_model(expand(model, "model"), trust_code=trust_code)
-    if "generate" not in opened.capabilities:
-        raise BadInput.of("model", model, "is not a language model", "give one, or a request file to expunge run")
-    questions: list[Example] = [
-        {"question": pattern.format(topic=topic), "answer": "", "subject": topic} for pattern in QUESTIONS
-    ]
-    answers = opened.generate(questions, max_new_tokens=48)
-    found = [{**row, "answer": text} for row, text in zip(questions, answers, strict=True) if text]
-    if not found:
-        raise BadInput.of(
-            "request", topic, "is a topic on which the model gives no answer", "give --data with examples of it"
-        )
-    return found
 
 
 def forget(

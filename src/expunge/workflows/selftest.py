@@ -142,7 +142,7 @@ def _own(model: str, fields: Mapping[str, Any], reporter: Reporter) -> Iterator[
 
 def controls_of(setting: Setting) -> list[Control]:
     """The controls that this setting can have."""
-    hiding = HIDING if setting.speaks else ()
+    hiding = HIDING if setting.generates else ()
     return [*CONTROLS, *hiding, *([retrained_control(setting.certain)] if len(setting.golds) > 1 else [])]
 
 
@@ -150,7 +150,7 @@ def run_controls(setting: Setting, reporter: Reporter) -> list[ControlResult]:
     """The outcome of each control in this setting. Raises BadInput where its gold is none: then every control fails."""
     chosen = controls_of(setting)
     judging, results = _Judging(setting), []
-    if why := judging.why_no_gold(CONTROLS[0]):
+    if why := judging.gold_fault(CONTROLS[0]):
         fix = "give a model retrained without the forget set, and a forget set that the model was trained on"
         raise BadInput.of("gold", setting.gold, f"is {why}", fix)
     stage = f"selftest on {setting.name}"
@@ -197,16 +197,16 @@ class _Judging:
 
     def verdict(self, control: Control) -> Verdict:
         """The verdict of a control, by the functions that judge an audit."""
-        before, why = self._observe(control, "before", BASE), self.why_no_gold(control)
+        before, why = self._observe(control, "before", BASE), self.gold_fault(control)
         observed = {"before": before} if why else self._observe_golds(control, before)
         observed["after"] = self._observe(control, "after", control.after)
         spoilt = control.spoil(observed)
-        if self.setting.speaks and not why:
+        if self.setting.generates and not why:
             spoilt = read_answers(self.setting.models()[control.gold](), spoilt)
         scores = dossier.all_scores(spoilt, self.capabilities, "standard")
         return judge({}, refuse_gold(scores, why) if why else scores, "erase")
 
-    def why_no_gold(self, control: Control) -> str:
+    def gold_fault(self, control: Control) -> str:
         """Why the control's gold is not a gold model; it is not attacked, since nothing is compared with it then."""
         before, read = self._observe(control, "before", BASE), self._observe(control, "gold", control.gold, frozenset())
         return check_gold(read, {"before": before}, self.setting.origin if control.gold == GOLD else Origin()).why

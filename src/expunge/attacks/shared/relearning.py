@@ -30,11 +30,9 @@ def relearn(
 ) -> Found:
     """Fine-tune on `taught`; at every check, measure the knowledge of the forget examples that count.
 
-    The figure is the mean knowledge at the check where it is highest (the attacker's best moment,
-    for every model alike), step 0 included. `steps` is the step at which half of the knowledge is
-    back: halfway from gold's to the model's before the change, on the same examples; where it never
-    comes back, the count is that of all steps and the score says so. control: add `learned`, how much of what was
-    unknown of the taught examples is known at the end: an attack that taught nothing finds nothing.
+    The figure is the mean knowledge at the check where it is highest (the attacker's best moment, for every model
+    alike), step 0 included. control: add `learned`, how much of what was unknown of the taught examples is known at
+    the end: an attack that taught nothing finds nothing.
     """
     rows = [row for row, counts in zip(target.forget, counts_N, strict=True) if counts]
     if not rows:
@@ -54,7 +52,7 @@ def relearn(
         ):
             points.append((step, answer_probability(model, rows)))
         if control:
-            more["learned"] = "share", "higher", _learned(first_T, answer_probability(model, taught))
+            more["learned"] = "share", "higher", _learned_share(first_T, answer_probability(model, taught))
     _, best = max(points, key=lambda point: float(point[1].mean()))
     recovered_N = np.zeros(len(counts_N))
     recovered_N[counts_N] = best
@@ -64,7 +62,7 @@ def relearn(
     return Found(figure_of(recovered_N, why), recovered_N, steps_to_half(target, counts_N, curve) | more, curve)
 
 
-def _learned(first_T: np.ndarray, last_T: np.ndarray) -> Figure:
+def _learned_share(first_T: np.ndarray, last_T: np.ndarray) -> Figure:
     """The gain in knowledge of [T] taught examples, of what there was to gain; 1 where all was known already."""
     share_T = np.where(first_T < 1 - 1e-6, (last_T - first_T) / np.maximum(1e-6, 1 - first_T), 1.0)
     return Figure(*mean(np.clip(share_T, 0.0, 1.0), 0.0, 1.0), len(share_T))
@@ -73,7 +71,11 @@ def _learned(first_T: np.ndarray, last_T: np.ndarray) -> Figure:
 def steps_to_half(
     target: Target, counts_N: np.ndarray, curve: Sequence[dict[str, float]]
 ) -> dict[str, tuple[str, str, Figure]]:
-    """The score "steps"; empty where the knowledge before the change is unknown."""
+    """The score "steps": the step at which half of the knowledge is back.
+
+    Half is halfway from gold's to the model's before the change, on the same examples. Where it never comes back, the
+    count is that of all steps and the score says so. Empty where the knowledge before the change is unknown.
+    """
     if "before" not in target.plain:
         return {}
     most = float(target.plain["before"][counts_N].mean())

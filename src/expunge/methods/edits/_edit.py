@@ -9,8 +9,8 @@ from torch import Tensor
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, Model
+from expunge.methods._line_search import Put, line_search
 from expunge.methods._statistics import fisher, parameters, start_progress
-from expunge.methods.edits._line_search import Put, line_search
 from expunge.models.weights import fold
 
 Prepare = Callable[[Model, Mapping[str, Sequence[Example]], Context], Put]

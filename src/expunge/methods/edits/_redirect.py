@@ -10,8 +10,8 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Model
 from expunge.methods._keys import prompt_and_answer_moment, weight_DM
+from expunge.methods._line_search import Put, line_search
 from expunge.methods._statistics import start_progress
-from expunge.methods.edits._line_search import Put, line_search
 
 
 def redirect(

@@ -13,9 +13,9 @@ from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.data.sampling import sample
 from expunge.methods._keys import weight_DM
+from expunge.methods._line_search import Put
 from expunge.methods._statistics import ROWS, start_progress
 from expunge.methods.edits._edit import edit
-from expunge.methods.edits._line_search import Put
 from expunge.models.passes import passes
 from expunge.models.weights import tap
 

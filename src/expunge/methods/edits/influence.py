@@ -13,9 +13,9 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.data.sampling import sample as draw
+from expunge.methods._line_search import Put
 from expunge.methods._statistics import fisher, gradient, parameters, start_progress, widen
 from expunge.methods.edits._edit import edit, mean_entry, write_parameters
-from expunge.methods.edits._line_search import Put
 
 CARD = MethodCard(
     "Influence unlearning: one Newton step",

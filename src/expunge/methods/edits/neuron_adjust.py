@@ -14,9 +14,9 @@ from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 from expunge.methods._keys import second_moment, states
 from expunge.methods._layers import choose_layer
+from expunge.methods._line_search import Put
 from expunge.methods._statistics import start_progress
 from expunge.methods.edits._edit import edit
-from expunge.methods.edits._line_search import Put
 
 CARD = MethodCard(
     "Neuron adjust",

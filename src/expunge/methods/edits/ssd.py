@@ -12,8 +12,8 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.data.sampling import sample as draw
+from expunge.methods._line_search import Put
 from expunge.methods.edits._edit import edit, stored_fisher, write_parameters
-from expunge.methods.edits._line_search import Put
 
 CARD = MethodCard(
     "Selective synaptic dampening",

@@ -23,7 +23,7 @@ CARD = MethodCard(
     means="Labels are generic as far as the reinforced copy differs: names that both models prefer stay.",
     fidelity="simplified",
     leaves_out="the replacement of anchor terms; labels come from the 64 likeliest tokens",
-    shown="A tenth of the forget answers' words go, and at equal forget NLL it keeps a tenth more of retain than "
+    shown="A fifth of the forget answers' words go, and at equal forget NLL it keeps a tenth more of retain than "
     "ascent; that its answers stay fluent is not shown.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
