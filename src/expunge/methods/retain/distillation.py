@@ -21,6 +21,7 @@ CARD = MethodCard(
     needs={"retain": {"logits", "hidden"}},
     reference={"retain": {"topk:64", "hidden"}},
     fidelity="faithful",
+    shown="With proxy_gold, .88 of the held-out knowledge is left where the forget set is as unlikely as to gold.",
     means="Holds what was not in the retain data better than a loss on labels or distributions: all of a block's "
     "directions are held, not only those that the answers use.",
 )
