@@ -77,8 +77,9 @@ def figures(place: Place, model: Model, seed: int) -> dict[str, float]:
 
 @pytest.mark.claims("proxy_gold", "distillation")
 def test_it_forgets_as_gold_does_at_half_of_the_cost(place: Place, tmp_path: Path) -> None:
-    """Each seed: ROUGE-L within .12 of gold's, truth ratio within .1, each membership AUC within .15, relearned knowledge
-    within .12, .88 of the held-out knowledge, less than half of retraining's tokens; the AUCs within .08 on average."""
+    """Each seed: ROUGE-L within .12 of gold's, truth ratio within .1, each membership AUC within .15, relearned
+    knowledge within .12, .88 of the held-out knowledge, less than half of retraining's tokens; the AUCs within .08 on
+    average."""
     gaps = []
     for seed in SEEDS:
         composed = compose("proxy_gold")
