@@ -77,8 +77,9 @@ def figures(place: Place, model: Model, seed: int) -> dict[str, float]:
 
 @pytest.mark.claims("proxy_gold", "distillation")
 def test_it_forgets_as_gold_does_at_half_of_the_cost(place: Place, tmp_path: Path) -> None:
-    """Each seed: answers and truth ratio within .1 of gold's, each membership AUC within .18, relearned knowledge
-    within .2, .88 of the held-out knowledge, less than half of retraining's tokens; the AUCs within .1 on average."""
+    """Each seed: ROUGE-L within .12 of gold's, truth ratio within .1, each membership AUC within .15, relearned
+    knowledge within .12, .88 of the held-out knowledge, less than half of retraining's tokens; the AUCs within .08 on
+    average."""
     gaps = []
     for seed in SEEDS:
         composed = compose("proxy_gold")
@@ -89,10 +90,10 @@ def test_it_forgets_as_gold_does_at_half_of_the_cost(place: Place, tmp_path: Pat
         before = float(answer_probability(open_model(str(place.base)), place.held).mean())
         gap = {name: abs(ours[name] - gold[name]) for name in ours}
         gaps += [gap[name] for name in ATTACKS]
-        assert max(gap["rouge_l"], gap["truth_ratio"]) <= 0.1, (seed, ours, gold)
-        assert max(gap[name] for name in ATTACKS) <= 0.18, (seed, ours, gold)
-        assert ours["relearned"] <= gold["relearned"] + 0.2, (seed, ours, gold)
+        assert gap["rouge_l"] <= 0.12 and gap["truth_ratio"] <= 0.1, (seed, ours, gold)
+        assert max(gap[name] for name in ATTACKS) <= 0.15, (seed, ours, gold)
+        assert ours["relearned"] <= gold["relearned"] + 0.12, (seed, ours, gold)
         assert ours["held_out"] >= 0.88 * before, (seed, ours, before)
         retraining = read_manifest(place.gold)["tokens"]
         assert context.notes["outcome"]["tokens"] <= 0.5 * retraining
-    assert np.mean(gaps) <= 0.1, gaps
+    assert np.mean(gaps) <= 0.08, gaps

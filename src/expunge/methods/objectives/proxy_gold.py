@@ -26,8 +26,9 @@ CARD = MethodCard(
     optional=("holdout",),
     capabilities={"tokens"},
     fidelity="faithful",
-    shown="On two worlds and three seeds answers and truth ratio end within .1 of gold's, membership AUCs within .1 on "
-    "average, at less than half of retraining's tokens; held-out knowledge falls by up to .12.",
+    shown="On two worlds and three seeds ROUGE-L ends within .12 of gold's, truth ratio within .1, membership AUCs "
+    "within .08 on average and .15 at most, at less than half of retraining's tokens; up to .12 of held-out knowledge "
+    "is lost.",
     means="The stand-in knows the form of answers and none of their facts; what it cannot know of the forget set, a "
     "gold model that generalises better may still guess.",
 )
