@@ -152,9 +152,9 @@ def test_unknown_field(go: Go) -> None:
 
 
 def test_missing_fields_are_all_named(go: Go) -> None:
-    ended = go(without=("model", "method"))
+    ended = go(without=("model", "out"))
     says(ended, "model: is missing; add model: ...")
-    says(ended, "method: is missing; add method: ...")
+    says(ended, "out: is missing; add out: ...")
 
 
 def test_unknown_budget_field(go: Go) -> None:

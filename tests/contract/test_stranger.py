@@ -178,5 +178,5 @@ def test_an_edit_that_breaks_its_word_is_caught(tmp_path: Path) -> None:
     assert {test for test, _ in others} == {
         "test_another_seed_gives_others",
         "test_no_step_changes_the_model_only_where_a_card_says_one_shot",
-        "test_the_holdout_is_read_only_where_it_stops_the_run",
+        "test_the_holdout_is_read_only_where_it_stops_the_run_or_a_card_asks",
     }

@@ -433,7 +433,9 @@ def test_the_audit_says_how_chats_are_read(tmp_path: Path) -> None:
         {"role": role, "content": text}
         for role, text in zip(["user", "assistant"] * 2, ["Who?", "Eve.", "Thanks.", "You are welcome."], strict=True)
     ]
-    rows = [{"messages": turns}] * 12
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": f"Who is {i}?"}, *turns[1:]]} for i in range(12)
+    ]
     evidence = expunge.audit(str(tmp_path / "model"), forget=rows_in(tmp_path, rows), level="none")
     notes = " ".join(evidence["notes"])
     assert "prompts carry 26 Jul 2024" in notes and "forget: 12 conversations have earlier assistant turns" in notes

@@ -16,9 +16,9 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import NLL, Batch, Example, Output, Want
 from expunge.core.errors import BadInput
+from expunge.methods import _line_search as search
 from expunge.methods import _statistics as statistics
 from expunge.methods._keys import second_moment
-from expunge.methods.edits import _line_search as search
 from expunge.methods.edits._redirect import redirect
 from expunge.methods.edits.certified import Loss, certified, linear_head, secret_normal
 from expunge.methods.edits.fisher import fisher

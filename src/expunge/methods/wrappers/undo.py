@@ -18,6 +18,7 @@ from expunge.methods.objective import Objective
 from expunge.methods.updates.plain import plain
 from expunge.methods.weights.all import all as all_weights
 from expunge.models.build import again, check_again
+from expunge.models.family import family
 from expunge.models.weights import fold, snapshot
 from expunge.training.checkpoint import restore
 from expunge.training.references import Record
@@ -26,7 +27,7 @@ CARD = MethodCard(
     "UNDO: unlearn, noise, distil on outputs",
     paper="arXiv:2506.06278",
     equation="section 4, algorithm 1",
-    needs={"forget": ()},
+    needs={"forget": {"logits"}},
     optional=("retain", "reference"),
     wraps={"weights"},
     means="The more of the weights is noise, the less comes back by relearning, and the more has to be taught again: "
@@ -73,6 +74,10 @@ class Undo(Method):
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
+        if "logits" not in family(model.family).gives:
+            title = family(model.family).title
+            why = f"needs a distribution to distil, which no {title} gives"
+            raise BadInput.of("method", "undo", why, "choose another method")
         if self.towards == "start":
             if not manifest:
                 fix = "take towards: noise"
