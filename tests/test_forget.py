@@ -102,6 +102,7 @@ def test_a_no_changes_nothing(model: tuple[str, str], tmp_path: Path) -> None:
     assert done is None and len(asked) == 1 and not out.exists()
 
 
+@pytest.mark.slow
 def test_the_surgery_changes_the_answers_and_leaves_evidence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ SHOWN = {
 }
 
 
+@functools.cache
 def marked() -> dict[str, set[str]]:
     """Method -> tests marked `claims(method)`, in a decorator or a parameter's marks."""
     found: dict[str, set[str]] = {}
