@@ -109,8 +109,8 @@ def test_a_model_retrained_with_another_seed_is_not_called_hidden(
 def test_a_retrained_classifier_is_not_refuted_under_erase_and_an_unchanged_one_is(tmp_path: Path) -> None:
     """Digits as a table: retraining is held against two golds of other seeds, under every attack on models.
 
-    112 forget examples show that no example is hidden; they leave the interval of the membership line too wide, and at
-    a tenth of the training rate relearning does not teach a class that was never seen, so that its mean shows nothing.
+    112 forget examples show that nothing is hidden; they leave the interval of the membership line too wide. A tenth of
+    the training rate does not teach a class that was never seen, so that relearning goes on to a higher one.
     """
     data, rows = _table("train", tmp_path)
     unseen, _ = _table("test", tmp_path, label=3)
@@ -137,9 +137,7 @@ def test_a_retrained_classifier_is_not_refuted_under_erase_and_an_unchanged_one_
     lines = run.evidence["verdict"]["lines"]
     assert not [line for line in lines if line["word"] == "refuted"]
     shown = {line["rule"].split()[0] for line in lines if line["word"] == "shown"}
-    assert {"robustness.hidden_share", "robustness.hidden_worst"} <= shown
-    (hidden_line,) = [line for line in lines if line["rule"].startswith("robustness.hidden <=") and line["implied"]]
-    assert hidden_line["word"] == "open" and "did not even learn what it was taught" in hidden_line["why"]
+    assert {"robustness.hidden", "robustness.hidden_share", "robustness.hidden_worst"} <= shown
     kept = expunge.run({**request, "method": "ga", "budget": {"steps": 0}, "out": str(tmp_path / "kept")})
     words = {line["rule"].split()[0]: line["word"] for line in kept.evidence["verdict"]["lines"] if line["implied"]}
     hidden = ("robustness.hidden", "robustness.hidden_share", "robustness.hidden_worst")

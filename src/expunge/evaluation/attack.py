@@ -31,7 +31,7 @@ from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 
-VERSION = 7
+VERSION = 8
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5

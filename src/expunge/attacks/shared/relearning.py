@@ -11,11 +11,13 @@ from expunge.core.card import Example
 from expunge.core.random import permutation
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Found, Target
+from expunge.evaluation.implied import LEARNED
 from expunge.evaluation.intervals import mean
 from expunge.evaluation.scores import Figure, NotMeasured
 
-RATE_SHARE = 0.1
-"""The attack's learning rate, as a share of the model's own: enough to change it, not enough to wreck it."""
+RATE_SHARES = (0.1, 0.3, 1.0)
+"""The attack's learning rates, as shares of the model's own: the first changes most models without wrecking them, and
+the next is tried, by an attack with a control, only where the last one did not teach what was to be learned."""
 
 
 def relearn(
@@ -37,23 +39,29 @@ def relearn(
     rows = [row for row, counts in zip(target.forget, counts_N, strict=True) if counts]
     if not rows:
         raise NotMeasured("no forget example is left to ask for")
-    points = [(0, target.plain[target.role][counts_N])]
+    start, best = target.plain[target.role][counts_N], target.plain[target.role][counts_N]
     more: dict[str, tuple[str, str, Figure]] = {}
-    with target.disposable() as model:
-        first_T = answer_probability(model, taught) if control else np.zeros(0)
-        for step in teach(
-            model,
-            taught,
-            steps=steps,
-            rate=target.rate * RATE_SHARE,
-            seed=target.derive("relearn"),
-            every=every,
-            batch=batch,
-        ):
-            points.append((step, answer_probability(model, rows)))
-        if control:
-            more["learned"] = "share", "higher", _learned_share(first_T, answer_probability(model, taught))
-    _, best = max(points, key=lambda point: float(point[1].mean()))
+    for share in RATE_SHARES:
+        points = [(0, start)]
+        with target.disposable() as model:
+            first_T = answer_probability(model, taught) if control else np.zeros(0)
+            for step in teach(
+                model,
+                taught,
+                steps=steps,
+                rate=target.rate * share,
+                seed=target.derive("relearn"),
+                every=every,
+                batch=batch,
+            ):
+                points.append((step, answer_probability(model, rows)))
+            learned = _learned_share(first_T, answer_probability(model, taught)) if control else None
+        _, best = max([(0, best), *points], key=lambda point: float(point[1].mean()))
+        if learned is None:
+            break
+        more["learned"] = "share", "higher", learned
+        if (learned.value or 0.0) >= LEARNED:
+            break
     recovered_N = np.zeros(len(counts_N))
     recovered_N[counts_N] = best
     recovered_N = only(recovered_N, counts_N)
