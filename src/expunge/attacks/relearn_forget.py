@@ -30,9 +30,9 @@ CARD = AttackCard(
 def relearn_forget(*, share: Annotated[float, Gt(0), Lt(1)] = 0.25) -> Attack:
     """Fine-tune on a few forget examples and measure whether the others come back (Hu et al. 2024).
 
-    A seeded share of the forget set is taught and the rest is asked for: what was not taught again
-    can only come from what the weights still hold. Where a tenth of the training rate does not teach it, three tenths and
-    then the whole rate are tried.
+    A seeded share of the forget set is taught and the rest is asked for: what was not taught again can only come from
+    what the weights still hold. Where a tenth of the training rate does not teach it, three tenths and then the whole
+    rate are tried.
     """
 
     def attack(target: Target) -> Found:
