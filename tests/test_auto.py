@@ -118,6 +118,21 @@ def test_what_only_more_examples_decide_ends_the_trials(base: dict[str, Any], tm
     assert next_rung({1: missed}, planned(base, tmp_path)) == 2
 
 
+def test_too_much_forgetting_asks_for_less(base: dict[str, Any], tmp_path: Path) -> None:
+    over = Check("forget.nll_above_gold <= 0.6 (over-forgetting)", False, 0.9, 0.6, word="refuted", implied=True)
+    found = Trial.of(1, Verdict(False, (over,)), Applied(1.0, {}, 0), 10)
+    assert found.lost == (over.rule,) and not found.left
+    assert next_rung({1: found}, planned(base, tmp_path)) == 0
+
+
+def test_golds_cost_counts_beside_that_of_all_trials(base: dict[str, Any], tmp_path: Path) -> None:
+    """Where a run stops at gold's figures, gold was needed to unlearn."""
+    request = {**base, "gold": "one", "budget": {**BUDGET, "stop": "gold"}, "accept": {"forget.nll": ">= 1000"}}
+    found = run({**request, "out": str(tmp_path / "run"), "method": {"auto": {"trials": 2, "cost": 10}}}).evidence
+    own = sum(one["tokens"] for one in found["trials"])
+    assert len(found["trials"]) == 2 and found["cost"]["tokens"] == own + found["cost"]["gold_tokens"]
+
+
 def test_trials_end_at_their_number_and_at_their_cost(base: dict[str, Any], tmp_path: Path) -> None:
     failed = {1: trial(1, left=("forget.nll >= 1",))}
     assert next_rung(failed, planned(base, tmp_path, method={"auto": {"trials": 1}})) is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from expunge.workflows._bench_rows import Finished, Planned, rows_of
 from expunge.workflows._bench_settings import Setting
 from expunge.workflows.bench import bench
 from expunge.workflows.benches import bench_of, benches_of
+from loading import load_script
 from test_bench import board
 from worlds import tiny
 
@@ -236,13 +235,7 @@ def test_two_worlds_are_one_leaderboard(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    loader = importlib.machinery.SourceFileLoader("measured_script", str(ROOT / "scripts" / "measured"))
-    loader.set_data = lambda *given, **named: None  # type: ignore[attr-defined, method-assign]
-    spec = importlib.util.spec_from_loader("measured_script", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return load_script("measured")
 
 
 def test_what_docs_show_was_measured_on_other_worlds_than_recipes_were_set_on() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.machinery
-import importlib.util
 import re
 import subprocess
 import sys
@@ -18,19 +16,14 @@ import yaml
 import expunge
 from expunge.core.registry import KINDS, everything
 from expunge.methods.compose import every_method, recipes
+from loading import load_script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    loader = importlib.machinery.SourceFileLoader("docs_script", str(ROOT / "scripts" / "docs"))
-    loader.set_data = lambda *given, **named: None  # type: ignore[attr-defined, method-assign]
-    spec = importlib.util.spec_from_loader("docs_script", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return load_script("docs")
 
 
 @pytest.mark.parametrize("page", ["methods.md", "metrics.md"])

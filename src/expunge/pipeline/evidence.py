@@ -23,7 +23,6 @@ from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
-from expunge.pipeline.apply import Applied
 from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.fluency import fluency_scores, with_fluency
 from expunge.pipeline.gold_check import refuse_gold
@@ -31,7 +30,7 @@ from expunge.pipeline.hidden_knowledge import hidden_scores, judge
 from expunge.pipeline.observe import Observation, refuse_copies
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
-from expunge.pipeline.trial import Tried
+from expunge.pipeline.trial import Trial, Tried
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.training import checkpoint
@@ -134,7 +133,7 @@ def evidence(
         method=plan.composed.name,
         described=plan.composed.described,
         scores=scores,
-        cost=_run_cost(plan, applied, reads, golds, seconds) | _cost_of_trials(trials),
+        cost=_run_cost(tried, reads, golds, seconds),
         trials=trials,
         inputs=_input_digests(before, golds) | ({"files": plan.files} if plan.files else {}),
         verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=plan.composed.yields == "guard"),
@@ -161,45 +160,35 @@ def _input_digests(before: Observation, golds: Mapping[str, Observation]) -> dic
 
 
 def _run_cost(
-    plan: Plan,
-    applied: Applied,
+    tried: Tried,
     reads: Mapping[str, Observation],
     golds: Mapping[str, Observation],
     seconds: float,
 ) -> dict[str, Any]:
     """Tokens and passes, which compare, then seconds, which depend on the machine and its load.
 
-    Where the method stopped at gold's figures, gold's own tokens and seconds are part of the cost of unlearning.
+    Where the method stopped at gold's figures, gold's own tokens and seconds are part of the cost of unlearning, and so
+    are all strengths that were tried.
     """
-    gold, second_gold = golds["gold"], golds[SECOND_GOLD]
+    gold, second_gold, applied = golds["gold"], golds[SECOND_GOLD], tried.applied
     exact = applied.notes.get("exact") or {}
     slowdown = reads["after"].slowdown
-    used = gold.account if plan.budget.stop == "gold" else {}
+    used = gold.account if tried.plan.budget.stop == "gold" else {}
+    spent = tried.trials or (Trial.of(0, NO_VERDICT, applied, trained_tokens(applied.notes)),)
+    passes = [*(trial.passes for trial in spent), used.get("passes", {})]
     return {
-        "tokens": trained_tokens(applied.notes) + used.get("tokens", 0),
-        "passes": {name: count + used.get("passes", {}).get(name, 0) for name, count in applied.passes.items()},
+        "tokens": sum(trial.tokens for trial in spent) + used.get("tokens", 0),
+        "passes": {name: sum(one.get(name, 0) for one in passes) for name in applied.passes},
         **_retraining_cost("gold", gold),
         **_retraining_cost(SECOND_GOLD, second_gold),
         **reading_cost(reads),
-        "unlearn_seconds": round(applied.seconds + used.get("seconds", 0.0), 3),
+        "unlearn_seconds": round(sum(trial.seconds for trial in spent) + used.get("seconds", 0.0), 3),
         "gold_seconds": gold.seconds,
         **({"second_gold_seconds": second_gold.seconds} if second_gold.seconds is not None else {}),
         "run_seconds": round(seconds, 2),
         **({"slowdown": slowdown} if slowdown is not None else {}),
         "peak_memory_bytes": applied.peak_memory_bytes,
         **{key: value for key, value in exact.items() if key not in ("said", "scheme")},
-    }
-
-
-def _cost_of_trials(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The cost of unlearning where several strengths were tried: of all of them together."""
-    if not trials:
-        return {}
-    names = {name for trial in trials for name in trial["passes"]}
-    return {
-        "tokens": sum(trial["tokens"] for trial in trials),
-        "passes": {name: sum(trial["passes"].get(name, 0) for trial in trials) for name in sorted(names)},
-        "unlearn_seconds": round(sum(trial["seconds"] for trial in trials), 3),
     }
 
 

@@ -11,8 +11,10 @@ from expunge.pipeline.apply import Applied
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 
-UTILITY = ("retain", "neighbours", "general", "test", "utility", "fairness")
+UTILITY = ("retain", "neighbours", "general", "test", "utility")
 """First words of the scores that a gentler method keeps better."""
+TOO_MUCH = ("(over-forgetting)", "(gibberish)")
+"""Ends of the implied lines that a model misses which forgot too much."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Trial:
     rung: int
     passed: bool
     lost: tuple[str, ...]
-    """The failing lines on what must stay whose figure misses its bound."""
+    """The failing lines that a gentler method meets: on what must stay, and on too much forgetting."""
     left: tuple[str, ...]
-    """The failing lines on what must go whose figure misses its bound."""
+    """The other failing lines whose figure misses its bound: on what must go."""
     undecided: tuple[str, ...]
     """The failing lines whose figure meets its bound, though its interval does not: more examples decide these."""
     shortfall: float
@@ -36,8 +38,8 @@ class Trial:
     def of(cls, rung: int, verdict: Verdict, applied: Applied, tokens: int) -> Trial:
         failing = [line for line in verdict.lines if not line.passed and not line.warns]
         missed = [line for line in failing if _misses(line)]
-        lost = tuple(line.rule for line in missed if line.rule.startswith(UTILITY))
-        left = tuple(line.rule for line in missed if not line.rule.startswith(UTILITY))
+        lost = tuple(line.rule for line in missed if line.rule.startswith(UTILITY) or line.rule.endswith(TOO_MUCH))
+        left = tuple(line.rule for line in missed if line.rule not in lost)
         undecided = tuple(line.rule for line in failing if line not in missed)
         far = len(undecided) + sum(2 + _distance(line) for line in missed)
         return cls(rung, not failing, lost, left, undecided, round(far, 6), tokens, applied.seconds, applied.passes)
