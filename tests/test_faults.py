@@ -285,7 +285,7 @@ FAULTS = (
     Fault(
         "a run that stops at gold's figures does not pay for gold",
         "src/expunge/pipeline/evidence.py",
-        'used = gold.account if plan.budget.stop == "gold" else {}',
+        'used = gold.account if tried.plan.budget.stop == "gold" else {}',
         "used: dict[str, Any] = {}",
         ("tests/test_gold.py::test_a_run_that_stops_at_golds_figures_pays_for_gold",),
     ),
