@@ -75,9 +75,11 @@ class Tried:
     """The outcome of the method: its plan, what it did, and its model as observed.
 
     trials: of `method: auto`, all of them in the order in which they were tried; the rest is of the best one.
+    ended_by_cost: whether another strength was left that would have cost too much.
     """
 
     plan: Plan
     applied: Applied
     after: Observation
     trials: tuple[Trial, ...] = ()
+    ended_by_cost: bool = False
