@@ -56,16 +56,10 @@ def digest_folder(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
 
 
-MODEL_OPTIONS = ("model", "start")
-"""Options that may name a model's folder, all of whose files count."""
-
-
 def digest_named(options: Any) -> dict[str, str]:
     """Path -> SHA-256 of every file whose path is among these values, at any depth."""
     if isinstance(options, dict):
-        folders = [Path(value) for name, value in options.items() if name in MODEL_OPTIONS and isinstance(value, str)]
-        inside = [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*"))]
-        options = [*options.values(), *inside]
+        options = list(options.values())
     if isinstance(options, list | tuple):
         return {path: found for option in options for path, found in digest_named(option).items()}
     if not isinstance(options, str | Path):

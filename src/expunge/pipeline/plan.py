@@ -20,6 +20,7 @@ from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack
 from expunge.methods.auto import Ladder
 from expunge.methods.compose import Composed, compose
+from expunge.methods.given import digest_models
 from expunge.methods.repair import words_of
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
@@ -233,7 +234,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         estimate=needed,
         here=here,
         aligned=parts.aligned,
-        files=digest_named(first.composed.described),
+        files=digest_named(first.composed.described) | digest_models(first.composed.described),
         ladder=ladder,
         rungs=rungs,
         notes=(*first.composed.notes, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
