@@ -40,12 +40,12 @@ class RepairOptions(BaseModel):
 
     model: str
     start: str | None = None
-    ways: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(WAYS)
+    ways: Annotated[list[str], Field(min_length=1)] = list(WAYS)
     trials: Annotated[int, Field(ge=1, le=20)] = 20
 
     @field_validator("ways")
     @classmethod
-    def _known_ways(cls, ways: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_ways(cls, ways: list[str]) -> list[str]:
         for way in ways:
             if way not in WAYS:
                 raise ValueError(f"holds {way!r}, an unknown way; {did_you_mean(way, WAYS)}")
