@@ -52,7 +52,7 @@ def with_world(plan: Plan, reporter: Reporter) -> Plan:
     folder = folder_of(plan.builtin, reporter)
     if plan.ladder or is_packaged(plan.builtin):
         return bind_whole(plan.request, resume=True)
-    return replace(plan, manifest=read_manifest(folder))
+    return replace(plan, manifest=read_manifest(Path(folder)))
 
 
 NAME_LETTERS = 4
