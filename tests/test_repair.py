@@ -160,7 +160,7 @@ def test_more_is_taken_back_until_what_was_forgotten_is_known_again() -> None:
     assert next_repair([harmed, trial(4, lost=("retain",))], lines) is None, "no rung is left"
     assert next_repair([harmed, trial(1)], lines) is None, "it passed"
     assert next_repair([trial(0, left=("forget",))], lines) is None, "a repair forgets nothing"
-    assert repair_remark("x", [trial(0, left=("forget",)).to_json()]).startswith("Not repaired: the lines")
+    assert repair_remark("x", [trial(0, left=("forget",))]).startswith("Not repaired: the lines")
 
 
 def test_alignment_that_must_stay_counts_as_lost() -> None:

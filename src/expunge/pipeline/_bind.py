@@ -8,6 +8,7 @@ from typing import Any
 
 from expunge.alignment.spec import AlignmentSpec, on_refusals
 from expunge.alignment.training_data import training_sources
+from expunge.core import cache
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, Faults
@@ -21,6 +22,7 @@ from expunge.methods.repair import is_repair, repair_ladder
 from expunge.models.build import budget_of, outline
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
+from expunge.models.packaged import is_packaged, outline_packaged, place_of
 from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline.choice import choose
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
@@ -34,7 +36,7 @@ class Base:
     """The model before the change: its place, how it was trained, and its structure without trained weights."""
 
     source: Any
-    """A folder, a hub name or a factory; for an embedded world its place in the cache."""
+    """A folder, a hub name or a factory; for an embedded world or a packaged model its place in the cache."""
     manifest: dict[str, Any] | None
     model: Model
     """On the meta device, or untrained."""
@@ -100,6 +102,10 @@ def _base(request: Request) -> Base:
         source = request.model if isinstance(request.model, str) else request.model.model_dump()
         folder = source if isinstance(source, str) else Path(source["weights"]).parent
         return Base(source, manifest_of(folder), open_on_cpu(source, trust_code=request.trust_code, meta=True))
+    if is_packaged(request.model):
+        place = place_of(request.model)
+        there = cache.whole(place)
+        return Base(str(place), None, open_on_cpu(str(place), meta=True) if there else outline_packaged(request.model))
     training = config(str(request.model))
     if is_trained(Path(training.out)):
         return Base(training.out, manifest_of(training.out), open_on_cpu(training.out, meta=True))

@@ -140,7 +140,7 @@ def evidence(
         verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=plan.composed.yields == "guard"),
         curve=outcome.get("curve", []),
         stop=outcome.get("stop", {}),
-        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(plan, applied.notes, trials)],
+        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(tried)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
         **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,
@@ -227,8 +227,9 @@ def _gold_remarks(golds: Mapping[str, Observation]) -> list[str]:
     return [one.why for one in golds.values() if one.why]
 
 
-def _method_remarks(plan: Plan, notes: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> list[str]:
+def _method_remarks(tried: Tried) -> list[str]:
     """Sentences on the method, and on how it was chosen."""
+    plan, notes = tried.plan, tried.applied.notes
     exact, outcome = notes.get("exact") or {}, notes.get("outcome") or {}
     remarks = [*exact.get("said", []), *notes.get("remarks", [])]
     if outcome and not exact:
@@ -237,22 +238,26 @@ def _method_remarks(plan: Plan, notes: Mapping[str, Any], trials: Sequence[Mappi
         remarks.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
     words = {name: _words(value) for name, value in _method_notes(notes).items()}
     remarks += [f"{name.replace('_', ' ').capitalize()}: {text}." for name, text in words.items() if text]
-    return remarks + _trial_remarks(plan, trials)
+    return remarks + _trial_remarks(tried)
 
 
-def _trial_remarks(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[str]:
+def _trial_remarks(tried: Tried) -> list[str]:
     """Why `auto` chose its method or how a repair goes, and how each rung came out."""
+    plan, trials = tried.plan, tried.trials
     if not trials or plan.ladder is None:
         return []
     remarks = [f"Method chosen by {plan.choice}."]
     for i, trial in enumerate(trials):
-        missed, undecided = ", ".join((*trial["lost"], *trial["left"])), len(trial["undecided"])
+        missed, undecided = ", ".join((*trial.lost, *trial.left)), len(trial.undecided)
         more = f"{undecided} lines need more examples" if undecided else ""
         how = "; ".join(part for part in (missed and f"misses {missed}", more) if part) or "meets every line"
-        tokens = "" if plan.ladder.lines else f", {trial['tokens']:,} tokens"
-        remarks.append(f"Trial {i + 1} ({plan.words_of(trial['rung'])}{tokens}): {how}.")
+        tokens = "" if plan.ladder.lines else f", {trial.tokens:,} tokens"
+        remarks.append(f"Trial {i + 1} ({plan.words_of(trial.rung)}{tokens}): {how}.")
     if plan.ladder.lines:
         remarks.append(repair_remark(words_of(plan.spec), trials))
+    if tried.ended_by_cost:
+        cost = plan.ladder.options.cost
+        remarks.append(f"Another strength would take the trials over {cost:.0%} of a retraining's tokens (auto.cost).")
     if len(trials) > 1:
         remarks.append(
             f"The {len(trials)} trials were judged on the same examples, and the best is kept: its intervals do not "

@@ -24,6 +24,7 @@ from expunge.methods.given import digest_models
 from expunge.methods.repair import words_of
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
+from expunge.models.packaged import check_packaged, is_packaged
 from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import Workload, estimates, learning_rate, workload
 from expunge.pipeline.choice import cheaper_exactly
@@ -302,6 +303,8 @@ def check_runnable(plan: Plan) -> None:
             f"{size(here.available)} free",
             "run it on a larger machine; this one can plan it",
         )
+    if is_packaged(plan.builtin):
+        check_packaged(plan.builtin)
     if plan.builtin:
         return
     check(plan.source, request.trust_code)

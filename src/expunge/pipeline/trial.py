@@ -74,13 +74,13 @@ def next_repair(done: Sequence[Trial], lines: Sequence[str]) -> int | None:
     return next((rung for rung in rest if not back or lines[rung] != lines[last.rung]), None)
 
 
-def repair_remark(kept: str, trials: Sequence[Mapping[str, Any]]) -> str:
+def repair_remark(kept: str, trials: Sequence[Trial]) -> str:
     """The outcome of a repair in a sentence. kept: the best trial, in words."""
-    if trials[0]["passed"]:
+    if trials[0].passed:
         return "The model meets every line as it was given: nothing of the change was taken back."
-    if any(trial["passed"] for trial in trials):
+    if any(trial.passed for trial in trials):
         return f"Repaired: {kept} meets every line."
-    if len(trials) == 1 and not trials[0]["lost"]:
+    if len(trials) == 1 and not trials[0].lost:
         return "Not repaired: the lines that the model misses are not on what must stay, and a repair only gives back."
     return f"Not repaired: no way that was tried meets every line. Kept is the nearest: {kept}."
 
@@ -107,9 +107,11 @@ class Tried:
     """The outcome of the method: its plan, what it did, and its model as observed.
 
     trials: of `method: auto` or a repair, all in the order in which they were tried; the rest is of the best one.
+    ended_by_cost: whether another strength was left that would have cost too much.
     """
 
     plan: Plan
     applied: Applied
     after: Observation
     trials: tuple[Trial, ...] = ()
+    ended_by_cost: bool = False

@@ -51,7 +51,7 @@ def run_trials(
     chosen = plan.at(best)
     applied = _adopt(_folder_of(folder, best), folder)
     after = seen[best] or observe_saved(chosen, folder, spec, {"before": before, "gold": golds["gold"]}, reporter)
-    return Tried(chosen, applied, after, tuple(done.values()))
+    return Tried(chosen, applied, after, tuple(done.values()), ended_by_cost=_candidate(done, plan) is not None)
 
 
 def _best(done: Mapping[int, Trial]) -> int:
@@ -69,7 +69,17 @@ def _delete_others(folder: Path, done: Mapping[int, Trial], best: int) -> None:
 
 
 def next_rung(done: Mapping[int, Trial], plan: Plan) -> int | None:
-    """The rung to try next; None where one passed, none is left in that direction, or the cost would be too high.
+    """The rung to try next; None where the trials end, or where one more would cost too much."""
+    assert plan.ladder is not None
+    rung, whole = _candidate(done, plan), retraining_tokens(plan.manifest, plan.splits)
+    if rung is None or whole is None or plan.ladder.options.cost is None:
+        return rung
+    tokens = sum(trial.tokens for trial in done.values()) + plan.rungs[rung].tokens
+    return None if processes.agree(float(tokens > plan.ladder.options.cost * whole)) else rung
+
+
+def _candidate(done: Mapping[int, Trial], plan: Plan) -> int | None:
+    """The rung to try next, whatever it costs; None where one passed, or none is left in that direction.
 
     Stronger where something is left, gentler where something was lost; none where only more examples could decide.
     Where both fail the last trial's direction is kept, upwards at first: a longer or stronger run forgets more, and on
@@ -86,9 +96,6 @@ def next_rung(done: Mapping[int, Trial], plan: Plan) -> int | None:
     stop = (
         not (last.left or last.lost) or len(done) >= options.trials or rung in done or not 0 <= rung < len(plan.rungs)
     )
-    whole = retraining_tokens(plan.manifest, plan.splits)
-    if not stop and whole is not None:
-        stop = sum(trial.tokens for trial in done.values()) + plan.rungs[rung].tokens > options.cost * whole
     return None if processes.agree(float(stop)) else round(processes.agree(rung))
 
 
