@@ -69,6 +69,9 @@ def repair_ladder(spec: Any, original: Model, manifest: Mapping[str, Any] | None
     options = options_of(spec)
     start_known = _is_start_known(options, original, manifest)
     ways = [way for way in options.ways if start_known or way not in BY_TRAINING]
+    if not ways:
+        why = "compare with the model that the original was trained from, which no manifest names"
+        raise BadInput.of(f"method.{NAME}.ways", options.ways, why, "give start, or wise_ft among the ways")
     given = {"model": options.model}
     rungs: list[Any] = [given]
     lines = [""]
