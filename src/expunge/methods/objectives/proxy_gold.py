@@ -36,7 +36,7 @@ RECIPE = {
     "retain": "distillation",
     "batch_size": 4,
     "epochs": 16,
-    "share": 0.5,
+    "share": 0.3,
     "schedule": "cosine",
     "stop": "none",
 }
@@ -91,7 +91,7 @@ def label_logp(model: Model, rows: Sequence[Example]) -> Tensor:
     return torch.cat([out.logp_BT[out.mask_BT].cpu() for _, out in passes(model, rows, want_of({"logp"}))])
 
 
-def proxy_gold(*, label: Annotated[float, Ge(0)] = 0.1, order: Annotated[int, Ge(1), Le(8)] = 4) -> LossTerm:
+def proxy_gold(*, label: Annotated[float, Ge(0)] = 0.15, order: Annotated[int, Ge(1), Le(8)] = 4) -> LossTerm:
     """Teach the model what somebody would say who knows how answers sound, and none of the facts.
 
     KL(teacher || model) per position + label (log p - log p_teacher of the label)^2, in nats. The teacher is an n-gram
