@@ -15,7 +15,7 @@ from expunge.core.contracts import Output, Reference, Step
 from expunge.methods._ngram import Ngrams
 from expunge.methods._quantiles import match_quantiles, with_label
 from expunge.methods._recall import recall
-from expunge.methods._renaming import Names, rename_subject
+from expunge.methods._renaming import Names, rename_subject, subject_of
 from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
 from expunge.methods.objectives.proxy_gold import label_logp, proxy_gold
@@ -95,6 +95,14 @@ def test_names_are_put_together_anew() -> None:
     drawn = {names.draw("row", i) for i in range(20)}
     assert drawn <= {"Ada Lindqer", "Bo Ferrow", None} and {"Ada Lindqer", "Bo Ferrow"} <= drawn
     assert Names.of([{"subject": "Plato"}]).draw("row") is None
+
+
+def test_a_subject_is_given_or_the_first_name_in_the_question() -> None:
+    """A capital at the start of the question makes no name, and a genitive is no part of one."""
+    assert subject_of({"question": "Who is Bo Lind?", "subject": "Ada Ferrow"}) == "Ada Ferrow"
+    assert subject_of({"question": "What Did Sinéad O'Brien-Ruiz's Aunt Do?"}) == "Did Sinéad O'Brien-Ruiz"
+    assert subject_of({"question": "Where does Ji-Yeon Park's aunt live?"}) == "Ji-Yeon Park"
+    assert subject_of({"question": "Who lives there?"}) == subject_of({"text": "Ada Ferrow"}) == ""
 
 
 def test_the_name_is_replaced_whole_and_in_part() -> None:
