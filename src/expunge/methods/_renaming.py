@@ -55,12 +55,21 @@ def rename_subject(example: Example, name: str) -> Example | None:
     The whole name is replaced wherever it stands, and so are its first words and its last one alone.
     """
     old = subject_of(example)
-    if " " not in old or "question" not in example or old not in example["question"]:
+    return replace_name(example, old, name) if " " in old else None
+
+
+def replace_name(example: Example, old: str, new: str) -> Example | None:
+    """The question and answer with another name; None where the question has not the old one.
+
+    A name of several words is also replaced by its first words and by its last one, where these stand alone.
+    """
+    if not old or "question" not in example or old not in example["question"]:
         return None
-    new_first, new_last = name.rsplit(" ", 1)
-    old_first, old_last = old.rsplit(" ", 1)
-    parts = {old: name, old_last: new_last, old_first: new_first}
-    pattern = "|".join(rf"\b{re.escape(part)}\b" for part in parts if len(part) >= SHORTEST)
+    parts = {old: new}
+    if " " in old and " " in new:
+        (old_first, old_last), (new_first, new_last) = old.rsplit(" ", 1), new.rsplit(" ", 1)
+        parts |= {old_last: new_last, old_first: new_first}
+    pattern = "|".join(rf"\b{re.escape(part)}\b" for part in parts if len(part) >= SHORTEST or part == old)
 
     def replace(text: str) -> str:
         return re.sub(pattern, lambda found: parts[found[0]], text)

@@ -13,6 +13,7 @@ from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.request import Request
 from expunge.data.examples import answer_of, question_of
 from expunge.data.load import load
+from expunge.models.packaged import is_packaged
 from expunge.workflows._elicitation import elicit
 from expunge.workflows.run import Run, run
 
@@ -123,7 +124,7 @@ def repair_plan(
     further fields of the request (method, gold, seed, out, redact, trust_code, ...), over `DEFAULTS`; None: unset.
     """
     topic = intent(words)
-    if data is None and model.startswith("builtin:"):
+    if data is None and model.startswith("builtin:") and not is_packaged(model):
         data = [f"{model}/retain", f"{model}/forget"]
     rows = load(data, "data", columns) if data is not None else []
     forget, retain = _divide(topic, rows)
