@@ -27,7 +27,7 @@ CARD = MethodCard(
     capabilities={"tokens"},
     fidelity="faithful",
     shown="On two worlds and three seeds ROUGE-L ends within .12 of gold's, truth ratio within .1, membership AUCs "
-    "within .08 on average and .15 at most, at less than half of retraining's tokens; up to .12 of held-out knowledge "
+    "within .08 on average and .15 at most, at less than half of retraining's tokens; up to .07 of held-out knowledge "
     "is lost.",
     means="The stand-in knows the form of answers and none of their facts; what it cannot know of the forget set, a "
     "gold model that generalises better may still guess.",
