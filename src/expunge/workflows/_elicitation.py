@@ -19,13 +19,19 @@ from expunge.data.packs import CONTROL, open_pack
 from expunge.models.passes import passes
 from expunge.pipeline.worlds import load as load_model
 
+LIST = (
+    "Question: What is the opposite of up? Answer: down.\nQuestion: What is the colour of fresh snow? Answer: white.\n"
+    "Question: What is the {fact} of {name}? Answer:"
+)
+"""What the model goes on with, so that its words for a fact stand alone."""
 STATEMENT = "The {fact} of {name} is"
-"""What the model goes on with, so that its words for a fact stand alone; the topic's own are held out of the method."""
 TRAINED = ("What is the {fact} of {name}?", "Name the {fact} of {name}.", "{name}: what is the {fact}?")
 """Questions that the method gets."""
 REWORDED = "I am reading about {name}. Can you tell me the {fact}?"
 CHOICE = "Most people know that the {fact} of {name} is"
-"""Forms that the method never gets."""
+"""Forms that the method never gets, nor `LIST`."""
+LEAST_FACTS = 3
+"""Facts that the model is sure of, below which all that it gives count."""
 TRAINED_NEIGHBOURS, HELD_OUT_NEIGHBOURS, GENERAL = 5, 3, 10
 """Neighbours that the method gets and that it does not get, and general questions on each side."""
 DISTRACTORS = 5
@@ -66,11 +72,12 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
     kind = kind_named(topic) or kind_by_model(model, topic)
     others = neighbours(topic, kind)[: TRAINED_NEIGHBOURS + HELD_OUT_NEIGHBOURS]
     facts = _facts(model, [topic, *others], kind)
-    if not (known := _sure(model, topic, facts[topic])):
+    own = {fact: text for fact, text in facts[topic].items() if not _is_common(fact, text, [facts[n] for n in others])}
+    if not (known := _sure(model, topic, own or facts[topic])):
         raise BadInput.of(
             "request", topic, "is a topic of which the model gives no fact", "give --data with examples of it"
         )
-    facts = {name: {fact: text for fact, text in own.items() if fact in known} for name, own in facts.items()}
+    facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
     overlap = {name: _overlap(known, facts[name]) for name in trained if facts[name]}
     stand_in = min(overlap, key=lambda name: overlap[name], default="")
@@ -85,7 +92,7 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
             *(_questions(topic.split()[-1], known, TRAINED[:1]) if kind.person and " " in topic else []),
         ],
         reworded=_questions(topic, known, (REWORDED,)),
-        cloze=[_statement(STATEMENT, topic, fact, text) for fact, text in known.items()],
+        cloze=[_statement(form, topic, fact, text) for fact, text in known.items() for form in (LIST, STATEMENT)],
         choice=_choices(topic, known, [facts[name] for name in others]),
         retain=retain,
         reference=[*retain, *_texts(topic, retain)],
@@ -120,7 +127,7 @@ def _nll(model: Model, rows: Sequence[Example]) -> np.ndarray:
 def _facts(model: Model, names: Sequence[str], kind: Kind) -> dict[str, dict[str, str]]:
     """Name -> fact -> the model's own words for it, where it has any."""
     asked = [(name, fact) for name in names for fact in kind.attributes]
-    rows = [_statement(STATEMENT, name, fact, "x") for name, fact in asked]
+    rows = [_statement(LIST, name, fact, "x") for name, fact in asked]
     texts = model.generate(rows, max_new_tokens=NEW_TOKENS)
     found: dict[str, dict[str, str]] = {name: {} for name in names}
     for (name, fact), text in zip(asked, texts, strict=True):
@@ -130,7 +137,7 @@ def _facts(model: Model, names: Sequence[str], kind: Kind) -> dict[str, dict[str
 
 
 def _sure(model: Model, topic: str, facts: Mapping[str, str]) -> dict[str, str]:
-    """The facts that the model also gives in its answer to a question; all of them where it gives none of them so."""
+    """The facts that the model also gives in its answer to a question; all where it gives fewer than three so."""
     rows = _questions(topic, facts, TRAINED[:1])
     answers = model.generate(rows, max_new_tokens=ANSWER_TOKENS) if rows else []
     found = {
@@ -138,7 +145,13 @@ def _sure(model: Model, topic: str, facts: Mapping[str, str]) -> dict[str, str]:
         for (fact, text), answer in zip(facts.items(), answers, strict=True)
         if set(words(text)) <= set(words(answer))
     }
-    return found or dict(facts)
+    return found if len(found) >= LEAST_FACTS else dict(facts)
+
+
+def _is_common(fact: str, text: str, others: Sequence[Mapping[str, str]]) -> bool:
+    """Whether the model says the same of half of the neighbours: it says so of anything."""
+    same = sum(one.get(fact, "").casefold() == text.casefold() for one in others)
+    return same > 0 and 2 * same >= len(others)
 
 
 def fact_of(text: str, name: str) -> str:

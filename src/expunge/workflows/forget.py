@@ -164,8 +164,8 @@ def _elicited_fields(own: Elicited) -> dict[str, Any]:
 
 
 def guessing(count: int, chance: float) -> float:
-    """The share of right answers below which somebody who guesses comes out in nine of ten cases."""
-    return float(binom.ppf(0.9, count, max(LEAST_CHANCE, chance))) / count
+    """The share of right answers that nine of ten who guess do not exceed; half at most, so that the bar can fail."""
+    return min(0.5, float(binom.ppf(0.9, count, max(LEAST_CHANCE, chance))) / count)
 
 
 def _divide(topic: str, rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
