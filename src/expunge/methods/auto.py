@@ -46,6 +46,13 @@ class Ladder:
     examples: Literal["any", "class", "single"] = "any"
     """The requests that it is for: those that name a class, or those that name single examples."""
     options: AutoOptions = field(default_factory=AutoOptions)
+    lines: tuple[str, ...] = ()
+    """Of a repair: the way of each rung, empty for the first, which is the harmed model itself."""
+
+    @property
+    def name(self) -> str:
+        """The method that it is of."""
+        return "repair" if self.lines else NAME
 
 
 def is_auto(spec: Any) -> bool:
