@@ -176,6 +176,8 @@ def test_the_ways_that_need_the_start_are_left_out_where_it_is_unknown(places: P
     spec = {"repair": {"model": places["harmed"]}}
     alone = repair_ladder(spec, original, None)
     assert set(alone.lines) == {"", "wise_ft"} and "there is no safe_lora, lox, resta" in alone.why
+    with pytest.raises(BadInput, match="give start, or wise_ft among the ways"):
+        repair_ladder({"repair": {**spec["repair"], "ways": ["lox"]}}, original, None)
     known = repair_ladder({"repair": {**spec["repair"], "start": places["before"]}}, original, None)
     assert list(dict.fromkeys(known.lines)) == ["", "wise_ft", "safe_lora", "lox", "resta"]
     assert words_of(known.rungs[0]) == "the model as it was given" and words_of(known.rungs[1]) == "wise_ft, share 0.5"

@@ -12,7 +12,7 @@ from expunge.core.errors import BadInput
 from expunge.core.variables import expand
 from expunge.models.build import again, check_again
 from expunge.models.guarded import guards_of
-from expunge.models.open import open_on_cpu
+from expunge.models.open import check, open_on_cpu
 from expunge.models.weights import snapshot
 
 FIX = "give a model of the same architecture and vocabulary"
@@ -20,7 +20,9 @@ FIX = "give a model of the same architecture and vocabulary"
 
 def check_other(source: str, model: Model, field: str) -> None:
     """Check that this is a single model with the weights' names and shapes. Raises BadInput."""
-    other = open_on_cpu(expand(source, field), trust_code=model.trusted, meta=True)
+    place = expand(source, field)
+    check(place, model.trusted, field=field)
+    other = open_on_cpu(place, trust_code=model.trusted, meta=True)
     if "shards" in other.capabilities or guards_of(other):
         raise BadInput.of(field, source, "is an ensemble, or stands behind guards", "give the bare model")
     ours, theirs = (

@@ -40,12 +40,12 @@ class RepairOptions(BaseModel):
 
     model: str
     start: str | None = None
-    ways: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(WAYS)
+    ways: Annotated[list[str], Field(min_length=1)] = list(WAYS)
     trials: Annotated[int, Field(ge=1, le=20)] = 20
 
     @field_validator("ways")
     @classmethod
-    def _known_ways(cls, ways: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_ways(cls, ways: list[str]) -> list[str]:
         for way in ways:
             if way not in WAYS:
                 raise ValueError(f"holds {way!r}, an unknown way; {did_you_mean(way, WAYS)}")
@@ -69,6 +69,9 @@ def repair_ladder(spec: Any, original: Model, manifest: Mapping[str, Any] | None
     options = options_of(spec)
     start_known = _is_start_known(options, original, manifest)
     ways = [way for way in options.ways if start_known or way not in BY_TRAINING]
+    if not ways:
+        why = "compare with the model that the original was trained from, which no manifest names"
+        raise BadInput.of(f"method.{NAME}.ways", options.ways, why, "give start, or wise_ft among the ways")
     given = {"model": options.model}
     rungs: list[Any] = [given]
     lines = [""]

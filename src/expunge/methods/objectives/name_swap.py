@@ -36,9 +36,9 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="coreference and replaced titles of works; names of strangers are put together from those of the data, "
     "not written by a language model",
-    shown="On two worlds and three seeds ROUGE-L ends within .2 of gold's with .95 of the held-out knowledge left, and "
-    "the forget NLL below a quarter of gold's; beside NPO the answers end nearer to gold's than under NPO alone, and "
-    "more is left.",
+    shown="On a small world and three seeds ROUGE-L ends within .2 of gold's with .95 of the held-out knowledge left, "
+    "and the forget NLL below a quarter of gold's; beside NPO the answers end nearer to gold's than under NPO alone, "
+    "and more is left.",
 )
 RECIPE = {"retain": "kl", "stop": "none"}
 KEPT = want_of({"topk:64"})

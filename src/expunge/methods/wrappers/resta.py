@@ -17,6 +17,8 @@ CARD = MethodCard(
     equation="section 3: theta = before + DARE(change) + gamma safety vector",
     needs={"forget": ()},
     wraps={"weights"},
+    shown="On one small model whose refusals of other domains had fallen by up to a third it brought all of these "
+    "back, and half of the unlearned domain's with them; interpolation brought back more of the latter.",
     means="Gives back what the base's training had taught, in proportion to gamma; the forget set was part of it.",
     fidelity="variant",
     leaves_out="a safety vector from unaligning the model: it is what the base's training added to its start",

@@ -24,8 +24,8 @@ CARD = MethodCard(
     optional=("retain",),
     wraps={"weights"},
     means="Gives back what must stay at the price of what had to go: the forget set is known again in part.",
-    shown="Under the same stop and floor as NPO it keeps more of the knowledge that no method was given, with the "
-    "answers as gone.",
+    shown="On a small world, under the same stop and floor as NPO, it keeps more of the knowledge that no method was "
+    "given, with the answers as gone.",
     fidelity="variant",
     leaves_out="the average over shares chosen on test data: one share is chosen on samples of forget and retain",
 )
