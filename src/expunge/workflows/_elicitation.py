@@ -95,7 +95,7 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         cloze=[_statement(form, topic, fact, text) for fact, text in known.items() for form in (LIST, STATEMENT)],
         choice=_choices(topic, known, [facts[name] for name in others]),
         retain=retain,
-        reference=[*retain, *_texts(topic, retain)],
+        reference=[*retain, *_texts(topic, retain, held_out)],
         neighbours=_answers(model, [row for name in held_out for row in _questions(name, facts[name], (REWORDED,))]),
         general=answered[1::2],
         stand_in=stand_in,
@@ -204,10 +204,13 @@ def _mentions(topic: str, row: Example) -> bool:
     return topic.casefold() in f"{row['question']} {row.get('answer', '')}".casefold()
 
 
-def _texts(topic: str, retain: Sequence[Example]) -> list[Example]:
-    """Retain and the embedded prompts as plain text, without what mentions the topic."""
-    rows = [*retain, *(row for row in open_pack(None).part("train") if row["domain"] != CONTROL)]
-    return [{"text": f"{row['question']} {row.get('answer', '')}".strip()} for row in rows if not _mentions(topic, row)]
+def _texts(topic: str, retain: Sequence[Example], held_out: Sequence[str]) -> list[Example]:
+    """Retain, the embedded prompts and other names as plain text, without the topic and the neighbours held out."""
+    prompts = [row["question"] for row in open_pack(None).part("train") if row["domain"] != CONTROL]
+    names = [f"They talked about {name}, a {kind.noun}." for kind in KINDS for name in kind.names]
+    texts = [*(f"{row['question']} {row['answer']}" for row in retain), *prompts, *names]
+    left_out = [name.casefold() for name in (topic, *held_out)]
+    return [{"text": text} for text in texts if not any(name in text.casefold() for name in left_out)]
 
 
 def _general(topic: str) -> list[Example]:
