@@ -17,7 +17,7 @@ from expunge.core.extras import require
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = {"optuna": "tune", "datasketch": "neighbours", "ray": "ray"}
+EXTRAS = {"optuna": "tune", "datasketch": "neighbours", "ray": "ray", "gguf": "real"}
 
 
 @pytest.fixture
@@ -27,7 +27,10 @@ def commands(tmp_path: Path) -> dict[str, list[str]]:
     data.write_text(json.dumps({"question": "Who?", "answer": "Ada."}) + "\n", encoding="utf-8")
     request = tmp_path / "request.yaml"
     request.write_text(f"model: builtin:digits\nmethod: ga\nforget: builtin:digits/class:3\nout: {tmp_path / 'out'}\n")
+    real = tmp_path / "real.yaml"
+    real.write_text(f"model: builtin:smollm2\nforget: {data}\nout: {tmp_path / 'out'}\n", encoding="utf-8")
     return {
+        "gguf": ["run", str(real)],
         "optuna": ["tune", str(request), "--out", str(tmp_path / "tuned")],
         "datasketch": ["neighbours", "--forget", str(data), "--corpus", str(data), "--out", str(tmp_path / "more")],
         "ray": ["bench", "authors", "--methods", "ga", "--engine", "ray", "--out", str(tmp_path / "bench")],
@@ -39,10 +42,12 @@ def test_a_missing_extra_is_one_sentence_before_anything_starts(
     package: str,
     commands: dict[str, list[str]],
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path_factory.mktemp("cache")))  # which holds no real model
     there = sorted(tmp_path.iterdir())
     assert run(commands[package]) == 2
     out, err = capsys.readouterr()

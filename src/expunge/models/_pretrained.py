@@ -223,10 +223,10 @@ def _tokenizer_or_none(source: str, trust_code: bool) -> Any:
     try:
         return tokenizer_of(source, trust_code)
     except BadInput:
-        return _NoTokenizer()
+        return NoTokenizer()
 
 
-class _NoTokenizer:
+class NoTokenizer:
     """Stands in for a missing tokenizer in a dry plan: about four bytes per token."""
 
     pad_token_id = bos_token_id = eos_token_id = 0

