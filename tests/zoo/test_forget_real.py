@@ -1,7 +1,7 @@
 """`expunge forget` without data on SmolLM2-135M-Instruct, judged by facts that the command never saw.
 
-Run with `-s`, it prints the rows of the table in docs/forget.md. France and William Shakespeare set the edit's layer
-and the forms of the questions; Albert Einstein and Tokyo set nothing.
+Run with `-s`, it prints the rows of the table in docs/forget.md. France and William
+Shakespeare set the edit's layer, Albert Einstein the choice of the neighbour; Tokyo sets nothing.
 """
 
 from __future__ import annotations
