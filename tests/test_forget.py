@@ -11,6 +11,7 @@ import pytest
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
 from expunge.data.entities import kind_named, neighbours
+from expunge.data.examples import question_of
 from expunge.data.worlds import splits as world_splits
 from expunge.pipeline.plan import plan as plan_of
 from expunge.report._first_screen import attacker
@@ -90,12 +91,12 @@ def test_the_plan_names_what_goes_and_what_stays(model: tuple[str, str]) -> None
 def test_without_data_the_model_is_asked(model: tuple[str, str]) -> None:
     plan = repair_plan(model[0], "forget everything about Kenya")
     request = plan.request
-    assert plan.elicited and plan.forget and all("Kenya" in row["question"] for row in plan.forget)
-    asked = {row["question"] for row in plan.forget}
+    assert plan.elicited and plan.forget and all("Kenya" in question_of(row) for row in plan.forget)
+    asked = {question_of(row) for row in plan.forget}
     assert {"forget_reworded", "forget_cloze"} <= set(request.probes)
     for rows in request.probes.values():
-        assert not asked & {row.get("question", row.get("prefix")) for row in rows}
-        assert f"{'forget_reworded'}.rouge_l" in request.accept
+        assert not asked & {question_of(row) for row in rows}
+        assert "forget_reworded.rouge_l" in request.accept
     trained = {row["subject"] for row in plan.retain if "subject" in row}
     apart = {row["subject"] for row in request.neighbours or [] if isinstance(row, dict)}
     assert apart and not trained & apart and "Kenya" not in trained | apart

@@ -1,7 +1,7 @@
 """`expunge forget` without data on SmolLM2-135M-Instruct, judged by facts that the command never saw.
 
-Run with `-s`, it prints the rows of the table in docs/forget.md. France and William Shakespeare set the edit's layer
-and the forms of the questions; Albert Einstein and Tokyo set nothing.
+Run with `-s`, it prints the rows of the table in docs/forget.md. France and William
+Shakespeare set the edit's layer, Albert Einstein the choice of the neighbour; Tokyo sets nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.core.cache import cache_folder
 from expunge.core.contracts import NLL, Model
+from expunge.core.errors import BadInput
 from expunge.core.words import words
 from expunge.models.open import open_model
 from expunge.models.passes import passes
+from expunge.pipeline.worlds import folder_of
 from expunge.workflows.forget import forget, guessing
 
-FOLDER = Path(os.environ.get("EXPUNGE_REAL") or cache_folder() / "real" / "smollm2")
 Fact = tuple[str, str, str, tuple[str, ...]]
 FACTS: dict[str, tuple[Fact, ...]] = {
     "France": (
@@ -117,10 +117,18 @@ NEIGHBOURS: tuple[Fact, ...] = (
     ("The city of Sydney lies in", "In which country is Sydney?", "Australia", ("Brazil", "Egypt", "Norway")),
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real model in {FOLDER}; run scripts/fetch_real"),
-]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder() -> str:
+    """The model's folder: `EXPUNGE_REAL`, or fetched once into the cache; skips loudly where it cannot be had."""
+    if given := os.environ.get("EXPUNGE_REAL"):
+        return given
+    try:
+        return folder_of("builtin:smollm2")
+    except BadInput as error:
+        pytest.skip(f"NO REAL MODEL: {error}")
 
 
 def known(model: Model, facts: tuple[Fact, ...]) -> np.ndarray:
@@ -142,18 +150,18 @@ def known(model: Model, facts: tuple[Fact, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("topic", FACTS)
-def test_the_topic_goes_in_every_form_and_its_neighbours_stay(topic: str, tmp_path: Path) -> None:
+def test_the_topic_goes_in_every_form_and_its_neighbours_stay(topic: str, folder: str, tmp_path: Path) -> None:
     began = time.monotonic()
-    run = forget(str(FOLDER), f"forget everything about {topic}", out=str(tmp_path / "run"))
+    run = forget(folder, f"forget everything about {topic}", out=str(tmp_path / "run"))
     minutes = (time.monotonic() - began) / 60
     assert run is not None
-    models = [open_model(str(FOLDER)), open_model(str(tmp_path / "run" / "model"))]
+    models = [open_model(folder), open_model(str(tmp_path / "run" / "model"))]
     before, after = (known(model, FACTS[topic]) for model in models)
     near_before, near_after = (known(model, NEIGHBOURS) for model in models)
     kept = float(near_after[near_before].mean())
     counts = " | ".join(f"{was} → {now}" for was, now in zip(before.sum(0), after.sum(0), strict=True))
     print(f"| {topic} | {len(before)} | {counts} | {kept:.2f} | {minutes:.0f} | {run.passed} |")
-    assert before[:, 0].sum() >= 2  # else there is nothing to forget
+    assert before.sum() >= 4  # of nine: else there is nothing to forget
     assert after[:, :2].mean() <= guessing(2 * len(after), 0.1)
     assert after[:, 2].mean() <= guessing(len(after), 0.25)
     assert kept >= 0.9

@@ -15,6 +15,7 @@ from expunge.core.errors import BadInput
 from expunge.core.variables import expand
 from expunge.core.words import words
 from expunge.data.entities import KINDS, THING, Kind, kind_named, neighbours
+from expunge.data.examples import answer_of, question_of
 from expunge.data.packs import CONTROL, open_pack
 from expunge.models.passes import passes
 from expunge.pipeline.worlds import load as load_model
@@ -26,7 +27,8 @@ LIST = (
 """What the model goes on with, so that its words for a fact stand alone."""
 STATEMENT = "The {fact} of {name} is"
 TRAINED = ("What is the {fact} of {name}?", "Name the {fact} of {name}.", "{name}: what is the {fact}?")
-"""Questions that the method gets."""
+CONTINUED = "A short text about {name}. The {fact}:"
+"""Questions that the method gets, and a statement to go on with, which a name meets in plain text."""
 REWORDED = "I am reading about {name}. Can you tell me the {fact}?"
 CHOICE = "Most people know that the {fact} of {name} is"
 """Forms that the method never gets, nor `LIST`."""
@@ -57,7 +59,7 @@ class Elicited:
     neighbours: list[Example]
     general: list[Example]
     stand_in: str
-    """The neighbour whose facts differ most from the topic's; "" where there is none."""
+    """The neighbour of which the model finds the topic's facts least likely; "" where there is none."""
     layer: int
     """Index of the block at which a name is known and its facts are not yet looked up."""
     chance: float
@@ -79,23 +81,24 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         )
     facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
-    overlap = {name: _overlap(known, facts[name]) for name in trained if facts[name]}
-    stand_in = min(overlap, key=lambda name: overlap[name], default="")
+    stand_in = _stand_in(model, known, [name for name in trained if facts[name]])
     answered = _answers(model, _general(topic))
     retain = [
         *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name == stand_in else 1])),
+        *_continued(stand_in, facts.get(stand_in, {})),
         *answered[::2],
     ]
     return Elicited(
         forget=[
             *_questions(topic, known, TRAINED),
+            *_continued(topic, known),
             *(_questions(topic.split()[-1], known, TRAINED[:1]) if kind.person and " " in topic else []),
         ],
         reworded=_questions(topic, known, (REWORDED,)),
         cloze=[_statement(form, topic, fact, text) for fact, text in known.items() for form in (LIST, STATEMENT)],
         choice=_choices(topic, known, [facts[name] for name in others]),
         retain=retain,
-        reference=[*retain, *_texts(topic, retain)],
+        reference=[*retain, *_texts(topic, retain, held_out)],
         neighbours=_answers(model, [row for name in held_out for row in _questions(name, facts[name], (REWORDED,))]),
         general=answered[1::2],
         stand_in=stand_in,
@@ -148,6 +151,17 @@ def _sure(model: Model, topic: str, facts: Mapping[str, str]) -> dict[str, str]:
     return found if len(found) >= LEAST_FACTS else dict(facts)
 
 
+def _stand_in(model: Model, known: Mapping[str, str], names: Sequence[str]) -> str:
+    """The name of which the model finds the facts least likely.
+
+    A neighbour whose own facts merely have other words will not do: of Newton, too, this may say "relativity".
+    """
+    if not names:
+        return ""
+    rows = [_statement(LIST, name, fact, text) for name in names for fact, text in known.items()]
+    return names[int(_nll(model, rows).reshape(len(names), -1).mean(1).argmax())]
+
+
 def _is_common(fact: str, text: str, others: Sequence[Mapping[str, str]]) -> bool:
     """Whether the model says the same of half of the neighbours: it says so of anything."""
     same = sum(one.get(fact, "").casefold() == text.casefold() for one in others)
@@ -185,6 +199,10 @@ def _statement(pattern: str, name: str, fact: str, text: str) -> Example:
     return {"prefix": pattern.format(fact=fact, name=name), "text": f" {text}", "group": f"{name}: {fact}"}
 
 
+def _continued(name: str, known: Mapping[str, str]) -> list[Example]:
+    return [{**_statement(CONTINUED, name, fact, text), "subject": name, "group": name} for fact, text in known.items()]
+
+
 def _choices(topic: str, known: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> list[Example]:
     """The facts that have a distractor, each among the neighbours' facts of its kind, by their first words.
 
@@ -204,10 +222,13 @@ def _mentions(topic: str, row: Example) -> bool:
     return topic.casefold() in f"{row['question']} {row.get('answer', '')}".casefold()
 
 
-def _texts(topic: str, retain: Sequence[Example]) -> list[Example]:
-    """Retain and the embedded prompts as plain text, without what mentions the topic."""
-    rows = [*retain, *(row for row in open_pack(None).part("train") if row["domain"] != CONTROL)]
-    return [{"text": f"{row['question']} {row.get('answer', '')}".strip()} for row in rows if not _mentions(topic, row)]
+def _texts(topic: str, retain: Sequence[Example], held_out: Sequence[str]) -> list[Example]:
+    """Retain, the embedded prompts and other names as plain text, without the topic and the neighbours held out."""
+    prompts = [row["question"] for row in open_pack(None).part("train") if row["domain"] != CONTROL]
+    names = [f"They talked about {name}, a {kind.noun}." for kind in KINDS for name in kind.names]
+    texts = [*(f"{question_of(row)} {answer_of(row)}" for row in retain), *prompts, *names]
+    left_out = [name.casefold() for name in (topic, *held_out)]
+    return [{"text": text} for text in texts if not any(name in text.casefold() for name in left_out)]
 
 
 def _general(topic: str) -> list[Example]:
