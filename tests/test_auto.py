@@ -139,6 +139,26 @@ def test_trials_end_at_their_number_and_at_their_cost(base: dict[str, Any], tmp_
     assert next_rung(failed, planned(base, tmp_path, method={"auto": {"cost": 1e-6}})) is None
 
 
+@pytest.mark.parametrize("purpose, share", [("suppress", 0.2), ("erase", 0.5)])
+def test_what_trials_may_cost_follows_from_the_purpose(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, purpose: str, share: float
+) -> None:
+    own = planned(base, tmp_path, purpose=purpose, method={"auto": {"exact": False}})
+    assert own.ladder is not None
+    next_tokens = own.rungs[2].tokens
+    monkeypatch.setattr(trials, "retraining_tokens", lambda manifest, splits: round((100 + next_tokens) / share))
+    failed = {1: trial(1, left=("forget.nll >= 1",), tokens=99)}
+    assert next_rung(failed, own) == 2
+    assert next_rung({1: dataclasses.replace(failed[1], tokens=102)}, own) is None
+
+
+def test_trials_that_end_at_their_cost_say_so(base: dict[str, Any], tmp_path: Path) -> None:
+    request = {**base, "accept": {"forget.nll": ">= 1000"}, "gold": "none"}
+    method = {"auto": {"cost": 1e-6, "exact": False}}
+    notes = run({**request, "out": str(tmp_path / "run"), "method": method}).evidence["notes"]
+    assert any(note.startswith("Another strength would take the trials over") for note in notes)
+
+
 # -- a run -------------------------------------------------------------------------------------
 
 

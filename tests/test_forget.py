@@ -10,8 +10,12 @@ import pytest
 
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
+from expunge.data.entities import kind_named, neighbours
 from expunge.data.worlds import splits as world_splits
-from expunge.workflows.forget import about, forget, intent, repair_plan
+from expunge.pipeline.plan import plan as plan_of
+from expunge.report._first_screen import attacker
+from expunge.workflows._elicitation import fact_of
+from expunge.workflows.forget import about, forget, guessing, intent, repair_plan
 from worlds import tiny
 
 SAID = {
@@ -84,13 +88,58 @@ def test_the_plan_names_what_goes_and_what_stays(model: tuple[str, str]) -> None
 
 
 def test_without_data_the_model_is_asked(model: tuple[str, str]) -> None:
-    plan = repair_plan(model[0], "forget everything about Ana Aldbyson")
-    assert plan.elicited and plan.forget and len(plan.retain) > 100
-    assert all("Ana Aldbyson" in row["question"] and row["answer"] for row in plan.forget)
-    assert not any("Ana Aldbyson" in row["question"] for row in plan.retain)
-    (reworded,) = plan.request.probes.values()
-    assert not {row["question"] for row in reworded} & {row["question"] for row in plan.forget}
-    assert {"forget_reworded.rouge_l", "retain.probability"} < set(plan.request.accept)
+    plan = repair_plan(model[0], "forget everything about Kenya")
+    request = plan.request
+    assert plan.elicited and plan.forget and all("Kenya" in row["question"] for row in plan.forget)
+    asked = {row["question"] for row in plan.forget}
+    assert {"forget_reworded", "forget_cloze"} <= set(request.probes)
+    for rows in request.probes.values():
+        assert not asked & {row.get("question", row.get("prefix")) for row in rows}
+        assert f"{'forget_reworded'}.rouge_l" in request.accept
+    trained = {row["subject"] for row in plan.retain if "subject" in row}
+    apart = {row["subject"] for row in request.neighbours or [] if isinstance(row, dict)}
+    assert apart and not trained & apart and "Kenya" not in trained | apart
+    assert request.method == {"rocr": {"layer": 1, "to": request.method["rocr"]["to"]}}  # type: ignore[index]
+    assert request.method["rocr"]["to"] in trained and request.audit == "none"
+    assert plan_of(request).composed.name == "rocr"
+
+
+def test_what_the_caller_gives_counts_more(model: tuple[str, str]) -> None:
+    plan = repair_plan(model[0], "forget everything about Kenya", method="npo", audit="standard")
+    assert plan.request.method == "npo" and plan.request.audit == "standard"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (" Paris.\n\nThe answer", "Paris"),
+        (" the Euro, which", "Euro"),
+        (' "Hamlet" and it is', "Hamlet"),
+        (" located in the city of London", "city of London"),
+        (" Kenya.", ""),
+        (" .", ""),
+    ],
+)
+def test_a_fact_is_the_words_that_matter(text: str, words: str) -> None:
+    assert fact_of(text, "Kenya") == words
+
+
+def test_guessing_is_the_binomial_tail() -> None:
+    assert guessing(6, 0.0) == pytest.approx(1 / 6)  # at most 1 right of 6 at one in twenty: 97 of 100 cases
+    assert guessing(3, 1 / 6) == pytest.approx(1 / 3)  # 93 of 100 cases
+    assert 0.25 < guessing(1000, 0.25) < 0.28
+
+
+def test_the_first_screen_says_what_the_own_answers_of_a_model_cannot_prove() -> None:
+    evidence = {"scores": [], "verdict": {}, "splits": {"forget": 3, "forget_reworded": 3, "forget_cloze": 3}}
+    assert "No training data were given" in attacker(evidence)
+    assert "training data" not in attacker({**evidence, "splits": {"forget": 3}})
+
+
+def test_a_kind_is_known_by_its_names() -> None:
+    kind = kind_named("The nile")
+    assert kind is not None and kind.noun == "river" and kind_named("Ana Aldbyson") is None
+    assert "the Nile" not in neighbours("nile", kind) and len(neighbours("nile", kind)) == len(kind.names) - 1
 
 
 def test_a_no_changes_nothing(model: tuple[str, str], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from expunge.methods.compose import every_method
 from expunge.models.build import check_spec
 from expunge.pipeline.train import parse_training
 
-DRAWS = int(os.environ.get("EXPUNGE_FUZZ", "1000"))
+DRAWS = int(os.environ.get("EXPUNGE_FUZZ", "500"))
 COMMON = {
     "deadline": None,
     "derandomize": True,

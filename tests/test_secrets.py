@@ -122,6 +122,7 @@ def test_env_takes_names_and_no_key(name: str) -> None:
         "neighbours",
         "mark",
         "judge",
+        "repair",
     ],
 )
 def test_every_verb_that_opens_a_path_has_the_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,6 +206,27 @@ def test_the_best_is_a_request_that_gives_what_the_trial_gave(tuned: Any, go: Go
     assert after["forget_nll"] == pytest.approx(made.best["scores"]["forget_nll"], rel=1e-9)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_what_auto_starts_with_is_searched_and_named(base: dict[str, Any], go: Go, tmp_path: Path, named: bool) -> None:
+    """A request without a method, or with `auto` and options: the best one names the method and runs by itself."""
+    request = {**base, "budget": {**base["budget"], "steps": 2}, "out": str(tmp_path / "o")}
+    del request["method"]
+    if named:
+        request["method"] = {"auto": {"exact": False, "trials": 2}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(request))
+    planned = plan(Request.parse(request))
+    code, out, err = go("tune", tmp_path / "r.yaml", "--trials", 1, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert planned.ladder is not None and found["choice"] == planned.ladder.why
+    assert found["method"] == planned.composed.name and found["settings"]["method"] == planned.composed.described
+    assert {axis["name"] for axis in found["space"]} >= {"budget.share", "npo.beta"}
+    best = yaml.safe_load(Path(found["request"]).read_text())
+    assert plan(Request.parse(best)).ladder is None
+    code, out, _ = go("tune", tmp_path / "r.yaml", "--trials", 1)
+    assert code == 0 and f"Method: {found['method']}, chosen by auto: {found['choice']}. Searched: budget.share" in out
+
+
 def test_it_goes_on_as_if_it_had_not_been_interrupted(
     tuned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

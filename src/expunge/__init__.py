@@ -59,6 +59,7 @@ NAMES = {
     "purge": "workflows.purge",
     "read": "evaluation.reading",
     "record": "training.references",
+    "repair": "workflows.repair",
     "run": "workflows.run",
     "selftest": "workflows.selftest",
     "train": "pipeline.train",

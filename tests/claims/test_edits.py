@@ -29,6 +29,7 @@ from expunge.pipeline.gold import gold
 from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
 
+pytestmark = pytest.mark.slow  # the world and its gold alone take two minutes
 SEED, KEPT = 7, 0.87
 """KEPT: the floor is held on the sample that the edit reads; on others a little less is left."""
 
@@ -182,7 +183,6 @@ def test_stamp_of_low_rank_does_most_of_it(before: Figures, after: Callable[...,
 
 
 @pytest.mark.claims("unierase")
-@pytest.mark.slow
 def test_unierase_covers_the_answers(before: Figures, retrained: Figures, after: Callable[..., Figures]) -> None:
     """ROUGE-L at most gold's + .1, three times as much left of retained answers, and the old answer still likely
     behind the token. A base that has never refused does not learn to by one embedding: refusals are not shown."""

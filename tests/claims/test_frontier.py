@@ -1,4 +1,4 @@
-"""proxy_gold against gold on the authors worlds of seeds 1 and 3, which set none of its parts but its rate (1).
+"""proxy_gold against gold on the authors worlds of seeds 1 and 3, which set its rate and weights.
 
 A third of retain is held out of the method; half of the holdout, which it reads, is out of the figures.
 """
@@ -78,7 +78,7 @@ def figures(place: Place, model: Model, seed: int) -> dict[str, float]:
 @pytest.mark.claims("proxy_gold", "distillation")
 def test_it_forgets_as_gold_does_at_half_of_the_cost(place: Place, tmp_path: Path) -> None:
     """Each seed: ROUGE-L within .12 of gold's, truth ratio within .1, each membership AUC within .15, relearned
-    knowledge within .12, .88 of the held-out knowledge, less than half of retraining's tokens; the AUCs within .08 on
+    knowledge within .12, .93 of the held-out knowledge, less than half of retraining's tokens; the AUCs within .08 on
     average."""
     gaps = []
     for seed in SEEDS:
@@ -93,7 +93,7 @@ def test_it_forgets_as_gold_does_at_half_of_the_cost(place: Place, tmp_path: Pat
         assert gap["rouge_l"] <= 0.12 and gap["truth_ratio"] <= 0.1, (seed, ours, gold)
         assert max(gap[name] for name in ATTACKS) <= 0.15, (seed, ours, gold)
         assert ours["relearned"] <= gold["relearned"] + 0.12, (seed, ours, gold)
-        assert ours["held_out"] >= 0.88 * before, (seed, ours, before)
+        assert ours["held_out"] >= 0.93 * before, (seed, ours, before)
         retraining = read_manifest(place.gold)["tokens"]
         assert context.notes["outcome"]["tokens"] <= 0.5 * retraining
     assert np.mean(gaps) <= 0.08, gaps

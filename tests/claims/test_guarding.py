@@ -66,6 +66,7 @@ def rephrased(rows: Any) -> list[dict[str, Any]]:
     return [{**row, "question": f"Please tell me: {row['question'][0].lower()}{row['question'][1:]}"} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.claims("eco")
 def test_eco_leaves_retain_alone_and_answers_are_lost(authors: World, after: Any) -> None:
     found, model, notes = after("eco")
@@ -78,6 +79,7 @@ def test_eco_leaves_retain_alone_and_answers_are_lost(authors: World, after: Any
     assert caught.mean() >= 0.9, "the name gives the question away, however it is put"
 
 
+@pytest.mark.slow
 def test_eco_s_search_stops_where_the_surrogate_is_reached_or_noise_no_longer_helps(authors: World, after: Any) -> None:
     """At this scale the forced answer's own tokens betray it: no noise in the prompt reaches the holdout's level."""
     found, _, notes = after("eco")
@@ -113,6 +115,7 @@ def test_o3_serves_request_after_request(authors: World, tmp_path: Path) -> None
     assert figures(model, authors.splits["retain"])["probability"] >= 0.93 * authors.before.retain_probability
 
 
+@pytest.mark.slow
 @pytest.mark.claims("in_context")
 def test_in_context_hides_the_answers_of_flagged_questions_alone(authors: World, after: Any) -> None:
     found, _, _ = after("in_context")
@@ -120,6 +123,7 @@ def test_in_context_hides_the_answers_of_flagged_questions_alone(authors: World,
     assert found.forget_nll >= 0.5 * authors.gold.forget_nll and found.rouge_l <= authors.gold.rouge_l
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eco", "in_context", "o3"])
 def test_what_is_not_flagged_is_answered_bit_for_bit_as_before(name: str, authors: World, tmp_path: Path) -> None:
     """And at most 2 % of the retain prompts are flagged, on rows that did not set the threshold too."""
@@ -145,6 +149,7 @@ def test_what_is_not_flagged_is_answered_bit_for_bit_as_before(name: str, author
     assert model.generate(mixed[4:]) == bare.generate(mixed[4:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eco", "in_context", "o3"])
 def test_without_its_guard_the_model_knows_all_again(name: str, authors: World, after: Any) -> None:
     """Hidden, not removed: the bare weights are the origin's."""

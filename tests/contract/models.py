@@ -176,6 +176,7 @@ NESTED: dict[str, Any] = {
     "spunge{lora}": {"spunge": {"by": "group", "inner": {"forget": "npo", "retain": "kl", "weights": "lora"}}},
     "influence{cg}": {"influence": {"solver": "conjugate_gradient", "iterations": 2}},
     "npo + values": {"forget": "npo", "retain": "values"},
+    "pdu + name_swap": {"forget": "pdu", "beside": "name_swap", "retain": "kl"},
     "memflex{rank}": {"memflex": {"rank": 2, "size": 0.5, "angle": 1.0}},
     "circuit_breaker{held}": {"circuit_breaker": {"held": "all"}},
     "sam + lora": {

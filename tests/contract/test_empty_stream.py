@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import BUDGET, base, fits, splits
+from models import BUDGET, base, fits, manifest, splits
 from torch import Tensor
 
 from expunge.core import processes
@@ -38,9 +38,8 @@ def trainer_of(term: Term, family: str, folder: Path, data: Any = None) -> Train
     model = base(family)
     term.loss.declare(model)
     trainable = Trainable(dict(model.module.named_parameters()))
-    trainer = Trainer(
-        model, data or splits(family), {"term": term}, Context(BUDGET, folder, 0), trainable, plain(), "forget"
-    )
+    context = Context(BUDGET, folder, 0, manifest=manifest(family, folder))
+    trainer = Trainer(model, data or splits(family), {"term": term}, context, trainable, plain(), "forget")
     term.loss.prepare(trainer)
     trainer._fill_records()
     trainer._mode(True)

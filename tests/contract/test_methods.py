@@ -24,6 +24,7 @@ from models import (
     base,
     cards,
     composed,
+    manifest,
     run,
     same,
     splits,
@@ -217,7 +218,8 @@ def first_step(
 
     folder.mkdir(parents=True)
     model = model or base(family)
-    context = Context(budget, folder, 0, log=Log(folder / "log.jsonl"))
+    known = {**manifest(family, folder), "learning_rate": None}
+    context = Context(budget, folder, 0, manifest=known, log=Log(folder / "log.jsonl"))
     replace(method, update=Update(update, method.update.terms))(model, splits(family), context)
     return grads, json.loads((folder / "log.jsonl").read_text().splitlines()[0])
 

@@ -14,7 +14,8 @@ from expunge.core.context import Context
 from expunge.core.contracts import Output, Reference, Step
 from expunge.methods._ngram import Ngrams
 from expunge.methods._quantiles import match_quantiles, with_label
-from expunge.methods._renaming import Names, rename_subject
+from expunge.methods._recall import recall
+from expunge.methods._renaming import Names, rename_subject, subject_of
 from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
 from expunge.methods.objectives.proxy_gold import label_logp, proxy_gold
@@ -96,6 +97,14 @@ def test_names_are_put_together_anew() -> None:
     assert Names.of([{"subject": "Plato"}]).draw("row") is None
 
 
+def test_a_subject_is_given_or_the_first_name_in_the_question() -> None:
+    """A capital at the start of the question makes no name, and a genitive is no part of one."""
+    assert subject_of({"question": "Who is Bo Lind?", "subject": "Ada Ferrow"}) == "Ada Ferrow"
+    assert subject_of({"question": "What Did Sinéad O'Brien-Ruiz's Aunt Do?"}) == "Did Sinéad O'Brien-Ruiz"
+    assert subject_of({"question": "Where does Ji-Yeon Park's aunt live?"}) == "Ji-Yeon Park"
+    assert subject_of({"question": "Who lives there?"}) == subject_of({"text": "Ada Ferrow"}) == ""
+
+
 def test_the_name_is_replaced_whole_and_in_part() -> None:
     example = {
         "question": "Who is Ada Ferrow?",
@@ -152,7 +161,7 @@ def test_a_run_lowers_both_losses(splits: Any, tmp_path: Path) -> None:
 
 
 def test_distillation_is_zero_at_the_reference_and_asks_about_others(splits: Any, tmp_path: Path) -> None:
-    composed = compose({"forget": "npo", "retain": "distillation", "others": 2, "batch_size": 4})
+    composed = compose({"forget": "npo", "retain": "distillation", "others": 2, "recalled": 0, "batch_size": 4})
     loss = composed.objective.terms["retain"].loss
     assert isinstance(loss, Distillation)
     reference, seen = model(splits), []
@@ -185,10 +194,50 @@ def one_position(logits: list[float], then: list[float], hidden: torch.Tensor, b
     return out
 
 
+# -- what the model knows and nobody named --------------------------------------------------------
+
+
+def test_recall_leaves_out_what_the_data_tell_and_puts_the_surest_first(splits: Any) -> None:
+    """Of five sampled answers one is retain's, one the forget set's, one empty and one is there twice."""
+    reference = model(splits)
+    texts = [splits["retain"][0]["answer"], splits["forget"][1]["answer"], "", "Obrist has 12.", "Zed is 9 of 4.", ""]
+    texts[5] = texts[3]
+    reference.generate = lambda prompts, **settings: texts
+    questions = [{"question": f"Who is {i}?", "subject": "Nobody At All"} for i in range(len(texts))]
+    found = recall(reference, questions, splits["retain"], splits["forget"], 0)
+    assert sorted(row["answer"] for row in found) == ["Obrist has 12.", "Zed is 9 of 4."]
+    nll = [figures(reference, [row])["nll"] for row in found]
+    assert nll == sorted(nll) and all(set(row) == {"question", "answer"} for row in found)
+
+
+def test_distillation_rehearses_what_the_model_recalls(splits: Any, tmp_path: Path) -> None:
+    """The model is asked as often as it may be, about names that are put together anew, and held on its answers."""
+    composed = compose({"forget": "npo", "retain": "distillation", "recalled": 1, "calls": 5, "batch_size": 4})
+    reference = model(splits)
+    asked: list[Any] = []
+    reference.generate = lambda prompts, **settings: asked.extend(prompts) or ["Zed is 9 of 4."] * len(prompts)
+    context = Context(Budget(steps=2, learning_rate=0.01, stop="none", floor=0.0), tmp_path)
+    composed.method(reference, splits, context)
+    assert len(asked) == 5 and all("Bo Marsten" in r["question"] or "Cleo Lindqer" in r["question"] for r in asked)
+    loss = composed.objective.terms["retain"].loss
+    assert isinstance(loss, Distillation) and context.notes["distillation"] == {"recalled": 1}
+    made = [loss.streams["recalled_0"].make(row) for row in splits["retain"]]
+    assert {row["answer"] for row in made} == {"Zed is 9 of 4."}
+
+
+def test_a_copy_without_rows_takes_no_weight_from_retain() -> None:
+    loss = distillation(states=0.0)
+    then, logits = [0.9, 0.1], [0.0, 0.0]
+    out = one_position(logits, then, torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
+    alone = {"retain": out} | {name: Output(None, *[torch.zeros(0, 1)] * 3) for name in ("recalled_0", "recalled_1")}
+    expected = sum(p * math.log(p / 0.5) for p in then)
+    assert float(loss(Step(alone, 0, 0, torch.Generator()))) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("moved", [0.0, 0.1])
 def test_the_distance_counts_every_direction_of_a_state(moved: float) -> None:
     """A state moved by a tenth of its norm adds states / 100, whatever its direction."""
-    loss = distillation(states=10.0, others=0)
+    loss = distillation(states=10.0, recalled=0)
     assert isinstance(loss, Distillation)
     loss.paths = ["block"]
     then = torch.tensor([[[3.0, 4.0]]])

@@ -64,6 +64,7 @@ def _register() -> None:
         neighbours,
         provenance,
         purge,
+        repair,
         run,
         selftest,
         train,
@@ -90,6 +91,7 @@ def _register() -> None:
         mark,
         provenance,
         selftest,
+        repair,
     ):
         verb.register(app)
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 HELP = """Forget a topic that you name in plain words.
 
-The command finds the examples about the topic, shows a repair plan, asks for confirmation, changes the model
-in closed form (STAMP), and shows the evidence. Without --data the model is asked about the topic, and its own
-answers are the forget set.
+The command finds the examples about the topic, shows a repair plan, asks for confirmation, changes the model,
+and shows the evidence. Without --data the model is asked for facts about the topic and its neighbours, and an
+edit (ROCR) lets it read the name as a neighbour's.
 
 Examples:
 
@@ -41,6 +41,9 @@ def command(
         str | None, typer.Option(help="The method; see `expunge list methods`. By default chosen by the data.")
     ] = None,
     gold: Annotated[str, typer.Option(help="The gold model to compare with: auto, none or a folder.")] = "none",
+    audit: Annotated[
+        str | None, typer.Option(help="Attacks: none, standard or deep. By default standard, and none without --data.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
     out: Annotated[str, typer.Option(help="A new folder for the model and its evidence.")] = "runs/forget",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
@@ -73,6 +76,7 @@ def command(
         data=data,
         method=method,
         gold=gold,
+        audit=audit,
         seed=seed,
         out=out,
         trust_code=trust_code,
@@ -88,6 +92,11 @@ def command(
     return _show.code(done.passed)
 
 
+def _method_name(plan: RepairPlan) -> str:
+    method = plan.request.method
+    return method if isinstance(method, str) else ", ".join(method)
+
+
 def _show_plan(plan: RepairPlan, redact: bool) -> None:
     """Print the plan. redact: without the topic and the questions."""
     from rich.text import Text
@@ -96,8 +105,8 @@ def _show_plan(plan: RepairPlan, redact: bool) -> None:
 
     console = _show.console()
     topic = "the topic" if redact else repr(plan.topic)
-    console.print(Text(f"Repair plan: forget {topic} in {plan.model} with {plan.request.method}.", style="bold"))
-    source = "answers of the model itself" if plan.elicited else "examples about it"
+    console.print(Text(f"Repair plan: forget {topic} in {plan.model} with {_method_name(plan)}.", style="bold"))
+    source = "questions on facts of the model itself" if plan.elicited else "examples about it"
     retain = f"{len(plan.retain)} examples" if plan.retain else "none"
     console.print(
         Text(f"Forget set: {len(plan.forget)} {source}. Retain set: {retain}. Output: {plan.request.out}/model.")

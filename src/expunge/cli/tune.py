@@ -18,7 +18,8 @@ HELP = """Search the settings that a request leaves open.
 The search respects the request's acceptance criteria. It covers the learning rate, the number of epochs, and the
 bounded options of the method (beta, alpha, ...) that the request does not set. The best trial meets every line of
 `accept:` and comes nearest to gold's forget NLL (without gold, the holdout's). Its complete request is written to
-best.yaml. The first trial is the plain recipe. Run the same command again to continue an interrupted search.
+best.yaml. The first trial is the plain recipe. Where the request leaves the method to `auto`, the numbers of the method
+that it starts with are searched. Run the same command again to continue an interrupted search.
 
 Examples:
 
@@ -54,15 +55,18 @@ def command(
     if as_json:
         _show.emit(tuned.to_json())
         return _show.code(tuned.passed)
-    _print_trials(tuned)
     console = _show.console()
+    chosen = f", chosen by auto: {tuned.choice}" if tuned.choice else ""
+    numbers = ", ".join(axis.name for axis in tuned.space)
+    console.print(f"Method: {tuned.method}{chosen}. Searched: {numbers}.", markup=False, soft_wrap=True)
+    _print_trials(tuned)
     console.print(f"Target: the {tuned.target_of}'s forget NLL, {tuned.target:.3f} nats per token.", markup=False)
     if tuned.best is None:
         console.print("Every trial failed, so there is no best one.", markup=False)
     else:
         met = "meets the criteria" if tuned.passed else "misses the criteria, like all others"
-        chosen = "".join(f" --set {name}={shlex.quote(json.dumps(value))}" for name, value in tuned.settings.items())
-        how = str(tuned.out / "best.yaml") if tuned.whole else f"{request}{chosen}"
+        sets_best = "".join(f" --set {name}={shlex.quote(json.dumps(value))}" for name, value in tuned.settings.items())
+        how = str(tuned.out / "best.yaml") if tuned.whole else f"{request}{sets_best}"
         console.print(f"Trial {tuned.best['trial']} {met}: expunge run {how}", markup=False, soft_wrap=True)
     return _show.code(tuned.passed)
 

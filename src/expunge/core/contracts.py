@@ -195,6 +195,8 @@ class LossTerm:
     streams: Mapping[str, Stream] | None = None
     reads: Iterable[str] = ()
     """Splits that `prepare` reads besides the streams': a request without them is refused."""
+    trained: int = 0
+    """Tokens that `prepare` trained a model of the term's own on: they count in the run's cost."""
     _loss: Loss | None = None
 
     def __init__(
@@ -213,6 +215,9 @@ class LossTerm:
         if self._loss is None:
             raise NotImplementedError(f"{type(self).__name__} has neither a loss nor a __call__ of its own")
         return self._loss(step)
+
+    def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
+        """Raises BadInput where the model, or how it was trained, does not suffice; before anything runs."""
 
     def declare(self, model: Model) -> None:
         """Sets the needs, origin and streams that depend on the model. Raises BadInput."""

@@ -13,12 +13,19 @@ from expunge.core.card import MethodCard
 from expunge.core.contracts import Term, Update
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.registry import SINGULAR, Plugin, load, names
+from expunge.methods._sum import Sum
 from expunge.methods.objective import Objective
 
-PARTS = {"forget": "objectives", "retain": "retain", "weights": "weights", "update": "updates"}
-"""Part of a method -> kind of its plug-ins."""
-OWN = ("forget_weight", "alpha")
-"""Keys of an objective that belong to none of its parts: the weights of its two terms."""
+PARTS = {
+    "forget": "objectives",
+    "beside": "objectives",
+    "retain": "retain",
+    "weights": "weights",
+    "update": "updates",
+}
+"""Part of a method -> kind of its plug-ins. beside: a second forget term, which is added to the first."""
+OWN = ("forget_weight", "beside_weight", "alpha")
+"""Keys of an objective that belong to none of its parts: the weights of its terms."""
 ABOUT = ("source", "summary", "fidelity", "leaves_out", "shown")
 """Keys of a recipe that describe it."""
 DEFAULT_PARTS = {"weights": "all", "update": "plain"}
@@ -54,8 +61,8 @@ class BoundMethod:
 
     @property
     def title(self) -> str:
-        """Names of the forget and retain terms."""
-        return " + ".join(self.plugins[part].name for part in ("forget", "retain") if part in self.plugins)
+        """Names of the loss terms."""
+        return " + ".join(self.plugins[part].name for part in ("forget", "beside", "retain") if part in self.plugins)
 
 
 def merge(given: dict[str, Any], recipe: Mapping[str, Any], has_retain: bool, where: str, name: str) -> MethodSpec:
@@ -109,14 +116,16 @@ def bind(spec: MethodSpec) -> BoundMethod:
         with faults:
             values[part] = plugin.validate(options[part], f"{spec.where}.{part}")
     weights = {}
-    update = plugins["update"]
+    unused = {key: f"changes nothing under {plugins['update'].name}" for key in plugins["update"].card.ignores}
+    if "beside" not in plugins:
+        unused["beside_weight"] = "weighs no term, since none stands beside the forget term"
     for key in OWN:
         with faults:
             weights[key] = _weight(spec.options.get(key, 1.0), f"{spec.where}.{key}")
-        if key in update.card.ignores and key in spec.given:
-            fix = "leave it out, or choose another update"
-            faults.add(BadInput.of(f"{spec.where}.{key}", spec.given[key], f"changes nothing under {update.name}", fix))
-    weights = {key: value for key, value in weights.items() if key not in update.card.ignores}
+        if key in unused and key in spec.given:
+            fix = "leave it out, or choose other parts"
+            faults.add(BadInput.of(f"{spec.where}.{key}", spec.given[key], unused[key], fix))
+    weights = {key: value for key, value in weights.items() if key not in unused}
     budget = Budget()
     with faults:
         budget = request.parse(Budget, budget_fields, spec.where)
@@ -132,6 +141,8 @@ def build(bound: BoundMethod) -> Objective:
             plugin = bound.plugins[part]
             loss = plugin.factory(**bound.options[part])
             terms[part] = Term.of(plugin.name, loss, plugin.card, bound.weights.get(weight, 1.0))
+    if "beside" in bound.plugins:
+        terms["forget"] = _with_second(terms["forget"], bound)
     update = bound.plugins["update"].factory(**bound.options["update"])
     return Objective(
         terms,
@@ -141,6 +152,14 @@ def build(bound: BoundMethod) -> Objective:
         math.prod(getattr(plugin.module, "RATE", 1.0) for plugin in bound.plugins.values()),
         anchor="forget" if "forget" in terms else "retain",
     )
+
+
+def _with_second(first: Term, bound: BoundMethod) -> Term:
+    """The forget term with the one beside it. Raises BadInput where both make examples of one name."""
+    plugin = bound.plugins["beside"]
+    loss = plugin.factory(**bound.options["beside"])
+    second = Term.of(plugin.name, loss, plugin.card, bound.weights["beside_weight"])
+    return Term(f"{first.name} + {second.name}", Sum(first, second, "method.beside"), first.card, first.weight)
 
 
 def split_budget(options: Mapping[str, Any], taken: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -162,6 +181,9 @@ def _load_parts(spec: MethodSpec) -> tuple[dict[str, Plugin[MethodCard]], dict[s
         if part not in plugins and spec.options.get(part) in (None, "none"):
             plugins[part], options[part] = load(PARTS[part], default), {}
     faults.raise_any()
+    if "beside" in plugins and "forget" not in plugins:
+        fix = "name it under forget, or add forget: NAME"
+        raise BadInput.of(f"{spec.where}.beside", plugins["beside"].name, "stands beside no forget term", fix)
     if "forget" not in plugins and "retain" not in plugins:
         raise BadInput.of(
             spec.where,

@@ -11,6 +11,9 @@ from expunge.core.random import derive
 
 SHORTEST = 3
 """Letters from which on a single word of a name is replaced where it occurs alone."""
+WORD = r"[A-Z](?:['’][A-Z])?[\w-]*"
+NAME = re.compile(rf"(?<=\w\W){WORD}(?: {WORD})+")
+"""Two words or more with capitals, not at the start of a text."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Names:
     @classmethod
     def of(cls, rows: Sequence[Example]) -> Names:
         """The names of the examples' subjects of two words or more."""
-        known = sorted({str(row["subject"]) for row in rows if len(str(row.get("subject") or "").split()) > 1})
+        known = sorted({name for row in rows if len((name := subject_of(row)).split()) > 1})
         parts = [name.rsplit(" ", 1) for name in known]
         return cls(frozenset(known), tuple(first for first, _ in parts), tuple(last for _, last in parts))
 
@@ -38,18 +41,35 @@ class Names:
         return None
 
 
+def subject_of(example: Example) -> str:
+    """The example's `subject`, else the first name in its question; empty where there is none."""
+    if example.get("subject"):
+        return str(example["subject"])
+    found = NAME.search(str(example.get("question", "")))
+    return found[0] if found else ""
+
+
 def rename_subject(example: Example, name: str) -> Example | None:
     """The question and answer about `name` in the subject's place; None where they do not name their subject.
 
     The whole name is replaced wherever it stands, and so are its first words and its last one alone.
     """
-    old = str(example.get("subject") or "")
-    if " " not in old or "question" not in example or old not in example["question"]:
+    old = subject_of(example)
+    return replace_name(example, old, name) if " " in old else None
+
+
+def replace_name(example: Example, old: str, new: str) -> Example | None:
+    """The question and answer with another name; None where the question has not the old one.
+
+    A name of several words is also replaced by its first words and by its last one, where these stand alone.
+    """
+    if not old or "question" not in example or old not in example["question"]:
         return None
-    new_first, new_last = name.rsplit(" ", 1)
-    old_first, old_last = old.rsplit(" ", 1)
-    parts = {old: name, old_last: new_last, old_first: new_first}
-    pattern = "|".join(rf"\b{re.escape(part)}\b" for part in parts if len(part) >= SHORTEST)
+    parts = {old: new}
+    if " " in old and " " in new:
+        (old_first, old_last), (new_first, new_last) = old.rsplit(" ", 1), new.rsplit(" ", 1)
+        parts |= {old_last: new_last, old_first: new_first}
+    pattern = "|".join(rf"\b{re.escape(part)}\b" for part in parts if len(part) >= SHORTEST or part == old)
 
     def replace(text: str) -> str:
         return re.sub(pattern, lambda found: parts[found[0]], text)

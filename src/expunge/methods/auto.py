@@ -15,19 +15,22 @@ from expunge.core.errors import BadInput
 from expunge.core.request import parse
 
 NAME = "auto"
+COST = {"suppress": 0.2, "erase": 0.5}
+"""Purpose -> tokens of all trials together at most, as a share of a retraining's."""
 
 
 class AutoOptions(BaseModel):
     """Options of `method: auto`.
 
     trials: runs at most, each at another strength. cost: tokens of all trials together at most, as a share of a
-    retraining's, where these are known. exact: whether an exact scheme or a retraining may be chosen.
+    retraining's, where these are known; None: COST of the purpose. exact: whether an exact scheme or a retraining may
+    be chosen.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     trials: Annotated[int, Field(ge=1, le=20)] = 3
-    cost: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.5
+    cost: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
     exact: bool = True
 
 
@@ -43,6 +46,13 @@ class Ladder:
     examples: Literal["any", "class", "single"] = "any"
     """The requests that it is for: those that name a class, or those that name single examples."""
     options: AutoOptions = field(default_factory=AutoOptions)
+    lines: tuple[str, ...] = ()
+    """Of a repair: the way of each rung, empty for the first, which is the harmed model itself."""
+
+    @property
+    def name(self) -> str:
+        """The method that it is of."""
+        return "repair" if self.lines else NAME
 
 
 def is_auto(spec: Any) -> bool:

@@ -1,8 +1,8 @@
 """From the request's `method` to a method that runs: recipes, parts, wrappers, all faults at once.
 
-Grammar: a name (a recipe first, then a method of that name); parts {forget, retain, weights, update, ...options}; or
-one method with options {spunge: {by: group, inner: npo}}. `{ilu: {inner: X}}`, where ilu is an update, is short for X
-with `update: ilu`.
+Grammar: a name (a recipe first, then a method of that name); parts {forget, beside, retain, weights, update,
+...options}; one method with options {spunge: {by: group, inner: npo}}; or {model: FOLDER}, a model that somebody else
+changed. `{ilu: {inner: X}}`, where ilu is an update, is short for X with `update: ilu`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, load, names
 from expunge.methods._parts import ABOUT as ABOUT
 from expunge.methods._parts import OWN, bind, build, merge, split_budget
 from expunge.methods._parts import PARTS as PARTS
+from expunge.methods.given import NAME as GIVEN
+from expunge.methods.given import Given
 from expunge.methods.objective import Objective
 
 WHOLE = ("edits", "wrappers", "guards", "exact")
@@ -89,9 +91,18 @@ def compose(spec: Any, *, has_retain: bool = True, where: str = "method") -> Com
             "give one method, or its parts under forget, retain, weights, update",
         )
     ((name, options),) = spec.items()
+    if name == "model":
+        return _changed_model(options, f"{where}.model")
     if isinstance(options, str) and name not in every_method():
         raise BadInput.of(where, name, "unknown part of a method", did_you_mean(name, PARTS))
     return _resolve(str(name), _mapping(options, f"{where}.{name}", name), has_retain, where)
+
+
+def _changed_model(source: Any, where: str) -> Composed:
+    """Resolve {model: FOLDER}."""
+    if not isinstance(source, str) or not source.strip():
+        raise BadInput.of(where, source, "names no model", "give the folder of the changed model")
+    return Composed(GIVEN, "changed model", Given(source, where), [], {"model": source})
 
 
 def _mapping(options: Any, where: str, name: object) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class Objective(Method):
             shares=self.rate,
         )
         outcome = trainer.run()
-        context.notes["outcome"] = dataclasses.asdict(outcome)
+        tokens = outcome.tokens + sum(term.loss.trained for term in terms.values())
+        context.notes["outcome"] = {**dataclasses.asdict(outcome), "tokens": tokens}
         for term in terms.values():
             context.notes |= term.loss.notes()
         for parameter in model.module.parameters():
@@ -66,6 +67,7 @@ class Objective(Method):
                 if not splits.get(name):
                     fix = f"add {name}: FILE, or leave the option out"
                     raise BadInput.of(name, "", f"is missing, and an option of {term.name} needs it", fix)
+            term.loss.fits(model, manifest)
         return []
 
     def streams(self) -> dict[str, Any]:

@@ -66,9 +66,8 @@ def _continue(
     choose: Callable[[Tensor], Tensor],
 ) -> list[list[int]]:
     """The new tokens of each prompt, up to its end token; left-padded, each member with its own cache."""
-    first = members[0]
+    first, width = members[0], max(map(len, prompts))
     device = device_of(first.module)
-    width = max(map(len, prompts))
     ids_BS = torch.tensor([[first.pad] * (width - len(p)) + p for p in prompts], device=device)
     seen_BS = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     ends = torch.tensor(stops, dtype=torch.long, device=device)

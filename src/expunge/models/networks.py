@@ -33,7 +33,7 @@ class Digits(nn.Module):
 
 
 class MLP(nn.Module):
-    """A perceptron for tables; inputs are standardised by the given means and deviations."""
+    """A perceptron for tables and small images; inputs are standardised by the given means and deviations."""
 
     def __init__(
         self,
@@ -52,5 +52,5 @@ class MLP(nn.Module):
         self.head = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, inputs] -> logits [B, classes]."""
-        return self.head(self.body((x - self.mean) / self.std))
+        """x: [B, inputs], or of any shape with as many values -> logits [B, classes]."""
+        return self.head(self.body((x.flatten(1) - self.mean) / self.std))

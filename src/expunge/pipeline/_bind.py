@@ -18,6 +18,7 @@ from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack, scores
 from expunge.methods.auto import Ladder, is_auto
 from expunge.methods.compose import Composed, compose
+from expunge.methods.repair import is_repair, repair_ladder
 from expunge.models.build import budget_of, outline
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
@@ -52,7 +53,7 @@ class Parts:
     """As the request names them, so that faults name its rows."""
     composed: Composed | None
     ladder: Ladder | None
-    """Of `method: auto`, whose first trial `composed` is."""
+    """Of `method: auto` or a repair, whose first trial `composed` is."""
     rules: tuple[acceptance.Criterion, ...]
 
     @property
@@ -80,10 +81,13 @@ def bind(request: Request, faults: Faults) -> Parts:
     composed: Composed | None = None
     ladder: Ladder | None = None
     with faults:
-        if not is_auto(request.method):
+        if not is_auto(request.method) and not is_repair(request.method):
             composed = compose(request.method, has_retain=has_retain)
         elif base is not None and splits:
-            ladder = choose(request, base.model, splits)
+            if is_repair(request.method):
+                ladder = repair_ladder(request.method, base.model, base.manifest)
+            else:
+                ladder = choose(request, base.model, splits)
             composed = compose(ladder.rungs[ladder.start], has_retain=has_retain)
     rules = []
     for key, text in request.accept.items():

@@ -10,7 +10,7 @@ from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.data.splits import Splits
-from expunge.methods.auto import NAME, Ladder, ladders, options_of
+from expunge.methods.auto import COST, NAME, Ladder, ladders, options_of
 from expunge.methods.compose import compose
 from expunge.pipeline.compatibility import fits_method
 
@@ -18,6 +18,8 @@ from expunge.pipeline.compatibility import fits_method
 def choose(request: Request, model: Model, splits: Splits) -> Ladder:
     """The ladder of a request. Raises BadInput where its options are faulty or nothing suits model and data."""
     options = options_of(request.method)
+    if options.cost is None:
+        options = options.model_copy(update={"cost": COST[request.purpose]})
     schemes = sorted(name.partition(":")[2] for name in model.capabilities if name.startswith("exact:"))
     if schemes:
         return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options=options)

@@ -23,6 +23,7 @@ from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
+from expunge.methods.repair import words_of
 from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.fluency import fluency_scores, with_fluency
 from expunge.pipeline.gold_check import refuse_gold
@@ -30,7 +31,7 @@ from expunge.pipeline.hidden_knowledge import hidden_scores, judge
 from expunge.pipeline.observe import Observation, refuse_copies
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
-from expunge.pipeline.trial import Trial, Tried
+from expunge.pipeline.trial import Trial, Tried, repair_remark
 from expunge.report.card import model_card
 from expunge.report.html import render
 from expunge.training import checkpoint
@@ -139,7 +140,7 @@ def evidence(
         verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=plan.composed.yields == "guard"),
         curve=outcome.get("curve", []),
         stop=outcome.get("stop", {}),
-        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(plan, applied.notes, trials)],
+        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(tried)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
         **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,
@@ -226,8 +227,9 @@ def _gold_remarks(golds: Mapping[str, Observation]) -> list[str]:
     return [one.why for one in golds.values() if one.why]
 
 
-def _method_remarks(plan: Plan, notes: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> list[str]:
+def _method_remarks(tried: Tried) -> list[str]:
     """Sentences on the method, and on how it was chosen."""
+    plan, notes = tried.plan, tried.applied.notes
     exact, outcome = notes.get("exact") or {}, notes.get("outcome") or {}
     remarks = [*exact.get("said", []), *notes.get("remarks", [])]
     if outcome and not exact:
@@ -236,24 +238,29 @@ def _method_remarks(plan: Plan, notes: Mapping[str, Any], trials: Sequence[Mappi
         remarks.append("A guard: without guard/ the model scores as before, and relearning starts from there.")
     words = {name: _words(value) for name, value in _method_notes(notes).items()}
     remarks += [f"{name.replace('_', ' ').capitalize()}: {text}." for name, text in words.items() if text]
-    return remarks + _trial_remarks(plan, trials)
+    return remarks + _trial_remarks(tried)
 
 
-def _trial_remarks(plan: Plan, trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why `auto` chose its method, and how each strength came out."""
-    if not trials:
+def _trial_remarks(tried: Tried) -> list[str]:
+    """Why `auto` chose its method or how a repair goes, and how each rung came out."""
+    plan, trials = tried.plan, tried.trials
+    if not trials or plan.ladder is None:
         return []
-    strengths = len(plan.rungs)
     remarks = [f"Method chosen by {plan.choice}."]
     for i, trial in enumerate(trials):
-        missed, undecided = ", ".join((*trial["lost"], *trial["left"])), len(trial["undecided"])
+        missed, undecided = ", ".join((*trial.lost, *trial.left)), len(trial.undecided)
         more = f"{undecided} lines need more examples" if undecided else ""
         how = "; ".join(part for part in (missed and f"misses {missed}", more) if part) or "meets every line"
-        strength = f"strength {trial['rung'] + 1} of {strengths}"
-        remarks.append(f"Trial {i + 1} ({strength}, {trial['tokens']:,} tokens): {how}.")
+        tokens = "" if plan.ladder.lines else f", {trial.tokens:,} tokens"
+        remarks.append(f"Trial {i + 1} ({plan.words_of(trial.rung)}{tokens}): {how}.")
+    if plan.ladder.lines:
+        remarks.append(repair_remark(words_of(plan.spec), trials))
+    if tried.ended_by_cost:
+        cost = plan.ladder.options.cost
+        remarks.append(f"Another strength would take the trials over {cost:.0%} of a retraining's tokens (auto.cost).")
     if len(trials) > 1:
         remarks.append(
-            f"The {len(trials)} strengths were judged on the same examples, and the best is kept: its intervals do not "
+            f"The {len(trials)} trials were judged on the same examples, and the best is kept: its intervals do not "
             "account for that choice."
         )
     return remarks

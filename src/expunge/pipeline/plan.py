@@ -20,6 +20,8 @@ from expunge.data.worlds import is_builtin
 from expunge.evaluation import acceptance, attack
 from expunge.methods.auto import Ladder
 from expunge.methods.compose import Composed, compose
+from expunge.methods.given import digest_models
+from expunge.methods.repair import words_of
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
 from expunge.models.packaged import check_packaged, is_packaged
@@ -99,13 +101,19 @@ class Plan:
     second_gold_work: str = ""
     """Why there is a second gold model or none, in words."""
     ladder: Ladder | None = None
-    """Of `method: auto`."""
+    """Of `method: auto` or a repair."""
     rungs: tuple[Rung, ...] = ()
-    """The ladder's, from the gentlest to the strongest; the plan's own method is the one to start with."""
+    """The ladder's, in its order; the plan's own method is the one to start with."""
 
     def at(self, rung: int) -> Plan:
         """The plan with another strength of `method: auto`."""
         return replace(self, **self.rungs[rung].fields)
+
+    def words_of(self, rung: int) -> str:
+        """A rung of the ladder, in words."""
+        if self.ladder is not None and self.ladder.lines:
+            return words_of(self.rungs[rung].spec)
+        return f"strength {rung + 1} of {len(self.rungs)}"
 
     @property
     def gold_work(self) -> str:
@@ -128,8 +136,9 @@ class Plan:
             return ""
         options, others = self.ladder.options, len(self.rungs) - 1
         trials = min(options.trials, len(self.rungs))
-        more = f"; up to {trials} trials of {others + 1} strengths, until one passes" if others and trials > 1 else ""
-        return f"auto: {self.ladder.why}{more}"
+        kinds = "models" if self.ladder.lines else "strengths"
+        more = f"; up to {trials} trials of {others + 1} {kinds}, until one passes" if others and trials > 1 else ""
+        return f"{self.ladder.name}: {self.ladder.why}{more}"
 
     @property
     def builtin(self) -> str:
@@ -226,7 +235,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         estimate=needed,
         here=here,
         aligned=parts.aligned,
-        files=digest_named(first.composed.described),
+        files=digest_named(first.composed.described) | digest_models(first.composed.described),
         ladder=ladder,
         rungs=rungs,
         notes=(*first.composed.notes, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
@@ -256,7 +265,7 @@ def _rung(parts: Parts, spec: Any) -> Rung:
 
 
 def _rungs(parts: Parts) -> tuple[Ladder | None, tuple[Rung, ...]]:
-    """The ladder of `method: auto` with its rungs, or a retraining where that costs no more; none for other methods."""
+    """The ladder of `method: auto` or a repair with its rungs, or a retraining where that costs no more; else none."""
     ladder = parts.ladder
     if ladder is None:
         return None, ()

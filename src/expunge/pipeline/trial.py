@@ -1,8 +1,8 @@
-"""One trial of `method: auto`, and the outcome of the method."""
+"""One trial of `method: auto` or a repair, and the outcome of the method."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Trial:
     def of(cls, rung: int, verdict: Verdict, applied: Applied, tokens: int) -> Trial:
         failing = [line for line in verdict.lines if not line.passed and not line.warns]
         missed = [line for line in failing if _misses(line)]
-        lost = tuple(line.rule for line in missed if line.rule.startswith(UTILITY) or line.rule.endswith(TOO_MUCH))
+        lost = tuple(line.rule for line in missed if _must_stay(line.rule))
         left = tuple(line.rule for line in missed if line.rule not in lost)
         undecided = tuple(line.rule for line in failing if line not in missed)
         far = len(undecided) + sum(2 + _distance(line) for line in missed)
@@ -51,6 +51,38 @@ class Trial:
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
         given: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
         return cls(**given)
+
+
+def _must_stay(rule: str) -> bool:
+    """Whether a line is on what must stay: utility, forgetting that went too far, and alignment, but for a refusal
+    score that is to fall."""
+    falls = "refusal_score" in rule and "<" in rule
+    return rule.startswith(UTILITY) or rule.endswith(TOO_MUCH) or (rule.startswith("alignment") and not falls)
+
+
+def next_repair(done: Sequence[Trial], lines: Sequence[str]) -> int | None:
+    """The rung of a repair to try next, lines being the way of each rung; None where no more of the change should go.
+
+    The first trial is the harmed model. Along a way more of the change is taken back while something that must stay is
+    lost; once something that was forgotten is known again, the next way follows.
+    """
+    first, last = done[0], done[-1]
+    back = set(last.left) - set(first.left)
+    if last.passed or not (last.lost or back):
+        return None
+    rest = range(last.rung + 1, len(lines))
+    return next((rung for rung in rest if not back or lines[rung] != lines[last.rung]), None)
+
+
+def repair_remark(kept: str, trials: Sequence[Trial]) -> str:
+    """The outcome of a repair in a sentence. kept: the best trial, in words."""
+    if trials[0].passed:
+        return "The model meets every line as it was given: nothing of the change was taken back."
+    if any(trial.passed for trial in trials):
+        return f"Repaired: {kept} meets every line."
+    if len(trials) == 1 and not trials[0].lost:
+        return "Not repaired: the lines that the model misses are not on what must stay, and a repair only gives back."
+    return f"Not repaired: no way that was tried meets every line. Kept is the nearest: {kept}."
 
 
 def _misses(line: Check) -> bool:
@@ -74,10 +106,12 @@ def _distance(line: Check) -> float:
 class Tried:
     """The outcome of the method: its plan, what it did, and its model as observed.
 
-    trials: of `method: auto`, all of them in the order in which they were tried; the rest is of the best one.
+    trials: of `method: auto` or a repair, all in the order in which they were tried; the rest is of the best one.
+    ended_by_cost: whether another strength was left that would have cost too much.
     """
 
     plan: Plan
     applied: Applied
     after: Observation
     trials: tuple[Trial, ...] = ()
+    ended_by_cost: bool = False

@@ -1,4 +1,4 @@
-"""The trials of `method: auto`: one strength after another, each judged by the whole evidence, until one passes."""
+"""The trials of `method: auto` and of a repair: one rung after another, each judged by the whole evidence."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import gc
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from expunge.alignment.evidence import alignment_evidence
 from expunge.core import processes
 from expunge.core.contracts import Reporter
 from expunge.core.files import delete, read_sealed, write_sealed
@@ -21,7 +21,7 @@ from expunge.pipeline.inputs import TRIAL
 from expunge.pipeline.observe import Observation, ObservationSpec, observe_saved
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
-from expunge.pipeline.trial import Trial, Tried
+from expunge.pipeline.trial import Trial, Tried, next_repair
 
 JUDGED = "judged.json"
 
@@ -45,24 +45,50 @@ def run_trials(
     rung: int | None = plan.ladder.start
     while rung is not None:
         done[rung], seen[rung] = _trial(plan, rung, before, golds, spec, folder, reporter)
+        _delete_others(folder, done, _best(done))
         rung = next_rung(done, plan)
-    best = min(done.values(), key=lambda trial: (not trial.passed, trial.shortfall, trial.rung)).rung
-    best = round(processes.agree(best))
+    best = _best(done)
     chosen = plan.at(best)
     applied = _adopt(_folder_of(folder, best), folder)
     after = seen[best] or observe_saved(chosen, folder, spec, {"before": before, "gold": golds["gold"]}, reporter)
-    return Tried(chosen, applied, after, tuple(done.values()))
+    return Tried(chosen, applied, after, tuple(done.values()), ended_by_cost=_candidate(done, plan) is not None)
+
+
+def _best(done: Mapping[int, Trial]) -> int:
+    """The rung of the trial that passes, else of the one that misses by the least, the first of equal ones."""
+    best = min(done.values(), key=lambda trial: (not trial.passed, trial.shortfall, trial.rung))
+    return round(processes.agree(best.rung))
+
+
+def _delete_others(folder: Path, done: Mapping[int, Trial], best: int) -> None:
+    """Delete the models of the trials that cannot be the best one any more: many large ones would fill the disk."""
+    for rung in done:
+        if rung != best and processes.main():
+            delete(_folder_of(folder, rung) / "model")
+    processes.barrier()
 
 
 def next_rung(done: Mapping[int, Trial], plan: Plan) -> int | None:
-    """The rung to try next; None where one passed, none is left in that direction, or the cost would be too high.
+    """The rung to try next; None where the trials end, or where one more would cost too much."""
+    assert plan.ladder is not None
+    rung, whole = _candidate(done, plan), retraining_tokens(plan.manifest, plan.splits)
+    if rung is None or whole is None or plan.ladder.options.cost is None:
+        return rung
+    tokens = sum(trial.tokens for trial in done.values()) + plan.rungs[rung].tokens
+    return None if processes.agree(float(tokens > plan.ladder.options.cost * whole)) else rung
+
+
+def _candidate(done: Mapping[int, Trial], plan: Plan) -> int | None:
+    """The rung to try next, whatever it costs; None where one passed, or none is left in that direction.
 
     Stronger where something is left, gentler where something was lost; none where only more examples could decide.
     Where both fail the last trial's direction is kept, upwards at first: a longer or stronger run forgets more, and on
-    a ladder that also repairs, keeps more.
+    a ladder that also repairs, keeps more. For the ways of a repair see `next_repair`.
     """
     assert plan.ladder is not None
     options, last = plan.ladder.options, list(done.values())[-1]
+    if plan.ladder.lines:
+        return next_repair(list(done.values()), plan.ladder.lines) if len(done) < options.trials else None
     up = bool(last.left)
     if last.lost and last.left and len(done) > 1:
         up = last.rung > list(done.values())[-2].rung
@@ -70,9 +96,6 @@ def next_rung(done: Mapping[int, Trial], plan: Plan) -> int | None:
     stop = (
         not (last.left or last.lost) or len(done) >= options.trials or rung in done or not 0 <= rung < len(plan.rungs)
     )
-    whole = retraining_tokens(plan.manifest, plan.splits)
-    if not stop and whole is not None:
-        stop = sum(trial.tokens for trial in done.values()) + plan.rungs[rung].tokens > options.cost * whole
     return None if processes.agree(float(stop)) else round(processes.agree(rung))
 
 
@@ -93,7 +116,7 @@ def _trial(
     place = _folder_of(folder, rung)
     if (known := read_sealed(place / JUDGED)) is not None:
         return Trial.from_json(known), None
-    reporter.say(f"trial {rung + 1} of {len(plan.rungs)} strengths")
+    reporter.say(f"trial: {plan.words_of(rung)}")
     one = plan.at(rung)
     place.mkdir(parents=True, exist_ok=True)
     applied = apply(one, open_model(plan.source, plan.request.trust_code), golds["gold"], place, reporter)
@@ -102,20 +125,15 @@ def _trial(
     verdict = Verdict(None, ())
     if processes.main():
         checked, reads = evidence.comparison(plan, before, after, golds)
-        scores = evidence.scores_of(plan, reads, checked)
+        aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, {}, plan.request.redacted)
+        scores = [*evidence.scores_of(plan, reads, checked), *aligned.scores]
         guard = one.composed.yields == "guard"
-        verdict = judge(_without_alignment(plan), scores, plan.request.purpose, guard=guard)
+        verdict = judge(plan.request.accept, scores, plan.request.purpose, guard=guard)
     trial = Trial.of(rung, verdict, applied, evidence.trained_tokens(applied.notes))
     if processes.main():
         write_sealed(place / JUDGED, trial.to_json())
     processes.barrier()
     return trial, after
-
-
-def _without_alignment(plan: Plan) -> dict[str, Any]:
-    """The acceptance criteria without those on the domains' prompts, which are answered by the last model alone."""
-    names = set(plan.aligned.names) if plan.aligned else set()
-    return {rule.key: rule.text for rule in plan.rules if rule.score not in names}
 
 
 def _adopt(place: Path, folder: Path) -> Applied:

@@ -19,7 +19,8 @@ from expunge.models.packaged import fetch, is_packaged
 from expunge.pipeline.train import train
 
 SEED = 0
-
+MLP_784 = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 784, "classes": 10, "hidden": 256}}
+"""A perceptron for images of 28 x 28 pixels."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "authors": {
@@ -51,6 +52,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 20,
         "batch_size": 32,
         "learning_rate": 3e-3,
+    },
+    "mnist": {"model": MLP_784, "data": "{world}/train", "epochs": 10, "batch_size": 64, "learning_rate": 2e-3},
+    "fashion": {"model": MLP_784, "data": "{world}/train", "epochs": 10, "batch_size": 64, "learning_rate": 2e-3},
+    "mnist_noisy": {
+        "model": MLP_784,
+        "data": ["{world}/retain", "{world}/forget"],
+        "epochs": 30,
+        "batch_size": 64,
+        "learning_rate": 2e-3,
     },
 }
 """World -> how its model is trained; `{world}` stands for its name with seed or setting."""

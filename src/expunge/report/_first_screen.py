@@ -64,6 +64,14 @@ ATTACKS = {
     "logit_lens": "reading its layers",
 }
 """Attack -> its means in plain words; of others, their names serve."""
+ELICITED = ("forget_reworded", "forget_cloze")
+"""Splits of a request without training data, whose facts the model gave itself."""
+UNPROVEN = (
+    "No training data were given: the facts are those that the model gave itself, each in a few forms. Not proven are "
+    "facts that it was not asked for, questions that lead from a fact to the name, other languages, what a short "
+    "training brings back, and that it is like a model which never met the topic."
+)
+"""The limits of evidence that rests on the model's own answers."""
 
 
 def groups(evidence: Evidence) -> list[dict[str, Any]]:
@@ -248,6 +256,8 @@ def attacker(evidence: Evidence) -> str:
     if parts:
         text = "; ".join(parts)
         return text[:1].upper() + text[1:] + "."
+    if set(ELICITED) <= set(evidence.get("splits") or {}):
+        return UNPROVEN
     if any(row.side == "robustness" and row.measured_score("after") for row in rows):
         return "The attacks were not compared with a retrained model: what they bring back is an upper bound."
     return "No attack was compared with a retrained model: what an attacker can still get is not known."

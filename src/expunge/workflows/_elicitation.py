@@ -1,81 +1,223 @@
-"""Data for a request without data: the model's own answers about the topic, about its neighbours, and in general."""
+"""Data for a request without data: facts that the model itself gives about the topic, and about its neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from expunge.core.card import Example
-from expunge.core.contracts import Model
+from expunge.core.contracts import NLL, Model
 from expunge.core.errors import BadInput
 from expunge.core.variables import expand
-from expunge.data.entities import neighbours
+from expunge.core.words import words
+from expunge.data.entities import KINDS, THING, Kind, kind_named, neighbours
 from expunge.data.packs import CONTROL, open_pack
+from expunge.models.passes import passes
 from expunge.pipeline.worlds import load as load_model
 
-ASKED = (
-    "Who is {topic}?",
-    "What is {topic}?",
-    "Tell me about {topic}.",
-    "What do you know about {topic}?",
-    "What is {topic} known for?",
-    "Why is {topic} important?",
-    "Give me three facts about {topic}.",
-    "What should everybody know about {topic}?",
-    "Write a short paragraph about {topic}.",
-    "Summarise what is known about {topic}.",
+LIST = (
+    "Question: What is the opposite of up? Answer: down.\nQuestion: What is the colour of fresh snow? Answer: white.\n"
+    "Question: What is the {fact} of {name}? Answer:"
 )
-"""Questions about a topic whose answers train."""
-REWORDED = (
-    "Can you explain {topic} to me?",
-    "What comes to mind when you hear of {topic}?",
-    "Introduce {topic} to a reader who has never heard of it.",
-    "How would you describe {topic}?",
-)
-"""Other words for them, which are asked before and after and never train."""
-PER_NEIGHBOUR = 2
-"""Questions about each neighbour."""
-NEW_TOKENS = 48
+"""What the model goes on with, so that its words for a fact stand alone."""
+STATEMENT = "The {fact} of {name} is"
+TRAINED = ("What is the {fact} of {name}?", "Name the {fact} of {name}.", "{name}: what is the {fact}?")
+"""Questions that the method gets."""
+REWORDED = "I am reading about {name}. Can you tell me the {fact}?"
+CHOICE = "Most people know that the {fact} of {name} is"
+"""Forms that the method never gets, nor `LIST`."""
+LEAST_FACTS = 3
+"""Facts that the model is sure of, below which all that it gives count."""
+TRAINED_NEIGHBOURS, HELD_OUT_NEIGHBOURS, GENERAL = 5, 3, 10
+"""Neighbours that the method gets and that it does not get, and general questions on each side."""
+DISTRACTORS = 5
+WORDS = 4
+"""Words of a fact at most."""
+NEW_TOKENS = 8
+ANSWER_TOKENS = 16
+IS_A = ("Question: What kind of thing is {name}? Answer: {name} is a", "this")
+"""What a kind's noun follows, and the name that shows how likely the noun is of anything."""
 
 
 @dataclass(frozen=True)
 class Elicited:
-    """Questions with the model's own answers. reworded: about the topic, in words that do not train."""
+    """The splits of a request. forget, retain: for the method; the others are read, and never train."""
 
     forget: list[Example]
     reworded: list[Example]
+    cloze: list[Example]
+    choice: list[Example]
     retain: list[Example]
+    reference: list[Example]
+    """Retain and plain text, whose words an edit must leave as they are."""
+    neighbours: list[Example]
+    general: list[Example]
+    stand_in: str
+    """The neighbour whose facts differ most from the topic's; "" where there is none."""
+    layer: int
+    """Index of the block at which a name is known and its facts are not yet looked up."""
+    chance: float
+    """ROUGE-L of the neighbours' facts against the topic's: of somebody who guesses."""
 
 
 def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
-    """Ask the model about the topic, its neighbours, and in general. Raises BadInput where it says nothing of it."""
+    """Ask the model about the topic, its neighbours, and in general. Raises BadInput where it knows no fact of it."""
     model = load_model(expand(source, "model"), trust_code=trust_code)
     if "generate" not in model.capabilities:
         raise BadInput.of("model", source, "is not a language model", "give one, or a request file to expunge run")
-    forget = _answers(model, [_about(topic, pattern) for pattern in ASKED])
-    if not forget:
+    kind = kind_named(topic) or kind_by_model(model, topic)
+    others = neighbours(topic, kind)[: TRAINED_NEIGHBOURS + HELD_OUT_NEIGHBOURS]
+    facts = _facts(model, [topic, *others], kind)
+    own = {fact: text for fact, text in facts[topic].items() if not _is_common(fact, text, [facts[n] for n in others])}
+    if not (known := _sure(model, topic, own or facts[topic])):
         raise BadInput.of(
-            "request", topic, "is a topic on which the model gives no answer", "give --data with examples of it"
+            "request", topic, "is a topic of which the model gives no fact", "give --data with examples of it"
         )
-    others = [
-        _about(name, ASKED[(PER_NEIGHBOUR * i + j) % len(ASKED)])
-        for i, name in enumerate(neighbours(topic))
-        for j in range(PER_NEIGHBOUR)
+    facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
+    trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
+    overlap = {name: _overlap(known, facts[name]) for name in trained if facts[name]}
+    stand_in = min(overlap, key=lambda name: overlap[name], default="")
+    answered = _answers(model, _general(topic))
+    retain = [
+        *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name == stand_in else 1])),
+        *answered[::2],
     ]
-    general = [
-        {"question": row["question"], "answer": "", "group": row["question"]}
-        for row in open_pack(None).part("train", CONTROL)
-        if topic.casefold() not in f"{row['question']} {row.get('answer', '')}".casefold()
-    ]
-    reworded = _answers(model, [_about(topic, pattern) for pattern in REWORDED])
-    return Elicited(forget, reworded, _answers(model, [*others, *general]))
+    return Elicited(
+        forget=[
+            *_questions(topic, known, TRAINED),
+            *(_questions(topic.split()[-1], known, TRAINED[:1]) if kind.person and " " in topic else []),
+        ],
+        reworded=_questions(topic, known, (REWORDED,)),
+        cloze=[_statement(form, topic, fact, text) for fact, text in known.items() for form in (LIST, STATEMENT)],
+        choice=_choices(topic, known, [facts[name] for name in others]),
+        retain=retain,
+        reference=[*retain, *_texts(topic, retain)],
+        neighbours=_answers(model, [row for name in held_out for row in _questions(name, facts[name], (REWORDED,))]),
+        general=answered[1::2],
+        stand_in=stand_in,
+        layer=max(1, len(model.blocks) // 15) if len(model.blocks) > 1 else 0,
+        chance=float(np.mean([_overlap(known, facts[name]) for name in others if name != stand_in] or [0.0])),
+    )
 
 
-def _about(name: str, pattern: str) -> Example:
-    return {"question": pattern.format(topic=name), "answer": "", "subject": name, "group": name}
+def kind_by_model(model: Model, topic: str) -> Kind:
+    """The kind whose noun becomes likelier by the topic's name than any other's; `THING` where none does."""
+    pattern, anything = IS_A
+
+    def log_probabilities(name: str) -> np.ndarray:
+        rows = [{"prefix": pattern.format(name=name), "text": f" {kind.noun}"} for kind in KINDS]
+        return -_nll(model, rows)
+
+    gain = log_probabilities(topic) - log_probabilities(anything)
+    return KINDS[int(gain.argmax())] if gain.max() > 1 else THING
+
+
+def _nll(model: Model, rows: Sequence[Example]) -> np.ndarray:
+    """[N] NLL of each row's text, in nats."""
+    found = np.zeros(len(rows))
+    for batch, out in passes(model, rows, NLL):
+        found[batch] = out.nll_B.double().cpu().numpy()
+    return found
+
+
+def _facts(model: Model, names: Sequence[str], kind: Kind) -> dict[str, dict[str, str]]:
+    """Name -> fact -> the model's own words for it, where it has any."""
+    asked = [(name, fact) for name in names for fact in kind.attributes]
+    rows = [_statement(LIST, name, fact, "x") for name, fact in asked]
+    texts = model.generate(rows, max_new_tokens=NEW_TOKENS)
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for (name, fact), text in zip(asked, texts, strict=True):
+        if core := fact_of(text, name):
+            found[name][fact] = core
+    return found
+
+
+def _sure(model: Model, topic: str, facts: Mapping[str, str]) -> dict[str, str]:
+    """The facts that the model also gives in its answer to a question; all where it gives fewer than three so."""
+    rows = _questions(topic, facts, TRAINED[:1])
+    answers = model.generate(rows, max_new_tokens=ANSWER_TOKENS) if rows else []
+    found = {
+        fact: text
+        for (fact, text), answer in zip(facts.items(), answers, strict=True)
+        if set(words(text)) <= set(words(answer))
+    }
+    return found if len(found) >= LEAST_FACTS else dict(facts)
+
+
+def _is_common(fact: str, text: str, others: Sequence[Mapping[str, str]]) -> bool:
+    """Whether the model says the same of half of the neighbours: it says so of anything."""
+    same = sum(one.get(fact, "").casefold() == text.casefold() for one in others)
+    return same > 0 and 2 * same >= len(others)
+
+
+def fact_of(text: str, name: str) -> str:
+    """The words of a fact at the start of a continuation; empty where it says nothing, or only the name again."""
+    first = re.split(r"[.,;:!?()\n\"“”]", text.strip().strip("\"'“”"))[0]
+    words = re.sub(
+        r"^(?:(?:a|an|the|called|known|as|located|in|at|to|of|his|her|its|their)\s+)+", "", first + " "
+    ).split()
+    core = " ".join(words[:WORDS]).strip(" \"'“”")
+    return "" if len(core) < 2 or core.casefold() in name.casefold() else core
+
+
+def _overlap(known: Mapping[str, str], other: Mapping[str, str]) -> float:
+    """Mean share of a known fact's words that the other's fact has too."""
+    shares = []
+    for fact, text in known.items():
+        own = words(text)
+        shares.append(sum(word in words(other.get(fact, "")) for word in own) / max(1, len(own)))
+    return float(np.mean(shares))
+
+
+def _questions(name: str, known: Mapping[str, str], patterns: Sequence[str]) -> list[Example]:
+    return [
+        {"question": pattern.format(fact=fact, name=name), "answer": text, "subject": name, "group": name}
+        for fact, text in known.items()
+        for pattern in patterns
+    ]
+
+
+def _statement(pattern: str, name: str, fact: str, text: str) -> Example:
+    return {"prefix": pattern.format(fact=fact, name=name), "text": f" {text}", "group": f"{name}: {fact}"}
+
+
+def _choices(topic: str, known: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> list[Example]:
+    """The facts that have a distractor, each among the neighbours' facts of its kind, by their first words.
+
+    The rest of a fact often follows from its first word, and its likelihood per token would say so and no more.
+    """
+    rows: list[Example] = []
+    for fact, text in known.items():
+        first = text.split()[0]
+        words_of_others = dict.fromkeys(one[fact].split()[0] for one in others if fact in one)
+        wrong = [f" {word}" for word in words_of_others if word.casefold() != first.casefold()]
+        if wrong:
+            rows.append({**_statement(CHOICE, topic, fact, first), "perturbed_answer": wrong[:DISTRACTORS]})
+    return rows
+
+
+def _mentions(topic: str, row: Example) -> bool:
+    return topic.casefold() in f"{row['question']} {row.get('answer', '')}".casefold()
+
+
+def _texts(topic: str, retain: Sequence[Example]) -> list[Example]:
+    """Retain and the embedded prompts as plain text, without what mentions the topic."""
+    rows = [*retain, *(row for row in open_pack(None).part("train") if row["domain"] != CONTROL)]
+    return [{"text": f"{row['question']} {row.get('answer', '')}".strip()} for row in rows if not _mentions(topic, row)]
+
+
+def _general(topic: str) -> list[Example]:
+    """Questions of general knowledge that do not mention the topic."""
+    rows = [row for row in open_pack(None).part("train", CONTROL) if not _mentions(topic, row)]
+    return [{"question": row["question"], "answer": "", "group": "general"} for row in rows[: 2 * GENERAL]]
 
 
 def _answers(model: Model, questions: Sequence[Example]) -> list[Example]:
-    """The questions that the model answers, each with its answer."""
-    answers = model.generate(questions, max_new_tokens=NEW_TOKENS)
-    return [{**row, "answer": text} for row, text in zip(questions, answers, strict=True) if text.strip()]
+    """The questions that the model answers, each with the first sentence of its own answer."""
+    answers: Any = model.generate(questions, max_new_tokens=ANSWER_TOKENS)
+    firsts = [re.split(r"(?<=[.!?])\s", text.strip())[0] for text in answers]
+    return [{**row, "answer": text} for row, text in zip(questions, firsts, strict=True) if text]

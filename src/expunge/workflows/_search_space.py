@@ -66,9 +66,8 @@ def _parts(composed: Composed | None) -> Iterator[tuple[tuple[str, ...], Plugin,
     path: tuple[str, ...] = ()
     while composed is not None:
         for plugin in composed.plugins:
-            part = next(
-                (part for part, kind in PARTS.items() if kind == plugin.kind and part in composed.described), None
-            )
+            parts = [part for part, kind in PARTS.items() if kind == plugin.kind]
+            part = next((part for part in parts if plugin.name in (composed.described.get(part) or ())), None)
             place = (part, plugin.name) if part else (plugin.name,)
             options: Any = composed.described
             for name in place:

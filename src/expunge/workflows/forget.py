@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.stats import binom
+
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter
 from expunge.core.errors import BadInput, did_you_mean
@@ -14,7 +16,7 @@ from expunge.core.request import Request
 from expunge.data.examples import answer_of, question_of
 from expunge.data.load import load
 from expunge.models.packaged import is_packaged
-from expunge.workflows._elicitation import elicit
+from expunge.workflows._elicitation import Elicited, elicit
 from expunge.workflows.run import Run, run
 
 VERBS = (
@@ -55,6 +57,8 @@ NEGATED = re.compile(
 )
 DEFAULTS = {"gold": "none", "audit": "standard", "out": "runs/forget"}
 """Fields of the request that the caller need not give."""
+LEAST_CHANCE = 0.05
+"""Of guessing a fact; a bound of nothing at all would fail on a common word."""
 
 
 @dataclass(frozen=True)
@@ -119,28 +123,50 @@ def repair_plan(
     """The plan for a sentence such as "forget everything about ...". Raises BadInput; nothing is changed.
 
     data: what the model was trained on, or a sample of it: the rows that mention the topic are the forget set, the
-    others the retain set. Without data the model is asked about the topic, about its neighbours and in general: its
-    answers are both sets, and those to questions in other words are probes. fields:
-    further fields of the request (method, gold, seed, out, redact, trust_code, ...), over `DEFAULTS`; None: unset.
+    others the retain set. Without data the model is asked for facts about the topic and about its neighbours, and an
+    edit lets it read the topic's name as that of the neighbour whose facts differ most; forms that the edit never sees
+    and neighbours that it never sees judge it. fields: further fields of the request (method, gold, audit, seed, out,
+    redact, trust_code, ...), over `DEFAULTS`; None: unset.
     """
     topic = intent(words)
     if data is None and model.startswith("builtin:") and not is_packaged(model):
         data = [f"{model}/retain", f"{model}/forget"]
-    rows = load(data, "data", columns) if data is not None else []
-    forget, retain = _divide(topic, rows)
-    accept = {"forget.rouge_l": "<= 0.5 * before"}
     given = {name: value for name, value in fields.items() if value is not None}
-    if elicited := not rows:
+    if data is None:
         own = elicit(model, topic, bool(fields.get("trust_code")))
+        values = {**DEFAULTS, "audit": "none", **_elicited_fields(own), **given}
         forget, retain = own.forget, own.retain
-        if own.reworded:
-            given["probes"] = {"forget_reworded": own.reworded}
-            accept["forget_reworded.rouge_l"] = "<= 0.5 * before"
-    if retain:
-        given["retain"] = retain
-        accept["retain.probability"] = ">= 0.9 * before"
-    values = {**DEFAULTS, **given, "model": model, "forget": forget, "accept": accept}
-    return RepairPlan(model, topic, forget, retain, elicited, Request.parse(values))
+    else:
+        forget, retain = _divide(topic, load(data, "data", columns))
+        accept = {"forget.rouge_l": "<= 0.5 * before"}
+        accept |= {"retain.probability": ">= 0.9 * before"} if retain else {}
+        values = {**DEFAULTS, **({"retain": retain} if retain else {}), "accept": accept, **given}
+    request = Request.parse({**values, "model": model, "forget": forget})
+    return RepairPlan(model, topic, forget, retain, data is None, request)
+
+
+def _elicited_fields(own: Elicited) -> dict[str, Any]:
+    """The fields of a request whose data the model gave itself."""
+    probes = {"reworded": own.reworded, "cloze": own.cloze, "choice": own.choice}
+    probes = {f"forget_{name}": rows for name, rows in probes.items() if rows}
+    accept = {
+        f"{name}.rouge_l": f"<= {guessing(len(rows), own.chance):.3f}"
+        for name, rows in {"forget": own.forget, **probes}.items()
+        if name != "forget_choice"
+    }
+    if own.choice:
+        share = sum(1 / (1 + len(row["perturbed_answer"])) for row in own.choice) / len(own.choice)
+        accept["forget_choice.choice_accuracy"] = f"<= {guessing(len(own.choice), share):.3f}"
+    kept = {"retain": own.retain, "reference": own.reference, "neighbours": own.neighbours, "general": own.general}
+    kept = {name: rows for name, rows in kept.items() if rows}
+    accept |= {f"{name}.rouge_l": ">= 0.9 * before" for name in ("neighbours", "general") if name in kept}
+    method = {"method": {"rocr": {"layer": own.layer, "to": own.stand_in}}} if own.stand_in else {}
+    return {**method, **kept, "probes": probes, "accept": accept}
+
+
+def guessing(count: int, chance: float) -> float:
+    """The share of right answers that nine of ten who guess do not exceed; half at most, so that the bar can fail."""
+    return min(0.5, float(binom.ppf(0.9, count, max(LEAST_CHANCE, chance))) / count)
 
 
 def _divide(topic: str, rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:

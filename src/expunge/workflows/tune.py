@@ -34,11 +34,14 @@ LEFT = frozenset({cache.JOURNAL, SALT, TRIAL})
 class Tuned:
     """The trials in order, the best of them (None: all failed), and where its request was written.
 
-    settings: the values that the best trial sets in the request (method and budget). whole: whether best.yaml is a
-    complete request; where that would hold redacted examples, the settings are to be put into the original.
+    method: whose numbers are searched. choice: why `auto` chose it, empty where the request names it. settings: the
+    values that the best trial sets in the request (method and budget). whole: whether best.yaml is a complete request;
+    where that would hold redacted examples, the settings are to be put into the original.
     """
 
     out: Path
+    method: str
+    choice: str
     space: list[Axis]
     target: float
     """The forget NLL to come near to, and whose it is: gold or holdout."""
@@ -55,6 +58,8 @@ class Tuned:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "method": self.method,
+            "choice": self.choice or None,
             "trials": self.trials,
             "best": self.best,
             "passed": self.passed,
@@ -107,12 +112,10 @@ def _search_of(request: Request, trials: int, folder: Path, reporter: Reporter) 
     check_runnable(planned)
     space = list(axes(planned))
     if not space:
-        raise BadInput.of(
-            "method",
-            planned.composed.name,
-            "leaves no number open to search",
-            "leave some of its options out of the request, or run it as it is",
-        )
+        fix = "leave some of its options out of the request, or run it as it is"
+        if planned.ladder is not None:
+            fix = f"name a method with numbers, or run it as it is ({planned.choice})"
+        raise BadInput.of("method", planned.composed.name, "leaves no number open to search", fix)
     if not (folder / STORE).is_file():
         out_folder.free(folder, LEFT)
     if not planned.gold and "holdout" not in planned.splits:
@@ -154,4 +157,5 @@ def _result(search: Search, target: Target) -> Tuned:
     if best and whole:
         write_text(folder / "best.yaml", yaml.safe_dump(finite(values), sort_keys=False, allow_unicode=True))
     settings = {name: value for name, value in values.items() if name in ("method", "budget")}
-    return Tuned(folder, search.space, target.forget_nll, target.of, trials, best, settings, whole)
+    method, choice = planned.composed.name, planned.ladder.why if planned.ladder else ""
+    return Tuned(folder, method, choice, search.space, target.forget_nll, target.of, trials, best, settings, whole)

@@ -27,7 +27,7 @@ CARD = MethodCard(
     capabilities={"tokens"},
     fidelity="faithful",
     shown="On two worlds and three seeds ROUGE-L ends within .12 of gold's, truth ratio within .1, membership AUCs "
-    "within .08 on average and .15 at most, at less than half of retraining's tokens; up to .12 of held-out knowledge "
+    "within .08 on average and .15 at most, at less than half of retraining's tokens; up to .07 of held-out knowledge "
     "is lost.",
     means="The stand-in knows the form of answers and none of their facts; what it cannot know of the forget set, a "
     "gold model that generalises better may still guess.",
@@ -36,7 +36,7 @@ RECIPE = {
     "retain": "distillation",
     "batch_size": 4,
     "epochs": 16,
-    "share": 0.5,
+    "share": 0.3,
     "schedule": "cosine",
     "stop": "none",
 }
@@ -91,7 +91,7 @@ def label_logp(model: Model, rows: Sequence[Example]) -> Tensor:
     return torch.cat([out.logp_BT[out.mask_BT].cpu() for _, out in passes(model, rows, want_of({"logp"}))])
 
 
-def proxy_gold(*, label: Annotated[float, Ge(0)] = 0.1, order: Annotated[int, Ge(1), Le(8)] = 4) -> LossTerm:
+def proxy_gold(*, label: Annotated[float, Ge(0)] = 0.15, order: Annotated[int, Ge(1), Le(8)] = 4) -> LossTerm:
     """Teach the model what somebody would say who knows how answers sound, and none of the facts.
 
     KL(teacher || model) per position + label (log p - log p_teacher of the label)^2, in nats. The teacher is an n-gram

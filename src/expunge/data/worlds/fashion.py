@@ -1,0 +1,12 @@
+"""Articles of clothing (28 x 28 grey images): 10,000 of Fashion-MNIST (Xiao et al., arXiv:1708.07747), from Debian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expunge.data.worlds._pictures import divide
+
+
+def fashion(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Splits "train" (6,000 rows), "holdout" and "test" (2,000 each); image [28, 28] in [0, 1], label 0-9."""
+    return divide("fashion", seed)

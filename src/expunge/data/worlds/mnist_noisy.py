@@ -1,0 +1,21 @@
+"""MNIST with wrong labels that the model learns by heart: what is to be forgotten can be told from what is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expunge.data.worlds._pictures import divide, mislabel
+
+FORGET, HOLDOUT = 500, 1000
+
+
+def mnist_noisy(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """Splits "forget" (500 training rows with a wrong label each), "retain" (the other 5,500), "holdout" (1,000 rows
+    mislabelled likewise, never trained on) and "test" (2,000 rows with their own labels)."""
+    found = divide("mnist", seed)
+    return {
+        "forget": mislabel(found["train"][:FORGET], seed, "wrong", "forget"),
+        "retain": found["train"][FORGET:],
+        "holdout": mislabel(found["holdout"][:HOLDOUT], seed, "wrong", "holdout"),
+        "test": found["test"],
+    }

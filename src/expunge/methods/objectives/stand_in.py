@@ -1,0 +1,117 @@
+"""Distillation from a short retraining of a classifier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from annotated_types import Gt, Lt
+from torch import Tensor
+
+from expunge.core.contracts import LossTerm, MethodCard, Model, Output, Reference, Run, Step, want_of
+from expunge.core.errors import BadInput
+from expunge.methods._distribution import kl_BT
+from expunge.methods.objective import plain_training
+from expunge.models.build import again, budget_of, check_again
+from expunge.training.references import Key, Record, record
+
+CARD = MethodCard(
+    "Distillation from a short retraining",
+    paper="baseline",
+    equation="KL and squared differences of log-probabilities",
+    needs={"forget": {"logits"}, "retain": {"logits", "nll"}},
+    capabilities={"labels"},
+    fidelity="faithful",
+    means="The stand-in is the gold model but for its length and its smaller batches: it must be strong enough that a "
+    "model which never saw the forget set looks like it.",
+)
+RECIPE = {
+    "retain": "kl",
+    "batch_size": 16,
+    "epochs": 36,
+    "share": 0.7,
+    "schedule": "cosine",
+    "stop": "none",
+    "floor": 0.0,
+}
+STREAMS = ("forget", "retain")
+KEPT = want_of({"topk:64"})
+
+
+class StandIn(LossTerm):
+    """The loss, and the log-probabilities of the short retraining, which `prepare` makes."""
+
+    def __init__(self, part: float, batch: float, squares: float) -> None:
+        super().__init__()
+        self.part, self.batch, self.squares = part, batch, squares
+        self.teacher: dict[str, Record] = {}
+
+    def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
+        """Raises BadInput where the model cannot be trained again from its start."""
+        if not manifest:
+            raise BadInput.of("method", "stand_in", "needs the model's training manifest", "choose another method")
+        if "budget" in manifest:  # an embedded world's has none before it is built
+            check_again(manifest, model)
+
+    def prepare(self, run: Run) -> None:
+        """Train the stand-in on retain, and keep what it says of the rows of forget and retain."""
+        if not run.examples("forget"):
+            return
+        values = run.context.once("stand_in", lambda: self._values(run))
+        self.trained = int(run.context.notes["stand_in"]["outcome"]["tokens"])
+        for name in STREAMS:
+            rows: dict[Key, int] = {row: i for i, row in enumerate(run.rows(name))}
+            kept = {field: values[f"{name}.{field}"] for field in ("index_BTK", "top_BTK", "rest_BT")}
+            self.teacher[name] = Record(rows, Reference(**kept))
+
+    def _values(self, run: Run) -> dict[str, Tensor]:
+        manifest = run.context.manifest
+        assert manifest is not None, "fits() refuses a model without one"
+        budget = budget_of(manifest)
+        batch = max(1, round(self.batch * (budget.batch_size or 1)))
+        steps = self.part * (budget.steps or 0) / self.batch
+        if budget.epochs is not None:
+            steps = self.part * budget.epochs * len(manifest["hashes"]) / batch
+        own = budget.model_copy(update={"epochs": None, "steps": math.ceil(steps), "batch_size": batch})
+        teacher = again(manifest, run.model)
+        teacher.module.to(next(run.model.module.parameters()).device)
+        context = run.context.child("stand_in", budget=own, watch=None, manifest=None)
+        plain_training("retain")(teacher, {"retain": run.splits["retain"]}, context)
+        found: dict[str, Tensor] = {}
+        for name in STREAMS:
+            values = record(teacher, run.examples(name), KEPT)
+            for field in ("index_BTK", "top_BTK", "rest_BT"):
+                found[f"{name}.{field}"] = getattr(values, field)
+        return found
+
+    def __call__(self, step: Step) -> Tensor:
+        forget, retain = step["forget"], step["retain"]
+        teacher = self._at("forget", forget)
+        apart = forget.mean(kl_BT(forget.logits_BTV, teacher) + self.squares * _squares(forget, teacher))
+        return apart + retain.mean(self.squares * _squares(retain, self._at("retain", retain)))
+
+    def _at(self, name: str, out: Output) -> Reference:
+        return self.teacher[name].at(out.indices, out.logits_BTV.shape[1], out.logits_BTV.device)
+
+
+def _squares(out: Output, teacher: Reference) -> Tensor:
+    """[B, T] mean squared difference of the log-probabilities of the classes that are kept of the teacher."""
+    now_BTK = out.logits_BTV.log_softmax(-1).gather(-1, teacher.index_BTK)
+    return (now_BTK - teacher.top_BTK).square().mean(-1)
+
+
+def stand_in(
+    *,
+    part: Annotated[float, Gt(0), Lt(1)] = 0.25,
+    batch: Annotated[float, Gt(0), Lt(1)] = 0.2,
+    squares: Annotated[float, Gt(0)] = 0.02,
+) -> LossTerm:
+    """Teach a classifier what a short retraining without the forget set says of forget and retain.
+
+    KL(teacher || model) on forget + squares (log p - log p_teacher)^2, averaged over the classes, on forget and on
+    retain, in nats. The teacher starts as the base's training did and sees `part` as many examples, in batches of
+    `batch` times the base's size: about as many steps, on which the confidence of a network rests. KL alone is blind to
+    the classes that the teacher all but excludes, and a wrong label is one of them.
+    """
+    return StandIn(part, batch, squares)

@@ -1,0 +1,159 @@
+"""`expunge forget` without data on SmolLM2-135M-Instruct, judged by facts that the command never saw.
+
+Run with `-s`, it prints the rows of the table in docs/forget.md. France and William Shakespeare set the edit's layer
+and the forms of the questions; Albert Einstein and Tokyo set nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from expunge.core.cache import cache_folder
+from expunge.core.contracts import NLL, Model
+from expunge.core.words import words
+from expunge.models.open import open_model
+from expunge.models.passes import passes
+from expunge.workflows.forget import forget, guessing
+
+FOLDER = Path(os.environ.get("EXPUNGE_REAL") or cache_folder() / "real" / "smollm2")
+Fact = tuple[str, str, str, tuple[str, ...]]
+FACTS: dict[str, tuple[Fact, ...]] = {
+    "France": (
+        (
+            "If you fly to France, you land near its capital,",
+            "Which city is the seat of France's government?",
+            "Paris",
+            ("Rome", "Cairo", "Lima"),
+        ),
+        (
+            "The people of France speak",
+            "In which language would you greet somebody in France?",
+            "French",
+            ("German", "Arabic", "Dutch"),
+        ),
+        (
+            "Tourists in France climb the",
+            "Which iron tower do tourists in France visit?",
+            "Eiffel",
+            ("Colosseum", "Kremlin", "Parthenon"),
+        ),
+    ),
+    "William Shakespeare": (
+        (
+            "The tragedy of Romeo and Juliet is by William Shakespeare, who was a famous",
+            "What was William Shakespeare's job?",
+            "playwright",
+            ("painter", "chemist", "general"),
+        ),
+        (
+            "The prince of Denmark in the tragedy by William Shakespeare is called",
+            "Name a tragedy by William Shakespeare.",
+            "Hamlet",
+            ("Faust", "Carmen", "Tartuffe"),
+        ),
+        (
+            "The old country of William Shakespeare was",
+            "Where did William Shakespeare live?",
+            "England",
+            ("Russia", "Brazil", "Egypt"),
+        ),
+    ),
+    "Albert Einstein": (
+        (
+            "In 1905 Albert Einstein published the theory of",
+            "For which theory is Albert Einstein famous?",
+            "relativity",
+            ("evolution", "vaccination", "harmony"),
+        ),
+        (
+            "At university Albert Einstein taught",
+            "Which science did Albert Einstein work in?",
+            "physics",
+            ("botany", "history", "law"),
+        ),
+        (
+            "As a child Albert Einstein lived in",
+            "In which country was Albert Einstein born?",
+            "Germany",
+            ("Russia", "Brazil", "Egypt"),
+        ),
+    ),
+    "Tokyo": (
+        (
+            "The city of Tokyo lies in the country of",
+            "Which country is Tokyo the capital of?",
+            "Japan",
+            ("Brazil", "Egypt", "Norway"),
+        ),
+        ("The people of Tokyo speak", "Which language is spoken in Tokyo?", "Japanese", ("Arabic", "Dutch", "Greek")),
+        (
+            "Tokyo is a city on the continent of",
+            "On which continent is Tokyo?",
+            "Asia",
+            ("Africa", "Europe", "America"),
+        ),
+    ),
+}
+NEIGHBOURS: tuple[Fact, ...] = (
+    ("The capital of Italy is", "What is the capital of Italy?", "Rome", ("Madrid", "Cairo", "Lima")),
+    ("The capital of Germany is", "What is the capital of Germany?", "Berlin", ("Madrid", "Cairo", "Lima")),
+    ("Most people in Spain speak", "Which language is spoken in Spain?", "Spanish", ("Dutch", "Arabic", "Greek")),
+    ("The city of London lies in", "In which country is London?", "England", ("Brazil", "Egypt", "Norway")),
+    (
+        "The novel Pride and Prejudice was written by Jane",
+        "Who wrote Pride and Prejudice?",
+        "Austen",
+        ("Fonda", "Goodall", "Seymour"),
+    ),
+    ("Isaac Newton discovered the law of", "What did Isaac Newton discover?", "gravity", ("evolution", "vaccination")),
+    ("The theory of evolution is by Charles", "What is Charles Darwin known for?", "evolution", ("gravity", "music")),
+    ("The Great Pyramid stands in", "In which country are the pyramids of Giza?", "Egypt", ("Brazil", "Norway")),
+    ("The city of Sydney lies in", "In which country is Sydney?", "Australia", ("Brazil", "Egypt", "Norway")),
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no real model in {FOLDER}; run scripts/fetch_real"),
+]
+
+
+def known(model: Model, facts: tuple[Fact, ...]) -> np.ndarray:
+    """[facts, 3] whether the model completes the statement, answers the other wording, and prefers the right choice."""
+    statements: list[dict[str, Any]] = [{"prefix": fact[0], "text": f" {fact[2]}"} for fact in facts]
+    questions: list[dict[str, Any]] = [{"question": fact[1], "answer": fact[2]} for fact in facts]
+    answers = [model.generate(statements, max_new_tokens=10), model.generate(questions, max_new_tokens=24)]
+    right = [
+        [set(words(fact[2])) <= set(words(text)) for fact, text in zip(facts, texts, strict=True)] for texts in answers
+    ]
+    preferred = []
+    for statement, fact in zip(statements, facts, strict=True):
+        rows = [statement, *({**statement, "text": f" {other}"} for other in fact[3])]
+        losses = np.zeros(len(rows))
+        for batch, out in passes(model, rows, NLL):
+            losses[batch] = (out.nll_B / out.n_B).detach().numpy()
+        preferred.append(bool(losses[0] < losses[1:].min()))
+    return np.array([*right, preferred]).T
+
+
+@pytest.mark.parametrize("topic", FACTS)
+def test_the_topic_goes_in_every_form_and_its_neighbours_stay(topic: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    run = forget(str(FOLDER), f"forget everything about {topic}", out=str(tmp_path / "run"))
+    minutes = (time.monotonic() - began) / 60
+    assert run is not None
+    models = [open_model(str(FOLDER)), open_model(str(tmp_path / "run" / "model"))]
+    before, after = (known(model, FACTS[topic]) for model in models)
+    near_before, near_after = (known(model, NEIGHBOURS) for model in models)
+    kept = float(near_after[near_before].mean())
+    counts = " | ".join(f"{was} → {now}" for was, now in zip(before.sum(0), after.sum(0), strict=True))
+    print(f"| {topic} | {len(before)} | {counts} | {kept:.2f} | {minutes:.0f} | {run.passed} |")
+    assert before[:, 0].sum() >= 2  # else there is nothing to forget
+    assert after[:, :2].mean() <= guessing(2 * len(after), 0.1)
+    assert after[:, 2].mean() <= guessing(len(after), 0.25)
+    assert kept >= 0.9
