@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from expunge.evaluation.scores import measure
 from expunge.methods.compose import compose
 from expunge.models.build import training_data
 from expunge.models.open import open_model
+from expunge.pipeline import slowdown
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits, spec_of
 from expunge.pipeline.partition import TRAINED_ON
 from expunge.pipeline.plan import Plan, plan
@@ -183,3 +185,28 @@ def test_the_forget_nll_of_gold_is_the_target_where_the_budget_stops_at_gold(
     compose(method).method(open_model(planned.source), planned.splits, context)
     notes = context.notes
     assert (notes["outcome"]["stop"]["target_nll"] if method == "npo" else notes["strength"]["level"]) == 1.25
+
+
+class Timed:
+    """A model whose forwards take so many seconds on the test's clock."""
+
+    def __init__(self, seconds: float, clock: list[float]) -> None:
+        self.seconds, self.clock, self.forwards = seconds, clock, 0
+
+    def collate(self, rows: Any) -> Any:
+        return rows
+
+    def forward(self, batch: Any) -> None:
+        self.forwards += 1
+        self.clock[0] += self.seconds
+
+
+@pytest.mark.parametrize(("seconds", "forwards"), [(0.5, 3), (5.0, 1)])
+def test_a_long_forward_is_timed_once(seconds: float, forwards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    guarded, bare = Timed(1.5 * seconds, clock), Timed(seconds, clock)
+    monkeypatch.setattr(slowdown, "guards_of", lambda model: ["a guard"])
+    monkeypatch.setattr(slowdown, "bare_model", lambda model: bare)
+    monkeypatch.setattr(slowdown, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert slowdown.slowdown(guarded, {"forget": [{"text": "a"}]}) == 1.5
+    assert (guarded.forwards, bare.forwards) == (forwards, forwards)
