@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from expunge.core.errors import BadInput
 from expunge.data.content import content_keys
@@ -20,7 +21,7 @@ from expunge.data.worlds._pictures import divide, mislabel
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     draws = np.random.default_rng(0)
     images, labels = draws.integers(0, 256, (10_000, 28, 28), np.uint8), draws.integers(0, 10, 10_000, np.uint8)
-    np.savez(tmp_path / "mnist.npz", images=images, labels=labels)
+    save_file({"images": images, "labels": labels}, tmp_path / "mnist.safetensors")
     monkeypatch.setenv("EXPUNGE_PICTURES", str(tmp_path))
     splits.cache_clear()
     yield

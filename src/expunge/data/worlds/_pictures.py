@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from expunge.core.cache import cache_folder
 from expunge.core.errors import BadInput
@@ -20,7 +21,7 @@ SIZES = {"train": 6000, "holdout": 2000, "test": 2000}
 def file_of(name: str) -> Path:
     """Where the arrays of `mnist` or `fashion` lie: in EXPUNGE_PICTURES, else in the cache's `pictures`."""
     folder = os.environ.get("EXPUNGE_PICTURES")
-    return (Path(folder) if folder else cache_folder() / "pictures") / f"{name}.npz"
+    return (Path(folder) if folder else cache_folder() / "pictures") / f"{name}.safetensors"
 
 
 def divide(name: str, seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -32,8 +33,8 @@ def divide(name: str, seed: int) -> dict[str, list[dict[str, Any]]]:
     if not path.is_file():
         fix = f"run scripts/fetch_pictures {name}, or set EXPUNGE_PICTURES to its folder"
         raise BadInput.of("builtin", name, f"has no pictures on this machine ({path})", fix)
-    with np.load(path) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
+    arrays = load_file(path)
+    images, labels = arrays["images"], arrays["labels"]
     order, found, first = permutation(len(images), seed, name), {}, 0
     for split, size in SIZES.items():
         drawn = order[first : first + size]
