@@ -27,6 +27,8 @@ CARD = MethodCard(
     means="Holds what was not in the retain data better than a loss on labels or distributions: all of a block's "
     "directions are held, not only those that the answers use, and facts that the model itself comes up with.",
 )
+CALLS_EACH = 12
+"""Questions that follow from one retain example, at most."""
 BLOCKS = 4
 """Blocks whose output is held, at most, evenly spaced up to the last."""
 Change = Callable[[Example], Example | None]
@@ -79,7 +81,8 @@ class Distillation(LossTerm):
         self.known = Names.of(retain)
         self.places = {identity(row): place for place, row in enumerate(retain)}
         order = permutation(len(retain), run.context.seed, "recall")
-        calls = [(retain[order[i % len(order)]], i // len(order)) for i in range(self.calls if order else 0)]
+        count = min(self.calls, CALLS_EACH * len(order))
+        calls = [(retain[order[i % len(order)]], i // len(order)) for i in range(count)]
         questions = [self._renaming(number)(row) or row for row, number in calls if "question" in row]
         if questions:
             seed = run.context.derive("recall") % 2**63
@@ -117,8 +120,8 @@ def distillation(
     KL(reference || model) per position + states times the squared error of the outputs of up to four blocks, each
     relative to the reference state's squared norm: the mean over retain and its copies, twice where there are any.
     Copies per retain example: `recalled` answers that the reference model gives when asked about names that are put
-    together anew (of examples with a `subject`; else the question as it is), the most certain of `calls` answers of
-    which neither retain nor forget tells the facts: what it knows and nobody named; and `others` copies of question and
-    answer about such a name.
+    together anew (of examples with a `subject`; else the question as it is), the most certain of `calls` answers (12 to
+    each retain example, at most) of which neither retain nor forget tells the facts, since nobody named them; and
+    `others` copies of question and answer about such a name.
     """
     return Distillation(states, others, recalled, calls)
