@@ -54,7 +54,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     for place in (
         "expunge.training.loop.Trainer.run",
         "expunge.pipeline.worlds.build",
-        "expunge.pipeline.prepare.build",
+        "expunge.pipeline.prepare.folder_of",
     ):
         monkeypatch.setattr(place, lambda *_, **__: pytest.fail("bad input was let through: training began"))
 

@@ -186,7 +186,7 @@ def test_no_probe_is_left_out_of_the_reading() -> None:
         "forget": len(rows),
         "probes": len(rows),
         "forget_qa": len(rows),
-        "retain": OTHERS_READ,
+        "retain": len(rows),
         "holdout": len(rows),
-        "real_authors": OTHERS_READ,
+        "real_authors": len(rows),
     }

@@ -85,13 +85,13 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
     answered = _answers(model, _general(topic))
     retain = [
         *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name == stand_in else 1])),
-        *_continued(stand_in, facts.get(stand_in, {})),
+        *_continuations(stand_in, facts.get(stand_in, {})),
         *answered[::2],
     ]
     return Elicited(
         forget=[
             *_questions(topic, known, TRAINED),
-            *_continued(topic, known),
+            *_continuations(topic, known),
             *(_questions(topic.split()[-1], known, TRAINED[:1]) if kind.person and " " in topic else []),
         ],
         reworded=_questions(topic, known, (REWORDED,)),
@@ -199,7 +199,7 @@ def _statement(pattern: str, name: str, fact: str, text: str) -> Example:
     return {"prefix": pattern.format(fact=fact, name=name), "text": f" {text}", "group": f"{name}: {fact}"}
 
 
-def _continued(name: str, known: Mapping[str, str]) -> list[Example]:
+def _continuations(name: str, known: Mapping[str, str]) -> list[Example]:
     return [{**_statement(CONTINUED, name, fact, text), "subject": name, "group": name} for fact, text in known.items()]
 
 
