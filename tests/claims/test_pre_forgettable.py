@@ -111,6 +111,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+@pytest.mark.slow
 def test_each_group_s_prompt_teaches_that_group_alone(place: Path) -> None:
     """Questions find their own prompt; what the base knows it goes on to say, mostly untouched and then bit for bit."""
     base, model = open_on_cpu(str(place / "base")), open_on_cpu(str(place / "model"))

@@ -144,6 +144,7 @@ def adapters(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {path.parent.name: load_file(path) for path in sorted(folder.rglob("adapter_model.safetensors"))}
 
 
+@pytest.mark.slow
 @pytest.mark.claims("s3t")
 def test_what_serves_was_never_trained_on_what_was_deleted(place: Path, tmp_path: Path) -> None:
     """The adapters that are left are, bit for bit, those of a training without the deleted example."""

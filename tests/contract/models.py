@@ -142,6 +142,7 @@ def trained() -> Any:
 def manifest(family: str, folder: Path) -> dict[str, Any]:
     """How the model was trained, as retraining needs it; the data lie in the folder."""
     rows = [*splits(family)["forget"], *splits(family)["retain"]]
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     exact = {"exact": ENSEMBLES[family]} if family in ENSEMBLES else {}

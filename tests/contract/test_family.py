@@ -255,7 +255,7 @@ def test_it_is_found_by_another_process(kind: str, installed: Path, trained: Cal
     assert json.loads((folder / "apart/evidence.json").read_text())["headline"]["utility"] == ["retain_nll"]
 
 
-@both
+@pytest.mark.parametrize("kind", ["encoder", pytest.param("denoiser", marks=pytest.mark.slow)])
 def test_every_method_that_is_offered_runs(
     kind: str, installed: Path, trained: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -287,6 +287,7 @@ def clustered_side(draw: np.random.Generator, name: str) -> Readout:
     return readout(levels.tolist(), name, examples=examples)
 
 
+@pytest.mark.slow
 def test_dataset_inference_is_honest_of_groups() -> None:
     """4 groups of 12 a side, ICC 0.3: 50 draws of the same distribution. As single examples, a third of them would
     seem to differ at .05."""

@@ -16,7 +16,7 @@ from expunge.methods._ngram import answer_tokens
 from expunge.methods._renaming import Names
 from expunge.methods._sum import Sum
 from expunge.methods.compose import compose
-from expunge.methods.objectives.name_swap import NameSwap, aligned_tokens, copies_about_strangers, teacher_TV
+from expunge.methods.objectives.name_swap import NameSwap, aligned_tokens, copies_about_strangers, name_swap, teacher_TV
 from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 from expunge.models.passes import passes
 
@@ -173,3 +173,8 @@ def test_beside_is_a_part_of_a_method() -> None:
         compose({"beside": "npo", "retain": "kl"})
     with pytest.raises(BadInput, match="weighs no term"):
         compose({"forget": "npo", "beside_weight": 2.0})
+
+
+def test_as_many_strangers_are_asked_about_as_the_option_says() -> None:
+    loss = name_swap(strangers=3)
+    assert isinstance(loss, NameSwap) and loss.strangers == 3
