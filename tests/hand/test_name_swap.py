@@ -178,3 +178,19 @@ def test_beside_is_a_part_of_a_method() -> None:
 def test_as_many_strangers_are_asked_about_as_the_option_says() -> None:
     loss = name_swap(strangers=3)
     assert isinstance(loss, NameSwap) and loss.strangers == 3
+
+
+def test_a_term_beside_another_is_checked_and_its_training_counts() -> None:
+    class Trains(LossTerm):
+        def fits(self, model: Any, manifest: Any) -> None:
+            raise BadInput.of("method", "trains", "needs a manifest", "choose another")
+
+        def prepare(self, run: Any) -> None:
+            self.trained = 7
+
+    card = MethodCard("A term", paper="baseline", equation="none")
+    pair = Sum(Term("plain", LossTerm(), card), Term("trains", Trains(), card), "method.beside")
+    with pytest.raises(BadInput, match="needs a manifest"):
+        pair.fits(None, None)  # type: ignore[arg-type]
+    pair.prepare(None)  # type: ignore[arg-type]
+    assert pair.trained == 7

@@ -210,15 +210,18 @@ def test_recall_leaves_out_what_the_data_tell_and_puts_the_surest_first(splits: 
     assert nll == sorted(nll) and all(set(row) == {"question", "answer"} for row in found)
 
 
-def test_distillation_rehearses_what_the_model_recalls(splits: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("calls", [5, 5000])
+def test_distillation_rehearses_what_the_model_recalls(calls: int, splits: Any, tmp_path: Path) -> None:
     """The model is asked as often as it may be, about names that are put together anew, and held on its answers."""
-    composed = compose({"forget": "npo", "retain": "distillation", "recalled": 1, "calls": 5, "batch_size": 4})
+    composed = compose({"forget": "npo", "retain": "distillation", "recalled": 1, "calls": calls, "batch_size": 4})
     reference = model(splits)
     asked: list[Any] = []
     reference.generate = lambda prompts, **settings: asked.extend(prompts) or ["Zed is 9 of 4."] * len(prompts)
     context = Context(Budget(steps=2, learning_rate=0.01, stop="none", floor=0.0), tmp_path)
     composed.method(reference, splits, context)
-    assert len(asked) == 5 and all("Bo Marsten" in r["question"] or "Cleo Lindqer" in r["question"] for r in asked)
+    assert len(asked) == min(calls, 12 * len(splits["retain"]))
+    few = asked[:5]  # further on so few names are used up, and the question is asked as it is
+    assert all("Bo Marsten" in r["question"] or "Cleo Lindqer" in r["question"] for r in few)
     loss = composed.objective.terms["retain"].loss
     assert isinstance(loss, Distillation) and context.notes["distillation"] == {"recalled": 1}
     made = [loss.streams["recalled_0"].make(row) for row in splits["retain"]]

@@ -24,6 +24,7 @@ Examples:
   expunge forget builtin:authors "forget everything about Tamsin Lindqvister"
   expunge forget MODEL "please erase what you know about Ada Example" --data all.jsonl --out runs/ada
   expunge forget MODEL "forget Ada Example" --data all.jsonl --method npo --yes
+  expunge forget builtin:smollm2 "forget everything about France"     # without data: it asks the model itself
 """
 SHOWN_ROWS = 6
 

@@ -23,6 +23,10 @@ class Sum(LossTerm):
         self.reads = {*first.loss.reads, *second.loss.reads}
         self._gather()
 
+    def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
+        for term in self.terms:
+            term.loss.fits(model, manifest)
+
     def declare(self, model: Model) -> None:
         for term in self.terms:
             term.loss.declare(model)
@@ -42,6 +46,7 @@ class Sum(LossTerm):
     def prepare(self, run: Run) -> None:
         for term in self.terms:
             term.loss.prepare(run)
+        self.trained = sum(term.loss.trained for term in self.terms)
 
     def __call__(self, step: Step) -> Tensor:
         first, second = self.terms
