@@ -135,7 +135,7 @@ class Trainer:
         done, tokens, spent = self._resume(optimiser, stop)
         if done == 0:
             stop.start()
-            if self._judged and self._may_return(stop):
+            if self._judged and stop.decides:
                 checkpoint.save_best(self.context.folder, self._weights())
         reporter.start(stage, self.total)
         for step in range(done, self.total):
@@ -176,7 +176,7 @@ class Trainer:
         shown = {name: figures.get(name) for name in ("loss", "forget_nll", "retain_nll")}
         line = {"stage": stage, "step": step + 1, **shown, "seconds": round(time.monotonic() - began, 4)}
         better = self._check(stop, step + 1, figures.get("forget_nll"))
-        if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
+        if better and stop.best_step == step + 1 and not stop.reason and stop.decides:
             checkpoint.save_best(self.context.folder, self._weights())
         if processes.main():
             self.context.log.write(line)
@@ -219,10 +219,6 @@ class Trainer:
     @property
     def _judged(self) -> bool:
         return "forget" in self.terms
-
-    def _may_return(self, stop: Stop) -> bool:
-        """Whether a later check may still send the run back to these weights."""
-        return bool(stop.retain) or stop.target is not None or stop.watch is not None or isinstance(stop, Goal)
 
     # -- parts ---------------------------------------------------------------------------------
 
