@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from models import run
+import torch
+from models import base, run, same, splits
 
+from expunge.core import cache
 from expunge.core.budget import Budget
-from expunge.training import checkpoint
+from expunge.core.context import Context
+from expunge.methods.compose import compose
+from expunge.models.weights import snapshot
+from expunge.training import checkpoint, references
 
 BUDGET = Budget(steps=6, batch_size=4, learning_rate=1e-3, stop="none", floor=0.0)
 
@@ -27,3 +32,44 @@ def test_a_run_with_a_floor_keeps_its_best_weights(tmp_path: Path) -> None:
     made = run("npo", "lm", tmp_path, budget=BUDGET.model_copy(update={"floor": 0.5}))
     assert [point["step"] for point in made.notes["outcome"]["curve"]] == list(range(7))
     assert (tmp_path / "work" / checkpoint.BEST).is_file()
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [2, 4, 6]), (3, [3, 6]), (4, [6])])
+def test_checkpoints_follow_each_other_as_the_plan_says(
+    every: int, steps: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch, of two steps here, where that is longer; the end has its own, and none lies just before it."""
+    saved: list[int] = []
+    monkeypatch.setattr(checkpoint, "save", lambda folder, step, tensors, state: saved.append(step))
+    compose("npo").method(base("lm"), splits("lm"), Context(BUDGET, tmp_path, checkpoint_every=every))
+    assert saved == steps
+
+
+@pytest.mark.parametrize("method", ["npo", "npo_kl"])
+def test_runs_of_one_base_share_the_reference_values(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read once by content: the second run has the same weights and the same cost; another base's are its own."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    found: list[int] = []
+    record = references.record
+    monkeypatch.setattr(references, "record", lambda *given: found.append(len(given[1])) or record(*given))
+
+    def train(name: str, shift: float = 0.0) -> Context:
+        model, context = base("lm"), Context(BUDGET, tmp_path / name)
+        with torch.no_grad():
+            next(model.module.parameters()).add_(shift)
+        with cache.journal(tmp_path / name / "caches.jsonl"):
+            compose(method).method(model, splits("lm"), context)
+        weights[name] = snapshot(model.module)
+        return context
+
+    weights: dict[str, dict[str, torch.Tensor]] = {}
+    first, second = train("first"), train("second")
+    once = len(found)
+    assert once and same(weights["first"], weights["second"])
+    assert first.compute.state() == second.compute.state()
+    entries = cache.read_journal(tmp_path / "second" / "caches.jsonl")
+    assert len(entries) == once and all(entry.startswith("references/") for entry in entries)
+    train("another", shift=0.01)
+    assert len(found) == 2 * once

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from typing import Any
 
+from expunge.core import processes
+from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed
+from expunge.training.pace import checkpoint_every
 
 
 def lengths(model: Model, splits: Splits) -> tuple[dict[str, float], int]:
@@ -20,6 +24,24 @@ def lengths(model: Model, splits: Splits) -> tuple[dict[str, float], int]:
         wide = heapq.nlargest(20, rows, key=lambda row: len(question_of(row)) + len(answer_of(row)))
         longest = max(longest, *found, *(model.length(row) for row in wide))
     return means, longest
+
+
+def checkpoint_interval(model: Model, moving: int, tokens: float, examples: int) -> int:
+    """Steps between checkpoints of a model of which `moving` parameters train; tokens and examples: of a step."""
+    parameters = sum(parameter.numel() for parameter in model.module.parameters())
+    return checkpoint_every(moving, parameters, tokens, examples, processes.device().type)
+
+
+def training_interval(model: Model, rows: Sequence[Example], batch_size: int) -> int:
+    """Steps between checkpoints of a training of the whole model on these examples."""
+    parameters = sum(parameter.numel() for parameter in model.module.parameters())
+    means, _ = lengths(model, {"data": list(rows)})
+    return checkpoint_interval(model, parameters, means["data"] * batch_size, batch_size)
+
+
+def weights_kind(composed: Composed) -> str:
+    """The part that chooses the weights."""
+    return next((plugin.name for plugin in composed.plugins if plugin.kind == "weights"), "all")
 
 
 def weights_options(composed: Composed) -> dict[str, Any]:

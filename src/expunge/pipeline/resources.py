@@ -16,6 +16,7 @@ from expunge.core.budget import Budget
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models.family import family
+from expunge.training.pace import FLOPS
 
 GB = 1e9
 
@@ -23,10 +24,6 @@ GB = 1e9
 def size(count: float) -> str:
     """Bytes in words: GB with a decimal, or MB where it is less than a tenth of a GB."""
     return f"{count / GB:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
-
-
-FLOPS = {"cuda": 1.5e14, "cpu": 6e10, "mps": 3e12}
-"""Rough floating-point operations per second, for the estimate of time alone (nothing is decided by it)."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +133,23 @@ def estimate(
         8.0 * trainable,
         kept,
         logits,
-        flops / FLOPS.get(device, 6e10),
+        flops / FLOPS.get(device, FLOPS["cpu"]),
         trainable,
         total,
         float(available),
     )
+
+
+def memory_limit(budget: Budget) -> float:
+    """Bytes that parts of a step are to fit: the budget's memory, else a GPU's, else half of this machine's.
+
+    What is free now would make the same request train differently tomorrow.
+    """
+    if budget.memory is not None:
+        return budget.memory * 1e9
+    if processes.device().type == "cuda":
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return 0.5 * float(psutil.virtual_memory().total)
 
 
 def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], model: Model) -> None:

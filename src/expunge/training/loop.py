@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,26 +22,15 @@ from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.models.metering import count_passes
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
-from expunge.training.precision import autocast
-from expunge.training.references import Record, record
+from expunge.training.outcome import Outcome
+from expunge.training.parts import Cutting
+from expunge.training.precision import autocast, precision_of
+from expunge.training.references import Record, shared_record
 from expunge.training.steps import StepLosses, Streams, by_step, record_by_step
 from expunge.training.stopping import Stop, figures
 
 SAVE_EVERY = 500
-"""Steps between checkpoints at most; an epoch is the other bound."""
-
-
-@dataclass
-class Outcome:
-    """How a run went: for the evidence."""
-
-    steps: int
-    seconds: float
-    tokens: int
-    learning_rate: float
-    rate_source: str
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    stop: dict[str, Any] = field(default_factory=dict)
+"""Steps between checkpoints at most, where they cost little; an epoch is the other bound."""
 
 
 @dataclass
@@ -80,6 +69,8 @@ class Trainer:
         self.total = (
             budget.steps if budget.steps is not None else (int(budget.epochs or 1) * self.pairing.steps_per_epoch)
         )
+        self.precision = precision_of(budget.precision, sum(p.numel() for p in self.model.module.parameters()))
+        self.cutting = Cutting.of(self.model, budget.micro_batch_size)
         self.folder = self.context.folder / "checkpoint"
         self.records: dict[str, Record] = {}
         self.names = list(self.trainable.parameters)
@@ -101,7 +92,9 @@ class Trainer:
         return rows
 
     def record(self, examples: Sequence[Example], want: Want) -> Reference:
-        return record(self.model, examples, want)
+        """The model's values now; the reference model's are read in the precision that trains, so that both agree."""
+        with autocast(self.precision):
+            return shared_record(self.model, examples, want, self.context.compute, self.precision)
 
     def _draw_examples(self, name: str) -> tuple[list[Example], list[int]]:
         stream = self.streams.streams[name]
@@ -159,7 +152,7 @@ class Trainer:
             "target_nll": stop.target,
             "step": stop.best_step if stop.best_step != done and stop.reason else done,
         }
-        return Outcome(done, seconds, tokens, chosen, source, stop.curve, ending)
+        return Outcome(done, seconds, tokens, chosen, source, self.precision, stop.curve, ending)
 
     def _step(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, rate: float) -> int:
         """One step with its check and its line in the log; how many tokens it read."""
@@ -206,8 +199,8 @@ class Trainer:
             self.pairing,
             step,
             self.records,
-            lambda: autocast(self.budget.precision),
-            self.budget.micro_batch_size,
+            lambda: autocast(self.precision),
+            self.cutting,
         )
 
     def _check(self, stop: Stop, step: int, batch_nll: float | None) -> bool:
@@ -227,11 +220,12 @@ class Trainer:
         for name, want in self.streams.references.items():
             if by_step(self.model):
                 steps = (self._losses(step) for step in range(self.total))
-                self.records[name] = record_by_step(self.model, steps, name, want)
+                with autocast(self.precision):
+                    self.records[name] = record_by_step(self.model, steps, name, want)
                 continue
             examples, rows = self._draw_examples(name)
             if examples:
-                values = record(self.model, examples, want)
+                values = self.record(examples, want)
                 self.records[name] = Record({row: i for i, row in enumerate(rows)}, values)
 
     def _stop(self) -> Stop:
@@ -343,7 +337,9 @@ class Trainer:
         return {**moved, **checkpoint.buffers(self.model.module)}
 
     def _save_due(self, step: int) -> bool:
-        return step % min(self.pairing.steps_per_epoch, SAVE_EVERY) == 0
+        """Whether a checkpoint follows this step; none just before the end, which has its own."""
+        every = max(self.context.checkpoint_every, min(self.pairing.steps_per_epoch, SAVE_EVERY))
+        return step % every == 0 and step <= self.total - every
 
     def _save(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, tokens: int, seconds: float) -> None:
         tensors = {f"weights.{k}": v for k, v in self._weights().items()}
