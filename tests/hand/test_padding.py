@@ -107,7 +107,7 @@ def test_padding_that_attends_changes_no_figure_and_no_gradient(monkeypatch: pyt
         return [parameter.grad.clone() for parameter in model.module.parameters() if parameter.grad is not None]
 
     def open_mask(module: Any, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        seen.append(padding.opened(named["attention_mask"]))
+        seen.append(padding.open_rows(named["attention_mask"]))
         return inputs, {**named, "attention_mask": seen[-1]}
 
     before = gradient()

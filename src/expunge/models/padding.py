@@ -49,10 +49,10 @@ def _open_mask(module: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[A
     mask = named.get("attention_mask")
     if not (isinstance(mask, Tensor) and mask.is_cuda and torch.is_grad_enabled()):
         return None
-    return inputs, {**named, "attention_mask": opened(mask)}
+    return inputs, {**named, "attention_mask": open_rows(mask)}
 
 
-def opened(mask_BHSS: Tensor) -> Tensor:
+def open_rows(mask_BHSS: Tensor) -> Tensor:
     """The mask with rows that allow no key allowing all; others, and a mask of numbers, as they are."""
     return mask_BHSS | ~mask_BHSS.any(-1, keepdim=True) if mask_BHSS.dtype == torch.bool else mask_BHSS
 

@@ -101,7 +101,7 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         choice=_choices(topic, known, [facts[name] for name in others]),
         retain=retain,
         reference=[*retain, *_texts(topic, retain, held_out)],
-        neighbours=_answered(model, asked) or _answers(model, asked),
+        neighbours=_filter_answered(model, asked) or _answers(model, asked),
         general=_answers(model, _general(topic, "score")),
         stand_in=stand_in,
         layer=max(1, len(model.blocks) // 15) if len(model.blocks) > 1 else 0,
@@ -144,7 +144,7 @@ def _facts(model: Model, names: Sequence[str], kind: Kind) -> dict[str, dict[str
 def _sure(model: Model, topic: str, facts: Mapping[str, str]) -> dict[str, str]:
     """The facts that the model also gives in its answer to a question; all where it gives fewer than three so."""
     rows = _questions(topic, facts, TRAINED[:1])
-    given = _answered(model, rows)
+    given = _filter_answered(model, rows)
     found = {fact: text for (fact, text), row in zip(facts.items(), rows, strict=True) if row in given}
     return found if len(found) >= LEAST_FACTS else dict(facts)
 
@@ -235,7 +235,7 @@ def _general(topic: str, part: str) -> list[Example]:
     return [{"question": row["question"], "answer": "", "group": "general"} for row in rows]
 
 
-def _answered(model: Model, rows: Sequence[Example]) -> list[Example]:
+def _filter_answered(model: Model, rows: Sequence[Example]) -> list[Example]:
     """The questions in whose answer the model gives the fact."""
     answers = model.generate(rows, max_new_tokens=ANSWER_TOKENS) if rows else []
     return [row for row, text in zip(rows, answers, strict=True) if set(words(answer_of(row))) <= set(words(text))]
