@@ -13,7 +13,7 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.methods.compose import compose
 from expunge.models.weights import snapshot
-from expunge.training import checkpoint, references
+from expunge.training import checkpoint, parts, references, steps
 
 BUDGET = Budget(steps=6, batch_size=4, learning_rate=1e-3, stop="none", floor=0.0)
 
@@ -73,3 +73,27 @@ def test_runs_of_one_base_share_the_reference_values(
     assert len(entries) == once and all(entry.startswith("references/") for entry in entries)
     train("another", shift=0.01)
     assert len(found) == 2 * once
+
+
+@pytest.mark.parametrize("method", ["npo", "npo_kl", "dpo"])
+def test_parts_by_length_have_the_loss_of_the_whole_batch(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged and in the gradient's effect; fewer positions are computed, since less is padded."""
+    counts: list[int] = []
+    of = steps.StepLosses.__post_init__
+
+    def count(losses: steps.StepLosses) -> None:
+        of(losses)
+        counts.append(len(losses.parts))
+
+    monkeypatch.setattr(steps.StepLosses, "__post_init__", count)
+    whole = run(method, "lm", tmp_path / "whole", budget=BUDGET.model_copy(update={"micro_batch_size": 4}))
+    assert set(counts) == {1}
+    counts.clear()
+    monkeypatch.setattr(parts, "LAUNCH", {"cpu": 0.0})
+    monkeypatch.setattr(parts, "WEIGHTS", {"cpu": 1.0})
+    made = run(method, "lm", tmp_path / "parts", budget=BUDGET)
+    assert max(counts) > 1
+    assert [line["loss"] for line in made.lines] == pytest.approx([line["loss"] for line in whole.lines], rel=1e-5)
+    assert all(torch.allclose(made.weights[name], value, atol=1e-4) for name, value in whole.weights.items())
