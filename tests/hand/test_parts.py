@@ -56,3 +56,9 @@ def test_the_overhead_follows_from_shapes() -> None:
 
     large, small = Cutting.of(model(58_000, 8), None), Cutting.of(model(1_200, 4), None)
     assert (large.overhead, small.overhead) == pytest.approx((16 + 2.759, 16 + 66.67), rel=1e-3)
+
+
+def test_every_process_has_a_share_of_every_part() -> None:
+    """Three processes: no part has fewer than three places, though cutting off the last alone would cost least."""
+    parts = Cutting(1.0, least=3).cut(places(2, 2, 2, 2, 2, 2, 2, 90))
+    assert [len(part) for part in parts] == [3, 5]

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from expunge.core import processes
 from expunge.core.budget import Budget, batch_size
 from expunge.core.contracts import Model
 from expunge.core.errors import Faults
@@ -76,15 +77,15 @@ LOOKED_AT = 2048
 def largest_part(
     model: Model, splits: Splits, streams: Sequence[str], pairing: Pairing, budget: Budget, longest: int
 ) -> Place:
-    """The part of a step that takes most memory, of the steps of one epoch; of a long epoch one of `longest` tokens.
+    """The part of a step that takes most memory of a process, of the steps of one epoch; of a long epoch one of
+    `longest` tokens.
 
     streams: the split of each.
     """
     cutting = Cutting.of(model, budget.micro_batch_size)
-    size = cutting.most or pairing.batch_size
-    whole = Place(min(size, pairing.sizes[pairing.anchor]) * max(1, len(streams)), longest)
-    if not streams or len(streams) * pairing.sizes[pairing.anchor] > LOOKED_AT:
-        return whole
+    places, examples = cutting.most or pairing.batch_size, pairing.sizes[pairing.anchor]
+    if not streams or len(streams) * examples > LOOKED_AT:
+        return Place(-(-min(places, examples) * max(1, len(streams)) // processes.world()), longest)
     pairing = replace(pairing, length=lambda split, row: model.length(splits[split][row]), _epochs={})
     found = []
     for step in range(pairing.steps_per_epoch):
@@ -92,7 +93,8 @@ def largest_part(
         lengths = [[model.length(splits[split][i]) for split, i in zip(streams, place)] for place in zip(*rows)]
         for part in cutting.cut([Place(len(place), max(place)) for place in lengths]):
             found.append(Place(sum(len(lengths[i]) for i in part), max(max(lengths[i]) for i in part)))
-    return max(found, key=lambda part: part.rows * part.length)
+    largest = max(found, key=lambda part: part.rows * part.length)
+    return Place(-(-largest.rows // processes.world()), largest.length)
 
 
 def fit(composed: Composed, model: Model, splits: Splits, budget: Budget, seed: int) -> tuple[Budget, Workload]:

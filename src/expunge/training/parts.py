@@ -32,16 +32,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Cutting:
-    """How batches are cut. overhead: padded tokens that another part costs; most: places of a part."""
+    """How batches are cut. overhead: padded tokens that another part costs; most and least: places of a part.
+
+    At least one for each process, which all have a share of every part.
+    """
 
     overhead: float = math.inf
     most: int | None = None
+    least: int = 1
 
     @classmethod
     def of(cls, model: Model, size: int | str | None) -> Cutting:
         """For a model on this kind of device, from shapes alone; whole batches where examples influence each other.
 
-        size: places of a part at most; "auto" or None where lengths alone decide.
+        size: places that a process has of a part at most; "auto" or None where lengths alone decide.
         """
         if model.coupled:
             return cls()
@@ -50,7 +54,8 @@ class Cutting:
         launch = LAUNCH.get(device, LAUNCH["cpu"]) * max(1, len(model.blocks))
         token = 6 * parameters / FLOPS.get(device, FLOPS["cpu"])
         overhead = launch / token + WEIGHTS.get(device, WEIGHTS["cpu"])
-        return cls(processes.world() * overhead, size if isinstance(size, int) else None)
+        world = processes.world()
+        return cls(world * overhead, world * size if isinstance(size, int) else None, world)
 
     def cut(self, places: Sequence[Place]) -> list[list[int]]:
         """The places by part, in their own order within it: sorted by length, cut where padding and overhead cost
@@ -67,9 +72,9 @@ class Cutting:
     def _cheapest(self, places: Sequence[Place]) -> list[int]:
         """The ends of the parts of least cost, of places in length order."""
         rows = [0, *itertools.accumulate(place.rows for place in places)]
-        stride = -(-len(places) // ENDS) or 1
+        stride = max(self.least, -(-len(places) // ENDS))
         starts, cost, before = [0], {0: 0.0}, {0: 0}
-        for end in [*range(stride, len(places), stride), len(places)]:
+        for end in [*range(stride, len(places) - self.least + 1, stride), len(places)]:
             longest = places[end - 1].length if end else 0
             found = [(cost[start] + (rows[end] - rows[start]) * longest + self.overhead, start) for start in starts]
             cost[end], before[end] = min(found)
