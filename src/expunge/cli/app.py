@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from typing import Annotated
@@ -23,6 +24,9 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 typer.core.HAS_RICH = False  # otherwise some versions write `\[required]` in plain-text help
+GRACE = 5.0
+"""Seconds that a further process waits before it prints an error: where the first one ends with the same, the launcher
+ends all the others within them."""
 app = typer.Typer(
     name="expunge",
     help="Make a trained model forget, and prove it.",
@@ -109,6 +113,8 @@ def run(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     _quiet_libraries()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if _follows():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
     try:
         with allow_env():  # --env holds for this command alone
             result = app(arguments, standalone_mode=False, prog_name="expunge")
@@ -132,6 +138,8 @@ def _report(error: Exception, arguments: list[str]) -> int:
     from expunge.cli._faults import sentence
     from expunge.core.errors import ExpungeError
 
+    if _follows():
+        time.sleep(GRACE)
     if isinstance(error, ExpungeError):
         for line in getattr(error, "faults", None) or [str(error)]:
             _say(line)
@@ -148,6 +156,11 @@ def _report(error: Exception, arguments: list[str]) -> int:
         _say(line)
         return 2
     return _internal(error)
+
+
+def _follows() -> bool:
+    """Whether a launcher started this process beside a first one, which prints what all have to say."""
+    return os.environ.get("RANK", "0") not in ("", "0")
 
 
 def _say(line: str) -> None:

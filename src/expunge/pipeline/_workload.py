@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expunge.core import processes
 from expunge.core.budget import Budget, batch_size
 from expunge.core.contracts import Model
 from expunge.core.errors import Faults
@@ -81,7 +82,8 @@ def estimates(composed: Composed, model: Model, budget: Budget, work: Workload, 
             checkpointing=bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing,
             bf16=budget.precision == "bf16",
         )
-        return estimate(model, load, weights=weights, options=options, elsewhere=elsewhere)
+        made = estimate(model, load, weights=weights, options=options, elsewhere=elsewhere)
+        return made.over(processes.world()) if budget.shard and processes.device().type == "cuda" else made
 
     there = guess()
     faults = Faults()
