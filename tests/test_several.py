@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from expunge.cli import app
 from expunge.core import cache, processes
 from expunge.core.budget import Budget
 from expunge.core.context import Context
@@ -132,3 +134,25 @@ def refused() -> str:
 
 def test_what_the_first_process_refuses_all_refuse() -> None:
     assert in_processes(2, refused) == ["out: 'a' is in use; choose another."] * 2
+
+
+def test_a_command_that_cannot_be_shared_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert app.run(["list"]) == 2
+    assert capsys.readouterr().err == (
+        "expunge: processes: '4' were started, and `expunge list` runs in one; start it without a launcher.\n"
+    )
+
+
+def test_the_first_process_speaks_for_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A further one prints nothing, and its errors only where the first one does not end with the same meanwhile."""
+    waits: list[float] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(app.time, "sleep", waits.append)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # it is replaced for the rest of the process
+    assert app.run(["run", "there-is-none.yaml"]) == 2
+    assert waits == [app.GRACE] and capsys.readouterr().out == ""
+    assert app.run(["run", "--help"]) == 0 and capsys.readouterr().out == ""

@@ -27,6 +27,8 @@ typer.core.HAS_RICH = False  # otherwise some versions write `\[required]` in pl
 GRACE = 5.0
 """Seconds that a further process waits before it prints an error: where the first one ends with the same, the launcher
 ends all the others within them."""
+SHARED = ("run", "audit", "train")
+"""Commands that several processes carry out together."""
 app = typer.Typer(
     name="expunge",
     help="Make a trained model forget, and prove it.",
@@ -116,6 +118,7 @@ def run(arguments: list[str] | None = None) -> int:
     if _follows():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
     try:
+        _check_processes(arguments)
         with allow_env():  # --env holds for this command alone
             result = app(arguments, standalone_mode=False, prog_name="expunge")
         if result == 130:  # the parser's code for Ctrl-C
@@ -131,6 +134,18 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         return _report(error, arguments)
+
+
+def _check_processes(arguments: list[str]) -> None:
+    """Raises BadInput for a command that several processes cannot share."""
+    from expunge.core.errors import BadInput
+
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count.isdecimal() and int(count) > 1 and verb and verb not in SHARED:
+        raise BadInput.of(
+            "processes", count, f"were started, and `expunge {verb}` runs in one", "start it without a launcher"
+        )
 
 
 def _report(error: Exception, arguments: list[str]) -> int:

@@ -63,7 +63,7 @@ def alone() -> Iterator[None]:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, alone, in all processes; its error is raised in all of them."""
+    """Let the first process make a value, alone, and give it to all; its error is raised in all of them."""
     if world() == 1:
         return make()
     box: list[tuple[T | None, Exception | None]] = [(None, None)]

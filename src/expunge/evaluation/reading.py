@@ -78,7 +78,7 @@ def read(
         }
     )
     entry = f"readouts/{key}"
-    known = processes.from_first(lambda: _known(entry, split, role, examples, model.family)) if cache else None
+    known = processes.from_first(lambda: _load_entry(entry, split, role, examples, model.family)) if cache else None
     if known is not None:
         return known
     readout = _read_together(model, split, examples, channels, role, meter)
@@ -87,7 +87,7 @@ def read(
     return readout
 
 
-def _known(entry: str, split: str, role: str, examples: Sequence[Example], kind: str) -> Readout | None:
+def _load_entry(entry: str, split: str, role: str, examples: Sequence[Example], kind: str) -> Readout | None:
     """The readout in the cache."""
     folder = kept.load_folder(entry)
     return None if folder is None else _load(folder, split, role, examples, kind)

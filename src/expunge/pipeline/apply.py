@@ -123,10 +123,10 @@ def context_of(
 def _by_first(score: Callable[[Model], float]) -> Callable[[Model], float]:
     """The score as the first process finds it; as all find it where none can answer without the others."""
 
-    def agreed(model: Model) -> float:
+    def find(model: Model) -> float:
         return score(model) if is_sharded(model.module) else processes.from_first(lambda: score(model))
 
-    return agreed
+    return find
 
 
 def _manifest_after(plan: Plan) -> dict[str, Any]:

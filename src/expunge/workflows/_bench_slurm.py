@@ -76,7 +76,7 @@ class JobArray:
         write_text(self.place / SCRIPT, self.script())
 
     def to_json(self) -> dict[str, Any]:
-        """What `bench` returns in the place of a leaderboard."""
+        """The result of `bench`, in the place of a leaderboard."""
         return {
             "bench": self.name,
             "engine": "slurm",
