@@ -107,6 +107,31 @@ def test_two_processes_give_the_same_curve(request_: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_killed_run_of_two_processes_resumes(request_: dict[str, Any], tmp_path: Path) -> None:
+    """Both are killed at once; the same command goes on where the last checkpoint was."""
+    out = tmp_path / "run"
+    start = command({**request_, "out": str(out)}, tmp_path / "request.yaml", launch=TWO)
+    process = subprocess.Popen(
+        start,
+        env=environment(ACCELERATE_USE_CPU="true"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while len(lines(out)) < 20 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+    assert 0 < len(lines(out)) < STEPS and not (out / "certificate.json").exists()
+    resumed = call([*start, "--resume"], ACCELERATE_USE_CPU="true")
+    assert resumed.returncode == 0, resumed.stderr
+    assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1))
+    assert (out / "certificate.json").exists()
+
+
+@pytest.mark.slow
 def test_two_processes_judge_as_one(request_: dict[str, Any], tmp_path: Path) -> None:
     """A run that trains gold, stops at its figures and attacks: both find the same, and one verdict."""
     budget = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "stop": "gold"}

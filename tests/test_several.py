@@ -75,9 +75,10 @@ def same(ours: Readout, theirs: Readout) -> None:
             np.testing.assert_allclose(a, b, atol=1e-5, err_msg=name)
 
 
-def test_two_processes_read_attack_and_train_as_one() -> None:
-    results = in_processes(2, shared_and_alone)
-    assert [found["world"] for found in results] == [2, 2]
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_read_attack_and_train_as_one(count: int) -> None:
+    results = in_processes(count, shared_and_alone)
+    assert [found["world"] for found in results] == [count] * count
     for found in results:
         for ours, theirs, passes, passes_alone in found["readings"].values():
             same(ours, theirs)
@@ -87,8 +88,8 @@ def test_two_processes_read_attack_and_train_as_one() -> None:
             assert ours.figure.value == pytest.approx(theirs.figure.value, abs=1e-6), name
         assert list(found["attacks"]) == list(found["attacks alone"])
         np.testing.assert_allclose(found["weights"], found["weights alone"], atol=2e-5)
-    first, second = results
-    assert (first["weights"] == second["weights"]).all(), "the processes keep one model, bit for bit"
+    first, *others = results
+    assert all((first["weights"] == found["weights"]).all() for found in others), "one model, bit for bit"
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(first["weights"], first["untrained"], atol=2e-5)
 
@@ -140,6 +141,7 @@ def test_a_command_that_cannot_be_shared_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
     assert app.run(["list"]) == 2
     assert capsys.readouterr().err == (
         "expunge: processes: '4' were started, and `expunge list` runs in one; start it without a launcher.\n"

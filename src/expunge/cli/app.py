@@ -142,7 +142,7 @@ def _check_processes(arguments: list[str]) -> None:
 
     verb = next((word for word in arguments if not word.startswith("-")), "")
     count = os.environ.get("WORLD_SIZE", "1")
-    if count.isdecimal() and int(count) > 1 and verb and verb not in SHARED:
+    if "RANK" in os.environ and count.isdecimal() and int(count) > 1 and verb and verb not in SHARED:
         raise BadInput.of(
             "processes", count, f"were started, and `expunge {verb}` runs in one", "start it without a launcher"
         )
