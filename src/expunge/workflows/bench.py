@@ -101,7 +101,7 @@ def bench(
     reporter = reporter or Silent()
     job = _bind(BenchRequest.of(request, fields))
     if job.request.dry_run:
-        return _array(job, _runs(job, _untrained(job), job.entries)).to_json()
+        return _array(job, _runs(job, _bare_settings(job), job.entries)).to_json()
     with _resumable(job.folder), out_folder.hold(job.folder):
         with threads_of_torch(job.request.threads):
             shared, entries, skipped = _read_settings(job, reporter)
@@ -127,7 +127,7 @@ def _array(job: _Job, runs: Sequence[Planned]) -> JobArray:
     return JobArray(how.name if len(job.worlds) > 1 else job.first.name, job.folder, runs, how.jobs, how.threads)
 
 
-def _untrained(job: _Job) -> list[Setting]:
+def _bare_settings(job: _Job) -> list[Setting]:
     """Every base of every world, untrained: a dry run shows where its runs would lie."""
     bases = range(job.request.bases)
     return [
