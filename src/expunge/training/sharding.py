@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from expunge.core import processes
@@ -38,8 +39,7 @@ def split_weights(model: Model, trainable: Trainable, wanted: bool | None) -> It
     if not wanted or processes.world() == 1:
         yield trainable
         return
-    from torch.distributed.device_mesh import init_device_mesh  # here, as they take seconds
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard  # here, as it takes seconds
 
     _check(model, trainable)
     module = model.module
