@@ -18,7 +18,8 @@ class Budget(BaseModel):
     run when the forget NLL reaches that of half the holdout under the reference model; "gold" when it reaches gold's;
     "refusals", where refusals are to be forgotten, when the target's refusal score is at most `goal`; "none" never.
     floor: share of the retain probability (or accuracy) that must be preserved, checked at most ten times per run; None
-    for no floor. memory: GB that the plan must fit in.
+    for no floor. memory: GB that the plan must fit in. shard: several processes split weights, gradients and optimiser
+    state among them while they train (FSDP2), where one device cannot hold these.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +40,7 @@ class Budget(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] | None = None
     gradient_checkpointing: bool | None = None
     memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    shard: bool | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Budget:

@@ -8,7 +8,7 @@ tokenizer, template, dtype, generation settings and the code's version.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from expunge.core import cache as kept
+from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.channels import ARRAYS, CHANNELS, FORWARD, OWN, RAGGED, READ, TEXTS
 from expunge.core.contracts import NLL, Model, Output, Want, want_of
 from expunge.core.files import digest, read_json, write_json
 from expunge.data.examples import answer_of, identity, with_answer
 from expunge.evaluation.readout import Readout
+from expunge.evaluation.sharing import join
 from expunge.models.family import family, likelihood
 from expunge.models.passes import passes
 from expunge.models.settings import settings_digest
@@ -72,14 +74,42 @@ def read(
             "data": [_content(e) for e in examples],
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            **({"processes": processes.world()} if processes.world() > 1 else {}),
         }
     )
     entry = f"readouts/{key}"
-    if cache and (folder := kept.load_folder(entry)):
-        return _load(folder, split, role, examples, model.family)
-    readout = _read(model, split, examples, channels, role, meter)
-    if cache:
+    known = processes.from_first(lambda: _load_entry(entry, split, role, examples, model.family)) if cache else None
+    if known is not None:
+        return known
+    readout = _read_together(model, split, examples, channels, role, meter)
+    if cache and processes.main():
         _save(entry, readout)
+    return readout
+
+
+def _load_entry(entry: str, split: str, role: str, examples: Sequence[Example], kind: str) -> Readout | None:
+    """The readout in the cache."""
+    folder = kept.load_folder(entry)
+    return None if folder is None else _load(folder, split, role, examples, kind)
+
+
+def _read_together(
+    model: Model, split: str, examples: Sequence[Example], channels: frozenset[str], role: str, meter: Meter
+) -> Readout:
+    """The readout, of which each process reads a share; all of it by the first where examples are read in blocks."""
+    if model.together:
+        return processes.from_first(lambda: _read(model, split, examples, channels, role, meter))
+    if processes.world() == 1 or len(examples) < processes.world():
+        return _read(model, split, examples, channels, role, meter)
+    own, mine = Meter(), [examples[i] for i in processes.share(len(examples))]
+    part = _read(model, split, mine, channels - {"generation"}, role, own)
+    parts = processes.gather((part, {name: count * len(mine) for name, count in own.passes.items()}))
+    for _, counts in parts:
+        for name, rows in counts.items():
+            meter.add(name, round(rows), len(examples))
+    readout = replace(join([part for part, _ in parts]), examples=examples)
+    if "generation" in channels and "generate" in model.capabilities:
+        readout.texts = processes.join_shares(processes.gather(model.generate(mine, among=examples)))
     return readout
 
 

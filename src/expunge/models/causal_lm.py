@@ -297,7 +297,8 @@ class CausalLM(BaseModel):
         settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
         they are not part of the text), max_new_tokens (default: enough for the reference answers, as in `new_tokens`),
         temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a callable that gets
-        the count of finished prompts). For guards: encoded (token ids in the place of the template's), rows (a callable
+        the count of finished prompts), among (all the examples of which these are a process's share: the answers may
+        become as long as among them). For guards: encoded (token ids in the place of the template's), rows (a callable
         that gets the places of the prompts of each batch), stopping (criteria).
         """
         temperature = settings.get("temperature")
@@ -316,7 +317,8 @@ class CausalLM(BaseModel):
         if share := float(settings.get("shown", 0.0)):
             encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
         given = settings.get("max_new_tokens")
-        limits = new_tokens(encoded, given)
+        others = [self.template.encode(example) for example in settings.get("among", ())]
+        limits = new_tokens(encoded, given, others)
         ends = end_ids(self.module, self.tokenizer, self.template)
         texts = [""] * len(prompts)
         done = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ class Estimate:
     def peak(self) -> float:
         """Bytes at the peak of a step, with a tenth on top for what shapes do not show."""
         return 1.1 * (self.weights + self.gradients + self.moments + self.activations + self.logits)
+
+    def over(self, devices: int) -> Estimate:
+        """The same on each of so many devices that split gradients and moments; each holds the weights to read."""
+        return replace(self, gradients=self.gradients / devices, moments=self.moments / devices)
 
     @property
     def sentence(self) -> str:

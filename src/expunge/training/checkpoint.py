@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from expunge.core import processes
 from expunge.core.context import outline
 from expunge.core.files import delete, digest, new_file, new_folder, read_sealed, write_sealed
+from expunge.training.sharding import split_like, whole
 
 BEST = "best.safetensors"
 
@@ -89,7 +90,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dic
     """`optimiser.<parameter>.<key>` -> state tensor."""
     state = optimiser.state_dict()["state"]
     return {
-        f"optimiser.{names[i]}.{key}": torch.as_tensor(value)
+        f"optimiser.{names[i]}.{key}": whole(torch.as_tensor(value))
         for i, values in state.items()
         for key, value in values.items()
     }
@@ -98,9 +99,14 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dic
 def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `optimiser_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     for i, name in enumerate(names):
         head = f"optimiser.{name}."
-        found = {key[len(head) :]: value for key, value in tensors.items() if key.startswith(head)}
+        found = {
+            key[len(head) :]: split_like(value, parameters[i]) if value.dim() else value
+            for key, value in tensors.items()
+            if key.startswith(head)
+        }
         if found:
             state[i] = found
     whole = optimiser.state_dict()
@@ -114,4 +120,5 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> No
     with torch.no_grad():
         for name, value in tensors.items():
             if name.startswith(prefix):
-                targets[name[len(prefix) :]].copy_(value)
+                target = targets[name[len(prefix) :]]
+                target.copy_(split_like(value, target))

@@ -20,7 +20,7 @@ from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
 from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.models.metering import count_passes
-from expunge.training import checkpoint, rate
+from expunge.training import checkpoint, rate, sharding
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.outcome import Outcome
 from expunge.training.parts import Cutting
@@ -184,7 +184,7 @@ class Trainer:
         self.update(losses, self.parameters)
         self._mask()
         if self.budget.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+            sharding.clip_gradients(self.parameters, self.budget.clip)
         for group in optimiser.param_groups:
             group["lr"] = rate * self._schedule(step)
         optimiser.step()
@@ -283,7 +283,7 @@ class Trainer:
                 self.update(self._losses(step), self.parameters)
                 self._mask()
                 if self.budget.clip is not None:
-                    nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+                    sharding.clip_gradients(self.parameters, self.budget.clip)
                 optimiser.step()
             found = figures(self.model, rows)["nll"]
             return found if math.isfinite(found) else math.inf
@@ -297,7 +297,7 @@ class Trainer:
         if (own := self.update.optimiser(self.parameters, value)) is not None:
             return own
         decay = 0.0 if self.trainable.masks else float(self.budget.weight_decay or 0.0)
-        return torch.optim.AdamW(self.parameters, lr=value, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(sharding.groups(self.parameters), lr=value, weight_decay=decay, fused=True)
 
     def _schedule(self, step: int) -> float:
         warm = math.ceil(float(self.budget.warmup or 0.0) * self.total)
@@ -333,7 +333,7 @@ class Trainer:
     # -- checkpoints ---------------------------------------------------------------------------
 
     def _weights(self) -> dict[str, Tensor]:
-        moved = {name: parameter.detach() for name, parameter in self.trainable.parameters.items()}
+        moved = {name: sharding.whole(p.detach()) for name, p in self.trainable.parameters.items()}
         return {**moved, **checkpoint.buffers(self.model.module)}
 
     def _save_due(self, step: int) -> bool:
