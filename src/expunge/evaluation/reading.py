@@ -1,9 +1,10 @@
 """read(model, split, channels) -> Readout: ONE pass, cached by content.
 
 The pass carries the split's examples and, where truth ratios are asked for, their paraphrased and
-perturbed variants, which share a row with their example where the model can; generation is apart.
-The cache's key is a hash of weights, data, configuration, tokenizer, template, dtype, generation
-settings and the code's version.
+perturbed variants, which share a row with their example where the model can. Generation is apart, and
+so is its cache entry: requests for other scores share it. The key of an entry is a hash of weights,
+data, configuration, tokenizer, template, dtype, generation settings and the code's version; neither the
+run nor the model's role is in it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 from expunge.core import cache as kept
 from expunge.core.card import Example
-from expunge.core.channels import ARRAYS, CHANNELS, FORWARD, OWN, RAGGED, READ, TEXTS
+from expunge.core.channels import ARRAYS, CHANNELS, FORWARD, OWN, RAGGED, READ
 from expunge.core.contracts import Model, Output, Want, want_of
-from expunge.core.files import digest, read_json, write_json
+from expunge.core.files import digest
 from expunge.data.examples import answer_of, identity, with_answer
 from expunge.evaluation.readout import Readout
 from expunge.models.family import family, likelihood
@@ -66,29 +67,45 @@ def read(
     """
     channels = frozenset(channels) & {*READ, *OWN} | {c for c in channels if c.startswith("pooled:")}
     meter = meter or Meter()
-    key = digest(
-        {
-            "version": VERSION,
-            "subject": fingerprint or model.fingerprint(),
-            "settings": settings_digest(model),
-            "channels": sorted(channels),
-            "data": [_content(e) for e in examples],
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        }
-    )
+    common = {
+        "version": VERSION,
+        "subject": fingerprint or model.fingerprint(),
+        "settings": settings_digest(model),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    forwards = channels - {"generation"}
+    key = digest({**common, "channels": sorted(forwards), "data": [_content(e) for e in examples]})
     entry = f"readouts/{key}"
     if cache and (folder := kept.load_folder(entry)):
-        return _load(folder, split, role, examples, model.family)
-    readout = _read(model, split, examples, channels, role, meter)
-    if cache:
-        _save(entry, readout)
+        readout = _load(folder, split, role, examples, model)
+    else:
+        readout = _read(model, split, examples, forwards, role, meter)
+        if cache:
+            _save(entry, readout)
+    if "generation" in channels and "generate" in model.capabilities:
+        key = digest({**common, "channels": ["generation"], "data": [_identity(e) for e in examples]})
+        readout.texts = _texts(model, examples, f"readouts/{key}.json" if cache else "")
     return readout
 
 
+def _texts(model: Model, examples: Sequence[Example], entry: str) -> list[str]:
+    """The greedy generations, kept as `entry`; an empty one is not kept."""
+    if entry and (texts := kept.load(entry)) is not None:
+        return list(texts)
+    texts = model.generate(examples)
+    if entry:
+        kept.save(entry, texts)
+    return texts
+
+
+def _identity(example: Example) -> Any:
+    return [identity(example), *([example["draw"]] if "draw" in example else [])]
+
+
 def _content(example: Example) -> Any:
-    draw = [example["draw"]] if "draw" in example else []
-    return [identity(example), example.get("paraphrased_answer"), example.get("perturbed_answer"), *draw]
+    """An example's identity, with all that a forward reads of it."""
+    return [*_identity(example), example.get("paraphrased_answer"), example.get("perturbed_answer")]
 
 
 @dataclass
@@ -178,8 +195,6 @@ def _read(
         found.labels_N = np.array([int(e["label"]) for e in examples])
     found.pooled = {path: np.stack(values) for path, values in taken.states.items()}
     found.own = {name: np.stack(values) for name, values in taken.own.items() if examples and values[0] is not None}
-    if "generation" in channels and "generate" in model.capabilities:
-        found.texts = model.generate(examples)
     return found
 
 
@@ -237,7 +252,7 @@ def _ends(model: Model, examples: Sequence[Example]) -> np.ndarray | None:
     return None if template is None else np.array([template.encode(e).ends for e in examples])
 
 
-# -- the cache: safetensors and JSON, no pickle --------------------------------------------------
+# -- the cache: safetensors, no pickle --------------------------------------------------
 
 
 def _save(entry: str, readout: Readout) -> None:
@@ -253,15 +268,12 @@ def _save(entry: str, readout: Readout) -> None:
         tensors |= {f"{head}.{name}": np.ascontiguousarray(value) for name, value in values_by_name.items()}
     with kept.saving(entry) as folder:
         save_file(tensors, folder / "arrays.safetensors")
-        write_json(folder / "readout.json", {name: getattr(readout, name) for name in TEXTS})
 
 
-def _load(folder: Path, split: str, role: str, examples: Sequence[Example], kind: str) -> Readout:
+def _load(folder: Path, split: str, role: str, examples: Sequence[Example], model: Model) -> Readout:
     tensors = load_file(folder / "arrays.safetensors")
-    texts = read_json(folder / "readout.json")
-    found = Readout(split, role, examples, tensors.get("nll_N"), tensors["n_N"], family=kind)
-    for name in TEXTS:
-        setattr(found, name, texts[name])
+    found = Readout(split, role, examples, tensors.get("nll_N"), tensors["n_N"], family=model.family)
+    found.answers = [answer_of(e) for e in examples]
     for name in ("ends_N", "known_N", *ARRAYS):
         setattr(found, name, tensors.get(name))
     for name in RAGGED:

@@ -1,7 +1,10 @@
-"""Answers that share the row of their prompt: the values that they have in rows of their own, for fewer tokens."""
+"""Reading: answers that share the row of their prompt have the values that they have in rows of their own, for fewer
+tokens; requests share what they read of a model."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import transformers
 from expunge.core.contracts import want_of
 from expunge.data.batching import TOKENS
 from expunge.evaluation.reading import read
+from expunge.evaluation.readout import Readout
 from expunge.models.causal_lm import CausalLM
 from expunge.models.guarded import Guarded
 from expunge.models.new_lm import tokenizer_for
@@ -171,3 +175,45 @@ def test_positions_restart_behind_the_prompt_and_answers_see_it_and_themselves()
     ]
     assert batch.labels_BT.tolist() == [[1, 2, 3], [0, 4, 9]] and batch.n_B.tolist() == [3, 2]
     assert batch.places_BT.tolist() == [[1, 2, 3], [0, 1, 4]]
+
+
+def test_runs_share_readouts_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another role and a copy of the model read nothing again; other channels and other variants generate nothing
+    again; other weights do both."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    work: list[str] = []
+
+    def opened(seed: int = 0) -> CausalLM:
+        model = model_of("llama")
+        with torch.no_grad():
+            model.module.model.norm.weight += seed
+        forward, generate = model.forward, model.generate
+        monkeypatch.setattr(model, "forward", lambda *given: work.append("forward") or forward(*given))
+        monkeypatch.setattr(model, "generate", lambda *given: work.append("generate") or generate(*given))
+        return model
+
+    def work_of(model: CausalLM, role: str, channels: set[str], rows: Any = ROWS) -> set[str]:
+        work.clear()
+        read(model, "forget", rows, channels, role=role)
+        return set(work)
+
+    both = {"nll", "argmax", "variants", "generation"}
+    assert work_of(opened(), "before", both) == {"forward", "generate"}
+    assert work_of(opened(), "gold", both) == set()
+    assert work_of(opened(), "before", both | {"moments"}) == {"forward"}
+    assert work_of(opened(), "before", {"generation", "nll"}) == {"forward"}
+    bare = [{name: row[name] for name in ("question", "answer")} for row in ROWS]
+    assert work_of(opened(), "before", both, bare) == {"forward"}
+    assert work_of(opened(1), "before", both) == {"forward", "generate"}
+
+
+def test_a_readout_from_the_cache_is_the_one_that_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    channels = {"nll", "logp", "argmax", "moments", "variants", "generation"}
+    first, second = (read(model_of("llama"), "forget", ROWS, channels) for _ in range(2))
+    for part in fields(Readout):
+        one, other = getattr(first, part.name), getattr(second, part.name)
+        if isinstance(one, list):
+            assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), part.name
+        else:
+            assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, part.name
