@@ -21,7 +21,7 @@ from expunge.models.guarded import Guarded
 from expunge.models.new_lm import tokenizer_for
 from expunge.models.passes import passes
 from expunge.models.prompt_notes import prompt_notes
-from expunge.models.shared_prompts import can_share, groups_of, pack_shared, shared_passes
+from expunge.models.shared_prompts import groups_of, has_plain_attention, pack_shared, shared_passes
 from expunge.models.templates import Encoded
 
 PLACES = ("In a mill.", "At sea.", "At the harbour office in Telmar, since spring.", "Where the river ends.")
@@ -77,7 +77,7 @@ def test_a_readout_is_the_same_and_takes_fewer_tokens(
     kind: str, attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(kind, attn_implementation=attention)
-    assert model.shares_prompts and can_share(model)
+    assert model.shares_prompts and has_plain_attention(model)
     tokens = count_tokens(model, monkeypatch)
     channels = {"nll", "logp", "argmax", "moments", "variants"}
     shared = read(model, "forget", ROWS, channels, cache=False)
@@ -129,11 +129,11 @@ def test_a_wide_window_is_none() -> None:
 
 def test_what_changes_hidden_states_and_guards_keep_rows_apart() -> None:
     model = model_of("llama")
-    assert not can_share(Guarded(model, None))  # type: ignore[arg-type]
+    assert not has_plain_attention(Guarded(model, None))  # type: ignore[arg-type]
     handle = model.module.model.layers[0].register_forward_hook(lambda *_: None)
-    assert not can_share(model)
+    assert not has_plain_attention(model)
     handle.remove()
-    assert can_share(model)
+    assert has_plain_attention(model)
 
 
 def test_the_notes_name_a_network_that_keeps_answers_apart() -> None:

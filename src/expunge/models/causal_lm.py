@@ -22,13 +22,14 @@ from expunge.core.files import digest, read_json, write_json
 from expunge.data.examples import answer_of
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
+from expunge.models.decoding import decode
 from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
 from expunge.models.padding import ends, in_groups
 from expunge.models.passes import evaluating
 from expunge.models.probing import check_causal, counts_from_0, pads, shares_prompts, splits_head
 from expunge.models.prompts import cut_prompt
-from expunge.models.shared_prompts import SharedBatch, shared_output
+from expunge.models.shared_prompts import SharedBatch, has_plain_attention, shared_output
 from expunge.models.templates import Encoded, Template
 from expunge.models.weights import device_of, fingerprint_of, fold, lora_layers, quiet, tap, text_blocks
 
@@ -275,18 +276,13 @@ class CausalLM(BaseModel):
         the count of finished prompts). For guards: encoded (token ids in the place of the template's), rows (a callable
         that gets the places of the prompts of each batch), stopping (criteria).
         """
-        temperature = settings.get("temperature")
-        drawn: dict[str, Any] = {"do_sample": False}
-        if temperature:
-            drawn = {"do_sample": True, "temperature": float(temperature), "top_p": 1.0, "top_k": 0}
-            with torch.random.fork_rng(devices=_cuda()):
+        temperature = float(settings.get("temperature") or 0.0)
+        with torch.random.fork_rng(devices=_cuda(), enabled=bool(temperature)), evaluating(self.module):
+            if temperature:
                 torch.manual_seed(int(settings.get("seed", 0)))
-                with evaluating(self.module):
-                    return self._generate(prompts, drawn, settings)
-        with evaluating(self.module):
-            return self._generate(prompts, drawn, settings)
+            return self._generate(prompts, temperature, settings)
 
-    def _generate(self, prompts: Sequence[Example], drawn: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    def _generate(self, prompts: Sequence[Example], temperature: float, settings: dict[str, Any]) -> list[str]:
         encoded = settings.get("encoded") or [self.template.encode(example) for example in prompts]
         if share := float(settings.get("shown", 0.0)):
             encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
@@ -294,15 +290,19 @@ class CausalLM(BaseModel):
         limits = new_tokens(encoded, given)
         ends = end_ids(self.module, self.tokenizer, self.template)
         texts = [""] * len(prompts)
+        plain = has_plain_attention(self) and not (settings.get("rows") or settings.get("stopping"))
         done = 0
         for rows in batches(encoded, limits, settings.get("batch_size"), padded=self.pads):
             tokens = shared_tokens([encoded[i] for i in rows], [limits[i] for i in rows], self.limit, given)
             room = max(1, self.limit - tokens)
             kept = [cut_prompt(encoded[i].prompt, room, self.tokenizer.bos_token_id) or [self.pad] for i in rows]
+            self.check_known(torch.tensor([token for prompt in kept for token in prompt]))
             if settings.get("rows"):
                 settings["rows"](rows)
-            with own_settings(self.module, ends, self.pad, max_new_tokens=tokens, **drawn) as ours:
-                found = self._new_ids(kept, ours, settings.get("stopping"))
+            if plain:
+                found = decode(self, kept, [min(tokens, limits[i]) for i in rows], ends, temperature)
+            else:
+                found = self._new_ids(kept, tokens, ends, temperature, settings.get("stopping"))
             for i, ids in zip(rows, found, strict=True):
                 texts[i] = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
             done += len(rows)
@@ -310,15 +310,19 @@ class CausalLM(BaseModel):
                 settings["progress"](done)
         return texts
 
-    def _new_ids(self, prompts: list[list[int]], ours: Any, stopping: Any = None) -> list[list[int]]:
-        """New token ids of each prompt, padded behind the end of an answer. ours: the settings for generation."""
+    def _new_ids(
+        self, prompts: list[list[int]], tokens: int, ends: list[int], temperature: float, stopping: Any
+    ) -> list[list[int]]:
+        """New token ids of each prompt by transformers' own loop, padded behind the end of an answer."""
         device, width = device_of(self.module), max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=device)
-        self.check_known(ids)
         seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        out = self.module.generate(
-            input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
-        )
+        drawn = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
+        drawn |= {"do_sample": bool(temperature), "max_new_tokens": tokens}
+        with own_settings(self.module, ends, self.pad, **drawn) as ours:
+            out = self.module.generate(
+                input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
+            )
         return [row.tolist() for row in out[:, width:]]
 
     # -- out ----------------------------------------------------------------------------------

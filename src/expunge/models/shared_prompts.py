@@ -170,7 +170,7 @@ def shared_passes(
     """
     items: Sequence[Encoded] = []
     groups: list[list[int]] = []
-    if can_share(model) and not want.hidden and want.channels:
+    if has_plain_attention(model) and not want.hidden and want.channels:
         items = model.encode(rows)  # type: ignore[attr-defined]
         groups = groups_of(items, int(model.module.get_input_embeddings().weight.shape[1]))  # type: ignore[operator]
     shared = {i for group in groups for i in group}
@@ -181,9 +181,9 @@ def shared_passes(
     yield from outputs(model, _batches(model, items, groups, brief), want)
 
 
-def can_share(model: Any) -> bool:
-    """Whether the model reads a prompt once for all its answers: one that was tried, with nothing that changes its
-    hidden states."""
+def has_plain_attention(model: Any) -> bool:
+    """Whether the network attends to tokens as its mask and positions say, as it was tried when it was opened, and
+    nothing hooks into it that counts on rows as they come."""
     if not getattr(model, "shares_prompts", False):
         return False
     return not any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
