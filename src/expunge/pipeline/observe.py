@@ -150,7 +150,7 @@ def observe(
     slower = slowdown(model, spec.splits) if role == "after" else None
     attacked = _Attacked()
     if role in ATTACKED_ROLES and spec.level != "none" and "forget" in readouts:
-        attacked = _attack(model, role, spec, readouts, against or {}, reporter)
+        attacked = _attack(model, role, spec, readouts, against or {}, fingerprint, reporter)
     aligned = None
     if role in PROMPTED_ROLES and spec.alignment is not None:
         aligned = observe_alignment(model, spec.alignment, role, reporter)
@@ -200,6 +200,7 @@ def _attack(
     spec: ObservationSpec,
     readouts: Mapping[str, Readout],
     against: Mapping[str, Observation],
+    fingerprint: Any,
     reporter: Reporter,
 ) -> _Attacked:
     """Run the level's attacks on a seeded sample of the examples."""
@@ -221,6 +222,7 @@ def _attack(
         float((spec.manifest or {}).get("learning_rate") or attack.RATE),
         spec.manifest,
         spec.seed,
+        fingerprint,
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
     )
