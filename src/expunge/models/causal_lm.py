@@ -25,7 +25,7 @@ from expunge.models.base import BaseModel
 from expunge.models.decoding import decode
 from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
-from expunge.models.padding import ends, in_groups
+from expunge.models.padding import attend_in_padding, ends, in_groups
 from expunge.models.passes import evaluating
 from expunge.models.probing import check_causal, counts_from_0, pads, shares_prompts, splits_head
 from expunge.models.prompts import cut_prompt
@@ -52,6 +52,7 @@ class CausalLM(BaseModel):
         self.capabilities = frozenset({"tokens", "nll", "generate", "mlp"})
         self.pad = _padding(module, tokenizer)
         self.blocks = text_blocks(module)
+        attend_in_padding([module.get_submodule(path) for path in self.blocks])
         self._head: Callable[[Tensor], Tensor] | None = None
         self.pads = True
         """Whether rows of several lengths may share a batch: padding does not change the network's outputs."""

@@ -19,6 +19,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Model, Output, Want
 from expunge.data.batching import TOKENS, by_length
 from expunge.models.logits import fields, measure_in_chunks, spread
+from expunge.models.padding import open_mask
 from expunge.models.passes import outputs, passes
 from expunge.models.templates import Encoded
 
@@ -186,7 +187,9 @@ def has_plain_attention(model: Any) -> bool:
     nothing hooks into it that counts on rows as they come."""
     if not getattr(model, "shares_prompts", False):
         return False
-    return not any(part._forward_hooks or part._forward_pre_hooks for part in model.module.modules())
+    parts = list(model.module.modules())
+    hooks = [hook for part in parts for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())]
+    return all(hook is open_mask for hook in hooks)
 
 
 def _batches(
