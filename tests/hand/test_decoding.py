@@ -40,7 +40,7 @@ def model() -> CausalLM:
         module.lm_head.weight[tokenizer.eos_token_id] *= 3
     found = CausalLM(module, tokenizer)
     found.check_batches()
-    assert found.shares_prompts
+    assert found.plain_attention
     return found
 
 
@@ -75,7 +75,7 @@ def test_the_texts_are_those_of_transformers_for_less_work(
     rows = count_rows(model, monkeypatch)
     ours, work = model.generate(ROWS, **settings), sum(rows)
     rows.clear()
-    monkeypatch.setattr(model, "shares_prompts", False)
+    monkeypatch.setattr(model, "plain_attention", False)
     assert ours == model.generate(ROWS, **settings)
     assert work < 0.9 * sum(rows)
     assert len({len(text) for text in ours}) > 4, "the answers end at different places"

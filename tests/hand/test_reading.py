@@ -77,13 +77,13 @@ def test_a_readout_is_the_same_and_takes_fewer_tokens(
     kind: str, attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(kind, attn_implementation=attention)
-    assert model.shares_prompts and has_plain_attention(model)
+    assert model.plain_attention and has_plain_attention(model)
     tokens = count_tokens(model, monkeypatch)
     channels = {"nll", "logp", "argmax", "moments", "variants"}
     shared = read(model, "forget", ROWS, channels, cache=False)
     fewer = sum(tokens)
     tokens.clear()
-    model.shares_prompts = False
+    model.plain_attention = False
     apart = read(model, "forget", ROWS, channels, cache=False)
     assert fewer < 0.7 * sum(tokens)
     np.testing.assert_allclose(shared.mean_nll_N, apart.mean_nll_N, rtol=1e-6)
@@ -119,12 +119,12 @@ def test_an_answer_is_blind_to_the_others() -> None:
     ],
 )
 def test_families_that_cannot_share_read_each_answer_in_its_own_row(kind: str, more: dict[str, Any]) -> None:
-    assert model_of(kind, **more).shares_prompts is False
+    assert model_of(kind, **more).plain_attention is False
 
 
 def test_a_wide_window_is_none() -> None:
-    assert model_of("mistral", sliding_window=TOKENS, num_key_value_heads=4).shares_prompts
-    assert not model_of("mistral", sliding_window=TOKENS - 1, num_key_value_heads=4).shares_prompts
+    assert model_of("mistral", sliding_window=TOKENS, num_key_value_heads=4).plain_attention
+    assert not model_of("mistral", sliding_window=TOKENS - 1, num_key_value_heads=4).plain_attention
 
 
 def test_what_changes_hidden_states_and_guards_keep_rows_apart() -> None:

@@ -90,7 +90,7 @@ def read(
 
 
 def _texts(model: Model, examples: Sequence[Example], entry: str) -> list[str]:
-    """The greedy generations, kept as `entry`; an empty one is not kept."""
+    """The greedy generations, kept as `entry` where that is not empty."""
     if entry and (texts := kept.load(entry)) is not None:
         return list(texts)
     texts = model.generate(examples)

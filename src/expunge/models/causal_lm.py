@@ -27,7 +27,7 @@ from expunge.models.generation import answer_text, batches, end_ids, new_tokens,
 from expunge.models.logits import fields, measure_in_chunks, spread
 from expunge.models.padding import attend_in_padding, ends, in_groups
 from expunge.models.passes import evaluating
-from expunge.models.probing import check_causal, counts_from_0, pads, shares_prompts, splits_head
+from expunge.models.probing import check_causal, counts_from_0, pads, plain_attention, splits_head
 from expunge.models.prompts import cut_prompt
 from expunge.models.shared_prompts import SharedBatch, has_plain_attention, shared_output
 from expunge.models.templates import Encoded, Template
@@ -60,8 +60,9 @@ class CausalLM(BaseModel):
         """Whether the network's positions are a token's place in its row; some families number them otherwise."""
         self.splits_head = True
         """Whether logits are head(hidden), so that they are computed at the asked positions alone."""
-        self.shares_prompts: bool | None = None
-        """Whether answers to one prompt may share its row in reading; None where it was not tried."""
+        self.plain_attention: bool | None = None
+        """Whether the network attends as its mask and positions say, and its cache can lose rows: answers to one prompt
+        may share its row. None where that was not tried."""
         limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
         self.limit = limit if limit > 0 else 2**20  # -1 is how some families write that they have none
 
@@ -259,11 +260,11 @@ class CausalLM(BaseModel):
 
     @torch.no_grad()
     def check_batches(self) -> None:
-        """Set `counts_from_0`, `pads` and `shares_prompts`. Raises BadInput where the model is not causal."""
+        """Set `counts_from_0`, `pads` and `plain_attention`. Raises BadInput where the model is not causal."""
         self.counts_from_0 = counts_from_0(self)
         check_causal(self)
         self.pads = pads(self)
-        self.shares_prompts = shares_prompts(self)
+        self.plain_attention = plain_attention(self)
 
     # -- generation ---------------------------------------------------------------------------
 
@@ -318,7 +319,7 @@ class CausalLM(BaseModel):
         device, width = device_of(self.module), max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=device)
         seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        drawn = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
+        drawn: dict[str, Any] = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
         drawn |= {"do_sample": bool(temperature), "max_new_tokens": tokens}
         with own_settings(self.module, ends, self.pad, **drawn) as ours:
             out = self.module.generate(

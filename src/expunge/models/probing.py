@@ -82,8 +82,8 @@ def pads(model: Any) -> bool:
     return padded_equals_alone(lambda rows: _last_states(model, rows), probe_rows(model.vocabulary, model.limit))
 
 
-def shares_prompts(model: Any) -> bool:
-    """Whether answers that share the row of their prompt have the outputs that they have in rows of their own.
+def plain_attention(model: Any) -> bool:
+    """Whether the network attends as its mask and positions say, and its cache can lose rows.
 
     What only shows in long rows is read off the configuration; all else, also a network that fails on a block mask or
     ignores it, is tried.
@@ -94,15 +94,36 @@ def shares_prompts(model: Any) -> bool:
     draw = torch.Generator().manual_seed(1)
     prompt, *answers = (torch.randint(model.vocabulary, (length,), generator=draw).tolist() for length in TOKENS)
     items = [Encoded(prompt, answer, False) for answer in answers]
+    try:
+        return _shares_prompts(model, items) and _drops_rows(model, items)
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        return False
+
+
+def _shares_prompts(model: Any, items: Sequence[Encoded]) -> bool:
+    """Whether answers in the row of their prompt have the outputs that they have in rows of their own."""
     alone = [_answer_states(model, model.pack([item]))[0] for item in items]
     batch = pack_shared(items, [list(range(len(items)))], model.pad, next(model.module.parameters()).dtype)
-    try:
-        together = _answer_states(model, batch)
-    except (TypeError, ValueError, RuntimeError, IndexError):
-        return False
+    together = _answer_states(model, batch)
     return all(
         equal(together[i, -len(item.answer) :], alone[i][-len(item.answer) :], EXACT) for i, item in enumerate(items)
     )
+
+
+def _drops_rows(model: Any, items: Sequence[Encoded]) -> bool:
+    """Whether a row goes on from the cache as it is alone, once others have left the batch."""
+    rows = [item.prompt + item.answer for item in items]
+    batch = model.pack([Encoded(row, [], False) for row in rows], "prompt")
+    inputs = {name: value.to(device_of(model.module)) for name, value in batch.inputs.items()}
+    body = model.head_and_body()[1]
+    cache = body(**inputs, use_cache=True).past_key_values
+    kept = torch.tensor([len(rows) - 1], device=inputs["input_ids"].device)
+    cache.batch_select_indices(kept)
+    seen = torch.cat([inputs["attention_mask"][kept], inputs["attention_mask"].new_ones(1, 1)], -1)
+    places = inputs["position_ids"][kept, -1:] + 1
+    ids = inputs["input_ids"][:1, -1:]
+    out = body(input_ids=ids, attention_mask=seen, position_ids=places, past_key_values=cache, use_cache=True)[0]
+    return equal(out[:, -1], _last_states(model, [[*rows[-1], int(ids)]]), EXACT)
 
 
 def _answer_states(model: Any, batch: Any) -> Tensor:

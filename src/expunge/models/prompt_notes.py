@@ -25,7 +25,7 @@ def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]], turns: str
     notes = []
     if model.template.dated:
         notes.append(f"The chat template writes today's date: prompts carry {DAY:%d %b %Y} on all days.")
-    if getattr(model, "shares_prompts", None) is False and any(_has_variants(rows) for rows in splits.values()):
+    if getattr(model, "plain_attention", None) is False and any(_has_variants(rows) for rows in splits.values()):
         notes.append("Each answer is read in a row of its own: the network does not let answers share a prompt's row.")
     around = len(model.template.encode(OVERHEAD).prompt)
     for name, rows in splits.items():

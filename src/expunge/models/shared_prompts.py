@@ -185,7 +185,7 @@ def shared_passes(
 def has_plain_attention(model: Any) -> bool:
     """Whether the network attends to tokens as its mask and positions say, as it was tried when it was opened, and
     nothing hooks into it that counts on rows as they come."""
-    if not getattr(model, "shares_prompts", False):
+    if not getattr(model, "plain_attention", False):
         return False
     parts = list(model.module.modules())
     hooks = [hook for part in parts for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())]
