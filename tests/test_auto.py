@@ -152,6 +152,18 @@ def test_what_trials_may_cost_follows_from_the_purpose(
     assert next_rung({1: dataclasses.replace(failed[1], tokens=102)}, own) is None
 
 
+def test_the_next_trial_is_expected_to_exceed_its_plan_as_the_last_one_did(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 1.0}})
+    twice = {1: trial(1, left=("forget.nll >= 1",), tokens=2 * own.rungs[1].tokens)}
+    as_planned = 2 * own.rungs[1].tokens + own.rungs[2].tokens
+    monkeypatch.setattr(trials, "retraining_tokens", lambda manifest, splits: as_planned)
+    assert next_rung(twice, own) is None
+    monkeypatch.setattr(trials, "retraining_tokens", lambda manifest, splits: as_planned + own.rungs[2].tokens)
+    assert next_rung(twice, own) == 2
+
+
 def test_trials_that_end_at_their_cost_say_so(base: dict[str, Any], tmp_path: Path) -> None:
     request = {**base, "accept": {"forget.nll": ">= 1000"}, "gold": "none"}
     method = {"auto": {"cost": 1e-6, "exact": False}}
@@ -168,10 +180,10 @@ def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(base: dict[str, A
     accept = {"retain.nll": "<= 5 * before", "forget.nll": ">= 1000"}
     found = run({**base, "accept": accept, "out": str(out), "method": {"auto": {"trials": 2, "cost": 10}}}).evidence
     rungs = [one["rung"] for one in found["trials"]]
-    assert rungs == [2, 3] and not found["verdict"]["passed"]
+    assert rungs == [1, 2] and not found["verdict"]["passed"]
     assert all(one["left"] == ["forget.nll >= 1000"] for one in found["trials"])
     assert found["cost"]["tokens"] == sum(one["tokens"] for one in found["trials"]) > 0
-    assert any(note.startswith("Trial 2 (strength 4 of 4") for note in found["notes"])
+    assert any(note.startswith("Trial 2 (strength 3 of 3") for note in found["notes"])
     best = min(found["trials"], key=lambda one: one["shortfall"])
     ladder = planned(base, tmp_path / "other").ladder
     assert ladder is not None
@@ -203,7 +215,7 @@ def test_a_run_killed_between_trials_ends_with_the_same_model(
         monkeypatch.setattr(trials, place, real)
         evidence = run(killed, resume=True, reporter=Silent()).evidence
         assert digest_file(Path(killed["out"]) / "model" / "model.safetensors") == whole
-        assert [one["rung"] for one in evidence["trials"]] == [2, 3]
+        assert [one["rung"] for one in evidence["trials"]] == [1, 2]
 
 
 def test_a_trial_is_read_as_it_was_written() -> None:
