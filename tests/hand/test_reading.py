@@ -115,6 +115,7 @@ def test_an_answer_is_blind_to_the_others() -> None:
         ("rwkv", {}),  # its state runs through all earlier tokens, whatever the mask
         ("bloom", {}),  # ALiBi counts the mask's places
         ("mistral", {"sliding_window": 6, "num_key_value_heads": 4}),
+        ("gpt_neo", {"num_heads": 4, "num_layers": 2, "attention_types": [[["global", "local"], 1]]}),
         ("llama", {"max_position_embeddings": 12}),
     ],
 )

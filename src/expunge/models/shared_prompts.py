@@ -8,6 +8,7 @@ positions, V vocabulary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ ATTENTION = ("eager", "sdpa")
 """Implementations of attention that add a mask [G, 1, S, S] to their scores."""
 LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers that are one kind in rows shorter than their window."""
+WINDOW = re.compile(r"window(?!_layers)|attention_chunk")
+"""Names of settings that hold how far back a layer attends (`sliding_window`, `window_size`, ...)."""
 WORK = 6
 """Work of a token in a layer over that of a pair of positions in attention, per unit of width: about 24 D^2 and 4 D
 FLOPs."""
@@ -47,12 +50,11 @@ class SharedBatch(Batch):
 def takes_block_masks(config: Any) -> bool:
     """Whether each layer attends to all earlier positions of a row of TOKENS, by an implementation that takes any
     mask."""
-    text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    narrow = any(size is not None and size < TOKENS for size in windows)
+    settings = config.get_text_config().to_dict()
+    kinds = set(settings.get("layer_types") or [])
+    windows = [value for name, value in settings.items() if WINDOW.search(name) and type(value) is int]
     attention = getattr(config, "_attn_implementation", None)
-    return attention in ATTENTION and kinds <= LAYERS and not narrow
+    return attention in ATTENTION and kinds <= LAYERS and not any(0 < size < TOKENS for size in windows)
 
 
 def groups_of(items: Sequence[Encoded], width: int) -> list[list[int]]:
