@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 
-VERSION = 8
+VERSION = 9
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -64,6 +65,15 @@ class Target:
     @property
     def forget(self) -> Sequence[Example]:
         return self.splits["forget"]
+
+    @cached_property
+    def key_parts(self) -> dict[str, Any]:
+        """The model, its settings and the examples, as far as results depend on them."""
+        return {
+            "subject": self.fingerprint or self.model.fingerprint(),
+            "settings": settings_digest(self.model),
+            "data": {split: [_content(row) for row in self.splits[split]] for split in sorted(self.splits)},
+        }
 
     def states_of(self, role: str) -> dict[str, np.ndarray] | None:
         """The pooled states of forget and then holdout; this model's own are read when first asked for."""
@@ -223,9 +233,7 @@ def _key(name: str, target: Target) -> str:
         {
             "version": VERSION,
             "attack": name,
-            "subject": target.fingerprint or target.model.fingerprint(),
-            "settings": settings_digest(target.model),
-            "data": {split: [_content(row) for row in target.splits[split]] for split in sorted(target.splits)},
+            **target.key_parts,
             "plain": {role: digest(values.tobytes()) for role, values in target.plain.items()},
             "states": {
                 role: digest([digest(x.tobytes()) for x in found.values()])

@@ -148,7 +148,7 @@ def observe(
     slower = processes.from_first(lambda: slowdown(model, spec.splits)) if role == "after" else None
     attacked = _Attacked()
     if role in ATTACKED_ROLES and spec.level != "none" and "forget" in readouts:
-        attacked = _attack(model, role, spec, readouts, against or {}, reporter)
+        attacked = _attack(model, role, spec, readouts, against or {}, fingerprint, reporter)
     aligned = None
     if role in PROMPTED_ROLES and spec.alignment is not None:
         prompts = spec.alignment
@@ -199,6 +199,7 @@ def _attack(
     spec: ObservationSpec,
     readouts: Mapping[str, Readout],
     against: Mapping[str, Observation],
+    fingerprint: Any,
     reporter: Reporter,
 ) -> _Attacked:
     """Run the level's attacks on a seeded sample of the examples."""
@@ -220,6 +221,7 @@ def _attack(
         float((spec.manifest or {}).get("learning_rate") or attack.RATE),
         spec.manifest,
         spec.seed,
+        fingerprint,
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
     )
