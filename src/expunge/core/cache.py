@@ -35,7 +35,7 @@ from expunge.core.files import (
     write_json,
 )
 
-KINDS = ("readouts", "attacks", "answers", "judgements", "shadows", "gold", "worlds", "bases", "models")
+KINDS = ("readouts", "attacks", "answers", "judgements", "shadows", "gold", "worlds", "bases", "models", "catalogue")
 """The folders of the cache."""
 OF_RUNS = KINDS[:6]
 """The kinds that hold what runs read, generated and trained."""
