@@ -13,7 +13,7 @@ from expunge.core.errors import Faults
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed
-from expunge.pipeline.estimate import lengths, weights_options
+from expunge.pipeline.estimate import counted_tokens, lengths, weights_options
 from expunge.pipeline.resources import Estimate, Load, estimate, fits_disk, fits_memory
 from expunge.training.rate import from_manifest
 
@@ -29,6 +29,10 @@ class Workload:
     tokens_per_step: float
     longest: int
     """Tokens of the longest example."""
+    counted: int
+    """The most tokens of an example that a loss may count."""
+    read: int
+    """Examples of the largest split."""
 
 
 def workload(composed: Composed, model: Model, splits: Splits, budget: Budget, seed: int) -> Workload:
@@ -43,7 +47,8 @@ def workload(composed: Composed, model: Model, splits: Splits, budget: Budget, s
         steps = budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch
     means, longest = lengths(model, splits)
     tokens = sum(means.get(split, 0.0) for split in streams.values()) * min(pairing.batch_size, sizes[anchor])
-    return Workload(steps, pairing.batch_size, len(streams), tokens, longest)
+    counted, read = counted_tokens(model, splits), max(sizes.values())
+    return Workload(steps, pairing.batch_size, len(streams), tokens, longest, counted, read)
 
 
 def learning_rate(composed: Composed, budget: Budget, manifest: Mapping[str, Any] | None, has_retain: bool) -> str:
@@ -76,6 +81,9 @@ def estimates(composed: Composed, model: Model, budget: Budget, work: Workload, 
         load = Load(
             rows=int(micro or budget.micro_batch_size or work.batch) * max(1, work.streams),
             length=work.longest,
+            counted=work.counted,
+            parts=int(micro or budget.micro_batch_size or work.batch) < work.batch,
+            read=work.read,
             steps=work.steps,
             tokens_per_step=work.tokens_per_step,
             checkpointing=bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing,

@@ -22,6 +22,12 @@ def lengths(model: Model, splits: Splits) -> tuple[dict[str, float], int]:
     return means, longest
 
 
+def counted_tokens(model: Model, splits: Splits) -> int:
+    """The most tokens of an example that a loss may count, from the answers that are longest in characters."""
+    rows = [row for split in splits.values() for row in heapq.nlargest(4, split, key=lambda row: len(answer_of(row)))]
+    return max((int(model.collate([row]).n_B[0]) for row in rows), default=1)
+
+
 def weights_options(composed: Composed) -> dict[str, Any]:
     """The options of the part that chooses the weights, of the innermost method."""
     found: Composed | None = composed

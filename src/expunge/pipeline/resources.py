@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from expunge.core.budget import Budget
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models.family import family
+from expunge.models.memory import reading_bytes
 
 GB = 1e9
 
@@ -38,6 +40,10 @@ class Estimate:
     moments: float
     activations: float
     logits: float
+    reading: float
+    """Beyond the weights, when splits are read and answers generated."""
+    parts: bool
+    """Whether a step is several forwards, so that gradients are there beside the activations of the next."""
     seconds: float
     trainable: int
     parameters: int
@@ -45,8 +51,13 @@ class Estimate:
 
     @property
     def peak(self) -> float:
-        """Bytes at the peak of a step, with a tenth on top for what shapes do not show."""
-        return 1.1 * (self.weights + self.gradients + self.moments + self.activations + self.logits)
+        """Bytes at the peak, with a twentieth on top for what shapes do not show.
+
+        In a step of one forward, gradients come as activations go, so that the larger of the two counts.
+        """
+        forward = self.activations + self.logits
+        step = self.gradients + forward if self.parts else max(self.gradients, forward)
+        return 1.05 * (self.weights + max(self.moments + step, self.reading))
 
     @property
     def sentence(self) -> str:
@@ -56,6 +67,7 @@ class Estimate:
             ("Adam moments", self.moments),
             ("activations", self.activations),
             ("logits", self.logits),
+            ("reading", self.reading),
         )
         return ", ".join(f"{name} {size(value)}" for name, value in parts)
 
@@ -72,10 +84,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Load:
-    """The size of a run's passes. rows: sequences in a forward; length: tokens of the longest."""
+    """The size of a run's passes. rows: sequences in a forward; length: tokens of the longest; counted: of these,
+    those that a loss may count; parts: whether a step has several forwards; read: examples of the largest split."""
 
     rows: int
     length: int
+    counted: int
+    parts: bool
+    read: int
     steps: int
     tokens_per_step: float
     checkpointing: bool
@@ -122,9 +138,11 @@ def estimate(
     frozen = float(sum(p.numel() * (p.element_size() if accelerator else 4) for p in module.parameters()))
     trainable, beside = trainable_parameters(model, weights, options)
     held = frozen + 4.0 * beside if beside else 4.0 * trainable + frozen * (total - trainable) / total
-    kept, logits = family(model.family).memory(
-        model, rows=load.rows, length=load.length, cell=2 if low else 4, checkpointing=load.checkpointing
+    needs = partial(
+        family(model.family).memory, model, rows=load.rows, cell=2 if low else 4, checkpointing=load.checkpointing
     )
+    kept, _ = needs(length=load.length)
+    _, logits = needs(length=load.counted)
     passes = 6 if not beside else 4
     flops = load.steps * load.tokens_per_step * (passes + (2 if load.checkpointing else 0)) * total
     available = (
@@ -136,6 +154,8 @@ def estimate(
         8.0 * trainable,
         kept,
         logits,
+        reading_bytes(model, rows=load.read, length=load.length),
+        load.parts,
         flops / FLOPS.get(device, 6e10),
         trainable,
         total,
