@@ -19,11 +19,22 @@ from expunge.methods.objective import Objective, plain_training
 from expunge.models.causal_lm import CausalLM
 from expunge.models.new_lm import tokenizer_for
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
+    "1b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "intermediate_size": 8192,
+        "vocab_size": 128_256,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+    },
     "60m": {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1376, "vocab_size": 32_000},
     "nothing": {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 1000},
     "16m": {"hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 688, "vocab_size": 16_000},
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "vocab_size": 1000},
 }
+"""The 1b is Llama 3.2 1B's shape."""
 WORDS = (
     "harbour winter lamp bridge copper letter garden mirror orchard signal station velvet market river paper "
     "candle anchor window meadow thunder"
@@ -33,14 +44,14 @@ TOKENS = 128
 RATE = 1e-6
 
 
-def rows(count: int, seed: int, tokenizer: Any) -> list[dict[str, str]]:
-    """Questions whose answers fill the row up to TOKENS tokens, about two thirds of them answer."""
+def rows(count: int, seed: int, tokenizer: Any, tokens: int = TOKENS) -> list[dict[str, str]]:
+    """Questions whose answers fill the row up to so many tokens, about two thirds of them answer."""
     draw = random.Random(seed)
     made = []
     for i in range(count):
-        question = f"{seed}-{i} " + " ".join(draw.choices(WORDS, k=30))
-        room = TOKENS - 1 - len(tokenizer(f"Question: {question}\nAnswer: ")["input_ids"])
-        ids = tokenizer(" ".join(draw.choices(WORDS, k=2 * TOKENS)))["input_ids"][:room]
+        question = f"{seed}-{i} " + " ".join(draw.choices(WORDS, k=30 * tokens // TOKENS))
+        room = tokens - 1 - len(tokenizer(f"Question: {question}\nAnswer: ")["input_ids"])
+        ids = tokenizer(" ".join(draw.choices(WORDS, k=2 * tokens)))["input_ids"][:room]
         made.append({"question": question, "answer": tokenizer.decode(ids)})
     return made
 
@@ -57,40 +68,57 @@ def llama(size: str, words: Any, device: str) -> CausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
+    shape = {"num_attention_heads": 8, "max_position_embeddings": 512, "tie_word_embeddings": False, **SIZES[size]}
     config = LlamaConfig(
-        **SIZES[size],
-        num_attention_heads=8,
+        **shape,
         num_key_value_heads=8,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
         pad_token_id=words.pad_token_id,
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
     )
-    return CausalLM(LlamaForCausalLM(config).eval().to(device), words)
+    with torch.device(device):
+        return CausalLM(LlamaForCausalLM(config).eval(), words)
 
 
 def method(name: str) -> Objective:
-    """NPO with cross-entropy on retain, or ordinary training: both through the one Trainer."""
+    """NPO with cross-entropy on retain (of all weights, or by LoRA), or ordinary training: all through the one
+    Trainer."""
     if name == "finetune":
         return plain_training()
-    chosen = compose("npo").method
+    terms = {"forget": "npo", "retain": "cross_entropy"}
+    chosen = compose({**terms, "weights": "lora"} if name == "lora" else "npo").method
     assert isinstance(chosen, Objective)
     return chosen
 
 
-def data(name: str, words: Any, batches: int) -> tuple[dict[str, list[dict[str, str]]], int]:
-    """(splits, batch size): four forget and four retain rows a step, or the same eight to train on."""
-    forget, retain = rows(4 * batches, 1, words), rows(4 * batches, 2, words)
+def data(
+    name: str, words: Any, batches: int, size: int = 4, tokens: int = TOKENS
+) -> tuple[dict[str, list[dict[str, str]]], int]:
+    """(splits, batch size): `size` forget and as many retain rows a step, or the same rows to train on."""
+    forget, retain = rows(size * batches, 1, words, tokens), rows(size * batches, 2, words, tokens)
     if name == "finetune":
-        return {"retain": [*forget, *retain]}, 8
-    return {"forget": forget, "retain": retain}, 4
+        return {"retain": [*forget, *retain]}, 2 * size
+    return {"forget": forget, "retain": retain}, size
 
 
 def run(model: Model, name: str, steps: int, reporter: Any = None, wrap: Any = None) -> list[dict[str, Any]]:
     """A run of that many steps within one epoch (so that no step saves a checkpoint); the steps' log lines."""
-    splits, size = data(name, model.tokenizer, steps + 1)  # type: ignore[attr-defined]
-    budget = Budget(steps=steps, batch_size=size, learning_rate=RATE, clip=1.0, weight_decay=0.01, precision="fp32")
+    return run_on(data(name, model.tokenizer, steps + 1), model, name, steps, reporter, wrap)  # type: ignore[attr-defined]
+
+
+def run_on(
+    given: tuple[dict[str, list[dict[str, str]]], int],
+    model: Model,
+    name: str,
+    steps: int,
+    reporter: Any = None,
+    wrap: Any = None,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """The same on these (splits, batch size). fields: of the budget, in the place of ours."""
+    splits, size = given
+    ours = {"learning_rate": RATE, "clip": 1.0, "weight_decay": 0.01, "precision": "fp32"}
+    budget = Budget(steps=steps, batch_size=size, **{**ours, **fields})
     chosen = method(name)
     if wrap is not None:
         chosen.update = wrap(chosen.update)

@@ -67,3 +67,24 @@ def test_an_audit_takes_little_more_than_its_passes() -> None:
     assert found.keys() >= KEYS
     assert found["ratio"] < 20
     assert found["control"] > 2 * found["shared"]
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_measures_all_kinds_of_work() -> None:
+    """On the CPU and a tiny model its figures mean nothing: what it measures and how it adds up does."""
+    found, _ = last_line("gpu.py", "--size", "tiny", "--device", "cpu", "--steps", "2", "--peak", "0.05")
+    assert found.keys() >= KEYS
+    lines = {line["work"]: line for line in found["table"]}
+    assert lines.keys() == {"finetune", "npo", "lora", "npo, second model"}
+    assert len({line["tokens"] for line in found["table"]}) == 1, "all on the same tokens"
+    for line in found["table"]:
+        assert line["tokens_a_second"] == pytest.approx(line["tokens"] / line["step_seconds"], rel=1e-2)
+        assert 0 < line["share_of_peak"] < 1
+    assert found["ratio"] == pytest.approx(lines["npo"]["step_seconds"] / lines["finetune"]["step_seconds"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_the_gpu_checks_pass_on_the_cpu() -> None:
+    found, status = last_line("gpu.py", "--check", "--device", "cpu")
+    assert status == 0 and all(line["passed"] is not False for line in found["checks"])
+    assert sum(line["passed"] is True for line in found["checks"]) >= 7

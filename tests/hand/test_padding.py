@@ -12,6 +12,7 @@ import transformers
 
 from expunge.core.contracts import want_of
 from expunge.core.errors import BadInput
+from expunge.models import padding
 from expunge.models.causal_lm import CausalLM
 from expunge.models.generation import batches
 from expunge.models.new_lm import tokenizer_for
@@ -93,3 +94,27 @@ def test_settings_change_with_the_configuration_and_not_with_the_folder(tmp_path
     assert windowed != before
     model.module.generation_config.repetition_penalty = 1.5
     assert settings_digest(model) != windowed
+
+
+def test_padding_that_attends_changes_no_figure_and_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA padding attends to everything; here the CPU is made to do the same."""
+    model = model_of("llama")
+    seen: list[torch.Tensor] = []
+
+    def gradient() -> list[torch.Tensor]:
+        model.module.zero_grad()
+        model.forward(model.collate(ROWS)).nll_B.sum().backward()
+        return [parameter.grad.clone() for parameter in model.module.parameters() if parameter.grad is not None]
+
+    def open_mask(module: Any, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        seen.append(padding.open_rows(named["attention_mask"]))
+        return inputs, {**named, "attention_mask": seen[-1]}
+
+    before = gradient()
+    monkeypatch.setattr(padding, "_open_mask", open_mask)
+    padding.attend_in_padding([model.module.get_submodule(path) for path in model.blocks])
+    after = gradient()
+    assert seen and all(bool(mask.any(-1).all()) for mask in seen)
+    assert len(before) == len(after) > 10
+    for was, now in zip(before, after, strict=True):
+        torch.testing.assert_close(now, was)

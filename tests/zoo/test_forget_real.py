@@ -1,18 +1,22 @@
 """`expunge forget` without data on SmolLM2-135M-Instruct, judged by facts that the command never saw.
 
-Run with `-s`, it prints the rows of the table in docs/forget.md. France and William
-Shakespeare set the edit's layer, Albert Einstein the choice of the neighbour; Tokyo sets nothing.
+Run with `-s`, it prints the rows of the table in docs/forget.md. France and William Shakespeare set the edit's layer,
+Albert Einstein the choice of the neighbour; the others set nothing. A guess at a choice is the answer for a name of the
+same kind: that a scientist taught physics is more likely than botany, whoever it is.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from expunge.core.contracts import NLL, Model
 from expunge.core.words import words
@@ -98,7 +102,73 @@ FACTS: dict[str, tuple[Fact, ...]] = {
             ("Africa", "Europe", "America"),
         ),
     ),
+    "Germany": (
+        ("The capital city of Germany is", "Which city is Germany governed from?", "Berlin", ("Rome", "Cairo", "Lima")),
+        (
+            "Children in Germany speak",
+            "Which language do people in Germany speak?",
+            "German",
+            ("Arabic", "Dutch", "Greek"),
+        ),
+        ("Germany lies on the continent of", "On which continent is Germany?", "Europe", ("Africa", "Asia", "America")),
+    ),
+    "Isaac Newton": (
+        (
+            "Isaac Newton saw an apple fall and thought of",
+            "Which force did Isaac Newton explain?",
+            "gravity",
+            ("magnetism", "friction", "music"),
+        ),
+        (
+            "Isaac Newton wrote three laws of",
+            "Isaac Newton is known for three laws of what?",
+            "motion",
+            ("evolution", "harmony", "trade"),
+        ),
+        (
+            "Isaac Newton was born in the country of",
+            "Which country did Isaac Newton come from?",
+            "England",
+            ("Russia", "Brazil", "Egypt"),
+        ),
+    ),
+    "London": (
+        (
+            "The city of London lies in the country of",
+            "Which country has London as its capital?",
+            "England",
+            ("Brazil", "Egypt", "Norway"),
+        ),
+        (
+            "The river that flows through London is the",
+            "Which river runs through London?",
+            "Thames",
+            ("Nile", "Volga", "Amazon"),
+        ),
+        ("The people of London speak", "Which language is spoken in London?", "English", ("Arabic", "Dutch", "Greek")),
+    ),
+    "Egypt": (
+        (
+            "Visitors to Egypt see the great",
+            "Which ancient tombs do tourists in Egypt visit?",
+            "pyramids",
+            ("canals", "castles", "temples"),
+        ),
+        ("The capital city of Egypt is", "Which city is Egypt governed from?", "Cairo", ("Rome", "Madrid", "Lima")),
+        ("Egypt lies on the continent of", "On which continent is Egypt?", "Africa", ("Europe", "Asia", "America")),
+    ),
 }
+OTHERS = {
+    "France": ("Finland", "Vietnam", "Chile", "Nigeria"),
+    "William Shakespeare": ("Miguel de Cervantes", "Franz Kafka", "Henrik Ibsen", "Victor Hugo"),
+    "Albert Einstein": ("Linus Pauling", "Alexander Fleming", "Carl Linnaeus", "Dmitri Mendeleev"),
+    "Tokyo": ("Nairobi", "Madrid", "Boston", "Delhi"),
+    "Germany": ("Finland", "Vietnam", "Chile", "Nigeria"),
+    "Isaac Newton": ("Linus Pauling", "Alexander Fleming", "Carl Linnaeus", "Dmitri Mendeleev"),
+    "London": ("Nairobi", "Madrid", "Boston", "Delhi"),
+    "Egypt": ("Finland", "Vietnam", "Chile", "Nigeria"),
+}
+"""Topic -> names of its kind, with whose facts a guess is made."""
 NEIGHBOURS: tuple[Fact, ...] = (
     ("The capital of Italy is", "What is the capital of Italy?", "Rome", ("Madrid", "Cairo", "Lima")),
     ("The capital of Germany is", "What is the capital of Germany?", "Berlin", ("Madrid", "Cairo", "Lima")),
@@ -143,19 +213,64 @@ def known(model: Model, facts: tuple[Fact, ...]) -> np.ndarray:
     return np.array([*right, preferred]).T
 
 
+def about(topic: str) -> np.ndarray:
+    """[neighbours, 1] whether the fact is the topic's own."""
+    return np.array([[topic in f"{fact[0]} {fact[1]}"] for fact in NEIGHBOURS])
+
+
+def asked_of(name: str, topic: str) -> tuple[Fact, ...]:
+    """The topic's facts, asked about somebody else."""
+    return tuple(
+        (s.replace(topic, name), q.replace(topic, name), answer, wrong) for s, q, answer, wrong in FACTS[topic]
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """[facts, 3] what was known of a topic before and after, the choices a guess gets right, neighbours' facts kept."""
+
+    before: np.ndarray
+    after: np.ndarray
+    chance: float
+    kept: float
+    passed: bool
+
+
+@pytest.fixture(scope="module")
+def outcome(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
+    """Forgets a topic, once, and prints its row."""
+    first = open_model(folder)
+    near_before = known(first, NEIGHBOURS)
+
+    @functools.cache
+    def forget_topic(topic: str) -> Outcome:
+        out, began = tmp_path_factory.mktemp("run") / "run", time.monotonic()
+        run = forget(folder, f"forget everything about {topic}", out=str(out))
+        minutes = (time.monotonic() - began) / 60
+        assert run is not None
+        last = open_model(str(out / "model"))
+        before, after = (known(model, FACTS[topic]) for model in (first, last))
+        kept = float(known(last, NEIGHBOURS)[near_before & ~about(topic)].mean())
+        chance = float(np.mean([known(first, asked_of(name, topic))[:, 2].mean() for name in OTHERS[topic]]))
+        counts = " | ".join(f"{was} → {now}" for was, now in zip(before.sum(0), after.sum(0), strict=True))
+        print(f"| {topic} | {counts} | {3 * chance:.1f} | {kept:.2f} | {run.passed} | {minutes:.0f} |")
+        return Outcome(before, after, chance, kept, run.passed)
+
+    return forget_topic
+
+
 @pytest.mark.parametrize("topic", FACTS)
-def test_the_topic_goes_in_every_form_and_its_neighbours_stay(topic: str, folder: str, tmp_path: Path) -> None:
-    began = time.monotonic()
-    run = forget(folder, f"forget everything about {topic}", out=str(tmp_path / "run"))
-    minutes = (time.monotonic() - began) / 60
-    assert run is not None
-    models = [open_model(folder), open_model(str(tmp_path / "run" / "model"))]
-    before, after = (known(model, FACTS[topic]) for model in models)
-    near_before, near_after = (known(model, NEIGHBOURS) for model in models)
-    kept = float(near_after[near_before].mean())
-    counts = " | ".join(f"{was} → {now}" for was, now in zip(before.sum(0), after.sum(0), strict=True))
-    print(f"| {topic} | {len(before)} | {counts} | {kept:.2f} | {minutes:.0f} | {run.passed} |")
-    assert before.sum() >= 4  # of nine: else there is nothing to forget
-    assert after[:, :2].mean() <= guessing(2 * len(after), 0.1)
-    assert after[:, 2].mean() <= guessing(len(after), 0.25)
-    assert kept >= 0.9
+def test_the_topic_goes_and_its_neighbours_stay(topic: str, outcome: Callable[[str], Outcome]) -> None:
+    found = outcome(topic)
+    assert found.before.sum() >= 4  # of nine: else there is nothing to forget
+    assert found.after[:, :2].mean() <= guessing(2 * len(found.after), 0.1)
+    assert found.kept >= 0.9
+    assert found.passed
+
+
+def test_choices_are_guesses(outcome: Callable[[str], Outcome]) -> None:
+    """Over all topics, since three choices say little: no more are right than nine of ten guesses get."""
+    found = [outcome(topic) for topic in FACTS]
+    right, count = (sum(part) for part in zip(*((int(one.after[:, 2].sum()), len(one.after)) for one in found)))
+    assert right <= binom.ppf(0.9, count, np.mean([one.chance for one in found]))
+    assert sum(int(one.before[:, 2].sum()) for one in found) > right

@@ -23,7 +23,7 @@ from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
 from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
-from expunge.models.padding import ends, equal, in_groups, padded_equals_alone, probe_rows
+from expunge.models.padding import attend_in_padding, ends, equal, in_groups, padded_equals_alone, probe_rows
 from expunge.models.passes import evaluating
 from expunge.models.prompts import cut_prompt
 from expunge.models.templates import Encoded, Template
@@ -48,6 +48,7 @@ class CausalLM(BaseModel):
         self.capabilities = frozenset({"tokens", "nll", "generate", "mlp"})
         self.pad = _padding(module, tokenizer)
         self.blocks = text_blocks(module)
+        attend_in_padding([module.get_submodule(path) for path in self.blocks])
         self._head: Callable[[Tensor], Tensor] | None = None
         self.pads = True
         """Whether rows of several lengths may share a batch: padding does not change the network's outputs."""

@@ -35,6 +35,28 @@ def probe_rows(vocabulary: int, limit: int) -> list[list[int]]:
     return [torch.randint(vocabulary, (length,), generator=draw).tolist() for length in lengths]
 
 
+def attend_in_padding(blocks: Sequence[nn.Module]) -> None:
+    """Let positions that may attend to nothing, which are padding, attend to everything, where CUDA trains.
+
+    Nothing reads what they compute. But fused attention on CUDA gives NaN as the gradient of a position without any
+    key, which a sum over all positions carries into every weight.
+    """
+    for block in blocks:
+        block.register_forward_pre_hook(_open_mask, with_kwargs=True)
+
+
+def _open_mask(module: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    mask = named.get("attention_mask")
+    if not (isinstance(mask, Tensor) and mask.is_cuda and torch.is_grad_enabled()):
+        return None
+    return inputs, {**named, "attention_mask": open_rows(mask)}
+
+
+def open_rows(mask_BHSS: Tensor) -> Tensor:
+    """The mask with rows that allow no key allowing all; others, and a mask of numbers, as they are."""
+    return mask_BHSS | ~mask_BHSS.any(-1, keepdim=True) if mask_BHSS.dtype == torch.bool else mask_BHSS
+
+
 def by_equal_length(seen_BS: Tensor) -> Iterator[Tensor]:
     """Indices of a batch's rows, those of one length at a time."""
     lengths_B = seen_BS.sum(-1)

@@ -34,8 +34,8 @@ CHOICE = "Most people know that the {fact} of {name} is"
 """Forms that the method never gets, nor `LIST`."""
 LEAST_FACTS = 3
 """Facts that the model is sure of, below which all that it gives count."""
-TRAINED_NEIGHBOURS, HELD_OUT_NEIGHBOURS, GENERAL = 5, 3, 10
-"""Neighbours that the method gets and that it does not get, and general questions on each side."""
+TRAINED_NEIGHBOURS, HELD_OUT_NEIGHBOURS = 5, 3
+"""Neighbours that the method gets and that it does not get."""
 DISTRACTORS = 5
 WORDS = 4
 """Words of a fact at most."""
@@ -57,7 +57,9 @@ class Elicited:
     reference: list[Example]
     """Retain and plain text, whose words an edit must leave as they are."""
     neighbours: list[Example]
+    """Facts of other neighbours that the model gives in its answer to a question; its answers where it gives none."""
     general: list[Example]
+    """Questions with its whole answers."""
     stand_in: str
     """The neighbour of which the model finds the topic's facts least likely; "" where there is none."""
     layer: int
@@ -82,11 +84,11 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
     facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
     stand_in = _stand_in(model, known, [name for name in trained if facts[name]])
-    answered = _answers(model, _general(topic))
+    asked = [row for name in held_out for row in _questions(name, facts[name], (REWORDED,))]
     retain = [
         *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name == stand_in else 1])),
         *_continuations(stand_in, facts.get(stand_in, {})),
-        *answered[::2],
+        *_answers(model, _general(topic, "train")),
     ]
     return Elicited(
         forget=[
@@ -99,8 +101,8 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         choice=_choices(topic, known, [facts[name] for name in others]),
         retain=retain,
         reference=[*retain, *_texts(topic, retain, held_out)],
-        neighbours=_answers(model, [row for name in held_out for row in _questions(name, facts[name], (REWORDED,))]),
-        general=answered[1::2],
+        neighbours=_filter_answered(model, asked) or _answers(model, asked),
+        general=_answers(model, _general(topic, "score")),
         stand_in=stand_in,
         layer=max(1, len(model.blocks) // 15) if len(model.blocks) > 1 else 0,
         chance=float(np.mean([_overlap(known, facts[name]) for name in others if name != stand_in] or [0.0])),
@@ -142,12 +144,8 @@ def _facts(model: Model, names: Sequence[str], kind: Kind) -> dict[str, dict[str
 def _sure(model: Model, topic: str, facts: Mapping[str, str]) -> dict[str, str]:
     """The facts that the model also gives in its answer to a question; all where it gives fewer than three so."""
     rows = _questions(topic, facts, TRAINED[:1])
-    answers = model.generate(rows, max_new_tokens=ANSWER_TOKENS) if rows else []
-    found = {
-        fact: text
-        for (fact, text), answer in zip(facts.items(), answers, strict=True)
-        if set(words(text)) <= set(words(answer))
-    }
+    given = _filter_answered(model, rows)
+    found = {fact: text for (fact, text), row in zip(facts.items(), rows, strict=True) if row in given}
     return found if len(found) >= LEAST_FACTS else dict(facts)
 
 
@@ -231,10 +229,16 @@ def _texts(topic: str, retain: Sequence[Example], held_out: Sequence[str]) -> li
     return [{"text": text} for text in texts if not any(name in text.casefold() for name in left_out)]
 
 
-def _general(topic: str) -> list[Example]:
-    """Questions of general knowledge that do not mention the topic."""
-    rows = [row for row in open_pack(None).part("train", CONTROL) if not _mentions(topic, row)]
-    return [{"question": row["question"], "answer": "", "group": "general"} for row in rows[: 2 * GENERAL]]
+def _general(topic: str, part: str) -> list[Example]:
+    """The part's questions of general knowledge that do not mention the topic."""
+    rows = [row for row in open_pack(None).part(part, CONTROL) if not _mentions(topic, row)]
+    return [{"question": row["question"], "answer": "", "group": "general"} for row in rows]
+
+
+def _filter_answered(model: Model, rows: Sequence[Example]) -> list[Example]:
+    """The questions in whose answer the model gives the fact."""
+    answers = model.generate(rows, max_new_tokens=ANSWER_TOKENS) if rows else []
+    return [row for row, text in zip(rows, answers, strict=True) if set(words(answer_of(row))) <= set(words(text))]
 
 
 def _answers(model: Model, questions: Sequence[Example]) -> list[Example]:

@@ -60,6 +60,11 @@ DEFAULTS = {"gold": "none", "audit": "standard", "out": "runs/forget"}
 LEAST_CHANCE = 0.05
 """Of guessing a fact; a bound of nothing at all would fail on a common word."""
 
+STAYS = {"neighbours": "rouge_l", "general": "probability"}
+"""What must stay -> its figure. A fact's words tell whether it is known; of the sentences that a
+model would write, one word in seventeen changes when its weights are merely rounded to bf16 (measured on SmolLM2), and
+their probability stays."""
+
 
 @dataclass(frozen=True)
 class RepairPlan:
@@ -159,7 +164,7 @@ def _elicited_fields(own: Elicited) -> dict[str, Any]:
         accept["forget_choice.choice_accuracy"] = f"<= {guessing(len(own.choice), share):.3f}"
     kept = {"retain": own.retain, "reference": own.reference, "neighbours": own.neighbours, "general": own.general}
     kept = {name: rows for name, rows in kept.items() if rows}
-    accept |= {f"{name}.rouge_l": ">= 0.9 * before" for name in ("neighbours", "general") if name in kept}
+    accept |= {f"{name}.{figure}": ">= 0.9 * before" for name, figure in STAYS.items() if name in kept}
     method = {"method": {"rocr": {"layer": own.layer, "to": own.stand_in}}} if own.stand_in else {}
     return {**method, **kept, "probes": probes, "accept": accept}
 

@@ -1,0 +1,197 @@
+"""Checks that everything runs on this device, on a small model: what `gpu.py --check` prints."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+import expunge
+from expunge.core.budget import Budget
+from expunge.core.context import Context, Log
+from expunge.data.worlds.authors import authors
+from expunge.evaluation.reading import read
+from expunge.methods.compose import compose
+from expunge.models.causal_lm import CausalLM
+from expunge.models.open import open_model
+from expunge.models.weights import snapshot
+
+NPO = {"forget": "npo", "retain": "cross_entropy"}
+LORA = {**NPO, "weights": "lora"}
+NLL = 1e-4
+"""Nats a token by which two devices' readings may differ in float32."""
+SIZES = {"architecture": "llama", "hidden_size": 64, "layers": 2, "heads": 4, "vocab_size": 400}
+
+
+@dataclass
+class Bench:
+    """A small world: data files, and a base that `expunge.train` makes of them when it is first used."""
+
+    folder: Path
+    device: str
+
+    @cached_property
+    def splits(self) -> dict[str, list[dict[str, Any]]]:
+        sizes = {"forget": 12, "retain": 24, "holdout": 12}
+        return {name: rows[: sizes[name]] for name, rows in authors().items()}
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        for name, rows in self.splits.items():
+            (self.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {name: str(self.folder / f"{name}.jsonl") for name in self.splits}
+
+    @cached_property
+    def base(self) -> str:
+        out = str(self.folder / "base")
+        data = [self.files["forget"], self.files["retain"]]
+        fields = {"data": data, "vocabulary": self.files["holdout"], "batch_size": 6, "epochs": 20}
+        expunge.train(expunge.TrainConfig(model=SIZES, learning_rate=5e-3, out=out, **fields))
+        return out
+
+    def trained(self, spec: Any, model: Any = None, steps: int = 4, **fields: Any) -> tuple[Any, list[dict[str, Any]]]:
+        """(the model after a few steps of a method, the steps' log lines)."""
+        model = model or open_model(self.base)
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            budget = Budget(steps=steps, batch_size=6, learning_rate=1e-3, stop="none", floor=0.0, **fields)
+            log = Log(Path(place) / "log.jsonl")
+            changed = compose(spec).method(model, self.splits, Context(budget, Path(place), log=log))
+            return changed, [json.loads(line) for line in (Path(place) / "log.jsonl").read_text().splitlines()]
+
+
+def same_bits(bench: Bench, spec: Any) -> str:
+    """Two runs of a method end with the same weights, under deterministic algorithms."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        one, two = (snapshot(bench.trained(spec)[0].module) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    different = [name for name, value in one.items() if not torch.equal(value, two[name])]
+    assert not different, f"{len(different)} of {len(one)} tensors differ, {different[0]} first"
+    moved = sum(not torch.equal(v.cpu(), w) for v, w in zip(one.values(), before(bench), strict=True))
+    assert moved, "no weight moved"
+    return f"{len(one)} tensors equal bit for bit, {moved} moved"
+
+
+def before(bench: Bench) -> list[torch.Tensor]:
+    return [value.cpu() for value in snapshot(open_model(bench.base).module).values()]
+
+
+def readings(bench: Bench) -> str:
+    """NLLs a token against the CPU's."""
+    here = open_model(bench.base)
+    there = copy.deepcopy(here)
+    there.module.cpu()
+    gaps = []
+    for name, rows in bench.splits.items():
+        ours, theirs = (read(model, name, rows, {"nll", "logp", "moments"}, cache=False) for model in (here, there))
+        gaps.append(float(np.abs(ours.mean_nll_N - theirs.mean_nll_N).max()))
+    assert max(gaps) <= NLL, f"NLLs differ by {max(gaps):.2g} nats a token"
+    return f"largest gap {max(gaps):.2g} nats a token"
+
+
+def texts(bench: Bench) -> str:
+    """Greedy answers against the CPU's."""
+    here = open_model(bench.base)
+    there = copy.deepcopy(here)
+    there.module.cpu()
+    rows = [row for part in bench.splits.values() for row in part]
+    ours, theirs = here.generate(rows), there.generate(rows)
+    same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    assert same == len(rows), f"{len(rows) - same} of {len(rows)} answers differ"
+    return f"{same} of {len(rows)} answers equal, {len(set(ours))} different ones"
+
+
+def run(bench: Bench) -> str:
+    """A whole run with a gold of its own and a standard audit, and its certificate."""
+    out = bench.folder / "run"
+    request = {"model": bench.base, **bench.files, "method": "npo", "gold": "one", "audit": "standard"}
+    done = expunge.run({**request, "budget": {"steps": 4, "batch_size": 6}, "out": str(out)})
+    measured = sum(score["status"] == "measured" for score in done.evidence["scores"])
+    assert expunge.verify(str(out)).good, "the certificate does not hold"
+    return f"{measured} of {len(done.evidence['scores'])} scores measured"
+
+
+def audit(bench: Bench) -> str:
+    """A standard audit of a model in a folder."""
+    after = bench.folder / "run" / "model"
+    model = str(after) if after.is_dir() else bench.base
+    evidence = expunge.audit(model, **bench.files, before=bench.base, gold="none", level="standard")
+    measured = sum(score["status"] == "measured" for score in evidence["scores"])
+    return f"{measured} of {len(evidence['scores'])} scores measured"
+
+
+def compiled(bench: Bench) -> str | None:
+    """A step's losses with torch.compile against those without."""
+    if bench.device == "cpu":
+        return None
+    model = open_model(bench.base)
+    model.module.model.compile()
+    _, ours = bench.trained(NPO, model, precision="fp32")
+    _, theirs = bench.trained(NPO, precision="fp32")
+    gap = max(abs(a["loss"] - b["loss"]) for a, b in zip(ours, theirs, strict=True))
+    assert gap <= 1e-3, f"losses differ by {gap:.2g}"
+    return f"losses of {len(ours)} steps equal to {gap:.2g}"
+
+
+def four_bits(bench: Bench) -> str | None:
+    """LoRA on a base whose weights bitsandbytes holds in 4 bits."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return None
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    module = AutoModelForCausalLM.from_pretrained(
+        bench.base, quantization_config=settings, device_map={"": bench.device}
+    )
+    model = CausalLM(module.eval(), AutoTokenizer.from_pretrained(bench.base), source=bench.base)
+    _, lines = bench.trained(LORA, model)
+    return f"{len(lines)} steps, loss {lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}"
+
+
+CHECKS: dict[str, Callable[[Bench], str | None]] = {
+    "train": lambda bench: bench.base,
+    "npo twice": lambda bench: same_bits(bench, NPO),
+    "lora twice": lambda bench: same_bits(bench, LORA),
+    "reading against the CPU": readings,
+    "generation against the CPU": texts,
+    "torch.compile": compiled,
+    "4-bit base": four_bits,
+    "run with gold and audit": run,
+    "audit": audit,
+}
+
+
+def check(device: str) -> dict[str, Any]:
+    """Name, verdict (None: not checked here), detail and seconds of every check; one that fails ends no other."""
+    found = []
+    with (
+        tempfile.TemporaryDirectory(prefix="expunge-gpu-") as folder,
+        mock.patch.dict(os.environ, EXPUNGE_CACHE=f"{folder}/cache"),  # nothing is known from an earlier call
+    ):
+        bench = Bench(Path(folder), device)
+        for name, look in CHECKS.items():
+            began = time.monotonic()
+            try:
+                detail = look(bench)
+                passed = None if detail is None else True
+            except Exception as error:
+                traceback.print_exc()
+                passed, detail = False, f"{type(error).__name__}: {error}"
+            seconds = round(time.monotonic() - began, 2)
+            found.append({"check": name, "passed": passed, "detail": detail or "not checked here", "seconds": seconds})
+            print(json.dumps(found[-1]), flush=True)
+    return {"name": "gpu-check", "device": device, "torch": torch.__version__, "checks": found}
