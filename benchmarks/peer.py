@@ -7,10 +7,10 @@ CHECKOUT: a folder with the peer's files. PYTHON: its interpreter, with the same
 4.45.1, numpy 2.2.3, hydra-core 1.3, hydra_colorlog 1.2, datasets 3.0.1, accelerate 0.34.2, rouge-score, scipy 1.14.1,
 scikit-learn 1.5.2 and huggingface-hub 0.29.1. FOLDER keeps data and models, which take minutes to make, between calls.
 
-Model a: a 1.2-M Llama, 30 steps of NPO; b: 58 M, 4 steps. Each step has 16 forget and 16 retain rows; both sides then
-read, generate and score 48 forget and 120 retain rows. The figures of gold are known beforehand to both: the peer has its
-logs, we have its readouts. Figures are the system's account of each finished process: seconds of processor time (user and
-system, one thread; the clock would measure what else the machine does) and the largest resident memory.
+Model a: a 1.2-M Llama, 30 steps of NPO; b: 58 M, 4 steps. Each step has 16 forget and 16 retain rows; both sides
+then read, generate and score 48 forget and 120 retain rows. The figures of gold are known beforehand to both: the peer
+has its logs, we have its readouts. Figures are the system's account of each finished process: seconds of processor time
+(user and system, one thread; the clock would measure what else the machine does) and the largest resident memory.
 """
 
 from __future__ import annotations

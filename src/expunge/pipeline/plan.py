@@ -31,6 +31,7 @@ from expunge.pipeline.choice import cheaper_exactly
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
+from expunge.training.recomputation import check_recomputation
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,9 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
     budget, remarks = budget_for(parts)
     with faults:
         check_stop(request, budget, splits, bool(gold))
+    if model is not None:
+        with faults:
+            check_recomputation(model.module, budget)
     faults.raise_any()
     assert composed is not None and parts.base is not None and model is not None
     second_gold, second_gold_work = second_source(request.gold, manifest, splits, gold, small=is_builtin(request.model))

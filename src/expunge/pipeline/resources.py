@@ -18,6 +18,7 @@ from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models.family import family
 from expunge.models.memory import reading_bytes
+from expunge.training.recomputation import can_recompute
 
 GB = 1e9
 
@@ -168,7 +169,7 @@ def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..
     limit = budget.memory * 1e9 if budget.memory is not None else made.available
     if made.peak <= limit:
         return
-    layered = hasattr(model.module, "gradient_checkpointing_enable")  # transformers' own modules
+    layered = can_recompute(model.module)
     ways: list[tuple[str, dict[str, Any]]] = []
     if layered:
         ways.append(("budget.gradient_checkpointing: true", {"checkpointing": True}))

@@ -23,6 +23,7 @@ from expunge.models.metering import count_passes
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.precision import autocast
+from expunge.training.recomputation import recomputation
 from expunge.training.references import Record, record
 from expunge.training.steps import StepLosses, Streams, by_step, record_by_step
 from expunge.training.stopping import Stop, figures
@@ -119,7 +120,8 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Trains to the stop, the floor or the budget; the best weights are in the model."""
-        with count_passes(self.model, self.context.compute):
+        again = recomputation(self.model.module, bool(self.budget.gradient_checkpointing))
+        with count_passes(self.model, self.context.compute), again:
             return self._run()
 
     def _run(self) -> Outcome:
