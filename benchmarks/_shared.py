@@ -44,14 +44,20 @@ TOKENS = 128
 RATE = 1e-6
 
 
-def rows(count: int, seed: int, tokenizer: Any, tokens: int = TOKENS) -> list[dict[str, str]]:
-    """Questions whose answers fill the row up to so many tokens, about two thirds of them answer."""
+def rows(
+    count: int, seed: int, tokenizer: Any, tokens: int = TOKENS, shortest: int | None = None
+) -> list[dict[str, str]]:
+    """Questions whose answers fill the row up to so many tokens, about two thirds of them answer.
+
+    shortest: of it, where the rows are to be of any length from there to `tokens`.
+    """
     draw = random.Random(seed)
     made = []
     for i in range(count):
-        question = f"{seed}-{i} " + " ".join(draw.choices(WORDS, k=30 * tokens // TOKENS))
-        room = tokens - 1 - len(tokenizer(f"Question: {question}\nAnswer: ")["input_ids"])
-        ids = tokenizer(" ".join(draw.choices(WORDS, k=2 * tokens)))["input_ids"][:room]
+        length = tokens if shortest is None else draw.randint(shortest, tokens)
+        question = f"{seed}-{i} " + " ".join(draw.choices(WORDS, k=30 * length // TOKENS))
+        room = length - 1 - len(tokenizer(f"Question: {question}\nAnswer: ")["input_ids"])
+        ids = tokenizer(" ".join(draw.choices(WORDS, k=2 * length)))["input_ids"][:room]
         made.append({"question": question, "answer": tokenizer.decode(ids)})
     return made
 
@@ -92,10 +98,10 @@ def method(name: str) -> Objective:
 
 
 def data(
-    name: str, words: Any, batches: int, size: int = 4, tokens: int = TOKENS
+    name: str, words: Any, batches: int, size: int = 4, tokens: int = TOKENS, shortest: int | None = None
 ) -> tuple[dict[str, list[dict[str, str]]], int]:
     """(splits, batch size): `size` forget and as many retain rows a step, or the same rows to train on."""
-    forget, retain = rows(size * batches, 1, words, tokens), rows(size * batches, 2, words, tokens)
+    forget, retain = (rows(size * batches, seed, words, tokens, shortest) for seed in (1, 2))
     if name == "finetune":
         return {"retain": [*forget, *retain]}, 2 * size
     return {"forget": forget, "retain": retain}, size

@@ -8,6 +8,9 @@ Peaks are net of what the process held before the model was built (interpreter a
 same for all), which makes the ratio stricter than that of the raw high-water marks. On the CPU
 large blocks go back to the system at once (MALLOC_MMAP_THRESHOLD_), so that the mark shows what was
 held and not how the allocator fragments.
+
+--parts compares an NPO step of 16 + 16 rows of uneven length, in parts by length, with the same step as
+one padded batch.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ import resource
 import subprocess
 import sys
 
-LIMIT = 1.08
+LIMIT, PARTS_LIMIT = 1.08, 0.8
 STEPS = 2
+UNEVEN = ("parts", "whole")
+"""Children whose rows are of uneven length."""
 
 
 def peak(cuda: bool) -> int:
@@ -38,7 +43,8 @@ def child(which: str, size: str, device: str) -> None:
     import copy
 
     import torch
-    from _shared import llama, run, tokenizer
+    from _shared import data, llama, run, run_on, tokenizer
+    from speed import BATCH, LONGEST, SHORTEST
 
     from expunge.core.contracts import Silent
 
@@ -60,7 +66,11 @@ def child(which: str, size: str, device: str) -> None:
 
     second = copy.deepcopy(model.module) if which == "control" else None
     reporter = Last()
-    run(model, "finetune" if which == "finetune" else "npo", STEPS, reporter)
+    if which in UNEVEN:
+        given = data("npo", words, STEPS + 1, BATCH, LONGEST, SHORTEST)
+        run_on(given, model, "npo", STEPS, reporter, micro_batch_size=BATCH if which == "whole" else "auto")
+    else:
+        run(model, "finetune" if which == "finetune" else "npo", STEPS, reporter)
     parameters = sum(p.numel() for p in model.module.parameters())
     print(
         json.dumps(
@@ -89,13 +99,18 @@ def main() -> None:
     parser.add_argument("--size", default="60m", choices=["60m", "16m"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--second-model", action="store_true", help="hold a deep copy of the model while NPO runs")
-    parser.add_argument("--child", choices=["npo", "finetune", "control"], help=argparse.SUPPRESS)
+    parser.add_argument("--parts", action="store_true", help="a step in parts by length against one whole batch")
+    parser.add_argument("--child", choices=["npo", "finetune", "control", *UNEVEN], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(given.child, given.size, given.device)
         return
     from _shared import end
 
+    if given.parts:
+        ours, theirs = (measured(which, given.size, given.device)["peak"] for which in UNEVEN)
+        found = {"name": "memory of parts", "ratio": round(ours / theirs, 4), "unit": "bytes"}
+        end({**found, "ours": ours, "theirs": theirs}, PARTS_LIMIT)
     theirs = measured("finetune", given.size, given.device)["peak"]
     control = measured("control", given.size, given.device)["peak"]
     ours = control if given.second_model else measured("npo", given.size, given.device)["peak"]

@@ -550,7 +550,7 @@ def test_no_disk(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_memory(go: Go) -> None:
-    tight = {"memory": 0.2, "batch_size": 32}
+    tight = {"memory": 0.2, "batch_size": 32, "micro_batch_size": 32}
     ended = go(budget=tight)
     says(
         ended,
@@ -561,8 +561,10 @@ def test_no_memory(go: Go) -> None:
         "budget.memory allows 0.2 GB",
         "set budget.micro_batch_size: 1 (about",
     )
-    Path("request.yaml").write_text(yaml.safe_dump({**AUTHORS, "budget": {**tight, "micro_batch_size": 1}}))
-    assert run(["run", "request.yaml", "--plan"]) == 0
+    for size, memory in ((1, 0.2), ("auto", 0.2), ("auto", 0.06)):  # by length, or as few as fit
+        budget = {**tight, "micro_batch_size": size, "memory": memory}
+        Path("request.yaml").write_text(yaml.safe_dump({**AUTHORS, "budget": budget}))
+        assert run(["run", "request.yaml", "--plan"]) == 0
     says(go(budget={"memory": 1e-6}), "choose a smaller model or a larger machine")
 
 

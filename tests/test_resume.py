@@ -18,6 +18,8 @@ from expunge.core.files import digest_file
 from worlds import call, command, environment, pairs, tiny, write
 
 STEPS = 60
+SAVED = 40
+"""The step by which a run has saved a checkpoint."""
 KILLS = max(1, int(os.environ.get("EXPUNGE_KILLS", "60")) // 100)
 """How often a run of its own process is killed at a random step; before operations on files: tests/reliability."""
 
@@ -69,7 +71,7 @@ def test_a_killed_run_resumes_to_the_same_model(
     kill: int, request_: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    target = random.Random(f"kill {kill}").randrange(1, STEPS - 4)
+    target = random.Random(f"kill {kill}").randrange(SAVED, STEPS - 4)
     start = command({**request_, "out": str(out)}, tmp_path / "request.yaml")
     process = subprocess.Popen(start, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -80,6 +82,7 @@ def test_a_killed_run_resumes_to_the_same_model(
     reached = len(lines(out))
     assert 0 < reached < STEPS, f"the kill did not land mid-run, but after {reached} of {STEPS} steps"
     assert not (out / "certificate.json").exists() and not (out / "model").exists()
+    assert list(out.glob("checkpoint/**/step-*/state.json")), "a kill before the first checkpoint tests no resume"
 
     refused = call(start)
     assert refused.returncode == 2 and "--resume" in refused.stderr

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from expunge.evaluation.acceptance import parse, watch
 from expunge.training.stopping import Stop
 
 MODEL = SimpleNamespace(family="causal_lm")
@@ -75,3 +76,26 @@ def test_other_ends_name_the_figure_of_the_weights_too(
 ) -> None:
     stop = run([0.1, 1.5, 1.2], kept, monkeypatch, total=2)
     assert stop.reason == reason and stop.best_step == 1 and said in stop.sentence
+
+
+def points(target: float | None, floor: float, retain: list[str], bar: str) -> list[int]:
+    """The steps of a run of twenty at which its curve has a point."""
+    bars = watch([parse(bar, ">= 0.5")] if bar else [])
+    stop = Stop(MODEL, ["forget"], retain, target, "none", floor, 20, watch=bars)  # type: ignore[arg-type, list-item]
+    return [step for step in range(1, 21) if stop.due(step)]
+
+
+@pytest.mark.parametrize(
+    ("target", "floor", "retain", "bar"),
+    [(2.0, 0.0, [], ""), (None, 0.9, ["retain"], ""), (None, 0.0, [], "retain.probability")],
+)
+def test_a_curve_that_can_stop_the_run_or_send_it_back_has_ten_points(
+    target: float | None, floor: float, retain: list[str], bar: str
+) -> None:
+    assert points(target, floor, retain, bar) == list(range(2, 21, 2))
+
+
+@pytest.mark.parametrize(("floor", "retain", "bar"), [(0.0, ["retain"], ""), (0.9, [], ""), (0.0, [], "privacy.worst")])
+def test_a_curve_that_decides_nothing_has_its_end_alone(floor: float, retain: list[str], bar: str) -> None:
+    """No floor, nothing that the floor could be read on, or a bar on figures that no curve has."""
+    assert points(None, floor, retain, bar) == [20]

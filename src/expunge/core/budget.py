@@ -12,7 +12,8 @@ class Budget(BaseModel):
 
     epochs: passes over the forget set (over the data, where there is no forget term). steps: optimiser steps instead.
     batch_size: forget examples per step, each with one retain partner (default: a twelfth of the forget set, 4 to 32,
-    so that small requests get enough steps). micro_batch_size: forget examples per forward (default: all).
+    so that small requests get enough steps). micro_batch_size: forget examples per forward; "auto": parts of near-equal
+    length, cut where that saves work, and smaller ones where whole batches would not fit the memory.
     learning_rate: a number or "auto". share: of the base's training rate that "auto" takes. stop: "holdout" ends the
     run when the forget NLL reaches that of half the holdout under the reference model; "gold" when it reaches gold's;
     "refusals", where refusals are to be forgotten, when the target's refusal score is at most `goal`; "none" never.
@@ -25,7 +26,7 @@ class Budget(BaseModel):
     epochs: Annotated[int, Field(gt=0, le=10_000)] | None = None
     steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     batch_size: Annotated[int, Field(gt=0, le=65_536)] | None = None
-    micro_batch_size: Annotated[int, Field(gt=0, le=65_536)] | None = None
+    micro_batch_size: Annotated[int, Field(gt=0, le=65_536)] | Literal["auto"] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | Literal["auto"] | None = None
     share: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
     weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
@@ -59,6 +60,7 @@ class Budget(BaseModel):
 
 DEFAULTS = Budget(
     epochs=10,
+    micro_batch_size="auto",
     learning_rate="auto",
     share=0.1,
     weight_decay=0.0,

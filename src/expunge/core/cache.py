@@ -1,8 +1,9 @@
-"""The cache between runs: readouts, attack results, answers, gold models. An entry is whole, or it is computed again.
+"""The cache between runs: readouts, reference values, attack results, answers, gold models.
 
-An entry's name is a digest of everything that determines its content. Each entry holds the digest of its own bytes, so
-that a truncated or damaged one counts as absent. This does not protect against somebody who can write to the folder:
-such a folder is refused. Entries hold texts of the forget set, so only their owner may read them.
+An entry is whole, or it is computed again. Its name is a digest of everything that determines its content. Each entry
+holds the digest of its own bytes, so that a truncated or damaged one counts as absent. This does not protect against
+somebody who can write to the folder: such a folder is refused. Entries hold texts of the forget set, so only their
+owner may read them.
 """
 
 from __future__ import annotations
@@ -35,9 +36,21 @@ from expunge.core.files import (
     write_json,
 )
 
-KINDS = ("readouts", "attacks", "answers", "judgements", "shadows", "gold", "worlds", "bases", "models", "catalogue")
+KINDS = (
+    "readouts",
+    "references",
+    "attacks",
+    "answers",
+    "judgements",
+    "shadows",
+    "gold",
+    "worlds",
+    "bases",
+    "models",
+    "catalogue",
+)
 """The folders of the cache."""
-OF_RUNS = KINDS[:6]
+OF_RUNS = KINDS[:7]
 """The kinds that hold what runs read, generated and trained."""
 ENTRY = re.compile(rf"({'|'.join(KINDS)})(/[\w@][\w@-]*)+(\.json)?", re.ASCII)
 """An entry's path below the cache. A name read from a file that others may have written must match this."""
@@ -134,6 +147,11 @@ def journal(path: Path) -> Iterator[None]:
         yield
     finally:
         _journals.reset(token)
+
+
+def has_journal() -> bool:
+    """True within a block of `journal`: what is cached there, `purge` finds."""
+    return bool(_journals.get())
 
 
 def note(entry: str) -> None:

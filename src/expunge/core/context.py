@@ -83,7 +83,8 @@ class Context:
     retain floor where there are no retain data; they do not train. manifest: how the model was trained, where known.
     gold_forget_nll: gold's on the whole forget set, in nats per token, for `stop: gold`; inner runs, which may have a
     part of that set, have none. notes: remarks on the run for evidence and report. compute: the passes of the whole
-    work so far, inner runs included.
+    work so far, inner runs included. checkpoint_every: steps between checkpoints at least, as the plan fixes them; an
+    epoch where that is longer.
     """
 
     budget: Budget
@@ -96,6 +97,7 @@ class Context:
     kept: Sequence[Example] = ()
     manifest: Mapping[str, Any] | None = None
     gold_forget_nll: float | None = None
+    checkpoint_every: int = 1
     reporter: Reporter = field(default_factory=Silent)
     log: Log = field(default_factory=Log)
     notes: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -34,7 +34,7 @@ class TrainConfig(BaseModel):
     columns: dict[str, str] = {}
     epochs: Annotated[int, Field(gt=0, le=100_000)] = 10
     batch_size: Annotated[int, Field(gt=0, le=65_536)] = 16
-    micro_batch_size: Annotated[int, Field(gt=0, le=65_536)] | None = None
+    micro_batch_size: Annotated[int, Field(gt=0, le=65_536)] | Literal["auto"] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.01
     warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1

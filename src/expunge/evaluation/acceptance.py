@@ -209,22 +209,27 @@ def verdict(
     return Verdict(False if failing else True if lines else None, everything)
 
 
+OF_CURVE = ("forget_", "retain_")
+"""First words of the figures that a training curve may have."""
+
+
 def watch(criteria: Sequence[Criterion]) -> Watch | None:
     """(point of the training curve, its first point) -> share of the criteria that it meets.
 
-    Criteria on figures that the curve does not have, or that need gold or the holdout, are left out; None without
-    criteria.
+    Criteria on figures that the curve does not have, or that need gold or the holdout, are left out; None where none
+    is left.
     """
+    readable = [one for one in criteria if one.reference in ("", "before") and one.score.startswith(OF_CURVE)]
 
     def share(point: Mapping[str, float], first: Mapping[str, float]) -> float:
-        on_curve = [one for one in criteria if one.score in point and one.reference in ("", "before")]
+        on_curve = [one for one in readable if one.score in point]
         met = 0
         for one in on_curve:
             bound = one.bound(first[one.score] if one.reference == "before" else 1.0)
             met += _holds(one.op, point[one.score], bound)
         return met / len(on_curve) if on_curve else 0.0
 
-    return share if criteria else None
+    return share if readable else None
 
 
 Table = dict[tuple[str, str], Score]

@@ -115,6 +115,7 @@ def context_of(
         manifest=plan.manifest,
         reporter=reporter,
         log=log or Log(),
+        checkpoint_every=plan.checkpoint_every,
         gold_forget_nll=float(readout.mean_nll_N.mean()) if readout is not None else None,
     )
 

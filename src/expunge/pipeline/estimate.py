@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from typing import Any
 
+from expunge.core import processes
+from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed
+from expunge.training.pace import checkpoint_every
 
 
 def lengths(model: Model, splits: Splits) -> tuple[dict[str, float], int]:
@@ -26,6 +30,24 @@ def counted_tokens(model: Model, splits: Splits) -> int:
     """The most tokens of an example that a loss may count, from the answers that are longest in characters."""
     rows = [row for split in splits.values() for row in heapq.nlargest(4, split, key=lambda row: len(answer_of(row)))]
     return max((int(model.collate([row]).n_B[0]) for row in rows), default=1)
+
+
+def checkpoint_interval(model: Model, moving: int, tokens: float, examples: int) -> int:
+    """Steps between checkpoints of a model of which `moving` parameters train; tokens and examples: of a step."""
+    parameters = sum(parameter.numel() for parameter in model.module.parameters())
+    return checkpoint_every(moving, parameters, tokens, examples, processes.device().type)
+
+
+def training_interval(model: Model, rows: Sequence[Example], batch_size: int) -> int:
+    """Steps between checkpoints of a training of the whole model on these examples."""
+    parameters = sum(parameter.numel() for parameter in model.module.parameters())
+    means, _ = lengths(model, {"data": list(rows)})
+    return checkpoint_interval(model, parameters, means["data"] * batch_size, batch_size)
+
+
+def weights_kind(composed: Composed) -> str:
+    """The part that chooses the weights."""
+    return next((plugin.name for plugin in composed.plugins if plugin.kind == "weights"), "all")
 
 
 def weights_options(composed: Composed) -> dict[str, Any]:

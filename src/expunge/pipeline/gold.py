@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from expunge.alignment.spec import on_refusals
 from expunge.core import cache, processes
+from expunge.core.budget import batch_size
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Model, Reporter, Silent
@@ -25,6 +26,7 @@ from expunge.methods.training import trainer_for, with_defaults
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, open_on_cpu
+from expunge.pipeline.estimate import training_interval
 from expunge.pipeline.train import account_of, bound, lineage_of, start, write
 from expunge.training import checkpoint
 
@@ -91,6 +93,7 @@ def _train_gold(
     context = Context(budget_of(manifest), _gold_work(folder), int(manifest["seed"]), "gold", reporter=reporter)
     # The base's own stage, so that its batches differ from the base's by the data alone.
     context.stage = context.label = "train"
+    context.checkpoint_every = training_interval(model, data, batch_size(context.budget, len(data)))
     trained = trainer_for(manifest.get("exact") or manifest.get("trainer"), model)(model, data, context)
     own = {
         "hashes": [identity(row)[:16] for row in data],

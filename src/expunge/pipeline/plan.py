@@ -26,11 +26,12 @@ from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
 from expunge.models.packaged import check_packaged, is_packaged
 from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
-from expunge.pipeline._workload import Workload, estimates, learning_rate, workload
+from expunge.pipeline._workload import Workload, estimates, fit, learning_rate
 from expunge.pipeline.choice import cheaper_exactly
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
+from expunge.training.precision import precision_note
 from expunge.training.recomputation import check_recomputation
 
 
@@ -50,6 +51,12 @@ class Rung:
         return round(self.work.tokens_per_step * self.work.steps)
 
     @property
+    def remarks(self) -> list[str]:
+        """Remarks on how it trains."""
+        note = precision_note(self.work.precision) if self.composed.objective is not None else ""
+        return [note] if note else []
+
+    @property
     def fields(self) -> dict[str, Any]:
         """The fields of a plan that belong to the method."""
         return {
@@ -58,6 +65,7 @@ class Rung:
             "budget": self.budget,
             "steps": self.work.steps,
             "batch": self.work.batch,
+            "checkpoint_every": self.work.checkpoint_every,
             "tokens": self.tokens,
             "learning_rate": self.learning_rate,
         }
@@ -85,6 +93,8 @@ class Plan:
     steps: int
     batch: int
     """Examples per step."""
+    checkpoint_every: int
+    """Steps between checkpoints at least; an epoch where that is longer."""
     tokens: int
     learning_rate: str
     estimate: Estimate
@@ -170,6 +180,7 @@ class Plan:
             "budget": self.budget.model_dump(exclude_none=True),
             "steps": self.steps,
             "batch_size": self.batch,
+            "checkpoint_every": self.checkpoint_every,
             "tokens": self.tokens,
             "learning_rate": self.learning_rate,
             "gold": self.gold or None,
@@ -242,7 +253,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         files=digest_named(first.composed.described) | digest_models(first.composed.described),
         ladder=ladder,
         rungs=rungs,
-        notes=(*first.composed.notes, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
+        notes=(*first.composed.notes, *first.remarks, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
         **first.fields,
     )
 
@@ -263,7 +274,7 @@ def _rung(parts: Parts, spec: Any) -> Rung:
     """The method of a request that was bound, with its budget and its work."""
     assert parts.composed is not None and parts.base is not None
     budget, _ = budget_for(parts)
-    work = workload(parts.composed, parts.base.model, parts.divided, budget, parts.request.seed)
+    budget, work = fit(parts.composed, parts.base.model, parts.divided, budget, parts.request.seed)
     rate = learning_rate(parts.composed, budget, parts.manifest, "retain" in parts.splits)
     return Rung(spec, parts.composed, budget, work, rate)
 

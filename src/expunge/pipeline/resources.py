@@ -18,6 +18,7 @@ from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models.family import family
 from expunge.models.memory import reading_bytes
+from expunge.training.pace import FLOPS
 from expunge.training.recomputation import can_recompute
 
 GB = 1e9
@@ -26,10 +27,6 @@ GB = 1e9
 def size(count: float) -> str:
     """Bytes in words: GB with a decimal, or MB where it is less than a tenth of a GB."""
     return f"{count / GB:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
-
-
-FLOPS = {"cuda": 1.5e14, "cpu": 6e10, "mps": 3e12}
-"""Rough floating-point operations per second, for the estimate of time alone (nothing is decided by it)."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +83,15 @@ class Estimate:
 @dataclass(frozen=True)
 class Load:
     """The size of a run's passes. rows: sequences in a forward; length: tokens of the longest; counted: of these,
-    those that a loss may count; parts: whether a step has several forwards; read: examples of the largest split."""
+    those that a loss may count; parts: whether a step has several forwards; read: examples of the largest split, and
+    longest: tokens of the longest of them."""
 
     rows: int
     length: int
     counted: int
     parts: bool
     read: int
+    longest: int
     steps: int
     tokens_per_step: float
     checkpointing: bool
@@ -105,8 +104,11 @@ def trainable_parameters(model: Model, weights: str, options: Mapping[str, Any])
     A mask's parameters all count, since their gradients and moments are held whole.
     """
     module = model.module
-    if weights == "layers":  # which these are depends on no data
+    if weights == "layers":  # which these are depends on no data; to choose them makes them float32
+        stored = {name: p.data for name, p in module.named_parameters()}
         names = registry.load("weights", weights).factory(**options)(model, {}, None).parameters
+        for name, p in module.named_parameters():
+            p.data = stored[name]
         return sum(p.numel() for name, p in module.named_parameters() if name in names), 0
     if weights != "lora":
         return sum(p.numel() for p in module.parameters()), 0
@@ -155,13 +157,25 @@ def estimate(
         8.0 * trainable,
         kept,
         logits,
-        reading_bytes(model, rows=load.read, length=load.length),
+        reading_bytes(model, rows=load.read, length=load.longest),
         load.parts,
-        flops / FLOPS.get(device, 6e10),
+        flops / FLOPS.get(device, FLOPS["cpu"]),
         trainable,
         total,
         float(available),
     )
+
+
+def memory_limit(budget: Budget) -> float:
+    """Bytes that parts of a step are to fit: the budget's memory, else a GPU's, else half of this machine's.
+
+    What is free now would make the same request train differently tomorrow.
+    """
+    if budget.memory is not None:
+        return budget.memory * 1e9
+    if processes.device().type == "cuda":
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return 0.5 * float(psutil.virtual_memory().total)
 
 
 def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..., Estimate], model: Model) -> None:

@@ -27,6 +27,7 @@ from expunge.data.load import load
 from expunge.methods.training import check_trainer, trainer_for, with_defaults
 from expunge.models.build import check_spec, fresh
 from expunge.models.manifest import MANIFEST, manifest_of, read_manifest
+from expunge.pipeline.estimate import training_interval
 from expunge.training import checkpoint
 
 
@@ -57,6 +58,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
             tidy(out)
         if not (out / MANIFEST).exists():
             context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
+            context.checkpoint_every = training_interval(model, data, config.batch_size)
             _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
             trained = trainer_for(config.exact or config.trainer, model)(model, data, context)
             write(trained, out, lineage | account_of(context))
@@ -205,6 +207,7 @@ def account_of(context: Context) -> dict[str, Any]:
     return {
         "steps": outcome["steps"],
         "tokens": outcome["tokens"],
+        **({"precision": outcome["precision"]} if "precision" in outcome else {}),  # of the stages of a scheme: none
         "passes": {name: round(count) for name, count in passes.items()},
         "seconds": round(outcome["seconds"], 2),
         "machine": {

@@ -34,6 +34,10 @@ class Goal(Stop):
     """The share of the retain probability from which more is not better."""
 
     @property
+    def decides(self) -> bool:
+        return True
+
+    @property
     def interval(self) -> int:
         return max(1, math.ceil(self.total / POINTS))
 

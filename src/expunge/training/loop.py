@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,27 +22,16 @@ from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.models.metering import count_passes
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
-from expunge.training.precision import autocast
+from expunge.training.outcome import Outcome
+from expunge.training.parts import Cutting
+from expunge.training.precision import autocast, precision_of
 from expunge.training.recomputation import recomputation
-from expunge.training.references import Record, record
+from expunge.training.references import Record, shared_record
 from expunge.training.steps import StepLosses, Streams, by_step, record_by_step
 from expunge.training.stopping import Stop, figures
 
 SAVE_EVERY = 500
-"""Steps between checkpoints at most; an epoch is the other bound."""
-
-
-@dataclass
-class Outcome:
-    """How a run went: for the evidence."""
-
-    steps: int
-    seconds: float
-    tokens: int
-    learning_rate: float
-    rate_source: str
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    stop: dict[str, Any] = field(default_factory=dict)
+"""Steps between checkpoints at most, where they cost little; an epoch is the other bound."""
 
 
 @dataclass
@@ -81,6 +70,8 @@ class Trainer:
         self.total = (
             budget.steps if budget.steps is not None else (int(budget.epochs or 1) * self.pairing.steps_per_epoch)
         )
+        self.precision = precision_of(budget.precision, sum(p.numel() for p in self.model.module.parameters()))
+        self.cutting = Cutting.of(self.model, budget.micro_batch_size)
         self.folder = self.context.folder / "checkpoint"
         self.records: dict[str, Record] = {}
         self.names = list(self.trainable.parameters)
@@ -102,7 +93,9 @@ class Trainer:
         return rows
 
     def record(self, examples: Sequence[Example], want: Want) -> Reference:
-        return record(self.model, examples, want)
+        """The model's values now; the reference model's are read in the precision that trains, so that both agree."""
+        with autocast(self.precision):
+            return shared_record(self.model, examples, want, self.context.compute, self.precision)
 
     def _draw_examples(self, name: str) -> tuple[list[Example], list[int]]:
         stream = self.streams.streams[name]
@@ -137,7 +130,7 @@ class Trainer:
         done, tokens, spent = self._resume(optimiser, stop)
         if done == 0:
             stop.start()
-            if self._judged and self._may_return(stop):
+            if self._judged and stop.decides:
                 checkpoint.save_best(self.context.folder, self._weights())
         reporter.start(stage, self.total)
         for step in range(done, self.total):
@@ -161,7 +154,7 @@ class Trainer:
             "target_nll": stop.target,
             "step": stop.best_step if stop.best_step != done and stop.reason else done,
         }
-        return Outcome(done, seconds, tokens, chosen, source, stop.curve, ending)
+        return Outcome(done, seconds, tokens, chosen, source, self.precision, stop.curve, ending)
 
     def _step(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, rate: float) -> int:
         """One step with its check and its line in the log; how many tokens it read."""
@@ -178,7 +171,7 @@ class Trainer:
         shown = {name: figures.get(name) for name in ("loss", "forget_nll", "retain_nll")}
         line = {"stage": stage, "step": step + 1, **shown, "seconds": round(time.monotonic() - began, 4)}
         better = self._check(stop, step + 1, figures.get("forget_nll"))
-        if better and stop.best_step == step + 1 and not stop.reason and self._may_return(stop):
+        if better and stop.best_step == step + 1 and not stop.reason and stop.decides:
             checkpoint.save_best(self.context.folder, self._weights())
         if processes.main():
             self.context.log.write(line)
@@ -208,8 +201,8 @@ class Trainer:
             self.pairing,
             step,
             self.records,
-            lambda: autocast(self.budget.precision),
-            self.budget.micro_batch_size,
+            lambda: autocast(self.precision),
+            self.cutting,
         )
 
     def _check(self, stop: Stop, step: int, batch_nll: float | None) -> bool:
@@ -222,10 +215,6 @@ class Trainer:
     def _judged(self) -> bool:
         return "forget" in self.terms
 
-    def _may_return(self, stop: Stop) -> bool:
-        """Whether a later check may still send the run back to these weights."""
-        return bool(stop.retain) or stop.target is not None or stop.watch is not None or isinstance(stop, Goal)
-
     # -- parts ---------------------------------------------------------------------------------
 
     def _fill_records(self) -> None:
@@ -233,11 +222,12 @@ class Trainer:
         for name, want in self.streams.references.items():
             if by_step(self.model):
                 steps = (self._losses(step) for step in range(self.total))
-                self.records[name] = record_by_step(self.model, steps, name, want)
+                with autocast(self.precision):
+                    self.records[name] = record_by_step(self.model, steps, name, want)
                 continue
             examples, rows = self._draw_examples(name)
             if examples:
-                values = record(self.model, examples, want)
+                values = self.record(examples, want)
                 self.records[name] = Record({row: i for i, row in enumerate(rows)}, values)
 
     def _stop(self) -> Stop:
@@ -349,7 +339,9 @@ class Trainer:
         return {**moved, **checkpoint.buffers(self.model.module)}
 
     def _save_due(self, step: int) -> bool:
-        return step % min(self.pairing.steps_per_epoch, SAVE_EVERY) == 0
+        """Whether a checkpoint follows this step; none just before the end, which has its own."""
+        every = max(self.context.checkpoint_every, min(self.pairing.steps_per_epoch, SAVE_EVERY))
+        return step % every == 0 and step <= self.total - every
 
     def _save(self, optimiser: torch.optim.Optimizer, stop: Stop, step: int, tokens: int, seconds: float) -> None:
         tensors = {f"weights.{k}": v for k, v in self._weights().items()}

@@ -1,20 +1,30 @@
-"""The reference model's answers, kept as values: there is never a second model."""
+"""The reference model's answers, kept as values: there is never a second model. The runs of one base share them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from expunge.core import channels
+from expunge.core import cache, channels, processes
 from expunge.core.card import Example
+from expunge.core.compute import Compute
 from expunge.core.contracts import Model, Output, Reference, Want
+from expunge.core.files import digest, read_json, write_json
+from expunge.data.examples import content
 from expunge.models.passes import passes
+from expunge.models.settings import settings_digest
 
 Key = int | tuple[int, int]
+LARGEST = 2**26
+"""Bytes of values that are cached at most: hidden states of many examples are read sooner than hashed."""
+VERSION = 1
+"""Raised with any change that alters what is recorded."""
 
 
 @dataclass
@@ -101,3 +111,58 @@ def join_outputs(found: Iterable[tuple[list[int], Output]], want: Want) -> Refer
     hidden = {path: join([part.hidden[path] for _, part in parts]) for path in want.hidden}
     fields: dict[str, Any] = {name: join([getattr(part, name) for _, part in parts]) for name in channels.ORIGIN}
     return Reference(**fields, hidden={path: value for path, value in hidden.items() if value is not None})
+
+
+# -- shared by the runs of one base ----------------------------------------------------------------
+
+
+def shared_record(
+    model: Model, examples: Sequence[Example], want: Want, compute: Compute, precision: str = "fp32"
+) -> Reference:
+    """`record`, cached by content: weights, settings, examples, what is wanted, precision, versions and threads.
+
+    The forward passes that it took are cached with it and added to `compute`: what a method costs does not depend on
+    which other one ran before. Nothing is cached outside a run, by several processes, or on an accelerator, where
+    hashing the weights takes longer than reading the examples.
+    """
+    if not cache.has_journal() or processes.world() > 1 or processes.device().type != "cpu":
+        return record(model, examples, want)
+    entry = f"references/{_key(model, examples, want, precision)}"
+    if folder := cache.load_folder(entry):
+        compute.forward += read_json(folder / "passes.json")["forward"]
+        return _load(folder / "values.safetensors")
+    before = compute.forward
+    values = record(model, examples, want)
+    tensors = _tensors(values)
+    if tensors and sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= LARGEST:
+        with cache.saving(entry) as folder:
+            save_file(tensors, folder / "values.safetensors")
+            write_json(folder / "passes.json", {"forward": compute.forward - before})
+    return values
+
+
+def _key(model: Model, examples: Sequence[Example], want: Want, precision: str) -> str:
+    """The digest of everything that the values follow from."""
+    return digest(
+        {
+            "version": VERSION,
+            "model": model.fingerprint(),
+            "settings": settings_digest(model),
+            "examples": [content(example) for example in examples],
+            "want": [sorted(want.channels), want.hidden, want.k, precision],
+            "torch": [torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()],
+        }
+    )
+
+
+def _tensors(values: Reference) -> dict[str, Tensor]:
+    """The values by name; hidden states by `hidden.<module path>`."""
+    plain = {name: value for name in channels.ORIGIN if (value := getattr(values, name)) is not None}
+    hidden = {f"hidden.{path}": value for path, value in values.hidden.items()}
+    return {name: value.contiguous() for name, value in {**plain, **hidden}.items()}
+
+
+def _load(file: Path) -> Reference:
+    tensors = load_file(file)
+    hidden = {name.removeprefix("hidden."): value for name, value in tensors.items() if name.startswith("hidden.")}
+    return Reference(**{name: value for name, value in tensors.items() if name in channels.ORIGIN}, hidden=hidden)

@@ -21,6 +21,7 @@ from expunge.core.random import derive, generator
 from expunge.data.examples import with_draw
 from expunge.data.pairing import Pairing
 from expunge.models.passes import outputs
+from expunge.training.parts import Cutting, Place
 from expunge.training.references import Key, Record, join_outputs
 
 
@@ -81,16 +82,17 @@ class StepLosses:
     index: int
     records: Mapping[str, Record]
     autocast: Callable[[], AbstractContextManager[Any]]
-    micro_batch_size: int | None = None
+    cutting: Cutting = field(default_factory=Cutting)
     notes: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        drawn = {name: self._draw(name) for name in self.streams.streams}
         count = len(self.pairing.rows(self.pairing.anchor, self.index))
-        places = list(range(count))[processes.rank() :: processes.world()]
-        size = len(places) if self.model.coupled or not self.micro_batch_size else self.micro_batch_size
-        parts = [places[i : i + size] for i in range(0, len(places), max(1, size))] or [[]]
-        self.parts = [{name: self._rows(name, part) for name in self.streams.streams} for part in parts]
+        whole = self.cutting.cut([self._place(drawn, place) for place in range(count)])
+        # Each process has its share of every part: all make the same number of forwards.
+        parts = [part[processes.rank() :: processes.world()] for part in whole]
+        self.parts = [{name: self._rows(name, drawn[name], part) for name in drawn} for part in parts]
         self.shares = [len(part) / max(1, count) for part in parts]
         self._seen: set[tuple[int, str]] = set()
         self._batches: dict[tuple[int, tuple[str, ...]], Batch] = {}
@@ -100,21 +102,31 @@ class StepLosses:
             if name not in self.streams.blanks:
                 self.streams.blanks[name] = self._blank(name)
 
-    def _rows(self, name: str, places: list[int]) -> Rows:
+    def _draw(self, name: str) -> list[Example | None]:
+        """The stream's example at each place of the step; None for one that `make` drops."""
         stream = self.streams.streams[name]
-        drawn = self.pairing.rows(stream.split, self.index)
-        examples, kept, indices = [], [], []
-        for place in places:
-            example: Example | None = self.splits[stream.split][drawn[place]]
+        found = []
+        for row in self.pairing.rows(stream.split, self.index):
+            example: Example | None = self.splits[stream.split][row]
             if stream.make is not None and example is not None:
                 example = stream.make(example)
-            if example is not None:
-                if self.model.stochastic:
-                    example = with_draw(example, derive(self.pairing.seed, self.pairing.stage, "draw", self.index))
-                examples.append(example)
-                kept.append(place)
-                indices.append(drawn[place])
-        return Rows(bool(examples) and name in self.streams.wants, examples, kept, indices)
+            if example is not None and self.model.stochastic:
+                example = with_draw(example, derive(self.pairing.seed, self.pairing.stage, "draw", self.index))
+            found.append(example)
+        return found
+
+    def _place(self, drawn: Mapping[str, Sequence[Example | None]], place: int) -> Place:
+        """The rows that a forward has of one place."""
+        there = [examples[place] for name, examples in drawn.items() if name in self.streams.wants]
+        lengths = [self.model.length(example) for example in there if example is not None]
+        return Place(len(lengths), max(lengths, default=0))
+
+    def _rows(self, name: str, drawn: Sequence[Example | None], places: Sequence[int]) -> Rows:
+        of_split = self.pairing.rows(self.streams.streams[name].split, self.index)
+        found = [(place, example) for place in places if (example := drawn[place]) is not None]
+        kept = [place for place, _ in found]
+        examples = [example for _, example in found]
+        return Rows(bool(found) and name in self.streams.wants, examples, kept, [of_split[place] for place in kept])
 
     def _batch(self, number: int, names: tuple[str, ...]) -> Batch:
         """The rows of these streams in a micro-batch, collated once however often an update evaluates them."""

@@ -26,7 +26,7 @@ ACCURACY = "accuracy"
 """The statistic that is read off the likeliest class."""
 
 CHECKS = 10
-"""Times a run that the curve (and with it the floor) is checked at most."""
+"""Times a run that the curve (and with it the floor) is checked at most; only at its end where no check decides."""
 
 
 NEAR, MAYBE = 0.95, 0.6
@@ -83,8 +83,13 @@ class Stop:
     level: float = 0.0
 
     @property
+    def decides(self) -> bool:
+        """Whether a check may end the run, or send it back to earlier weights."""
+        return self.target is not None or self.watch is not None or (self.floor > 0 and bool(self.retain))
+
+    @property
     def interval(self) -> int:
-        return max(1, math.ceil(self.total / CHECKS))
+        return max(1, math.ceil(self.total / CHECKS) if self.decides else self.total)
 
     def due(self, step: int) -> bool:
         """Whether step (the number of steps done) is a point of the curve."""
