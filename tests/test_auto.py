@@ -152,6 +152,18 @@ def test_what_trials_may_cost_follows_from_the_purpose(
     assert next_rung({1: dataclasses.replace(failed[1], tokens=102)}, own) is None
 
 
+def test_the_next_trial_is_expected_to_exceed_its_plan_as_the_last_one_did(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 1.0}})
+    twice = {1: trial(1, left=("forget.nll >= 1",), tokens=2 * own.rungs[1].tokens)}
+    as_planned = 2 * own.rungs[1].tokens + own.rungs[2].tokens
+    monkeypatch.setattr(trials, "retraining_tokens", lambda manifest, splits: as_planned)
+    assert next_rung(twice, own) is None
+    monkeypatch.setattr(trials, "retraining_tokens", lambda manifest, splits: as_planned + own.rungs[2].tokens)
+    assert next_rung(twice, own) == 2
+
+
 def test_trials_that_end_at_their_cost_say_so(base: dict[str, Any], tmp_path: Path) -> None:
     request = {**base, "accept": {"forget.nll": ">= 1000"}, "gold": "none"}
     method = {"auto": {"cost": 1e-6, "exact": False}}

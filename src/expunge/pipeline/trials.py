@@ -69,12 +69,16 @@ def _delete_others(folder: Path, done: Mapping[int, Trial], best: int) -> None:
 
 
 def next_rung(done: Mapping[int, Trial], plan: Plan) -> int | None:
-    """The rung to try next; None where the trials end, or where one more would cost too much."""
+    """The rung to try next; None where the trials end, or where one more would cost too much.
+
+    It will cost more than planned by as much as the trials so far did.
+    """
     assert plan.ladder is not None
     rung, whole = _candidate(done, plan), retraining_tokens(plan.manifest, plan.splits)
     if rung is None or whole is None or plan.ladder.options.cost is None:
         return rung
-    tokens = sum(trial.tokens for trial in done.values()) + plan.rungs[rung].tokens
+    spent, planned = (sum(each) for each in zip(*((trial.tokens, plan.rungs[i].tokens) for i, trial in done.items())))
+    tokens = spent + plan.rungs[rung].tokens * max(1.0, spent / max(1, planned))
     return None if processes.agree(float(tokens > plan.ladder.options.cost * whole)) else rung
 
 

@@ -84,7 +84,7 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
     facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
     stand_in = _stand_in(model, known, [name for name in trained if facts[name]])
-    asked = [row for name in held_out for row in _questions(name, facts[name], (REWORDED,))]
+    asked = [row for name in held_out for row in _questions(name, facts[name], (REWORDED, *TRAINED))]
     retain = [
         *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name == stand_in else 1])),
         *_continuations(stand_in, facts.get(stand_in, {})),
