@@ -37,10 +37,11 @@ def activation_bytes(model: Model, *, rows: int, length: int, cell: int, checkpo
     return kept, KEPT * 4.0 * min(tokens * _size(config, "vocab_size"), CHUNK)
 
 
-def reading_bytes(model: Model, *, rows: int, length: int) -> float:
+def reading_bytes(model: Model, *, rows: int, length: int, share: float = 1.0) -> float:
     """Bytes of a reading of a split, the larger of its forwards and its generation; 0 of what is no transformer.
 
-    rows: examples of the split; length: tokens of the longest. Readings compute in float32.
+    rows: examples of the split; length: tokens of the longest; share: of them, those that count. Readings compute in
+    float32.
     """
     config = getattr(model.module, "config", None)
     width, vocabulary = _size(config, "hidden_size"), _size(config, "vocab_size")
@@ -48,7 +49,7 @@ def reading_bytes(model: Model, *, rows: int, length: int) -> float:
         return 0.0
     tokens = min(max(TOKENS, length), rows * length)
     forward = 4.0 * tokens * (10 * width + 2 * _kv_width(config) + 4 * _wide(config))
-    logits = READ * 4.0 * min(tokens * vocabulary, CHUNK)
+    logits = READ * 4.0 * min(share * tokens * vocabulary, CHUNK)
     held = min(GENERATED, rows * (length + COMMON)) * 2 * len(model.blocks) * _kv_width(config) * 4.0
     return max(forward, logits, held)
 

@@ -25,6 +25,7 @@ from expunge.pipeline.resources import (
     memory_limit,
     trainable_parameters,
 )
+from expunge.training.optimisers import moment_bytes
 from expunge.training.parts import Cutting, Place
 from expunge.training.precision import Precision, precision_of
 from expunge.training.rate import from_manifest
@@ -175,6 +176,7 @@ def _guess(
         steps=work.steps,
         tokens_per_step=work.tokens_per_step,
         checkpointing=bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing,
+        moment_bytes=moment_bytes(budget),
         bf16=work.precision == "bf16",
     )
     return estimate(

@@ -31,6 +31,7 @@ from expunge.pipeline.choice import cheaper_exactly
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
+from expunge.training.optimisers import check_optimiser
 from expunge.training.precision import precision_note
 from expunge.training.recomputation import check_recomputation
 
@@ -225,11 +226,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         gold, no_gold = gold_source(request, manifest, splits, model)
     check_criteria(parts, bool(gold), faults)
     budget, remarks = budget_for(parts)
-    with faults:
-        check_stop(request, budget, splits, bool(gold))
-    if model is not None:
-        with faults:
-            check_recomputation(model.module, budget)
+    _check_budget(parts, budget, bool(gold), faults)
     faults.raise_any()
     assert composed is not None and parts.base is not None and model is not None
     second_gold, second_gold_work = second_source(request.gold, manifest, splits, gold, small=is_builtin(request.model))
@@ -256,6 +253,17 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         notes=(*first.composed.notes, *first.remarks, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
         **first.fields,
     )
+
+
+def _check_budget(parts: Parts, budget: Budget, has_gold: bool, faults: Faults) -> None:
+    """Add what is wrong with the stop, and what this model or machine cannot do."""
+    with faults:
+        check_stop(parts.request, budget, parts.divided, has_gold)
+    with faults:
+        check_optimiser(budget)
+    if parts.base is not None:
+        with faults:
+            check_recomputation(parts.base.model.module, budget)
 
 
 def _notes(parts: Parts, gold: str, yields: str) -> list[str]:

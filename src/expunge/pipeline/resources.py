@@ -84,7 +84,7 @@ class Estimate:
 class Load:
     """The size of a run's passes. rows: sequences in a forward; length: tokens of the longest; counted: of these,
     those that a loss may count; parts: whether a step has several forwards; read: examples of the largest split, and
-    longest: tokens of the longest of them."""
+    longest: tokens of the longest of them; moment_bytes: of a parameter's two moments."""
 
     rows: int
     length: int
@@ -95,6 +95,7 @@ class Load:
     steps: int
     tokens_per_step: float
     checkpointing: bool
+    moment_bytes: float
     bf16: bool
 
 
@@ -148,22 +149,26 @@ def estimate(
     _, logits = needs(length=load.counted)
     passes = 6 if not beside else 4
     flops = load.steps * load.tokens_per_step * (passes + (2 if load.checkpointing else 0)) * total
-    available = (
-        torch.cuda.get_device_properties(0).total_memory if device == "cuda" else psutil.virtual_memory().available
-    )
     return Estimate(
         held,
         4.0 * trainable,
-        8.0 * trainable,
+        load.moment_bytes * trainable,
         kept,
         logits,
-        reading_bytes(model, rows=load.read, length=load.longest),
+        reading_bytes(model, rows=load.read, length=load.longest, share=load.counted / max(1, load.length)),
         load.parts,
         flops / FLOPS.get(device, FLOPS["cpu"]),
         trainable,
         total,
-        float(available),
+        _available(device),
     )
+
+
+def _available(device: str) -> float:
+    """Bytes that this machine has for a run: all of a GPU's, or what is free of the host's."""
+    if device == "cuda":
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(psutil.virtual_memory().available)
 
 
 def memory_limit(budget: Budget) -> float:

@@ -22,6 +22,7 @@ from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.models.metering import count_passes
 from expunge.training import checkpoint, rate
 from expunge.training.goal import COLLAPSED, Goal
+from expunge.training.optimisers import optimiser_of
 from expunge.training.outcome import Outcome
 from expunge.training.parts import Cutting
 from expunge.training.precision import autocast, precision_of
@@ -299,7 +300,7 @@ class Trainer:
         if (own := self.update.optimiser(self.parameters, value)) is not None:
             return own
         decay = 0.0 if self.trainable.masks else float(self.budget.weight_decay or 0.0)
-        return torch.optim.AdamW(self.parameters, lr=value, weight_decay=decay, fused=True)
+        return optimiser_of(self.parameters, value, decay, self.budget)
 
     def _schedule(self, step: int) -> float:
         warm = math.ceil(float(self.budget.warmup or 0.0) * self.total)
