@@ -1,6 +1,6 @@
 """Runs open-unlearning's own train.py or eval.py on the CPU, unchanged, with the peer's Python: never imported by ours.
 
-_peer_run.py train|eval CHECKOUT WORK MODEL OUT [--steps N] [--batch N] [--logs FILE]
+_peer_run.py train|eval CHECKOUT WORK MODEL OUT [--steps N] [--batch N]
 
 deepspeed and lm_eval, which two files import and nothing here uses, are stubbed. Overrides: CPU, sdpa, float32, torch's
 AdamW, no evaluation at the start and after each epoch (its default, twelve in 30 steps), and TOFU's real-author and
@@ -58,7 +58,7 @@ def overrides(given: argparse.Namespace) -> list[str]:
         "model.template_args.date_string=null",
         f"paths.output_dir={given.out}",
         "task_name=t",
-        f"retain_logs_path={given.logs or 'null'}",
+        "retain_logs_path=null",
     ]
     for world in ("ra", "wf"):
         for part in ("Q_A_Prob_normalised", "Q_A_ROUGE", "Truth_Ratio"):
@@ -90,7 +90,6 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--logs")
     given = parser.parse_args()
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     os.environ.update(offline, HF_HOME=f"{given.work}/hf", TOKENIZERS_PARALLELISM="false")

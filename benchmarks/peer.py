@@ -8,9 +8,10 @@ CHECKOUT: a folder with the peer's files. PYTHON: its interpreter, with the same
 scikit-learn 1.5.2 and huggingface-hub 0.29.1. FOLDER keeps data and models, which take minutes to make, between calls.
 
 Model a: a 1.2-M Llama, 30 steps of NPO; b: 58 M, 4 steps. Each step has 16 forget and 16 retain rows; both sides
-then read, generate and score 48 forget and 120 retain rows. The figures of gold are known beforehand to both: the peer
-has its logs, we have its readouts. Figures are the system's account of each finished process: seconds of processor time
-(user and system, one thread; the clock would measure what else the machine does) and the largest resident memory.
+then read, generate and score 48 forget and 120 retain rows (we also 48 of the holdout and 48 of the retain rows that
+were trained on). What needs gold is left out on both sides, and our readouts of the model before are in the cache.
+Figures are the system's account of each finished process: seconds of processor time (user and system, one thread; the
+clock would measure what else the machine does) and the largest resident memory.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def make_data(work: Path) -> None:
 
 
 def make_models(work: Path, name: str) -> None:
-    """WORK/<name>, taught all rows, and for a WORK/a-gold, taught all but the forget set."""
+    """WORK/<name>, a new Llama that was taught forget and retain."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -118,15 +119,12 @@ def make_models(work: Path, name: str) -> None:
     LlamaForCausalLM(config).save_pretrained(start)
     words.save_pretrained(start)
     open_in_both(start)
-    data = {split: str(work / "data" / f"{split}.jsonl") for split in ("retain", "forget")}
-    for out, taught in ((name, [*data.values()]), ("a-gold", [data["retain"]])):
-        if (out == "a-gold" and name != "a") or (work / out).is_dir():
-            continue
-        request = {"model": str(start), "data": taught, **TEACH[name], "seed": 0, "out": str(work / out)}
-        path = work / f"{out}.train.json"
-        path.write_text(json.dumps(request))
-        subprocess.run([sys.executable, "-m", "expunge", "train", str(path)], check=True)
-        open_in_both(work / out)
+    data = [str(work / "data" / f"{split}.jsonl") for split in ("retain", "forget")]
+    request = {"model": str(start), "data": data, **TEACH[name], "seed": 0, "out": str(work / name)}
+    path = work / f"{name}.train.json"
+    path.write_text(json.dumps(request))
+    subprocess.run([sys.executable, "-m", "expunge", "train", str(path)], check=True)
+    open_in_both(work / name)
 
 
 def open_in_both(folder: Path) -> None:
@@ -163,7 +161,7 @@ def request_of(work: Path, name: str, steps: int, out: Path) -> list[str]:
         "model": str(work / name),
         **{split: str(work / "data" / f"{split}.jsonl") for split in ROWS},
         "method": "npo",
-        "gold": str(work / "a-gold") if name == "a" else "none",
+        "gold": "none",
         "audit": "none",
         "seed": 0,
         "out": str(out),
@@ -176,40 +174,33 @@ def request_of(work: Path, name: str, steps: int, out: Path) -> list[str]:
 
 def audit_of(work: Path, name: str, out: Path) -> list[str]:
     files = [part for split in ROWS for part in (f"--{split}", str(work / "data" / f"{split}.jsonl"))]
-    gold = ["--gold", str(work / "a-gold")] if name == "a" else []
-    where = ["--level", "none", "--out", str(out)]
-    return [sys.executable, "-m", "expunge", "audit", str(work / name), *files, *gold, *where]
+    options = ["--gold", "none", "--level", "none", "--out", str(out)]
+    return [sys.executable, "-m", "expunge", "audit", str(work / name), *files, *options]
 
 
-class Side:
-    """One side's commands. Ours start each time from the same cache, which has before's and gold's readouts."""
+class Work:
+    """The commands on one model. Each run of ours starts from the same cache, which has the readouts of before."""
 
     def __init__(self, work: Path, name: str, peer: list[str]) -> None:
         self.work, self.name, self.peer = work, name, peer
         (work / "logs").mkdir(exist_ok=True)
 
     def theirs(self, verb: str) -> dict[str, float]:
-        logs = ["--logs", str(self.work / "gold-logs" / "TOFU_EVAL.json")] if self.name == "a" else []
-        return self._theirs(verb, self.name, self.work / "peer", *logs, "--steps", str(STEPS[self.name]))
-
-    def gold_logs(self) -> None:
-        if self.name == "a" and not (self.work / "gold-logs" / "TOFU_EVAL.json").is_file():
-            self._theirs("eval", "a-gold", self.work / "gold-logs")
-
-    def _theirs(self, verb: str, model: str, out: Path, *more: str) -> dict[str, float]:
-        if out.name == "peer":
-            shutil.rmtree(out, ignore_errors=True)
-        runner, log = str(HERE / "_peer_run.py"), self.work / "logs" / f"peer-{verb}.log"
-        command = [self.peer[0], runner, verb, self.peer[1], str(self.work), str(self.work / model), str(out), *more]
-        return measured(command, log, PYTHONPATH="")
+        """Seconds and memory of the peer."""
+        out = self.work / "peer"
+        shutil.rmtree(out, ignore_errors=True)
+        places = [self.peer[1], str(self.work), str(self.work / self.name), str(out)]
+        command = [self.peer[0], str(HERE / "_peer_run.py"), verb, *places, "--steps", str(STEPS[self.name])]
+        return measured(command, self.work / "logs" / f"peer-{verb}.log", PYTHONPATH="")
 
     def prime(self) -> None:
-        """Fills a cache with the readouts of before and gold, by a run of one step and an audit of gold itself."""
+        """Fill a cache with the readouts of before, by a run of one step."""
         if not (self.work / f"cache-{self.name}").is_dir():
             self._ours(request_of(self.work, self.name, 1, self.work / "primed"), self.work / "priming")
             (self.work / "priming").rename(self.work / f"cache-{self.name}")
 
     def ours(self, verb: str) -> dict[str, float]:
+        """Seconds and memory of ours."""
         cache, out = self.work / "cache", self.work / "ours"
         shutil.rmtree(cache, ignore_errors=True)
         if verb == "train":
@@ -223,9 +214,9 @@ class Side:
         return measured(command, self.work / "logs" / "ours.log", EXPUNGE_CACHE=str(cache))
 
 
-def compare(side: Side, verb: str, rounds: int) -> dict[str, Any]:
+def compare(work: Work, verb: str, rounds: int) -> dict[str, Any]:
     """Ours and theirs in turn; the medians, and the ratio of each pair."""
-    pairs = [(side.theirs(verb), side.ours(verb)) for _ in range(rounds)]
+    pairs = [(work.theirs(verb), work.ours(verb)) for _ in range(rounds)]
     theirs, ours = ({key: [one[key] for one in column] for key in column[0]} for column in zip(*pairs))
     middle = {
         who: {key: statistics.median(values) for key, values in found.items()}
@@ -234,7 +225,7 @@ def compare(side: Side, verb: str, rounds: int) -> dict[str, Any]:
     ratios = [mine / other for mine, other in zip(ours["seconds"], theirs["seconds"])]
     memory = middle["ours"]["mib"] / middle["theirs"]["mib"]
     print(
-        f"{side.name} {'run' if verb == 'train' else 'evaluation'}: {middle['theirs']['seconds']:.1f} s theirs, "
+        f"{work.name} {'run' if verb == 'train' else 'evaluation'}: {middle['theirs']['seconds']:.1f} s theirs, "
         f"{middle['ours']['seconds']:.1f} s ours, {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
         f"{max(ratios):.2f}); {middle['theirs']['mib']:.0f} MiB theirs, {middle['ours']['mib']:.0f} ours, {memory:.2f}",
         flush=True,
@@ -260,12 +251,11 @@ def main() -> None:
     for name in given.models:
         if not (work / name).is_dir():
             make_models(work, name)
-        side = Side(work, name, peer)
-        side.gold_logs()
-        side.prime()
+        both = Work(work, name, peer)
+        both.prime()
         if not given.prepare:
-            found[name] = compare(side, "train", given.rounds)
-            found[f"{name} evaluation"] = compare(side, "eval", given.rounds) if name == "a" else {}
+            found[name] = compare(both, "train", given.rounds)
+            found[f"{name} evaluation"] = compare(both, "eval", given.rounds) if name == "a" else {}
     if given.prepare:
         return
     last = given.models[-1]
