@@ -30,6 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "60m": {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1376, "vocab_size": 32_000},
+    "1m": {"hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 512, "vocab_size": 1000},
     "nothing": {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 1000},
     "16m": {"hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 688, "vocab_size": 16_000},
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "vocab_size": 1000},

@@ -38,6 +38,13 @@ def test_the_control_fails_the_script() -> None:
 
 
 @pytest.mark.slow
+def test_plans_name_the_memory_that_is_measured() -> None:
+    found, status = last_line("memory.py", "--size", "1m", "--plan")
+    kinds = ("all", "lora", "recomputed", "reading")
+    assert status == 0 and all(1 / 1.15 <= found[kind] <= 1.15 for kind in kinds)
+
+
+@pytest.mark.slow
 def test_an_npo_step_takes_as_long_as_a_fine_tuning_step() -> None:
     """Loose, and of the fastest steps, for busy machines: the bound of 1.15 is for the medians on a calm one.
 

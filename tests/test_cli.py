@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import expunge
-from expunge.cli import _show
+from expunge.cli import _show, _terminal
 from expunge.cli.app import run
 from expunge.core.contracts import Silent
 
@@ -739,7 +739,7 @@ def test_progress_is_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("TERM", "xterm")
     shown = _show.reporter()
-    assert isinstance(shown, _show.Bars)
+    assert isinstance(shown, _terminal.Bars)
     shown.start("reading", 3)
     shown.advance("reading", 3)
     shown.finish("reading")

@@ -17,7 +17,7 @@ from expunge.core.extras import require
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = {"optuna": "tune", "datasketch": "neighbours", "ray": "ray", "gguf": "real"}
+EXTRAS = {"optuna": "tune", "datasketch": "neighbours", "ray": "ray", "gguf": "real", "bitsandbytes": "quantised"}
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def commands(tmp_path: Path) -> dict[str, list[str]]:
     real = tmp_path / "real.yaml"
     real.write_text(f"model: builtin:smollm2\nforget: {data}\nout: {tmp_path / 'out'}\n", encoding="utf-8")
     return {
+        "bitsandbytes": ["run", str(request), "--set", "budget.optimizer=adamw_8bit"],
         "gguf": ["run", str(real)],
         "optuna": ["tune", str(request), "--out", str(tmp_path / "tuned")],
         "datasketch": ["neighbours", "--forget", str(data), "--corpus", str(data), "--out", str(tmp_path / "more")],

@@ -126,6 +126,7 @@ BUDGET = (
     "floor",
     "precision",
     "gradient_checkpointing",
+    "optimizer",
     "memory",
     "epoch",
 )

@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from expunge.cli import _show
+from expunge.cli import _show, _terminal
 from expunge.cli.app import run
 from expunge.core.documents import parse_json, parse_yaml
 from expunge.core.errors import BadInput, printable
@@ -229,7 +229,7 @@ def test_what_is_printed_is_escaped() -> None:
     assert printable(f"a{ESCAPE}é数\u200c b\n") == "a\\x1b[2J\\u202e\\x9bé数\u200c b\\n"
     assert printable("a\nb\t", keep="\n") == "a\nb\\t"
     file = io.StringIO()
-    console = _show.Plain(file=file, force_terminal=True, width=200)
+    console = _terminal.Plain(file=file, force_terminal=True, width=200)
     console.print(f"name {ESCAPE} [bold]x[/nothing] :smile:")
     shown = file.getvalue()
     assert "\\x1b[2J\\u202e\\x9b [bold]x[/nothing] :smile:" in shown
@@ -300,6 +300,7 @@ def test_a_fault_of_ours_is_still_one(monkeypatch: pytest.MonkeyPatch, capsys: p
         raise KeyError("\x1b")
 
     monkeypatch.setattr(importlib.import_module("expunge.workflows.list"), "catalogue", broken)
+    monkeypatch.setattr(importlib.import_module("expunge.core.cache"), "load", lambda entry: None)
     assert run(["list"]) == 70
     assert "internal error: KeyError" in capsys.readouterr().err
 

@@ -1,7 +1,7 @@
 """`python -m expunge`."""
 
 try:
-    from expunge.cli import leave, main
+    from expunge.cli import leave, start
 except KeyboardInterrupt:
     import os
 
@@ -10,6 +10,6 @@ except KeyboardInterrupt:
 
 if __name__ == "__main__":
     try:
-        main()
+        start()
     except KeyboardInterrupt:
         leave()

@@ -46,8 +46,15 @@ HEAVY = {
     "jinja2": "0.06 s",
 }
 """Packages that cost time to import, which a command that must answer at once may put off while it needs none."""
-START = ("--help", "list methods", "list metrics", "list attacks", "run examples/digits_class.yaml --plan")
+PLAN = "run tests/guards/authors.yaml --plan"
+START = ("--help", "list methods", "list attacks", "run examples/digits_class.yaml --plan", PLAN)
 """Commands that must answer at once: what they load may put off third-party packages that they do not need."""
+IDLE = {
+    "--help": ("torch", "numpy", "pydantic", "rich"),
+    "list methods": ("torch", "numpy", "pydantic"),
+    PLAN: ("sklearn", "scipy.stats", "pandas", "pyarrow", "datasets", "peft", "rouge_score", "plotly"),
+}
+"""Command -> packages that it must answer without, once its cache is there."""
 PROBE = """
 import json, sys
 from expunge.cli import main
@@ -64,23 +71,35 @@ finally:
 # -- at the top -----------------------------------------------------------------------------------
 
 
+def modules_of(command: str, folder: Path) -> set[str]:
+    """The modules that a command has loaded when it ends; its cache is in the folder."""
+    path = folder / "modules.json"
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(path), *command.split()],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "EXPUNGE_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(path.read_text()))
+
+
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> list[set[str]]:
-    """The modules that each start-up command has loaded when it ends."""
-    found = []
-    for number, command in enumerate(START):
-        path = tmp_path_factory.mktemp("start") / f"{number}.json"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        done = subprocess.run(
-            [sys.executable, "-c", PROBE, str(path), *command.split()],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        found.append(set(json.loads(path.read_text())))
-    return found
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("start")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> list[set[str]]:
+    """The modules that each start-up command loads with an empty cache."""
+    return [modules_of(command, folder) for command in START]
+
+
+@pytest.mark.parametrize("command", IDLE)
+def test_a_start_loads_no_package_that_it_does_not_need(command: str, folder: Path, loaded: list[set[str]]) -> None:
+    again = loaded[START.index(command)] if command == PLAN else modules_of(command, folder)  # with the cache there
+    assert not again & set(IDLE[command])
 
 
 def module_of(path: Path) -> str:

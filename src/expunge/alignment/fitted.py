@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from sklearn.feature_extraction.text import CountVectorizer
 
 from expunge.alignment.thoughts import without_thoughts
 from expunge.core.errors import BadInput
@@ -29,6 +28,9 @@ def beginning(answer: str) -> str:
 
 
 def _vectoriser(vocabulary: dict[str, int] | None = None) -> Any:
+    # Imported when used: it takes a second, and every plan imports the judges.
+    from sklearn.feature_extraction.text import CountVectorizer
+
     # Words, the mark of the beginning, and pairs of them; whether they occur, not how often.
     return CountVectorizer(
         token_pattern=r"[\w']+|\^",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from scipy import stats
 
 from expunge.attacks.shared.linear_classifier import permutation_p
 from expunge.attacks.shared.membership import attack_scores
@@ -83,7 +82,8 @@ def group_p_value(ours_NA: np.ndarray, theirs_NA: np.ndarray, groups: np.ndarray
 
 def dataset_p_value(ours_NA: np.ndarray, theirs_NA: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
     """The p-value. ours_NA, theirs_NA: scores by attack; first, second: bool, the half on which weights are fitted."""
-    # scikit-learn takes a second to import, and every plan imports this file.
+    # scikit-learn and scipy.stats take a second to import, and every plan imports this file.
+    from scipy import stats
     from sklearn.linear_model import LinearRegression
     from sklearn.preprocessing import StandardScaler
 

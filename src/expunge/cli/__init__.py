@@ -6,15 +6,40 @@ This module imports nothing slow, so that Ctrl-C works while the rest is importe
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any, NoReturn
 
 AGAIN = 1.0
 """Seconds within which a second Ctrl-C is ignored, so that the handling of the first can finish."""
 _pressed = 0.0
+
+
+def start() -> NoReturn:
+    """Run the command as a process of its own, and end it without the interpreter's teardown.
+
+    Clearing modules takes more than a second once torch is loaded, and frees only what the system frees at once. What
+    an ordinary exit does before that is done: threads are joined, exit handlers run, streams are flushed.
+    """
+    code: Any = 1
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    if sys.getprofile() is not None or sys.gettrace() is not None:  # a profiler writes its figures later
+        sys.exit(code)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -66,4 +91,4 @@ def _unraisable(found: sys.UnraisableHookArgs) -> None:
     sys.__unraisablehook__(found)
 
 
-__all__ = ["main"]
+__all__ = ["main", "start"]

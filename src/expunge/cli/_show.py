@@ -6,19 +6,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.segment import Segment
-from rich.text import Text
 
-from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import UNSAFE, as_written, printable
 from expunge.core.files import finite
+from expunge.core.reporter import Reporter, Silent
 from expunge.core.variables import allow
+
+if TYPE_CHECKING:
+    from expunge.cli._terminal import Plain
 
 JSON_HELP = "Print JSON on stdout; progress goes to stderr."
 
@@ -44,31 +42,10 @@ Sets = Annotated[
 """The option of every command that reads a file of settings."""
 
 
-class Plain(Console):
-    """A console that prints no markup, no control characters and no value of an environment variable."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(highlight=False, soft_wrap=False, markup=False, emoji=False, **options)
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*map(_as_written, objects), **options)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            unsafe = not segment.control and UNSAFE.search(segment.text)
-            yield Segment(printable(segment.text, "\n"), segment.style) if unsafe else segment
-
-
-def _as_written(shown: Any) -> Any:
-    if isinstance(shown, str):
-        return as_written(shown)
-    if isinstance(shown, Text) and (text := as_written(shown.plain)) != shown.plain:
-        return Text(text, style=shown.style)
-    return shown
-
-
-def console() -> Console:
+def console() -> Plain:
     """The console on stdout."""
+    from expunge.cli._terminal import Plain
+
     return Plain()
 
 
@@ -95,41 +72,6 @@ def _without_secrets(value: Any) -> Any:
 
 def _escape(character: str) -> str:
     return "".join(f"\\u{unit:04x}" for unit in memoryview(character.encode("utf-16-le", "surrogatepass")).cast("H"))
-
-
-class Bars:
-    """Progress on stderr with an estimate of the time left."""
-
-    def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description:<18}", markup=False),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=Plain(stderr=True),
-            transient=False,
-        )
-        self.tasks: dict[str, TaskID] = {}
-
-    def start(self, name: str, total: int) -> None:
-        self.progress.start()
-        self.tasks[name] = self.progress.add_task(name, total=max(1, total), note="")
-
-    def advance(self, name: str, done: int, note: str = "") -> None:
-        self.progress.update(self.tasks[name], completed=done, note=note)
-
-    def finish(self, name: str) -> None:
-        task = self.tasks.pop(name)
-        self.progress.update(task, note="done")
-        self.progress.stop_task(task)
-        if not self.tasks:
-            self.progress.stop()
-            for old in list(self.progress.task_ids):
-                self.progress.remove_task(old)
-
-    def say(self, text: str) -> None:
-        self.progress.console.print(text)
 
 
 class Lines:
@@ -168,7 +110,11 @@ def reporter() -> Reporter:
 
     if not sys.stderr.isatty() or not processes.main():
         return Silent()
-    return Lines() if os.environ.get("TERM", "dumb") in ("dumb", "") else Bars()
+    if os.environ.get("TERM", "dumb") in ("dumb", ""):
+        return Lines()
+    from expunge.cli._terminal import Bars
+
+    return Bars()
 
 
 def code(passed: bool | None) -> int:

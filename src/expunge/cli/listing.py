@@ -40,12 +40,12 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """Run the command."""
+    from expunge.cli._catalogue import catalogue_of
     from expunge.core.errors import BadInput, did_you_mean
-    from expunge.workflows.list import catalogue, details
 
     if what not in WHAT:
         raise BadInput.of("list", what, "unknown list", did_you_mean(what, WHAT))
-    found: Any = catalogue(what) if name is None else details(what, name)
+    found = catalogue_of(what, name)
     if as_json:
         _show.emit(found)
     elif name is None:
@@ -79,7 +79,7 @@ def _wrap(text: str, mark: str, room: int) -> list[str]:
 
 def _card(found: dict[str, Any]) -> None:
     """Print one card in full, one line per fact."""
-    from expunge.workflows.list import fidelity_of, pairs, shown_of
+    from expunge.core.card_words import fidelity_of, pairs, shown_of
 
     options = [
         f"{one['name']}: {one['default']} ({one['type']}){' ' if one['where'] else ''}{one['where']}"

@@ -36,7 +36,19 @@ from expunge.core.files import (
     write_json,
 )
 
-KINDS = ("readouts", "references", "attacks", "answers", "judgements", "shadows", "gold", "worlds", "bases", "models")
+KINDS = (
+    "readouts",
+    "references",
+    "attacks",
+    "answers",
+    "judgements",
+    "shadows",
+    "gold",
+    "worlds",
+    "bases",
+    "models",
+    "catalogue",
+)
 """The folders of the cache."""
 OF_RUNS = KINDS[:7]
 """The kinds that hold what runs read, generated and trained."""

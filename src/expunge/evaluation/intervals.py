@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
 Z = 1.959963984540054
 LEVEL = 0.95
@@ -196,6 +196,8 @@ def _logit_ends(value: float, spread: Spread, level: float) -> tuple[float, floa
 def _newcombe(value: float, m: float, n: float, level: float) -> tuple[float, float]:
     """The ends of Newcombe's method 5 for an AUC within 0 and 1 (2006, doi:10.1002/sim.2324): the AUCs whose own
     standard error, by Hanley and McNeil's formula for exponential scores of (m + n) / 2 a side, is just reached."""
+    from scipy import optimize
+
     z, more = float(special.ndtri(0.5 + level / 2)), (m + n) / 2 - 1
 
     def excess(a: float) -> float:
@@ -254,6 +256,7 @@ def bca(statistic: Callable[..., np.ndarray], *sizes: int) -> Interval:
     value = float(statistic(*rows))
     if max(sizes) == 1:
         return Interval(value, value, value)
+    from scipy import stats  # half a second, and plans start here
 
     def statistic_of(*indices: np.ndarray, axis: int = -1) -> np.ndarray:
         return statistic(*(index.astype(np.intp) for index in indices))
@@ -376,6 +379,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval | None:
     n = len(x)
     if n < 4 or len(set(x)) < 2 or len(set(y)) < 2:
         return None
+    from scipy import stats
+
     rho = float(stats.spearmanr(x, y).statistic)
     most = 1 - 12 / (n * (n**2 - 1))
     z, half = float(np.arctanh(np.clip(rho, -most, most))), Z * (1.06 / (n - 3)) ** 0.5

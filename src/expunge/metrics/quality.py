@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from expunge.core.card import MetricCard
 from expunge.evaluation.readout import Readout
@@ -27,6 +26,8 @@ CARD = MetricCard(
 
 def forget_quality_from(ratios_a: np.ndarray, ratios_b: np.ndarray) -> float:
     """p-value of the two-sample Kolmogorov-Smirnov test on [N] and [M] raw truth ratios."""
+    from scipy import stats  # half a second, and plans import every metric
+
     return float(stats.ks_2samp(ratios_a, ratios_b).pvalue)
 
 

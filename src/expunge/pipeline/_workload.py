@@ -15,7 +15,7 @@ from expunge.core.errors import Faults
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed
-from expunge.pipeline.estimate import checkpoint_interval, lengths, weights_kind, weights_options
+from expunge.pipeline.estimate import checkpoint_interval, counted_tokens, lengths, weights_kind, weights_options
 from expunge.pipeline.resources import (
     Estimate,
     Load,
@@ -25,6 +25,7 @@ from expunge.pipeline.resources import (
     memory_limit,
     trainable_parameters,
 )
+from expunge.training.optimisers import moment_bytes
 from expunge.training.parts import Cutting, Place
 from expunge.training.precision import Precision, precision_of
 from expunge.training.rate import from_manifest
@@ -41,6 +42,10 @@ class Workload:
     tokens_per_step: float
     longest: int
     """Tokens of the longest example."""
+    counted: int
+    """The most tokens of an example that a loss may count."""
+    read: int
+    """Examples of the largest split."""
     part: Place
     """The largest part of a step: its rows, and the tokens of the longest of them."""
     precision: Precision
@@ -67,7 +72,8 @@ def workload(composed: Composed, model: Model, splits: Splits, budget: Budget, s
     part = largest_part(
         model, splits, [split for split in streams.values() if splits.get(split)], pairing, budget, longest
     )
-    return Workload(steps, pairing.batch_size, len(streams), tokens, longest, part, precision, every)
+    counted, read = counted_tokens(model, splits), max(sizes.values())
+    return Workload(steps, pairing.batch_size, len(streams), tokens, longest, counted, read, part, precision, every)
 
 
 LOOKED_AT = 2048
@@ -158,12 +164,19 @@ def _guess(
     """The estimate under the budget, or with other settings: trainable weights, places of a part, checkpointing."""
     # A limit that the user names may be another machine's: an accelerator, which keeps bfloat16 weights as they are.
     limited = budget.memory is not None
+    rows = micro * max(1, work.streams) if micro else work.part.rows
+    length = work.longest if micro else work.part.length
     load = Load(
-        rows=micro * max(1, work.streams) if micro else work.part.rows,
-        length=work.longest if micro else work.part.length,
+        rows=rows,
+        length=length,
+        counted=min(work.counted, length),
+        parts=rows * processes.world() < work.batch * work.streams,
+        read=work.read,
+        longest=work.longest,
         steps=work.steps,
         tokens_per_step=work.tokens_per_step,
         checkpointing=bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing,
+        moment_bytes=moment_bytes(budget),
         bf16=work.precision == "bf16",
     )
     made = estimate(

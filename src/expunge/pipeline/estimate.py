@@ -26,6 +26,12 @@ def lengths(model: Model, splits: Splits) -> tuple[dict[str, float], int]:
     return means, longest
 
 
+def counted_tokens(model: Model, splits: Splits) -> int:
+    """The most tokens of an example that a loss may count, from the answers that are longest in characters."""
+    rows = [row for split in splits.values() for row in heapq.nlargest(4, split, key=lambda row: len(answer_of(row)))]
+    return max((int(model.collate([row]).n_B[0]) for row in rows), default=1)
+
+
 def checkpoint_interval(model: Model, moving: int, tokens: float, examples: int) -> int:
     """Steps between checkpoints of a model of which `moving` parameters train; tokens and examples: of a step."""
     parameters = sum(parameter.numel() for parameter in model.module.parameters())

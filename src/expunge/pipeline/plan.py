@@ -32,7 +32,9 @@ from expunge.pipeline.compatibility import fits_sharding
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
+from expunge.training.optimisers import check_optimiser
 from expunge.training.precision import precision_note
+from expunge.training.recomputation import check_recomputation
 
 
 @dataclass(frozen=True)
@@ -225,8 +227,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         gold, no_gold = gold_source(request, manifest, splits, model)
     check_criteria(parts, bool(gold), faults)
     budget, remarks = budget_for(parts)
-    with faults:
-        check_stop(request, budget, splits, bool(gold))
+    _check_budget(parts, budget, bool(gold), faults)
     faults.raise_any()
     assert composed is not None and parts.base is not None and model is not None
     second_gold, second_gold_work = second_source(request.gold, manifest, splits, gold, small=is_builtin(request.model))
@@ -253,6 +254,17 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         notes=(*first.composed.notes, *first.remarks, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
         **first.fields,
     )
+
+
+def _check_budget(parts: Parts, budget: Budget, has_gold: bool, faults: Faults) -> None:
+    """Add what is wrong with the stop, and what this model or machine cannot do."""
+    with faults:
+        check_stop(parts.request, budget, parts.divided, has_gold)
+    with faults:
+        check_optimiser(budget)
+    if parts.base is not None:
+        with faults:
+            check_recomputation(parts.base.model.module, budget)
 
 
 def _notes(parts: Parts, gold: str, yields: str) -> list[str]:

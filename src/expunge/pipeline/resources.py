@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from expunge.core.budget import Budget
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models.family import family
+from expunge.models.memory import reading_bytes
 from expunge.training.pace import FLOPS
+from expunge.training.recomputation import can_recompute
 
 GB = 1e9
 
@@ -35,6 +38,10 @@ class Estimate:
     moments: float
     activations: float
     logits: float
+    reading: float
+    """Beyond the weights, when splits are read and answers generated."""
+    parts: bool
+    """Whether a step is several forwards, so that gradients are there beside the activations of the next."""
     seconds: float
     trainable: int
     parameters: int
@@ -42,8 +49,13 @@ class Estimate:
 
     @property
     def peak(self) -> float:
-        """Bytes at the peak of a step, with a tenth on top for what shapes do not show."""
-        return 1.1 * (self.weights + self.gradients + self.moments + self.activations + self.logits)
+        """Bytes at the peak, with a twentieth on top for what shapes do not show.
+
+        In a step of one forward, gradients come as activations go, so that the larger of the two counts.
+        """
+        forward = self.activations + self.logits
+        step = self.gradients + forward if self.parts else max(self.gradients, forward)
+        return 1.05 * (self.weights + max(self.moments + step, self.reading))
 
     def over(self, devices: int) -> Estimate:
         """The same on each of so many devices that split gradients and moments; each holds the weights to read."""
@@ -57,6 +69,7 @@ class Estimate:
             ("Adam moments", self.moments),
             ("activations", self.activations),
             ("logits", self.logits),
+            ("reading", self.reading),
         )
         return ", ".join(f"{name} {size(value)}" for name, value in parts)
 
@@ -73,13 +86,20 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Load:
-    """The size of a run's passes. rows: sequences in a forward; length: tokens of the longest."""
+    """The size of a run's passes. rows: sequences in a forward; length: tokens of the longest; counted: of these,
+    those that a loss may count; parts: whether a step has several forwards; read: examples of the largest split, and
+    longest: tokens of the longest of them; moment_bytes: of a parameter's two moments."""
 
     rows: int
     length: int
+    counted: int
+    parts: bool
+    read: int
+    longest: int
     steps: int
     tokens_per_step: float
     checkpointing: bool
+    moment_bytes: float
     bf16: bool
 
 
@@ -89,8 +109,11 @@ def trainable_parameters(model: Model, weights: str, options: Mapping[str, Any])
     A mask's parameters all count, since their gradients and moments are held whole.
     """
     module = model.module
-    if weights == "layers":  # which these are depends on no data
+    if weights == "layers":  # which these are depends on no data; to choose them makes them float32
+        stored = {name: p.data for name, p in module.named_parameters()}
         names = registry.load("weights", weights).factory(**options)(model, {}, None).parameters
+        for name, p in module.named_parameters():
+            p.data = stored[name]
         return sum(p.numel() for name, p in module.named_parameters() if name in names), 0
     if weights != "lora":
         return sum(p.numel() for p in module.parameters()), 0
@@ -123,25 +146,33 @@ def estimate(
     frozen = float(sum(p.numel() * (p.element_size() if accelerator else 4) for p in module.parameters()))
     trainable, beside = trainable_parameters(model, weights, options)
     held = frozen + 4.0 * beside if beside else 4.0 * trainable + frozen * (total - trainable) / total
-    kept, logits = family(model.family).memory(
-        model, rows=load.rows, length=load.length, cell=2 if low else 4, checkpointing=load.checkpointing
+    needs = partial(
+        family(model.family).memory, model, rows=load.rows, cell=2 if low else 4, checkpointing=load.checkpointing
     )
+    kept, _ = needs(length=load.length)
+    _, logits = needs(length=load.counted)
     passes = 6 if not beside else 4
     flops = load.steps * load.tokens_per_step * (passes + (2 if load.checkpointing else 0)) * total
-    available = (
-        torch.cuda.get_device_properties(0).total_memory if device == "cuda" else psutil.virtual_memory().available
-    )
     return Estimate(
         held,
         4.0 * trainable,
-        8.0 * trainable,
+        load.moment_bytes * trainable,
         kept,
         logits,
+        reading_bytes(model, rows=load.read, length=load.longest, share=load.counted / max(1, load.length)),
+        load.parts,
         flops / FLOPS.get(device, FLOPS["cpu"]),
         trainable,
         total,
-        float(available),
+        _available(device),
     )
+
+
+def _available(device: str) -> float:
+    """Bytes that this machine has for a run: all of a GPU's, or what is free of the host's."""
+    if device == "cuda":
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(psutil.virtual_memory().available)
 
 
 def memory_limit(budget: Budget) -> float:
@@ -161,7 +192,7 @@ def fits_memory(made: Estimate, budget: Budget, weights: str, guess: Callable[..
     limit = budget.memory * 1e9 if budget.memory is not None else made.available
     if made.peak <= limit:
         return
-    layered = hasattr(model.module, "gradient_checkpointing_enable")  # transformers' own modules
+    layered = can_recompute(model.module)
     ways: list[tuple[str, dict[str, Any]]] = []
     if layered:
         ways.append(("budget.gradient_checkpointing: true", {"checkpointing": True}))

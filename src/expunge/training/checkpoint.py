@@ -87,28 +87,31 @@ def buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """`optimiser.<parameter>.<key>` -> state tensor."""
-    state = optimiser.state_dict()["state"]
-    return {
-        f"optimiser.{names[i]}.{key}": whole(torch.as_tensor(value))
-        for i, values in state.items()
-        for key, value in values.items()
-    }
+    """`optimiser.<parameter>.<key>` -> state tensor; a key within a key (bitsandbytes') comes after a slash."""
+    found: dict[str, Tensor] = {}
+    for i, values in optimiser.state_dict()["state"].items():
+        for key, value in values.items():
+            within = (
+                {f"{key}/{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
+            )
+            found |= {f"optimiser.{names[i]}.{name}": whole(torch.as_tensor(one)) for name, one in within.items()}
+    return found
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `optimiser_tensors`."""
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     for i, name in enumerate(names):
         head = f"optimiser.{name}."
-        found = {
-            key[len(head) :]: split_like(value, parameters[i]) if value.dim() else value
-            for key, value in tensors.items()
-            if key.startswith(head)
-        }
-        if found:
-            state[i] = found
+        for key, value in tensors.items():
+            if key.startswith(head):
+                outer, _, inner = key[len(head) :].partition("/")
+                if inner:
+                    state.setdefault(i, {}).setdefault(outer, {})[inner] = value
+                else:
+                    own = split_like(value, parameters[i]) if value.dim() else value
+                    state.setdefault(i, {})[outer] = own
     whole = optimiser.state_dict()
     whole["state"] = state
     optimiser.load_state_dict(whole)

@@ -22,9 +22,11 @@ from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.models.metering import count_passes
 from expunge.training import checkpoint, rate, sharding
 from expunge.training.goal import COLLAPSED, Goal
+from expunge.training.optimisers import optimiser_of
 from expunge.training.outcome import Outcome
 from expunge.training.parts import Cutting
 from expunge.training.precision import autocast, precision_of
+from expunge.training.recomputation import recomputation
 from expunge.training.references import Record, shared_record
 from expunge.training.steps import StepLosses, Streams, by_step, record_by_step
 from expunge.training.stopping import Stop, figures
@@ -112,7 +114,8 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Trains to the stop, the floor or the budget; the best weights are in the model."""
-        with count_passes(self.model, self.context.compute):
+        again = recomputation(self.model.module, bool(self.budget.gradient_checkpointing))
+        with count_passes(self.model, self.context.compute), again:
             return self._run()
 
     def _run(self) -> Outcome:
@@ -297,7 +300,7 @@ class Trainer:
         if (own := self.update.optimiser(self.parameters, value)) is not None:
             return own
         decay = 0.0 if self.trainable.masks else float(self.budget.weight_decay or 0.0)
-        return torch.optim.AdamW(sharding.groups(self.parameters), lr=value, weight_decay=decay, fused=True)
+        return optimiser_of(self.parameters, value, decay, self.budget)
 
     def _schedule(self, step: int) -> float:
         warm = math.ceil(float(self.budget.warmup or 0.0) * self.total)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
 from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from expunge.core.card import AttackCard, Card, MethodCard, MetricCard
+from expunge.core.card_words import place_of, yaml_of
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, everything, load
 from expunge.methods.compose import ABOUT, every_method, recipes
 from expunge.models.family import Family, families
 
 TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "none", list: "list"}
-NOT_SHOWN = "Nothing: no claim of its paper was tested here."
 SIGNS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 
 
@@ -114,27 +113,6 @@ def words(hint: Any) -> str:
     return TYPES.get(kind, "method" if getattr(kind, "__name__", "") == "Method" else str(kind))
 
 
-def yaml_of(value: Any) -> str:
-    """A value as it would be written in YAML."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(pairs(value))}}}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def place_of(equation: str) -> str:
-    """The place in the paper, in words: a bare number is an equation's."""
-    return f"equation {equation}" if equation.replace(",", "").replace(" ", "").isdigit() else equation
-
-
-def pairs(mapping: Mapping[str, Any]) -> list[str]:
-    """A recipe's parts and options, each as it would be written in YAML."""
-    return [f"{key}: {yaml_of(value)}" for key, value in mapping.items()]
-
-
 def _has_recipe(row: dict[str, Any]) -> bool:
     kind = next((k for k in METHOD_KINDS if SINGULAR[k] == row["kind"]), None)
     return kind is not None and hasattr(load(kind, row["name"]).module, "RECIPE")
@@ -151,16 +129,6 @@ def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
         **({"adversary": card.adversary} if isinstance(card, AttackCard) else {}),
         **({"fidelity": card.fidelity, "leaves_out": card.leaves_out} if isinstance(card, MethodCard) else {}),
     }
-
-
-def fidelity_of(row: Mapping[str, Any]) -> str:
-    """How near a method is to its paper, in words; "" of what is no method."""
-    return ", without ".join(filter(None, (row.get("fidelity", ""), row.get("leaves_out", ""))))
-
-
-def shown_of(row: Mapping[str, Any]) -> str:
-    """The sentences on what was shown of a method on small models; "" of what is no method."""
-    return str(row["shown"] or NOT_SHOWN) if "shown" in row else ""
 
 
 def _families(card: Card) -> list[str]:

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.linalg import solve
-from scipy.stats import rankdata
 
 from expunge.core.words import UNSPACED
 from expunge.evaluation.intervals import Interval
@@ -93,16 +91,25 @@ def _held_out(kernel: np.ndarray, sides: np.ndarray, test: np.ndarray) -> np.nda
 
     Ranks, since each fold has its own offset.
     """
+    from scipy.linalg import solve
+
     train = ~test
     inner = kernel[np.ix_(train, train)] + RIDGE * np.eye(int(train.sum()))
     targets = sides[train] - sides[train].mean(axis=0)
     scores = solve(inner, kernel[np.ix_(train, test)], assume_a="pos").T @ targets
-    return np.asarray((rankdata(scores.round(12), axis=0) - 0.5) / int(test.sum()))
+    return np.asarray((_ranks(scores) - 0.5) / int(test.sum()))
 
 
 def _aucs(scores: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """[P] AUC of each column's scores for its own assignment; 0.5 where one side is empty."""
     m = sides.sum(axis=0)
     n = len(sides) - m
-    wins = (rankdata(scores.round(12), axis=0) * sides).sum(axis=0) - m * (m + 1) / 2
+    wins = (_ranks(scores) * sides).sum(axis=0) - m * (m + 1) / 2
     return np.where((m > 0) & (n > 0), wins / np.maximum(1, m * n), 0.5)
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """[N, P] ranks within each column, from 1; equal scores share the mean of theirs."""
+    from scipy.stats import rankdata  # half a second, and every plan imports this file
+
+    return np.asarray(rankdata(scores.round(12), axis=0))

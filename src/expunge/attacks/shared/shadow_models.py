@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from expunge.attacks.shared.recovery import answer_probability
 from expunge.core import cache
@@ -92,6 +91,8 @@ def lira(
     with shadows that had the example and then unlearned it in place of those that had it (Hayes et
     al. 2024; `expunge.attacks.population.statistics`). An example that no shadow had (or all had) scores NaN.
     """
+    from scipy import stats  # half a second, and every plan imports this file
+
     out = np.ma.masked_array(shadow_MN, mask=in_MN if out_MN is None else ~out_MN.astype(bool))
     inside = np.ma.masked_array(shadow_MN, mask=~in_MN.astype(bool))
     out_mean, out_spread = _fit(out)
