@@ -27,7 +27,8 @@ def generate(
     """
     first = members[0]
     encoded = [first.template.encode(example) for example in prompts]
-    limits = new_tokens(encoded, settings.get("max_new_tokens"))
+    others = [first.template.encode(example) for example in settings.get("among", ())]
+    limits = new_tokens(encoded, settings.get("max_new_tokens"), others)
     ends = end_ids(first.module, first.tokenizer, first.template)
     heat = float(settings.get("temperature") or 0.0)
     draws = torch.Generator().manual_seed(int(settings.get("seed", 0)))

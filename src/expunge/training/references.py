@@ -19,6 +19,7 @@ from expunge.core.files import digest, read_json, write_json
 from expunge.data.examples import content
 from expunge.models.passes import passes
 from expunge.models.settings import settings_digest
+from expunge.training.sharding import is_sharded
 
 Key = int | tuple[int, int]
 LARGEST = 2**26
@@ -90,7 +91,16 @@ def record(
     return join_outputs(passes(model, examples, want, progress=advance), want)
 
 
-def join_outputs(found: Iterable[tuple[list[int], Output]], want: Want) -> Reference:
+def record_in_shares(model: Model, examples: Sequence[Example], want: Want) -> Reference:
+    """`record`, of which each process reads a share, and all get the whole."""
+    count, world = len(examples), processes.world()
+    if world == 1 or count < world or model.together or is_sharded(model.module):
+        return record(model, examples, want)
+    parts = processes.gather(record(model, [examples[i] for i in processes.share(count)], want))
+    return join_outputs([(list(range(first, count, world)), part) for first, part in enumerate(parts)], want)
+
+
+def join_outputs(found: Iterable[tuple[list[int], Output | Reference]], want: Want) -> Reference:
     """Outputs of batches as one Reference, in the order of the indices that come with them."""
     parts: list[tuple[list[int], Reference]] = []
     for rows, out in found:
@@ -126,7 +136,7 @@ def shared_record(
     hashing the weights takes longer than reading the examples.
     """
     if not cache.has_journal() or processes.world() > 1 or processes.device().type != "cpu":
-        return record(model, examples, want)
+        return record_in_shares(model, examples, want)
     entry = f"references/{_key(model, examples, want, precision)}"
     if folder := cache.load_folder(entry):
         compute.forward += read_json(folder / "passes.json")["forward"]
