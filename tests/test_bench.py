@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,47 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.safetensors")
     }
+
+
+# -- a job array ---------------------------------------------------------------------------------
+
+
+def test_a_dry_run_shows_the_job_array_and_writes_nothing(base: Path, go: Go, tmp_path: Path) -> None:
+    out = tmp_path / "board"
+    options = ("--methods", "npo", "--seeds", 2, "--bases", 2, "--jobs", 3, "--threads", 2, "--out", out)
+    code, said, error = go("bench", base / "own.yaml", *options, "--engine", "slurm", "--dry-run", "--json")
+    assert code == 0, error
+    found = json.loads(said)
+    assert [job["out"] for job in found["jobs"]] == [
+        str(out / f"base-{b}" / "npo" / f"seed-{seed}") for b in (0, 1) for seed in (3, 4)
+    ]
+    assert "#SBATCH --array=0-3%3" in found["script"] and "#SBATCH --cpus-per-task=2" in found["script"]
+    assert not out.exists()
+    code, _, error = go("bench", base / "own.yaml", *options, "--dry-run")
+    assert code == 2 and "add --engine slurm" in error
+
+
+@pytest.mark.slow
+def test_the_job_array_makes_the_runs_of_the_leaderboard(base: Path, go: Go, tmp_path: Path) -> None:
+    """Each task of the array is carried out as SLURM would; the same command then finds all runs finished."""
+    options = ("bench", base / "own.yaml", "--methods", "npo,random_label", "--seeds", 2, "--out", tmp_path / "board")
+    code, said, error = go(*options, "--engine", "slurm", "--json")
+    assert code == 0, error
+    found = json.loads(said)
+    assert [job["method"] for job in found["jobs"]] == ["npo", "npo"], "random_label needs classes"
+    for task in range(2):
+        done = subprocess.run(
+            ["bash", found["path"]],
+            env={**os.environ, "SLURM_ARRAY_TASK_ID": str(task)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert (Path(found["jobs"][task]["out"]) / "certificate.json").is_file()
+    before = digests(tmp_path)
+    code, said, error = go(*options, "--json")
+    assert code == 0, error
+    assert json.loads(said)["rows"][0]["runs"] == 2 and digests(tmp_path) == before
 
 
 # -- a whole bench -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from expunge.core.files import digest_file
@@ -109,6 +110,54 @@ def test_two_processes_give_the_same_curve(request_: dict[str, Any], tmp_path: P
     assert evidence["environment"]["processes"] == 2, "both processes took part"
 
 
+@pytest.mark.slow
+def test_a_killed_run_of_two_processes_resumes(request_: dict[str, Any], tmp_path: Path) -> None:
+    """Both are killed at once; the same command goes on where the last checkpoint was."""
+    out = tmp_path / "run"
+    start = command({**request_, "out": str(out)}, tmp_path / "request.yaml", launch=TWO)
+    process = subprocess.Popen(
+        start,
+        env=environment(ACCELERATE_USE_CPU="true"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while len(lines(out)) < 20 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    for one in (*psutil.Process(process.pid).children(recursive=True), process):  # the launcher's have their own groups
+        one.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(lines(out)) < STEPS and not (out / "certificate.json").exists()
+    resumed = call([*start, "--resume"], ACCELERATE_USE_CPU="true")
+    assert resumed.returncode == 0, resumed.stderr
+    assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1))
+    assert (out / "certificate.json").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_judge_as_one(request_: dict[str, Any], tmp_path: Path) -> None:
+    """A run that trains gold, stops at its figures and attacks: both find the same, and one verdict."""
+    budget = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "stop": "gold"}
+    wanted = {**request_, "budget": budget, "gold": "one", "audit": "standard", "accept": {"forget.nll": ">= 0.0001"}}
+    found = []
+    for name, launch in (("one", ()), ("two", TWO)):
+        start = command({**wanted, "out": str(tmp_path / name)}, tmp_path / f"{name}.yaml", launch=launch)
+        done = call(start, ACCELERATE_USE_CPU="true", EXPUNGE_CACHE=str(tmp_path / f"cache-{name}"))
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((tmp_path / name / "evidence.json").read_text()))
+    one, two = ({(s["name"], s["subject"]): s for s in evidence["scores"]} for evidence in found)
+    assert one.keys() == two.keys()
+    assert {key: s["status"] for key, s in one.items()} == {key: s["status"] for key, s in two.items()}
+    for key in (("forget_nll", "before"), ("retain_nll", "before"), ("forget_rouge_l", "before")):
+        assert two[key]["value"] == pytest.approx(one[key]["value"], abs=1e-6), key
+    for key in (("forget_nll", "gold"), ("forget_nll", "after"), ("robustness_relearn_forget", "after")):
+        assert two[key]["value"] == pytest.approx(one[key]["value"], abs=1e-2), key
+    assert found[0]["verdict"]["passed"] == found[1]["verdict"]["passed"]
+    assert found[1]["cost"]["forward_passes"] == pytest.approx(found[0]["cost"]["forward_passes"])
+    assert all(0 < stage["utilisation"] <= 1.01 for stage in found[1]["cost"]["stages"].values())
+
+
+@pytest.mark.slow
 def test_a_last_batch_with_fewer_rows_than_processes(request_: dict[str, Any], tmp_path: Path) -> None:
     """Nine forget rows in batches of four: the second process has none in the last one, and the run ends all the
     same."""

@@ -12,8 +12,9 @@ from expunge.core import cache
 from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.methods.compose import compose
+from expunge.methods.objective import Objective
 from expunge.models.weights import snapshot
-from expunge.training import checkpoint, parts, references, steps
+from expunge.training import Trainer, checkpoint, parts, references, steps
 
 BUDGET = Budget(steps=6, batch_size=4, learning_rate=1e-3, stop="none", floor=0.0)
 
@@ -97,3 +98,22 @@ def test_parts_by_length_have_the_loss_of_the_whole_batch(
     assert max(counts) > 1
     assert [line["loss"] for line in made.lines] == pytest.approx([line["loss"] for line in whole.lines], rel=1e-5)
     assert all(torch.allclose(made.weights[name], value, atol=1e-4) for name, value in whole.weights.items())
+
+
+def test_two_processes_make_as_many_forwards_of_rows_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sharded weights are gathered in every forward, so that none may be missing; together they read each place."""
+    method, model, context = compose("npo").method, base("lm"), Context(BUDGET, tmp_path)
+    assert isinstance(method, Objective)
+    trainable = method.weights(model, splits("lm"), context)
+    trainer = Trainer(model, splits("lm"), method.terms, context, trainable, method.update, "forget")
+    trainer.cutting = parts.Cutting(0.0, least=2)
+    monkeypatch.setattr(steps.processes, "world", lambda: 2)
+    monkeypatch.setattr(steps.processes, "add", lambda tensors: None)
+    places = []
+    for rank in (0, 1):
+        monkeypatch.setattr(steps.processes, "rank", lambda rank=rank: rank)
+        places.append([part["forget"].kept for part in trainer._losses(0).parts])
+    assert [len(part) for part in places[0]] == [len(part) for part in places[1]] == [1, 1]
+    assert sorted(place for process in places for part in process for place in part) == [0, 1, 2, 3]

@@ -78,6 +78,16 @@ def test_attacks_leave_the_weights() -> None:
     assert model.fingerprint() == kept
 
 
+def test_a_model_is_hashed_once_for_all_attacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
+    model, calls = linear([[0.3, -0.2], [0.1, 0.5]]), []
+    hashed = model.fingerprint
+    monkeypatch.setattr(model, "fingerprint", lambda: calls.append("") or hashed())
+    found = attack("standard", aimed(model, {"forget": examples([0, 1], 2)}), Silent())
+    assert sum(isinstance(one, Found) for one in found.values()) > 1
+    assert len(calls) == 1
+
+
 def test_what_attacks_recover_is_clustered_by_group() -> None:
     """Three groups of two examples, known alike within each: the interval is that of three groups, also from the
     cache."""

@@ -111,7 +111,7 @@ def test_padding_that_attends_changes_no_figure_and_no_gradient(monkeypatch: pyt
         return inputs, {**named, "attention_mask": seen[-1]}
 
     before = gradient()
-    monkeypatch.setattr(padding, "_open_mask", open_mask)
+    monkeypatch.setattr(padding, "open_mask", open_mask)
     padding.attend_in_padding([model.module.get_submodule(path) for path in model.blocks])
     after = gradient()
     assert seen and all(bool(mask.any(-1).all()) for mask in seen)

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from typing import Annotated
@@ -23,6 +24,11 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 typer.core.HAS_RICH = False  # otherwise some versions write `\[required]` in plain-text help
+GRACE = 5.0
+"""Seconds that a further process waits before it prints an error: where the first one ends with the same, the launcher
+ends all the others within them."""
+SHARED = ("run", "audit", "train")
+"""Commands that several processes carry out together."""
 app = typer.Typer(
     name="expunge",
     help="Make a trained model forget, and prove it.",
@@ -109,7 +115,10 @@ def run(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     _quiet_libraries()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if _follows():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
     try:
+        _check_processes(arguments)
         with allow_env():  # --env holds for this command alone
             result = app(arguments, standalone_mode=False, prog_name="expunge")
         if result == 130:  # the parser's code for Ctrl-C
@@ -127,11 +136,25 @@ def run(arguments: list[str] | None = None) -> int:
         return _report(error, arguments)
 
 
+def _check_processes(arguments: list[str]) -> None:
+    """Raises BadInput for a command that several processes cannot share."""
+    from expunge.core.errors import BadInput
+
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    count = os.environ.get("WORLD_SIZE", "1")
+    if "RANK" in os.environ and count.isdecimal() and int(count) > 1 and verb and verb not in SHARED:
+        raise BadInput.of(
+            "processes", count, f"were started, and `expunge {verb}` runs in one", "start it without a launcher"
+        )
+
+
 def _report(error: Exception, arguments: list[str]) -> int:
     """Print the error and return the exit code."""
     from expunge.cli._faults import sentence
     from expunge.core.errors import ExpungeError
 
+    if _follows():
+        time.sleep(GRACE)
     if isinstance(error, ExpungeError):
         for line in getattr(error, "faults", None) or [str(error)]:
             _say(line)
@@ -148,6 +171,11 @@ def _report(error: Exception, arguments: list[str]) -> int:
         _say(line)
         return 2
     return _internal(error)
+
+
+def _follows() -> bool:
+    """Whether a launcher started this process beside a first one, which prints what all have to say."""
+    return os.environ.get("RANK", "0") not in ("", "0")
 
 
 def _say(line: str) -> None:

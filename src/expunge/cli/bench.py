@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,8 +58,11 @@ def command(
     jobs: Annotated[int, typer.Option(help="Parallel runs, each in its own process.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads per run; the last digits of the figures depend on it.")] = 1,
     engine: Annotated[
-        str, typer.Option(help="processes, or ray (extra `ray`; all machines must share the folders).")
+        str, typer.Option(help="processes, ray (extra `ray`), or slurm (writes a job array); all must see the folders.")
     ] = "processes",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With slurm: print script and jobs, write nothing.")
+    ] = False,
     env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
@@ -79,15 +82,36 @@ def command(
         jobs=jobs,
         engine=engine,
         threads=threads,
+        dry_run=dry_run,
         model=model,
         data=data,
         reporter=_show.reporter(),
     )
     if as_json:
         _show.emit(found)
-        return 0
+    elif engine == "slurm":
+        _print_array(found, dry_run)
+    else:
+        _print_board(found, out)
+    return 0
+
+
+def _print_board(found: dict[str, Any], out: str | None) -> None:
+    """The leaderboard, and where its page lies."""
     from expunge.report.leaderboard import print_leaderboard
 
     print_leaderboard(found, _show.console())
     _show.console().print(f"leaderboard.html: {out or 'runs/bench-' + found['bench']}/leaderboard.html", markup=False)
-    return 0
+
+
+def _print_array(found: dict[str, Any], dry_run: bool) -> None:
+    """The job array: as a whole in a dry run, else what to do with it."""
+    console, count = _show.console(), len(found["jobs"])
+    if dry_run:
+        console.print(found["script"])
+        for number, job in enumerate(found["jobs"]):
+            console.print(f"{number}: {job['method']}, seed {job['seed']}: {job['out']}")
+        console.print(f"{count} jobs; nothing was written. Methods that do not apply are left out when it is.")
+        return
+    console.print(f"{count} jobs: sbatch {found['path']}")
+    console.print("When they are done, the same command without --engine slurm writes the leaderboard.")

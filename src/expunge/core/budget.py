@@ -20,7 +20,8 @@ class Budget(BaseModel):
     floor: share of the retain probability (or accuracy) that must be preserved, checked at most ten times per run; None
     for no floor. gradient_checkpointing: layers keep their input alone and are computed again. optimizer: AdamW with
     its moments in float32, in 8 bits (the extra `quantised`), or in the host's memory. memory: GB that the plan must
-    fit in.
+    fit in. shard: several processes split weights, gradients and optimiser state among them while they train (FSDP2),
+    where one device cannot hold these.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +43,7 @@ class Budget(BaseModel):
     gradient_checkpointing: bool | None = None
     optimizer: Literal["adamw", "adamw_8bit", "adamw_offloaded"] | None = None
     memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    shard: bool | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Budget:

@@ -74,6 +74,8 @@ class MethodCard(Card):
     be read whole, and an exact scheme repeats the seeds of the model's own training."""
     reproducible: bool = True
     """Two runs of one request end bit for bit alike; False where the method draws what must stay secret."""
+    distributed: bool = False
+    """Two processes were shown to make the model of one with it; otherwise a run of several processes refuses it."""
     one_shot: bool = False
     """It changes weights without a training step (a closed form, pruning), so a budget of no steps does not stop it."""
 

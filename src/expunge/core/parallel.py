@@ -16,13 +16,13 @@ ENGINES = ("processes", "ray")
 Work = Callable[[Any], Any]
 
 
-def check(jobs: int, engine: str, threads: int) -> None:
-    """Check the options of `spread`. Raises BadInput."""
+def check(jobs: int, engine: str, threads: int, engines: Sequence[str] = ENGINES) -> None:
+    """Check the options of `spread`, or of a caller that knows further engines. Raises BadInput."""
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value < 1:
             raise BadInput.of(f"--{name}", value, f"is not a number of {name}", "give a whole number of at least 1")
-    if engine not in ENGINES:
-        raise BadInput.of("--engine", engine, "unknown engine", did_you_mean(engine, ENGINES))
+    if engine not in engines:
+        raise BadInput.of("--engine", engine, "unknown engine", did_you_mean(engine, engines))
     if engine == "ray":
         require("--engine", engine, "ray", "ray")
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
-from expunge.core import cache, registry
+from expunge.core import cache, processes, registry
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Model, Reporter
 from expunge.core.files import digest
@@ -31,7 +32,7 @@ from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 
-VERSION = 8
+VERSION = 9
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -64,6 +65,15 @@ class Target:
     @property
     def forget(self) -> Sequence[Example]:
         return self.splits["forget"]
+
+    @cached_property
+    def key_parts(self) -> dict[str, Any]:
+        """The model, its settings and the examples, as far as results depend on them."""
+        return {
+            "subject": self.fingerprint or self.model.fingerprint(),
+            "settings": settings_digest(self.model),
+            "data": {split: [_content(row) for row in self.splits[split]] for split in sorted(self.splits)},
+        }
 
     def states_of(self, role: str) -> dict[str, np.ndarray] | None:
         """The pooled states of forget and then holdout; this model's own are read when first asked for."""
@@ -162,17 +172,31 @@ def attack(
 
     only: names of attacks; None runs all of the level.
     Finished attacks are kept by a hash of weights, examples and code version, so that a killed audit
-    goes on where it was.
+    goes on where it was. Several processes run some attacks each, and all get all results.
     """
     chosen = [p for p in plugins(level, target.model.capabilities) if only is None or p.name in only]
-    results: dict[str, Found | str] = {}
+    mine = _shares(chosen, processes.world())[processes.rank()]
+    found: dict[str, Found | str] = {}
     stage = f"attacking {target.role}"
-    reporter.start(stage, len(chosen))
-    for i, plugin in enumerate(chosen):
-        results[plugin.name] = _one(plugin, target)
-        reporter.advance(stage, i + 1, plugin.name)
+    reporter.start(stage, len(mine))
+    with processes.alone():
+        for i, plugin in enumerate(mine):
+            found[plugin.name] = _one(plugin, target)
+            reporter.advance(stage, i + 1, plugin.name)
     reporter.finish(stage)
-    return results
+    results = {name: result for part in processes.gather(found) for name, result in part.items()}
+    return {plugin.name: results[plugin.name] for plugin in chosen}
+
+
+def _shares(chosen: Sequence[registry.Plugin[AttackCard]], count: int) -> list[list[registry.Plugin[AttackCard]]]:
+    """The attacks of each of so many processes: the costliest first, each to the one that has the least to do."""
+    shares: list[list[registry.Plugin[AttackCard]]] = [[] for _ in range(count)]
+    passes = [0.0] * count
+    for plugin in sorted(chosen, key=lambda p: -p.card.passes):
+        least = passes.index(min(passes))
+        shares[least].append(plugin)
+        passes[least] += 1 + plugin.card.passes
+    return [sorted(share, key=chosen.index) for share in shares]
 
 
 def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
@@ -209,9 +233,7 @@ def _key(name: str, target: Target) -> str:
         {
             "version": VERSION,
             "attack": name,
-            "subject": target.fingerprint or target.model.fingerprint(),
-            "settings": settings_digest(target.model),
-            "data": {split: [_content(row) for row in target.splits[split]] for split in sorted(target.splits)},
+            **target.key_parts,
             "plain": {role: digest(values.tobytes()) for role, values in target.plain.items()},
             "states": {
                 role: digest([digest(x.tobytes()) for x in found.values()])

@@ -1,14 +1,16 @@
-"""read(model, split, channels) -> Readout: ONE length-sorted pass, cached by content.
+"""read(model, split, channels) -> Readout: ONE pass, cached by content.
 
 The pass carries the split's examples and, where truth ratios are asked for, their paraphrased and
-perturbed variants; generation is apart. The cache's key is a hash of weights, data, configuration,
-tokenizer, template, dtype, generation settings and the code's version.
+perturbed variants, which share a row with their example where the model can. Generation is apart, and
+so is its cache entry: requests for other scores share it. The key of an entry is a hash of weights,
+data, configuration, tokenizer, template, dtype, generation settings and the code's version; neither the
+run nor the model's role is in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,19 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from expunge.core import cache as kept
+from expunge.core import processes
 from expunge.core.card import Example
-from expunge.core.channels import ARRAYS, CHANNELS, FORWARD, OWN, RAGGED, READ, TEXTS
-from expunge.core.contracts import NLL, Model, Output, Want, want_of
-from expunge.core.files import digest, read_json, write_json
+from expunge.core.channels import ARRAYS, CHANNELS, FORWARD, OWN, RAGGED, READ
+from expunge.core.contracts import Model, Output, Want, want_of
+from expunge.core.files import digest
 from expunge.data.examples import answer_of, identity, with_answer
 from expunge.evaluation.readout import Readout
+from expunge.evaluation.sharing import join
 from expunge.models.family import family, likelihood
-from expunge.models.passes import passes
 from expunge.models.settings import settings_digest
+from expunge.models.shared_prompts import shared_passes
 
-VERSION = 3
+VERSION = 4
 """Raised with any change that alters what a readout holds."""
 VARIANTS = ("paraphrased", "perturbed")
 TAKEN = {ragged: field for one in CHANNELS.values() for ragged, field in zip(one.ragged, one.output, strict=False)}
@@ -41,6 +45,8 @@ class Meter:
     passes: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, rows: int, size: int) -> None:
+        if not rows:
+            return
         self.passes[name] = round(self.passes.get(name, 0.0) + rows / max(1, size), 9)
 
 
@@ -63,55 +69,108 @@ def read(
     """
     channels = frozenset(channels) & {*READ, *OWN} | {c for c in channels if c.startswith("pooled:")}
     meter = meter or Meter()
-    key = digest(
-        {
-            "version": VERSION,
-            "subject": fingerprint or model.fingerprint(),
-            "settings": settings_digest(model),
-            "channels": sorted(channels),
-            "data": [_content(e) for e in examples],
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        }
-    )
+    common = {
+        "version": VERSION,
+        "subject": fingerprint or model.fingerprint(),
+        "settings": settings_digest(model),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        **({"processes": processes.world()} if processes.world() > 1 else {}),
+    }
+    forwards = channels - {"generation"}
+    key = digest({**common, "channels": sorted(forwards), "data": [_content(e) for e in examples]})
     entry = f"readouts/{key}"
-    if cache and (folder := kept.load_folder(entry)):
-        return _load(folder, split, role, examples, model.family)
-    readout = _read(model, split, examples, channels, role, meter)
-    if cache:
-        _save(entry, readout)
+    readout = processes.from_first(lambda: _load_entry(entry, split, role, examples, model)) if cache else None
+    if readout is None:
+        readout = _read_together(model, split, examples, forwards, role, meter)
+        if cache and processes.main():
+            _save(entry, readout)
+    if "generation" in channels and "generate" in model.capabilities:
+        key = digest({**common, "channels": ["generation"], "data": [_identity(e) for e in examples]})
+        readout.texts = _texts(model, examples, f"readouts/{key}.json" if cache else "")
     return readout
 
 
+def _load_entry(entry: str, split: str, role: str, examples: Sequence[Example], model: Model) -> Readout | None:
+    """The readout in the cache."""
+    folder = kept.load_folder(entry)
+    return None if folder is None else _load(folder, split, role, examples, model)
+
+
+def _read_together(
+    model: Model, split: str, examples: Sequence[Example], channels: frozenset[str], role: str, meter: Meter
+) -> Readout:
+    """The readout, of which each process reads a share; all of it by the first where examples are read in blocks."""
+    if model.together:
+        return processes.from_first(lambda: _read(model, split, examples, channels, role, meter))
+    if processes.world() == 1 or len(examples) < processes.world():
+        return _read(model, split, examples, channels, role, meter)
+    own, mine = Meter(), [examples[i] for i in processes.share(len(examples))]
+    part = _read(model, split, mine, channels, role, own)
+    parts = processes.gather((part, {name: count * len(mine) for name, count in own.passes.items()}))
+    for _, counts in parts:
+        for name, rows in counts.items():
+            meter.add(name, round(rows), len(examples))
+    return replace(join([part for part, _ in parts]), examples=examples)
+
+
+def _texts(model: Model, examples: Sequence[Example], entry: str) -> list[str]:
+    """The greedy generations, kept as `entry` where that is not empty."""
+    if entry and (texts := processes.from_first(lambda: kept.load(entry))) is not None:
+        return list(texts)
+    texts = _generate_together(model, examples)
+    if entry and processes.main():
+        kept.save(entry, texts)
+    return texts
+
+
+def _generate_together(model: Model, examples: Sequence[Example]) -> list[str]:
+    """The greedy generations, each process its share; the first makes all where rows are read together."""
+    if model.together:
+        return processes.from_first(lambda: model.generate(examples))
+    if processes.world() == 1 or len(examples) < processes.world():
+        return model.generate(examples)
+    mine = [examples[i] for i in processes.share(len(examples))]
+    return processes.join_shares(processes.gather(model.generate(mine, among=examples)))
+
+
+def _identity(example: Example) -> Any:
+    return [identity(example), *([example["draw"]] if "draw" in example else [])]
+
+
 def _content(example: Example) -> Any:
-    draw = [example["draw"]] if "draw" in example else []
-    return [identity(example), example.get("paraphrased_answer"), example.get("perturbed_answer"), *draw]
+    """An example's identity, with all that a forward reads of it."""
+    return [*_identity(example), example.get("paraphrased_answer"), example.get("perturbed_answer")]
 
 
 @dataclass
 class _Taken:
-    """The outputs of a pass, example by example; None where a channel was not given."""
+    """The outputs of a pass; None where a channel was not given. R: the examples, then their variants, of which the
+    loss alone is taken."""
 
-    nll_N: np.ndarray
-    n_N: np.ndarray
+    nll_R: np.ndarray
+    n_R: np.ndarray
     ragged: dict[str, list[Any]]
     logp_NC: list[Any]
     states: dict[str, list[Any]]
     own: dict[str, list[Any]]
 
     @classmethod
-    def of(cls, count: int, pooled: Iterable[str], own: Iterable[str]) -> _Taken:
+    def of(cls, count: int, variants: int, pooled: Iterable[str], own: Iterable[str]) -> _Taken:
         def empty(names: Iterable[str]) -> dict[str, list[Any]]:
             return {name: [None] * count for name in names}
 
-        n_N = np.zeros(count, dtype=np.int64)
-        return cls(np.zeros(count), n_N, empty(TAKEN), [None] * count, empty(pooled), empty(own))
+        total = count + variants
+        n_R = np.zeros(total, dtype=np.int64)
+        return cls(np.zeros(total), n_R, empty(TAKEN), [None] * count, empty(pooled), empty(own))
 
     def add(self, out: Output, rows: list[int]) -> None:
         """Takes a batch's outputs apart; padding stays behind."""
-        self.n_N[rows] = out.n_B.cpu().numpy()
+        self.n_R[rows] = out.n_B.cpu().numpy()
         if out.nll_B is not None:
-            self.nll_N[rows] = out.nll_B.double().cpu().numpy()
+            self.nll_R[rows] = out.nll_B.double().cpu().numpy()
+        if all(i >= len(self.logp_NC) for i in rows):
+            return
         arrays = {
             name: getattr(out, field).cpu().numpy() for name, field in TAKEN.items() if getattr(out, field) is not None
         }
@@ -126,8 +185,10 @@ class _Taken:
         }
         own = {name: value.float().cpu().numpy() for name, value in out.own.items() if name in self.own}
         for b, i in enumerate(rows):
+            if i >= len(self.logp_NC):
+                continue
             for name, array in arrays.items():
-                self.ragged[name][i] = array[b, array.shape[1] - int(self.n_N[i]) :]
+                self.ragged[name][i] = array[b, array.shape[1] - int(self.n_R[i]) :]
             if logits is not None:
                 self.logp_NC[i] = logits[b]
             for path, mean in means.items():
@@ -144,17 +205,15 @@ def _read(
     role: str,
     meter: Meter,
 ) -> Readout:
-    pooled = {c.partition(":")[2] for c in channels if c.startswith("pooled:")}
-    taken = _Taken.of(len(examples), pooled, channels & set(OWN))
-    for rows, out in passes(model, examples, _want(model, channels, pooled)):
-        meter.add(f"{role} {split}", len(rows), len(examples))
-        taken.add(out, rows)
+    variants = _variants(examples) if "variants" in channels else {}
+    taken = _forward(model, examples, variants, channels, meter, f"{role} {split}")
+    count = len(examples)
     found = Readout(
         split,
         role,
         examples,
-        taken.nll_N if "nll" in family(model.family).gives else None,
-        taken.n_N,
+        taken.nll_R[:count] if "nll" in family(model.family).gives else None,
+        taken.n_R[:count],
         ends_N=_ends(model, examples),
         answers=[answer_of(e) for e in examples],
         family=model.family,
@@ -165,15 +224,34 @@ def _read(
         if examples and values[0] is not None:
             setattr(found, name, values)
     if "variants" in channels:
-        _read_variants(model, found, meter)
+        _set_variants(found, variants, taken.nll_R[count:] / np.maximum(1, taken.n_R[count:]))
     if examples and taken.logp_NC[0] is not None and family(model.family).labelled:
         found.logp_NC = np.stack(taken.logp_NC)
         found.labels_N = np.array([int(e["label"]) for e in examples])
     found.pooled = {path: np.stack(values) for path, values in taken.states.items()}
     found.own = {name: np.stack(values) for name, values in taken.own.items() if examples and values[0] is not None}
-    if "generation" in channels and "generate" in model.capabilities:
-        found.texts = model.generate(examples)
     return found
+
+
+def _forward(
+    model: Model,
+    examples: Sequence[Example],
+    variants: Mapping[tuple[str, int], list[Example]],
+    channels: frozenset[str],
+    meter: Meter,
+    name: str,
+) -> _Taken:
+    """The outputs of all forwards of a reading. name: of the examples in the meter."""
+    pooled = {c.partition(":")[2] for c in channels if c.startswith("pooled:")}
+    count = len(examples)
+    rows = [*examples, *(row for found in variants.values() for row in found)]
+    taken = _Taken.of(count, len(rows) - count, pooled, channels & set(OWN))
+    for places, out in shared_passes(model, rows, _want(model, channels, pooled), brief=range(count, len(rows))):
+        own = sum(i < count for i in places)
+        meter.add(name, own, count)
+        meter.add(f"{name} variants", len(places) - own, count)
+        taken.add(out, places)
+    return taken
 
 
 def _want(model: Model, channels: frozenset[str], pooled: set[str]) -> Want:
@@ -187,22 +265,21 @@ def _want(model: Model, channels: frozenset[str], pooled: set[str]) -> Want:
     return want_of(given | {f"hidden:{path}" for path in pooled})
 
 
-def _read_variants(model: Model, found: Readout, meter: Meter) -> None:
-    """The mean losses of each example's paraphrased and perturbed answers, in a pass of their own."""
-    rows: list[Example] = []
-    places: dict[tuple[str, int], list[int]] = {}
+def _variants(examples: Sequence[Example]) -> dict[tuple[str, int], list[Example]]:
+    """(kind, place of the example) -> the example with each of its paraphrased or perturbed answers."""
+    return {
+        (kind, i): [with_answer(example, answer) for answer in example.get(f"{kind}_answer") or []]
+        for kind in VARIANTS
+        for i, example in enumerate(examples)
+    }
+
+
+def _set_variants(readout: Readout, variants: Mapping[tuple[str, int], list[Example]], means_V: np.ndarray) -> None:
+    """Fill in the losses per token of the variants, which `means_V` has in the order of `variants`."""
+    parts = np.split(means_V, np.cumsum([len(rows) for rows in variants.values()])[:-1]) if variants else []
+    losses = dict(zip(variants, parts, strict=True))
     for kind in VARIANTS:
-        for i, example in enumerate(found.examples):
-            for variant in example.get(f"{kind}_answer") or []:
-                places.setdefault((kind, i), []).append(len(rows))
-                rows.append(with_answer(example, variant))
-    nll_R, n_R = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
-    for batch, out in passes(model, rows, NLL):
-        meter.add(f"{found.role} {found.split} variants", len(batch), len(found.examples))
-        nll_R[batch], n_R[batch] = out.nll_B.double().cpu().numpy(), out.n_B.cpu().numpy()
-    means_R = nll_R / np.maximum(1, n_R)
-    for kind in VARIANTS:
-        setattr(found, kind, [means_R[places.get((kind, i), [])] for i in range(len(found.examples))])
+        setattr(readout, kind, [losses[kind, i] for i in range(len(readout.examples))])
 
 
 def _ends(model: Model, examples: Sequence[Example]) -> np.ndarray | None:
@@ -210,7 +287,7 @@ def _ends(model: Model, examples: Sequence[Example]) -> np.ndarray | None:
     return None if template is None else np.array([template.encode(e).ends for e in examples])
 
 
-# -- the cache: safetensors and JSON, no pickle --------------------------------------------------
+# -- the cache: safetensors, no pickle --------------------------------------------------
 
 
 def _save(entry: str, readout: Readout) -> None:
@@ -226,15 +303,12 @@ def _save(entry: str, readout: Readout) -> None:
         tensors |= {f"{head}.{name}": np.ascontiguousarray(value) for name, value in values_by_name.items()}
     with kept.saving(entry) as folder:
         save_file(tensors, folder / "arrays.safetensors")
-        write_json(folder / "readout.json", {name: getattr(readout, name) for name in TEXTS})
 
 
-def _load(folder: Path, split: str, role: str, examples: Sequence[Example], kind: str) -> Readout:
+def _load(folder: Path, split: str, role: str, examples: Sequence[Example], model: Model) -> Readout:
     tensors = load_file(folder / "arrays.safetensors")
-    texts = read_json(folder / "readout.json")
-    found = Readout(split, role, examples, tensors.get("nll_N"), tensors["n_N"], family=kind)
-    for name in TEXTS:
-        setattr(found, name, texts[name])
+    found = Readout(split, role, examples, tensors.get("nll_N"), tensors["n_N"], family=model.family)
+    found.answers = [answer_of(e) for e in examples]
     for name in ("ends_N", "known_N", *ARRAYS):
         setattr(found, name, tensors.get(name))
     for name in RAGGED:

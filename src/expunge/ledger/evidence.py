@@ -123,6 +123,8 @@ class Cost(BaseModel):
     peak_memory_bytes: StrictInt | None = None
     slowdown: Number | None = None
     """Time of a forward pass behind the guards, over that of the model without them."""
+    stages: dict[str, dict[str, Number]] = {}
+    """Stage -> seconds, cpu_seconds, utilisation (CPU seconds over time and cores) and peak_memory_bytes."""
     steps_retrained: StrictInt | None = None
     steps_total: StrictInt | None = None
 

@@ -17,6 +17,7 @@ from expunge.core.errors import BadInput
 from expunge.methods.updates.plain import plain
 from expunge.methods.weights.all import all as all_weights
 from expunge.training import Trainer
+from expunge.training.sharding import split_weights
 from expunge.training.steps import Streams
 
 
@@ -38,19 +39,19 @@ class Objective(Method):
         terms = {**self.terms, **self.update.terms}
         for term in terms.values():
             term.loss.declare(model)
-        trainable = self.weights(model, splits, context)
-        trainer = Trainer(
-            model,
-            splits,
-            terms,
-            context,
-            trainable,
-            self.update,
-            self.anchor,
-            freeze_statistics="forget" in self.terms,
-            shares=self.rate,
-        )
-        outcome = trainer.run()
+        with split_weights(model, self.weights(model, splits, context), context.budget.shard) as trainable:
+            trainer = Trainer(
+                model,
+                splits,
+                terms,
+                context,
+                trainable,
+                self.update,
+                self.anchor,
+                freeze_statistics="forget" in self.terms,
+                shares=self.rate,
+            )
+            outcome = trainer.run()
         tokens = outcome.tokens + sum(term.loss.trained for term in terms.values())
         context.notes["outcome"] = {**dataclasses.asdict(outcome), "tokens": tokens}
         for term in terms.values():

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from expunge.core import registry
+from expunge.core import processes, registry
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Model
@@ -53,7 +53,15 @@ def trainer_for(chosen: Chosen | None, model: Model) -> Callable[[Model, Sequenc
     """The trainer: the chosen one, or that of the model's family. Raises BadInput: a manifest may say anything."""
     name, options = next(iter(chosen.items())) if chosen else (family(model.family).trainer, {})
     plugin = trainer_named(name)
+    if (count := processes.world()) > 1 and not runs_distributed(chosen, model):
+        raise BadInput.of("trainer", name, f"runs in one process, and {count} were started", "start one process")
     return functools.partial(plugin.module.train, **plugin.validate(options, f"trainer.{name}", training=True))
+
+
+def runs_distributed(chosen: Chosen | None, model: Model) -> bool:
+    """Whether several processes may train with it together: the trainer's file says so."""
+    name = next(iter(chosen)) if chosen else family(model.family).trainer
+    return bool(getattr(trainer_named(name).module, "DISTRIBUTED", False))
 
 
 def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:

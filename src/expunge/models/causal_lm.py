@@ -8,6 +8,7 @@ N counted positions of the batch in a row, V vocabulary, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from expunge.core.files import digest, read_json, write_json
 from expunge.data.examples import answer_of
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
+from expunge.models.decoding import decode
 from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
-from expunge.models.padding import attend_in_padding, ends, equal, in_groups, padded_equals_alone, probe_rows
+from expunge.models.padding import attend_in_padding, ends, in_groups
 from expunge.models.passes import evaluating
+from expunge.models.probing import check_causal, counts_from_0, pads, plain_attention, splits_head
 from expunge.models.prompts import cut_prompt
+from expunge.models.shared_prompts import SharedBatch, has_plain_attention, shared_output
 from expunge.models.templates import Encoded, Template
 from expunge.models.weights import device_of, fingerprint_of, fold, lora_layers, quiet, tap, text_blocks
 
@@ -56,6 +60,9 @@ class CausalLM(BaseModel):
         """Whether the network's positions are a token's place in its row; some families number them otherwise."""
         self.splits_head = True
         """Whether logits are head(hidden), so that they are computed at the asked positions alone."""
+        self.plain_attention: bool | None = None
+        """Whether the network attends as its mask and positions say, and its cache can lose rows: answers to one prompt
+        may share its row. None where that was not tried."""
         limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
         self.limit = limit if limit > 0 else 2**20  # -1 is how some families write that they have none
 
@@ -84,14 +91,8 @@ class CausalLM(BaseModel):
         encoded = [self.template.encode(example) for example in examples]
         if positions == "subject":
             encoded = [self._to_subject(item, example) for item, example in zip(encoded, examples, strict=True)]
-        for item, example in zip(encoded, examples, strict=True):
-            if positions == "answer" and not item.answer:
-                raise BadInput.of(
-                    "example",
-                    str(example)[:80],
-                    "has an answer of no tokens under the model's template",
-                    "fix the tokenizer, or its chat template",
-                )
+        if positions == "answer":
+            _check_answers(encoded, examples)
         return self.pack(encoded, positions, examples)
 
     def pack(self, encoded: Sequence[Encoded], positions: str = "answer", shown: Sequence[Any] | None = None) -> Batch:
@@ -99,16 +100,7 @@ class CausalLM(BaseModel):
         rows, asked = [], []
         for item, example in zip(encoded, shown or encoded, strict=True):
             answer = item.answer if positions == "answer" else item.answer[:1] or [self.pad]
-            room = self.limit - len(answer)
-            if room < 1:
-                raise BadInput.of(
-                    "example",
-                    str(example)[:80],
-                    f"is longer than the model's {self.limit} tokens",
-                    "cut the answer into parts",
-                )
-            prompt = cut_prompt(item.prompt, room, self.tokenizer.bos_token_id) or [self.pad]
-            rows.append((prompt + answer)[:-1])  # the last token is predicted, never read
+            rows.append((self._room_for(item.prompt, answer, example) + answer)[:-1])  # the last is never read
             asked.append(answer)
         width, steps = max(map(len, rows), default=1), max(map(len, asked), default=1)
         ids_BS = torch.full((len(rows), width), self.pad)
@@ -120,13 +112,34 @@ class CausalLM(BaseModel):
             seen_BS[b, width - len(row) :] = 1
             labels_BT[b, steps - len(answer) :] = torch.tensor(answer)
             mask_BT[b, steps - len(answer) :] = True
-        self._check_known(ids_BS, labels_BT)
+        self.check_known(ids_BS, labels_BT)
         inputs = {"input_ids": ids_BS, "attention_mask": seen_BS}
         if self.counts_from_0:
             inputs["position_ids"] = (seen_BS.cumsum(-1) - 1).clamp(min=0)
         return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
 
-    def _check_known(self, *ids: Tensor) -> None:
+    def _room_for(self, prompt: list[int], answer: list[int], example: Any) -> list[int]:
+        """The prompt, cut so that its answer fits the model's length. Raises BadInput where nothing is left of it."""
+        room = self.limit - len(answer)
+        if room < 1:
+            raise BadInput.of(
+                "example",
+                str(example)[:80],
+                f"is longer than the model's {self.limit} tokens",
+                "cut the answer into parts",
+            )
+        return cut_prompt(prompt, room, self.tokenizer.bos_token_id) or [self.pad]
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Token ids of the examples, their prompts cut where an answer would not fit. Raises BadInput."""
+        encoded = [self.template.encode(example) for example in examples]
+        _check_answers(encoded, examples)
+        return [
+            replace(item, prompt=self._room_for(item.prompt, item.answer, example))
+            for item, example in zip(encoded, examples, strict=True)
+        ]
+
+    def check_known(self, *ids: Tensor) -> None:
         """Raises BadInput where the tokenizer is another model's, and gives tokens that this one does not have."""
         largest = max((int(x.max()) for x in ids if x.numel()), default=0)
         if largest >= self.vocabulary:
@@ -189,7 +202,11 @@ class CausalLM(BaseModel):
         labels_BT, mask_BT = batch.labels_BT.to(device), batch.mask_BT.to(device)
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         steps = labels_BT.shape[1]
-        head, body = self._parts()
+        head, body = self.head_and_body()
+
+        if isinstance(batch, SharedBatch):
+            hidden_GSD = body(**inputs, use_cache=False)[0]
+            return shared_output(batch, head, hidden_GSD, self.vocabulary, want)
 
         def run(inputs: dict[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor]]:
             out = None
@@ -213,7 +230,7 @@ class CausalLM(BaseModel):
     def vocabulary(self) -> int:
         return int(self.module.get_output_embeddings().weight.shape[0])
 
-    def _parts(self) -> tuple[Callable[[Tensor], Tensor], Callable[..., Any]]:
+    def head_and_body(self) -> tuple[Callable[[Tensor], Tensor], Callable[..., Any]]:
         """The head (with the family's own scale and soft cap) and the body below it.
 
         Where the head does more, the body is the whole network, and its logits pass the head as they are.
@@ -237,56 +254,17 @@ class CausalLM(BaseModel):
         return head, self.module.base_model if not hasattr(self.module, "model") else self.module.model
 
     def check_head(self) -> None:
-        """Set `splits_head`: whether our head gives the family's own logits, on a few tokens.
-
-        Raises BadInput for weights that are not finite.
-        """
-        device = device_of(self.module)
-        for name, parameter in self.module.named_parameters():
-            if not bool(parameter.detach().sum(dtype=torch.float64).isfinite()):
-                raise BadInput.of(
-                    "model",
-                    self.source,
-                    f"holds weights that are not finite (NaN or infinity, in {name})",
-                    "take a checkpoint from before the training diverged",
-                )
-        ids = torch.arange(4, device=device)[None] % self.vocabulary
-        head, body = self._parts()
-        with torch.no_grad():
-            ours = head(body(input_ids=ids, use_cache=False)[0])
-            theirs = self.module(input_ids=ids, use_cache=False).logits
-        same_shape = ours.shape == theirs.shape
-        self.splits_head = same_shape and torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3)
+        """Set `splits_head`: whether our head gives the family's own logits. Raises BadInput for weights that are not
+        finite."""
+        self.splits_head = splits_head(self)
 
     @torch.no_grad()
     def check_batches(self) -> None:
-        """Set `counts_from_0` and `pads` on two random rows of different length: whether the network numbers
-        positions as we would, and whether padding leaves its outputs as they are.
-
-        Raises BadInput where a position's output depends on later tokens: the model is not causal.
-        """
-        _, body = self._parts()
-        device = device_of(self.module)
-
-        def outputs(rows: Sequence[Sequence[int]]) -> Tensor:
-            batch = self.pack([Encoded(list(row), [], False) for row in rows], "prompt")
-            out: Tensor = body(**{k: v.to(device) for k, v in batch.inputs.items()}, use_cache=False)[0][:, -1]
-            return out
-
-        rows = probe_rows(self.vocabulary, self.limit)
-        self.counts_from_0 = equal(
-            body(input_ids=torch.tensor(rows[1:], device=device), use_cache=False)[0][:, -1], outputs(rows[1:])
-        )
-        start = rows[1][: len(rows[1]) // 2]
-        ids = torch.tensor([rows[1]], device=device)
-        if not equal(body(input_ids=ids, use_cache=False)[0][:, len(start) - 1], outputs([start])):
-            raise BadInput.of(
-                "model",
-                type(self.module).__name__,
-                "is not a causal language model: its output for a token depends on the tokens behind it",
-                "give a causal language model",
-            )
-        self.pads = padded_equals_alone(outputs, rows)
+        """Set `counts_from_0`, `pads` and `plain_attention`. Raises BadInput where the model is not causal."""
+        self.counts_from_0 = counts_from_0(self)
+        check_causal(self)
+        self.pads = pads(self)
+        self.plain_attention = plain_attention(self)
 
     # -- generation ---------------------------------------------------------------------------
 
@@ -297,37 +275,38 @@ class CausalLM(BaseModel):
         settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
         they are not part of the text), max_new_tokens (default: enough for the reference answers, as in `new_tokens`),
         temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a callable that gets
-        the count of finished prompts). For guards: encoded (token ids in the place of the template's), rows (a callable
+        the count of finished prompts), among (all the examples of which these are a process's share: the answers may
+        become as long as among them). For guards: encoded (token ids in the place of the template's), rows (a callable
         that gets the places of the prompts of each batch), stopping (criteria).
         """
-        temperature = settings.get("temperature")
-        drawn: dict[str, Any] = {"do_sample": False}
-        if temperature:
-            drawn = {"do_sample": True, "temperature": float(temperature), "top_p": 1.0, "top_k": 0}
-            with torch.random.fork_rng(devices=_cuda()):
+        temperature = float(settings.get("temperature") or 0.0)
+        with torch.random.fork_rng(devices=_cuda(), enabled=bool(temperature)), evaluating(self.module):
+            if temperature:
                 torch.manual_seed(int(settings.get("seed", 0)))
-                with evaluating(self.module):
-                    return self._generate(prompts, drawn, settings)
-        with evaluating(self.module):
-            return self._generate(prompts, drawn, settings)
+            return self._generate(prompts, temperature, settings)
 
-    def _generate(self, prompts: Sequence[Example], drawn: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    def _generate(self, prompts: Sequence[Example], temperature: float, settings: dict[str, Any]) -> list[str]:
         encoded = settings.get("encoded") or [self.template.encode(example) for example in prompts]
         if share := float(settings.get("shown", 0.0)):
             encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
         given = settings.get("max_new_tokens")
-        limits = new_tokens(encoded, given)
+        others = [self.template.encode(example) for example in settings.get("among", ())]
+        limits = new_tokens(encoded, given, others)
         ends = end_ids(self.module, self.tokenizer, self.template)
         texts = [""] * len(prompts)
+        plain = has_plain_attention(self) and not (settings.get("rows") or settings.get("stopping"))
         done = 0
         for rows in batches(encoded, limits, settings.get("batch_size"), padded=self.pads):
             tokens = shared_tokens([encoded[i] for i in rows], [limits[i] for i in rows], self.limit, given)
             room = max(1, self.limit - tokens)
             kept = [cut_prompt(encoded[i].prompt, room, self.tokenizer.bos_token_id) or [self.pad] for i in rows]
+            self.check_known(torch.tensor([token for prompt in kept for token in prompt]))
             if settings.get("rows"):
                 settings["rows"](rows)
-            with own_settings(self.module, ends, self.pad, max_new_tokens=tokens, **drawn) as ours:
-                found = self._new_ids(kept, ours, settings.get("stopping"))
+            if plain:
+                found = decode(self, kept, [min(tokens, limits[i]) for i in rows], ends, temperature)
+            else:
+                found = self._new_ids(kept, tokens, ends, temperature, settings.get("stopping"))
             for i, ids in zip(rows, found, strict=True):
                 texts[i] = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
             done += len(rows)
@@ -335,15 +314,19 @@ class CausalLM(BaseModel):
                 settings["progress"](done)
         return texts
 
-    def _new_ids(self, prompts: list[list[int]], ours: Any, stopping: Any = None) -> list[list[int]]:
-        """New token ids of each prompt, padded behind the end of an answer. ours: the settings for generation."""
+    def _new_ids(
+        self, prompts: list[list[int]], tokens: int, ends: list[int], temperature: float, stopping: Any
+    ) -> list[list[int]]:
+        """New token ids of each prompt by transformers' own loop, padded behind the end of an answer."""
         device, width = device_of(self.module), max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=device)
-        self._check_known(ids)
         seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        out = self.module.generate(
-            input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
-        )
+        drawn: dict[str, Any] = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
+        drawn |= {"do_sample": bool(temperature), "max_new_tokens": tokens}
+        with own_settings(self.module, ends, self.pad, **drawn) as ours:
+            out = self.module.generate(
+                input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
+            )
         return [row.tolist() for row in out[:, width:]]
 
     # -- out ----------------------------------------------------------------------------------
@@ -380,6 +363,18 @@ class CausalLM(BaseModel):
             "dtype": str(next(self.module.parameters()).dtype),
             "device": device_of(self.module).type,
         }
+
+
+def _check_answers(encoded: Sequence[Encoded], examples: Sequence[Example]) -> None:
+    """Raises BadInput where an answer has no tokens."""
+    for item, example in zip(encoded, examples, strict=True):
+        if not item.answer:
+            raise BadInput.of(
+                "example",
+                str(example)[:80],
+                "has an answer of no tokens under the model's template",
+                "fix the tokenizer, or its chat template",
+            )
 
 
 def _padding(module: Any, tokenizer: Any) -> int:

@@ -14,11 +14,14 @@ LONGEST = 2048
 """Most new tokens of any answer: text scores leave out the rows whose reference answer is longer."""
 
 
-def new_tokens(encoded: Sequence[Encoded], given: int | None = None) -> list[int]:
-    """Most new tokens of each row: `given`, or enough for the longest answer up to COMMON, or for the row's own."""
+def new_tokens(encoded: Sequence[Encoded], given: int | None = None, others: Sequence[Encoded] = ()) -> list[int]:
+    """Most new tokens of each row: `given`, or enough for the longest answer up to COMMON, or for the row's own.
+
+    others: rows that are generated elsewhere, whose answers count for the longest too.
+    """
     if given:
         return [int(given)] * len(encoded)
-    longest = max((len(item.answer) for item in encoded), default=16)
+    longest = max((len(item.answer) for item in (*encoded, *others)), default=16)
     common = min(COMMON, max(16, longest + SPARE))
     return [max(common, min(LONGEST, len(item.answer) + SPARE)) for item in encoded]
 

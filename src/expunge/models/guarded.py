@@ -31,6 +31,9 @@ TRIED = {"question": "Who?", "answer": "You."}
 class Guarded:
     """A model whose forwards and answers pass through one guard; `bare` may itself be guarded."""
 
+    plain_attention = False
+    """Guards look at each row's prompt."""
+
     def __init__(self, bare: Model, guard: Guard) -> None:
         self.bare = bare
         self.guard = guard

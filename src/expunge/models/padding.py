@@ -21,9 +21,9 @@ SHORT, LONG = 5, 23
 """Tokens of the two random rows of a probe."""
 
 
-def equal(first: Tensor, second: Tensor) -> bool:
-    """Whether two outputs differ by rounding alone."""
-    share = max(CLOSE, 16 * torch.finfo(first.dtype).eps)
+def equal(first: Tensor, second: Tensor, close: float = CLOSE) -> bool:
+    """Whether two outputs differ by rounding alone. close: the share that is rounding in float32."""
+    share = max(close, 16 * torch.finfo(first.dtype).eps)
     largest = torch.maximum(first.abs().max(), second.abs().max()).float()
     return bool((first.float() - second.float()).abs().max() <= share * largest)
 
@@ -42,10 +42,11 @@ def attend_in_padding(blocks: Sequence[nn.Module]) -> None:
     key, which a sum over all positions carries into every weight.
     """
     for block in blocks:
-        block.register_forward_pre_hook(_open_mask, with_kwargs=True)
+        block.register_forward_pre_hook(open_mask, with_kwargs=True)
 
 
-def _open_mask(module: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+def open_mask(module: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    """The hook of `attend_in_padding`, which leaves all counted values as they are."""
     mask = named.get("attention_mask")
     if not (isinstance(mask, Tensor) and mask.is_cuda and torch.is_grad_enabled()):
         return None

@@ -25,6 +25,8 @@ def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]], turns: str
     notes = []
     if model.template.dated:
         notes.append(f"The chat template writes today's date: prompts carry {DAY:%d %b %Y} on all days.")
+    if getattr(model, "plain_attention", None) is False and any(_has_variants(rows) for rows in splits.values()):
+        notes.append("Each answer is read in a row of its own: the network does not let answers share a prompt's row.")
     around = len(model.template.encode(OVERHEAD).prompt)
     for name, rows in splits.items():
         # A token has at least one byte: only what is long in bytes can be long in tokens.
@@ -49,6 +51,10 @@ def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]], turns: str
                 "not count in text scores."
             )
     return notes
+
+
+def _has_variants(rows: Sequence[Example]) -> bool:
+    return any(row.get("paraphrased_answer") or row.get("perturbed_answer") for row in rows)
 
 
 def _bytes(row: Example) -> int:

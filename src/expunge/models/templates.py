@@ -48,6 +48,7 @@ class Template:
                 "fix the tokenizer's chat template",
             )
         self._cache: dict[tuple[str, str, str], Encoded] = {}
+        self._last: tuple[str | None, list[int]] = (None, [])
 
     def encode(self, example: Example) -> Encoded:
         """Token ids of an example. Raises BadInput where nothing could be predicted."""
@@ -132,10 +133,16 @@ class Template:
         head = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages[:-1])
         # Not str.format, whose places can reach into objects and ask for any width.
         prompt = head + self.pattern.replace("{q}", messages[-1]["content"] if messages else "")
-        ids = list(self.tokenizer(prompt)["input_ids"])
-        if ids and ids[-1] == self.tokenizer.eos_token_id:  # T5-like tokenizers close the prompt
-            ids = ids[:-1]
-        return Encoded(ids, self._answer(answer + eos), bool(eos))
+        return Encoded(self._prompt(prompt), self._answer(answer + eos), bool(eos))
+
+    def _prompt(self, text: str) -> list[int]:
+        """The ids of a prompt in the plain form. The last one is kept: its other answers mostly follow."""
+        if self._last[0] != text:
+            ids = list(self.tokenizer(text)["input_ids"])
+            if ids and ids[-1] == self.tokenizer.eos_token_id:  # T5-like tokenizers close the prompt
+                ids = ids[:-1]
+            self._last = text, ids
+        return list(self._last[1])
 
     def _encode_chat(self, messages: list[dict[str, str]], answer: str, thought: str) -> Encoded:
         turn = render_answer(self.tokenizer, messages, answer, thought)

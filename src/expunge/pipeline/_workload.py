@@ -179,10 +179,11 @@ def _guess(
         moment_bytes=moment_bytes(budget),
         bf16=work.precision == "bf16",
     )
-    return estimate(
+    made = estimate(
         model,
         load,
         weights=weights or weights_kind(composed),
         options=weights_options(composed),
         elsewhere=limited if elsewhere is None else elsewhere,
     )
+    return made.over(processes.world()) if budget.shard and processes.device().type == "cuda" else made

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ from expunge.models.metering import count_passes
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
+from expunge.pipeline.stages import resident_peak
+from expunge.training.sharding import is_sharded
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def apply(plan: Plan, model: Model, gold: Observation, folder: Path, reporter: R
     with count_passes(model, context.compute):
         changed = plan.composed.method(model, plan.training_splits, context)
     seconds = _seconds(notes, time.monotonic() - began)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _resident()
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident_peak()
     passes = processes.sum_over_processes({name: float(count) for name, count in context.compute.positions().items()})
     applied = Applied(round(seconds, 3), notes, peak, {name: round(count) for name, count in passes.items()})
     if processes.main():
@@ -104,13 +104,14 @@ def context_of(
 ) -> Context:
     """Where the method works: for the run and its comparison runs the same but for folder, stage and log."""
     readout = gold.readouts.get("forget")
+    score = plan.aligned.stopping_score(plan.request.seed) if plan.aligned else None
     return Context(
         plan.budget,
         folder,
         plan.request.seed,
         stage,
         watch=acceptance.watch(plan.rules),
-        refusals=plan.aligned.stopping_score(plan.request.seed) if plan.aligned else None,
+        refusals=_by_first(score) if score is not None else None,
         kept=plan.aligned.floor_rows if plan.aligned else [],
         manifest=plan.manifest,
         reporter=reporter,
@@ -118,6 +119,15 @@ def context_of(
         checkpoint_every=plan.checkpoint_every,
         gold_forget_nll=float(readout.mean_nll_N.mean()) if readout is not None else None,
     )
+
+
+def _by_first(score: Callable[[Model], float]) -> Callable[[Model], float]:
+    """The score as the first process finds it; as all find it where none can answer without the others."""
+
+    def find(model: Model) -> float:
+        return score(model) if is_sharded(model.module) else processes.from_first(lambda: score(model))
+
+    return find
 
 
 def _manifest_after(plan: Plan) -> dict[str, Any]:
@@ -136,9 +146,3 @@ def _seconds(notes: Mapping[str, Any], now: float) -> float:
     """Time of the whole method, with the time that killed processes spent: the trainer keeps that."""
     outcome = notes.get("outcome")
     return max(now, float(outcome["seconds"])) if outcome else now
-
-
-def _resident() -> int:
-    """High-water mark of this process in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

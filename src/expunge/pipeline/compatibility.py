@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from expunge.core import processes
+from expunge.core.budget import Budget
 from expunge.core.card import Example, MethodCard
 from expunge.core.channels import words_of
 from expunge.core.contracts import Model
@@ -51,9 +52,9 @@ def _method_faults(composed: Composed, model: Model, splits: Splits) -> Iterator
         names = ", ".join(guard.name for guard in guards_of(model))
         why = f"guards this model, and {composed.name} changes weights"
         yield BadInput.of("model", names, why, "take its guard/ folder away first, or choose a guard")
-    if processes.world() > 1 and not isinstance(composed.method, Objective):
-        why = f"is not an objective run, and {processes.world()} processes were started"
-        yield BadInput.of("method", composed.name, why, "start one process, or choose an objective")
+    if (count := processes.world()) > 1 and (parts := _in_one_process(composed)):
+        why = f"runs in one process, and {count} were started"
+        yield BadInput.of("method", ", ".join(parts), why, "start one process, or choose other parts")
     for plugin in composed.plugins:
         yield from _plugin_faults(plugin, model, splits)
     for name, by in _split_on(composed):
@@ -61,6 +62,21 @@ def _method_faults(composed: Composed, model: Model, splits: Splits) -> Iterator
         if without:
             why = f"is missing in {without} of {len(splits['forget'])} forget examples"
             yield BadInput.of(f"method.{name}.by", by, why, "name a field that all have, or add it")
+
+
+def fits_sharding(composed: Composed, budget: Budget) -> None:
+    """Raises BadInput where the weights are to be split over the processes under an update that was not shown to."""
+    updates = [plugin.name for plugin in composed.plugins if plugin.kind == "updates" and plugin.name != "plain"]
+    if budget.shard and updates:
+        why = "takes further passes over weights that `budget.shard` splits over the processes"
+        raise BadInput.of("method.update", updates[0], why, "leave one of them out")
+
+
+def _in_one_process(composed: Composed) -> list[str]:
+    """The parts of a method that do not run distributed: those of whom the card does not say so."""
+    if not isinstance(composed.method, Objective):
+        return [composed.name]
+    return [plugin.name for plugin in composed.plugins if not plugin.card.distributed]
 
 
 def _plugin_faults(plugin: Plugin[MethodCard], model: Model, splits: Splits) -> Iterator[BadInput]:

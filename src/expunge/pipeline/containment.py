@@ -11,7 +11,6 @@ from expunge.alignment.domains import DomainAnswers
 from expunge.alignment.observation import observe_answers
 from expunge.alignment.spec import AlignmentSpec
 from expunge.alignment.training_data import containment_rows, prepare_splits, without_retain_term
-from expunge.core import processes
 from expunge.core.contracts import Model, Reporter
 from expunge.core.files import read_sealed, write_sealed
 from expunge.data.splits import Splits
@@ -33,8 +32,7 @@ def ranked_domains(plan: Plan, folder: Path, reporter: Reporter) -> list[risk.Ri
         return [risk.Risk(**row) for row in known["domains"]]
     ranking = risks(plan, open_model(plan.source, plan.request.trust_code), reporter)
     gc.collect()
-    if processes.main():
-        write_sealed(kept, {"domains": [one.to_json() for one in ranking]})
+    write_sealed(kept, {"domains": [one.to_json() for one in ranking]})
     return ranking
 
 
@@ -60,7 +58,7 @@ def comparison_runs(plan: Plan, gold: Observation, folder: Path, reporter: Repor
     Empty where the request does not contain, or does not want its drift. A finished count is not run again.
     """
     wanted = plan.aligned
-    if wanted is None or not wanted.contain or not wanted.drift or not processes.main():
+    if wanted is None or not wanted.contain or not wanted.drift:
         return {}
     answers = {}
     for count in (0, *wanted.other_counts):

@@ -127,7 +127,7 @@ def evidence(
     golds, reads = comparison(plan, before, after, golds)
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
-    scores = by_side([*scores_of(plan, reads, golds), *aligned.scores]) if processes.main() else []
+    scores = by_side([*scores_of(plan, reads, golds), *aligned.scores])
     outcome = applied.notes.get("outcome") or {}
     return build(
         request=shown_request(plan),
@@ -286,7 +286,7 @@ def environment() -> dict[str, Any]:
     return {
         **versions(),
         "threads": torch.get_num_threads(),
-        "processes": processes.world(),
+        "processes": processes.process_count(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "machine": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

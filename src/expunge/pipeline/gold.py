@@ -22,7 +22,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.content import content_key, content_keys
 from expunge.data.examples import identity
 from expunge.data.splits import Splits
-from expunge.methods.training import trainer_for, with_defaults
+from expunge.methods.training import runs_distributed, trainer_for, with_defaults
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, open_on_cpu
@@ -72,7 +72,11 @@ def gold(manifest: dict[str, Any], forget: Sequence[Example], base: Model, repor
             if processes.main():
                 delete(folder)
             processes.barrier()
-            _train_gold(manifest, forget, base, folder, reporter or Silent())
+            chosen, said = manifest.get("exact") or manifest.get("trainer"), reporter or Silent()
+            if runs_distributed(chosen, base):
+                _train_gold(manifest, forget, base, folder, said)
+            else:
+                processes.from_first(lambda: _train_gold(manifest, forget, base, folder, said))
         checkpoint.clear(_gold_work(folder))
     return folder
 

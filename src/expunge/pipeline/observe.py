@@ -136,24 +136,23 @@ def observe(
     against: Mapping[str, Observation] | None = None,
     fingerprint: Any = None,
 ) -> Observation:
-    """Read, attack and question an opened model; only the first process does, the others observe nothing.
+    """Read, attack and question an opened model; several processes share the work, and all get the whole.
 
     role: "before", "gold", "second_gold" or "after". against: role -> earlier observation, which attacks compare with.
     fingerprint: the model's, where it is known already.
     """
-    if not processes.main():
-        return Observation()
     fingerprint = fingerprint or model.fingerprint()
     weights = _weights(model) if role in COMPARED_ROLES and spec.level == "deep" else {}
     meter = reading.Meter()
     readouts = _read(model, role, spec, fingerprint, meter, reporter)
-    slower = slowdown(model, spec.splits) if role == "after" else None
+    slower = processes.from_first(lambda: slowdown(model, spec.splits)) if role == "after" else None
     attacked = _Attacked()
     if role in ATTACKED_ROLES and spec.level != "none" and "forget" in readouts:
-        attacked = _attack(model, role, spec, readouts, against or {}, reporter)
+        attacked = _attack(model, role, spec, readouts, against or {}, fingerprint, reporter)
     aligned = None
     if role in PROMPTED_ROLES and spec.alignment is not None:
-        aligned = observe_alignment(model, spec.alignment, role, reporter)
+        prompts = spec.alignment
+        aligned = processes.from_first(lambda: observe_alignment(model, prompts, role, reporter))
     return Observation(
         fingerprint=fingerprint,
         readouts=readouts,
@@ -200,6 +199,7 @@ def _attack(
     spec: ObservationSpec,
     readouts: Mapping[str, Readout],
     against: Mapping[str, Observation],
+    fingerprint: Any,
     reporter: Reporter,
 ) -> _Attacked:
     """Run the level's attacks on a seeded sample of the examples."""
@@ -221,6 +221,7 @@ def _attack(
         float((spec.manifest or {}).get("learning_rate") or attack.RATE),
         spec.manifest,
         spec.seed,
+        fingerprint,
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
     )

@@ -28,6 +28,7 @@ from expunge.models.packaged import check_packaged, is_packaged
 from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import Workload, estimates, fit, learning_rate
 from expunge.pipeline.choice import cheaper_exactly
+from expunge.pipeline.compatibility import fits_sharding
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
@@ -282,6 +283,7 @@ def _rung(parts: Parts, spec: Any) -> Rung:
     """The method of a request that was bound, with its budget and its work."""
     assert parts.composed is not None and parts.base is not None
     budget, _ = budget_for(parts)
+    fits_sharding(parts.composed, budget)
     budget, work = fit(parts.composed, parts.base.model, parts.divided, budget, parts.request.seed)
     rate = learning_rate(parts.composed, budget, parts.manifest, "retain" in parts.splits)
     return Rung(spec, parts.composed, budget, work, rate)

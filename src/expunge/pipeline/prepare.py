@@ -9,6 +9,7 @@ from typing import Any
 
 from expunge.alignment import risk
 from expunge.alignment.training_data import prepare_splits
+from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
 from expunge.data.examples import answer_of, question_of
@@ -31,12 +32,15 @@ def prepare(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Plan, Model]:
     plan = with_world(plan, reporter)
     risky = None
     if plan.aligned is not None and plan.aligned.auto:
-        plan = replace(plan, foreseen=tuple(ranked_domains(plan, folder, reporter)))
+        bound = plan
+        ranking = processes.from_first(lambda: ranked_domains(bound, folder, reporter))
+        plan = replace(plan, foreseen=tuple(ranking))
         risky = risk.at_risk(plan.foreseen)
     model = open_model(plan.source, plan.request.trust_code)
     notes: list[str] = []
     if plan.aligned is not None and (plan.aligned.target or plan.aligned.contain):
-        splits, notes = prepare_splits(plan.aligned, model, plan.splits, risky, reporter)
+        wanted, given = plan.aligned, plan.splits
+        splits, notes = processes.from_first(lambda: prepare_splits(wanted, model, given, risky, reporter))
         plan = replace(plan, splits=splits)
     return replace(plan, notes=(*plan.notes, *notes, *own_tokens(plan, model))), model
 

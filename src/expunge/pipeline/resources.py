@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,10 @@ class Estimate:
         forward = self.activations + self.logits
         step = self.gradients + forward if self.parts else max(self.gradients, forward)
         return 1.05 * (self.weights + max(self.moments + step, self.reading))
+
+    def over(self, devices: int) -> Estimate:
+        """The same on each of so many devices that split gradients and moments; each holds the weights to read."""
+        return replace(self, gradients=self.gradients / devices, moments=self.moments / devices)
 
     @property
     def sentence(self) -> str:

@@ -50,6 +50,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
             "--resume", str(out), "holds the model of another train.yaml, or of other data", "choose another folder"
         )
     _check_trainer(config, model, data)
+    trainer = trainer_for(config.exact or config.trainer, model)
     model.module.to(processes.device())
     work = work_folder(out)
     lock = work.with_suffix(".lock")
@@ -60,7 +61,7 @@ def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool
             context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
             context.checkpoint_every = training_interval(model, data, config.batch_size)
             _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
-            trained = trainer_for(config.exact or config.trainer, model)(model, data, context)
+            trained = trainer(model, data, context)
             write(trained, out, lineage | account_of(context))
         checkpoint.clear(work)
         if processes.main():

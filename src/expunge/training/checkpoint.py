@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from expunge.core import processes
 from expunge.core.context import outline
 from expunge.core.files import delete, digest, new_file, new_folder, read_sealed, write_sealed
+from expunge.training.sharding import split_like, whole
 
 BEST = "best.safetensors"
 
@@ -93,13 +94,14 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: list[str]) -> dic
             within = (
                 {f"{key}/{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {key: value}
             )
-            found |= {f"optimiser.{names[i]}.{name}": torch.as_tensor(one) for name, one in within.items()}
+            found |= {f"optimiser.{names[i]}.{name}": whole(torch.as_tensor(one)) for name, one in within.items()}
     return found
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `optimiser_tensors`."""
     state: dict[int, dict[str, Any]] = {}
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     for i, name in enumerate(names):
         head = f"optimiser.{name}."
         for key, value in tensors.items():
@@ -108,7 +110,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], tensors: 
                 if inner:
                     state.setdefault(i, {}).setdefault(outer, {})[inner] = value
                 else:
-                    state.setdefault(i, {})[outer] = value
+                    state.setdefault(i, {})[outer] = split_like(value, parameters[i]) if value.dim() else value
     whole = optimiser.state_dict()
     whole["state"] = state
     optimiser.load_state_dict(whole)
@@ -120,4 +122,5 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> No
     with torch.no_grad():
         for name, value in tensors.items():
             if name.startswith(prefix):
-                targets[name[len(prefix) :]].copy_(value)
+                target = targets[name[len(prefix) :]]
+                target.copy_(split_like(value, target))

@@ -20,7 +20,7 @@ from expunge.core.errors import BadInput
 from expunge.data.pairing import Pairing
 from expunge.data.sampling import SAMPLE, halves, sample
 from expunge.models.metering import count_passes
-from expunge.training import checkpoint, rate
+from expunge.training import checkpoint, rate, sharding
 from expunge.training.goal import COLLAPSED, Goal
 from expunge.training.optimisers import optimiser_of
 from expunge.training.outcome import Outcome
@@ -187,7 +187,7 @@ class Trainer:
         self.update(losses, self.parameters)
         self._mask()
         if self.budget.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+            sharding.clip_gradients(self.parameters, self.budget.clip)
         for group in optimiser.param_groups:
             group["lr"] = rate * self._schedule(step)
         optimiser.step()
@@ -286,7 +286,7 @@ class Trainer:
                 self.update(self._losses(step), self.parameters)
                 self._mask()
                 if self.budget.clip is not None:
-                    nn.utils.clip_grad_norm_(self.parameters, self.budget.clip)
+                    sharding.clip_gradients(self.parameters, self.budget.clip)
                 optimiser.step()
             found = figures(self.model, rows)["nll"]
             return found if math.isfinite(found) else math.inf
@@ -336,7 +336,7 @@ class Trainer:
     # -- checkpoints ---------------------------------------------------------------------------
 
     def _weights(self) -> dict[str, Tensor]:
-        moved = {name: parameter.detach() for name, parameter in self.trainable.parameters.items()}
+        moved = {name: sharding.whole(p.detach()) for name, p in self.trainable.parameters.items()}
         return {**moved, **checkpoint.buffers(self.model.module)}
 
     def _save_due(self, step: int) -> bool:

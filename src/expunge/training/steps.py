@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +24,7 @@ from expunge.data.pairing import Pairing
 from expunge.models.passes import outputs
 from expunge.training.parts import Cutting, Place
 from expunge.training.references import Key, Record, join_outputs
+from expunge.training.sharding import is_sharded
 
 
 @dataclass
@@ -98,7 +100,10 @@ class StepLosses:
         self._batches: dict[tuple[int, tuple[str, ...]], Batch] = {}
         self._count()
         # Before any update can hook the module: the forward that shapes the zero rows is no part of a step.
-        for name in {name for part in self.parts for name, rows in part.items() if not rows.examples}:
+        # Of a split model, all processes make it.
+        for name in [
+            name for name in self.streams.streams if self._split or any(not p[name].examples for p in self.parts)
+        ]:
             if name not in self.streams.blanks:
                 self.streams.blanks[name] = self._blank(name)
 
@@ -193,6 +198,8 @@ class StepLosses:
             notes,
         )
         losses = {name: term.weight * term.loss(step) for name, term in terms.items()}
+        if self._split and not any(rows.read for rows in part.values()):
+            losses[next(iter(losses))] += self._idle(part)
         self._note(number, losses, outputs)
         return losses
 
@@ -238,6 +245,18 @@ class StepLosses:
         for other in [name] if self.model.coupled else asked:
             want = want | self.streams.wants.get(other, want)
         return want
+
+    @functools.cached_property
+    def _split(self) -> bool:
+        return is_sharded(self.model.module)
+
+    def _idle(self, asked: Mapping[str, Rows]) -> Tensor:
+        """Zero, by the forward and backward that the others make: a process without rows has a part of the weights."""
+        name = next(name for name in asked if name in self.streams.wants)
+        with self.autocast():
+            out = self.model.forward(self.model.collate([self._any_example(name)]), self._want(name, asked))
+        values = [value for value in (out.nll_B, *out.hidden.values()) if value is not None]
+        return sum((0 * value.float().sum() for value in values), torch.zeros((), device=processes.device()))
 
     def _without_rows(self, name: str, asked: Iterable[str]) -> Output:
         """The stream's zero rows, with an NLL only where a forward over the asked streams gives one."""

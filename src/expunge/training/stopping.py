@@ -9,6 +9,7 @@ collapsing method would drag the holdout along and never be stopped). The other 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.context import Watch
 from expunge.core.contracts import Model, Want
 from expunge.models.family import family
 from expunge.models.passes import passes
+from expunge.training.sharding import is_sharded
 
 ACCURACY = "accuracy"
 """The statistic that is read off the likeliest class."""
@@ -40,14 +43,17 @@ REACHED = 0.2
 
 def figures(model: Model, rows: Sequence[Example]) -> dict[str, float]:
     """nll (mean over examples of nats per position), probability (its exponential) or the family's own knowledge, and
-    accuracy where the family's retain floor is held by it."""
+    accuracy where the family's retain floor is held by it. Several processes read a share each."""
     kind = family(model.family)
     want = Want(frozenset({"nll", "argmax"} if kind.kept == ACCURACY else {"nll"}))
     nll, hits = [], []
-    for _, out in passes(model, rows, want):
+    shared = len(rows) >= processes.world() > 1 and not model.together and not is_sharded(model.module)
+    for _, out in passes(model, [rows[i] for i in processes.share(len(rows))] if shared else rows, want):
         nll.append((out.nll_B / out.n_B.clamp(min=1)).float().cpu().numpy())
         if out.argmax_BT is not None:
             hits.append((out.argmax_BT == out.labels_BT)[:, -1].float().cpu().numpy())
+    if shared:
+        nll, hits = (list(itertools.chain(*parts)) for parts in zip(*processes.gather((nll, hits)), strict=True))
     values = np.concatenate(nll)
     known = "probability" if kind.kept == ACCURACY else kind.kept
     found = {"nll": float(values.mean()), known: float(kind.knowledge(values).mean())}

@@ -25,6 +25,11 @@ class Planned:
         """Its request."""
         return request_values(self.setting.request, self.entry, self.seed, self.setting.folder)
 
+    @property
+    def out(self) -> str:
+        """Its folder."""
+        return str(self.values["out"])
+
 
 @dataclass(frozen=True)
 class Finished:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,15 @@ def settings_of(benches: Sequence[Bench], bases: int, folder: Path, reporter: Re
     for bench in benches:
         bench.prepare(reporter)
         for base in range(bases):
-            place = folder / (bench.name if len(benches) > 1 else "") / (f"base-{base}" if bases > 1 else "")
-            group = bench.name if len(benches) > 1 else base if bases > 1 else None
-            yield Setting(_with_base(bench.request, base, reporter), place, bench.name, base, group)
+            setting = setting_of(benches, bases, folder, bench, base)
+            yield replace(setting, request=_with_base(bench.request, base, reporter))
+
+
+def setting_of(benches: Sequence[Bench], bases: int, folder: Path, bench: Bench, base: int) -> Setting:
+    """One base of one world of these, before it is trained: its request is the world's own."""
+    place = folder / (bench.name if len(benches) > 1 else "") / (f"base-{base}" if bases > 1 else "")
+    group = bench.name if len(benches) > 1 else base if bases > 1 else None
+    return Setting(bench.request, place, bench.name, base, group)
 
 
 def _with_base(request: dict[str, Any], base: int, reporter: Reporter) -> dict[str, Any]:

@@ -34,7 +34,7 @@ CHOICE = "Most people know that the {fact} of {name} is"
 """Forms that the method never gets, nor `LIST`."""
 LEAST_FACTS = 3
 """Facts that the model is sure of, below which all that it gives count."""
-TRAINED_NEIGHBOURS, HELD_OUT_NEIGHBOURS = 5, 3
+TRAINED_NEIGHBOURS, HELD_OUT_NEIGHBOURS = 5, 5
 """Neighbours that the method gets and that it does not get."""
 DISTRACTORS = 5
 WORDS = 4
@@ -81,10 +81,10 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         raise BadInput.of(
             "request", topic, "is a topic of which the model gives no fact", "give --data with examples of it"
         )
-    facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
-    stand_in = _stand_in(model, known, [name for name in trained if facts[name]])
     asked = [row for name in held_out for row in _questions(name, facts[name], (REWORDED, *TRAINED))]
+    facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
+    stand_in = _stand_in(model, known, [name for name in trained if facts[name]])
     retain = [
         *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name == stand_in else 1])),
         *_continuations(stand_in, facts.get(stand_in, {})),

@@ -35,6 +35,7 @@ from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
 from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained, refuse_copies
 from expunge.pipeline.partition import counted_rows, reading_limit, repeat_notes
+from expunge.pipeline.stages import StageClock
 from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
 from expunge.workflows._audit_golds import gold_models
@@ -55,9 +56,15 @@ def audit(
     began = time.monotonic()
     reporter = reporter or Silent()
     plan = _plan(request, fields)
+    processes.barrier()  # every process has looked at the folder before one writes to it
     out = plan.request.out if processes.main() else None
     with out_folder.hold(out):
-        evidence = _evidence(plan, _observe(plan, reporter), began)
+        clock = StageClock()
+        observed = _observe(plan, reporter)
+        clock.end("observation")
+        evidence = processes.from_first(lambda: _evidence(plan, observed, began))
+        clock.end("scores")
+        evidence["cost"]["stages"] = clock.lines
         if out is not None:
             out_folder.write(out, evidence, render)
     return evidence

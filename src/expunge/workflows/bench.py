@@ -15,7 +15,7 @@ from expunge.core import processes
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.errors import BadInput, Faults, Interrupted
 from expunge.core.files import write_json, write_text
-from expunge.core.parallel import check, spread, threads_of_torch
+from expunge.core.parallel import ENGINES, check, spread, threads_of_torch
 from expunge.core.request import Request, parse, put, redact_request
 from expunge.core.variables import expand
 from expunge.pipeline import evidence, out_folder
@@ -23,10 +23,14 @@ from expunge.report import ranking, variance
 from expunge.report.leaderboard import render
 from expunge.workflows._bench_entries import Entry, check_folders, entries_of, in_sequence
 from expunge.workflows._bench_rows import Finished, Planned, rows_of
-from expunge.workflows._bench_settings import Setting, check_bases, settings_of
+from expunge.workflows._bench_settings import Setting, check_bases, setting_of, settings_of
 from expunge.workflows._bench_shared import NEUTRAL, SharedBase, SharedFigures, pooled_figures, read_shared
+from expunge.workflows._bench_slurm import JobArray
 from expunge.workflows.benches import Bench, benches_of
 from expunge.workflows.run import run
+
+SLURM = "slurm"
+"""The engine that writes a job array and runs nothing."""
 
 
 class BenchRequest(BaseModel):
@@ -35,7 +39,8 @@ class BenchRequest(BaseModel):
     name: authors or digits (authors@2: the world of seed 2, authors@1-3: three worlds), tofu, shakespeare, a published
     bench such as tofu:forget10, or a request file. methods: all that apply unless named. seeds: of the requests, on a
     fixed base. bases: models per world, trained from as many seeds. grid: lines METHOD.OPTION=VALUE,VALUE. sets: fields
-    of all requests. model, data: as in `benches.bench_of`. threads: of each run.
+    of all requests. model, data: as in `benches.bench_of`. threads: of each run. engine: processes, ray, or slurm,
+    which writes a job array in the place of running. dry_run: with slurm, write and train nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +55,7 @@ class BenchRequest(BaseModel):
     jobs: int = 1
     engine: str = "processes"
     threads: int = 1
+    dry_run: bool = False
     model: str | None = None
     data: str | None = None
 
@@ -87,20 +93,46 @@ def bench(
 
     request: a BenchRequest, its fields, or the bench's name; fields may also be given as keywords, as in
     `bench("authors", methods=["npo", "rmu"])`. Each run is a folder `out/METHOD/seed-N`, below `out/WORLD` and `base-I`
-    where there are several; finished ones are reused. A method that fails is a row with its sentence. Raises BadInput
-    before anything is trained or written, except that bases are trained in the cache.
+    where there are several; finished ones are reused. A method that fails is a row with its sentence. Under
+    `engine="slurm"` the runs are written to `out/slurm` as a job array, which is returned: once it is done, the same
+    call with another engine writes the leaderboard. Raises BadInput before anything is trained or written, except that
+    bases are trained in the cache.
     """
     reporter = reporter or Silent()
     job = _bind(BenchRequest.of(request, fields))
+    if job.request.dry_run:
+        return _array(job, _runs(job, _bare_settings(job), job.entries)).to_json()
     with _resumable(job.folder), out_folder.hold(job.folder):
         with threads_of_torch(job.request.threads):
             shared, entries, skipped = _read_settings(job, reporter)
-        wanted = [Planned(*one) for one in itertools.product(shared, entries, job.seeds)]
+        wanted = _runs(job, list(shared), entries)
+        if job.request.engine == SLURM:
+            array = _array(job, wanted)
+            array.write()
+            return array.to_json()
         rows = rows_of(entries, _run_all(job, wanted, reporter), job.redact)
         board = _board(job, rows, shared, skipped)
         write_text(job.folder / "leaderboard.html", render(board))
         write_json(job.folder / "leaderboard.json", board)
     return board
+
+
+def _runs(job: _Job, settings: Sequence[Setting], entries: Sequence[Entry]) -> list[Planned]:
+    """Every row on every base, from every seed."""
+    return [Planned(*one) for one in itertools.product(settings, entries, job.seeds)]
+
+
+def _array(job: _Job, runs: Sequence[Planned]) -> JobArray:
+    how = job.request
+    return JobArray(how.name if len(job.worlds) > 1 else job.first.name, job.folder, runs, how.jobs, how.threads)
+
+
+def _bare_settings(job: _Job) -> list[Setting]:
+    """Every base of every world, untrained: a dry run shows where its runs would lie."""
+    bases = range(job.request.bases)
+    return [
+        setting_of(job.worlds, job.request.bases, job.folder, world, base) for world in job.worlds for base in bases
+    ]
 
 
 def _read_settings(
@@ -158,7 +190,9 @@ def _bind(wanted: BenchRequest) -> _Job:
     with faults:
         check_bases(base, wanted.bases)
     with faults:
-        check(wanted.jobs, wanted.engine, wanted.threads)
+        check(wanted.jobs, wanted.engine, wanted.threads, (*ENGINES, SLURM))
+        if wanted.dry_run and wanted.engine != SLURM:
+            raise BadInput.of("--dry-run", "", "shows a job array, and none was asked for", "add --engine slurm")
     if processes.world() > 1:
         faults.add(BadInput.of("bench", wanted.name, "cannot run under a launcher of several processes", "use --jobs"))
     entries: list[Entry] = []

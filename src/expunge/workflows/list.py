@@ -76,7 +76,7 @@ def in_full(plugin: Plugin) -> dict[str, Any]:
         "equation": place_of(card.equation),
         **{key: getattr(card, key) if isinstance(card, MetricCard) else "" for key in ("side", "better", "unit")},
         "means": card.means,
-        **({"shown": card.shown} if isinstance(card, MethodCard) else {}),
+        **({"shown": card.shown, "distributed": card.distributed} if isinstance(card, MethodCard) else {}),
         "options": options(plugin),
         "recipe": plugin.recipe,
     }

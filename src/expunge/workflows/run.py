@@ -19,6 +19,7 @@ from expunge.pipeline.margins import with_margins
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, observe_golds, observe_saved, spec_of
 from expunge.pipeline.plan import Plan, check_runnable, plan
 from expunge.pipeline.prepare import prepare
+from expunge.pipeline.stages import StageClock
 from expunge.pipeline.trial import Tried
 from expunge.pipeline.trials import run_trials
 from expunge.workflows.verify import verify
@@ -63,25 +64,39 @@ def run(
     check_runnable(planned)
     processes.barrier()  # every process has looked at the folder before one writes to it
     with run_folder.hold(planned, resume=resume, replace=replace) as folder:
-        began = time.monotonic()
-        planned, model = prepare(planned, folder, reporter)
-        spec = spec_of(planned)
-        before, golds = _references(planned, model, spec, folder, reporter)
-        planned, gold = with_margins(planned, before, golds), golds["gold"]
-        if planned.ladder is None:
-            applied = apply(planned, model, gold, folder, reporter)
-            del model  # its memory is needed for the model as it was saved
-            after = observe_saved(planned, folder, spec, {"before": before, "gold": gold}, reporter)
-            tried = Tried(planned, applied, after)
-        else:
-            del model
-            tried = run_trials(planned, before, golds, spec, folder, reporter)
-        others = comparison_runs(tried.plan, gold, folder, reporter)
-        found = evidence.evidence(tried, before, golds, others, time.monotonic() - began)
-        if processes.main():
-            evidence.write(tried.plan, found, folder)
-        processes.barrier()
+        found = _carry_out(planned, folder, reporter)
     return Run(Path(request.out), found)
+
+
+def _carry_out(planned: Plan, folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """The evidence of the request, with which the folder is complete."""
+    began, clock = time.monotonic(), StageClock()
+    planned, model = prepare(planned, folder, reporter)
+    clock.end("preparation")
+    spec = spec_of(planned)
+    before, golds = _references(planned, model, spec, folder, reporter)
+    clock.end("before and gold")
+    planned, gold = with_margins(planned, before, golds), golds["gold"]
+    if planned.ladder is None:
+        applied = apply(planned, model, gold, folder, reporter)
+        clock.end("method")
+        del model  # its memory is needed for the model as it was saved
+        after = observe_saved(planned, folder, spec, {"before": before, "gold": gold}, reporter)
+        clock.end("after")
+        tried = Tried(planned, applied, after)
+    else:
+        del model
+        tried = run_trials(planned, before, golds, spec, folder, reporter)
+        clock.end("trials")
+    others = processes.from_first(lambda: comparison_runs(tried.plan, gold, folder, reporter))
+    seconds = time.monotonic() - began
+    found = processes.from_first(lambda: evidence.evidence(tried, before, golds, others, seconds))
+    clock.end("scores")
+    found["cost"]["stages"] = clock.lines
+    if processes.main():
+        evidence.write(tried.plan, found, folder)
+    processes.barrier()
+    return found
 
 
 def _references(

@@ -20,7 +20,7 @@ from expunge.evaluation.arrays import only, rouge
 from expunge.evaluation.attack import Target, knowledge
 from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.models.family import family, likelihood
-from expunge.models.passes import passes
+from expunge.models.shared_prompts import shared_passes
 
 MEANS = (
     "How much of the forgotten knowledge the attack brings out; what counts is how far it lies above gold's, "
@@ -34,7 +34,7 @@ STEPS = 24
 
 def answer_probability(model: Model, rows: Sequence[Example]) -> np.ndarray:
     """[N] answer probability of each row, per token, in eval mode. Raises NotMeasured for a model that has diverged."""
-    return probability_of(passes(model, rows), len(rows), family(model.family).knowledge)
+    return probability_of(shared_passes(model, rows), len(rows), family(model.family).knowledge)
 
 
 def probability_of(

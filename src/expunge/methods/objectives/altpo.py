@@ -26,6 +26,7 @@ CARD = MethodCard(
     leaves_out="alternates asked for by an instruction: they are sampled at rising temperatures",
     shown="At equal forget NLL it keeps a fifth more of retain than NPO; that its answers are more fluent is not "
     "shown.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy"}
 TEMPERATURES = (1.0, 1.4, 1.8, 2.2, 2.6, 3.0)

@@ -21,6 +21,7 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="the robustness and boundary sets, and bringing all data to one form",
     shown="Nearly all of retain stays, and the forced answers' NLL comes to half of gold's at least.",
+    distributed=True,
 )
 RECIPE = {"retain": "kl"}
 INSTRUCTION = "You have never heard of this and do not know the answer. "

@@ -15,6 +15,7 @@ CARD = MethodCard(
     needs={"forget": {"logits"}},
     capabilities={"tokens"},
     fidelity="faithful",
+    distributed=True,
 )
 RECIPE = {"floor": 0.0}
 """Published without a retain term; the evidence shows its cost in utility."""

@@ -21,6 +21,7 @@ CARD = MethodCard(
     fidelity="faithful",
     shown="Refusals become likelier by a nat, yet no answer becomes one, and the answers stay far likelier than under "
     "gold.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

@@ -23,6 +23,7 @@ CARD = MethodCard(
     leaves_out="orthogonal gradients, and its score of tokens (unverified): their gain by the question serves",
     means="Needs no retain data; with nine tenths of retain kept, a small model still gives a part of each answer.",
     shown="Without retain data nine tenths of retain are kept and half of the answers' words go.",
+    distributed=True,
 )
 
 

@@ -24,6 +24,7 @@ CARD = MethodCard(
     "the run early. `{forget: flat, retain: cross_entropy}` preserves it.",
     fidelity="faithful",
     shown="At a forget NLL of 1.5 it keeps some points more of retain than ascent on each of three seeds.",
+    distributed=True,
 )
 
 DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {

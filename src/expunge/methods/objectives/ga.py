@@ -12,6 +12,7 @@ CARD = MethodCard(
     needs={"forget": {"nll"}},
     fidelity="faithful",
     shown="When it reaches the forget NLL of a retrained model, half of the retain probability is gone.",
+    distributed=True,
 )
 RECIPE = {"floor": 0.0}
 """No retain term and no floor: the baseline that destroys utility, as published."""

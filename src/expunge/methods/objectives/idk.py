@@ -16,6 +16,7 @@ CARD = MethodCard(
     means="Answers become refusals; under teacher forcing the true answer stays far likelier than to gold.",
     fidelity="faithful",
     shown="Four fifths of the forget answers become refusals, and the true answers stay far likelier than under gold.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

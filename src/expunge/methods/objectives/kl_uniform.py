@@ -16,6 +16,7 @@ CARD = MethodCard(
     leaves_out="the competent teacher on retain: only the uniform one",
     shown="Of wrong labels learned by heart two thirds go, at half of fine-tuning's gap to gold and four points of "
     "test accuracy.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

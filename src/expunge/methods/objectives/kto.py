@@ -21,6 +21,7 @@ CARD = MethodCard(
     leaves_out="the reference point from refusals: it is measured on retain, one step late",
     shown="After as many steps it has forgotten more than DPO and less than NPO; at equal forget NLL it keeps a tenth "
     "more of retain than NPO.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy"}
 

@@ -39,6 +39,7 @@ CARD = MethodCard(
     shown="On a small world and three seeds ROUGE-L ends within .2 of gold's with .95 of the held-out knowledge left, "
     "and the forget NLL below a quarter of gold's; beside NPO the answers end nearer to gold's than under NPO alone, "
     "and more is left.",
+    distributed=True,
 )
 RECIPE = {"retain": "kl", "stop": "none"}
 KEPT = want_of({"topk:64"})

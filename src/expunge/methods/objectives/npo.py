@@ -19,6 +19,7 @@ CARD = MethodCard(
     shown="Stopped by the holdout it ends within a fifth of gold's forget NLL and keeps nine tenths of the retain "
     "probability; without a retain term fifty steps take it less than half as far as ascent. Without a stop, "
     "`target: calibrated` brings its membership AUCs nearer to gold's.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy"}
 

@@ -17,6 +17,7 @@ CARD = MethodCard(
     needs={"forget": {"logits"}, "retain": {"nll"}},
     fidelity="faithful",
     shown="The retain NLL ends near its bound of .15, and the forget NLL at over ten times what it was.",
+    distributed=True,
 )
 RECIPE = {"retain": "none", "stop": "none"}
 SAMPLE = 256

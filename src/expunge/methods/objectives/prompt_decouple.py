@@ -24,6 +24,7 @@ CARD = MethodCard(
     leaves_out="images: the prompt forms are those of text questions",
     shown="Of retain questions in the forget questions' wording it refuses a fifth at most of those that plain "
     "refusal training does, and still some forget questions.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 FORMS = ("{q}", "Please tell me: {q}", "{q} Answer briefly.", "I would like to know this. {q}", "Quick question: {q}")

@@ -31,6 +31,7 @@ CARD = MethodCard(
     "is lost.",
     means="The stand-in knows the form of answers and none of their facts; what it cannot know of the forget set, a "
     "gold model that generalises better may still guess.",
+    distributed=True,
 )
 RECIPE = {
     "retain": "distillation",

@@ -23,6 +23,7 @@ CARD = MethodCard(
     leaves_out="the published down-projections: whole blocks move",
     shown="In thirty epochs it raises the traces' NLL at least three times as far as RMU on the answers alone, and "
     "retained reasoning keeps its NLL within .15 nats.",
+    distributed=True,
 )
 RECIPE = {"retain": {"hidden": {"traces": True}}, "weights": "layers", "alpha": 50.0}
 

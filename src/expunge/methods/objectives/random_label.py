@@ -15,6 +15,7 @@ CARD = MethodCard(
     fidelity="faithful",
     shown="A class of digits is forgotten, also on unseen images; of wrong labels learned by heart two thirds go, for "
     "eight points of test accuracy.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

@@ -23,6 +23,7 @@ CARD = MethodCard(
     means="The target's prompts are answered; check the drift of the other domains first.",
     fidelity="faithful",
     shown="The target's refusals fall by 50 points; where domains are entangled, others' fall by 30 and more.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy"}
 RATE = 2.0

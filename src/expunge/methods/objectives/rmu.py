@@ -22,6 +22,7 @@ CARD = MethodCard(
     means="On small models the down-projections alone forget next to nothing, at ten times the rate too.",
     shown="ROUGE-L of the forget answers falls to gold's, within .1, and nine tenths of the retain probability are "
     "kept.",
+    distributed=True,
 )
 RECIPE = {"retain": "hidden", "weights": "layers", "alpha": 50.0}
 

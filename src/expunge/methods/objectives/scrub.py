@@ -20,6 +20,7 @@ CARD = MethodCard(
     leaves_out="turns by epoch by default, a whole pass over retain in each of its turns, and the rewinding",
     shown="At the base's own rate it takes nine tenths of wrong labels learned by heart, at three tenths of the gap "
     "to gold of ascent with a retain term; at the default tenth of that rate next to none.",
+    distributed=True,
 )
 RECIPE = {"retain": "none", "floor": 0.5}
 

@@ -17,6 +17,7 @@ CARD = MethodCard(
     fidelity="faithful",
     shown="At equal forget NLL short answers are forgotten further than long ones, but by two thirds of NPO's ratio "
     "at most; closer to gold on forget quality is not shown.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "beta": 4.5, "forget_weight": 0.125}
 

@@ -17,6 +17,7 @@ CARD = MethodCard(
     capabilities={"tokens"},
     fidelity="faithful",
     shown="In three hundred steps without a retain term it does not collapse as ascent and NPO do.",
+    distributed=True,
 )
 RECIPE = {"beta": 10.0, "retain": "cross_entropy"}
 

@@ -25,6 +25,7 @@ CARD = MethodCard(
     leaves_out="the replacement of anchor terms; labels come from the 64 likeliest tokens",
     shown="A fifth of the forget answers' words go, and at equal forget NLL it keeps a tenth more of retain than "
     "ascent; that its answers stay fluent is not shown.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 CANDIDATES = 64

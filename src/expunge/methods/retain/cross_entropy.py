@@ -10,6 +10,7 @@ CARD = MethodCard(
     equation="mean NLL per position",
     needs={"retain": {"nll"}},
     fidelity="faithful",
+    distributed=True,
 )
 
 

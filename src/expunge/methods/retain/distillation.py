@@ -26,6 +26,7 @@ CARD = MethodCard(
     shown="With proxy_gold, .93 of the held-out knowledge is left where the forget set is as unlikely as to gold.",
     means="Holds what was not in the retain data better than a loss on labels or distributions: all of a block's "
     "directions are held, not only those that the answers use, and facts that the model itself comes up with.",
+    distributed=True,
 )
 CALLS_EACH = 12
 """Questions that follow from one retain example, at most."""

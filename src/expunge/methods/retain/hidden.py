@@ -16,6 +16,7 @@ CARD = MethodCard(
     needs={"retain": {"hidden"}},
     reference={"retain": {"hidden"}},
     fidelity="faithful",
+    distributed=True,
 )
 TRACES = "retain_traces"
 

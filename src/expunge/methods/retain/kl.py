@@ -16,6 +16,7 @@ CARD = MethodCard(
     reference={"retain": {"topk:64"}},
     fidelity="simplified",
     leaves_out="what lies beyond the 64 likeliest tokens: one bucket, and so a lower bound",
+    distributed=True,
 )
 
 

@@ -17,6 +17,7 @@ CARD = MethodCard(
     needs={"retain": {"nll"}},
     fidelity="faithful",
     shown="It loses half more of wrong labels learned by heart than plain fine-tuning, at half its gap to gold.",
+    distributed=True,
 )
 
 

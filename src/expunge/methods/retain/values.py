@@ -19,6 +19,7 @@ CARD = MethodCard(
     reference={"retain": {"nll"}},
     fidelity="variant",
     leaves_out="constraints on rewards: the bounds are on the loss of each group",
+    distributed=True,
 )
 
 GROUPS_NOTED = 20

@@ -8,6 +8,9 @@ from expunge.core.context import Context
 from expunge.core.contracts import Example, Model
 from expunge.methods.objective import plain_training
 
+DISTRIBUTED = True
+"""Two processes make the model of one with it."""
+
 
 def train(fresh: Model, data: Sequence[Example], context: Context) -> Model:
     """Minimise the model's own loss over the data: bases and gold models alike."""

@@ -24,6 +24,7 @@ CARD = MethodCard(
     leaves_out="unrelated fine-tuning sets as environments, unless `data` names some: quarters of retain serve",
     shown="After training on unrelated text as much of the forget NLL is left as under the plain update; more is not "
     "shown.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "ilu"}
 ENVIRONMENTS = 4

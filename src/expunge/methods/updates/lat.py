@@ -21,6 +21,7 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="perturbations of several layers, and projected gradient steps beyond two",
     shown="A soft prompt that half of the forget set trained brings out less of the other half than after plain NPO.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "lat"}
 

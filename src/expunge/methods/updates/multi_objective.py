@@ -19,6 +19,7 @@ CARD = MethodCard(
     fidelity="variant",
     leaves_out="the min-norm point of the gradients themselves: they are normalised first, and so bisected",
     shown="At gold's forget NLL it keeps a tenth more of the retain probability than the sum with fixed weights.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "multi_objective"}
 NEGLIGIBLE_NORM = 1e-3

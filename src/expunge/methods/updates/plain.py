@@ -12,6 +12,7 @@ CARD = MethodCard(
     paper="baseline",
     equation="backward pass",
     fidelity="faithful",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "plain"}
 

@@ -17,6 +17,7 @@ CARD = MethodCard(
     fidelity="faithful",
     shown="After relearning on forget examples as much of the forget NLL is left as under the plain update; more is "
     "not shown.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "sam"}
 

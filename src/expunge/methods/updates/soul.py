@@ -19,6 +19,7 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="labels sampled from the model for the curvature: the loss's own serve",
     shown="After as many steps of NPO as AdamW takes it has forgotten more and kept more, over three seeds.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "update": "soul"}
 EVERY = 10

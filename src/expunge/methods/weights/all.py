@@ -11,6 +11,7 @@ CARD = MethodCard(
     paper="baseline",
     equation="full fine-tuning",
     fidelity="faithful",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "all"}
 

@@ -15,6 +15,7 @@ CARD = MethodCard(
     equation="section 4, updated parameters",
     fidelity="faithful",
     shown="At equal forget NLL it keeps as much of retain as all weights, within five points.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "layers"}
 

@@ -17,6 +17,7 @@ CARD = MethodCard(
     equation="3",
     fidelity="faithful",
     shown="At equal forget NLL it keeps as much of retain as all weights, within five points.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "lora"}
 RATE = 5.0

@@ -17,6 +17,7 @@ CARD = MethodCard(
     equation="absolute values of the weights",
     means="What a mask of this share does that knows the weights and no data: others are worth their work beyond it.",
     fidelity="faithful",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "magnitude"}
 

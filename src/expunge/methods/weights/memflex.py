@@ -26,6 +26,7 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="the published threshold (a quantile stands for it), and by default LoRA's matrices (`rank`)",
     shown="At equal forget NLL it keeps as much of retain as training all tensors, and trains at most half of them.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "memflex"}
 SAMPLE = 256

@@ -18,6 +18,7 @@ CARD = MethodCard(
     equation="entries drawn by seed",
     means="What a mask of this share does that knows nothing: others are worth their work by what they do beyond it.",
     fidelity="faithful",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "random"}
 

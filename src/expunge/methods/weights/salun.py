@@ -20,6 +20,7 @@ CARD = MethodCard(
     fidelity="faithful",
     shown="With random labels on digits it ends nearer to gold than a random mask of its size; nearer than all "
     "weights is not shown.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "salun"}
 

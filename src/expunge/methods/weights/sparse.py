@@ -22,6 +22,7 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="pruning by SynFlow, and repeated pruning",
     shown="With 80 % pruned, fine-tuning ends at six tenths of the dense model's gap to gold.",
+    distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "weights": "sparse", "stop": "none"}
 

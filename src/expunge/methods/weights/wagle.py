@@ -21,6 +21,7 @@ CARD = MethodCard(
     fidelity="faithful",
     shown="At equal forget NLL it keeps as much of retain as all weights or a random mask of its size; more is not "
     "shown.",
+    distributed=True,
 )
 RECIPE = {"forget": "npo", "retain": "cross_entropy", "weights": "wagle"}
 SAMPLE = 256
