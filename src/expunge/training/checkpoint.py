@@ -110,8 +110,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], tensors: 
                 if inner:
                     state.setdefault(i, {}).setdefault(outer, {})[inner] = value
                 else:
-                    own = split_like(value, parameters[i]) if value.dim() else value
-                    state.setdefault(i, {})[outer] = own
+                    state.setdefault(i, {})[outer] = split_like(value, parameters[i]) if value.dim() else value
     whole = optimiser.state_dict()
     whole["state"] = state
     optimiser.load_state_dict(whole)

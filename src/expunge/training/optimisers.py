@@ -12,7 +12,7 @@ from expunge.core import processes
 from expunge.core.budget import Budget
 from expunge.core.errors import BadInput
 from expunge.core.extras import require
-from expunge.training.sharding import groups
+from expunge.training import sharding
 
 
 def moment_bytes(budget: Budget) -> float:
@@ -34,7 +34,7 @@ def optimiser_of(parameters: Sequence[nn.Parameter], rate: float, decay: float, 
         return AdamW8bit(parameters, lr=rate, weight_decay=decay)
     if budget.optimizer == "adamw_offloaded":
         return Offloaded(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.AdamW(groups(parameters), lr=rate, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(sharding.groups(parameters), lr=rate, weight_decay=decay, fused=True)
 
 
 def check_optimiser(budget: Budget) -> None:
