@@ -221,17 +221,10 @@ def _mentions(topic: str, row: Example) -> bool:
 
 
 def _texts(topic: str, retain: Sequence[Example], held_out: Sequence[str]) -> list[Example]:
-    """Retain, the embedded prompts, and statements and questions about other names as plain text, without the topic and
-    the neighbours held out."""
+    """Retain, the embedded prompts and other names as plain text, without the topic and the neighbours held out."""
     prompts = [row["question"] for row in open_pack(None).part("train") if row["domain"] != CONTROL]
     names = [f"They talked about {name}, a {kind.noun}." for kind in KINDS for name in kind.names]
-    asked = [
-        TRAINED[i % len(TRAINED)].format(fact=fact, name=name)
-        for kind in KINDS
-        for name in kind.names
-        for i, fact in enumerate(kind.attributes)
-    ]
-    texts = [*(f"{question_of(row)} {answer_of(row)}" for row in retain), *prompts, *names, *asked]
+    texts = [*(f"{question_of(row)} {answer_of(row)}" for row in retain), *prompts, *names]
     left_out = [name.casefold() for name in (topic, *held_out)]
     return [{"text": text} for text in texts if not any(name in text.casefold() for name in left_out)]
 
