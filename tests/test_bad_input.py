@@ -561,7 +561,7 @@ def test_no_memory(go: Go) -> None:
         "budget.memory allows 0.2 GB",
         "set budget.micro_batch_size: 1 (about",
     )
-    for size, memory in ((1, 0.2), ("auto", 0.2), ("auto", 0.06)):  # by length, or as few as fit
+    for size, memory in ((1, 0.2), ("auto", 0.2)):  # by length, or as few as fit
         budget = {**tight, "micro_batch_size": size, "memory": memory}
         Path("request.yaml").write_text(yaml.safe_dump({**AUTHORS, "budget": budget}))
         assert run(["run", "request.yaml", "--plan"]) == 0

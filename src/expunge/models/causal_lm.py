@@ -25,6 +25,7 @@ from expunge.models.base import BaseModel
 from expunge.models.decoding import decode
 from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
+from expunge.models.memory import generated_tokens
 from expunge.models.padding import attend_in_padding, ends, in_groups
 from expunge.models.passes import evaluating
 from expunge.models.probing import check_causal, counts_from_0, pads, plain_attention, splits_head
@@ -52,7 +53,8 @@ class CausalLM(BaseModel):
         self.capabilities = frozenset({"tokens", "nll", "generate", "mlp"})
         self.pad = _padding(module, tokenizer)
         self.blocks = text_blocks(module)
-        attend_in_padding([module.get_submodule(path) for path in self.blocks])
+        self.opens_padding = False
+        """Whether padding attends to everything: from the first forward on CUDA."""
         self._head: Callable[[Tensor], Tensor] | None = None
         self.pads = True
         """Whether rows of several lengths may share a batch: padding does not change the network's outputs."""
@@ -203,6 +205,9 @@ class CausalLM(BaseModel):
         inputs = {name: value.to(device) for name, value in batch.inputs.items()}
         steps = labels_BT.shape[1]
         head, body = self.head_and_body()
+        if device.type == "cuda" and not self.opens_padding:
+            attend_in_padding([self.module.get_submodule(path) for path in self.blocks])
+            self.opens_padding = True
 
         if isinstance(batch, SharedBatch):
             hidden_GSD = body(**inputs, use_cache=False)[0]
@@ -296,7 +301,7 @@ class CausalLM(BaseModel):
         texts = [""] * len(prompts)
         plain = has_plain_attention(self) and not (settings.get("rows") or settings.get("stopping"))
         done = 0
-        for rows in batches(encoded, limits, settings.get("batch_size"), padded=self.pads):
+        for rows in batches(encoded, limits, settings.get("batch_size"), self.pads, generated_tokens(self)):
             tokens = shared_tokens([encoded[i] for i in rows], [limits[i] for i in rows], self.limit, given)
             room = max(1, self.limit - tokens)
             kept = [cut_prompt(encoded[i].prompt, room, self.tokenizer.bos_token_id) or [self.pad] for i in rows]

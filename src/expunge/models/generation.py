@@ -26,19 +26,27 @@ def new_tokens(encoded: Sequence[Encoded], given: int | None = None, others: Seq
     return [max(common, min(LONGEST, len(item.answer) + SPARE)) for item in encoded]
 
 
+GENERATED = 2**15
+"""Tokens of a generated batch at most."""
+
+
 def batches(
-    encoded: Sequence[Encoded], limits: Sequence[int], size: int | None = None, padded: bool = True
+    encoded: Sequence[Encoded],
+    limits: Sequence[int],
+    size: int | None = None,
+    padded: bool = True,
+    tokens: int = GENERATED,
 ) -> Iterator[list[int]]:
     """Places of the rows that are generated together, by limit and prompt length.
 
-    size: rows of a batch (by default as many as some 32,000 tokens hold); rows that may become more than twice as long
-    as a batch's first wait for a later batch. padded: prompts of different length may share a batch.
+    size: rows of a batch (by default as many as `tokens` hold); rows that may become more than twice as long as a
+    batch's first wait for a later batch. padded: prompts of different length may share a batch.
     """
     order = sorted(range(len(encoded)), key=lambda i: (limits[i], len(encoded[i].prompt)))
     widest = max((len(item.prompt) for item in encoded), default=1)
     while order:
         limit = limits[order[0]]
-        most = size or max(1, min(512, 2**15 // (widest + limit)))
+        most = size or max(1, min(512, tokens // (widest + limit)))
         length = len(encoded[order[0]].prompt)
         rows = []
         for i in order[:most]:

@@ -6,15 +6,15 @@ from typing import Any
 
 from expunge.core.contracts import Model
 from expunge.data.batching import TOKENS
-from expunge.models.generation import COMMON
+from expunge.models.generation import COMMON, GENERATED
 from expunge.models.logits import CHUNK
 
 KEPT = 3
 """Arrays of logits at once in a step: the log-probabilities, their gradient and that of the logits."""
 READ = 5
 """Arrays of logits at once in a reading that takes all moments."""
-GENERATED = 2**15
-"""Tokens of a generated batch at most."""
+HELD = 2**30
+"""Bytes of keys and values that a generated batch holds at most, in float32."""
 
 
 def activation_bytes(model: Model, *, rows: int, length: int, cell: int, checkpointing: bool) -> tuple[float, float]:
@@ -50,8 +50,18 @@ def reading_bytes(model: Model, *, rows: int, length: int, share: float = 1.0) -
     tokens = min(max(TOKENS, length), rows * length)
     forward = 4.0 * tokens * (10 * width + 2 * _kv_width(config) + 4 * _wide(config))
     logits = READ * 4.0 * min(share * tokens * vocabulary, CHUNK)
-    held = min(GENERATED, rows * (length + COMMON)) * 2 * len(model.blocks) * _kv_width(config) * 4.0
+    held = min(generated_tokens(model), rows * (length + COMMON)) * _held_bytes(model)
     return max(forward, logits, held)
+
+
+def generated_tokens(model: Model) -> int:
+    """Tokens of a generated batch at most: fewer for models that hold much for each."""
+    return max(1, min(GENERATED, int(HELD / max(1.0, _held_bytes(model)))))
+
+
+def _held_bytes(model: Model) -> float:
+    """Bytes of a token's keys and values in all layers, in float32."""
+    return 8.0 * len(model.blocks) * _kv_width(getattr(model.module, "config", None))
 
 
 def _wide(config: Any) -> int:
