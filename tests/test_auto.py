@@ -56,6 +56,12 @@ def test_a_request_without_a_method_leaves_it_to_the_tool(base: dict[str, Any], 
     assert planned(base, tmp_path, method="npo").to_json().get("choice") is None
 
 
+def test_a_first_trial_over_the_cost_is_announced(base: dict[str, Any], tmp_path: Path) -> None:
+    dear = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 1e-6}}).to_json()["choice"]
+    assert "more than auto.cost (0%)" in dear
+    assert "auto.cost" not in planned(base, tmp_path, method={"auto": {"exact": False, "cost": 10}}).to_json()["choice"]
+
+
 @pytest.mark.parametrize("purpose", ["suppress", "erase"])
 def test_every_rung_is_a_method(purpose: str) -> None:
     for ladder in ladders(purpose):

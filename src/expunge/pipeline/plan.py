@@ -27,7 +27,7 @@ from expunge.models.open import check, check_tokenizer
 from expunge.models.packaged import check_packaged, is_packaged
 from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import Workload, estimates, fit, learning_rate
-from expunge.pipeline.choice import cheaper_exactly
+from expunge.pipeline.choice import cheaper_exactly, retraining_tokens
 from expunge.pipeline.compatibility import fits_sharding
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
@@ -151,7 +151,20 @@ class Plan:
         trials = min(options.trials, len(self.rungs))
         kinds = "models" if self.ladder.lines else "strengths"
         more = f"; up to {trials} trials of {others + 1} {kinds}, until one passes" if others and trials > 1 else ""
-        return f"{self.ladder.name}: {self.ladder.why}{more}"
+        return f"{self.ladder.name}: {self.ladder.why}{more}{self._excess()}"
+
+    def _excess(self) -> str:
+        """A clause where the first trial, which is always made, takes more tokens than all trials may; else empty."""
+        assert self.ladder is not None
+        whole, limit = retraining_tokens(self.manifest, self.splits), self.ladder.options.cost
+        if whole is None or limit is None or self.ladder.rungs == ("retrain",):
+            return ""
+        tokens = self.rungs[self.ladder.start].tokens
+        if tokens <= limit * whole:
+            return ""
+        return (
+            f"; the first takes about {tokens / whole:.0%} of a retraining's tokens, more than auto.cost ({limit:.0%})"
+        )
 
     @property
     def builtin(self) -> str:
