@@ -186,10 +186,10 @@ def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(base: dict[str, A
     accept = {"retain.nll": "<= 5 * before", "forget.nll": ">= 1000"}
     found = run({**base, "accept": accept, "out": str(out), "method": {"auto": {"trials": 2, "cost": 10}}}).evidence
     rungs = [one["rung"] for one in found["trials"]]
-    assert rungs == [0, 1] and not found["verdict"]["passed"]
+    assert rungs == [2, 3] and not found["verdict"]["passed"]
     assert all(one["left"] == ["forget.nll >= 1000"] for one in found["trials"])
     assert found["cost"]["tokens"] == sum(one["tokens"] for one in found["trials"]) > 0
-    assert any(note.startswith("Trial 2 (strength 2 of 3") for note in found["notes"])
+    assert any(note.startswith("Trial 2 (strength 4 of 4") for note in found["notes"])
     best = min(found["trials"], key=lambda one: one["shortfall"])
     ladder = planned(base, tmp_path / "other").ladder
     assert ladder is not None
@@ -221,7 +221,7 @@ def test_a_run_killed_between_trials_ends_with_the_same_model(
         monkeypatch.setattr(trials, place, real)
         evidence = run(killed, resume=True, reporter=Silent()).evidence
         assert digest_file(Path(killed["out"]) / "model" / "model.safetensors") == whole
-        assert [one["rung"] for one in evidence["trials"]] == [0, 1]
+        assert [one["rung"] for one in evidence["trials"]] == [2, 3]
 
 
 def test_a_trial_is_read_as_it_was_written() -> None:
