@@ -38,8 +38,8 @@ def probe_rows(vocabulary: int, limit: int) -> list[list[int]]:
 def attend_in_padding(blocks: Sequence[nn.Module]) -> None:
     """Let positions that may attend to nothing, which are padding, attend to everything, where CUDA trains.
 
-    Nothing reads what they compute. But fused attention on CUDA gives NaN as the gradient of a position without any
-    key, which a sum over all positions carries into every weight.
+    Nothing reads what they compute. But fused attention on CUDA may give NaN as the gradient of a position without any
+    key (pytorch issue 110213), which a sum over all positions carries into every weight.
     """
     for block in blocks:
         block.register_forward_pre_hook(open_mask, with_kwargs=True)

@@ -96,6 +96,7 @@ def plain_attention(model: Any) -> bool:
     items = [Encoded(prompt, answer, False) for answer in answers]
     try:
         return _shares_prompts(model, items) and _drops_rows(model, items)
+    # A network that does not know these masks or this cache fails in any of these ways, and keeps rows of their own.
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
         return False
 

@@ -61,9 +61,8 @@ LEAST_CHANCE = 0.05
 """Of guessing a fact; a bound of nothing at all would fail on a common word."""
 
 STAYS = {"neighbours": "rouge_l", "general": "probability"}
-"""What must stay -> its figure. A fact's words tell whether it is known; of the sentences that a
-model would write, one word in seventeen changes when its weights are merely rounded to bf16 (measured on SmolLM2), and
-their probability stays."""
+"""What must stay -> its figure. A fact's words tell whether it is known; of the sentences that a model would write,
+some words change when its weights are merely rounded to bf16, and their probability stays."""
 
 
 @dataclass(frozen=True)
