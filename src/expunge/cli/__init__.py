@@ -29,7 +29,7 @@ def start() -> NoReturn:
     try:
         main()
     except SystemExit as end:
-        code = end.code
+        code = 0 if end.code is None else end.code
     if sys.getprofile() is not None or sys.gettrace() is not None:  # a profiler writes its figures later
         sys.exit(code)
     try:
