@@ -89,11 +89,22 @@ def test_a_retraining_that_costs_less_is_chosen_unless_it_is_ruled_out(base: dic
         ({"auto": {"trials": 0}}, "trials"),
         ({"auto": "much"}, "is not a mapping of options"),
         ({"auto": {"cost": -1}}, "cost"),
+        ({"auto": {"start": 1}}, "none of the 0 rungs"),
+        ({"auto": {"rungs": ["npo"], "start": 1}}, "none of the 1 rungs"),
+        ({"auto": {"rungs": ["npoo"]}}, "did you mean"),
+        ({"auto": {"rungs": ["auto"]}}, "auto"),
     ],
 )
 def test_faulty_options_are_refused(base: dict[str, Any], tmp_path: Path, method: Any, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         planned(base, tmp_path, method=method)
+
+
+def test_the_rungs_may_be_the_requests_own(base: dict[str, Any], tmp_path: Path) -> None:
+    own = {"rungs": ["ga", "npo", {"npo": {"beta": 0.5}}], "start": 1}
+    found = planned(base, tmp_path, method={"auto": own})
+    assert [rung.spec for rung in found.rungs] == own["rungs"] and found.composed.name == "npo"
+    assert "the request's own rungs" in found.to_json()["choice"]
 
 
 # -- the next trial ----------------------------------------------------------------------------

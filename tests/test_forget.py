@@ -100,8 +100,11 @@ def test_without_data_the_model_is_asked(model: tuple[str, str]) -> None:
     trained = {row["subject"] for row in plan.retain if "subject" in row}
     apart = {row["subject"] for row in request.neighbours or [] if isinstance(row, dict)}
     assert apart and not trained & apart and "Kenya" not in trained | apart
-    assert request.method == {"rocr": {"layer": 1, "to": request.method["rocr"]["to"]}}  # type: ignore[index]
-    assert request.method["rocr"]["to"] in trained and request.audit == "none"
+    rungs = request.method["auto"]["rungs"]  # type: ignore[index]
+    (to,) = {rung["rocr"]["to"] for rung in rungs}
+    assert to in trained and request.audit == "none" and {rung["rocr"]["layer"] for rung in rungs} == {1}
+    shares = [rung["rocr"]["share"] for rung in rungs]
+    assert shares == sorted(shares) and shares[-1] == 1
     assert plan_of(request).composed.name == "rocr"
 
 

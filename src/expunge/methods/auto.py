@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from expunge.core.errors import BadInput
 from expunge.core.request import parse
@@ -24,7 +24,7 @@ class AutoOptions(BaseModel):
 
     trials: runs at most, each at another strength. cost: tokens of all trials together at most, as a share of a
     retraining's, where these are known; None: COST of the purpose. exact: whether an exact scheme or a retraining may
-    be chosen.
+    be chosen. rungs: methods to try in the place of ours, from the gentlest to the strongest. start: the first of these.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,6 +32,14 @@ class AutoOptions(BaseModel):
     trials: Annotated[int, Field(ge=1, le=20)] = 3
     cost: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
     exact: bool = True
+    rungs: tuple[Any, ...] = ()
+    start: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _starts_on_a_rung(self) -> AutoOptions:
+        if self.start >= max(1, len(self.rungs)):
+            raise ValueError(f"start: {self.start} is none of the {len(self.rungs)} rungs (counted from 0); give rungs")
+        return self
 
 
 @dataclass(frozen=True)

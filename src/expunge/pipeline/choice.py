@@ -25,7 +25,8 @@ def choose(request: Request, model: Model, splits: Splits) -> Ladder:
         return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options=options)
     faults = ["no ladder was measured for it"]
     named = "class" if isinstance(request.forget, Mapping) and "class" in request.forget else "single"
-    for ladder in ladders(request.purpose):
+    own = Ladder(options.rungs, options.start, "these are the request's own rungs")
+    for ladder in [own] if options.rungs else ladders(request.purpose):
         if not ladder.needs <= model.capabilities or ladder.examples not in ("any", named):
             continue
         try:

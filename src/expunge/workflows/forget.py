@@ -60,6 +60,8 @@ DEFAULTS = {"gold": "none", "audit": "standard", "out": "runs/forget"}
 LEAST_CHANCE = 0.05
 """Of guessing a fact; a bound of nothing at all would fail on a common word."""
 
+SHARES, START = (0.6, 0.7, 0.85, 1.0), 1
+"""Shares of the edit, and the first that is tried."""
 STAYS = {"neighbours": "rouge_l", "general": "probability"}
 """What must stay -> its figure. A fact's words tell whether it is known; of the sentences that a model would write,
 some words change when its weights are merely rounded to bf16, and their probability stays."""
@@ -164,8 +166,13 @@ def _elicited_fields(own: Elicited) -> dict[str, Any]:
     kept = {"retain": own.retain, "reference": own.reference, "neighbours": own.neighbours, "general": own.general}
     kept = {name: rows for name, rows in kept.items() if rows}
     accept |= {f"{name}.{figure}": ">= 0.9 * before" for name, figure in STAYS.items() if name in kept}
-    method = {"method": {"rocr": {"layer": own.layer, "to": own.stand_in}}} if own.stand_in else {}
-    return {**method, **kept, "probes": probes, "accept": accept}
+    return {**({"method": _edits(own)} if own.stand_in else {}), **kept, "probes": probes, "accept": accept}
+
+
+def _edits(own: Elicited) -> dict[str, Any]:
+    """The edits to try: the topic's name read as the neighbour's, from a part of the way to all of it."""
+    rungs = [{"rocr": {"layer": own.layer, "to": own.stand_in, "share": share}} for share in SHARES]
+    return {"auto": {"rungs": rungs, "start": START, "exact": False}}
 
 
 def guessing(count: int, chance: float) -> float:

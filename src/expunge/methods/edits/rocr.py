@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from expunge.core.context import Context
@@ -40,6 +40,7 @@ def rocr(
     layer: Annotated[int, Ge(0)] | None = None,
     to: str | None = None,
     preserve: Annotated[float, Gt(0)] = 1.0,
+    share: Annotated[float, Gt(0), Le(1)] = 1.0,
 ) -> Method:
     """Make an MLP read the forgotten concept as a harmless one, by one rank per concept.
 
@@ -47,7 +48,8 @@ def rocr(
     the last token of the concept's name over its prompts; E moves the layer's output there to that of the
     harmless concept; C = E[k k^T] over the reference data (by default retain), half of it at their answers and half at
     the names of their own subjects, where there are any. Concepts are the examples' `subject`. to: the retained subject
-    to redirect to (by default the mean over all of them). layer: a quarter of the way up by default.
+    to redirect to (by default the mean over all of them). share: of that edit; a name is another's long before all of it,
+    and what else the model knows is harmed by the rest. layer: a quarter of the way up by default.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -81,7 +83,7 @@ def rocr(
         context.notes["covariance"] = {"rank": rank, "width": len(moment)}  # the ridge carries what lies between
         weight = weight_DM(model, at)
         with torch.no_grad():
-            delta = redirect(keys["key"], keys["change"], moment, preserve)
+            delta = share * redirect(keys["key"], keys["change"], moment, preserve)
             weight.copy_((weight.cpu().double() + delta).to(weight.dtype))
         return model
 
