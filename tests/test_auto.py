@@ -69,6 +69,12 @@ def test_every_rung_is_a_method(purpose: str) -> None:
         assert all(compose(rung).name for rung in ladder.rungs)
 
 
+def test_criteria_on_likelihood_ask_for_more_than_answers_in_words(base: dict[str, Any], tmp_path: Path) -> None:
+    words = {"forget.rouge_l": "<= 0.3", "retain.probability": ">= 0.9 * before"}
+    assert planned(base, tmp_path, accept=words).composed.name == "wise_ft"
+    assert planned(base, tmp_path, accept={**words, "forget.nll": ">= 2"}).composed.name == "npo + distillation"
+
+
 @pytest.mark.parametrize("purpose", ["suppress", "erase"])
 def test_data_without_retain_have_a_method_too(base: dict[str, Any], tmp_path: Path, purpose: str) -> None:
     without = {name: value for name, value in base.items() if name != "retain"}
@@ -202,7 +208,7 @@ def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(base: dict[str, A
     assert found["cost"]["tokens"] == sum(one["tokens"] for one in found["trials"]) > 0
     assert any(note.startswith("Trial 2 (strength 4 of 4") for note in found["notes"])
     best = min(found["trials"], key=lambda one: one["shortfall"])
-    ladder = planned(base, tmp_path / "other").ladder
+    ladder = planned(base, tmp_path / "other", accept=accept).ladder
     assert ladder is not None
     parts = compose(ladder.rungs[best["rung"]]).described
     assert found["described"] == parts

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Method, Model
 from expunge.data.worlds.digits import digits
-from expunge.methods.wrappers.wise_ft import interpolate, wise_ft
+from expunge.methods.wrappers.wise_ft import Answers, interpolate, wise_ft
 from expunge.models.build import fresh
 from expunge.training.stopping import figures
 
@@ -89,3 +89,41 @@ def test_a_change_that_no_share_of_which_holds_the_floor_is_taken_back(
     changed = wise_ft(inner=Method(poison), points=3)(model, splits, context)
     assert context.notes["wise_ft"] == {"strength": 0.0}
     assert all(torch.equal(value, before[name]) for name, value in changed.module.state_dict().items())
+
+
+class Oracle:
+    """Answers truly, until so much of a change is put that it answers "nothing of it"."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+
+    def put(self, share: float) -> None:
+        self.share = share
+
+    def generate(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        return [row["answer"] if self.share < row["gone_at"] else "nothing of it" for row in rows]
+
+
+def answers_of(oracle: Oracle, splits: Mapping[str, Any], folder: Path) -> Answers:
+    return Answers.of(cast(Model, oracle), splits, Context(Budget(), folder))
+
+
+def test_no_more_of_a_change_is_kept_than_the_answers_need_to_go(tmp_path: Path) -> None:
+    forget = [{"question": f"q{i}", "answer": f"the answer {i}", "gone_at": i / 10} for i in range(1, 7)]
+    unseen = [{"question": f"u{i}", "answer": "nothing seen", "gone_at": 0.0, "group": i} for i in range(4)]
+    oracle = Oracle()
+    found = answers_of(oracle, {"forget": forget, "holdout": unseen}, tmp_path)
+    assert found.level == pytest.approx(0.5), "of the two words of an answer about what it never saw it says one"
+    assert found.least_share(cast(Model, oracle), oracle.put, 10) == pytest.approx(
+        {"strength": 0.3, "rouge_l": 0.5, "level": 0.5}
+    )
+    assert oracle.share == 0.3
+
+
+def test_a_change_that_leaves_the_answers_is_kept_whole(tmp_path: Path) -> None:
+    forget = [{"question": "q", "answer": "the answer", "gone_at": 2.0}]
+    oracle = Oracle()
+    found = answers_of(oracle, {"forget": forget, "retain": [{"question": "r", "answer": "the other"}]}, tmp_path)
+    assert found.level == pytest.approx(0.5), "without a holdout: somebody who gives a retain example's answer"
+    kept = found.least_share(cast(Model, oracle), oracle.put, 10)
+    assert kept["strength"] == 1.0 == oracle.share and kept["rouge_l"] == 1.0

@@ -53,6 +53,8 @@ class Ladder:
     """Capabilities of a model for which the ladder was measured; empty for any."""
     examples: Literal["any", "class", "single"] = "any"
     """The requests that it is for: those that name a class, or those that name single examples."""
+    judged: Literal["any", "answers"] = "any"
+    """The criteria that it can meet: any, or those that read of the forget set its answers in words alone."""
     options: AutoOptions = field(default_factory=AutoOptions)
     lines: tuple[str, ...] = ()
     """Of a repair: the way of each rung, empty for the first, which is the harmed model itself."""
@@ -88,6 +90,7 @@ def ladders(purpose: str) -> tuple[Ladder, ...]:
             str(entry["why"]),
             frozenset(entry.get("needs", ())),
             entry.get("examples", "any"),
+            entry.get("judged", "any"),
         )
         for entry in entries
     )

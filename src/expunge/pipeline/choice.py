@@ -24,10 +24,13 @@ def choose(request: Request, model: Model, splits: Splits) -> Ladder:
     if schemes:
         return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options=options)
     faults = ["no ladder was measured for it"]
+    words_alone = all("rouge" in line or not line.startswith("forget.") for line in request.accept)
     named = "class" if isinstance(request.forget, Mapping) and "class" in request.forget else "single"
     own = Ladder(options.rungs, options.start, "these are the request's own rungs")
     for ladder in [own] if options.rungs else ladders(request.purpose):
         if not ladder.needs <= model.capabilities or ladder.examples not in ("any", named):
+            continue
+        if ladder.judged == "answers" and not words_alone:
             continue
         try:
             for rung in ladder.rungs:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
@@ -12,7 +12,11 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
-from expunge.methods._line_search import Goal
+from expunge.core.random import derive
+from expunge.core.words import WordTokenizer
+from expunge.data.examples import answer_of, identity
+from expunge.data.sampling import halves, sample
+from expunge.methods._line_search import FORGET_SAMPLE, Goal
 from expunge.methods.wrappers._change import change_of
 from expunge.training.checkpoint import restore
 
@@ -30,14 +34,17 @@ CARD = MethodCard(
     leaves_out="the average over shares chosen on test data: one share is chosen on samples of forget and retain",
 )
 RECIPE = {"inner": "npo"}
+Until = Literal["nll", "answers"]
+Rouge = Callable[[str, str], float]
+"""(the true answer, another) -> the share of its words that the other has, in order."""
 
 
 class WiseFt(Method):
     """The method of wise_ft()."""
 
-    def __init__(self, inner: Method, points: int, share: float | None) -> None:
+    def __init__(self, inner: Method, points: int, share: float | None, until: Until) -> None:
         super().__init__()
-        self.inner, self.points, self.share = inner, points, share
+        self.inner, self.points, self.share, self.until = inner, points, share, until
 
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
@@ -45,15 +52,23 @@ class WiseFt(Method):
         if self.share is None and not splits.get("retain"):
             fix = "add retain: FILE, or give the share"
             raise BadInput.of("retain", "", "is missing, and wise_ft looks for its share on it", fix)
+        if self.share is None and self.until == "answers" and "generate" not in model.capabilities:
+            why = "compares answers in words, which this model does not write"
+            raise BadInput.of("method.wise_ft.until", self.until, why, "take until: nll")
         return self.inner.fits(model, splits, manifest)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
-        goal = Goal.of(model, splits, context) if self.share is None else None
+        by_nll = self.share is None and self.until == "nll"
+        goal = Goal.of(model, splits, context) if by_nll else None
+        answers = Answers.of(model, splits, context) if self.share is None and not by_nll else None
         before, after = change_of(self.inner, model, splits, context)
 
         def put(share: float) -> None:
             restore(model.module, interpolate(before, after, share), "")
 
+        if answers is not None:
+            context.notes["wise_ft"] = answers.least_share(model, put, self.points)
+            return model
         if goal is None:
             assert self.share is not None
             put(self.share)
@@ -72,16 +87,77 @@ class WiseFt(Method):
         return model
 
 
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """The forget examples whose answers are to go, and the ROUGE-L recall at which they are as good as gone."""
+
+    forget: Sequence[Example]
+    level: float
+    rouge: Rouge
+
+    @classmethod
+    def of(cls, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Answers:
+        """The level is that of answers about what the model never saw: half of the holdout, before the change.
+
+        Without a holdout it is what one gets who answers with a retain example's answer, whichever.
+        """
+        rouge, forget = _rouge(), sample(splits["forget"], context.seed, FORGET_SAMPLE)
+        if splits.get("holdout"):
+            unseen = sample(halves(splits["holdout"], context.seed)[0], context.seed, FORGET_SAMPLE)
+            return cls(forget, _recall(unseen, model.generate(unseen), rouge), rouge)
+        retain = splits["retain"]
+        others = [answer_of(retain[derive(0, "other", identity(row)) % len(retain)]) for row in forget]
+        return cls(forget, _recall(forget, others, rouge), rouge)
+
+    def least_share(self, model: Model, put: Callable[[float], None], points: int) -> dict[str, float]:
+        """Put the model at the least multiple of 1/points that is at the level; at the whole change where none is.
+
+        Recall falls with the share, so that halving finds it.
+        """
+        recall: dict[int, float] = {}
+
+        def is_gone(i: int) -> bool:
+            put(i / points)
+            recall[i] = _recall(self.forget, model.generate(self.forget), self.rouge)
+            return recall[i] <= self.level
+
+        low, high = 0, points
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if is_gone(middle) else (middle, high)
+        if high not in recall:
+            is_gone(high)
+        put(high / points)
+        return {"strength": high / points, "rouge_l": recall[high], "level": self.level}
+
+
+def _rouge() -> Rouge:
+    from rouge_score.rouge_scorer import RougeScorer  # heavy, and `expunge list` imports every wrapper
+
+    scorer = RougeScorer(["rougeL"], tokenizer=WordTokenizer(stem=True))
+    return lambda true, other: float(scorer.score(true, other)["rougeL"].recall)
+
+
+def _recall(rows: Sequence[Example], texts: Sequence[str], rouge: Rouge) -> float:
+    return sum(rouge(answer_of(row), text) for row, text in zip(rows, texts, strict=True)) / max(1, len(rows))
+
+
 def wise_ft(
-    *, inner: Method, points: Annotated[int, Ge(1)] = 10, share: Annotated[float, Gt(0), Le(1)] | None = None
+    *,
+    inner: Method,
+    points: Annotated[int, Ge(1)] = 10,
+    share: Annotated[float, Gt(0), Le(1)] | None = None,
+    until: Until = "nll",
 ) -> Method:
     """Run the inner method, and keep the share of its change that comes nearest to the target with the floor held.
 
     theta_before + s (theta_after - theta_before), s = 1/points, ..., 1, or the share that is given. Target and floor
     are those of the budget: the forget NLL of the holdout or of gold where it stops there, else blind guessing; the
-    share of utility on retain. If no share holds the floor, the model is as before.
+    share of utility on retain. If no share holds the floor, the model is as before. until: answers takes the least
+    share at which the forget answers are in ROUGE-L recall no nearer to the true ones than those about examples that
+    nobody learned (half of the holdout, before the change; else a retain example's answer in the place of each).
     """
-    return WiseFt(inner, points, share)
+    return WiseFt(inner, points, share, until)
 
 
 def interpolate(before: Mapping[str, Tensor], after: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
