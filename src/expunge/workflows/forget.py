@@ -60,7 +60,7 @@ DEFAULTS = {"gold": "none", "audit": "standard", "out": "runs/forget"}
 LEAST_CHANCE = 0.05
 """Of guessing a fact; a bound of nothing at all would fail on a common word."""
 
-SHARES, START = (0.6, 0.7, 0.85, 1.0), 1
+SHARES, START = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0), 2
 """Shares of the edit, and the first that is tried."""
 STAYS = {"neighbours": "rouge_l", "general": "probability"}
 """What must stay -> its figure. A fact's words tell whether it is known; of the sentences that a model would write,
