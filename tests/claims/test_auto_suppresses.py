@@ -1,4 +1,4 @@
-"""`method: auto` under suppress: its reason for NPO with KL, on worlds that set nothing of the method itself."""
+"""`method: auto` under suppress: the answers go at a fifth of retraining, and what was held out stays."""
 
 from __future__ import annotations
 
@@ -35,3 +35,21 @@ def test_it_meets_its_bar_at_a_fifth_of_retraining_and_keeps_more_than_npo(
     assert auto.passed and len(auto.evidence["trials"]) == 1 and cost["tokens"] <= 0.2 * cost["gold_tokens"]
     kept, theirs = (run.scores["retain_probability", "after"] for run in (auto, npo))
     assert kept is not None and theirs is not None and kept >= theirs + 0.01
+
+
+ANSWERS = {
+    "forget.rouge_l": "<= 1.2 * gold",
+    "retain.probability": ">= 0.95 * before",
+    "retain.rouge_l": ">= 0.95 * before",
+}
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_of_a_change_no_more_is_kept_than_the_answers_need_to_go(world: int, tmp_path: Path, cache: Path) -> None:
+    """Where the answers in words are the goal, .95 of the held-out probability and ROUGE-L are left, in one trial."""
+    name = f"builtin:authors@{world}"
+    splits = {split: f"{name}/{split}" for split in ("forget", "retain", "holdout")}
+    found = expunge.run({"model": name, **splits, "gold": "one", "accept": ANSWERS, "out": str(tmp_path / "run")})
+    cost = found.evidence["cost"]
+    assert found.passed and found.evidence["method"] == "wise_ft" and len(found.evidence["trials"]) == 1
+    assert cost["tokens"] <= 0.2 * cost["gold_tokens"]

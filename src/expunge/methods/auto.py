@@ -24,7 +24,7 @@ class AutoOptions(BaseModel):
 
     trials: runs at most, each at another strength. cost: tokens of all trials together at most, as a share of a
     retraining's, where these are known; None: COST of the purpose. exact: whether an exact scheme or a retraining may
-    be chosen. rungs: methods to try in the place of ours, from the gentlest to the strongest. start: the first of these.
+    be chosen. rungs: methods to try in the place of ours, the gentlest first; start: the first that is tried of these.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ DEFAULTS = {"gold": "none", "audit": "standard", "out": "runs/forget"}
 LEAST_CHANCE = 0.05
 """Of guessing a fact; a bound of nothing at all would fail on a common word."""
 
-SHARES, START = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0), 2
-"""Shares of the edit, and the first that is tried."""
+SHARES, START = (0.5, 0.6, 0.7, 0.85, 1.0), 3
+"""Shares of the edit, and the first that is tried: facts that nobody asked for need more of it than others."""
 STAYS = {"neighbours": "rouge_l", "general": "probability"}
 """What must stay -> its figure. A fact's words tell whether it is known; of the sentences that a model would write,
 some words change when its weights are merely rounded to bf16, and their probability stays."""
@@ -156,13 +157,13 @@ def _elicited_fields(own: Elicited) -> dict[str, Any]:
     probes = {"reworded": own.reworded, "cloze": own.cloze, "choice": own.choice}
     probes = {f"forget_{name}": rows for name, rows in probes.items() if rows}
     accept = {
-        f"{name}.rouge_l": f"<= {guessing(len(rows), own.chance):.3f}"
+        f"{name}.rouge_l": f"<= {_rounded_up(guessing(len(rows), own.chance))}"
         for name, rows in {"forget": own.forget, **probes}.items()
         if name != "forget_choice"
     }
     if own.choice:
         share = sum(1 / (1 + len(row["perturbed_answer"])) for row in own.choice) / len(own.choice)
-        accept["forget_choice.choice_accuracy"] = f"<= {guessing(len(own.choice), share):.3f}"
+        accept["forget_choice.choice_accuracy"] = f"<= {_rounded_up(guessing(len(own.choice), share))}"
     kept = {"retain": own.retain, "reference": own.reference, "neighbours": own.neighbours, "general": own.general}
     kept = {name: rows for name, rows in kept.items() if rows}
     accept |= {f"{name}.{figure}": ">= 0.9 * before" for name, figure in STAYS.items() if name in kept}
@@ -173,6 +174,11 @@ def _edits(own: Elicited) -> dict[str, Any]:
     """The edits to try: the topic's name read as the neighbour's, from a part of the way to all of it."""
     rungs = [{"rocr": {"layer": own.layer, "to": own.stand_in, "share": share}} for share in SHARES]
     return {"auto": {"rungs": rungs, "start": START, "exact": False}}
+
+
+def _rounded_up(bound: float) -> float:
+    """To three digits: a third of right answers is no more than a third."""
+    return math.ceil(1000 * bound - 1e-9) / 1000
 
 
 def guessing(count: int, chance: float) -> float:

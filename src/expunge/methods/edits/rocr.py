@@ -48,8 +48,8 @@ def rocr(
     the last token of the concept's name over its prompts; E moves the layer's output there to that of the
     harmless concept; C = E[k k^T] over the reference data (by default retain), half of it at their answers and half at
     the names of their own subjects, where there are any. Concepts are the examples' `subject`. to: the retained subject
-    to redirect to (by default the mean over all of them). share: of that edit; a name is another's long before all of it,
-    and what else the model knows is harmed by the rest. layer: a quarter of the way up by default.
+    to redirect to (by default the mean over all of them). share: of that edit; a name is another's before all of it,
+    and the rest harms what else the model knows. layer: a quarter of the way up by default.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
