@@ -215,6 +215,9 @@ def test_values_of_single_examples_lie_beside(files: dict[str, Path]) -> None:
     found = read_examples(folder / "examples.parquet")
     assert {len(values) for values in found["distributions"]["forget"].values()} == {12}
     assert {"question", "answer", "nll", "after"} <= found["examples"]["forget"][0].keys()
+    texts = [row["question"].encode() for row in found["examples"]["forget"]]
+    held = (folder / "examples.parquet").read_bytes()
+    assert all(text in held for text in texts), "whoever searches the folder for a text sees it"
     assert render({**load(files["run"]), **found}) == (folder / "report.html").read_text(encoding="utf-8")
 
 

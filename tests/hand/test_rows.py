@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import hmac
 import json
 import random
 import tempfile
@@ -21,11 +23,14 @@ from expunge.core.random import permutation
 from expunge.data import rows as module
 from expunge.data.content import content_key
 from expunge.data.duplicates import ALIKE, COMMON, _shingles, near_duplicates
+from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.rows import Rows, keep, take
 from expunge.data.sampling import hold_out
 from expunge.data.splits import make_splits
 from expunge.data.worlds.authors import authors
+from expunge.ledger.certificate import commitment
+from expunge.pipeline import inputs
 from expunge.pipeline.partition import divide, join
 
 
@@ -141,6 +146,22 @@ def test_what_is_held_out_follows_from_names(seed: int) -> None:
     _, held_out = hold_out(given, seed)
     names = {f"group {row['group']}" if row["group"] is not None else content_key(row) for row in held_out}
     assert names == held_out_names(given, seed)
+
+
+def test_the_inputs_of_a_large_split_are_one_seal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run sees that a row changed, or how many there are; not which."""
+    monkeypatch.setattr(inputs, "IN_MEMORY", 4)
+    few, many = (inputs._seals(rows(count), b"salt") for count in (4, 5))
+    assert isinstance(few, list) and isinstance(many, dict) and many == inputs._seals(rows(5), b"salt")
+    changed = inputs._seals([{**row, "answer": "x"} if i == 2 else row for i, row in enumerate(rows(5))], b"salt")
+    assert changed != many and inputs._difference("retain", many, changed) == "retain"
+    assert inputs._difference("retain", few, many) == "retain (4 rows, now 5)"
+
+
+def test_a_split_is_committed_to_by_its_sorted_identities() -> None:
+    text = "\n".join(sorted(identity(row) for row in rows(9)))
+    assert commitment(rows(9), b"salt") == hmac.new(b"salt", text.encode(), hashlib.sha256).hexdigest()
+    assert commitment([], b"salt") == hmac.new(b"salt", b"", hashlib.sha256).hexdigest()
 
 
 def slow_pairs(forget: list[dict[str, Any]], others: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:

@@ -20,12 +20,13 @@ def sample(rows: Sequence[Example], seed: int, size: int = SAMPLE) -> list[Examp
     return [rows[i] for i in sorted(permutation(len(rows), seed, "sample")[:size])]
 
 
-def halves(holdout: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+def halves(holdout: Sequence[Example], seed: int) -> tuple[Sequence[Example], Sequence[Example]]:
     """(stopping half, audit half); by group where the examples carry one, so that no group leaks."""
-    groups = sorted({str(row.get("group", i)) for i, row in enumerate(holdout)})
+    names = [str(row.get("group", i)) for i, row in enumerate(holdout)]
+    groups = sorted(set(names))
     chosen = {groups[i] for i in permutation(len(groups), seed, "halves")[: len(groups) // 2]}
-    one = [row for i, row in enumerate(holdout) if str(row.get("group", i)) in chosen]
-    two = [row for i, row in enumerate(holdout) if str(row.get("group", i)) not in chosen]
+    one = take(holdout, [i for i, name in enumerate(names) if name in chosen])
+    two = take(holdout, [i for i, name in enumerate(names) if name not in chosen])
     return (one, two) if one else (two, two)
 
 

@@ -49,7 +49,8 @@ def write_examples(path: Path, evidence: Mapping[str, Any]) -> None:
     filled = [name for name in COLUMNS if name == "split" or any(row.get(name) is not None for row in rows)]
     columns = {name: pyarrow.array([row.get(name) for row in rows], kinds[COLUMNS[name]]) for name in filled}
     with new_file(path) as written:
-        pyarrow.parquet.write_table(pyarrow.table(columns), written, compression="zstd")
+        # Texts as they are: a search for what was erased sees them.
+        pyarrow.parquet.write_table(pyarrow.table(columns), written, compression="none", use_dictionary=False)
 
 
 def read_examples(path: Path) -> dict[str, Any]:
