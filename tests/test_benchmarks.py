@@ -77,6 +77,13 @@ def test_an_audit_takes_little_more_than_its_passes() -> None:
 
 
 @pytest.mark.slow
+def test_time_grows_with_the_rows_and_no_faster() -> None:
+    """Loose: what a start takes is noise beside few rows."""
+    found, _ = last_line("growth.py", "--sizes", "1,20,60", "--only", "plan,splits")
+    assert found["name"] == "growth" and found.keys() >= {"plan", "splits"} and found["ratio"] < 2
+
+
+@pytest.mark.slow
 def test_the_gpu_benchmark_measures_all_kinds_of_work() -> None:
     """On the CPU and a tiny model its figures mean nothing: what it measures and how it adds up does."""
     found, _ = last_line("gpu.py", "--size", "tiny", "--device", "cpu", "--steps", "2", "--peak", "0.05")

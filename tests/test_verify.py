@@ -25,6 +25,7 @@ from expunge.core.cache import save as save_entry
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest_file, write_json
 from expunge.ledger import certificate as ledger
+from expunge.ledger.examples import read_examples, write_examples
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.report.card import model_card
 from expunge.report.html import render
@@ -85,9 +86,22 @@ def forged(folder: Path, change: Callable[[dict[str, Any]], object], *, pages: b
     change(evidence)
     write_json(folder / "evidence.json", evidence)
     if pages:
-        (folder / "report.html").write_text(render(evidence), encoding="utf-8")
+        page = render({**evidence, **moved_examples(folder, evidence["scores"])})
+        (folder / "report.html").write_text(page, encoding="utf-8")
         (folder / "README.md").write_text(model_card(evidence), encoding="utf-8")
     sealed(folder, lambda s: s["predicate"].update(ledger.evidence_predicate(evidence)))
+
+
+def moved_examples(folder: Path, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """The values of single examples, with the means of the forged scores."""
+    path = folder / "examples.parquet"
+    found = read_examples(path)
+    for one in scores:
+        values = found["distributions"].get(one["split"], {}).get(one["subject"])
+        if one["name"] == f"{one['split']}_nll" and values and isinstance(one["value"], float):
+            values[:] = [value + one["value"] - sum(values) / len(values) for value in list(values)]
+    write_examples(path, found)
+    return read_examples(path)
 
 
 def set_request(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -474,6 +488,8 @@ FORGED: dict[str, tuple[Tamper, str]] = {
     "the request is a list": (written("request.yaml", "[1]"), "changed: request.yaml"),
     "another run's report": (swapped("report.html"), "changed: report.html (it is not what the evidence gives)"),
     "another run's request": (swapped("request.yaml"), "changed: request.yaml (it is not"),
+    "another run's examples": (swapped("examples.parquet"), "changed: examples.parquet (its values have another mean"),
+    "examples that are no table": (written("examples.parquet", "x"), "changed: examples.parquet (ArrowInvalid: "),
     "another run's card": (swapped("README.md"), "changed: README.md (it is not what the evidence gives)"),
     "another run's evidence": (swapped("evidence.json"), "changed: certificate.json"),
     "a script in the report": (
@@ -484,9 +500,13 @@ FORGED: dict[str, tuple[Tamper, str]] = {
         lambda f, o: forge_raw(f, lambda e: e.update(notes=[{"a": 1}])),
         "changed: evidence.json (ValueError: notes.0: ",
     ),
-    "an example that no page can draw": (
-        lambda f, o: forge_raw(f, lambda e: e.update(examples={"forget": [{"nll": 3}]})),
+    "a curve that no page can draw": (
+        lambda f, o: forge_raw(f, lambda e: e.update(curve=[{"step": 1, "forget_nll": "x"}])),
         "changed: report.html (it cannot be drawn",
+    ),
+    "an example in the evidence": (
+        lambda f, o: forge_raw(f, lambda e: e.update(examples={"forget": [{"nll": {}}]})),
+        "changed: evidence.json (ValueError: it holds values of single examples",
     ),
     "a certificate with blanks": (
         lambda f, o: (f / "certificate.json").write_text(json.dumps(load(f / "certificate.json"), sort_keys=True)),
@@ -615,7 +635,7 @@ def edits(files: list[Path], count: int, draw: random.Random) -> Iterator[tuple[
 
 def test_every_edit_of_any_file_is_seen(run: Path) -> None:
     files = sorted(path for path in run.rglob("*") if path.is_file() and path.stat().st_size)
-    assert len(files) == 13
+    assert len(files) == 14
     missed = []
     for path, data, what in edits(files, int(os.environ.get("EXPUNGE_EDITS", "300")), random.Random(5)):
         kept = path.read_bytes()

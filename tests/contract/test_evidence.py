@@ -19,6 +19,7 @@ from expunge.cli.app import run as command
 from expunge.core.files import digest_file, write_json
 from expunge.ledger import certificate as ledger
 from expunge.ledger.evidence import SCHEMA, Evidence
+from expunge.ledger.examples import read_examples, write_examples
 from expunge.models.open import open_model
 from expunge.report.card import model_card
 from expunge.report.html import render
@@ -89,7 +90,8 @@ def older(folder: Path) -> None:
     evidence = load(folder / "evidence.json")
     schema_1(evidence)
     write_json(folder / "evidence.json", evidence)
-    (folder / "report.html").write_text(render(evidence), encoding="utf-8")
+    page = render({**evidence, **read_examples(folder / "examples.parquet")})
+    (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "README.md").write_text(model_card(evidence), encoding="utf-8")
     statement = load(folder / "certificate.json")
     statement["predicate"].update(ledger.evidence_predicate(evidence))
@@ -120,7 +122,9 @@ def test_schema_1_is_read_and_written_as_it_was(verb: str, files: dict[str, Path
 
 def test_the_returned_dict_is_the_file(files: dict[str, Path], world: dict[str, Any]) -> None:
     out = files["run"].parent
-    assert expunge.run({**world, "out": str(out)}, resume=True).evidence == load(files["run"])
+    again = expunge.run({**world, "out": str(out)}, resume=True).evidence
+    beside = {name: again.pop(name) for name in ("distributions", "examples")}
+    assert again == load(files["run"]) and beside == read_examples(out / "examples.parquet")
     with_model = expunge.provenance(f"{out}/model", data=world["forget"])
     assert with_model == json.loads(json.dumps(with_model, allow_nan=False))
 
@@ -202,3 +206,50 @@ def test_a_purged_run_is_still_evidence(files: dict[str, Path], tmp_path: Path) 
     expunge.purge(run)
     left = Evidence.model_validate_json((run / "evidence.json").read_text(encoding="utf-8"))
     assert left.scores and not left.examples and not left.distributions
+
+
+def test_values_of_single_examples_lie_beside(files: dict[str, Path]) -> None:
+    """Nothing that grows with the data is in evidence.json; the file beside it gives the report's input back."""
+    folder = files["run"].parent
+    assert not {"examples", "distributions"} & load(files["run"]).keys()
+    found = read_examples(folder / "examples.parquet")
+    assert {len(values) for values in found["distributions"]["forget"].values()} == {12}
+    assert {"question", "answer", "nll", "after"} <= found["examples"]["forget"][0].keys()
+    texts = [row["question"].encode() for row in found["examples"]["forget"]]
+    held = (folder / "examples.parquet").read_bytes()
+    assert all(text in held for text in texts), "whoever searches the folder for a text sees it"
+    assert render({**load(files["run"]), **found}) == (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_file_of_examples_gives_back_what_was_written(tmp_path: Path) -> None:
+    rows = [
+        {"nll": {"before": 0.1, "after": 1 / 3}, "question": "", "answer": "A.", "before": "A.", "after": "B."},
+        {"nll": {"after": 2.0}, "label": 3, "picture": "data:image/png;base64,AA==", "after": 1},
+        {"nll": {}, "redacted": True},
+    ]
+    values = {"before": [0.1, None, None, 0.4], "after": [1 / 3, 2.0, None, 5e-324]}
+    evidence = {"distributions": {"forget": values, "holdout": {"after": [1.5]}}, "examples": {"forget": rows}}
+    write_examples(tmp_path / "a.parquet", evidence)
+    assert read_examples(tmp_path / "a.parquet") == evidence
+    write_examples(tmp_path / "b.parquet", {"distributions": {}, "examples": {}})
+    assert read_examples(tmp_path / "b.parquet") == {"distributions": {}, "examples": {}}
+    (tmp_path / "c.parquet").write_text("no Parquet")
+    with pytest.raises(ValueError):
+        read_examples(tmp_path / "c.parquet")
+
+
+def test_other_values_of_single_examples_are_seen(files: dict[str, Path], tmp_path: Path) -> None:
+    """Whoever renews certificate and report with them contradicts the scores."""
+    run = shutil.copytree(files["run"].parent, tmp_path / "run")
+    found = read_examples(run / "examples.parquet")
+    found["distributions"]["forget"]["after"][0] += 1.0
+    write_examples(run / "examples.parquet", found)
+    whole = {**load(run / "evidence.json"), **read_examples(run / "examples.parquet")}
+    (run / "report.html").write_text(render(whole), encoding="utf-8")
+    statement = load(run / "certificate.json")
+    for item in statement["subject"]:
+        item["digest"] = {"sha256": digest_file(run / item["name"])}
+    statement["predicate"]["digest"] = ledger.statement_digest(statement)
+    ledger.write_certificate(run, statement)
+    changed = "changed: examples.parquet (its values have another mean than forget_nll of after)"
+    assert expunge.verify(run).differences == [changed]

@@ -149,3 +149,14 @@ def test_the_plots_have_log_axes_and_a_panel_for_each_attack_that_looks_inside()
     )
     assert inside is not None and {trace["xaxis"] for trace in inside.figure["data"]} == {"x", "x2"}
     assert _attack_plots.layers({}) is None and _attack_plots.roc({}) is None
+
+
+@pytest.mark.parametrize("count", [150, 5000])
+def test_a_curve_has_few_steps_however_many_examples(count: int) -> None:
+    """The first steps, where few are accused falsely, are all there, and so is the last."""
+    values = 1 - np.arange(count) / count
+    label = {"name": "privacy_loss_auc", "side": "privacy", "split": "forget", "role": "after"}
+    score = Score(**label, value=0.5, low=0.4, high=0.6, n=count, unit="auc", better="gold", values=values)
+    steps = rocs([score])["privacy_loss_auc"]["after"]
+    assert len(steps) == count if count < 200 else 120 < len(steps) <= 200
+    assert [rate for _, rate in steps[:9]] == [round((i + 1) / count, 4) for i in range(9)] and steps[-1][1] == 1.0

@@ -251,6 +251,7 @@ def test_requirements_are_what_suffices() -> None:
     every = {name.partition(".")[0] for name in score_names(TOKENS, ["forget", "retain", "holdout"], True)}
     assert names == every - MANY - {PERPLEXITY}
     assert "moments" not in wanted["retain"] and "moments" in wanted["forget"]
+    assert "generation" not in wanted["holdout"], "an answer to what nobody knows says nothing"
     alone = requirements(TOKENS, ["forget", "retain"])
     assert not alone["forget"] & {"moments", "logp"} and set(alone) == {"forget", "retain"}
     assert requirements(LABELS, ["forget"]) == {"forget": {"nll", "logits"}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.stem.porter import PorterStemmer
 from rouge_score import tokenize
@@ -23,6 +23,7 @@ def test_ascii_words_are_those_of_rouge_score(text: str) -> None:
     assert words(text) == tokenize.tokenize(text, None)
 
 
+@settings(deadline=None)  # the first text makes the pattern of all scripts
 @given(ASCII)
 def test_ascii_words_of_a_text_with_other_characters_are_the_same(text: str) -> None:
     """A dash and an emoji separate, and change nothing else."""

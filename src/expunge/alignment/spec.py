@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from expunge.alignment.judges import judge_of, refusal_scores
@@ -102,7 +102,7 @@ class AlignmentSpec:
         accuracy = ["alignment_answer_accuracy"] if CONTROL in self.pack.domains else []
         return ["alignment_drift", *accuracy, *(f"alignment_refusal_score.{name}" for name in self.pack.domains)]
 
-    def check(self, capabilities: frozenset[str], splits: Mapping[str, list[Example]]) -> None:
+    def check(self, capabilities: frozenset[str], splits: Mapping[str, Sequence[Example]]) -> None:
         """Refuse a model that writes no text, and scoring prompts that would train. Raises BadInput."""
         if "generate" not in capabilities:
             raise BadInput.of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.alignment.domains import generate_answers
@@ -83,7 +83,7 @@ def prepare_splits(
 
 
 def _in_own_words(
-    spec: AlignmentSpec, model: Model, rows: list[Example], places: list[int], reporter: Reporter
+    spec: AlignmentSpec, model: Model, rows: Sequence[Example], places: list[int], reporter: Reporter
 ) -> tuple[list[Example], int]:
     """(the rows with the model's own answers at these places where these are of the wanted kind, count of refusals)."""
     texts, scores = _own_answers(spec, model, [rows[i] for i in places], reporter)

@@ -13,6 +13,7 @@ UNSPACED = (
 )
 """A character class: scripts that put no space between words (Thai, Lao, Burmese, Khmer, kana, Han)."""
 
+_ASCII = re.compile("[a-z0-9]+")
 _COMPATIBILITY = re.compile("[\ufb00-\ufdff\ufe20-\ufeff\uff00-\uffef]+")
 """Other shapes of common characters: ligatures, Arabic presentation forms, full and half width."""
 
@@ -23,11 +24,13 @@ def words(text: str, stemmer: Any = None) -> list[str]:
     A word is a run of letters, digits and combining marks. Scripts without spaces give one word per character. The
     decimal digits of all scripts are the same ten. Only ASCII words of more than three letters are stemmed.
     """
-    if not text.isascii():
+    if text.isascii():
+        found = _ASCII.findall(text.lower())
+    else:
         text = _COMPATIBILITY.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
         text = unicodedata.normalize("NFC", text)
         text = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), text)
-    found = _pattern().findall(text.lower())
+        found = _pattern().findall(text.lower())
     if stemmer is None:
         return found
     stems = (stemmer.stem(word) if len(word) > 3 and word.isascii() else word for word in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from expunge.core.card import Example
 from expunge.core.files import digest
 from expunge.data.examples import form, identity
+from expunge.data.rows import take
 
 
 def content_key(example: Example) -> str:
@@ -55,15 +56,18 @@ def content_keys(rows: Sequence[Example]) -> set[str]:
     return {content_key(row) for row in rows}
 
 
-def distinct(rows: Sequence[Example]) -> list[Example]:
+def content_digests(rows: Iterable[Example]) -> np.ndarray:
+    """[N] the 32 bytes of each row's key: in the order of the keys, and a quarter of their memory."""
+    return np.fromiter((bytes.fromhex(content_key(row)) for row in rows), dtype="S32")
+
+
+def distinct(rows: Sequence[Example]) -> Sequence[Example]:
     """The rows without those whose content occurred earlier: ten copies of a fact are one example."""
-    first: dict[str, Example] = {}
-    for row in rows:
-        first.setdefault(content_key(row), row)
-    return list(first.values())
+    _, first = np.unique(content_digests(rows), return_index=True)
+    return take(rows, np.sort(first))
 
 
-def without(rows: Sequence[Example], others: Sequence[Example]) -> list[Example]:
+def without(rows: Sequence[Example], others: Sequence[Example]) -> Sequence[Example]:
     """The rows whose content is not among the others'."""
     gone = content_keys(others)
-    return [row for row in rows if content_key(row) not in gone]
+    return take(rows, [i for i, row in enumerate(rows) if content_key(row) not in gone])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from expunge.core.card import Example
@@ -23,7 +23,7 @@ NAMED = 3
 
 def near_duplicates(forget: Sequence[Example], others: Sequence[Example]) -> list[tuple[int, int]]:
     """(row of `others`, the forget row that it is most like), counted from 0, in the order of `others`."""
-    holders: dict[str, list[int]] = defaultdict(list)
+    holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
     shingles = [_shingles(row) for row in forget]
     for i, found in enumerate(shingles):
         for shingle in found:
@@ -31,21 +31,28 @@ def near_duplicates(forget: Sequence[Example], others: Sequence[Example]) -> lis
     pairs = []
     for j, row in enumerate(others):
         ours = _shingles(row)
-        near = {i for shingle in ours if len(places := holders.get(shingle, [])) <= COMMON for i in places}
+        known = [places for shingle in ours if (places := holders.get(shingle))]
+        # The share is at most what all shingles give that lead to the row, or are too common to lead anywhere.
+        common = sum(len(places) > COMMON for places in known)
+        hits = Counter(i for places in known if len(places) <= COMMON for i in places)
+        least = ALIKE / (1 + ALIKE) - 1e-9
+        near = [i for i, n in hits.items() if n + common >= least * (len(ours) + len(shingles[i]))]
         shares = {i: len(ours & shingles[i]) / len(ours | shingles[i]) for i in near}
         if shares and max(shares.values()) >= ALIKE:
             pairs.append((j, min(i for i in shares if shares[i] == max(shares.values()))))
     return pairs
 
 
-def _shingles(row: Example) -> set[str]:
+def _shingles(row: Example) -> set[tuple[str, ...]]:
     """The runs of words of a row's texts; none of a picture or a table's row."""
     keys = form(row) or ()
     if not {"answer", "text", "messages"} & set(keys):
         return set()
     text = str(row["text"]) if "label" in keys else f"{question_of(row)} {answer_of(row)}"
     found = words(text[:LONGEST])
-    return {" ".join(found[i : i + RUN]) for i in range(max(1, len(found) - RUN + 1))} if found else set()
+    if len(found) < RUN:
+        return {tuple(found)} if found else set()
+    return set(zip(*(found[i:] for i in range(RUN)), strict=False))
 
 
 def duplicate_notes(splits: Mapping[str, Sequence[Example]]) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from expunge.core.files import read_json
 from expunge.core.variables import expand
 from expunge.data import sets
 from expunge.data.examples import normalise
+from expunge.data.rows import keep
 from expunge.data.worlds import world
 
 HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+){0,2}", re.ASCII)
@@ -28,7 +29,7 @@ WHOLE = 2**30
 FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
-def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | None = None) -> list[Example]:
+def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | None = None) -> Sequence[Example]:
     """All examples of a source, in its order. `field` names the request's field in errors.
 
     A source is a path, a hub name (`owner/name:config:split`; a folder of the same shape likewise),
@@ -36,27 +37,21 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     """
     columns = columns or {}
     if not isinstance(source, str):
-        found: list[Example] = []
-        for i, item in enumerate(source):
-            if isinstance(item, str):
-                found += load(item, field, columns)
-            else:
-                found.append(normalise(item, columns, f"{field}[{i}]"))
-        return found
+        return keep(_parts(source, field, columns))
     if source.startswith("builtin:"):
         return world(source, field)
     if (cut := SLICE.fullmatch(source)) and not _exists(Path(expand(source, field))):
         first, last = (int(part) if part else None for part in cut.groups()[1:])
-        if not (rows := load(cut[1], field, columns)[first:last]):
+        if not (part := load(cut[1], field, columns)[first:last]):
             raise BadInput.of(field, source, "takes no row", "give [first:last] within the file, first before last")
-        return rows
+        return part
     path = Path(expand(source, field))
     try:
         is_file, is_dir = path.is_file(), path.is_dir()
     except OSError as error:
         raise BadInput.of(field, source, f"can be no path ({error.strerror})", "give a file or a folder") from None
     if is_file:
-        rows = file_rows(path, field)
+        rows: Iterable[dict[str, Any]] = file_rows(path, field)
     elif is_dir:
         rows = _folder_rows(path, field)
     elif (named := sets.folder_of(str(path))) is not None:
@@ -67,10 +62,19 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
         if path.exists():
             regular(path, field)
         raise BadInput.of(field, source, "does not exist", "give a file, a folder or a hub name")
-    examples = [normalise(row, columns, f"{field}, row {i + 1} of {path.name}") for i, row in enumerate(rows)]
+    examples = keep(normalise(row, columns, f"{field}, row {i + 1} of {path.name}") for i, row in enumerate(rows))
     if not examples:
         raise BadInput.of(field, source, "holds no example", "give a file with at least one")
     return examples
+
+
+def _parts(sources: Sequence[Any], field: str, columns: Mapping[str, str]) -> Iterator[Example]:
+    """The examples of several sources, and those that are given themselves."""
+    for i, item in enumerate(sources):
+        if isinstance(item, str):
+            yield from load(item, field, columns)
+        else:
+            yield normalise(item, columns, f"{field}[{i}]")
 
 
 def hub_names(source: Any) -> list[str]:
@@ -93,7 +97,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def file_rows(path: Path, field: str) -> list[dict[str, Any]]:
+def file_rows(path: Path, field: str) -> Iterable[dict[str, Any]]:
     """The rows of a data file of any kind, as they are written. Raises BadInput."""
     if path.suffix in {".jsonl", ".ndjson"}:
         return jsonl_rows(path, field)
@@ -107,16 +111,19 @@ def file_rows(path: Path, field: str) -> list[dict[str, Any]]:
     sets.check_columns(path, field)
     if path.suffix == ".json":
         return _json_rows(path, field)
+    return _table_rows(path, FILES[path.suffix], field)
+
+
+def _table_rows(path: Path, kind: str, field: str) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV or Parquet file, one after another."""
     try:
         with tempfile.TemporaryDirectory() as own:
-            return sets.build_rows(
-                sets.builder_of(FILES[path.suffix], own, data_files=str(path)), "train", str(path), field
-            )
+            yield from sets.build_rows(sets.builder_of(kind, own, data_files=str(path)), "train", str(path), field)
     except BadInput:
         raise
     except Exception as error:
         raise BadInput.of(
-            field, str(path), f"cannot be read ({_first_line(error)})", f"check that it is {FILES[path.suffix].upper()}"
+            field, str(path), f"cannot be read ({_first_line(error)})", f"check that it is {kind.upper()}"
         ) from None
 
 
@@ -127,7 +134,7 @@ def _json_rows(path: Path, field: str) -> list[dict[str, Any]]:
         found = parse_json(text)
     except ValueError as error:
         with contextlib.suppress(BadInput):
-            return jsonl_rows(path, field)
+            return list(jsonl_rows(path, field))
         raise BadInput.of(field, str(path), f"cannot be read ({error})", "check that it is JSON") from None
     rows = [found] if isinstance(found, dict) else found
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -135,14 +142,13 @@ def _json_rows(path: Path, field: str) -> list[dict[str, Any]]:
     return [dict(row) for row in sets.bound_rows(rows, field)]
 
 
-def jsonl_rows(path: Path, field: str) -> list[dict[str, Any]]:
+def jsonl_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
     """The objects of a file that has one per line. Raises BadInput."""
-    return [row for _, row in numbered_rows(path, field)]
+    return (row for _, row in numbered_rows(path, field))
 
 
-def numbered_rows(path: Path, field: str) -> list[tuple[int, dict[str, Any]]]:
+def numbered_rows(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, object) of each line that has one. Raises BadInput."""
-    rows = []
     for number, line in lines(path, field):
         if not line.strip():
             continue
@@ -166,8 +172,7 @@ def numbered_rows(path: Path, field: str) -> list[tuple[int, dict[str, Any]]]:
             raise BadInput.of(
                 field, str(path), f"holds no object at line {number}", "each line must be one JSON object"
             )
-        rows.append((number, row))
-    return rows
+        yield number, row
 
 
 def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
@@ -178,7 +183,8 @@ def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
         if not kinds & sets.PICTURES:
             return sets.table(str(path), [], field)
         with tempfile.TemporaryDirectory() as own:
-            return sets.build_rows(sets.builder_of("imagefolder", own, data_dir=str(path)), "train", str(path), field)
+            builder = sets.builder_of("imagefolder", own, data_dir=str(path))
+            return list(sets.build_rows(builder, "train", str(path), field))
     except BadInput:
         raise
     except Exception as error:
@@ -195,13 +201,13 @@ def _saved_rows(path: Path, field: str) -> list[dict[str, Any]]:
     for key in ("_data_files", "_indices_data_files"):
         for file in state.get(key) or []:
             sets.check_inside(path / str(file["filename"]), path, field)
-    return sets.list_rows(datasets.load_from_disk(str(path)), sets.homes_of(path), field)
+    return list(sets.table_rows(datasets.load_from_disk(str(path)), sets.homes_of(path), field))
 
 
-def _named_rows(folder: Path, names: list[str], field: str) -> list[dict[str, Any]]:
+def _named_rows(folder: Path, names: list[str], field: str) -> Iterable[dict[str, Any]]:
     """`FOLDER:CONFIG:SPLIT`."""
     if not sets.has_configurations(folder):
-        return [row for path in sets.files_named(folder, names, field) for row in file_rows(path, field)]
+        return (row for path in sets.files_named(folder, names, field) for row in file_rows(path, field))
     try:
         return sets.table(str(folder), names, field)
     except BadInput:

@@ -91,15 +91,15 @@ def table(place: str, names: list[str], field: str) -> list[dict[str, Any]]:
     if Path(place).is_dir():
         check_card(Path(place), field)
         with tempfile.TemporaryDirectory() as empty:
-            return _table(place, names, field, empty)
+            return list(_table(place, names, field, empty))
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         folder = huggingface_hub.snapshot_download(place, repo_type="dataset", local_files_only=True)
         return table(folder, names, field)
     with cache.scratch() as own:
-        return _table(place, names, field, str(own))
+        return list(_table(place, names, field, str(own)))
 
 
-def _table(place: str, names: list[str], field: str, own: str) -> list[dict[str, Any]]:
+def _table(place: str, names: list[str], field: str, own: str) -> Iterable[dict[str, Any]]:
     """The same; own: a folder for what `datasets` writes."""
     import datasets
 
@@ -129,9 +129,9 @@ def _table(place: str, names: list[str], field: str, own: str) -> list[dict[str,
     return build_rows(builder, split, place, field)
 
 
-def build_rows(builder: Any, split: str, place: str, field: str) -> list[dict[str, Any]]:
-    """The rows of a split; place: the folder, the file or the hub name beyond which nothing is read. Raises
-    BadInput."""
+def build_rows(builder: Any, split: str, place: str, field: str) -> Iterable[dict[str, Any]]:
+    """The rows of a split, one after another; place: the folder, the file or the hub name beyond which nothing is read.
+    Raises BadInput."""
     import datasets
 
     if builder.name not in READERS:
@@ -148,23 +148,24 @@ def build_rows(builder: Any, split: str, place: str, field: str) -> list[dict[st
         _keep_texts(builder, files)
     if not here:
         builder.download_and_prepare()
-        rows = list_rows(builder.as_dataset(split=split), homes, field)
+        rows = table_rows(builder.as_dataset(split=split), homes, field)
         return _without_empty(rows) if builder.name == "csv" else rows
     if builder.name == "parquet":
         builder.config.batch_size = 1000  # rows that are unpacked at once, however many a file says
     base, cut, _ = split.partition("[")
-    rows = list_rows(builder.as_streaming_dataset(split=base), homes, field)
+    rows = table_rows(builder.as_streaming_dataset(split=base), homes, field)
     if builder.name == "csv":
         rows = _without_empty(rows)
     if cut:
+        rows = list(rows)
         (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
         return rows[part.from_ : part.to]
     return rows
 
 
-def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_empty(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """A CSV's rows, their empty cells as None."""
-    return [{name: None if cell == "" else cell for name, cell in row.items()} for row in rows]
+    return ({name: None if cell == "" else cell for name, cell in row.items()} for row in rows)
 
 
 def _keep_texts(builder: Any, files: list[str]) -> None:
@@ -179,8 +180,9 @@ def _keep_texts(builder: Any, files: list[str]) -> None:
         builder.config.features = builder.info.features = texts
 
 
-def list_rows(found: Any, homes: list[Path], field: str) -> list[dict[str, Any]]:
-    """The rows of a table that `datasets` opened, pictures as arrays. Raises BadInput for what is too large.
+def table_rows(found: Any, homes: list[Path], field: str) -> Iterable[dict[str, Any]]:
+    """The rows of a table that `datasets` opened; with pictures all at once, as arrays. Raises BadInput for what is too
+    large.
 
     Nothing is decoded by `datasets`, which would follow paths that stand in the rows.
     """
@@ -191,25 +193,23 @@ def list_rows(found: Any, homes: list[Path], field: str) -> list[dict[str, Any]]
         found = found.with_format(None).to_iterable_dataset()
     if features:
         found = found.decode(False, num_threads=0)
-    rows = [dict(row) for row in bound_rows(found, field)]
-    _name_classes(rows, features)
+    rows = _name_classes((dict(row) for row in bound_rows(found, field)), features)
     columns = {name: kind for name, kind in features.items() if isinstance(kind, datasets.Image)}
     if not columns:
         return rows
-    return pixels(rows, columns, lambda path: within(path, homes), field)
+    return pixels(list(rows), columns, lambda path: within(path, homes), field)
 
 
-def _name_classes(rows: list[dict[str, Any]], features: Mapping[str, Any]) -> None:
-    """Add `class_name` to rows whose label is a number with a name: a model may number the same names otherwise."""
+def _name_classes(rows: Iterable[dict[str, Any]], features: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows, with `class_name` where their label is a number with a name: a model may number the names otherwise."""
     import datasets
 
     kinds = {name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
-    if len(kinds) != 1 or "class_name" in features:
-        return
-    ((column, kind),) = kinds.items()
+    column, kind = next(iter(kinds.items())) if len(kinds) == 1 and "class_name" not in features else ("", None)
     for row in rows:
-        if isinstance(row.get(column), int) and 0 <= row[column] < kind.num_classes:
+        if kind is not None and isinstance(row.get(column), int) and 0 <= row[column] < kind.num_classes:
             row["class_name"] = kind.int2str(row[column])
+        yield row
 
 
 def bound_rows(rows: Iterable[Mapping[str, Any]], field: str) -> Iterator[Mapping[str, Any]]:

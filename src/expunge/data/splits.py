@@ -11,12 +11,13 @@ import numpy as np
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.random import permutation
-from expunge.data.content import content_key, without
+from expunge.data.content import content_digests, without
 from expunge.data.load import load
 from expunge.data.probes import attach, read_probes
+from expunge.data.rows import take
 from expunge.data.turns import each_answer
 
-Splits = dict[str, list[Example]]
+Splits = dict[str, Sequence[Example]]
 HELD_OUT, SEEN = "retain_held_out", "retain_seen"
 """The part of retain that no method gets, which evidence reads as `retain`; the name of the rest in the evidence."""
 
@@ -28,7 +29,9 @@ SOURCES = ("data", "retain", "holdout", "test", "reference", *FURTHER)
 """The sources besides forget, in the order in which they are loaded."""
 
 
-def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> tuple[list[Example], list[Example]]:
+def select(
+    data: Sequence[Example], selector: Mapping[str, Any], seed: int
+) -> tuple[Sequence[Example], Sequence[Example]]:
     """The selected examples and the others, both in the data's order. Raises BadInput."""
     ((kind, value),) = selector.items()
     if kind == "random":
@@ -39,15 +42,15 @@ def select(data: Sequence[Example], selector: Mapping[str, Any], seed: int) -> t
         wanted = {"label": value} if kind == "class" else {"client": value} if kind == "client" else value
         _check_fields(data, wanted, kind)
         picked = [all(_matches(row.get(key), want) for key, want in wanted.items()) for row in data]
-    inside = [row for row, yes in zip(data, picked, strict=True) if yes]
-    if not inside:
+    chosen_N = np.array(picked, dtype=bool)
+    if not chosen_N.any():
         raise BadInput.of(
             "forget",
             f"{kind}: {value}",
             f"selects none of the {len(data)} examples",
             _values_of(data, wanted) if kind != "random" else "give a larger share",
         )
-    return inside, [row for row, yes in zip(data, picked, strict=True) if not yes]
+    return take(data, chosen_N.nonzero()[0]), take(data, (~chosen_N).nonzero()[0])
 
 
 def _matches(found: Any, wanted: Any) -> bool:
@@ -85,18 +88,15 @@ def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
     pairs = [("forget", "retain"), *itertools.product(("forget", "retain"), UNTRAINED)]
     pairs += itertools.product(("reference",), FURTHER)
     given = [(one, other) for one, other in pairs if one in splits and other in splits]
-    keys = {
-        name: {content_key(row): i for i, row in enumerate(splits[name])}
-        for name in dict.fromkeys(itertools.chain(*given))
-    }
+    keys = {name: content_digests(splits[name]) for name in dict.fromkeys(itertools.chain(*given))}
     with_faults = Faults()
     for one, other in given:
-        if shared := keys[one].keys() & keys[other].keys():
-            place = min(keys[other][key] for key in shared) + 1
+        shared, _, places = np.intersect1d(keys[one], keys[other], return_indices=True)
+        if len(shared):
             with_faults.add(
                 BadInput.of(
                     other,
-                    f"row {place}",
+                    f"row {places.min() + 1}",
                     f"is also in {one} ({len(shared)} shared example{'s' if len(shared) > 1 else ''})",
                     f"remove what is in {one} from {other}",
                 )
@@ -144,8 +144,9 @@ def make_splits(
         splits["retain"] = without(splits["data"], _not_retained(splits))
     if "test" in splits and selector and "class" in selector:
         test_rows = splits["test"]
-        splits["test_forget"] = [r for r in test_rows if _matches(r.get("label"), selector["class"])]
-        splits["test"] = [r for r in test_rows if not _matches(r.get("label"), selector["class"])]
+        of_class = np.array([_matches(row.get("label"), selector["class"]) for row in test_rows], dtype=bool)
+        splits["test_forget"] = take(test_rows, of_class.nonzero()[0])
+        splits["test"] = take(test_rows, (~of_class).nonzero()[0])
     splits.pop("data", None)
     splits = {name: each_answer(rows) if turns == "all" else rows for name, rows in splits.items()}
     disjoint(splits)

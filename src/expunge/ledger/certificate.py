@@ -17,19 +17,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import PRIVATE, canonical, digest, digest_file, finite, write_text
 from expunge.data.examples import identity
 from expunge.ledger.evidence import SECOND_GOLD
+from expunge.ledger.examples import EVIDENCE, EXAMPLES
 
 CERTIFICATE = "certificate.json"
 SALT = "salt.json"
 LOCK = ".lock"
 LOG = "log.jsonl"
-NAMED = ("evidence.json", "report.html", "request.yaml", "README.md", LOG)
-"""Files that every certificate names besides those of the model; the log goes when a run is purged."""
-TEXTS = ("examples", "distributions", "attack_texts", "rocs", "method_notes")
+NAMED = (EVIDENCE, EXAMPLES, "report.html", "request.yaml", "README.md", LOG)
+"""Files that every certificate names besides those of the model."""
+PURGED = (EXAMPLES, LOG)
+"""Of these, the files that a purge takes away."""
+TEXTS = ("attack_texts", "rocs", "method_notes")
 """Fields of a run's evidence that hold texts, or a figure for each example: a purge takes them away."""
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:expunge:certificate:v1"
@@ -153,7 +158,11 @@ def commitments(examples: Iterable[Example], salt: bytes) -> list[str]:
 
 def commitment(examples: Iterable[Example], salt: bytes) -> str:
     """HMAC-SHA-256 under the salt of the sorted identities of a split."""
-    return _mac(salt, "\n".join(sorted(identity(example) for example in examples)))
+    names = np.fromiter((identity(example).encode() for example in examples), dtype="S64")  # a split may be large
+    mac = hmac.new(salt, digestmod=hashlib.sha256)
+    for i, name in enumerate(np.sort(names)):
+        mac.update(b"\n" + name if i else name)
+    return mac.hexdigest()
 
 
 def seal(request: dict[str, Any], salt: bytes) -> str:

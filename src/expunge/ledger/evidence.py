@@ -165,8 +165,9 @@ class Evidence(Record):
     splits: dict[str, StrictInt]
     """Split -> its number of examples."""
     distributions: dict[str, dict[str, list[Number | None]]] = {}
-    """Split -> role -> NLL per token of each example, None where it is not finite."""
+    """Split -> role -> NLL per token of each example, None where it is not finite; on disk in examples.parquet."""
     examples: dict[str, list[Object]] = {}
+    """Split -> the examples that the report may show; on disk in examples.parquet."""
     alignment: Object = {}
     attack_curves: dict[str, dict[str, list[Object]]] = {}
     attack_texts: dict[str, list[Object]] = {}

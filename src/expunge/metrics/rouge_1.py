@@ -17,7 +17,7 @@ CARD = MetricCard(
     unit="share",
     capabilities=("tokens",),
     needs={"split": {"generation"}},
-    splits=("forget", "retain", "holdout"),
+    splits=("forget", "retain"),
     means="How many of the reference's words the answer repeats; "
     "it ignores order, so a false sentence of the same words scores as high.",
 )

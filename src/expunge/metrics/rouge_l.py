@@ -17,7 +17,7 @@ CARD = MetricCard(
     unit="share",
     capabilities=("tokens",),
     needs={"split": {"generation"}},
-    splits=("forget", "retain", "holdout", "probes"),
+    splits=("forget", "retain", "probes"),
     means="How much of the reference's wording the answer repeats, in order; a low figure may be the same "
     "fact in other words, a high one may miss the word that matters.",
 )

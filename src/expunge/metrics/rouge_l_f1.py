@@ -17,7 +17,7 @@ CARD = MetricCard(
     unit="share",
     capabilities=("tokens",),
     needs={"split": {"generation"}},
-    splits=("forget", "retain", "holdout", "probes"),
+    splits=("forget", "retain", "probes"),
     means="How closely the answer and the reference share their wording, in order; long answers "
     "score lower; a low figure may be another wording of the same fact.",
 )

@@ -154,7 +154,7 @@ def training_data(manifest: Mapping[str, Any], forget: Sequence[Example], leave:
             "cannot be had: the training data changed since the model was trained",
             "put them back, or give gold: FOLDER",
         )
-    return without(rows, forget)
+    return list(without(rows, forget))
 
 
 def budget_of(manifest: Mapping[str, Any]) -> Budget:

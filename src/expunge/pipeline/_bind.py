@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Parts:
     """Of `method: auto` or a repair, whose first trial `composed` is."""
     rules: tuple[acceptance.Criterion, ...]
 
-    @property
+    @functools.cached_property
     def divided(self) -> Splits:
         """The splits with a part of retain held out."""
         return divide(self.splits, self.request.seed)

@@ -13,7 +13,7 @@ from expunge.alignment.domains import DomainAnswers
 from expunge.alignment.evidence import alignment_evidence
 from expunge.core import processes
 from expunge.core.card import Example
-from expunge.core.files import finite, write_json, write_text
+from expunge.core.files import finite, write_text
 from expunge.core.request import redact_request
 from expunge.core.version import versions
 from expunge.evaluation import attack as attacking
@@ -23,6 +23,7 @@ from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.controls import controls, with_controls
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
+from expunge.ledger.examples import write_evidence
 from expunge.methods.repair import words_of
 from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.fluency import fluency_scores, with_fluency
@@ -302,7 +303,7 @@ def write(plan: Plan, evidence: dict[str, Any], folder: Path) -> None:
     """
     write_text(folder / "report.html", render(evidence))
     write_text(folder / "README.md", model_card(evidence))
-    write_json(folder / "evidence.json", evidence)
+    write_evidence(folder, evidence)
     close(folder, plan.request.to_dict(), plan.request.redacted)
     write_certificate(folder, certificate(folder, evidence, plan.splits))
     checkpoint.clear(folder / SCRATCH)

@@ -21,6 +21,8 @@ MAX_TEXTS = 3
 """Recovered texts of an attack that the evidence keeps."""
 MAX_EXAMPLES = 200
 """Examples of a split that the evidence shows."""
+MAX_STEPS = 200
+"""Steps of an ROC that the evidence keeps; the first ones, where few are accused falsely, all."""
 
 
 def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted: bool) -> dict[str, Any]:
@@ -43,10 +45,12 @@ def distributions(readouts: Mapping[str, Mapping[str, Readout]]) -> dict[str, di
     splits = dict.fromkeys(
         split for read in readouts.values() for split, readout in read.items() if readout.nll_N is not None
     )
-    return {
+    found = {
         split: {role: read[split].mean_nll_N.tolist() for role, read in readouts.items() if split in read}
         for split in splits
     }
+    finite = {split: {role: x for role, x in read.items() if np.isfinite(x).any()} for split, read in found.items()}
+    return {split: read for split, read in finite.items() if read}
 
 
 def headline(readouts: Mapping[str, Readout]) -> dict[str, list[str]]:
@@ -85,8 +89,8 @@ def _example(
         shown |= {"question": question_of(row), "answer": answer_of(row)}
     for role, read in readouts.items():
         readout = read[split]
-        if readout.nll_N is not None:
-            shown["nll"][role] = float(readout.mean_nll_N[i])
+        if readout.nll_N is not None and np.isfinite(nll := readout.mean_nll_N[i]):
+            shown["nll"][role] = float(nll)
         if redacted:
             continue
         if readout.family and (show := family(readout.family).show) and (picture := show(row)):
@@ -148,7 +152,9 @@ def rocs(scores: Sequence[Score]) -> dict[str, dict[str, list[list[float]]]]:
         exposure = np.ma.compressed(np.ma.masked_array(score.values, dtype=float))
         rates, counts = np.unique((1 - exposure).round(6), return_counts=True)
         steps = np.stack([rates, counts.cumsum() / len(exposure)], axis=1).round(4)
-        curves.setdefault(score.name, {})[score.role] = steps.tolist()
+        last = len(steps) - 1
+        kept = range(last + 1) if last < MAX_STEPS else np.unique(np.geomspace(1, last + 1, MAX_STEPS).round()) - 1
+        curves.setdefault(score.name, {})[score.role] = steps[np.array(kept, dtype=int)].tolist()
     return curves
 
 

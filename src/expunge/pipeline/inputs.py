@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import PRIVATE, digest, read_sealed, write_sealed
 from expunge.core.version import versions
 from expunge.data.examples import content
+from expunge.data.rows import IN_MEMORY
 from expunge.ledger.certificate import imprint, salt_of
 from expunge.pipeline.apply import DONE
 from expunge.pipeline.observe import Observation
@@ -49,20 +50,32 @@ def record_golds(golds: Mapping[str, Observation], folder: Path) -> None:
 def _inputs(plan: Plan, base: Any, folder: Path) -> dict[str, Any]:
     """Name -> identity of this input: a digest, a figure, or a salted hash of each row."""
     salt = salt_of(folder)
-    rows: dict[str, Sequence[Example]] = {**join(plan.splits)}
+    rows = join(plan.splits)
     named: dict[str, Any] = {"base": imprint(base), "training manifest": digest(plan.manifest)}
     if plan.aligned:
         rows["alignment prompts"] = [*plan.aligned.pack.rows, *plan.aligned.pack.bbq]
         named["judge"] = digest(judge_of(plan.aligned.judge).key)
     return {
         **named,
-        **{name: [_seal(row, salt) for row in found] for name, found in rows.items()},
+        **{name: _seals(found, salt) for name, found in rows.items()},
         **{f"{METHOD_FILE} {path}": found for path, found in plan.files.items()},
         "threads": torch.get_num_threads(),
         "processes": processes.world(),
         "device": processes.device().type,
         **versions(),
     }
+
+
+def _seals(rows: Iterable[Example], salt: bytes) -> list[str] | dict[str, Any]:
+    """A salted hash of each row; of many rows their number, and one hash of them all."""
+    seals: list[str] = []
+    whole, count = hmac.new(salt, digestmod=hashlib.sha256), 0
+    for count, row in enumerate(rows, 1):
+        seal = _seal(row, salt)
+        whole.update(seal.encode())
+        if count <= IN_MEMORY:
+            seals.append(seal)
+    return seals if count <= IN_MEMORY else {"rows": count, "seal": whole.hexdigest()}
 
 
 def _seal(row: Example, salt: bytes) -> str:
@@ -104,4 +117,11 @@ def _difference(name: str, before: Any, now: Any) -> str:
         if len(before) != len(now):
             return f"{name} ({len(before)} rows, now {len(now)})"
         return f"{name} ({sum(a != b for a, b in zip(before, now, strict=True))} of {len(now)} rows)"
+    counts = [found["rows"] if isinstance(found, dict) else len(found) for found in (before, now) if _of_rows(found)]
+    if len(counts) == 2:
+        return name if counts[0] == counts[1] else f"{name} ({counts[0]} rows, now {counts[1]})"
     return name if name in OPAQUE or name.startswith(METHOD_FILE) else f"{name} ({before}, now {now})"
+
+
+def _of_rows(found: Any) -> bool:
+    return isinstance(found, list) or (isinstance(found, dict) and "rows" in found)

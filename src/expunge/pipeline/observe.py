@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -242,12 +243,12 @@ def reading_splits(plan: Plan) -> Splits:
         if name == "holdout" and "holdout" in plan.training_splits:
             _, rows = halves(rows, plan.request.seed)
         rows = counted_rows(name, rows)
-        order = permutation(len(rows), plan.request.seed, "read", name)
+        order, limit = permutation(len(rows), plan.request.seed, "read", name), reading_limit(name, plan.splits)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
-        sampled = sorted(
-            sorted(order, key=lambda i: "perturbed_answer" not in rows[i])[: reading_limit(name, plan.splits)]
-        )
-        found[name] = [rows[i] for i in sampled]
+        first = list(itertools.islice((i for i in order if "perturbed_answer" in rows[i]), limit))
+        known = set(first)
+        rest = itertools.islice((i for i in order if i not in known), limit - len(first))
+        found[name] = [rows[i] for i in sorted([*first, *rest])]
     return found
 
 

@@ -13,12 +13,13 @@ from filelock import FileLock, Timeout
 
 from expunge.core import cache
 from expunge.core.errors import BadInput, ExpungeError
-from expunge.core.files import new_folder, sweep, write_json, write_text
+from expunge.core.files import new_folder, sweep, write_text
 from expunge.ledger.certificate import SALT
+from expunge.ledger.examples import EXAMPLES, write_evidence
 from expunge.pipeline.folders import free_folder
 
-EVIDENCE, REPORT = "evidence.json", "report.html"
-LEFT = frozenset({cache.JOURNAL, REPORT})
+REPORT = "report.html"
+LEFT = frozenset({cache.JOURNAL, REPORT, EXAMPLES})
 """Files that a killed process may have left before its last one."""
 QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 
@@ -89,7 +90,7 @@ def write(out: str | Path, evidence: dict[str, Any], render: Callable[[dict[str,
     """Write report.html, where there is a page, and last evidence.json: with it the figures are finished."""
     if render is not None:
         write_text(Path(out) / REPORT, render(evidence))
-    write_json(Path(out) / EVIDENCE, evidence)
+    write_evidence(Path(out), evidence)
 
 
 def sentence(error: BaseException, redact: bool) -> str:

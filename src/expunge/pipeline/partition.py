@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.data.content import distinct
+from expunge.data.rows import take
 from expunge.data.sampling import LEAST_GROUPS, hold_out
 from expunge.data.splits import HELD_OUT, SEEN, Splits
 from expunge.evaluation.scores import must_go
@@ -23,16 +27,17 @@ TRAINED_ON = "utility on data that were trained on"
 def divide(splits: Splits, seed: int) -> Splits:
     """The splits with a part of retain held out; examples that a request adds to contain the change all train."""
     rows = splits.get("retain", [])
-    training, held_out = hold_out([row for row in rows if "contained" not in row], seed)
+    added_N = np.fromiter(("contained" in row for row in rows), dtype=bool)
+    training, held_out = hold_out(take(rows, (~added_N).nonzero()[0]), seed)
     if not held_out:
         return splits
-    training += [row for row in rows if "contained" in row]
-    return {**splits, "retain": training, HELD_OUT: held_out}
+    added = take(rows, added_N.nonzero()[0])
+    return {**splits, "retain": [*training, *added] if added else training, HELD_OUT: held_out}
 
 
-def join(splits: Splits) -> Splits:
+def join(splits: Splits) -> dict[str, Iterable[Example]]:
     """The splits with what was held out in retain again."""
-    whole = [*splits.get("retain", []), *splits.get(HELD_OUT, [])]
+    whole = itertools.chain(splits.get("retain", []), splits.get(HELD_OUT, []))
     return {name: whole if name == "retain" else rows for name, rows in splits.items() if name != HELD_OUT}
 
 
@@ -50,12 +55,12 @@ def evidence_splits(splits: Splits) -> Splits:
     return {**read, "retain": splits[HELD_OUT], SEEN: splits["retain"]} if HELD_OUT in splits else read
 
 
-def counted_rows(name: str, rows: Sequence[Example]) -> list[Example]:
+def counted_rows(name: str, rows: Sequence[Example]) -> Sequence[Example]:
     """The rows of a split that evidence may read: of what must go, and of the holdout, each content once.
 
     Copies would narrow the intervals, and a few examples would count as many.
     """
-    return distinct(rows) if must_go(name) or name == "holdout" else list(rows)
+    return distinct(rows) if must_go(name) or name == "holdout" else rows
 
 
 def reading_limit(name: str, splits: Mapping[str, Sequence[Example]]) -> int:

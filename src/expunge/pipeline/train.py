@@ -96,7 +96,7 @@ def _same_lineage(manifest: Mapping[str, Any], lineage: Mapping[str, Any]) -> bo
 
 def start(config: TrainConfig) -> tuple[Model, list[Example]]:
     """The model with its first weights, and what it is to learn."""
-    data = load(config.data, "data", config.columns)
+    data = list(load(config.data, "data", config.columns))
     extra = load(config.vocabulary, "vocabulary", config.columns) if config.vocabulary else []
     return fresh(config.model, [*data, *extra], config.seed, config.trust_code), data
 

@@ -4,6 +4,6 @@
              ├─► terminal.print_evidence, terminal.comparison_table
              └─► card.model_card ─────► README.md of the model folder
 
-All read the same dict, the content of `evidence.json`; none computes a score. `_facts.py` puts the
-figures in order and into words, `_plots.py` draws them.
+All read the same dict, the content of `evidence.json` and `examples.parquet`; none computes a score. `_facts.py` puts
+the figures in order and into words, `_plots.py` draws them.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+import math
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from expunge.ledger.certificate import (
     strict_json,
 )
 from expunge.ledger.evidence import SECOND_GOLD, Evidence
+from expunge.ledger.examples import BESIDE, EXAMPLES, read_examples
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.report.card import model_card
 from expunge.report.html import render
@@ -64,6 +66,7 @@ class Contents:
         self.matching = set(found.matching)
         self.newer = "digest" in self.predicate
         self.evidence: dict[str, Any] = {}
+        self.examples: dict[str, Any] = {}
 
     def check(self) -> None:
         """Make all checks; each fault becomes an entry of `changed`."""
@@ -81,7 +84,10 @@ class Contents:
         self._try("evidence.json", self._verdict)
         if "request.yaml" in self.matching:
             self._try("request.yaml", self._request)
-        self._draw_again("report.html", render)
+        if EXAMPLES in self.matching:
+            self._try(EXAMPLES, self._examples)
+        if self.examples or self.predicate.get("purged") is True:
+            self._draw_again("report.html", render)
         self._draw_again("README.md", model_card)
 
     def _try(self, name: str, check: Callable[[], None]) -> None:
@@ -141,6 +147,8 @@ class Contents:
         Evidence.parse(evidence)
         if lacking := [name for name in RUN_FIELDS if name not in evidence]:
             raise ValueError(f"its {lacking[0]} is missing")
+        if any(name in evidence for name in BESIDE):
+            raise ValueError(f"it holds values of single examples, which belong in {EXAMPLES}")
         plain(evidence["request"], "evidence.request")
         if again := repeated_scores(evidence["scores"]):
             raise ValueError(f"a figure is there twice: {', '.join(again)}")
@@ -163,8 +171,9 @@ class Contents:
             self.found.fault(CERTIFICATE, "its forget.count is not the evidence's")
         if made != sorted(made) or not all(_is_digest(one) for one in made):
             self.found.fault(CERTIFICATE, "its commitments are no digests in order")
-        purged = not any(name in self.evidence for name in TEXTS)
-        kept = all(name in self.evidence for name in TEXTS)
+        beside = any(item["name"] == EXAMPLES for item in self.statement["subject"])
+        purged = not beside and not any(name in self.evidence for name in TEXTS)
+        kept = beside and all(name in self.evidence for name in TEXTS)
         if ("purged" in self.predicate and self.predicate["purged"] is not True) or not purged | kept:
             self.found.fault(CERTIFICATE, "whether the run was purged is unclear")
         elif self.predicate.get("purged", False) is not purged:
@@ -210,6 +219,20 @@ class Contents:
         else:
             self.found.remarks.append("The verdict's wording is compared in part: made by other versions.")
 
+    def _examples(self) -> None:
+        """Check that the values of single examples have the means that the scores give."""
+        found = read_examples(self.folder / EXAMPLES)
+        scores = {(score["name"], score["split"], score["subject"]): score for score in self.evidence["scores"]}
+        for split, roles in found["distributions"].items():
+            for role, values in roles.items():
+                score = scores.get((f"{split}_nll", split, role))
+                counted = [value for value in values if value is not None]
+                if score is None or score["value"] is None or score["n"] != len(counted):
+                    continue
+                if not math.isclose(sum(counted) / len(counted), score["value"], rel_tol=1e-6, abs_tol=1e-6):
+                    self.found.fault(EXAMPLES, f"its values have another mean than {split}_nll of {role}")
+        self.examples = found
+
     def _request(self) -> None:
         values = plain(read_config(self.folder / "request.yaml", "request.yaml"), "request.yaml")
         if canonical(values) != canonical(self.evidence["request"]):
@@ -220,7 +243,7 @@ class Contents:
         if name not in self.matching:
             return
         try:
-            same = draw(self.evidence).encode() == (self.folder / name).read_bytes()
+            same = draw({**self.evidence, **self.examples}).encode() == (self.folder / name).read_bytes()
         except Exception as error:  # evidence of someone else's making can make any part of a page fail
             self.found.fault(name, f"it cannot be drawn from this evidence: {type(error).__name__}")
             return

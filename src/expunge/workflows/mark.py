@@ -54,7 +54,7 @@ def mark(
     rows: list[Example] = []
     given = {"share": share, "count": count, "length": length, "repeat": repeat}
     with faults:
-        rows = load(data, "data")
+        rows = list(load(data, "data"))
         texts_only(rows, "data")
     with faults:
         _not_marked(Path(out))
@@ -195,7 +195,7 @@ def read_marks(place: str) -> tuple[str, Marks]:
     sides: list[Any] = [found.get(side) if isinstance(found, dict) else None for side in ("published", "twins")]
     if not all(isinstance(side, list) and side and all(isinstance(row, dict) for row in side) for side in sides):
         raise BadInput.of("marks", str(path), "holds no marks with twins", "give the file as it was written")
-    published, twins = (load(side, f"marks.{name}") for side, name in zip(sides, ("published", "twins"), strict=True))
+    published, twins = (list(load(side, f"marks.{n}")) for side, n in zip(sides, ("published", "twins"), strict=True))
     if len(published) != len(twins) or any(form(a) != form(b) for a, b in zip(published, twins, strict=False)):
         raise BadInput.of(
             "marks",

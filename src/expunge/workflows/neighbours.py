@@ -113,7 +113,11 @@ def neighbours(
 
 
 def _reasons(
-    splits: dict[str, list[Example]], model: str | None, thresholds: Thresholds, trust_code: bool, reporter: Reporter
+    splits: Mapping[str, Sequence[Example]],
+    model: str | None,
+    thresholds: Thresholds,
+    trust_code: bool,
+    reporter: Reporter,
 ) -> tuple[dict[Pair, dict[str, float]], dict[Pair, str]]:
     """(pair -> why its rows are neighbours, with the scores; pair -> the name that both mention)."""
     reporter.start("neighbours", 4)
@@ -142,11 +146,11 @@ def _reasons(
 
 def _check_inputs(
     forget: Any, corpus: Any, model: str | None, thresholds: Thresholds, out: str | None, trust_code: bool
-) -> dict[str, list[Example]]:
+) -> dict[str, Sequence[Example]]:
     """The rows of both sets. Raises BadInput with every fault of the input."""
     require("neighbours", "", "datasketch", "neighbours")
     faults = Faults()
-    splits: dict[str, list[Example]] = {"forget": [], "corpus": []}
+    splits: dict[str, Sequence[Example]] = {"forget": [], "corpus": []}
     for name, source in (("forget", forget), ("corpus", corpus)):
         with faults:
             splits[name] = load(source, name)

@@ -108,7 +108,7 @@ class _Plan:
     kind: str
     """Of the marks; "" without any."""
     marks: Marks | None
-    rows: dict[str, list[Example]]
+    rows: dict[str, Sequence[Example]]
     """Data and holdout, as far as they were given: seeded samples."""
 
     def as_written(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _plan(given: ProvenanceRequest | Mapping[str, Any] | str | None, fields: Map
     if request.marks is not None:
         with faults:
             kind, marks = read_marks(request.marks)
-    rows: dict[str, list[Example]] = {}
+    rows: dict[str, Sequence[Example]] = {}
     for field in ("data", "holdout"):
         if (source := getattr(request, field)) is not None:
             with faults:

@@ -12,6 +12,7 @@ from expunge.core import processes
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
+from expunge.ledger.examples import EXAMPLES, read_examples
 from expunge.pipeline import evidence, inputs, run_folder
 from expunge.pipeline.apply import apply
 from expunge.pipeline.containment import comparison_runs
@@ -122,4 +123,5 @@ def _finished_run(out: Path) -> Run:
             f"holds a finished run that is not as certified ({first})",
             "restore the folder, or choose another",
         )
-    return Run(out, run_folder.evidence_of(out))
+    beside = read_examples(out / EXAMPLES) if (out / EXAMPLES).is_file() else {}  # none is left after a purge
+    return Run(out, {**run_folder.evidence_of(out), **beside})

@@ -15,6 +15,7 @@ from expunge.ledger.certificate import (
     LOCK,
     LOG,
     NAMED,
+    PURGED,
     SALT,
     Tree,
     read_certificate,
@@ -147,11 +148,12 @@ def _files(result: Verification, folder: Path, statement: Mapping[str, Any]) -> 
         else:
             result.changed.append(name)
     predicate = statement["predicate"]
-    needed = [name for name in NAMED if name != LOG or ("digest" in predicate and predicate.get("purged") is not True)]
+    purged, older = predicate.get("purged") is True, "digest" not in predicate
+    needed = [name for name in NAMED if not (purged and name in PURGED) and not (older and name == LOG)]
     result.missing += [f"{name} (the certificate does not name it)" for name in needed if name not in claimed]
     if not any(name.endswith(".safetensors") and not name.startswith("model/guard/") for name in claimed):
         result.missing.append("model/*.safetensors (the certificate names no weights)")
-    result.added += _added_files(there, {*claimed, CERTIFICATE, SALT}, folder, old="digest" not in predicate)
+    result.added += _added_files(there, {*claimed, CERTIFICATE, SALT}, folder, old=older)
 
 
 def _is_name(name: str) -> bool:

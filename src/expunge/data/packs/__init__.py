@@ -111,7 +111,7 @@ def _add(pack: Pack, source: str, name: str) -> None:
 def _rows_of(file: Path, name: str) -> list[dict[str, Any]]:
     """The rows of a JSONL file, or of a table such as XSTest's own; empty cells are left out."""
     if file.suffix != ".csv":
-        return jsonl_rows(file, name)
+        return list(jsonl_rows(file, name))
     return [{key: cell for key, cell in row.items() if cell is not None} for row in file_rows(file, name)]
 
 

@@ -92,7 +92,7 @@ def _load_splits(request: Mapping[str, Any], known: Mapping[str, Any], data: str
     for i, split in enumerate(TRAINED):
         for former in TRAINED[:i]:
             if split in splits:
-                splits[split] = without(splits[split], splits.get(former, []))
+                splits[split] = list(without(splits[split], splits.get(former, [])))
     return splits
 
 
