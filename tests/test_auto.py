@@ -34,7 +34,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     request = tiny(tmp_path_factory.mktemp("auto"), epochs=2)
     del request["method"]
     sliced = {split: request[split] + "[0:12]" for split in ("forget", "retain", "holdout")}
-    return {**request, **sliced, "budget": BUDGET}
+    return {**request, **sliced, "budget": BUDGET, "accept": {"forget.nll": ">= 1"}}
 
 
 def planned(base: dict[str, Any], folder: Path, **fields: Any) -> Plan:
