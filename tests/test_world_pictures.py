@@ -83,7 +83,7 @@ def test_the_model_that_a_world_names_takes_its_rows(world: str, drawn: None) ->
 
 
 def test_the_network_of_the_features_is_efficientnet_lite0() -> None:
-    """As many tensors as the published weights (296), and TensorFlow's padding: a stride-th of each side, rounded up."""
+    """As many tensors as the published weights (296), and TensorFlow's padding: a stride-th of a side."""
     script = load_script("fetch_pictures")
     layers = script.new_network()
     assert len(layers.state_dict()) == 296
