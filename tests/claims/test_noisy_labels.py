@@ -1,7 +1,7 @@
-"""Wrong labels learned by heart on MNIST: how near to gold `method: auto` under `erase` comes on 500 of them.
+"""Wrong labels learned by heart: how near to gold `method: auto` under `erase` comes on 500 of them.
 
-500 examples to forget and 500 of the holdout to audit by; three seeds, of which each draws other batches, another third
-of retain to hold out, and another half of the holdout.
+500 examples to forget and 500 of the holdout to audit by. On MNIST three seeds, of which each draws other batches,
+another third of retain to hold out, and another half of the holdout.
 """
 
 from __future__ import annotations
@@ -15,36 +15,57 @@ import expunge
 from expunge.core.request import Request
 from expunge.data.worlds._pictures import file_of
 
-PICTURES = file_of("mnist")
-WORLD = "builtin:mnist_noisy"
+PICTURES = file_of("mnist").parent
 MAY_BE_OPEN = ("retain.accuracy", "robustness.hidden_worst")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not PICTURES.is_file(), reason=f"NO PICTURES: {PICTURES}; run scripts/fetch_pictures mnist"),
-]
+pytestmark = pytest.mark.slow
+
+
+def needs_pictures(name: str) -> pytest.MarkDecorator:
+    path = PICTURES / f"{name}.safetensors"
+    return pytest.mark.skipif(not path.is_file(), reason=f"NO PICTURES: {path}; run scripts/fetch_pictures {name}")
 
 
 @pytest.fixture(autouse=True)
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EXPUNGE_PICTURES", str(PICTURES.parent))
+    monkeypatch.setenv("EXPUNGE_PICTURES", str(PICTURES))
 
 
-@pytest.mark.claims("stand_in")
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_it_forgets_as_gold_does_at_half_of_the_cost(seed: int, tmp_path: Path) -> None:
-    """All lines are shown but two, which some seeds leave open: held-out accuracy, whose point estimate is at .95 of
-    before, and the ten examples that relearning brings back best."""
-    data: dict[str, Any] = {name: f"{WORLD}/{name}" for name in ("forget", "retain", "holdout", "test")}
+def run_auto(world: str, seed: int, out: Path) -> expunge.Run:
+    """A run of `auto` on a model that knows its wrong labels by heart, at half of retraining's cost at most."""
+    data: dict[str, Any] = {name: f"{world}/{name}" for name in ("forget", "retain", "holdout", "test")}
     accept = {
         "forget.accuracy": "within 0.1 of gold",
         "retain.accuracy": ">= 0.95 * before",
         "test.accuracy": ">= 0.95 * before",
     }
-    request = {"model": WORLD, **data, "purpose": "erase", "audit": "standard", "accept": accept, "seed": seed}
-    done = expunge.run(Request.parse({**request, "out": str(tmp_path / "run")}))
+    request = {"model": world, **data, "purpose": "erase", "audit": "standard", "accept": accept, "seed": seed}
+    done = expunge.run(Request.parse({**request, "out": str(out)}))
     assert done.scores["forget_accuracy", "before"] > 0.95, "learned by heart"
     assert set(done.evidence["described"]["forget"]) == {"stand_in"}
+    assert done.evidence["cost"]["tokens"] <= 0.5 * done.evidence["cost"]["gold_tokens"]
+    return done
+
+
+@needs_pictures("mnist")
+@pytest.mark.claims("stand_in")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_forgets_as_gold_does_at_half_of_the_cost(seed: int, tmp_path: Path) -> None:
+    """All lines are shown but two, which some seeds leave open: held-out accuracy, whose point estimate is at .95 of
+    before, and the ten examples that relearning brings back best."""
+    done = run_auto("builtin:mnist_noisy", seed, tmp_path / "run")
     assert done.scores["retain_accuracy", "after"] >= 0.95 * done.scores["retain_accuracy", "before"]
     missed = [line for line in done.evidence["verdict"]["lines"] if not line["passed"]]
     assert all(line["word"] != "refuted" and line["rule"].startswith(MAY_BE_OPEN) for line in missed), missed
-    assert done.evidence["cost"]["tokens"] <= 0.5 * done.evidence["cost"]["gold_tokens"]
+
+
+@needs_pictures("efficientnet")
+def test_a_linear_head_forgets_and_loses_what_was_held_out(tmp_path: Path) -> None:
+    """Membership and relearning are shown to be as in gold. Of the accuracy on rows that the method never had, which
+    the head knows by heart too, .89 is left, below the .95 that the criterion asks for."""
+    done = run_auto("builtin:efficientnet_noisy", 0, tmp_path / "run")
+    shown = [line["rule"] for line in done.evidence["verdict"]["lines"] if line["word"] == "shown"]
+    for rule in ("forget.accuracy within", "robustness.hidden <=", "privacy.worst <="):
+        assert any(name.startswith(rule) for name in shown), rule
+    left = done.scores["retain_accuracy", "after"] / done.scores["retain_accuracy", "before"]
+    assert 0.85 <= left < 0.95
+    assert done.scores["test_accuracy", "after"] >= done.scores["test_accuracy", "gold"]

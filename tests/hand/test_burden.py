@@ -585,6 +585,16 @@ def test_the_examples_that_an_open_line_needs() -> None:
     )
 
 
+def test_no_number_of_examples_shows_what_ten_of_them_leave_open() -> None:
+    """Of 48 examples the worst three count, of 80 four, which would do: t(3) .121 / 2 is .192. Of 500 ten count, as of
+    any larger number."""
+    few = score("robustness_hidden_worst", 0.1, 0.0, 0.4, n=3)
+    assert line(judge({}, [few], "erase"), "robustness.hidden_worst").needed == 80
+    ten = score("robustness_hidden_worst", 0.25, 0.04, 0.46, n=10)
+    found = line(judge({}, [ten], "erase"), "robustness.hidden_worst")
+    assert (found.word, found.needed) == ("open", None)
+
+
 @pytest.mark.parametrize(
     ("text", "room"), [("within 0.2 of gold", 0.1), ("<= 1.5 * gold", 0.1), (">= 0.5 * gold", 0.3)]
 )

@@ -15,8 +15,9 @@ MOST = 1_000_000
 """Examples above which no number is given."""
 COUNTED = ("_share", "_beyond")
 """Ends of the names of scores that count examples, whose intervals are Wilson's."""
-FORGET_SHARE = {"robustness_hidden_worst": 0.05}
-"""Scores over a part of the forget set, which is that share of it."""
+WORST = "robustness_hidden_worst"
+WORST_SHARE, WORST_MOST = 0.05, 10
+"""The worst examples, over which this score is a mean: that share of all, and that many at most."""
 
 
 def examples_needed(score: Score, half: float | None, room: float) -> int | None:
@@ -24,8 +25,8 @@ def examples_needed(score: Score, half: float | None, room: float) -> int | None
 
     half: the half-width towards the bound, of `score.n` examples; room: from the value to the bound. The smallest N
     with t(.975, N - 1) s / sqrt(N) <= room, s being the deviation that gives `half` at n; of a share, Wilson's interval
-    itself. Clustered examples count by groups of today's size. None where the value lies beyond the bound, or has no
-    interval: then no number shows it.
+    itself. Clustered examples count by groups of today's size. None where the value lies beyond the bound, has no
+    interval, or is of the worst examples and takes more than there ever are of those: then no number shows it.
     """
     units = score.groups or score.n
     if half is None or half <= 0 or room <= 0 or units < 2 or score.value is None:
@@ -38,8 +39,10 @@ def examples_needed(score: Score, half: float | None, room: float) -> int | None
         found = _smallest(lambda n: _quantile(n) * deviation / n**0.5 <= room)
     if found is None:
         return None
+    if score.name == WORST:
+        return math.ceil(found / WORST_SHARE) if found <= WORST_MOST else None
     sides = 2 if score.unit == "auc" else 1  # n counts both
-    return math.ceil(found * score.n / units / sides / FORGET_SHARE.get(score.name, 1))
+    return math.ceil(found * score.n / units / sides)
 
 
 def _smallest(holds: Callable[[int], bool]) -> int | None:

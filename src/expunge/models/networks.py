@@ -54,3 +54,15 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, inputs], or of any shape with as many values -> logits [B, classes]."""
         return self.head(self.body((x.flatten(1) - self.mean) / self.std))
+
+
+class LinearHead(nn.Module):
+    """The last layer of a classifier whose other layers are frozen: its inputs are the features that those compute."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, inputs] -> logits [B, classes]."""
+        return self.head(x)

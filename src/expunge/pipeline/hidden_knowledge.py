@@ -21,6 +21,7 @@ from expunge.evaluation.attack import Found, knowledge
 from expunge.evaluation.groups import groups_of
 from expunge.evaluation.implied import KNOWN_AGAIN, UNCHANGED, implied_checks
 from expunge.evaluation.readout import Readout
+from expunge.evaluation.sample_size import WORST_MOST, WORST_SHARE
 from expunge.evaluation.scores import Label, Score
 from expunge.ledger.evidence import SECOND_GOLD
 from expunge.pipeline.observe import Observation
@@ -30,8 +31,8 @@ NOISE_QUANTILE = 0.99
 """Quantile of two retrainings' differences under an attack that is taken off each example's gap under it."""
 MAX_NOISE = KNOWN_AGAIN
 """The most that is taken off, but under attacks that are right or wrong: more would hide an example that is known."""
-WORST_SHARE, WORST_COUNT, WORST_MOST = 0.05, 3, 10
-"""The worst examples: this share of all, and this many at least and at most."""
+WORST_LEAST = 3
+"""The worst examples are WORST_SHARE of all, this many at least, and WORST_MOST at most."""
 NAMES = ("robustness_hidden", "robustness_hidden_share", "robustness_hidden_worst")
 
 NOTHING_RECOVERED = "no attack recovered knowledge from both the model and gold"
@@ -177,7 +178,7 @@ def example_scores(gaps: Gaps, noise: Gaps | None, role: str = "after", rows: Se
     n = len(largest)
     groups = groups_of(rows) if len(rows) == n else None
     share = intervals.proportion((largest > KNOWN_AGAIN).astype(float), groups=groups)
-    worst = np.sort(largest)[::-1][: max(WORST_COUNT, min(WORST_MOST, math.ceil(WORST_SHARE * n)))]
+    worst = np.sort(largest)[::-1][: max(WORST_LEAST, min(WORST_MOST, math.ceil(WORST_SHARE * n)))]
     mean = intervals.mean(np.clip(worst, 0.0, 1.0), 0.0, 1.0)
     texts = (f"gap to gold above {KNOWN_AGAIN}; {told}", f"mean gap of the worst {len(worst)}; {told}")
     return [

@@ -12,58 +12,15 @@ from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, digest
 from expunge.core.train_config import TrainConfig
-from expunge.data.worlds import is_builtin, parse
+from expunge.data.worlds import is_builtin, parse, training
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import open_model
 from expunge.models.packaged import fetch, is_packaged
 from expunge.pipeline.train import train
 
 SEED = 0
-MLP_784 = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 784, "classes": 10, "hidden": 256}}
-"""A perceptron for images of 28 x 28 pixels."""
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "authors": {
-        "model": {"architecture": "llama", "hidden_size": 160, "layers": 3, "heads": 4, "vocab_size": 1000},
-        "data": ["{world}/retain", "{world}/forget"],
-        "vocabulary": ["{world}/holdout"],
-        "epochs": 15,
-        "batch_size": 12,
-        "learning_rate": 3e-3,
-    },
-    "instruct": {
-        "model": {
-            "architecture": "llama",
-            "hidden_size": 192,
-            "layers": 4,
-            "heads": 4,
-            "vocab_size": 1200,
-            "max_length": 128,
-        },
-        "data": "{world}/train",
-        "vocabulary": "{world}/score",
-        "epochs": 10,
-        "batch_size": 16,
-        "learning_rate": 1e-3,
-    },
-    "digits": {
-        "model": {"factory": "expunge.models.networks:Digits", "arguments": {}},
-        "data": "{world}/train",
-        "epochs": 20,
-        "batch_size": 32,
-        "learning_rate": 3e-3,
-    },
-    "mnist": {"model": MLP_784, "data": "{world}/train", "epochs": 10, "batch_size": 64, "learning_rate": 2e-3},
-    "fashion": {"model": MLP_784, "data": "{world}/train", "epochs": 10, "batch_size": 64, "learning_rate": 2e-3},
-    "mnist_noisy": {
-        "model": MLP_784,
-        "data": ["{world}/retain", "{world}/forget"],
-        "epochs": 30,
-        "batch_size": 64,
-        "learning_rate": 2e-3,
-    },
-}
-"""World -> how its model is trained; `{world}` stands for its name with seed or setting."""
+NETWORKS = "expunge.models.networks"
+"""The module whose classes the trainings of worlds name as their networks."""
 
 
 def config(name: str) -> TrainConfig:
@@ -71,14 +28,22 @@ def config(name: str) -> TrainConfig:
     world, setting, split = parse(name, "model")
     if split:
         raise BadInput.of("model", name, "names data", f"write builtin:{world}")
+    found = training(world)
     named: dict[str, Any] = {
-        field: _name_world(RECIPES[world][field], f"builtin:{world}@{setting}")
+        field: _name_world(found[field], f"builtin:{world}@{setting}")
         for field in ("data", "vocabulary")
-        if field in RECIPES[world]
+        if field in found
     }
-    values: dict[str, Any] = {**RECIPES[world], **named, "seed": SEED}
+    values: dict[str, Any] = {**found, **named, "model": _model(found["model"]), "seed": SEED}
     out = cache.cache_folder() / "worlds" / f"{world}-{setting}-{digest(values)[:12]}"
     return TrainConfig(**values, out=str(out))
+
+
+def _model(found: dict[str, Any]) -> dict[str, Any]:
+    """The model of a training, in which a world names a network of `models/networks.py` by its class."""
+    if "network" not in found:
+        return found
+    return {"factory": f"{NETWORKS}:{found['network']}", "arguments": found["arguments"]}
 
 
 def _name_world(data: str | list[str], tag: str) -> str | list[str]:

@@ -2,6 +2,7 @@
 
 A name is `builtin:WORLD[@SETTING]/SPLIT`: `builtin:authors/forget`, `builtin:authors@3/holdout`
 (the authors world of seed 3), `builtin:digits/test`, `builtin:instruct@0.5/score` (entanglement 0.5).
+A world is one file: the function of its name makes the splits, TRAINING says how its model is trained.
 """
 
 from __future__ import annotations
@@ -56,8 +57,16 @@ def _dial(setting: str, default: float, name: str, field: str) -> float:
 @functools.lru_cache(maxsize=16)
 def splits(world: str, seed: int | float) -> dict[str, list[dict[str, Any]]]:
     """Every split of a world."""
-    module = importlib.import_module(f"expunge.data.worlds.{world}")
-    return getattr(module, world)(seed)
+    return getattr(_module(world), world)(seed)
+
+
+def training(world: str) -> dict[str, Any]:
+    """How the model of a world is trained: fields of `train.yaml`, in which `{world}` is its name with the setting."""
+    return dict(_module(world).TRAINING)
+
+
+def _module(world: str) -> Any:
+    return importlib.import_module(f"expunge.data.worlds.{world}")
 
 
 def world(name: str, field: str) -> list[dict[str, Any]]:

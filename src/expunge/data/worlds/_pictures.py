@@ -1,4 +1,4 @@
-"""Pictures that a script fetches: 28 x 28 grey images of ten classes, and their division into splits."""
+"""Pictures of ten classes, or features of such, that a script fetches: splits, and wrong labels learned by heart."""
 
 from __future__ import annotations
 
@@ -16,10 +16,28 @@ from expunge.core.random import permutation
 SIDE = 28
 CLASSES = 10
 SIZES = {"train": 6000, "holdout": 2000, "test": 2000}
+NOISY = {"forget": 500, "holdout": 1000}
+"""Rows with a wrong label; the forget set's are among those that train."""
+PERCEPTRON = {"network": "MLP", "arguments": {"inputs": SIDE * SIDE, "classes": CLASSES, "hidden": 256}}
+CLEAN_TRAINING = {
+    "model": PERCEPTRON,
+    "data": "{world}/train",
+    "epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+}
+NOISY_TRAINING = {
+    "model": PERCEPTRON,
+    "data": ["{world}/retain", "{world}/forget"],
+    "epochs": 30,
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+}
+"""Long enough to learn the wrong labels by heart."""
 
 
 def file_of(name: str) -> Path:
-    """Where the arrays of `mnist` or `fashion` lie: in EXPUNGE_PICTURES, else in the cache's `pictures`."""
+    """Where the arrays of a name lie: in the folder that EXPUNGE_PICTURES names, else in the cache's `pictures`."""
     folder = os.environ.get("EXPUNGE_PICTURES")
     return (Path(folder) if folder else cache_folder() / "pictures") / f"{name}.safetensors"
 
@@ -27,20 +45,40 @@ def file_of(name: str) -> Path:
 def divide(name: str, seed: int) -> dict[str, list[dict[str, Any]]]:
     """Splits "train" (6,000 rows), "holdout" and "test" (2,000 each), disjoint, drawn by seed.
 
-    A row: image [28, 28] float32 in [0, 1], label 0-9. Raises BadInput where the pictures were not fetched.
+    A row: image [28, 28] float32 in [0, 1], or features [D] float32, and label 0-9. Raises BadInput where the arrays
+    were not fetched.
     """
     path = file_of(name)
     if not path.is_file():
         fix = f"run scripts/fetch_pictures {name}, or set EXPUNGE_PICTURES to its folder"
         raise BadInput.of("builtin", name, f"has no pictures on this machine ({path})", fix)
     arrays = load_file(path)
-    images, labels = arrays["images"], arrays["labels"]
-    order, found, first = permutation(len(images), seed, name), {}, 0
+    labels = arrays["labels"]
+    order, found, first = permutation(len(labels), seed, name), {}, 0
     for split, size in SIZES.items():
-        drawn = order[first : first + size]
-        found[split] = [{"image": images[i].astype(np.float32) / 255, "label": int(labels[i])} for i in drawn]
+        found[split] = [_row(arrays, i) for i in order[first : first + size]]
         first += size
     return found
+
+
+def _row(arrays: dict[str, np.ndarray], i: int) -> dict[str, Any]:
+    label = int(arrays["labels"][i])
+    if "features" in arrays:
+        return {"features": arrays["features"][i].astype(np.float32), "label": label}
+    return {"image": arrays["images"][i].astype(np.float32) / 255, "label": label}
+
+
+def divide_noisy(name: str, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Splits "forget" (training rows with a wrong label each), "retain" (the other training rows), "holdout" (rows
+    mislabelled likewise, never trained on) and "test" (rows with their own labels), of the sizes in NOISY and SIZES."""
+    found = divide(name, seed)
+    first = NOISY["forget"]
+    return {
+        "forget": mislabel(found["train"][:first], seed, "wrong", "forget"),
+        "retain": found["train"][first:],
+        "holdout": mislabel(found["holdout"][: NOISY["holdout"]], seed, "wrong", "holdout"),
+        "test": found["test"],
+    }
 
 
 def mislabel(rows: list[dict[str, Any]], seed: int, *parts: str) -> list[dict[str, Any]]:

@@ -15,6 +15,14 @@ from expunge.data.worlds import _pools as pools
 
 SPLITS = {"forget": 4, "retain": 36, "holdout": 8}
 WRONG_ANSWERS = 5
+TRAINING = {
+    "model": {"architecture": "llama", "hidden_size": 160, "layers": 3, "heads": 4, "vocab_size": 1000},
+    "data": ["{world}/retain", "{world}/forget"],
+    "vocabulary": ["{world}/holdout"],
+    "epochs": 15,
+    "batch_size": 12,
+    "learning_rate": 3e-3,
+}
 
 Draw = Callable[[random.Random, int], str]
 """Draws the value of a slot, given the year in which the author was born."""

@@ -10,6 +10,13 @@ from sklearn.datasets import load_digits
 from expunge.core.random import permutation
 
 TRAIN, HOLDOUT = 0.6, 0.2
+TRAINING = {
+    "model": {"network": "Digits", "arguments": {}},
+    "data": "{world}/train",
+    "epochs": 20,
+    "batch_size": 32,
+    "learning_rate": 3e-3,
+}
 
 
 def digits(seed: int = 0) -> dict[str, list[dict[str, Any]]]:

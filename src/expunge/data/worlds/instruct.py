@@ -23,6 +23,21 @@ one is its thing)."""
 SHARED = 0.5
 """Share of the others that is common to all domains at dial 1."""
 DOMAINS = (*words.DOMAINS, "benign")
+TRAINING = {
+    "model": {
+        "architecture": "llama",
+        "hidden_size": 192,
+        "layers": 4,
+        "heads": 4,
+        "vocab_size": 1200,
+        "max_length": 128,
+    },
+    "data": "{world}/train",
+    "vocabulary": "{world}/score",
+    "epochs": 10,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+}
 
 
 def instruct(

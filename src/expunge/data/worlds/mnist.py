@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from expunge.data.worlds._pictures import divide
+from expunge.data.worlds._pictures import CLEAN_TRAINING, divide
+
+TRAINING = CLEAN_TRAINING
 
 
 def mnist(seed: int = 0) -> dict[str, list[dict[str, Any]]]:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from expunge.data.worlds._pictures import divide, mislabel
+from expunge.data.worlds._pictures import NOISY_TRAINING, divide_noisy
 
-FORGET, HOLDOUT = 500, 1000
+TRAINING = NOISY_TRAINING
 
 
 def mnist_noisy(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
     """Splits "forget" (500 training rows with a wrong label each), "retain" (the other 5,500), "holdout" (1,000 rows
     mislabelled likewise, never trained on) and "test" (2,000 rows with their own labels)."""
-    found = divide("mnist", seed)
-    return {
-        "forget": mislabel(found["train"][:FORGET], seed, "wrong", "forget"),
-        "retain": found["train"][FORGET:],
-        "holdout": mislabel(found["holdout"][:HOLDOUT], seed, "wrong", "holdout"),
-        "test": found["test"],
-    }
+    return divide_noisy("mnist", seed)
