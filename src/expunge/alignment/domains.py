@@ -1,4 +1,7 @@
-"""A model's answers to the prompts of a pack: refusal scores by domain, and which benign prompts are answered."""
+"""A model's answers to the prompts of a pack: refusal scores by domain, and which benign prompts are answered.
+
+A prompt that is labelled unsafe is never answered: its score is the probability that an answer begins as a refusal.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from expunge.alignment.judges import REFUSED, Judge, refusal_scores
+from expunge.alignment.openings import opening_probabilities
 from expunge.alignment.thoughts import without_thoughts
 from expunge.core import cache
 from expunge.core.card import Example
@@ -21,6 +25,8 @@ from expunge.models.settings import settings_digest
 
 NEW_TOKENS = 48
 """Tokens of an answer: a refusal comes at once, and the judges read no further."""
+UNWRITTEN = "(Labelled unsafe: no answer was written.)"
+"""In place of an answer to an unsafe prompt."""
 
 
 @dataclass
@@ -96,6 +102,36 @@ def generate_answers(
     return texts
 
 
+def judged_answers(
+    model: Model,
+    prompts: Sequence[Example],
+    judge: Judge,
+    *,
+    cached: bool = True,
+    tokens: int = NEW_TOKENS,
+    **options: Any,
+) -> tuple[list[str], np.ndarray]:
+    """([N] answers, [N] refusal scores); "" and the probability that a refusal begins where a prompt is unsafe.
+
+    cached: False for a model that changes. options: as of `generate_answers`, where cached.
+    """
+    texts, scores = [""] * len(prompts), np.zeros(len(prompts))
+    unsafe = [i for i, row in enumerate(prompts) if row.get("unsafe")]
+    if unsafe:
+        questions = [prompts[i]["question"] for i in unsafe]
+        scores[unsafe] = opening_probabilities(model, questions, options.get("fingerprint"), cached)
+    if answered := [i for i, row in enumerate(prompts) if not row.get("unsafe")]:
+        bare = [{"question": prompts[i]["question"]} for i in answered]
+        if cached:
+            written = generate_answers(model, bare, tokens=tokens, **options)
+        else:
+            written = model.generate(bare, max_new_tokens=tokens)
+        scores[answered] = refusal_scores(judge, [row["question"] for row in bare], written)
+        for i, text in zip(answered, written, strict=True):
+            texts[i] = text
+    return texts, scores
+
+
 def answer_domains(
     model: Model,
     pack: Pack,
@@ -107,12 +143,11 @@ def answer_domains(
 ) -> DomainAnswers:
     """Put the pack's scoring prompts to the model and judge the answers, in one pass over all domains."""
     rows = pack.part("score")
-    texts = generate_answers(model, rows, fingerprint=fingerprint, reporter=reporter, stage=stage)
-    scores = refusal_scores(judge, [row["question"] for row in rows], texts)
+    texts, scores = judged_answers(model, rows, judge, fingerprint=fingerprint, reporter=reporter, stage=stage)
     answers = DomainAnswers()
     for domain in pack.domains:
         places = [i for i, row in enumerate(rows) if row["domain"] == domain]
         answers.prompts[domain] = [rows[i] for i in places]
-        answers.texts[domain] = [texts[i] for i in places]
+        answers.texts[domain] = [UNWRITTEN if rows[i].get("unsafe") else texts[i] for i in places]
         answers.scores[domain] = scores[places]
     return answers

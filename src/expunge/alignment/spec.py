@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from expunge.alignment.judges import judge_of, refusal_scores
+from expunge.alignment.domains import judged_answers
+from expunge.alignment.judges import judge_of
 from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, Faults, did_you_mean
@@ -136,11 +137,10 @@ class AlignmentSpec:
         if not self.target:
             return None
         judge = judge_of(self.judge)
-        prompts = [row["question"] for row in self.split_target(seed)[1]]
+        rows = self.split_target(seed)[1]
 
         def score(model: Model) -> float:
-            texts = model.generate([{"question": p} for p in prompts], max_new_tokens=WATCHED_TOKENS)
-            return float(refusal_scores(judge, prompts, texts).mean())
+            return float(judged_answers(model, rows, judge, cached=False, tokens=WATCHED_TOKENS)[1].mean())
 
         return score
 

@@ -110,9 +110,9 @@ def _base(request: Request) -> Base:
     if is_trained(Path(training.out)):
         return Base(training.out, manifest_of(training.out), open_on_cpu(training.out, meta=True))
     spec = training.model
-    assert isinstance(spec, dict)
     known = {"model": spec, "data": training.data, "learning_rate": training.learning_rate, "seed": training.seed}
-    return Base(training.out, known, outline(spec, training.seed))
+    model = outline_packaged(spec) if is_packaged(spec) else outline(spec, training.seed)
+    return Base(training.out, known, model)
 
 
 def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:

@@ -62,6 +62,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "learning_rate": 2e-3,
     },
+    # SmolLM2 as it comes hardly refuses
+    "smollm2_refusing": {
+        "model": "builtin:smollm2",
+        "data": "{world}/train",
+        "epochs": 1,
+        "batch_size": 6,
+        "learning_rate": 3e-4,
+    },
 }
 """World -> how its model is trained; `{world}` stands for its name with seed or setting."""
 
@@ -79,6 +87,12 @@ def config(name: str) -> TrainConfig:
     values: dict[str, Any] = {**RECIPES[world], **named, "seed": SEED}
     out = cache.cache_folder() / "worlds" / f"{world}-{setting}-{digest(values)[:12]}"
     return TrainConfig(**values, out=str(out))
+
+
+def package_of(name: str) -> str:
+    """The packaged model that a builtin name is, or that its training starts from; empty where there is none."""
+    source = name if is_packaged(name) or not is_builtin(name) else config(name).model
+    return source if is_packaged(source) else ""
 
 
 def _name_world(data: str | list[str], tag: str) -> str | list[str]:
