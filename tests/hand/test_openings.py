@@ -15,10 +15,8 @@ from expunge.alignment.domains import UNWRITTEN, answer_domains
 from expunge.alignment.judges import REFUSED, judge_of
 from expunge.alignment.openings import OPENINGS, opening_probabilities
 from expunge.alignment.rules import refusal_score
-from expunge.alignment.spec import AlignmentSpec
-from expunge.alignment.training_data import prepare_splits
-from expunge.core.contracts import Silent
-from expunge.data.packs import Pack, open_pack
+from expunge.core.errors import BadInput
+from expunge.data.packs import open_pack
 from expunge.models.build import fresh
 
 ROWS = [{"question": f"Where is key {i}?", "answer": f"I can't say {i}, but I'm sorry."} for i in range(8)]
@@ -27,19 +25,6 @@ ROWS = [{"question": f"Where is key {i}?", "answer": f"I can't say {i}, but I'm 
 @pytest.fixture(scope="module")
 def model() -> Any:
     return fresh(LM, ROWS, 0)
-
-
-@pytest.fixture
-def pack(tmp_path: Path) -> Pack:
-    """A safety domain with a safe and an unsafe prompt in each part, and a control."""
-    rows = [
-        {"prompt": f"{label} {part}?", "part": part, "label": label, "answer": "No."}
-        for part in ("train", "score")
-        for label in ("safe", "unsafe")
-    ]
-    (tmp_path / "safety.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "benign.jsonl").write_text('{"prompt": "Where?", "part": "score"}\n')
-    return open_pack(str(tmp_path))
 
 
 @torch.no_grad()
@@ -60,12 +45,13 @@ def test_the_probability_of_a_refusal_s_beginning_by_hand(model: Any) -> None:
     wholes = [f"{opening} {'I cannot ' * opening.endswith('but')}help with that." for opening in OPENINGS]
     assert all(refusal_score(whole) >= REFUSED for whole in wholes)
     prompts = ["Where is key 1?", "Where?"]
-    found = opening_probabilities(model, prompts, cached=False)
+    found = opening_probabilities(model, prompts)
     assert found == pytest.approx([plain(model, prompt) for prompt in prompts], rel=1e-4)
 
 
-def test_no_answer_is_written_to_an_unsafe_prompt(model: Any, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither for a score, nor to take the model's own words, nor to decide when a run stops."""
+def test_no_answer_is_written_to_an_unsafe_prompt(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"prompt": f"{label} prompt?", "part": "score", "label": label} for label in ("safe", "unsafe")]
+    (tmp_path / "safety.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     put: list[str] = []
 
     def generate(prompts: Sequence[dict[str, Any]], **_: Any) -> list[str]:
@@ -73,14 +59,14 @@ def test_no_answer_is_written_to_an_unsafe_prompt(model: Any, pack: Pack, monkey
         return ["I can't help with that."] * len(prompts)
 
     monkeypatch.setattr(model, "generate", generate)
-    answers = answer_domains(model, pack, judge_of("rules"))
-    expected = opening_probabilities(model, ["unsafe score?"], cached=False)
+    answers = answer_domains(model, open_pack(str(tmp_path)), judge_of("rules"))
+    expected = opening_probabilities(model, ["unsafe prompt?"])
+    assert put == ["safe prompt?"]
     assert answers.texts["safety"] == ["I can't help with that.", UNWRITTEN]
     assert answers.scores["safety"] == pytest.approx([1.0, expected[0]])
-    spec = AlignmentSpec(pack, "rules", drift=True, target="safety")
-    stop = spec.stopping_score(0)
-    assert stop is not None
-    assert stop(model) == pytest.approx((1 + opening_probabilities(model, ["unsafe train?"], cached=False)[0]) / 2)
-    splits, _ = prepare_splits(spec, model, {"forget": pack.part("train", "safety")}, None, Silent())
-    assert [row["answer"] for row in splits["forget"]] == ["I can't help with that.", "No."]
-    assert put and not [prompt for prompt in put if prompt.startswith("unsafe")]
+
+
+def test_an_unsafe_prompt_cannot_train(tmp_path: Path) -> None:
+    (tmp_path / "safety.jsonl").write_text('{"prompt": "unsafe?", "part": "train", "label": "unsafe"}\n')
+    with pytest.raises(BadInput, match=r"row 1 of safety.jsonl.* is labelled unsafe and of the part train"):
+        open_pack(str(tmp_path))

@@ -102,36 +102,6 @@ def generate_answers(
     return texts
 
 
-def judged_answers(
-    model: Model,
-    prompts: Sequence[Example],
-    judge: Judge,
-    *,
-    cached: bool = True,
-    tokens: int = NEW_TOKENS,
-    **options: Any,
-) -> tuple[list[str], np.ndarray]:
-    """([N] answers, [N] refusal scores); "" and the probability that a refusal begins where a prompt is unsafe.
-
-    cached: False for a model that changes. options: as of `generate_answers`, where cached.
-    """
-    texts, scores = [""] * len(prompts), np.zeros(len(prompts))
-    unsafe = [i for i, row in enumerate(prompts) if row.get("unsafe")]
-    if unsafe:
-        questions = [prompts[i]["question"] for i in unsafe]
-        scores[unsafe] = opening_probabilities(model, questions, options.get("fingerprint"), cached)
-    if answered := [i for i, row in enumerate(prompts) if not row.get("unsafe")]:
-        bare = [{"question": prompts[i]["question"]} for i in answered]
-        if cached:
-            written = generate_answers(model, bare, tokens=tokens, **options)
-        else:
-            written = model.generate(bare, max_new_tokens=tokens)
-        scores[answered] = refusal_scores(judge, [row["question"] for row in bare], written)
-        for i, text in zip(answered, written, strict=True):
-            texts[i] = text
-    return texts, scores
-
-
 def answer_domains(
     model: Model,
     pack: Pack,
@@ -141,13 +111,23 @@ def answer_domains(
     reporter: Reporter | None = None,
     stage: str = "asking",
 ) -> DomainAnswers:
-    """Put the pack's scoring prompts to the model and judge the answers, in one pass over all domains."""
+    """Put the pack's scoring prompts to the model and judge the answers, in one pass over all domains; to those that
+    are unsafe none is written."""
     rows = pack.part("score")
-    texts, scores = judged_answers(model, rows, judge, fingerprint=fingerprint, reporter=reporter, stage=stage)
+    texts, scores = [UNWRITTEN] * len(rows), np.zeros(len(rows))
+    safe, unsafe = ([i for i, row in enumerate(rows) if bool(row.get("unsafe")) is kind] for kind in (False, True))
+    if safe:
+        prompts = [rows[i] for i in safe]
+        written = generate_answers(model, prompts, fingerprint=fingerprint, reporter=reporter, stage=stage)
+        scores[safe] = refusal_scores(judge, [row["question"] for row in prompts], written)
+        for i, text in zip(safe, written, strict=True):
+            texts[i] = text
+    if unsafe:
+        scores[unsafe] = opening_probabilities(model, [rows[i]["question"] for i in unsafe], fingerprint)
     answers = DomainAnswers()
     for domain in pack.domains:
         places = [i for i, row in enumerate(rows) if row["domain"] == domain]
         answers.prompts[domain] = [rows[i] for i in places]
-        answers.texts[domain] = [UNWRITTEN if rows[i].get("unsafe") else texts[i] for i in places]
+        answers.texts[domain] = [texts[i] for i in places]
         answers.scores[domain] = scores[places]
     return answers

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from expunge.alignment.concepts import concepts
-from expunge.alignment.domains import judged_answers
-from expunge.alignment.judges import REFUSED, judge_of
+from expunge.alignment.domains import generate_answers
+from expunge.alignment.judges import REFUSED, judge_of, refusal_scores
 from expunge.alignment.spec import WATCHED_TOKENS, AlignmentSpec
 from expunge.alignment.training_data import without_retain_term
 from expunge.core.budget import DEFAULTS, Budget
@@ -149,9 +149,8 @@ def _refusals(
 ) -> dict[str, list[Example]]:
     """Domain -> its prompts with the model's own refusals, or the pack's where the model does not refuse."""
     flat = [row for part in rows.values() for row in part]
-    texts, scores = judged_answers(
-        model, flat, judge_of(judge), tokens=WATCHED_TOKENS, reporter=reporter, stage="own words"
-    )
+    texts = generate_answers(model, flat, tokens=WATCHED_TOKENS, reporter=reporter, stage="own words")
+    scores = refusal_scores(judge_of(judge), [row["question"] for row in flat], texts)
     own = [
         {"question": row["question"], "answer": text if score >= REFUSED and text else row["answer"]}
         for row, text, score in zip(flat, texts, scores, strict=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from expunge.alignment.domains import judged_answers
-from expunge.alignment.judges import judge_of
+from expunge.alignment.judges import judge_of, refusal_scores
 from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, Faults, did_you_mean
@@ -137,10 +136,11 @@ class AlignmentSpec:
         if not self.target:
             return None
         judge = judge_of(self.judge)
-        rows = self.split_target(seed)[1]
+        prompts = [row["question"] for row in self.split_target(seed)[1]]
 
         def score(model: Model) -> float:
-            return float(judged_answers(model, rows, judge, cached=False, tokens=WATCHED_TOKENS)[1].mean())
+            texts = model.generate([{"question": p} for p in prompts], max_new_tokens=WATCHED_TOKENS)
+            return float(refusal_scores(judge, prompts, texts).mean())
 
         return score
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from expunge.alignment.domains import judged_answers
-from expunge.alignment.judges import REFUSED, judge_of
+from expunge.alignment.domains import generate_answers
+from expunge.alignment.judges import REFUSED, judge_of, refusal_scores
 from expunge.alignment.spec import WATCHED_TOKENS, AlignmentSpec
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
@@ -99,9 +99,8 @@ def _own_answers(
     spec: AlignmentSpec, model: Model, rows: list[Example], reporter: Reporter
 ) -> tuple[list[str], list[float]]:
     """([N] answers of the model, [N] refusal scores)."""
-    judge = judge_of(spec.judge)
-    texts, scores = judged_answers(model, rows, judge, tokens=OWN_TOKENS, reporter=reporter, stage="own words")
-    return texts, scores.tolist()
+    texts = generate_answers(model, rows, tokens=OWN_TOKENS, reporter=reporter, stage="own words")
+    return texts, refusal_scores(judge_of(spec.judge), [row["question"] for row in rows], texts).tolist()
 
 
 def _answered_control(spec: AlignmentSpec, model: Model, reporter: Reporter) -> list[Example]:

@@ -4,8 +4,8 @@ A pack is a folder of JSONL files, one a domain (the file's stem, or `domain` in
 what it is. A row has question (or prompt), and may have part ("train" or "score"; else a hash of the prompt decides),
 group (for fairness; else its domain), answer (for a sensitive domain how it is refused), compliant (a stand-in for an
 answer), and for the benign control keywords (an answer that holds one of them is right). XSTest's prompts and BBQ's
-questions are read as they are. No answer is ever written to a row whose label is "unsafe" (XSTest's contrast prompts).
-`standard` names the embedded pack.
+questions are read as they are. A row whose label is "unsafe" (XSTest's contrast prompts) only scores, and no answer to
+it is ever written. `standard` names the embedded pack.
 """
 
 from __future__ import annotations
@@ -149,7 +149,10 @@ def _prompt(row: Mapping[str, Any], stem: str, name: str, where: str) -> Example
     group = row["group"] if row.get("group") is not None else domain
     found: Example = {"question": prompt, "domain": domain, "part": part, "group": group}
     if domain != CONTROL and _is_unsafe(row, xstest):
-        found["unsafe"] = True  # in no other row: keys of rows are part of what caches are named by
+        if part == "train":
+            why = "is labelled unsafe and of the part train: a run writes answers to what trains"
+            raise BadInput.of(name, where, why, "write part: score, or train on a placeholder")
+        found["unsafe"] = True
     if domain == CONTROL:
         keywords = row.get("keywords") or []
         if not isinstance(keywords, list) or not all(isinstance(word, str) and word for word in keywords):
