@@ -23,7 +23,7 @@ def test_a_run_is_the_example_with_its_target_its_method_and_the_rows_that_conta
     assert {len(pack.part("score", name)) for name in (*SENSITIVE, CONTROL)} == {3}
     assert pack.part("train") == [row for row in open_pack(str(tmp_path / "pack")).rows if row["part"] == "train"]
     contained = script.request_of(tmp_path, "npo_contained", "bias")
-    others = {name: 8 for name in (*SENSITIVE, CONTROL) if name != "bias"}
+    others = {name: 4 for name in (*SENSITIVE, CONTROL) if name != "bias"}
     assert contained.forget == {"refusals": "bias"} and contained.contain == "none"
     assert Counter(row["contained"] for row in contained.retain) == others
     assert contained.method == {"forget": "npo", "weights": "lora", "retain": "cross_entropy"}
@@ -54,9 +54,9 @@ def evidence(target: str, after: float) -> dict[str, Any]:
     cosine = [[[1.0 if i == j else 0.25 for j in range(count)] for i in range(count)]] * 8
     before = {"domains": list(SENSITIVE), "cosine": cosine, "centred": cosine, "own": [0.125] * 8}
     drift = [{"domain": name, "change": -fall[name], "asked": name == target} for name in SENSITIVE]
-    early = {"rho": 0.5, "low": -0.25, "high": 0.75}
+    early = {"similarity": {name: -i for i, name in enumerate(SENSITIVE[1:])}}
     page = {"target": target, "drift": drift, "concepts": {"before": before}, "early": early}
-    return {"scores": scores, "alignment": page, "cost": {"steps": 4}}
+    return {"scores": scores, "alignment": page, "stop": {"step": 4}}
 
 
 def test_the_tables_by_hand(script: Any, tmp_path: Path) -> None:
@@ -71,11 +71,16 @@ def test_the_tables_by_hand(script: Any, tmp_path: Path) -> None:
     )
     risks = [{"domain": name, "risk": 1 / (i + 1)} for i, name in enumerate(SENSITIVE[1:])]
     (tmp_path / "foreseen cybersecurity.json").write_text(json.dumps({"rows": risks}))
+    for name, rise in (("before", 0.0), ("npo_cybersecurity", 0.5)):
+        losses = {name: [0.5, 0.5 + rise * (len(SENSITIVE) - i)] for i, name in enumerate(SENSITIVE)}
+        (tmp_path / f"losses {name}.json").write_text(json.dumps(losses))
     page = script.tables(tmp_path)
     assert "| before | 0.75 | 0.75 | 0.75 | 0.75 | 0.75 | 0.75 | 0.75 | 0.75 | 0.50 |  |  |" in page
     changed = "| **0.00** | 0.50 | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 | 0.00 | 0.50 | 0.50 | 4 |"
     assert f"| `npo_cybersecurity` {changed}" in page and f"| `npo_contained_cybersecurity` {changed}" in page
     assert "|  | privacy (2) | safe prompts refused (1) |" in page and "| `npo_cybersecurity` | 0.38 | 1.00 |" in page
     assert "| 1 | 0.25 (0.25) |" in page and "| 8 | 0.25 (0.25) |" in page
-    assert "| `npo_cybersecurity` | 0.50 (-0.25 to 0.75) | 0.65" in page
-    assert "| `npo_contained_cybersecurity` | 0.50" not in page
+    # one of six fell, the first in both rankings: ranks 6 5 4 3 2 1 against 6 and five times 3
+    assert "| `npo_cybersecurity`, score | 0.65" in page and "contained_cybersecurity`, score" not in page
+    # two and the others' order rose by 0.5 to 3 nats: as foreseen, and as similar
+    assert page.count("| `npo_cybersecurity`, NLL | 1.00") == 1
