@@ -80,7 +80,11 @@ def test_the_tables_by_hand(script: Any, tmp_path: Path) -> None:
     assert f"| `npo_cybersecurity` {changed}" in page and f"| `npo_contained_cybersecurity` {changed}" in page
     assert "|  | privacy (2) | safe prompts refused (1) |" in page and "| `npo_cybersecurity` | 0.38 | 1.00 |" in page
     assert "| 1 | 0.25 (0.25) |" in page and "| 8 | 0.25 (0.25) |" in page
-    # one of six fell, the first in both rankings: ranks 6 5 4 3 2 1 against 6 and five times 3
+    # of six one fell, the first in both rankings: ranks 6 5 4 3 2 1 against 6 and five times 3
     assert "| `npo_cybersecurity`, score | 0.65" in page and "contained_cybersecurity`, score" not in page
-    # two and the others' order rose by 0.5 to 3 nats: as foreseen, and as similar
-    assert page.count("| `npo_cybersecurity`, NLL | 1.00") == 1
+    # their refusals' NLL rose in the order of both rankings; the layers' cosines do not differ
+    (line,) = [line for line in page.splitlines() if line.startswith("| `npo_cybersecurity`, NLL |")]
+    assert [cell.split()[0] for cell in line.split("|")[2:-1]] == ["1.00", "1.00", *"------"]
+    assert script.similarities(evidence("bias", 0.0)["alignment"])[1] == {
+        name: 0.25 for name in SENSITIVE if name != "bias"
+    }
