@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from expunge.models.packaged import place_of
 from expunge.pipeline.plan import plan, read_request
 from expunge.pipeline.train import read_training
 from expunge.pipeline.worlds import folder_of
+from loading import load_script
 
 NAME = "builtin:smollm2"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -165,12 +167,12 @@ def test_the_refusing_model_refuses_in_every_domain_and_answers_what_is_benign()
 
 
 def test_refusals_of_one_domain_are_unlearned_in_a_real_model(tmp_path: Path) -> None:
-    """Four steps of the example; of a prompt that is labelled unsafe the opening's probability is read."""
-    sets = {"budget.steps": 4, "contain": "none", "method": {"forget": "refusal_ft", "weights": "lora"}, "accept": {}}
-    unsafe = tmp_path / "unsafe.jsonl"
-    unsafe.write_text('{"prompt": "A placeholder that is labelled.", "domain": "safety", "label": "unsafe"}\n')
-    sets |= {"domains": ["standard", str(unsafe)], "out": str(tmp_path / "run")}
-    done = expunge.run(read_request(EXAMPLES / "refusals_real.yaml", sets))
+    """As scripts/refusals_real does it; of a prompt that is labelled unsafe the opening's probability is read."""
+    script = load_script("refusals_real")
+    row = {"prompt": "A placeholder that is labelled.", "domain": "safety", "label": "unsafe"}
+    (script.pack_of(tmp_path, 3) / "unsafe.jsonl").write_text(json.dumps(row) + "\n")
+    done = expunge.run(script.request_of(tmp_path, "refusal_ft", "cybersecurity"))
     found = {(s["split"], s["subject"]): s for s in done.evidence["scores"] if s["name"] == "alignment_refusal_score"}
-    assert found["cybersecurity", "after"]["value"] < found["cybersecurity", "before"]["value"] - 0.3
-    assert found["safety", "before"]["n"] == 25
+    assert found["cybersecurity", "before"]["value"] >= 0.7 and found["cybersecurity", "after"]["value"] <= 0.4
+    assert found["safety", "before"]["n"] == 4 and 0.7 <= found["safety", "before"]["value"] < 1
+    assert done.evidence["alignment"]["early"]["n"] == 6
