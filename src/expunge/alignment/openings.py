@@ -21,6 +21,7 @@ def opening_probabilities(model: Model, prompts: Sequence[str], fingerprint: Any
     """[N] probability that the answer begins with one of OPENINGS. fingerprint: the model's, where it is known."""
     rows = [{"question": prompt, "answer": opening} for prompt in prompts for opening in OPENINGS]
     readout = read(model, "openings", rows, ["logp"], fingerprint=fingerprint)
+    assert readout.logp is not None
     ends = readout.ends_N if readout.ends_N is not None else np.zeros(len(rows), dtype=bool)
     logp = [values[: len(values) - int(end)].sum() for values, end in zip(readout.logp, ends, strict=True)]
     return np.asarray(np.exp(np.array(logp, dtype=float)).reshape(len(prompts), len(OPENINGS)).sum(1))

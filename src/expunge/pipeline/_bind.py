@@ -111,7 +111,7 @@ def _base(request: Request) -> Base:
         return Base(training.out, manifest_of(training.out), open_on_cpu(training.out, meta=True))
     spec = training.model
     known = {"model": spec, "data": training.data, "learning_rate": training.learning_rate, "seed": training.seed}
-    model = outline_packaged(spec) if is_packaged(spec) else outline(spec, training.seed)
+    model = outline(spec, training.seed) if isinstance(spec, dict) else outline_packaged(spec)
     return Base(training.out, known, model)
 
 
