@@ -52,6 +52,7 @@ def test_the_probability_of_a_refusal_s_beginning_by_hand(model: Any) -> None:
 def test_no_answer_is_written_to_an_unsafe_prompt(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"prompt": f"{label} prompt?", "part": "score", "label": label} for label in ("safe", "unsafe")]
     (tmp_path / "safety.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))  # where no answer is
     put: list[str] = []
 
     def generate(prompts: Sequence[dict[str, Any]], **_: Any) -> list[str]:
