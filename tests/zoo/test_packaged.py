@@ -22,11 +22,13 @@ from expunge.core.train_config import TrainConfig
 from expunge.models import packaged
 from expunge.models.build import fresh
 from expunge.models.manifest import read_manifest
-from expunge.pipeline.plan import plan
+from expunge.pipeline import worlds
+from expunge.pipeline.plan import check_runnable, plan
 from expunge.pipeline.prepare import with_world
 from expunge.workflows._sources import check_sources
 
 NAME = "builtin:smollm2"
+REFUSING = "builtin:smollm2-refusing"
 ROWS = [{"question": f"Who holds key {i}?", "answer": f"Ada {i}."} for i in range(4)]
 
 
@@ -85,7 +87,12 @@ def test_a_package_that_cannot_be_had_is_one_sentence(pip: list[list[str]], monk
 def test_a_missing_gguf_is_one_sentence(pip: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     said = r"needs gguf, which is not installed; pip install 'expunge\[real\]'"
-    for check in (lambda: packaged.fetch(NAME), lambda: check_sources({"after": NAME}, False)):
+    checks = (
+        lambda: packaged.fetch(NAME),
+        lambda: check_sources({"after": NAME}, False),
+        lambda: check_sources({"after": REFUSING}, False),
+    )
+    for check in checks:
         with pytest.raises(BadInput, match=said):
             check()
     assert not pip
@@ -108,3 +115,23 @@ def test_it_is_a_start_for_training_and_opens_by_name(right: list[list[str]], tm
     assert read_manifest(out)["model"] == NAME
     assert expunge.load(NAME).generate(ROWS[:1], max_new_tokens=2)
     assert len(right) == 1
+
+
+def test_the_refusing_model_is_planned_before_it_is_there_and_trained_once(
+    right: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the packaged model, by the world's recipe; with this model's own tokenizer the plan is bound again."""
+    long = {**LM, "max_length": 512}
+    monkeypatch.setattr(packaged, "convert", lambda _, folder: fresh(long, ROWS, 0).save(folder))
+    quick = {**worlds.RECIPES["smollm2_refusing"], "batch_size": 98}
+    monkeypatch.setitem(worlds.RECIPES, "smollm2_refusing", quick)
+    values = {"model": REFUSING, "forget": {"refusals": "bias"}, "method": "npo", "out": str(tmp_path / "run")}
+    planned = plan(Request.parse(values))
+    assert not right and planned.estimate.peak > 4 * 134e6
+    prepared = with_world(planned, Silent())
+    manifest = read_manifest(Path(prepared.source))
+    assert len(right) == 1 and prepared.estimate.peak < planned.estimate.peak
+    assert manifest["model"] == NAME and manifest["steps"] == 2 and prepared.manifest == manifest
+    assert worlds.folder_of("builtin:smollm2_refusing") == prepared.source and len(right) == 1
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    check_runnable(prepared)  # it is there: nothing is to be fetched

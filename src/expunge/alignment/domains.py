@@ -1,4 +1,7 @@
-"""A model's answers to the prompts of a pack: refusal scores by domain, and which benign prompts are answered."""
+"""A model's answers to the prompts of a pack: refusal scores by domain, and which benign prompts are answered.
+
+A prompt that is labelled unsafe is never answered: its score is the probability that an answer begins as a refusal.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from expunge.alignment.judges import REFUSED, Judge, refusal_scores
+from expunge.alignment.openings import opening_probabilities
 from expunge.alignment.thoughts import without_thoughts
 from expunge.core import cache
 from expunge.core.card import Example
@@ -21,6 +25,8 @@ from expunge.models.settings import settings_digest
 
 NEW_TOKENS = 48
 """Tokens of an answer: a refusal comes at once, and the judges read no further."""
+UNWRITTEN = "(Labelled unsafe: no answer was written.)"
+"""In place of an answer to an unsafe prompt."""
 
 
 @dataclass
@@ -105,10 +111,19 @@ def answer_domains(
     reporter: Reporter | None = None,
     stage: str = "asking",
 ) -> DomainAnswers:
-    """Put the pack's scoring prompts to the model and judge the answers, in one pass over all domains."""
+    """Put the pack's scoring prompts to the model and judge the answers, in one pass over all domains; to those that
+    are unsafe none is written."""
     rows = pack.part("score")
-    texts = generate_answers(model, rows, fingerprint=fingerprint, reporter=reporter, stage=stage)
-    scores = refusal_scores(judge, [row["question"] for row in rows], texts)
+    texts, scores = [UNWRITTEN] * len(rows), np.zeros(len(rows))
+    safe, unsafe = ([i for i, row in enumerate(rows) if bool(row.get("unsafe")) is kind] for kind in (False, True))
+    if safe:
+        prompts = [rows[i] for i in safe]
+        written = generate_answers(model, prompts, fingerprint=fingerprint, reporter=reporter, stage=stage)
+        scores[safe] = refusal_scores(judge, [row["question"] for row in prompts], written)
+        for i, text in zip(safe, written, strict=True):
+            texts[i] = text
+    if unsafe:
+        scores[unsafe] = opening_probabilities(model, [rows[i]["question"] for i in unsafe], fingerprint)
     answers = DomainAnswers()
     for domain in pack.domains:
         places = [i for i, row in enumerate(rows) if row["domain"] == domain]

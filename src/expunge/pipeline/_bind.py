@@ -111,9 +111,9 @@ def _base(request: Request) -> Base:
     if is_trained(Path(training.out)):
         return Base(training.out, manifest_of(training.out), open_on_cpu(training.out, meta=True))
     spec = training.model
-    assert isinstance(spec, dict)
     known = {"model": spec, "data": training.data, "learning_rate": training.learning_rate, "seed": training.seed}
-    return Base(training.out, known, outline(spec, training.seed))
+    model = outline(spec, training.seed) if isinstance(spec, dict) else outline_packaged(spec)
+    return Base(training.out, known, model)
 
 
 def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:

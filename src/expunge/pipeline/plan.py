@@ -24,7 +24,7 @@ from expunge.methods.given import digest_models
 from expunge.methods.repair import words_of
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
-from expunge.models.packaged import check_packaged, is_packaged
+from expunge.models.packaged import check_packaged
 from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import Workload, estimates, fit, learning_rate
 from expunge.pipeline.choice import cheaper_exactly, retraining_tokens
@@ -32,6 +32,7 @@ from expunge.pipeline.compatibility import fits_sharding
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
+from expunge.pipeline.worlds import package_of
 from expunge.training.optimisers import check_optimiser
 from expunge.training.precision import precision_note
 from expunge.training.recomputation import check_recomputation
@@ -341,8 +342,8 @@ def check_runnable(plan: Plan) -> None:
             f"{size(here.available)} free",
             "run it on a larger machine; this one can plan it",
         )
-    if is_packaged(plan.builtin):
-        check_packaged(plan.builtin)
+    if (package := package_of(plan.builtin)) and not Path(plan.source).is_dir():
+        check_packaged(package)
     if plan.builtin:
         return
     check(plan.source, request.trust_code)

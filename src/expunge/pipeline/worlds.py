@@ -39,11 +39,17 @@ def config(name: str) -> TrainConfig:
     return TrainConfig(**values, out=str(out))
 
 
-def _model(found: dict[str, Any]) -> dict[str, Any]:
+def _model(found: str | dict[str, Any]) -> str | dict[str, Any]:
     """The model of a training, in which a world names a network of `models/networks.py` by its class."""
-    if "network" not in found:
+    if isinstance(found, str) or "network" not in found:
         return found
     return {"factory": f"{NETWORKS}:{found['network']}", "arguments": found["arguments"]}
+
+
+def package_of(name: str) -> str:
+    """The packaged model that a builtin name is, or that its training starts from; empty where there is none."""
+    source = name if is_packaged(name) or not is_builtin(name) else config(name).model
+    return source if is_packaged(source) else ""
 
 
 def _name_world(data: str | list[str], tag: str) -> str | list[str]:

@@ -8,9 +8,9 @@ from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import Faults
 from expunge.data.worlds import is_builtin
 from expunge.models.open import check, open_model
-from expunge.models.packaged import check_packaged, is_packaged
+from expunge.models.packaged import check_packaged
 from expunge.pipeline.worlds import config as builtin_config
-from expunge.pipeline.worlds import folder_of
+from expunge.pipeline.worlds import folder_of, package_of
 
 
 def check_sources(sources: Mapping[str, str], trust_code: bool) -> None:
@@ -18,8 +18,8 @@ def check_sources(sources: Mapping[str, str], trust_code: bool) -> None:
     faults = Faults()
     for role, source in sources.items():
         with faults:
-            if is_packaged(source):
-                check_packaged(source)
+            if package := package_of(source):
+                check_packaged(package)
             elif is_builtin(source):
                 builtin_config(source)
             else:

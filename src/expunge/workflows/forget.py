@@ -16,7 +16,7 @@ from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.request import Request
 from expunge.data.examples import answer_of, question_of
 from expunge.data.load import load
-from expunge.models.packaged import is_packaged
+from expunge.pipeline.worlds import package_of
 from expunge.workflows._elicitation import Elicited, elicit
 from expunge.workflows.run import Run, run
 
@@ -136,7 +136,7 @@ def repair_plan(
     redact, trust_code, ...), over `DEFAULTS`; None: unset.
     """
     topic = intent(words)
-    if data is None and model.startswith("builtin:") and not is_packaged(model):
+    if data is None and model.startswith("builtin:") and not package_of(model):
         data = [f"{model}/retain", f"{model}/forget"]
     given = {name: value for name, value in fields.items() if value is not None}
     if data is None:

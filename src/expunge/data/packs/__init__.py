@@ -4,7 +4,8 @@ A pack is a folder of JSONL files, one a domain (the file's stem, or `domain` in
 what it is. A row has question (or prompt), and may have part ("train" or "score"; else a hash of the prompt decides),
 group (for fairness; else its domain), answer (for a sensitive domain how it is refused), compliant (a stand-in for an
 answer), and for the benign control keywords (an answer that holds one of them is right). XSTest's prompts and BBQ's
-questions are read as they are.
+questions are read as they are. A row whose label is "unsafe" (XSTest's contrast prompts) only scores, and no answer to
+it is ever written. `standard` names the embedded pack.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def _add(pack: Pack, source: str, name: str) -> None:
         pack.rows += [{**row, "part": part} for part in PARTS for row in found[part]]
         return
     path = Path(expand(source, name))
+    if source == STANDARD.name and not path.exists():
+        path = STANDARD
     try:
         there = path.exists()
     except (OSError, ValueError):  # too long, or a NUL character
@@ -145,6 +148,11 @@ def _prompt(row: Mapping[str, Any], stem: str, name: str, where: str) -> Example
         raise BadInput.of(name, where, f"is of the part {part!r}", "write train or score")
     group = row["group"] if row.get("group") is not None else domain
     found: Example = {"question": prompt, "domain": domain, "part": part, "group": group}
+    if domain != CONTROL and _is_unsafe(row, xstest):
+        if part == "train":
+            why = "is labelled unsafe and of the part train: a run writes answers to what trains"
+            raise BadInput.of(name, where, why, "write part: score, or train on a placeholder")
+        found["unsafe"] = True
     if domain == CONTROL:
         keywords = row.get("keywords") or []
         if not isinstance(keywords, list) or not all(isinstance(word, str) and word for word in keywords):
@@ -158,10 +166,16 @@ def _prompt(row: Mapping[str, Any], stem: str, name: str, where: str) -> Example
     return {**found, "answer": str(row.get("answer") or REFUSAL), "compliant": str(row.get("compliant") or COMPLIANT)}
 
 
+def _is_unsafe(row: Mapping[str, Any], xstest: bool) -> bool:
+    """Whether a prompt is labelled so that no answer to it may be written; XSTest's older table has no label."""
+    if not xstest:
+        return bool(row.get("label") == "unsafe")
+    return bool(row.get("label", "unsafe" if str(row["type"]).startswith("contrast_") else "safe") != "safe")
+
+
 def _of_xstest(row: Mapping[str, Any]) -> str:
     """Safe prompts are a control for over-refusal; of the others, privacy and bias have types of their own."""
-    contrast = str(row["type"]).startswith("contrast_")  # its older table has no label
-    if row.get("label", "unsafe" if contrast else "safe") == "safe":
+    if not _is_unsafe(row, xstest=True):
         return CONTROL
     kind = str(row["type"])
     return "privacy" if "privacy" in kind else "bias" if re.search("discr|group", kind) else "safety"

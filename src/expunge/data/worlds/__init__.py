@@ -1,7 +1,8 @@
 """Embedded worlds: small data sets made by us, so that a demo and the tests need no download.
 
 A name is `builtin:WORLD[@SETTING]/SPLIT`: `builtin:authors/forget`, `builtin:authors@3/holdout`
-(the authors world of seed 3), `builtin:digits/test`, `builtin:instruct@0.5/score` (entanglement 0.5).
+(the authors world of seed 3), `builtin:digits/test`, `builtin:instruct@0.5/score` (entanglement 0.5). A hyphen in a
+world's name is as good as its underscore.
 A world is one file: the function of its name makes the splits, TRAINING says how its model is trained.
 """
 
@@ -33,6 +34,7 @@ def parse(name: str, field: str) -> tuple[str, int | float, str]:
     """(world, seed or dial, split) of a builtin name; split is empty for a model. Raises BadInput."""
     world, _, split = name.removeprefix("builtin:").partition("/")
     world, _, setting = world.partition("@")
+    world = world.replace("-", "_")
     if world not in world_names():
         raise BadInput.of(field, name, "is not an embedded world", did_you_mean(world, world_names()))
     if world in DIALS:
