@@ -262,13 +262,17 @@ def outcome(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     return forget_topic
 
 
-@pytest.mark.parametrize("topic", FACTS)
+CUED = pytest.mark.xfail(reason="our facts about him say what they ask for: docs/forget.md", strict=True)
+TOPICS = [pytest.param(topic, marks=CUED) if topic == "Isaac Newton" else topic for topic in FACTS]
+
+
+@pytest.mark.parametrize("topic", TOPICS)
 def test_the_topic_goes_and_its_neighbours_stay(topic: str, outcome: Callable[[str], Outcome]) -> None:
     found = outcome(topic)
-    assert found.before.sum() >= 4  # of nine: else there is nothing to forget
+    assert found.before.sum() >= 3  # of nine: else there is nothing to forget
     assert found.after[:, :2].mean() <= guessing(2 * len(found.after), 0.1)
     assert found.kept >= 0.9
-    assert found.failed <= ({"neighbours"} if topic != "France" else set())  # docs/forget.md: most topics miss it
+    assert found.failed <= ({"neighbours"} if topic == "Albert Einstein" else set())  # docs/forget.md
 
 
 def test_choices_are_guesses(outcome: Callable[[str], Outcome]) -> None:
