@@ -19,6 +19,7 @@ import expunge
 from expunge.cli import _show, _terminal
 from expunge.cli.app import run
 from expunge.core.contracts import Silent
+from expunge.ledger.examples import read_examples
 
 VERBS = (
     "demo",
@@ -453,6 +454,11 @@ def test_what_a_run_leaves(made: Path) -> None:
     assert {s["subject"] for s in evidence["scores"]} == {"before", "after", "gold"}
 
 
+def evidence_in(folder: Path) -> dict[str, Any]:
+    """The evidence that `--json` prints: the file's, and the values of single examples beside it."""
+    return {**json.loads((folder / "evidence.json").read_text()), **read_examples(folder / "examples.parquet")}
+
+
 def test_run_prints_json_alone_and_the_verdict_is_the_exit_code(go: Go, copy: Path) -> None:
     ended = go(
         "run",
@@ -467,7 +473,7 @@ def test_run_prints_json_alone_and_the_verdict_is_the_exit_code(go: Go, copy: Pa
     )
     assert ended.code == 1, ended.err
     assert ended.json["verdict"]["passed"] is False
-    assert ended.json == json.loads(Path("failed/evidence.json").read_text())
+    assert ended.json == evidence_in(Path("failed"))
     assert ended.err == ""
 
 
@@ -549,7 +555,7 @@ def test_compare(go: Go, copy: Path) -> None:
 def test_purge(go: Go, copy: Path) -> None:
     texts = [json.loads(line)["answer"] for line in Path("forget.jsonl").read_text().splitlines()]
     evidence = json.loads(Path("out/evidence.json").read_text())
-    assert any(text in Path("out/evidence.json").read_text() for text in texts)
+    assert any(text.encode() in Path("out/examples.parquet").read_bytes() for text in texts)
     from expunge.core.cache import cache_folder
 
     caches = [cache_folder() / entry for entry in json.loads(Path("out/salt.json").read_text())["caches"]]
@@ -571,6 +577,7 @@ def test_purge(go: Go, copy: Path) -> None:
     after = json.loads(Path("out/evidence.json").read_text())
     assert after["scores"] == evidence["scores"]
     assert after["verdict"] == evidence["verdict"]
+    assert not Path("out/examples.parquet").exists()
     assert not Path("out/log.jsonl").exists()
     assert not Path("out/salt.json").exists()
     assert go("verify", "out").code == 0
@@ -618,7 +625,7 @@ def test_audit(go: Go, copy: Path) -> None:
     measured = {s["name"]: s["value"] for s in evidence["scores"] if s["subject"] == "after"}
     theirs = json.loads(Path("out/evidence.json").read_text())["scores"]
     assert measured["forget_nll"] == {s["name"]: s["value"] for s in theirs if s["subject"] == "after"}["forget_nll"]
-    assert json.loads(Path("audited/evidence.json").read_text()) == evidence
+    assert evidence_in(Path("audited")) == evidence
     assert Path("audited/report.html").stat().st_size > 1000
     assert go("audit", "out/model", "--forget", "forget.jsonl", "--out", "audited").code == 2
 

@@ -598,7 +598,7 @@ def test_an_empty_certificate_fails(tmp_path: Path) -> None:
     }
     (tmp_path / "certificate.json").write_text(json.dumps(empty))
     found = verify(tmp_path)
-    assert not found.good and len(found.missing) == 5
+    assert not found.good and len(found.missing) == 6
 
 
 def test_where_there_is_no_certificate(run: Path, tmp_path: Path) -> None:
@@ -693,13 +693,14 @@ def test_report_and_card_are_pure_functions_of_the_evidence(world: dict[str, Any
     """In another process, with another hash seed, time zone, locale and folder."""
     program = (
         "import json, sys; from expunge.core.files import digest; from expunge.report.html import render;"
-        "from expunge.report.card import model_card; evidence = json.load(open(sys.argv[1]));"
+        "from expunge.report.card import model_card; from expunge.ledger.examples import read_examples;"
+        "evidence = {**json.load(open(sys.argv[1])), **read_examples(sys.argv[2])};"
         "print(digest(render(evidence)), digest(model_card(evidence)))"
     )
     out = Path(world["out"])
     expected = [digest_file(out / name) for name in ("report.html", "README.md")]
     done = subprocess.run(
-        [sys.executable, "-c", program, str(out / "evidence.json")],
+        [sys.executable, "-c", program, str(out / "evidence.json"), str(out / "examples.parquet")],
         capture_output=True,
         text=True,
         cwd="/",

@@ -25,6 +25,7 @@ from expunge.core import registry
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.evaluation.reading import read
+from expunge.ledger.examples import read_examples
 from expunge.models.family import family
 from expunge.models.open import open_on_cpu
 from expunge.models.passes import passes
@@ -143,7 +144,8 @@ def ran(installed: Path, trained: Callable[[str], Path]) -> Callable[[str, str],
             (folder / f"{method}.yaml").write_text(yaml.safe_dump(request(method, method)))
             code, said = expunge(folder, "run", f"{method}.yaml")
             assert code in (0, 1), said
-            made[kind, method] = json.loads((folder / method / "evidence.json").read_text())
+            beside = read_examples(folder / method / "examples.parquet")
+            made[kind, method] = {**json.loads((folder / method / "evidence.json").read_text()), **beside}
         return made[kind, method]
 
     return run
@@ -223,6 +225,8 @@ def test_a_redacted_run_shows_none(kind: str, installed: Path, trained: Callable
     (folder / "hidden.yaml").write_text(yaml.safe_dump(wanted))
     code, said = expunge(folder, "run", "hidden.yaml")
     assert code in (0, 1), said
+    shown = [row for rows in read_examples(folder / "hidden/examples.parquet")["examples"].values() for row in rows]
+    assert shown and not any("picture" in row for row in shown)
     assert "picture" not in (folder / "hidden/evidence.json").read_text()
     assert "<img " not in (folder / "hidden/report.html").read_text()
 

@@ -19,6 +19,7 @@ from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.core.train_config import TrainConfig
+from expunge.data.worlds import smollm2_refusing
 from expunge.models import packaged
 from expunge.models.build import fresh
 from expunge.models.manifest import read_manifest
@@ -123,8 +124,7 @@ def test_the_refusing_model_is_planned_before_it_is_there_and_trained_once(
     """From the packaged model, by the world's recipe; with this model's own tokenizer the plan is bound again."""
     long = {**LM, "max_length": 512}
     monkeypatch.setattr(packaged, "convert", lambda _, folder: fresh(long, ROWS, 0).save(folder))
-    quick = {**worlds.RECIPES["smollm2_refusing"], "batch_size": 98}
-    monkeypatch.setitem(worlds.RECIPES, "smollm2_refusing", quick)
+    monkeypatch.setitem(smollm2_refusing.TRAINING, "batch_size", 98)
     values = {"model": REFUSING, "forget": {"refusals": "bias"}, "method": "npo", "out": str(tmp_path / "run")}
     planned = plan(Request.parse(values))
     assert not right and planned.estimate.peak > 4 * 134e6
