@@ -72,7 +72,8 @@ def test_every_rung_is_a_method(purpose: str) -> None:
 def test_criteria_on_likelihood_ask_for_more_than_answers_in_words(base: dict[str, Any], tmp_path: Path) -> None:
     words = {"forget.rouge_l": "<= 0.3", "retain.probability": ">= 0.9 * before"}
     assert planned(base, tmp_path, accept=words).composed.name == "wise_ft"
-    assert planned(base, tmp_path, accept={**words, "forget.nll": ">= 2"}).composed.name == "npo + distillation"
+    for deeper in ({"forget.nll": ">= 2"}, {"privacy.loss_auc": "<= 0.7"}):
+        assert planned(base, tmp_path, accept={**words, **deeper}).composed.name == "npo + distillation"
 
 
 @pytest.mark.parametrize("purpose", ["suppress", "erase"])

@@ -127,3 +127,11 @@ def test_a_change_that_leaves_the_answers_is_kept_whole(tmp_path: Path) -> None:
     assert found.level == pytest.approx(0.5), "without a holdout: somebody who gives a retain example's answer"
     kept = found.least_share(cast(Model, oracle), oracle.put, 10)
     assert kept["strength"] == 1.0 == oracle.share and kept["rouge_l"] == 1.0
+
+
+def test_where_words_tell_nothing_the_change_is_kept_whole(tmp_path: Path) -> None:
+    forget = [{"text": "a text that nobody asks for", "answer": "", "gone_at": 0.0}]
+    oracle = Oracle()
+    found = answers_of(oracle, {"forget": forget, "retain": [{"text": "another text"}]}, tmp_path)
+    assert found.before <= found.level
+    assert found.least_share(cast(Model, oracle), oracle.put, 10)["strength"] == 1.0 == oracle.share

@@ -14,6 +14,9 @@ from expunge.methods.auto import COST, NAME, Ladder, ladders, options_of
 from expunge.methods.compose import compose
 from expunge.pipeline.compatibility import fits_method
 
+DEEPER = ("forget", "privacy", "robustness")
+"""First words of the criteria that read more of the forget set than its answers, unless they are a ROUGE."""
+
 
 def choose(request: Request, model: Model, splits: Splits) -> Ladder:
     """The ladder of a request. Raises BadInput where its options are faulty or nothing suits model and data."""
@@ -24,7 +27,7 @@ def choose(request: Request, model: Model, splits: Splits) -> Ladder:
     if schemes:
         return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options=options)
     faults = ["no ladder was measured for it"]
-    words_alone = all("rouge" in line or not line.startswith("forget.") for line in request.accept)
+    words_alone = all("rouge" in line or not line.startswith(DEEPER) for line in request.accept)
     named = "class" if isinstance(request.forget, Mapping) and "class" in request.forget else "single"
     own = Ladder(options.rungs, options.start, "these are the request's own rungs")
     for ladder in [own] if options.rungs else ladders(request.purpose):

@@ -94,6 +94,8 @@ class Answers:
     forget: Sequence[Example]
     level: float
     rouge: Rouge
+    before: float
+    """Recall of the forget answers before the change."""
 
     @classmethod
     def of(cls, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Answers:
@@ -102,15 +104,17 @@ class Answers:
         Without a holdout it is what one gets who answers with a retain example's answer, whichever.
         """
         rouge, forget = _rouge(), sample(splits["forget"], context.seed, FORGET_SAMPLE)
+        before = _recall(forget, model.generate(forget), rouge)
         if splits.get("holdout"):
             unseen = sample(halves(splits["holdout"], context.seed)[0], context.seed, FORGET_SAMPLE)
-            return cls(forget, _recall(unseen, model.generate(unseen), rouge), rouge)
+            return cls(forget, _recall(unseen, model.generate(unseen), rouge), rouge, before)
         retain = splits["retain"]
         others = [answer_of(retain[derive(0, "other", identity(row)) % len(retain)]) for row in forget]
-        return cls(forget, _recall(forget, others, rouge), rouge)
+        return cls(forget, _recall(forget, others, rouge), rouge, before)
 
     def least_share(self, model: Model, put: Callable[[float], None], points: int) -> dict[str, float]:
-        """Put the model at the least multiple of 1/points that is at the level; at the whole change where none is.
+        """Put the model at the least multiple of 1/points that is at the level; at the whole change where none is, and
+        where the answers were there before it, as those of plain texts are: then words do not tell what was forgotten.
 
         Recall falls with the share, so that halving finds it.
         """
@@ -121,7 +125,7 @@ class Answers:
             recall[i] = _recall(self.forget, model.generate(self.forget), self.rouge)
             return recall[i] <= self.level
 
-        low, high = 0, points
+        low, high = (0, points) if self.before > self.level else (points, points)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if is_gone(middle) else (middle, high)
