@@ -6,6 +6,8 @@ import copy
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -162,16 +164,59 @@ def four_bits(bench: Bench) -> str | None:
     return f"{len(lines)} steps, loss {lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}"
 
 
+def as_plain(bench: Bench, bound: float, **fields: Any) -> str:
+    """Steps with other settings end with the weights of AdamW's; the largest gap, over the way that the weights went."""
+    (one, _), (two, _) = (bench.trained(NPO, precision="fp32", **extra) for extra in ({}, fields))
+    ours, theirs = (torch.cat([v.cpu().flatten() for v in snapshot(model.module).values()]) for model in (two, one))
+    way = float((theirs - torch.cat([v.flatten() for v in before(bench)])).abs().max())
+    gap = float((ours - theirs).abs().max()) / way
+    assert way > 0 and gap <= bound, f"weights differ by {gap:.2g} of the way"
+    return f"weights equal to {gap:.2g} of the way that they went"
+
+
+def eight_bits(bench: Bench) -> str | None:
+    """AdamW with moments in 8 bits lowers the loss."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return None
+    _, lines = bench.trained("finetune", steps=12, optimizer="adamw_8bit")
+    first, last = lines[0]["loss"], lines[-1]["loss"]
+    assert last < first, f"the loss went from {first:.3f} to {last:.3f}"
+    return f"{len(lines)} steps, loss {first:.3f} to {last:.3f}"
+
+
+def processes(bench: Bench) -> str | None:
+    """One process under torchrun and NCCL makes the model that a plain run makes; two need two GPUs."""
+    if bench.device == "cpu":
+        return None
+    request = {"model": bench.base, **bench.files, "method": "npo", "gold": "none", "audit": "none"}
+    request |= {"budget": {"steps": 4, "batch_size": 6, "learning_rate": 1e-3, "precision": "fp32"}, "accept": {}}
+    weights = []
+    for name, launcher in (("plain", ()), ("torchrun", ("-m", "torch.distributed.run", "--standalone"))):
+        path, out = bench.folder / f"{name}.yaml", bench.folder / name
+        path.write_text(json.dumps({**request, "out": str(out)}))
+        command = [sys.executable, *launcher, "-m", "expunge", "run", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode in (0, 1), done.stderr[-800:]
+        weights.append(snapshot(open_model(str(out / "model")).module))
+    gap = max(float((v - weights[1][name]).abs().max()) for name, v in weights[0].items())
+    assert gap <= 1e-5, f"weights differ by {gap:.2g}"
+    return f"weights equal to {gap:.2g}"
+
+
 CHECKS: dict[str, Callable[[Bench], str | None]] = {
     "train": lambda bench: bench.base,
     "npo twice": lambda bench: same_bits(bench, NPO),
     "lora twice": lambda bench: same_bits(bench, LORA),
     "reading against the CPU": readings,
     "generation against the CPU": texts,
-    "torch.compile": compiled,
+    "optimiser in the host's memory": lambda bench: as_plain(bench, 1e-3, optimizer="adamw_offloaded"),
+    "layers computed again": lambda bench: as_plain(bench, 1e-3, gradient_checkpointing=True),
+    "optimiser in 8 bits": eight_bits,
     "4-bit base": four_bits,
     "run with gold and audit": run,
     "audit": audit,
+    "one process of several": processes,
+    "torch.compile": compiled,
 }
 
 
