@@ -27,7 +27,6 @@ from expunge.core.context import Context, Log
 from expunge.data.worlds.authors import authors
 from expunge.evaluation.reading import read
 from expunge.methods.compose import compose
-from expunge.models.causal_lm import CausalLM
 from expunge.models.open import open_model
 from expunge.models.weights import snapshot
 
@@ -150,22 +149,32 @@ def compiled(bench: Bench) -> str | None:
 
 
 def four_bits(bench: Bench) -> str | None:
-    """LoRA on a base whose weights bitsandbytes holds in 4 bits."""
+    """A folder in 4 bits (bitsandbytes) opens in floating point, is trained by LoRA, saved, and opened again."""
     if importlib.util.find_spec("bitsandbytes") is None:
         return None
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+    packed = str(bench.folder / "packed")
     settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
     module = AutoModelForCausalLM.from_pretrained(
         bench.base, quantization_config=settings, device_map={"": bench.device}
     )
-    model = CausalLM(module.eval(), AutoTokenizer.from_pretrained(bench.base), source=bench.base)
-    _, lines = bench.trained(LORA, model)
-    return f"{len(lines)} steps, loss {lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}"
+    module.save_pretrained(packed)
+    AutoTokenizer.from_pretrained(bench.base).save_pretrained(packed)
+    changed, lines = bench.trained(LORA, open_model(packed))
+    changed.save(bench.folder / "unpacked")
+    rows = bench.splits["forget"]
+    ours, theirs = (
+        read(model, "forget", rows, {"nll"}, cache=False).mean_nll_N
+        for model in (changed, open_model(str(bench.folder / "unpacked")))
+    )
+    gap = float(np.abs(ours - theirs).max())
+    assert gap <= NLL, f"what was saved differs by {gap:.2g} nats a token"
+    return f"{len(lines)} steps, loss {lines[0]['loss']:.3f} to {lines[-1]['loss']:.3f}, saved and opened to {gap:.2g}"
 
 
 def as_plain(bench: Bench, bound: float, **fields: Any) -> str:
-    """Steps with other settings end with the weights of AdamW's; the largest gap, over the way that the weights went."""
+    """Steps with other settings end with AdamW's weights; the largest gap, over the way that the weights went."""
     (one, _), (two, _) = (bench.trained(NPO, precision="fp32", **extra) for extra in ({}, fields))
     ours, theirs = (torch.cat([v.cpu().flatten() for v in snapshot(model.module).values()]) for model in (two, one))
     way = float((theirs - torch.cat([v.flatten() for v in before(bench)])).abs().max())

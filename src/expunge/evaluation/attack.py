@@ -31,6 +31,7 @@ from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Label, NotMeasured, Score
 from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
+from expunge.models.weights import thaw
 
 VERSION = 9
 """Raised with any change that alters what an attack finds."""
@@ -99,9 +100,8 @@ class Target:
         finally:
             module.load_state_dict(kept)
             module.train(training)
-            for parameter in module.parameters():
-                parameter.requires_grad_(True)
-                parameter.grad = None
+            thaw(module)
+            module.zero_grad(set_to_none=True)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from expunge.core.contracts import Method, MethodCard, Model, Step, Term, Update
 from expunge.core.errors import BadInput
 from expunge.methods.updates.plain import plain
 from expunge.methods.weights.all import all as all_weights
+from expunge.models.weights import thaw
 from expunge.training import Trainer
 from expunge.training.sharding import split_weights
 from expunge.training.steps import Streams
@@ -56,8 +57,7 @@ class Objective(Method):
         context.notes["outcome"] = {**dataclasses.asdict(outcome), "tokens": tokens}
         for term in terms.values():
             context.notes |= term.loss.notes()
-        for parameter in model.module.parameters():
-            parameter.requires_grad_(True)
+        thaw(model.module)
         return model
 
     def fits(

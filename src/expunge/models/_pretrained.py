@@ -13,6 +13,7 @@ import torch
 from expunge.core import hub
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
+from expunge.core.extras import require
 from expunge.models._folder import foreign
 from expunge.models.adapters import chat_template_of, merge, tokenizer_source
 from expunge.models.causal_lm import CausalLM
@@ -172,10 +173,18 @@ def _module(
             for name, value in labels.items():
                 setattr(config, name, value)
             return auto.from_config(config, trust_remote_code=trust_code)
+    if packed := _quantiser(config):
+        arguments["device_map"] = {"": "cpu"}  # it chooses a GPU itself
+        if packed == "bitsandbytes":
+            require("model", base, "bitsandbytes", "quantised")
     with foreign("model", base, "cannot be opened", "give a folder or hub name with safetensors weights"):
         module, told = auto.from_pretrained(
             base, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True, **arguments
         )
+    if packed and getattr(module, "is_quantized", False):
+        with foreign("model", base, f"holds weights that {packed} packed", "give the model in floating point"):
+            module = module.dequantize()
+            vars(module).pop("_weight_conversions", None)  # by which transformers would pack them again as it saves
     heads = HEADS if labels else ()
     if absent := sorted(
         n for n in told["missing_keys"] if n.partition(".")[0] not in heads
@@ -187,6 +196,17 @@ def _module(
             "save the whole model again",
         )
     return module
+
+
+def _quantiser(config: Any) -> str:
+    """The name of the method that packed a folder's weights; empty for floating point.
+
+    They are unpacked when they are opened: adapters are merged, weights are compared, and attacks train them.
+    """
+    packed = getattr(config, "quantization_config", None)
+    if packed is None:
+        return ""
+    return str(packed.get("quant_method", "") if isinstance(packed, dict) else packed.quant_method) or "quantisation"
 
 
 def _name_padding(config: Any, tokenizer: Any) -> None:

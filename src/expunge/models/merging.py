@@ -18,7 +18,7 @@ from torch import Tensor
 from expunge.core.errors import BadInput
 from expunge.models import schemas
 from expunge.models._folder import foreign
-from expunge.models.weights import untie
+from expunge.models.weights import thaw, untie
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -105,8 +105,7 @@ def merge_weights(module: Any, folder: Path) -> Any:
             "is an adapter whose merged weights do not give the logits of PEFT's own forward",
             "merge it yourself, and give the merged model",
         )
-    for parameter in result.parameters():
-        parameter.requires_grad_(True)
+    thaw(result)
     return result
 
 

@@ -158,6 +158,13 @@ def _base_layer(layer: Any) -> Any:
     return layer.get_base_layer() if hasattr(layer, "get_base_layer") else getattr(layer, "original_module", layer)
 
 
+def thaw(module: nn.Module) -> None:
+    """Let every parameter have gradients that can: quantised weights are whole numbers, and have none."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+
+
 def fold(module: nn.Module) -> bool:
     """Merges LoRA adapters into the weights and removes them; True where there were any."""
     layers = list(lora_layers(module))
@@ -167,8 +174,7 @@ def fold(module: nn.Module) -> bool:
         base = layer.get_base_layer()
         parent, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent) if parent else module, name, base)
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
+    thaw(module)
     if layers and hasattr(module, "peft_config"):
         del module.peft_config
     if layers and hasattr(module, "_hf_peft_config_loaded"):

@@ -21,7 +21,7 @@ from expunge.methods.objective import Objective
 from expunge.models.adapters import insert
 from expunge.models.guarded import Guarded, bare_model, guards_of
 from expunge.models.prompts import prompts_in
-from expunge.models.weights import fold, lora_layers
+from expunge.models.weights import fold, lora_layers, thaw
 
 CARD = MethodCard(
     "O3: orthogonal LoRA and out-of-distribution detector",
@@ -240,6 +240,5 @@ def _extract_adapters(module: Any) -> dict[str, tuple[Tensor, Tensor]]:
         setattr(module.get_submodule(parent) if parent else module, name, layer.get_base_layer())
     del module.peft_config
     module._hf_peft_config_loaded = False
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
+    thaw(module)
     return adapters
