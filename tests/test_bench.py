@@ -31,7 +31,8 @@ from expunge.workflows.bench import bench
 from expunge.workflows.benches import bench_of
 from worlds import tiny
 
-NO_RAY = "NO RAY: pip install 'expunge[ray]' to run this test"
+ENGINES = ["processes", pytest.param("ray", marks=pytest.mark.slow)]
+"""A local Ray of two workers takes most of a minute to start."""
 
 Go = Callable[..., tuple[int, str, str]]
 QUICK = {"budget": {"steps": 3, "stop": "none"}, "gold": "one"}
@@ -182,13 +183,11 @@ def test_the_page_holds_all_and_calls_nobody(found: tuple[dict[str, Any], Path])
     assert "skipped random_label" in text
 
 
-@pytest.mark.parametrize("engine", ["processes", "ray"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_two_jobs_give_what_one_gives(
     engine: str, found: tuple[dict[str, Any], Path], base: Path, tmp_path: Path
 ) -> None:
     """Two local processes, and a local Ray of two workers."""
-    if engine == "ray":
-        pytest.importorskip("ray", reason=NO_RAY)
     _, out = found
     two = bench(
         str(base / "own.yaml"),
@@ -323,10 +322,8 @@ def test_where_no_method_applies_all_reasons_are_given(base: Path, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("engine", ["processes", "ray"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_work_is_spread(engine: str) -> None:
-    if engine == "ray":
-        pytest.importorskip("ray", reason=NO_RAY)
     done = dict(spread(math.sqrt, [1, -1, 9], jobs=2, engine=engine))
     assert (done[0], done[2]) == (1, 3)
     assert isinstance(done[1], Exception) and "ValueError" in repr(done[1])

@@ -27,7 +27,6 @@ def test_moments_in_the_host_s_memory_change_no_bit(tmp_path: Path) -> None:
 
 
 def test_moments_in_8_bits_move_the_weights_alike(tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes")
     start = base("lm").module.state_dict()
     ours, plain = (
         torch.cat([(weights[name] - start[name]).flatten() for name in start if name in weights])
@@ -38,8 +37,6 @@ def test_moments_in_8_bits_move_the_weights_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw_offloaded", "adamw_8bit"])
 def test_a_resumed_run_ends_with_the_same_weights(optimizer: str, tmp_path: Path) -> None:
-    if optimizer == "adamw_8bit":
-        pytest.importorskip("bitsandbytes")
     with pytest.raises(KeyboardInterrupt):
         weights_of(optimizer, tmp_path / "broken", at=4)
     assert same(weights_of(optimizer, tmp_path / "broken"), weights_of(optimizer, tmp_path / "whole"))
