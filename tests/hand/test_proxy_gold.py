@@ -11,16 +11,17 @@ import torch
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context
-from expunge.core.contracts import Output, Reference, Step
+from expunge.core.contracts import Output, Reference, Step, want_of
 from expunge.methods._ngram import Ngrams
-from expunge.methods._quantiles import match_quantiles, with_label
+from expunge.methods._quantiles import entropy_of, match_partners, match_quantiles, with_entropy, with_label
 from expunge.methods._recall import recall
 from expunge.methods._renaming import Names, rename_subject, subject_of
 from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
-from expunge.methods.objectives.proxy_gold import label_logp, proxy_gold
+from expunge.methods.objectives.proxy_gold import proxy_gold, unseen_labels
 from expunge.methods.retain.distillation import Distillation, distillation
 from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
+from expunge.models.passes import passes
 from expunge.training.references import Record
 from expunge.training.stopping import figures
 
@@ -87,6 +88,25 @@ def test_a_label_is_set_and_the_others_keep_their_proportions() -> None:
     assert float(whole.exp().sum()) == pytest.approx(1.0) and float(none) == -torch.inf
 
 
+def test_partners_go_with_the_label_of_the_same_rank() -> None:
+    value, unseen = torch.tensor([-1.0, -9.0, -0.1]), torch.tensor([-3.0, -5.0, -4.0])
+    beside = torch.tensor([0.3, 0.5, 0.4])
+    assert match_partners(value, unseen, beside).tolist() == pytest.approx([0.4, 0.5, 0.3])
+    many = match_partners(torch.linspace(-8, 0, 101), unseen, beside)
+    assert many.unique().tolist() == pytest.approx([0.3, 0.4, 0.5])
+
+
+def test_a_temperature_gives_an_entropy_and_keeps_the_order() -> None:
+    """Half of what a uniform choice of four has, of three likely tokens and one that cannot be."""
+    logp = torch.tensor([[0.6, 0.3, 0.1, 0.0]]).log()
+    goal = torch.tensor([0.5 * math.log(4)])
+    found = with_entropy(logp, goal)
+    assert float(entropy_of(found)) == pytest.approx(float(goal), abs=1e-3)
+    assert found.argsort(descending=True).tolist() == [[0, 1, 2, 3]] and float(found.exp().sum()) == pytest.approx(1.0)
+    flat, sure = with_entropy(logp, torch.tensor([9.0])), with_entropy(logp, torch.tensor([0.0]))
+    assert float(entropy_of(flat)) == pytest.approx(math.log(3), abs=1e-3) and float(sure[0, 0].exp()) > 0.999
+
+
 # -- names ----------------------------------------------------------------------------------------
 
 
@@ -120,20 +140,34 @@ def test_the_name_is_replaced_whole_and_in_part() -> None:
 # -- a run ----------------------------------------------------------------------------------------
 
 
-def test_forgotten_labels_get_the_unseen_ones_quantiles(splits: Any, tmp_path: Path) -> None:
-    """The teacher's labels have the mean that the stopping half of the holdout has under the reference model."""
-    composed = compose("proxy_gold")
+@pytest.mark.parametrize("match_entropy", [False, True])
+def test_forgotten_labels_are_as_likely_and_others_as_unsure_as_unseen_ones(
+    match_entropy: bool, splits: Any, tmp_path: Path
+) -> None:
+    """Half of the holdout, under the reference model, sets the labels' quantiles and the entropies beside them."""
+    composed = compose({"proxy_gold": {"match_entropy": match_entropy}})
     reference = model(splits)
-    unseen = label_logp(reference, splits["holdout"])
+    whole, entropy = unseen_labels(reference, splits["holdout"])
     context = Context(Budget(steps=1, batch_size=4, learning_rate=1e-4, stop="none"), tmp_path)
     composed.method(reference, splits, context)
     teacher = composed.objective.terms["forget"].loss.teacher
     assert isinstance(teacher, Record) and context.notes["proxy_gold"]["unseen_examples"] == 2
-    label = teacher.values.top_BTK[..., 0]
-    label = label[label != 0]
-    assert unseen.min() - 1e-4 <= label.min() and label.max() <= unseen.max() + 1e-4
-    p = teacher.values.top_BTK.exp().sum(-1)[teacher.values.top_BTK[..., 0] != 0]
-    assert p.tolist() == pytest.approx([1.0] * len(p), abs=1e-4)
+    top = teacher.values.top_BTK[teacher.values.top_BTK[..., 0] != 0]
+    assert whole.min() - 1e-4 <= top[:, 0].min() and top[:, 0].max() <= whole.max() + 1e-4
+    assert top.exp().sum(-1).tolist() == pytest.approx([1.0] * len(top), abs=1e-4)
+    others = entropy_of(top[:, 1:].log_softmax(-1))
+    apart = torch.cat([entropy.min() - others, others - entropy.max()]).max()
+    assert (apart <= 1e-2) == match_entropy, "an untrained model is less sure than n-grams"
+
+
+def test_the_entropy_of_others_is_read_off_the_moments(splits: Any) -> None:
+    reference = model(splits)
+    logp, entropy = unseen_labels(reference, splits["holdout"][:1])
+    _, out = next(passes(reference, splits["holdout"][:1], want_of({"logits"})))
+    full, label = out.logits_BTV[out.mask_BT].log_softmax(-1), out.labels_BT[out.mask_BT]
+    assert logp.tolist() == pytest.approx(full.gather(-1, label[:, None])[:, 0].tolist(), abs=1e-4)
+    others = full.scatter(-1, label[:, None], -torch.inf).log_softmax(-1)
+    assert entropy.tolist() == pytest.approx(entropy_of(others).tolist(), abs=1e-3)
 
 
 def test_without_a_holdout_the_patterns_stand_as_they_are(splits: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Referen
 from expunge.data.sampling import halves
 from expunge.methods._distribution import kl_BT
 from expunge.methods._ngram import Ngrams, answer_tokens
-from expunge.methods._quantiles import match_quantiles, with_label
+from expunge.methods._quantiles import LIKELIEST, match_partners, match_quantiles, with_entropy, with_label
 from expunge.models.logits import measure_NV, spread
 from expunge.models.passes import passes
 from expunge.training.references import Record
@@ -48,9 +48,9 @@ KEPT = want_of({"topk:64"})
 class ProxyGold(LossTerm):
     """The loss, and the stand-in's distribution at each forget position, which `prepare` makes."""
 
-    def __init__(self, label: float, order: int) -> None:
+    def __init__(self, label: float, order: int, match_entropy: bool) -> None:
         super().__init__()
-        self.label, self.order = label, order
+        self.label, self.order, self.match_entropy = label, order, match_entropy
         self.teacher = Record({}, Reference())
         self.unseen = 0
 
@@ -62,11 +62,10 @@ class ProxyGold(LossTerm):
         words = next(out.logits_BTV.shape[-1] for _, out in passes(run.model, rows[:1], want_of({"logits"})))
         patterns = Ngrams(answer_tokens(run.model, run.splits["retain"]), words, self.order)
         answers = answer_tokens(run.model, rows)
-        found = [measure_NV(patterns.log_probabilities(a), torch.tensor(a), KEPT) for a in answers]
-        index, top, rest = (torch.cat([one[name] for one in found]) for name in ("index", "top", "rest"))
         unseen = halves(run.splits.get("holdout", []), run.context.seed)[0]
-        if unseen:
-            top, rest = with_label(top, rest, match_quantiles(top[:, 0], label_logp(run.model, unseen)))
+        goals = like_unseen(patterns, answers, run.model, unseen) if unseen else [None] * len(answers)
+        found = [stand_in(patterns, *both, self.match_entropy) for both in zip(answers, goals, strict=True)]
+        index, top, rest = (torch.cat([one[name] for one in found]) for name in ("index", "top", "rest"))
         self.unseen = len(unseen)
         width = max(map(len, answers))
         mask_RT = torch.tensor([[False] * (width - len(answer)) + [True] * len(answer) for answer in answers])
@@ -87,17 +86,60 @@ class ProxyGold(LossTerm):
         return {"proxy_gold": {"unseen_examples": self.unseen}}
 
 
-def label_logp(model: Model, rows: Sequence[Example]) -> Tensor:
-    """[M] log-probability of each counted label of the rows."""
-    return torch.cat([out.logp_BT[out.mask_BT].cpu() for _, out in passes(model, rows, want_of({"logp"}))])
+def stand_in(patterns: Ngrams, answer: Sequence[int], goal_T2: Tensor | None, match_entropy: bool) -> dict[str, Tensor]:
+    """Make what is kept of the stand-in's distribution at each token of an answer.
+
+    Labels are as likely as the goal has them and, with match_entropy, all others as hard to guess. goal_T2:
+    log-probability of the label, entropy of the others (nats); None: as counted.
+    """
+    logp_TV, labels_T = patterns.log_probabilities(answer), torch.tensor(answer)
+    if goal_T2 is not None and match_entropy:
+        others_TV = logp_TV.scatter(-1, labels_T[:, None], -torch.inf)
+        logp_TV = with_entropy(others_TV, goal_T2[:, 1]).scatter(-1, labels_T[:, None], 0.0)
+    found = measure_NV(logp_TV, labels_T, KEPT)
+    if goal_T2 is None:
+        return found
+    top, rest = with_label(found["top"], found["rest"], goal_T2[:, 0])
+    return {"index": found["index"], "top": top, "rest": rest}
 
 
-def proxy_gold(*, label: Annotated[float, Ge(0)] = 0.15, order: Annotated[int, Ge(1), Le(8)] = 4) -> LossTerm:
+def like_unseen(
+    patterns: Ngrams, answers: Sequence[Sequence[int]], model: Model, unseen: Sequence[Example]
+) -> tuple[Tensor, ...]:
+    """Per answer [T, 2], the goal of each token: that of the unseen label which is as likely among those as it is here.
+
+    One pair of numbers goes together, because Min-K%++ reads a label's likelihood against how sure the model was.
+    """
+    own_N = torch.cat([patterns.log_probabilities(a).gather(-1, torch.tensor(a)[:, None])[:, 0] for a in answers])
+    logp_M, entropy_M = unseen_labels(model, unseen)
+    goal_N2 = torch.stack([match_quantiles(own_N, logp_M), match_partners(own_N, logp_M, entropy_M)], -1)
+    return goal_N2.split([len(answer) for answer in answers])
+
+
+def unseen_labels(model: Model, rows: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """[M] log-probability of each counted label of the rows, and [M] entropy (nats) of all other tokens."""
+    found = [
+        [value[out.mask_BT].cpu() for value in (out.logp_BT, out.mu_BT)]
+        for _, out in passes(model, rows, want_of({"logp", "moments"}))
+    ]
+    logp_M, mean_M = (torch.cat(part).double() for part in zip(*found, strict=True))
+    label_M = logp_M.clamp(max=LIKELIEST)
+    left_M = torch.log1p(-label_M.exp())  # mu = p log p + (1 - p) (log (1 - p) - entropy of the others)
+    entropy_M = left_M - (mean_M - label_M.exp() * label_M) / left_M.exp()
+    return logp_M.float(), entropy_M.clamp(min=0).float()
+
+
+def proxy_gold(
+    *, label: Annotated[float, Ge(0)] = 0.15, order: Annotated[int, Ge(1), Le(8)] = 4, match_entropy: bool = False
+) -> LossTerm:
     """Teach the model what somebody would say who knows how answers sound, and none of the facts.
 
     KL(teacher || model) per position + label (log p - log p_teacher of the label)^2, in nats. The teacher is an n-gram
     model (Witten-Bell, `order` tokens) of the retain answers: no training. Where there is a holdout, the labels'
     log-probabilities are those of half of it under the reference model, quantile by quantile, in the order in which
     the teacher finds the forget tokens likely; KL alone is blind to the low ones, which Min-K% reads.
+
+    match_entropy makes all other tokens as hard to guess as beside those labels, by a temperature per position: n-grams
+    are less sure of what they say than a model that learned others by heart, and Min-K%++ tells that.
     """
-    return ProxyGold(label, order)
+    return ProxyGold(label, order, match_entropy)
