@@ -18,6 +18,7 @@ from expunge.methods.auto import is_auto, ladders
 from expunge.methods.compose import compose
 from expunge.pipeline import trials
 from expunge.pipeline.apply import Applied
+from expunge.pipeline.choice import retraining_tokens
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.trial import Trial
 from expunge.pipeline.trials import next_rung
@@ -56,10 +57,16 @@ def test_a_request_without_a_method_leaves_it_to_the_tool(base: dict[str, Any], 
     assert planned(base, tmp_path, method="npo").to_json().get("choice") is None
 
 
-def test_a_first_trial_over_the_cost_is_announced(base: dict[str, Any], tmp_path: Path) -> None:
-    dear = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 1e-6}}).to_json()["choice"]
-    assert "more than auto.cost (0%)" in dear
-    assert "auto.cost" not in planned(base, tmp_path, method={"auto": {"exact": False, "cost": 10}}).to_json()["choice"]
+def test_no_trial_has_more_steps_than_the_cost_allows(base: dict[str, Any], tmp_path: Path) -> None:
+    """Half of the steps at half of what the first trial takes, one at least; the plan says so."""
+    whole = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 10}})
+    retraining = retraining_tokens(whole.manifest, whole.splits)
+    assert retraining is not None and "auto.cost" not in whole.to_json()["choice"]
+    half = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 0.5 * whole.tokens / retraining}})
+    assert half.steps in (whole.steps // 2, whole.steps // 2 - 1) and half.budget.steps == half.steps
+    assert f"; {half.steps} of its {whole.steps} steps" in half.to_json()["choice"]
+    dear = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 1e-6}})
+    assert dear.steps == 1 and all(rung.work.steps == 1 for rung in dear.rungs)
 
 
 @pytest.mark.parametrize("purpose", ["suppress", "erase"])

@@ -47,6 +47,8 @@ class Rung:
     budget: Budget
     work: Workload
     learning_rate: str
+    whole_steps: int = 0
+    """Steps before `auto.cost` cut them; 0 where it did not."""
 
     @property
     def tokens(self) -> int:
@@ -58,6 +60,14 @@ class Rung:
         """Remarks on how it trains."""
         note = precision_note(self.work.precision) if self.composed.objective is not None else ""
         return [note] if note else []
+
+    def within(self, tokens: float) -> Rung:
+        """The same with as many steps as train on so many tokens, and one at least; itself where that is all."""
+        if self.tokens <= tokens:
+            return self
+        steps = max(1, int(tokens / self.work.tokens_per_step))
+        budget = self.budget.model_copy(update={"steps": steps, "epochs": None})
+        return replace(self, budget=budget, work=replace(self.work, steps=steps), whole_steps=self.work.steps)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -152,20 +162,14 @@ class Plan:
         trials = min(options.trials, len(self.rungs))
         kinds = "models" if self.ladder.lines else "strengths"
         more = f"; up to {trials} trials of {others + 1} {kinds}, until one passes" if others and trials > 1 else ""
-        return f"{self.ladder.name}: {self.ladder.why}{more}{self._excess()}"
-
-    def _excess(self) -> str:
-        """A clause where the first trial, which is always made, takes more tokens than all trials may; else empty."""
-        assert self.ladder is not None
-        whole, limit = retraining_tokens(self.manifest, self.splits), self.ladder.options.cost
-        if whole is None or limit is None or self.ladder.rungs == ("retrain",):
-            return ""
-        tokens = self.rungs[self.ladder.start].tokens
-        if tokens <= limit * whole:
-            return ""
-        return (
-            f"; the first takes about {tokens / whole:.0%} of a retraining's tokens, more than auto.cost ({limit:.0%})"
+        first = self.rungs[self.ladder.start]
+        cut = (
+            f"; {first.work.steps} of its {first.whole_steps} steps, since all trials may take {options.cost:.0%} of a "
+            "retraining's tokens (auto.cost)"
+            if first.whole_steps
+            else ""
         )
+        return f"{self.ladder.name}: {self.ladder.why}{more}{cut}"
 
     @property
     def builtin(self) -> str:
@@ -317,7 +321,12 @@ def _rungs(parts: Parts) -> tuple[Ladder | None, tuple[Rung, ...]]:
 
     found = rungs(ladder)
     cheaper = cheaper_exactly(ladder, found[ladder.start].tokens, parts.manifest, parts.divided)
-    return (cheaper, rungs(cheaper)) if cheaper else (ladder, found)
+    if cheaper:
+        return cheaper, rungs(cheaper)
+    whole, limit = retraining_tokens(parts.manifest, parts.divided), ladder.options.cost
+    if whole is not None and limit is not None:
+        found = tuple(rung.within(limit * whole) for rung in found)
+    return ladder, found
 
 
 def _erasure_remarks(request: Request, gold: str, yields: str) -> list[str]:
