@@ -42,9 +42,9 @@ Rouge = Callable[[str, str], float]
 class WiseFt(Method):
     """The method of wise_ft()."""
 
-    def __init__(self, inner: Method, points: int, share: float | None, until: Until) -> None:
+    def __init__(self, inner: Method, points: int, share: float | None, until: Until, slack: float) -> None:
         super().__init__()
-        self.inner, self.points, self.share, self.until = inner, points, share, until
+        self.inner, self.points, self.share, self.until, self.slack = inner, points, share, until, slack
 
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
@@ -60,7 +60,7 @@ class WiseFt(Method):
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         by_nll = self.share is None and self.until == "nll"
         goal = Goal.of(model, splits, context) if by_nll else None
-        answers = Answers.of(model, splits, context) if self.share is None and not by_nll else None
+        answers = Answers.of(model, splits, context, self.slack) if self.share is None and not by_nll else None
         before, after = change_of(self.inner, model, splits, context)
 
         def put(share: float) -> None:
@@ -98,8 +98,9 @@ class Answers:
     """Recall of the forget answers before the change."""
 
     @classmethod
-    def of(cls, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Answers:
-        """The level is that of answers about what the model never saw: half of the holdout, before the change.
+    def of(cls, model: Model, splits: Mapping[str, Sequence[Example]], context: Context, slack: float) -> Answers:
+        """The level is `slack` times that of answers about what the model never saw: half of the holdout, before the
+        change.
 
         Without a holdout it is what one gets who answers with a retain example's answer, whichever.
         """
@@ -107,10 +108,10 @@ class Answers:
         before = _recall(forget, model.generate(forget), rouge)
         if splits.get("holdout"):
             unseen = sample(halves(splits["holdout"], context.seed)[0], context.seed, FORGET_SAMPLE)
-            return cls(forget, _recall(unseen, model.generate(unseen), rouge), rouge, before)
+            return cls(forget, slack * _recall(unseen, model.generate(unseen), rouge), rouge, before)
         retain = splits["retain"]
         others = [answer_of(retain[derive(0, "other", identity(row)) % len(retain)]) for row in forget]
-        return cls(forget, _recall(forget, others, rouge), rouge, before)
+        return cls(forget, slack * _recall(forget, others, rouge), rouge, before)
 
     def least_share(self, model: Model, put: Callable[[float], None], points: int) -> dict[str, float]:
         """Put the model at the least multiple of 1/points that is at the level; at the whole change where none is, and
@@ -152,6 +153,7 @@ def wise_ft(
     points: Annotated[int, Ge(1)] = 10,
     share: Annotated[float, Gt(0), Le(1)] | None = None,
     until: Until = "nll",
+    slack: Annotated[float, Ge(1), Le(2)] = 1.0,
 ) -> Method:
     """Run the inner method, and keep the share of its change that comes nearest to the target with the floor held.
 
@@ -159,9 +161,10 @@ def wise_ft(
     are those of the budget: the forget NLL of the holdout or of gold where it stops there, else blind guessing; the
     share of utility on retain. If no share holds the floor, the model is as before. until: answers takes the least
     share at which the forget answers are in ROUGE-L recall no nearer to the true ones than those about examples that
-    nobody learned (half of the holdout, before the change; else a retain example's answer in the place of each).
+    nobody learned (half of the holdout, before the change; else a retain example's answer in the place of each), or
+    `slack` times as near.
     """
-    return WiseFt(inner, points, share, until)
+    return WiseFt(inner, points, share, until, slack)
 
 
 def interpolate(before: Mapping[str, Tensor], after: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
