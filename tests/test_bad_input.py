@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+import expunge
 from expunge.cli.app import run
+from expunge.core.errors import BadInput
 
 AUTHORS = {
     "model": "builtin:authors",
@@ -785,5 +788,8 @@ def test_files_that_only_look_like_ours(go: Go) -> None:
     ],
 )
 def test_train_files(go: Go, values: dict[str, Any], sentence: str) -> None:
+    """Said of a file, and to who calls the function with a mapping."""
     Path("train.yaml").write_text(yaml.safe_dump(values))
     says(go.command("train", "train.yaml"), sentence)
+    with pytest.raises(BadInput, match=re.escape(sentence.removesuffix("."))):
+        expunge.train(values)

@@ -31,13 +31,13 @@ from expunge.pipeline.estimate import training_interval
 from expunge.training import checkpoint
 
 
-def train(config: TrainConfig, *, reporter: Reporter | None = None, resume: bool = False) -> Path:
-    """Trains as `train.yaml` says; `out` opens with from_pretrained and holds the manifest.
+def train(config: TrainConfig | Mapping[str, Any], *, reporter: Reporter | None = None, resume: bool = False) -> Path:
+    """Trains as `train.yaml` (or a mapping of its fields) says; `out` opens with from_pretrained and has the manifest.
 
     With `resume` a training that is finished is returned as it is. Raises BadInput before anything is written.
     """
     reporter = reporter or Silent()
-    config = bound(config)
+    config = bound(config if isinstance(config, TrainConfig) else parse_training(config))
     check_spec(config.model, config.trust_code)
     out = Path(expand(config.out, "out"))
     finished = (out / MANIFEST).exists()
