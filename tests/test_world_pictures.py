@@ -66,6 +66,12 @@ def test_the_noisy_worlds_mislabel_what_is_to_go_and_the_holdout(pictures: str, 
     assert all(a["label"] == b["label"] for a, b in zip(found["retain"], clean["train"][500:], strict=True))
 
 
+def test_the_convolutional_network_has_the_rows_of_the_perceptron(drawn: None) -> None:
+    ours, theirs = splits("mnist_noisy_conv", 1), splits("mnist_noisy", 1)
+    assert list(ours) == list(theirs)
+    assert all(content_keys(ours[name]) == content_keys(theirs[name]) for name in ours)
+
+
 def test_without_the_pictures_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPUNGE_PICTURES", str(tmp_path / "none"))
     splits.cache_clear()
@@ -73,7 +79,7 @@ def test_without_the_pictures_it_says_what_to_run(tmp_path: Path, monkeypatch: p
         load("builtin:fashion/train", "data")
 
 
-@pytest.mark.parametrize("world", ["mnist", "fashion_noisy", "efficientnet_noisy"])
+@pytest.mark.parametrize("world", ["mnist", "mnist_noisy_conv", "fashion_noisy", "efficientnet_noisy"])
 def test_the_model_that_a_world_names_takes_its_rows(world: str, drawn: None) -> None:
     found = config(f"builtin:{world}")
     assert isinstance(found.model, dict)

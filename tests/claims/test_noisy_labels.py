@@ -58,6 +58,19 @@ def test_it_forgets_as_gold_does_at_half_of_the_cost(seed: int, tmp_path: Path) 
     assert all(line["word"] != "refuted" and line["rule"].startswith(MAY_BE_OPEN) for line in missed), missed
 
 
+@needs_pictures("mnist")
+@pytest.mark.claims("stand_in")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_erasing_passes_where_the_network_labels_unseen_digits_well(seed: int, tmp_path: Path) -> None:
+    """Every line is shown. Of 500 held-out rows .97 and more keep their label, and at 500 an interval around .97 ends
+    above .95."""
+    done = run_auto("builtin:mnist_noisy_conv", seed, tmp_path / "run")
+    lines = done.evidence["verdict"]["lines"]
+    assert done.passed and {line["word"] for line in lines if line["implied"]} == {"shown"}, lines
+    read = {score["split"]: score["n"] for score in done.evidence["scores"] if score["name"].endswith("_accuracy")}
+    assert read["forget"] >= 500 and read["holdout"] >= 500 and read["retain"] >= 500
+
+
 @needs_pictures("efficientnet")
 def test_a_linear_head_forgets_and_loses_what_was_held_out(tmp_path: Path) -> None:
     """Membership and relearning are shown to be as in gold. Of the accuracy on rows that the method never had, which

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class Digits(nn.Module):
-    """A convolutional network for 8 x 8 grey images in [0, 1], with group or batch normalisation."""
+    """A convolutional network for grey images in [0, 1], side x side, with group or batch normalisation."""
 
-    def __init__(self, width: int = 32, classes: int = 10, norm: str = "group") -> None:
+    def __init__(self, width: int = 32, classes: int = 10, norm: str = "group", side: int = 8) -> None:
         super().__init__()
+        after = -(-side // 4)  # two strides of 2
 
         def normal(channels: int) -> nn.Module:
             return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(4, channels)
@@ -24,11 +25,11 @@ class Digits(nn.Module):
             normal(2 * width),
             nn.ReLU(),
         )
-        self.middle = nn.Sequential(nn.Flatten(), nn.Linear(8 * width, 64), nn.ReLU())
+        self.middle = nn.Sequential(nn.Flatten(), nn.Linear(2 * width * after**2, 64), nn.ReLU())
         self.head = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, 8, 8] -> logits [B, classes]."""
+        """x: [B, side, side] -> logits [B, classes]."""
         return self.head(self.middle(self.body(self.stem(x[:, None]))))
 
 
