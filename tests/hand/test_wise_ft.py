@@ -13,8 +13,10 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Method, Model
 from expunge.data.worlds.digits import digits
+from expunge.methods.compose import compose
 from expunge.methods.wrappers.wise_ft import Answers, interpolate, wise_ft
 from expunge.models.build import fresh
+from expunge.pipeline.partition import method_splits
 from expunge.training.stopping import figures
 
 DIGITS = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
@@ -138,3 +140,8 @@ def test_where_words_tell_nothing_the_change_is_kept_whole(tmp_path: Path) -> No
     found = answers_of(oracle, {"forget": forget, "retain": [{"text": "another text"}]}, tmp_path)
     assert found.before <= found.level
     assert found.least_share(cast(Model, oracle), oracle.put, 10)["strength"] == 1.0 == oracle.share
+
+
+def test_the_level_comes_from_the_holdout_under_every_stop() -> None:
+    composed = compose({"wise_ft": {"until": "answers", "inner": "npo"}})
+    assert all("holdout" in method_splits(composed, Budget(stop=stop)) for stop in ("none", "holdout"))
