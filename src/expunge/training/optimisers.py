@@ -29,7 +29,7 @@ def optimiser_of(parameters: Sequence[nn.Parameter], rate: float, decay: float, 
     """The optimiser that the budget names."""
     if budget.optimizer == "adamw_8bit":
         # Tensors under 4096 values stay in float32, as Dettmers et al. (arXiv:2110.02861) have it.
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit
 
         return AdamW8bit(parameters, lr=rate, weight_decay=decay)
     if budget.optimizer == "adamw_offloaded":
