@@ -8,8 +8,10 @@ import pytest
 import torch
 import transformers
 
+from expunge.core.compute import Compute
 from expunge.models.causal_lm import CausalLM
 from expunge.models.decoding import decode
+from expunge.models.metering import count_passes
 from expunge.models.new_lm import tokenizer_for
 
 WORDS = "harbour winter lamp bridge copper letter garden mirror orchard signal station velvet"
@@ -79,6 +81,21 @@ def test_the_texts_are_those_of_transformers_for_less_work(
     assert ours == model.generate(ROWS, **settings)
     assert work < 0.9 * sum(rows)
     assert len({len(text) for text in ours}) > 4, "the answers end at different places"
+
+
+def test_rows_that_are_done_leave_while_passes_are_counted(model: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As within a method: the counter's hooks read no row, and the count is that of the rows that went on."""
+    rows, compute = count_rows(model, monkeypatch), Compute()
+    plain, work = model.generate(ROWS), sum(rows)
+    rows.clear()
+    with count_passes(model, compute):
+        assert model.generate(ROWS) == plain
+    assert sum(rows) == work and compute.forward > 0
+    monkeypatch.setattr(model, "plain_attention", False)
+    whole = Compute()
+    with count_passes(model, whole):
+        assert model.generate(ROWS) == plain
+    assert compute.forward < 0.9 * whole.forward
 
 
 def test_a_row_ends_at_its_end_token_or_its_limit(model: CausalLM) -> None:

@@ -24,7 +24,8 @@ from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import check, open_model
 from expunge.pipeline import containment
-from expunge.pipeline.evidence import all_scores, environment
+from expunge.pipeline.comparison import all_scores
+from expunge.pipeline.evidence import environment
 from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold import RETRAINED, gold_folder, second_manifest
 from expunge.pipeline.gold_check import Origin, refuse_gold
