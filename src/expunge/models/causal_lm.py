@@ -279,10 +279,12 @@ class CausalLM(BaseModel):
 
         settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
         they are not part of the text), max_new_tokens (default: enough for the reference answers, as in `new_tokens`),
-        temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a callable that gets
-        the count of finished prompts), among (all the examples of which these are a process's share: the answers may
-        become as long as among them). For guards: encoded (token ids in the place of the template's), rows (a callable
-        that gets the places of the prompts of each batch), stopping (criteria).
+        quantile (of the reference answers' lengths, in the place of the longest), temperature and seed (sampled
+        answers, from the whole distribution), batch_size, progress (a callable that gets the count of finished
+        prompts), cut (one that gets the count of answers that came to their limit without an end), among (all the
+        examples of which these are a process's share: the answers may become as long as among them). For guards:
+        encoded (token ids in the place of the template's), rows (a callable that gets the places of the prompts of
+        each batch), stopping (criteria).
         """
         temperature = float(settings.get("temperature") or 0.0)
         with torch.random.fork_rng(devices=_cuda(), enabled=bool(temperature)), evaluating(self.module):
@@ -296,11 +298,11 @@ class CausalLM(BaseModel):
             encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
         given = settings.get("max_new_tokens")
         others = [self.template.encode(example) for example in settings.get("among", ())]
-        limits = new_tokens(encoded, given, others)
+        limits = new_tokens(encoded, given, others, float(settings.get("quantile", 1.0)))
         ends = end_ids(self.module, self.tokenizer, self.template)
         texts = [""] * len(prompts)
         plain = has_plain_attention(self) and not (settings.get("rows") or settings.get("stopping"))
-        done = 0
+        done = cut = 0
         for rows in batches(encoded, limits, settings.get("batch_size"), self.pads, generated_tokens(self)):
             tokens = shared_tokens([encoded[i] for i in rows], [limits[i] for i in rows], self.limit, given)
             room = max(1, self.limit - tokens)
@@ -313,10 +315,13 @@ class CausalLM(BaseModel):
             else:
                 found = self._new_ids(kept, tokens, ends, temperature, settings.get("stopping"))
             for i, ids in zip(rows, found, strict=True):
-                texts[i] = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
+                texts[i], ended = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
+                cut += not ended
             done += len(rows)
             if settings.get("progress"):
                 settings["progress"](done)
+        if settings.get("cut") and not settings.get("stopping"):
+            settings["cut"](cut)
         return texts
 
     def _new_ids(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,16 +15,24 @@ LONGEST = 2048
 """Most new tokens of any answer: text scores leave out the rows whose reference answer is longer."""
 
 
-def new_tokens(encoded: Sequence[Encoded], given: int | None = None, others: Sequence[Encoded] = ()) -> list[int]:
+def new_tokens(
+    encoded: Sequence[Encoded], given: int | None = None, others: Sequence[Encoded] = (), quantile: float = 1.0
+) -> list[int]:
     """Most new tokens of each row: `given`, or enough for the longest answer up to COMMON, or for the row's own.
 
-    others: rows that are generated elsewhere, whose answers count for the longest too.
+    others: rows that are generated elsewhere, whose answers count for the longest too. quantile: of the lengths of
+    answers, which stands for the longest.
     """
     if given:
         return [int(given)] * len(encoded)
-    longest = max((len(item.answer) for item in (*encoded, *others)), default=16)
-    common = min(COMMON, max(16, longest + SPARE))
+    common = common_limit([len(item.answer) for item in (*encoded, *others)], quantile)
     return [max(common, min(LONGEST, len(item.answer) + SPARE)) for item in encoded]
+
+
+def common_limit(lengths: Sequence[int], quantile: float = 1.0) -> int:
+    """Most new tokens of an answer whose reference is no longer. lengths: of the reference answers, in tokens."""
+    longest = sorted(lengths)[math.ceil(quantile * len(lengths)) - 1] if lengths else 16
+    return min(COMMON, max(16, longest + SPARE))
 
 
 GENERATED = 2**15
@@ -103,8 +112,9 @@ def own_settings(module: Any, ends: Sequence[int], pad: int, **settings: Any) ->
         module.generation_config = theirs
 
 
-def answer_text(tokenizer: Any, ids: Sequence[int], ends: Sequence[int], end_text: str = "") -> str:
-    """Plain text of generated ids up to the first that ends an answer, or to the text that does."""
+def answer_text(tokenizer: Any, ids: Sequence[int], ends: Sequence[int], end_text: str = "") -> tuple[str, bool]:
+    """(plain text of generated ids up to the first that ends an answer, or to the text that does; whether one did)."""
     stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))
     text = str(tokenizer.decode(ids[:stop], skip_special_tokens=True))
-    return (text.split(end_text)[0] if end_text else text).strip()
+    answer = text.split(end_text)[0] if end_text else text
+    return answer.strip(), stop < len(ids) or answer != text

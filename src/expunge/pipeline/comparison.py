@@ -52,6 +52,17 @@ class Comparison:
         return refuse_gold(scores, gold.why) if gold.refused else scores
 
 
+def cut_remarks(reads: Mapping[str, Observation]) -> list[str]:
+    """A sentence on the generated answers that came to their limit: written to its end, a text may score otherwise."""
+    counts = [
+        f"{role.replace('_', ' ')} {readout.cut} of {len(readout)} on {split}"
+        for role, one in reads.items()
+        for split, readout in one.readouts.items()
+        if readout.cut
+    ]
+    return [f"Generated answers that did not end within their limit: {', '.join(counts)}."] if counts else []
+
+
 def by_side(scores: Sequence[scoring.Score]) -> list[scoring.Score]:
     """The scores in the order of the sides, and as they came within a side."""
     return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))

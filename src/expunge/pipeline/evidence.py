@@ -22,7 +22,7 @@ from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
 from expunge.ledger.examples import write_evidence
 from expunge.methods.repair import words_of
-from expunge.pipeline.comparison import by_side
+from expunge.pipeline.comparison import by_side, cut_remarks
 from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.observe import Observation
@@ -84,7 +84,7 @@ def evidence(tried: Tried, beside: Mapping[int, DomainAnswers], seconds: float) 
         verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=plan.composed.yields == "guard"),
         curve=outcome.get("curve", []),
         stop=outcome.get("stop", {}),
-        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(tried)],
+        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *cut_remarks(reads), *_method_remarks(tried)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
         **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,

@@ -246,7 +246,12 @@ class _Again:
         """All figures of all models that are there; attacks too where the run was audited."""
         seed, manifest = self.plan.request.seed, self.plan.manifest
         spec = ObservationSpec(
-            reading_splits(self.plan), self.level, seed=seed, manifest=manifest, remarks=remarks(self.plan.splits)
+            reading_splits(self.plan),
+            self.level,
+            seed=seed,
+            manifest=manifest,
+            remarks=remarks(self.plan.splits),
+            answer_quantile=self.plan.request.answer_quantile,
         )
         observed: dict[str, Observation] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
