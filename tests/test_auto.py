@@ -16,7 +16,7 @@ from expunge.core.request import Request
 from expunge.evaluation.acceptance import Check, Verdict
 from expunge.methods.auto import is_auto, ladders
 from expunge.methods.compose import compose
-from expunge.pipeline import trials
+from expunge.pipeline import comparison, trials
 from expunge.pipeline.apply import Applied
 from expunge.pipeline.choice import retraining_tokens
 from expunge.pipeline.plan import Plan, plan
@@ -205,13 +205,17 @@ def test_trials_that_end_at_their_cost_say_so(base: dict[str, Any], tmp_path: Pa
 # -- a run -------------------------------------------------------------------------------------
 
 
-def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(base: dict[str, Any], tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, compared, all_scores = tmp_path / "run", [], comparison.all_scores
+    monkeypatch.setattr(comparison, "all_scores", lambda *given: compared.append(given) or all_scores(*given))
     # No strength meets the second line: every trial fails, and the nearest is kept.
     accept = {"retain.nll": "<= 5 * before", "forget.nll": ">= 1000"}
     found = run({**base, "accept": accept, "out": str(out), "method": {"auto": {"trials": 2, "cost": 10}}}).evidence
     rungs = [one["rung"] for one in found["trials"]]
     assert rungs == [2, 3] and not found["verdict"]["passed"]
+    assert len(compared) == 2, "the evidence has the scores of the trial that is kept"
     assert all(one["left"] == ["forget.nll >= 1000"] for one in found["trials"])
     assert found["cost"]["tokens"] == sum(one["tokens"] for one in found["trials"]) > 0
     assert any(note.startswith("Trial 2 (strength 4 of 4") for note in found["notes"])

@@ -77,6 +77,14 @@ def test_an_audit_takes_little_more_than_its_passes() -> None:
 
 
 @pytest.mark.slow
+def test_a_plan_takes_little_more_than_its_imports() -> None:
+    """Loose: the bound of 1.4 is for the median of several turns."""
+    found, _ = last_line("start.py", "--only", "plan", "--rounds", "1")
+    assert found.keys() >= KEYS - {"control"} and found["unit"] == "seconds"
+    assert 1.0 < found["ratio"] < 2.0
+
+
+@pytest.mark.slow
 def test_time_grows_with_the_rows_and_no_faster() -> None:
     """Loose: what a start takes is noise beside few rows."""
     found, _ = last_line("growth.py", "--sizes", "1,20,60", "--only", "plan,splits")

@@ -217,12 +217,12 @@ def test_an_end_of_turn_ends_an_answer(tokenizer: Any) -> None:
     ends = end_ids(model.module, tokenizer, model.template)
     assert ends == sorted({tokenizer.pad_token_id, tokenizer.eos_token_id, 7, 9}), "a token it does not have is none"
     spoken = [*ids(tokenizer, "Ada."), tokenizer.pad_token_id, *ids(tokenizer, "Eve.")]
-    assert answer_text(tokenizer, spoken, ends) == "Ada."
+    assert answer_text(tokenizer, spoken, ends) == ("Ada.", True)
     written = CausalLM(model.module, tokenizer_for(["Ada"], 300)).tokenizer
     written.chat_template = CHAT
     template = Template(written)
     assert template.end_text == "<|end|>"
-    assert answer_text(written, ids(written, "Ada.<|end|>\n<|user|>"), ends, template.end_text) == "Ada."
+    assert answer_text(written, ids(written, "Ada.<|end|>\n<|user|>"), ends, template.end_text) == ("Ada.", True)
 
 
 def test_long_answers_are_generated_to_their_own_length() -> None:
@@ -231,6 +231,8 @@ def test_long_answers_are_generated_to_their_own_length() -> None:
 
     assert new_tokens(sized(3, 5)) == [16, 16]
     assert new_tokens(sized(100, 5)) == [108, 108]
+    assert new_tokens(sized(100, *[30] * 99), quantile=0.99) == [108, *[38] * 99], "a longer answer always fits"
+    assert new_tokens(sized(5), others=sized(40), quantile=0.5) == [16]
     assert new_tokens(sized(192, 5)) == [200, 200]
     assert new_tokens(sized(540, 5)) == [548, 200]
     assert new_tokens(sized(540, 10**4), 7) == [7, 7]

@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 import torch
 
+from expunge.core import cache
 from expunge.core.budget import Budget
+from expunge.core.compute import Compute
 from expunge.core.context import Context
 from expunge.core.contracts import Output, Reference, Step, want_of
 from expunge.methods._ngram import Ngrams
 from expunge.methods._quantiles import entropy_of, match_partners, match_quantiles, with_entropy, with_label
-from expunge.methods._recall import recall
+from expunge.methods._recall import recall, shared_recall
 from expunge.methods._renaming import Names, rename_subject, subject_of
 from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
 from expunge.methods.objectives.proxy_gold import proxy_gold, unseen_labels
 from expunge.methods.retain.distillation import Distillation, distillation
+from expunge.models.metering import count_passes
 from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 from expunge.models.passes import passes
 from expunge.training.references import Record
@@ -242,6 +245,29 @@ def test_recall_leaves_out_what_the_data_tell_and_puts_the_surest_first(splits: 
     assert sorted(row["answer"] for row in found) == ["Obrist has 12.", "Zed is 9 of 4."]
     nll = [figures(reference, [row])["nll"] for row in found]
     assert nll == sorted(nll) and all(set(row) == {"question", "answer"} for row in found)
+
+
+def test_runs_of_one_base_recall_once(splits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second run has the answers and their cost from the cache; another seed asks anew, and so does no run."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    reference, asked = model(splits), []
+    generate = reference.generate
+    reference.generate = lambda prompts, **settings: asked.append(len(prompts)) or generate(prompts, **settings)
+    questions = [{"question": f"Who is {i}?"} for i in range(6)]
+
+    def found(seed: int) -> tuple[list[Any], float]:
+        compute = Compute()
+        with count_passes(reference, compute):
+            rows = shared_recall(reference, questions, splits["retain"], splits["forget"], seed, compute)
+        return rows, compute.forward
+
+    with cache.journal(tmp_path / "caches.jsonl"):
+        first, second = found(0), found(0)
+        assert first == second and first[0] and first[1] > 0 and asked == [6]
+        found(1)
+        assert asked == [6, 6]
+    assert [entry.partition("/")[0] for entry in cache.read_journal(tmp_path / "caches.jsonl")] == ["answers"] * 2
+    assert found(0) == first and asked == [6, 6, 6]
 
 
 @pytest.mark.parametrize("calls", [5, 5000])

@@ -16,13 +16,17 @@ from expunge.core.contracts import want_of
 from expunge.data.batching import TOKENS
 from expunge.evaluation.reading import read
 from expunge.evaluation.readout import Readout
+from expunge.models import causal_lm
 from expunge.models.causal_lm import CausalLM
+from expunge.models.generation import new_tokens
 from expunge.models.guarded import Guarded
 from expunge.models.new_lm import tokenizer_for
 from expunge.models.passes import passes
 from expunge.models.prompt_notes import prompt_notes
 from expunge.models.shared_prompts import groups_of, has_plain_attention, pack_shared, shared_passes
 from expunge.models.templates import Encoded
+from expunge.pipeline.comparison import cut_remarks
+from expunge.pipeline.observe import Observation
 
 PLACES = ("In a mill.", "At sea.", "At the harbour office in Telmar, since spring.", "Where the river ends.")
 ROWS: list[dict[str, Any]] = [
@@ -190,7 +194,9 @@ def test_runs_share_readouts_by_content(tmp_path: Path, monkeypatch: pytest.Monk
             model.module.model.norm.weight += seed
         forward, generate = model.forward, model.generate
         monkeypatch.setattr(model, "forward", lambda *given: work.append("forward") or forward(*given))
-        monkeypatch.setattr(model, "generate", lambda *given: work.append("generate") or generate(*given))
+        monkeypatch.setattr(
+            model, "generate", lambda *given, **more: work.append("generate") or generate(*given, **more)
+        )
         return model
 
     def work_of(model: CausalLM, role: str, channels: set[str], rows: Any = ROWS) -> set[str]:
@@ -218,3 +224,23 @@ def test_a_readout_from_the_cache_is_the_one_that_was_read(tmp_path: Path, monke
             assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), part.name
         else:
             assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, part.name
+
+
+def test_answers_that_come_to_their_limit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count is cached with the texts; a quantile of the answers' lengths has texts of its own."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(causal_lm, "end_ids", lambda *given: [])
+    model = model_of("llama")
+    limits = new_tokens(model.encode(ROWS)), new_tokens(model.encode(ROWS), quantile=0.5)
+    assert limits[0][0] > limits[1][0] and limits[0][2] == limits[1][2], "the longest answer always fits"
+    for channel, limit in (("generation", limits[0]), ("generation:0.5", limits[1])):
+        found = [read(model, "forget", ROWS, {channel}) for _ in range(2)]
+        assert [one.cut for one in found] == [3, 3] and found[0].texts == found[1].texts
+        assert found[0].texts == [model.generate([row], max_new_tokens=n)[0] for row, n in zip(ROWS, limit)]
+    monkeypatch.setattr(causal_lm, "end_ids", lambda *given: list(range(300)))
+    assert read(model, "retain", ROWS, {"generation"}, cache=False).cut == 0
+    once = Readout("forget", "after", ROWS, None, np.ones(3), cut=2)
+    reads = {"before": Observation(), "second_gold": Observation(readouts={"forget": once})}
+    assert cut_remarks(reads) == [
+        "Generated answers that did not end within their limit: second gold 2 of 3 on forget."
+    ]

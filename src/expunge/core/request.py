@@ -38,7 +38,19 @@ WHOLE = {
     "method": "give a name or the parts; `expunge list methods` has the names",
 }
 """Field -> what may stand there, for fields of several forms."""
-HARMLESS = ("purpose", "gold", "audit", "alignment", "judge", "contain", "redact", "turns", "seed", "budget")
+HARMLESS = (
+    "purpose",
+    "gold",
+    "audit",
+    "alignment",
+    "judge",
+    "contain",
+    "redact",
+    "turns",
+    "answer_quantile",
+    "seed",
+    "budget",
+)
 """Fields without which the rest of a request can still be checked."""
 LATER = {"client": "federated models", "concept": "image generators"}
 
@@ -89,6 +101,8 @@ class Request(PathFields):
     redact: bool | None = None
     columns: dict[str, str] = {}
     turns: Literal["last", "all"] = "last"
+    answer_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the true answers' lengths: as long may generated answers become, and a few tokens longer."""
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str

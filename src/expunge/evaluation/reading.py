@@ -63,11 +63,11 @@ def read(
 ) -> Readout:
     """Read the model's values for the split, from the cache where it has them.
 
-    channels: any of nll, logp, argmax, moments, logits, variants, generation,
-    pooled:PATH; what the family cannot give is left out.
+    channels: any of nll, logp, argmax, moments, logits, variants, generation (generation:0.99: all answers may be as
+    long as this share of the reference answers), pooled:PATH; what the family cannot give is left out.
     fingerprint: the model's, where the caller has it already.
     """
-    channels = frozenset(channels) & {*READ, *OWN} | {c for c in channels if c.startswith("pooled:")}
+    channels = frozenset(c for c in channels if c in READ or c in OWN or c.startswith(("pooled:", "generation:")))
     meter = meter or Meter()
     common = {
         "version": VERSION,
@@ -77,7 +77,8 @@ def read(
         "threads": torch.get_num_threads(),
         **({"processes": processes.world()} if processes.world() > 1 else {}),
     }
-    forwards = channels - {"generation"}
+    generation = next((c for c in channels if c.partition(":")[0] == "generation"), "")
+    forwards = channels - {generation}
     key = digest({**common, "channels": sorted(forwards), "data": [_content(e) for e in examples]})
     entry = f"readouts/{key}"
     readout = processes.from_first(lambda: _load_entry(entry, split, role, examples, model)) if cache else None
@@ -85,9 +86,10 @@ def read(
         readout = _read_together(model, split, examples, forwards, role, meter)
         if cache and processes.main():
             _save(entry, readout)
-    if "generation" in channels and "generate" in model.capabilities:
-        key = digest({**common, "channels": ["generation"], "data": [_identity(e) for e in examples]})
-        readout.texts = _texts(model, examples, f"readouts/{key}.json" if cache else "")
+    if generation and "generate" in model.capabilities:
+        key = digest({**common, "channels": [generation], "cut": True, "data": [_identity(e) for e in examples]})
+        quantile = float(generation.partition(":")[2] or 1)
+        readout.texts, readout.cut = _texts(model, examples, quantile, f"readouts/{key}.json" if cache else "")
     return readout
 
 
@@ -114,24 +116,30 @@ def _read_together(
     return replace(join([part for part, _ in parts]), examples=examples)
 
 
-def _texts(model: Model, examples: Sequence[Example], entry: str) -> list[str]:
-    """The greedy generations, kept as `entry` where that is not empty."""
-    if entry and (texts := processes.from_first(lambda: kept.load(entry))) is not None:
-        return list(texts)
-    texts = _generate_together(model, examples)
+def _texts(model: Model, examples: Sequence[Example], quantile: float, entry: str) -> tuple[list[str], int | None]:
+    """(the greedy generations, how many came to their limit), kept as `entry` where that is not empty."""
+    if entry and (known := processes.from_first(lambda: kept.load(entry))) is not None:
+        return list(known["texts"]), known["cut"]
+    texts, cut = _generate_together(model, examples, {} if quantile == 1 else {"quantile": quantile})
     if entry and processes.main():
-        kept.save(entry, texts)
-    return texts
+        kept.save(entry, {"texts": texts, "cut": cut})
+    return texts, cut
 
 
-def _generate_together(model: Model, examples: Sequence[Example]) -> list[str]:
-    """The greedy generations, each process its share; the first makes all where rows are read together."""
+def _generate_together(
+    model: Model, examples: Sequence[Example], settings: Mapping[str, Any]
+) -> tuple[list[str], int | None]:
+    """The same, of which each process makes its share; the first makes all where rows are read together."""
+    cut: list[int] = []
+    settings = {**settings, "cut": cut.append}
     if model.together:
-        return processes.from_first(lambda: model.generate(examples))
+        return processes.from_first(lambda: (model.generate(examples, **settings), sum(cut) if cut else None))
     if processes.world() == 1 or len(examples) < processes.world():
-        return model.generate(examples)
+        return model.generate(examples, **settings), sum(cut) if cut else None
     mine = [examples[i] for i in processes.share(len(examples))]
-    return processes.join_shares(processes.gather(model.generate(mine, among=examples)))
+    parts = processes.gather((model.generate(mine, among=examples, **settings), sum(cut) if cut else None))
+    counts = [count for _, count in parts if count is not None]
+    return processes.join_shares([texts for texts, _ in parts]), sum(counts) if len(counts) == len(parts) else None
 
 
 def _identity(example: Example) -> Any:

@@ -45,6 +45,8 @@ class Readout:
     """N arrays [variants] of nats per token of `perturbed_answer`; empty where an example has none."""
     texts: list[str] | None = None
     """N greedy generations."""
+    cut: int | None = None
+    """Generations of the whole split that came to their limit without an end; None where that is not known."""
     answers: list[str] | None = None
     """N reference answers in plain text."""
     logp_NC: np.ndarray | None = None

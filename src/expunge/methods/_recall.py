@@ -8,15 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from expunge.core import cache
+from expunge.core.compute import Compute
 from expunge.core.contracts import Example, Model, want_of
+from expunge.core.files import digest
+from expunge.data.examples import content
 from expunge.methods._ngram import answer_tokens
 from expunge.models.passes import passes
+from expunge.models.settings import settings_digest
+from expunge.training.references import is_shared, machine
 
 RUN = 4
 """Tokens in a row that tell a fact where the answers of one split alone hold them."""
 NEW = 0.3
 """Least share of an answer's runs that no retain answer holds; the others are kept by the retain rows already."""
 TEMPERATURE = 0.5
+VERSION = 1
+"""Raised with any change that alters which answers are recalled."""
+
+
+def shared_recall(
+    model: Model,
+    questions: Sequence[Example],
+    retain: Sequence[Example],
+    forget: Sequence[Example],
+    seed: int,
+    compute: Compute,
+) -> list[Example]:
+    """`recall`, cached by content within a run: the runs of one base ask once.
+
+    The forward passes that it took are cached with it and added to `compute`, as those of `shared_record`.
+    """
+    if not is_shared():
+        return recall(model, questions, retain, forget, seed)
+    examples = [[content(row) for row in rows] for rows in (questions, retain, forget)]
+    subject = [model.fingerprint(), settings_digest(model), machine()]
+    entry = f"answers/{digest({'recall': VERSION, 'subject': subject, 'examples': examples, 'seed': seed})}.json"
+    if (known := cache.load(entry)) is not None:
+        compute.forward += known["forward"]
+        return list(known["rows"])
+    before = compute.forward
+    rows = recall(model, questions, retain, forget, seed)
+    cache.save(entry, {"rows": rows, "forward": compute.forward - before})
+    return rows
 
 
 def recall(

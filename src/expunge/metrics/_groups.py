@@ -95,12 +95,12 @@ def permutation_p(found: Groups, statistic: Statistic, more: bool) -> float:
     that.
     """
     then, now = np.concatenate(found.before), np.concatenate(found.after)
-    cuts = np.cumsum([len(rows) for rows in found.after])[:-1]
+    sizes = np.array([len(rows) for rows in found.after])
+    starts = np.cumsum(sizes) - sizes
     rng = np.random.default_rng(0)
 
     def of(order: np.ndarray) -> float:
-        parts = [np.array([part.mean() for part in np.split(x[order], cuts)]) for x in (then, now)]
-        return float(statistic(*parts))
+        return float(statistic(*(np.add.reduceat(x[order], starts) / sizes for x in (then, now))))
 
     whole = np.arange(len(then))
     sign, bar = (1, of(whole)) if more else (-1, of(whole))

@@ -23,7 +23,7 @@ from expunge.data.examples import answer_of
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
 from expunge.models.decoding import decode
-from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
+from expunge.models.generation import answer_text, batches, end_ids, new_ids, new_tokens, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
 from expunge.models.memory import generated_tokens
 from expunge.models.padding import attend_in_padding, ends, in_groups
@@ -65,6 +65,9 @@ class CausalLM(BaseModel):
         self.plain_attention: bool | None = None
         """Whether the network attends as its mask and positions say, and its cache can lose rows: answers to one prompt
         may share its row. None where that was not tried."""
+        self.static_cache: bool | None = None
+        """Whether transformers' own loop keeps keys and values in memory that it takes once; None: on CUDA, where the
+        network can. Never run on CUDA."""
         limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
         self.limit = limit if limit > 0 else 2**20  # -1 is how some families write that they have none
 
@@ -279,10 +282,12 @@ class CausalLM(BaseModel):
 
         settings: shown (share of the reference answer's tokens that the prompt already ends with, default 0;
         they are not part of the text), max_new_tokens (default: enough for the reference answers, as in `new_tokens`),
-        temperature and seed (sampled answers, from the whole distribution), batch_size, progress (a callable that gets
-        the count of finished prompts), among (all the examples of which these are a process's share: the answers may
-        become as long as among them). For guards: encoded (token ids in the place of the template's), rows (a callable
-        that gets the places of the prompts of each batch), stopping (criteria).
+        quantile (of the reference answers' lengths, in the place of the longest), temperature and seed (sampled
+        answers, from the whole distribution), batch_size, progress (a callable that gets the count of finished
+        prompts), cut (one that gets the count of answers that came to their limit without an end), among (all the
+        examples of which these are a process's share: the answers may become as long as among them). For guards:
+        encoded (token ids in the place of the template's), rows (a callable that gets the places of the prompts of
+        each batch), stopping (criteria).
         """
         temperature = float(settings.get("temperature") or 0.0)
         with torch.random.fork_rng(devices=_cuda(), enabled=bool(temperature)), evaluating(self.module):
@@ -296,11 +301,11 @@ class CausalLM(BaseModel):
             encoded = [Encoded(e.prompt + e.answer[: int(share * len(e.answer))], e.answer, e.ends) for e in encoded]
         given = settings.get("max_new_tokens")
         others = [self.template.encode(example) for example in settings.get("among", ())]
-        limits = new_tokens(encoded, given, others)
+        limits = new_tokens(encoded, given, others, float(settings.get("quantile", 1.0)))
         ends = end_ids(self.module, self.tokenizer, self.template)
         texts = [""] * len(prompts)
         plain = has_plain_attention(self) and not (settings.get("rows") or settings.get("stopping"))
-        done = 0
+        done = cut = 0
         for rows in batches(encoded, limits, settings.get("batch_size"), self.pads, generated_tokens(self)):
             tokens = shared_tokens([encoded[i] for i in rows], [limits[i] for i in rows], self.limit, given)
             room = max(1, self.limit - tokens)
@@ -311,28 +316,16 @@ class CausalLM(BaseModel):
             if plain:
                 found = decode(self, kept, [min(tokens, limits[i]) for i in rows], ends, temperature)
             else:
-                found = self._new_ids(kept, tokens, ends, temperature, settings.get("stopping"))
+                found = new_ids(self, kept, tokens, ends, temperature, settings.get("stopping"))
             for i, ids in zip(rows, found, strict=True):
-                texts[i] = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
+                texts[i], ended = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
+                cut += not ended
             done += len(rows)
             if settings.get("progress"):
                 settings["progress"](done)
+        if settings.get("cut") and not settings.get("stopping"):
+            settings["cut"](cut)
         return texts
-
-    def _new_ids(
-        self, prompts: list[list[int]], tokens: int, ends: list[int], temperature: float, stopping: Any
-    ) -> list[list[int]]:
-        """New token ids of each prompt by transformers' own loop, padded behind the end of an answer."""
-        device, width = device_of(self.module), max(map(len, prompts))
-        ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=device)
-        seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        drawn: dict[str, Any] = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
-        drawn |= {"do_sample": bool(temperature), "max_new_tokens": tokens}
-        with own_settings(self.module, ends, self.pad, **drawn) as ours:
-            out = self.module.generate(
-                input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
-            )
-        return [row.tolist() for row in out[:, width:]]
 
     # -- out ----------------------------------------------------------------------------------
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 from expunge.models.templates import Encoded, Template
+from expunge.models.weights import device_of
 
 COMMON, SPARE = 200, 8
 """Most new tokens of an answer whose reference is no longer, and how many more than its reference a longer one gets."""
@@ -14,16 +18,24 @@ LONGEST = 2048
 """Most new tokens of any answer: text scores leave out the rows whose reference answer is longer."""
 
 
-def new_tokens(encoded: Sequence[Encoded], given: int | None = None, others: Sequence[Encoded] = ()) -> list[int]:
+def new_tokens(
+    encoded: Sequence[Encoded], given: int | None = None, others: Sequence[Encoded] = (), quantile: float = 1.0
+) -> list[int]:
     """Most new tokens of each row: `given`, or enough for the longest answer up to COMMON, or for the row's own.
 
-    others: rows that are generated elsewhere, whose answers count for the longest too.
+    others: rows that are generated elsewhere, whose answers count for the longest too. quantile: of the lengths of
+    answers, which stands for the longest.
     """
     if given:
         return [int(given)] * len(encoded)
-    longest = max((len(item.answer) for item in (*encoded, *others)), default=16)
-    common = min(COMMON, max(16, longest + SPARE))
+    common = common_limit([len(item.answer) for item in (*encoded, *others)], quantile)
     return [max(common, min(LONGEST, len(item.answer) + SPARE)) for item in encoded]
+
+
+def common_limit(lengths: Sequence[int], quantile: float = 1.0) -> int:
+    """Most new tokens of an answer whose reference is no longer. lengths: of the reference answers, in tokens."""
+    longest = sorted(lengths)[math.ceil(quantile * len(lengths)) - 1] if lengths else 16
+    return min(COMMON, max(16, longest + SPARE))
 
 
 GENERATED = 2**15
@@ -103,8 +115,36 @@ def own_settings(module: Any, ends: Sequence[int], pad: int, **settings: Any) ->
         module.generation_config = theirs
 
 
-def answer_text(tokenizer: Any, ids: Sequence[int], ends: Sequence[int], end_text: str = "") -> str:
-    """Plain text of generated ids up to the first that ends an answer, or to the text that does."""
+def new_ids(
+    model: Any, prompts: Sequence[list[int]], tokens: int, ends: Sequence[int], temperature: float, stopping: Any
+) -> list[list[int]]:
+    """New token ids of each prompt by transformers' own loop, padded behind the end of an answer."""
+    device, width = device_of(model.module), max(map(len, prompts))
+    ids = torch.tensor([[model.pad] * (width - len(p)) + p for p in prompts], device=device)
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    settings: dict[str, Any] = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
+    settings |= {"do_sample": bool(temperature), "max_new_tokens": tokens}
+    if has_static_cache(model, device):
+        # Batches differ in shape: to compile each would take longer than it saves, and none need be as long as another.
+        settings |= {"cache_implementation": "static", "disable_compile": True}
+        model.module._previous_max_cache_length = -1
+    with own_settings(model.module, ends, model.pad, **settings) as ours:
+        out = model.module.generate(
+            input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
+        )
+    return [row.tolist() for row in out[:, width:]]
+
+
+def has_static_cache(model: Any, device: torch.device) -> bool:
+    """Whether that loop writes keys and values into memory that a batch takes once, and copies none at a step."""
+    if model.static_cache is None:
+        return device.type == "cuda" and bool(getattr(model.module, "_can_compile_fullgraph", False))
+    return bool(model.static_cache)
+
+
+def answer_text(tokenizer: Any, ids: Sequence[int], ends: Sequence[int], end_text: str = "") -> tuple[str, bool]:
+    """(plain text of generated ids up to the first that ends an answer, or to the text that does; whether one did)."""
     stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))
     text = str(tokenizer.decode(ids[:stop], skip_special_tokens=True))
-    return (text.split(end_text)[0] if end_text else text).strip()
+    answer = text.split(end_text)[0] if end_text else text
+    return answer.strip(), stop < len(ids) or answer != text

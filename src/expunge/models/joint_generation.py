@@ -23,12 +23,12 @@ def generate(
     """Answers in plain text. mean: logits [B, V] of each member -> log-probabilities [B, V].
 
     Members share one tokenizer and template. settings: max_new_tokens, temperature, seed,
-    batch_size, progress, as a language model takes them.
+    batch_size, progress, quantile, cut, as a language model takes them.
     """
     first = members[0]
     encoded = [first.template.encode(example) for example in prompts]
     others = [first.template.encode(example) for example in settings.get("among", ())]
-    limits = new_tokens(encoded, settings.get("max_new_tokens"), others)
+    limits = new_tokens(encoded, settings.get("max_new_tokens"), others, float(settings.get("quantile", 1.0)))
     ends = end_ids(first.module, first.tokenizer, first.template)
     heat = float(settings.get("temperature") or 0.0)
     draws = torch.Generator().manual_seed(int(settings.get("seed", 0)))
@@ -42,19 +42,22 @@ def generate(
     modes = [member.module.training for member in members]
     for member in members:
         member.module.eval()
-    done = 0
+    done = cut = 0
     for rows in batches(encoded, limits, settings.get("batch_size")):
         batch = [encoded[i] for i in rows]
         tokens = shared_tokens(batch, [limits[i] for i in rows], first.limit, settings.get("max_new_tokens"))
         room = max(1, first.limit - tokens)
         kept = [cut_prompt(item.prompt, room, first.tokenizer.bos_token_id) or [first.pad] for item in batch]
         for i, ids in zip(rows, _continue(members, kept, tokens, ends, mean, choose), strict=True):
-            texts[i] = answer_text(first.tokenizer, ids[: limits[i]], ends, first.template.end_text)
+            texts[i], ended = answer_text(first.tokenizer, ids[: limits[i]], ends, first.template.end_text)
+            cut += not ended
         done += len(rows)
         if settings.get("progress"):
             settings["progress"](done)
     for member, mode in zip(members, modes, strict=True):
         member.module.train(mode)
+    if settings.get("cut"):
+        settings["cut"](cut)
     return texts
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,7 +30,7 @@ def count_passes(model: Model, compute: Compute) -> Iterator[None]:
         return
     _METERED[module] = None
     blocks = [module.get_submodule(path) for path in model.blocks] or [module]
-    handles = [block.register_forward_hook(_counter(compute, 1 / len(blocks))) for block in blocks]
+    handles = [block.register_forward_hook(BlockCounter(compute, 1 / len(blocks))) for block in blocks]
     try:
         yield
     finally:
@@ -38,21 +39,25 @@ def count_passes(model: Model, compute: Compute) -> Iterator[None]:
         del _METERED[module]
 
 
-def _counter(compute: Compute, share: float) -> Callable[[nn.Module, Any, Any], None]:
-    def count(block: nn.Module, inputs: Any, output: Any) -> None:
+@dataclass
+class BlockCounter:
+    """A forward hook that adds a block's passes to `compute`, as this share of the network's."""
+
+    compute: Compute
+    share: float
+
+    def __call__(self, block: nn.Module, inputs: Any, output: Any) -> None:
         values = _tensor(output)
         if values is None:
             return
-        positions = share * values.shape[0] * (values.shape[1] if values.dim() == 3 else 1)
+        positions = self.share * values.shape[0] * (values.shape[1] if values.dim() == 3 else 1)
 
         def count_backward(_: Tensor) -> None:
-            compute.backward += positions
+            self.compute.backward += positions
 
-        compute.forward += positions
+        self.compute.forward += positions
         if values.requires_grad and torch.is_grad_enabled():
             values.register_hook(count_backward)
-
-    return count
 
 
 def _tensor(output: Any) -> Tensor | None:

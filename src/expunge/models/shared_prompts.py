@@ -20,6 +20,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import NLL, Batch, Model, Output, Want
 from expunge.data.batching import TOKENS, by_length
 from expunge.models.logits import fields, measure_in_chunks, spread
+from expunge.models.metering import BlockCounter
 from expunge.models.padding import open_mask
 from expunge.models.passes import outputs, passes
 from expunge.models.templates import Encoded
@@ -186,12 +187,12 @@ def shared_passes(
 
 def has_plain_attention(model: Any) -> bool:
     """Whether the network attends to tokens as its mask and positions say, as it was tried when it was opened, and
-    nothing hooks into it that counts on rows as they come."""
+    nothing hooks into it that needs rows as they come."""
     if not getattr(model, "plain_attention", False):
         return False
     parts = list(model.module.modules())
     hooks = [hook for part in parts for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())]
-    return all(hook is open_mask for hook in hooks)
+    return all(hook is open_mask or isinstance(hook, BlockCounter) for hook in hooks)
 
 
 def _batches(

@@ -11,8 +11,13 @@ from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import Splits
+from expunge.evaluation.scores import requirements
 from expunge.methods.compose import Composed
+from expunge.models.generation import common_limit
 from expunge.training.pace import checkpoint_every
+
+SAMPLED = 2_000
+"""Answers of a split whose lengths are looked at."""
 
 
 def lengths(model: Model, splits: Splits) -> tuple[dict[str, float], int]:
@@ -30,6 +35,26 @@ def counted_tokens(model: Model, splits: Splits) -> int:
     """The most tokens of an example that a loss may count, from the answers that are longest in characters."""
     rows = [row for split in splits.values() for row in heapq.nlargest(4, split, key=lambda row: len(answer_of(row)))]
     return max((int(model.collate([row]).n_B[0]) for row in rows), default=1)
+
+
+def answer_limits(model: Model, splits: Splits, quantile: float) -> dict[str, int]:
+    """Split -> most tokens of a generated answer whose reference is no longer; of the splits that are generated.
+
+    From the answers that are longest in characters; of a quantile, from a sample of at most SAMPLED.
+    """
+    if "generate" not in model.capabilities or (template := getattr(model, "template", None)) is None:
+        return {}
+    limits = {}
+    for name, channels in requirements(model.capabilities, splits).items():
+        if "generation" not in channels:
+            continue
+        rows = splits[name]
+        if quantile < 1:
+            some = [rows[i] for i in range(0, len(rows), -(-len(rows) // SAMPLED) or 1)]
+        else:
+            some = heapq.nlargest(4, rows, key=lambda row: len(answer_of(row)))
+        limits[name] = common_limit([len(template.encode(row).answer) for row in some], quantile)
+    return limits
 
 
 def checkpoint_interval(model: Model, moving: int, tokens: float, examples: int) -> int:

@@ -16,20 +16,16 @@ from expunge.core.card import Example
 from expunge.core.files import finite, write_text
 from expunge.core.request import redact_request
 from expunge.core.version import versions
-from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
-from expunge.evaluation.acceptance import Verdict, parse
-from expunge.evaluation.against_gold import scores_against_gold
-from expunge.evaluation.controls import controls, with_controls
+from expunge.evaluation.acceptance import Verdict
 from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
 from expunge.ledger.examples import write_evidence
 from expunge.methods.repair import words_of
+from expunge.pipeline.comparison import by_side, cut_remarks
 from expunge.pipeline.exhibits import exhibits
-from expunge.pipeline.fluency import fluency_scores, with_fluency
-from expunge.pipeline.gold_check import refuse_gold
-from expunge.pipeline.hidden_knowledge import hidden_scores, judge
-from expunge.pipeline.observe import Observation, refuse_copies
+from expunge.pipeline.hidden_knowledge import judge
+from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH, close
 from expunge.pipeline.trial import Trial, Tried, repair_remark
@@ -68,67 +64,14 @@ def build(
     return Evidence.model_validate(finite(values)).to_json()
 
 
-def by_side(scores: Sequence[scoring.Score]) -> list[scoring.Score]:
-    """The scores in the order of the sides, and as they came within a side."""
-    return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
-
-
-def all_scores(
-    reads: Mapping[str, Observation],
-    capabilities: frozenset[str],
-    level: str,
-    accept: Mapping[str, Any] | None = None,
-) -> list[scoring.Score]:
-    """All scores: arithmetic on readouts, attacks on the models, and how these compare with gold.
-
-    accept: the acceptance criteria; those that compare with gold name the scores that are compared by example too.
-    """
-    scores = scoring.measure({role: read.readouts for role, read in reads.items()}, capabilities)
-    scores += fluency_scores(reads)
-    if level != "none":
-        attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
-        found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
-        scores += with_controls(attacking.scores(attacks, capabilities), found)
-        scores += hidden_scores(reads, {name for name, control in found.items() if not control.counts})
-    criteria = [parse(key, text) for key, text in (accept or {}).items()]
-    rows = {split: readout.examples for split, readout in reads["after"].readouts.items()}
-    scores += scores_against_gold(scores, {one.score for one in criteria if one.reference == "gold"}, rows)
-    return by_side(scores)
-
-
-def comparison(
-    plan: Plan, before: Observation, after: Observation, golds: Mapping[str, Observation]
-) -> tuple[dict[str, Observation], dict[str, Observation]]:
-    """(the gold models, one that the changed model copies refused; role -> all that is compared)."""
-    # An exact method retrains, and may end at the retrained gold itself.
-    checked = dict(golds) if plan.gold == "train" else refuse_copies(golds, after)
-    reads = {"before": before, "after": after, **{role: one for role, one in checked.items() if one.readouts}}
-    return checked, with_fluency(reads, plan.request.trust_code)
-
-
-def scores_of(plan: Plan, reads: Mapping[str, Observation], golds: Mapping[str, Observation]) -> list[scoring.Score]:
-    """All scores of a run; those that rest on a refused gold say why they are not measured."""
-    scores = all_scores(reads, plan.capabilities, plan.request.audit, plan.request.accept)
-    return refuse_gold(scores, golds["gold"].why) if golds["gold"].refused else scores
-
-
-def evidence(
-    tried: Tried,
-    before: Observation,
-    golds: Mapping[str, Observation],
-    beside: Mapping[int, DomainAnswers],
-    seconds: float,
-) -> dict[str, Any]:
-    """The evidence of a run. golds: role -> gold and the second gold. beside: as in `alignment_evidence`.
-
-    seconds: of the whole run.
-    """
-    plan, applied, after = tried.plan, tried.applied, tried.after
+def evidence(tried: Tried, beside: Mapping[int, DomainAnswers], seconds: float) -> dict[str, Any]:
+    """The evidence of a run. beside: as in `alignment_evidence`. seconds: of the whole run."""
+    plan, applied, compared = tried.plan, tried.applied, tried.compared
+    before, after, golds, reads = compared.before, compared.after, compared.golds, compared.reads
     trials = [trial.to_json() for trial in tried.trials]
-    golds, reads = comparison(plan, before, after, golds)
     redact = plan.request.redacted
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, beside, redact, plan.foreseen)
-    scores = by_side([*scores_of(plan, reads, golds), *aligned.scores])
+    scores = by_side([*compared.scores, *aligned.scores])
     outcome = applied.notes.get("outcome") or {}
     return build(
         request=shown_request(plan),
@@ -141,7 +84,7 @@ def evidence(
         verdict=judge(plan.request.accept, scores, plan.request.purpose, guard=plan.composed.yields == "guard"),
         curve=outcome.get("curve", []),
         stop=outcome.get("stop", {}),
-        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *_method_remarks(tried)],
+        notes=[*plan.notes, *aligned.notes, *_gold_remarks(golds), *cut_remarks(reads), *_method_remarks(tried)],
         method_notes={} if redact else _method_notes(applied.notes),  # they may name groups of the forget set
         **({"guarantee": applied.notes["certified"]} if "certified" in applied.notes else {}),  # names no data
         yields=plan.composed.yields,

@@ -71,6 +71,8 @@ class ObservationSpec:
     """Split -> a remark on all figures of the changed model on it."""
     attacks: frozenset[str] | None = None
     """Names of the level's attacks that are run; None for all."""
+    answer_quantile: float = 1.0
+    """Of the true answers' lengths: as long may all generated answers become, and a few tokens longer."""
     names: tuple[str, ...] = ("",)
     """Beginnings of the names of the scores that the splits are read for; by default all."""
 
@@ -181,6 +183,9 @@ def _read(
 ) -> dict[str, Readout]:
     """Split -> readout: one pass per split."""
     channels = scores.requirements(model.capabilities, spec.splits, spec.names)
+    if spec.answer_quantile < 1:
+        shorter = {"generation": f"generation:{spec.answer_quantile:g}"}
+        channels = {split: frozenset(shorter.get(one, one) for one in found) for split, found in channels.items()}
     readouts: dict[str, Readout] = {}
     stage = f"reading {role}"
     reporter.start(stage, len(spec.splits))
@@ -256,7 +261,13 @@ def spec_of(plan: Plan) -> ObservationSpec:
     """Everything that the request wants to know."""
     drift = plan.aligned if plan.aligned is not None and plan.aligned.drift else None
     return ObservationSpec(
-        reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest, remarks(plan.splits)
+        reading_splits(plan),
+        plan.request.audit,
+        drift,
+        plan.request.seed,
+        plan.manifest,
+        remarks(plan.splits),
+        answer_quantile=plan.request.answer_quantile,
     )
 
 

@@ -22,6 +22,7 @@ from expunge.methods.auto import Ladder
 from expunge.methods.compose import Composed, compose
 from expunge.methods.given import digest_models
 from expunge.methods.repair import words_of
+from expunge.models.generation import SPARE
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, check_tokenizer
 from expunge.models.packaged import check_packaged
@@ -29,6 +30,7 @@ from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, chec
 from expunge.pipeline._workload import Workload, estimates, fit, learning_rate
 from expunge.pipeline.choice import cheaper_exactly, retraining_tokens
 from expunge.pipeline.compatibility import fits_sharding
+from expunge.pipeline.estimate import answer_limits
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, notes
 from expunge.pipeline.resources import Estimate, size
@@ -115,6 +117,8 @@ class Plan:
     """The estimate for this very machine; `estimate` may be for the memory limit of another."""
     aligned: AlignmentSpec | None
     """The request's wishes of alignment: drift, containment, refusals to forget."""
+    answer_limits: Mapping[str, int]
+    """Split -> most tokens of a generated answer whose reference is no longer; of the splits that are generated."""
     files: Mapping[str, str]
     """Path -> SHA-256 of every file that an option of the method names."""
     notes: tuple[str, ...] = ()
@@ -185,6 +189,16 @@ class Plan:
         )
 
     @property
+    def answers(self) -> str:
+        """How long generated answers may become, in words; empty where none are generated."""
+        if not self.answer_limits:
+            return ""
+        tokens = ", ".join(f"{name} {limit}" for name, limit in self.answer_limits.items())
+        quantile = self.request.answer_quantile
+        which = "the longest true answer" if quantile == 1 else f"{quantile:.4g} of the true answers, or the row's own,"
+        return f"generated as long as {which} and {SPARE} tokens more: {tokens}"
+
+    @property
     def training_splits(self) -> Splits:
         """The splits that the method gets."""
         wanted = method_splits(self.composed, self.budget)
@@ -213,6 +227,7 @@ class Plan:
             "alignment": self.aligned.sentence if self.aligned else None,
             "estimate": self.estimate.to_json(),
             "audit": self.audit or None,
+            "answer_limits": dict(self.answer_limits),
             "notes": list(self.notes),
         }
 
@@ -266,6 +281,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         estimate=needed,
         here=here,
         aligned=parts.aligned,
+        answer_limits=answer_limits(model, evidence_splits(splits), request.answer_quantile),
         files=digest_named(first.composed.described) | digest_models(first.composed.described),
         ladder=ladder,
         rungs=rungs,

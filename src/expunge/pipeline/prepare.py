@@ -14,7 +14,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
 from expunge.data.examples import answer_of, question_of
 from expunge.data.splits import HELD_OUT, UNTRAINED
-from expunge.models.manifest import read_manifest
+from expunge.models.manifest import manifest_of, read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.containment import ranked_domains
 from expunge.pipeline.plan import Plan
@@ -53,6 +53,8 @@ def with_world(plan: Plan, reporter: Reporter) -> Plan:
     if not plan.builtin:
         return plan
     folder = folder_of(plan.builtin, reporter)
+    if plan.manifest and plan.manifest == manifest_of(folder):  # it was built when the plan was bound
+        return plan
     if plan.ladder or package_of(plan.builtin):
         return bind_whole(plan.request, resume=True)
     return replace(plan, manifest=read_manifest(Path(folder)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.evaluation.acceptance import Check, Verdict
 from expunge.pipeline.apply import Applied
-from expunge.pipeline.observe import Observation
+from expunge.pipeline.comparison import Comparison
 from expunge.pipeline.plan import Plan
 
 UTILITY = ("retain", "neighbours", "general", "test", "utility")
@@ -104,7 +104,7 @@ def _distance(line: Check) -> float:
 
 @dataclass(frozen=True)
 class Tried:
-    """The outcome of the method: its plan, what it did, and its model as observed.
+    """The outcome of the method: its plan, what it did, and its model beside those that it is compared with.
 
     trials: of `method: auto` or a repair, all in the order in which they were tried; the rest is of the best one.
     ended_by_cost: whether another strength was left that would have cost too much.
@@ -112,6 +112,6 @@ class Tried:
 
     plan: Plan
     applied: Applied
-    after: Observation
+    compared: Comparison
     trials: tuple[Trial, ...] = ()
     ended_by_cost: bool = False

@@ -16,6 +16,7 @@ from expunge.models.open import open_model
 from expunge.pipeline import evidence
 from expunge.pipeline.apply import DONE, LOG, Applied, apply, outcome_of
 from expunge.pipeline.choice import retraining_tokens
+from expunge.pipeline.comparison import Comparison
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.inputs import TRIAL
 from expunge.pipeline.observe import Observation, ObservationSpec, observe_saved
@@ -41,7 +42,7 @@ def run_trials(
     """
     assert plan.ladder is not None
     done: dict[int, Trial] = {}
-    seen: dict[int, Observation | None] = {}
+    seen: dict[int, Comparison | None] = {}
     rung: int | None = plan.ladder.start
     while rung is not None:
         done[rung], seen[rung] = _trial(plan, rung, before, golds, spec, folder, reporter)
@@ -50,8 +51,8 @@ def run_trials(
     best = _best(done)
     chosen = plan.at(best)
     applied = _adopt(_folder_of(folder, best), folder)
-    after = seen[best] or observe_saved(chosen, folder, spec, {"before": before, "gold": golds["gold"]}, reporter)
-    return Tried(chosen, applied, after, tuple(done.values()), ended_by_cost=_candidate(done, plan) is not None)
+    compared = seen[best] or _compare(chosen, folder, before, golds, spec, reporter)
+    return Tried(chosen, applied, compared, tuple(done.values()), ended_by_cost=_candidate(done, plan) is not None)
 
 
 def _best(done: Mapping[int, Trial]) -> int:
@@ -107,6 +108,19 @@ def _folder_of(folder: Path, rung: int) -> Path:
     return folder / SCRATCH / f"{TRIAL}{rung}"
 
 
+def _compare(
+    plan: Plan,
+    folder: Path,
+    before: Observation,
+    golds: Mapping[str, Observation],
+    spec: ObservationSpec,
+    reporter: Reporter,
+) -> Comparison:
+    """The model that was saved in this folder, observed, beside the others."""
+    after = observe_saved(plan, folder, spec, {"before": before, "gold": golds["gold"]}, reporter)
+    return Comparison(plan, before, after, golds)
+
+
 def _trial(
     plan: Plan,
     rung: int,
@@ -115,8 +129,8 @@ def _trial(
     spec: ObservationSpec,
     folder: Path,
     reporter: Reporter,
-) -> tuple[Trial, Observation | None]:
-    """One trial, and its model as observed; None where it was judged by an earlier process."""
+) -> tuple[Trial, Comparison | None]:
+    """One trial, and its model beside the others; None where it was judged by an earlier process."""
     place = _folder_of(folder, rung)
     if (known := read_sealed(place / JUDGED)) is not None:
         return Trial.from_json(known), None
@@ -125,23 +139,21 @@ def _trial(
     place.mkdir(parents=True, exist_ok=True)
     applied = apply(one, open_model(plan.source, plan.request.trust_code), golds["gold"], place, reporter)
     gc.collect()
-    after = observe_saved(one, place, spec, {"before": before, "gold": golds["gold"]}, reporter)
-    verdict = processes.from_first(lambda: _verdict(plan, one, before, after, golds))
+    compared = _compare(one, place, before, golds, spec, reporter)
+    verdict = processes.from_first(lambda: _verdict(compared))
     trial = Trial.of(rung, verdict, applied, evidence.trained_tokens(applied.notes))
     if processes.main():
         write_sealed(place / JUDGED, trial.to_json())
     processes.barrier()
-    return trial, after
+    return trial, compared
 
 
-def _verdict(
-    plan: Plan, one: Plan, before: Observation, after: Observation, golds: Mapping[str, Observation]
-) -> Verdict:
-    """The verdict on a trial's model. one: the plan of that trial."""
-    checked, reads = evidence.comparison(plan, before, after, golds)
+def _verdict(compared: Comparison) -> Verdict:
+    """The verdict on a trial's model."""
+    plan, before, after = compared.plan, compared.before, compared.after
     aligned = alignment_evidence(plan.aligned, before.aligned, after.aligned, {}, plan.request.redacted)
-    scores = [*evidence.scores_of(plan, reads, checked), *aligned.scores]
-    guard = one.composed.yields == "guard"
+    scores = [*compared.scores, *aligned.scores]
+    guard = plan.composed.yields == "guard"
     return judge(plan.request.accept, scores, plan.request.purpose, guard=guard)
 
 

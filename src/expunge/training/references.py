@@ -126,6 +126,11 @@ def join_outputs(found: Iterable[tuple[list[int], Output | Reference]], want: Wa
 # -- shared by the runs of one base ----------------------------------------------------------------
 
 
+def is_shared() -> bool:
+    """Whether values of the reference model are cached: within a run of one process on a CPU."""
+    return cache.has_journal() and processes.world() == 1 and processes.device().type == "cpu"
+
+
 def shared_record(
     model: Model, examples: Sequence[Example], want: Want, compute: Compute, precision: str = "fp32"
 ) -> Reference:
@@ -135,7 +140,7 @@ def shared_record(
     which other one ran before. Nothing is cached outside a run, by several processes, or on an accelerator, where
     hashing the weights takes longer than reading the examples.
     """
-    if not cache.has_journal() or processes.world() > 1 or processes.device().type != "cpu":
+    if not is_shared():
         return record_in_shares(model, examples, want)
     entry = f"references/{_key(model, examples, want, precision)}"
     if folder := cache.load_folder(entry):
@@ -160,9 +165,14 @@ def _key(model: Model, examples: Sequence[Example], want: Want, precision: str) 
             "settings": settings_digest(model),
             "examples": [content(example) for example in examples],
             "want": [sorted(want.channels), want.hidden, want.k, precision],
-            "torch": [torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()],
+            "torch": machine(),
         }
     )
+
+
+def machine() -> list[Any]:
+    """Torch's version, threads and instructions: besides the model and the examples, all that values depend on."""
+    return [torch.__version__, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()]
 
 
 def _tensors(values: Reference) -> dict[str, Tensor]:

@@ -127,7 +127,7 @@ def read_shared(base: SharedBase, reporter: Reporter, group: Any = None) -> Shar
     account: Mapping[str, Any] = {}
     why = ""
     for planned in base.plans:
-        spec = ObservationSpec(reading_splits(planned))
+        spec = ObservationSpec(reading_splits(planned), answer_quantile=planned.request.answer_quantile)
         before = observe(base.model, "before", spec, reporter)
         gold = observe_gold(planned, base.model, spec, before, reporter)
         readouts = {role: one.readouts for role, one in (("before", before), ("gold", gold)) if one.readouts}

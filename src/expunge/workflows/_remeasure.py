@@ -24,7 +24,8 @@ from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import check, open_model
 from expunge.pipeline import containment
-from expunge.pipeline.evidence import all_scores, environment
+from expunge.pipeline.comparison import all_scores
+from expunge.pipeline.evidence import environment
 from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold import RETRAINED, gold_folder, second_manifest
 from expunge.pipeline.gold_check import Origin, refuse_gold
@@ -245,7 +246,12 @@ class _Again:
         """All figures of all models that are there; attacks too where the run was audited."""
         seed, manifest = self.plan.request.seed, self.plan.manifest
         spec = ObservationSpec(
-            reading_splits(self.plan), self.level, seed=seed, manifest=manifest, remarks=remarks(self.plan.splits)
+            reading_splits(self.plan),
+            self.level,
+            seed=seed,
+            manifest=manifest,
+            remarks=remarks(self.plan.splits),
+            answer_quantile=self.plan.request.answer_quantile,
         )
         observed: dict[str, Observation] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)

@@ -27,6 +27,7 @@ from expunge.models.open import open_model
 from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
+from expunge.pipeline.comparison import all_scores, by_side, cut_remarks
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.fluency import with_fluency
@@ -209,9 +210,9 @@ def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
     request, reads = plan.request, with_fluency(observed.reads, plan.request.trust_code)
     answers = {role: one.aligned for role, one in reads.items()}
     aligned = alignment_evidence(plan.prompts, answers.get("before"), answers["after"], {}, request.redacted)
-    scores = dossier.all_scores(reads, observed.capabilities, request.level, request.accept)
+    scores = all_scores(reads, observed.capabilities, request.level, request.accept)
     refused = [one.why for one in observed.golds if one.refused]
-    scores = dossier.by_side(
+    scores = by_side(
         [*(scores if "gold" in reads or not refused else refuse_gold(scores, refused[0])), *aligned.scores]
     )
     two = [margin_note(margins(scores))] if {"gold", SECOND_GOLD} <= reads.keys() else []
@@ -226,7 +227,7 @@ def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
         scores=scores,
         cost={"audit_seconds": round(time.monotonic() - began, 2), **dossier.reading_cost(reads)},
         verdict=judge(request.accept, scores, request.purpose),
-        notes=[*observed.notes, *aligned.notes, *refused, *two],
+        notes=[*observed.notes, *aligned.notes, *refused, *two, *cut_remarks(reads)],
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
         **exhibits(reads, scores, request.redacted),

@@ -15,6 +15,7 @@ from expunge.core.request import Request
 from expunge.ledger.examples import EXAMPLES, read_examples
 from expunge.pipeline import evidence, inputs, run_folder
 from expunge.pipeline.apply import apply
+from expunge.pipeline.comparison import Comparison
 from expunge.pipeline.containment import comparison_runs
 from expunge.pipeline.margins import with_margins
 from expunge.pipeline.observe import Observation, ObservationSpec, observe, observe_golds, observe_saved, spec_of
@@ -84,14 +85,14 @@ def _carry_out(planned: Plan, folder: Path, reporter: Reporter) -> dict[str, Any
         del model  # its memory is needed for the model as it was saved
         after = observe_saved(planned, folder, spec, {"before": before, "gold": gold}, reporter)
         clock.end("after")
-        tried = Tried(planned, applied, after)
+        tried = Tried(planned, applied, Comparison(planned, before, after, golds))
     else:
         del model
         tried = run_trials(planned, before, golds, spec, folder, reporter)
         clock.end("trials")
     others = processes.from_first(lambda: comparison_runs(tried.plan, gold, folder, reporter))
     seconds = time.monotonic() - began
-    found = processes.from_first(lambda: evidence.evidence(tried, before, golds, others, seconds))
+    found = processes.from_first(lambda: evidence.evidence(tried, others, seconds))
     clock.end("scores")
     found["cost"]["stages"] = clock.lines
     if processes.main():

@@ -17,7 +17,7 @@ from expunge.data.splits import make_splits
 from expunge.evaluation.acceptance import Check, Verdict
 from expunge.evaluation.scores import NotMeasured
 from expunge.ledger.evidence import SECOND_GOLD
-from expunge.pipeline import evidence as dossier
+from expunge.pipeline.comparison import all_scores
 from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold_check import Origin, refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
@@ -203,7 +203,7 @@ class _Judging:
         spoilt = control.spoil(observed)
         if self.setting.generates and not why:
             spoilt = read_answers(self.setting.models()[control.gold](), spoilt)
-        scores = dossier.all_scores(spoilt, self.capabilities, "standard")
+        scores = all_scores(spoilt, self.capabilities, "standard")
         return judge({}, refuse_gold(scores, why) if why else scores, "erase")
 
     def gold_fault(self, control: Control) -> str:

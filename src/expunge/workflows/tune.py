@@ -132,7 +132,7 @@ def _target(planned: Plan, reporter: Reporter) -> Target:
     """Gold's forget NLL, else the holdout's before; the trials find the readouts in the cache. Raises BadInput."""
     planned = with_world(planned, reporter)
     model = open_model(planned.source, planned.request.trust_code)
-    spec = ObservationSpec(reading_splits(planned))
+    spec = ObservationSpec(reading_splits(planned), answer_quantile=planned.request.answer_quantile)
     before = observe(model, "before", spec, reporter)
     gold = observe_gold(planned, model, spec, before, reporter)
     readouts = {role: one.readouts for role, one in (("before", before), ("gold", gold)) if one.readouts}

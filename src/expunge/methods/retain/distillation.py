@@ -13,7 +13,7 @@ from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Output,
 from expunge.core.random import permutation
 from expunge.data.examples import identity
 from expunge.methods._distribution import kl_BT
-from expunge.methods._recall import recall
+from expunge.methods._recall import shared_recall
 from expunge.methods._renaming import Names, rename_subject
 
 CARD = MethodCard(
@@ -87,7 +87,8 @@ class Distillation(LossTerm):
         questions = [self._renaming(number)(row) or row for row, number in calls if "question" in row]
         if questions:
             seed = run.context.derive("recall") % 2**63
-            found = recall(run.model, questions, retain, run.splits.get("forget", []), seed)
+            forget = run.splits.get("forget", [])
+            found = shared_recall(run.model, questions, retain, forget, seed, run.context.compute)
             self.recalled = found[: sum(name.startswith("recalled") for name in self.copies) * len(retain)]
 
     def __call__(self, step: Step) -> Tensor:
