@@ -181,10 +181,8 @@ def _module(
         module, told = auto.from_pretrained(
             base, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True, **arguments
         )
-    if packed and getattr(module, "is_quantized", False):
-        with foreign("model", base, f"holds weights that {packed} packed", "give the model in floating point"):
-            module = module.dequantize()
-            vars(module).pop("_weight_conversions", None)  # by which transformers would pack them again as it saves
+    if packed:
+        module = _unpack(module, base, packed)
     heads = HEADS if labels else ()
     if absent := sorted(
         n for n in told["missing_keys"] if n.partition(".")[0] not in heads
@@ -196,6 +194,16 @@ def _module(
             "save the whole model again",
         )
     return module
+
+
+def _unpack(module: Any, base: str, packed: str) -> Any:
+    """Return the network in floating point. packed: the method that packed its weights. Raises BadInput."""
+    if not getattr(module, "is_quantized", False):
+        return module
+    with foreign("model", base, f"holds weights that {packed} packed", "give the model in floating point"):
+        plain = module.dequantize()
+    vars(plain).pop("_weight_conversions", None)  # by which transformers would pack them again as it saves
+    return plain
 
 
 def _quantiser(config: Any) -> str:
