@@ -9,7 +9,6 @@ import torch
 import transformers
 
 from expunge.core.compute import Compute
-from expunge.models import causal_lm
 from expunge.models.causal_lm import CausalLM
 from expunge.models.decoding import decode
 from expunge.models.metering import count_passes
@@ -99,25 +98,6 @@ def test_rows_that_are_done_leave_while_passes_are_counted(model: CausalLM, monk
     assert compute.forward < 0.9 * whole.forward
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 5}, {"temperature": 0.7, "seed": 3}], ids=str)
-def test_a_static_cache_gives_the_same_texts(
-    model: CausalLM, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on CUDA, forced here: each batch takes what it needs, whatever earlier ones took."""
-    monkeypatch.setattr(model, "plain_attention", False)
-    plain, sizes = model.generate(ROWS, **settings), []
-    prepare = model.module._prepare_static_cache
-    monkeypatch.setattr(
-        model.module,
-        "_prepare_static_cache",
-        lambda **given: sizes.append(given["max_cache_len"]) or prepare(**given),
-        raising=False,
-    )
-    monkeypatch.setattr(model, "static_cache", True)
-    assert model.generate(ROWS, **settings) == plain
-    assert sizes and model.module._previous_max_cache_length == sizes[-1]
-
-
 def test_a_row_ends_at_its_end_token_or_its_limit(model: CausalLM) -> None:
     prompts = [[5, 6], [7, 8, 9], [10]]
     free = decode(model, prompts, [12] * 3, [])
@@ -131,8 +111,8 @@ def test_a_row_ends_at_its_end_token_or_its_limit(model: CausalLM) -> None:
 
 def test_hooks_and_guards_leave_generation_to_transformers(model: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    own = causal_lm.new_ids
-    monkeypatch.setattr(causal_lm, "new_ids", lambda *given: calls.append(len(given[1])) or own(*given))
+    own = model._new_ids
+    monkeypatch.setattr(model, "_new_ids", lambda prompts, *given: calls.append(len(prompts)) or own(prompts, *given))
     model.generate(ROWS[:2])
     assert calls == []
     handle = model.module.model.layers[0].register_forward_hook(lambda *_: None)

@@ -23,7 +23,7 @@ from expunge.data.examples import answer_of
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
 from expunge.models.decoding import decode
-from expunge.models.generation import answer_text, batches, end_ids, new_ids, new_tokens, shared_tokens
+from expunge.models.generation import answer_text, batches, end_ids, new_tokens, own_settings, shared_tokens
 from expunge.models.logits import fields, measure_in_chunks, spread
 from expunge.models.memory import generated_tokens
 from expunge.models.padding import attend_in_padding, ends, in_groups
@@ -65,9 +65,6 @@ class CausalLM(BaseModel):
         self.plain_attention: bool | None = None
         """Whether the network attends as its mask and positions say, and its cache can lose rows: answers to one prompt
         may share its row. None where that was not tried."""
-        self.static_cache: bool | None = None
-        """Whether transformers' own loop keeps keys and values in memory that it takes once; None: on CUDA, where the
-        network can. Never run on CUDA."""
         limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
         self.limit = limit if limit > 0 else 2**20  # -1 is how some families write that they have none
 
@@ -316,7 +313,7 @@ class CausalLM(BaseModel):
             if plain:
                 found = decode(self, kept, [min(tokens, limits[i]) for i in rows], ends, temperature)
             else:
-                found = new_ids(self, kept, tokens, ends, temperature, settings.get("stopping"))
+                found = self._new_ids(kept, tokens, ends, temperature, settings.get("stopping"))
             for i, ids in zip(rows, found, strict=True):
                 texts[i], ended = answer_text(self.tokenizer, ids[: limits[i]], ends, self.template.end_text)
                 cut += not ended
@@ -326,6 +323,21 @@ class CausalLM(BaseModel):
         if settings.get("cut") and not settings.get("stopping"):
             settings["cut"](cut)
         return texts
+
+    def _new_ids(
+        self, prompts: list[list[int]], tokens: int, ends: list[int], temperature: float, stopping: Any
+    ) -> list[list[int]]:
+        """New token ids of each prompt by transformers' own loop, padded behind the end of an answer."""
+        device, width = device_of(self.module), max(map(len, prompts))
+        ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts], device=device)
+        seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        drawn: dict[str, Any] = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
+        drawn |= {"do_sample": bool(temperature), "max_new_tokens": tokens}
+        with own_settings(self.module, ends, self.pad, **drawn) as ours:
+            out = self.module.generate(
+                input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
+            )
+        return [row.tolist() for row in out[:, width:]]
 
     # -- out ----------------------------------------------------------------------------------
 

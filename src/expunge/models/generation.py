@@ -7,10 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from expunge.models.templates import Encoded, Template
-from expunge.models.weights import device_of
 
 COMMON, SPARE = 200, 8
 """Most new tokens of an answer whose reference is no longer, and how many more than its reference a longer one gets."""
@@ -113,33 +110,6 @@ def own_settings(module: Any, ends: Sequence[int], pad: int, **settings: Any) ->
         yield ours
     finally:
         module.generation_config = theirs
-
-
-def new_ids(
-    model: Any, prompts: Sequence[list[int]], tokens: int, ends: Sequence[int], temperature: float, stopping: Any
-) -> list[list[int]]:
-    """New token ids of each prompt by transformers' own loop, padded behind the end of an answer."""
-    device, width = device_of(model.module), max(map(len, prompts))
-    ids = torch.tensor([[model.pad] * (width - len(p)) + p for p in prompts], device=device)
-    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    settings: dict[str, Any] = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
-    settings |= {"do_sample": bool(temperature), "max_new_tokens": tokens}
-    if has_static_cache(model, device):
-        # Batches differ in shape: to compile each would take longer than it saves, and none need be as long as another.
-        settings |= {"cache_implementation": "static", "disable_compile": True}
-        model.module._previous_max_cache_length = -1
-    with own_settings(model.module, ends, model.pad, **settings) as ours:
-        out = model.module.generate(
-            input_ids=ids, attention_mask=seen, generation_config=ours, stopping_criteria=stopping
-        )
-    return [row.tolist() for row in out[:, width:]]
-
-
-def has_static_cache(model: Any, device: torch.device) -> bool:
-    """Whether that loop writes keys and values into memory that a batch takes once, and copies none at a step."""
-    if model.static_cache is None:
-        return device.type == "cuda" and bool(getattr(model.module, "_can_compile_fullgraph", False))
-    return bool(model.static_cache)
 
 
 def answer_text(tokenizer: Any, ids: Sequence[int], ends: Sequence[int], end_text: str = "") -> tuple[str, bool]:
