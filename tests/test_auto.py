@@ -59,6 +59,9 @@ def test_a_request_without_a_method_leaves_it_to_the_tool(base: dict[str, Any], 
 
 def test_no_trial_has_more_steps_than_the_cost_allows(base: dict[str, Any], tmp_path: Path) -> None:
     """Half of the steps at half of what the first trial takes, one at least; the plan says so."""
+    own = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 1e-6}})
+    assert own.steps == BUDGET["steps"] and "auto.cost" not in own.to_json()["choice"], "what the request says holds"
+    base = {**base, "budget": {"batch_size": 4}}
     whole = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 10}})
     retraining = retraining_tokens(whole.manifest, whole.splits)
     assert retraining is not None and "auto.cost" not in whole.to_json()["choice"]

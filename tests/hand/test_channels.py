@@ -24,7 +24,8 @@ def test_outputs_references_and_readouts_hold_what_the_table_says_and_no_more() 
     assert names(Reference) - {"hidden"} == set(channels.ORIGIN)
     held = {field for channel in channels.CHANNELS.values() for field in channel.readout}
     assert (
-        names(Readout) - {"split", "role", "family", "examples", "ends_N", "known_N", "pooled", "own", "remark"} == held
+        names(Readout) - {"split", "role", "family", "examples", "ends_N", "known_N", "pooled", "own", "remark", "cut"}
+        == held
     )
     assert len(held) == len(channels.ARRAYS + channels.RAGGED + channels.TEXTS), "no field belongs to two channels"
 

@@ -232,7 +232,9 @@ def test_long_answers_are_generated_to_their_own_length() -> None:
     assert new_tokens(sized(3, 5)) == [16, 16]
     assert new_tokens(sized(100, 5)) == [108, 108]
     assert new_tokens(sized(100, *[30] * 99), quantile=0.99) == [108, *[38] * 99], "a longer answer always fits"
-    assert new_tokens(sized(5), others=sized(40), quantile=0.5) == [16]
+    every = sized(*[12] * 97, *[60] * 3)
+    shares = [new_tokens(every[i::2], others=every, quantile=0.97) for i in (0, 1)]
+    assert new_tokens(every, quantile=0.97) == [limit for pair in zip(*shares, strict=True) for limit in pair]
     assert new_tokens(sized(192, 5)) == [200, 200]
     assert new_tokens(sized(540, 5)) == [548, 200]
     assert new_tokens(sized(540, 10**4), 7) == [7, 7]

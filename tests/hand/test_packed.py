@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from expunge.core.errors import BadInput
+from expunge.evaluation.reading import read
 from expunge.models._pretrained import _module, _quantiser
+from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
+from expunge.models.open import open_model
+
+SIZES = {"architecture": "llama", "hidden_size": 64, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 64}
 
 
 class Packed:
@@ -56,6 +63,25 @@ def test_a_missing_quantiser_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(BadInput, match=r"needs bitsandbytes.*pip install 'expunge\[quantised\]'"):
         open_packed({"quant_method": "bitsandbytes"})
+
+
+def test_a_model_in_4_bits_is_opened_saved_and_opened_again(tmp_path: Path) -> None:
+    """By bitsandbytes itself: what is saved is in floating point, and says the same."""
+    rows = [{"question": f"Who is number {i}?", "answer": f"Number {i} is Ada."} for i in range(4)]
+    whole = fresh_lm(SIZES, tokenizer_for(texts_of(rows), 300), 0)
+    whole.save(tmp_path / "whole")
+    settings = BitsAndBytesConfig(load_in_4bit=True)
+    packed = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", quantization_config=settings, device_map="cpu")
+    packed.save_pretrained(tmp_path / "packed")
+    whole.tokenizer.save_pretrained(tmp_path / "packed")
+    model = open_model(str(tmp_path / "packed"))
+    assert all(parameter.is_floating_point() and parameter.requires_grad for parameter in model.module.parameters())
+    model.save(tmp_path / "saved")
+    ours, theirs = (
+        read(one, "forget", rows, {"nll"}, cache=False).mean_nll_N
+        for one in (model, open_model(str(tmp_path / "saved")))
+    )
+    assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-5)
 
 
 def test_floating_point_is_left_alone() -> None:

@@ -12,6 +12,7 @@ import torch
 from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Method, Model
+from expunge.core.errors import BadInput
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose
 from expunge.methods.wrappers.wise_ft import Answers, interpolate, wise_ft
@@ -140,6 +141,12 @@ def test_where_words_tell_nothing_the_change_is_kept_whole(tmp_path: Path) -> No
     found = answers_of(oracle, {"forget": forget, "retain": [{"text": "another text"}]}, tmp_path)
     assert found.before <= found.level
     assert found.least_share(cast(Model, oracle), oracle.put, 10)["strength"] == 1.0 == oracle.share
+
+
+@pytest.mark.parametrize("options", [{}, {"until": "answers", "share": 0.5}])
+def test_a_slack_that_nothing_reads_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=r"slack.*has no effect"):
+        compose({"wise_ft": {"slack": 1.2, **options}})
 
 
 def test_the_level_comes_from_the_holdout_under_every_stop() -> None:

@@ -369,10 +369,12 @@ Change = Callable[[Model, Mapping[str, Any], "Context"], Model]
 class Method:
     """An objective run, an edit, a wrapper or an exact scheme: a plain function, or a subclass.
 
-    steps: the optimiser steps that the plan should name; None: those of the budget.
+    steps: the optimiser steps that the plan should name; None: those of the budget. optional: splits that these options
+    read where they are there, besides those that the card names.
     """
 
     steps: int | None = None
+    optional: tuple[str, ...] = ()
     _change: Change | None = None
 
     def __init__(self, change: Change | None = None) -> None:

@@ -102,7 +102,7 @@ class Request(PathFields):
     columns: dict[str, str] = {}
     turns: Literal["last", "all"] = "last"
     answer_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of the true answers' lengths: as long may generated answers become, and a few tokens longer."""
+    """Of the true answers' lengths, to which generated answers are limited, and a few tokens more."""
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str

@@ -165,6 +165,9 @@ def _module(
 ) -> Any:
     """The network of a folder. labels: the classes of a head that an adapter brings, where it does."""
     arguments: dict[str, Any] = {"trust_remote_code": trust_code, **labels}
+    packed = _quantiser(config)
+    if packed == "bitsandbytes":
+        require("model", base, "bitsandbytes", "quantised")
     if meta:
         with (
             foreign("model", base, "cannot be built", "give a causal language model or a classifier"),
@@ -173,10 +176,8 @@ def _module(
             for name, value in labels.items():
                 setattr(config, name, value)
             return auto.from_config(config, trust_remote_code=trust_code)
-    if packed := _quantiser(config):
+    if packed:
         arguments["device_map"] = {"": "cpu"}  # it chooses a GPU itself
-        if packed == "bitsandbytes":
-            require("model", base, "bitsandbytes", "quantised")
     with foreign("model", base, "cannot be opened", "give a folder or hub name with safetensors weights"):
         module, told = auto.from_pretrained(
             base, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True, **arguments

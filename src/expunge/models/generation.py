@@ -20,12 +20,12 @@ def new_tokens(
 ) -> list[int]:
     """Most new tokens of each row: `given`, or enough for the longest answer up to COMMON, or for the row's own.
 
-    others: rows that are generated elsewhere, whose answers count for the longest too. quantile: of the lengths of
-    answers, which stands for the longest.
+    others: all rows of which these are a process's share, whose answers count in their place. quantile: of the lengths
+    of answers, which stands for the longest.
     """
     if given:
         return [int(given)] * len(encoded)
-    common = common_limit([len(item.answer) for item in (*encoded, *others)], quantile)
+    common = common_limit([len(item.answer) for item in others or encoded], quantile)
     return [max(common, min(LONGEST, len(item.answer) + SPARE)) for item in encoded]
 
 

@@ -125,12 +125,10 @@ class Prompted:
         """The base's answers behind each row's soft prompt; settings as of a language model."""
         encoded = settings.pop("encoded", None) or [self.template.encode(example) for example in prompts]
         share, outer = float(settings.pop("shown", 0.0)), settings.pop("rows", None)
-        quantile = float(settings.pop("quantile", 1.0))
-        limits = new_tokens(encoded, settings.get("max_new_tokens"), quantile=quantile)
-        settings["max_new_tokens"] = max(limits, default=1)
+        limits = new_tokens(encoded, settings.get("max_new_tokens"), quantile=float(settings.get("quantile", 1.0)))
         routes = self.routes([item.prompt for item in encoded])
         shown = [item.prompt + item.answer[: int(share * len(item.answer))] for item in encoded]
-        wide = [self._widen(ids, g, settings["max_new_tokens"]) for ids, g in zip(shown, routes, strict=True)]
+        wide = [self._widen(ids, g, max(limits, default=1)) for ids, g in zip(shown, routes, strict=True)]
         items = [Encoded(ids, item.answer, item.ends) for ids, item in zip(wide, encoded, strict=True)]
         lengths: list[int] = []
         chosen: list[int] = []

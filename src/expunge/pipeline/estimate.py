@@ -40,7 +40,7 @@ def counted_tokens(model: Model, splits: Splits) -> int:
 def answer_limits(model: Model, splits: Splits, quantile: float) -> dict[str, int]:
     """Split -> most tokens of a generated answer whose reference is no longer; of the splits that are generated.
 
-    From the answers that are longest in characters; of a quantile, from a sample of at most SAMPLED.
+    From a sample of at most SAMPLED, of which the answers that are longest in characters count; all for a quantile.
     """
     if "generate" not in model.capabilities or (template := getattr(model, "template", None)) is None:
         return {}
@@ -49,10 +49,11 @@ def answer_limits(model: Model, splits: Splits, quantile: float) -> dict[str, in
         if "generation" not in channels:
             continue
         rows = splits[name]
-        if quantile < 1:
-            some = [rows[i] for i in range(0, len(rows), -(-len(rows) // SAMPLED) or 1)]
-        else:
-            some = heapq.nlargest(4, rows, key=lambda row: len(answer_of(row)))
+        some = [rows[i] for i in range(0, len(rows), -(-len(rows) // SAMPLED) or 1)]
+        if not some:
+            continue
+        if quantile == 1:
+            some = heapq.nlargest(4, some, key=lambda row: len(answer_of(row)))
         limits[name] = common_limit([len(template.encode(row).answer) for row in some], quantile)
     return limits
 

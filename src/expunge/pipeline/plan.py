@@ -196,7 +196,7 @@ class Plan:
         tokens = ", ".join(f"{name} {limit}" for name, limit in self.answer_limits.items())
         quantile = self.request.answer_quantile
         which = "the longest true answer" if quantile == 1 else f"{quantile:.4g} of the true answers, or the row's own,"
-        return f"generated as long as {which} and {SPARE} tokens more: {tokens}"
+        return f"generated at most as long as {which} and {SPARE} tokens more: {tokens}"
 
     @property
     def training_splits(self) -> Splits:
@@ -340,7 +340,8 @@ def _rungs(parts: Parts) -> tuple[Ladder | None, tuple[Rung, ...]]:
     if cheaper:
         return cheaper, rungs(cheaper)
     whole, limit = retraining_tokens(parts.manifest, parts.divided), ladder.options.cost
-    if whole is not None and limit is not None:
+    own = parts.request.budget.steps or parts.request.budget.epochs  # the request's own steps hold
+    if whole is not None and limit is not None and own is None:
         found = tuple(rung.within(limit * whole) for rung in found)
     return ladder, found
 

@@ -51,6 +51,7 @@ class ProxyGold(LossTerm):
     def __init__(self, label: float, order: int, match_entropy: bool) -> None:
         super().__init__()
         self.label, self.order, self.match_entropy = label, order, match_entropy
+        self.reads = ("holdout",) if match_entropy else ()
         self.teacher = Record({}, Reference())
         self.unseen = 0
 

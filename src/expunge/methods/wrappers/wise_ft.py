@@ -25,7 +25,7 @@ CARD = MethodCard(
     paper="arXiv:2109.01903",
     equation="(1 - share) before + share after",
     needs={"forget": ()},
-    optional=("retain", "holdout"),
+    optional=("retain",),
     wraps={"weights"},
     means="Gives back what must stay at the price of what had to go: the forget set is known again in part.",
     shown="On a small world, under the same stop and floor as NPO, it keeps more of the knowledge that no method was "
@@ -45,6 +45,7 @@ class WiseFt(Method):
     def __init__(self, inner: Method, points: int, share: float | None, until: Until, slack: float) -> None:
         super().__init__()
         self.inner, self.points, self.share, self.until, self.slack = inner, points, share, until, slack
+        self.optional = ("holdout",) if share is None and until == "answers" else ()
 
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
@@ -164,6 +165,9 @@ def wise_ft(
     nobody learned (half of the holdout, before the change; else a retain example's answer in the place of each), or
     `slack` times as near.
     """
+    if slack != 1 and (share is not None or until != "answers"):
+        fix = "leave slack out, or look for the share by until: answers"
+        raise BadInput.of("method.wise_ft.slack", slack, "has no effect without a search by answers", fix)
     return WiseFt(inner, points, share, until, slack)
 
 
