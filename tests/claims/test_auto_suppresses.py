@@ -47,6 +47,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.claims("wise_ft")
 @pytest.mark.parametrize("world", [2, 3, 5])
 def test_of_a_change_no_more_is_kept_than_the_answers_need_to_go(world: int, tmp_path: Path, cache: Path) -> None:
     """Where the answers in words are the goal, .95 of the held-out probability and ROUGE-L are left, in one trial."""

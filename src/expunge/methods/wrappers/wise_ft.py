@@ -28,8 +28,8 @@ CARD = MethodCard(
     optional=("retain",),
     wraps={"weights"},
     means="Gives back what must stay at the price of what had to go: the forget set is known again in part.",
-    shown="On a small world, under the same stop and floor as NPO, it keeps more of the knowledge that no method was "
-    "given, with the answers as gone.",
+    shown="On three small worlds, by answers and around NPO beside distillation, .95 of the held-out probability and "
+    "ROUGE-L are left and the answers are gone. By NLL it keeps about what NPO's own stop keeps (two worlds).",
     fidelity="variant",
     leaves_out="the average over shares chosen on test data: one share is chosen on samples of forget and retain",
 )
