@@ -85,6 +85,6 @@ def test_a_model_in_4_bits_is_opened_saved_and_opened_again(tmp_path: Path) -> N
 
 
 def test_floating_point_is_left_alone() -> None:
-    assert _quantiser(SimpleNamespace()) == "" and _quantiser(SimpleNamespace(quantization_config=None)) == ""
+    assert _quantiser(SimpleNamespace(), "f") == "" == _quantiser(SimpleNamespace(quantization_config=None), "f")
     module, seen = open_packed(None)
     assert module._weight_conversions == ["pack"] and "device_map" not in seen

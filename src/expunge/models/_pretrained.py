@@ -165,9 +165,7 @@ def _module(
 ) -> Any:
     """The network of a folder. labels: the classes of a head that an adapter brings, where it does."""
     arguments: dict[str, Any] = {"trust_remote_code": trust_code, **labels}
-    packed = _quantiser(config)
-    if packed == "bitsandbytes":
-        require("model", base, "bitsandbytes", "quantised")
+    packed = _quantiser(config, base)
     if meta:
         with (
             foreign("model", base, "cannot be built", "give a causal language model or a classifier"),
@@ -207,15 +205,18 @@ def _unpack(module: Any, base: str, packed: str) -> Any:
     return plain
 
 
-def _quantiser(config: Any) -> str:
-    """The name of the method that packed a folder's weights; empty for floating point.
+def _quantiser(config: Any, base: str) -> str:
+    """The name of the method that packed a folder's weights; empty for floating point. Raises BadInput.
 
     They are unpacked when they are opened: adapters are merged, weights are compared, and attacks train them.
     """
     packed = getattr(config, "quantization_config", None)
     if packed is None:
         return ""
-    return str(packed.get("quant_method", "") if isinstance(packed, dict) else packed.quant_method) or "quantisation"
+    name = str(packed.get("quant_method", "") if isinstance(packed, dict) else packed.quant_method) or "quantisation"
+    if name == "bitsandbytes":
+        require("model", base, "bitsandbytes", "quantised")
+    return name
 
 
 def _name_padding(config: Any, tokenizer: Any) -> None:
