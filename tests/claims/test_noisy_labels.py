@@ -20,11 +20,6 @@ MAY_BE_OPEN = ("retain.accuracy", "robustness.hidden_worst")
 pytestmark = pytest.mark.slow
 
 
-def needs_pictures(name: str) -> pytest.MarkDecorator:
-    path = PICTURES / f"{name}.safetensors"
-    return pytest.mark.skipif(not path.is_file(), reason=f"NO PICTURES: {path}; run scripts/fetch_pictures {name}")
-
-
 @pytest.fixture(autouse=True)
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPUNGE_PICTURES", str(PICTURES))
@@ -46,7 +41,6 @@ def run_auto(world: str, seed: int, out: Path) -> expunge.Run:
     return done
 
 
-@needs_pictures("mnist")
 @pytest.mark.claims("stand_in")
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_forgets_as_gold_does_at_half_of_the_cost(seed: int, tmp_path: Path) -> None:
@@ -58,7 +52,6 @@ def test_it_forgets_as_gold_does_at_half_of_the_cost(seed: int, tmp_path: Path) 
     assert all(line["word"] != "refuted" and line["rule"].startswith(MAY_BE_OPEN) for line in missed), missed
 
 
-@needs_pictures("mnist")
 @pytest.mark.claims("stand_in")
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_erasing_passes_where_the_network_labels_unseen_digits_well(seed: int, tmp_path: Path) -> None:
@@ -71,7 +64,6 @@ def test_erasing_passes_where_the_network_labels_unseen_digits_well(seed: int, t
     assert read["forget"] >= 500 and read["holdout"] >= 500 and read["retain"] >= 500
 
 
-@needs_pictures("efficientnet")
 def test_a_linear_head_forgets_and_loses_what_was_held_out(tmp_path: Path) -> None:
     """Membership and relearning are shown to be as in gold. Of the accuracy on rows that the method never had, which
     the head knows by heart too, .89 is left, below the .95 that the criterion asks for."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import Categorical
 
 LIKELIEST = -1e-4
 """Log-probability of a label that is all but certain, so that others keep a share to be normalised over."""
-IMPOSSIBLE = -1e4
-"""In the place of the log-probability of what cannot be, whose share of an entropy is 0."""
 SPAN, HALVINGS = 4.0, 16
 """Natural logarithm of the largest inverse temperature, and how often the way between it and the least is halved."""
 
@@ -56,7 +55,7 @@ def at_power(logp_TV: Tensor, power_T: Tensor) -> Tensor:
 
 def entropy_of(logp_TV: Tensor) -> Tensor:
     """[T] entropies in nats."""
-    return -(logp_TV.exp() * logp_TV.clamp(min=IMPOSSIBLE)).sum(-1)
+    return Categorical(logits=logp_TV, validate_args=False).entropy()
 
 
 def with_label(top_TK: Tensor, rest_T: Tensor, label_T: Tensor) -> tuple[Tensor, Tensor]:
