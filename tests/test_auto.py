@@ -16,9 +16,9 @@ from expunge.core.request import Request
 from expunge.evaluation.acceptance import Check, Verdict
 from expunge.methods.auto import is_auto, ladders
 from expunge.methods.compose import compose
+from expunge.models.manifest import retraining_tokens
 from expunge.pipeline import comparison, trials
 from expunge.pipeline.apply import Applied
-from expunge.pipeline.choice import retraining_tokens
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.trial import Trial
 from expunge.pipeline.trials import next_rung
@@ -70,6 +70,15 @@ def test_no_trial_has_more_steps_than_the_cost_allows(base: dict[str, Any], tmp_
     assert f"; {half.steps} of its {whole.steps} steps" in half.to_json()["choice"]
     dear = planned(base, tmp_path, method={"auto": {"exact": False, "cost": 1e-6}})
     assert dear.steps == 1 and all(rung.work.steps == 1 for rung in dear.rungs)
+
+
+def test_the_plan_of_a_retraining_counts_what_it_trains_on(base: dict[str, Any], tmp_path: Path) -> None:
+    """The steps and tokens of the base's training, less the forget set's."""
+    found = planned(base, tmp_path, method="retrain")
+    assert found.manifest is not None
+    share = 1 - len(found.splits["forget"]) / len(found.manifest["hashes"])
+    assert found.tokens == pytest.approx(found.manifest["tokens"] * share, rel=0.01)
+    assert found.manifest["steps"] * share <= found.steps <= found.manifest["steps"]
 
 
 @pytest.mark.parametrize("purpose", ["suppress", "erase"])

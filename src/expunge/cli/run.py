@@ -98,7 +98,9 @@ def _plan_rows(planned: Plan) -> list[tuple[str, str]]:
         *([("choice", planned.choice)] if planned.ladder else []),
         ("data", ", ".join(f"{name} {len(rows)}" for name, rows in planned.splits.items())),
     ]
-    if composed.objective is not None or composed.kind == "exact":  # otherwise nothing is trained in steps of ours
+    if composed.kind == "exact" and composed.method.steps is None:
+        rows += [("training", "as the model was trained, once it is built")]
+    elif composed.objective is not None or composed.kind == "exact":  # otherwise nothing is trained in steps of ours
         tokens = f"about {planned.tokens:,} tokens, batches of {planned.batch}"
         rows += [
             ("training", f"{planned.steps} steps on {tokens}"),

@@ -369,11 +369,13 @@ Change = Callable[[Model, Mapping[str, Any], "Context"], Model]
 class Method:
     """An objective run, an edit, a wrapper or an exact scheme: a plain function, or a subclass.
 
-    steps: the optimiser steps that the plan should name; None: those of the budget. optional: splits that these options
+    steps: the optimiser steps that the plan should name; None: those of the budget. tokens: what they train on, where
+    the method knows it. optional: splits that these options
     read where they are there, besides those that the card names.
     """
 
     steps: int | None = None
+    tokens: int | None = None
     optional: tuple[str, ...] = ()
     _change: Change | None = None
 

@@ -47,3 +47,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if found is None:
         raise BadInput.of("model", str(folder), f"has no training manifest ({MANIFEST})", "train the model again")
     return found
+
+
+def retraining_tokens(manifest: Mapping[str, Any] | None, splits: Mapping[str, Sequence[Example]]) -> int | None:
+    """Tokens that training without the forget set takes, from the manifest; None where it does not say."""
+    known = manifest or {}
+    if not known.get("tokens") or not known.get("hashes"):
+        return None
+    return round(known["tokens"] * (1 - len(splits["forget"]) / len(known["hashes"])))

@@ -65,7 +65,7 @@ def workload(composed: Composed, model: Model, splits: Splits, budget: Budget, s
         steps = budget.steps if budget.steps is not None else int(budget.epochs or 1) * pairing.steps_per_epoch
     means, longest = lengths(model, splits)
     rows = min(pairing.batch_size, sizes[anchor])
-    tokens = sum(means.get(split, 0.0) for split in streams.values()) * rows
+    tokens = tokens_of_step(composed, means, rows, steps)
     moving, _ = trainable_parameters(model, weights_kind(composed), weights_options(composed))
     every = checkpoint_interval(model, moving, tokens, rows * len(streams))
     precision = precision_of(budget.precision, sum(parameter.numel() for parameter in model.module.parameters()))
@@ -74,6 +74,16 @@ def workload(composed: Composed, model: Model, splits: Splits, budget: Budget, s
     )
     counted, read = counted_tokens(model, splits), max(sizes.values())
     return Workload(steps, pairing.batch_size, len(streams), tokens, longest, counted, read, part, precision, every)
+
+
+def tokens_of_step(composed: Composed, means: Mapping[str, float], rows: int, steps: int) -> float:
+    """Tokens that a step trains on. means: of an example, by split. rows: of each stream."""
+    method = composed.method
+    if method.tokens is not None and steps:
+        return method.tokens / steps
+    if composed.objective is None:  # an exact scheme trains on what stays
+        return means.get("retain", 0.0) * rows if method.steps else 0.0
+    return sum(means.get(split, 0.0) for split in composed.objective.streams().values()) * rows
 
 
 LOOKED_AT = 2048

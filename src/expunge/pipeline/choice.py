@@ -12,6 +12,7 @@ from expunge.core.request import Request
 from expunge.data.splits import Splits
 from expunge.methods.auto import COST, NAME, Ladder, ladders, options_of
 from expunge.methods.compose import compose
+from expunge.models.manifest import retraining_tokens
 from expunge.pipeline.compatibility import fits_method
 
 DEEPER = ("forget", "privacy", "robustness")
@@ -55,11 +56,3 @@ def cheaper_exactly(ladder: Ladder, tokens: int, manifest: Mapping[str, Any] | N
         return None
     why = f"retraining takes about {whole:,} tokens, and a first trial would take {tokens:,}"
     return Ladder(("retrain",), 0, why, options=ladder.options)
-
-
-def retraining_tokens(manifest: Mapping[str, Any] | None, splits: Splits) -> int | None:
-    """Tokens that training without the forget set takes, from the manifest; None where it does not say."""
-    known = manifest or {}
-    if not known.get("tokens") or not known.get("hashes"):
-        return None
-    return round(known["tokens"] * (1 - len(splits["forget"]) / len(known["hashes"])))

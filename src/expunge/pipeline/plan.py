@@ -23,12 +23,12 @@ from expunge.methods.compose import Composed, compose
 from expunge.methods.given import digest_models
 from expunge.methods.repair import words_of
 from expunge.models.generation import SPARE
-from expunge.models.manifest import MANIFEST
+from expunge.models.manifest import MANIFEST, retraining_tokens
 from expunge.models.open import check, check_tokenizer
 from expunge.models.packaged import check_packaged
 from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import Workload, estimates, fit, learning_rate
-from expunge.pipeline.choice import cheaper_exactly, retraining_tokens
+from expunge.pipeline.choice import cheaper_exactly
 from expunge.pipeline.compatibility import fits_sharding
 from expunge.pipeline.estimate import answer_limits
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source

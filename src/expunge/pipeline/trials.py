@@ -12,10 +12,10 @@ from expunge.core import processes
 from expunge.core.contracts import Reporter
 from expunge.core.files import delete, read_sealed, write_sealed
 from expunge.evaluation.acceptance import Verdict
+from expunge.models.manifest import retraining_tokens
 from expunge.models.open import open_model
 from expunge.pipeline import evidence
 from expunge.pipeline.apply import DONE, LOG, Applied, apply, outcome_of
-from expunge.pipeline.choice import retraining_tokens
 from expunge.pipeline.comparison import Comparison
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.inputs import TRIAL

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from expunge.core.budget import batch_size
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
 from expunge.methods.training import trainer_for
 from expunge.models.build import again, budget_of, check_again, training_data
+from expunge.models.manifest import retraining_tokens
 
 CARD = MethodCard(
     "Retraining without the forget set",
@@ -40,9 +42,13 @@ class Retraining(Method):
     def fits(
         self, model: Model, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
-        """Check that the training can be repeated; no notes. Raises BadInput."""
-        if "budget" in (manifest or {}):  # an embedded world's has none before it is built
-            self._data(model, splits, manifest)
+        """Check that the training can be repeated, and set `steps` and `tokens`; no notes. Raises BadInput."""
+        if manifest and "budget" in manifest:  # an embedded world's has none before it is built
+            left = len(self._data(model, splits, manifest))
+            budget = budget_of(manifest)
+            epoch = -(-left // batch_size(budget, left))
+            self.steps = budget.steps if budget.steps is not None else int(budget.epochs or 1) * epoch
+            self.tokens = retraining_tokens(manifest, splits)
         return []
 
     @staticmethod
