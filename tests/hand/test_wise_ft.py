@@ -152,3 +152,5 @@ def test_a_slack_that_nothing_reads_is_refused(options: dict[str, Any]) -> None:
 def test_the_level_comes_from_the_holdout_under_every_stop() -> None:
     composed = compose({"wise_ft": {"until": "answers", "inner": "npo"}})
     assert all("holdout" in method_splits(composed, Budget(stop=stop)) for stop in ("none", "holdout"))
+    within = compose({"coreset": {"inner": {"wise_ft": {"until": "answers"}}}})
+    assert "holdout" in method_splits(within, Budget(stop="none")), "also where another wrapper is around it"

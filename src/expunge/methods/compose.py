@@ -54,6 +54,11 @@ class Composed:
             return self.method
         return self.inner.objective if self.inner else None
 
+    @property
+    def optional(self) -> set[str]:
+        """Splits that these options read where they are there, its own and those of what is within."""
+        return {*self.method.optional, *(self.inner.optional if self.inner else ())}
+
 
 @functools.cache
 def recipes() -> dict[str, dict[str, Any]]:

@@ -44,7 +44,7 @@ def join(splits: Splits) -> dict[str, Iterable[Example]]:
 def method_splits(composed: Composed, budget: Budget) -> set[str]:
     """The splits that a method may read: of the holdout the stopping half, where the rule or a card names it."""
     named = {name for plugin in composed.plugins for name in (*plugin.card.sources, *plugin.card.optional)}
-    named |= set(composed.method.optional)
+    named |= composed.optional
     if composed.objective:
         named |= {name for term in composed.objective.terms.values() for name in term.loss.reads}
     return {*METHOD_SPLITS, *named, *(["holdout"] if budget.stop == "holdout" else [])}
