@@ -250,7 +250,7 @@ def test_a_network_that_ends_otherwise_has_no_features() -> None:
 def test_unknown_scores_and_options_are_refused(known: Rows, rows: Rows) -> None:
     with pytest.raises(BadInput, match="unknown OOD score 'knm'; did you mean 'knn'"):
         scorer("knm")
-    with pytest.raises(BadInput, match="ood.knn.k"):
+    with pytest.raises(BadInput, match=r"ood\.knn\.k"):
         scorer("knn", {"k": 0})
     with pytest.raises(NotMeasured, match="labels"):
         scorer("rmd")(replace(known, labels_N=None), rows)

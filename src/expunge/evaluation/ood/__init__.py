@@ -5,6 +5,7 @@ rows to score, both as `Rows`, and returns [N] values, higher = further out. Oth
 entry-point group `expunge.ood`. Their order on small networks is not that of the papers: docs/ood.md has it.
 """
 
+from expunge.evaluation.ood._far import far_rows
 from expunge.evaluation.ood._figures import FPR95_MEANS, auroc, fpr95
 from expunge.evaluation.ood._rows import Head, OodScore, Rows, read_rows
 from expunge.evaluation.ood._scoring import score_examples, scorer
@@ -15,6 +16,7 @@ __all__ = [
     "OodScore",
     "Rows",
     "auroc",
+    "far_rows",
     "fpr95",
     "read_rows",
     "score_examples",

@@ -1,4 +1,4 @@
-"""The parts of a classifier that out-of-distribution scores read: logits, the last layer's inputs, that layer, and gradients.
+"""The parts of a classifier that out-of-distribution scores read: logits, the head and its inputs, and gradients.
 
 Suffixes: N rows, C classes, D features.
 """
