@@ -48,8 +48,8 @@ def test_classes_of_the_forget_set_are_held_against_one_another() -> None:
     after = classifier(said({0: 0.1, 1: 0.7, 2: 0.9}), labels)
     found = class_gap()(after, before)
     assert found.value == pytest.approx(0.6) and found.n == 12
-    assert "worst class 0 -0.800, best class 1 -0.200" in found.why and "1 classes of fewer" in found.why
-    with pytest.raises(NotMeasured, match="1 classes of at least 5"):
+    assert "worst class 0 -0.800, best class 1 -0.200" in found.why and "examples left out: 1" in found.why
+    with pytest.raises(NotMeasured, match="fewer than 2 classes have 5"):
         class_gap()(classifier([[0.5, 0.5]] * 6, [0] * 6), classifier([[0.9, 0.1]] * 6, [0] * 6))
     scores = {(s.name, s.role): s for s in measure({"before": {"forget": before}, "after": {"forget": after}}, LABELS)}
     assert scores["alignment_class_gap", "after"].value == pytest.approx(0.6)

@@ -50,7 +50,7 @@ def classes(before: Readout, after: Readout) -> Groups:
     names, counts = np.unique(labels_N, return_counts=True)
     kept = [name for name, count in zip(names, counts, strict=True) if count >= MIN_EXAMPLES]
     if len(kept) < MIN_GROUPS:
-        raise NotMeasured(f"the forget set has {len(kept)} classes of at least {MIN_EXAMPLES} examples, and needs 2")
-    omitted = f"; {len(names) - len(kept)} classes of fewer than {MIN_EXAMPLES} examples left out"
+        raise NotMeasured(f"fewer than {MIN_GROUPS} classes have {MIN_EXAMPLES} forget examples")
+    omitted = f"; classes of fewer than {MIN_EXAMPLES} examples left out: {len(names) - len(kept)}"
     then, now = ([side[labels_N == name] for name in kept] for side in (then_N, now_N))
     return Groups([f"class {name}" for name in kept], then, now, omitted if len(names) > len(kept) else "")
