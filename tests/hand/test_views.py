@@ -22,7 +22,7 @@ from expunge.models.networks import Digits
 from expunge.pipeline.exhibits import data_uri
 from expunge.pipeline.pictures import confusions, feature_map, weighed_pixels
 from expunge.pipeline.views import NO_VIEWS, Views, views_of
-from expunge.report._classifier import confusion, explained
+from expunge.report._classifier import confusion, explanations
 from expunge.report._classifier import feature_map as drawn_map
 from expunge.report._examples import groups
 
@@ -142,11 +142,11 @@ def test_weighed_pixels_have_one_scale_for_all_models(tmp_path: Path) -> None:
     path = tmp_path / "examples.parquet"
     write_examples(path, {"examples": {"forget": [example]}})
     again = read_examples(path)
-    (row,) = explained(again)
+    (row,) = explanations(again)
     assert row["pixels"] == found and row["label"] == 3 and row["said"] == {"after": 5}
-    assert explained({**again, "request": {"redact": True}}) == []
+    assert explanations({**again, "request": {"redact": True}}) == []
     hostile = {"examples": {"forget": [{**example, "pixels": {"after": "https://example.org/a.png"}}]}}
-    assert explained(hostile) == []
+    assert explanations(hostile) == []
 
 
 def test_pictures_are_shown_as_such_and_more_of_them() -> None:

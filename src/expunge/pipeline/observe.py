@@ -161,9 +161,6 @@ def observe(
     if role in PROMPTED_ROLES and spec.alignment is not None:
         prompts = spec.alignment
         aligned = processes.from_first(lambda: observe_alignment(model, prompts, role, reporter))
-    views = NO_VIEWS
-    if spec.views and role != SECOND_GOLD:
-        views = processes.from_first(lambda: views_of(model, spec.splits, spec.seed))
     return Observation(
         fingerprint=fingerprint,
         readouts=readouts,
@@ -175,9 +172,16 @@ def observe(
         states=attacked.states,
         weights=weights,
         aligned=aligned,
-        views=views,
+        views=_views(model, role, spec),
         slowdown=slower,
     )
+
+
+def _views(model: Model, role: str, spec: ObservationSpec) -> Views:
+    """The model's views of some examples; none where the report shows none."""
+    if not spec.views or role == SECOND_GOLD:
+        return NO_VIEWS
+    return processes.from_first(lambda: views_of(model, spec.splits, spec.seed))
 
 
 def _weights(model: Model) -> dict[str, torch.Tensor]:

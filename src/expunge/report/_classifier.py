@@ -140,7 +140,7 @@ def _points(points: list[list[float]], split: str, tag: str, *, legend: bool) ->
     }
 
 
-def explained(evidence: Evidence) -> list[Example]:
+def explanations(evidence: Evidence) -> list[Example]:
     """Forget examples with the pixels that each model's answer rests on; none of a redacted run."""
     if is_redacted(evidence):
         return []

@@ -86,7 +86,7 @@ def render(evidence: Evidence) -> str:
             audit=_attacks.page(evidence),
             most_changed=_alignment.most_changed(evidence),
             groups=_examples.groups(evidence),
-            explained=_classifier.explained(evidence),
+            explained=_classifier.explanations(evidence),
             redacted=_facts.is_redacted(evidence),
             cost=_cost(evidence),
             notes=evidence.get("notes") or [],
