@@ -172,16 +172,9 @@ def observe(
         states=attacked.states,
         weights=weights,
         aligned=aligned,
-        views=_views(model, role, spec),
+        views=processes.from_first(lambda: views_of(model, spec.splits, spec.seed)) if spec.views else NO_VIEWS,
         slowdown=slower,
     )
-
-
-def _views(model: Model, role: str, spec: ObservationSpec) -> Views:
-    """The model's views of some examples; none where the report shows none."""
-    if not spec.views or role == SECOND_GOLD:
-        return NO_VIEWS
-    return processes.from_first(lambda: views_of(model, spec.splits, spec.seed))
 
 
 def _weights(model: Model) -> dict[str, torch.Tensor]:
