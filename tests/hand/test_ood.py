@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from torch import nn
 
 from expunge.core import registry
 from expunge.core.errors import BadInput
+from expunge.evaluation.attributions import integrated_gradients
 from expunge.evaluation.ood import Head, Rows, auroc, fpr95, read_rows, score_examples, scorer
 from expunge.evaluation.ood.vim import default_dimensions
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.classifier import Classifier
+from expunge.models.ensemble import Ensemble
 from expunge.models.networks import Digits
 
 CLASSES, WIDTH = 4, 9
@@ -245,6 +248,19 @@ def test_a_network_that_ends_otherwise_has_no_features() -> None:
     assert score_examples(model, rows, rows, "energy").shape == (3,)
     with pytest.raises(NotMeasured, match="knn needs the model's features"):
         score_examples(model, rows, rows, "knn")
+    model.module.forward = torch.no_grad()(model.module.forward)
+    with pytest.raises(NotMeasured, match="no gradient"):
+        score_examples(model, rows, rows, "odin")
+
+
+def test_an_ensemble_has_scores_of_its_logits_alone(tmp_path: Path) -> None:
+    """Its members' last layers are not its own."""
+    members = [Classifier(Digits(width=8).eval()) for _ in range(2)]
+    model = Ensemble(tmp_path, {"scheme": "sisa"}, members)
+    rows = [{"image": np.full((8, 8), 0.1 * i, dtype=np.float32), "label": i} for i in range(5)]
+    found = read_rows(model, rows)
+    assert found.logits_NC.shape == (5, 10) and found.features_ND is None and found.head is None
+    assert integrated_gradients(model, rows) is not None
 
 
 def test_unknown_scores_and_options_are_refused(known: Rows, rows: Rows) -> None:

@@ -68,6 +68,8 @@ def test_colours_are_added_up_and_tables_have_no_pixels() -> None:
     assert found is not None and found.shape == (1, 4, 3)
     assert found == pytest.approx((1 / (1 + math.exp(-3.6)) - 0.5) / 12, abs=1e-5)
     assert integrated_gradients(model, [{"features": np.ones(3, np.float32), "label": 0}]) is None
+    model.module.forward = torch.no_grad()(model.module.forward)
+    assert integrated_gradients(model, [{"image": picture, "label": 0}]) is None
 
 
 def test_the_views_of_a_network_are_of_the_same_rows_for_every_model() -> None:

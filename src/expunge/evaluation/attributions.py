@@ -21,7 +21,7 @@ def integrated_gradients(model: Model, examples: Sequence[Example], steps: int =
 
     The path leads from inputs of 0 to the picture, in the network's own units; the integral is taken at the middles of
     `steps` equal parts. A row adds up to the probability of its label less that at 0. None where the inputs are not
-    one array of pictures.
+    one array of pictures, or the network passes no gradient to them.
     """
     found = []
     for row in examples:
@@ -35,6 +35,8 @@ def integrated_gradients(model: Model, examples: Sequence[Example], steps: int =
         with evaluating(model.module), torch.enable_grad():
             x = (given * share).to(device_of(model.module)).requires_grad_(True)
             out = model.forward(replace(batch, inputs={name: x}), Want(frozenset({"logp"})))
+            if not out.logp_BT.requires_grad:
+                return None
             (gradient,) = torch.autograd.grad(out.logp_BT.exp().sum(), x)
         part = (gradient.mean(0).cpu() * given[0]).double().numpy()
         found.append(part if part.ndim == 2 else part.sum(axis=_colours(part)))

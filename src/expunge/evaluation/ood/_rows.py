@@ -79,11 +79,11 @@ def read_rows(model: Model, examples: Sequence[Example]) -> Rows:
     """Logits, features and labels of examples, and the way to their gradients. Raises NotMeasured.
 
     The features are the inputs of the last linear layer, images and texts pooled as the network does it. A network
-    whose logits are not that layer's outputs has neither features nor a head here.
+    whose logits are not that layer's outputs, or an ensemble of several, has neither features nor a head here.
     """
     if not len(examples):
         raise NotMeasured("there are no rows to score")
-    path, layer = _last_linear(model.module)
+    path, layer = _last_linear(model.module) if model.blocks else ("", None)
     paths = (f"{path}:in",) if path else ()
     order, logits, features, labels = [], [], [], []
     for batch, out in passes(model, examples, Want(frozenset({"logits"}), hidden=paths)):
@@ -141,6 +141,8 @@ def _moved_logits(model: Model, batch: Batch, temperature: float, epsilon: float
         x = given.to(device_of(model.module)).requires_grad_(True)
         logits_BC = model.forward(replace(batch, inputs={name: x}), want).logits_BTV[:, 0]
         loss = torch.nn.functional.cross_entropy(logits_BC / temperature, logits_BC.argmax(-1), reduction="sum")
+        if not loss.requires_grad:
+            raise NotMeasured("the network passes no gradient to its inputs")
         (gradient,) = torch.autograd.grad(loss, x)
     with torch.no_grad():
         moved = given - epsilon * gradient.sign().to(given.device)
