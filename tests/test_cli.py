@@ -176,14 +176,15 @@ def test_help_names_every_verb(go: Go) -> None:
         assert re.search(rf"^\W*{verb}\s", ended.out, re.MULTILINE), verb
 
 
-@pytest.mark.parametrize("what", ["methods", "metrics", "attacks", "recipes"])
+@pytest.mark.parametrize("what", ["methods", "metrics", "attacks", "recipes", "ood"])
 def test_list(go: Go, what: str) -> None:
     ended = go("list", what, "--json")
     assert ended.code == 0
     rows = ended.json
     assert rows
     for row in rows:
-        further = {"adversary"} if what == "attacks" else {"fidelity", "leaves_out"} if what != "metrics" else set()
+        of_methods = {"fidelity", "leaves_out"} if what in ("methods", "recipes") else set()
+        further = {"adversary"} if what == "attacks" else of_methods
         assert set(row) == {"name", "kind", "source", "families", "needs", "summary", *further}
         assert row["source"] == "baseline" or re.match(r"[A-Z]|arXiv:|doi:", row["source"])
         assert row["summary"].strip()
@@ -209,7 +210,7 @@ def test_list_methods_are_what_may_stand_under_method(go: Go) -> None:
     assert {row["name"] for row in go("list", "recipes", "--json").json} <= set(rows)
 
 
-@pytest.mark.parametrize("what", ["methods", "metrics", "attacks", "recipes"])
+@pytest.mark.parametrize("what", ["methods", "metrics", "attacks", "recipes", "ood"])
 def test_a_name_takes_two_lines_at_most_on_a_narrow_terminal(
     go: Go, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +256,7 @@ def test_one_name_is_shown_in_full(go: Go, what: str, name: str, said: list[str]
 def test_every_name_can_be_shown(go: Go) -> None:
     from expunge.workflows.list import catalogue, details
 
-    for what in ("methods", "metrics", "attacks"):
+    for what in ("methods", "metrics", "attacks", "ood"):
         assert all(details(what, row["name"])["summary"] == row["summary"] for row in catalogue(what))
 
 

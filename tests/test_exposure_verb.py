@@ -78,7 +78,7 @@ def test_models_like_retrained_ones_lie_at_the_floor_and_others_above_it(place: 
     alike = table(exposure(**given(place, "like")))
     known = exposure(**given(place, "hidden", out=str(tmp_path / "out")))
     found = table(known)
-    for name in ("klom", "epsilon", "u_lira_auc"):
+    for name in ("epsilon", "u_lira_auc"):
         ours, floor = (alike[name, "forget", role] for role in ("after", "gold"))
         assert ours["low"] <= floor["high"] and floor["low"] <= ours["high"], name
         ours, floor = (found[name, "forget", role] for role in ("after", "gold"))
@@ -87,7 +87,9 @@ def test_models_like_retrained_ones_lie_at_the_floor_and_others_above_it(place: 
     assert found["u_lira_auc", "forget", "after"]["value"] > 0.9
     assert found["forgetting_quality", "forget", "after"]["high"] < found["forgetting_quality", "forget", "gold"]["low"]
     assert found["coverage", "forget", "after"]["low"] > found["coverage", "forget", "gold"]["high"]
-    assert {split for name, split, _ in found if name == "klom"} == {"forget", "holdout"}
+    too_few = [score for (name, split, _), score in found.items() if name == "klom"]
+    assert {score["split"] for score in too_few} == {"forget", "holdout"}
+    assert all("fewer than 100 models per side" in score["why"] for score in too_few)
     assert "1,000 scores" in found["u_lira_tpr_01", "forget", "after"]["why"], "too few for 0.1 %"
     assert any("halved" in note for note in known["notes"])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -234,15 +236,10 @@ def test_real_trainings_of_many_seeds(tmp_path: Path) -> None:
         holdout=holdout,
     )
     found = table(evidence)
-    for name in ("klom", "epsilon", "u_lira_auc"):
+    for name in ("epsilon", "u_lira_auc"):
         floor, like, kept = (found[name, "forget", role] for role in ("gold", "after", "before"))
         assert like["low"] <= floor["high"] and floor["low"] <= like["high"], name
         assert kept["low"] > max(floor["high"], like["high"]), name
     assert abs(found["u_lira_auc", "forget", "after"]["value"] - 0.5) < 0.1
-    gaps = [
-        found["klom", split, "before"]["value"] - found["klom", split, "gold"]["value"]
-        for split in ("forget", "holdout")
-    ]
-    assert gaps[0] > gaps[1], "the forget set tells them, more than unseen data do"
     one = [found["coverage_one", "forget", role]["value"] for role in ("before", "after")]
     assert one[0] > 1.5 * one[1], "by chance 5 % are found"

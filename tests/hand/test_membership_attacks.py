@@ -311,12 +311,27 @@ def test_figures_over_many_models_are_clustered_by_group() -> None:
         {score.name: score for score in population_scores(models, 0, groups).scores if score.role == "after"}
         for groups in (None, {"forget": numbers})
     )
-    for name in ("privacy_u_lira_auc", "privacy_forgetting_quality", "privacy_klom"):
+    for name in ("privacy_u_lira_auc", "privacy_forgetting_quality", "privacy_epsilon"):
         wide, narrow = grouped[name], single[name]
         assert wide.groups == 8 and narrow.groups is None and wide.value == narrow.value
         assert None not in (wide.high, wide.low, narrow.high, narrow.low)
         assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low), name
     assert grouped["privacy_u_lira_tpr_1"].groups == 8
+
+
+def test_klom_is_not_given_below_a_hundred_models_a_side() -> None:
+    """Its floor falls with their number: of equal normal margins it reads 5.6, 0.9 and 0.35 nats on average at 10, 50
+    and 100 models."""
+    draw = np.random.default_rng(5)
+    for models, nats in ((10, 5.6), (50, 0.9), (100, 0.35)):
+        one, other = draw.normal(size=(2, models, 400))
+        assert klom(one, other).mean() == pytest.approx(nats, rel=0.15)
+    for models in (99, 100):
+        sides = {role: {"forget": draw.normal(size=(models, 8))} for role in ("after", "gold", "reference")}
+        found = population_scores(sides, 0)
+        scores = [score for score in found.scores if score.name == "privacy_klom"]
+        assert len(scores) == 2 and all(score.measured == (models == 100) for score in scores)
+        assert bool(found.klom) == (models == 100)
 
 
 # -- inside -------------------------------------------------------------------------------------------

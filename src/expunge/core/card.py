@@ -115,3 +115,16 @@ class AttackCard(MetricCard):
     """For the plan: about how many forward passes over the forget set it takes (a training step counts three)."""
     no_control: str = ""
     """Why it is not run on the model before the change as its own control; "" where it is."""
+
+
+@dataclass(frozen=True)
+class OodCard(Card):
+    """The card of an out-of-distribution score.
+
+    reads: the parts of the scored `Rows` that it uses: "logits", "features", "head", "gradients". fits: those of the
+    in-distribution rows, "labels" among them.
+    """
+
+    capabilities: Iterable[str] = ("labels",)
+    reads: Iterable[str] = ("logits",)
+    fits: Iterable[str] = ()

@@ -34,7 +34,7 @@ NAMED = (EVIDENCE, EXAMPLES, "report.html", "request.yaml", "README.md", LOG)
 """Files that every certificate names besides those of the model."""
 PURGED = (EXAMPLES, LOG)
 """Of these, the files that a purge takes away."""
-TEXTS = ("attack_texts", "rocs", "method_notes")
+TEXTS = ("attack_texts", "rocs", "method_notes", "feature_map")
 """Fields of a run's evidence that hold texts, or a figure for each example: a purge takes them away."""
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:expunge:certificate:v1"

@@ -174,6 +174,10 @@ class Evidence(Record):
     headline: dict[str, list[str]] = {}
     """Side -> the scores that represent it, by the model's family."""
     rocs: dict[str, dict[str, list[list[Number]]]] = {}
+    confusions: Object = {}
+    """Of a classifier: role -> counts of unseen rows by label and prediction; `forgotten`: labels of forget alone."""
+    feature_map: dict[str, dict[str, list[list[Number]]]] = {}
+    """Of a classifier: role -> split -> points in the plane of its features' main directions."""
     over_models: OverModels | None = None
     caches: list[str] = []
     """Of earlier versions alone: the cache entries of the run, which salt.json holds today."""

@@ -1,8 +1,9 @@
 """examples.parquet beside evidence.json: the values and texts of single examples, one row per example that was read.
 
 Columns: `split`; `nll_<role>` in nats per token; of the examples that the report may show `shown`, and `question`,
-`answer`, `picture` (a data URI), `label`, and each model's own `answer_<role>` or `label_<role>`; in a redacted run
-`redacted` in their place. A column without a value is left out.
+`answer`, `picture` (a data URI), `label`, each model's own `answer_<role>` or `label_<role>`, and `pixels_<role>`, a
+picture of the pixels that its answer rests on; in a redacted run `redacted` in their place. A column without a value is
+left out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ COLUMNS: dict[str, type] = {
     **{f"nll_{role}": float for role in ROLES},
     **{f"answer_{role}": str for role in ROLES},
     **{f"label_{role}": int for role in ROLES},
+    **{f"pixels_{role}": str for role in ROLES},
 }
 MOST_ROWS = 100_000
 MOST_BYTES = 2**30
@@ -91,6 +93,7 @@ def _cells(example: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "shown": True,
         **given,
+        **{f"pixels_{role}": uri for role, uri in (example.get("pixels") or {}).items() if role in ROLES},
         **{f"{'label' if isinstance(value, int) else 'answer'}_{role}": value for role, value in own.items()},
     }
 
@@ -111,8 +114,11 @@ def _fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 for name in (f"answer_{role}", f"label_{role}")
                 if row.get(name) is not None
             }
+            pixels = {role: uri for role in ROLES if (uri := row.get(f"pixels_{role}")) is not None}
             known = {role: value for role, value in nll.items() if value is not None}
-            examples.setdefault(row["split"], []).append({"nll": known, **given, **own})
+            examples.setdefault(row["split"], []).append(
+                {"nll": known, **given, **own, **({"pixels": pixels} if pixels else {})}
+            )
     measured = {
         split: {role: found for role, found in values.items() if any(value is not None for value in found)}
         for split, values in distributions.items()

@@ -16,6 +16,7 @@ from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.family import family
 from expunge.pipeline.observe import Observation
+from expunge.pipeline.pictures import confusions, feature_map, weighed_pixels
 
 MAX_TEXTS = 3
 """Recovered texts of an attack that the evidence keeps."""
@@ -30,9 +31,16 @@ def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted
     reads = {role: read for role, read in reads.items() if role != SECOND_GOLD}
     scores = [score for score in scores if score.role != SECOND_GOLD]
     readouts = {role: read.readouts for role, read in reads.items()}
+    views = {role: read.views for role, read in reads.items()}
+    shown = examples(readouts, redacted)
+    for row, maps in ({} if redacted else weighed_pixels(views)).items():
+        if row < len(shown["forget"]):
+            shown["forget"][row]["pixels"] = {role: data_uri(png) for role, png in maps.items()}
+    drawn = {"confusions": confusions(readouts), "feature_map": feature_map(views)}
     return {
         "distributions": distributions(readouts),
-        "examples": examples(readouts, redacted),
+        "examples": shown,
+        **{name: found for name, found in drawn.items() if found},
         "headline": headline(readouts["after"]),
         "attack_curves": attack_curves(reads),
         "attack_texts": recovered_texts(reads, redacted),

@@ -38,6 +38,7 @@ from expunge.pipeline.gold_check import MODELS, REFUSED, Origin, gold_fault, hid
 from expunge.pipeline.partition import counted_rows, evidence_splits, reading_limit, remarks
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.slowdown import slowdown
+from expunge.pipeline.views import NO_VIEWS, Views, views_of
 
 ATTACKED_ROLES = ("before", "gold", SECOND_GOLD, "after")
 """The model before the change is the attacks' positive control."""
@@ -75,6 +76,8 @@ class ObservationSpec:
     """Of the true answers' lengths: as long may all generated answers become, and a few tokens longer."""
     names: tuple[str, ...] = ("",)
     """Beginnings of the names of the scores that the splits are read for; by default all."""
+    views: bool = False
+    """Whether the report wants views of a classifier (pipeline/views.py)."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class Observation:
     """Name -> weight on the CPU, where a deep audit compares the next models with them."""
     aligned: AlignmentObservation | None = None
     """Its answers to the domains' prompts."""
+    views: Views = NO_VIEWS
+    """A classifier's views of some examples, where the report wants them."""
     slowdown: float | None = None
     """Behind guards: time to score an example, over the bare model's."""
 
@@ -167,6 +172,7 @@ def observe(
         states=attacked.states,
         weights=weights,
         aligned=aligned,
+        views=processes.from_first(lambda: views_of(model, spec.splits, spec.seed)) if spec.views else NO_VIEWS,
         slowdown=slower,
     )
 
@@ -268,6 +274,7 @@ def spec_of(plan: Plan) -> ObservationSpec:
         plan.manifest,
         remarks(plan.splits),
         answer_quantile=plan.request.answer_quantile,
+        views=True,
     )
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from expunge.report._facts import ROLES, Evidence, is_redacted
 
 Example = dict[str, Any]
-SHOWN = 3
+SHOWN, SHOWN_PICTURES = 3, 8
 PICTURE = re.compile(r"data:image/(png|svg\+xml);base64,[A-Za-z0-9+/=]+")
 COMMON = frozenset(
     "the and was were with that this from into their there they have has had been are for his her "
@@ -26,12 +26,13 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
     retain = [_public_parts(example, hide) for example in given.get("retain") or []]
     forget.sort(key=_sort_key)
     retain.sort(key=_damage)
-    worst = forget[:SHOWN]
-    best = forget[SHOWN:][::-1][:SHOWN]
+    most = SHOWN_PICTURES if any(example["picture"] for example in forget) else SHOWN
+    worst = forget[:most]
+    best = forget[most:][::-1][:most]
     result = [
         ("Least forgotten", "The model still knows these best although it should not.", worst),
         ("Best forgotten", "The least is left of these.", best),
-        ("Worst preserved", "These should have stayed, and the change hurt them most.", retain[:SHOWN]),
+        ("Worst preserved", "These should have stayed, and the change hurt them most.", retain[:most]),
     ]
     return [
         {"title": title, "says": says, "examples": examples, "kind": _kind(examples)}
@@ -43,6 +44,8 @@ def groups(evidence: Evidence) -> list[dict[str, Any]]:
 def _kind(examples: list[Example]) -> str:
     if any(example["texts"] for example in examples):
         return "text"
+    if all(example["picture"] for example in examples):
+        return "picture"
     return "label" if any(example["label"] is not None for example in examples) else "nll"
 
 

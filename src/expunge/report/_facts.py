@@ -38,6 +38,7 @@ HINTS = {
     "retain_utility": "a single figure for what the model can still do on the retain set",
     "retain_accuracy": "share of the retain set that is classified correctly",
     "test_accuracy": "share of unseen data that is classified correctly",
+    "privacy_unseen_auc": "0.5: the forget set lies as near to what was kept as rows that were never seen",
     "privacy_min_k_auc": "membership attack; 0.5 is guessing",
     "robustness_hidden": "knowledge that attacks bring back beyond what they get from gold, on average",
     "robustness_hidden_share": "share of the forget examples that some attack brings back",
@@ -73,6 +74,10 @@ NAMES = {
     "tpr_at_1": "TPR at 1 % FPR",
     "tpr_at_01": "TPR at 0.1 % FPR",
     "recall_auc": "ReCaLL AUC",
+    "unseen_auc": "Looks seen, beside unseen rows like it (AUC)",
+    "unseen_auc_kept": "Looks seen, beside unseen rows of what stays (AUC)",
+    "unseen_auc_far": "Looks seen, beside shuffled rows (AUC)",
+    "unseen_auc_confidence": "As confident as on unseen rows of what stays (AUC)",
     "privleak": "PrivLeak",
     "quantised_8": "Quantised to 8 bits",
     "quantised_4": "Quantised to 4 bits",
@@ -84,7 +89,7 @@ NAMES = {
     "probed": "Your own probes",
 }
 """Names that cannot be derived from the score's key."""
-WORDS = {"nll": "NLL", "auc": "AUC", "ks": "KS", "mia": "MIA", "tpr": "TPR", "fpr": "FPR"}
+WORDS = {"nll": "NLL", "auc": "AUC", "ks": "KS", "mia": "MIA", "tpr": "TPR", "fpr": "FPR", "ece": "ECE"}
 
 
 @dataclass

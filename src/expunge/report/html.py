@@ -8,7 +8,17 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from expunge.core.request import redact_request
-from expunge.report import _alignment, _attack_plots, _attacks, _examples, _facts, _first_screen, _plots, _summary
+from expunge.report import (
+    _alignment,
+    _attack_plots,
+    _attacks,
+    _classifier,
+    _examples,
+    _facts,
+    _first_screen,
+    _plots,
+    _summary,
+)
 from expunge.report._facts import Evidence
 from expunge.report._page import environment, style_sheet
 
@@ -18,6 +28,8 @@ PLOTS = {
         _plots.trade,
         "No plot of forgetting against utility: it needs a measured figure for both.",
     ),
+    "confusion": (_classifier.confusion, "No confusion matrices: they need a classifier of at most 20 classes."),
+    "map": (_classifier.feature_map, "No map of features: it needs a classifier with a linear last layer."),
     "relearning": (_attack_plots.relearning, "No relearning curve: the request has no audit."),
     "roc": (_attack_plots.roc, "No membership attack gave figures by example."),
     "layers": (_attack_plots.layers, "No attack looked inside the model."),
@@ -74,6 +86,7 @@ def render(evidence: Evidence) -> str:
             audit=_attacks.page(evidence),
             most_changed=_alignment.most_changed(evidence),
             groups=_examples.groups(evidence),
+            explained=_classifier.explanations(evidence),
             redacted=_facts.is_redacted(evidence),
             cost=_cost(evidence),
             notes=evidence.get("notes") or [],

@@ -152,7 +152,7 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     golds = gold_models(request, plan.splits, folder, model)
     capabilities = model.capabilities
     _check_scores(plan, capabilities, {*request.sources, *golds.sources})  # before anything is read
-    spec = ObservationSpec(rows, request.level, plan.prompts, request.seed, _manifest(plan, folder))
+    spec = ObservationSpec(rows, request.level, plan.prompts, request.seed, _manifest(plan, folder), views=True)
     others = {}
     if request.before is None:
         others["after"] = Observation(model.fingerprint())  # which gold must not be either
