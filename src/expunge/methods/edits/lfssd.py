@@ -61,10 +61,8 @@ def lfssd(
 
     def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
         forget, retain = list(splits["forget"]), draw(splits["retain"], context.seed, sample)
-        rows = {"forget": forget, "retain": retain}
         of = {
-            name: context.once(name, lambda name=name, part=part: _stored(model, part, batch, context, name))
-            for name, part in rows.items()
+            name: _stored(model, part, batch, context, name) for name, part in (("forget", forget), ("retain", retain))
         }
         share = len(forget) / (len(forget) + len(splits["retain"]))
 
@@ -78,5 +76,10 @@ def lfssd(
 
 
 def _stored(model: Model, rows: Sequence[Example], batch: int, context: Context, name: str) -> dict[str, Tensor]:
-    found = sensitivity(model, rows, batch, start_progress(context, name, len(rows)))
-    return {key: value.cpu() for key, value in found.items()}
+    """The sensitivity over the rows, on the CPU, kept in the run's folder under `name`."""
+
+    def measure() -> dict[str, Tensor]:
+        found = sensitivity(model, rows, batch, start_progress(context, name, len(rows)))
+        return {key: value.cpu() for key, value in found.items()}
+
+    return context.once(name, measure)

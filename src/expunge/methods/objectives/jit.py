@@ -12,7 +12,6 @@ from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Run, Step, Stream
 from expunge.core.random import derive
-from expunge.data.examples import identity
 from expunge.methods._inputs import array_field, put_array, unit_array
 
 CARD = MethodCard(
@@ -43,10 +42,10 @@ class Smoothing(LossTerm):
         )
 
     def _perturb(self, example: Example, copy: str) -> Example:
-        """The example with normal noise on its numbers, drawn by what it holds."""
+        """The example with normal noise on its numbers, drawn by these and not by its label."""
         field = array_field(example, "jit")
         array = unit_array(example, field)
-        draws = np.random.default_rng(derive(self.seed, copy, identity(example)))
+        draws = np.random.default_rng(derive(self.seed, copy, array.tobytes().hex()))
         return put_array(example, field, array + self.sigma * draws.standard_normal(array.shape, dtype=np.float32))
 
     def prepare(self, run: Run) -> None:

@@ -125,7 +125,7 @@ def laf(
     """Turn the forget examples' representations away from where they were, and hold those of retain; no labels.
 
     Retain's 1 - cos minus forget's / temperature, cos between the representation now and the reference model's, a mean
-    over positions. A higher temperature turns less: it decides whether anything is forgotten. layer: the module whose
+    over positions. A higher temperature turns less. layer: the module whose
     output is the representation (PATH:in for its input; by default the last block, or the input of a linear head).
     push: the weight of exp(m / (m + 1)) of retain less forget's, m the squared error of an autoencoder's
     reconstruction, one of `latent` dimensions fitted to each for `fit` epochs. Without it the slope at the start is 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -38,13 +39,13 @@ def soup(*, inner: Method, members: Annotated[int, Ge(2), Le(32)] = 3) -> Method
         fold(model.module)
         before = {name: value.cpu().clone() for name, value in snapshot(model.module).items()}
 
-        def member(number: int) -> dict[str, Tensor]:
+        def run(number: int) -> dict[str, Tensor]:
             restore(model.module, before, "")
             changed = inner(model, splits, context.child(f"member-{number}"))
             fold(changed.module)
             return {name: value.cpu().clone() for name, value in snapshot(changed.module).items()}
 
-        each = [context.once(f"member-{number}", lambda number=number: member(number)) for number in range(members)]
+        each = [context.once(f"member-{number}", functools.partial(run, number)) for number in range(members)]
         fold(model.module)
         restore(model.module, mean_of(each), "")
         context.notes["soup"] = {"members": members}
