@@ -23,7 +23,10 @@ CARD = MethodCard(
     capabilities={"labels"},
     fidelity="variant",
     leaves_out="fresh perturbations at every step: each example keeps its own throughout the run",
-    means="Reads neither labels nor retain data.",
+    means="Reads neither labels nor retain data. Where many examples share what is to go, as those of a class do, "
+    "other outputs flatten sooner than theirs.",
+    shown="A sixth of wrong labels learned by heart goes, with nine tenths of retain left; of a class of digits "
+    "nothing does.",
 )
 RECIPE = {"retain": "none", "epochs": 3, "share": 0.3, "stop": "none"}
 

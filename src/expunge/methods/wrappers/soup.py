@@ -23,6 +23,8 @@ CARD = MethodCard(
     wraps={"weights"},
     fidelity="simplified",
     leaves_out="members of other hyper-parameters, and the greedy choice among them: members differ by seed",
+    shown="Around random labels on digits its test accuracy is three points above its members', and it knows a tenth "
+    "more of the wrong labels that were to go.",
     means="Costs as many runs as it has members; what they have in common stays, and their noise averages out.",
 )
 RECIPE = {"inner": "npo"}
