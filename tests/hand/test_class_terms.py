@@ -210,3 +210,15 @@ def test_members_start_from_the_same_weights_with_other_draws(tmp_path: Path) ->
     soup(inner=Method(add), members=3)(model, {"forget": []}, Context(Budget(), tmp_path, 0))
     assert len(set(drawn)) == 3
     assert float(model.module[0].weight[0, 1]) == pytest.approx(np.mean(drawn), rel=1e-5)
+
+
+def test_noise_that_the_model_would_change_is_refused(prepared: Callable[..., Any]) -> None:
+    """A model that halves its inputs as it collates them, as image processors rescale theirs."""
+
+    class Halving(Classifier):
+        def _inputs(self, examples: Any) -> dict[str, torch.Tensor]:
+            return {name: value / 2 for name, value in super()._inputs(examples).items()}
+
+    model = Halving(linear([[1.0, 0.0], [0.0, 1.0]]).module)
+    with pytest.raises(BadInput, match="this model changes them before it reads them"):
+        prepared("unsir", model, [{"features": np.float32([1.0, 2.0]), "label": 0}])

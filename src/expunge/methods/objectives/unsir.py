@@ -9,11 +9,11 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Run, Step, Stream
+from expunge.core.contracts import Batch, Example, LossTerm, MethodCard, Model, Run, Step, Stream
 from expunge.core.errors import BadInput
 from expunge.data.examples import identity
-from expunge.methods._inputs import array_field, numeric, put_array, with_input
-from expunge.models.passes import evaluating
+from expunge.methods._inputs import array_field, numeric, with_input
+from expunge.models.passes import batches, evaluating
 
 CARD = MethodCard(
     "UNSIR: error-maximising noise, impair and repair",
@@ -41,36 +41,36 @@ class Noise(LossTerm):
     def _in_its_place(self, example: Example) -> Example:
         if (found := self.noise.get(identity(example))) is None:
             return example  # rows are counted before there is any noise
-        return put_array(example, array_field(example, "unsir"), found)
+        return {**example, array_field(example, "unsir"): found}
 
     def prepare(self, run: Run) -> None:
         """Make the noise against the reference model."""
         self.noise = {}
-        if rows := run.examples("noise"):
-            generator = run.context.generator("noise")
-            found = run.context.once("noise", lambda: {"noise": self._against(run.model, rows, generator)})["noise"]
-            self.noise = {identity(row): value.numpy() for row, value in zip(rows, found, strict=True)}
+        rows, draws = run.examples("noise"), run.context.generator("noise")
+        made: dict[str, np.ndarray] = {}
+        for indices, batch in batches(rows, run.model.length, run.model.collate):
+            found = self._against(run.model, batch, rows[indices[0]], draws)
+            made |= {identity(rows[i]): value.numpy() for i, value in zip(indices, found, strict=True)}
+        self.noise = made
 
-    def _against(self, model: Model, rows: list[Example], generator: torch.Generator) -> Tensor:
-        """Noise [N, ...] that the model takes for anything but the rows' labels. Raises BadInput."""
-        batch = model.collate(rows)
+    def _against(self, model: Model, batch: Batch, first: Example, draws: torch.Generator) -> Tensor:
+        """Noise [B, ...] that the model takes for anything but the batch's labels. Raises BadInput."""
         name = numeric(batch, "unsir")
-        noise_N = torch.randn(batch.inputs[name].shape, generator=generator)
-        field = array_field(rows[0], "unsir")
-        put = model.collate([put_array(rows[0], field, noise_N[0].numpy())]).inputs.get(name)
-        if put is None or not torch.equal(put[0], noise_N[0]):
+        noise_B = torch.randn(batch.inputs[name].shape, generator=draws)
+        put = model.collate([{**first, array_field(first, "unsir"): noise_B[0].numpy()}]).inputs[name]
+        if put.shape[1:] != noise_B.shape[1:] or not torch.equal(put[0], noise_B[0]):
             why = "puts noise in the place of inputs, and this model changes them before it reads them"
             raise BadInput.of("method", "unsir", why, "choose another method, or give arrays that it reads as they are")
-        noise_N.requires_grad_()
-        optimiser = torch.optim.Adam([noise_N], lr=self.rate)
+        noise_B.requires_grad_()
+        optimiser = torch.optim.Adam([noise_B], lr=self.rate)
         with evaluating(model.module), torch.enable_grad():
             for _ in range(self.steps):
-                out = model.forward(with_input(batch, name, noise_N))
-                size_N = noise_N.square().flatten(1).mean(1)
-                loss = (self.penalty * size_N.to(out.nll_B.device) - out.nll_B).sum()
-                (noise_N.grad,) = torch.autograd.grad(loss, noise_N)
+                out = model.forward(with_input(batch, name, noise_B))
+                size_B = noise_B.square().flatten(1).mean(1)
+                loss = (self.penalty * size_B.to(out.nll_B.device) - out.nll_B).sum()
+                (noise_B.grad,) = torch.autograd.grad(loss, noise_B)
                 optimiser.step()
-        return noise_N.detach()
+        return noise_B.detach()
 
     def __call__(self, step: Step) -> Tensor:
         noise = step["noise"]
