@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from expunge.core.errors import BadInput
+from expunge.core.registry import METHOD_KINDS, everything
 from expunge.report import ranking, variance
 from expunge.report.leaderboard import columns, components, explanation, render
 from expunge.workflows._bench_entries import Entry
@@ -228,6 +229,30 @@ def test_two_worlds_are_one_leaderboard(tmp_path: Path) -> None:
     own = [one["gold"]["forget_accuracy"] for one in found["settings"]]
     assert found["gold"]["forget_accuracy"] == pytest.approx(np.mean(own))
     assert "over 2 worlds, clustered by world" in explanation(found)
+
+
+@pytest.mark.parametrize("world", ["mnist", "fashion", "mnist_noisy", "fashion_noisy"])
+def test_pictures_have_benches_too(world: str) -> None:
+    """A class that the model is to forget, or the examples whose wrong labels it knows by heart."""
+    request = bench_of(f"{world}@1").request
+    noisy = world.endswith("noisy")
+    assert request["model"] == f"builtin:{world}@1" and request["test"] == f"builtin:{world}@1/test"
+    assert request["forget"] == (f"builtin:{world}@1/forget" if noisy else {"class": 3})
+
+
+@pytest.mark.slow
+def test_most_methods_forget_a_class_better_than_fine_tuning(tmp_path: Path) -> None:
+    """Over twenty methods on one leaderboard, with gold and what two golds differ by. At least half come nearer to gold
+    than fine-tuning; of each that does not, the card says why."""
+    found = bench("digits", out=str(tmp_path / "b"))
+    gaps = {row["method"]: row["average_gap"] for row in found["rows"] if row["status"] == "done"}
+    assert len(gaps) >= 20 and not [row for row in found["rows"] if row["status"] != "done"]
+    assert found["gold"]["forget_accuracy"] == 0 and 0 <= found["gold"]["noise_floor"] < 1
+    assert "noise_floor" in (tmp_path / "b" / "leaderboard.json").read_text()
+    worse = {name for name, gap in gaps.items() if gap > gaps["finetune"]}
+    assert len(gaps) - len(worse) - 1 >= len(gaps) / 2, gaps
+    cards = {plugin.name: plugin.card for kind in METHOD_KINDS for plugin in everything(kind)}
+    assert all(cards[name].means for name in worse), worse
 
 
 # -- docs/measured.json --------------------------------------------------------------------------

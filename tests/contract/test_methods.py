@@ -221,7 +221,8 @@ def first_step(
     known = {**manifest(family, folder), "learning_rate": None}
     context = Context(budget, folder, 0, manifest=known, log=Log(folder / "log.jsonl"))
     replace(method, update=Update(update, method.update.terms))(model, splits(family), context)
-    return grads, json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return grads, next(line for line in lines if "step" in line)
 
 
 def agree(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

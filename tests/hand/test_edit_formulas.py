@@ -18,9 +18,10 @@ from expunge.core.contracts import NLL, Batch, Example, Output, Want
 from expunge.core.errors import BadInput
 from expunge.methods import _line_search as search
 from expunge.methods import _statistics as statistics
+from expunge.methods._head import linear_head
 from expunge.methods._keys import second_moment
 from expunge.methods.edits._redirect import redirect
-from expunge.methods.edits.certified import Loss, certified, linear_head, secret_normal
+from expunge.methods.edits.certified import Loss, certified, secret_normal
 from expunge.methods.edits.fisher import fisher
 from expunge.methods.edits.influence import conjugate_gradient, influence
 from expunge.methods.edits.ssd import dampen
@@ -248,8 +249,8 @@ def test_certified_refuses_what_is_no_linear_head() -> None:
             return 2 * self.layer(x)
 
     with pytest.raises(BadInput, match="does not end in a linear layer"):
-        linear_head(Classifier(Doubled()), rows(([1.0, 2.0], 0)))
-    assert linear_head(logistic([[0.0, 1.0], [1.0, 0.0]], bias=True), rows(([1.0, 2.0], 0)))[0] == "0"
+        linear_head(Classifier(Doubled()), rows(([1.0, 2.0], 0)), "the bound holds for linear heads alone")
+    assert linear_head(logistic([[0.0, 1.0], [1.0, 0.0]], bias=True), rows(([1.0, 2.0], 0)), "")[0] == "0"
 
 
 def test_certified_refuses_a_bound_that_cannot_be_met(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Lt
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.core import processes
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, MethodCard, Model, Want
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
+from expunge.methods._head import linear_head
 from expunge.methods._statistics import start_progress
 from expunge.methods.edits.influence import conjugate_gradient
 from expunge.models.passes import passes
@@ -58,7 +59,7 @@ def certified(
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         fold(model.module)
-        path, head = linear_head(model, splits["forget"][:2])
+        path, head = linear_head(model, splits["forget"][:2], "the bound holds for linear heads alone")
         (x_f, y_f), (x_r, y_r) = _features_of_both(model, path, splits, context)
         start = torch.cat([head.weight.detach(), head.bias.detach()[:, None]], 1).double().cpu()
         advance = start_progress(context, "fit", 1)
@@ -136,27 +137,6 @@ def _features_of_both(
     stored = context.once("features", measure)
     forget, retain = ((stored[f"{name}.x"].double(), stored[f"{name}.y"]) for name in rows)
     return forget, retain
-
-
-def linear_head(model: Model, rows: Sequence[Example]) -> tuple[str, nn.Linear]:
-    """Find the linear layer whose output is the logits. Raises BadInput where there is none."""
-    linear = [
-        (path, part)
-        for path, part in model.module.named_modules()
-        if isinstance(part, nn.Linear) and part.bias is not None
-    ]
-    if linear:
-        path, head = linear[-1]
-        with torch.no_grad(), tap(model.module, (path,)) as seen:
-            out = model.forward(model.collate(rows), Want(frozenset({"logits"})))
-        if path in seen and seen[path].dim() == 2 and torch.equal(seen[path].float(), out.logits_BTV[:, 0]):
-            return path, head
-    raise BadInput.of(
-        "model",
-        type(model.module).__name__,
-        "does not end in a linear layer with a bias, and the bound holds for linear heads alone",
-        "choose another method, or a model with a linear head",
-    )
 
 
 def features(model: Model, path: str, rows: Sequence[Example], advance: Callable[[int], None]) -> tuple[Tensor, Tensor]:

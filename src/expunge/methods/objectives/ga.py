@@ -11,6 +11,8 @@ CARD = MethodCard(
     equation="minus the training loss",
     needs={"forget": {"nll"}},
     fidelity="faithful",
+    means="Nothing holds the rest, and other classes or answers go with those that were to: a retain term or a floor "
+    "would hold them.",
     shown="When it reaches the forget NLL of a retrained model, half of the retain probability is gone.",
     distributed=True,
 )

@@ -17,7 +17,8 @@ CARD = MethodCard(
     needs={"forget": {"logits"}, "retain": {"logits", "nll"}},
     reference={"forget": {"topk:64"}, "retain": {"topk:64"}},
     fidelity="simplified",
-    leaves_out="turns by epoch by default, a whole pass over retain in each of its turns, and the rewinding",
+    leaves_out="turns by epoch by default, and a whole pass over retain in each of its turns; its rewinding is `stop: "
+    "holdout`, by NLL in the place of error",
     shown="At the base's own rate it takes nine tenths of wrong labels learned by heart, at three tenths of the gap "
     "to gold of ascent with a retain term; at the default tenth of that rate next to none.",
     distributed=True,

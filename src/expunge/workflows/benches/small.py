@@ -38,7 +38,8 @@ def _authors(world: str) -> Bench:
     )
 
 
-def _digits(world: str) -> Bench:
+def _one_class(world: str) -> Bench:
+    """A class of pictures, which gold cannot name either."""
     return Bench(
         world,
         {
@@ -47,6 +48,18 @@ def _digits(world: str) -> Bench:
             "test": f"builtin:{world}/test",
             "forget": {"class": 3},
             "accept": {"forget.accuracy": "<= 0.05", "test.accuracy": ">= 0.98 * before"},
+        },
+    )
+
+
+def _by_heart(world: str) -> Bench:
+    """Wrong labels that the model learned by heart: of single examples there is nothing else to forget."""
+    return Bench(
+        world,
+        {
+            "model": f"builtin:{world}",
+            **{split: f"builtin:{world}/{split}" for split in ("forget", "retain", "holdout", "test")},
+            "accept": {"forget.accuracy": "within 0.1 of gold", "test.accuracy": ">= 0.95 * before"},
         },
     )
 
@@ -170,6 +183,10 @@ WAYS = {
     "scale": "not measured: a bench has one forget set; `--set forget=FILE[0:30]` and another --out give another size",
     "sustainability": "the rows `... in sequence`: the same forget set as three requests, one after another",
 }
-WORLDS: dict[str, Callable[[str], Bench]] = {"authors": _authors, "digits": _digits}
+WORLDS: dict[str, Callable[[str], Bench]] = {
+    "authors": _authors,
+    **dict.fromkeys(("digits", "mnist", "fashion"), _one_class),
+    **dict.fromkeys(("mnist_noisy", "fashion_noisy"), _by_heart),
+}
 """Embedded worlds -> the bench of one, by its name with or without a seed: authors, authors@2."""
 NAMED: dict[str, Callable[[], Bench]] = {"tofu": _tofu, "shakespeare": _shakespeare}
