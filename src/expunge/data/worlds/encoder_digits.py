@@ -17,10 +17,10 @@ TRAINING = {
         "encoder": "Perceptron",
         "arguments": {"inputs": 64, "hidden": 512},
         "pretext": {"nt_xent": {"temperature": 0.1, "together": 40}},
-        "views": {"shift": 0.15, "scale": 0.0, "noise": 0.0, "pairs": 2},
+        "views": {"shift": 0.15, "scale": 0.0, "noise": 0.0, "pairs": 4},
     },
     "data": ["{world}/retain", "{world}/forget"],
-    "epochs": 250,
+    "epochs": 300,
     "batch_size": 40,
     "learning_rate": 5e-3,
 }
