@@ -37,7 +37,7 @@ from expunge.workflows.list import catalogue
 HERE = Path(__file__).parent / "stranger_family"
 SPECS = {
     "denoiser": {"denoiser": {"inputs": 6, "hidden": 48}},
-    "encoder": {"encoder": {"inputs": 6, "hidden": 48, "width": 16}},
+    "contrast": {"contrast": {"inputs": 6, "hidden": 48, "width": 16}},
 }
 METHODS = ("ga", "npo", "finetune")
 WRAPPERS = ("spunge", "coreset", "sequential", "worst_case", "undo")
@@ -259,7 +259,7 @@ def test_it_is_found_by_another_process(kind: str, installed: Path, trained: Cal
     assert json.loads((folder / "apart/evidence.json").read_text())["headline"]["utility"] == ["retain_nll"]
 
 
-@pytest.mark.parametrize("kind", ["encoder", pytest.param("denoiser", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["contrast", pytest.param("denoiser", marks=pytest.mark.slow)])
 def test_every_method_that_is_offered_runs(
     kind: str, installed: Path, trained: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -330,7 +330,7 @@ def test_another_draw_is_another_reading_of_the_same_example(installed: Path, tr
 
 
 def test_a_family_s_own_channel_is_read_and_kept(installed: Path, trained: Callable[[str], Path]) -> None:
-    model, rows = open_on_cpu(str(trained("encoder") / "base")), vectors(1, 8)
+    model, rows = open_on_cpu(str(trained("contrast") / "base")), vectors(1, 8)
     once = read(model, "forget", rows, {"embedding"}).own["embedding"]
     kept = read(model, "forget", rows, {"embedding"}).own["embedding"]
     assert once.shape == (8, 16) and np.array_equal(once, kept)

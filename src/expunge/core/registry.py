@@ -26,6 +26,7 @@ from expunge.core.errors import BadInput, did_you_mean, sentences
 METHOD_KINDS = ("objectives", "retain", "weights", "updates", "wrappers", "edits", "guards", "exact")
 KINDS = {
     **{kind: f"expunge.methods.{kind}" for kind in METHOD_KINDS},
+    "pretexts": "expunge.models.pretexts",
     "metrics": "expunge.metrics",
     "attacks": "expunge.attacks",
     "ood": "expunge.evaluation.ood",
@@ -39,6 +40,7 @@ SINGULAR = {
     "edits": "edit",
     "guards": "guard",
     "exact": "exact",
+    "pretexts": "pretext",
     "metrics": "metric",
     "attacks": "attack",
     "ood": "OOD score",

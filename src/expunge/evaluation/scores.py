@@ -17,7 +17,7 @@ import numpy as np
 
 from expunge.core import registry
 from expunge.core.card import AttackCard, Example, MetricCard
-from expunge.core.channels import CHANNELS
+from expunge.core.channels import CHANNELS, OWN
 from expunge.data.splits import FURTHER, SEEN
 from expunge.evaluation import intervals
 from expunge.evaluation.groups import count_groups, groups_of
@@ -340,6 +340,8 @@ def has(readout: Readout, channel: str) -> bool:
     """True where a readout holds a channel."""
     if channel.startswith("pooled:"):
         return channel.removeprefix("pooled:") in readout.pooled
+    if channel in OWN:
+        return channel in readout.own
     fields = CHANNELS[channel].readout if channel in CHANNELS else (channel,)
     return all(getattr(readout, name, None) is not None for name in fields)
 

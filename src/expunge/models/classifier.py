@@ -76,7 +76,7 @@ class Classifier(BaseModel):
     def _inputs(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         if self.processor is None:
             key = "features" if examples and "features" in examples[0] else "image"
-            arrays = [_floats(example[key]) for example in examples]
+            arrays = [floats(example[key]) for example in examples]
             return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
         if examples and "text" in examples[0]:
             texts = [e["text"] for e in examples]
@@ -96,15 +96,7 @@ class Classifier(BaseModel):
             return
         key = next((k for k in ("features", "image") if k in rows[0]), "")
         if key and self.processor is None:
-            first = np.shape(rows[0][key])
-            for i, row in enumerate(rows):
-                if key not in row or np.shape(row[key]) != first:
-                    raise BadInput.of(
-                        split,
-                        f"row {i + 1}",
-                        f"has another shape of {key} than row 1 ({list(first)})",
-                        "bring all to one shape",
-                    )
+            check_shapes(split, rows, key)
         if self.processor is not None:
             self._check_outputs()
             self._check_names(split, rows)
@@ -189,7 +181,7 @@ class Classifier(BaseModel):
         with tap(self.module, want.hidden, stop=not want.channels) as hidden:
             out = self._logits(inputs)
         seen_BS = inputs.get("attention_mask")
-        states = {path: _flat(value, seen_BS)[:, None] for path, value in hidden.items()}
+        states = {path: flat(value, seen_BS)[:, None] for path, value in hidden.items()}
         if not want.channels:
             return Output(NOT_ASKED, batch.n_B.to(device), labels_B1, mask_B1, hidden=states)
         found = {k: v[:, None] for k, v in measure_NV(out, labels_B1[:, 0], want).items()}
@@ -217,7 +209,16 @@ def _with_end_last(row: list[int], end: int | None) -> list[int]:
     return [*(other if token == end else token for token in row[:-1]), end]
 
 
-def _floats(value: Any) -> np.ndarray:
+def check_shapes(split: str, rows: Sequence[Example], key: str) -> None:
+    """Raises BadInput for the first row whose array under `key` has another shape than the first row's."""
+    first = np.shape(rows[0][key])
+    for i, row in enumerate(rows):
+        if key not in row or np.shape(row[key]) != first:
+            why = f"has another shape of {key} than row 1 ({list(first)})"
+            raise BadInput.of(split, f"row {i + 1}", why, "bring all to one shape")
+
+
+def floats(value: Any) -> np.ndarray:
     """Pixels and features as float32; bytes (as image files hold them) scaled to [0, 1]."""
     array = np.asarray(value)
     scale = 255 if array.dtype == np.uint8 else 1
@@ -243,7 +244,7 @@ def _to_colour(image: Any) -> np.ndarray:
     return array[..., :3] if array.ndim == 3 and array.shape[-1] == 4 else array
 
 
-def _flat(value: Tensor, seen_BS: Tensor | None) -> Tensor:
+def flat(value: Tensor, seen_BS: Tensor | None) -> Tensor:
     """[B, D] of any activation: channels stay, places are averaged; padding never counts."""
     if value.dim() == 4:  # [B, channels, height, width]
         return value.mean((2, 3))

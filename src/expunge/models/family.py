@@ -58,7 +58,13 @@ class Fresh(Protocol):
     ) -> Model: ...
 
 
-CAPABILITIES = {"labels": "class labels", "generate": "text generation", "tokens": "tokens", "mlp": "MLP layers"}
+CAPABILITIES = {
+    "labels": "class labels",
+    "generate": "text generation",
+    "tokens": "tokens",
+    "mlp": "MLP layers",
+    "embedding": "embeddings",
+}
 """What capabilities are called in messages."""
 
 
@@ -116,8 +122,8 @@ class Family:
 
     @property
     def labelled(self) -> bool:
-        """Whether its examples have a class."""
-        return any("label" in keys for keys in self.example_forms)
+        """Whether each of its examples has a class."""
+        return all("label" in keys for keys in self.example_forms)
 
     def check_forms(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput for the first example that is of no form of the family."""

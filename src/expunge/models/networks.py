@@ -33,6 +33,44 @@ class Digits(nn.Module):
         return self.head(self.middle(self.body(self.stem(x[:, None]))))
 
 
+class Pictures(nn.Module):
+    """A convolutional encoder of small pictures, side x side, with group normalisation."""
+
+    def __init__(self, filters: int = 16, width: int = 64, side: int = 8, channels: int = 1) -> None:
+        super().__init__()
+        self.width = width
+        after = -(-side // 4)  # two strides of 2
+        self.stem = nn.Sequential(nn.Conv2d(channels, filters, 3, padding=1), nn.GroupNorm(4, filters), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(filters, 2 * filters, 3, padding=1, stride=2),
+            nn.GroupNorm(4, 2 * filters),
+            nn.ReLU(),
+            nn.Conv2d(2 * filters, 2 * filters, 3, padding=1, stride=2),
+            nn.GroupNorm(4, 2 * filters),
+            nn.ReLU(),
+        )
+        self.last = nn.Sequential(nn.Flatten(), nn.Linear(2 * filters * after**2, width), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, channels, side, side] -> embeddings [B, width]."""
+        return self.last(self.body(self.stem(x)))
+
+
+class Perceptron(nn.Module):
+    """An encoder of small pictures or tables without convolutions, which learns by heart more easily."""
+
+    def __init__(self, inputs: int, hidden: int = 256, width: int = 64) -> None:
+        super().__init__()
+        self.width = width
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU())
+        self.second = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU())
+        self.last = nn.Sequential(nn.Linear(hidden, width), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: of any shape with `inputs` values an example -> embeddings [B, width]."""
+        return self.last(self.second(self.first(x)))
+
+
 class MLP(nn.Module):
     """A perceptron for tables and small images; inputs are standardised by the given means and deviations."""
 

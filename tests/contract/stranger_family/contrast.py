@@ -19,13 +19,13 @@ from expunge.models.base import BaseModel
 from expunge.models.family import Family, Source
 from expunge.models.weights import device_of, tap
 
-FILE, KEY, TEMPERATURE = "encoder.json", "encoder", 0.2
+FILE, KEY, TEMPERATURE = "contrast.json", "contrast", 0.2
 
 
-class Encoder(BaseModel):
+class Contrast(BaseModel):
     """NT-Xent between two fixed views of each vector; in eval mode eight vectors at a time, in the split's order."""
 
-    family = "encoder"
+    family = "contrast"
     coupled = True
     together = 8
 
@@ -76,9 +76,9 @@ def claims(source: Source) -> bool:
     return KEY in source if isinstance(source, Mapping) else (Path(source) / FILE).is_file()
 
 
-def open_encoder(source: Any, *, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Encoder:
+def open_contrast(source: Any, *, trust_code: bool, meta: bool, dtype: torch.dtype | None) -> Contrast:
     with torch.device("meta" if meta else "cpu"):
-        model = Encoder(read_json(Path(source) / FILE))
+        model = Contrast(read_json(Path(source) / FILE))
     if not meta:
         model.module.load_state_dict(load_file(Path(source) / "model.safetensors"))
     return model
@@ -86,10 +86,10 @@ def open_encoder(source: Any, *, trust_code: bool, meta: bool, dtype: torch.dtyp
 
 def fresh(
     spec: Mapping[str, Any], examples: Sequence[Example], *, seed: int, trust_code: bool, like: Any, meta: bool
-) -> Encoder:
+) -> Contrast:
     torch.manual_seed(derive(seed, "weights"))
     with torch.device("meta" if meta else "cpu"):
-        return Encoder(spec[KEY])
+        return Contrast(spec[KEY])
 
 
 def show(example: Example) -> str:
@@ -100,10 +100,10 @@ def show(example: Example) -> str:
 
 
 FAMILY = Family(
-    name="encoder",
-    title="encoder",
+    name="contrast",
+    title="contrast",
     claims=claims,
-    open=open_encoder,
+    open=open_contrast,
     fresh=fresh,
     example_forms=(("features",),),
     channels=("nll", Channel(name="embedding", words="embeddings", unit="none")),
