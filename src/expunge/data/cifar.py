@@ -1,7 +1,8 @@
-"""CIFAR-10 and CIFAR-100 in their published binary version (Krizhevsky 2009): `FOLDER:train`, `FOLDER:test`, or a file.
+"""CIFAR-10 and CIFAR-100 in their published binary version (Krizhevsky 2009): `FOLDER:train`, `FOLDER:test`, or a
+file.
 
-A record is one byte per label (CIFAR-100: the superclass, then the class), then 1,024 bytes each of red, green and blue,
-row by row. The version "for Python" is pickled and is never opened.
+A record is one byte per label (CIFAR-100: the superclass, then the class), then 1,024 bytes each of red, green and
+blue, row by row. The version "for Python" is pickled and is never opened.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def split_rows(folder: Path, names: list[str], field: str) -> Iterator[dict[str,
 
 
 def file_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
-    """The rows of a `.bin` file under its published name: image uint8 [32, 32, 3], label, and names where their file lies
-    beside it. CIFAR-100's have `superclass` too. Raises BadInput."""
+    """The rows of a `.bin` file under its published name: image uint8 [32, 32, 3], label, and names where their file
+    lies beside it. CIFAR-100's have `superclass` too. Raises BadInput."""
     known = {name: layout for layout in (TEN, HUNDRED) for names in layout.files.values() for name in names}
     layout = known.get(path.name)
     if layout is None:
