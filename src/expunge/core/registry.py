@@ -28,6 +28,7 @@ KINDS = {
     **{kind: f"expunge.methods.{kind}" for kind in METHOD_KINDS},
     "metrics": "expunge.metrics",
     "attacks": "expunge.attacks",
+    "detectors": "expunge.evaluation.detectors",
 }
 SINGULAR = {
     "objectives": "objective",
@@ -40,6 +41,7 @@ SINGULAR = {
     "exact": "exact",
     "metrics": "metric",
     "attacks": "attack",
+    "detectors": "detector",
 }
 
 
