@@ -75,7 +75,7 @@ def test_a_cut_file_a_wrong_label_and_a_missing_file_are_refused(ten: Path) -> N
     with pytest.raises(BadInput, match="holds the label 10 in record 2, and there are 10"):
         load(str(file), "data")
     file.unlink()
-    with pytest.raises(BadInput, match="lacks data_batch_2.bin; unpack cifar-10-binary.tar.gz again"):
+    with pytest.raises(BadInput, match=r"lacks data_batch_2.bin; unpack cifar-10-binary.tar.gz again"):
         load(f"{ten}:train", "data")
 
 
@@ -83,7 +83,7 @@ def test_a_cut_file_a_wrong_label_and_a_missing_file_are_refused(ten: Path) -> N
 def test_the_pickled_version_is_never_opened(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\x80\x02}q\x00.")
     for source in (tmp_path, tmp_path / name):
-        with pytest.raises(BadInput, match="is pickled.*take the binary version .cifar-10-binary.tar.gz"):
+        with pytest.raises(BadInput, match=r"is pickled.*take the binary version .cifar-10-binary.tar.gz"):
             load(str(source), "data")
 
 

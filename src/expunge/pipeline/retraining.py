@@ -23,10 +23,11 @@ NEVER = 2**31
 """Steps between checkpoints: so short a training starts anew."""
 
 
-def retraining(
-    model: Model, manifest: Mapping[str, Any], rows: Sequence[Example], seed: int, reporter: Reporter
-) -> Retrain:
-    """The function that trains the model of a manifest on some of the rows and reads all of them. Raises BadInput."""
+def retraining(model: Model, manifest: Mapping[str, Any], rows: Sequence[Example], reporter: Reporter) -> Retrain:
+    """The function that trains the model of a manifest on some of the rows and reads all of them. Raises BadInput.
+
+    From the model's own seed: on all its rows and with all epochs it is the model.
+    """
     check_again(manifest, model)
 
     def retrain(keep_N: np.ndarray, share: float) -> np.ndarray:
@@ -34,7 +35,9 @@ def retraining(
         fresh.module.to(processes.device())
         chosen = manifest.get("exact") or manifest.get("trainer")
         with cache.scratch() as folder:
-            context = Context(shorten(budget_of(manifest), share), folder, seed, "train", reporter=reporter)
+            context = Context(
+                shorten(budget_of(manifest), share), folder, int(manifest["seed"]), "train", reporter=reporter
+            )
             context.checkpoint_every = NEVER
             trained = trainer_for(chosen, fresh)(fresh, take(rows, np.flatnonzero(keep_N)), context)
         return class_log_probabilities(trained, rows)

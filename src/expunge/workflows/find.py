@@ -119,7 +119,7 @@ def _sample(source: str, rows: Sequence[Example], seed: int, reporter: Reporter)
         penultimate(model, rows),
         np.array([int(row["label"]) for row in rows]),
         seed,
-        None if manifest is None else retraining(model, manifest, rows, seed, reporter),
+        None if manifest is None else retraining(model, manifest, rows, reporter),
     )
 
 

@@ -23,8 +23,8 @@ CARD = DetectorCard(
 )
 WIDEST = 1e-6
 """Directions of less variance than this share of the widest are left out."""
-INITIALISATIONS = 10
-"""Of k-means for each seed."""
+ITERATIONS, INITIALISATIONS = 200, 10
+"""Of the components, which need not have converged, and of k-means, for each seed."""
 
 
 def activation_clustering(
@@ -32,7 +32,7 @@ def activation_clustering(
     dimensions: Annotated[int, Ge(2)] = 10,
     seeds: Annotated[int, Ge(1)] = 10,
     own: Annotated[float, Gt(0), Le(1)] = 0.5,
-    share: Annotated[float, Gt(0), Le(1)] = 0.5,
+    share: Annotated[float, Gt(0), Le(1)] = 1.0,
 ) -> Detector:
     """Cluster the features of each class in two, and train without the smaller clusters to see where they belong.
 
@@ -85,8 +85,8 @@ def _split(features_ND: np.ndarray, dimensions: int, seeds: int, sample: Sample)
     for number in range(seeds):
         seed = sample.derive("components", number)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # components that have not converged are components still
-            reduce = FastICA(min(dimensions, rank), whiten="unit-variance", random_state=seed, max_iter=1000)
+            warnings.simplefilter("ignore")
+            reduce = FastICA(min(dimensions, rank), whiten="unit-variance", random_state=seed, max_iter=ITERATIONS)
             parts_NK = reduce.fit_transform(lead_ND)
         found = KMeans(2, n_init=INITIALISATIONS, random_state=seed).fit(parts_NK)
         if len(np.unique(found.labels_)) < 2:
