@@ -46,6 +46,7 @@ NAMES = {
     "compare": "workflows.compare",
     "compose": "methods.compose",
     "exposure": "workflows.exposure",
+    "find": "workflows.find",
     "foresee": "workflows.foresee",
     "forget": "workflows.forget",
     "judge": "alignment.answers",

@@ -62,6 +62,7 @@ def _register() -> None:
         compare,
         demo,
         exposure,
+        find,
         foresee,
         forget,
         judge,
@@ -98,6 +99,7 @@ def _register() -> None:
         provenance,
         selftest,
         repair,
+        find,
     ):
         verb.register(app)
 

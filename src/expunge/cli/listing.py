@@ -9,7 +9,7 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """List the methods, metrics, attacks, recipes, families of models or out-of-distribution scores.
+HELP = """List the methods, metrics, attacks, recipes, families of models, out-of-distribution scores or detectors of poison.
 
 Methods are the values of `method:` in a request. Those that do not follow their paper in full are marked: (simplified)
 without some of its steps, (variant) with a step of another kind. With a name, show its card in full: the paper, what it
@@ -22,7 +22,7 @@ Examples:
   expunge list methods npo
   expunge list metrics --json
 """
-WHAT = ("methods", "metrics", "attacks", "recipes", "models", "ood")
+WHAT = ("methods", "metrics", "attacks", "recipes", "models", "ood", "detectors")
 MOST_LINES = 2
 """Lines of a summary in the table."""
 LEAST_WIDTH = 24
@@ -35,7 +35,9 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="methods, metrics, attacks, recipes, models or ood.")] = "methods",
+    what: Annotated[
+        str, typer.Argument(help="methods, metrics, attacks, recipes, models, ood or detectors.")
+    ] = "methods",
     name: Annotated[str | None, typer.Argument(help="One of them, shown in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:

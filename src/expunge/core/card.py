@@ -86,6 +86,15 @@ class MethodCard(Card):
 
 
 @dataclass(frozen=True)
+class DetectorCard(Card):
+    """The card of a detector of poisoned rows; fidelity and leaves_out as in a method's."""
+
+    capabilities: Iterable[str] = ("labels",)
+    fidelity: Literal["faithful", "simplified", "variant"] = "faithful"
+    leaves_out: str = ""
+
+
+@dataclass(frozen=True)
 class MetricCard(Card):
     """The card of a figure that is computed from readouts.
 

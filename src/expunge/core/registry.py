@@ -30,6 +30,7 @@ KINDS = {
     "metrics": "expunge.metrics",
     "attacks": "expunge.attacks",
     "ood": "expunge.evaluation.ood",
+    "detectors": "expunge.evaluation.detectors",
 }
 SINGULAR = {
     "objectives": "objective",
@@ -44,6 +45,7 @@ SINGULAR = {
     "metrics": "metric",
     "attacks": "attack",
     "ood": "OOD score",
+    "detectors": "detector",
 }
 
 

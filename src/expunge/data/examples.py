@@ -15,6 +15,7 @@ from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import generator
+from expunge.data.arrays import from_json
 from expunge.data.fields import filled_answer_fields, rename_published, suggested_columns, with_letters
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def _check_fields(example: Example, keys: tuple[str, ...], where: str) -> None:
         _check_label(example["label"], where)
     for key in ("image", "features"):
         if key in keys:
+            example[key] = from_json(example[key], where)
             _check_array(example[key], key, where)
     for name in LISTS:
         if name in example:

@@ -1,4 +1,4 @@
-"""Reads examples from JSONL, JSON, CSV, Parquet, an image folder, the hub, or an embedded world."""
+"""Reads examples from JSONL, JSON, CSV, Parquet, an image folder, CIFAR, the hub, or an embedded world."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from expunge.core.documents import TEXT, lines, parse_json, read_text, regular
 from expunge.core.errors import BadInput
 from expunge.core.files import read_json
 from expunge.core.variables import expand
-from expunge.data import sets
+from expunge.data import cifar, sets
 from expunge.data.examples import normalise
 from expunge.data.rows import keep
 from expunge.data.worlds import world
@@ -104,7 +104,10 @@ def file_rows(path: Path, field: str) -> Iterable[dict[str, Any]]:
     if path.suffix == ".txt":
         text = read_text(path, field, TEXT)
         return [{"text": text}] if text.strip() else []
+    if path.suffix == ".bin":
+        return cifar.file_rows(path, field)
     if path.suffix not in FILES:
+        cifar.refuse_pickled(path, field)
         raise BadInput.of(field, str(path), "is of no kind that we read", "give .jsonl, .json, .csv or .parquet")
     if path.stat().st_size == 0:
         return []
@@ -176,6 +179,10 @@ def numbered_rows(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]
 
 
 def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    if cifar.layout_of(path) is not None:
+        fix = " or ".join(f"{path}:{split}" for split in cifar.SPLITS)
+        raise BadInput.of(field, str(path), "has several splits", f"write {fix}")
+    cifar.refuse_pickled(path, field)
     kinds = _kinds_in(path, field)
     try:
         if (path / "dataset_info.json").exists() or (path / "state.json").exists():
@@ -206,6 +213,8 @@ def _saved_rows(path: Path, field: str) -> list[dict[str, Any]]:
 
 def _named_rows(folder: Path, names: list[str], field: str) -> Iterable[dict[str, Any]]:
     """`FOLDER:CONFIG:SPLIT`."""
+    if cifar.layout_of(folder) is not None:
+        return cifar.split_rows(folder, names, field)
     if not sets.has_configurations(folder):
         return (row for path in sets.files_named(folder, names, field) for row in file_rows(path, field))
     try:

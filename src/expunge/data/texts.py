@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
 from expunge.core.files import write_text
+from expunge.data.arrays import as_json
 from expunge.data.examples import answer_of, form, question_of
 
 
 def write_rows(path: Path, examples: Sequence[Example]) -> None:
     """Examples as JSONL, ready to be added to a forget set."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in examples))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=as_json) + "\n" for row in examples))
 
 
 def texts_only(examples: Sequence[Example], name: str) -> None:
@@ -30,7 +30,3 @@ def texts_only(examples: Sequence[Example], name: str) -> None:
 def text_of(example: Example) -> str:
     """Question and answer, or the text: all that an example says."""
     return " ".join(part for part in (question_of(example), answer_of(example)) if part)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -7,16 +7,19 @@ from torch import Tensor, nn
 
 
 class Digits(nn.Module):
-    """A convolutional network for grey images in [0, 1], side x side, with group or batch normalisation."""
+    """A convolutional network for images in [0, 1], side x side, grey or in colour, with group or batch
+    normalisation."""
 
-    def __init__(self, width: int = 32, classes: int = 10, norm: str = "group", side: int = 8) -> None:
+    def __init__(
+        self, width: int = 32, classes: int = 10, norm: str = "group", side: int = 8, channels: int = 1
+    ) -> None:
         super().__init__()
         after = -(-side // 4)  # two strides of 2
 
-        def normal(channels: int) -> nn.Module:
-            return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(4, channels)
+        def normal(maps: int) -> nn.Module:
+            return nn.BatchNorm2d(maps) if norm == "batch" else nn.GroupNorm(4, maps)
 
-        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), normal(width), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), normal(width), nn.ReLU())
         self.body = nn.Sequential(
             nn.Conv2d(width, 2 * width, 3, padding=1, stride=2),
             normal(2 * width),
@@ -29,8 +32,9 @@ class Digits(nn.Module):
         self.head = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, side, side] -> logits [B, classes]."""
-        return self.head(self.middle(self.body(self.stem(x[:, None]))))
+        """x: [B, side, side], in colour [B, side, side, channels] -> logits [B, classes]."""
+        planes = x[:, None] if x.dim() == 3 else x.movedim(-1, 1)
+        return self.head(self.middle(self.body(self.stem(planes))))
 
 
 class Pictures(nn.Module):

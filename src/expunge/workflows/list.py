@@ -8,7 +8,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from expunge.core.card import AttackCard, Card, MethodCard, MetricCard
+from expunge.core.card import AttackCard, Card, DetectorCard, MethodCard, MetricCard
 from expunge.core.card_words import place_of, yaml_of
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.registry import METHOD_KINDS, SINGULAR, Plugin, everything, load
@@ -21,7 +21,7 @@ SIGNS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 
 def catalogue(what: str) -> list[dict[str, Any]]:
     """Rows {name, kind, source, families, needs, summary} of methods, metrics, attacks, recipes, model
-    families, or out-of-distribution scores ("ood").
+    families, out-of-distribution scores ("ood") or detectors.
 
     A row of an attack has its `adversary` too.
     Methods and recipes also have `fidelity` to their paper, and `leaves_out`.
@@ -30,7 +30,7 @@ def catalogue(what: str) -> list[dict[str, Any]]:
         return [_family_row(one) for one in families()]
     if what == "recipes":
         return [row for row in catalogue("methods") if row["kind"] == "recipe" or _has_recipe(row)]
-    if what in ("metrics", "attacks", "ood"):
+    if what in ("metrics", "attacks", "ood", "detectors"):
         return [_row(p.name, SINGULAR[p.kind], p.card, p.summary) for p in everything(what)]
     found = []
     for name, kind in sorted(every_method().items()):
@@ -128,7 +128,11 @@ def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
         "needs": sorted(card.sources),
         "summary": summary,
         **({"adversary": card.adversary} if isinstance(card, AttackCard) else {}),
-        **({"fidelity": card.fidelity, "leaves_out": card.leaves_out} if isinstance(card, MethodCard) else {}),
+        **(
+            {"fidelity": card.fidelity, "leaves_out": card.leaves_out}
+            if isinstance(card, MethodCard | DetectorCard)
+            else {}
+        ),
     }
 
 

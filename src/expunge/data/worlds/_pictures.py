@@ -34,6 +34,13 @@ NOISY_TRAINING = {
     "learning_rate": 2e-3,
 }
 """Long enough to learn the wrong labels by heart."""
+SMALL_NETWORK = {
+    "model": {"network": "Digits", "arguments": {"width": 8, "classes": CLASSES, "side": SIDE}},
+    "epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 3e-3,
+}
+"""A convolutional network, without the data that it is trained on."""
 
 
 def file_of(name: str) -> Path:

@@ -1,0 +1,179 @@
+"""Find the training rows that someone poisoned or mislabelled, and write them as a forget set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expunge.core import registry
+from expunge.core.card import DetectorCard, Example
+from expunge.core.contracts import Model, Reporter, Silent
+from expunge.core.errors import BadInput, Faults, did_you_mean
+from expunge.data.load import load
+from expunge.data.rows import take
+from expunge.data.texts import write_rows
+from expunge.evaluation import intervals
+from expunge.evaluation.detection import Detector, Sample, Suspicion, penultimate
+from expunge.evaluation.scores import Figure, Label, Score
+from expunge.models.family import family
+from expunge.models.manifest import manifest_of
+from expunge.models.open import open_model
+from expunge.pipeline.retraining import retraining
+from expunge.pipeline.worlds import folder_of
+from expunge.workflows._sources import check_sources
+
+WHAT = ("poison",)
+STAGE = "detector"
+LEAST = 20
+"""Rows that a detector needs: below it a cluster is an accident."""
+
+
+def find(
+    what: str,
+    data: Any,
+    model: str,
+    *,
+    detector: str | Mapping[str, Any] = "activation_clustering",
+    truth: str | None = None,
+    out: str | None = None,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Find the rows among a classifier's training data that a detector holds for poisoned, and return the figures.
+
+    what: "poison". data: the rows that the model was trained on. detector: a name, or {name: {option: value}}. truth: a
+    field that says of each row whether it is poisoned; then the detector is scored by it. out: a new JSONL file for the
+    suspects, which `run` takes as `forget`. Raises BadInput; then nothing is written.
+    """
+    rows, name, detect = _check_inputs(what, data, model, detector, truth, out)
+    reporter = reporter or Silent()
+    reporter.start(STAGE, 2)
+    sample = _sample(model, rows, seed, reporter)
+    reporter.advance(STAGE, 1, name)
+    found = detect(sample)
+    reporter.finish(STAGE)
+    if out is not None:
+        places = np.flatnonzero(found.suspect_N)
+        suspects = zip(take(rows, places), found.score_N[places], strict=True)
+        write_rows(Path(out), [{**row, "suspicion": round(float(score), 4)} for row, score in suspects])
+    return {
+        "detector": name,
+        "rows": len(rows),
+        "suspects": suspects_of(found, sample),
+        "classes": classes_of(found, sample),
+        "scores": [score.to_json() for score in (scores(found, rows, truth) if truth else [])],
+        "out": out,
+    }
+
+
+def _check_inputs(
+    what: str, data: Any, model: str, detector: str | Mapping[str, Any], truth: str | None, out: str | None
+) -> tuple[Sequence[Example], str, Detector]:
+    """(rows, name of the detector, detector). Raises BadInput with every fault of the input."""
+    faults = Faults()
+    rows: Sequence[Example] = []
+    name, detect = "", None
+    with faults:
+        if what not in WHAT:
+            raise BadInput.of("find", what, "cannot be found", did_you_mean(what, WHAT))
+    with faults:
+        rows = load(data, "data")
+        if len(rows) < LEAST:
+            raise BadInput.of("data", len(rows), "are too few rows to tell some from others", f"give {LEAST} or more")
+        if truth is not None:
+            _truth(rows, truth)
+    with faults:
+        check_sources({"after": model}, False)
+    with faults:
+        name, detect = _detector(detector)
+    with faults:
+        if out is not None and Path(out).exists():
+            raise BadInput.of("--out", out, "already exists", "choose another file")
+        if out is not None and not Path(out).absolute().parent.is_dir():
+            raise BadInput.of("--out", out, "is in a missing folder", "create the folder, or choose another")
+    faults.raise_any()
+    assert detect is not None
+    return rows, name, detect
+
+
+def _detector(given: str | Mapping[str, Any]) -> tuple[str, Detector]:
+    """The detector of a name or of {name: options}. Raises BadInput."""
+    name, options = (given, {}) if isinstance(given, str) else next(iter(given.items()))
+    plugin: registry.Plugin[DetectorCard] = registry.load("detectors", name, "detector")
+    return name, plugin.factory(**plugin.validate(options or {}, f"detector.{name}"))
+
+
+def _sample(source: str, rows: Sequence[Example], seed: int, reporter: Reporter) -> Sample:
+    """The rows as a detector sees them. Raises BadInput where the model has no classes, or does not take the rows."""
+    folder = folder_of(source, reporter)
+    model: Model = open_model(folder)
+    kind = family(model.family)
+    if not kind.labelled:
+        raise BadInput.of("model", source, f"is a {kind.title}, and detectors compare classes", "give a classifier")
+    model.accepts("data", rows)
+    manifest = manifest_of(folder)
+    return Sample(
+        penultimate(model, rows),
+        np.array([int(row["label"]) for row in rows]),
+        seed,
+        None if manifest is None else retraining(model, manifest, rows, reporter),
+    )
+
+
+def _truth(rows: Sequence[Example], field: str) -> np.ndarray:
+    """[N] whether a row is poisoned, by a field of its own. Raises BadInput."""
+    found = [row.get(field) for row in rows]
+    for i, value in enumerate(found):
+        if not isinstance(value, bool | np.bool_) and value not in (0, 1):
+            reason = f"has {field}: {value}, which does not say whether it is poisoned"
+            raise BadInput.of("--truth", f"row {i + 1}", reason, "name a field that is true or false on each row")
+    if len(set(map(bool, found))) < 2:
+        raise BadInput.of("--truth", field, "is the same on all rows", "leave --truth out")
+    return np.array(found, dtype=bool)
+
+
+def suspects_of(found: Suspicion, sample: Sample) -> list[dict[str, Any]]:
+    """The suspects, most suspicious first: row (from 1), label and score."""
+    places = [i for i in np.argsort(-found.score_N, kind="stable").tolist() if found.suspect_N[i]]
+    return [
+        {"row": i + 1, "label": int(sample.labels_N[i]), "score": round(float(found.score_N[i]), 4)} for i in places
+    ]
+
+
+def classes_of(found: Suspicion, sample: Sample) -> list[dict[str, Any]]:
+    """Each class that has suspects or a remark: its rows, its suspects, and the remark."""
+    listed = []
+    for label in np.unique(sample.labels_N).tolist():
+        of_class_N = sample.labels_N == label
+        suspects = int((of_class_N & found.suspect_N).sum())
+        if suspects or label in found.remarks:
+            remark = found.remarks.get(label, "")
+            listed.append({"label": label, "rows": int(of_class_N.sum()), "suspects": suspects, "why": remark})
+    return listed
+
+
+def scores(found: Suspicion, rows: Sequence[Example], truth: str) -> list[Score]:
+    """AUROC of the scores, and recall and precision of the suspects, by what is known to be poisoned."""
+    poisoned_N = _truth(rows, truth)
+    hits = int((poisoned_N & found.suspect_N).sum())
+    auc = intervals.auc(found.score_N[poisoned_N], found.score_N[~poisoned_N])
+    figures = {"auc": ("auc", Figure(*auc, n=len(rows)))}
+    for name, total in (("recall", int(poisoned_N.sum())), ("precision", int(found.suspect_N.sum()))):
+        if total:
+            figures[name] = ("share", Figure(*intervals.share(hits, total), n=total))
+    return [Score.of_figure(figure, **_label(name, unit)) for name, (unit, figure) in figures.items()]
+
+
+def _label(name: str, unit: str) -> Label:
+    side = "robustness"
+    return {
+        "name": f"{side}_detection_{name}",
+        "side": side,
+        "split": "data",
+        "role": "before",
+        "unit": unit,
+        "better": "higher",
+    }
