@@ -9,7 +9,7 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """List the methods, metrics, attacks, recipes, families of models, out-of-distribution scores or detectors of poison.
+HELP = """List the methods, metrics, attacks, recipes, families of models, out-of-distribution scores or detectors.
 
 Methods are the values of `method:` in a request. Those that do not follow their paper in full are marked: (simplified)
 without some of its steps, (variant) with a step of another kind. With a name, show its card in full: the paper, what it
