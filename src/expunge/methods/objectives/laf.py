@@ -24,7 +24,8 @@ CARD = MethodCard(
     "is about their mean",
     means="No label is read; a retain floor or a stop by NLL would read them, so the recipe has neither.",
     shown="Without labels a class of digits or of MNIST goes, within two points of gold, and wrong labels learned "
-    "by heart go, at a fifth of fine-tuning's gap or less: no further from gold than the mean of four methods that read labels.",
+    "by heart go, at a fifth of fine-tuning's gap or less: no further from gold than the mean of four methods that "
+    "read labels.",
 )
 RECIPE = {"retain": "none", "share": 0.5, "stop": "none", "floor": 0.0}
 STREAMS = ("forget", "retain")
