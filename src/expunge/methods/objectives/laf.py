@@ -22,8 +22,8 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="an optimiser for each half, the log-sum-exp over a batch's forget rows, which is about their mean, and "
     "temperatures from 5",
-    means="No label is read; a retain floor or a stop by NLL would read them, so the recipe has neither. At temperature "
-    "5 one of three seeds kept a class of MNIST.",
+    means="No label is read; a retain floor or a stop by NLL would read them, so the recipe has neither. At "
+    "temperature 5 one of three seeds kept a class of MNIST.",
     shown="Without labels a class of digits or of MNIST goes, within two points of gold, and wrong labels learned "
     "by heart go, at a fifth of fine-tuning's gap or less: no further from gold than the mean of four methods that "
     "read labels.",
