@@ -62,9 +62,8 @@ def lfssd(
 
     def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
         forget, retain = list(splits["forget"]), draw(splits["retain"], context.seed, sample)
-        of = {
-            name: _stored(model, part, batch, context, name) for name, part in (("forget", forget), ("retain", retain))
-        }
+        parts = {"forget": forget, "retain": retain}
+        of = {name: _measure_once(model, part, batch, context, name) for name, part in parts.items()}
         share = len(forget) / (len(forget) + len(splits["retain"]))
 
         def change(name: str, weight: Tensor, strength: float) -> Tensor:
@@ -76,7 +75,7 @@ def lfssd(
     return edit(prepare, None if alpha is None else 1 / alpha, start=0.1)
 
 
-def _stored(model: Model, rows: Sequence[Example], batch: int, context: Context, name: str) -> dict[str, Tensor]:
+def _measure_once(model: Model, rows: Sequence[Example], batch: int, context: Context, name: str) -> dict[str, Tensor]:
     """The sensitivity over the rows, on the CPU, kept in the run's folder under `name`."""
 
     def measure() -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ CARD = MethodCard(
     fidelity="variant",
     leaves_out="the mean over classes that the published code takes as well: over examples alone, as the loss is "
     "written",
+    means="How much is left depends on the draw of the untrained network: its likeliest class for every input may be "
+    "the one that is to go.",
     shown="A class of digits goes, within three points of gold; of wrong labels learned by heart all but an eighth, "
     "at a third of fine-tuning's gap to gold or less.",
 )
