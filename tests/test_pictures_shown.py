@@ -30,9 +30,9 @@ def test_the_page_shows_pictures_and_a_purge_takes_them_away(tmp_path: Path) -> 
     page = (out / "report.html").read_text(encoding="utf-8")
     for text in ("What is taken for what", "Features of retain and forget", "What the answer rests on"):
         assert text in page
-    assert page.count('src="data:image/png') >= 3 * 8 + 4 * 4 and len(page) < 6 * 2**20
+    assert page.count('<img src="data:image/png') >= 3 * 8 + 4 * 4 and len(page) < 6 * 2**20
     assert expunge.verify(out).good
     expunge.purge(out)
     left, page = json.loads((out / "evidence.json").read_text()), (out / "report.html").read_text(encoding="utf-8")
-    assert "feature_map" not in left and "confusions" in left and 'src="data:image/png' not in page
+    assert "feature_map" not in left and "confusions" in left and '<img src="data:image/png' not in page
     assert expunge.verify(out).good
