@@ -34,8 +34,10 @@ NAMED = (EVIDENCE, EXAMPLES, "report.html", "request.yaml", "README.md", LOG)
 """Files that every certificate names besides those of the model."""
 PURGED = (EXAMPLES, LOG)
 """Of these, the files that a purge takes away."""
-TEXTS = ("attack_texts", "rocs", "method_notes", "feature_map")
+TEXTS = ("attack_texts", "rocs", "method_notes")
 """Fields of a run's evidence that hold texts, or a figure for each example: a purge takes them away."""
+POINTS = ("feature_map",)
+"""The same, of some families' runs alone."""
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:expunge:certificate:v1"
 LIMITS = (

@@ -21,6 +21,7 @@ from expunge.evaluation.scores import Score
 from expunge.ledger.certificate import (
     BROKEN,
     CERTIFICATE,
+    POINTS,
     SALT,
     SALT_FIELDS,
     TEXTS,
@@ -172,7 +173,7 @@ class Contents:
         if made != sorted(made) or not all(_is_digest(one) for one in made):
             self.found.fault(CERTIFICATE, "its commitments are no digests in order")
         beside = any(item["name"] == EXAMPLES for item in self.statement["subject"])
-        purged = not beside and not any(name in self.evidence for name in TEXTS)
+        purged = not beside and not any(name in self.evidence for name in (*TEXTS, *POINTS))
         kept = beside and all(name in self.evidence for name in TEXTS)
         if ("purged" in self.predicate and self.predicate["purged"] is not True) or not purged | kept:
             self.found.fault(CERTIFICATE, "whether the run was purged is unclear")

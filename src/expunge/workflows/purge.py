@@ -14,7 +14,7 @@ from expunge.core import cache
 from expunge.core.errors import BadInput
 from expunge.core.files import TEMPORARY, delete, read_json, sweep, write_json, write_text
 from expunge.core.request import redact_request
-from expunge.ledger.certificate import CERTIFICATE, SALT, TEXTS, read_certificate, renew
+from expunge.ledger.certificate import CERTIFICATE, POINTS, SALT, TEXTS, read_certificate, renew
 from expunge.ledger.examples import BESIDE, EXAMPLES
 from expunge.models.guarded import FOLDER as GUARD
 from expunge.pipeline.run_folder import SCRATCH, evidence_of, request_in, write_request
@@ -211,7 +211,7 @@ def _from_evidence(folder: Path) -> list[str]:
     if (shown := redact_request(evidence["request"])) != evidence["request"]:
         evidence["request"] = shown
         gone.append(f"{path}: examples of the request")
-    gone += [f"{path}: {name}" for name in (*TEXTS, *BESIDE, "caches") if evidence.pop(name, None)]
+    gone += [f"{path}: {name}" for name in (*TEXTS, *POINTS, *BESIDE, "caches") if evidence.pop(name, None)]
     gone += _delete(folder / EXAMPLES)
     write_json(path, evidence)
     if (folder / "report.html").is_file():
