@@ -28,8 +28,6 @@ from expunge.workflows.find import find
 
 PICTURES = file_of("mnist").parent
 SEEDS = [0, 1, 2]
-REPAIR = {"ssd": {"dampening": 0.2}}
-"""At a dampening of 1 the strongest edit of the MNIST network leaves the trigger in 3 of 10 pictures."""
 pytestmark = pytest.mark.slow
 
 
@@ -90,7 +88,7 @@ def test_ssd_repairs_a_backdoor_of_which_half_is_known(
     """The trigger works in under 10 % of pictures, for at most 2 points of clean accuracy; and unknown poisoned
     pictures are read as what they show, which none was before."""
     case: Case = request.getfixturevalue(world)
-    before, after = case.before(50), case.after(REPAIR, 50, tmp_path)
+    before, after = case.before(50), case.after("ssd", 50, tmp_path)
     assert before["triggered"] > 0.95 and before["unknown"] == 0
     assert after["triggered"] < 0.1
     assert after["test"] >= before["test"] - 0.02
@@ -108,10 +106,10 @@ def test_fine_tuning_on_what_stays_leaves_the_backdoor(backdoor: Case, tmp_path:
 
 
 def test_where_a_tenth_is_known_some_of_it_remains(backdoor: Case, tmp_path: Path) -> None:
-    """Of 54 poisoned rows five are known. One seed meets the bar of above; one leaves the trigger in a sixth of the
-    pictures, and one pays with six points of accuracy. Retraining leaves the trigger always."""
-    before, after = backdoor.before(10), backdoor.after(REPAIR, 10, tmp_path)
-    assert after["triggered"] < 0.3 and after["test"] > before["test"] - 0.1
+    """Of 54 poisoned rows five are known: SSD leaves the trigger (one seed), or removes it for four to ten points of
+    accuracy. Retraining leaves it always."""
+    before, after = backdoor.before(10), backdoor.after("ssd", 10, tmp_path)
+    assert after["triggered"] > 0.5 or before["test"] - 0.12 < after["test"] < before["test"] - 0.02
     assert backdoor.gold(10)["triggered"] > 0.9
 
 
@@ -139,7 +137,7 @@ def test_ssd_does_not_undo_confused_classes(tmp_path: Path) -> None:
     """Swapped labels have no weights of their own: all known, SSD stays far below a retraining."""
     case = Case.of("digits_confusion", 0)
     assert case.before(100)["confused"] < 0.7
-    assert case.after(REPAIR, 100, tmp_path)["confused"] < case.gold(100)["confused"] - 0.15
+    assert case.after("ssd", 100, tmp_path)["confused"] < case.gold(100)["confused"] - 0.15
 
 
 def test_a_cue_misleads_until_all_of_it_is_gone() -> None:
