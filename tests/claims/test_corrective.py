@@ -106,10 +106,11 @@ def test_fine_tuning_on_what_stays_leaves_the_backdoor(backdoor: Case, tmp_path:
 
 
 def test_where_a_tenth_is_known_some_of_it_remains(backdoor: Case, tmp_path: Path) -> None:
-    """Of 54 poisoned rows five are known: SSD leaves the trigger (one seed), or removes it for four to ten points of
-    accuracy. Retraining leaves it always."""
+    """Of 54 poisoned rows five are known: SSD leaves the trigger in a tenth of the pictures (one seed), or removes it
+    for four to ten points of accuracy. Retraining leaves it always."""
     before, after = backdoor.before(10), backdoor.after("ssd", 10, tmp_path)
-    assert after["triggered"] > 0.5 or before["test"] - 0.12 < after["test"] < before["test"] - 0.02
+    assert after["triggered"] < 0.2 and after["test"] > before["test"] - 0.12
+    assert after["triggered"] >= 0.1 or after["test"] < before["test"] - 0.02
     assert backdoor.gold(10)["triggered"] > 0.9
 
 

@@ -59,7 +59,7 @@ def test_the_search_of_ssd_lowers_the_dampening_with_the_ratio(
     """Strength 4 is a ratio of 1/4: a searched edit dampens by 1/4 of F_all / F_forget, one with alpha by 1 of it."""
     monkeypatch.setattr("expunge.methods.edits.ssd.edit", lambda prepare, strength, start: prepare)
     model = logistic([[1.0, 0.5], [-1.0, 2.0]])
-    splits = {"forget": rows(([1.0, 0.2], 0)), "retain": rows(([0.1, 1.0], 1), ([0.3, 2.0], 0), ([1.0, 0.1], 1))}
+    splits = {"forget": rows(([1.0, 0.2], 1)), "retain": rows(([0.1, 1.0], 1), ([0.3, 2.0], 0), ([1.0, 0.1], 1))}
     before = model.module[0].weight.detach().clone()
     diagonal = {name: statistics.fisher(model, splits[name], 1)["0.weight"] for name in splits}
     everything = 0.25 * diagonal["forget"] + 0.75 * diagonal["retain"]
