@@ -37,7 +37,7 @@ def test_every_name_is_in_an_index_with_its_paper_and_a_link(script: Any) -> Non
     for name in every_method():
         assert f"| `{name}` |" in pages["methods"], name
     for kind in KINDS:
-        page = pages["metrics" if kind in ("metrics", "attacks") else "methods"]
+        page = pages["metrics" if kind in ("metrics", "attacks", "detectors") else "methods"]
         for plugin in everything(kind):
             (line,) = [row for row in page.splitlines() if f"[{kind}/{plugin.name}.py]" in row]
             assert line.startswith(f"| `{plugin.name}` |") and plugin.card.paper in line
