@@ -75,19 +75,13 @@ def backdoor(request: pytest.FixtureRequest) -> Case:
     return Case.of("digits_backdoor", request.param)
 
 
-@pytest.fixture(scope="module", params=SEEDS)
-def mnist_backdoor(request: pytest.FixtureRequest) -> Case:
-    return Case.of("mnist_backdoor", request.param)
-
-
 @pytest.mark.claims("ssd")
-@pytest.mark.parametrize("world", ["backdoor", "mnist_backdoor"])
-def test_ssd_repairs_a_backdoor_of_which_half_is_known(
-    world: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("world", ["digits_backdoor", "mnist_backdoor"])
+def test_ssd_repairs_a_backdoor_of_which_half_is_known(world: str, seed: int, tmp_path: Path) -> None:
     """The trigger works in under 10 % of pictures, for at most 2 points of clean accuracy; and unknown poisoned
     pictures are read as what they show, which none was before."""
-    case: Case = request.getfixturevalue(world)
+    case = Case.of(world, seed)
     before, after = case.before(50), case.after("ssd", 50, tmp_path)
     assert before["triggered"] > 0.95 and before["unknown"] == 0
     assert after["triggered"] < 0.1
@@ -124,14 +118,13 @@ def test_activation_clustering_finds_the_trigger(backdoor: Case) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_small_loss_finds_swapped_labels(seed: int) -> None:
-    """AUROC over .8 of rows with the label of the other class; the two classes have the most suspects."""
+def test_small_loss_ranks_swapped_labels_first(seed: int) -> None:
+    """AUROC over .8 of rows with the label of the other class, though four in ten labels of the two are swapped. Hardly
+    one is a suspect at the defaults: so many wrong labels make both classes likely."""
     name = f"builtin:digits_confusion@{seed}"
     found = find("poison", f"{name}/train", name, detector="small_loss", truth="poisoned")
     auc = next(score["value"] for score in found["scores"] if score["name"].endswith("_auc"))
     assert auc > 0.8
-    most = sorted(found["classes"], key=lambda one: -one["suspects"])[:2]
-    assert {one["label"] for one in most} == {3, 5}
 
 
 def test_ssd_does_not_undo_confused_classes(tmp_path: Path) -> None:
