@@ -11,6 +11,7 @@ from expunge.data.load import load
 from expunge.data.splits import make_splits
 from expunge.data.worlds import shapes, splits
 from expunge.data.worlds._corrupt import SHARES, with_cue, with_patch
+from expunge.evaluation.scores import score_names
 from expunge.models.build import outline
 from expunge.pipeline.worlds import config
 
@@ -69,6 +70,7 @@ def test_the_plan_takes_a_corrupted_world(world: str) -> None:
         probes={probe: f"{name}/{probe}", "unknown": f"{name}/unknown_50"},
     )
     assert {"forget", "retain", "test", probe, "unknown"} <= set(made)
+    assert {f"{probe}_accuracy", "unknown_accuracy"} <= set(score_names(frozenset({"labels", "nll"}), made, True))
 
 
 def test_a_trigger_is_a_patch_and_the_target_s_label() -> None:

@@ -28,8 +28,6 @@ from expunge.workflows.find import find
 
 PICTURES = file_of("mnist").parent
 SEEDS = [0, 1, 2]
-REPAIR = {"ssd": {"dampening": 0.2}}
-"""At a dampening of 1 the strongest edit of the MNIST network leaves the trigger in 3 of 10 pictures."""
 pytestmark = pytest.mark.slow
 
 
@@ -77,20 +75,14 @@ def backdoor(request: pytest.FixtureRequest) -> Case:
     return Case.of("digits_backdoor", request.param)
 
 
-@pytest.fixture(scope="module", params=SEEDS)
-def mnist_backdoor(request: pytest.FixtureRequest) -> Case:
-    return Case.of("mnist_backdoor", request.param)
-
-
 @pytest.mark.claims("ssd")
-@pytest.mark.parametrize("world", ["backdoor", "mnist_backdoor"])
-def test_ssd_repairs_a_backdoor_of_which_half_is_known(
-    world: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("world", ["digits_backdoor", "mnist_backdoor"])
+def test_ssd_repairs_a_backdoor_of_which_half_is_known(world: str, seed: int, tmp_path: Path) -> None:
     """The trigger works in under 10 % of pictures, for at most 2 points of clean accuracy; and unknown poisoned
     pictures are read as what they show, which none was before."""
-    case: Case = request.getfixturevalue(world)
-    before, after = case.before(50), case.after(REPAIR, 50, tmp_path)
+    case = Case.of(world, seed)
+    before, after = case.before(50), case.after("ssd", 50, tmp_path)
     assert before["triggered"] > 0.95 and before["unknown"] == 0
     assert after["triggered"] < 0.1
     assert after["test"] >= before["test"] - 0.02
@@ -108,10 +100,11 @@ def test_fine_tuning_on_what_stays_leaves_the_backdoor(backdoor: Case, tmp_path:
 
 
 def test_where_a_tenth_is_known_some_of_it_remains(backdoor: Case, tmp_path: Path) -> None:
-    """Of 54 poisoned rows five are known. One seed meets the bar of above; one leaves the trigger in a sixth of the
-    pictures, and one pays with six points of accuracy. Retraining leaves the trigger always."""
-    before, after = backdoor.before(10), backdoor.after(REPAIR, 10, tmp_path)
-    assert after["triggered"] < 0.3 and after["test"] > before["test"] - 0.1
+    """Of 54 poisoned rows five are known: SSD leaves the trigger in a tenth of the pictures (one seed), or removes it
+    for four to ten points of accuracy. Retraining leaves it always."""
+    before, after = backdoor.before(10), backdoor.after("ssd", 10, tmp_path)
+    assert after["triggered"] < 0.2 and after["test"] > before["test"] - 0.12
+    assert after["triggered"] >= 0.1 or after["test"] < before["test"] - 0.02
     assert backdoor.gold(10)["triggered"] > 0.9
 
 
@@ -125,21 +118,20 @@ def test_activation_clustering_finds_the_trigger(backdoor: Case) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_small_loss_finds_swapped_labels(seed: int) -> None:
-    """AUROC over .8 of rows with the label of the other class; the two classes have the most suspects."""
+def test_small_loss_ranks_swapped_labels_first(seed: int) -> None:
+    """AUROC over .8 of rows with the label of the other class, though four in ten labels of the two are swapped. Hardly
+    one is a suspect at the defaults: so many wrong labels make both classes likely."""
     name = f"builtin:digits_confusion@{seed}"
     found = find("poison", f"{name}/train", name, detector="small_loss", truth="poisoned")
     auc = next(score["value"] for score in found["scores"] if score["name"].endswith("_auc"))
     assert auc > 0.8
-    most = sorted(found["classes"], key=lambda one: -one["suspects"])[:2]
-    assert {one["label"] for one in most} == {3, 5}
 
 
 def test_ssd_does_not_undo_confused_classes(tmp_path: Path) -> None:
     """Swapped labels have no weights of their own: all known, SSD stays far below a retraining."""
     case = Case.of("digits_confusion", 0)
     assert case.before(100)["confused"] < 0.7
-    assert case.after(REPAIR, 100, tmp_path)["confused"] < case.gold(100)["confused"] - 0.15
+    assert case.after("ssd", 100, tmp_path)["confused"] < case.gold(100)["confused"] - 0.15
 
 
 def test_a_cue_misleads_until_all_of_it_is_gone() -> None:

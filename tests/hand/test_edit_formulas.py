@@ -24,7 +24,7 @@ from expunge.methods.edits._redirect import redirect
 from expunge.methods.edits.certified import Loss, certified, secret_normal
 from expunge.methods.edits.fisher import fisher
 from expunge.methods.edits.influence import conjugate_gradient, influence
-from expunge.methods.edits.ssd import dampen
+from expunge.methods.edits.ssd import dampen, ssd
 from expunge.models.base import BaseModel
 from expunge.models.classifier import Classifier
 
@@ -51,6 +51,24 @@ def test_ssd_dampens_where_forget_needs_more() -> None:
     """alpha 2, lambda 1. F_f (8, 3, 1), F_all (2, 2, 0): 8 > 4, factor 2/8; 3 < 4 stays; 1 > 0, factor 0."""
     found = dampen(torch.tensor([4.0, 5.0, 6.0]), torch.tensor([8.0, 3.0, 1.0]), torch.tensor([2.0, 2.0, 0.0]), 2, 1)
     assert found.tolist() == [1.0, 5.0, 0.0]
+
+
+@pytest.mark.parametrize(("alpha", "factor"), [(None, 0.25), (0.25, 1.0)])
+def test_the_search_of_ssd_lowers_the_dampening_with_the_ratio(
+    alpha: float | None, factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strength 4 is a ratio of 1/4: a searched edit dampens by 1/4 of F_all / F_forget, one with alpha by 1 of it."""
+    monkeypatch.setattr("expunge.methods.edits.ssd.edit", lambda prepare, strength, start: prepare)
+    model = logistic([[1.0, 0.5], [-1.0, 2.0]])
+    splits = {"forget": rows(([1.0, 0.2], 1)), "retain": rows(([0.1, 1.0], 1), ([0.3, 2.0], 0), ([1.0, 0.1], 1))}
+    before = model.module[0].weight.detach().clone()
+    diagonal = {name: statistics.fisher(model, splits[name], 1)["0.weight"] for name in splits}
+    everything = 0.25 * diagonal["forget"] + 0.75 * diagonal["retain"]
+    prepare: Any = ssd(alpha=alpha)
+    torch.no_grad()(prepare(model, splits, context(tmp_path)))(4.0)
+    wanted = dampen(before, diagonal["forget"], everything, 0.25, factor)
+    torch.testing.assert_close(model.module[0].weight.detach(), wanted)
+    assert not torch.equal(wanted, before)
 
 
 def test_ssd_never_grows_a_weight() -> None:

@@ -16,9 +16,10 @@ CARD = MetricCard(
     aggregate="share",
     capabilities=("labels",),
     needs={"split": {"logits"}},
-    splits=("forget", "retain", "holdout", "test", "test_forget"),
+    splits=("forget", "retain", "holdout", "test", "test_forget", "probes"),
     means="The share of examples whose most likely class is the label; on the forget set it should be "
-    "close to gold's, and chance level there may mean too much forgetting.",
+    "close to gold's, and chance level there may mean too much forgetting. On a probe of rows with a trigger, under "
+    "the label that it calls up, it is the trigger's success.",
 )
 
 

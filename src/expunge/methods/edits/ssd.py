@@ -24,7 +24,7 @@ CARD = MethodCard(
     deterministic=True,
     one_shot=True,
     fidelity="variant",
-    leaves_out="the fixed ratio alpha: by default a line search finds it",
+    leaves_out="the fixed ratio alpha: by default a line search finds it, and lowers the dampening with it below 1",
     shown="A class of digits is forgotten for two points of test accuracy; in a language model the forget NLL rises "
     "three times as far as retain's, and most answers stay.",
 )
@@ -47,8 +47,9 @@ def ssd(
 
     theta min(dampening F_all / F_forget, 1) where F_forget > alpha F_all; F the diagonals of the empirical Fisher
     information over forget, and over forget and retain together. alpha: a ratio (10 in the paper; by default found
-    by a line search for the forget-loss target with the retain floor held). sample: retain examples read at most,
-    drawn by seed. batch: examples whose gradients are squared together; more is faster and coarser.
+    by a line search for the forget-loss target with the retain floor held, in which the dampening is never above the
+    ratio). sample: retain examples read at most, drawn by seed. batch: examples whose gradients are squared together;
+    more is faster and coarser.
     """
 
     def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
@@ -59,7 +60,10 @@ def ssd(
 
         def change(name: str, weight: Tensor, strength: float) -> Tensor:
             everything = share * fisher_forget[name] + (1 - share) * fisher_retain[name]
-            return dampen(weight, fisher_forget[name], everything, 1 / strength, dampening)
+            ratio = 1 / strength
+            # Weights that a ratio below the dampening selects would stay as they are: the search lowers it as well.
+            factor = min(dampening, ratio) if alpha is None else dampening
+            return dampen(weight, fisher_forget[name], everything, ratio, factor)
 
         return write_parameters(model, change)
 
