@@ -38,7 +38,7 @@ def test_the_nearest_neighbour_decides() -> None:
 
 
 def test_near_votes_weigh_more_than_many() -> None:
-    """One vote at cosine 1 is exp(1/.07), two at cosine .9 are 2 exp(.9/.07): the one wins, by exp(.1/.07) = 4.2 to 2."""
+    """One vote at cosine 1 is exp(1/.07), two at cosine .9 are 2 exp(.9/.07): the one wins, by 4.2 to 2."""
     aside = [0.9, math.sqrt(1 - 0.81)]
     bank_MD = np.array([RIGHT, aside, aside])
     assert vote(np.array([RIGHT]), bank_MD, np.array([1, 2, 2]), 3, False).tolist() == [1]
