@@ -1,4 +1,4 @@
-"""Tiny models, splits and runs that the contract tests share: a language model and two classifiers."""
+"""Tiny models, splits and runs that the contract tests share: a language model, two classifiers and an encoder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from expunge.models.weights import snapshot
 LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 300, "max_length": 128}
 DIGITS = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
 COUPLED = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
-SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED, "binary": DIGITS}
+ENCODER = {"encoder": "Pictures", "arguments": {"filters": 4, "width": 16}}
+SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED, "binary": DIGITS, "encoder": ENCODER}
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
     "sisa/lm": {"sisa": {"shards": 2, "slices": 2}},

@@ -50,7 +50,9 @@ def consistency(model: Model, rows: Sequence[Example], draws: int) -> np.ndarray
     """[N] the mean cosine between the embeddings of all views of each row."""
     views: list[list[np.ndarray]] = [[] for _ in rows]
     for draw in range(draws):
-        for indices, out in passes(model, [{**row, "draw": draw} for row in rows], Want(frozenset({"view_embeddings"}))):
+        for indices, out in passes(
+            model, [{**row, "draw": draw} for row in rows], Want(frozenset({"view_embeddings"}))
+        ):
             for i, value in zip(indices, out.own["view_embeddings"].float().cpu().numpy(), strict=True):
                 views[i].append(value)
     return np.array([mean_cosine(np.concatenate(found)) for found in views])

@@ -19,8 +19,8 @@ CARD = MetricCard(
     aggregate="share",
     capabilities=("embedding",),
     needs={"split": {"embedding"}, "retain": {"embedding"}},
-    means="The share of examples whose class a linear classifier tells, which is fitted to the frozen embeddings of the "
-    "retain examples: how useful the encoder still is. On the forget set it should be close to gold's.",
+    means="The share of examples whose class a linear classifier tells, which is fitted to the frozen embeddings of "
+    "the retain examples: how useful the encoder still is. On the forget set it should be close to gold's.",
 )
 FOLDS = 5
 

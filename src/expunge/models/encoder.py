@@ -54,7 +54,7 @@ class Encoder(BaseModel):
 
     def __init__(self, module: Network, build: Mapping[str, Any]) -> None:
         ((name, options),) = build["pretext"].items()
-        self.module: nn.Module = module
+        self.module: Any = module
         self.build = dict(build)
         self.pretext = make_pretext(name, options)
         self.views = Views(**build["views"])
@@ -65,7 +65,7 @@ class Encoder(BaseModel):
         self.blocks = [f"network.{name}" for name, part in parts if any(True for _ in part.parameters())]
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
-        """Pictures as they are, and pairs of views of each that follow from the picture and its draw: never from a label."""
+        """Pictures as they are, and views of each that follow from the picture and its draw: never from a label."""
         x = channels_first([floats(example["image"]) for example in examples]) if examples else torch.zeros(0, 1, 1, 1)
         # The identity of the picture alone: with another label beside it, it has the same views.
         draws = [noise_of({"image": example["image"], "draw": example.get("draw", 0)}) for example in examples]

@@ -71,7 +71,7 @@ class Perceptron(nn.Module):
         self.last = nn.Sequential(nn.Linear(hidden, width), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: of any shape with `inputs` values an example -> embeddings [B, width]."""
+        """x: of any shape with `inputs` values each -> embeddings [B, width]."""
         return self.last(self.second(self.first(x)))
 
 

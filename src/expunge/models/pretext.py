@@ -70,7 +70,7 @@ def ascend_alone(whole_B: Tensor, own_B: Tensor) -> Tensor:
 
     The losses of an in-batch contrast rise most cheaply where an example's negatives come to it: a term that forgets
     would only scatter the batch. whole: the losses. own: equal losses in which the other examples are held fixed. Which
-    of the two an example's gradient goes through follows from its sign: a loss that minimises this one (training, a
+    of the two the gradient goes through follows from its sign: a loss that minimises this one (training, a
     retain term) has a positive one.
     """
     result: Tensor = _AscentAlone.apply(whole_B, own_B)

@@ -1,4 +1,4 @@
-"""Pairs of views of a picture, by random changes that leave what it shows: they follow from the picture and its draw."""
+"""Pairs of views of a picture, by random changes that leave what it shows; they follow from its draw."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Views(BaseModel):
     shift: the largest move, as a share of the side. scale: the largest change of size, as a share; a crop of a small
     picture often takes away what it shows, a change of size does not. crop: the smallest share of the area that a crop
     keeps; 1 for none. noise: standard deviation of what is added to each pixel. flip: whether half of the views are
-    mirrored. pairs: pairs of views over which an example's loss is averaged; more tell better what was learned by heart,
-    and cost as much more.
+    mirrored. pairs: pairs of views over which an example's loss is averaged; more tell better what was learned by
+    heart, and cost as much more.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -46,6 +46,10 @@ def _fits_ensemble(composed: Composed, model: Model) -> None:
         )
 
 
+CLOSED = ("wrappers", "edits")
+"""Kinds whose channels stand on the card alone: a term's are those that it declares."""
+
+
 def _method_faults(composed: Composed, model: Model, splits: Splits) -> Iterator[BadInput]:
     """The faults of a method as a whole, and those of each part."""
     if guards_of(model) and composed.yields != "guard":
@@ -87,6 +91,14 @@ def _plugin_faults(plugin: Plugin[MethodCard], model: Model, splits: Splits) -> 
             "method",
             plugin.name,
             f"needs {_words(missing)}, which this {title} {lacks}",
+            f"these would work: {', '.join(fitting(model))}",
+        )
+        return
+    if plugin.kind in CLOSED and (channels := _channels(plugin.card) - family(model.family).gives):
+        yield BadInput.of(
+            "method",
+            plugin.name,
+            f"needs {' and '.join(sorted(map(words_of, channels)))}, which no {family(model.family).title} gives",
             f"these would work: {', '.join(fitting(model))}",
         )
         return
@@ -176,10 +188,13 @@ def fitting(model: Model) -> list[str]:
 
 def _card_fits(card: MethodCard, model: Model) -> bool:
     """Whether the model has the capabilities, and its family the channels, that a card asks for."""
-    wanted = {
-        channel.partition(":")[0] for part in (card.needs, card.reference) for one in part.values() for channel in one
-    }
-    return set(card.capabilities) <= model.capabilities and wanted - {"hidden"} <= family(model.family).gives
+    return set(card.capabilities) <= model.capabilities and _channels(card) <= family(model.family).gives
+
+
+def _channels(card: MethodCard) -> set[str]:
+    """The channels of a model that a card asks for; hidden states are no family's own."""
+    parts = [*card.needs.values(), *card.reference.values()]
+    return {channel.partition(":")[0] for part in parts for channel in part} - {"hidden"}
 
 
 def fits_model(model: Model, splits: Splits) -> None:

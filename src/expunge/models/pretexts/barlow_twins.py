@@ -58,7 +58,7 @@ def barlow_twins(
     """Bring the correlations between the features of two views to the identity.
 
     Sum over i of (1 - C_ii)² + redundancy · sum over i ≠ j of C_ij², C the correlations over a batch between the
-    features [size] of first and second views. An example's loss is its share: C is a mean over the examples, so that the
-    loss is one too, exactly. In eval mode `together` examples are read together.
+    features [size] of first and second views. An example's loss is its share: C is a mean over the examples, so
+    that the loss is one too, exactly. In eval mode `together` examples are read together.
     """
     return BarlowTwins(redundancy, together, size)
