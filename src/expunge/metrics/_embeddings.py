@@ -23,4 +23,4 @@ def labels(readout: Readout) -> np.ndarray:
     found = [row.get("label") for row in readout.examples]
     if any(label is None for label in found):
         raise NotMeasured(f"{sum(label is None for label in found)} examples of {readout.split} have no label")
-    return np.array([int(label) for label in found])  # type: ignore[arg-type]
+    return np.array(found, dtype=int)
