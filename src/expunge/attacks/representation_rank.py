@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
@@ -43,7 +43,7 @@ def representation_rank() -> Attack:
             raise NotMeasured(f"needs 20 retain examples, not {n}")
         value = rank_share(features_ND)
         left = np.array([rank_share(np.delete(features_ND, slice(i, None, 10), axis=0)) for i in range(10)])
-        half = float(stats.t.ppf(0.975, 9)) * float((0.9 * ((left - left.mean()) ** 2).sum()) ** 0.5)
+        half = float(stdtrit(9, 0.975)) * float((0.9 * ((left - left.mean()) ** 2).sum()) ** 0.5)
         return Found(Figure(value, max(0.0, value - half), min(1.0, value + half), n))
 
     return attack

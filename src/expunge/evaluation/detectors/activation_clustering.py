@@ -7,6 +7,9 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
+from sklearn.cluster import KMeans
+from sklearn.decomposition import FastICA
+from sklearn.metrics import silhouette_score
 
 from expunge.core.card import DetectorCard
 from expunge.evaluation.detection import Detector, Sample, Suspicion
@@ -72,10 +75,6 @@ def _split(features_ND: np.ndarray, dimensions: int, seeds: int, sample: Sample)
 
     Silhouettes are taken among the features: whitened components make any few outliers look like a cluster.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import FastICA
-    from sklearn.metrics import silhouette_score
-
     lead_ND = features_ND - features_ND.mean(0)
     spread_D = np.linalg.svd(lead_ND, compute_uv=False) ** 2
     rank = int((spread_D > WIDEST * spread_D[0]).sum()) if spread_D[0] > 0 else 0

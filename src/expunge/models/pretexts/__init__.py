@@ -1,1 +1,1 @@
-"""What an encoder learns without labels: one file each, and the folder's listing is the registry."""
+"""Tasks that teach an encoder without labels: one file each, and the folder's listing is the registry."""
