@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from expunge.attacks.view_consistency_auc import mean_cosine
+from expunge.evaluation.hidden_states import effective_rank
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured, has
 from expunge.metrics.knn_accuracy import knn_accuracy, vote
 from expunge.metrics.linear_probe import linear_probe
-from expunge.metrics.rankme import effective_rank, rankme
+from expunge.metrics.rankme import rankme
 from expunge.models.families.encoder import FAMILY
 
 

@@ -7,6 +7,7 @@ from scipy.special import stdtrit
 
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
+from expunge.evaluation.hidden_states import effective_rank
 from expunge.evaluation.ood import read_rows
 from expunge.evaluation.scores import Figure, NotMeasured
 
@@ -51,8 +52,4 @@ def representation_rank() -> Attack:
 
 def rank_share(features_ND: np.ndarray) -> float:
     """RankMe in 0-1; 0 for features that are all zero."""
-    values = np.linalg.svd(features_ND, compute_uv=False)
-    if not values.any():
-        return 0.0
-    p = values / values.sum() + 1e-7
-    return float(np.exp(-(p * np.log(p)).sum()) / min(features_ND.shape))
+    return effective_rank(features_ND) / min(features_ND.shape) if features_ND.any() else 0.0

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
 from expunge.core.card import Example
-from expunge.core.contracts import Model, Want
+from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.random import derive
-from expunge.models.passes import passes
+from expunge.evaluation.ood import read_rows
 
 Retrain = Callable[[np.ndarray, float], np.ndarray]
 """([N] rows that are kept, share of the training's epochs) -> [N, C] log-probabilities of all rows under a network
@@ -66,14 +65,9 @@ Detector = Callable[[Sample], Suspicion]
 
 
 def penultimate(model: Model, rows: Sequence[Example]) -> np.ndarray:
-    """[N, D] inputs of the model's last linear layer, averaged over places where there are several. Raises BadInput."""
-    linear = [path for path, part in model.module.named_modules() if isinstance(part, nn.Linear)]
-    if not linear:
+    """[N, D] inputs of the model's last layer, in double precision. Raises BadInput where that layer is not linear."""
+    features_ND = read_rows(model, rows).features_ND
+    if features_ND is None:
         name = type(model.module).__name__
-        raise BadInput.of("model", name, "has no linear layer whose inputs are features", "give another network")
-    path = f"{linear[-1]}:in"
-    found: list[np.ndarray] = [np.zeros(0)] * len(rows)
-    for places, out in passes(model, rows, Want(frozenset(), hidden=(path,))):
-        for i, value in zip(places, out.hidden[path][:, 0].double().cpu().numpy(), strict=True):
-            found[i] = value
-    return np.stack(found)
+        raise BadInput.of("model", name, "does not end in a linear layer, whose inputs are features", "give another")
+    return features_ND

@@ -22,6 +22,18 @@ def pooled_states(model: Model, rows: Sequence[Example]) -> dict[str, np.ndarray
     return {path: np.stack(values) for path, values in found.items()}
 
 
+def effective_rank(x_ND: np.ndarray) -> float:
+    """RankMe: exp of the entropy of p = singular values / their sum + 1e-7, of rows [N, D] that are not centred.
+
+    Between 1 and min(N, D) (arXiv:2210.02885, equation 1).
+    """
+    singular = np.linalg.svd(x_ND.astype(np.float64), compute_uv=False)
+    if singular.sum() == 0:
+        return 1.0
+    p = singular / singular.sum() + 1e-7
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
 def cka(x_ND: np.ndarray, y_NE: np.ndarray) -> float:
     """Linear centred kernel alignment of two sets of states of the same N >= 4 examples (Kornblith et al. 2019).
 

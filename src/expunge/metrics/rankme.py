@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from expunge.core.card import MetricCard
+from expunge.evaluation.hidden_states import effective_rank
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Figure, Metric, NotMeasured
 from expunge.metrics._embeddings import embeddings
@@ -21,16 +20,6 @@ CARD = MetricCard(
     means="How many directions the embeddings of a split use, at most the number of examples and of dimensions. It "
     "falls where an encoder collapses, which its loss need not show. Compare it on the same examples alone.",
 )
-EPSILON = 1e-7
-
-
-def effective_rank(x_ND: np.ndarray) -> float:
-    """exp of the entropy of p = singular values / their sum + 1e-7, of embeddings [N, D] that are not centred."""
-    singular = np.linalg.svd(x_ND.astype(np.float64), compute_uv=False)
-    if singular.sum() == 0:
-        return 1.0
-    p = singular / singular.sum() + EPSILON
-    return float(np.exp(-(p * np.log(p)).sum()))
 
 
 def rankme() -> Metric:
