@@ -35,6 +35,7 @@ from expunge.attacks.shared.shadow_models import (
 )
 from expunge.attacks.tpr_at_01 import tpr_at_01
 from expunge.attacks.tpr_at_1 import tpr_at_1
+from expunge.attacks.white_box_auc import white_box_auc
 from expunge.evaluation.hidden_states import cka
 from expunge.evaluation.intervals import auc
 from expunge.evaluation.readout import Readout
@@ -391,6 +392,10 @@ def test_gradient_norms_are_torch_s_own() -> None:
     sure = {"features": np.array([0.0, 90.0], dtype=np.float32), "label": 1}
     found = gradient_norm_auc()(aimed(model, {"forget": [sure], "holdout": [row]}))
     assert found.figure.value == 1
+    model.together = 8
+    for attack in (gradient_norm_auc(), white_box_auc()):
+        with pytest.raises(NotMeasured, match="of one alone"):
+            attack(aimed(model, {"forget": [sure], "holdout": [row]}))
 
 
 def test_a_neighbour_differs_in_its_share_of_words() -> None:

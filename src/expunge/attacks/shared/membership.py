@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from expunge.core.card import Example
+from expunge.core.contracts import Model
 from expunge.evaluation import intervals
 from expunge.evaluation.arrays import mean_nll, min_k, min_k_plus_plus, only
 from expunge.evaluation.attack import Found
@@ -27,6 +28,12 @@ MEANS = (
     "How well an attacker with this score tells the forget set from data that were never seen; close to gold's is "
     "good, but a stronger attack may still see more."
 )
+
+
+def check_alone(model: Model) -> None:
+    """Raise NotMeasured where an example's loss depends on its batch: the gradient of one alone says nothing."""
+    if model.together:
+        raise NotMeasured("an example's loss depends on others of its batch, and gradients are taken of one alone")
 
 
 K = 0.2
