@@ -84,7 +84,7 @@ def test_so_do_those_on_a_base_of_their_own(
 
 def test_every_example_is_among_these() -> None:
     """The refusals of a 7-B model need another machine, facts and refusals of a real model half an hour; the encoder's
-    claims are in test_encoders.py."""
+    claims are in claims/test_encoders.py."""
     names = {path.stem for path in EXAMPLES.glob("*.yaml")}
     trained, real = {"sisa_digits_train", "tofu_base", "real_facts_base"}, {"real_facts", "refusals_real"}
     elsewhere = {"refusals_qwen7b", "encoder_digits", *real}

@@ -13,6 +13,7 @@ ABILITIES = (
     "the texts alone",
     "query access",
     "logits",
+    "embeddings",
     "hidden states",
     "gradients",
     "weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,23 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context
-from expunge.core.contracts import Batch, Method, Model, Term, Trainable
+from expunge.core.contracts import Batch, Method, Model, Output, Reference, Step, Term, Trainable, want_of
 from expunge.core.errors import BadInput
 from expunge.core.registry import load
 from expunge.data.examples import identity
 from expunge.methods._inputs import array_field, numeric, put_array, step_up, unit_array
 from expunge.methods.compose import compose
 from expunge.methods.edits.lfssd import sensitivity
+from expunge.methods.objectives.bad_teacher import WHOLE, bad_teacher
+from expunge.methods.objectives.laf import laf
 from expunge.methods.updates.plain import plain
 from expunge.methods.wrappers.soup import mean_of, soup
 from expunge.models.build import fresh
 from expunge.models.classifier import Classifier
 from expunge.models.weights import snapshot
 from expunge.training.loop import Trainer
+from expunge.training.references import Record, record
 
 MODEL = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 4, "classes": 3, "hidden": 8}}
 Rows = list[dict[str, Any]]
@@ -162,6 +167,36 @@ def test_noise_is_what_the_model_takes_for_another_class(prepared: Callable[...,
     assert loss > float(model.forward(model.collate(drawn)).nll) + 1
     other = [{**row, "features": -row["features"]} for row in data]
     assert prepared("unsir", model, other)[1] == pytest.approx(loss, rel=1e-6) and len(term.noise) == 8
+
+
+def test_representations_of_forget_turn_and_those_of_retain_are_held() -> None:
+    """Forget has turned by a right angle, retain by half of one: 1 - cos 45 degrees, less 1 / temperature."""
+
+    def output(now: list[float]) -> Output:
+        hidden, then = torch.tensor([[now]]), torch.tensor([[[1.0, 0.0]]])
+        one_B, one_B1 = torch.ones(1), torch.ones(1, 1, dtype=torch.bool)
+        states = Reference(hidden={"p": then})
+        return Output(one_B, one_B, one_B1.long(), one_B1, hidden={"p": hidden}, reference=states)
+
+    term = laf(temperature=4.0, push=0.0)
+    term.path = "p"
+    step = Step({"forget": output([0.0, 3.0]), "retain": output([2.0, 2.0])}, 0, 0, torch.Generator())
+    assert float(term(step)) == pytest.approx(1 - 0.5**0.5 - 1 / 4, rel=1e-6)
+
+
+def test_the_bad_teacher_is_met_in_its_whole_distribution() -> None:
+    """The mean over examples of KL(untrained || now), in nats: not over classes as well."""
+    data = [{"features": np.float32([1.0, -1.0]), "label": 0}, {"features": np.float32([0.5, 2.0]), "label": 1}]
+    model, untrained = linear([[2.0, 0.0], [0.0, 1.0]]), linear([[0.0, 1.0], [-1.0, 0.5]])
+    term = bad_teacher(temperature=1.0)
+    term.teacher = Record({0: 0, 1: 1}, record(untrained, data, WHOLE))
+    now = dataclasses.replace(model.forward(model.collate(data), want_of({"logits"})), indices=(0, 1))
+    p, q = (
+        softmax(one.forward(one.collate(data), want_of({"logits"})).logits_BTV[:, 0].detach().numpy(), axis=1)
+        for one in (untrained, model)
+    )
+    by_hand = (p * np.log(p / q)).sum(1).mean()
+    assert float(term(Step({"forget": now}, 0, 0, torch.Generator()))) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_sensitivity_by_hand() -> None:
