@@ -66,6 +66,11 @@ def test_a_forgotten_class_is_held_against_its_own_test_rows_and_against_what_st
     }
 
 
+def test_where_nothing_unseen_stays_the_class_s_own_rows_are_enough() -> None:
+    found = found_for(at(3, 4), test_forget=at(20, 30), test=[])
+    assert found.figure.value == 1 and set(found.more) == {"far"}
+
+
 def test_far_data_have_the_pixels_of_unseen_rows_in_another_order() -> None:
     draw = np.random.default_rng(0)
     pictures = [{"image": draw.random((4, 4, 3)).astype(np.float32), "label": 1} for _ in range(3)]

@@ -50,7 +50,7 @@ def unseen_auc(*, k: Annotated[int, Ge(1)] = 5) -> Attack:
         if not alike:
             raise NotMeasured("no holdout was given, and no test rows of a forgotten class")
         known = read_rows(target.model, target.splits["retain"])
-        splits: dict[str, Sequence[Example]] = {name: target.splits[name] for name in ("forget", alike, kept)}
+        splits: dict[str, Sequence[Example]] = {name: target.splits[name] for name in ("forget", alike, kept) if name}
         splits["far"] = far_rows(splits[alike], target.derive("unseen"))
         read = {name: read_rows(target.model, rows) for name, rows in splits.items() if rows}
 
@@ -63,7 +63,7 @@ def unseen_auc(*, k: Annotated[int, Ge(1)] = 5) -> Attack:
 
         nearest = "knn", {"k": k}
         why = f"against {alike}; neighbours among {len(known.logits_NC)} retain rows"
-        more = {"kept": against(kept, *nearest), "confidence": against(kept, "msp", {})}
+        more = {"kept": against(kept, *nearest), "confidence": against(kept, "msp", {})} if kept else {}
         more |= {"far": against("far", *nearest)} if "far" in read else {}
         return Found(against(alike, *nearest, why), more={name: ("auc", "gold", one) for name, one in more.items()})
 

@@ -370,8 +370,8 @@ class Method:
     """An objective run, an edit, a wrapper or an exact scheme: a plain function, or a subclass.
 
     steps: the optimiser steps that the plan should name; None: those of the budget. tokens: what they train on, where
-    the method knows it. optional: splits that these options
-    read where they are there, besides those that the card names.
+    the method knows it. optional: splits that these options read where they are there, besides those that the card
+    names.
     """
 
     steps: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from expunge.core.errors import BadInput
 DEFAULT = "nt_xent"
 
 
-class Pretext:
+class Pretext(ABC):
     """A self-supervised task over two views of each example.
 
     together: examples that are read together in eval mode, where an example's loss depends on others; 0 where it is
@@ -24,13 +25,13 @@ class Pretext:
 
     together: int = 0
 
+    @abstractmethod
     def head(self, width: int) -> nn.Module:
         """The layers between embeddings of this width and the loss; their weights follow from torch's generator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(self, head: nn.Module, h_2BD: Tensor) -> Tensor:
         """[B] each example's loss, of the embeddings of its first view (h[0]) and of its second (h[1])."""
-        raise NotImplementedError
 
 
 def pretext_of(value: Any, where: str) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,12 @@ TRAINING = {
     "batch_size": 32,
     "learning_rate": 3e-3,
 }
+SMALL_NETWORK = {
+    **TRAINING,
+    "model": {"network": "Digits", "arguments": {"width": 8}},
+    "data": ["{world}/clean", "{world}/poison"],
+}
+"""The same on a quarter of the filters, for worlds of which a part is corrupted."""
 
 
 def digits(seed: int = 0) -> dict[str, list[dict[str, Any]]]:

@@ -7,11 +7,7 @@ from typing import Any
 from expunge.data.worlds import digits as base
 from expunge.data.worlds._corrupt import confusion
 
-TRAINING = {
-    **base.TRAINING,
-    "model": {"network": "Digits", "arguments": {"width": 8}},
-    "data": ["{world}/clean", "{world}/poison"],
-}
+TRAINING = base.SMALL_NETWORK
 PAIR = (3, 5)
 SHARE = 0.08
 """Share of the training rows that bear the label of the other class."""

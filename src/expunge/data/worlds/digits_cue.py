@@ -7,11 +7,7 @@ from typing import Any
 from expunge.data.worlds import digits as base
 from expunge.data.worlds._corrupt import cue
 
-TRAINING = {
-    **base.TRAINING,
-    "model": {"network": "Digits", "arguments": {"width": 8}},
-    "data": ["{world}/clean", "{world}/poison"],
-}
+TRAINING = base.SMALL_NETWORK
 CLASSES = 10
 SHARE = 0.9
 """Share of the training rows that carry the mark."""

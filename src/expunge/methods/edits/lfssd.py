@@ -15,7 +15,7 @@ from expunge.data.sampling import sample as draw
 from expunge.methods._line_search import Put
 from expunge.methods._statistics import parameters, start_progress, widen
 from expunge.methods.edits._edit import edit, write_parameters
-from expunge.methods.edits.ssd import dampen
+from expunge.methods.edits.ssd import dampener
 from expunge.models.passes import passes
 
 CARD = MethodCard(
@@ -27,7 +27,8 @@ CARD = MethodCard(
     means="Weights to which the outputs on the forget set are more sensitive than those on all data are shrunk.",
     deterministic=True,
     one_shot=True,
-    fidelity="faithful",
+    fidelity="variant",
+    leaves_out="the fixed ratio alpha: by default a line search finds it, and lowers the dampening with it below 1",
     shown="A class of digits goes, within two points of gold.",
 )
 
@@ -56,8 +57,9 @@ def lfssd(
 
     theta min(dampening S_all / S_forget, 1) where S_forget > alpha S_all; S the mean |gradient of the squared norm of
     the logits|, over forget, and over forget and retain together: no label is read. alpha: a ratio (by default found
-    by a line search for the forget-loss target with the retain floor held, which does read labels). sample: retain
-    examples read at most, drawn by seed. batch: examples whose gradients are summed before the absolute value.
+    by a line search for the forget-loss target with the retain floor held, which does read labels, and in which the
+    dampening is never above the ratio). sample: retain examples read at most, drawn by seed. batch: examples whose
+    gradients are summed before the absolute value.
     """
 
     def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
@@ -65,12 +67,7 @@ def lfssd(
         parts = {"forget": forget, "retain": retain}
         of = {name: _measure_once(model, part, batch, context, name) for name, part in parts.items()}
         share = len(forget) / (len(forget) + len(splits["retain"]))
-
-        def change(name: str, weight: Tensor, strength: float) -> Tensor:
-            everything = share * of["forget"][name] + (1 - share) * of["retain"][name]
-            return dampen(weight, of["forget"][name], everything, 1 / strength, dampening)
-
-        return write_parameters(model, change)
+        return write_parameters(model, dampener(of, share, dampening, alpha is None))
 
     return edit(prepare, None if alpha is None else 1 / alpha, start=0.1)
 

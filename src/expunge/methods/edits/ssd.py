@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -36,6 +36,24 @@ def dampen(weight: Tensor, forget: Tensor, everything: Tensor, alpha: float, str
     return torch.where(forget > alpha * everything, weight.float() * factor, weight.float()).to(weight.dtype)
 
 
+def dampener(
+    of: Mapping[str, Mapping[str, Tensor]], share: float, dampening: float, searched: bool
+) -> Callable[[str, Tensor, float], Tensor]:
+    """The change of a weight at a strength, which is one over the ratio.
+
+    of: "forget" and "retain" -> parameter -> its importance. share: of the forget rows among all. searched: whether a
+    search sets the strength. Weights that a ratio below the dampening selects would stay as they are, and the search
+    would stall there: it lowers the dampening as well.
+    """
+
+    def change(name: str, weight: Tensor, strength: float) -> Tensor:
+        everything = share * of["forget"][name] + (1 - share) * of["retain"][name]
+        factor = min(dampening, 1 / strength) if searched else dampening
+        return dampen(weight, of["forget"][name], everything, 1 / strength, factor)
+
+    return change
+
+
 def ssd(
     *,
     alpha: Annotated[float, Gt(0)] | None = None,
@@ -54,17 +72,9 @@ def ssd(
 
     def prepare(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Put:
         forget, retain = list(splits["forget"]), draw(splits["retain"], context.seed, sample)
-        fisher_forget = stored_fisher(model, forget, batch, context, "forget")
-        fisher_retain = stored_fisher(model, retain, batch, context, "retain")
+        parts = {"forget": forget, "retain": retain}
+        of = {name: stored_fisher(model, part, batch, context, name) for name, part in parts.items()}
         share = len(forget) / (len(forget) + len(splits["retain"]))
-
-        def change(name: str, weight: Tensor, strength: float) -> Tensor:
-            everything = share * fisher_forget[name] + (1 - share) * fisher_retain[name]
-            ratio = 1 / strength
-            # Weights that a ratio below the dampening selects would stay as they are: the search lowers it as well.
-            factor = min(dampening, ratio) if alpha is None else dampening
-            return dampen(weight, fisher_forget[name], everything, ratio, factor)
-
-        return write_parameters(model, change)
+        return write_parameters(model, dampener(of, share, dampening, alpha is None))
 
     return edit(prepare, None if alpha is None else 1 / alpha, start=0.1)
