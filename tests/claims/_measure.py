@@ -22,6 +22,10 @@ from expunge.pipeline.gold import gold
 from expunge.training.stopping import figures
 
 
+WATCHED = 1e-9
+"""A floor that nothing breaks: where no check could end a run, its curve would have its ends alone."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """One model's figures: nats a token, probability, ROUGE-L recall and share of refusals on forget."""
