@@ -64,6 +64,7 @@ CAPABILITIES = {
     "tokens": "tokens",
     "mlp": "MLP layers",
     "embedding": "embeddings",
+    "trees": "trees",
 }
 """What capabilities are called in messages."""
 
