@@ -19,7 +19,7 @@ def test_trees_that_know_wrong_labels_pass_erase(seed: int, tmp_path: Path) -> N
     out = str(tmp_path / "run")
     run = expunge.run({"model": world, **splits, "gold": "auto", "purpose": "erase", "audit": "standard", "out": out})
     assert run.evidence["method"] == "retrain" and run.evidence["verdict"]["passed"]
-    values = {(score["name"], score["role"]): score["value"] for score in run.evidence["scores"]}
+    values = {(score["name"], score["subject"]): score["value"] for score in run.evidence["scores"]}
     assert values["privacy_loss_auc", "before"] >= 0.85
     assert abs(values["privacy_loss_auc", "after"] - values["privacy_loss_auc", "gold"]) <= 0.1
     assert values["test_accuracy", "after"] >= 0.8

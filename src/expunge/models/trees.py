@@ -100,15 +100,21 @@ class Trees(Classifier):
         super().__init__(module, {"trees": "xgboost", "classes": module.classes})
         self.capabilities = frozenset({"labels", "nll", "trees"})
 
+    @property
+    def boosted(self) -> Boosted:
+        """The module, by its class."""
+        assert isinstance(self.module, Boosted)
+        return self.module
+
     def teach(self, rows: Sequence[Example], rounds: int) -> None:
         """Further rounds on the rows, with leaves as small as may be: what fine-tuning is to weights."""
-        module = self.module
-        module.load_state_dict(Boosted(2, None, grow(module.raw, rows, {"min_child_weight": 0}, rounds)).state_dict())  # type: ignore[operator]
+        raw = grow(self.boosted.raw, rows, {"min_child_weight": 0}, rounds)
+        self.module.load_state_dict(Boosted(self.boosted.classes, None, raw).state_dict())
 
     def save(self, folder: Path) -> None:
         """XGBoost's own file, which XGBoost opens too, and the number of classes and columns."""
-        (folder / TREES).write_bytes(self.module.raw)  # type: ignore[operator]
-        write_json(folder / FILE, {"classes": self.module.classes, "columns": self.module.columns})
+        (folder / TREES).write_bytes(self.boosted.raw)
+        write_json(folder / FILE, {"classes": self.boosted.classes, "columns": self.boosted.columns})
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -42,7 +42,8 @@ def train(
     nothing to trees.
     """
     check(fresh, data)
-    classes, started = int(fresh.module.classes), time.perf_counter()
+    assert isinstance(fresh, Trees)
+    classes, started = fresh.boosted.classes, time.perf_counter()
     several = {"objective": "multi:softprob", "num_class": classes}
     parameters = {
         **(several if classes > 2 else {"objective": "binary:logistic"}),

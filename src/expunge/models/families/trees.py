@@ -133,7 +133,7 @@ def fresh(
     if named.weights is not None:
         why = "are trees that are there already, and a training begins with none"
         raise BadInput.of("model.weights", named.weights, why, "leave it out")
-    known = like.module.classes if isinstance(like, Trees) else 2  # labels of an earlier training, or of none
+    known = like.boosted.classes if isinstance(like, Trees) else 2  # labels of an earlier training, or of none
     labels = [int(row["label"]) for row in examples if "label" in row]
     return _model(named.classes or max(known, *[label + 1 for label in labels], 2), None, b"", "model", meta)
 
