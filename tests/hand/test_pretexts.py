@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_focal_weights_and_mixed_negatives(h_2BD: Tensor) -> None:
 
     def one(view: int, i: int) -> float:
         near = sorted(((float(z[view, i] @ z[v, j]), v, j) for v, j in OTHERS if j != i), reverse=True)[:3]
-        mixed = [z[a[1], a[2]] + z[b[1], b[2]] for a, b in zip(near, near[1:], strict=False)]
+        mixed = [z[a[1], a[2]] + z[b[1], b[2]] for a, b in itertools.pairwise(near)]
         added = [math.exp(float(z[view, i] @ m / np.linalg.norm(m)) / HEAT) for m in mixed]
         loss = contrast(z, view, i, exponents(z, view, i, {i}) + added)
         return float((1 - math.exp(-loss)) ** 0.5 * loss)

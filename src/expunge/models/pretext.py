@@ -19,7 +19,7 @@ DEFAULT = "nt_xent"
 
 @dataclass(frozen=True)
 class Seen:
-    """What the embeddings of a batch were made of: pictures as they are, both views of each, and the network."""
+    """The source of a batch's embeddings: pictures as they are, both views of each, and the network."""
 
     x_BCHW: Tensor
     views_2BCHW: Tensor

@@ -1,4 +1,4 @@
-"""What in-batch contrasts share: a projection to the unit sphere, the cosines of a batch, and which of them count."""
+"""Parts of in-batch contrasts: a projection to the unit sphere, the cosines of a batch, and which of them count."""
 
 from __future__ import annotations
 

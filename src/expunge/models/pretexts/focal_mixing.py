@@ -16,7 +16,7 @@ from expunge.models.pretexts._contrast import Contrast, Cosines, against
 CARD = Card(
     "Focal contrast with mixed hard negatives",
     paper="arXiv:2506.20923",
-    equation="the focal weights and the online mixing of hard negatives in pairs of equal share; the paper draws shares",
+    equation="the focal weights and the online mixing of hard negatives, in pairs of equal share; the paper draws it",
     means="As NT-Xent where a view is hard to find, less where it is easy.",
 )
 

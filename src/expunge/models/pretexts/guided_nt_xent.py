@@ -37,10 +37,10 @@ class GuidedNTXent(NTXent):
         if z_2BP.shape[1] == 1:
             return 0 * z_2BP.sum((0, 2))
         groups_B = group_alike(seen.x_BCHW.flatten(1), self.clusters)
-        whole_B, own_B = (self._guided(z_2BP, others_2BP, groups_B) for others_2BP in (z_2BP, z_2BP.detach()))
+        whole_B, own_B = (self._contrast_with(z_2BP, others_2BP, groups_B) for others_2BP in (z_2BP, z_2BP.detach()))
         return ascend_alone(whole_B, own_B)
 
-    def _guided(self, z_2BP: Tensor, others_2BP: Tensor, groups_B: Tensor) -> Tensor:
+    def _contrast_with(self, z_2BP: Tensor, others_2BP: Tensor, groups_B: Tensor) -> Tensor:
         """[B] mean over an example's views of the cross-entropy with the negatives of other clusters."""
         cosines = Cosines.of(z_2BP, others_2BP)
         alike_BR = (groups_B[:, None] == groups_B[None]).repeat(1, 2)

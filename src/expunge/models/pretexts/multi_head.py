@@ -54,7 +54,8 @@ class MultiHead(Pretext):
         """[B] mean over an example's views of the cross-entropy over the heads' sum, and the penalty on its pairs."""
         count = z_H2BP.shape[2]
         own_BR = torch.eye(count, dtype=torch.bool, device=z_H2BP.device).repeat(1, 2)
-        partner_B, negatives_2BR, penalty_B = 0.0 * z_H2BP.sum((0, 1, 3)), 0.0, 0.0
+        partner_B = 0 * z_H2BP.sum((0, 1, 3))
+        penalty_B, negatives_2BR = partner_B, 0 * z_H2BP[0] @ others_H2BP[0].flatten(0, 1).T
         for scale, z_2BP, others_2BP in zip(head.scales, z_H2BP, others_H2BP, strict=True):
             turned_2BP = normalize(scale(z_2BP), dim=-1)
             others_RP = others_2BP.flatten(0, 1)
@@ -64,8 +65,8 @@ class MultiHead(Pretext):
             negatives_2BR = negatives_2BR + (z_2BP @ others_RP.T) / heat_2BR / self.heads
             mean_B = (curb(heat_2BR) * ~own_BR).sum((0, 2)) / (2 * (2 * count - 2))
             penalty_B = penalty_B + (curb(heat_B) + mean_B) / (2 * self.heads)
-        away_2BR = torch.as_tensor(negatives_2BR).masked_fill(own_BR, -torch.inf)
-        away_2B = away_2BR.logsumexp(-1) + math.log((self.together - 1) / (count - 1))
+        away_2B = negatives_2BR.masked_fill(own_BR, -torch.inf).logsumexp(-1)
+        away_2B = away_2B + math.log((self.together - 1) / (count - 1))
         return against(partner_B, away_2B).mean(0) + self.penalty * penalty_B
 
 
