@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from expunge.core.contracts import Output, Reference, Step
 from expunge.core.errors import BadInput
 from expunge.methods.objectives.auc import auc
+from expunge.methods.objectives.mixture_outliers import mixture_outliers
 from expunge.methods.retain.aggregate import aggregate
 from expunge.methods.retain.class_relation import class_relation
 from expunge.methods.retain.denoised import denoised
@@ -332,3 +333,24 @@ def test_auc_compares_with_every_unseen_loss() -> None:
     assert float(term(step(forget=forget))) == pytest.approx(np.mean(pairs), **CLOSE)
     with pytest.raises(BadInput, match="holdout: is missing, and auc compares with it"):
         term.prepare(SimpleNamespace(splits={}))
+
+
+def test_mixtures_are_labelled_by_their_shares() -> None:
+    """Pixels and labels mix by one share s: the loss is s of the retain label's and (1 - s) of all classes'."""
+    term: Any = mixture_outliers()
+    forget = [{"features": np.float32([4.0 * i, 1.0]), "label": 0} for i in range(ROWS)]
+    retain = [{"features": np.float32([0.0, 9.0]), "label": 3}]
+    context = SimpleNamespace(derive=lambda *parts: 17)
+    rows = SimpleNamespace(splits={"forget": forget, "retain": retain}, context=context, rows=lambda s: range(ROWS))
+    term.prepare(rows)
+    shares = [term.shares[i] for i in range(ROWS)]
+    assert len(set(shares)) == ROWS and all(0 < s < 1 for s in shares)
+    for own, s in zip(forget, shares, strict=True):
+        made_of = term.streams["mixed"].make(own)
+        assert made_of["label"] == 3
+        assert made_of["features"].tolist() == pytest.approx([(1 - s) * own["features"][0], s * 9 + (1 - s)], rel=1e-5)
+    mixed = drawn()
+    logp = log_softmax(mixed.logits_BTV[:, 0].double().numpy(), axis=-1)
+    pairs = zip(logp, shares, mixed.labels_BT[:, 0].tolist(), strict=True)
+    expected = [-(s * line[c] + (1 - s) * line.mean()) for line, s, c in pairs]
+    assert float(term(step(mixed=mixed))) == pytest.approx(np.mean(expected), **CLOSE)

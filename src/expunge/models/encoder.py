@@ -98,7 +98,7 @@ class Encoder(BaseModel):
             with tap(self.module, want.hidden, stop=not want.channels) as hidden:
                 h_P2BD = self.module(views_BP2CHW.flatten(0, 2)).unflatten(0, (count, pairs, 2)).permute(1, 2, 0, 3)
                 if "nll" in want.channels:
-                    nll_B = self._losses(h_P2BD, batch.inputs["x"].to(device), views_BP2CHW)
+                    nll_B = self.losses(h_P2BD, batch)
                 if VIEWS in want.channels:
                     own[VIEWS] = h_P2BD.flatten(0, 1).transpose(0, 1)
         if EMBEDDING in want.channels:
@@ -107,9 +107,10 @@ class Encoder(BaseModel):
         labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
         return Output(nll_B, batch.n_B.to(device), labels_B1, mask_B1, hidden=states, own=own)
 
-    def _losses(self, h_P2BD: Tensor, x_BCHW: Tensor, views_BP2CHW: Tensor) -> Tensor:
+    def losses(self, h_P2BD: Tensor, batch: Batch) -> Tensor:
         """[B] the loss of each example, the mean over its pairs of views."""
-        losses = []
+        device, losses = device_of(self.module), []
+        x_BCHW, views_BP2CHW = batch.inputs["x"].to(device), batch.inputs["views"].to(device)
         for h_2BD, views_2BCHW in zip(h_P2BD, views_BP2CHW.permute(1, 2, 0, 3, 4, 5), strict=True):
             seen = Seen(x_BCHW, views_2BCHW, self.module)
             losses.append(self.pretext.losses_of(self.module.head, h_2BD, seen))

@@ -24,6 +24,8 @@ CARD = MethodCard(
     leaves_out="scores of queries and passages: the pairs are a forget example and an unseen one, whose losses stay "
     "those of the reference model",
     means="Goes on until a forget example's loss exceeds those of most unseen ones, and hardly further.",
+    shown="The AUC of the loss on labels learned by heart falls from 1 to below .7, for less of test accuracy "
+    "than gradient difference takes.",
     distributed=True,
 )
 RECIPE = {"retain": "cross_entropy"}

@@ -15,9 +15,11 @@ CARD = MethodCard(
     equation="10",
     needs={"retain": {"logits"}},
     fidelity="variant",
-    leaves_out="the gradient through the weight (1 - p)^focus: with it the loss is least at p = 1/(1 + focus), and pulls "
-    "sure answers back",
+    leaves_out="the gradient through the weight (1 - p)^focus: with it the loss is least at p = 1/(1 + focus), "
+    "and pulls sure answers back",
     means="A position that is certain has next to no gradient: what is trained is what is still open.",
+    shown="It learns half to two thirds of the wrong labels that fine-tuning does, for 10 points of test "
+    "accuracy more.",
     distributed=True,
 )
 

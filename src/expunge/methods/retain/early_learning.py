@@ -20,6 +20,8 @@ CARD = MethodCard(
     fidelity="faithful",
     means="A row that the model predicts otherwise than its label says is not learned by heart: its own running "
     "prediction holds against it. What was learned by heart before stays so.",
+    shown="Of wrong labels among the retain rows three in ten are learned by heart at most, where fine-tuning "
+    "learns nine; 15 points of test accuracy more.",
 )
 
 

@@ -20,6 +20,8 @@ CARD = MethodCard(
     leaves_out="class centres: the direction is that of the reference model's state of the same example, so that no "
     "labels are needed; and the KL of the teacher's logits, which is `retain: kl`",
     means="States may grow, and may not shrink or turn: the reference model's directions hold.",
+    shown="Beside ascent, at equal forgetting, it keeps a point more of test accuracy than cross-entropy on the "
+    "same 100 rows.",
     distributed=True,
 )
 

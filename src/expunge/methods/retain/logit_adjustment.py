@@ -16,6 +16,7 @@ CARD = MethodCard(
     capabilities={"labels"},
     fidelity="simplified",
     leaves_out="several experts in one network and their weights at test time: one of them at a time",
+    shown="Tuned on a long tail it finds 5 points more of the rarest classes than fine-tuning, and no fewer over all.",
     distributed=True,
 )
 

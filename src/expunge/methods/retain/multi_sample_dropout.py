@@ -18,6 +18,8 @@ CARD = MethodCard(
     needs={"retain": {"nll", "hidden"}},
     capabilities={"labels"},
     fidelity="faithful",
+    shown="Fine-tuned on rows of which three in ten have wrong labels, test accuracy ends a little higher; most "
+    "wrong labels are learned still.",
 )
 
 

@@ -22,6 +22,8 @@ CARD = MethodCard(
     leaves_out="the second network of co-teaching, which selects rows of small loss; and the choice of a length at "
     "the end: all features are used",
     means="The first features learn what most rows share; what one wrong label alone asks for finds no room there.",
+    shown="Fine-tuned on rows of which three in ten have wrong labels, test accuracy ends a little higher; most "
+    "wrong labels are learned still.",
 )
 
 

@@ -18,6 +18,8 @@ CARD = MethodCard(
     needs={"retain": {"logits"}},
     fidelity="faithful",
     means="Keeps the ranks of answers, not how sure the model is: no confidence is learned beyond that.",
+    shown="Fine-tuned on rows of which three in ten have wrong labels, test accuracy ends a little higher; most "
+    "wrong labels are learned still.",
     distributed=True,
 )
 
