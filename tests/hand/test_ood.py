@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy import spatial
 from sklearn.covariance import EmpiricalCovariance
+from sklearn.decomposition import PCA
 from torch import nn
 
 from expunge.core import registry
@@ -186,6 +187,21 @@ def test_prototypes_are_a_mixture_s_likelihood(known: Rows, rows: Rows) -> None:
     assert found == pytest.approx(-np.log(densities.mean(axis=1)), **EXACT)
     few = known.take([int(np.flatnonzero(known.labels_N == c)[0]) for c in range(CLASSES)])
     assert scorer("prototypes")(few, rows).shape == (30,), "fewer rows of a class than prototypes"
+
+
+def test_reconstruction_is_weighed_by_what_is_usual(known: Rows, rows: Rows) -> None:
+    """By scikit-learn's principal components, at two weights; at 0 it is the plain squared error."""
+    for weight in (0.0, 0.5):
+        pca = PCA(4).fit(known.features_ND)
+
+        def error(x: Any, pca: Any = pca) -> Any:
+            return (x - pca.inverse_transform(pca.transform(x))) ** 2
+
+        expected = (error(rows.features_ND) / error(known.features_ND).mean(axis=0) ** weight).sum(axis=1)
+        found = scorer("reconstruction", {"weight": weight, "dimensions": 4})(known, rows)
+        assert found == pytest.approx(expected, **EXACT)
+    with pytest.raises(NotMeasured, match="loses nothing of 9 features"):
+        scorer("reconstruction", {"dimensions": 9})(known, rows)
 
 
 def test_the_mean_of_ranks(known: Rows, rows: Rows) -> None:

@@ -22,8 +22,8 @@ CARD = MetricCard(
     capabilities=("labels",),
     needs={"split": {"logits"}, "holdout": {"logits"}},
     splits=("forget", "retain", "test"),
-    means="How many classes a row's set has: one where the model is sure enough, none where it is less sure of all than "
-    "unseen rows ask for. What is forgotten has sets as large as an unseen row's.",
+    means="How many classes a row's set has: one where the model is sure enough, none where it is less sure of all "
+    "than unseen rows ask for. What is forgotten has sets as large as an unseen row's.",
 )
 
 

@@ -26,6 +26,8 @@ CARD = MethodCard(
     "in each step",
     means="The forget examples come to look like nothing that the model knows, and what lies between them and retain "
     "stays in between.",
+    shown="A class of digits is told from unseen digits of the others at an AUROC over .95 afterwards, as under gold, "
+    "for 3 points of the others' accuracy at most.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 
