@@ -33,8 +33,8 @@ class FeatureTerm(LossTerm):
         if rows := run.examples("retain")[:2]:
             linear_head(run.model, rows, f"{self.name} changes what it reads")
 
-    def reshape(self, feature_BD: Tensor, generator_of: Callable[[int], Tensor]) -> Tensor:
-        """[B, D] features to put through the head. generator_of: a width -> [B, width] uniform draws."""
+    def reshape(self, feature_BD: Tensor, draws_of: Callable[[int], Tensor]) -> Tensor:
+        """[B, D] features to put through the head. draws_of: a width -> [B, width] uniform draws."""
         raise NotImplementedError
 
     def __call__(self, step: Step) -> Tensor:

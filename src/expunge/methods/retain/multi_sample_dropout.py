@@ -30,8 +30,8 @@ class MultiSampleDropout(FeatureTerm):
         super().__init__("multi_sample_dropout", samples)
         self.rate = rate
 
-    def reshape(self, feature_BD: Tensor, generator_of: Callable[[int], Tensor]) -> Tensor:
-        stays_BD = generator_of(feature_BD.shape[-1]) >= self.rate
+    def reshape(self, feature_BD: Tensor, draws_of: Callable[[int], Tensor]) -> Tensor:
+        stays_BD = draws_of(feature_BD.shape[-1]) >= self.rate
         return feature_BD * stays_BD / (1 - self.rate)
 
 

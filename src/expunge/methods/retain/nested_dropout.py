@@ -34,12 +34,12 @@ class NestedDropout(FeatureTerm):
         super().__init__("nested_dropout", samples)
         self.spread = spread
 
-    def reshape(self, feature_BD: Tensor, generator_of: Callable[[int], Tensor]) -> Tensor:
+    def reshape(self, feature_BD: Tensor, draws_of: Callable[[int], Tensor]) -> Tensor:
         width = feature_BD.shape[-1]
         place_D = torch.arange(1, width + 1, device=feature_BD.device, dtype=torch.float32)
         chance_D = (-((place_D / (self.spread * width)) ** 2) / 2).softmax(-1)
         # The number of features that stay: the draw's place in the cumulative chances.
-        count_B1 = (generator_of(1) > chance_D.cumsum(-1)).sum(-1, keepdim=True) + 1
+        count_B1 = (draws_of(1) > chance_D.cumsum(-1)).sum(-1, keepdim=True) + 1
         return feature_BD * (place_D <= count_B1)
 
 
