@@ -27,7 +27,7 @@ from expunge.models.encoder import Encoder
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_on_cpu
 from expunge.models.passes import passes
-from expunge.models.pretext import make_pretext
+from expunge.models.pretext import Seen, make_pretext
 from expunge.models.views import Views, channels_first
 from expunge.pipeline.plan import plan
 from expunge.pipeline.train import parse_training
@@ -143,12 +143,15 @@ def test_the_shares_of_barlow_twins_add_up_to_the_papers_loss_and_its_gradient()
     assert torch.allclose(*gradients, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("task", ["nt_xent", "barlow_twins"])
+@pytest.mark.parametrize("task", sorted({*TASKS} - {"simsiam"}))
 def test_ascent_moves_an_example_alone_and_descent_the_whole_batch(task: str) -> None:
     made = make_pretext(task, {**registry.load("pretexts", task).validate({}, task), "size": 6})
-    h_2BD = torch.randn(2, 5, 6, requires_grad=True)
-    (down,) = torch.autograd.grad(made.losses(nn.Identity(), h_2BD)[0], h_2BD)
-    (up,) = torch.autograd.grad(-made.losses(nn.Identity(), h_2BD)[0], h_2BD)
+    torch.manual_seed(0)
+    head, h_2BD = made.head(6), torch.randn(2, 5, 6, requires_grad=True)
+    x_BCHW = torch.rand(5, 1, 2, 3)
+    seen = Seen(x_BCHW, torch.stack([x_BCHW, x_BCHW]), lambda x: x.flatten(1))
+    (down,) = torch.autograd.grad(made.losses_of(head, h_2BD, seen)[0], h_2BD)
+    (up,) = torch.autograd.grad(-made.losses_of(head, h_2BD, seen)[0], h_2BD)
     assert down[:, 1:].abs().max() > 1e-4 and up[:, 1:].abs().max() == 0 and up[:, 0].abs().max() > 1e-4
 
 
@@ -185,7 +188,7 @@ def test_a_reading_does_not_depend_on_the_batch_size(task: str) -> None:
 def test_training_lowers_the_loss_of_unseen_pictures_and_reads_no_label(task: str, tmp_path: Path) -> None:
     rows = [{"image": row["image"].round(3).tolist()} for row in digits(0)["train"][:64]]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {"model": spec(task), "data": str(tmp_path / "data.jsonl"), "epochs": 15, "batch_size": 32}
+    config = {"model": spec(task), "data": str(tmp_path / "data.jsonl"), "epochs": 8, "batch_size": 32}
     out = expunge.train({**config, "learning_rate": 1e-2, "out": str(tmp_path / "base")})
     unseen = digits(0)["holdout"][:64]
     before, after = (read(m, "holdout", unseen, {"nll"}, cache=False).nll_N for m in (encoder(task), open_on_cpu(out)))

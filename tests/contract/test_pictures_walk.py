@@ -12,6 +12,7 @@ from models import METHODS, NESTED, base, composed, run, splits
 
 from expunge.core.budget import Budget
 from expunge.core.errors import BadInput
+from expunge.core.registry import names
 from expunge.methods.compose import compose, every_method
 from expunge.models.weights import snapshot
 from expunge.pipeline.compatibility import fits_method
@@ -19,7 +20,7 @@ from expunge.pipeline.compatibility import fits_method
 FAMILIES = ("encoder", "classifier")
 PARTS = ("objective", "weights", "update", "wrapper", "edit")
 WALKED = sorted(name for name, kind in every_method().items() if kind in PARTS and name not in NESTED)
-RETAINED = ("cross_entropy", "distillation", "hidden", "kl", "l1", "values")
+RETAINED = sorted(names("retain"))
 CHOSEN = {"coreset": {"coreset": {"inner": "npo", "share": 0.5}}}
 """By default it keeps one picture of eight, and an in-batch contrast has no loss for a picture alone."""
 SHORT = Budget(steps=2, batch_size=4, learning_rate=1e-3, floor=0.0, stop="none")

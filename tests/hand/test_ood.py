@@ -13,17 +13,18 @@ import pytest
 import torch
 from scipy import spatial
 from sklearn.covariance import EmpiricalCovariance
+from sklearn.decomposition import PCA
 from torch import nn
 
 from expunge.core import registry
 from expunge.core.errors import BadInput
 from expunge.evaluation.attributions import integrated_gradients
-from expunge.evaluation.ood import Head, Rows, auroc, fpr95, read_rows, score_examples, scorer
+from expunge.evaluation.ood import Head, Rows, auroc, fpr95, near_rows, read_rows, score_examples, scorer
 from expunge.evaluation.ood.vim import default_dimensions
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.classifier import Classifier
 from expunge.models.ensemble import Ensemble
-from expunge.models.networks import Digits
+from expunge.models.networks import Digits, LearnedTemperature
 
 CLASSES, WIDTH = 4, 9
 EXACT = {"rel": 1e-6, "abs": 1e-6}
@@ -158,6 +159,49 @@ def test_rectified_activations_and_sparse_weights(known: Rows, rows: Rows, head:
         layer.weight.data[c, i] = head.weight_CD[c, i]
     sparse = layer(torch.from_numpy(rows.features_ND))
     assert scorer("dice")(known, rows) == pytest.approx((-sparse.logsumexp(1)).tolist(), **EXACT)
+
+
+def test_prototypes_are_a_mixture_s_likelihood(known: Rows, rows: Rows) -> None:
+    """Two prototypes for each class by plain loops: responsibilities, shares and mean directions, twenty times."""
+
+    def unit(line: np.ndarray) -> np.ndarray:
+        return np.asarray(line / math.sqrt(sum(x * x for x in line)))
+
+    densities = np.zeros((len(rows.features_ND), CLASSES))
+    for c in range(CLASSES):
+        own = [unit(line) for line, label in zip(known.features_ND, known.labels_N, strict=True) if label == c]
+        mean = sum(own) / len(own)
+        first = max(range(len(own)), key=lambda i: own[i] @ mean)
+        second = min(range(len(own)), key=lambda i: own[i] @ own[first])
+        centres, shares = [own[first], own[second]], [0.5, 0.5]
+        for _ in range(20):
+            weights = []
+            for z in own:
+                parts = [w * math.exp(z @ p / 0.2) for w, p in zip(shares, centres, strict=True)]
+                weights.append([x / sum(parts) for x in parts])
+            shares = [sum(w[k] for w in weights) / len(own) for k in (0, 1)]
+            centres = [unit(sum(w[k] * z for w, z in zip(weights, own, strict=True))) for k in (0, 1)]
+        for i, line in enumerate(rows.features_ND):
+            densities[i, c] = sum(w * math.exp(unit(line) @ p / 0.2) for w, p in zip(shares, centres, strict=True))
+    found = scorer("prototypes", {"count": 2, "temperature": 0.2})(known, rows)
+    assert found == pytest.approx(-np.log(densities.mean(axis=1)), **EXACT)
+    few = known.take([int(np.flatnonzero(known.labels_N == c)[0]) for c in range(CLASSES)])
+    assert scorer("prototypes")(few, rows).shape == (30,), "fewer rows of a class than prototypes"
+
+
+def test_reconstruction_is_weighed_by_what_is_usual(known: Rows, rows: Rows) -> None:
+    """By scikit-learn's principal components, at two weights; at 0 it is the plain squared error."""
+    for weight in (0.0, 0.5):
+        pca = PCA(4).fit(known.features_ND)
+
+        def error(x: Any, pca: Any = pca) -> Any:
+            return (x - pca.inverse_transform(pca.transform(x))) ** 2
+
+        expected = (error(rows.features_ND) / error(known.features_ND).mean(axis=0) ** weight).sum(axis=1)
+        found = scorer("reconstruction", {"weight": weight, "dimensions": 4})(known, rows)
+        assert found == pytest.approx(expected, **EXACT)
+    with pytest.raises(NotMeasured, match="loses nothing of 9 features"):
+        scorer("reconstruction", {"dimensions": 9})(known, rows)
 
 
 def test_the_mean_of_ranks(known: Rows, rows: Rows) -> None:
@@ -299,3 +343,38 @@ def test_the_figures_equal_scikit_learns() -> None:
     found = fpr95(inside, outside)
     assert found.value == pytest.approx(rate[np.flatnonzero(kept >= 0.95)[0]])
     assert found.low < found.value < found.high
+
+
+def test_a_learned_temperature_is_left_out_in_front(digits: tuple[Classifier, list[dict[str, Any]]]) -> None:
+    """Cosines over sigmoid(norm(linear(features))), by the network's own parts; the score is the energy without T."""
+    torch.manual_seed(1)
+    module = LearnedTemperature(width=8).eval()
+    _, examples = digits
+    x = torch.from_numpy(np.stack([row["image"] for row in examples]))
+    with torch.no_grad():
+        features = module.middle(module.body(module.stem(x[:, None]))).double().numpy()
+        weight, layer, norm = module.head.weight.double().numpy(), module.warmth[0], module.warmth[1]
+        raw = (features @ layer.weight.double().numpy().T + float(layer.bias))[:, 0]
+        raw = (raw - float(norm.running_mean)) / math.sqrt(float(norm.running_var) + norm.eps)
+        heat = 1 / (1 + np.exp(-(raw * float(norm.weight) + float(norm.bias))))
+    cosine = np.array([[f @ w / np.linalg.norm(f) / np.linalg.norm(w) for w in weight] for f in features])
+    expected = [-math.log(sum(math.exp(c / t) for c in line)) for line, t in zip(cosine, heat, strict=True)]
+    assert score_examples(Classifier(module), examples, examples, "energy") == pytest.approx(expected, abs=1e-5)
+    assert not np.allclose(expected, heat * expected), "with the temperature in front it is another score"
+
+
+def test_rows_near_a_boundary_lie_just_across_it() -> None:
+    """Class 1 where x > 1: a row at 0 that is moved towards 3 changes its mind at 1, one at 3 towards 0 as well."""
+    layer = nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+        layer.bias.copy_(torch.tensor([0.0, -1.0]))
+    model = Classifier(nn.Sequential(layer))
+    rows = [{"features": np.float32([x, y]), "label": 0} for x, y in ((0, 0), (3, 1), (0, 2), (3, 3))]
+    found = near_rows(model, rows, 0)
+    assert np.array([row["features"][0] for row in found]) == pytest.approx(1, abs=2e-3)
+    assert [row["features"] is not own["features"] for row, own in zip(found, rows, strict=True)] == [True] * 4
+    before, after = (read_rows(model, some).logits_NC.argmax(1) for some in (rows, found))
+    assert (before != after).all()
+    assert near_rows(model, rows[::2], 0) == [], "one class has no boundary"
+    assert near_rows(model, [{"text": "a", "label": 0}], 0) == []

@@ -34,6 +34,16 @@ def tempered_kl_BT(logits_BTV: Tensor, reference: Reference, temperature: float)
 
     The reference's rest, where there is one, counts as one class on both sides.
     """
+    now_BTK, then_BTK = both_BTK(logits_BTV, reference)
+    now_BTK, then_BTK = ((logp_BTK / temperature).log_softmax(-1) for logp_BTK in (now_BTK, then_BTK))
+    return temperature**2 * (then_BTK.exp() * (then_BTK - now_BTK)).sum(-1)
+
+
+def both_BTK(logits_BTV: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
+    """(the model's, the reference's) log-probabilities of the entries that the reference kept, the label's first.
+
+    The rest, where there is one, is the last entry of both.
+    """
     index_BTK, then_BTK = reference.index_BTK, reference.top_BTK
     logp_BTV = logits_BTV.log_softmax(-1)
     now_BTK = logp_BTV.gather(-1, index_BTK)
@@ -42,8 +52,7 @@ def tempered_kl_BT(logits_BTV: Tensor, reference: Reference, temperature: float)
         rest_BT = logp_BTV.scatter(-1, index_BTK, -torch.inf).logsumexp(-1)
         now_BTK = torch.cat([now_BTK, rest_BT[..., None]], -1)
         then_BTK = torch.cat([then_BTK, reference.rest_BT.clamp(min=-60)[..., None]], -1)
-    now_BTK, then_BTK = ((logp_BTK / temperature).log_softmax(-1) for logp_BTK in (now_BTK, then_BTK))
-    return temperature**2 * (then_BTK.exp() * (then_BTK - now_BTK)).sum(-1)
+    return now_BTK, then_BTK
 
 
 def lower_label(reference: Reference, beta: float) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from expunge.core.files import write_json
 from expunge.data.examples import noise_of
 from expunge.models.base import BaseModel
 from expunge.models.classifier import NORMS, check_shapes, flat, floats
-from expunge.models.pretext import make_pretext
+from expunge.models.pretext import Seen, make_pretext
 from expunge.models.views import Views, channels_first
 from expunge.models.weights import device_of, snapshot, tap
 
@@ -98,7 +98,7 @@ class Encoder(BaseModel):
             with tap(self.module, want.hidden, stop=not want.channels) as hidden:
                 h_P2BD = self.module(views_BP2CHW.flatten(0, 2)).unflatten(0, (count, pairs, 2)).permute(1, 2, 0, 3)
                 if "nll" in want.channels:
-                    nll_B = torch.stack([self.pretext.losses(self.module.head, h_2BD) for h_2BD in h_P2BD]).mean(0)
+                    nll_B = self.losses(h_P2BD, batch)
                 if VIEWS in want.channels:
                     own[VIEWS] = h_P2BD.flatten(0, 1).transpose(0, 1)
         if EMBEDDING in want.channels:
@@ -106,6 +106,15 @@ class Encoder(BaseModel):
         states = {path: flat(value, None).unflatten(0, (count, -1)).mean(1)[:, None] for path, value in hidden.items()}
         labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
         return Output(nll_B, batch.n_B.to(device), labels_B1, mask_B1, hidden=states, own=own)
+
+    def losses(self, h_P2BD: Tensor, batch: Batch) -> Tensor:
+        """[B] the loss of each example, the mean over its pairs of views."""
+        device, losses = device_of(self.module), []
+        x_BCHW, views_BP2CHW = batch.inputs["x"].to(device), batch.inputs["views"].to(device)
+        for h_2BD, views_2BCHW in zip(h_P2BD, views_BP2CHW.permute(1, 2, 0, 3, 4, 5), strict=True):
+            seen = Seen(x_BCHW, views_2BCHW, self.module)
+            losses.append(self.pretext.losses_of(self.module.head, h_2BD, seen))
+        return torch.stack(losses).mean(0)
 
     def save(self, folder: Path) -> None:
         """model.safetensors, and in encoder.json how to build the network, its task and its views."""

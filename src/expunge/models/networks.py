@@ -37,6 +37,28 @@ class Digits(nn.Module):
         return self.head(self.middle(self.body(self.stem(planes))))
 
 
+class LearnedTemperature(Digits):
+    """`Digits` whose logits are cosines over a temperature that the network sets for each input (2401.12129).
+
+    logits = cos(class, features) / sigmoid(norm(linear(features))). Trained by cross-entropy like any network; the
+    energy of these logits, at a temperature of 1 and without the learned one in front, is the score of AbeT.
+    """
+
+    def __init__(
+        self, width: int = 32, classes: int = 10, norm: str = "group", side: int = 8, channels: int = 1
+    ) -> None:
+        super().__init__(width, classes, norm, side, channels)
+        self.head = nn.Linear(64, classes, bias=False)
+        self.warmth = nn.Sequential(nn.Linear(64, 1), nn.BatchNorm1d(1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: as of `Digits` -> logits [B, classes], each in magnitude at most 1 / temperature."""
+        planes = x[:, None] if x.dim() == 3 else x.movedim(-1, 1)
+        features = self.middle(self.body(self.stem(planes)))
+        cosines = nn.functional.normalize(features, dim=-1) @ nn.functional.normalize(self.head.weight, dim=-1).T
+        return cosines / self.warmth(features)
+
+
 class Pictures(nn.Module):
     """A convolutional encoder of small pictures, side x side, with group normalisation."""
 

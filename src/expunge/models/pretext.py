@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,16 @@ from expunge.core.card import Card
 from expunge.core.errors import BadInput
 
 DEFAULT = "nt_xent"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The source of a batch's embeddings: pictures as they are, both views of each, and the network."""
+
+    x_BCHW: Tensor
+    views_2BCHW: Tensor
+    embed: Callable[[Tensor], Tensor]
+    """[B, C, H, W] pictures -> [B, D] embeddings."""
 
 
 class Pretext(ABC):
@@ -32,6 +43,10 @@ class Pretext(ABC):
     @abstractmethod
     def losses(self, head: nn.Module, h_2BD: Tensor) -> Tensor:
         """[B] each example's loss, of the embeddings of its first view (h[0]) and of its second (h[1])."""
+
+    def losses_of(self, head: nn.Module, h_2BD: Tensor, seen: Seen) -> Tensor:
+        """The same for a task that reads the pictures too; by default it does not."""
+        return self.losses(head, h_2BD)
 
 
 def pretext_of(value: Any, where: str) -> tuple[str, dict[str, Any]]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch import Tensor
 
 from expunge.core.card import Card
-from expunge.models.pretext import Pretext, ascend_alone
+from expunge.models.pretext import Pretext
+from expunge.models.pretexts._contrast import Contrast, Cosines, against
 
 CARD = Card(
     "Normalised temperature-scaled cross-entropy",
@@ -22,31 +20,18 @@ CARD = Card(
 )
 
 
-class NTXent(Pretext):
+class NTXent(Contrast):
     """The loss of nt_xent()."""
 
     def __init__(self, temperature: float, together: int, size: int) -> None:
-        self.temperature, self.together, self.size = temperature, together, size
+        super().__init__(together, size)
+        self.temperature = temperature
 
-    def head(self, width: int) -> nn.Module:
-        return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.size))
-
-    def losses(self, head: nn.Module, h_2BD: Tensor) -> Tensor:
-        z_2BP = normalize(head(h_2BD.flatten(0, 1)), dim=-1).unflatten(0, h_2BD.shape[:2])
-        return ascend_alone(self._contrast(z_2BP, z_2BP), self._contrast(z_2BP, z_2BP.detach()))
-
-    def _contrast(self, z_2BP: Tensor, others_2BP: Tensor) -> Tensor:
-        """[B] mean over an example's views of the cross-entropy; its negatives are taken from `others`."""
-        count = z_2BP.shape[1]
-        partner_B = (z_2BP[0] * z_2BP[1]).sum(-1) / self.temperature
-        if count == 1:
-            return 0 * partner_B
-        alike_2BR = z_2BP @ others_2BP.flatten(0, 1).T / self.temperature
-        own_BR = torch.eye(count, dtype=torch.bool, device=z_2BP.device).repeat(1, 2)
-        # A short batch counts as a whole one would: its examples' losses compare with all others.
-        scale = math.log((self.together - 1) / (count - 1))
-        negatives_2B = alike_2BR.masked_fill(own_BR, -torch.inf).logsumexp(-1) + scale
-        return (torch.logaddexp(partner_B, negatives_2B) - partner_B).mean(0)
+    def contrast(self, z_2BP: Tensor, others_2BP: Tensor) -> Tensor:
+        """[B] mean over an example's views of the cross-entropy."""
+        cosines = Cosines.of(z_2BP, others_2BP)
+        negatives_2B = cosines.negatives(self.temperature).logsumexp(-1) + self.share(z_2BP.shape[1])
+        return against(cosines.partner_B / self.temperature, negatives_2B).mean(0)
 
 
 def nt_xent(
