@@ -80,7 +80,7 @@ class Classifier(BaseModel):
             return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
         if examples and "text" in examples[0]:
             texts = [e["text"] for e in examples]
-            long = min(self.processor.model_max_length, _positions(self.module))
+            long = min(self.processor.model_max_length, positions_of(self.module))
             return dict(self.processor(texts, padding=True, truncation=True, max_length=long, return_tensors="pt"))
         return dict(self.processor([self._picture(e["image"]) for e in examples], return_tensors="pt"))
 
@@ -227,7 +227,7 @@ def floats(value: Any) -> np.ndarray:
     return np.asarray(array, dtype=np.float32) / scale
 
 
-def _positions(module: Any) -> int:
+def positions_of(module: Any) -> int:
     """The tokens that a network has positions for; a very large number where nothing limits them."""
     limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
     for name, part in module.named_modules():
