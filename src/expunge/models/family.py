@@ -64,6 +64,7 @@ CAPABILITIES = {
     "tokens": "tokens",
     "mlp": "MLP layers",
     "embedding": "embeddings",
+    "pairs": "pairs of pictures and texts",
 }
 """What capabilities are called in messages."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from expunge.core.card import Card
+from expunge.models.contrast import contrast
 from expunge.models.pretext import Pretext, ascend_alone
 
 CARD = Card(
@@ -33,20 +32,11 @@ class SimCSE(Pretext):
 
     def losses(self, head: nn.Module, h_2BD: Tensor) -> Tensor:
         first_BD, second_BD = normalize(head(h_2BD), dim=-1)
-        whole_B, own_B = (self._contrast(first_BD, second_BD, others) for others in (second_BD, second_BD.detach()))
+        whole_B, own_B = (
+            contrast(first_BD, second_BD, others_BD, 1 / self.temperature, self.together)
+            for others_BD in (second_BD, second_BD.detach())
+        )
         return ascend_alone(whole_B, own_B)
-
-    def _contrast(self, first_BD: Tensor, second_BD: Tensor, others_BD: Tensor) -> Tensor:
-        """[B] cross-entropy of the own second view among all; the others' are taken from `others`."""
-        count = len(first_BD)
-        partner_B = (first_BD * second_BD).sum(-1) / self.temperature
-        if count == 1:
-            return 0 * partner_B
-        own_BB = torch.eye(count, dtype=torch.bool, device=first_BD.device)
-        negatives_BB = (first_BD @ others_BD.T / self.temperature).masked_fill(own_BB, -torch.inf)
-        # A short batch counts as a whole one would: its examples' losses compare with all others.
-        negatives_B = negatives_BB.logsumexp(-1) + math.log((self.together - 1) / (count - 1))
-        return torch.logaddexp(partner_B, negatives_B) - partner_B
 
 
 def simcse(
