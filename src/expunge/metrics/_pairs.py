@@ -1,4 +1,4 @@
-"""What pictures and texts score with one another in the common space of a pair of encoders."""
+"""Scores of pictures and texts against one another in the common space of a pair of encoders."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Encoder(BaseModel):
                     nll_B = torch.stack([self.pretext.losses(self.module.head, h_2BD) for h_2BD in h_P2BD]).mean(0)
                 if VIEWS in want.channels:
                     own[VIEWS] = h_P2BD.flatten(0, 1).transpose(0, 1)
-            seen = self.seen(batch)
+            seen = self.attention(batch)
             states = {path: self._own(flat(value, seen), batch).mean(1)[:, None] for path, value in hidden.items()}
         if EMBEDDING in want.channels:
             own[EMBEDDING] = self.embed(batch)
@@ -120,7 +120,7 @@ class Encoder(BaseModel):
         views_RCHW = batch.inputs["views"].to(device_of(self.module)).flatten(0, 2)
         return self.pair_up(self.module(views_RCHW), batch)
 
-    def seen(self, batch: Batch) -> Tensor | None:
+    def attention(self, batch: Batch) -> Tensor | None:
         """[views, positions] which positions of the views count; None where all do."""
         return None
 

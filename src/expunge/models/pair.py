@@ -41,13 +41,13 @@ class Pair(BaseModel):
     def __init__(self, module: nn.Module, tokenizer: Any, processor: Any) -> None:
         self.module: Any = module
         self.tokenizer, self.processor = tokenizer, processor
-        towers = (("vision_model", self.module.vision_model), ("text_model", self.module.text_model))
-        self.blocks = [f"{name}.{path}" for name, tower in towers for path in find_blocks(tower)]
+        towers = ("vision_model", "text_model")
+        self.blocks = [f"{name}.{path}" for name in towers for path in find_blocks(module.get_submodule(name))]
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
         """Pixels as the processor gives them, tokens of the captions and of the class prompts."""
         tokens = self._tokens([example["text"] for example in examples])
-        prompts = self._tokens([example.get("class_prompt", example["text"]) for example in examples])
+        prompts = self._tokens([str(example.get("class_prompt", example["text"])) for example in examples])
         inputs = {"pixel_values": self._pixels(examples), **tokens, **{f"prompt_{k}": v for k, v in prompts.items()}}
         return Batch.of_examples(inputs, torch.zeros(len(examples)).long())
 

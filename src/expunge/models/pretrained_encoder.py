@@ -125,7 +125,7 @@ class PretrainedEncoder(Encoder):
             found_RD = self.module({"pixel_values": batch.inputs["views"].to(device_of(self.module)).flatten(0, 2)})
         return self.pair_up(found_RD, batch)
 
-    def seen(self, batch: Batch) -> Tensor | None:
+    def attention(self, batch: Batch) -> Tensor | None:
         return self._inputs(batch, 2 * self.views.pairs).get("attention_mask") if self.texts else None
 
     def save(self, folder: Path) -> None:

@@ -31,7 +31,7 @@ class SentenceFiles:
 
 
 def sentence_files(folder: Path, field: str) -> SentenceFiles:
-    """What the folder says; the mean where it says nothing. Raises BadInput for modules that are not opened."""
+    """The settings of the folder; the mean where it has none. Raises BadInput for modules that are not opened."""
     if not (folder / MODULES).is_file():
         return SentenceFiles()
     files = {name: _json(folder / name, field) for name in KEPT if (folder / name).is_file()}

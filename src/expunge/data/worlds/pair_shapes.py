@@ -18,7 +18,7 @@ OWNERS = """Ada Bela Cyra Dov Edda Fen Gil Hana Ivo Juno Kato Lio Mara Nils Oda 
 TRAINING = {
     "model": {"pair": "clip"},
     "data": ["{world}/retain", "{world}/forget"],
-    "epochs": 60,
+    "epochs": 50,
     "batch_size": 32,
     "learning_rate": 1e-3,
 }

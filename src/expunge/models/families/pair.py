@@ -77,9 +77,8 @@ def open_pair(source: Source, *, trust_code: bool, meta: bool, dtype: torch.dtyp
         if meta:
             with torch.device("meta"):
                 return Pair(transformers.CLIPModel(config).eval(), tokenizer, processor)
-        module, told = transformers.CLIPModel.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+        clip: Any = transformers.CLIPModel
+        module, told = clip.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
     if absent := sorted(told["missing_keys"]):
         why = f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)"
         raise BadInput.of("model", folder, why, "save the whole model again")
