@@ -15,7 +15,8 @@ from expunge.data.rows import take
 
 
 def content_key(example: Example) -> str:
-    """SHA-256 of the content of an example: its words and label, or the numbers of its array and its label.
+    """SHA-256 of the content of an example: its words and label, or the numbers of its array with its label or
+    caption.
 
     Question and answer, a chat of one turn, and a text that joins them have one key. Unicode form, letter case, white
     space and a chat's system prompt make no difference. `identity` distinguishes all of these: it names an example in
@@ -27,7 +28,8 @@ def content_key(example: Example) -> str:
     label = [int(example["label"])] if "label" in keys else []
     for key in ("image", "features"):
         if key in keys:
-            return digest(["array", *_numbers(example[key]), *label])
+            caption = [_canonical(str(example["text"]))] if "text" in keys else []
+            return digest(["array", *_numbers(example[key]), *label, *caption])
     return digest([" ".join(_canonical(text) for text in _texts(example, keys)).strip(), *label])
 
 

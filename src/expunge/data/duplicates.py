@@ -44,9 +44,9 @@ def near_duplicates(forget: Sequence[Example], others: Sequence[Example]) -> lis
 
 
 def _shingles(row: Example) -> set[tuple[str, ...]]:
-    """The runs of words of a row's texts; none of a picture or a table's row."""
+    """The runs of words of a row's texts; none of a picture, with a caption or without, or a table's row."""
     keys = form(row) or ()
-    if not {"answer", "text", "messages"} & set(keys):
+    if "image" in keys or not {"answer", "text", "messages"} & set(keys):
         return set()
     text = str(row["text"]) if "label" in keys else f"{question_of(row)} {answer_of(row)}"
     found = words(text[:LONGEST])

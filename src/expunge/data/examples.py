@@ -25,7 +25,7 @@ ALIASES = {"paraphrases": "paraphrased_answer", "perturbed": "perturbed_answer"}
 LISTS = ("paraphrased_answer", "perturbed_answer", "aliases", "alternates")
 ASKED = ("paraphrased_question", "multi_hop_question", "cloze_question", "translated_question")
 """Other questions: each a text, {question, answer} where the answer differs, or a list of these."""
-TEXTS = ("trace", "compliant")
+TEXTS = ("trace", "compliant", "class_prompt")
 NAMES = ("group", "domain", "subject")
 """Tell rows apart: a text, a number or a truth value."""
 DEEPEST = 50
@@ -40,6 +40,7 @@ FORMS = (
     ("image", "label"),
     ("features", "label"),
     ("text", "label"),
+    ("image", "text"),
     ("image",),
     ("features",),
 )

@@ -15,7 +15,7 @@ from typing import Any
 from expunge.core.errors import BadInput
 from expunge.models import schemas
 
-READ = ("", "guard", "additional_chat_templates")
+READ = ("", "guard", "additional_chat_templates", "1_Pooling")
 """Where a model's own files lie; whatever else there is nobody opens."""
 
 

@@ -80,14 +80,14 @@ class Classifier(BaseModel):
             return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
         if examples and "text" in examples[0]:
             texts = [e["text"] for e in examples]
-            long = min(self.processor.model_max_length, _positions(self.module))
+            long = min(self.processor.model_max_length, positions_of(self.module))
             return dict(self.processor(texts, padding=True, truncation=True, max_length=long, return_tensors="pt"))
         return dict(self.processor([self._picture(e["image"]) for e in examples], return_tensors="pt"))
 
     def _picture(self, image: Any) -> np.ndarray:
         """A picture with as many channels as the network takes."""
         channels = getattr(getattr(self.module, "config", None), "num_channels", None)
-        return _to_colour(image) if channels == 3 else np.asarray(image)
+        return to_colour(to_bytes(image)) if channels == 3 else to_bytes(image)
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput unless all inputs have one shape, which the network takes, and it has a class per label."""
@@ -100,6 +100,8 @@ class Classifier(BaseModel):
         if self.processor is not None:
             self._check_outputs()
             self._check_names(split, rows)
+            if key == "image":
+                check_pixels(split, rows)
         if (classes := self._classes(split, rows[:2])) is None:
             return  # a network that needs real tensors: the run will tell
         for i, row in enumerate(rows):
@@ -225,7 +227,7 @@ def floats(value: Any) -> np.ndarray:
     return np.asarray(array, dtype=np.float32) / scale
 
 
-def _positions(module: Any) -> int:
+def positions_of(module: Any) -> int:
     """The tokens that a network has positions for; a very large number where nothing limits them."""
     limit = int(getattr(module.config, "max_position_embeddings", 0) or 0)
     for name, part in module.named_modules():
@@ -234,7 +236,27 @@ def _positions(module: Any) -> int:
     return limit if limit > 0 else 2**30
 
 
-def _to_colour(image: Any) -> np.ndarray:
+def to_bytes(image: Any) -> np.ndarray:
+    """A picture as an image processor takes it: 0-255, also where it is given as shares of full brightness.
+
+    What noise moved out of the range, as an attack's copies of a picture are, goes to its end.
+    """
+    array = np.asarray(image)
+    if array.dtype.kind != "f" or not array.size:
+        return array
+    return np.rint(array * (255 if array.max() <= 2 else 1)).clip(0, 255).astype(np.uint8)
+
+
+def check_pixels(split: str, rows: Sequence[Example]) -> None:
+    """Raises BadInput for the first picture whose values are neither bytes nor shares of full brightness."""
+    for i, row in enumerate(rows):
+        array = np.asarray(row["image"])
+        if array.min() < 0 or array.max() > 255 or (array.dtype.kind == "f" and 1 < array.max() <= 2):
+            why = f"holds an image with values from {array.min():.3g} to {array.max():.3g}"
+            raise BadInput.of(split, f"row {i + 1}", why, "give 0-255, or 0-1; the model's processor standardises them")
+
+
+def to_colour(image: Any) -> np.ndarray:
     """A picture as an image processor takes it: [H, W, 3]; grey ones in three equal channels, without transparency."""
     array = np.asarray(image)
     if array.ndim == 2:

@@ -76,6 +76,10 @@ class Encoder(BaseModel):
         super().accepts(split, rows)
         if not rows:
             return
+        if "image" not in rows[0]:
+            raise BadInput.of(
+                split, "row 1", "holds a text, and the encoder is of pictures", "give examples with image"
+            )
         check_shapes(split, rows, "image")
         if np.ndim(rows[0]["image"]) not in (2, 3):
             why = f"holds an image of {np.ndim(rows[0]['image'])} dimensions"
@@ -91,19 +95,18 @@ class Encoder(BaseModel):
 
     def forward(self, batch: Batch, want: Want = NLL) -> Output:
         device = device_of(self.module)
-        views_BP2CHW = batch.inputs["views"].to(device)
-        count, pairs, own, nll_B = *views_BP2CHW.shape[:2], {}, NOT_ASKED
-        hidden: dict[str, Tensor] = {}
+        own, nll_B, states = {}, NOT_ASKED, {}
         if want.hidden or {"nll", VIEWS} & want.channels:
             with tap(self.module, want.hidden, stop=not want.channels) as hidden:
-                h_P2BD = self.module(views_BP2CHW.flatten(0, 2)).unflatten(0, (count, pairs, 2)).permute(1, 2, 0, 3)
+                h_P2BD = self.embed_views(batch)
                 if "nll" in want.channels:
                     nll_B = self.losses(h_P2BD, batch)
                 if VIEWS in want.channels:
                     own[VIEWS] = h_P2BD.flatten(0, 1).transpose(0, 1)
+            seen = self.attention(batch)
+            states = {path: self._own(flat(value, seen), batch).mean(1)[:, None] for path, value in hidden.items()}
         if EMBEDDING in want.channels:
-            own[EMBEDDING] = self.module(batch.inputs["x"].to(device))
-        states = {path: flat(value, None).unflatten(0, (count, -1)).mean(1)[:, None] for path, value in hidden.items()}
+            own[EMBEDDING] = self.embed(batch)
         labels_B1, mask_B1 = batch.labels_BT.to(device), batch.mask_BT.to(device)
         return Output(nll_B, batch.n_B.to(device), labels_B1, mask_B1, hidden=states, own=own)
 
@@ -115,6 +118,28 @@ class Encoder(BaseModel):
             seen = Seen(x_BCHW, views_2BCHW, self.module)
             losses.append(self.pretext.losses_of(self.module.head, h_2BD, seen))
         return torch.stack(losses).mean(0)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """[B, D] embeddings of the examples as they are."""
+        embedding_BD: Tensor = self.module(batch.inputs["x"].to(device_of(self.module)))
+        return embedding_BD
+
+    def embed_views(self, batch: Batch) -> Tensor:
+        """[P, 2, B, D] embeddings of each example's pairs of views."""
+        views_RCHW = batch.inputs["views"].to(device_of(self.module)).flatten(0, 2)
+        return self.pair_up(self.module(views_RCHW), batch)
+
+    def attention(self, batch: Batch) -> Tensor | None:
+        """[views, positions] which positions of the views count; None where all do."""
+        return None
+
+    def pair_up(self, h_RD: Tensor, batch: Batch) -> Tensor:
+        """[P, 2, B, D] of the embeddings of all views, an example's one after another."""
+        return self._own(h_RD, batch).unflatten(1, (self.views.pairs, 2)).permute(1, 2, 0, 3)
+
+    def _own(self, values_RD: Tensor, batch: Batch) -> Tensor:
+        """[B, views, D] of values of all views, an example's one after another."""
+        return values_RD.unflatten(0, (batch.size, 2 * self.views.pairs))
 
     def save(self, folder: Path) -> None:
         """model.safetensors, and in encoder.json how to build the network, its task and its views."""

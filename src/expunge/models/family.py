@@ -65,6 +65,7 @@ CAPABILITIES = {
     "mlp": "MLP layers",
     "embedding": "embeddings",
     "trees": "trees",
+    "pairs": "pairs of pictures and texts",
 }
 """What capabilities are called in messages."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from expunge.core.errors import BadInput
+from expunge.core.files import read_json
 
 OURS = "expunge.models.networks"
 
@@ -23,7 +24,8 @@ HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
 
 
 def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
-    """ "factory", "ensemble", "classifier" (our own folder), "adapter", "folder" or "hub". Raises BadInput.
+    """ "factory", "ensemble", "classifier" (our own folder), "adapter", "hub", or a folder of transformers: "encoder",
+    "pair", or "folder" for all others. Raises BadInput.
 
     field: the request's field that names the model, for errors.
     """
@@ -48,7 +50,28 @@ def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
         return "adapter"
     if not (folder / "config.json").is_file():
         raise BadInput.of(field, source, "holds no config.json", "give a folder written by save_pretrained")
-    return "folder"
+    return _task(folder)
+
+
+def _task(folder: Path) -> str:
+    """ "encoder" where transformers wrote a bare encoder of texts or pictures, or sentence-transformers one; "pair" for
+    CLIP; else "folder"."""
+    if (folder / "modules.json").is_file():
+        return "encoder"
+    try:
+        config = read_json(folder / "config.json")
+        (name,), kind = config["architectures"], config["model_type"]
+        if not name.endswith("Model") or config.get("is_decoder"):
+            return "folder"
+    except Exception:  # a file of anyone's: whoever opens it says what is wrong with it
+        return "folder"
+    if name == "CLIPModel":
+        return "pair"
+    from transformers.models.auto import modeling_auto as auto  # it takes a second, and few sources come here
+
+    masked, seeing = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    bare = auto.MODEL_MAPPING_NAMES.get(kind) == name and (kind in masked or kind in seeing)
+    return "encoder" if bare else "folder"
 
 
 def known_kind(source: str | Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Encoders of pictures, trained without labels by a pretext task."""
+"""Encoders of pictures, trained without labels by a pretext task, and transformers' encoders of texts and pictures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from expunge.core.errors import BadInput
 from expunge.core.random import seed_libraries
 from expunge.core.request import parse
 from expunge.models import schemas
+from expunge.models._encoder_folder import check_encoder_folder, open_encoder_folder
 from expunge.models._folder import foreign
 from expunge.models.encoder import EMBEDDING, FILE, VIEWS, Encoder, Network
 from expunge.models.families.classifier import show
 from expunge.models.family import Family, Source
 from expunge.models.pretext import DEFAULT, make_pretext, pretext_of
-from expunge.models.sources import OURS, check_weights, class_of
+from expunge.models.sources import OURS, check_weights, class_of, known_kind
 from expunge.models.views import Views
 from expunge.models.weights import load_weights
 
@@ -44,9 +45,11 @@ class Spec(schemas._File):
 
 
 def claims(source: Source) -> bool:
-    """Whether it names an encoder's network, or is the folder of an encoder."""
+    """Whether it names an encoder's network, or is the folder of an encoder, ours or transformers'."""
     if isinstance(source, Mapping):
         return "encoder" in source
+    if known_kind(source) == "encoder":
+        return True
     try:
         return (Path(source) / FILE).is_file()
     except (OSError, ValueError):
@@ -57,6 +60,9 @@ def check(source: Source, *, trust_code: bool, weights: bool, field: str) -> Non
     """Everything that can be known of it without building it. Raises BadInput."""
     if isinstance(source, Mapping):
         build_of(source, trust_code, field)
+        return
+    if known_kind(source) == "encoder":
+        check_encoder_folder(source, trust_code, weights, field)
         return
     check_weights(Path(source), "*.safetensors", weights, field)
     build_of(schemas.read(Path(source) / FILE, Spec, field), trust_code, field, "code that came with the model")
@@ -96,6 +102,8 @@ def open_encoder(source: Source, *, trust_code: bool, meta: bool, dtype: torch.d
     """The encoder of a folder with its weights; of a mapping, or on the meta device, without."""
     if isinstance(source, Mapping):
         return build(source, trust_code, "meta" if meta else "cpu")
+    if known_kind(source) == "encoder":
+        return open_encoder_folder(source, trust_code, meta)
     found = schemas.read(Path(source) / FILE, Spec, "model")
     weights = Path(source) / "model.safetensors"
     if not meta:  # sizes are compared before memory is taken for them
@@ -127,7 +135,7 @@ FAMILY = Family(
     check=check,
     open=open_encoder,
     fresh=fresh,
-    example_forms=(("image",), ("image", "label")),
+    example_forms=(("image",), ("image", "label"), ("text",), ("text", "label")),
     channels=(
         "nll",
         Channel(name=EMBEDDING, words="embeddings", unit="none"),
