@@ -15,6 +15,8 @@ from expunge.models.family import CAPABILITIES, family
 
 Chosen = Mapping[str, Mapping[str, Any]]
 """{trainer: its options}."""
+BESIDE = "beside"
+"""In a training's work folder: what its trainer writes beside the model."""
 EXACT_NEEDS = "logits"
 """Members of an ensemble answer together: an exact scheme wants a distribution of each."""
 

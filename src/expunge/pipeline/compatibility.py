@@ -178,7 +178,7 @@ def fitting(model: Model) -> list[str]:
     found = []
     for name, kind in every_method().items():
         folder = next((k for k, v in SINGULAR.items() if v == kind), None)
-        if folder in ("objectives", "edits", "exact", "guards", "wrappers"):
+        if folder in ("objectives", "edits", "exact", "guards", "wrappers", "federated"):
             card = load(folder, name).card
             single = "shards" not in model.capabilities
             if _card_fits(card, model) and single == (card.yields != "ensemble"):
