@@ -74,5 +74,6 @@ def _check_field(rows: Sequence[Example], by: str) -> None:
     """Raises BadInput where a row does not say whose it is."""
     for i, row in enumerate(rows):
         if row.get(by) is None:
-            known = did_you_mean(by, {str(name) for each in rows[:100] for name in each})
-            raise BadInput.of("data", f"row {i + 1}", f"has no {by}, which names its client", known)
+            some = any(each.get(by) is not None for each in rows)
+            fix = "give it one" if some else did_you_mean(by, {str(name) for each in rows[:100] for name in each})
+            raise BadInput.of("data", f"row {i + 1}", f"has no {by}, which names its client", fix)

@@ -108,6 +108,7 @@ class Rounds:
         names = participants(list(self.clients), self.share, self.context, number)
         updates = (self.exchange or self.train_here)(number, names, weights)
         usable, refused = screened(weights, updates)
+        refused |= {name: "did not answer" for name in names if name not in {one.client for one in updates}}
         require_some(usable, number, refused)
         after = self.strategy(weights, usable)
         cost = self.context.notes.pop("local", {})

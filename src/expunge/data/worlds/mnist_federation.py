@@ -13,6 +13,7 @@ TRAINING = {
     **SMALL_NETWORK,
     "data": "{world}/train",
     "batch_size": 32,
+    "learning_rate": 1e-3,
     "trainer": {"federation": {"rounds": 12, "history": "all"}},
 }
 

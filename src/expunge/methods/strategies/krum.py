@@ -21,7 +21,7 @@ CARD = Card(
 
 
 def krum(*, hostile: Annotated[float, Ge(0), Lt(0.5)] = 0.2, keep: Annotated[int, Ge(1)] = 1) -> Strategy:
-    """Take the model with the least sum of squared distances to its nearest others, or the mean of `keep` such models.
+    """Take the model with the least squared distances to its nearest others, or the mean of `keep` such ones.
 
     hostile: the share of clients that may send what they like. Distances are of differences taken in float64: the
     expansion into squares and products cancels between models that are nearly equal.
