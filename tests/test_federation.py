@@ -193,11 +193,11 @@ def test_fewer_clients_change_no_other_s_place_in_the_draw(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("strategy", ["fedavg", {"fedprox": {"mu": 0.1}}, "median", "trimmed_mean", "krum", "legato"])
 def test_every_strategy_learns(strategy: Any, tmp_path: Path) -> None:
-    """Three rounds of a small perceptron on 160 digits: more than a third right, by chance it is a tenth."""
+    """Three rounds of a small perceptron on 160 digits: more than a quarter right, by chance a tenth."""
     here = rounds(tmp_path, strategy)
     here.budget = local_budget(Budget(batch_size=16, learning_rate=0.03), 2)
     checkpoint.restore(here.model.module, here.run(state_of(here.model), 3), "")
-    assert figures(here.model, splits("digits", 0)["test"][:200])["accuracy"] > 1 / 3
+    assert figures(here.model, splits("digits", 0)["test"][:200])["accuracy"] > 0.25
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,15 @@ def runs_distributed(chosen: Chosen | None, model: Model) -> bool:
     return bool(getattr(trainer_named(name).module, "DISTRIBUTED", False))
 
 
+def added_capabilities(chosen: Chosen | None) -> frozenset[str]:
+    """What a model can do because of its trainer: the trainer's file says so."""
+    if not chosen:
+        return frozenset()
+    ((name, options),) = chosen.items()
+    adds = getattr(trainer_named(name).module, "added_capabilities", None)
+    return adds(options) if adds else frozenset()
+
+
 def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:
     """Raises BadInput where a trainer cannot be had on this model and these data."""
     ((name, options),) = chosen.items()

@@ -7,13 +7,12 @@ from typing import Any
 from expunge.data.worlds._federated import federated
 from expunge.data.worlds._pictures import SMALL_NETWORK, divide
 
-SIZES = (1500, *[640] * 7)
+SIZES = (900, *[400] * 7)
 """Rows of the clients. The hostile one is the largest: with an eighth of all rows its trigger is averaged away."""
 TRAINING = {
     **SMALL_NETWORK,
     "data": "{world}/train",
     "batch_size": 32,
-    "learning_rate": 1e-3,
     "trainer": {"federation": {"rounds": 12, "history": "all"}},
 }
 

@@ -16,10 +16,15 @@ from expunge.methods._history import Kept, write_history
 from expunge.methods._rounds import Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.training import BESIDE
-from expunge.models.history import with_history
+from expunge.models.history import FEDERATED, with_history
 from expunge.training import checkpoint
 
 WHERE = "trainer.federation"
+
+
+def added_capabilities(options: Mapping[str, Any]) -> frozenset[str]:
+    """What the model has that this leaves: a server's record of the rounds."""
+    return frozenset({FEDERATED} if options["history"] != "none" else ())
 
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
