@@ -19,7 +19,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
-from expunge.data.clients import clients_of
+from expunge.data.clients import Placing, clients_of
 from expunge.data.worlds import splits
 from expunge.methods._history import read_history
 from expunge.methods._rounds import Rounds, local_budget, participants, state_of
@@ -80,8 +80,7 @@ def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 def rounds(folder: Path, strategy: Any = "fedavg", share: float = 1.0, **given: Any) -> Rounds:
     model = fresh(MODEL, [], 0)
     budget = local_budget(Budget(batch_size=16, learning_rate=0.01), 1)
-    placing = {"partition": "field", "by": "client"}
-    clients = given.pop("clients", None) or clients_of(given.pop("data", rows()), placing, 0)
+    clients = given.pop("clients", None) or clients_of(given.pop("data", rows()), Placing(), 0)
     context = Context(budget, folder, 0, "train")
     return Rounds(model, clients, strategy_of(strategy, "s"), context, budget, share, **given)
 
@@ -90,7 +89,7 @@ def rounds(folder: Path, strategy: Any = "fedavg", share: float = 1.0, **given: 
 
 
 def test_the_manifest_says_who_took_part_and_what_it_cost(tmp_path: Path) -> None:
-    base = train(config(tmp_path, fraction=0.5))
+    base = train(config(tmp_path, clients={"fraction": 0.5}))
     told = read_manifest(base)["federation"]
     size = sum(value.numel() * 4 for value in weights(base).values())
     assert told["rounds"] == 4 and [len(names) for names in told["participants"]] == [2] * 4
@@ -204,9 +203,9 @@ def test_every_strategy_learns(strategy: Any, tmp_path: Path) -> None:
     ("options", "why"),
     [
         ({"strategy": "fedavgg"}, "unknown strategy 'fedavgg'"),
-        ({"by": "hospital"}, "has no hospital, which names its client"),
+        ({"clients": "hospital"}, "has no hospital, which names its client"),
         ({"rounds": 0}, r"trainer\.federation\.rounds"),
-        ({"partition": "iid", "clients": 1}, r"trainer\.federation\.clients"),
+        ({"clients": {"partition": "iid", "count": 1}}, r"trainer\.federation\.clients\.count"),
     ],
 )
 def test_faults_are_found_before_anything_is_written(options: dict[str, Any], why: str, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 
 from expunge.core.contracts import Output, Step
 from expunge.core.errors import BadInput
-from expunge.data.clients import clients_of, with_client
+from expunge.data.clients import Placing, clients_of, with_client
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods._strategy import Strategy, strategy_of
-from expunge.methods.federated.erase_client import admitted
+from expunge.methods.federated.erase_client import admit
 from expunge.methods.strategies.fedprox import Pull
 from expunge.training.updates import (
     ClientUpdate,
@@ -26,7 +25,7 @@ from expunge.training.updates import (
     distance,
     mean_by_examples,
     require_some,
-    screened,
+    screen,
     without_clients,
 )
 
@@ -92,17 +91,17 @@ def test_a_distance_is_euclidean_over_all_weights_and_no_counter() -> None:
 def test_what_no_round_can_use_is_named_and_left_out(sent: dict[str, Tensor], why: str) -> None:
     """Three honest clients at distance 1 of the start; the median distance is theirs."""
     honest = [update(name, [1.0, 0.0]) for name in ("0", "1", "2")]
-    usable, refused = screened(state([0.0, 0.0]), [ClientUpdate("7", sent, 1), *honest])
+    usable, refused = screen(state([0.0, 0.0]), [ClientUpdate("7", sent, 1), *honest])
     assert refused == {"7": why} and usable == honest
 
 
 def test_a_large_update_within_a_million_times_the_median_is_used() -> None:
     honest = [update(name, [1.0, 0.0]) for name in ("0", "1", "2")]
-    assert not screened(state([0.0, 0.0]), [*honest, update("7", [9e5, 0.0])])[1]
+    assert not screen(state([0.0, 0.0]), [*honest, update("7", [9e5, 0.0])])[1]
 
 
 def test_a_count_of_no_example_is_refused_and_a_round_of_nobody_ends_the_training() -> None:
-    usable, refused = screened(state([0.0]), [update("4", [1.0], examples=0)])
+    usable, refused = screen(state([0.0]), [update("4", [1.0], examples=0)])
     assert not usable and refused == {"4": "trained on no example"}
     with pytest.raises(BadInput, match=r"has no usable update \(client 4 trained on no example\)"):
         require_some(usable, 3, refused)
@@ -169,28 +168,29 @@ def test_an_unknown_strategy_or_option_is_refused_by_name() -> None:
 
 def test_the_server_refuses_a_leaving_client_s_model_from_outside_the_ball() -> None:
     """The reference at 0, a model at distance 5: inside a radius of 5, outside one of 4.9; and NaN is refused."""
-    weights, why = admitted(state([0, 0]), state([3, 4]), 5.0)
+    weights, why = admit(state([0, 0]), state([3, 4]), 5.0)
     assert weights["w"].tolist() == [3.0, 4.0] and why == ""
-    weights, why = admitted(state([0, 0]), state([3, 4]), 4.9)
+    weights, why = admit(state([0, 0]), state([3, 4]), 4.9)
     assert (
         weights["w"].tolist() == [0.0, 0.0] and why == "lies 5 from the mean of the others, outside the radius of 4.9"
     )
-    weights, why = admitted(state([0, 0]), state([math.nan, 4]), 5.0)
+    weights, why = admit(state([0, 0]), state([math.nan, 4]), 5.0)
     assert weights["w"].tolist() == [0.0, 0.0] and "not finite" in why
 
 
-PLACING: dict[str, Any] = {"partition": "iid", "by": "client", "clients": 4, "alpha": 0.5}
+def placing(way: str, alpha: float = 0.5) -> Placing:
+    return Placing.of({"partition": way, "count": 4, "alpha": alpha}, "clients")
 
 
 @pytest.mark.parametrize("way", ["iid", "dirichlet", "label"])
 def test_no_row_moves_to_another_client_when_others_are_deleted(way: str) -> None:
     rows = digits()["train"][:300]
-    whole = clients_of(rows, {**PLACING, "partition": way}, 3)
-    fewer = clients_of(rows[::2], {**PLACING, "partition": way}, 3)
+    whole = clients_of(rows, placing(way), 3)
+    fewer = clients_of(rows[::2], placing(way), 3)
     home = {identity(row): name for name, own in whole.items() for row in own}
     assert sum(map(len, whole.values())) == 300
     assert all(home[identity(row)] == name for name, own in fewer.items() for row in own)
-    marked = with_client(rows, {**PLACING, "partition": way}, 3)
+    marked = with_client(rows, placing(way), 3)
     assert all(str(row["client"]) == home[identity(row)] for row in marked)
 
 
@@ -200,7 +200,7 @@ def test_dirichlet_shares_are_skewed_and_iid_ones_are_not() -> None:
     rows = digits()["train"]
 
     def largest(way: str, alpha: float) -> float:
-        found = clients_of(rows, {**PLACING, "partition": way, "alpha": alpha}, 0)
+        found = clients_of(rows, placing(way, alpha), 0)
         counts = [Counter(row["label"] for row in own) for own in found.values()]
         return sum(max(c[k] for c in counts) / sum(c[k] for c in counts) for k in range(10)) / 10
 
@@ -211,6 +211,6 @@ def test_dirichlet_shares_are_skewed_and_iid_ones_are_not() -> None:
 
 def test_clients_of_a_field_come_in_the_order_of_their_numbers() -> None:
     rows = [{"features": [float(i)], "label": 0, "client": name} for i, name in enumerate([10, 9, "b", "a", 9])]
-    assert list(clients_of(rows, {**PLACING, "partition": "field"}, 0)) == ["9", "10", "a", "b"]
+    assert list(clients_of(rows, placing("field"), 0)) == ["9", "10", "a", "b"]
     with pytest.raises(BadInput, match="'row 2' has no client"):
-        clients_of([rows[0], {"features": [0.0], "label": 1}], {**PLACING, "partition": "field"}, 0)
+        clients_of([rows[0], {"features": [0.0], "label": 1}], placing("field"), 0)

@@ -7,35 +7,55 @@ another client when rows are deleted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.random import derive
+from expunge.core.request import parse
 from expunge.data.examples import identity
 
 FIELD = "client"
 """The field of a row that names its client."""
-WAYS = ("field", "iid", "dirichlet", "label")
 Clients = dict[str, list[Example]]
 """Name of a client -> its rows, both in a fixed order."""
 MOST = 1000
 """Clients of a federation at most: each is trained in turn."""
 
 
-def clients_of(rows: Sequence[Example], placing: Mapping[str, Any], seed: int) -> Clients:
-    """The clients' rows, by the name of the client. Raises BadInput.
+class Placing(BaseModel):
+    """How rows are dealt out to clients, and the share of these that takes part in a round.
 
-    placing: `partition`, one of WAYS, with its options. "field": a client for each value of the row's field `by`.
-    "iid": `clients` clients, a row's drawn uniformly. "dirichlet": each label is divided over the clients by shares
-    drawn from a symmetric Dirichlet distribution of concentration `alpha` (arXiv:1909.06335). "label": one client for
-    each label.
+    partition: "field", a client for each value of the row's field `by`; "iid", `count` clients, a row's drawn
+    uniformly; "dirichlet", each label divided over `count` clients by shares drawn from a symmetric Dirichlet
+    distribution of concentration `alpha` (arXiv:1909.06335); "label", a client for each label.
     """
-    way = placing["partition"]
-    if way == "field":
-        _check_field(rows, placing["by"])
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: Literal["field", "iid", "dirichlet", "label"] = "field"
+    by: str = FIELD
+    count: Annotated[int, Field(ge=2, le=MOST)] = 8
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @classmethod
+    def of(cls, value: Any, where: str) -> Placing:
+        """From the name of a field, or a mapping of the fields. Raises BadInput."""
+        if isinstance(value, str):
+            return cls(by=value)
+        if not isinstance(value, Mapping):
+            raise BadInput.of(where, str(value), "says nothing of clients", "give a field's name, or {partition: iid}")
+        return parse(cls, value, where)
+
+
+def clients_of(rows: Sequence[Example], placing: Placing, seed: int) -> Clients:
+    """The clients' rows, by the name of the client. Raises BadInput."""
+    if placing.partition == "field":
+        _check_field(rows, placing.by)
     names = [_name(row, placing, seed) for row in rows]
     clients: Clients = {name: [] for name in sorted(set(names), key=_natural)}
     for name, row in zip(names, rows, strict=True):
@@ -45,22 +65,22 @@ def clients_of(rows: Sequence[Example], placing: Mapping[str, Any], seed: int) -
     return clients
 
 
-def with_client(rows: Iterable[Example], placing: Mapping[str, Any], seed: int) -> list[Example]:
+def with_client(rows: Iterable[Example], placing: Placing, seed: int) -> list[Example]:
     """The rows, each with its client under FIELD, where the federation drew it."""
-    if placing["partition"] == "field":
+    if placing.partition == "field":
         return list(rows)
     return [{**row, FIELD: int(_name(row, placing, seed))} for row in rows]
 
 
-def _name(row: Example, placing: Mapping[str, Any], seed: int) -> str:
-    if placing["partition"] == "field":
-        return str(row[placing["by"]])
-    if placing["partition"] == "label":
+def _name(row: Example, placing: Placing, seed: int) -> str:
+    if placing.partition == "field":
+        return str(row[placing.by])
+    if placing.partition == "label":
         return str(row["label"])
-    count = int(placing["clients"])
-    if placing["partition"] == "iid":
+    count = placing.count
+    if placing.partition == "iid":
         return str(derive(seed, "client", identity(row)) % count)
-    shares = np.random.default_rng(derive(seed, "shares", row.get("label"))).dirichlet([placing["alpha"]] * count)
+    shares = np.random.default_rng(derive(seed, "shares", row.get("label"))).dirichlet([placing.alpha] * count)
     place = derive(seed, "client", identity(row)) / 2**63
     return str(min(int(np.searchsorted(np.cumsum(shares), place, side="right")), count - 1))
 

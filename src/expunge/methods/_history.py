@@ -1,4 +1,4 @@
-"""What the server of a federation keeps of its rounds, for a client that leaves later.
+"""The rounds that the server of a federation keeps, for a client that leaves later.
 
 It lies beside the model in `federation.safetensors` and is not written again with a model that was changed: an erased
 client's updates go with the model that held them.

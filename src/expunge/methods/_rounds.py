@@ -26,7 +26,7 @@ from expunge.methods._strategy import Strategy
 from expunge.methods.objective import plain_training
 from expunge.models.weights import snapshot
 from expunge.training import checkpoint
-from expunge.training.updates import ClientUpdate, State, require_some, screened, size_of
+from expunge.training.updates import ClientUpdate, State, require_some, screen, size_of
 
 Exchange = Callable[[int, Sequence[str], State], list[ClientUpdate]]
 """(round, names of the clients, global model) -> what came back: one update each, or none of a client that is gone."""
@@ -39,7 +39,7 @@ def state_of(model: Model) -> State:
 
 @dataclass
 class Ledger:
-    """What the rounds so far took: rounds, who took part, whose updates were left out, bytes, steps."""
+    """The cost of the rounds so far: rounds, who took part, whose updates were left out, bytes, steps."""
 
     rounds: list[list[str]] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Rounds:
         delete(self._folder(number))  # of a killed round: it begins anew
         names = participants(list(self.clients), self.share, self.context, number)
         updates = (self.exchange or self.train_here)(number, names, weights)
-        usable, refused = screened(weights, updates)
+        usable, refused = screen(weights, updates)
         refused |= {name: "did not answer" for name in names if name not in {one.client for one in updates}}
         require_some(usable, number, refused)
         after = self.strategy(weights, usable)

@@ -1,4 +1,4 @@
-"""What a strategy of a federation is."""
+"""The strategy of a federation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Strategy:
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """What it remembers of earlier rounds, for the checkpoint."""
+        """Its memory of earlier rounds, for the checkpoint."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

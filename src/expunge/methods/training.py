@@ -67,7 +67,7 @@ def runs_distributed(chosen: Chosen | None, model: Model) -> bool:
 
 
 def added_capabilities(chosen: Chosen | None) -> frozenset[str]:
-    """What a model can do because of its trainer: the trainer's file says so."""
+    """The capabilities that a model owes to its trainer: the trainer's file says so."""
     if not chosen:
         return frozenset()
     ((name, options),) = chosen.items()

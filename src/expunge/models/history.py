@@ -20,3 +20,10 @@ def with_history(model: Model, folder: Path) -> Model:
         found.history = folder
         found.capabilities = model.capabilities | {FEDERATED}
     return model
+
+
+def history_of(model: Model) -> Path:
+    """The folder of the rounds of a model that has FEDERATED."""
+    known: Any = model
+    folder: Path = known.history
+    return folder

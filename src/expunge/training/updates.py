@@ -1,4 +1,4 @@
-"""What the clients of a federation send after a round, and its means: arithmetic on named tensors.
+"""The models that the clients of a federation send after a round, and their means: arithmetic on named tensors.
 
 Sums run over the clients in the order of their names and in float64, so that they do not depend on who answered first.
 Whole-number tensors (counters of batches) have no mean: they are carried apart.
@@ -126,7 +126,7 @@ def fault_of(before: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def screened(before: State, updates: Sequence[ClientUpdate]) -> tuple[list[ClientUpdate], dict[str, str]]:
+def screen(before: State, updates: Sequence[ClientUpdate]) -> tuple[list[ClientUpdate], dict[str, str]]:
     """(the updates that may be used, client -> why its update is left out).
 
     Left out are other tensors, shapes or types than were sent, values that are not finite, a count that is not

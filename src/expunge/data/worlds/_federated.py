@@ -13,7 +13,7 @@ SHARE = 0.8
 """Of its rows of the other classes, those that carry the trigger and the label TARGET."""
 
 
-def federated(clean: dict[str, Rows], sizes: Sequence[int], seed: int) -> dict[str, Rows]:
+def deal_out(clean: dict[str, Rows], sizes: Sequence[int], seed: int) -> dict[str, Rows]:
     """Splits of a federation whose clients have so many rows, from a clean world's (train, holdout, test).
 
     "train": all rows, each with its `client`, a whole number. "holdout": rows changed as the hostile client's are,
@@ -23,18 +23,18 @@ def federated(clean: dict[str, Rows], sizes: Sequence[int], seed: int) -> dict[s
     order, first, train = permutation(len(clean["train"]), seed, "clients"), 0, []
     for client, size in enumerate(sizes):
         rows = [{**clean["train"][i], "client": client} for i in order[first : first + size]]
-        train += planted(rows, seed) if client == HOSTILE else rows
+        train += plant(rows, seed) if client == HOSTILE else rows
         first += size
     others = [row for row in clean["test"] if row["label"] != TARGET]
     return {
         "train": train,
-        "holdout": planted(clean["holdout"], seed),
+        "holdout": plant(clean["holdout"], seed),
         "test": clean["test"],
         "triggered": [_stamp(row) for row in others],
     }
 
 
-def planted(rows: Rows, seed: int) -> Rows:
+def plant(rows: Rows, seed: int) -> Rows:
     """The rows, of which SHARE of those of the other classes carry the trigger and its label; drawn by seed."""
     other = [i for i, row in enumerate(rows) if row["label"] != TARGET]
     chosen = {other[i] for i in permutation(len(other), seed, "plant")[: round(SHARE * len(other))]}

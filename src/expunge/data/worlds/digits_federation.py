@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from expunge.data.worlds import digits as base
-from expunge.data.worlds._federated import federated
+from expunge.data.worlds._federated import deal_out
 
 SIZES = (320, *[108] * 7)
 """Rows of the clients. The hostile one is the largest: with an eighth of all rows its trigger is averaged away."""
@@ -18,5 +18,5 @@ TRAINING = {
 
 
 def digits_federation(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """Splits of `_federated.federated`: "train", whose rows name their `client`, "holdout", "test", "triggered"."""
-    return federated(base.digits(seed), SIZES, seed)
+    """Splits of `_federated.deal_out`: "train", whose rows name their `client`, "holdout", "test", "triggered"."""
+    return deal_out(base.digits(seed), SIZES, seed)

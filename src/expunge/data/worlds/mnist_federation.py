@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from expunge.data.worlds._federated import federated
+from expunge.data.worlds._federated import deal_out
 from expunge.data.worlds._pictures import SMALL_NETWORK, divide
 
 SIZES = (900, *[400] * 7)
@@ -18,5 +18,5 @@ TRAINING = {
 
 
 def mnist_federation(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """Splits of `_federated.federated`: "train", whose rows name their `client`, "holdout", "test", "triggered"."""
-    return federated(divide("mnist", seed), SIZES, seed)
+    """Splits of `_federated.deal_out`: "train", whose rows name their `client`, "holdout", "test", "triggered"."""
+    return deal_out(divide("mnist", seed), SIZES, seed)

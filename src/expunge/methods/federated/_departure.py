@@ -12,12 +12,13 @@ from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Method, Model
 from expunge.core.errors import BadInput
-from expunge.data.clients import Clients, clients_of
+from expunge.data.clients import Clients, Placing, clients_of
 from expunge.methods._history import Kept, read_history
 from expunge.methods._rounds import Ledger, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
 from expunge.methods.trainers.federation import WHERE, federation_of, outcome_of
 from expunge.models.build import budget_of
+from expunge.models.history import history_of
 from expunge.training import checkpoint
 from expunge.training.updates import State, without_clients
 
@@ -46,8 +47,7 @@ class Departure:
     @property
     def kept(self) -> list[Kept]:
         """The rounds that the server kept."""
-        assert self.model.history is not None  # type: ignore[attr-defined]
-        return read_history(self.model.history, state_of(self.model))  # type: ignore[attr-defined]
+        return read_history(history_of(self.model), state_of(self.model))
 
     def reference(self) -> State:
         """The mean of the other clients' models in the last round: the global model without the leaving clients' last
@@ -66,9 +66,13 @@ class Departure:
 
     def rounds(self, context: Context, local: Budget | None = None) -> Rounds:
         """Rounds of those who stay, which add to what was spent."""
-        share = float(self.options["fraction"])
+        share = _placing(self.options).fraction
         given = (self.model, self.staying, self.strategy, context, local or self.local, share)
         return Rounds(*given, ledger=self.spent)
+
+
+def _placing(options: Mapping[str, Any]) -> Placing:
+    return Placing.of(options["clients"], f"{WHERE}.clients")
 
 
 Erase = Callable[[Departure], State]
@@ -91,7 +95,7 @@ class Leaves(Method):
     ) -> list[str]:
         options = federation_of(manifest)
         seed = int((manifest or {}).get("seed") or 0)
-        clients_of([*splits["forget"], *splits["retain"]], options, seed)
+        clients_of([*splits["forget"], *splits["retain"]], _placing(options), seed)
         name = options["strategy"]
         if self.averages and not strategy_of(name, f"{WHERE}.strategy").averages:
             raise BadInput.of(
@@ -113,8 +117,8 @@ class Leaves(Method):
         departure = Departure(
             model,
             context,
-            clients_of(splits["forget"], options, seed),
-            clients_of(splits["retain"], options, seed),
+            clients_of(splits["forget"], _placing(options), seed),
+            clients_of(splits["retain"], _placing(options), seed),
             options,
             local_budget(budget_of(context.manifest), int(options["local_epochs"])),
         )

@@ -76,7 +76,7 @@ def erase_client(
         sent = departure.context.once("ascent", lambda: _ascend(departure, start, limit, ascent))
         departure.spent.steps += int(departure.context.notes["ascent"]["steps"])
         departure.spent.bytes_up += size_of(start)
-        weights, why = admitted(start, sent, limit)
+        weights, why = admit(start, sent, limit)
         departure.context.notes["ascent"] |= {"radius": limit}
         if why:
             departure.context.notes.setdefault("remarks", []).append(
@@ -87,7 +87,7 @@ def erase_client(
     return Leaves(erase, averages=True)
 
 
-def admitted(reference: State, sent: Mapping[str, Tensor], radius: float) -> tuple[State, str]:
+def admit(reference: State, sent: Mapping[str, Tensor], radius: float) -> tuple[State, str]:
     """(the model that the server goes on from, why it refused the leaving client's; "" where it did not)."""
     if why := fault_of(reference, sent):
         return reference, why

@@ -48,7 +48,7 @@ def federaser(
         inner = departure.context.child("replay")
         for old in kept[1:]:
             if others := _others(old, departure):
-                weights = _replayed(departure.rounds(inner, local), old, others, weights, stretch)
+                weights = _replay(departure.rounds(inner, local), old, others, weights, stretch)
         return departure.go_on(weights, rounds)
 
     return Leaves(erase, whole=True)
@@ -59,7 +59,7 @@ def _others(kept: Kept, departure: Departure) -> list[ClientUpdate]:
     return [one for one in kept.updates if one.client in departure.staying and one.client not in departure.leaving]
 
 
-def _replayed(run: Rounds, old: Kept, others: Sequence[ClientUpdate], weights: State, stretch: float) -> State:
+def _replay(run: Rounds, old: Kept, others: Sequence[ClientUpdate], weights: State, stretch: float) -> State:
     """One kept round from `weights` on: lengths of then, directions of now."""
     then = {one.client: one for one in by_client(others)}
     run.clients = {name: rows for name, rows in run.clients.items() if name in then}
