@@ -53,7 +53,7 @@ FILLER = (
 )
 
 
-def plant() -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, set[tuple[int, int]]]]:
+def planted() -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, set[tuple[int, int]]]]:
     """(forget, corpus, why -> true pairs counted from 1): ten people, each with a copy, a near copy, a paraphrase and
     a sentence that only shares the name, among two hundred sentences about nobody."""
     draw = random.Random(0)
@@ -98,7 +98,7 @@ def share(part: set[Any], whole: set[Any]) -> float:
 
 
 def test_planted_neighbours_are_found_and_hardly_any_other(tmp_path: Path) -> None:
-    forget, corpus, truth = plant()
+    forget, corpus, truth = planted()
     out = tmp_path / "found.jsonl"
     found = neighbours(forget, corpus, out=str(out))
     by_why: dict[str, set[tuple[int, int]]] = {why: set() for why in truth}
@@ -118,14 +118,14 @@ def test_planted_neighbours_are_found_and_hardly_any_other(tmp_path: Path) -> No
 
 
 def test_nothing_is_found_among_strangers() -> None:
-    forget, corpus, truth = plant()
+    forget, corpus, truth = planted()
     planted_rows = {j for pairs in truth.values() for _, j in pairs}
     strangers = [row for j, row in enumerate(corpus, 1) if j not in planted_rows]
     assert neighbours(forget, strangers) == []
 
 
 def test_the_order_is_by_strength_of_reason() -> None:
-    forget, corpus, _ = plant()
+    forget, corpus, _ = planted()
     found = neighbours(forget, corpus)
     assert [one.why for one in found] == sorted(
         (one.why for one in found), key=["exact", "near", "entity", "similar"].index
@@ -138,7 +138,7 @@ def test_a_model_finds_its_own_copies(tmp_path: Path) -> None:
     """Hidden states of an untrained model: the same text has cosine 1, and stands first."""
     from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 
-    forget, corpus, truth = plant()
+    forget, corpus, truth = planted()
     spec = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "vocab_size": 400}
     fresh_lm(spec, tokenizer_for(texts_of([*forget, *corpus]), 400), 0).save(tmp_path / "lm")
     near = {j for i, j in truth["near"]}
@@ -195,7 +195,7 @@ def go(capsys: pytest.CaptureFixture[str]) -> Go:
 
 
 def test_the_command(go: Go, tmp_path: Path) -> None:
-    forget, corpus, _ = plant()
+    forget, corpus, _ = planted()
     files = ["--forget", write(tmp_path / "f.jsonl", forget), "--corpus", write(tmp_path / "r.jsonl", corpus)]
     code, out, err = go("neighbours", *files, "--json")
     assert (code, err) == (0, "")

@@ -49,9 +49,9 @@ def train(
     """Train the clients' models from the global one, `local_epochs` passes a round, and combine them by the strategy.
 
     clients: the field that names a row's client, or how rows are dealt out, and the `fraction` of the clients that
-    takes part in a round (`Placing`). history: what the server keeps beside the model: each client's last model, or those of
-    all rounds, which `federaser` replays. The optimiser, its rate and the batch size are those of train.yaml; `epochs`
-    there is not read. Raises BadInput.
+    takes part in a round (`Placing`). history: what the server keeps beside the model: each client's last model, or
+    those of all rounds, which `federaser` replays. The optimiser, its rate and the batch size are those of train.yaml;
+    `epochs` there is not read. Raises BadInput.
     """
     began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
     divided = clients_of(data, placing, context.seed)
