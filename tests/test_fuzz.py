@@ -1,6 +1,6 @@
 """Whatever stands in a request, `expunge run --plan` ends with 0 or 2 and a sentence, never with a traceback.
 
-1,000 draws that are the same every time; `EXPUNGE_FUZZ=10000` for more.
+500 draws that are the same every time; `EXPUNGE_FUZZ=10000` for more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from expunge.methods.compose import every_method
 from expunge.models.build import check_spec
 from expunge.pipeline.train import parse_training
 
-DRAWS = int(os.environ.get("EXPUNGE_FUZZ", "500"))
+DRAWS = int(os.environ.get("EXPUNGE_FUZZ", "250"))
 COMMON = {
     "deadline": None,
     "derandomize": True,

@@ -706,3 +706,15 @@ def test_domains_that_refuse_as_one_are_said_to() -> None:
 def test_a_page_without_alignment_says_nothing_of_it():
     page = render(language_model())
     assert 'id="plot-radar"' not in page and 'id="alignment"' not in page
+
+
+def test_a_line_shows_the_interval_of_the_model_that_it_reads():
+    def score(subject: str, value: float) -> dict[str, object]:
+        ends = {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 9, "status": "measured"}
+        return {"name": "privacy_worst", "side": "privacy", "split": "", "subject": subject, "unit": "AUC", **ends}
+
+    rules = ["privacy.worst before the change > 0.1 (something to forget)", "privacy.worst <= 0.1"]
+    lines = [{"rule": rule, "passed": True} for rule in rules]
+    scores = [score("before", 0.4), score("after", 0.0)]
+    found = _facts.lines({"scores": scores, "verdict": {"passed": True, "lines": lines}})
+    assert [line["score"]["value"] for line in found] == [0.4, 0.0]

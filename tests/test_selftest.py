@@ -247,13 +247,13 @@ HIDDEN = ("hidden_mean", "hidden_share", "hidden_worst")
 DEFENCES = {
     "untouched": (*HIDDEN, "worst_attacker", "nll_below_gold"),
     "random": ("hidden_share", "hidden_worst", "nll_below_gold"),
-    "collapsed": ("nll_below_gold",),
+    "collapsed": (*HIDDEN, "nll_below_gold"),
     "diverged": (*HIDDEN, "worst_attacker", "over_forgetting"),
     "over-forgotten": (*HIDDEN, "worst_attacker", "over_forgetting", "nll_above_gold"),
     "masked": ("worst_attacker", *HIDDEN),
     "a tenth left": ("worst_attacker", *HIDDEN),
-    "copied gold": ("known_before", "check_gold"),
-    "noisy gold": ("known_before", "check_gold"),
+    "copied gold": ("known_before", "unseen_forget_set", "check_gold"),
+    "noisy gold": ("known_before", "unseen_forget_set", "check_gold"),
     "random gold": ("worst_attacker", "check_gold"),
     "unknown subject": ("hidden_share", "hidden_worst", "worst_attacker", "nll_below_gold", "known_before"),
     "few records": (
@@ -266,7 +266,7 @@ DEFENCES = {
     ),
     "members as holdout": ("unseen_holdout",),
     "failed attack": ("hidden_mean",),
-    "missing figures": ("over_forgetting",),
+    "missing figures": ("hidden_share", "hidden_worst", "worst_attacker", "over_forgetting"),
     "impossible figures": (*HIDDEN, "worst_attacker", "nll_below_gold"),
     "nothing read": (*HIDDEN, "worst_attacker", "over_forgetting"),
 }

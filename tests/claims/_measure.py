@@ -21,6 +21,9 @@ from expunge.models.open import open_model
 from expunge.pipeline.gold import gold
 from expunge.training.stopping import figures
 
+WATCHED = 1e-9
+"""A floor that nothing breaks: where no check could end a run, its curve would have its ends alone."""
+
 
 @dataclass(frozen=True)
 class Figures:

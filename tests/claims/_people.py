@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from _measure import World, kept_at, world
+from _measure import WATCHED, World, kept_at, world
 
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
@@ -24,7 +24,7 @@ from expunge.training.stopping import figures
 from worlds import pairs, write
 
 SEEDS = tuple(int(seed) for seed in os.environ.get("EXPUNGE_SEEDS", "7,8,9").split(","))
-LONG = Budget(stop="none", floor=0.0, epochs=10)
+LONG = Budget(stop="none", floor=WATCHED, epochs=10)
 LEVEL = Budget(stop="gold", floor=0.0, epochs=40)
 """Stops at the forget NLL that is given as gold's."""
 Rows = list[dict[str, Any]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from _measure import Figures, World, forgotten, kept_at, world
+from _measure import WATCHED, Figures, World, forgotten, kept_at, world
 from _suite import SEED
 
 from expunge.core.budget import Budget
@@ -69,7 +69,7 @@ class TestEffects:
         """WGA and SatImp against ascent, all alone and in small steps: at a forget NLL of 1 they have kept more of
         retain on each of three seeds, and .03 more on average. That they keep more where each is stopped is not so:
         where they end differs."""
-        small = Budget(steps=90, stop="none", floor=0.0, share=0.02)
+        small = Budget(steps=90, stop="none", floor=WATCHED, share=0.02)
         gains: dict[str, list[float]] = {"wga": [], "satimp": []}
         for seed in SEEDS:
             curves = {
@@ -92,7 +92,7 @@ class TestEffects:
     def test_flat_keeps_a_little_more_than_ascent(self, place: World, tmp_path: Path) -> None:
         """Neither has retain data or a reference. At a forget NLL of 1.5, small steps, three seeds: FLAT has kept more
         of retain than ascent in each, by some points only; at this scale it is no match for a retain term."""
-        small = Budget(steps=90, stop="none", floor=0.0, share=0.02)
+        small = Budget(steps=90, stop="none", floor=WATCHED, share=0.02)
         gains = []
         for seed in SEEDS:
             flat, ga = (

@@ -66,6 +66,7 @@ def answers(model: Ensemble) -> tuple[float, float]:
     return float((said_N == label_N).mean()), gap(said_N.astype(float), label_N, group_N)
 
 
+@pytest.mark.slow
 @pytest.mark.claims("fairsisa")
 @pytest.mark.parametrize(("way", "left"), [("scores", 0.4), ("votes", 0.4), ("shards", 0.4)])
 def test_the_gap_closes_and_accuracy_stays(way: str, left: float, tmp_path: Path) -> None:

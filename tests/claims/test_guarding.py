@@ -211,6 +211,7 @@ def right(model: Any, rows: Any) -> float:
     return sum(text == row["answer"] for row, text in zip(rows, texts, strict=True)) / len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.claims("key_space")
 def test_key_space_takes_one_skill_away(skilled: Any, tmp_path: Path) -> None:
     """Over 80 % of the skill is gone, on things that it never saw too, and under a tenth of the other.
@@ -229,6 +230,7 @@ def test_key_space_takes_one_skill_away(skilled: Any, tmp_path: Path) -> None:
     assert notes["detector"]["recall"] >= 0.8 and notes["detector"]["false_alarms"] <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.claims("streaming")
 def test_streaming_stops_early_and_finds_nearly_all(skilled: Any, tmp_path: Path) -> None:
     """The published claim: near full detection after about a fifth of the tokens.
@@ -251,6 +253,7 @@ def test_streaming_stops_early_and_finds_nearly_all(skilled: Any, tmp_path: Path
     assert notes["detector"]["share_of_tokens_seen"] <= 0.35
 
 
+@pytest.mark.slow
 def test_streaming_reads_as_it_writes(skilled: Any, tmp_path: Path) -> None:
     """The forward silences exactly the tokens that generation does not reach."""
     model, _ = guarded(skilled, "streaming", {"forget": prices(0, 60), "retain": homes(0, 40)}, tmp_path)

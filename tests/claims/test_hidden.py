@@ -106,6 +106,7 @@ def test_a_model_retrained_with_another_seed_is_not_called_hidden(
     assert score.value is not None and score.value < MARGIN
 
 
+@pytest.mark.slow
 def test_a_retrained_classifier_is_not_refuted_under_erase_and_an_unchanged_one_is(tmp_path: Path) -> None:
     """Digits as a table: retraining is held against two golds of other seeds, under every attack on models.
 

@@ -126,6 +126,7 @@ def test_each_group_s_prompt_teaches_that_group_alone(place: Path) -> None:
     assert model.generate(free) == base.generate(free)
 
 
+@pytest.mark.slow
 def test_what_is_generated_is_what_the_forward_finds_likeliest(place: Path) -> None:
     model = open_on_cpu(str(place / "model"))
     rows = [*TUNED[::5], *BASE[::20]]

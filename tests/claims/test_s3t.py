@@ -169,6 +169,7 @@ def test_what_serves_was_never_trained_on_what_was_deleted(place: Path, tmp_path
     assert isinstance(served_, Ensemble) and served_.state["members"] == ["shard-0/ordering-2"]
 
 
+@pytest.mark.slow
 def test_the_adapters_learn_and_a_deletion_keeps_most(place: Path, tmp_path: Path) -> None:
     """In nats a token on the tuned data: the base, all layers, the two upper runs of layers."""
     base, whole = open_on_cpu(str(place / "base")), open_on_cpu(str(place / "model"))

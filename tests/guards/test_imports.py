@@ -24,6 +24,7 @@ OPTIONAL = {
     "datasketch": "the extra `neighbours`",
     "ray": "the extra `ray`",
     "bitsandbytes": "the extra for 4-bit models",
+    "xgboost": "the extra `trees`",
     "resource": "not there on Windows",
 }
 """Packages that may be missing, and so are imported where they are used."""

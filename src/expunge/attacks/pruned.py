@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt, Lt
 
 from expunge.attacks.shared.recovery import MEANS, answer_probability, figure_of
-from expunge.attacks.shared.rounding import matrices
+from expunge.attacks.shared.rounding import matrices, require_matrices
 from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
 
@@ -31,6 +31,7 @@ def pruned(*, share: Annotated[float, Gt(0), Lt(1)] = 0.3) -> Attack:
 
     @torch.no_grad()
     def attack(target: Target) -> Found:
+        require_matrices(target)
         with target.disposable() as model:
             for parameter, _ in matrices(model.module):
                 size = parameter.abs().flatten()

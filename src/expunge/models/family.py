@@ -65,6 +65,7 @@ CAPABILITIES = {
     "mlp": "MLP layers",
     "embedding": "embeddings",
     "federation": "what a federation's server keeps of its rounds (`trainer: federation` in train.yaml)",
+    "trees": "trees",
 }
 """What capabilities are called in messages."""
 

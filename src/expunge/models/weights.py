@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,8 @@ def check_finite(module: nn.Module, source: str) -> None:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the module's weights lie."""
-    return next(module.parameters()).device
+    """Where the module's weights lie, or the buffers of one that has none."""
+    return next(itertools.chain(module.parameters(), module.buffers())).device
 
 
 def fingerprint_of(module: nn.Module) -> str:

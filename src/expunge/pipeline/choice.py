@@ -13,7 +13,7 @@ from expunge.data.splits import Splits
 from expunge.methods.auto import COST, NAME, Ladder, ladders, options_of
 from expunge.methods.compose import compose
 from expunge.models.manifest import retraining_tokens
-from expunge.pipeline.compatibility import fits_method
+from expunge.pipeline.compatibility import fits_method, has_weights
 
 DEEPER = ("forget", "privacy", "robustness")
 """First words of the criteria that read more of the forget set than its answers, unless they are a ROUGE."""
@@ -27,6 +27,8 @@ def choose(request: Request, model: Model, splits: Splits) -> Ladder:
     schemes = sorted(name.partition(":")[2] for name in model.capabilities if name.startswith("exact:"))
     if schemes:
         return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options=options)
+    if not has_weights(model):
+        return Ladder(("retrain",), 0, "the model has no weights that steps could change", options=options)
     faults = ["no ladder was measured for it"]
     words_alone = all("rouge" in line or not line.startswith(DEEPER) for line in request.accept)
     named = "class" if isinstance(request.forget, Mapping) and "class" in request.forget else "single"

@@ -22,6 +22,7 @@ from expunge.models.guarded import guards_of
 def fits_method(composed: Composed, model: Model, splits: Splits) -> None:
     """Check that each part suits this model and these data. Raises BadInput with every fault."""
     _fits_ensemble(composed, model)
+    _fits_weights(composed, model)
     faults = Faults()
     for fault in _method_faults(composed, model, splits):
         faults.add(fault)
@@ -44,6 +45,18 @@ def _fits_ensemble(composed: Composed, model: Model) -> None:
             f"changes a single model, and this one is an ensemble of {len(model.members)} trained with `exact:`",  # type: ignore[attr-defined]
             f"these would work: {', '.join(fitting(model))}",
         )
+
+
+def has_weights(model: Model) -> bool:
+    """Whether steps could change the model: boosted trees have no weights."""
+    return any(True for _ in model.module.parameters())
+
+
+def _fits_weights(composed: Composed, model: Model) -> None:
+    """Raises BadInput where a method that changes weights meets a model without."""
+    if not has_weights(model) and any(plugin.kind != "exact" for plugin in composed.plugins):
+        why = f"changes weights, and a {family(model.family).title} has none"
+        raise BadInput.of("method", composed.name, why, f"these would work: {', '.join(fitting(model))}")
 
 
 CLOSED = ("wrappers", "edits")
@@ -181,7 +194,8 @@ def fitting(model: Model) -> list[str]:
         if folder in ("objectives", "edits", "exact", "guards", "wrappers", "federated"):
             card = load(folder, name).card
             single = "shards" not in model.capabilities
-            if _card_fits(card, model) and single == (card.yields != "ensemble"):
+            able = folder == "exact" or has_weights(model)
+            if able and _card_fits(card, model) and single == (card.yields != "ensemble"):
                 found.append(name)
     return sorted(found)
 

@@ -145,7 +145,7 @@ def estimate(
     # two moments.
     frozen = float(sum(p.numel() * (p.element_size() if accelerator else 4) for p in module.parameters()))
     trainable, beside = trainable_parameters(model, weights, options)
-    held = frozen + 4.0 * beside if beside else 4.0 * trainable + frozen * (total - trainable) / total
+    held = frozen + 4.0 * beside if beside else 4.0 * trainable + frozen * (total - trainable) / max(1, total)
     needs = partial(
         family(model.family).memory, model, rows=load.rows, cell=2 if low else 4, checkpointing=load.checkpointing
     )

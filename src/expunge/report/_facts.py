@@ -314,7 +314,7 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
         key = re.split(r"[\s<>=:]", rule, maxsplit=1)[0].replace(".", "_", 1)
         domain = (row for row in rows if row.side == "alignment" and f"{row.name}.{row.split}" == key)
         row = find(rows, key.replace(".", "_")) or next(domain, None)
-        score = row.measured_score("after") if row else None
+        score = row.measured_score(_read_of(rule)) if row else None
         kind = {True: "good", False: "warn" if line.get("warns") else "bad", None: "none"}[passed]
         shown, limit = _value_and_bound(line.get("value"), line.get("bound"), row.unit if row else "")
         operator = re.search(r"<=|>=|<|>", rule)
@@ -335,6 +335,12 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
             }
         )
     return result
+
+
+def _read_of(rule: str) -> str:
+    """The model whose figure a line compares with its bound: its left side says so where it is not the changed one."""
+    left = re.split("[<>=]", rule, maxsplit=1)[0]
+    return "before" if left.endswith(" before the change ") else "gold" if left.endswith(" of gold ") else "after"
 
 
 def _value_and_bound(value: Any, bound: Any, unit: str) -> tuple[str, str]:

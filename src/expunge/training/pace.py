@@ -18,7 +18,7 @@ def checkpoint_every(moving: int, parameters: int, tokens: float, examples: int,
     moving: trainable parameters, whose weights and two moments are saved in float32; tokens and examples: of a step.
     Examples of one position (images) say nothing about the work that they make: 1, and epochs alone count.
     """
-    if tokens <= examples:
+    if tokens <= examples or not parameters:
         return 1
     passes = 6 if moving == parameters else 4
     step = passes * parameters * tokens / FLOPS.get(device, FLOPS["cpu"])

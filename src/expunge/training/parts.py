@@ -43,14 +43,15 @@ class Cutting:
 
     @classmethod
     def of(cls, model: Model, size: int | str | None) -> Cutting:
-        """For a model on this kind of device, from shapes alone; whole batches where examples influence each other.
+        """For a model on this kind of device, from shapes alone; whole batches where examples influence each other, or
+        there are no weights.
 
         size: places that a process has of a part at most; "auto" or None where lengths alone decide.
         """
-        if model.coupled:
+        parameters = sum(parameter.numel() for parameter in model.module.parameters())
+        if model.coupled or not parameters:
             return cls()
         device = processes.device().type
-        parameters = sum(parameter.numel() for parameter in model.module.parameters())
         launch = LAUNCH.get(device, LAUNCH["cpu"]) * max(1, len(model.blocks))
         token = 6 * parameters / FLOPS.get(device, FLOPS["cpu"])
         overhead = launch / token + WEIGHTS.get(device, WEIGHTS["cpu"])

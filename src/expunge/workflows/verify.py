@@ -24,6 +24,8 @@ from expunge.ledger.certificate import (
 from expunge.workflows._contradictions import Contents, file_kind
 from expunge.workflows._remeasure import Measured, remeasure
 
+WEIGHTS = (".safetensors", ".ubj")
+"""Endings of the files that hold a model's weights, or its trees."""
 UNSIGNED = (
     "Unsigned: that the files belong together is shown, not who made them. Whoever can write to the folder can also "
     "make up figures with a certificate to match; --measure sees that."
@@ -151,7 +153,7 @@ def _files(result: Verification, folder: Path, statement: Mapping[str, Any]) -> 
     purged, older = predicate.get("purged") is True, "digest" not in predicate
     needed = [name for name in NAMED if not (purged and name in PURGED) and not (older and name == LOG)]
     result.missing += [f"{name} (the certificate does not name it)" for name in needed if name not in claimed]
-    if not any(name.endswith(".safetensors") and not name.startswith("model/guard/") for name in claimed):
+    if not any(name.endswith(WEIGHTS) and not name.startswith("model/guard/") for name in claimed):
         result.missing.append("model/*.safetensors (the certificate names no weights)")
     result.added += _added_files(there, {*claimed, CERTIFICATE, SALT}, folder, old=older)
 

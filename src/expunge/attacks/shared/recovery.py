@@ -111,6 +111,11 @@ def teach(
     eval mode: an attacker wants the knowledge, not regularisation.
     """
     model.module.eval()
+    if grown := getattr(model, "teach", None):  # no weights to fine-tune: trees are added
+        for step in range(0, steps, every):
+            grown(rows, min(every, steps - step))
+            yield min(step + every, steps)
+        return
     optimiser = torch.optim.AdamW(model.module.parameters(), lr=rate, weight_decay=0.0)
     order: list[int] = []
     for step in range(steps):

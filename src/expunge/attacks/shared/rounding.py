@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from expunge.attacks.shared.recovery import answer_probability, figure_of
 from expunge.evaluation.attack import Found, Target
+from expunge.evaluation.scores import NotMeasured
 
 
 def round_weights(weight: Tensor, bits: int, channels: tuple[int, ...] = (0,)) -> Tensor:
@@ -35,6 +36,12 @@ def matrices(module: nn.Module) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
     return list(found.items())
 
 
+def require_matrices(target: Target) -> None:
+    """Raises NotMeasured for a model without weights to round or prune."""
+    if not matrices(target.model.module):
+        raise NotMeasured("the model has no weight matrices")
+
+
 def output_axes(holder: nn.Module, weight: Tensor) -> tuple[int, ...]:
     """The axes of a weight that count output channels, by the module that holds it.
 
@@ -53,6 +60,7 @@ def output_axes(holder: nn.Module, weight: Tensor) -> tuple[int, ...]:
 @torch.no_grad()
 def quantised_knowledge(target: Target, bits: int) -> Found:
     """The model's knowledge of the forget set with all its matrices rounded."""
+    require_matrices(target)
     with target.disposable() as model:
         for parameter, channels in matrices(model.module):
             parameter.copy_(round_weights(parameter, bits, channels))
