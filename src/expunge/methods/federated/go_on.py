@@ -19,6 +19,8 @@ CARD = MethodCard(
     capabilities={"federation"},
     means="A control: what the client had taught stays for many rounds, as nothing contradicts it.",
     fidelity="faithful",
+    shown="On digits a planted trigger still works in .4 to .65 of the cases after five rounds, and in .1 to .35 after "
+    "fifteen, where it is at 0 in a federation that was retrained.",
 )
 
 
