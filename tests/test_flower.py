@@ -10,7 +10,7 @@ import torch
 
 from expunge.core.errors import BadInput
 from expunge.methods._rounds import Rounds, state_of
-from expunge.methods.flower import client_app, exchange_through, in_process_grid
+from expunge.methods.flower import InProcessGrid, client_app, exchange_through
 from expunge.training.updates import ClientUpdate, State
 from test_federation import equal, rounds
 
@@ -30,7 +30,7 @@ def through_flower(run: Rounds, lost: str = "") -> None:
         return run.train_client(number, name, weights)
 
     nodes = {name: 10 + i for i, name in enumerate(run.clients)}
-    run.exchange = exchange_through(in_process_grid(client_app(train), nodes.values()), nodes)
+    run.exchange = exchange_through(InProcessGrid(client_app(train), nodes.values()), nodes)
 
 
 @pytest.mark.slow

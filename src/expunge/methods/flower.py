@@ -36,7 +36,6 @@ def client_app(train: Train) -> Any:
     """
     app, flwr = _flwr("clientapp").ClientApp(), _flwr("app")
 
-    @app.train()  # type: ignore[untyped-decorator, unused-ignore]
     def act(message: Any, context: Any) -> Any:
         config = message.content["config"]
         weights = dict(message.content["arrays"].to_torch_state_dict())
@@ -47,6 +46,7 @@ def client_app(train: Train) -> Any:
         }
         return flwr.Message(flwr.RecordDict(records), reply_to=message)
 
+    app.train()(act)
     return app
 
 
@@ -77,56 +77,54 @@ def _update(client: str, reply: Any) -> ClientUpdate:
     return ClientUpdate(client, weights, int(reply.content["metrics"]["examples"]))
 
 
-def in_process_grid(app: Any, nodes: Iterable[int]) -> Any:
-    """A Flower grid that calls the ClientApp directly, node after node; a client that raises replies with an error."""
-    flwr, base = _flwr("app"), _flwr("serverapp").Grid
-    identity = _flwr("supercore.task_identity").TaskIdentity
-    identity.task_id = identity.run_id = identity.node_id = 1  # a message can be made by a process that has one alone
-    contexts = {
-        node: flwr.Context(run_id=1, node_id=node, node_config={}, state=flwr.RecordDict(), run_config={})
-        for node in nodes
-    }
+class InProcessGrid:
+    """A grid with the methods of flwr's, which calls the ClientApp directly, node after node.
 
-    class InProcessGrid(base):  # type: ignore[misc, valid-type, unused-ignore]
-        """Messages are answered as they are pushed, and wait until they are pulled."""
+    Messages are answered as they are pushed, and wait until they are pulled. A client that raises replies with an
+    error.
+    """
 
-        def __init__(self) -> None:
-            self.replies: dict[str, Any] = {}
-            self.places = itertools.count()
+    def __init__(self, app: Any, nodes: Iterable[int]) -> None:
+        flwr = _flwr("app")
+        identity = _flwr("supercore.task_identity").TaskIdentity  # without one, a process can make no message
+        identity.task_id = identity.run_id = identity.node_id = 1
+        self.app = app
+        self.contexts = {
+            node: flwr.Context(run_id=1, node_id=node, node_config={}, state=flwr.RecordDict(), run_config={})
+            for node in nodes
+        }
+        self.replies: dict[str, Any] = {}
+        self.places = itertools.count()
 
-        def set_run(self, run: Any) -> None:
-            """There is one run."""
+    def create_message(
+        self, content: Any, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Any:
+        """A message to a node."""
+        return _flwr("app").Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
-        @property
-        def run(self) -> Any:
-            raise NotImplementedError("a grid in this process has no run of a SuperLink")
+    def get_node_ids(self) -> list[int]:
+        """The nodes that there are."""
+        return list(self.contexts)
 
-        def create_message(
-            self, content: Any, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-        ) -> Any:
-            return flwr.Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+    def push_messages(self, messages: Iterable[Any]) -> list[str]:
+        """Let the nodes answer; the places of their replies."""
+        places: list[str] = []
+        for message in messages:
+            places.append(str(next(self.places)))
+            self.replies[places[-1]] = self._answer(message)
+        return places
 
-        def get_node_ids(self) -> Iterable[int]:
-            return list(contexts)
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Any]:
+        """The replies at these places, each once."""
+        return [self.replies.pop(place) for place in message_ids if place in self.replies]
 
-        def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
-            places: list[str] = []
-            for message in messages:
-                places.append(str(next(self.places)))
-                self.replies[places[-1]] = _answer(app, message, contexts[message.metadata.dst_node_id], flwr)
-            return places
+    def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> list[Any]:
+        """Push the messages and pull their replies; nobody is late here."""
+        return self.pull_messages(self.push_messages(messages))
 
-        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Any]:
-            return [self.replies.pop(place) for place in message_ids if place in self.replies]
-
-        def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> Iterable[Any]:
-            return self.pull_messages(self.push_messages(messages))
-
-    return InProcessGrid()
-
-
-def _answer(app: Any, message: Any, context: Any, flwr: Any) -> Any:
-    try:
-        return app(message, context)
-    except Exception as error:
-        return flwr.Message(flwr.Error(FAILED, type(error).__name__), reply_to=message)
+    def _answer(self, message: Any) -> Any:
+        try:
+            return self.app(message, self.contexts[message.metadata.dst_node_id])
+        except Exception as error:
+            flwr = _flwr("app")
+            return flwr.Message(flwr.Error(FAILED, type(error).__name__), reply_to=message)
