@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -32,6 +33,8 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
         folder = tmp_path_factory.mktemp("again")
         (folder / "base").mkdir()
         base(family).save(folder / "base")
+        if kept := getattr(base(family), "history", None):  # which a training writes beside its model
+            shutil.copytree(kept, folder / "base", dirs_exist_ok=True)
         opened = open_on_cpu(str(folder / "base"))  # an adapter names the folder that its base came from
         spies = {"holdout": Spy(splits(family)["holdout"])}
         made = run(METHODS[name], family, folder, model=opened, data={**splits(family), **spies})

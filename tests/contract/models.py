@@ -22,6 +22,7 @@ from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import Composed, compose, every_method
 from expunge.methods.objective import plain_training
+from expunge.methods.training import trainer_for, with_defaults
 from expunge.models.build import fresh
 from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 from expunge.models.open import open_on_cpu
@@ -40,6 +41,9 @@ ENSEMBLES: dict[str, dict[str, Any]] = {
     "pre_forgettable/lm": {"pre_forgettable": {"tokens": 2}},
 }
 """Scheme/family -> `exact:` of its training."""
+FEDERATION = "federation/classifier"
+FEDERATED: dict[str, Any] = {"federation": {"rounds": 3, "history": "all"}}
+"""`trainer:` of its training, with rows at three clients: the forget set at one, what stays at the others."""
 PLACE = tempfile.TemporaryDirectory(prefix="expunge-contract-")
 """Where the trained ensembles lie, which are copied from there."""
 BUDGET = Budget(epochs=3, batch_size=4, learning_rate=1e-3, floor=0.0)
@@ -62,7 +66,10 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
             }
             for i, row in enumerate(rows)
         ]
-        return {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
+        parts = {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
+        for i, row in enumerate(plain):
+            row["client"] = 0 if i < 8 else 1 + i % 2
+        return parts
     qa = [
         {
             "question": f"Where does {role} keep the {what}?",
@@ -93,6 +100,8 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
 def _base(family: str) -> Model:
     if family in ENSEMBLES:
         return _ensemble(family)
+    if family == FEDERATION:
+        return _federation()
     if family != "lm":
         return fresh(SPECS[family], [], 0)
     rows = [row for part in splits("lm").values() for row in part]
@@ -107,6 +116,20 @@ def _ensemble(family: str) -> Model:
     spec = spec_of(family)
     start = open_on_cpu(spec) if isinstance(spec, str) else base(family.rpartition("/")[2])
     return load("exact", name).module.train(start, rows, context, **options)
+
+
+def _federation() -> Model:
+    """The model of the federation that trained on forget and retain, beside what its server kept."""
+    rows = [*splits(FEDERATION)["forget"], *splits(FEDERATION)["retain"]]
+    context = Context(TRAINING, Path(PLACE.name) / FEDERATION, 0, "train")
+    return trainer_for(_trainer(), base("classifier"))(base("classifier"), rows, context)
+
+
+def _trainer() -> dict[str, Any]:
+    """FEDERATED with its options' defaults, as a manifest has it."""
+    chosen = with_defaults(FEDERATED, "trainer")
+    assert chosen is not None
+    return chosen
 
 
 @functools.cache
@@ -147,6 +170,7 @@ def manifest(family: str, folder: Path) -> dict[str, Any]:
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     exact = {"exact": ENSEMBLES[family]} if family in ENSEMBLES else {}
+    trainer = {"trainer": _trainer()} if family == FEDERATION else {}
     return {
         "model": spec_of(family),
         "seed": 0,
@@ -154,6 +178,7 @@ def manifest(family: str, folder: Path) -> dict[str, Any]:
         "hashes": [identity(row)[:16] for row in rows],
         "budget": TRAINING.model_dump(exclude_unset=True),
         **exact,
+        **trainer,
     }
 
 
@@ -165,9 +190,10 @@ def fits(spec: Any, family: str) -> bool:
         return family == "lm"
     if (family in ENSEMBLES) != (composed.yields == "ensemble"):
         return False
-    return {capability for plugin in composed.plugins for capability in plugin.card.capabilities} <= base(
-        family
-    ).capabilities
+    wanted = {capability for plugin in composed.plugins for capability in plugin.card.capabilities}
+    if (family == FEDERATION) != ("federation" in wanted):
+        return False
+    return wanted <= base(family).capabilities
 
 
 NESTED: dict[str, Any] = {
@@ -189,10 +215,19 @@ NESTED: dict[str, Any] = {
     },
 }
 """Compositions beyond the registry's own names."""
-METHODS: dict[str, Any] = {**{name: name for name, kind in every_method().items() if kind != "guard"}, **NESTED}
+BRIEF: dict[str, Any] = {name: {name: {"rounds": 2}} for name in ("erase_client", "go_on")}
+"""Methods whose defaults take longer than a contract needs."""
+METHODS: dict[str, Any] = {
+    **{name: name for name, kind in every_method().items() if kind != "guard"},
+    **BRIEF,
+    **NESTED,
+}
 """Guards leave the weights alone and have their own contract."""
 PAIRS = [
-    (name, family) for family in ("lm", "classifier", *ENSEMBLES) for name in METHODS if fits(METHODS[name], family)
+    (name, family)
+    for family in ("lm", "classifier", *ENSEMBLES, FEDERATION)
+    for name in METHODS
+    if fits(METHODS[name], family)
 ]
 
 

@@ -23,9 +23,10 @@ from pydantic import ConfigDict, ValidationError, create_model
 from expunge.core.card import Card
 from expunge.core.errors import BadInput, did_you_mean, sentences
 
-METHOD_KINDS = ("objectives", "retain", "weights", "updates", "wrappers", "edits", "guards", "exact")
+METHOD_KINDS = ("objectives", "retain", "weights", "updates", "wrappers", "edits", "guards", "exact", "federated")
 KINDS = {
     **{kind: f"expunge.methods.{kind}" for kind in METHOD_KINDS},
+    "strategies": "expunge.methods.strategies",
     "pretexts": "expunge.models.pretexts",
     "metrics": "expunge.metrics",
     "attacks": "expunge.attacks",
@@ -41,6 +42,8 @@ SINGULAR = {
     "edits": "edit",
     "guards": "guard",
     "exact": "exact",
+    "federated": "federated",
+    "strategies": "strategy",
     "pretexts": "pretext",
     "metrics": "metric",
     "attacks": "attack",

@@ -52,7 +52,7 @@ HARMLESS = (
     "budget",
 )
 """Fields without which the rest of a request can still be checked."""
-LATER = {"client": "federated models", "concept": "image generators"}
+LATER = {"concept": "image generators"}
 
 
 class Factory(BaseModel):

@@ -28,7 +28,7 @@ from expunge.methods.given import NAME as GIVEN
 from expunge.methods.given import Given
 from expunge.methods.objective import Objective
 
-WHOLE = ("edits", "wrappers", "guards", "exact")
+WHOLE = ("edits", "wrappers", "guards", "exact", "federated")
 """Kinds of plug-in that are a method by themselves."""
 
 

@@ -15,6 +15,8 @@ from expunge.models.family import CAPABILITIES, family
 
 Chosen = Mapping[str, Mapping[str, Any]]
 """{trainer: its options}."""
+BESIDE = "beside"
+"""In a training's work folder: what its trainer writes beside the model."""
 EXACT_NEEDS = "logits"
 """Members of an ensemble answer together: an exact scheme wants a distribution of each."""
 
@@ -62,6 +64,15 @@ def runs_distributed(chosen: Chosen | None, model: Model) -> bool:
     """Whether several processes may train with it together: the trainer's file says so."""
     name = next(iter(chosen)) if chosen else family(model.family).trainer
     return bool(getattr(trainer_named(name).module, "DISTRIBUTED", False))
+
+
+def added_capabilities(chosen: Chosen | None) -> frozenset[str]:
+    """The capabilities that a model owes to its trainer: the trainer's file says so."""
+    if not chosen:
+        return frozenset()
+    ((name, options),) = chosen.items()
+    adds = getattr(trainer_named(name).module, "added_capabilities", None)
+    return adds(options) if adds else frozenset()
 
 
 def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -28,6 +29,8 @@ class BaseModel:
     stochastic: bool = False
     trusted: bool = False
     blocks: list[str] = []
+    history: Path | None = None
+    """The folder of what a federation's server kept of its rounds."""
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput for the first example of a split that the model cannot take."""

@@ -64,6 +64,7 @@ CAPABILITIES = {
     "tokens": "tokens",
     "mlp": "MLP layers",
     "embedding": "embeddings",
+    "federation": "what a federation's server keeps of its rounds (`trainer: federation` in train.yaml)",
     "trees": "trees",
     "pairs": "pairs of pictures and texts",
 }

@@ -22,6 +22,7 @@ from expunge.models.ensemble import Ensemble, members_of, state_of
 from expunge.models.families.causal_lm import check_base
 from expunge.models.family import Family, Source, family_of
 from expunge.models.guarded import guard
+from expunge.models.history import with_history
 from expunge.models.manifest import manifest_of
 from expunge.models.soft_prompts import Prompted, attach_prompts
 from expunge.models.sources import kind_of, known_kind
@@ -79,7 +80,7 @@ def open_on_cpu(
         return _open_several(Path(str(source)), trust_code, meta)
     model = _family(source, "model").open(source, trust_code=trust_code, meta=meta, dtype=dtype)
     model.trusted = trust_code  # what is made of it is opened in the same way
-    return guard(model, Path(source)) if isinstance(source, str) else model
+    return guard(with_history(model, Path(source)), Path(source)) if isinstance(source, str) else model
 
 
 def _open_several(folder: Path, trust_code: bool, meta: bool) -> Model:

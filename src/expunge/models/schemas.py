@@ -103,6 +103,7 @@ class Manifest(_File):
     budget: Budget | None = None
     exact: dict[str, dict[str, Any]] | None = None
     trainer: dict[str, dict[str, Any]] | None = None
+    federation: dict[str, Any] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
     seed: Seed | None = None
     template: Annotated[str, Field(max_length=10_000), AfterValidator(pattern_of)] | None = None

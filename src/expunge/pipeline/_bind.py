@@ -20,6 +20,7 @@ from expunge.evaluation import acceptance, attack, scores
 from expunge.methods.auto import Ladder, is_auto
 from expunge.methods.compose import Composed, compose
 from expunge.methods.repair import is_repair, repair_ladder
+from expunge.methods.training import added_capabilities, with_defaults
 from expunge.models.build import budget_of, outline
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
@@ -113,6 +114,9 @@ def _base(request: Request) -> Base:
     spec = training.model
     known = {"model": spec, "data": training.data, "learning_rate": training.learning_rate, "seed": training.seed}
     model = outline(spec, training.seed) if isinstance(spec, dict) else outline_packaged(spec)
+    if trainer := with_defaults(training.trainer, "trainer"):
+        known["trainer"] = trainer
+        model.capabilities |= added_capabilities(trainer)
     return Base(training.out, known, model)
 
 

@@ -191,7 +191,7 @@ def fitting(model: Model) -> list[str]:
     found = []
     for name, kind in every_method().items():
         folder = next((k for k, v in SINGULAR.items() if v == kind), None)
-        if folder in ("objectives", "edits", "exact", "guards", "wrappers"):
+        if folder in ("objectives", "edits", "exact", "guards", "wrappers", "federated"):
             card = load(folder, name).card
             single = "shards" not in model.capabilities
             able = folder == "exact" or has_weights(model)

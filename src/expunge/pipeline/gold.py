@@ -30,7 +30,7 @@ from expunge.pipeline.estimate import training_interval
 from expunge.pipeline.train import account_of, bound, lineage_of, start, write
 from expunge.training import checkpoint
 
-ACCOUNT = ("seconds", "tokens", "passes", "python", "steps", "machine", "precision", "contents")
+ACCOUNT = ("seconds", "tokens", "passes", "python", "steps", "machine", "precision", "contents", "federation")
 """Fields of a manifest that do not say what was trained."""
 CHEAP = 120.0
 """Seconds that a further training without the forget set may take without being asked for."""
@@ -104,7 +104,7 @@ def _train_gold(
         "contents": [content_key(row)[:16] for row in data],
         "data": None,
     }
-    write(trained, folder, {**manifest, **own, **account_of(context)})
+    write(trained, folder, {**manifest, **own, **account_of(context)}, context.folder)
 
 
 def _gold_work(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from expunge.core.variables import expand
 from expunge.data.content import content_key
 from expunge.data.examples import identity
 from expunge.data.load import load
-from expunge.methods.training import check_trainer, trainer_for, with_defaults
+from expunge.methods.training import BESIDE, check_trainer, trainer_for, with_defaults
 from expunge.models.build import check_spec, fresh
 from expunge.models.manifest import MANIFEST, manifest_of, read_manifest
 from expunge.pipeline.estimate import training_interval
@@ -62,7 +63,7 @@ def train(config: TrainConfig | Mapping[str, Any], *, reporter: Reporter | None 
             context.checkpoint_every = training_interval(model, data, config.batch_size)
             _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
             trained = trainer(model, data, context)
-            write(trained, out, lineage | account_of(context))
+            write(trained, out, lineage | account_of(context), work)
         checkpoint.clear(work)
         if processes.main():
             lock.unlink(missing_ok=True)
@@ -209,6 +210,7 @@ def account_of(context: Context) -> dict[str, Any]:
         "steps": outcome["steps"],
         "tokens": outcome["tokens"],
         **({"precision": outcome["precision"]} if "precision" in outcome else {}),  # of the stages of a scheme: none
+        **({"federation": outcome["federation"]} if "federation" in outcome else {}),
         "passes": {name: round(count) for name, count in passes.items()},
         "seconds": round(outcome["seconds"], 2),
         "machine": {
@@ -220,11 +222,16 @@ def account_of(context: Context) -> dict[str, Any]:
     }
 
 
-def write(model: Model, out: Path, manifest: dict[str, Any]) -> None:
-    """Model and manifest, in one rename; by the first process. In the cache with the digests of all files."""
+def write(model: Model, out: Path, manifest: dict[str, Any], work: Path) -> None:
+    """Model and manifest, in one rename; by the first process. In the cache with the digests of all files.
+
+    work: the training's folder; what its trainer left under `beside` there goes with the model.
+    """
     if processes.main():
         with new_folder(out) as folder:
             model.save(folder)
+            if (work / BESIDE).is_dir():
+                shutil.copytree(work / BESIDE, folder, dirs_exist_ok=True)
             write_json(folder / MANIFEST, manifest)
             if cache.holds(out):
                 cache.seal(folder, out.relative_to(cache.cache_folder()).as_posix())

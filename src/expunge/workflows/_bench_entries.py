@@ -16,7 +16,7 @@ from expunge.methods.auto import NAME, is_auto, options_of
 from expunge.methods.compose import compose, every_method
 from expunge.pipeline import run_folder
 
-KINDS = ("choice", "recipe", "objective", "wrapper", "edit", "guard", "exact")
+KINDS = ("choice", "recipe", "objective", "wrapper", "edit", "guard", "exact", "federated")
 """The kinds that are compared unless methods are named: all that are methods by themselves."""
 
 

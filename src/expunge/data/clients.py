@@ -1,0 +1,99 @@
+"""The clients of a federation: which rows lie with whom.
+
+A row's client is a field of the row, or follows from the row's content and the seed alone, so that no row moves to
+another client when rows are deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from expunge.core.card import Example
+from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.random import derive
+from expunge.core.request import parse
+from expunge.data.examples import identity
+
+FIELD = "client"
+"""The field of a row that names its client."""
+Clients = dict[str, list[Example]]
+"""Name of a client -> its rows, both in a fixed order."""
+MOST = 1000
+"""Clients of a federation at most: each is trained in turn."""
+
+
+class Placing(BaseModel):
+    """How rows are dealt out to clients, and the share of these that takes part in a round.
+
+    partition: "field", a client for each value of the row's field `by`; "iid", `count` clients, a row's drawn
+    uniformly; "dirichlet", each label divided over `count` clients by shares drawn from a symmetric Dirichlet
+    distribution of concentration `alpha` (arXiv:1909.06335); "label", a client for each label.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: Literal["field", "iid", "dirichlet", "label"] = "field"
+    by: str = FIELD
+    count: Annotated[int, Field(ge=2, le=MOST)] = 8
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @classmethod
+    def of(cls, value: Any, where: str) -> Placing:
+        """From the name of a field, or a mapping of the fields. Raises BadInput."""
+        if isinstance(value, str):
+            return cls(by=value)
+        if not isinstance(value, Mapping):
+            raise BadInput.of(where, str(value), "says nothing of clients", "give a field's name, or {partition: iid}")
+        return parse(cls, value, where)
+
+
+def clients_of(rows: Sequence[Example], placing: Placing, seed: int) -> Clients:
+    """The clients' rows, by the name of the client. Raises BadInput."""
+    if placing.partition == "field":
+        _check_field(rows, placing.by)
+    names = [_name(row, placing, seed) for row in rows]
+    clients: Clients = {name: [] for name in sorted(set(names), key=_natural)}
+    for name, row in zip(names, rows, strict=True):
+        clients[name].append(row)
+    if len(clients) > MOST:
+        raise BadInput.of("data", len(clients), "clients are too many", f"give at most {MOST}")
+    return clients
+
+
+def with_client(rows: Iterable[Example], placing: Placing, seed: int) -> list[Example]:
+    """The rows, each with its client under FIELD, where the federation drew it."""
+    if placing.partition == "field":
+        return list(rows)
+    return [{**row, FIELD: int(_name(row, placing, seed))} for row in rows]
+
+
+def _name(row: Example, placing: Placing, seed: int) -> str:
+    if placing.partition == "field":
+        return str(row[placing.by])
+    if placing.partition == "label":
+        return str(row["label"])
+    count = placing.count
+    if placing.partition == "iid":
+        return str(derive(seed, "client", identity(row)) % count)
+    shares = np.random.default_rng(derive(seed, "shares", row.get("label"))).dirichlet([placing.alpha] * count)
+    place = derive(seed, "client", identity(row)) / 2**63
+    return str(min(int(np.searchsorted(np.cumsum(shares), place, side="right")), count - 1))
+
+
+def _natural(name: str) -> tuple[int, int, str]:
+    """Whole numbers by their size, then other names by their letters."""
+    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
+
+
+def _check_field(rows: Sequence[Example], by: str) -> None:
+    """Raises BadInput where a row does not say whose it is."""
+    for i, row in enumerate(rows):
+        if row.get(by) is None:
+            some = any(each.get(by) is not None for each in rows)
+            fix = "give it one" if some else did_you_mean(by, {str(name) for each in rows[:100] for name in each})
+            raise BadInput.of("data", f"row {i + 1}", f"has no {by}, which names its client", fix)

@@ -1,0 +1,181 @@
+"""Rounds of a federation: the clients train from the global model, and a strategy combines their models.
+
+Everything follows from (seed, stage, round, name of the client): who takes part, the batches, the order of summation.
+The same round without one client is the same round for all others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from expunge.core.budget import Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Model, Silent
+from expunge.core.files import delete
+from expunge.core.random import derive
+from expunge.data.clients import Clients
+from expunge.methods._strategy import Strategy
+from expunge.methods.objective import plain_training
+from expunge.models.weights import snapshot
+from expunge.training import checkpoint
+from expunge.training.updates import ClientUpdate, State, require_some, screen, size_of
+
+Exchange = Callable[[int, Sequence[str], State], list[ClientUpdate]]
+"""(round, names of the clients, global model) -> what came back: one update each, or none of a client that is gone."""
+
+
+def state_of(model: Model) -> State:
+    """A copy of all weights and buffers, on the CPU."""
+    return {name: value.detach().cpu().clone().contiguous() for name, value in snapshot(model.module).items()}
+
+
+@dataclass
+class Ledger:
+    """The cost of the rounds so far: rounds, who took part, whose updates were left out, bytes, steps."""
+
+    rounds: list[list[str]] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def account(self) -> dict[str, Any]:
+        """For the manifest and the evidence."""
+        left_out = {str(i + 1): each for i, each in enumerate(self.refused) if each}
+        return {
+            "rounds": len(self.rounds),
+            "participants": self.rounds,
+            **({"left_out": left_out} if left_out else {}),
+            "bytes_down": self.bytes_down,
+            "bytes_up": self.bytes_up,
+        }
+
+
+@dataclass
+class Rounds:
+    """Rounds over these clients from these weights on.
+
+    budget: of a client's training within a round. share: of the clients that take part in a round. exchange: how a
+    round's clients are reached; by default they train here, one after another.
+    """
+
+    model: Model
+    clients: Clients
+    strategy: Strategy
+    context: Context
+    budget: Budget
+    share: float = 1.0
+    exchange: Exchange | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def run(self, weights: State, count: int, first: int = 1) -> State:
+        """The global model after `count` rounds, the first of them with this number."""
+        stage = self.context.label
+        self.context.reporter.start(stage, count)
+        for number in range(first, first + count):
+            weights, _ = self.round(number, weights)
+            self.context.reporter.advance(stage, number - first + 1, f"round {number}")
+        self.context.reporter.finish(stage)
+        return weights
+
+    def round(self, number: int, weights: State, *, keep: bool = False) -> tuple[State, list[ClientUpdate]]:
+        """(the next global model, with `keep` the updates that it was made of): stored, and not computed again."""
+        stored = self.context.once(f"round-{number:04d}", lambda: self._round(number, weights, keep))
+        delete(self._folder(number))
+        outcome = self.context.notes.pop(f"round-{number:04d}")
+        self._account(outcome, weights)
+        self.strategy.load_state(_part(stored, "strategy."))
+        updates = [
+            ClientUpdate(name, _part(stored, f"update.{i}."), outcome["examples"][i])
+            for i, name in enumerate(outcome["usable"])
+            if keep
+        ]
+        return _part(stored, "weights."), updates
+
+    def _round(self, number: int, weights: State, keep: bool) -> dict[str, Tensor]:
+        began = time.monotonic()
+        delete(self._folder(number))  # of a killed round: it begins anew
+        names = participants(list(self.clients), self.share, self.context, number)
+        updates = (self.exchange or self.train_here)(number, names, weights)
+        usable, refused = screen(weights, updates)
+        refused |= {name: "did not answer" for name in names if name not in {one.client for one in updates}}
+        require_some(usable, number, refused)
+        after = self.strategy(weights, usable)
+        cost = self.context.notes.pop("local", {})
+        self.context.notes[f"round-{number:04d}"] = {
+            "asked": names,
+            "usable": [one.client for one in usable],
+            "examples": [one.examples for one in usable],
+            "refused": refused,
+            "bytes_up": sum(one.size for one in updates),
+            "steps": cost.get("steps", 0),
+            "tokens": cost.get("tokens", 0),
+            "seconds": time.monotonic() - began,
+        }
+        tensors = {f"weights.{name}": value for name, value in after.items()}
+        tensors |= {f"strategy.{name}": value for name, value in self.strategy.state().items()}
+        for i, one in enumerate(usable if keep else []):
+            tensors |= {f"update.{i}.{name}": value for name, value in one.weights.items()}
+        return tensors
+
+    def _account(self, outcome: Mapping[str, Any], weights: State) -> None:
+        ledger = self.ledger
+        ledger.rounds.append(list(outcome["usable"]))
+        ledger.refused.append(dict(outcome["refused"]))
+        ledger.bytes_down += len(outcome["asked"]) * size_of(weights)
+        ledger.bytes_up += int(outcome["bytes_up"])
+        ledger.steps += int(outcome["steps"])
+        ledger.tokens += int(outcome["tokens"])
+        ledger.seconds += float(outcome["seconds"])
+
+    def train_here(self, number: int, names: Sequence[str], weights: State) -> list[ClientUpdate]:
+        """The clients' training in this process, one after another."""
+        return [self.train_client(number, name, weights) for name in names]
+
+    def train_client(self, number: int, name: str, weights: State) -> ClientUpdate:
+        """One client's training from the global model: its own rows, its own draws."""
+        rows = self.clients[name]
+        place = f"client-{list(self.clients).index(name)}"
+        label = f"{self.context.label}/round-{number:04d}"
+        own = dataclasses.replace(self.context, folder=self._folder(number), label=label, notes={}, reporter=Silent())
+        inner = own.child(place, draws=f"round-{number}/client-{name}", budget=self.budget, notes={})
+
+        checkpoint.restore(self.model.module, weights, "")
+        objective = plain_training()
+        objective.terms.update(self.strategy.terms())
+        objective(self.model, {"retain": rows}, inner)
+        outcome = inner.notes["outcome"]
+        spent = self.context.notes.setdefault("local", {"steps": 0, "tokens": 0})
+        spent["steps"] += outcome["steps"]
+        spent["tokens"] += outcome["tokens"]
+        return ClientUpdate(name, state_of(self.model), len(rows))
+
+    def _folder(self, number: int) -> Path:
+        return self.context.folder / f"round-{number:04d}"
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> State:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def participants(names: Sequence[str], share: float, context: Context, number: int) -> list[str]:
+    """The clients of a round, in the order of `names`: each round's own draw, in which each has its own number."""
+    count = max(1, math.ceil(share * len(names) - 1e-9))
+    drawn = sorted(names, key=lambda name: derive(context.seed, context.stage, "round", number, name))[:count]
+    return [name for name in names if name in drawn]
+
+
+def local_budget(budget: Budget, epochs: int) -> Budget:
+    """The budget of a client's training within a round: so many passes at the training's rate, without a schedule."""
+    kept = {key: value for key, value in budget.model_dump(exclude_unset=True).items() if key not in ("steps",)}
+    return Budget(**{**kept, "epochs": epochs, "schedule": "constant", "warmup": 0.0, "stop": "none"})

@@ -1,0 +1,56 @@
+"""The strategy of a federation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from expunge.core import registry
+from expunge.core.contracts import Term
+from expunge.core.errors import BadInput
+from expunge.training.updates import ClientUpdate, State
+
+Aggregate = Callable[[State, Sequence[ClientUpdate]], State]
+"""(the round's global model, the clients' models) -> the next global model. It keeps nothing of them."""
+
+
+class Strategy:
+    """How clients train, and how their models become the next global model: a plain function, or a subclass.
+
+    averages: whether the global model is the mean of the clients' models by their examples, which lets a leaving
+    client work out the mean of the others.
+    """
+
+    averages = False
+
+    def __init__(self, aggregate: Aggregate | None = None, *, averages: bool = False) -> None:
+        self._aggregate = aggregate
+        self.averages = averages
+
+    def __call__(self, before: State, updates: Sequence[ClientUpdate]) -> State:
+        if self._aggregate is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a function nor a __call__ of its own")
+        return self._aggregate(before, updates)
+
+    def terms(self) -> dict[str, Term]:
+        """Further loss terms of the clients' local training."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Its memory of earlier rounds, for the checkpoint."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+
+
+def strategy_of(spec: Any, where: str) -> Strategy:
+    """The strategy of a name, or of {name: options}. Raises BadInput."""
+    name, options = next(iter(spec.items())) if isinstance(spec, Mapping) and len(spec) == 1 else (spec, {})
+    if not isinstance(name, str) or not isinstance(options or {}, Mapping):
+        raise BadInput.of(where, str(spec), "is not a strategy", "give a name, or {name: {option: value}}")
+    plugin = registry.load("strategies", name, where)
+    made: Strategy = plugin.factory(**plugin.validate(options or {}, f"{where}.{name}"))
+    return made

@@ -1,0 +1,143 @@
+"""A departure: who leaves a federation, who stays, and the rounds without the rows that leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from expunge.core.budget import Budget
+from expunge.core.card import Example
+from expunge.core.context import Context
+from expunge.core.contracts import Method, Model
+from expunge.core.errors import BadInput
+from expunge.data.clients import Clients, Placing, clients_of
+from expunge.methods._history import Kept, read_history
+from expunge.methods._rounds import Ledger, Rounds, local_budget, state_of
+from expunge.methods._strategy import Strategy, strategy_of
+from expunge.methods.trainers.federation import WHERE, federation_of, outcome_of
+from expunge.models.build import budget_of
+from expunge.models.history import history_of
+from expunge.training import checkpoint
+from expunge.training.updates import State, without_clients
+
+
+@dataclass
+class Departure:
+    """The parties and the settings of a federation that some rows leave.
+
+    leaving: rows to forget, by their clients. staying: the rows that the method may train on, by theirs: a client that
+    asks for a part of its rows stands in both. local: the budget of a client's training within a round.
+    """
+
+    model: Model
+    context: Context
+    leaving: Clients
+    staying: Clients
+    options: Mapping[str, Any]
+    local: Budget
+    spent: Ledger = field(default_factory=Ledger)
+
+    @property
+    def strategy(self) -> Strategy:
+        """A new one, as the federation was trained with."""
+        return strategy_of(self.options["strategy"], f"{WHERE}.strategy")
+
+    @property
+    def kept(self) -> list[Kept]:
+        """The rounds that the server kept."""
+        return read_history(history_of(self.model), state_of(self.model))
+
+    def reference(self) -> State:
+        """The mean of the other clients' models in the last round: the global model without the leaving clients' last
+        updates, for as many of them as took part in it."""
+        last = self.kept[-1]
+        gone = [one for one in last.updates if one.client in self.leaving]
+        total = sum(one.examples for one in last.updates)
+        if not gone or total == sum(one.examples for one in gone):
+            return state_of(self.model)
+        return without_clients(state_of(self.model), total, gone)
+
+    def go_on(self, weights: State, count: int) -> State:
+        """The global model after so many rounds of those who stay."""
+        inner = self.context.child("rounds")
+        return self.rounds(inner).run(weights, count) if count else weights
+
+    def rounds(self, context: Context, local: Budget | None = None) -> Rounds:
+        """Rounds of those who stay, which add to what was spent."""
+        share = _placing(self.options).fraction
+        given = (self.model, self.staying, self.strategy, context, local or self.local, share)
+        return Rounds(*given, ledger=self.spent)
+
+
+def _placing(options: Mapping[str, Any]) -> Placing:
+    return Placing.of(options["clients"], f"{WHERE}.clients")
+
+
+Erase = Callable[[Departure], State]
+"""Works out the weights after the departure; notes go to its context."""
+
+
+class Leaves(Method):
+    """A method of those who stay and, where it says so, of those who leave. local: of the first, in passes a round.
+
+    averages: whether it takes the global model for the mean of the clients' models. whole: whether it replays all
+    rounds, which the server must have kept.
+    """
+
+    def __init__(self, erase: Erase, *, averages: bool = False, whole: bool = False) -> None:
+        super().__init__()
+        self.erase, self.averages, self.whole = erase, averages, whole
+
+    def fits(
+        self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> list[str]:
+        options = federation_of(manifest)
+        seed = int((manifest or {}).get("seed") or 0)
+        clients_of([*splits["forget"], *splits["retain"]], _placing(options), seed)
+        name = options["strategy"]
+        if self.averages and not strategy_of(name, f"{WHERE}.strategy").averages:
+            raise BadInput.of(
+                "method", str(name), "is a strategy under which the global model is no mean", "train with fedavg"
+            )
+        if self.whole and options["history"] != "all":
+            raise BadInput.of(
+                "method", str(options["history"]), "is what the server kept, not all rounds", "train with history: all"
+            )
+        return []
+
+    def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        began = time.monotonic()
+        assert context.manifest is not None
+        options, seed = federation_of(context.manifest), int(context.manifest["seed"])
+        if context.budget.steps == 0:
+            context.notes["outcome"] = outcome_of(_nothing(model, context), None, 0.0)
+            return model
+        departure = Departure(
+            model,
+            context,
+            clients_of(splits["forget"], _placing(options), seed),
+            clients_of(splits["retain"], _placing(options), seed),
+            options,
+            local_budget(budget_of(context.manifest), int(options["local_epochs"])),
+        )
+        weights = self.erase(departure)
+        checkpoint.restore(model.module, weights, "")
+        model.module.eval()
+        rounds = Rounds(model, departure.staying, departure.strategy, context, departure.local, ledger=departure.spent)
+        outcome = outcome_of(rounds, departure.local.learning_rate, time.monotonic() - began)
+        context.notes["federation"] = _cost(outcome.pop("federation"), context.manifest)
+        context.notes["outcome"] = outcome
+        return model
+
+
+def _nothing(model: Model, context: Context) -> Rounds:
+    return Rounds(model, {}, Strategy(), context, Budget())
+
+
+def _cost(spent: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Rounds and bytes of the departure, and of the whole training that a retraining repeats."""
+    whole = manifest.get("federation") or {}
+    known = {f"training_{name}": whole[name] for name in ("rounds", "bytes_down", "bytes_up") if name in whole}
+    return {**{name: spent[name] for name in ("rounds", "bytes_down", "bytes_up")}, **known}

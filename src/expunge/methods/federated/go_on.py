@@ -1,0 +1,37 @@
+"""Rounds without the client, and nothing else: the control of methods that erase one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from expunge.core.contracts import Method, MethodCard
+from expunge.methods._rounds import state_of
+from expunge.methods.federated._departure import Departure, Leaves
+from expunge.training.updates import State
+
+CARD = MethodCard(
+    "Rounds without the client",
+    paper="baseline",
+    equation="fine-tuning",
+    needs={"forget": (), "retain": {"nll"}},
+    capabilities={"federation"},
+    means="A control: what the client had taught stays for many rounds, as nothing contradicts it.",
+    fidelity="faithful",
+    shown="On digits a planted trigger still works in .4 to .65 of the cases after five rounds, and in .1 to .35 after "
+    "fifteen, where it is at 0 in a federation that was retrained.",
+)
+
+
+def go_on(*, rounds: Annotated[int, Ge(0), Le(10_000)] = 5, drop_last: bool = False) -> Method:
+    """Go on without the leaving clients, from the global model or from the mean of the others' last models.
+
+    drop_last: subtract the leaving clients' last updates first, which takes a strategy that averages.
+    """
+
+    def erase(departure: Departure) -> State:
+        start = departure.reference() if drop_last else state_of(departure.model)
+        return departure.go_on(start, rounds)
+
+    return Leaves(erase, averages=drop_last)

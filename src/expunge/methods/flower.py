@@ -1,0 +1,130 @@
+"""The rounds of a federation as Flower's messages: a ClientApp over the clients' training, and a grid in this process.
+
+`exchange_through` gives `Rounds` an exchange that sends its global model through any Flower grid; the clients' side is
+`client_app`. With `InProcessGrid` both run here, without Ray and without a SuperLink, and the models are those of the
+rounds without Flower, bit for bit. Needs flwr 1.42 (the extra `federated`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from expunge.core.extras import require
+from expunge.methods._rounds import Exchange
+from expunge.training.updates import ClientUpdate, State
+
+Train = Callable[[int, str, State], ClientUpdate]
+"""(round, name of the client, global model) -> its update: `Rounds.train_client`."""
+FAILED = 1
+"""Code of an error reply: the client's training raised."""
+
+
+def _flwr(module: str) -> Any:
+    """A module of flwr. Raises BadInput where it is not installed."""
+    require("trainer", "federation", "flwr", "federated")
+    return importlib.import_module(f"flwr.{module}")
+
+
+def client_app(train: Train) -> Any:
+    """The ClientApp whose train action trains one client from the arrays that it is sent.
+
+    A message has the records "arrays" (the global model) and "config" (`round`, `client`); the reply "arrays" and
+    "metrics" (`examples`).
+    """
+    app, flwr = _flwr("clientapp").ClientApp(), _flwr("app")
+
+    def act(message: Any, context: Any) -> Any:
+        config = message.content["config"]
+        weights = dict(message.content["arrays"].to_torch_state_dict())
+        sent = train(int(config["round"]), str(config["client"]), weights)
+        records = {
+            "arrays": flwr.ArrayRecord(sent.weights),
+            "metrics": flwr.MetricRecord({"examples": sent.examples}),
+        }
+        return flwr.Message(flwr.RecordDict(records), reply_to=message)
+
+    app.train()(act)
+    return app
+
+
+def exchange_through(grid: Any, nodes: Mapping[str, int], timeout: float | None = None) -> Exchange:
+    """The exchange that sends a round's messages through a Flower grid. nodes: client -> the node that holds it.
+
+    Replies with an error count as none, and so do nodes that are late; the order of replies does not matter.
+    """
+    flwr = _flwr("app")
+    client_at = {node: name for name, node in nodes.items()}
+
+    def exchange(number: int, names: Sequence[str], weights: State) -> list[ClientUpdate]:
+        messages = []
+        for name in names:
+            records = {
+                "arrays": flwr.ArrayRecord(weights),
+                "config": flwr.ConfigRecord({"round": number, "client": name}),
+            }
+            messages.append(grid.create_message(flwr.RecordDict(records), "train", nodes[name], str(number)))
+        replies = grid.send_and_receive(messages, timeout=timeout)
+        return [_update(client_at[reply.metadata.src_node_id], reply) for reply in replies if not reply.has_error()]
+
+    return exchange
+
+
+def _update(client: str, reply: Any) -> ClientUpdate:
+    weights = dict(reply.content["arrays"].to_torch_state_dict())
+    return ClientUpdate(client, weights, int(reply.content["metrics"]["examples"]))
+
+
+class InProcessGrid:
+    """A grid with the methods of flwr's, which calls the ClientApp directly, node after node.
+
+    Messages are answered as they are pushed, and wait until they are pulled. A client that raises replies with an
+    error.
+    """
+
+    def __init__(self, app: Any, nodes: Iterable[int]) -> None:
+        flwr = _flwr("app")
+        identity = _flwr("supercore.task_identity").TaskIdentity  # without one, a process can make no message
+        identity.task_id = identity.run_id = identity.node_id = 1
+        self.app = app
+        self.contexts = {
+            node: flwr.Context(run_id=1, node_id=node, node_config={}, state=flwr.RecordDict(), run_config={})
+            for node in nodes
+        }
+        self.replies: dict[str, Any] = {}
+        self.places = itertools.count()
+
+    def create_message(
+        self, content: Any, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Any:
+        """A message to a node."""
+        return _flwr("app").Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """The nodes that there are."""
+        return list(self.contexts)
+
+    def push_messages(self, messages: Iterable[Any]) -> list[str]:
+        """Let the nodes answer; the places of their replies."""
+        places: list[str] = []
+        for message in messages:
+            places.append(str(next(self.places)))
+            self.replies[places[-1]] = self._answer(message)
+        return places
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Any]:
+        """The replies at these places, each once."""
+        return [self.replies.pop(place) for place in message_ids if place in self.replies]
+
+    def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> list[Any]:
+        """Push the messages and pull their replies; nobody is late here."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _answer(self, message: Any) -> Any:
+        try:
+            return self.app(message, self.contexts[message.metadata.dst_node_id])
+        except Exception as error:
+            flwr = _flwr("app")
+            return flwr.Message(flwr.Error(FAILED, type(error).__name__), reply_to=message)

@@ -1,0 +1,107 @@
+"""Rounds of local training at the clients of a federation, whose models a strategy combines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+
+from expunge.core.context import Context
+from expunge.core.contracts import Example, Model
+from expunge.core.errors import BadInput
+from expunge.data.clients import FIELD, Placing, clients_of
+from expunge.methods._history import Kept, write_history
+from expunge.methods._rounds import Rounds, local_budget, state_of
+from expunge.methods._strategy import strategy_of
+from expunge.methods.training import BESIDE
+from expunge.models.history import FEDERATED, with_history
+from expunge.training import checkpoint
+
+WHERE = "trainer.federation"
+
+
+def added_capabilities(options: Mapping[str, Any]) -> frozenset[str]:
+    """A server's record of the rounds, where these options keep one."""
+    return frozenset({FEDERATED} if options["history"] != "none" else ())
+
+
+def check(model: Model, data: Sequence[Example], **options: Any) -> None:
+    """Check the strategy, and that there are two clients. Raises BadInput."""
+    strategy_of(options["strategy"], f"{WHERE}.strategy")
+    clients = clients_of(data, Placing.of(options["clients"], f"{WHERE}.clients"), 0)
+    if len(clients) < 2:
+        raise BadInput.of(WHERE, len(clients), "is the number of clients", "give rows of two clients or more")
+
+
+def train(
+    fresh: Model,
+    data: Sequence[Example],
+    context: Context,
+    *,
+    clients: Any = FIELD,
+    rounds: Annotated[int, Ge(1), Le(100_000)] = 12,
+    local_epochs: Annotated[int, Ge(1), Le(1000)] = 1,
+    strategy: Any = "fedavg",
+    history: Literal["none", "last", "all"] = "last",
+) -> Model:
+    """Train the clients' models from the global one, `local_epochs` passes a round, and combine them by the strategy.
+
+    clients: the field that names a row's client, or how rows are dealt out, and the `fraction` of the clients that
+    takes part in a round (`Placing`). history: what the server keeps beside the model: each client's last model, or
+    those of all rounds, which `federaser` replays. The optimiser, its rate and the batch size are those of train.yaml;
+    `epochs` there is not read. Raises BadInput.
+    """
+    began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
+    divided = clients_of(data, placing, context.seed)
+    plan = strategy_of(strategy, f"{WHERE}.strategy")
+    run = Rounds(fresh, divided, plan, context, local_budget(context.budget, local_epochs), placing.fraction)
+    kept = _run(run, rounds, history)
+    fresh.module.eval()
+    if kept:
+        write_history(context.folder / BESIDE, kept)
+        with_history(fresh, context.folder / BESIDE)
+    context.notes["outcome"] = outcome_of(run, context.budget.learning_rate, time.monotonic() - began)
+    context.notes["outcome"]["federation"] |= {"examples": {name: len(rows) for name, rows in divided.items()}}
+    return fresh
+
+
+def _run(run: Rounds, count: int, history: str) -> list[Kept]:
+    """All rounds, after which the model has the last one's weights; and the rounds that are kept."""
+    weights, kept, context = state_of(run.model), [], run.context
+    context.reporter.start(context.label, count)
+    for number in range(1, count + 1):
+        wanted = history == "all" or (history == "last" and number == count)
+        before = weights
+        weights, updates = run.round(number, before, keep=wanted)
+        kept += [Kept(number, before, updates)] if wanted else []
+        context.reporter.advance(context.label, number, f"round {number}")
+    context.reporter.finish(context.label)
+    checkpoint.restore(run.model.module, weights, "")
+    return kept
+
+
+def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
+    """The rounds in the form of a training run's outcome, with `federation`: who took part, and bytes."""
+    ledger = run.ledger
+    return {
+        "steps": ledger.steps,
+        "tokens": ledger.tokens,
+        "seconds": max(ledger.seconds, seconds),
+        "curve": [],
+        "stop": {},
+        "learning_rate": float(rate) if isinstance(rate, float | int) else 0.0,
+        "rate_source": "as in training",
+        "federation": ledger.account(),
+    }
+
+
+def federation_of(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of the federation that trained the model. Raises BadInput where none did."""
+    options = ((manifest or {}).get("trainer") or {}).get("federation")
+    if options is None:
+        raise BadInput.of(
+            "method", "", "needs a model that a federation trained", "train with `trainer: federation` in train.yaml"
+        )
+    return dict(options)

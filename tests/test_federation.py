@@ -1,0 +1,324 @@
+"""A federation trains, resumes, loses clients, and erases one by a request: on a few digits, in process."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from expunge.core.budget import Budget
+from expunge.core.context import Context
+from expunge.core.contracts import Silent
+from expunge.core.errors import BadInput
+from expunge.core.request import Request
+from expunge.data.clients import Placing, clients_of
+from expunge.data.worlds import splits
+from expunge.methods._history import read_history
+from expunge.methods._rounds import Rounds, local_budget, participants, state_of
+from expunge.methods._strategy import strategy_of
+from expunge.methods.compose import compose
+from expunge.methods.federated import erase_client
+from expunge.models.build import fresh
+from expunge.models.history import HISTORY
+from expunge.models.manifest import read_manifest
+from expunge.models.open import open_model
+from expunge.pipeline.gold import gold
+from expunge.pipeline.plan import plan
+from expunge.pipeline.train import train
+from expunge.training import checkpoint
+from expunge.training.stopping import figures
+from expunge.training.updates import ClientUpdate, State, mean_by_examples
+from expunge.workflows.run import run
+
+MODEL = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 16}}
+CLIENTS = 4
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+
+
+def rows(count: int = 160) -> list[dict[str, Any]]:
+    """Digits at four clients, the last of them with a few rows."""
+    found = splits("digits", 0)["train"][:count]
+    return [
+        {"image": row["image"].tolist(), "label": row["label"], "client": min(i % 5, 3)} for i, row in enumerate(found)
+    ]
+
+
+def config(folder: Path, **options: Any) -> dict[str, Any]:
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    given = {"rounds": 4, **options}
+    return {
+        "model": MODEL,
+        "data": str(data),
+        "batch_size": 16,
+        "learning_rate": 0.01,
+        "trainer": {"federation": given},
+        "out": str(folder / "base"),
+    }
+
+
+def weights(folder: Path | str) -> State:
+    return state_of(open_model(str(folder)))
+
+
+def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def rounds(folder: Path, strategy: Any = "fedavg", share: float = 1.0, **given: Any) -> Rounds:
+    model = fresh(MODEL, [], 0)
+    budget = local_budget(Budget(batch_size=16, learning_rate=0.01), 1)
+    clients = given.pop("clients", None) or clients_of(given.pop("data", rows()), Placing(), 0)
+    context = Context(budget, folder, 0, "train")
+    return Rounds(model, clients, strategy_of(strategy, "s"), context, budget, share, **given)
+
+
+# -- training -------------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_who_took_part_and_what_it_cost(tmp_path: Path) -> None:
+    base = train(config(tmp_path, clients={"fraction": 0.5}))
+    told = read_manifest(base)["federation"]
+    size = sum(value.numel() * 4 for value in weights(base).values())
+    assert told["rounds"] == 4 and [len(names) for names in told["participants"]] == [2] * 4
+    assert len({tuple(names) for names in told["participants"]}) > 1, "each round draws anew"
+    assert told["bytes_down"] == told["bytes_up"] == 4 * 2 * size
+    assert told["examples"] == {"0": 32, "1": 32, "2": 32, "3": 64}
+
+
+def test_one_client_s_rounds_are_those_of_a_federation_without_the_others(tmp_path: Path) -> None:
+    """What a client sends in a round follows from the global model, its own rows, the seed and its name alone."""
+    whole, alone = rounds(tmp_path / "a"), rounds(tmp_path / "b", data=[r for r in rows() if r["client"] != 1])
+    start = state_of(whole.model)
+    for name in ("0", "2", "3"):
+        assert equal(whole.train_client(2, name, start).weights, alone.train_client(2, name, start).weights)
+    assert not equal(whole.train_client(2, "0", start).weights, whole.train_client(3, "0", start).weights)
+
+
+def test_gold_is_the_federation_without_the_client(tmp_path: Path) -> None:
+    base = train(config(tmp_path))
+    forget = [row for row in rows() if row["client"] == 1]
+    found = gold(read_manifest(base), forget, open_model(str(base)))
+    assert [set(names) for names in read_manifest(found)["federation"]["participants"]] == [{"0", "2", "3"}] * 4
+    data = [row for row in rows() if row["client"] != 1]
+    again = rounds(tmp_path / "work", data=data)
+    assert equal(weights(found), again.run(state_of(again.model), 4))
+
+
+class _Killed(Silent):
+    """Ends the training as its n-th round is reported."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def advance(self, name: str, done: int, note: str = "") -> None:
+        if done == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "legato"])
+def test_a_training_that_is_killed_after_any_round_ends_with_the_same_bits(strategy: str, tmp_path: Path) -> None:
+    """Killed after the second of four rounds, and in the middle of the third: legato's log comes back too."""
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole = train(config(tmp_path / "whole", strategy=strategy))
+    given = config(tmp_path / "broken", strategy=strategy)
+    with pytest.raises(KeyboardInterrupt):
+        train(given, reporter=_Killed(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rounds, "train_client", _interrupted(Rounds.train_client))
+        with pytest.raises(KeyboardInterrupt):
+            train(given, resume=True)
+    base = train(given, resume=True)
+    assert equal(weights(base), weights(whole))
+    assert (base / HISTORY).read_bytes() == (whole / HISTORY).read_bytes()
+    ignored = ("seconds", "machine", "data")
+    told = [{k: v for k, v in read_manifest(one).items() if k not in ignored} for one in (base, whole)]
+    assert told[0] == told[1]
+
+
+def _interrupted(train_client: Any) -> Any:
+    def interrupted(self: Rounds, number: int, name: str, start: State) -> ClientUpdate:
+        assert number > 2, "the rounds before are stored"
+        if name == "2":
+            raise KeyboardInterrupt
+        found: ClientUpdate = train_client(self, number, name, start)
+        return found
+
+    return interrupted
+
+
+def test_clients_that_fail_are_named_and_the_round_goes_on(tmp_path: Path) -> None:
+    """Of four clients one answers with NaN and one not at all: the next model is the mean of the other two."""
+    here = rounds(tmp_path)
+
+    def exchange(number: int, names: Sequence[str], start: State) -> list[ClientUpdate]:
+        sent = here.train_here(number, [name for name in names if name != "3"], start)
+        broken = {name: torch.full_like(value, math.nan) for name, value in sent[1].weights.items()}
+        return [sent[0], ClientUpdate("1", broken, 5), sent[2]]
+
+    start = state_of(here.model)
+    here.exchange = exchange
+    found, _ = here.round(1, start)
+    told = here.ledger.account()
+    assert told["participants"] == [["0", "2"]]
+    assert list(told["left_out"]["1"]) == ["1", "3"]
+    assert told["left_out"]["1"]["3"] == "did not answer" and "not finite" in told["left_out"]["1"]["1"]
+    alone = rounds(tmp_path / "again")
+    expected = mean_by_examples(start, [alone.train_client(1, name, start) for name in ("0", "2")])
+    assert equal(found, expected)
+
+
+def test_fewer_clients_change_no_other_s_place_in_the_draw(tmp_path: Path) -> None:
+    context = Context(Budget(), tmp_path, 5, "train")
+    names = [str(i) for i in range(8)]
+    for number in range(1, 6):
+        drawn = participants(names, 0.5, context, number)
+        left = participants([name for name in names if name != drawn[0]], 0.5, context, number)
+        assert set(drawn[1:]) <= set(left) and len(left) == 4
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", {"fedprox": {"mu": 0.1}}, "median", "trimmed_mean", "krum", "legato"])
+def test_every_strategy_learns(strategy: Any, tmp_path: Path) -> None:
+    """Three rounds of a small perceptron on 160 digits: more than a quarter right, by chance a tenth."""
+    here = rounds(tmp_path, strategy)
+    here.budget = local_budget(Budget(batch_size=16, learning_rate=0.03), 2)
+    checkpoint.restore(here.model.module, here.run(state_of(here.model), 3), "")
+    assert figures(here.model, splits("digits", 0)["test"][:200])["accuracy"] > 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"strategy": "fedavgg"}, "unknown strategy 'fedavgg'"),
+        ({"clients": "hospital"}, "has no hospital, which names its client"),
+        ({"rounds": 0}, r"trainer\.federation\.rounds"),
+        ({"clients": {"partition": "iid", "count": 1}}, r"trainer\.federation\.clients\.count"),
+    ],
+)
+def test_faults_are_found_before_anything_is_written(options: dict[str, Any], why: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=why):
+        train(config(tmp_path, **options))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+# -- erasing --------------------------------------------------------------------------------------
+
+
+def request(folder: Path, method: Any, **fields: Any) -> dict[str, Any]:
+    held = splits("digits", 0)
+    holdout = [{"image": row["image"].tolist(), "label": row["label"]} for row in held["holdout"][:40]]
+    return {
+        "model": str(folder / "base"),
+        "data": str(folder / "rows.jsonl"),
+        "forget": {"client": 1},
+        "holdout": holdout,
+        "method": method,
+        "budget": {"stop": "none"},
+        "out": str(folder / "run"),
+        **fields,
+    }
+
+
+def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(tmp_path: Path) -> None:
+    train(config(tmp_path))
+    done = run(Request.parse(request(tmp_path, {"erase_client": {"rounds": 2, "epochs": 1}})))
+    told = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    spent = told["method_notes"]["federation"]
+    size = sum(value.numel() * 4 for value in weights(tmp_path / "base").values())
+    assert spent["rounds"] == 2 and spent["training_rounds"] == 4
+    assert spent["bytes_down"] == 2 * 3 * size and spent["bytes_up"] == 2 * 3 * size + size
+    assert spent["training_bytes_up"] == 4 * 4 * size
+    assert told["splits"]["forget"] == 32 and done
+    assert any(score["subject"] == "gold" for score in told["scores"])
+    assert not (tmp_path / "run" / "model" / HISTORY).exists(), "the erased client's updates go with the old model"
+    assert not equal(weights(tmp_path / "run" / "model"), weights(tmp_path / "base"))
+
+
+def departed(folder: Path, method: Any, forget: Sequence[Any] = (1,)) -> tuple[State, dict[str, Any]]:
+    base = open_model(str(folder / "base"))
+    composed = compose(method)
+    given = {
+        "forget": [r for r in rows() if r["client"] in forget],
+        "retain": [r for r in rows() if r["client"] not in forget],
+    }
+    manifest = read_manifest(folder / "base")
+    composed.method.fits(base, given, manifest)
+    context = Context(Budget(stop="none"), folder / "work", 3, "apply", manifest=manifest)
+    return state_of(composed.method(base, given, context)), context.notes
+
+
+def test_without_its_last_update_is_the_mean_of_the_others(tmp_path: Path) -> None:
+    """The mean of the three other clients' models of the last round, to rounding."""
+    base = train(config(tmp_path))
+    found, _ = departed(tmp_path, {"go_on": {"rounds": 0, "drop_last": True}})
+    last = read_history(base, found)[-1]
+    expected = mean_by_examples(last.before, [one for one in last.updates if one.client != "1"])
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in found)
+    assert not equal(found, weights(base))
+
+
+def test_a_hostile_leaving_client_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its model lies outside the ball: the result is that of rounds from the mean of the others, and says so."""
+    train(config(tmp_path))
+
+    def wreck(departure: Any, start: State, radius: float, settings: Any) -> State:
+        departure.context.notes["ascent"] = {"steps": 1, "stopped": 0.0, "moved": math.inf}
+        return {name: value + 100 for name, value in start.items()}
+
+    monkeypatch.setattr(erase_client, "_ascend", wreck)
+    found, notes = departed(tmp_path, {"erase_client": {"rounds": 0}})
+    assert "outside the radius" in notes["remarks"][0]
+    monkeypatch.undo()
+    (tmp_path / "work").rename(tmp_path / "refused")
+    expected, _ = departed(tmp_path, {"go_on": {"rounds": 0, "drop_last": True}})
+    assert equal(found, expected)
+
+
+def test_the_replay_never_reads_the_leaving_client_s_updates(tmp_path: Path) -> None:
+    """Whatever that client sent in any round, the replay ends with the same bits."""
+    base = train(config(tmp_path, history="all"))
+    found, notes = departed(tmp_path, "federaser")
+    assert notes["federation"]["rounds"] == 1, "the first is taken as it was; of four every second is replayed"
+    with safe_open(base / HISTORY, "pt") as file:
+        told, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
+    place = [name for name, _ in json.loads(told["rounds"])[0]["clients"]].index("1")
+    noisy = {k: torch.randn_like(v) if k.split(".")[1] == str(place) else v for k, v in tensors.items()}
+    save_file(noisy, base / HISTORY, told)
+    (tmp_path / "work").rename(tmp_path / "first")
+    assert equal(departed(tmp_path, "federaser")[0], found)
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "why"),
+    [
+        ({"history": "none"}, "go_on", "federation's server keeps"),
+        ({}, "federaser", "history: all"),
+        ({"strategy": "median"}, "erase_client", "the global model is no mean"),
+    ],
+)
+def test_a_plan_refuses_what_the_server_did_not_keep(
+    options: dict[str, Any], method: str, why: str, tmp_path: Path
+) -> None:
+    train(config(tmp_path, **options))
+    with pytest.raises(BadInput, match=why):
+        plan(Request.parse(request(tmp_path, method)))
+
+
+def test_a_damaged_history_is_refused(tmp_path: Path) -> None:
+    base = train(config(tmp_path))
+    (base / HISTORY).write_bytes((base / HISTORY).read_bytes()[:1000])
+    with pytest.raises(BadInput, match="cannot be read"):
+        departed(tmp_path, "erase_client")
