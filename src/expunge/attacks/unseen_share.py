@@ -18,7 +18,7 @@ CARD = AttackCard(
     unit="share",
     aggregate="share",
     capabilities=("labels",),
-    needs={"forget": {"logits"}, "retain": {"logits"}, "test": {"logits"}},
+    needs={"forget": {"logits"}, "retain_seen": {"logits"}, "test": {"logits"}},
     means="The share of the forget set that a classifier of confidences, fitted on retain and test rows of the same "
     "model, takes for unseen: the column MIA of published tables of classifiers, and part of their average gap. Gold's "
     "is the aim. Where a network is as sure of unseen rows as of its own, the attacker cannot tell those, and calls "
@@ -33,21 +33,21 @@ LEAST = 10
 def unseen_share() -> Metric:
     """The share of forget rows that a support vector machine on the label's probability calls unseen.
 
-    It is fitted on as many retain rows (members) as test rows, the first of each, with an RBF kernel and C = 3. Not
-    measured with fewer than 10 rows on a side.
+    It is fitted on retain rows that the method trained on (members) and on test rows, weighted to equal parts where the
+    paper takes as many of each, with an RBF kernel and C = 3. Not measured with fewer than 10 rows on a side.
     """
 
-    def values(forget: Readout, retain: Readout, test: Readout) -> np.ndarray:
+    def values(forget: Readout, retain_seen: Readout, test: Readout) -> np.ndarray:
         from sklearn.svm import SVC
 
-        size = min(len(retain), len(test))
-        if size < LEAST:
+        if min(len(retain_seen), len(test)) < LEAST:
             raise NotMeasured(f"fewer than {LEAST} rows of retain or test")
-        members_N1, others_N1, asked_N1 = (_confidence(readout) for readout in (retain, test, forget))
-        rows_N1 = np.concatenate([members_N1[:size], others_N1[:size]])
+        members_N1, others_N1, asked_N1 = (_confidence(readout) for readout in (retain_seen, test, forget))
+        rows_N1 = np.concatenate([members_N1, others_N1])
         if not np.isfinite(rows_N1).all() or not np.isfinite(asked_N1).all():
             raise NotMeasured("the confidence is not finite: the model has diverged")
-        attacker = SVC(C=COST, kernel="rbf", gamma="auto").fit(rows_N1, np.repeat([1, 0], size))
+        member_N = np.repeat([1, 0], [len(members_N1), len(others_N1)])
+        attacker = SVC(C=COST, kernel="rbf", gamma="auto", class_weight="balanced").fit(rows_N1, member_N)
         return np.asarray(attacker.predict(asked_N1) == 0, dtype=float)
 
     return values
