@@ -47,15 +47,15 @@ from expunge.models.passes import passes
 # -- as published tables have it ------------------------------------------------------------------
 
 
-def test_the_unseen_share_is_of_rows_with_confidences_that_no_member_has() -> None:
-    """Members have .99; unseen rows half .99, half .5. Two of four forget rows lie at .5 and below: unseen."""
+def test_the_unseen_share_is_of_rows_less_sure_than_members_are() -> None:
+    """Members have .99, unseen rows .5: what lies nearer to .5 in log-odds, which is below .91, is unseen."""
 
     def sure(*p: float) -> Readout:
         return classifier([[x, 1 - x] for x in p], [0] * len(p))
 
-    members, others = sure(*[0.99] * 20), sure(*[0.99] * 10, *[0.5] * 10)
+    members, others = sure(*[0.99] * 40), sure(*[0.5] * 20)
     attack = unseen_share()
-    assert np.asarray(attack(sure(0.99, 0.5, 0.4, 0.99), members, others)).tolist() == [0, 1, 1, 0]
+    assert np.asarray(attack(sure(0.99, 0.5, 1e-6, 0.97, 0.88), members, others)).tolist() == [0, 1, 1, 0, 1]
     with pytest.raises(NotMeasured, match="fewer than 10 rows"):
         attack(sure(0.5), members, sure(0.5))
 

@@ -21,38 +21,39 @@ CARD = AttackCard(
     needs={"forget": {"logits"}, "retain_seen": {"logits"}, "test": {"logits"}},
     means="The share of the forget set that a classifier of confidences, fitted on retain and test rows of the same "
     "model, takes for unseen: the column MIA of published tables of classifiers, and part of their average gap. Gold's "
-    "is the aim. Where a network is as sure of unseen rows as of its own, the attacker cannot tell those, and calls "
-    "unseen what has a confidence that it never met.",
+    "is the aim. Where a network is as sure of unseen rows as of its own, the attacker guesses on such rows, and knows "
+    "those alone of which it is unsure.",
 )
-COST = 3.0
-"""The C of the paper's support vector machine."""
 LEAST = 10
 """Rows on each side below which the attacker is not fitted."""
 
 
 def unseen_share() -> Metric:
-    """The share of forget rows that a support vector machine on the label's probability calls unseen.
+    """The share of forget rows that a logistic regression on the label's log-odds calls unseen.
 
-    It is fitted on retain rows that the method trained on (members) and on test rows, weighted to equal parts where the
-    paper takes as many of each, with an RBF kernel and C = 3. Not measured with fewer than 10 rows on a side.
+    It is fitted on retain rows that the method trained on (members) and on test rows, weighted to equal parts. The
+    paper fits a support vector machine with an RBF kernel on probabilities: where a small network is right on every
+    test row, that has nothing to separate, and two retrainings then differ by the whole scale. Not measured with fewer
+    than 10 rows on a side.
     """
 
     def values(forget: Readout, retain_seen: Readout, test: Readout) -> np.ndarray:
-        from sklearn.svm import SVC
+        from sklearn.linear_model import LogisticRegression
 
         if min(len(retain_seen), len(test)) < LEAST:
             raise NotMeasured(f"fewer than {LEAST} rows of retain or test")
-        members_N1, others_N1, asked_N1 = (_confidence(readout) for readout in (retain_seen, test, forget))
+        members_N1, others_N1, asked_N1 = (_log_odds(readout) for readout in (retain_seen, test, forget))
         rows_N1 = np.concatenate([members_N1, others_N1])
         if not np.isfinite(rows_N1).all() or not np.isfinite(asked_N1).all():
             raise NotMeasured("the confidence is not finite: the model has diverged")
         member_N = np.repeat([1, 0], [len(members_N1), len(others_N1)])
-        attacker = SVC(C=COST, kernel="rbf", gamma="auto", class_weight="balanced").fit(rows_N1, member_N)
+        attacker = LogisticRegression(class_weight="balanced").fit(rows_N1, member_N)
         return np.asarray(attacker.predict(asked_N1) == 0, dtype=float)
 
     return values
 
 
-def _confidence(readout: Readout) -> np.ndarray:
-    """[N, 1] probability of the label."""
-    return np.exp(-readout.mean_nll_N)[:, None]
+def _log_odds(readout: Readout) -> np.ndarray:
+    """[N, 1] log-odds of the label's probability, in nats."""
+    nll_N = np.maximum(readout.mean_nll_N, 1e-12)
+    return (-nll_N - np.log(-np.expm1(-nll_N)))[:, None]
