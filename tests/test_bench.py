@@ -25,7 +25,7 @@ from expunge.data.splits import make_splits
 from expunge.pipeline.evidence import trained_tokens
 from expunge.report import ranking
 from expunge.report._leaderboard_plot import trade_off
-from expunge.report.leaderboard import _time, print_leaderboard, render
+from expunge.report.leaderboard import _time, lines, print_leaderboard, render
 from expunge.workflows._bench_entries import entries_of, in_sequence
 from expunge.workflows.bench import bench
 from expunge.workflows.benches import bench_of
@@ -397,6 +397,17 @@ def board(**changes: Any) -> dict[str, Any]:
     } | changes
     ranking.mark_front(found["rows"], found["gold"])
     return found
+
+
+def test_gold_comes_first_and_the_second_gold_stands_at_the_noise_floor() -> None:
+    """Rows a, b and c are 1, 2 and 3 points from gold; two golds .4, or 2 points."""
+    names = ["forget_probability"]
+    assert [cells[0] for _, cells in lines(board(), names)][:3] == ["gold", "second gold", "★ a"]
+    apart = board()
+    apart["gold"]["noise_floor"] = 2.0
+    first = [cells[0] for _, cells in lines(apart, names)]
+    assert first == ["gold", "★ a", "b", "second gold", "★ c", "<d>", "before"]
+    assert lines(apart, names)[3][1][1] == "2.00"
 
 
 def test_the_plot_has_the_front_and_the_noise_floor() -> None:

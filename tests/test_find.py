@@ -23,7 +23,7 @@ from expunge.models.manifest import read_manifest
 from expunge.models.open import open_on_cpu
 from expunge.pipeline.retraining import class_log_probabilities, retraining
 from expunge.pipeline.train import train
-from expunge.workflows.find import find
+from expunge.workflows.find import find, find_slices
 from worlds import tiny
 
 SIDE, COUNT, POISONED = 4, 120, 20
@@ -145,3 +145,24 @@ def test_a_language_model_has_no_classes(tmp_path: Path) -> None:
     world = tiny(tmp_path, epochs=1)
     with pytest.raises(BadInput, match="is a language model, and detectors compare classes; give a classifier"):
         find("poison", world["retain"], world["model"])
+
+
+def test_slices_need_training_rows_to_write(place: Path, tmp_path: Path) -> None:
+    """And who asks `find` for them learns which function to call."""
+    data, model = str(place / "train.jsonl"), str(place / "model")
+    with pytest.raises(BadInput, match="name them under --train"):
+        find_slices(data, model, out=str(tmp_path / "f.jsonl"))
+    with pytest.raises(BadInput, match="call find_slices"):
+        find("slices", data, model)
+
+
+def test_the_command_prints_the_slices_of_errors(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of class 1 whose texts say `north` are given under class 2, which the model does not call them."""
+    data = [{**row, "where": "south"} for row in load(str(place / "train.jsonl"), "data") if not row["poisoned"]]
+    wrong = [{**row, "label": 2, "where": "north"} for row in data if row["label"] == 1][:12]
+    write_rows(tmp_path / "unseen.jsonl", [*data, *wrong])
+    assert command(["find", "slices", str(tmp_path / "unseen.jsonl"), str(place / "model")]) == 0
+    said = capsys.readouterr().out
+    assert "taken for class 1" in said and "where north" in said

@@ -18,13 +18,14 @@ from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.data.worlds import splits
 from expunge.data.worlds._pictures import file_of
+from expunge.data.worlds.shapes import CLASSES, SHAPES, TEXTURES
 from expunge.methods.compose import compose
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold
 from expunge.pipeline.worlds import build
 from expunge.training.stopping import figures
-from expunge.workflows.find import find
+from expunge.workflows.find import find, find_slices
 
 PICTURES = file_of("mnist").parent
 SEEDS = [0, 1, 2]
@@ -154,3 +155,19 @@ def test_the_example_finds_and_then_repairs(tmp_path: Path, monkeypatch: pytest.
     of_trigger = [one for one in done.evidence["scores"] if one["name"] == "triggered_accuracy"]
     assert {one["subject"] for one in of_trigger} >= {"before", "after", "gold"}
     assert all(one["low"] <= one["value"] <= one["high"] for one in of_trigger)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_texture_that_stands_for_a_shape_is_the_first_slice(seed: int, tmp_path: Path) -> None:
+    """On `shapes_biased` most training rows have a texture that is their shape's own. The first slice of the errors on
+    balanced rows is described by a texture, that of the shape which they are taken for; and nine in ten of the training
+    rows that it names were made so."""
+    name, out = f"builtin:shapes_biased@{seed}", tmp_path / "forget.jsonl"
+    found = find_slices(f"{name}/test", name, train=f"{name}/train", out=str(out))
+    first = found["slices"][0]
+    own = dict(zip(SHAPES, TEXTURES, strict=True))[CLASSES[first["predicted"]][1]]
+    assert (first["described"][0]["field"], first["described"][0]["value"]) == ("texture", own)
+    train = splits("shapes_biased", seed)["train"]
+    planted = [train[place - 1]["poisoned"] for place in found["taught"]]
+    assert len(planted) > 50 and sum(planted) > 0.9 * len(planted)
+    assert len(out.read_text(encoding="utf-8").splitlines()) == len(planted)

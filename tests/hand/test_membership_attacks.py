@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from readouts import readout, rows
+from readouts import classifier, readout, rows
 from scipy import stats
 from test_attacking import aimed, examples, linear
 
@@ -35,6 +35,7 @@ from expunge.attacks.shared.shadow_models import (
 )
 from expunge.attacks.tpr_at_01 import tpr_at_01
 from expunge.attacks.tpr_at_1 import tpr_at_1
+from expunge.attacks.unseen_share import unseen_share
 from expunge.attacks.white_box_auc import white_box_auc
 from expunge.evaluation.hidden_states import cka
 from expunge.evaluation.intervals import auc
@@ -42,6 +43,22 @@ from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 from expunge.models.passes import passes
+
+# -- as published tables have it ------------------------------------------------------------------
+
+
+def test_the_unseen_share_is_of_rows_less_sure_than_members_are() -> None:
+    """Members have .99, unseen rows .5: what lies nearer to .5 in log-odds, which is below .91, is unseen."""
+
+    def sure(*p: float) -> Readout:
+        return classifier([[x, 1 - x] for x in p], [0] * len(p))
+
+    members, others = sure(*[0.99] * 40), sure(*[0.5] * 20)
+    attack = unseen_share()
+    assert np.asarray(attack(sure(0.99, 0.5, 1e-6, 0.97, 0.88), members, others)).tolist() == [0, 1, 1, 0, 1]
+    with pytest.raises(NotMeasured, match="fewer than 10 rows"):
+        attack(sure(0.5), members, sure(0.5))
+
 
 # -- low false-positive rates ----------------------------------------------------------------------
 

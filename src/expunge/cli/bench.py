@@ -10,9 +10,9 @@ from expunge.cli import _show
 
 HELP = """Compare many methods on the same base models, in a leaderboard.
 
-All runs share a base and its gold model. WHAT is authors or digits (embedded; authors@1-3: the worlds of three seeds in
-one leaderboard), mnist, fashion, mnist_noisy or fashion_noisy (pictures, which scripts/fetch_pictures fetches), tofu or
-shakespeare (real data under ${EXPUNGE_DATA}), a published bench on a model of yours (tofu:forget01, :forget05,
+All runs share a base and its gold model. WHAT is authors, digits or shapes (embedded; authors@1-3: the worlds of three
+seeds in one leaderboard), mnist, fashion, mnist_noisy or fashion_noisy (pictures that scripts/fetch_pictures fetches),
+tofu or shakespeare (real data under ${EXPUNGE_DATA}), a published bench on a model of yours (tofu:forget01, :forget05,
 :forget10; muse:news, muse:books; wmdp:cyber, wmdp:bio), or your own request.yaml, whose method is ignored. --seeds
 varies the runs on a fixed base; --bases trains further bases, each with a gold of its own, and says how much of a
 figure's spread comes from the base. Each run is an ordinary `expunge run` folder below --out. Finished runs are reused:

@@ -8,11 +8,15 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Find poisoned or mislabelled rows in a classifier's training data.
+HELP = """Find what to forget: poisoned rows of a classifier's training data, or the rows that teach it an error.
 
-The suspects are written as a forget set, which `expunge run` takes: find them, look at them, then repair the model.
+poison: The suspects are written as a forget set, which `expunge run` takes: find them, look at them, then repair.
 Detectors: activation_clustering and spectral_signatures for triggers, small_loss for wrong labels; `expunge list
 detectors` shows what each looks at. Two of them train networks as the model was, in short.
+
+slices: Errors on rows that the model never saw (DATA) are grouped by its features, and each group is described by
+the fields of its rows: the texture that is mistaken for a shape. --train names the training rows, of which those with
+the first group's attribute and the class that it is taken for are the forget set.
 
 Examples:
 
@@ -20,6 +24,7 @@ Examples:
   expunge find poison train.jsonl MODEL --out suspects.jsonl
   expunge find poison DATA MODEL --detector small_loss --set folds=5
   expunge find poison builtin:digits_backdoor/train builtin:digits_backdoor --truth poisoned
+  expunge find slices builtin:shapes_biased/test builtin:shapes_biased --train builtin:shapes_biased/train --out f.jsonl
 """
 SHOWN_ROWS = 10
 """Suspects that the table shows."""
@@ -31,21 +36,26 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="poison.")],
-    data: Annotated[str, typer.Argument(help="The rows that the model was trained on.")],
+    what: Annotated[str, typer.Argument(help="poison or slices.")],
+    data: Annotated[str, typer.Argument(help="The rows that the model was trained on; for slices, unseen ones.")],
     model: Annotated[str, typer.Argument(help="A classifier: a folder or a name.")],
     detector: Annotated[str, typer.Option(help="The detector.")] = "activation_clustering",
     sets: _show.Sets = None,
     truth: Annotated[str | None, typer.Option(help="A field that says of each row whether it is poisoned.")] = None,
-    out: Annotated[str | None, typer.Option(help="A new JSONL file for the suspects.")] = None,
+    train: Annotated[str | None, typer.Option(help="For slices: the rows that the model was trained on.")] = None,
+    out: Annotated[str | None, typer.Option(help="A new JSONL file for the rows.")] = None,
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
     env: _show.Env = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """Run the command."""
     from expunge.core.request import parse_sets
-    from expunge.workflows.find import find
+    from expunge.workflows.find import find, find_slices
 
+    if what == "slices":
+        found = find_slices(data, model, train=train, out=out, seed=seed, reporter=_show.reporter())
+        _show.emit(found) if as_json else _print_slices(found)
+        return 0
     chosen = {detector: parse_sets(sets or [])}
     found = find(what, data, model, detector=chosen, truth=truth, out=out, seed=seed, reporter=_show.reporter())
     if as_json:
@@ -76,5 +86,20 @@ def _print(found: dict[str, Any]) -> None:
     for score in found["scores"]:
         name = score["name"].rpartition("_")[2]
         console.print(f"{name} {score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]", markup=False)
+    if found["out"]:
+        console.print(f"Written to {found['out']}: look at them, then forget them with `expunge run`.", markup=False)
+
+
+def _print_slices(found: dict[str, Any]) -> None:
+    """Print a line per slice: how many rows, for what they are taken, and what they have in common."""
+    console = _show.console()
+    console.print(f"{found['errors']} of {found['rows']} rows are read wrongly.", markup=False)
+    for one in found["slices"]:
+        words = ", ".join(f"{part['field']} {part['value']} (z {part['z']})" for part in one["described"])
+        of = ", ".join(f"{count} of class {label}" for label, count in one["labels"].items())
+        said = words or "no field describes them"
+        console.print(f"{one['errors']} taken for class {one['predicted']} ({of}): {said}", markup=False)
+    if found["taught"]:
+        console.print(f"{len(found['taught'])} training rows teach the first of these.", markup=False)
     if found["out"]:
         console.print(f"Written to {found['out']}: look at them, then forget them with `expunge run`.", markup=False)

@@ -89,7 +89,11 @@ def components(bench: Bench) -> list[str]:
 
 
 def lines(bench: Bench, names: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """(kind of row, its cells as text): the methods in order, then gold, the second gold and the base."""
+    """(kind of row, its cells as text): gold, then the methods in order, then the base.
+
+    The second gold stands among the methods at its own gap, the noise floor: what stands above it cannot be told from
+    a retraining by the gap.
+    """
     rows = [
         (
             "failed" if row["status"] == "failed" else "method",
@@ -107,12 +111,15 @@ def lines(bench: Bench, names: Sequence[str]) -> list[tuple[str, list[str]]]:
             why = next(r["why"] for r in bench["rows"] if r["method"] == row[1][0])
             row[1][1:] = [f"failed: {why}", *[""] * (len(row[1]) - 2)]
     gold = bench["gold"]
+    if gold.get("second"):
+        floor = gold["noise_floor"]
+        gaps = [row["average_gap"] for row in bench["rows"]]
+        place = len(rows) if floor is None else sum(gap is not None and gap <= floor for gap in gaps)
+        shown = "–" if floor is None else f"{floor:.2f}"
+        rows.insert(place, ("gold", ["second gold", shown, *_cells(gold["second"], names), *[""] * 4]))
     if any(name in gold for name in names):
         cost = ["1", *_cells(gold, ["tokens", "seconds"])]
-        rows.append(("gold", ["gold", "0", *_cells(gold, names), "", *cost]))
-    if gold.get("second"):
-        floor = "–" if gold["noise_floor"] is None else f"{gold['noise_floor']:.2f}"
-        rows.append(("gold", ["second gold", floor, *_cells(gold["second"], names), *[""] * 4]))
+        rows.insert(0, ("gold", ["gold", "0", *_cells(gold, names), "", *cost]))
     rows.append(("before", ["before", "", *_cells(bench["before"], names), *[""] * 4]))
     return rows
 

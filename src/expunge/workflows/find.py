@@ -1,4 +1,4 @@
-"""Find the training rows that someone poisoned or mislabelled, and write them as a forget set."""
+"""Find what to forget: poisoned or mislabelled training rows, or those that teach a slice of errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.data.load import load
 from expunge.data.rows import take
 from expunge.data.texts import write_rows
-from expunge.evaluation import intervals
+from expunge.evaluation import intervals, slices
 from expunge.evaluation.detection import Detector, Sample, Suspicion, penultimate
+from expunge.evaluation.ood import read_rows
 from expunge.evaluation.scores import Figure, Label, Score
 from expunge.models.family import family
 from expunge.models.manifest import manifest_of
@@ -69,6 +70,90 @@ def find(
     }
 
 
+def find_slices(
+    data: Any,
+    model: str,
+    *,
+    train: Any = None,
+    out: str | None = None,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Find slices of a classifier's errors on rows that it never trained on, and return them with their descriptions.
+
+    data: such rows; their other fields (a word, a number, a text) describe a slice. train: the rows that it was trained
+    on; the first described slice then names those of the class that its rows are taken for, with its clearest
+    attribute. out: a new JSONL file for these, which `run` takes as `forget`. Raises BadInput; then nothing is written.
+    """
+    rows, taught = _check_slices(data, model, train, out)
+    opened = _open(folder_of(model, reporter or Silent()), model, rows)
+    labels_N, predicted_N = _labels(rows), read_rows(opened, rows).logits_NC.argmax(axis=1)
+    found = slices.find_slices(rows, penultimate(opened, rows), labels_N, predicted_N, seed=seed % 2**32)
+    first = next((one for one in found if one.described), None)
+    places = np.zeros(0, dtype=int)
+    if first is not None and len(taught):
+        places = slices.taught_by(taught, _labels(taught), first)
+    if out is not None:
+        if not len(places):
+            raise BadInput.of("--train", str(train), "has no row that a slice of errors names", "leave --out out")
+        write_rows(Path(out), [dict(row) for row in take(taught, places)])
+    return {
+        "rows": len(rows),
+        "errors": int((predicted_N != labels_N).sum()),
+        "slices": [slices.shown(one, labels_N) for one in found],
+        "taught": [int(i) + 1 for i in places],
+        "out": out,
+    }
+
+
+def _check_slices(data: Any, model: str, train: Any, out: str | None) -> tuple[Sequence[Example], Sequence[Example]]:
+    """(unseen rows, training rows if any). Raises BadInput with every fault of the input."""
+    faults = Faults()
+    rows: Sequence[Example] = []
+    taught: Sequence[Example] = []
+    with faults:
+        rows = _rows(data, "data")
+    with faults:
+        check_sources({"after": model}, False)
+    with faults:
+        taught = [] if train is None else _rows(train, "--train")
+        if out is not None and train is None:
+            raise BadInput.of("--out", out, "needs training rows to choose from", "name them under --train")
+        _check_out(out)
+    faults.raise_any()
+    return rows, taught
+
+
+def _rows(source: Any, field: str) -> Sequence[Example]:
+    """The rows of a source. Raises BadInput where there are too few."""
+    rows = load(source, field)
+    if len(rows) < LEAST:
+        raise BadInput.of(field, len(rows), "are too few rows to tell some from others", f"give {LEAST} or more")
+    return rows
+
+
+def _labels(rows: Sequence[Example]) -> np.ndarray:
+    return np.array([int(row["label"]) for row in rows])
+
+
+def _check_out(out: str | None) -> None:
+    """Raises BadInput where the file exists, or has no folder."""
+    if out is not None and Path(out).exists():
+        raise BadInput.of("--out", out, "already exists", "choose another file")
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise BadInput.of("--out", out, "is in a missing folder", "create the folder, or choose another")
+
+
+def _open(folder: str, source: str, rows: Sequence[Example]) -> Model:
+    """The classifier of a folder. Raises BadInput where the model has no classes, or does not take the rows."""
+    model: Model = open_model(folder)
+    kind = family(model.family)
+    if not kind.labelled:
+        raise BadInput.of("model", source, f"is a {kind.title}, and detectors compare classes", "give a classifier")
+    model.accepts("data", rows)
+    return model
+
+
 def _check_inputs(
     what: str, data: Any, model: str, detector: str | Mapping[str, Any], truth: str | None, out: str | None
 ) -> tuple[Sequence[Example], str, Detector]:
@@ -78,11 +163,10 @@ def _check_inputs(
     name, detect = "", None
     with faults:
         if what not in WHAT:
-            raise BadInput.of("find", what, "cannot be found", did_you_mean(what, WHAT))
+            known = did_you_mean(what, WHAT) if what != "slices" else "call find_slices"
+            raise BadInput.of("find", what, "cannot be found", known)
     with faults:
-        rows = load(data, "data")
-        if len(rows) < LEAST:
-            raise BadInput.of("data", len(rows), "are too few rows to tell some from others", f"give {LEAST} or more")
+        rows = _rows(data, "data")
         if truth is not None:
             _truth(rows, truth)
     with faults:
@@ -90,10 +174,7 @@ def _check_inputs(
     with faults:
         name, detect = _detector(detector)
     with faults:
-        if out is not None and Path(out).exists():
-            raise BadInput.of("--out", out, "already exists", "choose another file")
-        if out is not None and not Path(out).absolute().parent.is_dir():
-            raise BadInput.of("--out", out, "is in a missing folder", "create the folder, or choose another")
+        _check_out(out)
     faults.raise_any()
     assert detect is not None
     return rows, name, detect
@@ -109,15 +190,11 @@ def _detector(given: str | Mapping[str, Any]) -> tuple[str, Detector]:
 def _sample(source: str, rows: Sequence[Example], seed: int, reporter: Reporter) -> Sample:
     """The rows as a detector sees them. Raises BadInput where the model has no classes, or does not take the rows."""
     folder = folder_of(source, reporter)
-    model: Model = open_model(folder)
-    kind = family(model.family)
-    if not kind.labelled:
-        raise BadInput.of("model", source, f"is a {kind.title}, and detectors compare classes", "give a classifier")
-    model.accepts("data", rows)
+    model = _open(folder, source, rows)
     manifest = manifest_of(folder)
     return Sample(
         penultimate(model, rows),
-        np.array([int(row["label"]) for row in rows]),
+        _labels(rows),
         seed,
         None if manifest is None else retraining(model, manifest, rows, reporter),
     )

@@ -20,7 +20,8 @@ CARD = MethodCard(
     paper="arXiv:1911.04933",
     equation="section 5, Fisher forgetting",
     needs={"forget": (), "retain": ()},
-    means="Noise takes information from all weights by how little retain needs them; it aims at no example.",
+    means="Noise takes information from all weights by how little retain needs them; it aims at no example, so that of "
+    "a class it ends no nearer to gold than fine-tuning.",
     one_shot=True,
     fidelity="simplified",
     leaves_out="the correction for a shifted minimum: noise alone, along the diagonal",

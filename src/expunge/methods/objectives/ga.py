@@ -12,7 +12,7 @@ CARD = MethodCard(
     needs={"forget": {"nll"}},
     fidelity="faithful",
     means="Nothing holds the rest, and other classes or answers go with those that were to: a retain term or a floor "
-    "would hold them.",
+    "would hold them. Of a class it ends further from gold than fine-tuning.",
     shown="When it reaches the forget NLL of a retrained model, half of the retain probability is gone.",
     distributed=True,
 )

@@ -24,7 +24,7 @@ CARD = MethodCard(
     fidelity="variant",
     leaves_out="fresh perturbations at every step: each example keeps its own throughout the run",
     means="Reads neither labels nor retain data. Where many examples share what is to go, as those of a class do, "
-    "other outputs flatten sooner than theirs.",
+    "other outputs flatten sooner than theirs, so that of a class it ends no nearer to gold than fine-tuning.",
     shown="A sixth of wrong labels learned by heart goes, with nine tenths of retain left; of a class of digits "
     "nothing does.",
 )

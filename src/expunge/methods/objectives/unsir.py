@@ -23,7 +23,8 @@ CARD = MethodCard(
     streams={"noise": Stream(split="forget")},
     capabilities={"labels"},
     fidelity="faithful",
-    means="The forget inputs are never looked at: of each example only the label is.",
+    means="The forget inputs are never looked at: of each example only the label is. Where the noise does not come to "
+    "look like the class, nothing of it goes: drawn shapes end no nearer to gold than fine-tuning.",
     shown="A quarter of a class of digits is left at most, at six tenths of the gap to gold that the same steps on "
     "retain alone come to.",
 )

@@ -185,7 +185,7 @@ WAYS = {
 }
 WORLDS: dict[str, Callable[[str], Bench]] = {
     "authors": _authors,
-    **dict.fromkeys(("digits", "mnist", "fashion"), _one_class),
+    **dict.fromkeys(("digits", "shapes", "mnist", "fashion"), _one_class),
     **dict.fromkeys(("mnist_noisy", "fashion_noisy"), _by_heart),
 }
 """Embedded worlds -> the bench of one, by its name with or without a seed: authors, authors@2."""
