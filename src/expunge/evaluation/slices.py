@@ -125,7 +125,7 @@ def taught_by(rows: Sequence[Example], labels_N: np.ndarray, one: Slice) -> np.n
     return np.flatnonzero(has_N & (labels_N == one.predicted))
 
 
-def shown(one: Slice, labels_N: np.ndarray) -> Mapping[str, Any]:
+def summary(one: Slice, labels_N: np.ndarray) -> Mapping[str, Any]:
     """A slice for the result of `find`."""
     return {
         "errors": len(one.places),
