@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.evaluation.slices import attributes_of, find_slices, shown, stratified_z, taught_by
+from expunge.evaluation.slices import attributes_of, find_slices, stratified_z, summary, taught_by
 
 Rows = list[dict[str, Any]]
 
@@ -29,7 +29,7 @@ def made() -> tuple[Rows, np.ndarray, np.ndarray, np.ndarray]:
 def test_the_planted_slice_comes_first_and_names_its_training_rows() -> None:
     rows, features, labels, predicted = made()
     found = find_slices(rows, features, labels, predicted, clusters=2)
-    assert shown(found[0], labels)["described"][0]["value"] == "stripes"
+    assert summary(found[0], labels)["described"][0]["value"] == "stripes"
     assert found[0].predicted == 1 and len(found[0].places) == 15
     taught = taught_by(rows, labels, found[0])
     assert {(rows[i]["label"], rows[i]["texture"]) for i in taught} == {(1, "stripes")} and len(taught) == 15

@@ -46,7 +46,7 @@ class Slice:
 
 
 def attributes_of(row: Example) -> set[Attribute]:
-    """What a row's fields say of it: short values as they are, the words of long texts; no label and no array."""
+    """The attributes of a row: short values of its fields, and the words of long texts; no label and no array."""
     found: set[Attribute] = set()
     for field, value in row.items():
         if field in LEFT_OUT or not isinstance(value, str | bool | int):
@@ -125,7 +125,7 @@ def taught_by(rows: Sequence[Example], labels_N: np.ndarray, one: Slice) -> np.n
     return np.flatnonzero(has_N & (labels_N == one.predicted))
 
 
-def shown(one: Slice, labels_N: np.ndarray) -> Mapping[str, Any]:
+def summary(one: Slice, labels_N: np.ndarray) -> Mapping[str, Any]:
     """A slice for the result of `find`."""
     return {
         "errors": len(one.places),

@@ -37,8 +37,9 @@ class BenchRequest(BaseModel):
     """The methods to compare, on what, and how the runs are spread.
 
     name: authors, digits, shapes, mnist, fashion, mnist_noisy or fashion_noisy (authors@2: the world of seed 2,
-    authors@1-3: three worlds), tofu, shakespeare, a published bench such as tofu:forget10, or a request file.
-    methods: all that apply unless named. seeds: of the requests, on a fixed base. bases: models per world, trained from as many seeds.
+    authors@1-3: three worlds), tofu, shakespeare, a published bench such as tofu:forget10, or a request file. methods:
+    all that apply unless named. seeds: of the requests, on a fixed base. bases: models per world, trained from as many
+    seeds.
     grid: lines METHOD.OPTION=VALUE,VALUE. sets: fields of all requests. model, data: as in `benches.bench_of`. threads:
     of each run. engine: processes, ray, or slurm, which writes a job array in the place of running. dry_run: with
     slurm, write and train nothing.

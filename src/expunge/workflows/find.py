@@ -100,7 +100,7 @@ def find_slices(
     return {
         "rows": len(rows),
         "errors": int((predicted_N != labels_N).sum()),
-        "slices": [slices.shown(one, labels_N) for one in found],
+        "slices": [slices.summary(one, labels_N) for one in found],
         "taught": [int(i) + 1 for i in places],
         "out": out,
     }
