@@ -63,12 +63,12 @@ def test_the_pair_knows_its_captions_and_gold_does_not(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_pushed_to_its_targets_it_forgets_captions_at_the_cost_of_classes(seed: int, tmp_path: Path) -> None:
-    """The AUC comes to within .15 of gold's; up to 15 points of zero-shot accuracy go with it."""
+    """The AUC comes to within .1 of gold's; between 8 and 20 points of zero-shot accuracy go with it."""
     base, retrained = world(seed)
     before, never = (figures(open_on_cpu(str(folder)), pair_shapes(seed)) for folder in (base, retrained))
     auc, shown = after({"npo": {"target": "calibrated"}}, TO_TARGETS, seed, tmp_path)
-    assert abs(auc - never[0]) <= 0.15
-    assert shown >= before[1] - 0.15
+    assert abs(auc - never[0]) <= 0.1
+    assert 0.08 < before[1] - shown < 0.2
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -76,5 +76,5 @@ def test_trained_on_retain_alone_it_keeps_its_classes_and_has_not_forgotten_enou
     base, retrained = world(seed)
     before, never = (figures(open_on_cpu(str(folder)), pair_shapes(seed)) for folder in (base, retrained))
     auc, shown = after("finetune", Budget(epochs=10, learning_rate=5e-4, stop="none"), seed, tmp_path)
-    assert never[0] + 0.1 < auc < before[0] - 0.05
-    assert shown >= before[1] - 0.05
+    assert never[0] + 0.2 < auc < before[0] - 0.05
+    assert shown >= before[1] - 0.03
