@@ -7,8 +7,6 @@ scripts/federation_figures.
 from __future__ import annotations
 
 import functools
-import importlib.machinery
-import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,11 +25,11 @@ from expunge.models.build import fresh
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
 from expunge.training.updates import ClientUpdate, State
+from loading import load_script
 
 pytestmark = pytest.mark.slow
 SEEDS = tuple(int(seed) for seed in os.environ.get("EXPUNGE_SEEDS", "7,8,9").split(","))
 WORLD = "digits_federation"
-SCRIPT = Path(__file__).parents[2] / "scripts" / "federation_figures"
 PERCEPTRON = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 16}}
 CLEAN, TRIGGER = 0, 1
 ENOUGH, LONG = 5, 15
@@ -39,14 +37,9 @@ ENOUGH, LONG = 5, 15
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def measured() -> Any:
     """Seed -> what scripts/federation_figures prints, made once."""
-    loader = importlib.machinery.SourceFileLoader("federation_figures", str(SCRIPT))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    script = importlib.util.module_from_spec(spec)
-    loader.exec_module(script)
-    return functools.cache(functools.partial(script.measure, WORLD))
+    return functools.cache(functools.partial(load_script("federation_figures").measure, WORLD))
 
 
 each = pytest.mark.parametrize("seed", SEEDS)
