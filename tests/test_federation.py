@@ -128,13 +128,12 @@ class _Killed(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "legato"])
-def test_a_training_that_is_killed_after_any_round_ends_with_the_same_bits(strategy: str, tmp_path: Path) -> None:
+def test_a_training_that_is_killed_after_any_round_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Killed after the second of four rounds, and in the middle of the third: legato's log comes back too."""
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
-    whole = train(config(tmp_path / "whole", strategy=strategy))
-    given = config(tmp_path / "broken", strategy=strategy)
+    whole = train(config(tmp_path / "whole", strategy="legato"))
+    given = config(tmp_path / "broken", strategy="legato")
     with pytest.raises(KeyboardInterrupt):
         train(given, reporter=_Killed(2))
     with pytest.MonkeyPatch.context() as patch:
@@ -190,8 +189,8 @@ def test_fewer_clients_change_no_other_s_place_in_the_draw(tmp_path: Path) -> No
         assert set(drawn[1:]) <= set(left) and len(left) == 4
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", {"fedprox": {"mu": 0.1}}, "median", "trimmed_mean", "krum", "legato"])
-def test_every_strategy_learns(strategy: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", [{"fedprox": {"mu": 0.1}}, "krum", "legato"])
+def test_a_federation_learns(strategy: Any, tmp_path: Path) -> None:
     """Three rounds of a small perceptron on 160 digits: more than a quarter right, by chance a tenth."""
     here = rounds(tmp_path, strategy)
     here.budget = local_budget(Budget(batch_size=16, learning_rate=0.03), 2)

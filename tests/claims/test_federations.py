@@ -6,8 +6,7 @@ scripts/federation_figures.
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,20 +19,17 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.random import generator
 from expunge.data.worlds import splits
-from expunge.data.worlds._pictures import file_of
 from expunge.methods._rounds import Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.models.build import fresh
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
 from expunge.training.updates import ClientUpdate, State
+from loading import load_script
 
 pytestmark = pytest.mark.slow
 SEEDS = tuple(int(seed) for seed in os.environ.get("EXPUNGE_SEEDS", "7,8,9").split(","))
-MNIST = ("mnist_federation", 7)
-"""One seed: it takes ten minutes on a busy core."""
-SCRIPT = Path(__file__).parents[2] / "scripts" / "federation_figures"
-PICTURES = file_of("mnist").parent
+WORLD = "digits_federation"
 PERCEPTRON = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 16}}
 CLEAN, TRIGGER = 0, 1
 ENOUGH, LONG = 5, 15
@@ -41,41 +37,26 @@ ENOUGH, LONG = 5, 15
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(world, seed) -> what scripts/federation_figures prints, made once."""
-    loader = importlib.machinery.SourceFileLoader("federation_figures", str(SCRIPT))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    script = importlib.util.module_from_spec(spec)
-    loader.exec_module(script)
-    known: dict[tuple[str, int], dict[str, Any]] = {}
-
-    def measure(world: str, seed: int) -> dict[str, Any]:
-        if (world, seed) not in known:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("EXPUNGE_PICTURES", str(PICTURES))
-                known[world, seed] = script.measure(world, seed)
-        return known[world, seed]
-
-    return measure
+def measured() -> Any:
+    """Seed -> what scripts/federation_figures prints, made once."""
+    return functools.cache(functools.partial(load_script("federation_figures").measure, WORLD))
 
 
 each = pytest.mark.parametrize("seed", SEEDS)
-each_case = pytest.mark.parametrize(("world", "seed"), [*(("digits_federation", seed) for seed in SEEDS), MNIST])
 
 
-@each_case
-def test_the_trigger_is_planted_and_gold_does_not_know_it(measured: Any, world: str, seed: int) -> None:
-    found = measured(world, seed)
+@each
+def test_the_trigger_is_planted_and_gold_does_not_know_it(measured: Any, seed: int) -> None:
+    found = measured(seed)
     assert found["before"][TRIGGER] > 0.9 and found["gold"][TRIGGER] < 0.05
 
 
-@each_case
+@each
 @pytest.mark.claims("erase_client")
-def test_the_leaving_client_s_ascent_and_five_rounds_erase_the_trigger(measured: Any, world: str, seed: int) -> None:
+def test_the_leaving_client_s_ascent_and_five_rounds_erase_the_trigger(measured: Any, seed: int) -> None:
     """After 5 rounds of 12: clean accuracy within 2 points of gold's, the trigger under .15, where it was over .9; in
     ten further rounds it stays under .3. The radius does not bind: the early stop does it."""
-    found = measured(world, seed)
+    found = measured(seed)
     erased = found["erase_client"]
     clean, trigger = erased["rounds"][ENOUGH - 1]
     assert clean >= found["gold"][CLEAN] - 0.02
@@ -85,12 +66,12 @@ def test_the_leaving_client_s_ascent_and_five_rounds_erase_the_trigger(measured:
     assert ascent["stopped"] and ascent["moved"] < 0.6 * ascent["radius"]
 
 
-@each_case
+@each
 @pytest.mark.claims("go_on")
-def test_the_controls_keep_more_of_the_trigger(measured: Any, world: str, seed: int) -> None:
+def test_the_controls_keep_more_of_the_trigger(measured: Any, seed: int) -> None:
     """Five rounds without the client, from the global model or without its last update, leave far more of the trigger
     than the erasure: the difference is more than .15. It wears off by itself: on digits to under half in 15 rounds."""
-    found = measured(world, seed)
+    found = measured(seed)
     erased = found["erase_client"]["rounds"][ENOUGH - 1][TRIGGER]
     for control in ("go_on", "go_on, last update dropped"):
         assert found[control]["rounds"][ENOUGH - 1][TRIGGER] > erased + 0.15
@@ -101,7 +82,7 @@ def test_the_controls_keep_more_of_the_trigger(measured: Any, world: str, seed: 
 def test_the_replay_erases_the_trigger_and_on_digits_costs_accuracy(measured: Any, seed: int) -> None:
     """Five replayed rounds of twelve leave the trigger under .05, and clean accuracy more than 5 points under gold's:
     the clients have 108 rows each, and a replay of five rounds does not learn what twelve do."""
-    found = measured("digits_federation", seed)
+    found = measured(seed)
     clean, trigger = found["federaser"]["end"]
     assert trigger < 0.05
     assert 0.6 < clean < found["gold"][CLEAN] - 0.05
