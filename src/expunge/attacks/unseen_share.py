@@ -11,7 +11,7 @@ from expunge.evaluation.scores import Metric, NotMeasured
 CARD = AttackCard(
     "Membership as published tables have it (MIA efficacy)",
     paper="arXiv:2304.04934",
-    equation="MIA-Efficacy, by confidence",
+    equation="MIA-Efficacy, by confidence; logistic regression on log-odds in the place of its SVM",
     adversary="logits; rows of the retain set and unseen rows of what stays",
     side="privacy",
     better="gold",

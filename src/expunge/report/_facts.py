@@ -338,7 +338,7 @@ def lines(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _read_of(rule: str) -> str:
-    """The model whose figure a line compares with its bound: its left side says so where it is not the changed one."""
+    """The model of the figure that a rule bounds: the left side names it where it is not the changed one."""
     left = re.split("[<>=]", rule, maxsplit=1)[0]
     return "before" if left.endswith(" before the change ") else "gold" if left.endswith(" of gold ") else "after"
 
