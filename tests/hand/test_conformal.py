@@ -42,3 +42,10 @@ def test_unseen_rows_are_covered_as_often_as_promised() -> None:
             parts.append(readout(p, draw.integers(0, 5, count).tolist()))
         found.append(conformal_coverage(miss=0.2)(parts[1], parts[0]).mean())
     assert np.mean(found) == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_holdout_with_wrong_labels_calibrates_nothing() -> None:
+    sure = [[0.98, 0.01, 0.01]] * 10
+    wrong = readout(sure, [1] * 10, "holdout")
+    with pytest.raises(NotMeasured, match="hold every class"):
+        conformal_size()(readout(sure, [0] * 10), wrong)
