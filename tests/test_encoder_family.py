@@ -143,7 +143,7 @@ def test_the_shares_of_barlow_twins_add_up_to_the_papers_loss_and_its_gradient()
     assert torch.allclose(*gradients, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("task", sorted({*TASKS} - {"simsiam"}))
+@pytest.mark.parametrize("task", sorted({*TASKS} - {"simsiam", "simcse"}))
 def test_ascent_moves_an_example_alone_and_descent_the_whole_batch(task: str) -> None:
     made = make_pretext(task, {**registry.load("pretexts", task).validate({}, task), "size": 6})
     torch.manual_seed(0)
@@ -188,7 +188,7 @@ def test_a_reading_does_not_depend_on_the_batch_size(task: str) -> None:
 def test_training_lowers_the_loss_of_unseen_pictures_and_reads_no_label(task: str, tmp_path: Path) -> None:
     rows = [{"image": row["image"].round(3).tolist()} for row in digits(0)["train"][:64]]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {"model": spec(task), "data": str(tmp_path / "data.jsonl"), "epochs": 8, "batch_size": 32}
+    config = {"model": spec(task), "data": str(tmp_path / "data.jsonl"), "epochs": 15, "batch_size": 32}
     out = expunge.train({**config, "learning_rate": 1e-2, "out": str(tmp_path / "base")})
     unseen = digits(0)["holdout"][:64]
     before, after = (read(m, "holdout", unseen, {"nll"}, cache=False).nll_N for m in (encoder(task), open_on_cpu(out)))

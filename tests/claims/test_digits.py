@@ -83,9 +83,9 @@ def test_so_do_those_on_a_base_of_their_own(
 
 
 def test_every_example_is_among_these() -> None:
-    """The refusals of a 7-B model need another machine, facts and refusals of a real model half an hour; the encoder's
-    claims are in claims/test_encoders.py."""
+    """The refusals of a 7-B model need another machine, facts and refusals of a real model half an hour; the claims of
+    the encoder and the federation have files of their own."""
     names = {path.stem for path in EXAMPLES.glob("*.yaml")}
     trained, real = {"sisa_digits_train", "tofu_base", "real_facts_base"}, {"real_facts", "refusals_real"}
-    elsewhere = {"refusals_qwen7b", "encoder_digits", *real}
+    elsewhere = {"refusals_qwen7b", "encoder_digits", "federated_erase", *real}
     assert names - trained == {"digits_class", "digits_random", "sisa_digits", "tofu", *elsewhere}

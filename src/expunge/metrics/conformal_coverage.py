@@ -30,7 +30,7 @@ CARD = MetricCard(
 
 
 def conformal_coverage(*, miss: Annotated[float, Gt(0), Lt(1)] = 0.1) -> Metric:
-    """The share of a split's rows whose class is in the conformal set that the holdout calibrates (Kang et al. 2024).
+    """The share of rows whose class is in the conformal set that the holdout calibrates (Kang et al. 2024).
 
     miss: how often the sets may miss the true class of an unseen row.
     """

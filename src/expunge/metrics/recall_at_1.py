@@ -25,7 +25,10 @@ CARD = MetricCard(
 
 
 def recall_at_1() -> Metric:
-    """[N] the mean over both directions of whether the first find of an example is its partner, or says the same."""
+    """How often the nearest of the other kind is an example's partner, or says the same.
+
+    [N] of 0, a half or 1: the mean over both directions.
+    """
 
     def values(split: Readout) -> np.ndarray:
         if len(split) < 2:

@@ -92,7 +92,7 @@ class Family:
     "probability" or "knowledge" (the mean of `knowledge`). knowledge: the loss per position of examples, as a tensor or
     array -> how far each is known, in 0-1. show: an example -> a picture of it for the report, as SVG text or PNG
     bytes; None for texts. memory: bytes of activations and of logits at the peak of a step. trainer: the trainer of
-    `expunge train` that serves it, where train.yaml names none.
+    `expunge train` that serves it, where train.yaml names none. weights: whether steps and edits can change it.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Family:
     show: Callable[[Example], str | bytes] | None = None
     memory: Callable[..., tuple[float, float]] = activation_bytes
     trainer: str = "plain"
+    weights: bool = True
 
     def __post_init__(self) -> None:
         for channel in self.channels:

@@ -48,8 +48,8 @@ def _fits_ensemble(composed: Composed, model: Model) -> None:
 
 
 def has_weights(model: Model) -> bool:
-    """Whether steps could change the model: boosted trees have no weights."""
-    return any(True for _ in model.module.parameters())
+    """Whether steps and edits could change the model."""
+    return family(model.family).weights
 
 
 def _fits_weights(composed: Composed, model: Model) -> None:

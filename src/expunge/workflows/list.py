@@ -124,7 +124,7 @@ def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
         "name": name,
         "kind": kind,
         "source": card.paper,
-        "families": _families(card),
+        "families": _families(kind, card),
         "needs": sorted(card.sources),
         "summary": summary,
         **({"adversary": card.adversary} if isinstance(card, AttackCard) else {}),
@@ -136,10 +136,11 @@ def _row(name: str, kind: str, card: Card, summary: str) -> dict[str, Any]:
     }
 
 
-def _families(card: Card) -> list[str]:
+def _families(kind: str, card: Card) -> list[str]:
     # How a model must have been trained says nothing of its family.
     needed = {name for name in card.capabilities if name != "shards" and not name.startswith("exact:")}
-    return sorted(one.name for one in families() if needed <= one.capabilities and _channels(card) <= one.gives)
+    able = [one for one in families() if one.weights or kind == "exact" or not isinstance(card, MethodCard)]
+    return sorted(one.name for one in able if needed <= one.capabilities and _channels(card) <= one.gives)
 
 
 def _channels(card: Card) -> set[str]:

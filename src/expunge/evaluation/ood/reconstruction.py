@@ -24,7 +24,7 @@ FLOOR = 1e-6
 
 
 def reconstruction(*, weight: Annotated[float, Ge(0), Le(1)] = 0.5, dimensions: Annotated[int, Ge(0)] = 0) -> OodScore:
-    """The squared error of each feature's reconstruction over its usual size to the power `weight` (Tan et al. 2023).
+    """The squared error of each feature's reconstruction over its usual size to the power `weight`.
 
     Features are rebuilt from `dimensions` principal components (0: as in vim). weight: 0 is the plain error, 1 the
     likelihood of normal errors; in between, features that are always badly rebuilt count less but still most.

@@ -154,4 +154,5 @@ FAMILY = Family(
     },
     kept="accuracy",
     trainer="boosting",
+    weights=False,
 )
