@@ -183,6 +183,53 @@ def test_clients_that_fail_are_named_and_the_round_goes_on(tmp_path: Path) -> No
     assert equal(found, expected)
 
 
+def without_two(run: Rounds, lost_in: int, reached: list[int]) -> None:
+    """From this round on client 2 raises, and client 5 does not answer. reached: the rounds that reach the clients."""
+
+    def exchange(number: int, names: Sequence[str], start: State) -> list[ClientUpdate]:
+        reached.append(number)
+        sent = []
+        for name in names:
+            try:
+                if number >= lost_in and name == "2":
+                    raise RuntimeError("out of power")
+                sent += [] if number >= lost_in and name == "5" else [run.train_client(number, name, start)]
+            except RuntimeError:  # as a network reports it: no answer of this client
+                continue
+        return sent
+
+    run.exchange = exchange
+
+
+@pytest.mark.parametrize("lost_in", [1, 2, 3])
+def test_two_of_eight_clients_may_die_in_any_round(lost_in: int, tmp_path: Path) -> None:
+    """They are named and left out from then on, the others' rounds go on, and end with the bits of the same run again,
+    of one that is resumed after each round, and of a federation that asks the six alone from that round on."""
+    eight = clients_of(rows(96), Placing.of({"partition": "iid", "count": 8}, "c"), 0)
+    six = {name: own for name, own in eight.items() if name not in ("2", "5")}
+    ends, whole = [], list(range(1, 4))
+    for folder in ("one", "again"):
+        run = rounds(tmp_path / folder, clients=eight)
+        without_two(run, lost_in, reached := [])
+        ends.append(run.run(state_of(run.model), 3))
+        assert reached == whole
+    told = run.ledger.account()
+    assert told["participants"] == [list(eight if number < lost_in else six) for number in whole]
+    silent = {"2": "did not answer", "5": "did not answer"}
+    assert told["left_out"] == {str(number): silent for number in whole if number >= lost_in}
+
+    for last in whole:
+        run = rounds(tmp_path / "resumed", clients=eight)
+        without_two(run, lost_in, reached := [])
+        end = run.run(state_of(run.model), last)
+        assert reached == [last], "the rounds before are stored"
+    alone, weights = rounds(tmp_path / "alone", clients=eight), state_of(rounds(tmp_path / "start").model)
+    for number in whole:
+        names = eight if number < lost_in else six
+        weights = mean_by_examples(weights, [alone.train_client(number, name, weights) for name in names])
+    assert all(equal(one, ends[0]) for one in (ends[1], end, weights)) and run.ledger.account() == told
+
+
 def test_fewer_clients_change_no_other_s_place_in_the_draw(tmp_path: Path) -> None:
     context = Context(Budget(), tmp_path, 5, "train")
     names = [str(i) for i in range(8)]
