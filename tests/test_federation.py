@@ -20,6 +20,8 @@ from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.data.clients import Placing, clients_of
+from expunge.data.examples import identity
+from expunge.data.load import load
 from expunge.data.worlds import splits
 from expunge.methods._history import read_history
 from expunge.methods._rounds import Rounds, local_budget, participants, state_of
@@ -128,12 +130,13 @@ class _Killed(Silent):
             raise KeyboardInterrupt
 
 
-def test_a_training_that_is_killed_after_any_round_ends_with_the_same_bits(tmp_path: Path) -> None:
-    """Killed after the second of four rounds, and in the middle of the third: legato's log comes back too."""
+@pytest.mark.parametrize("strategy", ["legato", "fedopt"])
+def test_a_training_that_is_killed_after_any_round_ends_with_the_same_bits(strategy: str, tmp_path: Path) -> None:
+    """Killed after the second of four rounds, and in the middle of the third: the strategy's memory comes back too."""
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
-    whole = train(config(tmp_path / "whole", strategy="legato"))
-    given = config(tmp_path / "broken", strategy="legato")
+    whole = train(config(tmp_path / "whole", strategy=strategy))
+    given = config(tmp_path / "broken", strategy=strategy)
     with pytest.raises(KeyboardInterrupt):
         train(given, reporter=_Killed(2))
     with pytest.MonkeyPatch.context() as patch:
@@ -180,6 +183,53 @@ def test_clients_that_fail_are_named_and_the_round_goes_on(tmp_path: Path) -> No
     assert equal(found, expected)
 
 
+def without_two(run: Rounds, lost_in: int, reached: list[int]) -> None:
+    """From this round on client 2 raises, and client 5 does not answer. reached: the rounds that reach the clients."""
+
+    def exchange(number: int, names: Sequence[str], start: State) -> list[ClientUpdate]:
+        reached.append(number)
+        sent = []
+        for name in names:
+            try:
+                if number >= lost_in and name == "2":
+                    raise RuntimeError("out of power")
+                sent += [] if number >= lost_in and name == "5" else [run.train_client(number, name, start)]
+            except RuntimeError:  # as a network reports it: no answer of this client
+                continue
+        return sent
+
+    run.exchange = exchange
+
+
+@pytest.mark.parametrize("lost_in", [1, 2, 3])
+def test_two_of_eight_clients_may_die_in_any_round(lost_in: int, tmp_path: Path) -> None:
+    """They are named and left out from then on, the others' rounds go on, and end with the bits of the same run again,
+    of one that is resumed after each round, and of a federation that asks the six alone from that round on."""
+    eight = clients_of(rows(96), Placing.of({"partition": "iid", "count": 8}, "c"), 0)
+    six = {name: own for name, own in eight.items() if name not in ("2", "5")}
+    ends, whole = [], list(range(1, 4))
+    for folder in ("one", "again"):
+        run = rounds(tmp_path / folder, clients=eight)
+        without_two(run, lost_in, reached := [])
+        ends.append(run.run(state_of(run.model), 3))
+        assert reached == whole
+    told = run.ledger.account()
+    assert told["participants"] == [list(eight if number < lost_in else six) for number in whole]
+    silent = {"2": "did not answer", "5": "did not answer"}
+    assert told["left_out"] == {str(number): silent for number in whole if number >= lost_in}
+
+    for last in whole:
+        run = rounds(tmp_path / "resumed", clients=eight)
+        without_two(run, lost_in, reached := [])
+        end = run.run(state_of(run.model), last)
+        assert reached == [last], "the rounds before are stored"
+    alone, weights = rounds(tmp_path / "alone", clients=eight), state_of(rounds(tmp_path / "start").model)
+    for number in whole:
+        names = eight if number < lost_in else six
+        weights = mean_by_examples(weights, [alone.train_client(number, name, weights) for name in names])
+    assert all(equal(one, ends[0]) for one in (ends[1], end, weights)) and run.ledger.account() == told
+
+
 def test_fewer_clients_change_no_other_s_place_in_the_draw(tmp_path: Path) -> None:
     context = Context(Budget(), tmp_path, 5, "train")
     names = [str(i) for i in range(8)]
@@ -189,7 +239,7 @@ def test_fewer_clients_change_no_other_s_place_in_the_draw(tmp_path: Path) -> No
         assert set(drawn[1:]) <= set(left) and len(left) == 4
 
 
-@pytest.mark.parametrize("strategy", [{"fedprox": {"mu": 0.1}}, "krum", "legato"])
+@pytest.mark.parametrize("strategy", [{"fedprox": {"mu": 0.1}}, "krum", "legato", {"fedopt": {"rate": 0.03}}])
 def test_a_federation_learns(strategy: Any, tmp_path: Path) -> None:
     """Three rounds of a small perceptron on 160 digits: more than a quarter right, by chance a tenth."""
     here = rounds(tmp_path, strategy)
@@ -244,6 +294,38 @@ def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(tmp_path: 
     assert any(score["subject"] == "gold" for score in told["scores"])
     assert not (tmp_path / "run" / "model" / HISTORY).exists(), "the erased client's updates go with the old model"
     assert not equal(weights(tmp_path / "run" / "model"), weights(tmp_path / "base"))
+
+
+@pytest.mark.parametrize("way", ["dirichlet", "label"])
+def test_a_client_that_a_partition_dealt_rows_to_is_erased_by_its_number(way: str, tmp_path: Path) -> None:
+    """No row names its client: the method and gold leave out the rows that the training dealt to client 2, though the
+    request's seed is another, and a row's own field `client` says something else."""
+    given = config(tmp_path, clients={"partition": way, "count": 4}, rounds=2)
+    given["seed"] = 5
+    base = train(given)
+    whole = clients_of(load(str(tmp_path / "rows.jsonl"), "data"), Placing.of({"partition": way, "count": 4}, "c"), 5)
+    home = {identity(row): name for name, own in whole.items() for row in own}
+    asked = Request.parse(request(tmp_path, {"go_on": {"rounds": 1}}, forget={"client": 2}, seed=9))
+    planned = plan(asked)
+    assert {home[identity(row)] for row in planned.splits["forget"]} == {"2"}
+    kept = [row for name, part in planned.splits.items() if name.startswith("retain") for row in part]
+    assert "2" not in {home[identity(row)] for row in kept}
+    assert len(planned.splits["forget"]) == len(whole["2"]) and planned.splits["forget"]
+    found = gold(read_manifest(base), planned.splits["forget"], open_model(str(base)))
+    others = [name for name in read_manifest(base)["federation"]["examples"] if name != "2"]
+    assert read_manifest(found)["federation"]["participants"] == [others] * 2
+    assert read_manifest(found)["federation"]["examples"] == {name: len(whole[name]) for name in others}
+
+
+def test_the_client_of_another_field_is_erased_by_its_name(tmp_path: Path) -> None:
+    given = config(tmp_path, clients="hospital", rounds=1)
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({**row, "hospital": f"h{row['client']}"}) + "\n" for row in rows()))
+    train(given)
+    planned = plan(Request.parse(request(tmp_path, "go_on", forget={"client": "h1"})))
+    assert len(planned.splits["forget"]) == 32 and {row["client"] for row in planned.splits["forget"]} == {1}
+    with pytest.raises(BadInput, match="client takes: h0, h1, h2, h3"):
+        plan(Request.parse(request(tmp_path, "go_on", forget={"client": 1})))
 
 
 def departed(folder: Path, method: Any, forget: Sequence[Any] = (1,)) -> tuple[State, dict[str, Any]]:

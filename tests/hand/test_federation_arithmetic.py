@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from expunge.core.contracts import Output, Step
 from expunge.core.errors import BadInput
-from expunge.data.clients import Placing, clients_of, with_client
+from expunge.data.clients import Placing, client_of, clients_of
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
 from expunge.methods._strategy import Strategy, strategy_of
@@ -141,6 +141,38 @@ def test_legato_blends_an_unsteady_layer_with_what_came_before() -> None:
         assert found["a"].item() == pytest.approx(1.0) and found["b"].item() == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "yogi", "adagrad"])
+def test_two_rounds_of_fedopt_are_algorithm_2_in_plain_numbers(optimizer: str) -> None:
+    """Clients of 1 and 3 examples whose mean changes are worked out number by number; the second round is computed by
+    a strategy that was given the first one's memory, bit for bit the same as by the one that kept it."""
+    chosen = {"fedopt": {"optimizer": optimizer, "rate": 0.1, "beta1": 0.8, "beta2": 0.9, "tau": 0.01}}
+    kept, weights = strategy_of(chosen, "s"), state([1.0, -2.0])
+    expected, m, v = [1.0, -2.0], [0.0, 0.0], [1e-4, 1e-4]
+    for changes in (([0.4, -1.0], [0.8, 0.2]), ([-0.3, 0.05], [0.1, 0.01])):
+        sent = [[x + d for x, d in zip(weights["w"].tolist(), change, strict=True)] for change in changes]
+        updates = [update("a", sent[0], 1, 4), update("b", sent[1], 3, 6)]
+        again = strategy_of(chosen, "s")
+        again.load_state(kept.state())
+        weights, same = kept(weights, updates), again(weights, updates)
+        assert torch.equal(weights["w"], same["w"]) and kept.state().keys() == again.state().keys()
+        for i in range(2):
+            d = (changes[0][i] + 3 * changes[1][i]) / 4
+            m[i] = 0.8 * m[i] + 0.2 * d
+            yogi = v[i] - 0.1 * d * d * (1 if v[i] > d * d else -1)
+            v[i] = {"adam": 0.9 * v[i] + 0.1 * d * d, "yogi": yogi, "adagrad": v[i] + d * d}[optimizer]
+            expected[i] += 0.1 * m[i] / (math.sqrt(v[i]) + 0.01)
+        assert weights["w"].tolist() == pytest.approx(expected, abs=1e-6)
+        assert weights["w"].dtype == torch.float32 and int(weights["batches"]) == 6
+
+
+def test_fedopt_averages_what_no_gradient_moves() -> None:
+    """Running means of 1 and 5 at 3 and 1 examples: 2, as under plain averaging."""
+    sent = [ClientUpdate(c, {"norm.running_mean": torch.tensor([x])}, n) for c, x, n in (("a", 1.0, 3), ("b", 5.0, 1))]
+    fedopt = strategy_of("fedopt", "s")
+    assert fedopt({"norm.running_mean": torch.zeros(1)}, sent)["norm.running_mean"].tolist() == [2.0]
+    assert fedopt.state() == {}
+
+
 def test_the_pull_of_fedprox_is_half_mu_times_the_squared_distance() -> None:
     """Two weights moved by 3 and 4 from where the round began: 0.1 / 2 x 25 = 1.25, half of it for half a batch."""
     module = nn.Linear(2, 1, bias=False)
@@ -190,8 +222,7 @@ def test_no_row_moves_to_another_client_when_others_are_deleted(way: str) -> Non
     home = {identity(row): name for name, own in whole.items() for row in own}
     assert sum(map(len, whole.values())) == 300
     assert all(home[identity(row)] == name for name, own in fewer.items() for row in own)
-    marked = with_client(rows, placing(way), 3)
-    assert all(str(row["client"]) == home[identity(row)] for row in marked)
+    assert all(str(client_of(row, placing(way), 3)) == home[identity(row)] for row in rows)
 
 
 def test_dirichlet_shares_are_skewed_and_iid_ones_are_not() -> None:

@@ -6,7 +6,7 @@ another client when rows are deleted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -65,11 +65,9 @@ def clients_of(rows: Sequence[Example], placing: Placing, seed: int) -> Clients:
     return clients
 
 
-def with_client(rows: Iterable[Example], placing: Placing, seed: int) -> list[Example]:
-    """The rows, each with its client under FIELD, where the federation drew it."""
-    if placing.partition == "field":
-        return list(rows)
-    return [{**row, FIELD: int(_name(row, placing, seed))} for row in rows]
+def client_of(row: Example, placing: Placing, seed: int) -> Any:
+    """The name of the row's client, a whole number where rows were dealt out; None where the row names nobody."""
+    return row.get(placing.by) if placing.partition == "field" else int(_name(row, placing, seed))
 
 
 def _name(row: Example, placing: Placing, seed: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,15 @@ SOURCES = ("data", "retain", "holdout", "test", "reference", *FURTHER)
 
 
 def select(
-    data: Sequence[Example], selector: Mapping[str, Any], seed: int
+    data: Sequence[Example],
+    selector: Mapping[str, Any],
+    seed: int,
+    client: Callable[[Example], Any] | None = None,
 ) -> tuple[Sequence[Example], Sequence[Example]]:
-    """The selected examples and the others, both in the data's order. Raises BadInput."""
+    """The selected examples and the others, both in the data's order. Raises BadInput.
+
+    client: with whom a row lies, where that is not what its field says.
+    """
     ((kind, value),) = selector.items()
     if kind == "random":
         count = max(1, round(float(value) * len(data)))
@@ -40,15 +46,16 @@ def select(
         picked = [i in chosen for i in range(len(data))]
     else:
         wanted = {"label": value} if kind == "class" else {"client": value} if kind == "client" else value
-        _check_fields(data, wanted, kind)
-        picked = [all(_matches(row.get(key), want) for key, want in wanted.items()) for row in data]
+        read = [{**row, "client": client(row)} for row in data] if client and "client" in wanted else data
+        _check_fields(read, wanted, kind)
+        picked = [all(_matches(row.get(key), want) for key, want in wanted.items()) for row in read]
     chosen_N = np.array(picked, dtype=bool)
     if not chosen_N.any():
         raise BadInput.of(
             "forget",
             f"{kind}: {value}",
             f"selects none of the {len(data)} examples",
-            _values_of(data, wanted) if kind != "random" else "give a larger share",
+            _values_of(read, wanted) if kind != "random" else "give a larger share",
         )
     return take(data, chosen_N.nonzero()[0]), take(data, (~chosen_N).nonzero()[0])
 
@@ -111,12 +118,14 @@ def make_splits(
     columns: Mapping[str, str] | None = None,
     seed: int = 0,
     turns: str = "last",
+    client: Callable[[Example], Any] | None = None,
 ) -> Splits:
     """The request's splits and probes. A selector chooses from `data`; retain defaults to what it leaves.
 
     sources: forget, and those of SOURCES that there are; None counts as absent. probes: further splits by name, read
     and never trained on; or the user's own questions (data/probes.py): the split "probes", of which those of an example
-    go with it too. turns: "all" makes an example of each answer of a conversation (data/turns.py).
+    go with it too. turns: "all" makes an example of each answer of a conversation (data/turns.py). client: with whom a
+    row lies in the federation that trained the model, which `{client: c}` then reads instead of the row's field.
 
     Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput with every fault.
     """
@@ -134,7 +143,7 @@ def make_splits(
         elif sources.get("data") is None:
             raise BadInput.of("data", "", "is missing, and the selector under forget chooses from it", "add data: FILE")
         elif "data" in splits:
-            splits["forget"], rest = select(splits["data"], selector, seed)
+            splits["forget"], rest = select(splits["data"], selector, seed, client)
             if not given_retain:
                 # A copy of what is forgotten cannot stay.
                 splits["retain"] = without(rest, _not_retained(splits))

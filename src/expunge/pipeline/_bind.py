@@ -20,7 +20,7 @@ from expunge.evaluation import acceptance, attack, scores
 from expunge.methods.auto import Ladder, is_auto
 from expunge.methods.compose import Composed, compose
 from expunge.methods.repair import is_repair, repair_ladder
-from expunge.methods.training import added_capabilities, with_defaults
+from expunge.methods.training import added_capabilities, client_in, with_defaults
 from expunge.models.build import budget_of, outline
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_on_cpu
@@ -78,7 +78,7 @@ def bind(request: Request, faults: Faults) -> Parts:
     splits: Splits = {}
     with faults:
         aligned = AlignmentSpec.from_request(request)
-        splits = _splits(request, aligned)
+        splits = _splits(request, aligned, base)
     has_retain = "retain" in splits or request.retain is not None or request.data is not None
     composed: Composed | None = None
     ladder: Ladder | None = None
@@ -120,11 +120,18 @@ def _base(request: Request) -> Base:
     return Base(training.out, known, model)
 
 
-def _splits(request: Request, aligned: AlignmentSpec | None) -> Splits:
+def _splits(request: Request, aligned: AlignmentSpec | None, base: Base | None) -> Splits:
     forget, retain = training_sources(request, aligned)
     given = {name: getattr(request, name) for name in SOURCES if name != "retain"}
     sources = {"forget": forget, "retain": retain, **given}
-    return make_splits(sources, probes=request.probes, columns=request.columns, seed=request.seed, turns=request.turns)
+    return make_splits(
+        sources,
+        probes=request.probes,
+        columns=request.columns,
+        seed=request.seed,
+        turns=request.turns,
+        client=client_in(base.manifest) if base else None,
+    )
 
 
 # -- do they go together ---------------------------------------------------------------------------

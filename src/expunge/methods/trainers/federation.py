@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Model
 from expunge.core.errors import BadInput
-from expunge.data.clients import FIELD, Placing, clients_of
+from expunge.data.clients import FIELD, Placing, client_of, clients_of
 from expunge.methods._history import Kept, write_history
 from expunge.methods._rounds import Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
@@ -25,6 +25,12 @@ WHERE = "trainer.federation"
 def added_capabilities(options: Mapping[str, Any]) -> frozenset[str]:
     """A server's record of the rounds, where these options keep one."""
     return frozenset({FEDERATED} if options["history"] != "none" else ())
+
+
+def client_in(options: Mapping[str, Any], seed: int) -> Callable[[Example], Any]:
+    """With whom a row lies in the federation of these options and this seed."""
+    placing = Placing.of(options["clients"], f"{WHERE}.clients")
+    return lambda row: client_of(row, placing, seed)
 
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
