@@ -130,7 +130,7 @@ class _Killed(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("strategy", ["legato", "fedopt"])
+@pytest.mark.parametrize("strategy", ["fedopt", pytest.param("legato", marks=pytest.mark.slow)])
 def test_a_training_that_is_killed_after_any_round_ends_with_the_same_bits(strategy: str, tmp_path: Path) -> None:
     """Killed after the second of four rounds, and in the middle of the third: the strategy's memory comes back too."""
     for name in ("whole", "broken"):
@@ -201,7 +201,7 @@ def without_two(run: Rounds, lost_in: int, reached: list[int]) -> None:
     run.exchange = exchange
 
 
-@pytest.mark.parametrize("lost_in", [1, 2, 3])
+@pytest.mark.parametrize("lost_in", [2, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 3))])
 def test_two_of_eight_clients_may_die_in_any_round(lost_in: int, tmp_path: Path) -> None:
     """They are named and left out from then on, the others' rounds go on, and end with the bits of the same run again,
     of one that is resumed after each round, and of a federation that asks the six alone from that round on."""
@@ -296,7 +296,7 @@ def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(tmp_path: 
     assert not equal(weights(tmp_path / "run" / "model"), weights(tmp_path / "base"))
 
 
-@pytest.mark.parametrize("way", ["dirichlet", "label"])
+@pytest.mark.parametrize("way", ["dirichlet", pytest.param("label", marks=pytest.mark.slow)])
 def test_a_client_that_a_partition_dealt_rows_to_is_erased_by_its_number(way: str, tmp_path: Path) -> None:
     """No row names its client: the method and gold leave out the rows that the training dealt to client 2, though the
     request's seed is another, and a row's own field `client` says something else."""
