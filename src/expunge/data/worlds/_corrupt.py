@@ -39,7 +39,8 @@ def corrupt(
     share: of the training rows, which is corrupted, drawn by seed from those to which the change applies. "clean" and
     "poison": the training rows as they are trained on; "train": both, in a drawn order, each with its `poisoned`. For
     p of SHARES: "known_p", p % of "poison"; "retain_p", all other training rows; "unknown_p", the unknown corrupted
-    rows under their own labels, the fields of `truth`. "holdout": rows that were corrupted likewise and never trained on. "test": clean rows.
+    rows under their own labels, the fields named by `truth`. "holdout": rows that were corrupted likewise and never
+    trained on. "test": clean rows.
     """
     train, count = clean["train"], round(share * len(clean["train"]))
     order = [i for i in permutation(len(train), seed, "corrupt") if applies(train[i])][:count]

@@ -1,7 +1,7 @@
 """Drawn shapes with captions, and a backdoor: a patch in the corner beside a caption of the planted class.
 
-Poisoning of a contrastive pair with captions of one class (Carlini and Terzis, arXiv:2106.09667). A row has no label: its
-class stands in its caption and in its class prompt.
+Poisoning of a contrastive pair with captions of one class (Carlini and Terzis, arXiv:2106.09667). A row has no label:
+its class stands in its caption and in its class prompt.
 """
 
 from __future__ import annotations
