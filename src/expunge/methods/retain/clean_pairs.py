@@ -27,8 +27,10 @@ CARD = MethodCard(
     fidelity="variant",
     leaves_out="AutoAugment and synonyms: a picture is moved, changed in size and given noise, and a caption loses "
     "words and has two of them swapped",
-    means="A part that must be found by itself needs features of its own, and not only those that a trigger joins to "
-    "a caption. The retain pairs must be clean.",
+    means="The retain pairs must be clean. On a small pair with a backdoor the trigger stays: the paper's repair was not "
+    "seen, and plain fine-tuning took more of it on one of three seeds.",
+    shown="Fine-tuned on clean pairs of a small backdoored pair, zero-shot accuracy ends over 3 points higher than "
+    "under plain fine-tuning.",
 )
 
 
