@@ -27,8 +27,8 @@ CARD = MethodCard(
     fidelity="variant",
     leaves_out="AutoAugment and synonyms: a picture is moved, changed in size and given noise, and a caption loses "
     "words and has two of them swapped",
-    means="The retain pairs must be clean. On a small pair with a backdoor the trigger stays: the paper's repair was not "
-    "seen, and plain fine-tuning took more of it on one of three seeds.",
+    means="The retain pairs must be clean. On small pairs with a backdoor the trigger stays, and on one of three seeds "
+    "it grew: the paper's repair was not seen, and on another seed plain fine-tuning took most of it.",
     shown="Fine-tuned on clean pairs of a small backdoored pair, zero-shot accuracy ends over 3 points higher than "
     "under plain fine-tuning.",
 )
