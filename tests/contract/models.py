@@ -1,4 +1,4 @@
-"""Tiny models, splits and runs that the contract tests share: a language model, two classifiers and an encoder."""
+"""Tiny models, splits and runs that the contract tests share: a language model, classifiers, an encoder and a pair."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from expunge.core.contracts import MethodCard, Model, Silent
 from expunge.core.registry import load
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
+from expunge.data.worlds.pair_shapes import pair_shapes
 from expunge.methods.compose import Composed, compose, every_method
 from expunge.methods.objective import plain_training
 from expunge.methods.training import trainer_for, with_defaults
@@ -32,7 +33,15 @@ LM = {"architecture": "llama", "hidden_size": 32, "layers": 2, "heads": 2, "voca
 DIGITS = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
 COUPLED = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
 ENCODER = {"encoder": "Pictures", "arguments": {"filters": 4, "width": 16}}
-SPECS: dict[str, Any] = {"lm": LM, "classifier": DIGITS, "coupled": COUPLED, "binary": DIGITS, "encoder": ENCODER}
+PAIR = {"pair": "clip", "width": 16, "layers": 1, "patch": 8, "size": 8}
+SPECS: dict[str, Any] = {
+    "lm": LM,
+    "classifier": DIGITS,
+    "coupled": COUPLED,
+    "binary": DIGITS,
+    "encoder": ENCODER,
+    "pair": PAIR,
+}
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
     "sisa/lm": {"sisa": {"shards": 2, "slices": 2}},
@@ -56,6 +65,9 @@ TRAINING = Budget(epochs=2, batch_size=8, learning_rate=1e-3)
 def splits(family: str) -> dict[str, list[dict[str, Any]]]:
     """Forget (two groups), retain and holdout; JSON values only, so that a file gives the same identities."""
     family = family.rpartition("/")[2]
+    if family == "pair":
+        drawn = [{**row, "image": row["image"].tolist()} for row in pair_shapes(0)["retain"][:60]]
+        return {"forget": drawn[:8], "retain": drawn[8:48], "holdout": drawn[48:]}
     if family != "lm":
         rows = digits()["train"][:60]
         plain = [
@@ -103,7 +115,7 @@ def _base(family: str) -> Model:
     if family == FEDERATION:
         return _federation()
     if family != "lm":
-        return fresh(SPECS[family], [], 0)
+        return fresh(SPECS[family], splits("pair")["retain"] if family == "pair" else [], 0)
     rows = [row for part in splits("lm").values() for row in part]
     return fresh_lm(LM, tokenizer_for(texts_of(rows), 300), 0)
 

@@ -30,6 +30,7 @@ TERMS = [
     for name in names(kind)
     if fits({part: name}, family)
 ]
+TERMS += [("retain", "clean_pairs", "pair")]  # all others have a smaller model
 each_term = pytest.mark.parametrize(("kind", "name", "family"), TERMS)
 
 

@@ -31,6 +31,7 @@ LACKS = {
         "class labels": "nobody gave it any",
         "class log-probabilities": "it gives no distribution",
         "MLP layers": "its blocks are no transformer's",
+        "pairs of pictures and texts": "its pictures have no captions",
         "log-probabilities": "it gives no distribution",
         "likeliest tokens": "it gives no distribution",
     },
@@ -38,6 +39,7 @@ LACKS = {
         "tokens": "a picture has none",
         "text generation": "it writes none",
         "MLP layers": "its blocks are no transformer's",
+        "pairs of pictures and texts": "its pictures have no captions",
     },
 }
 """Family -> what it lacks, in the words of a refusal, and why that is so."""

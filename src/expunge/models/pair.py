@@ -113,7 +113,7 @@ class Pair(BaseModel):
 
     def _losses(self, picture_BD: Tensor, text_BD: Tensor) -> Tensor:
         """[B] the mean of both directions; what raises it moves each pair alone, and not the temperature."""
-        scale = self.module.logit_scale.exp().clamp(max=WARMEST)
+        scale = self._scale()
 
         def both(pictures_BD: Tensor, texts_BD: Tensor, factor: Tensor) -> Tensor:
             there = contrast(picture_BD, text_BD, texts_BD, factor, self.together)
@@ -121,6 +121,15 @@ class Pair(BaseModel):
 
         whole_B = both(picture_BD, text_BD, scale)
         return ascend_alone(whole_B, both(picture_BD.detach(), text_BD.detach(), scale.detach()))
+
+    def contrast_with(self, own_BD: Tensor, other_BD: Tensor) -> Tensor:
+        """[B] nats by which each unit vector finds its partner among the others', at the temperature of the pair."""
+        return contrast(own_BD, other_BD, other_BD, self._scale(), self.together)
+
+    def _scale(self) -> Tensor:
+        """The factor of a cosine."""
+        scale: Tensor = self.module.logit_scale.exp().clamp(max=WARMEST)
+        return scale
 
     def save(self, folder: Path) -> None:
         """The folder of transformers' own."""

@@ -32,13 +32,15 @@ def corrupt(
     *,
     applies: Callable[[Row], bool] = lambda row: True,
     probes: dict[str, Rows],
+    truth: Sequence[str] = ("label",),
 ) -> dict[str, Rows]:
     """The splits of a corrupted world from those of a clean one (train, holdout, test).
 
     share: of the training rows, which is corrupted, drawn by seed from those to which the change applies. "clean" and
     "poison": the training rows as they are trained on; "train": both, in a drawn order, each with its `poisoned`. For
     p of SHARES: "known_p", p % of "poison"; "retain_p", all other training rows; "unknown_p", the unknown corrupted
-    rows under their own labels. "holdout": rows that were corrupted likewise and never trained on. "test": clean rows.
+    rows under their own labels, the fields named by `truth`. "holdout": rows that were corrupted likewise and never
+    trained on. "test": clean rows.
     """
     train, count = clean["train"], round(share * len(clean["train"]))
     order = [i for i in permutation(len(train), seed, "corrupt") if applies(train[i])][:count]
@@ -58,7 +60,8 @@ def corrupt(
         cut = round(len(wrong) * percent / 100)
         found[f"known_{percent}"] = wrong[:cut]
         found[f"retain_{percent}"] = [*right, *wrong[cut:]]
-        unknown = [{**row, "label": train[i]["label"]} for i, row in zip(order[cut:], wrong[cut:], strict=True)]
+        rest = zip(order[cut:], wrong[cut:], strict=True)
+        unknown = [{**row, **{name: train[i][name] for name in truth}} for i, row in rest]
         if unknown:
             found[f"unknown_{percent}"] = unknown
     return found
