@@ -61,8 +61,7 @@ def corrupt(
         found[f"known_{percent}"] = wrong[:cut]
         found[f"retain_{percent}"] = [*right, *wrong[cut:]]
         rest = zip(order[cut:], wrong[cut:], strict=True)
-        unknown = [{**row, **{name: train[i][name] for name in truth}} for i, row in rest]
-        if unknown:
+        if unknown := [{**row, **{name: train[i][name] for name in truth}} for i, row in rest]:
             found[f"unknown_{percent}"] = unknown
     return found
 
