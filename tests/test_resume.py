@@ -96,6 +96,7 @@ def test_a_killed_run_resumes_to_the_same_model(
     assert call([*start[:3], "verify", str(out)]).returncode == 0
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_curve(request_: dict[str, Any], tmp_path: Path) -> None:
     short = {**request_, "budget": {**request_["budget"], "epochs": 2}}
     one = call(command({**short, "out": str(tmp_path / "one")}, tmp_path / "one.yaml"))

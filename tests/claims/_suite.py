@@ -39,6 +39,7 @@ class Claims:
         assert after.retain_probability >= 0.9 * place.before.retain_probability
 
     @pytest.mark.claims("rmu")
+    @pytest.mark.slow
     def test_rmu_takes_the_answers_and_keeps_the_rest(self, place: World, tmp_path: Path) -> None:
         """RMU: ROUGE-L at most gold's + .1, 90 % of retain kept."""
         after, _ = forgotten(place, "rmu", tmp_path, SEED)
@@ -46,6 +47,7 @@ class Claims:
         assert after.retain_probability >= 0.9 * place.before.retain_probability
 
     @pytest.mark.claims("idk")
+    @pytest.mark.slow
     def test_idk_turns_answers_into_refusals_and_only_hides(self, place: World, tmp_path: Path) -> None:
         """IDK: at least 80 % of forget answers are refusals; the true answers stay far likelier than
         under gold: hidden more than removed."""

@@ -40,6 +40,7 @@ def test_a_class_is_forgotten_and_the_others_stay(class_run: Any) -> None:
     assert class_run.passed is True
 
 
+@pytest.mark.slow
 def test_a_random_tenth_looks_unseen(tmp_path: Path) -> None:
     """Forget accuracy comes within 5 points of gold's, and the test accuracy stays within 2 points."""
     request = Request.read(EXAMPLES / "digits_random.yaml", {"out": str(tmp_path / "run"), "seed": 0})

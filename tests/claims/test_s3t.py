@@ -200,6 +200,7 @@ def test_only_when_nothing_is_left_all_is_trained_again(place: Path, tmp_path: P
     assert not {identity(row)[:16] for row in gone} & set(read_manifest(model)["hashes"])
 
 
+@pytest.mark.slow
 def test_an_adapter_opens_with_peft(place: Path) -> None:
     from peft import AutoPeftModelForCausalLM
 
