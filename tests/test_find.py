@@ -166,3 +166,9 @@ def test_the_command_prints_the_slices_of_errors(
     assert command(["find", "slices", str(tmp_path / "unseen.jsonl"), str(place / "model")]) == 0
     said = capsys.readouterr().out
     assert "taken for class 1" in said and "where north" in said
+
+
+@pytest.mark.parametrize(("what", "option"), [("poison", "--train"), ("slices", "--truth"), ("slices", "--set")])
+def test_an_option_that_is_not_read_is_refused(what: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["find", what, "rows.jsonl", "model", option, "a=1"]) == 2
+    assert f"{option}:" in capsys.readouterr().err

@@ -1,4 +1,7 @@
-"""Rounds through Flower's messages are the rounds without them. Slow: flwr is not among the gate's packages."""
+"""Rounds through Flower's messages are the rounds without them.
+
+Slow: flwr is the extra `federated`, which `make nightly` installs.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,6 @@ def through_flower(run: Rounds, lost: str = "") -> None:
 
 @pytest.mark.slow
 def test_three_rounds_through_messages_end_with_the_same_bits(tmp_path: Path) -> None:
-    pytest.importorskip("flwr")
     plain, sent = rounds(tmp_path / "plain"), rounds(tmp_path / "sent")
     through_flower(sent)
     start = state_of(plain.model)
@@ -45,7 +47,6 @@ def test_three_rounds_through_messages_end_with_the_same_bits(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_client_that_raises_is_named_and_the_round_goes_on(tmp_path: Path) -> None:
-    pytest.importorskip("flwr")
     run = rounds(tmp_path)
     through_flower(run, lost="2")
     found = run.run(state_of(run.model), 1)

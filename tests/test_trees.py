@@ -156,3 +156,11 @@ def test_relearning_adds_trees_and_takes_them_back(place: Path) -> None:
         assert list(teach(lent, rows, steps=10, rate=1e-3, seed=0, every=4)) == [4, 8, 10]
         assert float(lent.forward(lent.collate(rows)).nll_B.mean()) < 0.5 * first
     assert model.module.raw == before and float(model.forward(model.collate(rows)).nll_B.mean()) == first
+
+
+def test_a_deep_audit_says_what_trees_have_not(place: Path, tmp_path: Path) -> None:
+    splits = {name: str(place / f"{name}.jsonl") for name in ("forget", "retain", "holdout", "test")}
+    found = expunge.audit(str(place / "base"), **splits, level="deep", out=str(tmp_path / "audit"))
+    why = {score["name"]: score["why"] for score in found["scores"] if score["status"] != "measured"}
+    assert all("no weight" in why[f"privacy_{name}"] for name in ("gradient_norm_auc", "white_box_auc"))
+    assert all("no weight matrices" in why[f"robustness_{name}"] for name in ("pruned", "quantised_4"))

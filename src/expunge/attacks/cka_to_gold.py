@@ -36,8 +36,8 @@ def cka_to_gold() -> Attack:
 
     def attack(target: Target) -> Found:
         gold = target.states_of("gold")
-        if gold is None:
-            raise NotMeasured("no gold model, or its layers have other names")
+        if not gold:
+            raise NotMeasured("no gold model, or its layers are unknown or have other names")
         ours = target.states_of(target.role)
         assert ours is not None
         n = len(target.forget)

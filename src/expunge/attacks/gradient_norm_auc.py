@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from expunge.attacks.shared.membership import MEANS, check_alone, membership_result
+from expunge.attacks.shared.membership import MEANS, check_gradients, membership_result
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
@@ -32,7 +32,7 @@ def gradient_norm_auc() -> Attack:
     """AUC by a small gradient: the L2 norm over all weights for each example's loss per token (Wang et al. 2024)."""
 
     def attack(target: Target) -> Found:
-        check_alone(target.model)
+        check_gradients(target.model)
         rows = target.forget, target.splits["holdout"]
         return membership_result(-norms(target.model, rows[0]), -norms(target.model, rows[1]), rows=rows)
 

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Gt
 
 from expunge.attacks.shared.recovery import MEANS, STARTS_FROM_ASKING, answer_probability, figure_of, teach
+from expunge.attacks.shared.rounding import require_matrices
 from expunge.core.card import AttackCard
 from expunge.core.random import seed_libraries
 from expunge.evaluation.attack import Attack, Found, Target
@@ -38,6 +39,7 @@ def lora_merged(*, rank: Annotated[int, Gt(0)] = 8, steps: Annotated[int, Gt(0)]
     """
 
     def attack(target: Target) -> Found:
+        require_matrices(target)
         plain = target.plain[target.role]
         with target.disposable() as model, torch.random.fork_rng(devices=[]):
             seed_libraries(target.derive("lora_merged"), "lora")

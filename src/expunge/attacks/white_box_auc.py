@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from expunge.attacks.shared.linear_classifier import cross_validated_auc
-from expunge.attacks.shared.membership import MEANS, attack_scores, check_alone
+from expunge.attacks.shared.membership import MEANS, attack_scores, check_gradients
 from expunge.core.card import AttackCard, Example
 from expunge.core.contracts import Model
 from expunge.evaluation.attack import Attack, Found, Target
@@ -39,7 +39,7 @@ def white_box_auc() -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        check_alone(target.model)
+        check_gradients(target.model)
         forget, holdout = target.forget, target.splits["holdout"]
         if min(len(forget), len(holdout)) < MIN_EXAMPLES:
             raise NotMeasured(f"fewer than {MIN_EXAMPLES} examples on a side")

@@ -52,6 +52,7 @@ def command(
     from expunge.core.request import parse_sets
     from expunge.workflows.find import find, find_slices
 
+    _check_read(what, {"--train": train} if what == "poison" else {"--truth": truth, "--set": sets})
     if what == "slices":
         found = find_slices(data, model, train=train, out=out, seed=seed, reporter=_show.reporter())
         _show.emit(found) if as_json else _print_slices(found)
@@ -63,6 +64,15 @@ def command(
     else:
         _print(found)
     return 0
+
+
+def _check_read(what: str, given: dict[str, Any]) -> None:
+    """Raise BadInput for an option that `find poison` or `find slices` does not read."""
+    from expunge.core.errors import BadInput
+
+    for name, value in given.items():
+        if value:
+            raise BadInput.of(name, str(value), f"says nothing to find {what}", "leave it out")
 
 
 def _print(found: dict[str, Any]) -> None:

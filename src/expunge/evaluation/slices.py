@@ -72,7 +72,6 @@ def find_slices(
     five errors is no slice. An attribute describes a slice where the Cochran-Mantel-Haenszel test, by label, finds it
     more often than among rows that are read rightly, at .01 over all attributes tried.
     """
-
     wrong = np.flatnonzero(predicted_N != labels_N)
     right = np.flatnonzero(predicted_N == labels_N)
     count = min(clusters, len(wrong) // LEAST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -33,9 +34,9 @@ class FeatureTerm(LossTerm):
         if rows := run.examples("retain")[:2]:
             linear_head(run.model, rows, f"{self.name} changes what it reads")
 
+    @abstractmethod
     def reshape(self, feature_BD: Tensor, draws_of: Callable[[int], Tensor]) -> Tensor:
         """[B, D] features to put through the head. draws_of: a width -> [B, width] uniform draws."""
-        raise NotImplementedError
 
     def __call__(self, step: Step) -> Tensor:
         retain = step["retain"]

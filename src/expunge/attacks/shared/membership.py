@@ -30,8 +30,11 @@ MEANS = (
 )
 
 
-def check_alone(model: Model) -> None:
-    """Raise NotMeasured where an example's loss depends on its batch: the gradient of one alone says nothing."""
+def check_gradients(model: Model) -> None:
+    """Raise NotMeasured where there are no weights, or where an example's loss depends on its batch: the gradient of
+    one alone says nothing."""
+    if not any(True for _ in model.module.parameters()):
+        raise NotMeasured("the model has no weights that a gradient could be taken by")
     if model.together:
         raise NotMeasured("an example's loss depends on others of its batch, and gradients are taken of one alone")
 
