@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -14,7 +14,7 @@ from expunge.core.errors import BadInput
 from expunge.methods._head import linear_head
 
 
-class FeatureTerm(LossTerm):
+class FeatureTerm(LossTerm, ABC):
     """Cross-entropy of the head on features that `reshape` changes, a mean over several draws of it."""
 
     def __init__(self, name: str, draws: int) -> None:
