@@ -136,6 +136,7 @@ def test_what_is_generated_is_what_the_forward_finds_likeliest(place: Path) -> N
     assert bool((out.argmax_BT == out.labels_BT)[out.mask_BT].all())
 
 
+@pytest.mark.slow
 @pytest.mark.claims("pre_forgettable")
 def test_a_dropped_prompt_takes_all_that_it_taught(place: Path, tmp_path: Path) -> None:
     """Nothing is trained; the rest stays bit for bit, and the model is, bit for bit, one that never saw the groups.

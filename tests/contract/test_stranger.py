@@ -170,6 +170,7 @@ def test_a_silent_edit_and_a_loss_term_keep_the_whole_contract(tmp_path: Path) -
     assert "test_a_term_is_zero_and_can_be_differentiated" in ran["half"]
 
 
+@pytest.mark.slow
 def test_an_edit_that_breaks_its_word_is_caught(tmp_path: Path) -> None:
     """The check above can fail: an edit whose card says nothing, and which reads the holdout."""
     edit = SHRINK.replace("    deterministic=True,\n    one_shot=True,\n", "")
