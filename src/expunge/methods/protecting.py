@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import conv2d, cross_entropy
 
 from expunge.core.random import derive, generator, seed_libraries
 from expunge.models.networks import Digits
@@ -87,3 +87,11 @@ def trained(pictures: Pictures, epochs: int) -> Digits:
     for places in pictures.batches(steps, "network"):
         learn(network, optimiser, pictures.pixels_NCHW[places], pictures.labels_N[places])
     return network.requires_grad_(False).eval()
+
+
+def filtered(pixels_NCHW: Tensor, kernels_NHW: Tensor) -> Tensor:
+    """Each picture convolved with its own kernel, alike in all channels; the ground outside a picture is 0."""
+    count, channels, height, width = pixels_NCHW.shape
+    own = kernels_NHW[:, None].repeat_interleave(channels, 0)
+    flat = pixels_NCHW.reshape(1, count * channels, height, width)
+    return conv2d(flat, own, padding=kernels_NHW.shape[-1] // 2, groups=count * channels).reshape(pixels_NCHW.shape)

@@ -7,10 +7,9 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 from expunge.core.card import ProtectionCard
-from expunge.methods.protecting import Pictures, Protection
+from expunge.methods.protecting import Pictures, Protection, filtered
 
 CARD = ProtectionCard(
     "Class-wise convolutions (CUDA)",
@@ -39,11 +38,3 @@ def class_filters(*, blur: Annotated[float, Ge(0), Le(1)] = 0.3) -> Protection:
         return blurred_NCHW / blurred_NCHW.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
 
     return protect
-
-
-def filtered(pixels_NCHW: Tensor, kernels_NHW: Tensor) -> Tensor:
-    """Each picture convolved with its own kernel, alike in all channels; the ground outside a picture is 0."""
-    count, channels, height, width = pixels_NCHW.shape
-    own = kernels_NHW[:, None].repeat_interleave(channels, 0)
-    flat = pixels_NCHW.reshape(1, count * channels, height, width)
-    return conv2d(flat, own, padding=SIDE // 2, groups=count * channels).reshape(pixels_NCHW.shape)
