@@ -91,9 +91,7 @@ def test_pictures_of_a_cluster_move_towards_the_next_centre(pictures: Pictures) 
     assert (after[0] - first).norm() > 0.01 and 0 <= found.min() <= found.max() <= 1
 
 
-def test_the_command_writes_pictures_of_the_same_form(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_pictures_of_the_same_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(tmp_path / "pictures.jsonl", rows())
     arguments = ["mark", str(tmp_path / "pictures.jsonl"), "--out", str(tmp_path / "out"), "--secret", "3", "--json"]
     assert command([*arguments, "--unlearnable", "class_filters", "--set", "blur=0.1"]) == 0

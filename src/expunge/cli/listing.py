@@ -37,7 +37,8 @@ def register(app: typer.Typer) -> None:
 
 def command(
     what: Annotated[
-        str, typer.Argument(help="methods, metrics, attacks, recipes, models, ood, detectors, protections or strategies.")
+        str,
+        typer.Argument(help=f"{', '.join(WHAT[:-1])} or {WHAT[-1]}."),
     ] = "methods",
     name: Annotated[str | None, typer.Argument(help="One of them, shown in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,

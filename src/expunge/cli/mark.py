@@ -16,7 +16,7 @@ likely than their twins was trained on them (`expunge provenance`). The folder h
 marks.json, to keep.
 
 --unlearnable protects pictures with labels instead: what is trained on published.jsonl hardly reads clean pictures.
-`expunge list protections` shows the schemes; a network that is trained against one of them reads again (docs/data.md).
+`expunge list protections` shows the schemes; training against one of them brings most of that back.
 
 Examples:
 
@@ -113,8 +113,8 @@ def _protect(
         return 0
     console = _show.console()
     for line in (
-        f"{done['rows']} pictures protected by {done['scheme']}: a pixel changed by {done['mean_change']} in the mean and "
-        f"{done['largest_change']} at most, of 1.",
+        f"{done['rows']} pictures protected by {done['scheme']}: a pixel changed by {done['mean_change']} in the mean "
+        f"and {done['largest_change']} at most, of 1.",
         f"Publish: {done['published']}",
         "Keep the clean pictures: whoever has a share of them, or trains against the scheme, learns from both.",
     ):

@@ -35,7 +35,8 @@ def protect(
     """
     faults = Faults()
     rows: list[Example] = []
-    name, change, options = "", None, {}
+    name, change = "", None
+    options: dict[str, Any] = {}
     with faults:
         rows = list(load(data, "data"))
         _check_rows(rows)

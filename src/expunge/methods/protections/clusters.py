@@ -12,6 +12,7 @@ from torch.nn.functional import kl_div
 
 from expunge.core.card import ProtectionCard
 from expunge.methods.protecting import Pictures, Protection, features, trained
+from expunge.models.networks import Digits
 
 CARD = ProtectionCard(
     "Unlearnable clusters",
@@ -57,7 +58,7 @@ def clusters(
 
 
 def _perturbation(
-    pictures: Pictures, network: nn.Module, target_D: Tensor, radius: float, steps: int, cluster: int
+    pictures: Pictures, network: Digits, target_D: Tensor, radius: float, steps: int, cluster: int
 ) -> Tensor:
     """[C, H, W] what moves pictures to a centre, within the radius."""
     draw, channels = pictures.generator("generator", cluster), pictures.pixels_NCHW.shape[1]

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Losses, Model, Update
+from expunge.core.contracts import Example, Gradient, Losses, Model, Update
 from expunge.methods._seen import check_pictures, shown
 from expunge.methods.objective import plain_training
 
@@ -63,7 +63,7 @@ class Perturbation:
             self.shift.requires_grad_(True)
 
 
-def _against(radius: float, moves: int) -> object:
+def _against(radius: float, moves: int) -> Gradient:
     """The gradient of a step under the worst shift."""
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
