@@ -9,8 +9,8 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """List the methods, metrics, attacks, recipes, families of models, out-of-distribution scores, detectors or
-strategies of federations.
+HELP = """List the methods, metrics, attacks, recipes, families of models, out-of-distribution scores, detectors,
+protections of pictures or strategies of federations.
 
 Methods are the values of `method:` in a request. Those that do not follow their paper in full are marked: (simplified)
 without some of its steps, (variant) with a step of another kind. With a name, show its card in full: the paper, what it
@@ -23,7 +23,7 @@ Examples:
   expunge list methods npo
   expunge list metrics --json
 """
-WHAT = ("methods", "metrics", "attacks", "recipes", "models", "ood", "detectors", "strategies")
+WHAT = ("methods", "metrics", "attacks", "recipes", "models", "ood", "detectors", "protections", "strategies")
 MOST_LINES = 2
 """Lines of a summary in the table."""
 LEAST_WIDTH = 24
@@ -37,7 +37,8 @@ def register(app: typer.Typer) -> None:
 
 def command(
     what: Annotated[
-        str, typer.Argument(help="methods, metrics, attacks, recipes, models, ood, detectors or strategies.")
+        str,
+        typer.Argument(help=f"{', '.join(WHAT[:-1])} or {WHAT[-1]}."),
     ] = "methods",
     name: Annotated[str | None, typer.Argument(help="One of them, shown in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,

@@ -95,6 +95,11 @@ class DetectorCard(Card):
 
 
 @dataclass(frozen=True)
+class ProtectionCard(DetectorCard):
+    """The card of a change of pictures that protects them; fidelity and leaves_out as in a method's."""
+
+
+@dataclass(frozen=True)
 class MetricCard(Card):
     """The card of a figure that is computed from readouts.
 

@@ -27,6 +27,7 @@ METHOD_KINDS = ("objectives", "retain", "weights", "updates", "wrappers", "edits
 KINDS = {
     **{kind: f"expunge.methods.{kind}" for kind in METHOD_KINDS},
     "strategies": "expunge.methods.strategies",
+    "protections": "expunge.methods.protections",
     "pretexts": "expunge.models.pretexts",
     "metrics": "expunge.metrics",
     "attacks": "expunge.attacks",
@@ -44,6 +45,7 @@ SINGULAR = {
     "exact": "exact",
     "federated": "federated",
     "strategies": "strategy",
+    "protections": "protection",
     "pretexts": "pretext",
     "metrics": "metric",
     "attacks": "attack",

@@ -77,8 +77,8 @@ class Objective(Method):
         return {name: stream.split for name, stream in Streams.of(terms).streams.items()}
 
 
-def plain_training(stream: str = "retain", weight_decay: float = 0.01) -> Objective:
-    """Ordinary training on one split: bases, gold models, fine-tuning."""
+def plain_training(stream: str = "retain", weight_decay: float = 0.01, update: Update | None = None) -> Objective:
+    """Ordinary training on one split: bases, gold models, fine-tuning; by another gradient where one is given."""
 
     def loss(step: Step) -> Tensor:
         return step[stream].nll
@@ -87,7 +87,7 @@ def plain_training(stream: str = "retain", weight_decay: float = 0.01) -> Object
     return Objective(
         {"train": Term.of("cross_entropy", loss, card)},
         all_weights(),
-        plain(),
+        update or plain(),
         Budget(schedule="cosine", warmup=0.1, weight_decay=weight_decay, stop="none"),
         anchor=stream,
     )

@@ -21,7 +21,7 @@ SIGNS = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
 
 def catalogue(what: str) -> list[dict[str, Any]]:
     """Rows {name, kind, source, families, needs, summary} of methods, metrics, attacks, recipes, model
-    families, out-of-distribution scores ("ood"), detectors or strategies of federations.
+    families, out-of-distribution scores ("ood"), detectors, protections of pictures or strategies of federations.
 
     A row of an attack has its `adversary` too.
     Methods and recipes also have `fidelity` to their paper, and `leaves_out`.
@@ -30,7 +30,7 @@ def catalogue(what: str) -> list[dict[str, Any]]:
         return [_family_row(one) for one in families()]
     if what == "recipes":
         return [row for row in catalogue("methods") if row["kind"] == "recipe" or _has_recipe(row)]
-    if what in ("metrics", "attacks", "ood", "detectors", "strategies"):
+    if what in ("metrics", "attacks", "ood", "detectors", "protections", "strategies"):
         return [_row(p.name, SINGULAR[p.kind], p.card, p.summary) for p in everything(what)]
     found = []
     for name, kind in sorted(every_method().items()):
