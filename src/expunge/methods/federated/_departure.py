@@ -120,7 +120,7 @@ class Leaves(Method):
             clients_of(splits["forget"], _placing(options), seed),
             clients_of(splits["retain"], _placing(options), seed),
             options,
-            local_budget(budget_of(context.manifest), int(options["local_epochs"])),
+            local_budget(budget_of(context.manifest), int(options["local_epochs"]), options.get("sgd")),
         )
         weights = self.erase(departure)
         checkpoint.restore(model.module, weights, "")
