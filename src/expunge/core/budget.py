@@ -20,8 +20,8 @@ class Budget(BaseModel):
     floor: share of the retain probability (or accuracy) that must be preserved, checked at most ten times per run; None
     for no floor. gradient_checkpointing: layers keep their input alone and are computed again. optimizer: AdamW with
     its moments in float32, in 8 bits (the extra `quantised`), or in the host's memory; or SGD with a momentum of 0.9.
-    memory: GB that the plan must fit in. shard: several processes split weights, gradients and optimiser state among them while they train (FSDP2),
-    where one device cannot hold these.
+    memory: GB that the plan must fit in. shard: several processes split weights, gradients and optimiser state among
+    them while they train (FSDP2), where one device cannot hold these.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -14,7 +14,6 @@ from expunge.core.errors import BadInput
 from expunge.core.extras import require
 from expunge.training import sharding
 
-
 MOMENTUM = 0.9
 """Of SGD."""
 
