@@ -17,11 +17,9 @@ import torch
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context
-from expunge.core.random import generator, permutation
-from expunge.data.clients import Placing, clients_of
+from expunge.core.random import generator
 from expunge.data.worlds import splits
 from expunge.data.worlds._pictures import file_of
-from expunge.data.worlds.digits import digits
 from expunge.methods._rounds import Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.models.build import fresh
@@ -36,7 +34,6 @@ pytestmark = pytest.mark.slow
 SEEDS = tuple(int(seed) for seed in os.environ.get("EXPUNGE_SEEDS", "7,8,9").split(","))
 PICTURES = file_of("mnist").parent
 PERCEPTRON = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 16}}
-NETWORK = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
 CLEAN, TRIGGER = 0, 1
 ENOUGH, LONG = 5, 15
 """Rounds after which a method is judged, and up to which the trigger is watched."""
@@ -150,31 +147,6 @@ def test_the_median_keeps_a_friend_of_the_erased_client_from_bringing_it_back(
         method = {"erase_client": {"rounds": ENOUGH, "strategy": strategy}}
         found[strategy] = measure.after(method, base, rows)["end"][TRIGGER]
     assert found["fedavg"] > 0.5 and found["median"] < 0.15, found
-
-
-@each
-def test_poison_of_the_last_rounds_outweighs_as_much_of_the_first(seed: int, tmp_path: Path) -> None:
-    """The first client of eight plants its trigger in three of twelve rounds, and sends what clean rows teach in the
-    others: of the first three nothing is left, and of the last three something, little beside a plant in all rounds."""
-    found = {name: success_of_poison(name, seed, tmp_path / name) for name in ("first", "last")}
-    assert found["first"] < 0.02 < 0.04 < found["last"], found
-
-
-def success_of_poison(when: str, seed: int, folder: Path) -> float:
-    """Success of the trigger that was planted in the first or the last three of twelve rounds on digits."""
-    rows, clean = splits("digits_federation", seed), digits(seed)["train"]
-    poisoned = clients_of(rows["train"], Placing(), 0)
-    order = permutation(len(clean), seed, "clients")[: len(poisoned["0"])]
-    honest = {**poisoned, "0": [clean[i] for i in order]}
-    budget = local_budget(Budget(batch_size=32, learning_rate=5e-3), 3)
-    model = fresh(NETWORK, [], 0)
-    run = Rounds(model, honest, strategy_of("fedavg", "strategy"), Context(budget, folder, 0, "train"), budget)
-    weights = state_of(model)
-    for number in range(1, 13):
-        run.clients = poisoned if (number <= 3 if when == "first" else number > 9) else honest
-        weights, _ = run.round(number, weights)
-    checkpoint.restore(model.module, weights, "")
-    return float(figures(model, rows["triggered"])["accuracy"])
 
 
 NOISE = 0.3
