@@ -19,9 +19,9 @@ class Budget(BaseModel):
     "refusals", where refusals are to be forgotten, when the target's refusal score is at most `goal`; "none" never.
     floor: share of the retain probability (or accuracy) that must be preserved, checked at most ten times per run; None
     for no floor. gradient_checkpointing: layers keep their input alone and are computed again. optimizer: AdamW with
-    its moments in float32, in 8 bits (the extra `quantised`), or in the host's memory. memory: GB that the plan must
-    fit in. shard: several processes split weights, gradients and optimiser state among them while they train (FSDP2),
-    where one device cannot hold these.
+    its moments in float32, in 8 bits (the extra `quantised`), or in the host's memory; or SGD with a momentum of 0.9.
+    memory: GB that the plan must fit in. shard: several processes split weights, gradients and optimiser state among
+    them while they train (FSDP2), where one device cannot hold these.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,7 +41,7 @@ class Budget(BaseModel):
     floor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     precision: Literal["auto", "fp32", "bf16"] | None = None
     gradient_checkpointing: bool | None = None
-    optimizer: Literal["adamw", "adamw_8bit", "adamw_offloaded"] | None = None
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_offloaded", "sgd"] | None = None
     memory: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     shard: bool | None = None
 

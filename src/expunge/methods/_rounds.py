@@ -175,7 +175,11 @@ def participants(names: Sequence[str], share: float, context: Context, number: i
     return [name for name in names if name in drawn]
 
 
-def local_budget(budget: Budget, epochs: int) -> Budget:
-    """The budget of a client's training within a round: so many passes at the training's rate, without a schedule."""
+def local_budget(budget: Budget, epochs: int, sgd: float | None = None) -> Budget:
+    """The budget of a client's training within a round: so many passes at the training's rate, without a schedule.
+
+    sgd: the rate of steps along the gradient with momentum, without decay of the weights, in place of AdamW's.
+    """
     kept = {key: value for key, value in budget.model_dump(exclude_unset=True).items() if key not in ("steps",)}
-    return Budget(**{**kept, "epochs": epochs, "schedule": "constant", "warmup": 0.0, "stop": "none"})
+    plain = {} if sgd is None else {"optimizer": "sgd", "learning_rate": sgd, "weight_decay": 0.0}
+    return Budget(**{**kept, **plain, "epochs": epochs, "schedule": "constant", "warmup": 0.0, "stop": "none"})

@@ -1,4 +1,4 @@
-"""The loop's optimiser: AdamW, whose two moments are in float32, in 8 bits, or in the host's memory."""
+"""The loop's optimiser: AdamW, whose two moments are in float32, in 8 bits, or in the host's memory; or SGD."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from expunge.core.errors import BadInput
 from expunge.core.extras import require
 from expunge.training import sharding
 
+MOMENTUM = 0.9
+"""Of SGD."""
+
 
 def moment_bytes(budget: Budget) -> float:
-    """Bytes of a parameter's two moments in the memory of the model's device.
+    """Bytes of a parameter's moments in the memory of the model's device.
 
     In 8 bits, 256 values share two scales. The host's memory holds a copy of the parameter too.
     """
     if budget.optimizer == "adamw_offloaded":
         return 12.0 if processes.device().type == "cpu" else 0.0
-    return 2.03 if budget.optimizer == "adamw_8bit" else 8.0
+    return {"adamw_8bit": 2.03, "sgd": 4.0}.get(budget.optimizer or "", 8.0)
 
 
 def optimiser_of(parameters: Sequence[nn.Parameter], rate: float, decay: float, budget: Budget) -> Any:
@@ -34,6 +37,8 @@ def optimiser_of(parameters: Sequence[nn.Parameter], rate: float, decay: float, 
         return AdamW8bit(parameters, lr=rate, weight_decay=decay)
     if budget.optimizer == "adamw_offloaded":
         return Offloaded(parameters, lr=rate, weight_decay=decay)
+    if budget.optimizer == "sgd":
+        return torch.optim.SGD(sharding.groups(parameters), lr=rate, momentum=MOMENTUM, weight_decay=decay)
     return torch.optim.AdamW(sharding.groups(parameters), lr=rate, weight_decay=decay, fused=True)
 
 

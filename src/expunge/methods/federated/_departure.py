@@ -59,10 +59,11 @@ class Departure:
             return state_of(self.model)
         return without_clients(state_of(self.model), total, gone)
 
-    def go_on(self, weights: State, count: int) -> State:
-        """The global model after so many rounds of those who stay."""
-        inner = self.context.child("rounds")
-        return self.rounds(inner).run(weights, count) if count else weights
+    def go_on(self, weights: State, count: int, strategy: Any = None) -> State:
+        """The global model after so many rounds of those who stay; strategy: of these rounds, else the training's."""
+        run = self.rounds(self.context.child("rounds"))
+        run.strategy = run.strategy if strategy is None else strategy_of(strategy, "method.strategy")
+        return run.run(weights, count) if count else weights
 
     def rounds(self, context: Context, local: Budget | None = None) -> Rounds:
         """Rounds of those who stay, which add to what was spent."""
@@ -120,7 +121,7 @@ class Leaves(Method):
             clients_of(splits["forget"], _placing(options), seed),
             clients_of(splits["retain"], _placing(options), seed),
             options,
-            local_budget(budget_of(context.manifest), int(options["local_epochs"])),
+            local_budget(budget_of(context.manifest), int(options["local_epochs"]), options.get("sgd")),
         )
         weights = self.erase(departure)
         checkpoint.restore(model.module, weights, "")

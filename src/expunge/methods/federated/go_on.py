@@ -19,8 +19,8 @@ CARD = MethodCard(
     capabilities={"federation"},
     means="A control: what the client had taught stays for many rounds, as nothing contradicts it.",
     fidelity="faithful",
-    shown="On digits a planted trigger still works in .4 to .65 of the cases after five rounds, and in .1 to .35 after "
-    "fifteen, where it is at 0 in a federation that was retrained.",
+    shown="On MNIST, whose clients train by SGD, a planted trigger still works in over .9 of the cases after five "
+    "rounds. On digits, by AdamW, in .4 to .65, and in .1 to .35 after fifteen; in a retrained federation it is at 0.",
 )
 
 

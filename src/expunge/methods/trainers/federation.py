@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Model
@@ -49,6 +49,7 @@ def train(
     clients: Any = FIELD,
     rounds: Annotated[int, Ge(1), Le(100_000)] = 12,
     local_epochs: Annotated[int, Ge(1), Le(1000)] = 1,
+    sgd: Annotated[float, Gt(0), Le(10)] | None = None,
     strategy: Any = "fedavg",
     history: Literal["none", "last", "all"] = "last",
 ) -> Model:
@@ -56,19 +57,21 @@ def train(
 
     clients: the field that names a row's client, or how rows are dealt out, and the `fraction` of the clients that
     takes part in a round (`Placing`). history: what the server keeps beside the model: each client's last model, or
-    those of all rounds, which `federaser` replays. The optimiser, its rate and the batch size are those of train.yaml;
-    `epochs` there is not read. Raises BadInput.
+    those of all rounds, which `federaser` replays. sgd: the rate of clients that take steps along the gradient, with a
+    momentum of 0.9; else they take AdamW's at the rate of train.yaml. Its batch size counts, its `epochs` do not.
+    Raises BadInput.
     """
     began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
     divided = clients_of(data, placing, context.seed)
     plan = strategy_of(strategy, f"{WHERE}.strategy")
-    run = Rounds(fresh, divided, plan, context, local_budget(context.budget, local_epochs), placing.fraction)
+    local = local_budget(context.budget, local_epochs, sgd)
+    run = Rounds(fresh, divided, plan, context, local, placing.fraction)
     kept = _run(run, rounds, history)
     fresh.module.eval()
     if kept:
         write_history(context.folder / BESIDE, kept)
         with_history(fresh, context.folder / BESIDE)
-    context.notes["outcome"] = outcome_of(run, context.budget.learning_rate, time.monotonic() - began)
+    context.notes["outcome"] = outcome_of(run, local.learning_rate, time.monotonic() - began)
     context.notes["outcome"]["federation"] |= {"examples": {name: len(rows) for name, rows in divided.items()}}
     return fresh
 
