@@ -28,6 +28,7 @@ from expunge.data.splits import Splits
 from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
 from expunge.ledger.evidence import SECOND_GOLD
+from expunge.models.family import family
 from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
@@ -150,6 +151,8 @@ def observe(
     fingerprint: the model's, where it is known already.
     """
     fingerprint = fingerprint or model.fingerprint()
+    if study := family(model.family).study:
+        study(bare_model(model), spec.splits)
     weights = _weights(model) if role in COMPARED_ROLES and spec.level == "deep" else {}
     meter = reading.Meter()
     readouts = _read(model, role, spec, fingerprint, meter, reporter)
