@@ -21,7 +21,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import NLL, NOT_ASKED, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import write_json
-from expunge.core.random import generator
+from expunge.core.random import derive
 from expunge.data.examples import identity, noise_of
 from expunge.models.base import BaseModel
 from expunge.models.classifier import check_shapes, flat, floats
@@ -83,13 +83,12 @@ class Diffusion(BaseModel):
         return int(self.module.config.in_channels), int(height), int(width)
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
-        """Pictures in -1 to 1, their labels, and what is drawn for each: times, noise, and the noise that a picture of
-        the same label is made from."""
+        """Pictures in -1 to 1, their labels, and what is drawn for each: times, noise, and the seed of a picture that
+        is made of the same label."""
         pixels = int(np.prod(self.shape))
         x_BCHW = channels_first([floats(e["image"]) for e in examples]) if examples else torch.zeros(0, *self.shape)
         several = not any("draw" in example for example in examples)
         drawn = [self._draw(example, READ if several else 1) for example in examples]
-        start = [torch.randn(self.shape, generator=generator(0, "start", identity(example))) for example in examples]
         empty = torch.zeros(0, 1).long(), torch.zeros(0, 1, *self.shape), torch.zeros(0).long()
         times, noise, labels = (torch.stack(part) for part in zip(*drawn, strict=True)) if drawn else empty
         inputs = {
@@ -97,7 +96,7 @@ class Diffusion(BaseModel):
             "label": labels,
             "times": times,
             "noise": noise,
-            "start": torch.stack(start) if start else torch.zeros(0, *self.shape),
+            "seed": torch.tensor([derive(0, "start", identity(example)) for example in examples]).long(),
             "asked": torch.tensor([int(example.get("label", 0)) for example in examples]),
         }
         labels_BT = torch.zeros(len(examples), pixels).long()
@@ -196,7 +195,10 @@ class Diffusion(BaseModel):
 
     def _generated(self, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
         """What is wanted of a picture that is made for each example, of its label and from its own noise."""
-        pictures = self.sample(batch.inputs["start"], batch.inputs["asked"])
+        draws = [torch.Generator().manual_seed(seed) for seed in batch.inputs["seed"].tolist()]
+        start = [torch.randn(self.shape, generator=draw) for draw in draws]
+        start_BCHW = torch.stack(start) if start else torch.zeros(0, *self.shape)
+        pictures = self.sample(start_BCHW, batch.inputs["asked"])
         found = {PICTURE: pictures}
         if self.judges is not None and batch.size:
             found |= {JUDGED: self.judges.classes(pictures).float(), FEATURES: self.judges.features(pictures)}

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Run, Step, Stream
+from expunge.core.contracts import Example, LossTerm, MethodCard, Run, Step, Stream
 from expunge.data.examples import identity
 
 CARD = MethodCard(
@@ -47,9 +47,6 @@ class OtherPictures(LossTerm):
     def denoise(self, step: Step) -> Tensor:
         """The denoising error of the pictures of others under the labels that must go."""
         return step["asked"].nll
-
-    def declare(self, model: Model) -> None:
-        """Nothing depends on the model."""
 
 
 def random_condition() -> LossTerm:
