@@ -140,7 +140,9 @@ def test_bad_rows_and_sizes_are_refused() -> None:
 def test_judges_know_real_digits_and_not_what_is_none() -> None:
     judges = judges_of(SPLITS)
     assert judges is not None and judges.able and min(judges.accuracy) > 0.85 and judges_of(SPLITS) is judges
-    pictures = torch.stack([torch.full((1, 8, 8), 0.5), torch.full((1, 8, 8), torch.nan), torch.tensor(ROWS[0]["image"])[None]])
+    pictures = torch.stack(
+        [torch.full((1, 8, 8), 0.5), torch.full((1, 8, 8), torch.nan), torch.tensor(ROWS[0]["image"])[None]]
+    )
     found = judges.classes(pictures)
     assert found[:2].tolist() == [[-1, -1], [-1, -1]] and (found[2] >= 0).all()
     assert judges_of({"forget": ROWS[:4]}) is None

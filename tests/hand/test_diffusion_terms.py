@@ -18,7 +18,9 @@ from expunge.metrics.picture_distance import frechet
 from expunge.models.build import fresh
 
 
-def output(hidden: list[list[float]], reference: list[list[float]] | None = None, nll: list[float] | None = None) -> Output:
+def output(
+    hidden: list[list[float]], reference: list[list[float]] | None = None, nll: list[float] | None = None
+) -> Output:
     """An output of one position an example, with a layer's values."""
     count = len(hidden)
     one = torch.ones(count, 1)
@@ -80,7 +82,7 @@ def test_judges_agree_on_what_both_name() -> None:
 def test_the_distance_of_two_gaussians() -> None:
     """Equal spreads: the squared distance of the means. Deviations 1 and 2 in one dimension more: (2 - 1)^2."""
     draw = np.random.default_rng(0).normal(size=(400, 2))
-    assert frechet(draw, draw + [3.0, 4.0]) == pytest.approx(25.0, rel=1e-3)
+    assert frechet(draw, draw + np.array([3.0, 4.0])) == pytest.approx(25.0, rel=1e-3)
     wide = draw * [1.0, 2.0]
     expected = draw[:, 1].var(ddof=1)
     assert frechet(draw, wide - wide.mean(0) + draw.mean(0)) == pytest.approx(expected, rel=0.05)

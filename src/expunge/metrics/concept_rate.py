@@ -19,8 +19,8 @@ CARD = MetricCard(
     aggregate="share",
     capabilities=("conditions",),
     needs={"split": {"concept"}},
-    means="The share of pictures, one for each example from the same noise for every model, in which the judges see the "
-    "class asked for: the mean of two judges' votes. An unknown picture counts against the model.",
+    means="The share of pictures, one for each example from the same noise for every model, in which the judges see "
+    "the class asked for: the mean of two judges' votes. An unknown picture counts against the model.",
 )
 
 

@@ -63,7 +63,9 @@ class Diffusion(BaseModel):
         self.conditions = dict(conditions)
         self.judges: Judges | None = None
         self.capabilities = frozenset({"nll", "pictures"}) | ({"conditions"} if self.classes else frozenset())
-        self.blocks = [f"{part}.{i}" for part in ("down_blocks", "up_blocks") for i in range(len(module.get_submodule(part)))]
+        self.blocks = [
+            f"{part}.{i}" for part in ("down_blocks", "up_blocks") for i in range(len(module.get_submodule(part)))
+        ]
 
     @property
     def classes(self) -> int:

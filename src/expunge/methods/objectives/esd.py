@@ -19,8 +19,8 @@ CARD = MethodCard(
     streams={"unasked": Stream(split="forget")},
     capabilities={"conditions"},
     fidelity="variant",
-    leaves_out="noisy pictures that the model samples for each step: real ones of the class are noised instead, which is "
-    "faster and needs the forget set",
+    leaves_out="noisy pictures that the model samples for each step: real ones of the class are noised instead, "
+    "which is faster and needs the forget set",
     means="The published method has no retain term; on small models the other classes go too without one.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
@@ -54,8 +54,7 @@ class AwayFromClass(LossTerm):
         """Mean squared distance, per pixel, of the prediction for the class from its target."""
         forget, unasked = step["forget"], step["unasked"]
         own_BD, there_BD, none_BD = (
-            hidden[PREDICTION][:, -1]
-            for hidden in (forget.hidden, forget.reference.hidden, unasked.reference.hidden)
+            hidden[PREDICTION][:, -1] for hidden in (forget.hidden, forget.reference.hidden, unasked.reference.hidden)
         )
         target_BD = none_BD - self.guidance * (there_BD - none_BD)
         return forget.mean((own_BD - target_BD).square().mean(-1))

@@ -17,8 +17,8 @@ CARD = MethodCard(
     streams={"asked": Stream(split="forget")},
     capabilities={"conditions"},
     fidelity="variant",
-    leaves_out="the mask of salient weights, which `weights: salun` gives; the target is a real picture of another class "
-    "instead of the model's own prediction for it",
+    leaves_out="the mask of salient weights, which `weights: salun` gives; the target is a real picture of another "
+    "class instead of the model's own prediction for it",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 

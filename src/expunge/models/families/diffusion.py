@@ -33,8 +33,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Spec(schemas._File):
-    """`model` of a train.yaml. side: pixels; widths: channels of the U-Net's blocks; classes: 0 for none; times: steps of
-    the noise; dropped: the share of training draws without their class, which teaches the model to draw unasked."""
+    """`model` of a train.yaml. side: pixels; widths: channels of the U-Net's blocks; classes: 0 for none; times: steps
+    of the noise; dropped: the share of training draws without their class, which teaches the model to draw unasked."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
