@@ -17,7 +17,7 @@ CARD = MetricCard(
     aggregate="mean",
     capabilities=("conditions",),
     needs={"split": {"judged_real"}},
-    splits=("holdout", "test"),
+    splits=("test",),
     means="The share of real, unseen pictures whose class the judges name, the mean of both: no concept rate can be "
     "told more finely than this.",
 )
@@ -29,7 +29,7 @@ def judge_accuracy() -> Metric:
     def values(split: Readout) -> np.ndarray:
         hits_N = split.own["judged_real"][:, :2].mean(1)
         if not np.isfinite(hits_N).all():
-            raise NotMeasured("there are no judges: forget and retain have no labelled pictures of two classes")
+            raise NotMeasured("there are no judges: the splits have no labelled pictures of two classes")
         return np.asarray(hits_N)
 
     return values

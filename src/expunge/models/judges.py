@@ -22,12 +22,13 @@ from expunge.data.examples import identity
 from expunge.models.classifier import floats
 from expunge.models.views import channels_first
 
-TAUGHT = ("forget", "retain")
+UNTAUGHT = "test"
+"""Splits of such a name measure the judges (`test_judge_accuracy`), and teach them nothing."""
 LEFT_OUT = 5
 """One in so many of the pictures is not taught, and measures the judges."""
 LEAST_ACCURACY = 0.8
 """A judge that names fewer of the real pictures judges nothing."""
-EPOCHS, BATCH, RATE, NOISE = 30, 64, 3e-3, 0.05
+EPOCHS, BATCH, RATE, NOISE = 40, 64, 3e-3, 0.05
 FLAT = 1e-3
 """Deviation of the pixels below which a picture shows nothing."""
 _KNOWN: OrderedDict[str, Judges] = OrderedDict()
@@ -79,11 +80,12 @@ class Judges:
 
 
 def judges_of(splits: Mapping[str, Sequence[Example]]) -> Judges | None:
-    """The judges that the forget and retain pictures of these splits make; None where these have no two classes.
+    """The judges that the pictures of these splits make, but those of test; None where these have no two classes.
 
     The same pictures make the same judges, whatever model is judged.
     """
-    rows = [row for name in TAUGHT for row in splits.get(name, ()) if "label" in row and "image" in row]
+    taught = [rows for name, rows in sorted(splits.items()) if not name.startswith(UNTAUGHT)]
+    rows = [row for part in taught for row in part if "label" in row and "image" in row]
     if len(rows) < 2 * LEFT_OUT or len({int(row["label"]) for row in rows}) < 2:
         return None
     key = digest([identity(row) for row in rows])
