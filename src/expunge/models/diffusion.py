@@ -63,9 +63,8 @@ class Diffusion(BaseModel):
         self.conditions = dict(conditions)
         self.judges: Judges | None = None
         self.capabilities = frozenset({"nll", "pictures"}) | ({"conditions"} if self.classes else frozenset())
-        self.blocks = [
-            f"{part}.{i}" for part in ("down_blocks", "up_blocks") for i in range(len(module.get_submodule(part)))
-        ]
+        sides = ("down_blocks", "up_blocks")
+        self.blocks = [f"{side}.{name}" for side in sides for name, _ in module.get_submodule(side).named_children()]
 
     @property
     def classes(self) -> int:
@@ -140,7 +139,8 @@ class Diffusion(BaseModel):
 
     def forward(self, batch: Batch, want: Want = NLL) -> Output:
         device = device_of(self.module)
-        nll_B, states, own = NOT_ASKED, {}, {}
+        own: dict[str, Tensor] = {}
+        nll_B, states = NOT_ASKED, {}
         if want.hidden or "nll" in want.channels:
             with tap(self.module, want.hidden, stop=not want.channels) as hidden:
                 nll_B = self._losses(batch)
