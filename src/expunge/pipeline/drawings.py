@@ -47,6 +47,7 @@ def drawings_of(model: Model, splits: Splits, seed: int) -> Drawings | None:
         for i in permutation(len(splits.get(split, ())), seed, "drawn", split)[:count]
     ]
     bare, forget = bare_model(model), splits["forget"]
+    count = max(1, round(TAUGHT * len(forget)))
     taught = [
         forget[i] for i in permutation(len(forget), seed, "drawn", "taught")[: max(1, round(TAUGHT * len(forget)))]
     ]

@@ -38,7 +38,7 @@ def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted
         if row < len(shown["forget"]):
             shown["forget"][row]["pixels"] = {role: data_uri(png) for role, png in maps.items()}
     drawn: dict[str, Any] = {"confusions": confusions(readouts), "feature_map": feature_map(views)}
-    if not redacted and (pictures := drawn_pictures({role: read.drawings for role, read in reads.items()})):
+    if not redacted and (pictures := drawn_pictures({role: read.views.drawings for role, read in reads.items()})):
         drawn["drawings"] = [
             {kind: value if kind == "label" else _uris(value) for kind, value in one.items()} for one in pictures
         ]

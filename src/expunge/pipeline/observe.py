@@ -33,7 +33,6 @@ from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
 from expunge.pipeline.compatibility import fits_model
-from expunge.pipeline.drawings import Drawings, drawings_of
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
 from expunge.pipeline.gold_check import MODELS, REFUSED, Origin, gold_fault, hiding_fault
@@ -113,9 +112,7 @@ class Observation:
     aligned: AlignmentObservation | None = None
     """Its answers to the domains' prompts."""
     views: Views = NO_VIEWS
-    """A classifier's views of some examples, where the report wants them."""
-    drawings: Drawings | None = None
-    """A generator's drawings, where the report wants them."""
+    """A classifier's views of some examples or a generator's drawings, where the report wants them."""
     slowdown: float | None = None
     """Behind guards: time to score an example, over the bare model's."""
 
@@ -179,7 +176,6 @@ def observe(
         weights=weights,
         aligned=aligned,
         views=processes.from_first(lambda: views_of(model, spec.splits, spec.seed)) if spec.views else NO_VIEWS,
-        drawings=processes.from_first(lambda: drawings_of(model, spec.splits, spec.seed)) if spec.views else None,
         slowdown=slower,
     )
 
