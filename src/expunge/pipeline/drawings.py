@@ -48,9 +48,7 @@ def drawings_of(model: Model, splits: Splits, seed: int) -> Drawings | None:
     ]
     bare, forget = bare_model(model), splits["forget"]
     count = max(1, round(TAUGHT * len(forget)))
-    taught = [
-        forget[i] for i in permutation(len(forget), seed, "drawn", "taught")[: max(1, round(TAUGHT * len(forget)))]
-    ]
+    taught = [forget[i] for i in permutation(len(forget), seed, "drawn", "taught")[:count]]
     plain, kept = _draw(bare, chosen), {name: x.clone() for name, x in bare.module.state_dict().items()}
     try:
         learn_vectors(bare, taught, steps=STEPS, rate=RATE, seed=derive(seed, "drawn"))
