@@ -22,7 +22,8 @@ from expunge.pipeline.gold import gold
 from expunge.pipeline.worlds import build
 
 pytestmark = pytest.mark.slow  # a base and its gold take two minutes of one core for each seed
-SEEDS = (0, 1, 2)
+SEEDS = (0,)
+"""One seed: what three show is not measured yet, so that no card says it."""
 CLASS = 3
 BUDGET = Budget(steps=150, batch_size=32, learning_rate=5e-4, stop="none", floor=0.0)
 """As in examples/digits_diffusion.yaml; the rate and the steps are those of an earlier study of another U-Net."""
@@ -77,7 +78,6 @@ def test_the_model_draws_the_class_and_gold_does_not(seed: int) -> None:
     assert never[0] < 0.3 and never[1] > before[1] - 0.1
 
 
-@pytest.mark.claims("null_label")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_overwritten_label_is_undone_by_the_embedding_attack(seed: int, tmp_path: Path) -> None:
     """Asked, it draws no more 3s than gold, within .15; after the attack .25 more than gold under the same attack."""
@@ -86,7 +86,6 @@ def test_an_overwritten_label_is_undone_by_the_embedding_attack(seed: int, tmp_p
     assert hidden[2] > never[2] + 0.25
 
 
-@pytest.mark.claims("random_condition")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_relabelling_with_retain_withstands_it_better(seed: int, tmp_path: Path) -> None:
     taught, hidden = after("random_condition", seed, tmp_path / "a"), after("null_label", seed, tmp_path / "b")
@@ -94,7 +93,6 @@ def test_relabelling_with_retain_withstands_it_better(seed: int, tmp_path: Path)
     assert taught[2] < hidden[2] - 0.15
 
 
-@pytest.mark.claims("esd")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_esd_with_retain_withstands_it_better(seed: int, tmp_path: Path) -> None:
     away, hidden = after("esd", seed, tmp_path / "a"), after("null_label", seed, tmp_path / "b")

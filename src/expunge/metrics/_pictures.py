@@ -1,4 +1,4 @@
-"""What metrics of generated pictures share: how unknown ones count."""
+"""The rule of unknown pictures, which metrics of generated pictures share."""
 
 from __future__ import annotations
 

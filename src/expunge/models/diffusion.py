@@ -146,7 +146,7 @@ class Diffusion(BaseModel):
                 nll_B = self._losses(batch)
             states = {path: self._state(path, value, batch) for path, value in hidden.items()}
         if GENERATED & want.channels:
-            own |= self._generated(batch, want.channels)
+            own |= self._draw_pictures(batch, want.channels)
         if REAL in want.channels:
             own[REAL] = self._real(batch)
         labels_BT, mask_BT = batch.labels_BT.to(device), batch.mask_BT.to(device)
@@ -195,8 +195,8 @@ class Diffusion(BaseModel):
             x_BCHW = scheduler.step(guess, time, x_BCHW).prev_sample
         return ((x_BCHW + 1) / 2).clamp(0, 1)
 
-    def _generated(self, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """What is wanted of a picture that is made for each example, of its label and from its own noise."""
+    def _draw_pictures(self, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """The wanted values of a picture that is made for each example, of its label and from its own noise."""
         draws = [torch.Generator().manual_seed(seed) for seed in batch.inputs["seed"].tolist()]
         start = [torch.randn(self.shape, generator=draw) for draw in draws]
         start_BCHW = torch.stack(start) if start else torch.zeros(0, *self.shape)

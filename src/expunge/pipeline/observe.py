@@ -151,8 +151,6 @@ def observe(
     fingerprint: the model's, where it is known already.
     """
     fingerprint = fingerprint or model.fingerprint()
-    if study := family(model.family).study:
-        study(bare_model(model), spec.splits)
     weights = _weights(model) if role in COMPARED_ROLES and spec.level == "deep" else {}
     meter = reading.Meter()
     readouts = _read(model, role, spec, fingerprint, meter, reporter)
@@ -191,6 +189,8 @@ def _read(
     model: Model, role: str, spec: ObservationSpec, fingerprint: Any, meter: reading.Meter, reporter: Reporter
 ) -> dict[str, Readout]:
     """Split -> readout: one pass per split."""
+    if study := family(model.family).study:
+        study(bare_model(model), spec.splits)
     channels = scores.requirements(model.capabilities, spec.splits, spec.names)
     if spec.answer_quantile < 1:
         shorter = {"generation": f"generation:{spec.answer_quantile:g}"}

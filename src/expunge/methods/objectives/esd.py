@@ -37,9 +37,9 @@ class AwayFromClass(LossTerm):
         channel = {f"hidden:{PREDICTION}"}
         self.needs = {"forget": channel}
         self.reference = {"forget": channel, "unasked": channel}
-        self.streams = {"unasked": Stream(split="forget", make=self.unasked)}
+        self.streams = {"unasked": Stream(split="forget", make=self.without_class)}
 
-    def unasked(self, example: Example) -> Example:
+    def without_class(self, example: Example) -> Example:
         """The same picture under no class."""
         return {**example, "label": self.null}
 

@@ -130,7 +130,7 @@ def open_diffusion(source: Source, *, trust_code: bool, meta: bool, dtype: torch
 
 
 def _conditions(folder: Path, module: Any) -> dict[str, Any]:
-    """What the labels mean: as the folder says, else each row of the table is a class. Raises BadInput."""
+    """The meaning of the labels: as the folder says, else each row of the table is a class. Raises BadInput."""
     rows = int(module.config.num_class_embeds or 0)
     if not (folder / CONDITIONS).is_file():
         return {"classes": rows, "null": None, "dropped": 0.0}
@@ -177,7 +177,7 @@ def fresh(
     return Diffusion(module.eval(), noise, conditions)
 
 
-def explained(nats: Any) -> Any:
+def explained_share(nats: Any) -> Any:
     """The share of the noise that a denoiser recognises, in 0-1, of its loss in nats per pixel."""
     share = 1 - 2 * nats
     return share.clamp(0, 1) if isinstance(share, torch.Tensor) else np.clip(share, 0, 1)
@@ -210,7 +210,7 @@ FAMILY = Family(
         "utility": ("retain_concept_rate", "test_concept_rate", "retain_nll"),
     },
     kept="knowledge",
-    knowledge=explained,
+    knowledge=explained_share,
     known=CONCEPT,
     study=teach_judges,
     show=show,
