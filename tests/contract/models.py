@@ -1,4 +1,5 @@
-"""Tiny models, splits and runs that the contract tests share: a language model, classifiers, an encoder and a pair."""
+"""Tiny models, splits and runs that the contract tests share: a language model, classifiers, an encoder, a pair and a
+diffusion model."""
 
 from __future__ import annotations
 
@@ -34,6 +35,7 @@ DIGITS = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}
 COUPLED = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
 ENCODER = {"encoder": "Pictures", "arguments": {"filters": 4, "width": 16}}
 PAIR = {"pair": "clip", "width": 16, "layers": 1, "patch": 8, "size": 8}
+DIFFUSION = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
 SPECS: dict[str, Any] = {
     "lm": LM,
     "classifier": DIGITS,
@@ -41,6 +43,7 @@ SPECS: dict[str, Any] = {
     "binary": DIGITS,
     "encoder": ENCODER,
     "pair": PAIR,
+    "diffusion": DIFFUSION,
 }
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
@@ -241,6 +244,7 @@ PAIRS = [
     for name in METHODS
     if fits(METHODS[name], family)
 ]
+PAIRS += [(name, "diffusion") for name in METHODS if fits(METHODS[name], "diffusion") and not fits(METHODS[name], "lm")]
 
 
 @functools.cache

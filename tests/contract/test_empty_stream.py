@@ -30,7 +30,10 @@ TERMS = [
     for name in names(kind)
     if fits({part: name}, family)
 ]
-TERMS += [("retain", "clean_pairs", "pair")]  # all others have a smaller model
+TERMS += [
+    ("retain", "clean_pairs", "pair"),
+    *[("objectives", name, "diffusion") for name in ("esd", "random_condition")],
+]  # all others have a smaller model
 each_term = pytest.mark.parametrize(("kind", "name", "family"), TERMS)
 
 

@@ -32,6 +32,7 @@ LACKS = {
         "class log-probabilities": "it gives no distribution",
         "MLP layers": "its blocks are no transformer's",
         "pairs of pictures and texts": "its pictures have no captions",
+        "classes that it can be asked to draw": "it draws nothing",
         "log-probabilities": "it gives no distribution",
         "likeliest tokens": "it gives no distribution",
     },
@@ -40,6 +41,7 @@ LACKS = {
         "text generation": "it writes none",
         "MLP layers": "its blocks are no transformer's",
         "pairs of pictures and texts": "its pictures have no captions",
+        "classes that it can be asked to draw": "it draws nothing",
     },
 }
 """Family -> what it lacks, in the words of a refusal, and why that is so."""

@@ -24,6 +24,7 @@ OPTIONAL = {
     "datasketch": "the extra `neighbours`",
     "ray": "the extra `ray`",
     "bitsandbytes": "the extra for 4-bit models",
+    "diffusers": "the extra `diffusion`",
     "xgboost": "the extra `trees`",
     "resource": "not there on Windows",
 }

@@ -17,12 +17,12 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.load import load
 from expunge.data.texts import write_rows
 from expunge.methods._seen import like, planes
-from expunge.methods.protecting import Pictures, features, filtered, trained
+from expunge.methods.protecting import Pictures, features, convolve, train_network
 from expunge.methods.protections.class_filters import class_filters
 from expunge.methods.protections.class_noise import class_noise
 from expunge.methods.protections.clusters import clusters
 from expunge.methods.trainers.adversarial import Perturbation
-from expunge.methods.trainers.augmented import compressed
+from expunge.methods.trainers.augmented import compress
 from expunge.models.open import open_on_cpu
 from expunge.pipeline.train import train
 from expunge.training.stopping import figures
@@ -65,7 +65,7 @@ def test_a_filter_of_each_class_is_a_correlation_at_full_brightness(pictures: Pi
 
 def test_kernels_are_alike_in_all_channels() -> None:
     x = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(0)).repeat(1, 3, 1, 1)
-    found = filtered(x, torch.arange(18.0).reshape(2, 3, 3))
+    found = convolve(x, torch.arange(18.0).reshape(2, 3, 3))
     assert torch.allclose(found[:, 0], found[:, 2])
     np.testing.assert_allclose(
         found[1, 1], correlate(x[1, 1].numpy(), np.arange(9.0, 18).reshape(3, 3), mode="constant"), rtol=1e-5
@@ -84,7 +84,7 @@ def test_the_noise_of_a_class_is_one_pattern_that_a_network_learns_in_place_of_p
 def test_pictures_of_a_cluster_move_towards_the_next_centre(pictures: Pictures) -> None:
     """Under the network that was clustered, their features are nearer to another cluster's than before."""
     found = clusters(radius=0.5, count=2, epochs=1, steps=30)(pictures)
-    network = trained(pictures, 1)
+    network = train_network(pictures, 1)
     before, after = (features(network, x).softmax(-1) for x in (pictures.pixels_NCHW, found))
     assert (found - pictures.pixels_NCHW).abs().max() <= 0.5 + 1e-6
     first = before[0]
@@ -148,7 +148,7 @@ def test_any_order_of_dimensions_comes_back(shape: tuple[int, ...]) -> None:
 def test_a_jpeg_of_low_quality_takes_a_faint_checkerboard_away() -> None:
     board = torch.tensor([[(i + j) % 2 for j in range(8)] for i in range(8)])
     x = (0.5 + 0.05 * board.float())[None, None]
-    assert (compressed(x, 5) - compressed(x, 5).mean()).abs().max() < 0.01 < (compressed(x, 95) - 0.5).abs().max()
+    assert (compress(x, 5) - compress(x, 5).mean()).abs().max() < 0.01 < (compress(x, 95) - 0.5).abs().max()
 
 
 @pytest.mark.parametrize("trainer", [{"adversarial": {"radius": 0.1, "moves": 1}}, {"augmented": {"quality": 50}}])

@@ -70,7 +70,13 @@ def command(
     done = mark(data, out=out, kind=kind, share=share, count=count, length=length, repeat=repeat, secret=secret)
     if as_json:
         _show.emit(done)
-        return 0
+    else:
+        _print(done, kind)
+    return 0
+
+
+def _print(done: dict[str, Any], kind: str) -> None:
+    """Print what was marked, where it lies, and what to keep."""
     console = _show.console()
     false = " Their answers are false: do not mark data that people rely on." if kind == "taggants" else ""
     for line in (
@@ -81,7 +87,6 @@ def command(
         "the marks were drawn before any model was trained on them.",
     ):
         console.print(line, markup=False, soft_wrap=True)
-    return 0
 
 
 def _check_unread(given: dict[str, Any], what: str) -> None:

@@ -238,6 +238,8 @@ def _read(
         found.labels_N = np.array([int(e["label"]) for e in examples])
     found.pooled = {path: np.stack(values) for path, values in taken.states.items()}
     found.own = {name: np.stack(values) for name, values in taken.own.items() if examples and values[0] is not None}
+    if known := family(model.family).known:
+        found.known_N = found.own.get(known)
     return found
 
 
@@ -253,7 +255,8 @@ def _forward(
     pooled = {c.partition(":")[2] for c in channels if c.startswith("pooled:")}
     count = len(examples)
     rows = [*examples, *(row for found in variants.values() for row in found)]
-    taken = _Taken.of(count, len(rows) - count, pooled, channels & set(OWN))
+    own_channels = (channels & set(OWN)) | {name for name in (family(model.family).known,) if name}
+    taken = _Taken.of(count, len(rows) - count, pooled, own_channels)
     for places, out in shared_passes(model, rows, _want(model, channels, pooled), brief=range(count, len(rows))):
         own = sum(i < count for i in places)
         meter.add(name, own, count)
@@ -269,6 +272,8 @@ def _want(model: Model, channels: frozenset[str], pooled: set[str]) -> Want:
     asked -= {"logits"}
     if family(model.family).labelled:
         asked |= {"logits", "argmax"}
+    if known := family(model.family).known:
+        asked |= {known}
     given = asked & family(model.family).gives
     return want_of(given | {f"hidden:{path}" for path in pooled})
 

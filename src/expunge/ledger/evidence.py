@@ -176,6 +176,8 @@ class Evidence(Record):
     rocs: dict[str, dict[str, list[list[Number]]]] = {}
     confusions: Object = {}
     """Of a classifier: role -> counts of unseen rows by label and prediction; `forgotten`: labels of forget alone."""
+    drawings: list[Object] = []
+    """Of a generator: label, and role -> picture (a data URI), plain and attacked, from the same noise."""
     feature_map: dict[str, dict[str, list[list[Number]]]] = {}
     """Of a classifier: role -> split -> points in the plane of its features' main directions."""
     over_models: OverModels | None = None

@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
+from expunge.data.examples import form
+from expunge.models.family import family
 
 
 def check_pictures(model: Model, data: Sequence[Example], trainer: str) -> None:
     """Raises BadInput unless the model is a classifier of pictures."""
-    if "labels" not in model.capabilities or (data and "image" not in data[0]):
+    if not family(model.family).labelled or (data and "image" not in (form(data[0]) or ())):
         why = "changes pictures with labels in training, and these are none"
         raise BadInput.of("trainer", trainer, why, "give images with labels, or leave the trainer out")
 
 
 @contextlib.contextmanager
-def shown(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def altering(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """The network is shown `change` of every batch of pictures while this lasts."""
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:

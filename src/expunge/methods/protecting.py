@@ -79,7 +79,7 @@ def learn(network: Digits, optimiser: torch.optim.Optimizer, pixels_BCHW: Tensor
     network.requires_grad_(False)
 
 
-def trained(pictures: Pictures, epochs: int) -> Digits:
+def train_network(pictures: Pictures, epochs: int) -> Digits:
     """A network that was trained on the pictures as they are, its weights frozen."""
     network = pictures.network()
     optimiser = torch.optim.Adam(network.parameters(), RATE)
@@ -89,7 +89,7 @@ def trained(pictures: Pictures, epochs: int) -> Digits:
     return network.requires_grad_(False).eval()
 
 
-def filtered(pixels_NCHW: Tensor, kernels_NHW: Tensor) -> Tensor:
+def convolve(pixels_NCHW: Tensor, kernels_NHW: Tensor) -> Tensor:
     """Each picture convolved with its own kernel, alike in all channels; the ground outside a picture is 0."""
     count, channels, height, width = pixels_NCHW.shape
     own = kernels_NHW[:, None].repeat_interleave(channels, 0)

@@ -67,6 +67,8 @@ CAPABILITIES = {
     "federation": "what a federation's server keeps of its rounds (`trainer: federation` in train.yaml)",
     "trees": "trees",
     "pairs": "pairs of pictures and texts",
+    "pictures": "generated pictures",
+    "conditions": "classes that it can be asked to draw",
 }
 """What capabilities are called in messages."""
 
@@ -93,6 +95,8 @@ class Family:
     array -> how far each is known, in 0-1. show: an example -> a picture of it for the report, as SVG text or PNG
     bytes; None for texts. memory: bytes of activations and of logits at the peak of a step. trainer: the trainer of
     `expunge train` that serves it, where train.yaml names none. weights: whether steps and edits can change it.
+    known: the channel whose values say how far each example is known, in 0-1, where the loss does not tell; NaN where
+    nobody can. study: what a model of the family learns of the splits before it is read, (model, splits).
     """
 
     name: str
@@ -113,6 +117,8 @@ class Family:
     memory: Callable[..., tuple[float, float]] = activation_bytes
     trainer: str = "plain"
     weights: bool = True
+    known: str = ""
+    study: Callable[[Any, Mapping[str, Sequence[Example]]], None] | None = None
 
     def __post_init__(self) -> None:
         for channel in self.channels:

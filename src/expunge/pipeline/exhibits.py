@@ -15,6 +15,7 @@ from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.family import family
+from expunge.pipeline.drawings import drawn_pictures
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.pictures import confusions, feature_map, weighed_pixels
 
@@ -36,7 +37,11 @@ def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted
     for row, maps in ({} if redacted else weighed_pixels(views)).items():
         if row < len(shown["forget"]):
             shown["forget"][row]["pixels"] = {role: data_uri(png) for role, png in maps.items()}
-    drawn = {"confusions": confusions(readouts), "feature_map": feature_map(views)}
+    drawn: dict[str, Any] = {"confusions": confusions(readouts), "feature_map": feature_map(views)}
+    if not redacted and (pictures := drawn_pictures({role: read.views.drawings for role, read in reads.items()})):
+        drawn["drawings"] = [
+            {kind: value if kind == "label" else _uris(value) for kind, value in one.items()} for one in pictures
+        ]
     return {
         "distributions": distributions(readouts),
         "examples": shown,
@@ -77,6 +82,10 @@ def examples(readouts: Mapping[str, Mapping[str, Readout]], redacted: bool) -> d
         for split in ("forget", "retain")
         if split in readouts["after"]
     }
+
+
+def _uris(pictures: Mapping[str, bytes]) -> dict[str, str]:
+    return {role: data_uri(png) for role, png in pictures.items()}
 
 
 def data_uri(picture: str | bytes) -> str:

@@ -28,6 +28,7 @@ from expunge.data.splits import Splits
 from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
 from expunge.ledger.evidence import SECOND_GOLD
+from expunge.models.family import family
 from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
@@ -111,7 +112,7 @@ class Observation:
     aligned: AlignmentObservation | None = None
     """Its answers to the domains' prompts."""
     views: Views = NO_VIEWS
-    """A classifier's views of some examples, where the report wants them."""
+    """A classifier's views of some examples or a generator's drawings, where the report wants them."""
     slowdown: float | None = None
     """Behind guards: time to score an example, over the bare model's."""
 
@@ -188,6 +189,8 @@ def _read(
     model: Model, role: str, spec: ObservationSpec, fingerprint: Any, meter: reading.Meter, reporter: Reporter
 ) -> dict[str, Readout]:
     """Split -> readout: one pass per split."""
+    if study := family(model.family).study:
+        study(bare_model(model), spec.splits)
     channels = scores.requirements(model.capabilities, spec.splits, spec.names)
     if spec.answer_quantile < 1:
         shorter = {"generation": f"generation:{spec.answer_quantile:g}"}

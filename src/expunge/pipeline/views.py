@@ -15,6 +15,7 @@ from expunge.data.splits import Splits
 from expunge.evaluation.attributions import integrated_gradients
 from expunge.evaluation.ood import read_rows
 from expunge.models.family import family
+from expunge.pipeline.drawings import Drawings, drawings_of
 
 MAPPED = {"retain": 200, "forget": 100}
 """Split -> its examples on the map of features, at most."""
@@ -30,6 +31,8 @@ class Views:
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
     rows: Sequence[int] = ()
     pixels: np.ndarray | None = None
+    drawings: Drawings | None = None
+    """Of a generator."""
 
 
 NO_VIEWS = Views()
@@ -37,6 +40,8 @@ NO_VIEWS = Views()
 
 def views_of(model: Model, splits: Splits, seed: int) -> Views:
     """The views of a model; empty ones of a family without classes."""
+    if drawings := drawings_of(model, splits, seed):
+        return Views(drawings=drawings)
     kind = family(model.family)
     if not kind.labelled or "logits" not in kind.gives:
         return NO_VIEWS

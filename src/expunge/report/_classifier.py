@@ -140,6 +140,20 @@ def _points(points: list[list[float]], split: str, tag: str, *, legend: bool) ->
     }
 
 
+def drawings(evidence: Evidence) -> list[Example]:
+    """A generator's drawings: label, and role -> picture when asked and under attack; none of a redacted run."""
+    if is_redacted(evidence):
+        return []
+    rows = []
+    for one in evidence.get("drawings") or []:
+        shown = {
+            kind: {role: uri for role in ROLES if PICTURE.fullmatch(str(uri := (one.get(kind) or {}).get(role) or ""))}
+            for kind in ("plain", "attacked")
+        }
+        rows.append({"label": one.get("label"), **shown})
+    return [row for row in rows if row["plain"]]
+
+
 def explanations(evidence: Evidence) -> list[Example]:
     """Forget examples with the pixels that each model's answer rests on; none of a redacted run."""
     if is_redacted(evidence):

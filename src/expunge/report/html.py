@@ -87,6 +87,7 @@ def render(evidence: Evidence) -> str:
             most_changed=_alignment.most_changed(evidence),
             groups=_examples.groups(evidence),
             explained=_classifier.explanations(evidence),
+            drawings=_classifier.drawings(evidence),
             redacted=_facts.is_redacted(evidence),
             cost=_cost(evidence),
             notes=evidence.get("notes") or [],

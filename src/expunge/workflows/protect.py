@@ -14,6 +14,7 @@ from expunge.core import registry
 from expunge.core.card import Example, ProtectionCard
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest_file
+from expunge.data.examples import form
 from expunge.data.load import load
 from expunge.data.texts import write_rows
 from expunge.methods.protecting import Pictures, Protection
@@ -75,7 +76,7 @@ def _check_rows(rows: Sequence[Example]) -> None:
     """Raises BadInput unless all rows are square pictures of one shape, in bytes or in 0-1, of two classes or more."""
     for i, row in enumerate(rows):
         where, shape = f"row {i + 1}", np.shape(row.get("image", 0))
-        if "label" not in row or len(shape) not in (2, 3):
+        if form(row) != ("image", "label") or len(shape) not in (2, 3):
             fix = "give images with labels; texts are marked with --kind"
             raise BadInput.of("data", where, "is not a picture with a label", fix)
         if shape != np.shape(rows[0]["image"]) or shape[0] != shape[1] or shape[0] < SMALLEST:

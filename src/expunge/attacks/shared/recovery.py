@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from expunge.core.card import Example
-from expunge.core.contracts import Model, Output
+from expunge.core.contracts import Model, Output, Want
 from expunge.core.random import permutation
 from expunge.evaluation import intervals
 from expunge.evaluation.arrays import only, rouge
 from expunge.evaluation.attack import Target, knowledge
 from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.models.family import family, likelihood
+from expunge.models.passes import passes
 from expunge.models.shared_prompts import shared_passes
 
 MEANS = (
@@ -34,7 +35,20 @@ STEPS = 24
 
 def answer_probability(model: Model, rows: Sequence[Example]) -> np.ndarray:
     """[N] answer probability of each row, per token, in eval mode. Raises NotMeasured for a model that has diverged."""
-    return probability_of(shared_passes(model, rows), len(rows), family(model.family).knowledge)
+    kind = family(model.family)
+    if kind.known:
+        return channel_of(model, rows, kind.known)
+    return probability_of(shared_passes(model, rows), len(rows), kind.knowledge)
+
+
+def channel_of(model: Model, rows: Sequence[Example], channel: str) -> np.ndarray:
+    """[N] a family's own channel of each row, in eval mode. Raises NotMeasured where it is unknown of any."""
+    values_N = np.zeros(len(rows))
+    for places, out in passes(model, rows, Want(frozenset({channel}))):
+        values_N[places] = out.own[channel].double().cpu().numpy()
+    if unknown := int((~np.isfinite(values_N)).sum()):
+        raise NotMeasured(f"unknown of {unknown} of {len(rows)} examples")
+    return values_N
 
 
 def probability_of(

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from expunge.core.card import ProtectionCard
-from expunge.methods.protecting import Pictures, Protection, filtered
+from expunge.methods.protecting import Pictures, Protection, convolve
 
 CARD = ProtectionCard(
     "Class-wise convolutions (CUDA)",
@@ -34,7 +34,7 @@ def class_filters(*, blur: Annotated[float, Ge(0), Le(1)] = 0.3) -> Protection:
         kernels_K9 = blur * torch.rand(pictures.classes, SIDE**2, generator=draw)
         cells_K = torch.randint(SIDE**2, (pictures.classes,), generator=draw)
         kernels_K9[torch.arange(pictures.classes), cells_K] = 1.0
-        blurred_NCHW = filtered(pictures.pixels_NCHW, kernels_K9[pictures.labels_N].unflatten(-1, (SIDE, SIDE)))
+        blurred_NCHW = convolve(pictures.pixels_NCHW, kernels_K9[pictures.labels_N].unflatten(-1, (SIDE, SIDE)))
         return blurred_NCHW / blurred_NCHW.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
 
     return protect

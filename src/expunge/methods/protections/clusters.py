@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
 from expunge.core.card import ProtectionCard
-from expunge.methods.protecting import Pictures, Protection, features, trained
+from expunge.methods.protecting import Pictures, Protection, features, train_network
 from expunge.models.networks import Digits
 
 CARD = ProtectionCard(
@@ -42,7 +42,7 @@ def clusters(
     """
 
     def protect(pictures: Pictures) -> Tensor:
-        network = trained(pictures, epochs)
+        network = train_network(pictures, epochs)
         features_ND = features(network, pictures.pixels_NCHW)
         seed = int(torch.randint(2**31, (1,), generator=pictures.generator("clusters")))
         found = KMeans(count, n_init=10, random_state=seed).fit(features_ND.numpy())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Gradient, Losses, Model, Update
-from expunge.methods._seen import check_pictures, shown
+from expunge.methods._seen import altering, check_pictures
 from expunge.methods.objective import plain_training
 
 NAME = "adversarial"
@@ -69,7 +69,7 @@ def _against(radius: float, moves: int) -> Gradient:
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
         for micro in losses:
             perturbation = Perturbation(radius)
-            with shown(losses.model.module, perturbation):
+            with altering(losses.model.module, perturbation):
                 for _ in range(moves):
                     (loss,) = micro().values()
                     perturbation.ascend(loss, 2 * radius / moves)

@@ -15,9 +15,9 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Losses, Model, Update
-from expunge.methods._seen import check_pictures, like, planes, shown
+from expunge.methods._seen import altering, check_pictures, like, planes
 from expunge.methods.objective import plain_training
-from expunge.methods.protecting import filtered
+from expunge.methods.protecting import convolve
 
 NAME = "augmented"
 Share = Annotated[float, Ge(0), Le(1)]
@@ -52,18 +52,14 @@ def train(
         if not x.numel():
             return x
         found = planes(x)
-        if kernels:
-            found = _convolved(found, kernels)
-        if shift:
-            found = _moved(found, shift)
-        if quality:
-            found = compressed(found, quality)
-        if noise:
-            found = (found + noise * torch.randn_like(found)).clamp(0, 1)
+        found = _convolve_at_random(found, kernels) if kernels else found
+        found = _move(found, shift) if shift else found
+        found = compress(found, quality) if quality else found
+        found = (found + noise * torch.randn_like(found)).clamp(0, 1) if noise else found
         return like(found, x)
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
-        with shown(losses.model.module, change):
+        with altering(losses.model.module, change):
             for micro in losses:
                 (loss,) = micro().values()
                 loss.backward()
@@ -72,20 +68,20 @@ def train(
     return plain_training(update=Update(update))(fresh, {"retain": list(data)}, context)
 
 
-def _convolved(x_BCHW: Tensor, strength: float) -> Tensor:
+def _convolve_at_random(x_BCHW: Tensor, strength: float) -> Tensor:
     """The pictures under a kernel each, mixed with themselves, and at their own largest value."""
     count = len(x_BCHW)
     kernels_B33 = torch.rand(count, 3, 3, device=x_BCHW.device)
     kernels_B9 = kernels_B33.flatten(1)
     kernels_B9[torch.arange(count), torch.randint(9, (count,))] += 2.0  # one cell leads, as in a move or a blur
     own_B111 = strength * torch.rand(count, 1, 1, 1, device=x_BCHW.device)
-    blurred_BCHW = filtered(x_BCHW, kernels_B33 / kernels_B33.sum((1, 2), keepdim=True))
+    blurred_BCHW = convolve(x_BCHW, kernels_B33 / kernels_B33.sum((1, 2), keepdim=True))
     mixed_BCHW = (1 - own_B111) * x_BCHW + own_B111 * blurred_BCHW
     largest_B111 = x_BCHW.amax((1, 2, 3), keepdim=True)
     return mixed_BCHW * largest_B111 / mixed_BCHW.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
 
 
-def _moved(x_BCHW: Tensor, shift: float) -> Tensor:
+def _move(x_BCHW: Tensor, shift: float) -> Tensor:
     """The pictures, each moved by up to a share of the side both ways."""
     affine_B23 = torch.eye(2, 3, device=x_BCHW.device).repeat(len(x_BCHW), 1, 1)
     affine_B23[:, :, 2] = 2 * shift * (2 * torch.rand(len(x_BCHW), 2, device=x_BCHW.device) - 1)
@@ -93,7 +89,7 @@ def _moved(x_BCHW: Tensor, shift: float) -> Tensor:
     return grid_sample(x_BCHW, grid, align_corners=False)
 
 
-def compressed(x_BCHW: Tensor, quality: int) -> Tensor:
+def compress(x_BCHW: Tensor, quality: int) -> Tensor:
     """The pictures as a JPEG of that quality shows them."""
     found = []
     for one_CHW in (255 * x_BCHW.clamp(0, 1)).round().byte().cpu().numpy():

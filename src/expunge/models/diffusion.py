@@ -1,0 +1,234 @@
+"""A diffusion model of pictures, with or without classes: a U-Net and the scheduler of its noise.
+
+Its loss is the denoising error of Ho et al. (2020, arXiv:2006.11239, equation 14): half the squared error of the
+predicted noise, summed over the pixels, which is the noise's negative log-likelihood under a unit Gaussian, in nats up
+to a constant. A position is a pixel. Time and noise follow from the picture and its draw, so that readings repeat bit
+for bit: `READ` draws, spread over the times, where an example has no draw of its own, else one.
+Shape suffixes: B examples, K draws, C H W of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from expunge.core.card import Example
+from expunge.core.contracts import NLL, NOT_ASKED, Batch, Output, Want
+from expunge.core.errors import BadInput
+from expunge.core.files import write_json
+from expunge.core.random import derive
+from expunge.data.examples import identity, noise_of
+from expunge.models.base import BaseModel
+from expunge.models.classifier import check_shapes, flat, floats
+from expunge.models.judges import Judges
+from expunge.models.views import channels_first
+from expunge.models.weights import device_of, tap
+
+PICTURE, JUDGED, CONCEPT, FEATURES, REAL = (
+    "picture",
+    "judged_classes",
+    "concept",
+    "picture_features",
+    "judged_real",
+)
+GENERATED = frozenset({PICTURE, JUDGED, CONCEPT, FEATURES})
+READ = 8
+"""Draws of time and noise that a reading takes of an example."""
+SAMPLING = 20
+"""Steps of the deterministic sampler (DDIM, arXiv:2010.02502, eta 0)."""
+CONDITIONS = "conditions.json"
+"""In the pipeline's folder: which label stands for none, and how often training puts it in the label's place."""
+HEAD = "conv_out"
+"""The layer that gives the prediction; as a hidden state it is taken whole, [B, 1, C * H * W]."""
+
+
+class Diffusion(BaseModel):
+    """A U-Net that denoises, its scheduler, and what its labels mean.
+
+    conditions: {"classes": their number, "null": the label of none (None where there is none), "dropped": the share of
+    training draws that see it instead of their own}; classes 0 for a model without classes.
+    """
+
+    family = "diffusion"
+    stochastic = True
+
+    def __init__(self, module: nn.Module, scheduler: Any, conditions: Mapping[str, Any]) -> None:
+        self.module: Any = module
+        self.scheduler = scheduler
+        self.conditions = dict(conditions)
+        self.judges: Judges | None = None
+        self.capabilities = frozenset({"nll", "pictures"}) | ({"conditions"} if self.classes else frozenset())
+        sides = ("down_blocks", "up_blocks")
+        self.blocks = [f"{side}.{name}" for side in sides for name, _ in module.get_submodule(side).named_children()]
+
+    @property
+    def classes(self) -> int:
+        """Classes that it can be asked for; 0 where it takes none."""
+        return int(self.conditions["classes"])
+
+    @property
+    def null(self) -> int | None:
+        """The label that stands for no class."""
+        return self.conditions.get("null")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a picture."""
+        side = self.module.config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return int(self.module.config.in_channels), int(height), int(width)
+
+    def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
+        """Pictures in -1 to 1, their labels, and what is drawn for each: times, noise, and the seed of a picture that
+        is made of the same label."""
+        pixels = int(np.prod(self.shape))
+        x_BCHW = channels_first([floats(e["image"]) for e in examples]) if examples else torch.zeros(0, *self.shape)
+        several = not any("draw" in example for example in examples)
+        drawn = [self._draw(example, READ if several else 1) for example in examples]
+        empty = torch.zeros(0, 1).long(), torch.zeros(0, 1, *self.shape), torch.zeros(0).long()
+        times, noise, labels = (torch.stack(part) for part in zip(*drawn, strict=True)) if drawn else empty
+        inputs = {
+            "x": 2 * x_BCHW - 1,
+            "label": labels,
+            "times": times,
+            "noise": noise,
+            "seed": torch.tensor([derive(0, "start", identity(example)) for example in examples]).long(),
+            "asked": torch.tensor([int(example.get("label", 0)) for example in examples]),
+        }
+        labels_BT = torch.zeros(len(examples), pixels).long()
+        mask_BT = labels_BT == labels_BT
+        return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
+
+    def _draw(self, example: Example, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(times [K], noise [K, C, H, W], label []) of an example; the picture's alone, so that it has the same under
+        another label."""
+        draw = noise_of({"image": example["image"], "draw": example.get("draw", 0)})
+        length = int(self.scheduler.config.num_train_timesteps)
+        share_K = (torch.arange(count) + torch.rand(count, generator=draw)) / count
+        noise = torch.randn(count, *self.shape, generator=draw)
+        label, dropped = int(example.get("label", 0)), float(self.conditions.get("dropped") or 0.0)
+        if "draw" in example and self.null is not None and float(torch.rand(1, generator=draw)) < dropped:
+            label = self.null
+        return (share_K * length).long().clamp(max=length - 1), noise, torch.tensor(label)
+
+    def accepts(self, split: str, rows: Sequence[Example]) -> None:
+        """Raises BadInput unless all pictures have the network's shape, and labels where it takes them."""
+        super().accepts(split, rows)
+        if not rows:
+            return
+        check_shapes(split, rows, "image")
+        x_BCHW = channels_first([floats(rows[0]["image"])]) if np.ndim(rows[0]["image"]) in (2, 3) else torch.zeros(1)
+        if tuple(x_BCHW.shape[1:]) != self.shape:
+            why = f"holds a picture of {list(x_BCHW.shape[1:])}, and the network makes {list(self.shape)}"
+            raise BadInput.of(split, "row 1", why, "give pictures of that size, [height, width, channels]")
+        for i, row in enumerate(rows):
+            array = np.asarray(row["image"])
+            if array.dtype.kind == "f" and (array.min() < 0 or array.max() > 1):
+                why = f"holds values from {array.min():.3g} to {array.max():.3g}"
+                raise BadInput.of(split, f"row {i + 1}", why, "give pictures in 0-1, or bytes")
+            if self.classes and "label" not in row:
+                raise BadInput.of(split, f"row {i + 1}", "has no label, and the network takes one", "give labels")
+            if self.classes and int(row["label"]) >= self.classes:
+                why = f"has the label {int(row['label'])}, and the network has {self.classes} classes"
+                raise BadInput.of(split, f"row {i + 1}", why, f"give labels from 0 to {self.classes - 1}")
+
+    def forward(self, batch: Batch, want: Want = NLL) -> Output:
+        device = device_of(self.module)
+        own: dict[str, Tensor] = {}
+        nll_B, states = NOT_ASKED, {}
+        if want.hidden or "nll" in want.channels:
+            with tap(self.module, want.hidden, stop=not want.channels) as hidden:
+                nll_B = self._losses(batch)
+            states = {path: self._state(path, value, batch) for path, value in hidden.items()}
+        if GENERATED & want.channels:
+            own |= self._draw_pictures(batch, want.channels)
+        if REAL in want.channels:
+            own[REAL] = self._real(batch)
+        labels_BT, mask_BT = batch.labels_BT.to(device), batch.mask_BT.to(device)
+        if "nll" not in want.channels:
+            nll_B = NOT_ASKED
+        return Output(nll_B, batch.n_B.to(device), labels_BT, mask_BT, hidden=states, own=own)
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """[B] nats, the mean over the draws."""
+        device = device_of(self.module)
+        times_BK, noise_BKCHW = batch.inputs["times"].to(device), batch.inputs["noise"].to(device)
+        draws = times_BK.shape[1]
+        x_RCHW = batch.inputs["x"].to(device).repeat_interleave(draws, 0)
+        times_R, noise_RCHW = times_BK.flatten(), noise_BKCHW.flatten(0, 1)
+        noisy_RCHW = self.scheduler.add_noise(x_RCHW, noise_RCHW, times_R)
+        labels_R = batch.inputs["label"].to(device).repeat_interleave(draws)
+        guess_RCHW = self.predict(noisy_RCHW, times_R, labels_R)
+        kind = self.scheduler.config.prediction_type
+        if kind == "v_prediction":
+            noise_RCHW = self.scheduler.get_velocity(x_RCHW, noise_RCHW, times_R)
+        target_RCHW = x_RCHW if kind == "sample" else noise_RCHW
+        error_R: Tensor = (guess_RCHW - target_RCHW).square().flatten(1).sum(1) / 2
+        return error_R.reshape(-1, draws).mean(1)
+
+    def predict(self, x_BCHW: Tensor, times_B: Tensor, labels_B: Tensor) -> Tensor:
+        """[B, C, H, W] what the network takes for the noise in noisy pictures."""
+        found: Tensor = self.module(x_BCHW, times_B, class_labels=labels_B if self.classes else None).sample
+        return found
+
+    def _state(self, path: str, value: Tensor, batch: Batch) -> Tensor:
+        """[B, 1, D] of a layer's values of all draws."""
+        flat_RD = value.flatten(1) if path == HEAD else flat(value, None)
+        return flat_RD.reshape(batch.size, -1, flat_RD.shape[-1]).mean(1)[:, None]
+
+    @torch.no_grad()
+    def sample(self, start_BCHW: Tensor, labels_B: Tensor, steps: int = SAMPLING) -> Tensor:
+        """[B, C, H, W] pictures in 0-1 of these labels, from this noise; the same noise gives the same pictures."""
+        from diffusers import DDIMScheduler  # it takes seconds, and plans start here
+
+        scheduler: Any = DDIMScheduler.from_config(self.scheduler.config)
+        scheduler.set_timesteps(steps)
+        device = device_of(self.module)
+        x_BCHW, labels_B = start_BCHW.to(device), labels_B.to(device)
+        for time in scheduler.timesteps:
+            guess = self.predict(x_BCHW, time.to(device).expand(len(x_BCHW)), labels_B)
+            x_BCHW = scheduler.step(guess, time, x_BCHW).prev_sample
+        return ((x_BCHW + 1) / 2).clamp(0, 1)
+
+    def _draw_pictures(self, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """The wanted values of a picture that is made for each example, of its label and from its own noise."""
+        draws = [torch.Generator().manual_seed(seed) for seed in batch.inputs["seed"].tolist()]
+        start = [torch.randn(self.shape, generator=draw) for draw in draws]
+        start_BCHW = torch.stack(start) if start else torch.zeros(0, *self.shape)
+        pictures = self.sample(start_BCHW, batch.inputs["asked"])
+        found = {PICTURE: pictures}
+        if self.judges is not None and batch.size:
+            found |= {JUDGED: self.judges.classes(pictures).float(), FEATURES: self.judges.features(pictures)}
+        else:
+            found |= {JUDGED: -torch.ones(batch.size, 2), FEATURES: torch.full((batch.size, 1), torch.nan)}
+        found[CONCEPT] = self._votes(found[JUDGED], batch.inputs["asked"])
+        return {name: value for name, value in found.items() if name in wanted}
+
+    def _votes(self, judged_B2: Tensor, asked_B: Tensor) -> Tensor:
+        """[B] the share of judges that see the class asked for; NaN where the picture, or the judges, are unknown."""
+        votes_B = (judged_B2 == asked_B[:, None]).float().mean(1)
+        unknown = (judged_B2 < 0).any(1) | torch.tensor(self.judges is None or not self.judges.able)
+        return torch.where(unknown, torch.nan, votes_B)
+
+    def _real(self, batch: Batch) -> Tensor:
+        """[B, 2 + D] for the example's own picture: whether each judge names its label, and its features."""
+        if self.judges is None or not batch.size:
+            return torch.full((batch.size, 3), torch.nan)
+        x_BCHW = (batch.inputs["x"] + 1) / 2
+        hits_B2 = (self.judges.classes(x_BCHW) == batch.inputs["asked"][:, None]).float()
+        return torch.cat([hits_B2, self.judges.features(x_BCHW)], 1)
+
+    def save(self, folder: Path) -> None:
+        """The folder of a diffusers pipeline, with safetensors, and what its labels mean."""
+        from diffusers import DDPMPipeline
+
+        DDPMPipeline(self.module, self.scheduler).save_pretrained(folder, safe_serialization=True)
+        write_json(folder / CONDITIONS, self.conditions)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "conditions": self.conditions}

@@ -1,0 +1,217 @@
+"""Diffusion models of pictures: a diffusers pipeline with a U-Net (DDPM, DDIM), or a new small one of given sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field
+
+from expunge.core.card import Example
+from expunge.core.channels import Channel
+from expunge.core.contracts import Model
+from expunge.core.errors import BadInput
+from expunge.core.extras import require
+from expunge.core.random import seed_libraries
+from expunge.core.request import parse
+from expunge.models import schemas
+from expunge.models._folder import foreign
+from expunge.models.diffusion import CONCEPT, CONDITIONS, FEATURES, JUDGED, PICTURE, REAL, Diffusion
+from expunge.models.families.classifier import show
+from expunge.models.family import Family, Source
+from expunge.models.judges import judges_of
+from expunge.models.sources import check_weights
+from expunge.models.weights import check_finite
+
+INDEX = "model_index.json"
+PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+Size = Annotated[int, Field(gt=0, le=4096)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Spec(schemas._File):
+    """`model` of a train.yaml. side: pixels; widths: channels of the U-Net's blocks; classes: 0 for none; times: steps
+    of the noise; dropped: the share of training draws without their class, which teaches the model to draw unasked."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    diffusion: Literal["unet2d"]
+    side: Size = 8
+    channels: Annotated[int, Field(ge=1, le=4)] = 1
+    widths: Annotated[list[Size], Field(min_length=1, max_length=8)] = [16, 32]
+    layers: Annotated[int, Field(ge=1, le=8)] = 1
+    groups: Size = 4
+    classes: Annotated[int, Field(ge=0, le=100_000)] = 10
+    times: Annotated[int, Field(ge=2, le=10_000)] = 200
+    dropped: Share = 0.1
+
+
+class Conditions(schemas._File):
+    """conditions.json."""
+
+    classes: Annotated[int, Field(ge=0, le=100_000)]
+    null: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    dropped: Share = 0.0
+
+
+class Index(schemas._File):
+    """model_index.json, of which the class alone is read."""
+
+    model_config = ConfigDict(extra="allow")
+
+    class_name: str = Field(alias="_class_name")
+
+
+def claims(source: Source) -> bool:
+    """Whether it gives the sizes of a new diffusion model, or is the folder of a pipeline."""
+    if isinstance(source, Mapping):
+        return "diffusion" in source
+    try:
+        return (Path(source) / INDEX).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def check(source: Source, *, trust_code: bool, weights: bool, field: str) -> None:
+    """Everything that can be known of it without loading it. Raises BadInput."""
+    if isinstance(source, Mapping):
+        spec = parse(Spec, source, field, field)
+        require(field, spec.diffusion, "diffusers", "diffusion")
+        if spec.side % 2 ** (len(spec.widths) - 1):
+            why = f"cannot be halved {len(spec.widths) - 1} times"
+            raise BadInput.of(f"{field}.side", spec.side, why, "choose another side, or fewer widths")
+        if odd := [width for width in spec.widths if width % spec.groups]:
+            why = f"does not divide the width {odd[0]}"
+            raise BadInput.of(f"{field}.groups", spec.groups, why, "choose one that does")
+        return
+    require(field, str(source), "diffusers", "diffusion")
+    folder = Path(source)
+    name = schemas.read(folder / INDEX, Index, field)["_class_name"]
+    if name not in PIPELINES:
+        why = f"is a pipeline of the class {name}, which is not opened yet"
+        raise BadInput.of(field, str(source), why, f"give one of {' or '.join(PIPELINES)}")
+    for part, file in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
+        if not (folder / part / file).is_file():
+            raise BadInput.of(field, str(source), f"holds no {part}/{file}", "save it again with save_pretrained")
+    check_weights(folder / "unet", "*.safetensors", weights, field)
+    if (folder / CONDITIONS).is_file():
+        schemas.read(folder / CONDITIONS, Conditions, field)
+
+
+def open_diffusion(source: Source, *, trust_code: bool, meta: bool, dtype: torch.dtype | None = None) -> Model:
+    """The pipeline of a folder, in float32; its structure alone where `meta`. Never unpickles."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    folder = str(source)
+    with foreign("model", folder, "cannot be opened", "give a folder that DDPMPipeline opens"):
+        scheduler: Any = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        if meta:
+            config = UNet2DModel.load_config(folder, subfolder="unet", local_files_only=True)
+            with torch.device("meta"):
+                module: Any = UNet2DModel.from_config(config)
+        else:
+            module, told = UNet2DModel.from_pretrained(
+                folder,
+                subfolder="unet",
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )
+            if absent := sorted(told["missing_keys"]):
+                why = f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)"
+                raise BadInput.of("model", folder, why, "save the whole pipeline again")
+    if not meta:
+        check_finite(module, folder)
+    return Diffusion(module.eval(), scheduler, _conditions(Path(folder), module))
+
+
+def _conditions(folder: Path, module: Any) -> dict[str, Any]:
+    """The meaning of the labels: as the folder says, else each row of the table is a class. Raises BadInput."""
+    rows = int(module.config.num_class_embeds or 0)
+    if not (folder / CONDITIONS).is_file():
+        return {"classes": rows, "null": None, "dropped": 0.0}
+    found = Conditions.model_validate(schemas.read(folder / CONDITIONS, Conditions, "model"))
+    if max(found.classes - 1, -1 if found.null is None else found.null) >= rows:
+        why = f"names {found.classes} classes, and the network has {rows} rows for labels"
+        raise BadInput.of("model", CONDITIONS, why, "write the folder again")
+    return found.model_dump()
+
+
+def fresh(
+    spec: Mapping[str, Any],
+    examples: Sequence[Example],
+    *,
+    seed: int,
+    trust_code: bool,
+    like: Model | None,
+    meta: bool,
+) -> Model:
+    """A new U-Net without attention, with a row of the label table for each class and one for none."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    sizes = parse(Spec, spec, "model", "model")
+    blocks = len(sizes.widths)
+    seed_libraries(seed, "weights")
+    with torch.device("meta" if meta else "cpu"):
+        unet: Any = UNet2DModel
+        module = unet(
+            sample_size=sizes.side,
+            in_channels=sizes.channels,
+            out_channels=sizes.channels,
+            block_out_channels=tuple(sizes.widths),
+            layers_per_block=sizes.layers,
+            down_block_types=("DownBlock2D",) * blocks,
+            up_block_types=("UpBlock2D",) * blocks,
+            norm_num_groups=sizes.groups,
+            add_attention=False,
+            num_class_embeds=sizes.classes + 1 if sizes.classes else None,
+        )
+    scheduler: Any = DDPMScheduler
+    noise = scheduler(num_train_timesteps=sizes.times, beta_schedule="squaredcos_cap_v2")
+    null = sizes.classes if sizes.classes else None
+    conditions = {"classes": sizes.classes, "null": null, "dropped": sizes.dropped if sizes.classes else 0.0}
+    return Diffusion(module.eval(), noise, conditions)
+
+
+def explained_share(nats: Any) -> Any:
+    """The share of the noise that a denoiser recognises, in 0-1, of its loss in nats per pixel."""
+    share = 1 - 2 * nats
+    return share.clamp(0, 1) if isinstance(share, torch.Tensor) else np.clip(share, 0, 1)
+
+
+def teach_judges(model: Any, splits: Mapping[str, Sequence[Example]]) -> None:
+    """Gives the model the judges of its pictures, which learn from the real ones of the splits."""
+    model.judges = judges_of(splits)
+
+
+FAMILY = Family(
+    name="diffusion",
+    title="diffusion model",
+    claims=claims,
+    check=check,
+    open=open_diffusion,
+    fresh=fresh,
+    example_forms=(("image", "label"), ("image",)),
+    channels=(
+        "nll",
+        Channel(name=PICTURE, words="generated pictures", unit="none"),
+        Channel(name=JUDGED, words="judges' classes of generated pictures", unit="none"),
+        Channel(name=CONCEPT, words="votes on generated pictures", unit="share"),
+        Channel(name=FEATURES, words="features of generated pictures", unit="none"),
+        Channel(name=REAL, words="judges' findings on real pictures", unit="none"),
+    ),
+    capabilities=frozenset({"nll", "pictures", "conditions"}),
+    headline={
+        "forgetting": ("forget_concept_rate", "forget_nll"),
+        "utility": ("retain_concept_rate", "test_concept_rate", "retain_nll"),
+    },
+    kept="knowledge",
+    knowledge=explained_share,
+    known=CONCEPT,
+    study=teach_judges,
+    show=show,
+)

@@ -1,0 +1,204 @@
+"""Diffusion models as a family: the loss by hand, readings that repeat, folders, judges, and a request to its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import expunge
+from expunge.attacks.class_embedding import learn_vectors
+from expunge.core.contracts import Want
+from expunge.core.errors import BadInput
+from expunge.data.worlds.digits import digits
+from expunge.evaluation.reading import read
+from expunge.methods.edits.null_label import null_label
+from expunge.models.build import fresh
+from expunge.models.diffusion import CONCEPT, CONDITIONS, FEATURES, JUDGED, PICTURE, REAL
+from expunge.models.judges import judges_of
+from expunge.models.open import check, open_on_cpu
+
+SPEC = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
+ROWS = digits(0)["train"][:60]
+SPLITS = {"forget": digits(0)["train"][:100], "retain": digits(0)["train"][100:500]}
+
+
+def small(**more: Any) -> Any:
+    return fresh({**SPEC, **more}, [], 0)
+
+
+# -- the loss -------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_half_the_squared_error_of_the_noise() -> None:
+    """Of one training draw: x_t by the scheduler's own sum, the U-Net's guess, 64 pixels."""
+    model, row = small(), {**ROWS[0], "draw": 7}
+    batch = model.collate([row])
+    noise, time = batch.inputs["noise"][:, 0], batch.inputs["times"][:, 0]
+    kept = model.scheduler.alphas_cumprod[time].reshape(1, 1, 1, 1)
+    noisy = kept.sqrt() * (2 * torch.tensor(row["image"])[None, None] - 1) + (1 - kept).sqrt() * noise
+    with torch.no_grad():
+        guess = model.module(noisy, time, class_labels=batch.inputs["label"]).sample
+        out = model.forward(batch)
+    assert float(out.nll_B[0]) == pytest.approx(float((guess - noise).square().sum() / 2), rel=1e-5)
+    assert out.n_B.tolist() == [64]
+
+
+def test_draws_follow_the_picture_and_repeat() -> None:
+    """A reading has several times, spread over all; another label beside the picture changes neither time nor noise."""
+    model, row = small(), ROWS[0]
+    first, other = model.collate([row]).inputs, model.collate([{**row, "label": (row["label"] + 1) % 10}]).inputs
+    for name in ("times", "noise"):
+        assert torch.equal(first[name], other[name])
+    assert first["times"].shape == (1, 8) and (first["times"].diff() >= 0).all()
+    assert not torch.equal(model.collate([{**row, "draw": 1}]).inputs["noise"], first["noise"][:, :1])
+    together = model.forward(model.collate(ROWS[:9])).nll_B[0]
+    torch.testing.assert_close(together, model.forward(model.collate([row])).nll_B[0])
+
+
+def test_a_tenth_of_the_training_draws_see_no_class() -> None:
+    model = small()
+    labels = model.collate([{**ROWS[0], "draw": draw} for draw in range(1, 501)]).inputs["label"]
+    assert 0.05 < float((labels == model.null).float().mean()) < 0.15
+    assert model.collate([ROWS[0]]).inputs["label"].tolist() == [ROWS[0]["label"]]
+
+
+def test_readings_repeat_bit_for_bit() -> None:
+    model = small()
+    model.judges = judges_of(SPLITS)
+    first, second = (
+        read(model, "forget", ROWS[:20], {PICTURE, JUDGED, CONCEPT, FEATURES, REAL}, cache=False) for _ in range(2)
+    )
+    assert first.nll_N is not None and np.array_equal(first.nll_N, second.nll_N)
+    assert all(np.array_equal(first.own[name], second.own[name]) for name in (PICTURE, JUDGED, CONCEPT, FEATURES, REAL))
+    assert first.own[PICTURE].shape == (20, 1, 8, 8) and np.array_equal(first.known_N, first.own[CONCEPT])
+
+
+# -- folders --------------------------------------------------------------------------------------
+
+
+def test_a_saved_folder_opens_with_diffusers_own(tmp_path: Path) -> None:
+    from diffusers import DDPMPipeline
+
+    model = small()
+    model.save(tmp_path)
+    theirs, ours = DDPMPipeline.from_pretrained(tmp_path), open_on_cpu(str(tmp_path))
+    assert ours.fingerprint() == model.fingerprint() and ours.family == "diffusion"
+    assert all(torch.equal(a, b) for a, b in zip(theirs.unet.parameters(), ours.module.parameters(), strict=True))
+    meta = open_on_cpu(str(tmp_path), meta=True)
+    assert next(meta.module.parameters()).is_meta
+
+
+def test_a_pipeline_without_classes_is_read_too(tmp_path: Path) -> None:
+    model = small(classes=0)
+    model.save(tmp_path)
+    (tmp_path / CONDITIONS).unlink()
+    opened = open_on_cpu(str(tmp_path))
+    rows = [{"image": row["image"]} for row in ROWS[:4]]
+    opened.accepts("forget", rows)
+    assert "conditions" not in opened.capabilities
+    assert torch.isfinite(opened.forward(opened.collate(rows)).nll_B).all()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").rename(f / "unet" / "x.bin"), "pickle"),
+        (lambda f: (f / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}'), "not opened yet"),
+        (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), "holds no scheduler"),
+        (lambda f: (f / CONDITIONS).write_text('{"classes": -1}'), "classes"),
+    ],
+)
+def test_bad_folders_are_refused(tmp_path: Path, break_it: Any, says: str) -> None:
+    small().save(tmp_path)
+    break_it(tmp_path)
+    with pytest.raises(BadInput, match=says):
+        check(str(tmp_path), False)
+
+
+def test_bad_rows_and_sizes_are_refused() -> None:
+    model = small()
+    for row, says in (
+        ({"image": np.zeros((4, 4), np.float32), "label": 0}, "the network makes"),
+        ({"image": np.full((8, 8), 3.0, np.float32), "label": 0}, "holds values from"),
+        ({"image": np.zeros((8, 8), np.float32), "label": 12}, "10 classes"),
+        ({"image": np.zeros((8, 8), np.float32)}, "has no label"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            model.accepts("forget", [row])
+    with pytest.raises(BadInput, match="cannot be halved"):
+        small(side=9)
+
+
+# -- the judges -----------------------------------------------------------------------------------
+
+
+def test_judges_know_real_digits_and_not_what_is_none() -> None:
+    judges = judges_of(SPLITS)
+    assert judges is not None and judges.able and min(judges.accuracy) > 0.85 and judges_of(SPLITS) is judges
+    pictures = torch.stack(
+        [torch.full((1, 8, 8), 0.5), torch.full((1, 8, 8), torch.nan), torch.tensor(ROWS[0]["image"])[None]]
+    )
+    found = judges.classes(pictures)
+    assert found[:2].tolist() == [[-1, -1], [-1, -1]] and (found[2] >= 0).all()
+    assert judges_of({"forget": ROWS[:4]}) is None
+
+
+def test_without_able_judges_every_picture_is_unknown() -> None:
+    model, batch = small(), None
+    batch = model.collate(ROWS[:4])
+    assert torch.isnan(model.forward(batch, Want(frozenset({CONCEPT}))).own[CONCEPT]).all()
+    random = {"forget": [{**row, "label": i % 10} for i, row in enumerate(SPLITS["forget"])], "retain": []}
+    model.judges = judges_of(random)
+    assert model.judges is not None and not model.judges.able
+    assert torch.isnan(model.forward(batch, Want(frozenset({CONCEPT}))).own[CONCEPT]).all()
+
+
+# -- methods and attacks --------------------------------------------------------------------------
+
+
+def test_one_row_of_the_table_is_overwritten_and_the_attack_moves_it_alone() -> None:
+    model = small()
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    forget = [row for row in SPLITS["forget"] if row["label"] == 3]
+    null_label()(model, {"forget": forget}, None)  # type: ignore[arg-type]
+    table = model.module.class_embedding.weight
+    assert torch.equal(table[3], before["class_embedding.weight"][10])
+    learn_vectors(model, forget, steps=3, rate=0.05, seed=0)
+    assert not torch.equal(table[3], before["class_embedding.weight"][10])
+    for name, value in model.module.state_dict().items():
+        same = value == before[name]
+        assert same[[i for i in range(11) if i != 3]].all() if name == "class_embedding.weight" else same.all()
+
+
+def test_a_request_from_file_to_report(tmp_path: Path) -> None:
+    """Training, gold, a method, an audit and the verdict, with a model too small to draw anything."""
+    rows = [{**row, "image": row["image"].round(3).tolist()} for row in digits(0)["train"][:160]]
+    parts = {"data": rows[:100], "holdout": rows[100:130], "test": rows[130:]}
+    for name, part in parts.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    base = expunge.train(
+        {"model": SPEC, "data": str(tmp_path / "data.jsonl"), "epochs": 1, "out": str(tmp_path / "base")}
+    )
+    found = expunge.run(
+        expunge.Request.parse(
+            {
+                "model": str(base),
+                **{name: str(tmp_path / f"{name}.jsonl") for name in parts},
+                "forget": {"class": 3},
+                "method": {"forget": "npo", "retain": "cross_entropy"},
+                "budget": {"steps": 2, "batch_size": 4},
+                "gold": "one",
+                "out": str(tmp_path / "run"),
+            }
+        )
+    )
+    evidence = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    names = {score["name"] for score in evidence["scores"]}
+    assert {"forget_concept_rate", "retain_concept_rate", "test_judge_accuracy", "retain_picture_distance"} <= names
+    assert (tmp_path / "run" / "report.html").is_file() and found is not None
+    assert open_on_cpu(str(tmp_path / "run" / "model")).family == "diffusion"
