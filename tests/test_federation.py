@@ -24,7 +24,7 @@ from expunge.data.examples import identity
 from expunge.data.load import load
 from expunge.data.worlds import splits
 from expunge.methods._history import read_history
-from expunge.methods._rounds import Rounds, local_budget, participants, state_of
+from expunge.methods._rounds import Local, Rounds, local_budget, participants, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.compose import compose
 from expunge.methods.federated import erase_client
@@ -81,7 +81,7 @@ def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 def rounds(folder: Path, strategy: Any = "fedavg", share: float = 1.0, **given: Any) -> Rounds:
     model = fresh(MODEL, [], 0)
-    budget = local_budget(Budget(batch_size=16, learning_rate=0.01), 1)
+    budget = local_budget(Budget(batch_size=16, learning_rate=0.01), Local(epochs=1))
     clients = given.pop("clients", None) or clients_of(given.pop("data", rows()), Placing(), 0)
     context = Context(budget, folder, 0, "train")
     return Rounds(model, clients, strategy_of(strategy, "s"), context, budget, share, **given)
@@ -243,7 +243,7 @@ def test_fewer_clients_change_no_other_s_place_in_the_draw(tmp_path: Path) -> No
 def test_a_federation_learns(strategy: Any, tmp_path: Path) -> None:
     """Three rounds of a small perceptron on 160 digits: more than a quarter right, by chance a tenth."""
     here = rounds(tmp_path, strategy)
-    here.budget = local_budget(Budget(batch_size=16, learning_rate=0.03), 2)
+    here.budget = local_budget(Budget(batch_size=16, learning_rate=0.03), Local(epochs=2))
     checkpoint.restore(here.model.module, here.run(state_of(here.model), 3), "")
     assert figures(here.model, splits("digits", 0)["test"][:200])["accuracy"] > 0.25
 

@@ -20,7 +20,7 @@ from expunge.core.context import Context
 from expunge.core.random import generator
 from expunge.data.worlds import splits
 from expunge.data.worlds._pictures import file_of
-from expunge.methods._rounds import Rounds, local_budget, state_of
+from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.models.build import fresh
 from expunge.models.open import open_model
@@ -157,7 +157,7 @@ def accuracy_beside_noise(strategy: str, seed: int, folder: Path) -> float:
     """Accuracy after twelve rounds of five clients on digits, of whom two send the global model with Gaussian noise."""
     rows = splits("digits", seed)
     clients = {str(k): rows["train"][:400][k::5] for k in range(5)}
-    budget = local_budget(Budget(batch_size=16, learning_rate=0.01), 1)
+    budget = local_budget(Budget(batch_size=16, learning_rate=0.01), Local(epochs=1))
     model = fresh(PERCEPTRON, [], seed)
     run = Rounds(model, clients, strategy_of(strategy, "strategy"), Context(budget, folder, seed, "train"), budget)
 

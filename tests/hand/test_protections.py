@@ -17,7 +17,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.load import load
 from expunge.data.texts import write_rows
 from expunge.methods._seen import like, planes
-from expunge.methods.protecting import Pictures, features, convolve, train_network
+from expunge.methods.protecting import Pictures, convolve, features, train_network
 from expunge.methods.protections.class_filters import class_filters
 from expunge.methods.protections.class_noise import class_noise
 from expunge.methods.protections.clusters import clusters

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from expunge.core.budget import Budget
@@ -21,6 +22,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Model, Silent
 from expunge.core.files import delete
 from expunge.core.random import derive
+from expunge.core.request import parse
 from expunge.data.clients import Clients
 from expunge.methods._strategy import Strategy
 from expunge.methods.objective import plain_training
@@ -175,11 +177,22 @@ def participants(names: Sequence[str], share: float, context: Context, number: i
     return [name for name in names if name in drawn]
 
 
-def local_budget(budget: Budget, epochs: int, sgd: float | None = None) -> Budget:
-    """The budget of a client's training within a round: so many passes at the training's rate, without a schedule.
+class Local(BaseModel):
+    """How a client trains within a round: passes over its rows, and the rate of SGD with momentum in AdamW's place."""
 
-    sgd: the rate of steps along the gradient with momentum, without decay of the weights, in place of AdamW's.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    sgd: Annotated[float, Field(gt=0, le=10)] | None = None
+
+    @classmethod
+    def of(cls, value: Any, where: str) -> Local:
+        """From a number of passes, or a mapping of the fields. Raises BadInput."""
+        return parse(cls, value if isinstance(value, Mapping) else {"epochs": value}, where)
+
+
+def local_budget(budget: Budget, local: Local) -> Budget:
+    """The budget of a client's training within a round: at a steady rate, and by SGD without decay of the weights."""
     kept = {key: value for key, value in budget.model_dump(exclude_unset=True).items() if key not in ("steps",)}
-    plain = {} if sgd is None else {"optimizer": "sgd", "learning_rate": sgd, "weight_decay": 0.0}
-    return Budget(**{**kept, **plain, "epochs": epochs, "schedule": "constant", "warmup": 0.0, "stop": "none"})
+    plain = {} if local.sgd is None else {"optimizer": "sgd", "learning_rate": local.sgd, "weight_decay": 0.0}
+    return Budget(**{**kept, **plain, "epochs": local.epochs, "schedule": "constant", "warmup": 0.0, "stop": "none"})

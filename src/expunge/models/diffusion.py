@@ -227,7 +227,8 @@ class Diffusion(BaseModel):
         """The folder of a diffusers pipeline, with safetensors, and what its labels mean."""
         from diffusers import DDPMPipeline
 
-        DDPMPipeline(self.module, self.scheduler).save_pretrained(folder, safe_serialization=True)
+        pipeline: Any = DDPMPipeline(self.module, self.scheduler)
+        pipeline.save_pretrained(folder, safe_serialization=True)
         write_json(folder / CONDITIONS, self.conditions)
 
     def fingerprint(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ TRAINING = {
     **base.SMALL_NETWORK,
     "data": "{world}/train",
     "learning_rate": 5e-3,
-    "trainer": {"federation": {"rounds": 12, "local_epochs": 3, "history": "all"}},
+    "trainer": {"federation": {"rounds": 12, "local": 3, "history": "all"}},
 }
 
 

@@ -13,7 +13,7 @@ TRAINING = {
     **SMALL_NETWORK,
     "data": "{world}/train",
     "batch_size": 32,
-    "trainer": {"federation": {"rounds": 12, "sgd": 0.05, "history": "all"}},
+    "trainer": {"federation": {"rounds": 12, "local": {"sgd": 0.05}, "history": "all"}},
 }
 
 

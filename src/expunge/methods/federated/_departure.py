@@ -14,7 +14,7 @@ from expunge.core.contracts import Method, Model
 from expunge.core.errors import BadInput
 from expunge.data.clients import Clients, Placing, clients_of
 from expunge.methods._history import Kept, read_history
-from expunge.methods._rounds import Ledger, Rounds, local_budget, state_of
+from expunge.methods._rounds import Ledger, Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
 from expunge.methods.trainers.federation import WHERE, federation_of, outcome_of
 from expunge.models.build import budget_of
@@ -121,7 +121,7 @@ class Leaves(Method):
             clients_of(splits["forget"], _placing(options), seed),
             clients_of(splits["retain"], _placing(options), seed),
             options,
-            local_budget(budget_of(context.manifest), int(options["local_epochs"]), options.get("sgd")),
+            local_budget(budget_of(context.manifest), Local.of(options["local"], f"{WHERE}.local")),
         )
         weights = self.erase(departure)
         checkpoint.restore(model.module, weights, "")

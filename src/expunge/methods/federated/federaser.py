@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 
 from expunge.core.contracts import Method, MethodCard
 from expunge.methods._history import Kept
-from expunge.methods._rounds import Rounds, local_budget
+from expunge.methods._rounds import Local, Rounds, local_budget
 from expunge.methods._strategy import Strategy
 from expunge.methods.federated._departure import Departure, Leaves
 from expunge.training.updates import ClientUpdate, State, by_client, floating, mean_by_examples
@@ -46,7 +46,7 @@ def federaser(
         kept = departure.kept[::interval]
         first = _others(kept[0], departure)
         weights = mean_by_examples(kept[0].before, first) if first else kept[0].before
-        local = local_budget(departure.local, passes)
+        local = local_budget(departure.local, Local(epochs=passes))
         inner = departure.context.child("replay")
         for old in kept[1:]:
             if others := _others(old, departure):

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Model
 from expunge.core.errors import BadInput
 from expunge.data.clients import FIELD, Placing, client_of, clients_of
 from expunge.methods._history import Kept, write_history
-from expunge.methods._rounds import Rounds, local_budget, state_of
+from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.training import BESIDE
 from expunge.models.history import FEDERATED, with_history
@@ -36,6 +36,7 @@ def client_in(options: Mapping[str, Any], seed: int) -> Callable[[Example], Any]
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """Check the strategy, and that there are two clients. Raises BadInput."""
     strategy_of(options["strategy"], f"{WHERE}.strategy")
+    Local.of(options["local"], f"{WHERE}.local")
     clients = clients_of(data, Placing.of(options["clients"], f"{WHERE}.clients"), 0)
     if len(clients) < 2:
         raise BadInput.of(WHERE, len(clients), "is the number of clients", "give rows of two clients or more")
@@ -48,30 +49,30 @@ def train(
     *,
     clients: Any = FIELD,
     rounds: Annotated[int, Ge(1), Le(100_000)] = 12,
-    local_epochs: Annotated[int, Ge(1), Le(1000)] = 1,
-    sgd: Annotated[float, Gt(0), Le(10)] | None = None,
+    local: Any = 1,
     strategy: Any = "fedavg",
     history: Literal["none", "last", "all"] = "last",
 ) -> Model:
-    """Train the clients' models from the global one, `local_epochs` passes a round, and combine them by the strategy.
+    """Train the clients' models from the global one, round by round, and combine them by the strategy.
 
     clients: the field that names a row's client, or how rows are dealt out, and the `fraction` of the clients that
     takes part in a round (`Placing`). history: what the server keeps beside the model: each client's last model, or
-    those of all rounds, which `federaser` replays. sgd: the rate of clients that take steps along the gradient, with a
-    momentum of 0.9; else they take AdamW's at the rate of train.yaml. Its batch size counts, its `epochs` do not.
+    those of all rounds, which `federaser` replays. local: a client's passes over its rows in a round, or `Local`: with
+    `sgd`, at that rate by SGD with a momentum of 0.9, else by AdamW at the rate of train.yaml. The batch size counts,
+    `epochs` there do not.
     Raises BadInput.
     """
     began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
     divided = clients_of(data, placing, context.seed)
     plan = strategy_of(strategy, f"{WHERE}.strategy")
-    local = local_budget(context.budget, local_epochs, sgd)
-    run = Rounds(fresh, divided, plan, context, local, placing.fraction)
+    budget = local_budget(context.budget, Local.of(local, f"{WHERE}.local"))
+    run = Rounds(fresh, divided, plan, context, budget, placing.fraction)
     kept = _run(run, rounds, history)
     fresh.module.eval()
     if kept:
         write_history(context.folder / BESIDE, kept)
         with_history(fresh, context.folder / BESIDE)
-    context.notes["outcome"] = outcome_of(run, local.learning_rate, time.monotonic() - began)
+    context.notes["outcome"] = outcome_of(run, budget.learning_rate, time.monotonic() - began)
     context.notes["outcome"]["federation"] |= {"examples": {name: len(rows) for name, rows in divided.items()}}
     return fresh
 
