@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from expunge.methods.objectives.dmm import RIDGE, attribute, balanced, centred, cut
+from expunge.core.contracts import Output, Step
+from expunge.methods.objectives.dmm import RIDGE, DatamodelMatching, attribute, balanced, centred, cut, dmm
 
 
 def test_a_linear_output_is_attributed_to_the_part_that_adds_to_it() -> None:
@@ -34,3 +35,21 @@ def test_outputs_are_logits_up_to_a_shift() -> None:
     logits = torch.tensor([[1.0, 2.0, 6.0]])
     assert centred(logits).tolist() == [[-2.0, -1.0, 3.0]]
     assert centred(logits + 5).tolist() == centred(logits).tolist()
+
+
+def test_the_loss_is_the_squared_distance_from_the_targets() -> None:
+    """Logits (2, 0) are (1, -1) less their mean: from targets of (0, 0) a mean square of 1 over the classes, from (3, -1)
+    one of 2; forget's mean over its rows, (1 + 2) / 2, and retain's, 1, add up to 2.5."""
+    loss = dmm()
+    assert isinstance(loss, DatamodelMatching)
+    loss.targets = {"forget": torch.tensor([[0.0, 0.0], [3.0, -1.0]]), "retain": torch.zeros(1, 2)}
+    loss.places = {"forget": {4: 0, 9: 1}, "retain": {0: 0}}
+
+    def output(indices: tuple[int, ...]) -> Output:
+        ones_B1 = torch.ones(len(indices), 1, dtype=torch.long)
+        logits_BTV = torch.tensor([[[2.0, 0.0]]]).repeat(len(indices), 1, 1)
+        return Output(None, ones_B1[:, 0], ones_B1, ones_B1.bool(), logits_BTV=logits_BTV, indices=indices)  # type: ignore[arg-type]
+
+    outputs = {"forget": output((4, 9)), "retain": output((0,))}
+    step = Step(outputs, index=0, epoch=0, generator=torch.Generator().manual_seed(0))
+    assert float(loss(step)) == pytest.approx(2.5)
