@@ -38,7 +38,7 @@ def test_outputs_are_logits_up_to_a_shift() -> None:
 
 
 def test_the_loss_is_the_squared_distance_from_the_targets() -> None:
-    """Logits (2, 0) are (1, -1) less their mean: from targets of (0, 0) a mean square of 1 over the classes, from (3, -1)
+    """Logits (2, 0) are (1, -1) less their mean: from targets of (0, 0) a mean square of 1, from (3, -1)
     one of 2; forget's mean over its rows, (1 + 2) / 2, and retain's, 1, add up to 2.5."""
     loss = dmm()
     assert isinstance(loss, DatamodelMatching)
