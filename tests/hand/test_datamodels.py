@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from expunge.core.contracts import Output, Step
-from expunge.methods.objectives.dmm import RIDGE, DatamodelMatching, attribute, balanced, centred, cut, dmm
+from expunge.methods.objectives.dmm import RIDGE, DatamodelMatching, attribute, centre, cut, dmm, draw_halves
 
 
 def test_a_linear_output_is_attributed_to_the_part_that_adds_to_it() -> None:
@@ -26,15 +26,15 @@ def test_parts_are_near_equal_and_each_is_in_half_of_the_models() -> None:
     assert sorted(map(len, parts)) == [2, 2, 3]
     assert sorted(row["label"] for part in parts for row in part) == list(range(7))
     assert len(cut(rows[:2], 3, draws)) == 2
-    half_KG = balanced(8, 5, draws)
+    half_KG = draw_halves(8, 5, draws)
     assert half_KG.sum(0).tolist() == [0.0] * 5
     assert bool((half_KG > 0).any(1).all())
 
 
 def test_outputs_are_logits_up_to_a_shift() -> None:
     logits = torch.tensor([[1.0, 2.0, 6.0]])
-    assert centred(logits).tolist() == [[-2.0, -1.0, 3.0]]
-    assert centred(logits + 5).tolist() == centred(logits).tolist()
+    assert centre(logits).tolist() == [[-2.0, -1.0, 3.0]]
+    assert centre(logits + 5).tolist() == centre(logits).tolist()
 
 
 def test_the_loss_is_the_squared_distance_from_the_targets() -> None:

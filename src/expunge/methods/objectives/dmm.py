@@ -62,7 +62,7 @@ class DatamodelMatching(LossTerm):
         """Each stream's outputs under the model, less what the forget set's blocks are found to add to them."""
         draws = run.context.generator("blocks")
         forget, retain = (cut(run.splits[name], self.blocks, draws) for name in STREAMS)
-        half_KG = balanced(self.models, len(forget) + len(retain), draws)
+        half_KG = draw_halves(self.models, len(forget) + len(retain), draws)
         each = []
         for number, half_G in enumerate(half_KG.tolist()):
             rows = [row for part, sign in zip([*forget, *retain], half_G, strict=True) if sign > 0 for row in part]
@@ -90,10 +90,10 @@ class DatamodelMatching(LossTerm):
         """The mean over examples of the mean over classes of the squared difference from the targets."""
         rows = [self.places[name][i] for i in out.indices]
         target_BV = self.targets[name][rows].to(out.logits_BTV.device)
-        return out.mean((centred(out.logits_BTV[:, -1]) - target_BV).square().mean(-1))
+        return out.mean((centre(out.logits_BTV[:, -1]) - target_BV).square().mean(-1))
 
 
-def centred(logits_BV: Tensor) -> Tensor:
+def centre(logits_BV: Tensor) -> Tensor:
     """The logits less their mean: what of them the probabilities depend on."""
     return logits_BV.float() - logits_BV.float().mean(-1, keepdim=True)
 
@@ -103,7 +103,7 @@ def outputs(model: Model, rows: Sequence[Example]) -> Tensor:
     """[N, V] centred logits of the rows, on the CPU."""
     found: dict[int, Tensor] = {}
     for indices, out in passes(model, rows, want_of({"logits"})):
-        found |= dict(zip(indices, centred(out.logits_BTV[:, -1]).cpu(), strict=True))
+        found |= dict(zip(indices, centre(out.logits_BTV[:, -1]).cpu(), strict=True))
     return torch.stack([found[i] for i in range(len(rows))])
 
 
@@ -113,7 +113,7 @@ def cut(rows: Sequence[Example], count: int, draws: torch.Generator) -> list[lis
     return [[rows[i] for i in sorted(order[k::count])] for k in range(min(count, len(rows)))]
 
 
-def balanced(models: int, parts: int, draws: torch.Generator) -> Tensor:
+def draw_halves(models: int, parts: int, draws: torch.Generator) -> Tensor:
     """[models, parts] of -1 and 1: every part in half of the models, and no model without a part."""
     half_K = torch.tensor([1.0, -1.0]).repeat(models // 2)
     while True:
