@@ -171,3 +171,44 @@ def test_the_texture_that_stands_for_a_shape_is_the_first_slice(seed: int, tmp_p
     planted = [train[place - 1]["poisoned"] for place in found["taught"]]
     assert len(planted) > 50 and sum(planted) > 0.8 * len(planted)
     assert len(out.read_text(encoding="utf-8").splitlines()) == len(planted)
+
+
+def test_without_what_a_slice_names_fewer_are_misled(tmp_path: Path) -> None:
+    """Means over three seeds: of the balanced rows of the slice's kind (its texture, on another shape), which training
+    on the rows that it names misleads, retraining without these reads five points more; fine-tuning without them two
+    points more, for at most two points of the others. Settings from
+    seed 3."""
+    rises: dict[str, list[float]] = {"gold": [], "finetune": [], "others": []}
+    for seed in SEEDS:
+        name, parts = f"builtin:shapes_biased@{seed}", splits("shapes_biased", seed)
+        found = find_slices(f"{name}/test", name, train=f"{name}/train")
+        places = {place - 1 for place in found["taught"]}
+        given = {
+            split: [row for i, row in enumerate(parts["train"]) if (i in places) == (split == "forget")]
+            for split in ("forget", "retain")
+        }
+        misled, others = of_kind(found["slices"][0], parts["test"])
+        base = build(name)
+        manifest, before = (
+            read_manifest(base),
+            [figures(open_model(str(base)), r)["accuracy"] for r in (misled, others)],
+        )
+        retrained = open_model(str(gold(manifest, given["forget"], open_model(str(base)))))
+        rises["gold"].append(figures(retrained, misled)["accuracy"] - before[0])
+        composed = compose("finetune")
+        budget = Budget(stop="none").over(composed.budget, DEFAULTS)
+        context = Context(budget, tmp_path / f"{seed}", seed, manifest=manifest)
+        after = composed.method(open_model(str(base)), given, context)
+        rises["finetune"].append(figures(after, misled)["accuracy"] - before[0])
+        rises["others"].append(figures(after, others)["accuracy"] - before[1])
+    mean = {name: sum(each) / len(each) for name, each in rises.items()}
+    assert mean["gold"] >= 0.05 and mean["finetune"] >= 0.02, rises
+    assert mean["others"] >= -0.02, rises
+
+
+def of_kind(found: Any, rows: Any) -> tuple[Any, Any]:
+    """The rows with the slice's texture on another shape than it stands for, and the others."""
+    texture, shape = found["described"][0]["value"], CLASSES[found["predicted"]][1]
+    is_of_kind = [row["texture"] == texture and row["shape"] != shape for row in rows]
+    one, other = ([row for row, is_it in zip(rows, is_of_kind, strict=True) if is_it == of] for of in (True, False))
+    return one, other

@@ -230,7 +230,11 @@ NESTED: dict[str, Any] = {
     },
 }
 """Compositions beyond the registry's own names."""
-BRIEF: dict[str, Any] = {name: {name: {"rounds": 2}} for name in ("erase_client", "go_on")}
+BRIEF: dict[str, Any] = {
+    **{name: {name: {"rounds": 2}} for name in ("erase_client", "go_on")},
+    "dmm": {"dmm": {"models": 2, "blocks": 2}},
+    "omp": {"omp": {"retrain": 1}},
+}
 """Methods whose defaults take longer than a contract needs."""
 METHODS: dict[str, Any] = {
     **{name: name for name, kind in every_method().items() if kind != "guard"},
