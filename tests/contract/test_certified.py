@@ -10,6 +10,7 @@ import torch
 from models import base, run, same, splits
 
 from expunge.workflows.run import run as whole_run
+from expunge.workflows.verify import verify
 
 
 def test_the_noise_is_no_function_of_the_seed_and_a_resumed_run_keeps_its_own(tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_the_certificate_holds_the_guarantee_and_its_limits(redact: bool, tmp_pa
             "out": str(folder),
         }
     )
+    assert not verify(folder).differences
     predicate = json.loads((folder / "certificate.json").read_text())["predicate"]
     evidence = json.loads((folder / "evidence.json").read_text())
     guarantee = predicate["guarantee"]

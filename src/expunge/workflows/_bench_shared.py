@@ -16,7 +16,7 @@ from expunge.methods.auto import is_auto
 from expunge.methods.compose import compose
 from expunge.models.open import open_model
 from expunge.pipeline.choice import choose
-from expunge.pipeline.compatibility import fits_method
+from expunge.pipeline.compatibility import fits_history, fits_method
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
 from expunge.pipeline.observe import ObservationSpec, observe, observe_gold, reading_splits
@@ -55,7 +55,9 @@ class SharedBase:
                 if is_auto(entry.spec):
                     choose(Request.parse({**self.plans[0].request.to_dict(), "method": entry.spec}), self.model, splits)
                 else:
-                    fits_method(compose(entry.spec, has_retain="retain" in splits), self.model, splits)
+                    composed = compose(entry.spec, has_retain="retain" in splits)
+                    fits_method(composed, self.model, splits)
+                    fits_history(composed, self.model, splits, self.plans[0].manifest)
                 fit.append(entry)
             except BadInput as error:
                 # The other methods, which the fault goes on to name, are the leaderboard itself.

@@ -106,7 +106,7 @@ class Contents:
             return
         if set(self.statement) != {"_type", "subject", "predicateType", "predicate"}:
             self.found.fault(CERTIFICATE, "it has fields that no certificate has")
-        if set(self.predicate) - {"purged"} != PREDICATE_FIELDS | NEWER_FIELDS:
+        if set(self.predicate) - {"purged", "guarantee"} != PREDICATE_FIELDS | NEWER_FIELDS:
             self.found.fault(CERTIFICATE, "its predicate has fields too many or too few")
         if any(
             set(item) != {"name", "digest"} or set(item["digest"]) != {"sha256"} for item in self.statement["subject"]
@@ -158,7 +158,7 @@ class Contents:
 
     def _predicate(self) -> None:
         """Check that the certificate repeats the evidence wherever it is not about digests."""
-        ours, forget = evidence_predicate(self.evidence), self.predicate["forget"]
+        ours, forget = {"guarantee": None, **evidence_predicate(self.evidence)}, self.predicate["forget"]
         for name, value in ours.items():
             if canonical(self.predicate.get(name)) != canonical(value):
                 self.found.fault(CERTIFICATE, f"its {name} is not the evidence's")
