@@ -30,7 +30,7 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="a rewind to early weights before the pruned network is retrained, and pruning by SynFlow",
     shown="Fine-tuning, gradient difference and NPO end nearer to gold on a network pruned by eight tenths than on the "
-    "dense one; random labels and SSD did not.",
+    "dense one; random labels, influence, a bad teacher and SSD did not.",
     means="What stays is trained again on all rows before anything is forgotten, which costs as much as it says.",
 )
 RECIPE = {"inner": "npo"}
