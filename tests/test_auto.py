@@ -270,6 +270,7 @@ def test_a_trial_is_read_as_it_was_written() -> None:
     assert Trial.from_json(one.to_json()) == one and dataclasses.asdict(one)["rung"] == 2
 
 
+@pytest.mark.slow
 def test_a_bench_compares_what_the_tool_chooses(base: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({**base, "accept": {"forget.nll": ">= 1000"}, "gold": "one"}))
     options = ["auto.trials=1,2", "auto.cost=10"]

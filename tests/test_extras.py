@@ -101,5 +101,5 @@ def test_no_extra_brings_torchvision() -> None:
 def test_every_declared_extra_that_a_message_names_exists() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
     asked = re.findall(r"\b(?<!_)require\([^)]*\"(\w+)\"\)", source)
-    python_alone = {"federated"}  # tests/test_flower.py
+    python_alone = {"federated", "diffusion"}  # tests/test_flower.py, tests/test_diffusion_family.py
     assert {*EXTRAS.values(), *python_alone} == set(asked) <= set(PROJECT["optional-dependencies"])

@@ -48,6 +48,7 @@ def test_npo_collapses_more_slowly_than_ascent(place: World, tmp_path: Path) -> 
     assert kept(place, npo) > kept(place, ga)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["salun", "wagle", "random", "magnitude"])
 def test_a_mask_s_frozen_entries_keep_their_bits(name: str, place: World, tmp_path: Path) -> None:
     budget = Budget(steps=5, stop="none", floor=0.0)

@@ -56,7 +56,7 @@ UNTOUCHED = {"method": {"forget": "ga"}, "budget": {"steps": 0}}
 """Fields of a request whose method takes no step."""
 
 
-@pytest.mark.parametrize("name", ["digits_class", "digits_random"])
+@pytest.mark.parametrize("name", ["digits_class", pytest.param("digits_random", marks=pytest.mark.slow)])
 def test_a_shipped_request_fails_its_bar_where_nothing_is_done(name: str, tmp_path: Path) -> None:
     request = Request.read(EXAMPLES / f"{name}.yaml", {**UNTOUCHED, "out": str(tmp_path / "run")})
     done = expunge.run(request)
@@ -85,8 +85,8 @@ def test_so_do_those_on_a_base_of_their_own(
 
 def test_every_example_is_among_these() -> None:
     """The refusals of a 7-B model need another machine, facts and refusals of a real model half an hour; the claims of
-    the encoder and the federation have files of their own."""
+    the encoder, the diffusion model and the federation have files of their own."""
     names = {path.stem for path in EXAMPLES.glob("*.yaml")}
     trained, real = {"sisa_digits_train", "tofu_base", "real_facts_base"}, {"real_facts", "refusals_real"}
-    elsewhere = {"refusals_qwen7b", "encoder_digits", "federated_erase", *real}
+    elsewhere = {"refusals_qwen7b", "encoder_digits", "federated_erase", "digits_diffusion", *real}
     assert names - trained == {"digits_class", "digits_random", "sisa_digits", "tofu", *elsewhere}
