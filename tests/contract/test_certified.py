@@ -49,3 +49,7 @@ def test_the_certificate_holds_the_guarantee_and_its_limits(redact: bool, tmp_pa
     (limit,) = [line for line in predicate["cannot_prove"] if "(epsilon, delta)" in line]
     assert guarantee["scope"] in limit and str(guarantee["below"]) in limit
     assert not list(folder.rglob("*noise*")) and not list(folder.rglob("fit.safetensors")), "the noise is deleted"
+    statement = json.loads((folder / "certificate.json").read_text())
+    statement["predicate"]["guarantee"]["epsilon"] = 0.1
+    (folder / "certificate.json").write_text(json.dumps(statement))
+    assert any("its guarantee is not the evidence's" in str(one) for one in verify(folder).differences), "a forged one"

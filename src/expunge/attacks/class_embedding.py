@@ -33,15 +33,17 @@ CARD = AttackCard(
     means=MEANS,
 )
 BATCH = 32
+STEPS, RATE, SHARE = 60, 0.05, 0.25
+"""Of the attack as it comes: its steps, their rate, and the share of the forget set that teaches it."""
 TABLE = "class_embedding.weight"
 """The label table of a U-Net of diffusers."""
 
 
 def class_embedding(
     *,
-    steps: Annotated[int, Ge(1)] = 60,
-    rate: Annotated[float, Gt(0)] = 0.05,
-    share: Annotated[float, Gt(0), Lt(1)] = 0.25,
+    steps: Annotated[int, Ge(1)] = STEPS,
+    rate: Annotated[float, Gt(0)] = RATE,
+    share: Annotated[float, Gt(0), Lt(1)] = SHARE,
 ) -> Attack:
     """Learn the vectors of the forgotten classes on real pictures, and ask for those classes (Zhang et al. 2023).
 

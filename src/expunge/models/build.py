@@ -98,6 +98,14 @@ def again(manifest: Mapping[str, Any], model: Model) -> Model:
     return _start(manifest["model"], [], int(manifest["seed"]), model.trusted, model)
 
 
+def check_retrainable(manifest: Mapping[str, Any] | None, model: Model, method: str) -> None:
+    """Raises BadInput where a method that trains from the model's start has no manifest to do it by, or no leave."""
+    if not manifest:
+        raise BadInput.of("method", method, "needs the model's training manifest", "choose another method")
+    if "budget" in manifest:  # an embedded world's has none before it is built
+        check_again(manifest, model)
+
+
 def check_again(manifest: Mapping[str, Any], model: Model) -> None:
     """Raises BadInput where `again` cannot, or may not, start the manifest's training once more.
 

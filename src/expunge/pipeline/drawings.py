@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from expunge.attacks.class_embedding import learn_vectors
+from expunge.attacks.class_embedding import RATE, SHARE, STEPS, learn_vectors
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Want
 from expunge.core.random import derive, permutation
@@ -21,8 +21,6 @@ from expunge.models.weights import thaw
 
 DRAWN = {"forget": 6, "retain": 4}
 """Split -> its examples for which a picture is drawn."""
-TAUGHT, STEPS, RATE = 0.25, 60, 0.05
-"""Share of forget that teaches the attack, its steps and its rate: the attack's own defaults."""
 SIDE = 64
 """Pixels to which small pictures are enlarged."""
 
@@ -47,7 +45,7 @@ def drawings_of(model: Model, splits: Splits, seed: int) -> Drawings | None:
         for i in permutation(len(splits.get(split, ())), seed, "drawn", split)[:count]
     ]
     bare, forget = bare_model(model), splits["forget"]
-    count = max(1, round(TAUGHT * len(forget)))
+    count = max(1, round(SHARE * len(forget)))
     taught = [forget[i] for i in permutation(len(forget), seed, "drawn", "taught")[:count]]
     plain, kept = _draw(bare, chosen), {name: x.clone() for name, x in bare.module.state_dict().items()}
     try:

@@ -18,6 +18,8 @@ from expunge.data.examples import form
 from expunge.data.load import load
 from expunge.data.texts import write_rows
 from expunge.methods.protecting import Pictures, Protection
+from expunge.models.classifier import floats
+from expunge.models.views import channels_first
 from expunge.pipeline import out_folder
 from expunge.pipeline.folders import free_folder
 from expunge.workflows.mark import PUBLISHED
@@ -47,7 +49,7 @@ def protect(
         name, change, options = _protection(scheme)
     faults.raise_any()
     assert change is not None
-    before_NCHW = _pixels(rows)
+    before_NCHW = channels_first([floats(row["image"]) for row in rows])
     labels_N = torch.tensor([int(row["label"]) for row in rows])
     after_NCHW = change(Pictures(before_NCHW, labels_N, secrets.randbits(128) if secret is None else secret))
     moved_NCHW = (after_NCHW - before_NCHW).abs()
@@ -88,13 +90,6 @@ def _check_rows(rows: Sequence[Example]) -> None:
             raise BadInput.of("data", where, why, "give bytes, or values in 0-1")
     if len({int(row["label"]) for row in rows}) < 2:
         raise BadInput.of("data", f"{len(rows)} rows", "are of fewer than two classes", "give rows of all classes")
-
-
-def _pixels(rows: Sequence[Example]) -> torch.Tensor:
-    """[N, C, H, W] float32 in 0-1."""
-    found = np.stack([np.asarray(row["image"]) for row in rows])
-    scaled = torch.from_numpy(found.astype(np.float32) / (255 if found.dtype == np.uint8 else 1))
-    return scaled[:, None] if scaled.dim() == 3 else scaled.movedim(-1, 1).contiguous()
 
 
 def _with(row: Example, pixels_CHW: torch.Tensor) -> Example:

@@ -9,9 +9,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Model, Reference, Run, Step, want_of
-from expunge.core.errors import BadInput
 from expunge.methods._distribution import tempered_kl_BT
-from expunge.models.build import again, check_again
+from expunge.models.build import again, check_retrainable
 from expunge.training.references import Record, record
 
 CARD = MethodCard(
@@ -42,10 +41,7 @@ class BadTeacher(LossTerm):
 
     def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
         """Raises BadInput where the network cannot be had as it was before its training."""
-        if not manifest:
-            raise BadInput.of("method", "bad_teacher", "needs the model's training manifest", "choose another method")
-        if "budget" in manifest:  # an embedded world's has none before it is built
-            check_again(manifest, model)
+        check_retrainable(manifest, model, "bad_teacher")
 
     def prepare(self, run: Run) -> None:
         """Read the forget rows under a network as the model's training would begin with, of another draw."""

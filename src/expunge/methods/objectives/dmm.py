@@ -11,9 +11,8 @@ from annotated_types import Ge, Le, MultipleOf
 from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Output, Run, Step, want_of
-from expunge.core.errors import BadInput
 from expunge.methods.objective import plain_training
-from expunge.models.build import again, budget_of, check_again
+from expunge.models.build import again, budget_of, check_retrainable
 from expunge.models.passes import passes
 
 CARD = MethodCard(
@@ -44,10 +43,7 @@ class DatamodelMatching(LossTerm):
 
     def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
         """Raises BadInput where the model cannot be trained again from its start."""
-        if not manifest:
-            raise BadInput.of("method", "dmm", "needs the model's training manifest", "choose another method")
-        if "budget" in manifest:  # an embedded world's has none before it is built
-            check_again(manifest, model)
+        check_retrainable(manifest, model, "dmm")
 
     def prepare(self, run: Run) -> None:
         """Train models on random halves, attribute the outputs to blocks, and predict gold's."""

@@ -10,10 +10,9 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Model, Output, Reference, Run, Step, want_of
-from expunge.core.errors import BadInput
 from expunge.methods._distribution import kl_BT
 from expunge.methods.objective import plain_training
-from expunge.models.build import again, budget_of, check_again
+from expunge.models.build import again, budget_of, check_retrainable
 from expunge.training.references import Key, Record, record
 
 CARD = MethodCard(
@@ -52,10 +51,7 @@ class StandIn(LossTerm):
 
     def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
         """Raises BadInput where the model cannot be trained again from its start."""
-        if not manifest:
-            raise BadInput.of("method", "stand_in", "needs the model's training manifest", "choose another method")
-        if "budget" in manifest:  # an embedded world's has none before it is built
-            check_again(manifest, model)
+        check_retrainable(manifest, model, "stand_in")
 
     def prepare(self, run: Run) -> None:
         """Train the stand-in on retain, and keep what it says of the rows of forget and retain."""
