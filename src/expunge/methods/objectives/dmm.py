@@ -24,7 +24,7 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="an attribution to each example: blocks of examples have one together, from few retrainings",
     means="Its retrainings cost more than gold does: it pays where one set of them serves many requests, which is not "
-    "kept here. Of a whole class of digits it ends further from gold than fine-tuning: every half has rows of the class, "
+    "kept here. Of a whole class of digits it ends further from gold than fine-tuning: every half has rows of it, "
     "which stand in for the others.",
 )
 RECIPE = {"retain": "none", "epochs": 30, "share": 0.5, "schedule": "cosine", "stop": "none", "floor": 0.0}
