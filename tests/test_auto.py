@@ -117,6 +117,8 @@ def test_a_retraining_that_costs_less_is_chosen_unless_it_is_ruled_out(base: dic
         ({"auto": {"cost": -1}}, "cost"),
         ({"auto": {"start": 1}}, "none of the 0 rungs"),
         ({"auto": {"rungs": ["npo"], "start": 1}}, "none of the 1 rungs"),
+        ({"auto": {"rungs": ["npo", "ga", "npo"], "ways": 2}}, "not 2 ladders of equal length"),
+        ({"auto": {"rungs": ["npo", "ga"], "ways": 2, "start": 1}}, "none of the 1 rungs"),
         ({"auto": {"rungs": ["npoo"]}}, "did you mean"),
         ({"auto": {"rungs": ["auto"]}}, "auto"),
     ],
@@ -131,6 +133,23 @@ def test_the_rungs_may_be_the_requests_own(base: dict[str, Any], tmp_path: Path)
     found = planned(base, tmp_path, method={"auto": own})
     assert [rung.spec for rung in found.rungs] == own["rungs"] and found.composed.name == "npo"
     assert "the request's own rungs" in found.to_json()["choice"]
+
+
+def test_where_a_way_ends_without_a_pass_the_next_one_follows(base: dict[str, Any], tmp_path: Path) -> None:
+    own = {"rungs": ["ga", "npo", {"npo": {"beta": 0.5}}, {"npo": {"beta": 0.05}}], "start": 1, "ways": 2}
+    found = planned(base, tmp_path, method={"auto": own})
+    left, lost = ("forget.nll >= 1",), ("retain.nll <= 1",)
+    assert found.composed.name == "npo" and "up to 4 trials of 4 strengths" in found.to_json()["choice"]
+    assert found.words_of(3).startswith("npo")
+    assert next_rung({1: trial(1)}, found) is None, "it passed"
+    assert next_rung({1: trial(1, lost=lost)}, found) == 0
+    assert next_rung({1: trial(1, left=left)}, found) == 3, "nothing is stronger, and the second begins at its start"
+    assert next_rung({1: trial(1, lost=lost), 0: trial(0, left=left)}, found) == 3, "nothing lies between"
+    second = {1: trial(1, left=left), 3: trial(3, lost=lost)}
+    assert next_rung(second, found) == 2
+    assert next_rung({**second, 2: trial(2, lost=lost)}, found) is None, "no third way"
+    once = planned(base, tmp_path, method={"auto": {**own, "trials": 1}})
+    assert next_rung({1: trial(1, lost=lost)}, once) == 3, "each way has its own trials"
 
 
 # -- the next trial ----------------------------------------------------------------------------

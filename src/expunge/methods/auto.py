@@ -25,6 +25,8 @@ class AutoOptions(BaseModel):
     trials: runs at most, each at another strength. cost: tokens of all trials together at most, as a share of a
     retraining's, where these are known; None: COST of the purpose. exact: whether an exact scheme or a retraining may
     be chosen. rungs: methods to try in the place of ours, the gentlest first; start: the first that is tried of these.
+    ways: how many ladders of equal length the rungs are, one after another; each has its own trials, and begins at its
+    own `start` where those before it end without a pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,11 +36,16 @@ class AutoOptions(BaseModel):
     exact: bool = True
     rungs: tuple[Any, ...] = ()
     start: Annotated[int, Field(ge=0)] = 0
+    ways: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _starts_on_a_rung(self) -> AutoOptions:
-        if self.start >= max(1, len(self.rungs)):
-            raise ValueError(f"start: {self.start} is none of the {len(self.rungs)} rungs (counted from 0); give rungs")
+        if len(self.rungs) % self.ways:
+            raise ValueError(f"ways: {len(self.rungs)} rungs are not {self.ways} ladders of equal length; give as many")
+        if self.start >= max(1, len(self.rungs) // self.ways):
+            raise ValueError(
+                f"start: {self.start} is none of the {len(self.rungs) // self.ways} rungs (counted from 0); give rungs"
+            )
         return self
 
 
@@ -63,6 +70,11 @@ class Ladder:
     def name(self) -> str:
         """The method that it is of."""
         return "repair" if self.lines else NAME
+
+    @property
+    def ways(self) -> int:
+        """How many ladders the rungs are, one after another: only a request's own can be several."""
+        return self.options.ways if self.rungs == self.options.rungs else 1
 
 
 def is_auto(spec: Any) -> bool:

@@ -139,7 +139,7 @@ class Plan:
 
     def words_of(self, rung: int) -> str:
         """A rung of the ladder, in words."""
-        if self.ladder is not None and self.ladder.lines:
+        if self.ladder is not None and (self.ladder.lines or self.ladder.ways > 1):
             return words_of(self.rungs[rung].spec)
         return f"strength {rung + 1} of {len(self.rungs)}"
 
@@ -163,7 +163,7 @@ class Plan:
         if self.ladder is None:
             return ""
         options, others = self.ladder.options, len(self.rungs) - 1
-        trials = min(options.trials, len(self.rungs))
+        trials = self.ladder.ways * min(options.trials, len(self.rungs) // self.ladder.ways)
         kinds = "models" if self.ladder.lines else "strengths"
         more = f"; up to {trials} trials of {others + 1} {kinds}, until one passes" if others and trials > 1 else ""
         first = self.rungs[self.ladder.start]

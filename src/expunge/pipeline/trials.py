@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from expunge.alignment.evidence import alignment_evidence
@@ -84,24 +84,38 @@ def next_rung(done: Mapping[int, Trial], plan: Plan) -> int | None:
 
 
 def _candidate(done: Mapping[int, Trial], plan: Plan) -> int | None:
-    """The rung to try next, whatever it costs; None where one passed, or none is left in that direction.
+    """The rung to try next, whatever it costs; None where one passed, or none is left.
 
-    Stronger where something is left, gentler where something was lost; none where only more examples could decide.
-    Where both fail the last trial's direction is kept, upwards at first: a longer or stronger run forgets more, and on
-    a ladder that also repairs, keeps more. For the ways of a repair see `next_repair`.
+    Where a way ends without a pass, the next one follows; none where only more examples could decide. For the ways of
+    a repair see `next_repair`.
     """
     assert plan.ladder is not None
-    options, last = plan.ladder.options, list(done.values())[-1]
+    options, trials = plan.ladder.options, list(done.values())
     if plan.ladder.lines:
-        return next_repair(list(done.values()), plan.ladder.lines) if len(done) < options.trials else None
+        return next_repair(trials, plan.ladder.lines) if len(done) < options.trials else None
+    length = len(plan.rungs) // plan.ladder.ways
+    way = trials[-1].rung // length
+    own = [trial for trial in trials if trial.rung // length == way]
+    rung = _next_strength(own, range(way * length, (way + 1) * length), options.trials)
+    if rung is None and (trials[-1].left or trials[-1].lost) and way + 1 < plan.ladder.ways:
+        rung = (way + 1) * length + plan.ladder.start
+    found = processes.agree(-1.0 if rung is None else float(rung))
+    return None if found < 0 else round(found)
+
+
+def _next_strength(trials: Sequence[Trial], rungs: range, most: int) -> int | None:
+    """The rung of a way to try next; None where one passed, or none is left in that direction.
+
+    Stronger where something is left, gentler where something was lost. Where both fail the last trial's direction is
+    kept, upwards at first: a longer or stronger run forgets more, and on a ladder that also repairs, keeps more.
+    """
+    last = trials[-1]
     up = bool(last.left)
-    if last.lost and last.left and len(done) > 1:
-        up = last.rung > list(done.values())[-2].rung
+    if last.lost and last.left and len(trials) > 1:
+        up = last.rung > trials[-2].rung
     rung = last.rung + (1 if up else -1)
-    stop = (
-        not (last.left or last.lost) or len(done) >= options.trials or rung in done or not 0 <= rung < len(plan.rungs)
-    )
-    return None if processes.agree(float(stop)) else round(processes.agree(rung))
+    tried = rung in [trial.rung for trial in trials]
+    return None if not (last.left or last.lost) or len(trials) >= most or tried or rung not in rungs else rung
 
 
 def _folder_of(folder: Path, rung: int) -> Path:
