@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from expunge import run
+from expunge.cli.app import run as expunge
 from expunge.core import cache
 from expunge.core.errors import BadInput
 from expunge.core.files import delete, sweep, temporary, write_text
 from expunge.core.request import Request
 from expunge.pipeline.plan import plan
-from worlds import call, command, environment, tiny
+from worlds import command, environment, tiny
 
 
 @pytest.fixture
@@ -264,14 +266,15 @@ def test_purge_takes_every_entry_of_a_run_and_of_a_killed_one(
     assert {"readouts", "attacks", "gold"} <= {path.relative_to(place).parts[0] for path in made}
     salt = json.loads((tmp_path / "run" / "salt.json").read_text())
     assert len(salt["caches"]) >= 3
-    assert call([sys.executable, "-m", "expunge", "purge", str(tmp_path / "run")]).returncode == 0
+    assert expunge(["purge", str(tmp_path / "run")]) == 0
     assert not [path for path in place.rglob("*") if path.is_file()]
-    long = {**values, "budget": {"epochs": 300, "stop": "none", "learning_rate": 1e-3}, "out": str(tmp_path / "killed")}
-    process = subprocess.Popen(command(long, tmp_path / "killed.yaml"), env=environment())
+    long = {"epochs": 300, "stop": "none", "learning_rate": 1e-3}
+    killed = {**values, "audit": "none", "budget": long, "out": str(tmp_path / "killed")}
+    process = subprocess.Popen(command(killed, tmp_path / "killed.yaml"), env=environment())
     while not (tmp_path / "killed" / "log.jsonl").exists() and process.poll() is None:
-        pass
+        time.sleep(0.001)
     process.kill()
     process.wait()
     assert [path for path in place.rglob("*") if path.is_file()]
-    assert call([sys.executable, "-m", "expunge", "purge", str(tmp_path / "killed")]).returncode == 0
+    assert expunge(["purge", str(tmp_path / "killed")]) == 0
     assert not [path for path in place.rglob("*") if path.is_file()]

@@ -16,7 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from expunge import run
+from expunge.core.errors import BadInput
 from expunge.core.files import digest_file
+from expunge.workflows.verify import verify
 from worlds import call, command, environment, pairs, tiny, write
 
 STEPS = 60
@@ -60,11 +63,10 @@ def weights(run: Path) -> str:
 
 
 def test_the_same_request_gives_the_same_model(request_: dict[str, Any], whole: Path, tmp_path: Path) -> None:
-    done = call(command({**request_, "out": str(tmp_path / "run")}, tmp_path / "request.yaml"))
-    assert done.returncode == 0, done.stderr
+    """In this process, which has run other things, as in one of its own."""
+    run({**request_, "out": str(tmp_path / "run")})
     assert weights(tmp_path / "run") == weights(whole)
-    other = call(command({**request_, "seed": 4, "out": str(tmp_path / "other")}, tmp_path / "other.yaml"))
-    assert other.returncode == 0, other.stderr
+    run({**request_, "seed": 4, "out": str(tmp_path / "other")})
     assert weights(tmp_path / "other") != weights(whole), "a check that another seed passes would check nothing"
 
 
@@ -86,14 +88,14 @@ def test_a_killed_run_resumes_to_the_same_model(
     assert not (out / "certificate.json").exists() and not (out / "model").exists()
     assert list(out.glob("checkpoint/**/step-*/state.json")), "a kill before the first checkpoint tests no resume"
 
-    refused = call(start)
-    assert refused.returncode == 2 and "--resume" in refused.stderr
+    with pytest.raises(BadInput, match="--resume"):
+        run({**request_, "out": str(out)})
     resumed = call([*start, "--resume"])
     assert resumed.returncode == 0, resumed.stderr
     assert weights(out) == weights(whole)
     assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1)), "the log is cut back to the checkpoint"
     assert [line["loss"] for line in lines(out)] == [line["loss"] for line in lines(whole)]
-    assert call([*start[:3], "verify", str(out)]).returncode == 0
+    assert verify(out).good
 
 
 @pytest.mark.slow

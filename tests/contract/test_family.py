@@ -259,7 +259,8 @@ def test_it_is_found_by_another_process(kind: str, installed: Path, trained: Cal
     assert json.loads((folder / "apart/evidence.json").read_text())["headline"]["utility"] == ["retain_nll"]
 
 
-@pytest.mark.parametrize("kind", ["contrast", pytest.param("denoiser", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@both
 def test_every_method_that_is_offered_runs(
     kind: str, installed: Path, trained: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -157,6 +157,7 @@ def for_each_method() -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_a_silent_edit_and_a_loss_term_keep_the_whole_contract(tmp_path: Path) -> None:
     passed, others = contract(tmp_path)
     assert not others
