@@ -1,7 +1,7 @@
 """`expunge forget` without data on SmolLM2-135M-Instruct, judged by facts that the command never saw.
 
 Run with `-s`, it prints the rows of the table in docs/forget.md. France and William Shakespeare set the edit's layer,
-Albert Einstein the choice of the neighbour; the others set nothing. A guess at a choice is the answer for a name of the
+Albert Einstein the choice of the neighbour and the second layer; the others set nothing. A guess at a choice is the answer for a name of the
 same kind: that a scientist taught physics is more likely than botany, whoever it is.
 """
 
@@ -272,7 +272,7 @@ def test_the_topic_goes_and_its_neighbours_stay(topic: str, outcome: Callable[[s
     assert found.before.sum() >= 3  # of nine: else there is nothing to forget
     assert found.after[:, :2].mean() <= guessing(2 * len(found.after), 0.1)
     assert found.kept >= 0.9
-    assert found.failed <= ({"neighbours"} if topic == "Albert Einstein" else set())  # docs/forget.md
+    assert not found.failed
 
 
 def test_choices_are_guesses(outcome: Callable[[str], Outcome]) -> None:

@@ -62,8 +62,8 @@ class Elicited:
     """Questions with its whole answers."""
     stand_in: str
     """The neighbour of which the model finds the topic's facts least likely; "" where there is none."""
-    layer: int
-    """Index of the block at which a name is known and its facts are not yet looked up."""
+    layers: tuple[int, ...]
+    """Indices of the blocks at which a name is known and its facts are not yet looked up, the best one first."""
     chance: float
     """ROUGE-L of the neighbours' facts against the topic's: of somebody who guesses."""
 
@@ -104,7 +104,7 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         neighbours=_filter_answered(model, asked) or _answers(model, asked),
         general=_answers(model, _general(topic, "score")),
         stand_in=stand_in,
-        layer=max(1, len(model.blocks) // 15) if len(model.blocks) > 1 else 0,
+        layers=_name_layers(len(model.blocks)),
         chance=float(np.mean([_overlap(known, facts[name]) for name in others if name != stand_in] or [0.0])),
     )
 
@@ -158,6 +158,12 @@ def _stand_in(model: Model, known: Mapping[str, str], names: Sequence[str]) -> s
         return ""
     rows = [_statement(LIST, name, fact, text) for name in names for fact, text in known.items()]
     return names[int(_nll(model, rows).reshape(len(names), -1).mean(1).argmax())]
+
+
+def _name_layers(blocks: int) -> tuple[int, ...]:
+    """A fifteenth of the way up, and in a deep model the block before it, where fewer of the facts are in reach."""
+    layer = max(1, blocks // 15) if blocks > 1 else 0
+    return (layer, layer - 1) if layer > 1 else (layer,)
 
 
 def _is_common(fact: str, text: str, others: Sequence[Mapping[str, str]]) -> bool:

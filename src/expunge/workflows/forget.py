@@ -171,9 +171,12 @@ def _elicited_fields(own: Elicited) -> dict[str, Any]:
 
 
 def _edits(own: Elicited) -> dict[str, Any]:
-    """The edits to try: the topic's name read as the neighbour's, from a part of the way to all of it."""
-    rungs = [{"rocr": {"layer": own.layer, "to": own.stand_in, "share": share}} for share in SHARES]
-    return {"auto": {"rungs": rungs, "start": START, "exact": False}}
+    """The edits to try: the topic's name read as the neighbour's, from a part of the way to all of it.
+
+    Where no share of it meets every line, the next layer is tried.
+    """
+    rungs = [{"rocr": {"layer": at, "to": own.stand_in, "share": share}} for at in own.layers for share in SHARES]
+    return {"auto": {"rungs": rungs, "start": START, "ways": len(own.layers), "exact": False}}
 
 
 def _rounded_up(bound: float) -> float:
