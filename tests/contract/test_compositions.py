@@ -22,7 +22,7 @@ from expunge.models.open import open_on_cpu
 from expunge.models.weights import lora_layers, snapshot
 from worlds import write
 
-DRAWS = int(os.environ.get("EXPUNGE_COMPOSITIONS", "25"))
+DRAWS = int(os.environ.get("EXPUNGE_COMPOSITIONS", "15"))
 TWO_STEPS = Budget(steps=2, batch_size=4, learning_rate=1e-3, floor=0.0)
 WRAPPERS = {
     name: {option: value for option, value in {"by": "group", "share": 0.5}.items() if option in plugin.options()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,16 @@ OBJECTIVES = [(name, family) for name, family in PAIRS if (it := composed(name))
 WITHOUT_DROPOUT = [(name, family) for name, family in OBJECTIVES if "dropout" not in json.dumps(METHODS[name])]
 """Dropout draws by place in the batch, so that another division of the batch is another draw."""
 each = pytest.mark.parametrize(("name", "family"), [*PAIRS, *FIRST_COUPLED])
-FIRST_OF_EACH = list({name: (name, family) for name, family in reversed(PAIRS)}.values())[::-1]
-"""Each method on the first family that it fits: what a seed draws, it draws alike on all."""
-each_once = pytest.mark.parametrize(("name", "family"), FIRST_OF_EACH)
-each_whole = pytest.mark.parametrize(("name", "family"), WITHOUT_DROPOUT)
+FIRST = {name: family for name, family in reversed(PAIRS)}
+
+
+def first(pairs: Sequence[tuple[str, str]]) -> list[Any]:
+    """The pairs, each method on the first family that it fits; nightly also on all others, which differ little."""
+    return [pair if FIRST[pair[0]] == pair[1] else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs]
+
+
+each_first = pytest.mark.parametrize(("name", "family"), first([*PAIRS, *FIRST_COUPLED]))
+each_whole = pytest.mark.parametrize(("name", "family"), first(WITHOUT_DROPOUT))
 
 
 def test_every_method_is_run_here() -> None:
@@ -73,7 +79,7 @@ def reproducible(name: str) -> bool:
     return all(card.reproducible for card in cards(name))
 
 
-@each_once
+@each_first
 def test_another_seed_gives_others(name: str, family: str, ran: Made) -> None:
     """Batches, pairs and noise are drawn by seed, unless every card says that the method is deterministic."""
     deterministic = all(card.deterministic for card in cards(name))
@@ -295,7 +301,7 @@ def breaking_point(whole: Ran) -> Break:
     return "store" if whole.stores else "return"
 
 
-@each
+@each_first
 def test_a_broken_run_resumes_bit_for_bit(name: str, family: str, ran: Made, tmp_path: Path) -> None:
     whole = ran(name, family)
     resumed(name, family, tmp_path, breaking_point(whole), whole)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from harness import KILLED, SHORT, TRAINING, Done, Place, Server, configure, contents, names, request
 
-KILLS = int(os.environ.get("EXPUNGE_KILLS", "25"))
+KILLS = int(os.environ.get("EXPUNGE_KILLS", "15"))
 """Kills over all scenarios."""
 FIRST, LAST = 6, 10
 """Operations at both ends of a life that are tried above all: where folders are taken, and scratch is cleared."""

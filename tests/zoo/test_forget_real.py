@@ -1,8 +1,8 @@
 """`expunge forget` without data on SmolLM2-135M-Instruct, judged by facts that the command never saw.
 
 Run with `-s`, it prints the rows of the table in docs/forget.md. France and William Shakespeare set the edit's layer,
-Albert Einstein the choice of the neighbour and the second layer; the others set nothing. A guess at a choice is the answer for a name of the
-same kind: that a scientist taught physics is more likely than botany, whoever it is.
+Albert Einstein the choice of the neighbour and the second layer; the others set nothing. A guess at a choice is the
+answer for a name of the same kind: that a scientist taught physics is more likely than botany, whoever it is.
 """
 
 from __future__ import annotations
