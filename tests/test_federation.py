@@ -82,7 +82,7 @@ def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 def rounds(folder: Path, strategy: Any = "fedavg", share: float = 1.0, **given: Any) -> Rounds:
     model = fresh(MODEL, [], 0)
     budget = local_budget(Budget(batch_size=16, learning_rate=0.01), Local(epochs=1))
-    clients = given.pop("clients", None) or clients_of(given.pop("data", rows()), Placing(), 0)
+    clients = given.pop("clients", None) or clients_of(given.pop("data", rows()), Placing())
     context = Context(budget, folder, 0, "train")
     return Rounds(model, clients, strategy_of(strategy, "s"), context, budget, share, **given)
 
@@ -205,7 +205,7 @@ def without_two(run: Rounds, lost_in: int, reached: list[int]) -> None:
 def test_two_of_eight_clients_may_die_in_any_round(lost_in: int, tmp_path: Path) -> None:
     """They are named and left out from then on, the others' rounds go on, and end with the bits of the same run again,
     of one that is resumed after each round, and of a federation that asks the six alone from that round on."""
-    eight = clients_of(rows(96), Placing.of({"partition": "iid", "count": 8}, "c"), 0)
+    eight = clients_of(rows(96), Placing.of({"partition": "iid", "count": 8}, "c"))
     six = {name: own for name, own in eight.items() if name not in ("2", "5")}
     ends, whole = [], list(range(1, 4))
     for folder in ("one", "again"):
@@ -298,12 +298,13 @@ def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(tmp_path: 
 
 @pytest.mark.parametrize("way", ["dirichlet", pytest.param("label", marks=pytest.mark.slow)])
 def test_a_client_that_a_partition_dealt_rows_to_is_erased_by_its_number(way: str, tmp_path: Path) -> None:
-    """No row names its client: the method and gold leave out the rows that the training dealt to client 2, though the
-    request's seed is another, and a row's own field `client` says something else."""
-    given = config(tmp_path, clients={"partition": way, "count": 4}, rounds=2)
+    """No row names its client: the method and gold leave out the rows that were dealt to client 2, whatever the seeds
+    of training and request are, and a row's own field `client` says something else."""
+    dealt = {"partition": way, "count": 4, "seed": 7}
+    given = config(tmp_path, clients=dealt, rounds=2)
     given["seed"] = 5
     base = train(given)
-    whole = clients_of(load(str(tmp_path / "rows.jsonl"), "data"), Placing.of({"partition": way, "count": 4}, "c"), 5)
+    whole = clients_of(load(str(tmp_path / "rows.jsonl"), "data"), Placing.of(dealt, "c"))
     home = {identity(row): name for name, own in whole.items() for row in own}
     asked = Request.parse(request(tmp_path, {"go_on": {"rounds": 1}}, forget={"client": 2}, seed=9))
     planned = plan(asked)

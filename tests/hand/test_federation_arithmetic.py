@@ -210,19 +210,19 @@ def test_the_server_refuses_a_leaving_client_s_model_from_outside_the_ball() -> 
     assert weights["w"].tolist() == [0.0, 0.0] and "not finite" in why
 
 
-def placing(way: str, alpha: float = 0.5) -> Placing:
-    return Placing.of({"partition": way, "count": 4, "alpha": alpha}, "clients")
+def placing(way: str, alpha: float = 0.5, seed: int = 0) -> Placing:
+    return Placing.of({"partition": way, "count": 4, "alpha": alpha, "seed": seed}, "clients")
 
 
 @pytest.mark.parametrize("way", ["iid", "dirichlet", "label"])
 def test_no_row_moves_to_another_client_when_others_are_deleted(way: str) -> None:
     rows = digits()["train"][:300]
-    whole = clients_of(rows, placing(way), 3)
-    fewer = clients_of(rows[::2], placing(way), 3)
+    whole = clients_of(rows, placing(way, seed=3))
+    fewer = clients_of(rows[::2], placing(way, seed=3))
     home = {identity(row): name for name, own in whole.items() for row in own}
     assert sum(map(len, whole.values())) == 300
     assert all(home[identity(row)] == name for name, own in fewer.items() for row in own)
-    assert all(str(client_of(row, placing(way), 3)) == home[identity(row)] for row in rows)
+    assert all(str(client_of(row, placing(way, seed=3))) == home[identity(row)] for row in rows)
 
 
 def test_dirichlet_shares_are_skewed_and_iid_ones_are_not() -> None:
@@ -231,7 +231,7 @@ def test_dirichlet_shares_are_skewed_and_iid_ones_are_not() -> None:
     rows = digits()["train"]
 
     def largest(way: str, alpha: float) -> float:
-        found = clients_of(rows, placing(way, alpha), 0)
+        found = clients_of(rows, placing(way, alpha))
         counts = [Counter(row["label"] for row in own) for own in found.values()]
         return sum(max(c[k] for c in counts) / sum(c[k] for c in counts) for k in range(10)) / 10
 
@@ -242,6 +242,6 @@ def test_dirichlet_shares_are_skewed_and_iid_ones_are_not() -> None:
 
 def test_clients_of_a_field_come_in_the_order_of_their_numbers() -> None:
     rows = [{"features": [float(i)], "label": 0, "client": name} for i, name in enumerate([10, 9, "b", "a", 9])]
-    assert list(clients_of(rows, placing("field"), 0)) == ["9", "10", "a", "b"]
+    assert list(clients_of(rows, placing("field"))) == ["9", "10", "a", "b"]
     with pytest.raises(BadInput, match="'row 2' has no client"):
-        clients_of([rows[0], {"features": [0.0], "label": 1}], placing("field"), 0)
+        clients_of([rows[0], {"features": [0.0], "label": 1}], placing("field"))

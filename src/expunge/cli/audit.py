@@ -30,7 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def command(
     model: Annotated[str, typer.Argument(help="The changed model: a folder or a hub name.")],
-    forget: Annotated[str, typer.Option(help="What it should have forgotten.")],
+    forget: Annotated[str, typer.Option(help="What it should have forgotten; or some of --data: '{client: 7}'.")],
+    data: Annotated[str | None, typer.Option(help="All rows, of which a selector takes some.")] = None,
     retain: Annotated[str | None, typer.Option(help="A sample of what must stay.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Like forget, never trained on.")] = None,
     neighbours: Annotated[str | None, typer.Option(help="Near neighbours of forget, which must stay.")] = None,
@@ -64,6 +65,7 @@ def command(
     evidence = audit(
         model,
         forget=forget,
+        data=data,
         retain=retain,
         holdout=holdout,
         neighbours=neighbours,

@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    forget: Annotated[str, typer.Option(help="What the models should have forgotten.")],
+    forget: Annotated[
+        str, typer.Option(help="What the models should have forgotten; or some of --data: '{client: 7}'.")
+    ],
     unlearned: Annotated[list[str], typer.Option(help=f"Models that unlearned, each with a seed of its own. {MODELS}")],
     gold: Annotated[
         list[str], typer.Option(help="Models retrained without the forget set, each with a seed of its own.")
@@ -39,6 +41,7 @@ def command(
         list[str], typer.Option(help="A second set of retrained models; default: the golds are halved.")
     ] = [],  # noqa: B006
     before: Annotated[list[str], typer.Option(help="Models before the change: what doing nothing gives.")] = [],  # noqa: B006
+    data: Annotated[str | None, typer.Option(help="All rows, of which a selector takes some.")] = None,
     retain: Annotated[str | None, typer.Option(help="A sample of what must stay.")] = None,
     holdout: Annotated[str | None, typer.Option(help="Like forget, never trained on.")] = None,
     course: Annotated[
@@ -61,6 +64,7 @@ def command(
         forget=forget,
         floor=floor,
         before=before,
+        data=data,
         retain=retain,
         holdout=holdout,
         course=course,

@@ -13,12 +13,15 @@ from pydantic import (
     field_validator,
 )
 
+from expunge.core.documents import parse_yaml
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.path_fields import PathFields
-from expunge.core.request import GOLD_CHOICES, Source, TwoFolders, parse, plain
+from expunge.core.request import GOLD_CHOICES, Source, TwoFolders, check_selector, parse, plain
 
 Folders = list[str]
 """Model folders, or patterns such as `runs/*/model`."""
+SELECTORS = ("class", "random", "where", "client")
+"""Selectors over data that a measurement takes."""
 
 
 class MeasuringRequest(PathFields):
@@ -87,20 +90,38 @@ def _as_text(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-class AuditRequest(MeasuringRequest):
+class OfExamples(MeasuringRequest):
+    """What should be forgotten: examples, or a selector of some of `data`, as in a request."""
+
+    forget: Source | dict[str, Any]
+    data: Source | None = None
+
+    @field_validator("forget", mode="before")
+    @classmethod
+    def _check_forget(cls, value: Any) -> Any:
+        """A selector is a mapping; the command line writes it as a text, `{client: 7}`."""
+        if isinstance(value, str) and value.startswith("{"):
+            value = parse_yaml(value)
+        if isinstance(value, Mapping):
+            check_selector(value, SELECTORS)
+        return value
+
+
+class AuditRequest(OfExamples):
     """A model to audit, whoever changed it, and the data and models to compare it with.
 
+    forget: examples, or a selector of some of `data`, such as {client: 7} of a federation; the rest of data is then
+    retain, where none is given.
     before: the model before the change. gold: auto, one, none, the folder of a model retrained without the forget set,
     or two such folders; auto takes a cached one, or retrains where the training manifest allows it and it is cheap.
     neighbours, general: near neighbours of the forget set, and general text, on which utility is measured apart.
     probes: questions of your own (`question`, `answer`, `kind`, `of`). turns: whether the last answer of a conversation
     counts, or all. level: the attacks on the model and on gold. alignment: "standard" also puts the prompts of
-    `domains` (default: the embedded pack) to the models, judged by `judge`. out: a folder for evidence.json and
-    report.html.
+    `domains` (default: the embedded pack) to the models, judged by `judge`. clients_send: what the clients of a
+    federation send of their rows: readouts, or sums alone. out: a folder for evidence.json and report.html.
     """
 
     model: str
-    forget: Source
     retain: Source | None = None
     holdout: Source | None = None
     test: Source | None = None
@@ -117,6 +138,7 @@ class AuditRequest(MeasuringRequest):
     alignment: Literal["none", "standard"] = "none"
     domains: str | list[str] | None = None
     judge: str = "rules"
+    clients_send: Literal["readouts", "sums"] = "readouts"
     trust_code: bool = False
 
     @field_validator("accept", mode="before")
@@ -129,7 +151,7 @@ class AuditRequest(MeasuringRequest):
     def _no_gold(cls, value: Any) -> Any:
         return "none" if value is None else value
 
-    @field_validator("purpose", "turns", "level", "alignment", mode="before")
+    @field_validator("purpose", "turns", "level", "alignment", "clients_send", mode="before")
     @classmethod
     def _check_choice(cls, value: Any, info: ValidationInfo) -> Any:
         choices = get_args(cls.model_fields[str(info.field_name)].annotation)
@@ -159,7 +181,7 @@ class AuditRequest(MeasuringRequest):
         return dict(zip(("gold", "second_gold"), self.gold, strict=True))
 
 
-class ExposureRequest(MeasuringRequest):
+class ExposureRequest(OfExamples):
     """Models that unlearned and models that were retrained, to compare as distributions.
 
     floor: a second set of retrained models, which shares none with `gold`; by default the golds are halved. course: the
@@ -171,7 +193,6 @@ class ExposureRequest(MeasuringRequest):
 
     unlearned: Folders
     gold: Folders
-    forget: Source
     floor: Folders = []
     before: Folders = []
     retain: Source | None = None

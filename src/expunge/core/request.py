@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,6 +48,7 @@ HARMLESS = (
     "redact",
     "turns",
     "answer_quantile",
+    "clients_send",
     "seed",
     "budget",
 )
@@ -103,6 +104,8 @@ class Request(PathFields):
     turns: Literal["last", "all"] = "last"
     answer_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of the true answers' lengths, to which generated answers are limited, and a few tokens more."""
+    clients_send: Literal["readouts", "sums"] = "readouts"
+    """What the clients of a federation send of their rows: readouts of each example, or sums over them alone."""
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str
@@ -111,7 +114,7 @@ class Request(PathFields):
     @classmethod
     def _selector(cls, value: Any) -> Any:
         if isinstance(value, Mapping):
-            _check_selector(value)
+            check_selector(value)
         elif not value:
             raise ValueError("is empty; give at least one example or a path")
         return value
@@ -161,12 +164,13 @@ class Request(PathFields):
         return cls.parse(read_config(path, "request", sets))
 
 
-def _check_selector(value: Mapping[str, Any]) -> None:
+def check_selector(value: Mapping[str, Any], known: Sequence[str] = SELECTORS) -> None:
+    """Check a selector under `forget`, of one of the known kinds. Raises ValueError."""
     if len(value) != 1:
-        raise ValueError("is not a selector, which has one key; give one of " + ", ".join(SELECTORS))
+        raise ValueError("is not a selector, which has one key; give one of " + ", ".join(known))
     ((kind, wanted),) = value.items()
-    if kind not in SELECTORS:
-        raise ValueError(f"has an unknown selector; {did_you_mean(kind, SELECTORS)}")
+    if kind not in known:
+        raise ValueError(f"has an unknown selector; {did_you_mean(kind, known)}")
     if kind in LATER:
         raise ValueError(f"needs {LATER[kind]}, which this version cannot do yet; select with class, random or where")
     if kind == "random" and (isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < 1):

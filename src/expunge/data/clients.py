@@ -1,7 +1,7 @@
 """The clients of a federation: which rows lie with whom.
 
-A row's client is a field of the row, or follows from the row's content and the seed alone, so that no row moves to
-another client when rows are deleted.
+A row's client is a field of the row, or follows from the row's content and the deal's own seed alone, so that no row
+moves to another client when rows are deleted, nor in a training from another seed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Placing(BaseModel):
 
     partition: "field", a client for each value of the row's field `by`; "iid", `count` clients, a row's drawn
     uniformly; "dirichlet", each label divided over `count` clients by shares drawn from a symmetric Dirichlet
-    distribution of concentration `alpha` (arXiv:1909.06335); "label", a client for each label.
+    distribution of concentration `alpha` (arXiv:1909.06335); "label", a client for each label. seed: of the draws,
+    apart from the training's: a retraining from another seed has the same clients.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +42,7 @@ class Placing(BaseModel):
     count: Annotated[int, Field(ge=2, le=MOST)] = 8
     alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @classmethod
     def of(cls, value: Any, where: str) -> Placing:
@@ -52,12 +54,12 @@ class Placing(BaseModel):
         return parse(cls, value, where)
 
 
-def clients_of(rows: Sequence[Example], placing: Placing, seed: int) -> Clients:
+def clients_of(rows: Sequence[Example], placing: Placing) -> Clients:
     """The clients' rows, by the name of the client. Raises BadInput."""
     if placing.partition == "field":
         _check_field(rows, placing.by)
-    names = [_name(row, placing, seed) for row in rows]
-    clients: Clients = {name: [] for name in sorted(set(names), key=_natural)}
+    names = [_name(row, placing) for row in rows]
+    clients: Clients = {name: [] for name in sorted(set(names), key=in_order)}
     for name, row in zip(names, rows, strict=True):
         clients[name].append(row)
     if len(clients) > MOST:
@@ -65,17 +67,17 @@ def clients_of(rows: Sequence[Example], placing: Placing, seed: int) -> Clients:
     return clients
 
 
-def client_of(row: Example, placing: Placing, seed: int) -> Any:
+def client_of(row: Example, placing: Placing) -> Any:
     """The name of the row's client, a whole number where rows were dealt out; None where the row names nobody."""
-    return row.get(placing.by) if placing.partition == "field" else int(_name(row, placing, seed))
+    return row.get(placing.by) if placing.partition == "field" else int(_name(row, placing))
 
 
-def _name(row: Example, placing: Placing, seed: int) -> str:
+def _name(row: Example, placing: Placing) -> str:
     if placing.partition == "field":
         return str(row[placing.by])
     if placing.partition == "label":
         return str(row["label"])
-    count = placing.count
+    count, seed = placing.count, placing.seed
     if placing.partition == "iid":
         return str(derive(seed, "client", identity(row)) % count)
     shares = np.random.default_rng(derive(seed, "shares", row.get("label"))).dirichlet([placing.alpha] * count)
@@ -83,7 +85,7 @@ def _name(row: Example, placing: Placing, seed: int) -> str:
     return str(min(int(np.searchsorted(np.cumsum(shares), place, side="right")), count - 1))
 
 
-def _natural(name: str) -> tuple[int, int, str]:
+def in_order(name: str) -> tuple[int, int, str]:
     """Whole numbers by their size, then other names by their letters."""
     return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 

@@ -78,11 +78,11 @@ def added_capabilities(chosen: Chosen | None) -> frozenset[str]:
 def client_in(manifest: Mapping[str, Any] | None) -> Callable[[Example], Any] | None:
     """With whom a row lay in the training, where its trainer dealt rows out to clients: the trainer's file says so."""
     chosen = (manifest or {}).get("trainer")
-    if not chosen or manifest is None:
+    if not chosen:
         return None
     ((name, options),) = chosen.items()
     places = getattr(trainer_named(name).module, "client_in", None)
-    return places(options, int(manifest.get("seed") or 0)) if places else None
+    return places(options) if places else None
 
 
 def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:

@@ -14,9 +14,9 @@ from expunge.core.contracts import Method, Model
 from expunge.core.errors import BadInput
 from expunge.data.clients import Clients, Placing, clients_of
 from expunge.methods._history import Kept, read_history
-from expunge.methods._rounds import Ledger, Local, Rounds, local_budget, state_of
+from expunge.methods._rounds import Ledger, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
-from expunge.methods.trainers.federation import WHERE, federation_of, outcome_of
+from expunge.methods.trainers.federation import WHERE, federation_of, local_of, outcome_of
 from expunge.models.build import budget_of
 from expunge.models.history import history_of
 from expunge.training import checkpoint
@@ -95,8 +95,7 @@ class Leaves(Method):
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         options = federation_of(manifest)
-        seed = int((manifest or {}).get("seed") or 0)
-        clients_of([*splits["forget"], *splits["retain"]], _placing(options), seed)
+        clients_of([*splits["forget"], *splits["retain"]], _placing(options))
         name = options["strategy"]
         if self.averages and not strategy_of(name, f"{WHERE}.strategy").averages:
             raise BadInput.of(
@@ -111,17 +110,17 @@ class Leaves(Method):
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         began = time.monotonic()
         assert context.manifest is not None
-        options, seed = federation_of(context.manifest), int(context.manifest["seed"])
+        options = federation_of(context.manifest)
         if context.budget.steps == 0:
             context.notes["outcome"] = outcome_of(_nothing(model, context), None, 0.0)
             return model
         departure = Departure(
             model,
             context,
-            clients_of(splits["forget"], _placing(options), seed),
-            clients_of(splits["retain"], _placing(options), seed),
+            clients_of(splits["forget"], _placing(options)),
+            clients_of(splits["retain"], _placing(options)),
             options,
-            local_budget(budget_of(context.manifest), Local.of(options["local"], f"{WHERE}.local")),
+            local_budget(budget_of(context.manifest), local_of(context.manifest, options)),
         )
         weights = self.erase(departure)
         checkpoint.restore(model.module, weights, "")
