@@ -181,21 +181,23 @@ def _by_example(table: Table, name: str, role: str, rows: Rows, *, beyond: bool)
     if score.unit not in ("share", "nats") or len(score.values) != len(gold.values):
         return []
     ours, theirs = (np.ma.masked_array(x.values, dtype=float) for x in (score, gold))
-    gap = np.ma.compressed(ours - theirs)
+    apart = ours - theirs
+    gap = np.ma.compressed(apart)
     if not len(gap):
         return []
     examples = rows.get(score.split, ())
     same = len(examples) == len(ours)
-    groups = groups_of(examples, np.ma.getmaskarray(ours - theirs)) if same else None
-    base = dataclasses.replace(score, n=len(gap), values=None, groups=count_groups(groups))
+    groups = groups_of(examples, np.ma.getmaskarray(apart)) if same else None
+    base = dataclasses.replace(score, n=len(gap), values=None, others=None, groups=count_groups(groups))
     value, low, high = intervals.mean(gap, groups=groups)
     paired = dataclasses.replace(base, name=f"{name}_gap", unit="ratio", why="the same examples under both models")
-    found = [dataclasses.replace(paired, value=value, low=low, high=high)]
+    found = [dataclasses.replace(paired, value=value, low=low, high=high, values=apart)]
     if beyond:
         if score.unit == "nats":
-            gap = np.ma.compressed(np.ma.exp(-ours) - np.ma.exp(-theirs))
-        value, low, high = intervals.proportion((np.abs(gap) > KNOWN_AGAIN).astype(float), groups=groups)
+            apart = np.ma.exp(-ours) - np.ma.exp(-theirs)
+        far = np.ma.masked_array(np.abs(apart) > KNOWN_AGAIN, dtype=float)
+        value, low, high = intervals.proportion(far.compressed(), groups=groups)
         why = f"examples whose own figure is more than {KNOWN_AGAIN} from gold's"
         shares = dataclasses.replace(base, name=f"{name}_beyond", unit="share", better="lower", why=why)
-        found.append(dataclasses.replace(shares, value=value, low=low, high=high))
+        found.append(dataclasses.replace(shares, value=value, low=low, high=high, values=far))
     return found

@@ -21,6 +21,8 @@ Z = 1.959963984540054
 LEVEL = 0.95
 RESAMPLES = 1999
 GROUP_RESAMPLES = 999
+ROUNDING = 1e-12
+"""Relative deviation of values that count as equal where they are known by sums alone."""
 UNSEEN = 0.5
 """Sum of squares that is added to the members' differences of two AUCs, as of two examples half a placement away:
 among few examples the one that differs much may be missing."""
@@ -79,15 +81,31 @@ def mean(
     Wilson's for that mean (the widest that any values in the range could give), else the value.
     """
     x = np.asarray(values, dtype=float)
-    centre = float(x.mean())
     if len(x) == 1 or np.ptp(x) == 0:
-        centre = float(x[0])
-        width = highest - lowest
-        if not np.isfinite(width):
-            return Interval(centre, centre, centre)
-        inner = share((centre - lowest) / width * len(x), len(x), level)
-        return Interval(centre, lowest + width * inner.low, lowest + width * inner.high)
-    spread = spread_of_mean(x, groups)
+        return _without_spread(float(x[0]), len(x), lowest, highest, level)
+    return _around(float(x.mean()), spread_of_mean(x, groups), lowest, highest, level)
+
+
+def mean_of_sums(
+    count: int, centre: float, squares: float, lowest: float = -np.inf, highest: float = np.inf, *, level: float = LEVEL
+) -> Interval:
+    """`mean` of values that are known by their count, their mean and the sum of their squared deviations from it."""
+    if count == 1 or squares <= count * (ROUNDING * centre) ** 2:
+        return _without_spread(centre, count, lowest, highest, level)
+    return _around(centre, Spread(squares / (count * (count - 1)), count - 1), lowest, highest, level)
+
+
+def _without_spread(centre: float, count: int, lowest: float, highest: float, level: float) -> Interval:
+    """The mean of equal values: Wilson's interval for it within a finite range, else the value."""
+    width = highest - lowest
+    if not np.isfinite(width):
+        return Interval(centre, centre, centre)
+    inner = share((centre - lowest) / width * count, count, level)
+    return Interval(centre, lowest + width * inner.low, lowest + width * inner.high)
+
+
+def _around(centre: float, spread: Spread, lowest: float, highest: float, level: float) -> Interval:
+    """Student's t interval around a mean, cut at the ends of its range."""
     half = float(special.stdtrit(spread.degrees, 0.5 + level / 2)) * spread.variance**0.5
     return Interval(centre, min(centre, max(lowest, centre - half)), max(centre, min(highest, centre + half)))
 

@@ -1,4 +1,4 @@
-"""The readouts of several processes, each of a share of the examples, as one."""
+"""The readouts of several processes or clients, each of some of the examples, as one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ def join(parts: Sequence[Readout]) -> Readout:
     """The readouts of every k-th example, from the first, second, ... on, as one in the examples' own order."""
     places = processes.join_shares([list(range(len(part.n_N))) for part in parts])
     starts = np.cumsum([0, *(len(part.n_N) for part in parts)])
-    order = [int(starts[i % len(parts)]) + place for i, place in enumerate(places)]
+    return _end_all(parts).take([int(starts[i % len(parts)]) + place for i, place in enumerate(places)])
+
+
+def join_places(parts: Sequence[Readout], places: Sequence[Sequence[int]]) -> Readout:
+    """The readouts of the examples at these places of a split, as one in the split's own order."""
+    order = np.argsort(np.concatenate([np.asarray(some, dtype=np.intp) for some in places]), kind="stable")
+    return _end_all(parts).take(order.tolist())
+
+
+def _end_all(parts: Sequence[Readout]) -> Readout:
+    """The readouts one after another."""
     rows: dict[str, Any] = {
         field.name: _end_to_end([getattr(part, field.name) for part in parts])
         for field in fields(Readout)
@@ -29,7 +39,7 @@ def join(parts: Sequence[Readout]) -> Readout:
         name: {key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in getattr(parts[0], name)}
         for name in NAMED
     }
-    return replace(parts[0], **rows, **named).take(order)
+    return replace(parts[0], **rows, **named)
 
 
 def _end_to_end(values: Sequence[Any]) -> Any:

@@ -180,6 +180,8 @@ class Evidence(Record):
     """Of a generator: label, and role -> picture (a data URI), plain and attacked, from the same noise."""
     feature_map: dict[str, dict[str, list[list[Number]]]] = {}
     """Of a classifier: role -> split -> points in the plane of its features' main directions."""
+    clients: Object = {}
+    """Of a federation: what the clients sent, and of each the rows that it read, by split, and its own figures."""
     over_models: OverModels | None = None
     caches: list[str] = []
     """Of earlier versions alone: the cache entries of the run, which salt.json holds today."""

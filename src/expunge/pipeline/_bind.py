@@ -27,6 +27,7 @@ from expunge.models.open import open_on_cpu
 from expunge.models.packaged import is_packaged, outline_packaged, place_of
 from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline.choice import choose
+from expunge.pipeline.clients import check_parties
 from expunge.pipeline.compatibility import fits_history, fits_method, fits_model
 from expunge.pipeline.folders import fits_cache, fits_folder
 from expunge.pipeline.partition import divide, evidence_splits
@@ -157,6 +158,8 @@ def check_parts(parts: Parts, resume: bool, faults: Faults) -> list[str]:
         with faults:
             fits_method(composed, model, splits)
             notes += fits_history(composed, model, splits, parts.base.manifest)
+    with faults:
+        check_parties(client_in(parts.base.manifest), request.clients_send, request.audit)
     with faults:
         fits_model(model, splits)
         notes += prompt_notes(model, splits, request.turns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,8 @@ from expunge.evaluation import scores as scoring
 from expunge.evaluation.acceptance import parse
 from expunge.evaluation.against_gold import scores_against_gold
 from expunge.evaluation.controls import controls, with_controls
+from expunge.evaluation.sums import pool, sums_of
+from expunge.pipeline.clients import Parties, parties_in, readouts_by_client
 from expunge.pipeline.fluency import fluency_scores, with_fluency
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import hidden_scores
@@ -45,10 +47,16 @@ class Comparison:
         return with_fluency({"before": self.before, "after": self.after, **golds}, self.plan.request.trust_code)
 
     @cached_property
+    def parties(self) -> Parties | None:
+        """The clients of the federation that trained the model."""
+        return parties_in(self.plan.manifest, self.plan.request.clients_send)
+
+    @cached_property
     def scores(self) -> list[scoring.Score]:
         """All scores but those of alignment; those that rest on a refused gold say why they are not measured."""
         plan, gold = self.plan, self.golds["gold"]
-        scores = all_scores(self.reads, plan.capabilities, plan.request.audit, plan.request.accept)
+        given = (plan.capabilities, plan.request.audit, plan.request.accept, self.parties)
+        scores = all_scores(self.reads, *given)
         return refuse_gold(scores, gold.why) if gold.refused else scores
 
 
@@ -68,16 +76,48 @@ def by_side(scores: Sequence[scoring.Score]) -> list[scoring.Score]:
     return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
 
 
+def scores_by_client(
+    reads: Mapping[str, Observation],
+    capabilities: frozenset[str],
+    accept: Mapping[str, Any] | None,
+    parties: Parties,
+) -> dict[str, list[scoring.Score]]:
+    """Client -> the scores of its own rows, without those of attacks on the models."""
+    divided = readouts_by_client(parties, {role: one.readouts for role, one in reads.items()})
+    places = parties.places(reads["after"].readouts["forget"].examples) if "forget" in reads["after"].readouts else {}
+    return {
+        name: all_scores(
+            {
+                role: replace(
+                    reads[role],
+                    readouts=readouts,
+                    answers_N=None if (found := reads[role].answers_N) is None else found[places.get(name, [])],
+                )
+                for role, readouts in own.items()
+            },
+            capabilities,
+            "none",
+            accept,
+        )
+        for name, own in divided.items()
+    }
+
+
 def all_scores(
     reads: Mapping[str, Observation],
     capabilities: frozenset[str],
     level: str,
     accept: Mapping[str, Any] | None = None,
+    parties: Parties | None = None,
 ) -> list[scoring.Score]:
     """All scores: arithmetic on readouts, attacks on the models, and how these compare with gold.
 
     accept: the acceptance criteria; those that compare with gold name the scores that are compared by example too.
+    parties: the clients that read the rows; where they send sums alone, the scores follow from these.
     """
+    if parties and parties.send == "sums":
+        sent = scores_by_client(reads, capabilities, accept, parties)
+        return by_side(pool([sums_of(score) for score in own] for own in sent.values()))
     scores = scoring.measure({role: read.readouts for role, read in reads.items()}, capabilities)
     scores += fluency_scores(reads)
     if level != "none":

@@ -90,7 +90,7 @@ def evidence(tried: Tried, beside: Mapping[int, DomainAnswers], seconds: float) 
         yields=plan.composed.yields,
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
-        **exhibits(reads, scores, redact),
+        **exhibits(reads, scores, redact, plan.capabilities, compared.parties),
     )
 
 

@@ -10,11 +10,14 @@ import numpy as np
 
 from expunge.core.card import Example
 from expunge.data.examples import answer_of, question_of
+from expunge.evaluation.against_gold import WORST
 from expunge.evaluation.attack import Found
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.family import family
+from expunge.pipeline.clients import SERVER, Parties
+from expunge.pipeline.comparison import scores_by_client
 from expunge.pipeline.drawings import drawn_pictures
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.pictures import confusions, feature_map, weighed_pixels
@@ -27,11 +30,23 @@ MAX_STEPS = 200
 """Steps of an ROC that the evidence keeps; the first ones, where few are accused falsely, all."""
 
 
-def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted: bool) -> dict[str, Any]:
-    """All of them, by their fields in evidence.json. A second gold makes margins, and is not shown."""
+def exhibits(
+    reads: Mapping[str, Observation],
+    scores: Sequence[Score],
+    redacted: bool,
+    capabilities: frozenset[str],
+    parties: Parties | None = None,
+) -> dict[str, Any]:
+    """All of them, by their fields in evidence.json. A second gold makes margins, and is not shown.
+
+    parties: the clients of a federation; where they send sums alone, nothing of single examples is shown.
+    """
     reads = {role: read for role, read in reads.items() if role != SECOND_GOLD}
     scores = [score for score in scores if score.role != SECOND_GOLD]
     readouts = {role: read.readouts for role, read in reads.items()}
+    by_client = client_exhibit(reads, capabilities, parties, redacted) if parties else {}
+    if parties and parties.send == "sums":
+        return {"headline": headline(readouts["after"]), **by_client}
     views = {role: read.views for role, read in reads.items()}
     shown = examples(readouts, redacted)
     for row, maps in ({} if redacted else weighed_pixels(views)).items():
@@ -50,7 +65,24 @@ def exhibits(reads: Mapping[str, Observation], scores: Sequence[Score], redacted
         "attack_curves": attack_curves(reads),
         "attack_texts": recovered_texts(reads, redacted),
         "rocs": rocs(scores),
+        **by_client,
     }
+
+
+def client_exhibit(
+    reads: Mapping[str, Observation], capabilities: frozenset[str], parties: Parties, redacted: bool
+) -> dict[str, Any]:
+    """Which client read which rows, what it sent, and its own headline figures. Redacted: clients by number."""
+    after = reads["after"].readouts
+    shown = {name for names in headline(after).values() for name in names} | {WORST}
+    held = {split: parties.places(readout.examples) for split, readout in after.items()}
+    rows = []
+    for i, (name, own) in enumerate(scores_by_client(reads, capabilities, None, parties).items()):
+        label = "server" if name == SERVER else str(i + 1) if redacted else name
+        counts = {split: len(places[name]) for split, places in held.items() if name in places}
+        figures = [score.to_json() for score in own if score.measured and score.name in shown]
+        rows.append({"client": label, "rows": counts, "scores": figures})
+    return {"clients": {"sent": parties.send, "read": rows}}
 
 
 def distributions(readouts: Mapping[str, Mapping[str, Readout]]) -> dict[str, dict[str, list[float]]]:

@@ -32,6 +32,7 @@ from expunge.models.family import family
 from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
+from expunge.pipeline.clients import Parties, parties_in, read_rows
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
@@ -77,6 +78,8 @@ class ObservationSpec:
     """Of the true answers' lengths: as long may all generated answers become, and a few tokens longer."""
     names: tuple[str, ...] = ("",)
     """Beginnings of the names of the scores that the splits are read for; by default all."""
+    parties: Parties | None = None
+    """The clients that read rows of their own, of a federation."""
     views: bool = False
     """Whether the report wants views of a classifier (pipeline/views.py)."""
 
@@ -199,9 +202,8 @@ def _read(
     stage = f"reading {role}"
     reporter.start(stage, len(spec.splits))
     for i, (name, rows) in enumerate(spec.splits.items()):
-        readouts[name] = reading.read(
-            model, name, rows, channels[name], role=role, fingerprint=fingerprint, meter=meter
-        )
+        given = (model, name, rows, channels[name], meter)
+        readouts[name] = read_rows(spec.parties, *given, role=role, fingerprint=fingerprint)
         readouts[name].remark = spec.remarks.get(name, "") if role == "after" else ""
         reporter.advance(stage, i + 1, name)
     reporter.finish(stage)
@@ -277,6 +279,7 @@ def spec_of(plan: Plan) -> ObservationSpec:
         plan.manifest,
         remarks(plan.splits),
         answer_quantile=plan.request.answer_quantile,
+        parties=parties_in(plan.manifest, plan.request.clients_send),
         views=True,
     )
 

@@ -24,6 +24,7 @@ from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import check, open_model
 from expunge.pipeline import containment
+from expunge.pipeline.clients import parties_in
 from expunge.pipeline.comparison import all_scores
 from expunge.pipeline.evidence import environment
 from expunge.pipeline.fluency import read_answers
@@ -252,6 +253,7 @@ class _Again:
             manifest=manifest,
             remarks=remarks(self.plan.splits),
             answer_quantile=self.plan.request.answer_quantile,
+            parties=parties_in(manifest, self.plan.request.clients_send),
         )
         observed: dict[str, Observation] = {}
         after = open_model(str(self.folder / "model"), self.trust_code)
@@ -270,7 +272,7 @@ class _Again:
             if "gold" in reads:
                 reads = read_answers(self.golds["gold"][0], reads)
             accept = self.evidence["request"].get("accept") or {}
-            found_scores = all_scores(reads, self.plan.capabilities, self.level, accept)
+            found_scores = all_scores(reads, self.plan.capabilities, self.level, accept, spec.parties)
             return refuse_gold(found_scores, refused[0]) if refused else found_scores
 
     def lost_names(self) -> set[str]:

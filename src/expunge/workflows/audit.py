@@ -27,6 +27,7 @@ from expunge.models.open import open_model
 from expunge.models.prompt_notes import prompt_notes
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
+from expunge.pipeline.clients import Holder, Parties, check_parties, holder_in
 from expunge.pipeline.comparison import all_scores, by_side, cut_remarks
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.exhibits import exhibits
@@ -42,7 +43,7 @@ from expunge.report.html import render
 from expunge.workflows._audit_golds import gold_models
 from expunge.workflows._sources import check_sources
 
-SPLITS = ("forget", "retain", "holdout", "test", *FURTHER)
+SPLITS = ("data", "forget", "retain", "holdout", "test", *FURTHER)
 """The data of an audit, by the fields of its request."""
 
 
@@ -80,6 +81,8 @@ class _Plan:
     criteria: list[acceptance.Criterion]
     prompts: AlignmentSpec | None
     """The domains' prompts that are put to the models, where the request wants alignment."""
+    parties: Parties | None
+    """The clients of the federation that trained the model."""
 
     @property
     def rows(self) -> Splits:
@@ -99,10 +102,13 @@ def _plan(given: AuditRequest | Mapping[str, Any] | str | None, fields: Mapping[
         raise BadInput.all(faults.errors)
     splits: Splits = {}
     prompts: AlignmentSpec | None = None
+    holder: Holder | None = None
     criteria = []
     with faults:
         sources = {name: getattr(request, name) for name in SPLITS}
-        splits = make_splits(sources, probes=request.probes, seed=request.seed, turns=request.turns)
+        holder = holder_in([request.before or request.model])
+        check_parties(holder, request.clients_send, request.level)
+        splits = make_splits(sources, probes=request.probes, seed=request.seed, turns=request.turns, client=holder)
     with faults:
         prompts = _prompts(request)
     with faults:
@@ -114,7 +120,8 @@ def _plan(given: AuditRequest | Mapping[str, Any] | str | None, fields: Mapping[
         with faults:
             out_folder.free(request.out)
     faults.raise_any()
-    return _Plan(request, splits, criteria, prompts)
+    parties = Parties(holder, request.clients_send) if holder else None
+    return _Plan(request, splits, criteria, prompts, parties)
 
 
 def _prompts(request: AuditRequest) -> AlignmentSpec | None:
@@ -152,7 +159,8 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     golds = gold_models(request, plan.splits, folder, model)
     capabilities = model.capabilities
     _check_scores(plan, capabilities, {*request.sources, *golds.sources})  # before anything is read
-    spec = ObservationSpec(rows, request.level, plan.prompts, request.seed, _manifest(plan, folder), views=True)
+    given = (rows, request.level, plan.prompts, request.seed, _manifest(plan, folder))
+    spec = ObservationSpec(*given, parties=plan.parties, views=request.clients_send != "sums")
     others = {}
     if request.before is None:
         others["after"] = Observation(model.fingerprint())  # which gold must not be either
@@ -210,7 +218,7 @@ def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
     request, reads = plan.request, with_fluency(observed.reads, plan.request.trust_code)
     answers = {role: one.aligned for role, one in reads.items()}
     aligned = alignment_evidence(plan.prompts, answers.get("before"), answers["after"], {}, request.redacted)
-    scores = all_scores(reads, observed.capabilities, request.level, request.accept)
+    scores = all_scores(reads, observed.capabilities, request.level, request.accept, plan.parties)
     refused = [one.why for one in observed.golds if one.refused]
     scores = by_side(
         [*(scores if "gold" in reads or not refused else refuse_gold(scores, refused[0])), *aligned.scores]
@@ -230,5 +238,5 @@ def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
         notes=[*observed.notes, *aligned.notes, *refused, *two, *cut_remarks(reads)],
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
-        **exhibits(reads, scores, request.redacted),
+        **exhibits(reads, scores, request.redacted, observed.capabilities, plan.parties),
     )

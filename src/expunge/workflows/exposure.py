@@ -34,6 +34,7 @@ from expunge.evaluation.scores import Score
 from expunge.models.open import check, open_model
 from expunge.pipeline import evidence as dossier
 from expunge.pipeline import out_folder
+from expunge.pipeline.clients import holder_in
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.partition import OTHERS_READ
 from expunge.report.exposure import render
@@ -42,6 +43,8 @@ MIN_MODELS = 4
 """Models of a set: each half of them is attacked with the other half as shadows, which takes two of each."""
 MAX_EXAMPLES = 24
 """Examples that the evidence names, the most exposed first."""
+SPLITS = ("data", "forget", "retain", "holdout")
+"""The data, by the fields of the request."""
 STAGE = "reading models"
 CHANNELS = {"nll", "logp", "moments", "logits"}
 PAPERS = "a distribution of models is compared with another (papers take 100 to 512 a side)"
@@ -109,12 +112,15 @@ def _check(
     if request is None:
         raise BadInput.all(faults.errors)
     splits: Splits = {}
-    with faults:
-        splits = make_splits(
-            {name: getattr(request, name) for name in ("forget", "retain", "holdout")}, seed=request.seed
-        )
     patterns = {name: getattr(request, name) for name in ("unlearned", "gold", "floor", "before", "course")}
-    sources = {name: _folders(name, some, faults) for name, some in patterns.items()}
+    places = Faults()
+    sources = {name: _folders(name, some, places) for name, some in patterns.items()}
+    with faults:
+        data = {name: getattr(request, name) for name in SPLITS}
+        trained = [folder for folders in sources.values() for folder in folders]
+        splits = make_splits(data, seed=request.seed, client=holder_in(trained))
+    for error in places.errors:
+        faults.add(error)
     _check_counts(sources, faults)
     for name, folders in sources.items():
         for folder in folders:
