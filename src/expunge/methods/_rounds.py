@@ -28,6 +28,7 @@ from expunge.methods._strategy import Strategy
 from expunge.methods.objective import plain_training
 from expunge.models.weights import snapshot
 from expunge.training import checkpoint
+from expunge.training.stopping import figures
 from expunge.training.updates import ClientUpdate, State, require_some, screen, size_of
 
 Exchange = Callable[[int, Sequence[str], State], list[ClientUpdate]]
@@ -107,12 +108,13 @@ class Rounds:
     def _round(self, number: int, weights: State, keep: bool) -> dict[str, Tensor]:
         began = time.monotonic()
         delete(self._folder(number))  # of a killed round: it begins anew
-        names = participants(list(self.clients), self.share, self.context, number)
+        names = self._participants(number)
         updates = (self.exchange or self.train_here)(number, names, weights)
         usable, refused = screen(weights, updates)
         refused |= {name: "did not answer" for name in names if name not in {one.client for one in updates}}
         require_some(usable, number, refused)
         after = self.strategy(weights, usable)
+        self.strategy.judge(number, self._sizes, lambda some: self._accuracy(after, some))
         cost = self.context.notes.pop("local", {})
         self.context.notes[f"round-{number:04d}"] = {
             "asked": names,
@@ -129,6 +131,26 @@ class Rounds:
         for i, one in enumerate(usable if keep else []):
             tensors |= {f"update.{i}.{name}": value for name, value in one.weights.items()}
         return tensors
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(rows) for name, rows in self.clients.items()}
+
+    def _participants(self, number: int) -> list[str]:
+        """The clients of a round, in the order of all: the strategy's choice, or drawn at random."""
+        names = list(self.clients)
+        count = count_of(names, self.share)
+        chosen = self.strategy.choose(self._sizes, count, lambda name: _draw(self.context, number, name))
+        if chosen is None:
+            return participants(names, self.share, self.context, number)
+        return [name for name in names if name in chosen]
+
+    def _accuracy(self, weights: State, names: Sequence[str]) -> float:
+        """The accuracy of a model on the rows of these clients, each of which counts its own."""
+        checkpoint.restore(self.model.module, weights, "")
+        self.model.module.eval()
+        found = [(len(self.clients[name]), figures(self.model, self.clients[name])["accuracy"]) for name in names]
+        return sum(size * accuracy for size, accuracy in found) / sum(size for size, _ in found)
 
     def _account(self, outcome: Mapping[str, Any], weights: State) -> None:
         ledger = self.ledger
@@ -172,9 +194,17 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> State:
 
 def participants(names: Sequence[str], share: float, context: Context, number: int) -> list[str]:
     """The clients of a round, in the order of `names`: each round's own draw, in which each has its own number."""
-    count = max(1, math.ceil(share * len(names) - 1e-9))
-    drawn = sorted(names, key=lambda name: derive(context.seed, context.stage, "round", number, name))[:count]
+    drawn = sorted(names, key=lambda name: _draw(context, number, name))[: count_of(names, share)]
     return [name for name in names if name in drawn]
+
+
+def count_of(names: Sequence[str], share: float) -> int:
+    """How many clients take part in a round."""
+    return max(1, math.ceil(share * len(names) - 1e-9))
+
+
+def _draw(context: Context, number: int, name: str) -> int:
+    return derive(context.seed, context.stage, "round", number, name)
 
 
 class Local(BaseModel):

@@ -38,6 +38,15 @@ class Strategy:
         """Further loss terms of the clients' local training."""
         return {}
 
+    def choose(self, sizes: Mapping[str, int], count: int, draw: Callable[[str], int]) -> list[str] | None:
+        """The clients of a round, where the strategy chooses them; None for ones that are drawn at random.
+
+        sizes: client -> its rows. count: clients to take. draw: name -> a whole number below 2**63, the round's own.
+        """
+
+    def judge(self, number: int, sizes: Mapping[str, int], accuracy: Callable[[Sequence[str]], float]) -> None:
+        """Look at the model that a round made. accuracy: names of clients -> its accuracy on their rows."""
+
     def state(self) -> dict[str, Tensor]:
         """Its memory of earlier rounds, for the checkpoint."""
         return {}
