@@ -97,6 +97,18 @@ class Perceptron(nn.Module):
         return self.last(self.second(self.first(x)))
 
 
+class Linear(nn.Module):
+    """Logistic regression: one layer over all values of a row."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: of any shape with `inputs` values each -> logits [B, classes]."""
+        return self.head(x.flatten(1))
+
+
 class MLP(nn.Module):
     """A perceptron for tables and small images; inputs are standardised by the given means and deviations."""
 
