@@ -15,6 +15,7 @@ from expunge.data.clients import FIELD, Placing, client_of, clients_of
 from expunge.methods._history import Kept, write_history
 from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
+from expunge.methods.single_shot import choose, pairs_of, search_of
 from expunge.methods.training import BESIDE
 from expunge.models.history import FEDERATED, with_history
 from expunge.training import checkpoint
@@ -27,17 +28,18 @@ def added_capabilities(options: Mapping[str, Any]) -> frozenset[str]:
     return frozenset({FEDERATED} if options["history"] != "none" else ())
 
 
-def client_in(options: Mapping[str, Any], seed: int) -> Callable[[Example], Any]:
-    """With whom a row lies in the federation of these options and this seed."""
+def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
+    """With whom a row lies in the federation of these options."""
     placing = Placing.of(options["clients"], f"{WHERE}.clients")
-    return lambda row: client_of(row, placing, seed)
+    return lambda row: client_of(row, placing)
 
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """Check the strategy, and that there are two clients. Raises BadInput."""
     strategy_of(options["strategy"], f"{WHERE}.strategy")
-    Local.of(options["local"], f"{WHERE}.local")
-    clients = clients_of(data, Placing.of(options["clients"], f"{WHERE}.clients"), 0)
+    if search_of(options["local"], f"{WHERE}.local") is None:
+        Local.of(options["local"], f"{WHERE}.local")
+    clients = clients_of(data, Placing.of(options["clients"], f"{WHERE}.clients"))
     if len(clients) < 2:
         raise BadInput.of(WHERE, len(clients), "is the number of clients", "give rows of two clients or more")
 
@@ -59,22 +61,39 @@ def train(
     takes part in a round (`Placing`). history: what the server keeps beside the model: each client's last model, or
     those of all rounds, which `federaser` replays. local: a client's passes over its rows in a round, or `Local`: with
     `sgd`, at that rate by SGD with a momentum of 0.9, else by AdamW at the rate of train.yaml. The batch size counts,
-    `epochs` there do not.
+    `epochs` there do not. Lists of rates and passes are a search: each client says what it loses with each on its
+    own rows, and one is chosen from that (`Search`).
     Raises BadInput.
     """
     began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
-    divided = clients_of(data, placing, context.seed)
+    divided = clients_of(data, placing)
     plan = strategy_of(strategy, f"{WHERE}.strategy")
-    budget = local_budget(context.budget, Local.of(local, f"{WHERE}.local"))
-    run = Rounds(fresh, divided, plan, context, budget, placing.fraction)
+    run = Rounds(fresh, divided, plan, context, context.budget, placing.fraction)
+    setting = _setting(run, local)
+    run.budget = local_budget(context.budget, setting)
     kept = _run(run, rounds, history)
     fresh.module.eval()
     if kept:
         write_history(context.folder / BESIDE, kept)
         with_history(fresh, context.folder / BESIDE)
-    context.notes["outcome"] = outcome_of(run, budget.learning_rate, time.monotonic() - began)
-    context.notes["outcome"]["federation"] |= {"examples": {name: len(rows) for name, rows in divided.items()}}
+    context.notes["outcome"] = outcome_of(run, run.budget.learning_rate, time.monotonic() - began)
+    told = {"examples": {name: len(rows) for name, rows in divided.items()}, "local": setting.model_dump()}
+    context.notes["outcome"]["federation"] |= told
     return fresh
+
+
+def _setting(run: Rounds, local: Any) -> Local:
+    """How clients train within a round: as they were told to, or chosen from what each lost on its own rows."""
+    search = search_of(local, f"{WHERE}.local")
+    if search is None:
+        return Local.of(local, f"{WHERE}.local")
+    return choose(pairs_of(run, search, state_of(run.model)), search, run.context.derive("single shot"))
+
+
+def local_of(manifest: Mapping[str, Any], options: Mapping[str, Any]) -> Local:
+    """How the clients of a federation train within a round: as it was chosen, or as its options say."""
+    told = (manifest.get("federation") or {}).get("local")
+    return Local.of(options["local"] if told is None else told, f"{WHERE}.local")
 
 
 def _run(run: Rounds, count: int, history: str) -> list[Kept]:
