@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from expunge.core.errors import BadInput
 from expunge.core.extras import require
+from expunge.data.clients import in_order
 from expunge.methods._rounds import Exchange
 from expunge.training.updates import ClientUpdate, State
 
@@ -28,26 +31,70 @@ def _flwr(module: str) -> Any:
     return importlib.import_module(f"flwr.{module}")
 
 
-def client_app(train: Train) -> Any:
+Read = Callable[[State], str]
+"""Global model -> what the client says of its own rows under it, as JSON."""
+
+
+def client_app(train: Train, *, name: str = "", read: Read | None = None) -> Any:
     """The ClientApp whose train action trains one client from the arrays that it is sent.
 
     A message has the records "arrays" (the global model) and "config" (`round`, `client`); the reply "arrays" and
-    "metrics" (`examples`).
+    "metrics" (`examples`). Where they are given, `query.name` is answered with the client's name, and `query.read` with
+    what it reads.
     """
     app, flwr = _flwr("clientapp").ClientApp(), _flwr("app")
 
     def act(message: Any, context: Any) -> Any:
         config = message.content["config"]
-        weights = dict(message.content["arrays"].to_torch_state_dict())
-        sent = train(int(config["round"]), str(config["client"]), weights)
+        sent = train(int(config["round"]), str(config["client"]), _weights_in(message))
         records = {
             "arrays": flwr.ArrayRecord(sent.weights),
             "metrics": flwr.MetricRecord({"examples": sent.examples}),
         }
         return flwr.Message(flwr.RecordDict(records), reply_to=message)
 
+    def answer(key: str, make: Callable[[Any], str]) -> Callable[[Any, Any], Any]:
+        def tell(message: Any, context: Any) -> Any:
+            records = {"config": flwr.ConfigRecord({key: make(message)})}
+            return flwr.Message(flwr.RecordDict(records), reply_to=message)
+
+        return tell
+
     app.train()(act)
+    if name:
+        app.query("name")(answer("name", lambda message: name))
+    if read:
+        app.query("read")(answer("read", lambda message: read(_weights_in(message))))
     return app
+
+
+def _weights_in(message: Any) -> State:
+    return dict(message.content["arrays"].to_torch_state_dict())
+
+
+def nodes_of(grid: Any, count: int, timeout: float = 60.0) -> dict[str, int]:
+    """Client -> the node that holds it, once so many are there. Raises BadInput where they are not in time."""
+    flwr, until, found = _flwr("app"), time.monotonic() + timeout, {}
+    while time.monotonic() < until and len(found) < count:
+        nodes = [node for node in grid.get_node_ids() if node not in found.values()]
+        messages = [grid.create_message(flwr.RecordDict({}), "query.name", node, "0") for node in nodes]
+        for reply in grid.send_and_receive(messages, timeout=timeout) if messages else []:
+            if not reply.has_error():
+                found[str(reply.content["config"]["name"])] = reply.metadata.src_node_id
+        time.sleep(0 if len(found) >= count else 1)
+    if len(found) < count:
+        raise BadInput.of("clients", len(found), f"are there of {count}", "start the others, or wait for longer")
+    return dict(sorted(found.items(), key=lambda item: in_order(item[0])))
+
+
+def read_through(grid: Any, nodes: Mapping[str, int], weights: State, timeout: float | None = None) -> dict[str, str]:
+    """Client -> what it says of its own rows under these weights, of those that answer."""
+    flwr, names = _flwr("app"), {node: name for name, node in nodes.items()}
+    records = flwr.RecordDict({"arrays": flwr.ArrayRecord(weights)})
+    messages = [grid.create_message(records, "query.read", node, "0") for node in nodes.values()]
+    replies = grid.send_and_receive(messages, timeout=timeout)
+    sound = {names[one.metadata.src_node_id]: one for one in replies if not one.has_error()}
+    return {name: str(sound[name].content["config"]["read"]) for name in nodes if name in sound}
 
 
 def exchange_through(grid: Any, nodes: Mapping[str, int], timeout: float | None = None) -> Exchange:

@@ -1,0 +1,101 @@
+"""A federation on several machines, by Flower's SuperLink and SuperNodes: the server's side, and a client's.
+
+Server and clients have the same train.yaml, each a copy of its own: nobody sends code, and a server cannot choose what
+a client runs. A client's rows are read where it runs, and never leave it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expunge.core.card import Example
+from expunge.core.context import Context
+from expunge.core.contracts import Model
+from expunge.core.files import write_json
+from expunge.core.train_config import TrainConfig
+from expunge.data.clients import Placing
+from expunge.data.load import load
+from expunge.methods._rounds import Local, Rounds, local_budget, state_of
+from expunge.methods._strategy import Strategy, strategy_of
+from expunge.methods.flower import client_app, exchange_through, nodes_of, read_through
+from expunge.methods.trainers.federation import WHERE
+from expunge.methods.training import with_defaults
+from expunge.models.build import fresh
+from expunge.training import checkpoint
+from expunge.training.updates import ClientUpdate, State
+
+
+@dataclass(frozen=True)
+class Training:
+    """A federation's train.yaml, as server and clients both read it."""
+
+    config: TrainConfig
+    options: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Training:
+        """From the file. Raises BadInput."""
+        config = TrainConfig.read(path)
+        chosen = with_defaults(config.trainer, "trainer") or {}
+        return cls(config, chosen["federation"])
+
+    def rounds(self, model: Model, clients: Mapping[str, list[Example]], folder: Path) -> Rounds:
+        """The rounds over these clients, as a training in one process has them."""
+        budget = local_budget(self.config.budget, Local.of(self.options["local"], f"{WHERE}.local"))
+        share = Placing.of(self.options["clients"], f"{WHERE}.clients").fraction
+        context = Context(self.config.budget, folder, self.config.seed, "train")
+        return Rounds(model, dict(clients), self.strategy, context, budget, share)
+
+    @property
+    def strategy(self) -> Strategy:
+        """A new one."""
+        return strategy_of(self.options["strategy"], f"{WHERE}.strategy")
+
+
+def join(path: str | Path, name: str, rows: str | Path, folder: Path, read: Callable[[Model, Any], str]) -> Any:
+    """The ClientApp of one client. path: train.yaml. rows: the client's own file of rows. folder: for scratch.
+
+    read: what the client says of its own rows under a model, as JSON: readouts, or sums alone.
+    """
+    training = Training.read(path)
+
+    @functools.cache
+    def own() -> Rounds:
+        data = list(load(str(rows), "rows", training.config.columns))
+        model = fresh(training.config.model, data, training.config.seed, training.config.trust_code)
+        return training.rounds(model, {name: data}, folder)
+
+    def train(number: int, client: str, weights: State) -> ClientUpdate:
+        return own().train_client(number, name, weights)
+
+    def tell(weights: State) -> str:
+        checkpoint.restore(own().model.module, weights, "")
+        own().model.module.eval()
+        return read(own().model, own().clients[name])
+
+    return client_app(train, name=name, read=tell)
+
+
+def serve(path: str | Path, grid: Any, count: int, out: Path, *, timeout: float = 600.0) -> State:
+    """Train over the grid's nodes once `count` clients are there, and write the model to a folder.
+
+    Beside it lie the account of the rounds (`federation.json`) and what each client says of its own rows under the last
+    model (`read.json`). Raises BadInput where clients are missing.
+    """
+    training = Training.read(path)
+    nodes = nodes_of(grid, count, timeout)
+    model = fresh(training.config.model, [], training.config.seed, training.config.trust_code)
+    run = training.rounds(model, {name: [] for name in nodes}, out / "work")
+    run.exchange = exchange_through(grid, nodes, timeout)
+    weights = run.run(state_of(model), int(training.options["rounds"]))
+    checkpoint.restore(model.module, weights, "")
+    model.module.eval()
+    (out / "model").mkdir(parents=True)
+    model.save(out / "model")
+    write_json(out / "federation.json", run.ledger.account())
+    write_json(out / "read.json", read_through(grid, nodes, weights, timeout))
+    return weights
