@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +13,12 @@ import torch
 from expunge.core.errors import BadInput
 from expunge.methods._rounds import Local
 from expunge.methods.single_shot import Pair, Search, choose, search_of
+from expunge.methods.strategies.private import Private, epsilon, share_of_noise
+from expunge.methods.strategies.reweigh import Balance
 from expunge.methods.strategies.tifl import TiFL, tifl
 from expunge.methods.trainers.federated_boosting import merge
 from expunge.models.trees import booster_of, grow
+from expunge.training.updates import ClientUpdate
 
 SIZES = {"a": 10, "b": 10, "c": 10, "d": 40}
 """Rows; at a pace of 3, b takes 30."""
@@ -99,3 +106,32 @@ def test_merged_trees_are_the_sum_of_the_clients_by_their_shares(classes: int) -
         raw = merge(raw, grown)
         assert margins(raw) == pytest.approx(expected, abs=1e-5)
     assert booster_of(raw).num_boosted_rounds() == 4
+
+
+def test_rows_weigh_so_that_group_and_label_are_independent() -> None:
+    """Of men 3 rows of label 1 and 1 of 0, of women 1 and 3: 4 x 4 / (8 x 3) = 2/3 or 4 x 4 / (8 x 1) = 2."""
+    counts = (("m", 1, 3), ("m", 0, 1), ("f", 1, 1), ("f", 0, 3))
+    rows = [{"sex": group, "label": label} for group, label, count in counts for _ in range(count)]
+    term = Balance("sex")
+    run: Any = SimpleNamespace(rows=lambda name: range(8), examples=lambda name: rows)
+    term.prepare(run)
+    assert [term.weights[i] for i in range(8)] == pytest.approx([2 / 3] * 3 + [2.0] * 2 + [2 / 3] * 3)
+    with pytest.raises(BadInput, match="no field of row 1"):
+        Balance("age").prepare(run)
+
+
+def test_noise_is_divided_by_the_root_of_the_honest_and_changes_are_cut() -> None:
+    """Of a deviation of 6 and nine honest clients 2 each. A change of length 5 is cut to the clip of 1."""
+    assert share_of_noise(6.0, 9) == 2.0 and share_of_noise(6.0, 0) == 6.0
+    before, sent = {"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])}
+    strategy = Private(1.0, 0.0, 1.0, 0)
+    assert strategy(before, [ClientUpdate("a", sent, 9)])["w"].tolist() == pytest.approx([0.6, 0.8])
+    noisy = [Private(1.0, 1.0, 1.0, 0) for _ in range(2)]
+    first, again = (one(before, [ClientUpdate("a", sent, 9)])["w"] for one in noisy)
+    assert torch.equal(first, again) and not torch.equal(first, noisy[0](before, [ClientUpdate("a", sent, 9)])["w"])
+
+
+def test_the_epsilon_is_the_least_over_the_orders() -> None:
+    orders = np.linspace(1.001, 200, 200_000)
+    least = (10 * orders / (2 * 2.0**2) + math.log(1e5) / (orders - 1)).min()
+    assert epsilon(2.0, 10, 1e-5) == pytest.approx(least, rel=1e-4)

@@ -20,7 +20,7 @@ RULES: dict[str, tuple[str, Rule]] = {
 }
 
 
-def score(values: np.ndarray, unit: str, rule: Rule, name: str = "forget_x") -> Score:
+def score(values: np.ndarray, unit: str, rule: Rule, name: str = "forget_nll") -> Score:
     label = (name, "forgetting", "forget", "after")
     return Score(*label, *rule(values), len(values), unit, "gold", values=values)
 
@@ -65,6 +65,7 @@ def test_one_client_alone_keeps_its_figure_and_a_count_of_two_is_not_measured() 
     counts = [Score(*label, 3.0, None, None, 5, "count", "lower") for _ in range(2)]
     assert pool([[sums_of(counts[0])]]) == [counts[0]]
     missing = Score(*label, None, None, None, 0, "count", "lower", "not measured", "no forget was given")
-    assert pool([[sums_of(missing)], [sums_of(counts[0])]]) == [counts[0]]
+    (alone,) = pool([[sums_of(missing)], [sums_of(counts[0])]])
+    assert alone.value == 3.0 and alone.why == "one client's own figure, of its rows alone"
     (found,) = pool([[sums_of(one)] for one in counts])
     assert not found.measured and found.why == "no client holds all examples that it takes"

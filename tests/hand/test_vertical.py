@@ -55,7 +55,7 @@ def test_the_parties_make_the_model_of_central_training(parties: int | list[int]
             steps.step()
     train(model, ROWS, context, parties=parties)
     pairs = zip(model.module.parameters(), central.parameters(), strict=True)
-    assert max(float((p.double() - q).abs().max()) for p, q in pairs) < 1e-6
+    assert max(float((p.detach().double() - q.detach()).abs().max()) for p, q in pairs) < 1e-6
     told, count = context.notes["outcome"], parties if isinstance(parties, int) else len(parties)
     assert told["steps"] == 12 and told["federation"]["bytes_up"] == 150 * 3 * 8 * count
 

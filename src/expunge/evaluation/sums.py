@@ -1,8 +1,9 @@
 """Scores of examples that lie with several clients: each sends sums of its own, and never the value of one example.
 
 A mean or a share over all examples follows from the clients' counts, means and squared deviations, and so does its
-interval: both are those of the examples in one place. What is no such mean (an AUC, a harmonic mean, a figure whose
-interval is clustered) is measured by each client on its own rows alone, and the score is the mean over the clients.
+interval: both are those of the examples in one place. What is no such mean (an AUC, a harmonic mean, a figure that
+compares two splits, one whose interval is clustered) is measured by each client on its own rows alone, and the score is
+the mean over the clients.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from expunge.core import registry
+from expunge.core.card import MetricCard
 from expunge.evaluation import intervals
 from expunge.evaluation.scores import RANGES, WITHOUT_INTERVAL, Score
 
@@ -51,7 +54,7 @@ class Sums:
 def sums_of(score: Score) -> Sums:
     """What leaves the client of one of its scores."""
     bare = dataclasses.replace(score, values=None, others=None)
-    if not score.measured or score.values is None or score.groups is not None or score.unit == "auc":
+    if not score.measured or score.values is None or score.groups is not None or not _by_row(score):
         return Sums(bare)
     values = np.ma.masked_array(score.values, dtype=float).compressed()
     if not len(values) or len(values) != score.n:
@@ -62,19 +65,36 @@ def sums_of(score: Score) -> Sums:
     return Sums(bare, squares, made)
 
 
+def _by_row(score: Score) -> bool:
+    """Whether an example's value follows from the example alone: not an AUC, nor what reads another split beside."""
+    name = score.name.removesuffix("_gap").removesuffix("_beyond")
+    for kind in ("metrics", "attacks"):
+        for beginning in (score.split, score.side):
+            plugin = name.removeprefix(f"{beginning}_")
+            if plugin != name and plugin in registry.names(kind):
+                card: MetricCard = registry.load(kind, plugin).card
+                return score.unit != "auc" and len({place.rpartition(".")[2] for place in card.needs}) == 1
+    return False
+
+
 def pool(sent: Iterable[Sequence[Sums]]) -> list[Score]:
     """The scores of all examples, from what each client sent, in the order in which they come first."""
     by_score: dict[tuple[str, str, str], list[Sums]] = {}
-    for some in sent:
+    clients = list(sent)
+    for some in clients:
         for one in some:
             by_score.setdefault((one.score.name, one.score.split, one.score.role), []).append(one)
-    return [_pool(found) for found in by_score.values()]
+    return [_pool(found, alone=len(clients) == 1) for found in by_score.values()]
 
 
-def _pool(sent: Sequence[Sums]) -> Score:
+def _pool(sent: Sequence[Sums], *, alone: bool) -> Score:
     measured = [one for one in sent if one.score.measured]
-    if len(measured) < 2:
-        return (measured or sent)[0].score
+    if not measured or alone:
+        return sent[0].score
+    if len(measured) == 1:
+        score = measured[0].score
+        why = "" if measured[0].rules else "one client's own figure, of its rows alone"
+        return dataclasses.replace(score, why="; ".join(filter(None, [why, score.why])))
     scores = [one.score for one in measured]
     rules = frozenset.intersection(*(one.rules for one in measured))
     remarks = "; ".join(sorted({score.why for score in scores if score.n > 1} - {""}))

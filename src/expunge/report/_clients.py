@@ -21,9 +21,9 @@ def table(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     read = found["read"]
     splits = list(dict.fromkeys(split for one in read for split in one["rows"]))
-    pairs = dict.fromkeys((s["name"], s["subject"]) for one in read for s in one["scores"])
-    columns = [pair for role in ("before", "after", "gold") for pair in pairs if pair[1] == role]
-    columns.sort(key=lambda pair: list(dict.fromkeys(name for name, _ in columns)).index(pair[0]))
+    pairs = dict.fromkeys((score["name"], score["subject"]) for one in read for score in one["scores"])
+    names = dict.fromkeys(name for name, _ in pairs)
+    columns = [(name, role) for name in names for role in ("before", "after", "gold") if (name, role) in pairs]
     rows = []
     for one in read:
         cells = {(score["name"], score["subject"]): score for score in one["scores"]}
