@@ -48,7 +48,7 @@ def accuracy(model: Model, rows: list[Example]) -> float:
 
 # -- tiers ------------------------------------------------------------------------------------------
 
-COUNT, ROUNDS, TOGETHER = 20, 30, 4
+COUNT, ROUNDS, TOGETHER = 20, 25, 4
 PACE = {str(k): float(2 ** (k // 4)) for k in range(COUNT)}
 """Five groups of four clients: each takes twice as long for a row as the one before."""
 
@@ -66,7 +66,7 @@ def tiered(strategy: Any, clients: dict[str, list[Example]], seed: int, folder: 
 
 @each
 def test_rounds_of_one_tier_are_faster_at_equal_accuracy(seed: int, tmp_path: Path) -> None:
-    """Rows dealt out alike: thirty rounds of four of twenty clients take less than .6 of the time that four clients at
+    """Rows dealt out alike: 25 rounds of four of twenty clients take less than .6 of the time that four clients at
     random take, and end within 3 points of their accuracy, whether tiers are drawn alike or adaptively."""
     rows = splits("digits", seed)
     clients = {str(k): rows["train"][k::COUNT] for k in range(COUNT)}
@@ -96,13 +96,13 @@ def test_the_fastest_tier_alone_never_learns_what_the_slow_hold(seed: int, tmp_p
 
 # -- settings from one message ------------------------------------------------------------------------
 
-SEARCH = Search(epochs=[1, 3], sgd=[0.003, 0.01, 0.03, 0.1, 0.3, 1.0])
+SEARCH = Search(epochs=[1, 2], sgd=[0.003, 0.03, 0.1, 0.3])
 
 
 @each
 def test_the_single_shot_lands_within_a_point_of_the_best_of_the_grid(seed: int, tmp_path: Path) -> None:
     """Six clients of skewed digits: the federation with the setting that one message of each client leads to is within
-    1 % of the best of twelve federations, one with each setting, on rows that no client has; the worst is far below."""
+    1 % of the best of eight federations, one with each setting, on rows that no client has; the worst is far below."""
     rows = splits("digits", seed)
     clients = clients_of(rows["train"], Placing(partition="dirichlet", count=6, alpha=1.0, seed=seed))
     found = {}
@@ -114,7 +114,7 @@ def test_the_single_shot_lands_within_a_point_of_the_best_of_the_grid(seed: int,
 
     for i, local in enumerate(SEARCH.candidates):
         run = federation(local, str(i))
-        checkpoint.restore(run.model.module, run.run(state_of(run.model), 8), "")
+        checkpoint.restore(run.model.module, run.run(state_of(run.model), 6), "")
         found[local] = accuracy(run.model, rows["test"] + rows["holdout"])
     run = federation(None, "shot")
     pairs = pairs_of(run, SEARCH, state_of(run.model))
@@ -207,17 +207,17 @@ def test_local_reweighing_narrows_the_gap_between_the_sexes(seed: int, tmp_path:
 
 @each
 def test_divided_noise_costs_less_accuracy_for_the_same_guarantee(seed: int, tmp_path: Path) -> None:
-    """Sixteen clients, ten rounds, the same deviation of the sum's noise: where each adds its share, accuracy is more
+    """Ten clients, eight rounds, the same deviation of the sum's noise: where each adds its share, accuracy is more
     than 10 points over that where each adds the whole, and it falls as fewer are trusted."""
     rows = splits("digits", seed)
-    clients = {str(k): rows["train"][k::16] for k in range(16)}
+    clients = {str(k): rows["train"][k::10] for k in range(10)}
     found = {}
     for trust in (1.0, 0.5, 0.0):
         budget = local_budget(Budget(batch_size=16, learning_rate=0.005), Local(epochs=4))
         model, context = fresh(PERCEPTRON, [], seed), Context(budget, tmp_path / str(trust), seed, "train")
         strategy = strategy_of({"private": {"clip": 2.0, "noise": 0.6, "trust": trust, "seed": seed}}, "strategy")
         run = Rounds(model, clients, strategy, context, budget)
-        checkpoint.restore(model.module, run.run(state_of(model), 10), "")
+        checkpoint.restore(model.module, run.run(state_of(model), 8), "")
         found[trust] = accuracy(model, rows["test"])
     assert found[1.0] > found[0.0] + 0.1 and found[1.0] >= found[0.5] >= found[0.0] - 0.02, found
 

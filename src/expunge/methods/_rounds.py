@@ -29,7 +29,7 @@ from expunge.methods.objective import plain_training
 from expunge.models.weights import snapshot
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
-from expunge.training.updates import ClientUpdate, State, require_some, screen, size_of
+from expunge.training.updates import ClientUpdate, State, chain, digest_of, require_some, screen, size_of
 
 Exchange = Callable[[int, Sequence[str], State], list[ClientUpdate]]
 """(round, names of the clients, global model) -> what came back: one update each, or none of a client that is gone."""
@@ -46,6 +46,8 @@ class Ledger:
 
     rounds: list[list[str]] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    """Of each round digests of the updates and of the model, and a link to the round before (methods/facts.py)."""
     bytes_down: int = 0
     bytes_up: int = 0
     steps: int = 0
@@ -61,6 +63,7 @@ class Ledger:
             **({"left_out": left_out} if left_out else {}),
             "bytes_down": self.bytes_down,
             "bytes_up": self.bytes_up,
+            "facts": self.facts,
         }
 
 
@@ -96,7 +99,7 @@ class Rounds:
         stored = self.context.once(f"round-{number:04d}", lambda: self._round(number, weights, keep))
         delete(self._folder(number))
         outcome = self.context.notes.pop(f"round-{number:04d}")
-        self._account(outcome, weights)
+        self._account(number, outcome, weights)
         self.strategy.load_state(_part(stored, "strategy."))
         updates = [
             ClientUpdate(name, _part(stored, f"update.{i}."), outcome["examples"][i])
@@ -121,6 +124,8 @@ class Rounds:
             "usable": [one.client for one in usable],
             "examples": [one.examples for one in usable],
             "refused": refused,
+            "updates": {one.client: digest_of(one.weights) for one in usable},
+            "model": digest_of(after),
             "bytes_up": sum(one.size for one in updates),
             "steps": cost.get("steps", 0),
             "tokens": cost.get("tokens", 0),
@@ -152,10 +157,12 @@ class Rounds:
         found = [(len(self.clients[name]), figures(self.model, self.clients[name])["accuracy"]) for name in names]
         return sum(size * accuracy for size, accuracy in found) / sum(size for size, _ in found)
 
-    def _account(self, outcome: Mapping[str, Any], weights: State) -> None:
+    def _account(self, number: int, outcome: Mapping[str, Any], weights: State) -> None:
         ledger = self.ledger
         ledger.rounds.append(list(outcome["usable"]))
         ledger.refused.append(dict(outcome["refused"]))
+        fact = {"round": number, "updates": outcome["updates"], "model": outcome["model"]}
+        ledger.facts.append({**fact, "chain": chain(ledger.facts[-1]["chain"] if ledger.facts else "", fact)})
         ledger.bytes_down += len(outcome["asked"]) * size_of(weights)
         ledger.bytes_up += int(outcome["bytes_up"])
         ledger.steps += int(outcome["steps"])

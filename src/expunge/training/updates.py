@@ -6,6 +6,7 @@ Whole-number tensors (counters of batches) have no mean: they are carried apart.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from expunge.core.errors import BadInput
+from expunge.core.files import digest
 
 State = dict[str, Tensor]
 """All weights and buffers of a model, by name."""
@@ -38,6 +40,21 @@ class ClientUpdate:
 def size_of(weights: Mapping[str, Tensor]) -> int:
     """Bytes of a message that holds these tensors."""
     return sum(value.numel() * value.element_size() for value in weights.values())
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of a model."""
+    total = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        total.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
+        if value.numel():
+            total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def chain(previous: str, fact: Mapping[str, object]) -> str:
+    """The link of a fact: it changes with each fact before. previous: their last link, empty at first."""
+    return digest([previous, dict(fact)])
 
 
 def by_client(updates: Sequence[ClientUpdate]) -> list[ClientUpdate]:

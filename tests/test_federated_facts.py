@@ -1,0 +1,66 @@
+"""The facts of a federation's rounds: what was kept is what was sent, and the models follow from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from expunge.methods.facts import check_facts
+from expunge.models.history import HISTORY
+from expunge.pipeline.train import train
+from test_federation import config
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("facts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPUNGE_CACHE", str(folder / "cache"))
+        return train(config(folder, rounds=3, history="all", strategy="fedopt"))
+
+
+def change(base: Path, folder: Path, edit: Any) -> Path:
+    """A copy of the model's folder whose facts were edited."""
+    manifest = json.loads((base / "expunge.json").read_text())
+    edit(manifest["federation"]["facts"])
+    for path in base.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "expunge.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_what_was_kept_goes_with_the_facts(base: Path) -> None:
+    """Three rounds of a strategy with a memory: the model of each follows from what the clients sent."""
+    facts = json.loads((base / "expunge.json").read_text())["federation"]["facts"]
+    assert [fact["round"] for fact in facts] == [1, 2, 3] and len({fact["chain"] for fact in facts}) == 3
+    assert check_facts(base) == []
+
+
+def test_a_fact_that_was_changed_breaks_its_link(base: Path, tmp_path: Path) -> None:
+    def edit(facts: list[dict[str, Any]]) -> None:
+        facts[1]["updates"]["2"] = "0" * 64
+
+    found = check_facts(change(base, tmp_path, edit))
+    assert found == [
+        "round 2: its link does not follow from the facts",
+        "round 2: what clients sent is not what was kept",
+    ]
+
+
+def test_a_round_that_was_taken_out_breaks_the_next_link(base: Path, tmp_path: Path) -> None:
+    found = check_facts(change(base, tmp_path, lambda facts: facts.pop(0)))
+    assert "round 2: its link does not follow from the facts" in found
+
+
+def test_an_update_that_was_changed_is_seen(base: Path, tmp_path: Path) -> None:
+    folder = change(base, tmp_path, lambda facts: None)
+    with safe_open(folder / HISTORY, "pt") as file:
+        told, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
+    name = next(key for key in tensors if key.startswith("2.1.") and tensors[key].is_floating_point())
+    save_file({**tensors, name: tensors[name] + 1e-3}, folder / HISTORY, told)
+    assert check_facts(folder) == ["round 3: what clients sent is not what was kept"]
