@@ -91,7 +91,7 @@ def _as_text(value: Any) -> Any:
 
 
 class OfExamples(MeasuringRequest):
-    """What should be forgotten: examples, or a selector of some of `data`, as in a request."""
+    """A measurement of what should be forgotten: examples, or a selector of some of `data`."""
 
     forget: Source | dict[str, Any]
     data: Source | None = None

@@ -19,10 +19,8 @@ from scipy import special
 
 Z = 1.959963984540054
 LEVEL = 0.95
-RESAMPLES = 1999
-GROUP_RESAMPLES = 999
-ROUNDING = 1e-12
-"""Relative deviation of values that count as equal where they are known by sums alone."""
+RESAMPLES, GROUP_RESAMPLES = 1999, 999
+ROUNDING = 1e-12  # relative deviation of values that count as equal where they are known by sums alone
 UNSEEN = 0.5
 """Sum of squares that is added to the members' differences of two AUCs, as of two examples half a placement away:
 among few examples the one that differs much may be missing."""
@@ -86,22 +84,19 @@ def mean(
     return _around(float(x.mean()), spread_of_mean(x, groups), lowest, highest, level)
 
 
-def mean_of_sums(
-    count: int, centre: float, squares: float, lowest: float = -np.inf, highest: float = np.inf, *, level: float = LEVEL
-) -> Interval:
-    """`mean` of values that are known by their count, their mean and the sum of their squared deviations from it."""
+def mean_of_sums(count: int, centre: float, squares: float, lowest: float, highest: float) -> Interval:
+    """`mean` of values that are known by their count, mean and sum of squared deviations from it."""
     if count == 1 or squares <= count * (ROUNDING * centre) ** 2:
-        return _without_spread(centre, count, lowest, highest, level)
-    return _around(centre, Spread(squares / (count * (count - 1)), count - 1), lowest, highest, level)
+        return _without_spread(centre, count, lowest, highest, LEVEL)
+    return _around(centre, Spread(squares / (count * (count - 1)), count - 1), lowest, highest, LEVEL)
 
 
 def _without_spread(centre: float, count: int, lowest: float, highest: float, level: float) -> Interval:
     """The mean of equal values: Wilson's interval for it within a finite range, else the value."""
-    width = highest - lowest
-    if not np.isfinite(width):
+    if not np.isfinite(width := highest - lowest):
         return Interval(centre, centre, centre)
-    inner = share((centre - lowest) / width * count, count, level)
-    return Interval(centre, lowest + width * inner.low, lowest + width * inner.high)
+    _, low, high = share((centre - lowest) / width * count, count, level)
+    return Interval(centre, lowest + width * low, lowest + width * high)
 
 
 def _around(centre: float, spread: Spread, lowest: float, highest: float, level: float) -> Interval:

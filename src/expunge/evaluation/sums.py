@@ -37,12 +37,12 @@ class Sums:
     rules: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
-        """What is sent."""
+        """For the message."""
         return {"score": self.score.to_json(), "squares": self.squares, "rules": sorted(self.rules)}
 
     @classmethod
     def of(cls, sent: Any) -> Sums:
-        """What `to_json` gave. Raises ValueError where it is none."""
+        """From what `to_json` gave. Raises ValueError where it is none."""
         if not isinstance(sent, dict) or sent.keys() != {"score", "squares", "rules"}:
             raise ValueError("no sums of a score")
         squares, rules = float(sent["squares"]), frozenset(sent["rules"])
@@ -52,7 +52,7 @@ class Sums:
 
 
 def sums_of(score: Score) -> Sums:
-    """What leaves the client of one of its scores."""
+    """One of a client's scores as it leaves the client."""
     bare = dataclasses.replace(score, values=None, others=None)
     if not score.measured or score.values is None or score.groups is not None or not _by_row(score):
         return Sums(bare)

@@ -74,7 +74,8 @@ def _weights_in(message: Any) -> State:
 
 def nodes_of(grid: Any, count: int, timeout: float = 60.0) -> dict[str, int]:
     """Client -> the node that holds it, once so many are there. Raises BadInput where they are not in time."""
-    flwr, until, found = _flwr("app"), time.monotonic() + timeout, {}
+    flwr, until = _flwr("app"), time.monotonic() + timeout
+    found: dict[str, int] = {}
     while time.monotonic() < until and len(found) < count:
         nodes = [node for node in grid.get_node_ids() if node not in found.values()]
         messages = [grid.create_message(flwr.RecordDict({}), "query.name", node, "0") for node in nodes]

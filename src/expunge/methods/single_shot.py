@@ -64,7 +64,7 @@ class Pair:
 
 
 def pairs_of(run: Rounds, search: Search, weights: State) -> list[Pair]:
-    """What the clients send, once: each trains by itself from these weights with each setting."""
+    """The clients' only messages: each trains by itself from these weights with each setting."""
     found = []
     for k, (name, rows) in enumerate(run.clients.items()):
         order = permutation(len(rows), run.context.derive("single shot", name))

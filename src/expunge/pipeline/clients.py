@@ -62,7 +62,7 @@ def check_parties(holder: Holder | None, send: str, level: str) -> None:
 
 
 def holder_in(sources: Iterable[str]) -> Holder | None:
-    """Who holds a row, by the trainings of these models; None where no federation trained one of them.
+    """The holder of a row, by the trainings of these models; None where no federation trained one of them.
 
     sources: folders, hub names or embedded worlds, whose models need not be there yet. The holder raises BadInput for a
     row that two of the trainings dealt to different clients.

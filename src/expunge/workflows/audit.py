@@ -159,8 +159,8 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     golds = gold_models(request, plan.splits, folder, model)
     capabilities = model.capabilities
     _check_scores(plan, capabilities, {*request.sources, *golds.sources})  # before anything is read
-    given = (rows, request.level, plan.prompts, request.seed, _manifest(plan, folder))
-    spec = ObservationSpec(*given, parties=plan.parties, views=request.clients_send != "sums")
+    reads = (rows, request.level, plan.prompts, request.seed, _manifest(plan, folder))
+    spec = ObservationSpec(*reads, parties=plan.parties, views=request.clients_send != "sums")
     others = {}
     if request.before is None:
         others["after"] = Observation(model.fingerprint())  # which gold must not be either

@@ -35,10 +35,10 @@ class Private(Strategy):
 
     def __call__(self, before: State, updates: Sequence[ClientUpdate]) -> State:
         self.rounds += 1
-        sent = [self._protected(before, one, len(updates)) for one in by_client(updates)]
+        sent = [self._protect(before, one, len(updates)) for one in by_client(updates)]
         return combine(before, sent, lambda values: values.mean(0))
 
-    def _protected(self, before: State, one: ClientUpdate, count: int) -> ClientUpdate:
+    def _protect(self, before: State, one: ClientUpdate, count: int) -> ClientUpdate:
         """The update as its client would send it into the sum."""
         names = floating(before)
         moved = {name: one.weights[name].double() - before[name].double() for name in names}

@@ -24,6 +24,11 @@ def check(fresh: Model, data: Sequence[Example], **options: object) -> None:
         raise BadInput.of("trainer", STAGE, why, "write model: {trees: xgboost}, or leave the trainer out")
 
 
+def objective(classes: int) -> dict[str, object]:
+    """XGBoost's objective for so many classes."""
+    return {"objective": "multi:softprob", "num_class": classes} if classes > 2 else {"objective": "binary:logistic"}
+
+
 def train(
     fresh: Model,
     data: Sequence[Example],
@@ -44,9 +49,8 @@ def train(
     check(fresh, data)
     assert isinstance(fresh, Trees)
     classes, started = fresh.boosted.classes, time.perf_counter()
-    several = {"objective": "multi:softprob", "num_class": classes}
     parameters = {
-        **(several if classes > 2 else {"objective": "binary:logistic"}),
+        **objective(classes),
         "max_depth": depth,
         "eta": rate,
         "subsample": subsample,

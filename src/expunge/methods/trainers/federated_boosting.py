@@ -42,7 +42,6 @@ def train(
     clients: Any = FIELD,
     depth: Annotated[int, Ge(1), Le(30)] = 6,
     rate: Annotated[float, Gt(0), Le(1)] = 0.3,
-    subsample: Annotated[float, Gt(0), Le(1)] = 1.0,
     least_weight: Annotated[float, Ge(0)] = 1.0,
     shrinkage: Annotated[float, Ge(0)] = 1.0,
 ) -> Model:
@@ -54,15 +53,12 @@ def train(
     `boosting`. What a client sends are trees, whose splits and leaves are sums over its rows.
     """
     check(fresh, data, clients=clients)
-    assert isinstance(fresh, Trees)
-    classes, began = fresh.boosted.classes, time.monotonic()
-    several = {"objective": "multi:softprob", "num_class": classes}
+    began, classes = time.monotonic(), classes_of(fresh)
     parameters = {
-        **(several if classes > 2 else {"objective": "binary:logistic"}),
+        **boosting.objective(classes),
         "base_score": 0.5,  # a client would else start from its own rows
         "max_depth": depth,
         "eta": rate,
-        "subsample": subsample,
         "min_child_weight": least_weight,
         "lambda": shrinkage,
         "seed": context.derive(NAME) % 2**31,
@@ -74,11 +70,16 @@ def train(
         raw = _round(raw, divided, parameters, sent)
         context.reporter.advance(NAME, number, f"round {number}")
     context.reporter.finish(NAME)
-    examples = {name: len(rows) for name, rows in divided.items()}
-    told = {"rounds": rounds, "participants": [list(divided)] * rounds, "examples": examples, **sent}
-    seconds = time.monotonic() - began
-    context.notes["outcome"] = {"steps": rounds, "tokens": rounds * len(data), "seconds": seconds, "federation": told}
+    told = {"rounds": rounds, "participants": [list(divided)] * rounds, **sent}
+    context.notes["outcome"] = {"steps": rounds, "tokens": rounds * len(data), "federation": told}
+    context.notes["outcome"]["seconds"] = time.monotonic() - began
     return Trees(Boosted(classes, len(floats(data[0]["features"])), raw).eval())
+
+
+def classes_of(model: Model) -> int:
+    """The number of classes of a model of trees."""
+    assert isinstance(model, Trees)
+    return model.boosted.classes
 
 
 def _round(raw: bytes, clients: Clients, parameters: Mapping[str, Any], sent: dict[str, int]) -> bytes:
@@ -102,7 +103,7 @@ def merge(raw: bytes, grown: Sequence[tuple[bytes, float]]) -> bytes:
     ends = [end for end in model["iteration_indptr"] if end <= own]
     for one, share in grown:
         further = _document(one)["learner"]["gradient_booster"]["model"]
-        trees += [_scaled(tree, share, len(trees) + i) for i, tree in enumerate(further["trees"][own:])]
+        trees += [_scale_leaves(tree, share, len(trees) + i) for i, tree in enumerate(further["trees"][own:])]
         classes += further["tree_info"][own:]
         ends.append(len(trees))
     model |= {"trees": trees, "tree_info": classes, "iteration_indptr": ends}
@@ -115,7 +116,7 @@ def _document(raw: bytes) -> dict[str, Any]:
     return found
 
 
-def _scaled(tree: dict[str, Any], share: float, place: int) -> dict[str, Any]:
+def _scale_leaves(tree: dict[str, Any], share: float, place: int) -> dict[str, Any]:
     """A tree with another place and its leaves, whose values stand among the conditions, times the share."""
     conditions = zip(tree["split_conditions"], tree["left_children"], strict=True)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -34,7 +35,7 @@ def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """As of a federation. Raises BadInput."""
-    federation.check(model, data, **{name: options[name] for name in ("clients", "local", "strategy")})
+    federation.check(model, data, clients=options["clients"], local=options["local"], strategy="fedavg")
 
 
 class Near(Match):
@@ -61,7 +62,6 @@ def train(
     clients: Any = FIELD,
     rounds: Annotated[int, Ge(1), Le(100_000)] = 12,
     local: Any = 1,
-    strategy: Any = "fedavg",
     pull: Annotated[float, Ge(0)] = 1.0,
     passes: Annotated[int, Ge(1), Le(10_000)] = 10,
 ) -> Model:
@@ -73,9 +73,7 @@ def train(
     Source: arXiv:2110.02470, where the personal models train within the rounds, and the distance is a cosine's.
     Raises BadInput.
     """
-    federation.train(
-        fresh, data, context, clients=clients, rounds=rounds, local=local, strategy=strategy, history="none"
-    )
+    federation.train(fresh, data, context, clients=clients, rounds=rounds, local=local, history="none")
     common, outcome = state_of(fresh), context.notes["outcome"]
     budget = local_budget(context.budget, Local.of(local, f"{WHERE}.local").model_copy(update={"epochs": passes}))
     divided = clients_of(data, Placing.of(clients, f"{WHERE}.clients"))
@@ -83,7 +81,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     for i, (name, rows) in enumerate(divided.items()):
         own = context.child(f"personal-{i}", draws=f"personal/client-{name}", budget=budget)
-        weights = own.once("weights", lambda rows=rows, own=own: personal(fresh, common, rows, own, pull))  # type: ignore[misc]
+        weights = own.once("weights", functools.partial(personal, fresh, common, rows, own, pull))
         with new_file(folder / FILE.format(i), PRIVATE) as written:
             save_file(weights, written, {"client": name})
     checkpoint.restore(fresh.module, common, "")
