@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from sklearn.ensemble import RandomForestRegressor
 
 from expunge.core.random import permutation
 from expunge.core.request import parse
@@ -87,6 +86,8 @@ def choose(pairs: Sequence[Pair], search: Search, seed: int) -> Local:
 
     FLoRA (arXiv:2112.08524, 2202.08338; from a description): random forests on the logarithms of the settings.
     """
+    from sklearn.ensemble import RandomForestRegressor  # a second, and plans start here
+
     by_client: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_client.setdefault("" if search.surrogate == "pooled" else pair.client, []).append(pair)
