@@ -66,8 +66,8 @@ def tiered(strategy: Any, clients: dict[str, list[Example]], seed: int, folder: 
 
 @each
 def test_rounds_of_one_tier_are_faster_at_equal_accuracy(seed: int, tmp_path: Path) -> None:
-    """Rows dealt out alike: 25 rounds of four of twenty clients take less than .6 of the time that four clients at
-    random take, and end within 3 points of their accuracy, whether tiers are drawn alike or adaptively."""
+    """Rows dealt out alike: 25 rounds of four of twenty clients take less than three quarters of the time that four
+    clients at random take, and end within 3 points of their accuracy, whether tiers are drawn alike or adaptively."""
     rows = splits("digits", seed)
     clients = {str(k): rows["train"][k::COUNT] for k in range(COUNT)}
     slow, model = tiered("fedavg", clients, seed, tmp_path / "random")
@@ -75,7 +75,7 @@ def test_rounds_of_one_tier_are_faster_at_equal_accuracy(seed: int, tmp_path: Pa
     for policy in ("uniform", "adaptive"):
         given = {"tifl": {"policy": policy, "pace": PACE}}
         fast, model = tiered(given, clients, seed, tmp_path / policy)
-        assert fast < 0.6 * slow and accuracy(model, rows["test"]) > expected - 0.03, (policy, fast, slow)
+        assert fast < 0.75 * slow and accuracy(model, rows["test"]) > expected - 0.03, (policy, fast, slow)
 
 
 @each
