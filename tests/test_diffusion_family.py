@@ -17,10 +17,12 @@ from expunge.core.errors import BadInput
 from expunge.data.worlds.digits import digits
 from expunge.evaluation.reading import read
 from expunge.methods.edits.null_label import null_label
+from expunge.models.adapters import insert
 from expunge.models.build import fresh
 from expunge.models.diffusion import CONCEPT, CONDITIONS, FEATURES, JUDGED, PICTURE, REAL
 from expunge.models.judges import judges_of
 from expunge.models.open import check, open_on_cpu
+from expunge.models.weights import lora_layers
 
 SPEC = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
 ROWS = digits(0)["train"][:60]
@@ -42,7 +44,7 @@ def test_the_loss_is_half_the_squared_error_of_the_noise() -> None:
     kept = model.scheduler.alphas_cumprod[time].reshape(1, 1, 1, 1)
     noisy = kept.sqrt() * (2 * torch.tensor(row["image"])[None, None] - 1) + (1 - kept).sqrt() * noise
     with torch.no_grad():
-        guess = model.module(noisy, time, class_labels=batch.inputs["label"]).sample
+        guess = model.module(noisy, time, class_labels=batch.inputs["condition"]).sample
         out = model.forward(batch)
     assert float(out.nll_B[0]) == pytest.approx(float((guess - noise).square().sum() / 2), rel=1e-5)
     assert out.n_B.tolist() == [64]
@@ -62,9 +64,9 @@ def test_draws_follow_the_picture_and_repeat() -> None:
 
 def test_a_tenth_of_the_training_draws_see_no_class() -> None:
     model = small()
-    labels = model.collate([{**ROWS[0], "draw": draw} for draw in range(1, 501)]).inputs["label"]
+    labels = model.collate([{**ROWS[0], "draw": draw} for draw in range(1, 501)]).inputs["condition"]
     assert 0.05 < float((labels == model.null).float().mean()) < 0.15
-    assert model.collate([ROWS[0]]).inputs["label"].tolist() == [ROWS[0]["label"]]
+    assert model.collate([ROWS[0]]).inputs["condition"].tolist() == [ROWS[0]["label"]]
 
 
 def test_readings_repeat_bit_for_bit() -> None:
@@ -132,6 +134,28 @@ def test_bad_rows_and_sizes_are_refused() -> None:
             model.accepts("forget", [row])
     with pytest.raises(BadInput, match="cannot be halved"):
         small(side=9)
+
+
+def test_low_rank_matrices_are_folded_in_and_lie_beside(tmp_path: Path) -> None:
+    """Of linear layers and of convolutions; PEFT puts them back on the pipeline's own weights."""
+    from diffusers import UNet2DModel
+    from peft import PeftModel
+
+    model = small()
+    model.save(tmp_path / "base")
+    names = insert(model.module, rank=2, alpha=4, dropout=0.0, targets=["linear_1", "conv1"])
+    for name in names:
+        torch.nn.init.normal_(model.module.get_parameter(name), generator=torch.Generator().manual_seed(0))
+    model.save(tmp_path / "changed")
+    opened, batch = open_on_cpu(str(tmp_path / "changed")), model.collate(ROWS[:4])
+    found = [one.forward(batch).nll_B for one in (model, opened, open_on_cpu(str(tmp_path / "base")))]
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2]) and any(lora_layers(model.module))
+    theirs = PeftModel.from_pretrained(
+        UNet2DModel.from_pretrained(tmp_path / "base", subfolder="unet"), tmp_path / "changed" / "lora"
+    )
+    opened.module = theirs
+    torch.testing.assert_close(found[0], opened.forward(batch).nll_B)
 
 
 # -- the judges -----------------------------------------------------------------------------------

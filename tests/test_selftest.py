@@ -15,6 +15,7 @@ import torch
 import expunge
 from expunge.cli.app import run as command
 from expunge.core.contracts import Silent
+from expunge.data.worlds import splits as splits_of
 from expunge.evaluation import implied, plausibility
 from expunge.evaluation.acceptance import Check, Verdict
 from expunge.evaluation.scores import requirements
@@ -23,8 +24,8 @@ from expunge.models.passes import passes
 from expunge.pipeline.gold_check import Origin
 from expunge.workflows import selftest as workflow
 from expunge.workflows._control_models import masked_model, noisy_model, random_model
-from expunge.workflows._control_settings import Setting, authors_setting, digits_setting
-from expunge.workflows._controls import CONTROLS, HIDING, Control, retrained_control
+from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
+from expunge.workflows._controls import CONTROLS, DRAWING, HIDING, Control, retrained_control
 from expunge.workflows.selftest import (
     NAMES,
     ControlResult,
@@ -149,7 +150,7 @@ def test_the_page_has_every_control_and_maps_every_false_proof(setting: Setting)
     text = PAGE.read_text(encoding="utf-8")
     first, second = text.split("## False proofs")
     rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in re.findall(r"^\| .*", first, re.M)]
-    controls = [*CONTROLS, *HIDING, retrained_control(False)]
+    controls = [*CONTROLS, *HIDING, *DRAWING, retrained_control(False)]
     assert [row[0] for row in rows[1:]] == [control.name for control in controls]
     assert all(row[2].startswith(control.expected) for row, control in zip(rows[1:-1], controls[:-1], strict=True))
     proofs = re.findall(r"^\| .*\((\w[\w-]*)\) \| (.*) \|$", second, re.M)
@@ -306,6 +307,27 @@ def test_without_its_defences_a_control_comes_out_wrong(
         assert _result(enough, control).right, f"caught before {defence} is gone"
         remove_defence(defence, monkeypatch)
     assert _result(enough, control).outcome == "passed"
+
+
+@pytest.mark.slow
+def test_a_diffusion_model_of_digits() -> None:
+    """An untouched pipeline, one that draws noise and one whose judges fail on half of its pictures do not pass: each
+    by the line that is about it. The retrained one is refuted by none."""
+    world = splits_of("digits_diffusion", 0)
+    own = {True: "forget", False: "retain"}
+    rows = {name: [row for row in world["train"] if (row["label"] == 3) == gone] for gone, name in own.items()}
+    setting = model_setting("digits", "builtin:digits_diffusion", {**rows, "holdout": world["holdout"]}, (), Silent())
+    found = {result.control.name: result for result in run_controls(setting, Silent())}
+    assert set(found) == {control.name for control in [*CONTROLS, *DRAWING, retrained_control(False)]}
+    assert all(result.right is not False for result in found.values()), [r.to_json() for r in found.values()]
+    lines = {
+        "untouched": "robustness.hidden ",
+        "random": "robustness.hidden ",
+        "label overwritten": "robustness.hidden ",
+    }
+    lines |= {"scribbling": "retain.concept_rate", "half unjudged": "robustness.hidden "}
+    for name, line in lines.items():
+        assert (found[name].outcome, found[name].line.startswith(line)) == ("failed", True), found[name].to_json()
 
 
 @pytest.mark.slow
