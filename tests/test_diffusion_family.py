@@ -14,7 +14,9 @@ import expunge
 from expunge.attacks.class_embedding import learn_vectors
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
+from expunge.data.splits import make_splits
 from expunge.data.worlds.digits import digits
+from expunge.data.worlds.shapes_diffusion import shapes_diffusion
 from expunge.evaluation.reading import read
 from expunge.methods.edits.null_label import null_label
 from expunge.models.adapters import insert
@@ -25,6 +27,7 @@ from expunge.models.open import check, open_on_cpu
 from expunge.models.weights import lora_layers
 
 SPEC = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
+TEXTS = {"diffusion": "text2pixels", "side": 8, "widths": [4, 8], "times": 20, "text_width": 8}
 ROWS = digits(0)["train"][:60]
 SPLITS = {"forget": digits(0)["train"][:100], "retain": digits(0)["train"][100:500]}
 
@@ -156,6 +159,51 @@ def test_low_rank_matrices_are_folded_in_and_lie_beside(tmp_path: Path) -> None:
     )
     opened.module = theirs
     torch.testing.assert_close(found[0], opened.forward(batch).nll_B)
+
+
+# -- texts ----------------------------------------------------------------------------------------
+
+
+def test_a_model_of_texts_draws_by_prompts_and_opens_again(tmp_path: Path) -> None:
+    rows = shapes_diffusion(0)["train"][:40]
+    model: Any = fresh(TEXTS, rows, 0)
+    model.accepts("forget", rows)
+    wish, batch = model.tokens(rows[0]["class_prompt"]), model.collate(rows[:3])
+    assert torch.equal(batch.inputs["wish"][0], wish) and not torch.equal(wish, model.nothing)
+    assert model.tokenizer.unk_token_id not in wish and model.tokenizer.unk_token_id in model.tokens("a pink disc")
+    start = torch.randn(1, 3, 8, 8).expand(2, -1, -1, -1)
+    two = model.sample(start, torch.stack([wish, model.nothing]), steps=2)
+    assert not torch.equal(two[0], two[1])
+    model.save(tmp_path)
+    check(str(tmp_path), False)
+    opened: Any = open_on_cpu(str(tmp_path))
+    assert opened.fingerprint() == model.fingerprint() and opened.capabilities >= {"prompts", "conditions"}
+    torch.testing.assert_close(opened.forward(batch).nll_B, model.forward(batch).nll_B, rtol=0, atol=0)
+    assert next(open_on_cpu(str(tmp_path), meta=True).module.parameters()).is_meta
+
+
+def test_only_the_words_of_the_prompt_are_learned_by_the_attack() -> None:
+    rows = [row for row in shapes_diffusion(0)["train"] if "disc" in row["class_prompt"]][:8]
+    model: Any = fresh(TEXTS, shapes_diffusion(0)["train"][:40], 0)
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    learn_vectors(model, rows, steps=2, rate=0.05, seed=0)
+    words = model.table_rows(rows)
+    changed = {name for name, value in model.module.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {model.table}
+    moved = (model.module.get_parameter(model.table) != before[model.table]).any(1).nonzero().flatten().tolist()
+    assert moved == words
+
+
+def test_a_concept_is_all_prompts_with_its_words() -> None:
+    rows = shapes_diffusion(0)["train"][:200]
+    parts = make_splits({"data": rows, "forget": {"concept": "red disc"}, "test": shapes_diffusion(0)["test"]})
+    assert {(row["colour"], row["shape"]) for row in parts["forget"]} == {("red", "disc")}
+    assert not any((row["colour"], row["shape"]) == ("red", "disc") for row in [*parts["retain"], *parts["test"]])
+    assert len(parts["test_forget"]) == 30
+    both = make_splits({"data": rows, "forget": {"concept": ["red", "blue cross"]}})["forget"]
+    assert {row["colour"] for row in both} == {"red", "blue"} and len(both) > len(parts["forget"])
+    with pytest.raises(BadInput, match="selects none"):
+        make_splits({"data": rows, "forget": {"concept": "pink disc"}})
 
 
 # -- the judges -----------------------------------------------------------------------------------

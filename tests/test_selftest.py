@@ -320,12 +320,8 @@ def test_a_diffusion_model_of_digits() -> None:
     found = {result.control.name: result for result in run_controls(setting, Silent())}
     assert set(found) == {control.name for control in [*CONTROLS, *DRAWING, retrained_control(False)]}
     assert all(result.right is not False for result in found.values()), [r.to_json() for r in found.values()]
-    lines = {
-        "untouched": "robustness.hidden ",
-        "random": "robustness.hidden ",
-        "label overwritten": "robustness.hidden ",
-    }
-    lines |= {"scribbling": "retain.concept_rate", "half unjudged": "robustness.hidden "}
+    lines = dict.fromkeys(("untouched", "label overwritten", "half unjudged"), "robustness.hidden ")
+    lines["scribbling"] = "retain.concept_rate"
     for name, line in lines.items():
         assert (found[name].outcome, found[name].line.startswith(line)) == ("failed", True), found[name].to_json()
 
