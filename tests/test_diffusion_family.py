@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import expunge
+from expunge.attacks.adversarial_prompt import choose_words, put_before
 from expunge.attacks.class_embedding import learn_vectors
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
@@ -192,6 +193,17 @@ def test_only_the_words_of_the_prompt_are_learned_by_the_attack() -> None:
     assert changed == {model.table}
     moved = (model.module.get_parameter(model.table) != before[model.table]).any(1).nonzero().flatten().tolist()
     assert moved == words
+
+
+def test_the_adversarial_prompt_has_the_words_of_the_lowest_loss() -> None:
+    rows = [row for row in shapes_diffusion(0)["train"] if "disc" in row["class_prompt"]][:4]
+    model: Any = fresh(TEXTS, shapes_diffusion(0)["train"][:40], 0)
+    chosen = choose_words(model, rows, 1)
+    vocabulary = set(model.tokenizer.get_vocab()) - set(model.tokenizer.all_special_tokens)
+    losses = {
+        word: float(model.forward(model.collate([put_before(row, [word]) for row in rows])).nll) for word in vocabulary
+    }
+    assert losses[chosen[0]] == min(losses.values()) and len(vocabulary) == 9
 
 
 def test_a_concept_is_all_prompts_with_its_words() -> None:

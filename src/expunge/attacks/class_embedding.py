@@ -65,7 +65,8 @@ def class_embedding(
         recovered_N = only(recovered_N, counts_N)
         curve = [{"x": 0, "value": float(start.mean())}, {"x": steps, "value": float(after.mean())}]
         bare: Any = target.model
-        why = f"{len(bare_model(bare).table_rows(taught))} vectors, learned on {len(taught)} pictures in {steps} steps"
+        count = len(bare_model(bare).table_rows(taught))
+        why = f"{count} vector{'s' if count > 1 else ''}, learned on {len(taught)} pictures in {steps} steps"
         return Found(figure_of(recovered_N, why), recovered_N, curve=curve)
 
     return attack
