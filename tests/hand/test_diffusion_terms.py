@@ -11,15 +11,18 @@ import torch
 
 from expunge.core.contracts import Output, Reference, Step
 from expunge.core.errors import BadInput
+from expunge.data.examples import identity
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured
 from expunge.methods.edits.uce import edited, states_of
+from expunge.methods.objectives.concept_ablation import concept_ablation
 from expunge.methods.objectives.erase_diff import erase_diff
 from expunge.methods.objectives.esd import esd
 from expunge.methods.objectives.random_condition import random_condition
 from expunge.methods.objectives.selective_amnesia import selective_amnesia
 from expunge.methods.updates.adv_unlearn import BackToClass
 from expunge.methods.updates.barrier import factor_of
+from expunge.methods.updates.concept_preserving import projection
 from expunge.metrics.concept_rate import concept_rate
 from expunge.metrics.judge_agreement import judge_agreement
 from expunge.metrics.picture_distance import frechet
@@ -113,6 +116,27 @@ def test_a_step_under_the_barrier_lowers_the_forget_loss() -> None:
     assert factor == pytest.approx(1.5) and float((retain + factor * forget) @ forget) == pytest.approx(4.0)
     assert factor_of([forget], [torch.tensor([4.0, 0.0])], 1.0) == 0.0
     assert factor_of([None], [retain], 1.0) == 0.0 and factor_of([0 * forget], [retain], 1.0) == 0.0
+
+
+def test_what_opposes_retain_is_taken_off() -> None:
+    """Forget (-1, 1) against retain (2, 0): -2 / 4 of retain goes, which leaves (0, 1). Orthogonal or equal gradients
+    stay as they are."""
+    forget, retain = torch.tensor([-1.0, 1.0]), torch.tensor([2.0, 0.0])
+    factor = projection([forget], [retain])
+    assert factor == pytest.approx(-0.5) and (forget - factor * retain).tolist() == pytest.approx([0.0, 1.0])
+    assert projection([torch.tensor([0.0, 3.0])], [retain]) == projection([retain], [retain]) == 0.0
+    assert projection([None], [retain]) == projection([forget], [None]) == projection([forget], [0 * retain]) == 0.0
+
+
+def test_an_ablated_concept_is_predicted_as_the_other_picture_was() -> None:
+    """Now (2, 2), the anchor then (1, 0): (1 + 4) / 2. The asked picture is the anchor's, under the concept's label."""
+    term = concept_ablation()
+    made = step(asked=output([[2.0, 2.0]]), anchor=output([[9.0, 9.0]], [[1.0, 0.0]]))
+    assert float(term(made)) == pytest.approx(2.5)
+    mine = {"image": np.zeros((2, 2), np.float32), "label": 3}
+    term.pictures = {identity(mine): {"image": np.ones((2, 2), np.float32), "label": 5}}  # type: ignore[attr-defined]
+    asked, anchor = (stream.make(mine) for stream in term.streams.values())  # type: ignore[union-attr, misc]
+    assert asked["label"] == 3 and anchor["label"] == 5 and asked["image"].min() == anchor["image"].min() == 1
 
 
 def test_amnesia_pulls_by_what_the_others_need() -> None:

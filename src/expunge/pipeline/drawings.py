@@ -27,8 +27,8 @@ SIDE = 64
 
 @dataclass(frozen=True)
 class Drawings:
-    """labels, prompts: of the examples, a prompt None where the model is asked by labels; plain, attacked: [K, C, H, W] in 0-1, what the model draws when asked and after the
-    attack."""
+    """labels, prompts: of the examples, a prompt None where the model is asked by labels; plain, attacked: [K, C, H, W]
+    in 0-1, what the model draws when asked and after the attack."""
 
     labels: Sequence[int]
     prompts: Sequence[str | None]

@@ -13,7 +13,7 @@ PROMPTS = ("a {colour} {shape}", "a {shape} in {colour}", "one {colour} {shape}"
 TRAINING = {
     "model": {"diffusion": "text2pixels", "side": 8, "channels": 3, "widths": [16, 32], "times": 200},
     "data": "{world}/train",
-    "epochs": 24,
+    "epochs": 20,
     "batch_size": 64,
     "learning_rate": 3e-3,
 }
