@@ -14,7 +14,7 @@ from expunge.core.errors import BadInput
 from expunge.data.examples import identity
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured
-from expunge.methods.edits.uce import edited, states_of
+from expunge.methods.edits.uce import edit_weight, states_of
 from expunge.methods.objectives.concept_ablation import concept_ablation
 from expunge.methods.objectives.erase_diff import erase_diff
 from expunge.methods.objectives.esd import esd
@@ -158,10 +158,10 @@ def test_uce_maps_a_concept_and_keeps_what_it_must() -> None:
     """W0 = 1 in two dimensions; c along the first, its target v along the second, p (0, 2). As the pull fades, W c is
     W0 v and W p stays; at strength 1 the first column is (1, 1) / (1 + 1) and the second unchanged."""
     c, v, p = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 2.0]])
-    near = edited(torch.eye(2), c, v, p, 1e-9)
+    near = edit_weight(torch.eye(2), c, v, p, 1e-9)
     torch.testing.assert_close(near @ c[0], v[0], atol=1e-6, rtol=0)
     torch.testing.assert_close(near @ p[0], p[0], atol=1e-6, rtol=0)
-    torch.testing.assert_close(edited(torch.eye(2), c, v, p, 1.0), torch.tensor([[0.5, 0.0], [0.5, 1.0]]))
+    torch.testing.assert_close(edit_weight(torch.eye(2), c, v, p, 1.0), torch.tensor([[0.5, 0.0], [0.5, 1.0]]))
 
 
 def test_a_concept_s_words_begin_where_no_other_prompt_goes_on() -> None:

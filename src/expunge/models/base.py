@@ -34,7 +34,7 @@ class BaseModel:
 
     @property
     def read_with(self) -> dict[str, str]:
-        """What its readings follow from besides weights, settings and examples; name -> digest."""
+        """Name -> digest of all that readings follow from besides weights, settings and examples."""
         return {}
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:

@@ -114,15 +114,15 @@ class Diffusion(BaseModel):
         return int(self.unet.config.in_channels), int(height), int(width)
 
     def condition(self, example: Example) -> Tensor:
-        """What the network is asked by for this example: its label [], or the tokens of its prompt [L]."""
+        """The label [] or the tokens of the prompt [L] by which the network is asked for this example."""
         return torch.tensor(int(example.get("label", 0)))
 
     @property
     def nothing(self) -> Tensor | None:
-        """What it is asked by for nothing in particular; None where it was taught no such condition."""
+        """The condition of nothing in particular; None where it was taught none."""
         return None if self.null is None else torch.tensor(self.null)
 
-    def unasked(self, example: Example) -> Example:
+    def without_condition(self, example: Example) -> Example:
         """The same picture under no condition."""
         return {**example, "label": self.null}
 
@@ -279,11 +279,11 @@ class Diffusion(BaseModel):
         into its weights, and lie beside them in `lora` as PEFT writes them."""
         from diffusers import DDPMPipeline
 
-        pipeline: Any = DDPMPipeline(self._folded(folder), self.scheduler)
+        pipeline: Any = DDPMPipeline(self._fold_copy(folder), self.scheduler)
         pipeline.save_pretrained(folder, safe_serialization=True)
         write_json(folder / CONDITIONS, self.conditions)
 
-    def _folded(self, folder: Path) -> Any:
+    def _fold_copy(self, folder: Path) -> Any:
         """The module with low-rank matrices folded in, a copy where there are any; these are written to the folder."""
         if not any(lora_layers(self.module)):
             return self.module

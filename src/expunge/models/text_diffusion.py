@@ -64,7 +64,7 @@ class TextDiffusion(Diffusion):
     def nothing(self) -> Tensor | None:
         return self.tokens("") if float(self.conditions.get("dropped") or 0.0) > 0 else None
 
-    def unasked(self, example: Example) -> Example:
+    def without_condition(self, example: Example) -> Example:
         return {**example, PROMPT: ""}
 
     def table_rows(self, examples: Sequence[Example]) -> list[int]:
@@ -94,7 +94,7 @@ class TextDiffusion(Diffusion):
 
     def save(self, folder: Path) -> None:
         """A folder for each part, as its library writes it, and what an empty prompt means."""
-        module = self._folded(folder)
+        module = self._fold_copy(folder)
         parts = zip(PARTS, (module.unet, module.text_encoder, self.tokenizer, self.scheduler), strict=True)
         for name, part in parts:
             part.save_pretrained(folder / name)

@@ -103,8 +103,8 @@ def _example(
         shown["redacted"] = True
     elif (labels_N := readouts["after"][split].labels_N) is not None:
         shown["label"] = int(labels_N[i])
-    elif "label" in row:  # a generator's: it was asked for, and nobody predicts it
-        shown |= {"label": int(row["label"]), "prompt": row.get("class_prompt")}
+    elif (label := row.get("label")) is not None:  # a generator's: it was asked for, and nobody predicts it
+        shown |= {"label": int(label), "prompt": row.get("class_prompt")}
     else:
         shown |= {"question": question_of(row), "answer": answer_of(row)}
     for role, read in readouts.items():

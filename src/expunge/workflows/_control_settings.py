@@ -87,7 +87,7 @@ class Setting:
     def models(self) -> dict[str, Open]:
         """Name -> opens that model; those of known truth are made when they are opened."""
         forget, retain = self.splits["forget"], self.splits.get("retain", [])
-        base, *golds = [functools.partial(_studied, opens, self.splits) for opens in (self.base, *self.golds)]
+        base, *golds = [functools.partial(_open_and_study, opens, self.splits) for opens in (self.base, *self.golds)]
         rate = (self.manifest or {}).get("learning_rate")
         retrainings = {RETRAINED: golds[0], **dict(zip((GOLD, RETRAINED, SECOND), golds, strict=False))}
         gold, left = golds[0], forget[::SHARE_LEFT]
@@ -112,7 +112,7 @@ class Setting:
         }
 
 
-def _studied(opens: Open, splits: Splits) -> Model:
+def _open_and_study(opens: Open, splits: Splits) -> Model:
     """The model with what its family learns of the splits, which a control may ask where no reading prepares it."""
     model = opens()
     if study := family(model.family).study:

@@ -45,7 +45,7 @@ def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.1) -> Method:
         with torch.no_grad():
             for path, layer in bare.module.named_modules():
                 if path.endswith(READERS):
-                    layer.weight.copy_(edited(layer.weight, concept_MD, target_MD, kept_PD, strength))
+                    layer.weight.copy_(edit_weight(layer.weight, concept_MD, target_MD, kept_PD, strength))
         return model
 
     return Method(apply)
@@ -74,7 +74,7 @@ def states_of(
     return forget_NLD[own_NL], guide_LD.expand_as(forget_NLD)[own_NL], retain_NLD.flatten(0, 1)
 
 
-def edited(weight: Tensor, concept_MD: Tensor, target_MD: Tensor, kept_PD: Tensor, strength: float) -> Tensor:
+def edit_weight(weight: Tensor, concept_MD: Tensor, target_MD: Tensor, kept_PD: Tensor, strength: float) -> Tensor:
     """The layer's new weight [E, D], in the old one's type."""
     before, c, v, p = (x.double() for x in (weight, concept_MD, target_MD, kept_PD))
     left = strength * before + before @ v.T @ c + before @ p.T @ p

@@ -42,7 +42,7 @@ class AwayFromClass(LossTerm):
         channel = {f"hidden:{self.head}"}
         self.needs = {"forget": channel}
         self.reference = {"forget": channel, "unasked": channel}
-        self.streams = {"unasked": Stream(split="forget", make=bare.unasked)}
+        self.streams = {"unasked": Stream(split="forget", make=bare.without_condition)}
 
     def distance(self, step: Step) -> Tensor:
         """Mean squared distance, per pixel, of the prediction for the class from its target."""

@@ -52,7 +52,7 @@ def _one_class(world: str) -> Bench:
     )
 
 
-def _drawn(world: str) -> Bench:
+def _drawing(world: str) -> Bench:
     """A class or a concept that a diffusion model draws, asked for and under attack."""
     forget = {"concept": "red disc"} if world.startswith("shapes") else {"class": 3}
     return Bench(
@@ -209,7 +209,7 @@ WORLDS: dict[str, Callable[[str], Bench]] = {
     "authors": _authors,
     **dict.fromkeys(("digits", "shapes", "mnist", "fashion"), _one_class),
     **dict.fromkeys(("mnist_noisy", "fashion_noisy"), _by_heart),
-    **dict.fromkeys(("digits_diffusion", "shapes_diffusion"), _drawn),
+    **dict.fromkeys(("digits_diffusion", "shapes_diffusion"), _drawing),
 }
 """Embedded worlds -> the bench of one, by its name with or without a seed: authors, authors@2."""
 NAMED: dict[str, Callable[[], Bench]] = {"tofu": _tofu, "shakespeare": _shakespeare}
