@@ -225,7 +225,9 @@ def fresh(
 
 def _sizes(spec: Mapping[str, Any], field: str) -> Spec | TextSpec:
     """The sizes of a new model. Raises BadInput."""
-    return parse(TextSpec if spec.get("diffusion") == "text2pixels" else Spec, spec, field, field)
+    if spec.get("diffusion") == "text2pixels":
+        return parse(TextSpec, spec, field, field)
+    return parse(Spec, spec, field, field)
 
 
 def explained_share(nats: Any) -> Any:
