@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -18,12 +19,16 @@ from expunge.core.contracts import Silent
 from expunge.data.worlds import splits as splits_of
 from expunge.evaluation import implied, plausibility
 from expunge.evaluation.acceptance import Check, Verdict
+from expunge.evaluation.reading import read
 from expunge.evaluation.scores import requirements
+from expunge.models.build import fresh
+from expunge.models.guarded import bare_model
+from expunge.models.judges import judges_of
 from expunge.models.open import open_model
 from expunge.models.passes import passes
 from expunge.pipeline.gold_check import Origin
 from expunge.workflows import selftest as workflow
-from expunge.workflows._control_models import masked_model, noisy_model, random_model
+from expunge.workflows._control_models import masked_model, noisy_model, random_model, scribbling_model
 from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
 from expunge.workflows._controls import CONTROLS, DRAWING, HIDING, Control, retrained_control
 from expunge.workflows.selftest import (
@@ -307,6 +312,24 @@ def test_without_its_defences_a_control_comes_out_wrong(
         assert _result(enough, control).right, f"caught before {defence} is gone"
         remove_defence(defence, monkeypatch)
     assert _result(enough, control).outcome == "passed"
+
+
+@pytest.mark.slow
+def test_controls_of_what_draws_do_not_pass_on_a_network_too_small_to_draw() -> None:
+    """Untrained networks, so that every other line is open or refuted too: each control is made, read and judged."""
+    world = splits_of("digits_diffusion", 0)
+    rows = {"forget": world["train"][:16], "retain": world["train"][16:216], "holdout": world["holdout"][:16]}
+    spec = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
+    opens = [functools.partial(fresh, spec, [], seed) for seed in range(3)]
+    tiny = _Judging(Setting("tiny", rows, opens[0], tuple(opens[1:]), {"learning_rate": 1e-3}, draws=True))
+    for control in DRAWING:
+        result = _result(tiny, control)
+        assert result.right and result.outcome in ("open", "failed"), result.to_json()
+    noise, drawn = (scribbling_model(opens[1]), opens[1]())
+    for model in (noise, drawn):
+        bare_model(model).judges = judges_of(rows)
+    one, other = (read(model, "forget", rows["forget"], {"picture"}, cache=False) for model in (noise, drawn))
+    assert np.array_equal(one.nll_N, other.nll_N) and not np.array_equal(one.own["picture"], other.own["picture"])
 
 
 @pytest.mark.slow
