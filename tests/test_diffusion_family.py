@@ -211,7 +211,7 @@ def test_a_concept_is_all_prompts_with_its_words() -> None:
     parts = make_splits({"data": rows, "forget": {"concept": "red disc"}, "test": shapes_diffusion(0)["test"]})
     assert {(row["colour"], row["shape"]) for row in parts["forget"]} == {("red", "disc")}
     assert not any((row["colour"], row["shape"]) == ("red", "disc") for row in [*parts["retain"], *parts["test"]])
-    assert len(parts["test_forget"]) == 30
+    assert len(parts["test_forget"]) == 20
     both = make_splits({"data": rows, "forget": {"concept": ["red", "blue cross"]}})["forget"]
     assert {row["colour"] for row in both} == {"red", "blue"} and len(both) > len(parts["forget"])
     with pytest.raises(BadInput, match="selects none"):

@@ -57,7 +57,8 @@ class Diffusion(BaseModel):
     """A U-Net that denoises, its scheduler, and what its labels mean.
 
     conditions: {"classes": their number, "null": the label of none (None where there is none), "dropped": the share of
-    training draws that see it instead of their own}; classes 0 for a model without classes.
+    training draws that see it instead of their own, "guidance": of its drawings, 1 where it is not named}; classes 0
+    for a model without classes.
     """
 
     family = "diffusion"
@@ -242,9 +243,18 @@ class Diffusion(BaseModel):
         device = device_of(self.module)
         x_BCHW, conditions_B = start_BCHW.to(device), conditions_B.to(device)
         for time in scheduler.timesteps:
-            guess = self.predict(x_BCHW, time.to(device).expand(len(x_BCHW)), conditions_B)
+            guess = self._guided(x_BCHW, time.to(device).expand(len(x_BCHW)), conditions_B)
             x_BCHW = scheduler.step(guess, time, x_BCHW).prev_sample
         return ((x_BCHW + 1) / 2).clamp(0, 1)
+
+    def _guided(self, x_BCHW: Tensor, times_B: Tensor, conditions_B: Tensor) -> Tensor:
+        """The prediction, moved away from that of no condition where the conditions say `guidance` (arXiv:2207.12598,
+        equation 6: none + guidance (own - none))."""
+        own_BCHW, guidance = self.predict(x_BCHW, times_B, conditions_B), float(self.conditions.get("guidance") or 1.0)
+        if guidance == 1.0 or self.nothing is None:
+            return own_BCHW
+        none_BCHW = self.predict(x_BCHW, times_B, self.nothing.to(conditions_B).expand_as(conditions_B))
+        return none_BCHW + guidance * (own_BCHW - none_BCHW)
 
     def _draw_pictures(self, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
         """The wanted values of a picture that is made for each example, of its label and from its own noise."""

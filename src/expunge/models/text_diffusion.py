@@ -153,7 +153,8 @@ def new_parts(sizes: Any, tokenizer: Any, scheduler: Any) -> TextDiffusion:
         bos_token_id=1,
         eos_token_id=2,
     )
-    return TextDiffusion(Asked(unet, CLIPTextModel(config)).eval(), scheduler, {"dropped": sizes.dropped}, tokenizer)
+    conditions = {"dropped": sizes.dropped, "guidance": sizes.guidance}
+    return TextDiffusion(Asked(unet, CLIPTextModel(config)).eval(), scheduler, conditions, tokenizer)
 
 
 def tokenizer_of(prompts: Iterable[str]) -> Any:

@@ -40,6 +40,7 @@ from expunge.models.weights import check_finite
 PIPELINES = ("DDPMPipeline", "DDIMPipeline", PIPELINE)
 Size = Annotated[int, Field(gt=0, le=4096)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Guidance = Annotated[float, Field(ge=1, le=100)]
 
 
 class Spec(schemas._File):
@@ -61,7 +62,7 @@ class Spec(schemas._File):
 
 class TextSpec(schemas._File):
     """`model` of a train.yaml, asked by texts; as in `Spec`, and tokens: of a prompt, with the two that mark its ends;
-    text_width, text_layers: of the text encoder."""
+    text_width, text_layers: of the text encoder; guidance: of its drawings away from those of no prompt."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -76,6 +77,7 @@ class TextSpec(schemas._File):
     tokens: Annotated[int, Field(ge=3, le=512)] = 8
     text_width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 32
     text_layers: Annotated[int, Field(ge=1, le=48)] = 1
+    guidance: Guidance = 1.0
 
 
 class Conditions(schemas._File):
@@ -84,6 +86,7 @@ class Conditions(schemas._File):
     classes: Annotated[int, Field(ge=0, le=100_000)] = 0
     null: Annotated[int, Field(ge=0, le=100_000)] | None = None
     dropped: Share = 0.0
+    guidance: Guidance = 1.0
 
 
 class Index(schemas._File):
