@@ -30,22 +30,26 @@ READERS = ("attn2.to_k", "attn2.to_v")
 """Ends of the paths of a U-Net's layers that read the text, in diffusers."""
 
 
-def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.1) -> Method:
+def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.1, weight: Annotated[float, Gt(0)] = 1.0) -> Method:
     """Let the concept's words be read as the guide's, and all other prompts as before (Gandikota et al. 2024).
 
-    W = (strength W0 + sum W0 v c^T + sum W0 p p^T) (strength I + sum c c^T + sum p p^T)^-1, of each key and value
+    W = (strength W0 + weight sum W0 v c^T + sum W0 p p^T) (strength I + weight sum c c^T + sum p p^T)^-1, of each key and value
     layer that reads the text: c the states of the forget prompts' words, v those of the guide's at the same places
-    (by default of no words), p all states of the retain prompts. strength: of the pull to W0.
+    (by default of no words), p all states of the retain prompts. strength: of the pull to W0; weight: of the concept
+    against the others.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         bare: Any = model
+        root = weight**0.5
         asked, kept = ([bare.condition(row) for row in splits[name]] for name in ("forget", "retain"))
         concept_MD, target_MD, kept_PD = states_of(bare, asked, kept, bare.tokens(guide))
         with torch.no_grad():
             for path, layer in bare.module.named_modules():
                 if path.endswith(READERS):
-                    layer.weight.copy_(edit_weight(layer.weight, concept_MD, target_MD, kept_PD, strength))
+                    layer.weight.copy_(
+                        edit_weight(layer.weight, root * concept_MD, root * target_MD, kept_PD, strength)
+                    )
         return model
 
     return Method(apply)

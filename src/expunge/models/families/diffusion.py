@@ -176,7 +176,7 @@ def _conditions(folder: Path, module: Any) -> dict[str, Any]:
     """The meaning of the labels: as the folder says, else each row of the table is a class. Raises BadInput."""
     rows = int(module.config.num_class_embeds or 0) if module is not None else 0
     if not (folder / CONDITIONS).is_file():
-        return {"classes": rows, "null": None, "dropped": 0.0}
+        return {"classes": rows, "null": None, "dropped": 0.0, "guidance": 1.0}
     found = Conditions.model_validate(schemas.read(folder / CONDITIONS, Conditions, "model"))
     if max(found.classes - 1, -1 if found.null is None else found.null) >= rows:
         why = f"names {found.classes} classes, and the network has {rows} rows for labels"
@@ -223,6 +223,7 @@ def fresh(
         )
     null = sizes.classes if sizes.classes else None
     conditions = {"classes": sizes.classes, "null": null, "dropped": sizes.dropped if sizes.classes else 0.0}
+    conditions["guidance"] = 1.0
     return Diffusion(module.eval(), noise, conditions)
 
 
