@@ -33,10 +33,10 @@ READERS = ("attn2.to_k", "attn2.to_v")
 def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.1, weight: Annotated[float, Gt(0)] = 1.0) -> Method:
     """Let the concept's words be read as the guide's, and all other prompts as before (Gandikota et al. 2024).
 
-    W = (strength W0 + weight sum W0 v c^T + sum W0 p p^T) (strength I + weight sum c c^T + sum p p^T)^-1, of each key and value
-    layer that reads the text: c the states of the forget prompts' words, v those of the guide's at the same places
-    (by default of no words), p all states of the retain prompts. strength: of the pull to W0; weight: of the concept
-    against the others.
+    W = (strength W0 + weight sum W0 v c^T + sum W0 p p^T) (strength I + weight sum c c^T + sum p p^T)^-1, of each key
+    and value layer that reads the text: c the states of the forget prompts' words, v those of the guide's at the same
+    places (by default of no words), p all states of the retain prompts. strength: of the pull to W0; weight: of the
+    concept against the others.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
