@@ -23,7 +23,7 @@ CARD = MethodCard(
     leaves_out="prompts that were written for the purpose: those of the request serve, and all their words from the "
     "first that differs from every prompt of retain",
     means="It changes how a prompt is read and none of what draws: whoever learns new words reaches it. Where the text "
-    "encoder has few dimensions, as on small models, it takes from other prompts nearly what it takes from the concept.",
+    "encoder has few dimensions, as on small models, it takes from others nearly what it takes from the concept.",
     deterministic=True,
     one_shot=True,
 )
