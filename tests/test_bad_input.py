@@ -183,7 +183,7 @@ def test_unknown_budget_field(go: Go) -> None:
         ("budget", {"epochs": 1, "steps": 2}, "cannot be used; give epochs or steps, not both."),
         ("forget", {"rndom": 0.1}, "forget: {'rndom': 0.1} has an unknown selector; did you mean 'random'?"),
         ("forget", {"random": 2}, "forget: {'random': 2} holds no share; give random a number between 0 and 1."),
-        ("forget", {"concept": 2}, "needs image generators, which this version cannot do yet; select with class"),
+        ("forget", {"concept": 2}, "names no concept; write concept: red disc, or a list of such"),
         ("forget", [], "forget: [] is empty; give at least one example or a path."),
         ("model", {"factory": "a:B", "weigths": "w"}, "unknown field 'weigths'; did you mean 'weights'?"),
     ],

@@ -11,18 +11,24 @@ import pytest
 import torch
 
 import expunge
+from expunge.attacks.adversarial_prompt import choose_words, put_before
 from expunge.attacks.class_embedding import learn_vectors
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
+from expunge.data.splits import make_splits
 from expunge.data.worlds.digits import digits
+from expunge.data.worlds.shapes_diffusion import shapes_diffusion
 from expunge.evaluation.reading import read
 from expunge.methods.edits.null_label import null_label
+from expunge.models.adapters import insert
 from expunge.models.build import fresh
 from expunge.models.diffusion import CONCEPT, CONDITIONS, FEATURES, JUDGED, PICTURE, REAL
 from expunge.models.judges import judges_of
 from expunge.models.open import check, open_on_cpu
+from expunge.models.weights import lora_layers
 
 SPEC = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
+TEXTS = {"diffusion": "text2pixels", "side": 8, "widths": [4, 8], "times": 20, "text_width": 8}
 ROWS = digits(0)["train"][:60]
 SPLITS = {"forget": digits(0)["train"][:100], "retain": digits(0)["train"][100:500]}
 
@@ -42,7 +48,7 @@ def test_the_loss_is_half_the_squared_error_of_the_noise() -> None:
     kept = model.scheduler.alphas_cumprod[time].reshape(1, 1, 1, 1)
     noisy = kept.sqrt() * (2 * torch.tensor(row["image"])[None, None] - 1) + (1 - kept).sqrt() * noise
     with torch.no_grad():
-        guess = model.module(noisy, time, class_labels=batch.inputs["label"]).sample
+        guess = model.module(noisy, time, class_labels=batch.inputs["condition"]).sample
         out = model.forward(batch)
     assert float(out.nll_B[0]) == pytest.approx(float((guess - noise).square().sum() / 2), rel=1e-5)
     assert out.n_B.tolist() == [64]
@@ -62,9 +68,9 @@ def test_draws_follow_the_picture_and_repeat() -> None:
 
 def test_a_tenth_of_the_training_draws_see_no_class() -> None:
     model = small()
-    labels = model.collate([{**ROWS[0], "draw": draw} for draw in range(1, 501)]).inputs["label"]
+    labels = model.collate([{**ROWS[0], "draw": draw} for draw in range(1, 501)]).inputs["condition"]
     assert 0.05 < float((labels == model.null).float().mean()) < 0.15
-    assert model.collate([ROWS[0]]).inputs["label"].tolist() == [ROWS[0]["label"]]
+    assert model.collate([ROWS[0]]).inputs["condition"].tolist() == [ROWS[0]["label"]]
 
 
 def test_readings_repeat_bit_for_bit() -> None:
@@ -132,6 +138,84 @@ def test_bad_rows_and_sizes_are_refused() -> None:
             model.accepts("forget", [row])
     with pytest.raises(BadInput, match="cannot be halved"):
         small(side=9)
+
+
+def test_low_rank_matrices_are_folded_in_and_lie_beside(tmp_path: Path) -> None:
+    """Of linear layers and of convolutions; PEFT puts them back on the pipeline's own weights."""
+    from diffusers import UNet2DModel
+    from peft import PeftModel
+
+    model = small()
+    model.save(tmp_path / "base")
+    names = insert(model.module, rank=2, alpha=4, dropout=0.0, targets=["linear_1", "conv1"])
+    for name in names:
+        torch.nn.init.normal_(model.module.get_parameter(name), generator=torch.Generator().manual_seed(0))
+    model.save(tmp_path / "changed")
+    opened, batch = open_on_cpu(str(tmp_path / "changed")), model.collate(ROWS[:4])
+    found = [one.forward(batch).nll_B for one in (model, opened, open_on_cpu(str(tmp_path / "base")))]
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2]) and any(lora_layers(model.module))
+    theirs = PeftModel.from_pretrained(
+        UNet2DModel.from_pretrained(tmp_path / "base", subfolder="unet"), tmp_path / "changed" / "lora"
+    )
+    opened.module = theirs
+    torch.testing.assert_close(found[0], opened.forward(batch).nll_B)
+
+
+# -- texts ----------------------------------------------------------------------------------------
+
+
+def test_a_model_of_texts_draws_by_prompts_and_opens_again(tmp_path: Path) -> None:
+    rows = shapes_diffusion(0)["train"][:40]
+    model: Any = fresh(TEXTS, rows, 0)
+    model.accepts("forget", rows)
+    wish, batch = model.tokens(rows[0]["class_prompt"]), model.collate(rows[:3])
+    assert torch.equal(batch.inputs["wish"][0], wish) and not torch.equal(wish, model.nothing)
+    assert model.tokenizer.unk_token_id not in wish and model.tokenizer.unk_token_id in model.tokens("a pink disc")
+    start = torch.randn(1, 3, 8, 8).expand(2, -1, -1, -1)
+    two = model.sample(start, torch.stack([wish, model.nothing]), steps=2)
+    assert not torch.equal(two[0], two[1])
+    model.save(tmp_path)
+    check(str(tmp_path), False)
+    opened: Any = open_on_cpu(str(tmp_path))
+    assert opened.fingerprint() == model.fingerprint() and opened.capabilities >= {"prompts", "conditions"}
+    torch.testing.assert_close(opened.forward(batch).nll_B, model.forward(batch).nll_B, rtol=0, atol=0)
+    assert next(open_on_cpu(str(tmp_path), meta=True).module.parameters()).is_meta
+
+
+def test_only_the_words_of_the_prompt_are_learned_by_the_attack() -> None:
+    rows = [row for row in shapes_diffusion(0)["train"] if "disc" in row["class_prompt"]][:8]
+    model: Any = fresh(TEXTS, shapes_diffusion(0)["train"][:40], 0)
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    learn_vectors(model, rows, steps=2, rate=0.05, seed=0)
+    words = model.table_rows(rows)
+    changed = {name for name, value in model.module.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {model.table}
+    moved = (model.module.get_parameter(model.table) != before[model.table]).any(1).nonzero().flatten().tolist()
+    assert moved == words
+
+
+def test_the_adversarial_prompt_has_the_words_of_the_lowest_loss() -> None:
+    rows = [row for row in shapes_diffusion(0)["train"] if "disc" in row["class_prompt"]][:4]
+    model: Any = fresh(TEXTS, shapes_diffusion(0)["train"][:40], 0)
+    chosen = choose_words(model, rows, 1)
+    vocabulary = set(model.tokenizer.get_vocab()) - set(model.tokenizer.all_special_tokens)
+    losses = {
+        word: float(model.forward(model.collate([put_before(row, [word]) for row in rows])).nll) for word in vocabulary
+    }
+    assert losses[chosen[0]] == min(losses.values()) and len(vocabulary) == 9
+
+
+def test_a_concept_is_all_prompts_with_its_words() -> None:
+    rows = shapes_diffusion(0)["train"][:200]
+    parts = make_splits({"data": rows, "forget": {"concept": "red disc"}, "test": shapes_diffusion(0)["test"]})
+    assert {(row["colour"], row["shape"]) for row in parts["forget"]} == {("red", "disc")}
+    assert not any((row["colour"], row["shape"]) == ("red", "disc") for row in [*parts["retain"], *parts["test"]])
+    assert len(parts["test_forget"]) == 20
+    both = make_splits({"data": rows, "forget": {"concept": ["red", "blue cross"]}})["forget"]
+    assert {row["colour"] for row in both} == {"red", "blue"} and len(both) > len(parts["forget"])
+    with pytest.raises(BadInput, match="selects none"):
+        make_splits({"data": rows, "forget": {"concept": "pink disc"}})
 
 
 # -- the judges -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -15,16 +16,21 @@ import torch
 import expunge
 from expunge.cli.app import run as command
 from expunge.core.contracts import Silent
+from expunge.data.worlds import splits as splits_of
 from expunge.evaluation import implied, plausibility
 from expunge.evaluation.acceptance import Check, Verdict
+from expunge.evaluation.reading import read
 from expunge.evaluation.scores import requirements
+from expunge.models.build import fresh
+from expunge.models.guarded import bare_model
+from expunge.models.judges import judges_of
 from expunge.models.open import open_model
 from expunge.models.passes import passes
 from expunge.pipeline.gold_check import Origin
 from expunge.workflows import selftest as workflow
-from expunge.workflows._control_models import masked_model, noisy_model, random_model
-from expunge.workflows._control_settings import Setting, authors_setting, digits_setting
-from expunge.workflows._controls import CONTROLS, HIDING, Control, retrained_control
+from expunge.workflows._control_models import masked_model, noisy_model, random_model, scribbling_model
+from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
+from expunge.workflows._controls import CONTROLS, DRAWING, HIDING, Control, retrained_control
 from expunge.workflows.selftest import (
     NAMES,
     ControlResult,
@@ -149,7 +155,7 @@ def test_the_page_has_every_control_and_maps_every_false_proof(setting: Setting)
     text = PAGE.read_text(encoding="utf-8")
     first, second = text.split("## False proofs")
     rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in re.findall(r"^\| .*", first, re.M)]
-    controls = [*CONTROLS, *HIDING, retrained_control(False)]
+    controls = [*CONTROLS, *HIDING, *DRAWING, retrained_control(False)]
     assert [row[0] for row in rows[1:]] == [control.name for control in controls]
     assert all(row[2].startswith(control.expected) for row, control in zip(rows[1:-1], controls[:-1], strict=True))
     proofs = re.findall(r"^\| .*\((\w[\w-]*)\) \| (.*) \|$", second, re.M)
@@ -306,6 +312,42 @@ def test_without_its_defences_a_control_comes_out_wrong(
         assert _result(enough, control).right, f"caught before {defence} is gone"
         remove_defence(defence, monkeypatch)
     assert _result(enough, control).outcome == "passed"
+
+
+@pytest.mark.slow
+def test_controls_of_what_draws_do_not_pass_on_a_network_too_small_to_draw() -> None:
+    """Untrained networks, so that every other line is open or refuted too: each control is made, read and judged."""
+    world = splits_of("digits_diffusion", 0)
+    rows = {"forget": world["train"][:16], "retain": world["train"][16:216], "holdout": world["holdout"][:16]}
+    spec = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
+    opens = [functools.partial(fresh, spec, [], seed) for seed in range(3)]
+    tiny = _Judging(Setting("tiny", rows, opens[0], tuple(opens[1:]), {"learning_rate": 1e-3}, draws=True))
+    for control in DRAWING:
+        result = _result(tiny, control)
+        assert result.right and result.outcome in ("open", "failed"), result.to_json()
+    noise, drawn = (scribbling_model(opens[1]), opens[1]())
+    for model in (noise, drawn):
+        bare_model(model).judges = judges_of(rows)
+    one, other = (read(model, "forget", rows["forget"], {"picture"}, cache=False) for model in (noise, drawn))
+    assert np.array_equal(one.nll_N, other.nll_N) and not np.array_equal(one.own["picture"], other.own["picture"])
+
+
+@pytest.mark.slow
+def test_a_diffusion_model_of_digits() -> None:
+    """An untouched pipeline, one that draws noise and one whose judges fail on half of its pictures do not pass: each
+    by the line that is about it. The retrained one is refuted by none."""
+    world = splits_of("digits_diffusion", 0)
+    own = {True: "forget", False: "retain"}
+    rows = {name: [row for row in world["train"] if (row["label"] == 3) == gone] for gone, name in own.items()}
+    rows["holdout"] = [row for row in [*world["holdout"], *world["test"]] if row["label"] == 3]  # gold knows no class 3
+    setting = model_setting("digits", "builtin:digits_diffusion", rows, (), Silent())
+    found = {result.control.name: result for result in run_controls(setting, Silent())}
+    assert set(found) == {control.name for control in [*CONTROLS, *DRAWING, retrained_control(False)]}
+    assert all(result.right is not False for result in found.values()), [r.to_json() for r in found.values()]
+    lines = dict.fromkeys(("untouched", "label overwritten", "half unjudged"), "robustness.hidden ")
+    lines["scribbling"] = "retain.concept_rate"
+    for name, line in lines.items():
+        assert (found[name].outcome, found[name].line.startswith(line)) == ("failed", True), found[name].to_json()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ SEEDS = (0,)
 CLASS = 3
 BUDGET = Budget(steps=150, batch_size=32, learning_rate=5e-4, stop="none", floor=0.0)
 """As in examples/digits_diffusion.yaml; the rate and the steps are those of an earlier study of another U-Net."""
+each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
 @functools.cache
@@ -64,37 +66,37 @@ def of_folder(role: str, seed: int) -> tuple[float, float, float]:
     return rates(opened(folders(seed)[("before", "gold").index(role)], seed), seed)
 
 
-def after(method: Any, seed: int, folder: Path) -> tuple[float, float, float]:
-    base, composed = folders(seed)[0], compose(method)
-    given = {name: splits(seed)[name] for name in ("forget", "retain", "holdout")}
-    context = Context(BUDGET.over(composed.budget, DEFAULTS), folder, seed, "apply", manifest=read_manifest(base))
-    return rates(composed.method(opened(base, seed), given, context), seed)
+@functools.cache
+def after(name: str, seed: int) -> tuple[float, float, float]:
+    base, composed = folders(seed)[0], compose(name)
+    given = {part: splits(seed)[part] for part in ("forget", "retain", "holdout")}
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(
+            BUDGET.over(composed.budget, DEFAULTS), Path(folder), seed, "apply", manifest=read_manifest(base)
+        )
+        return rates(composed.method(opened(base, seed), given, context), seed)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed
 def test_the_model_draws_the_class_and_gold_does_not(seed: int) -> None:
     before, never = of_folder("before", seed), of_folder("gold", seed)
     assert before[0] > 0.75 and before[1] > 0.75
     assert never[0] < 0.3 and never[1] > before[1] - 0.1
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_an_overwritten_label_is_undone_by_the_embedding_attack(seed: int, tmp_path: Path) -> None:
+@each_seed
+def test_an_overwritten_label_is_undone_by_the_embedding_attack(seed: int) -> None:
     """Asked, it draws no more 3s than gold, within .15; after the attack .25 more than gold under the same attack."""
-    hidden, never = after("null_label", seed, tmp_path), of_folder("gold", seed)
+    hidden, never = after("null_label", seed), of_folder("gold", seed)
     assert hidden[0] < never[0] + 0.15 and hidden[1] == pytest.approx(of_folder("before", seed)[1])
     assert hidden[2] > never[2] + 0.25
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_relabelling_with_retain_withstands_it_better(seed: int, tmp_path: Path) -> None:
-    taught, hidden = after("random_condition", seed, tmp_path / "a"), after("null_label", seed, tmp_path / "b")
-    assert taught[0] <= of_folder("gold", seed)[0] and taught[1] > of_folder("before", seed)[1] - 0.1
+@each_seed
+@pytest.mark.parametrize("name", ["random_condition", "esd"])
+def test_with_retain_it_withstands_the_attack_better(name: str, seed: int) -> None:
+    """It draws no more 3s than gold, within .05, and at most a tenth less of the others; under the attack .15 fewer 3s
+    than where the label was overwritten."""
+    taught, hidden = after(name, seed), after("null_label", seed)
+    assert taught[0] <= of_folder("gold", seed)[0] + 0.05 and taught[1] > of_folder("before", seed)[1] - 0.1
     assert taught[2] < hidden[2] - 0.15
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_esd_with_retain_withstands_it_better(seed: int, tmp_path: Path) -> None:
-    away, hidden = after("esd", seed, tmp_path / "a"), after("null_label", seed, tmp_path / "b")
-    assert away[0] <= of_folder("gold", seed)[0] and away[1] > of_folder("before", seed)[1] - 0.1
-    assert away[2] < hidden[2] - 0.15

@@ -88,5 +88,5 @@ def test_every_example_is_among_these() -> None:
     the encoder, the diffusion model and the federation have files of their own."""
     names = {path.stem for path in EXAMPLES.glob("*.yaml")}
     trained, real = {"sisa_digits_train", "tofu_base", "real_facts_base"}, {"real_facts", "refusals_real"}
-    elsewhere = {"refusals_qwen7b", "encoder_digits", "federated_erase", "digits_diffusion", *real}
+    elsewhere = {"refusals_qwen7b", "encoder_digits", "federated_erase", "digits_diffusion", "concept_shapes", *real}
     assert names - trained == {"digits_class", "digits_random", "sisa_digits", "tofu", *elsewhere}

@@ -52,6 +52,31 @@ def test_an_nll_far_below_gold_s_is_unlike_gold(
     assert words(*scores) == [word]
 
 
+@pytest.mark.parametrize(
+    ("ends", "second", "word"),
+    [
+        ((0.88, 0.82, 0.93), None, "shown"),
+        ((0.10, 0.06, 0.17), None, "refuted"),
+        ((0.82, 0.75, 0.88), None, "open"),
+        ((0.82, 0.75, 0.88), 0.82, "shown"),
+    ],
+)
+def test_noise_is_no_forgetting(ends: tuple[float, float, float], second: float | None, word: str) -> None:
+    """Gold's .9 less .1; where two retrainings differ by .08, less .16. Without pictures there is no such line."""
+    name = "retain_concept_rate"
+    scores = [score(name, "after", *ends), score(name, "gold", 0.9, 0.85, 0.94)]
+    if second is not None:
+        scores.append(score(name, "second_gold", second, second, second))
+    assert words(*scores) == [word]
+    unknown = Score.not_measured("unjudged", **label(name))
+    (check,) = plausibility_checks(by_name([unknown, scores[1]]), "erase")
+    assert (check.word, check.passed, check.why) == ("open", False, "unjudged")
+
+
+def label(name: str) -> Label:
+    return {"name": name, "side": "utility", "split": "retain", "role": "after", "unit": "share", "better": "higher"}
+
+
 def test_a_holdout_that_gold_was_trained_on_is_named() -> None:
     assert words(score("privacy_loss_auc", "gold", 0.05, 0.02, 0.08)) == ["refuted"]
     assert words(score("privacy_loss_auc", "gold", 0.36, 0.30, 0.42)) == [], "it may be 0.4 or more"

@@ -15,6 +15,7 @@ from expunge.core.contracts import Model
 from expunge.core.random import permutation
 from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
+from expunge.models.guarded import bare_model
 from expunge.models.passes import evaluating
 
 CARD = AttackCard(
@@ -35,8 +36,6 @@ CARD = AttackCard(
 BATCH = 32
 STEPS, RATE, SHARE = 60, 0.05, 0.25
 """Of the attack as it comes: its steps, their rate, and the share of the forget set that teaches it."""
-TABLE = "class_embedding.weight"
-"""The label table of a U-Net of diffusers."""
 
 
 def class_embedding(
@@ -47,7 +46,8 @@ def class_embedding(
 ) -> Attack:
     """Learn the vectors of the forgotten classes on real pictures, and ask for those classes (Zhang et al. 2023).
 
-    Adam on the rows of the label table alone, as textual inversion has it: all other weights stay, so that what comes
+    Adam on the rows of the label table alone (of a model of texts: those of the words of its prompts), as textual
+    inversion has it: all other weights stay, so that what comes
     back was never gone. A seeded share of the forget set teaches and the rest is asked for: a picture is made for each
     of them, and the judges' vote on it is what was recovered, at the better of before and after.
     """
@@ -64,26 +64,29 @@ def class_embedding(
         recovered_N[counts_N] = best
         recovered_N = only(recovered_N, counts_N)
         curve = [{"x": 0, "value": float(start.mean())}, {"x": steps, "value": float(after.mean())}]
-        why = f"{len({row['label'] for row in taught})} vectors, learned on {len(taught)} pictures in {steps} steps"
+        bare: Any = target.model
+        count = len(bare_model(bare).table_rows(taught))
+        why = f"{count} vector{'s' if count > 1 else ''}, learned on {len(taught)} pictures in {steps} steps"
         return Found(figure_of(recovered_N, why), recovered_N, curve=curve)
 
     return attack
 
 
 def learn_vectors(model: Model, rows: Sequence[Example], *, steps: int, rate: float, seed: int) -> None:
-    """Changes the label table's rows of the examples' classes in place, and no other weight."""
-    module: Any = model.module
+    """Changes the table's rows by which these examples are asked for in place, and no other weight."""
+    bare: Any = model
+    module = bare.module
     module.requires_grad_(False)
-    table_VD = module.get_parameter(TABLE).requires_grad_(True)
-    classes = sorted({int(row["label"]) for row in rows})
-    vectors_CD = table_VD.detach()[classes].clone().requires_grad_(True)
+    table_VD = module.get_parameter(bare.table).requires_grad_(True)
+    asked = bare.table_rows(rows)
+    vectors_CD = table_VD.detach()[asked].clone().requires_grad_(True)
     optimiser = torch.optim.Adam([vectors_CD], lr=rate)
     with evaluating(module), torch.enable_grad():
         for step in range(steps):
             order = permutation(len(rows), seed, step)[:BATCH]
             loss = model.forward(model.collate([{**rows[i], "draw": step + 1} for i in order])).nll
             (slope_VD,) = torch.autograd.grad(loss, [table_VD])
-            vectors_CD.grad = slope_VD[classes]
+            vectors_CD.grad = slope_VD[asked]
             optimiser.step()
             with torch.no_grad():
-                table_VD[classes] = vectors_CD
+                table_VD[asked] = vectors_CD

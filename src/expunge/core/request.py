@@ -53,7 +53,6 @@ HARMLESS = (
     "budget",
 )
 """Fields without which the rest of a request can still be checked."""
-LATER = {"concept": "image generators"}
 
 
 class Factory(BaseModel):
@@ -171,16 +170,21 @@ def check_selector(value: Mapping[str, Any], known: Sequence[str] = SELECTORS) -
     ((kind, wanted),) = value.items()
     if kind not in known:
         raise ValueError(f"has an unknown selector; {did_you_mean(kind, known)}")
-    if kind in LATER:
-        raise ValueError(f"needs {LATER[kind]}, which this version cannot do yet; select with class, random or where")
     if kind == "random" and (isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < 1):
         raise ValueError("holds no share; give random a number between 0 and 1")
     if kind == "where" and (not isinstance(wanted, Mapping) or not wanted):
         raise ValueError("holds no field: value pairs; write where: {author: 7}")
     if kind == "refusals" and (not isinstance(wanted, str) or not wanted.strip()):
         raise ValueError("names no domain; write refusals: cybersecurity")
+    if kind == "concept" and not _words(wanted):
+        raise ValueError("names no concept; write concept: red disc, or a list of such")
     if kind == "class" and not _classes(wanted):
         raise ValueError("holds no class; give its number, or a list of numbers")
+
+
+def _words(wanted: Any) -> bool:
+    several = wanted if isinstance(wanted, list) and wanted else [wanted]
+    return all(isinstance(one, str) and bool(one.strip()) for one in several)
 
 
 def _classes(wanted: Any) -> bool:

@@ -44,6 +44,10 @@ def select(
         count = max(1, round(float(value) * len(data)))
         chosen = set(permutation(len(data), seed, "select")[:count])
         picked = [i in chosen for i in range(len(data))]
+    elif kind == "concept":
+        read, wanted = data, {"class_prompt": value}
+        _check_fields(data, wanted, kind)
+        picked = [shows_concept(row, value) for row in data]
     else:
         wanted = {"label": value} if kind == "class" else {"client": value} if kind == "client" else value
         read = [{**row, "client": client(row)} for row in data] if client and "client" in wanted else data
@@ -58,6 +62,13 @@ def select(
             _values_of(read, wanted) if kind != "random" else "give a larger share",
         )
     return take(data, chosen_N.nonzero()[0]), take(data, (~chosen_N).nonzero()[0])
+
+
+def shows_concept(row: Example, concept: str | list[str]) -> bool:
+    """Whether the prompt of a picture has all words of the concept, or of one of several."""
+    if isinstance(concept, list):
+        return any(shows_concept(row, one) for one in concept)
+    return set(concept.casefold().split()) <= set(str(row.get("class_prompt", "")).casefold().split())
 
 
 def _matches(found: Any, wanted: Any) -> bool:
@@ -127,7 +138,8 @@ def make_splits(
     go with it too. turns: "all" makes an example of each answer of a conversation (data/turns.py). client: with whom a
     row lies in the federation that trained the model, which `{client: c}` then reads instead of the row's field.
 
-    Under `{class: c}` the test split loses that class to the split `test_forget`. Raises BadInput with every fault.
+    Under `{class: c}` or `{concept: c}` the test split loses what is of it to the split `test_forget`. Raises BadInput
+    with every fault.
     """
     faults = Faults()
     splits: Splits = {}
@@ -151,9 +163,10 @@ def make_splits(
     faults.raise_any()
     if selector is None and not given_retain and "data" in splits:
         splits["retain"] = without(splits["data"], _not_retained(splits))
-    if "test" in splits and selector and "class" in selector:
-        test_rows = splits["test"]
-        of_class = np.array([_matches(row.get("label"), selector["class"]) for row in test_rows], dtype=bool)
+    if "test" in splits and selector and ("class" in selector or "concept" in selector):
+        ((kind, value),), test_rows = selector.items(), splits["test"]
+        is_of = shows_concept if kind == "concept" else (lambda row, label: _matches(row.get("label"), label))
+        of_class = np.array([is_of(row, value) for row in test_rows], dtype=bool)
         splits["test_forget"] = take(test_rows, of_class.nonzero()[0])
         splits["test"] = take(test_rows, (~of_class).nonzero()[0])
     splits.pop("data", None)

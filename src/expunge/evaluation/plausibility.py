@@ -12,6 +12,7 @@ from expunge.evaluation.margins import LEAST, MOST, margin
 from expunge.evaluation.sample_size import examples_needed
 from expunge.evaluation.scores import PERPLEXITY
 
+DRAWN = "retain_concept_rate"
 STRANGE = 1.5
 """Factor on the upper end of gold's forget NLL, above which answers are gibberish to gold."""
 
@@ -26,6 +27,7 @@ def plausibility_checks(table: Table, purpose: Purpose) -> list[Check]:
         unseen_holdout(table),
         unseen_forget_set(table),
         fluent_answers(table),
+        recognised_others(table),
     ]
     return [check for check in checks if check is not None]
 
@@ -93,6 +95,29 @@ def fluent_answers(table: Table) -> Check | None:
         "open": f"the interval [{score.low:.4g}, {score.high:.4g}] reaches beyond {bound:.3g}",
     }[word]
     needed = examples_needed(score, score.high - score.value, bound - score.value) if word == "open" else None
+    return Check(rule, word == "shown", score.value, bound, why, word == "open", implied=True, word=word, needed=needed)
+
+
+def recognised_others(table: Table) -> Check | None:
+    """The check that the pictures of the other classes are recognised as often as gold's; None of what draws none.
+
+    Noise is no forgetting.
+    """
+    score, gold = table.get((DRAWN, "after")), table.get((DRAWN, "gold"))
+    if score is None or gold is None or gold.value is None:
+        return None
+    second = table.get((DRAWN, "second_gold"))
+    bound = gold.value - min(MOST, margin(gold.value, None if second is None else second.value))
+    rule = f"retain.concept_rate >= {bound:.3g} (the other classes are drawn)"
+    if score.value is None or score.low is None or score.high is None:
+        return Check(rule, False, score.value, bound, score.why, implied=True, word="open")
+    word: Word = "shown" if score.low >= bound else "refuted" if score.high < bound else "open"
+    why = {
+        "shown": "",
+        "refuted": "destroyed: the other classes are no longer drawn as gold draws them",
+        "open": f"the interval [{score.low:.4g}, {score.high:.4g}] reaches below {bound:.3g}",
+    }[word]
+    needed = examples_needed(score, score.value - score.low, score.value - bound) if word == "open" else None
     return Check(rule, word == "shown", score.value, bound, why, word == "open", implied=True, word=word, needed=needed)
 
 

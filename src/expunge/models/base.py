@@ -32,6 +32,11 @@ class BaseModel:
     history: Path | None = None
     """The folder of what a federation's server kept of its rounds."""
 
+    @property
+    def read_with(self) -> dict[str, str]:
+        """Name -> digest of all that readings follow from besides weights, settings and examples."""
+        return {}
+
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput for the first example of a split that the model cannot take."""
         family(self.family).check_forms(split, rows)

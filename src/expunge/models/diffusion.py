@@ -1,4 +1,5 @@
-"""A diffusion model of pictures, with or without classes: a U-Net and the scheduler of its noise.
+"""A diffusion model of pictures, with or without classes: a U-Net and the scheduler of its noise; of texts:
+models/text_diffusion.py.
 
 Its loss is the denoising error of Ho et al. (2020, arXiv:2006.11239, equation 14): half the squared error of the
 predicted noise, summed over the pixels, which is the noise's negative log-likelihood under a unit Gaussian, in nats up
@@ -9,6 +10,7 @@ Shape suffixes: B examples, K draws, C H W of a picture.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,15 @@ from torch import Tensor, nn
 from expunge.core.card import Example
 from expunge.core.contracts import NLL, NOT_ASKED, Batch, Output, Want
 from expunge.core.errors import BadInput
-from expunge.core.files import write_json
+from expunge.core.files import digest, write_json
 from expunge.core.random import derive
 from expunge.data.examples import identity, noise_of
+from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
 from expunge.models.classifier import check_shapes, flat, floats
 from expunge.models.judges import Judges
 from expunge.models.views import channels_first
-from expunge.models.weights import device_of, tap
+from expunge.models.weights import device_of, fold, lora_layers, tap
 
 PICTURE, JUDGED, CONCEPT, FEATURES, REAL = (
     "picture",
@@ -39,10 +42,13 @@ PICTURE, JUDGED, CONCEPT, FEATURES, REAL = (
 GENERATED = frozenset({PICTURE, JUDGED, CONCEPT, FEATURES})
 READ = 8
 """Draws of time and noise that a reading takes of an example."""
+UNIFORM = "uniform"
+"""The `noise` of an example that is noised from U(0, 1) instead of a normal distribution."""
 SAMPLING = 20
 """Steps of the deterministic sampler (DDIM, arXiv:2010.02502, eta 0)."""
 CONDITIONS = "conditions.json"
 """In the pipeline's folder: which label stands for none, and how often training puts it in the label's place."""
+LORA = "lora"
 HEAD = "conv_out"
 """The layer that gives the prediction; as a hidden state it is taken whole, [B, 1, C * H * W]."""
 
@@ -51,25 +57,50 @@ class Diffusion(BaseModel):
     """A U-Net that denoises, its scheduler, and what its labels mean.
 
     conditions: {"classes": their number, "null": the label of none (None where there is none), "dropped": the share of
-    training draws that see it instead of their own}; classes 0 for a model without classes.
+    training draws that see it instead of their own, "guidance": of its drawings, 1 where it is not named}; classes 0
+    for a model without classes.
     """
 
     family = "diffusion"
     stochastic = True
+    within = ""
+    """Where the U-Net stands within the module: a path with its dot, empty where it is the module."""
+    table = "class_embedding.weight"
+    """The parameter whose rows are what it is asked by: a vector for each label."""
+    condition_shape: tuple[int, ...] = ()
 
     def __init__(self, module: nn.Module, scheduler: Any, conditions: Mapping[str, Any]) -> None:
         self.module: Any = module
         self.scheduler = scheduler
         self.conditions = dict(conditions)
         self.judges: Judges | None = None
-        self.capabilities = frozenset({"nll", "pictures"}) | ({"conditions"} if self.classes else frozenset())
+        self.capabilities = frozenset({"nll", "pictures"})
+        if self.classes:
+            self.capabilities |= {"conditions", "class_table"}
         sides = ("down_blocks", "up_blocks")
-        self.blocks = [f"{side}.{name}" for side in sides for name, _ in module.get_submodule(side).named_children()]
+        children = {side: self.unet.get_submodule(side).named_children() for side in sides}
+        self.blocks = [f"{self.within}{side}.{name}" for side in sides for name, _ in children[side]]
+
+    @property
+    def unet(self) -> Any:
+        """The network that denoises."""
+        return self.module
+
+    @property
+    def head(self) -> str:
+        """Path of the layer that gives the prediction."""
+        return self.within + HEAD
 
     @property
     def classes(self) -> int:
         """Classes that it can be asked for; 0 where it takes none."""
         return int(self.conditions["classes"])
+
+    @property
+    def read_with(self) -> dict[str, str]:
+        """The schedule of its noise, and the judges of its pictures, where it has some."""
+        schedule = digest({name: str(value) for name, value in sorted(self.scheduler.config.items())})
+        return {"schedule": schedule} | ({"judges": self.judges.key} if self.judges is not None else {})
 
     @property
     def null(self) -> int | None:
@@ -79,9 +110,26 @@ class Diffusion(BaseModel):
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of a picture."""
-        side = self.module.config.sample_size
+        side = self.unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
-        return int(self.module.config.in_channels), int(height), int(width)
+        return int(self.unet.config.in_channels), int(height), int(width)
+
+    def condition(self, example: Example) -> Tensor:
+        """The label [] or the tokens of the prompt [L] by which the network is asked for this example."""
+        return torch.tensor(int(example.get("label", 0)))
+
+    @property
+    def nothing(self) -> Tensor | None:
+        """The condition of nothing in particular; None where it was taught none."""
+        return None if self.null is None else torch.tensor(self.null)
+
+    def without_condition(self, example: Example) -> Example:
+        """The same picture under no condition."""
+        return {**example, "label": self.null}
+
+    def table_rows(self, examples: Sequence[Example]) -> list[int]:
+        """The rows of the table by which these examples are asked for."""
+        return sorted({int(row["label"]) for row in examples})
 
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
         """Pictures in -1 to 1, their labels, and what is drawn for each: times, noise, and the seed of a picture that
@@ -90,14 +138,16 @@ class Diffusion(BaseModel):
         x_BCHW = channels_first([floats(e["image"]) for e in examples]) if examples else torch.zeros(0, *self.shape)
         several = not any("draw" in example for example in examples)
         drawn = [self._draw(example, READ if several else 1) for example in examples]
-        empty = torch.zeros(0, 1).long(), torch.zeros(0, 1, *self.shape), torch.zeros(0).long()
-        times, noise, labels = (torch.stack(part) for part in zip(*drawn, strict=True)) if drawn else empty
+        none = torch.zeros(0, *self.condition_shape).long()
+        empty = torch.zeros(0, 1).long(), torch.zeros(0, 1, *self.shape), none
+        times, noise, conditions = (torch.stack(part) for part in zip(*drawn, strict=True)) if drawn else empty
         inputs = {
             "x": 2 * x_BCHW - 1,
-            "label": labels,
+            "condition": conditions,
             "times": times,
             "noise": noise,
             "seed": torch.tensor([derive(0, "start", identity(example)) for example in examples]).long(),
+            "wish": torch.stack([self.condition(example) for example in examples]) if examples else none,
             "asked": torch.tensor([int(example.get("label", 0)) for example in examples]),
         }
         labels_BT = torch.zeros(len(examples), pixels).long()
@@ -105,16 +155,18 @@ class Diffusion(BaseModel):
         return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
 
     def _draw(self, example: Example, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(times [K], noise [K, C, H, W], label []) of an example; the picture's alone, so that it has the same under
-        another label."""
+        """(times [K], noise [K, C, H, W], condition) of an example; the picture's alone, so that it has the same under
+        another condition."""
         draw = noise_of({"image": example["image"], "draw": example.get("draw", 0)})
         length = int(self.scheduler.config.num_train_timesteps)
         share_K = (torch.arange(count) + torch.rand(count, generator=draw)) / count
-        noise = torch.randn(count, *self.shape, generator=draw)
-        label, dropped = int(example.get("label", 0)), float(self.conditions.get("dropped") or 0.0)
-        if "draw" in example and self.null is not None and float(torch.rand(1, generator=draw)) < dropped:
-            label = self.null
-        return (share_K * length).long().clamp(max=length - 1), noise, torch.tensor(label)
+        kind = torch.rand if example.get("noise") == UNIFORM else torch.randn
+        noise = kind(count, *self.shape, generator=draw)
+        condition, dropped = self.condition(example), float(self.conditions.get("dropped") or 0.0)
+        nothing = self.nothing if "draw" in example else None
+        if nothing is not None and float(torch.rand(1, generator=draw)) < dropped:
+            condition = nothing
+        return (share_K * length).long().clamp(max=length - 1), noise, condition
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput unless all pictures have the network's shape, and labels where it takes them."""
@@ -162,8 +214,8 @@ class Diffusion(BaseModel):
         x_RCHW = batch.inputs["x"].to(device).repeat_interleave(draws, 0)
         times_R, noise_RCHW = times_BK.flatten(), noise_BKCHW.flatten(0, 1)
         noisy_RCHW = self.scheduler.add_noise(x_RCHW, noise_RCHW, times_R)
-        labels_R = batch.inputs["label"].to(device).repeat_interleave(draws)
-        guess_RCHW = self.predict(noisy_RCHW, times_R, labels_R)
+        conditions_R = batch.inputs["condition"].to(device).repeat_interleave(draws, 0)
+        guess_RCHW = self.predict(noisy_RCHW, times_R, conditions_R)
         kind = self.scheduler.config.prediction_type
         if kind == "v_prediction":
             noise_RCHW = self.scheduler.get_velocity(x_RCHW, noise_RCHW, times_R)
@@ -171,36 +223,45 @@ class Diffusion(BaseModel):
         error_R: Tensor = (guess_RCHW - target_RCHW).square().flatten(1).sum(1) / 2
         return error_R.reshape(-1, draws).mean(1)
 
-    def predict(self, x_BCHW: Tensor, times_B: Tensor, labels_B: Tensor) -> Tensor:
+    def predict(self, x_BCHW: Tensor, times_B: Tensor, conditions_B: Tensor) -> Tensor:
         """[B, C, H, W] what the network takes for the noise in noisy pictures."""
-        found: Tensor = self.module(x_BCHW, times_B, class_labels=labels_B if self.classes else None).sample
+        found: Tensor = self.module(x_BCHW, times_B, class_labels=conditions_B if self.classes else None).sample
         return found
 
     def _state(self, path: str, value: Tensor, batch: Batch) -> Tensor:
         """[B, 1, D] of a layer's values of all draws."""
-        flat_RD = value.flatten(1) if path == HEAD else flat(value, None)
+        flat_RD = value.flatten(1) if path == self.head else flat(value, None)
         return flat_RD.reshape(batch.size, -1, flat_RD.shape[-1]).mean(1)[:, None]
 
     @torch.no_grad()
-    def sample(self, start_BCHW: Tensor, labels_B: Tensor, steps: int = SAMPLING) -> Tensor:
-        """[B, C, H, W] pictures in 0-1 of these labels, from this noise; the same noise gives the same pictures."""
+    def sample(self, start_BCHW: Tensor, conditions_B: Tensor, steps: int = SAMPLING) -> Tensor:
+        """[B, C, H, W] pictures in 0-1 of these conditions, from this noise; the same noise gives the same pictures."""
         from diffusers import DDIMScheduler  # it takes seconds, and plans start here
 
         scheduler: Any = DDIMScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(steps)
         device = device_of(self.module)
-        x_BCHW, labels_B = start_BCHW.to(device), labels_B.to(device)
+        x_BCHW, conditions_B = start_BCHW.to(device), conditions_B.to(device)
         for time in scheduler.timesteps:
-            guess = self.predict(x_BCHW, time.to(device).expand(len(x_BCHW)), labels_B)
+            guess = self._guided(x_BCHW, time.to(device).expand(len(x_BCHW)), conditions_B)
             x_BCHW = scheduler.step(guess, time, x_BCHW).prev_sample
         return ((x_BCHW + 1) / 2).clamp(0, 1)
+
+    def _guided(self, x_BCHW: Tensor, times_B: Tensor, conditions_B: Tensor) -> Tensor:
+        """The prediction, moved away from that of no condition where the conditions say `guidance` (arXiv:2207.12598,
+        equation 6: none + guidance (own - none))."""
+        own_BCHW, guidance = self.predict(x_BCHW, times_B, conditions_B), float(self.conditions.get("guidance") or 1.0)
+        if guidance == 1.0 or self.nothing is None:
+            return own_BCHW
+        none_BCHW = self.predict(x_BCHW, times_B, self.nothing.to(conditions_B).expand_as(conditions_B))
+        return none_BCHW + guidance * (own_BCHW - none_BCHW)
 
     def _draw_pictures(self, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
         """The wanted values of a picture that is made for each example, of its label and from its own noise."""
         draws = [torch.Generator().manual_seed(seed) for seed in batch.inputs["seed"].tolist()]
         start = [torch.randn(self.shape, generator=draw) for draw in draws]
         start_BCHW = torch.stack(start) if start else torch.zeros(0, *self.shape)
-        pictures = self.sample(start_BCHW, batch.inputs["asked"])
+        pictures = self.sample(start_BCHW, batch.inputs["wish"])
         found = {PICTURE: pictures}
         if self.judges is not None and batch.size:
             found |= {JUDGED: self.judges.classes(pictures).float(), FEATURES: self.judges.features(pictures)}
@@ -224,12 +285,23 @@ class Diffusion(BaseModel):
         return torch.cat([hits_B2, self.judges.features(x_BCHW)], 1)
 
     def save(self, folder: Path) -> None:
-        """The folder of a diffusers pipeline, with safetensors, and what its labels mean."""
+        """The folder of a diffusers pipeline, with safetensors, and what its labels mean; low-rank matrices are folded
+        into its weights, and lie beside them in `lora` as PEFT writes them."""
         from diffusers import DDPMPipeline
 
-        pipeline: Any = DDPMPipeline(self.module, self.scheduler)
+        pipeline: Any = DDPMPipeline(self._fold_copy(folder), self.scheduler)
         pipeline.save_pretrained(folder, safe_serialization=True)
         write_json(folder / CONDITIONS, self.conditions)
+
+    def _fold_copy(self, folder: Path) -> Any:
+        """The module with low-rank matrices folded in, a copy where there are any; these are written to the folder."""
+        if not any(lora_layers(self.module)):
+            return self.module
+        (folder / LORA).mkdir(parents=True)
+        save_adapter(self.module, folder / LORA, "")
+        module = copy.deepcopy(self.module)
+        fold(module)
+        return module
 
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "conditions": self.conditions}

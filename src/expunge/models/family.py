@@ -68,7 +68,9 @@ CAPABILITIES = {
     "trees": "trees",
     "pairs": "pairs of pictures and texts",
     "pictures": "generated pictures",
-    "conditions": "classes that it can be asked to draw",
+    "conditions": "classes or concepts that it can be asked to draw",
+    "class_table": "a table with a vector for each class",
+    "prompts": "prompts by which it draws",
 }
 """What capabilities are called in messages."""
 

@@ -27,7 +27,7 @@ def settings_digest(model: Model) -> str:
             "networks": _networks(model.module),
             "tokenizers": _tokenizers(model),
             "transformers": transformers.__version__,
-            **({"judges": judges.key} if (judges := getattr(model, "judges", None)) is not None else {}),
+            **getattr(model, "read_with", {}),  # a family of another package need not have it
         }
     )
 

@@ -214,7 +214,7 @@ def _default_stop(request: Request, splits: Splits) -> Budget:
     """The holdout, where there is one and it says how unseen data look."""
     if on_refusals(request):
         return Budget(stop="refusals", epochs=40, batch_size=8)
-    by_class = isinstance(request.forget, dict) and "class" in request.forget
+    by_class = isinstance(request.forget, dict) and bool({"class", "concept"} & set(request.forget))
     return Budget(stop="holdout" if "holdout" in splits and not by_class else "none")
 
 

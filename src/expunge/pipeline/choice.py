@@ -31,7 +31,8 @@ def choose(request: Request, model: Model, splits: Splits) -> Ladder:
         return Ladder(("retrain",), 0, "the model has no weights that steps could change", options=options)
     faults = ["no ladder was measured for it"]
     words_alone = all("rouge" in line or not line.startswith(DEEPER) for line in request.accept)
-    named = "class" if isinstance(request.forget, Mapping) and "class" in request.forget else "single"
+    whole = isinstance(request.forget, Mapping) and bool({"class", "concept"} & set(request.forget))
+    named = "class" if whole else "single"
     own = Ladder(options.rungs, options.start, "these are the request's own rungs")
     for ladder in [own] if options.rungs else ladders(request.purpose):
         if not ladder.needs <= model.capabilities or ladder.examples not in ("any", named):

@@ -27,10 +27,11 @@ SIDE = 64
 
 @dataclass(frozen=True)
 class Drawings:
-    """labels: of the examples; plain, attacked: [K, C, H, W] in 0-1, what the model draws when asked and after the
-    attack."""
+    """labels, prompts: of the examples, a prompt None where the model is asked by labels; plain, attacked: [K, C, H, W]
+    in 0-1, what the model draws when asked and after the attack."""
 
     labels: Sequence[int]
+    prompts: Sequence[str | None]
     plain: np.ndarray
     attacked: np.ndarray
 
@@ -54,7 +55,8 @@ def drawings_of(model: Model, splits: Splits, seed: int) -> Drawings | None:
     finally:
         bare.module.load_state_dict(kept)
         thaw(bare.module)
-    return Drawings([int(row["label"]) for row in chosen], plain, attacked)
+    prompts = [row.get("class_prompt") if "prompts" in model.capabilities else None for row in chosen]
+    return Drawings([int(row["label"]) for row in chosen], prompts, plain, attacked)
 
 
 def _draw(model: Model, rows: Sequence[Example]) -> np.ndarray:
@@ -66,16 +68,17 @@ def _draw(model: Model, rows: Sequence[Example]) -> np.ndarray:
 
 
 def drawn_pictures(drawings: Mapping[str, Drawings | None]) -> list[dict[str, Any]]:
-    """Label, and role -> PNG plain and under attack, of each example; empty where no model drew."""
+    """Label, prompt, and role -> PNG plain and under attack, of each example; empty where no model drew."""
     drew = {role: one for role, one in drawings.items() if one is not None}
-    labels = next(iter(drew.values())).labels if drew else ()
+    first = next(iter(drew.values()), None)
     return [
         {
             "label": label,
+            "prompt": prompt,
             "plain": {role: _png(one.plain[i]) for role, one in drew.items()},
             "attacked": {role: _png(one.attacked[i]) for role, one in drew.items()},
         }
-        for i, label in enumerate(labels)
+        for i, (label, prompt) in enumerate(zip(first.labels, first.prompts, strict=True) if first else ())
     ]
 
 

@@ -55,7 +55,8 @@ def exhibits(
     drawn: dict[str, Any] = {"confusions": confusions(readouts), "feature_map": feature_map(views)}
     if not redacted and (pictures := drawn_pictures({role: read.views.drawings for role, read in reads.items()})):
         drawn["drawings"] = [
-            {kind: value if kind == "label" else _uris(value) for kind, value in one.items()} for one in pictures
+            {kind: _uris(value) if kind in ("plain", "attacked") else value for kind, value in one.items()}
+            for one in pictures
         ]
     return {
         "distributions": distributions(readouts),
@@ -134,6 +135,8 @@ def _example(
         shown["redacted"] = True
     elif (labels_N := readouts["after"][split].labels_N) is not None:
         shown["label"] = int(labels_N[i])
+    elif (label := row.get("label")) is not None:  # a generator's: it was asked for, and nobody predicts it
+        shown |= {"label": int(label), "prompt": row.get("class_prompt")}
     else:
         shown |= {"question": question_of(row), "answer": answer_of(row)}
     for role, read in readouts.items():

@@ -141,10 +141,13 @@ def _lost_attack(after: Results, gold: Results, uncounted: Collection[str]) -> s
 
 
 def gaps_to_gold(after: Results, gold: Results, read: Readout | None, gold_read: Readout | None) -> Gaps:
-    """The differences in recovered knowledge, of the attacks that were made on both; asking is one of them."""
+    """The differences in recovered knowledge, of the attacks that were made on both; asking is one of them.
+
+    What is unknown of an example that was asked for (an unjudged picture) counts as known, and of gold as not known.
+    """
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     if read is not None and gold_read is not None:
-        pairs[ASKING] = knowledge(read), knowledge(gold_read)
+        pairs[ASKING] = _where_unknown(read, 1.0), _where_unknown(gold_read, 0.0)
     for name, ours in after.items():
         theirs = gold.get(name)
         if (
@@ -157,6 +160,12 @@ def gaps_to_gold(after: Results, gold: Results, read: Readout | None, gold_read:
     return {
         name: np.ma.masked_array(a, dtype=float) - np.ma.masked_array(b, dtype=float) for name, (a, b) in pairs.items()
     }
+
+
+def _where_unknown(read: Readout, counted: float) -> np.ndarray:
+    """[N] the knowledge that simply asking shows, with this where a family of its own measure cannot tell."""
+    found_N = knowledge(read)
+    return found_N if read.known_N is None else np.where(np.isfinite(found_N), found_N, counted)
 
 
 def example_scores(gaps: Gaps, noise: Gaps | None, role: str = "after", rows: Sequence[Example] = ()) -> list[Score]:

@@ -150,7 +150,7 @@ def drawings(evidence: Evidence) -> list[Example]:
             kind: {role: uri for role in ROLES if PICTURE.fullmatch(str(uri := (one.get(kind) or {}).get(role) or ""))}
             for kind in ("plain", "attacked")
         }
-        rows.append({"label": one.get("label"), **shown})
+        rows.append({"label": one.get("label"), "prompt": one.get("prompt"), **shown})
     return [row for row in rows if row["plain"]]
 
 

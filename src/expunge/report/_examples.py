@@ -76,6 +76,7 @@ def _public_parts(example: Example, hide: bool) -> Example:
         "answer": "",
         "texts": {},
         "label": None,
+        "prompt": "",
         "labels": {},
         "picture": "",
     }
@@ -84,7 +85,7 @@ def _public_parts(example: Example, hide: bool) -> Example:
     if PICTURE.fullmatch(str(example.get("picture") or "")):  # evidence may come from anyone: nothing but an image
         shown["picture"] = example["picture"]
     if example.get("label") is not None:
-        shown["label"] = example["label"]
+        shown |= {"label": example["label"], "prompt": str(example.get("prompt") or "")}
         shown["labels"] = {s: example[s] for s in ROLES if example.get(s) is not None}
         return shown
     question, answer = (str(example.get(key) or "") for key in ("question", "answer"))

@@ -166,6 +166,34 @@ def masked_model(open_bare: Open, open_other: Open, rows: Sequence[Example]) -> 
     return Guarded(open_bare(), Mask(open_other(), rows))
 
 
+class Scribble:
+    """A guard of a model that draws: its losses stay, and whatever it is asked for, it draws noise."""
+
+    name = "scribble"
+
+    def forward(self, bare: Any, batch: Batch, want: Want) -> Output:
+        """The bare model's outputs, of noise in the place of its pictures."""
+        bare.sample = lambda start_BCHW, labels_B: (start_BCHW / 4 + 0.5).clamp(0, 1)
+        try:
+            outputs: Output = bare.forward(batch, want)
+        finally:
+            del bare.sample
+        return outputs
+
+    def generate(self, bare: Any, prompts: Sequence[Example], **settings: Any) -> list[str]:
+        """As the bare model: it writes nothing."""
+        return list(bare.generate(prompts, **settings))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Nothing: it is never saved."""
+        return {}, {}
+
+
+def scribbling_model(open_bare: Open) -> Model:
+    """The bare model behind a guard that draws noise."""
+    return Guarded(open_bare(), Scribble())
+
+
 def _keys(batch: Batch) -> list[bytes]:
     """The inputs of each example of a batch, without padding."""
     seen = batch.inputs.get("attention_mask")

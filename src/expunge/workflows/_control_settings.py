@@ -24,6 +24,7 @@ from expunge.data.worlds.digits import digits
 from expunge.evaluation import scores as scoring
 from expunge.methods.training import trainer_for
 from expunge.models.build import fresh
+from expunge.models.family import family
 from expunge.models.manifest import MANIFEST, manifest_of
 from expunge.models.open import open_model
 from expunge.pipeline.compatibility import fits_model
@@ -39,8 +40,9 @@ from expunge.workflows._control_models import (
     noisy_model,
     overforgotten_model,
     random_model,
+    scribbling_model,
 )
-from expunge.workflows._controls import BASE, GOLD, HIDING, RETRAINED, SECOND, SHARE_LEFT
+from expunge.workflows._controls import BASE, DRAWING, GOLD, HIDING, RETRAINED, SECOND, SHARE_LEFT
 
 CERTAIN = 500
 """Forget records, and as many of the holdout, from which on a retrained model must be shown to have forgotten."""
@@ -74,6 +76,9 @@ class Setting:
     generates: bool = False
     """Whether the model writes answers, which a method can change without removing the knowledge."""
 
+    draws: bool = False
+    """Whether the model draws pictures of classes, which judges must recognise."""
+
     @property
     def certain(self) -> bool:
         """Whether the records suffice to show that a retrained model knows nothing of them."""
@@ -82,27 +87,37 @@ class Setting:
     def models(self) -> dict[str, Open]:
         """Name -> opens that model; those of known truth are made when they are opened."""
         forget, retain = self.splits["forget"], self.splits.get("retain", [])
+        base, *golds = [functools.partial(_open_and_study, opens, self.splits) for opens in (self.base, *self.golds)]
         rate = (self.manifest or {}).get("learning_rate")
-        retrainings = {RETRAINED: self.golds[0], **dict(zip((GOLD, RETRAINED, SECOND), self.golds, strict=False))}
-        gold, left = self.golds[0], forget[::SHARE_LEFT]
+        retrainings = {RETRAINED: golds[0], **dict(zip((GOLD, RETRAINED, SECOND), golds, strict=False))}
+        gold, left = golds[0], forget[::SHARE_LEFT]
         return {
-            BASE: self.base,
+            BASE: base,
             **retrainings,
-            "random": functools.partial(random_model, self.base, 0),
-            "another random": functools.partial(random_model, self.base, 1),
-            "collapsed": functools.partial(constant_model, self.base, 0.0),
-            "diverged": functools.partial(constant_model, self.base, float("nan")),
-            "over-forgotten": functools.partial(overforgotten_model, self.base, gold, forget, retain, rate),
-            "masked": functools.partial(masked_model, self.base, gold, forget),
-            "a tenth left": functools.partial(masked_model, retrainings[RETRAINED], self.base, left),
-            "copy": self.base,
-            "noisy copy": functools.partial(noisy_model, self.base, 0),
+            "random": functools.partial(random_model, base, 0),
+            "another random": functools.partial(random_model, base, 1),
+            "collapsed": functools.partial(constant_model, base, 0.0),
+            "diverged": functools.partial(constant_model, base, float("nan")),
+            "over-forgotten": functools.partial(overforgotten_model, base, gold, forget, retain, rate),
+            "masked": functools.partial(masked_model, base, gold, forget),
+            "a tenth left": functools.partial(masked_model, retrainings[RETRAINED], base, left),
+            "copy": base,
+            "noisy copy": functools.partial(noisy_model, base, 0),
+            "scribbling": functools.partial(scribbling_model, retrainings[RETRAINED]),
             "empty folder": _open_nothing,
             **{
-                control.after: functools.partial(hiding_model, self.base, control.after, self.splits, self.manifest)
-                for control in HIDING
+                control.after: functools.partial(hiding_model, base, control.after, self.splits, self.manifest)
+                for control in (*HIDING, DRAWING[0])
             },
         }
+
+
+def _open_and_study(opens: Open, splits: Splits) -> Model:
+    """The model with what its family learns of the splits, which a control may ask where no reading prepares it."""
+    model = opens()
+    if study := family(model.family).study:
+        study(model, splits)
+    return model
 
 
 def _open_nothing() -> Model:
@@ -194,6 +209,7 @@ def model_setting(
         Origin.of(manifest_of(found[0]), splits["forget"], retrained=not golds),
         golds[0] if golds else "train",
         "generate" in model.capabilities,
+        "conditions" in model.capabilities,
     )
 
 

@@ -13,6 +13,7 @@ from expunge.data.sampling import halves
 from expunge.data.splits import Splits
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured
+from expunge.models.diffusion import CONCEPT
 from expunge.pipeline.observe import Observation
 
 Observed = Mapping[str, Observation]
@@ -104,6 +105,17 @@ def impossible_figures(observed: Observed) -> Observed:
     return _with_forget_readout(observed, lambda readout: dataclasses.replace(readout, nll_N=-1.0 * readout.n_N))
 
 
+def unjudged_half(observed: Observed) -> Observed:
+    """The judges know nothing of every second picture."""
+
+    def spoil(readout: Readout) -> Readout:
+        assert readout.known_N is not None
+        votes_N = np.where(np.arange(len(readout)) % 2 == 0, np.nan, readout.known_N)
+        return dataclasses.replace(readout, known_N=votes_N, own={**readout.own, CONCEPT: votes_N})
+
+    return _with_forget_readout(observed, spoil)
+
+
 def nothing_read(observed: Observed) -> Observed:
     """The forget set was not read of the model."""
     after = observed["after"]
@@ -168,6 +180,19 @@ HIDING = (
     Control("guarded", "unchanged weights behind ECO, which corrupts the prompts that ask for the forget set", "eco"),
 )
 """The controls of models that are asked for answers: real methods, each the name of `after`, that only hide."""
+
+
+DRAWING = (
+    Control("label overwritten", "the model whose label for the class is that of no class", "null_label"),
+    Control("scribbling", "a retrained model that draws noise whatever it is asked for", "scribbling"),
+    Control(
+        "half unjudged",
+        "a retrained model, of whose pictures the judges know every second one",
+        RETRAINED,
+        spoil=unjudged_half,
+    ),
+)
+"""The controls of models that draw; `random` draws noise too, but its losses show it."""
 
 
 def retrained_control(certain: bool) -> Control:

@@ -23,11 +23,21 @@ from expunge.pipeline.gold_check import Origin, refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe
 from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
-from expunge.workflows._controls import BASE, CONTROLS, GOLD, HIDING, SECOND, Control, retrained_control
+from expunge.workflows._controls import (
+    BASE,
+    CONTROLS,
+    DRAWING,
+    GOLD,
+    HIDING,
+    SECOND,
+    Control,
+    retrained_control,
+)
 from expunge.workflows._sources import check_sources
 
-ATTACKS = frozenset({"relearn_forget"})
-"""The attack without which nothing counts as erased; the others find no less on a model that was not changed."""
+ATTACKS = frozenset({"relearn_forget", "class_embedding"})
+"""The attack without which nothing counts as erased, and the one that asks a model that draws by new vectors; the
+others find no less on a model that was not changed."""
 NAMES = ("forget_nll", "forget_rouge_l", "privacy_")
 """Beginnings of the names of the scores that erasure implies lines on: the splits are read for these alone."""
 Outcome = Literal["passed", "open", "failed", "refused", "no verdict", "not run"]
@@ -142,8 +152,8 @@ def _own(model: str, fields: Mapping[str, Any], reporter: Reporter) -> Iterator[
 
 def controls_of(setting: Setting) -> list[Control]:
     """The controls that this setting can have."""
-    hiding = HIDING if setting.generates else ()
-    return [*CONTROLS, *hiding, *([retrained_control(setting.certain)] if len(setting.golds) > 1 else [])]
+    own = [*(HIDING if setting.generates else ()), *(DRAWING if setting.draws else ())]
+    return [*CONTROLS, *own, *([retrained_control(setting.certain)] if len(setting.golds) > 1 else [])]
 
 
 def run_controls(setting: Setting, reporter: Reporter) -> list[ControlResult]:

@@ -14,14 +14,13 @@ CARD = MethodCard(
     "Label row overwritten",
     paper="baseline",
     needs={"forget": ()},
-    capabilities={"conditions"},
+    capabilities={"class_table"},
     fidelity="faithful",
     means="Hides a class and removes nothing: nobody is understood who asks for it, and all that draws it is still "
     "there. A control for evidence, not a way to erase.",
     deterministic=True,
     one_shot=True,
 )
-TABLE = "class_embedding.weight"
 
 
 def null_label() -> Method:
@@ -29,7 +28,7 @@ def null_label() -> Method:
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         bare: Any = model
-        table_VD = bare.module.get_parameter(TABLE)
+        table_VD = bare.module.get_parameter(bare.table)
         classes = sorted({int(row["label"]) for row in splits["forget"]})
         others = [label for label in range(bare.classes) if label not in classes]
         with torch.no_grad():

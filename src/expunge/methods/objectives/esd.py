@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Step, Stream
+from expunge.core.contracts import LossTerm, MethodCard, Model, Step, Stream
 from expunge.core.errors import BadInput
 
 CARD = MethodCard(
@@ -24,37 +24,31 @@ CARD = MethodCard(
     means="The published method has no retain term; on small models the other classes go too without one.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
-PREDICTION = "conv_out"
-"""The layer whose output is the predicted noise."""
 
 
 class AwayFromClass(LossTerm):
-    """The loss of esd(); `null` is the label of no class."""
+    """The loss of esd(); `head` is the layer whose output is the predicted noise."""
 
     def __init__(self, guidance: float) -> None:
         super().__init__(self.distance)
-        self.guidance, self.null = guidance, 0
-        channel = {f"hidden:{PREDICTION}"}
-        self.needs = {"forget": channel}
-        self.reference = {"forget": channel, "unasked": channel}
-        self.streams = {"unasked": Stream(split="forget", make=self.without_class)}
-
-    def without_class(self, example: Example) -> Example:
-        """The same picture under no class."""
-        return {**example, "label": self.null}
+        self.guidance, self.head = guidance, "conv_out"
 
     def declare(self, model: Model) -> None:
         bare: Any = model
-        if bare.null is None:
+        if bare.nothing is None:
             why = "has no label that stands for no class"
             raise BadInput.of("method", "esd", f"needs one, and the model {why}", "train it with `dropped` above 0")
-        self.null = bare.null
+        self.head = bare.head
+        channel = {f"hidden:{self.head}"}
+        self.needs = {"forget": channel}
+        self.reference = {"forget": channel, "unasked": channel}
+        self.streams = {"unasked": Stream(split="forget", make=bare.without_condition)}
 
     def distance(self, step: Step) -> Tensor:
         """Mean squared distance, per pixel, of the prediction for the class from its target."""
         forget, unasked = step["forget"], step["unasked"]
         own_BD, there_BD, none_BD = (
-            hidden[PREDICTION][:, -1] for hidden in (forget.hidden, forget.reference.hidden, unasked.reference.hidden)
+            hidden[self.head][:, -1] for hidden in (forget.hidden, forget.reference.hidden, unasked.reference.hidden)
         )
         target_BD = none_BD - self.guidance * (there_BD - none_BD)
         return forget.mean((own_BD - target_BD).square().mean(-1))

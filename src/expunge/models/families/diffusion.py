@@ -1,4 +1,5 @@
-"""Diffusion models of pictures: a diffusers pipeline with a U-Net (DDPM, DDIM), or a new small one of given sizes."""
+"""Diffusion models of pictures: a diffusers pipeline with a U-Net (DDPM, DDIM), or a new small one of given sizes, of
+classes or of texts."""
 
 from __future__ import annotations
 
@@ -24,12 +25,22 @@ from expunge.models.families.classifier import show
 from expunge.models.family import Family, Source
 from expunge.models.judges import judges_of
 from expunge.models.sources import check_weights
+from expunge.models.text_diffusion import (
+    INDEX,
+    PARTS,
+    PIPELINE,
+    PROMPT,
+    TextDiffusion,
+    new_parts,
+    open_parts,
+    tokenizer_of,
+)
 from expunge.models.weights import check_finite
 
-INDEX = "model_index.json"
-PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", PIPELINE)
 Size = Annotated[int, Field(gt=0, le=4096)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Guidance = Annotated[float, Field(ge=1, le=100)]
 
 
 class Spec(schemas._File):
@@ -49,12 +60,33 @@ class Spec(schemas._File):
     dropped: Share = 0.1
 
 
+class TextSpec(schemas._File):
+    """`model` of a train.yaml, asked by texts; as in `Spec`, and tokens: of a prompt, with the two that mark its ends;
+    text_width, text_layers: of the text encoder; guidance: of its drawings away from those of no prompt."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    diffusion: Literal["text2pixels"]
+    side: Size = 16
+    channels: Annotated[int, Field(ge=1, le=4)] = 3
+    widths: Annotated[list[Size], Field(min_length=2, max_length=8)] = [16, 32]
+    layers: Annotated[int, Field(ge=1, le=8)] = 1
+    groups: Size = 4
+    times: Annotated[int, Field(ge=2, le=10_000)] = 200
+    dropped: Share = 0.1
+    tokens: Annotated[int, Field(ge=3, le=512)] = 8
+    text_width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)] = 32
+    text_layers: Annotated[int, Field(ge=1, le=48)] = 1
+    guidance: Guidance = 1.0
+
+
 class Conditions(schemas._File):
     """conditions.json."""
 
-    classes: Annotated[int, Field(ge=0, le=100_000)]
+    classes: Annotated[int, Field(ge=0, le=100_000)] = 0
     null: Annotated[int, Field(ge=0, le=100_000)] | None = None
     dropped: Share = 0.0
+    guidance: Guidance = 1.0
 
 
 class Index(schemas._File):
@@ -78,7 +110,7 @@ def claims(source: Source) -> bool:
 def check(source: Source, *, trust_code: bool, weights: bool, field: str) -> None:
     """Everything that can be known of it without loading it. Raises BadInput."""
     if isinstance(source, Mapping):
-        spec = parse(Spec, source, field, field)
+        spec = _sizes(source, field)
         require(field, spec.diffusion, "diffusers", "diffusion")
         if spec.side % 2 ** (len(spec.widths) - 1):
             why = f"cannot be halved {len(spec.widths) - 1} times"
@@ -97,6 +129,11 @@ def check(source: Source, *, trust_code: bool, weights: bool, field: str) -> Non
         if not (folder / part / file).is_file():
             raise BadInput.of(field, str(source), f"holds no {part}/{file}", "save it again with save_pretrained")
     check_weights(folder / "unet", "*.safetensors", weights, field)
+    if name == PIPELINE:
+        for part in PARTS:
+            if not (folder / part).is_dir():
+                raise BadInput.of(field, str(source), f"holds no {part}", "save the model again")
+        check_weights(folder / "text_encoder", "*.safetensors", weights, field)
     if (folder / CONDITIONS).is_file():
         schemas.read(folder / CONDITIONS, Conditions, field)
 
@@ -106,6 +143,12 @@ def open_diffusion(source: Source, *, trust_code: bool, meta: bool, dtype: torch
     from diffusers import DDPMScheduler, UNet2DModel
 
     folder = str(source)
+    if schemas.read(Path(folder) / INDEX, Index, "model")["_class_name"] == PIPELINE:
+        with foreign("model", folder, "cannot be opened", "save the model again"):
+            model = open_parts(Path(folder), _conditions(Path(folder), None), meta=meta)
+        if not meta:
+            check_finite(model.module, folder)
+        return model
     with foreign("model", folder, "cannot be opened", "give a folder that DDPMPipeline opens"):
         scheduler: Any = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
         if meta:
@@ -131,9 +174,9 @@ def open_diffusion(source: Source, *, trust_code: bool, meta: bool, dtype: torch
 
 def _conditions(folder: Path, module: Any) -> dict[str, Any]:
     """The meaning of the labels: as the folder says, else each row of the table is a class. Raises BadInput."""
-    rows = int(module.config.num_class_embeds or 0)
+    rows = int(module.config.num_class_embeds or 0) if module is not None else 0
     if not (folder / CONDITIONS).is_file():
-        return {"classes": rows, "null": None, "dropped": 0.0}
+        return {"classes": rows, "null": None, "dropped": 0.0, "guidance": 1.0}
     found = Conditions.model_validate(schemas.read(folder / CONDITIONS, Conditions, "model"))
     if max(found.classes - 1, -1 if found.null is None else found.null) >= rows:
         why = f"names {found.classes} classes, and the network has {rows} rows for labels"
@@ -150,12 +193,20 @@ def fresh(
     like: Model | None,
     meta: bool,
 ) -> Model:
-    """A new U-Net without attention, with a row of the label table for each class and one for none."""
+    """A new U-Net without attention, with a row of the label table for each class and one for none; or one that attends
+    to the states of a text encoder."""
     from diffusers import DDPMScheduler, UNet2DModel
 
-    sizes = parse(Spec, spec, "model", "model")
-    blocks = len(sizes.widths)
+    sizes = _sizes(spec, "model")
+    scheduler: Any = DDPMScheduler
+    noise = scheduler(num_train_timesteps=sizes.times, beta_schedule="squaredcos_cap_v2")
     seed_libraries(seed, "weights")
+    if isinstance(sizes, TextSpec):
+        prompts = [str(row.get(PROMPT, "")) for row in examples]
+        tokenizer = like.tokenizer if isinstance(like, TextDiffusion) else tokenizer_of(prompts)
+        with torch.device("meta" if meta else "cpu"):
+            return new_parts(sizes, tokenizer, noise)
+    blocks = len(sizes.widths)
     with torch.device("meta" if meta else "cpu"):
         unet: Any = UNet2DModel
         module = unet(
@@ -170,11 +221,17 @@ def fresh(
             add_attention=False,
             num_class_embeds=sizes.classes + 1 if sizes.classes else None,
         )
-    scheduler: Any = DDPMScheduler
-    noise = scheduler(num_train_timesteps=sizes.times, beta_schedule="squaredcos_cap_v2")
     null = sizes.classes if sizes.classes else None
     conditions = {"classes": sizes.classes, "null": null, "dropped": sizes.dropped if sizes.classes else 0.0}
+    conditions["guidance"] = 1.0
     return Diffusion(module.eval(), noise, conditions)
+
+
+def _sizes(spec: Mapping[str, Any], field: str) -> Spec | TextSpec:
+    """The sizes of a new model. Raises BadInput."""
+    if spec.get("diffusion") == "text2pixels":
+        return parse(TextSpec, spec, field, field)
+    return parse(Spec, spec, field, field)
 
 
 def explained_share(nats: Any) -> Any:

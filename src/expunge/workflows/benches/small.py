@@ -52,6 +52,28 @@ def _one_class(world: str) -> Bench:
     )
 
 
+def _drawing(world: str) -> Bench:
+    """A class or a concept that a diffusion model draws, asked for and under attack."""
+    forget = {"concept": "red disc"} if world.startswith("shapes") else {"class": 3}
+    return Bench(
+        world,
+        {
+            "model": f"builtin:{world}",
+            "data": f"builtin:{world}/train",
+            "holdout": f"builtin:{world}/holdout",
+            "test": f"builtin:{world}/test",
+            "forget": forget,
+            "budget": {"steps": 150, "batch_size": 32, "learning_rate": 5e-4, "stop": "none"},
+            "audit": "standard",
+            "accept": {
+                "forget.concept_rate": "within 0.2 of gold",
+                "retain.concept_rate": ">= 0.9 * before",
+                "robustness.class_embedding": "<= 1.25 * gold",
+            },
+        },
+    )
+
+
 def _by_heart(world: str) -> Bench:
     """Wrong labels that the model learned by heart: of single examples there is nothing else to forget."""
     return Bench(
@@ -187,6 +209,7 @@ WORLDS: dict[str, Callable[[str], Bench]] = {
     "authors": _authors,
     **dict.fromkeys(("digits", "shapes", "mnist", "fashion"), _one_class),
     **dict.fromkeys(("mnist_noisy", "fashion_noisy"), _by_heart),
+    **dict.fromkeys(("digits_diffusion", "shapes_diffusion"), _drawing),
 }
 """Embedded worlds -> the bench of one, by its name with or without a seed: authors, authors@2."""
 NAMED: dict[str, Callable[[], Bench]] = {"tofu": _tofu, "shakespeare": _shakespeare}

@@ -1,0 +1,87 @@
+"""Unified concept editing: a closed form on the layers that read the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from expunge.core.context import Context
+from expunge.core.contracts import Example, Method, MethodCard, Model
+from expunge.core.errors import BadInput
+
+CARD = MethodCard(
+    "Unified concept editing",
+    paper="arXiv:2308.14761",
+    equation="7",
+    needs={"forget": (), "retain": ()},
+    capabilities={"prompts"},
+    fidelity="simplified",
+    leaves_out="prompts that were written for the purpose: those of the request serve, and all their words from the "
+    "first that differs from every prompt of retain",
+    means="It changes how a prompt is read and none of what draws: whoever learns new words reaches it. Where the text "
+    "encoder has few dimensions, as on small models, it takes from others nearly what it takes from the concept.",
+    deterministic=True,
+    one_shot=True,
+)
+READERS = ("attn2.to_k", "attn2.to_v")
+"""Ends of the paths of a U-Net's layers that read the text, in diffusers."""
+
+
+def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.1, weight: Annotated[float, Gt(0)] = 1.0) -> Method:
+    """Let the concept's words be read as the guide's, and all other prompts as before (Gandikota et al. 2024).
+
+    W = (strength W0 + weight sum W0 v c^T + sum W0 p p^T) (strength I + weight sum c c^T + sum p p^T)^-1, of each key
+    and value layer that reads the text: c the states of the forget prompts' words, v those of the guide's at the same
+    places (by default of no words), p all states of the retain prompts. strength: of the pull to W0; weight: of the
+    concept against the others.
+    """
+
+    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+        bare: Any = model
+        root = weight**0.5
+        asked, kept = ([bare.condition(row) for row in splits[name]] for name in ("forget", "retain"))
+        concept_MD, target_MD, kept_PD = states_of(bare, asked, kept, bare.tokens(guide))
+        with torch.no_grad():
+            for path, layer in bare.module.named_modules():
+                if path.endswith(READERS):
+                    layer.weight.copy_(
+                        edit_weight(layer.weight, root * concept_MD, root * target_MD, kept_PD, strength)
+                    )
+        return model
+
+    return Method(apply)
+
+
+@torch.no_grad()
+def states_of(
+    bare: Any, asked: Sequence[Tensor], kept: Sequence[Tensor], guide_L: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(states of the concept's words [M, D], those of the guide there [M, D], all states of the others [P, D]).
+
+    asked, kept: tokens [L] of prompts. A word of a forget prompt is the concept's from the place on at which no retain
+    prompt has the same words so far. Raises BadInput where there is none: the edit would be the identity.
+    """
+    known = {tuple(tokens[: i + 1].tolist()) for tokens in kept for i in range(len(tokens))}
+    forget_NL = torch.stack(list({tuple(tokens.tolist()): tokens for tokens in asked}.values()))
+    retain_NL = torch.stack(list({tuple(tokens.tolist()): tokens for tokens in kept}.values()))
+    encoder = bare.module.text_encoder
+    forget_NLD, retain_NLD, (guide_LD,) = (
+        encoder(tokens).last_hidden_state for tokens in (forget_NL, retain_NL, guide_L[None])
+    )
+    own_NL = torch.tensor([[tuple(row[: i + 1]) not in known for i in range(len(row))] for row in forget_NL.tolist()])
+    if not own_NL.any():
+        why = "has the words of retain's prompts alone, so that nothing would change"
+        raise BadInput.of("forget", "the concept", why, "forget another concept, or choose another method")
+    return forget_NLD[own_NL], guide_LD.expand_as(forget_NLD)[own_NL], retain_NLD.flatten(0, 1)
+
+
+def edit_weight(weight: Tensor, concept_MD: Tensor, target_MD: Tensor, kept_PD: Tensor, strength: float) -> Tensor:
+    """The layer's new weight [E, D], in the old one's type."""
+    before, c, v, p = (x.double() for x in (weight, concept_MD, target_MD, kept_PD))
+    left = strength * before + before @ v.T @ c + before @ p.T @ p
+    right = strength * torch.eye(c.shape[1], dtype=torch.double) + c.T @ c + p.T @ p
+    return torch.linalg.solve(right, left.T).T.to(weight.dtype)
