@@ -18,7 +18,19 @@ from expunge.data import rows as kept
 from expunge.data.load import file_rows, load
 from expunge.data.rows import Rows
 
-VALUES: list[Any] = ['q"u\\o\n', "漢字 \U0001f600", "\u2028", "]},{[", 1.5e-7, -12, 2**70, True, None, [], {"a": [{}, [1]]}]
+VALUES: list[Any] = [
+    'q"u\\o\n',
+    "漢字 \U0001f600",
+    "\u2028",
+    "]},{[",
+    1.5e-7,
+    -12,
+    2**70,
+    True,
+    None,
+    [],
+    {"a": [{}, [1]]},
+]
 
 
 def file_of(folder: Path, text: str, name: str = "x.json") -> Path:

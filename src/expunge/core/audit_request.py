@@ -15,7 +15,7 @@ from pydantic import (
 
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.path_fields import PathFields
-from expunge.core.request import GOLD_CHOICES, Source, TwoFolders, parse, plain
+from expunge.core.request import GOLD_CHOICES, Count, Quantile, Source, TwoFolders, parse, plain
 
 Folders = list[str]
 """Model folders, or patterns such as `runs/*/model`."""
@@ -94,7 +94,9 @@ class AuditRequest(MeasuringRequest):
     or two such folders; auto takes a cached one, or retrains where the training manifest allows it and it is cheap.
     neighbours, general: near neighbours of the forget set, and general text, on which utility is measured apart.
     probes: questions of your own (`question`, `answer`, `kind`, `of`). turns: whether the last answer of a conversation
-    counts, or all. level: the attacks on the model and on gold. alignment: "standard" also puts the prompts of
+    counts, or all. answer_quantile: of the true answers' lengths, to which generated answers are limited, and a few
+    tokens more. held_out_rows: most rows that are read of each split which need not be forgotten. level: the attacks
+    on the model and on gold. alignment: "standard" also puts the prompts of
     `domains` (default: the embedded pack) to the models, judged by `judge`. out: a folder for evidence.json and
     report.html.
     """
@@ -113,6 +115,8 @@ class AuditRequest(MeasuringRequest):
     purpose: Literal["suppress", "erase"] = "suppress"
     redact: bool = False
     turns: Literal["last", "all"] = "last"
+    answer_quantile: Quantile = 1.0
+    held_out_rows: Literal["auto"] | Count = "auto"
     level: Literal["none", "standard", "deep"] = "standard"
     alignment: Literal["none", "standard"] = "none"
     domains: str | list[str] | None = None
