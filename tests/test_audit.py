@@ -249,7 +249,7 @@ def test_how_much_is_read_is_the_users_choice(world: dict[str, Any], tmp_path: P
     assert chosen.items() <= less["request"].items() and not chosen.keys() & plain["request"].keys()
     planned = plan(Request.parse({**world, **chosen, "out": str(tmp_path / "out")}))
     assert planned.to_json()["rows_read"] == {"forget": 24, "retain": 7, "retain_seen": 48, "holdout": 7}
-    assert planned.reading == "at most forget 24, retain 7, retain_seen 48, holdout 7"
+    assert planned.reading == "at most retain 7, holdout 7, forget 24, retain_seen 48"
     assert {name: len(rows) for name, rows in reading_splits(planned).items()} == planned.to_json()["rows_read"]
 
 

@@ -84,7 +84,7 @@ def files_named(folder: Path, names: list[str], field: str) -> list[Path]:
 
 
 def table(place: str, names: list[str], field: str) -> Iterator[dict[str, Any]]:
-    """The rows of a configuration's split, one after another. One name alone is a configuration, or a split of the set's default one.
+    """The rows of a configuration's split. One name alone is a configuration, or a split of the set's default one.
 
     Of a folder no copy is made; what is made of a set on the hub is deleted again, apart from its files. Raises
     BadInput for a name that is not there; whatever `datasets` raises where the set cannot be had.
