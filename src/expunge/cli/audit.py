@@ -49,13 +49,8 @@ def command(
     domains: Annotated[list[str] | None, typer.Option(help="Packs of prompts; default: the embedded one.")] = None,
     judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME or llm:URL#MODEL.")] = "rules",
     turns: Annotated[str, typer.Option(help="last or all: the answers of a conversation that count.")] = "last",
-    answer_quantile: Annotated[
-        float, typer.Option(help="Of the true answers' lengths, to which generated ones are limited.")
-    ] = 1.0,
-    held_out_rows: Annotated[
-        int | None,
-        typer.Option(help="Most rows read of each other split; default: as many as of forget, 120 at least."),
-    ] = None,
+    answer_quantile: Annotated[float, typer.Option(help="Of the true answers' lengths: bounds generated ones.")] = 1.0,
+    held_out_rows: Annotated[int | None, typer.Option(help="Most rows read of each split but forget.")] = None,
     redact: Annotated[bool, typer.Option("--redact", help="Keep forget texts out of the report.")] = False,
     out: Annotated[str | None, typer.Option(help="A folder for evidence.json and report.html.")] = None,
     env: _show.Env = None,

@@ -125,10 +125,7 @@ def _reasons(
     trust_code: bool,
     reporter: Reporter,
 ) -> tuple[dict[Pair, dict[str, float]], dict[Pair, str]]:
-    """(pair -> why its rows are neighbours, with the scores; pair -> the name that both mention).
-
-    The corpus is read twice: only then is it known which words are names, and what each weighs.
-    """
+    """(pair -> why its rows are neighbours, with the scores; pair -> the name that both mention)."""
     ours, corpus = [text_of(row) for row in splits["forget"]], splits["corpus"]
     reporter.start("neighbours", 2 * len(corpus))
     reasons: dict[Pair, dict[str, float]] = defaultdict(dict)
@@ -141,30 +138,33 @@ def _reasons(
             for i, score in near.find(text).items():
                 reasons[i, j]["near"] = score
             name_words.count(text)
-            if model is None:
-                vectors.count(text)
+            vectors.count(text)
     names = SharedNames(ours, name_words.words(), len(corpus))
     nearest = Nearest(len(ours), thresholds.least(with_model=model is not None), thresholds.top)
-    cosines = vectors.fit() if model is None else None
+    cosines = None if model else vectors.fit()
     for place, texts in _read(corpus, reporter, len(corpus), "names and similarity"):
         for j, text in enumerate(texts, place):
             names.add(j, text)
         if cosines is not None:
             nearest.add(place, cosines(texts))
-    if model is not None:
-        for place, cosines_FB in hidden_cosines(model, splits["forget"], corpus, trust_code):
-            nearest.add(place, cosines_FB)
+    for place, cosines_FB in hidden_cosines(model, splits["forget"], corpus, trust_code) if model else ():
+        nearest.add(place, cosines_FB)
     shared = names.pairs()
-    for pair, (score, _) in shared.items():
-        reasons[pair]["entity"] = score
-    for pair, score in nearest.pairs().items():
-        reasons[pair]["similar"] = score
+    for kind, scores in (
+        ("entity", {pair: score for pair, (score, _) in shared.items()}),
+        ("similar", nearest.pairs()),
+    ):
+        for pair, score in scores.items():
+            reasons[pair][kind] = score
     reporter.finish("neighbours")
     return reasons, {pair: name for pair, (_, name) in shared.items()}
 
 
 def _read(corpus: Sequence[Example], reporter: Reporter, done: int, note: str) -> Iterator[tuple[int, list[str]]]:
-    """(place of the first, texts) of each batch. done: rows that were read earlier."""
+    """(place of the first, texts) of each batch. done: rows that were read earlier.
+
+    The corpus is read twice: only after the first time is it known which words are names, and what each weighs.
+    """
     for place, rows in batches(corpus, BATCH):
         yield place, [text_of(row) for row in rows]
         reporter.advance("neighbours", done + place + len(rows), note)
