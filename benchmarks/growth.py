@@ -3,10 +3,10 @@
 
 Each figure is of a process of its own: CPU seconds and the peak of its resident memory. `plan` is `expunge run
 --plan`; `splits` reads the data, divides them and compares them for near duplicates, without a model; `run` is an NPO
-run of four steps on a model of few weights, without gold or audit. The smallest data give the fixed part: figures per
-row are of what larger data add, over the rows that they add.
+run of four steps on a model of few weights, without gold or audit; `neighbours` is that command on the two sets. The
+smallest data give the fixed part: figures per row are of what larger data add, over the rows that they add.
 
-    growth.py [--sizes 1,10,100,1000] [--work FOLDER] [--only plan,splits,run]
+    growth.py [--sizes 1,10,100,1000] [--work FOLDER] [--only plan,splits,run] [--form jsonl]
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 FORGET, RETAIN, MOST_FORGET = 48, 384, 4_800
-STEPS = ("plan", "splits", "run")
+STEPS = ("plan", "splits", "run", "neighbours")
+FORMS = {"jsonl": ".jsonl", "json": ".json", "folder": "", "saved": ".saved"}
+"""How the retain rows are written -> the end of the name: JSONL, one JSON list, a folder of JSONL, a saved data set."""
 LIMIT = 1.3
 """Seconds per added row at the largest data, over those at the next smaller."""
 
@@ -83,11 +85,31 @@ def write_model(folder: Path) -> None:
     llama("nothing", tokenizer_for(texts, 1000), "cpu").save(folder)
 
 
-def request(work: Path, factor: int) -> dict[str, Any]:
+def convert(folder: Path, factor: int, form: str) -> Path:
+    """Write the retain rows in another form, unless they are there."""
+    lines, place = folder / f"retain-{factor}.jsonl", folder / f"retain-{factor}{FORMS[form]}"
+    if place.exists():
+        return place
+    if form == "json":
+        with lines.open(encoding="utf-8") as rows, place.open("w", encoding="utf-8") as file:
+            file.write("[" + next(rows))
+            file.writelines("," + row for row in rows)
+            file.write("]")
+    elif form == "folder":
+        place.mkdir()
+        (place / "rows.jsonl").hardlink_to(lines)
+    else:
+        import datasets
+
+        datasets.Dataset.from_json(str(lines), cache_dir=str(folder / "arrow")).save_to_disk(str(place))
+    return place
+
+
+def request(work: Path, factor: int, form: str) -> dict[str, Any]:
     return {
         "model": str(work / "model"),
         "forget": str(work / f"forget-{factor}.jsonl"),
-        "retain": str(work / f"retain-{factor}.jsonl"),
+        "retain": str(work / f"retain-{factor}{FORMS[form]}"),
         "holdout": str(work / "holdout.jsonl"),
         "method": "npo",
         "gold": "none",
@@ -97,26 +119,29 @@ def request(work: Path, factor: int) -> dict[str, Any]:
     }
 
 
-def splits(work: Path, factor: int) -> None:
+def splits(work: Path, factor: int, form: str) -> None:
     """Read the data, divide them, and look for near duplicates."""
     from expunge.data.duplicates import duplicate_notes
     from expunge.data.splits import make_splits
     from expunge.pipeline.partition import divide
 
-    values = request(work, factor)
+    values = request(work, factor, form)
     found = make_splits({name: values[name] for name in ("forget", "retain", "holdout")})
     divide(found, 0)
     duplicate_notes(found)
 
 
-def cost(work: Path, what: str, factor: int) -> Cost:
+def cost(work: Path, what: str, factor: int, form: str) -> Cost:
     """The cost of one step in a process of its own."""
-    path = work / f"request-{factor}.yaml"
-    path.write_text(json.dumps(request(work, factor)), encoding="utf-8")
+    path, values = work / f"request-{factor}.yaml", request(work, factor, form)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    expunge, forget = [sys.executable, "-m", "expunge"], str(work / f"forget-{factor}.jsonl")
+    child = [sys.executable, __file__, "--child", "splits", "--sizes", str(factor), "--work", str(work), "--form", form]
     commands = {
-        "plan": [sys.executable, "-m", "expunge", "run", str(path), "--plan"],
-        "splits": [sys.executable, __file__, "--child", "splits", "--sizes", str(factor), "--work", str(work)],
-        "run": [sys.executable, "-m", "expunge", "run", str(path)],
+        "plan": [*expunge, "run", str(path), "--plan"],
+        "splits": child,
+        "run": [*expunge, "run", str(path)],
+        "neighbours": [*expunge, "neighbours", "--forget", forget, "--corpus", values["retain"], "--json"],
     }
     return cost_of(commands[what], work, work / f"cache-{factor}")
 
@@ -149,12 +174,15 @@ def rows_of(factor: int) -> int:
     return min(MOST_FORGET, FORGET * factor) + RETAIN * factor
 
 
-def grow(work: Path, what: str, factors: list[int]) -> float:
+def grow(work: Path, what: str, factors: list[int], form: str) -> float:
     """A line for each size; the seconds per added row of the largest over those of the next smaller."""
-    rates, first = [], cost(work, what, factors[0])
+    rates, first = [], cost(work, what, factors[0], form)
     for factor in factors:
-        one, added = first if factor == factors[0] else cost(work, what, factor), rows_of(factor) - rows_of(factors[0])
-        line = f"{what:7} {rows_of(factor):8,} rows {one.seconds:8.1f} s {one.peak / 2**20:7,.0f} MiB"
+        one, added = (
+            first if factor == factors[0] else cost(work, what, factor, form),
+            rows_of(factor) - rows_of(factors[0]),
+        )
+        line = f"{what:10} {rows_of(factor):8,} rows {one.seconds:8.1f} s {one.peak / 2**20:7,.0f} MiB"
         if added:
             rates.append((one.seconds - first.seconds) / added)
             line += f" {1e6 * rates[-1]:8.0f} µs/row {(one.peak - first.peak) / added:8,.0f} bytes/row"
@@ -166,12 +194,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="1,10,100,1000", help="multiples of 384 retain rows")
     parser.add_argument("--work", type=Path, help="a folder for data and runs that stays, and is used again")
-    parser.add_argument("--only", default=",".join(STEPS))
-    parser.add_argument("--child", choices=["splits", "write"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="plan,splits,run", help="of " + ", ".join(STEPS))
+    parser.add_argument("--form", choices=list(FORMS), default="jsonl", help="how the retain rows are written")
+    parser.add_argument("--child", choices=["splits", "write", "convert"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     factors = [int(size) for size in given.sizes.split(",")]
     if given.child == "splits":
-        splits(given.work, factors[0])
+        splits(given.work, factors[0], given.form)
+        return
+    if given.child == "convert":
+        for factor in factors:
+            convert(given.work, factor, given.form)
         return
     if given.child == "write":
         write_data(given.work, factors)
@@ -184,7 +217,10 @@ def main() -> None:
             # What this process holds counts as the peak of those that it starts: it loads nothing itself.
             command = [sys.executable, __file__, "--child", "write", "--sizes", given.sizes, "--work", str(work)]
             subprocess.run(command, check=True)
-        found = {what: round(grow(work, what, factors), 3) for what in given.only.split(",")}
+        if given.form != "jsonl":
+            more = ["--child", "convert", "--sizes", given.sizes, "--work", str(work), "--form", given.form]
+            subprocess.run([sys.executable, __file__, *more], check=True)
+        found = {what: round(grow(work, what, factors, given.form), 3) for what in given.only.split(",")}
     ratio = max(found.values())
     print(json.dumps({"name": "growth", "ratio": ratio, "unit": "seconds per row", **found}))
     sys.exit(ratio > LIMIT)

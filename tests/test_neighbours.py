@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 from collections.abc import Callable
@@ -10,11 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
-from expunge.workflows.neighbours import Neighbour, Thresholds, names_in_common, nearest, neighbours, normalise_text
+from expunge.data import rows as kept
+from expunge.data.rows import Rows
+from expunge.data.texts import text_of
+from expunge.workflows._likeness import NameWords, NearDuplicates, SharedNames, normalise_text
+from expunge.workflows._similarity import Nearest, WordVectors
+from expunge.workflows.neighbours import Neighbour, Thresholds, neighbours, search
 
+module = importlib.import_module("expunge.workflows.neighbours")  # the package has a function of this name
 Go = Callable[..., tuple[int, str, str]]
 FIRST = ("Tamsin", "Oldrich", "Perpetua", "Quillan", "Rosalba", "Severin", "Thirza", "Ulric", "Verity", "Wendelin")
 LAST = (
@@ -158,6 +166,16 @@ def test_normalised_text_is_words_alone() -> None:
     assert normalise_text("  Ｆull-Width, “Café”\tNAÏVE!  ") == "full-width café naïve"
 
 
+def names_in_common(ours: list[str], theirs: list[str]) -> dict[tuple[int, int], tuple[float, str]]:
+    words = NameWords(ours)
+    for text in theirs:
+        words.count(text)
+    names = SharedNames(ours, words.words(), len(theirs))
+    for j, text in enumerate(theirs):
+        names.add(j, text)
+    return names.pairs()
+
+
 def test_names_are_no_first_words_and_no_frequent_ones() -> None:
     ours = ["The Brindle Society met. Where was Zora Quimby? In Paris."]
     theirs = [
@@ -173,11 +191,62 @@ def test_names_are_no_first_words_and_no_frequent_ones() -> None:
     assert found[0, 1] == (1.0, "Brindle Society")
     assert found[0, 2][1] == found[0, 3][1] == "Zora Quimby"
     assert found[0, 2][0] == pytest.approx(1 - np.log(2) / np.log(10))
+    assert set(names_in_common(ours, theirs + theirs[2:3])) == set(found) | {(0, 10)}, "three of eleven hold the name"
+    assert set(names_in_common(ours, theirs + 2 * theirs[2:3])) == {(0, 1)}, "four of twelve are more than the root"
 
 
-def test_nearest_takes_the_top_above_the_bar() -> None:
-    cosines = np.array([[0.1, 0.9, 0.5, 0.6], [0.0, 0.1, 0.2, 0.2]])
-    assert nearest(cosines, 0.3, 2) == {(0, 1): 0.9, (0, 3): 0.6}
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_the_nearest_in_batches_are_those_of_the_whole(batch: int) -> None:
+    draw = np.random.default_rng(batch)
+    cosines_FC = draw.integers(0, 12, (6, 50)) / 10  # ties, and sums a little above 1
+    nearest = Nearest(6, 0.3, 4)
+    for place in range(0, 50, batch):
+        nearest.add(place, cosines_FC[:, place : place + batch])
+    whole = {(i, j): min(1.0, row[j]) for i, row in enumerate(cosines_FC) for j in np.argsort(-row, kind="stable")[:4]}
+    assert nearest.pairs() == {pair: cosine for pair, cosine in whole.items() if cosine >= 0.3}
+
+
+def test_tfidf_in_batches_is_that_of_the_whole() -> None:
+    forget, corpus, _ = planted()
+    ours, theirs = ([text_of(row) for row in rows] for rows in (forget, corpus))
+    vectors = WordVectors(ours)
+    for text in theirs:
+        vectors.count(text)
+    cosines = vectors.fit()
+    whole = TfidfVectorizer(
+        tokenizer=lambda text: normalise_text(text).split(), token_pattern=None, sublinear_tf=True, lowercase=False
+    ).fit([*theirs, *ours])
+    expected_FC = (whole.transform(ours) @ whole.transform(theirs).T).toarray()
+    found_FC = np.hstack([cosines(theirs[place : place + 7]) for place in range(0, len(theirs), 7)])
+    assert np.array_equal(found_FC, expected_FC) and expected_FC.max() > 0.9
+    assert not WordVectors(["..."]).fit()(["?!", ""]).any(), "no text has a word"
+
+
+def test_near_duplicates_are_those_of_all_pairs() -> None:
+    """But for what the sketches overlook: none here."""
+    forget, corpus, _ = planted()
+    ours, theirs = ([text_of(row) for row in rows] for rows in (forget, corpus))
+    near = NearDuplicates(ours, 0.6)
+    found = {(i, j): share for j, text in enumerate(theirs) for i, share in near.find(text).items()}
+    shingles = [
+        [{plain[k : k + 5] for k in range(len(plain) - 4)} for plain in each]
+        for each in ([f" {normalise_text(text)} " for text in texts] for texts in (ours, theirs))
+    ]
+    shares = {
+        (i, j): len(one & other) / len(one | other)
+        for i, one in enumerate(shingles[0])
+        for j, other in enumerate(shingles[1])
+    }
+    assert found == {pair: share for pair, share in shares.items() if share >= 0.6} and len(found) >= 20
+
+
+def test_a_large_corpus_in_a_file_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget, corpus, _ = planted()
+    expected = neighbours(forget, corpus)
+    monkeypatch.setattr(kept, "IN_MEMORY", 4)
+    monkeypatch.setattr(module, "BATCH", 17)
+    found, rows = search(write(tmp_path / "f.jsonl", forget), write(tmp_path / "r.jsonl", corpus))
+    assert isinstance(rows, Rows) and found == expected
 
 
 # -- the command -------------------------------------------------------------------------------

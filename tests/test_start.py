@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from expunge.cli import _catalogue
+from expunge.core import collection
 
 ENDING = r"""
 import atexit, os, threading, time
@@ -69,3 +71,26 @@ def test_the_catalogue_needs_no_cache(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_files_of_every_plug_in_are_watched() -> None:
     watched = {Path(path).as_posix().partition("expunge/")[2] for path, _, _ in _catalogue._files()}
     assert {"methods/objectives/npo.py", "methods/recipes.yaml", "core/card.py", "attacks/loss_auc.py"} <= watched
+
+
+def test_garbage_is_searched_for_as_ever_once_work_begins() -> None:
+    usual = gc.get_threshold()
+    try:
+        collection.settle()
+        assert gc.get_threshold() == usual and not gc.get_freeze_count(), "nothing was delayed"
+        collection.delay()
+        collection.delay()
+        assert gc.get_threshold() == (collection.LATE, *usual[1:])
+        collection.settle()
+        assert gc.get_threshold() == usual and gc.get_freeze_count() > 1000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*usual)
+
+
+def test_a_process_delays_it_and_a_call_from_python_does_not() -> None:
+    told = "import atexit, gc; atexit.register(lambda: print(gc.get_threshold()[0])); "
+    for name, first in (("start", collection.LATE), ("main", gc.get_threshold()[0])):
+        command = f"{told}from expunge.cli import {name}; {name}()"
+        ended = subprocess.run([sys.executable, "-c", command, "--version"], capture_output=True, text=True, timeout=60)
+        assert ended.stdout.splitlines()[-1] == str(first)

@@ -27,7 +27,7 @@ from expunge.models import logits as _head
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
 from expunge.models.generation import LONGEST, answer_text, batches, end_ids, new_tokens, shared_tokens
-from expunge.models.logits import measure_in_chunks, measure_NV
+from expunge.models.logits import descending, measure_in_chunks, measure_NV
 from expunge.models.networks import MLP, Digits
 from expunge.models.new_lm import tokenizer_for
 from expunge.models.open import open_on_cpu
@@ -835,3 +835,14 @@ def test_a_text_longer_than_the_classifier_s_positions_is_cut(kind: str, fits: i
     batch = model.collate([{"text": "a good film " * 50, "label": 1}])
     assert batch.inputs["input_ids"].shape == (1, fits)
     assert torch.isfinite(model.forward(batch).nll_B).all()
+
+
+@pytest.mark.parametrize("vocabulary", [1, 7, 300])
+def test_the_largest_come_first_as_a_stable_sort_has_them(vocabulary: int) -> None:
+    values_NV = torch.randn(40, vocabulary).mul(3).round(decimals=1)  # many equal ones, both zeros among them
+    values_NV[::3, 0], values_NV[1::3, -1] = torch.inf, -torch.inf
+    values_NV[5], values_NV[6] = 0.0, -0.0
+    values_NV[:, vocabulary // 2] *= -0.0
+    values_NV = values_NV.nan_to_num(nan=-0.0, posinf=torch.inf, neginf=-torch.inf).requires_grad_()
+    expected_NV = values_NV.argsort(dim=-1, descending=True, stable=True)
+    assert torch.equal(descending(values_NV), expected_NV)

@@ -25,7 +25,10 @@ def start() -> NoReturn:
     Clearing modules takes more than a second once torch is loaded, and frees only what the system frees at once. What
     an ordinary exit does before that is done: threads are joined, exit handlers run, streams are flushed.
     """
+    from expunge.core import collection
+
     code: Any = 1
+    collection.delay()
     try:
         main()
     except SystemExit as end:

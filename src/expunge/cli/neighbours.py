@@ -9,6 +9,9 @@ import typer
 from expunge.cli import _show
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from expunge.core.card import Example
     from expunge.workflows.neighbours import Neighbour
 
 HELP = """Find other rows that hold the knowledge to be forgotten.
@@ -46,9 +49,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """Run the command."""
-    from expunge.workflows.neighbours import Thresholds, counts, neighbours, rows
+    from expunge.workflows.neighbours import Thresholds, counts, rows, search
 
-    found = neighbours(
+    found, read = search(
         forget,
         corpus,
         model=model,
@@ -62,7 +65,7 @@ def command(
         _show.emit({"rows": rows(found), "counts": counts(found), "corpus_rows": corpus_rows})
         return 0
     if found:
-        _print_table(found[:SHOWN_ROWS], corpus, redact)
+        _print_table(found[:SHOWN_ROWS], read, redact)
     shown = f"; {SHOWN_ROWS} are shown" if len(found) > SHOWN_ROWS else ""
     kinds = ", ".join(f"{n} {why}" for why, n in counts(found).items()) or "none"
     console = _show.console()
@@ -72,12 +75,11 @@ def command(
     return 0
 
 
-def _print_table(found: list[Neighbour], corpus: str, redact: bool) -> None:
+def _print_table(found: list[Neighbour], corpus: Sequence[Example], redact: bool) -> None:
     """Print one line per neighbour. redact: without texts."""
     from rich.table import Table
     from rich.text import Text
 
-    from expunge.data.load import load
     from expunge.data.texts import text_of
 
     table = Table(box=None, pad_edge=False, expand=True)
@@ -85,9 +87,8 @@ def _print_table(found: list[Neighbour], corpus: str, redact: bool) -> None:
         table.add_column(column, no_wrap=True)
     if not redact:
         table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
-    texts = load(corpus, "corpus")
     for one in found:
         why = f"{one.why}: {one.shared}" if one.shared and one.why == "entity" else one.why
-        text = [] if redact else [Text(" ".join(text_of(texts[one.corpus - 1]).split())[:300])]
+        text = [] if redact else [Text(" ".join(text_of(corpus[one.corpus - 1]).split())[:300])]
         table.add_row(str(one.forget), str(one.corpus), f"{one.score:.2f}", Text(why), *text)
     _show.console().print(table)

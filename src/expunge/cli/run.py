@@ -115,7 +115,8 @@ def _plan_rows(planned: Plan) -> list[tuple[str, str]]:
         ("memory", f"about {size(guess.peak)} at the peak: {guess.sentence}; fits in {limit}"),
         ("time", f"about {guess.seconds:.0f} s of training (a rough estimate)"),
     ]
-    rows += [(name, text) for name, text in (("answers", planned.answers), ("audit", planned.audit)) if text]
+    more = (("reading", planned.reading), ("answers", planned.answers), ("audit", planned.audit))
+    rows += [(name, text) for name, text in more if text]
     if planned.aligned:
         rows.append(("alignment", planned.aligned.sentence))
     rows += [("accept", f"{rule.key} {rule.text}") for rule in planned.rules]

@@ -123,7 +123,7 @@ def parse_yaml(text: str) -> Any:
 def parse_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError with the problem and its line."""
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"is broken JSON at line {error.lineno}: {error.msg}") from None
     except RecursionError:
@@ -132,7 +132,8 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"is broken JSON: {error}") from None
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs, for a JSON parser. Raises ValueError for a key that occurs twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
@@ -164,7 +165,7 @@ def read_text(path: Path, field: str, most: int, fix: str = "give a file") -> st
     """A file's text without a byte order mark. Raises BadInput."""
     regular(path, field, most, fix)
     try:
-        with _open(path) as file:
+        with open_file(path) as file:
             raw = file.read(most + 1) or b""  # files in /proc have no size before they are read
     except OSError as error:
         raise BadInput.of(field, str(path), f"cannot be read ({error.strerror})", "check its permissions") from None
@@ -173,7 +174,7 @@ def read_text(path: Path, field: str, most: int, fix: str = "give a file") -> st
     return decode(raw, path, field)
 
 
-def _open(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
     """Open without blocking: a pipe never keeps its reader waiting."""
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
@@ -193,7 +194,7 @@ def lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
     """
     regular(path, field)
     try:
-        with _open(path) as file:
+        with open_file(path) as file:
             number = before = 0
             while raw := file.readline(TEXT + 1):
                 number += 1

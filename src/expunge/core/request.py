@@ -19,6 +19,7 @@ from expunge.core.tables import plain_source
 
 Source = str | list[str] | list[dict[str, Any]]
 Count = Annotated[int, Field(gt=0)]
+Quantile = Annotated[float, Field(gt=0, le=1)]
 TwoFolders = Annotated[list[str], Field(min_length=2, max_length=2)]
 Model = typing.TypeVar("Model", bound=BaseModel)
 SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
@@ -33,6 +34,7 @@ WHOLE = {
     "model": "give a folder, a hub name, builtin:authors, or {factory, arguments, weights}",
     "probes": "give a JSONL file of question, answer, kind and of, or further splits by name: {real_authors: f.jsonl}",
     "contain": "give none, auto, a whole number above 0 or a list of them",
+    "held_out_rows": "give auto, or a whole number above 0",
     "gold": "give auto, one, none, the folder of a retrained model, or a list of two",
     "domains": "give a folder of prompts, builtin:instruct, or a list of these",
     "method": "give a name or the parts; `expunge list methods` has the names",
@@ -49,6 +51,7 @@ HARMLESS = (
     "turns",
     "answer_quantile",
     "clients_send",
+    "held_out_rows",
     "seed",
     "budget",
 )
@@ -101,10 +104,12 @@ class Request(PathFields):
     redact: bool | None = None
     columns: dict[str, str] = {}
     turns: Literal["last", "all"] = "last"
-    answer_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
+    answer_quantile: Quantile = 1.0
     """Of the true answers' lengths, to which generated answers are limited, and a few tokens more."""
     clients_send: Literal["readouts", "sums"] = "readouts"
     """What the clients of a federation send of their rows: readouts of each example, or sums over them alone."""
+    held_out_rows: Literal["auto"] | Count = "auto"
+    """Most rows that evidence reads of each split which need not be forgotten and did not train."""
     trust_code: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     out: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
 import re
 import tempfile
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge.core import hub
+from expunge.core import hub, json_list
 from expunge.core.card import Example
 from expunge.core.documents import TEXT, lines, parse_json, read_text, regular
 from expunge.core.errors import BadInput
@@ -24,8 +24,8 @@ from expunge.data.worlds import world
 HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+){0,2}", re.ASCII)
 """owner/name, with a configuration, a split or both behind it."""
 SLICE = re.compile(r"(.+)\[([0-9]{0,15}):([0-9]{0,15})\]")
-WHOLE = 2**30
-"""Most bytes of a JSON file, which is read as a whole."""
+FIRST = 2**16
+"""Bytes in which the first character of a JSON file is looked for."""
 FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
@@ -130,19 +130,39 @@ def _table_rows(path: Path, kind: str, field: str) -> Iterator[dict[str, Any]]:
         ) from None
 
 
-def _json_rows(path: Path, field: str) -> list[dict[str, Any]]:
-    """The objects of a JSON file: a list of them, one alone, or one per line. Texts stay texts, dates among them."""
-    text = read_text(path, field, WHOLE)
+def _json_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON file: a list of them, one per line, or one alone. Texts stay texts, dates among them."""
+    if not _begins(path, "{"):
+        rows = json_list.objects(path, field)
+    elif _has_lines(path, field):
+        rows = jsonl_rows(path, field)
+    else:
+        rows = _one_object(path, field)
+    yield from (dict(row) for row in sets.bound_rows(rows, field))
+
+
+def _begins(path: Path, sign: str) -> bool:
+    """Whether this is the first character of a file but for blanks."""
+    with path.open("rb") as file:
+        head = file.read(FIRST).decode("utf-8-sig", "replace")
+    return head.lstrip().startswith(sign)
+
+
+def _has_lines(path: Path, field: str) -> bool:
+    """Whether the first line of a file is an object, and others follow."""
+    two = [line for _, line in itertools.islice(((i, line) for i, line in lines(path, field) if line.strip()), 2)]
     try:
-        found = parse_json(text)
+        return len(two) == 2 and isinstance(json.loads(two[0]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _one_object(path: Path, field: str) -> Iterator[dict[str, Any]]:
+    try:
+        found = parse_json(read_text(path, field, TEXT))
     except ValueError as error:
-        with contextlib.suppress(BadInput):
-            return list(jsonl_rows(path, field))
         raise BadInput.of(field, str(path), f"cannot be read ({error})", "check that it is JSON") from None
-    rows = [found] if isinstance(found, dict) else found
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadInput.of(field, str(path), "cannot be read (it is not a list of objects)", "check that it is JSON")
-    return [dict(row) for row in sets.bound_rows(rows, field)]
+    yield dict(found)
 
 
 def jsonl_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
@@ -178,7 +198,8 @@ def numbered_rows(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]
         yield number, row
 
 
-def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
+def _folder_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
+    """The rows of a folder's files, one after another; those with pictures together."""
     if cifar.layout_of(path) is not None:
         fix = " or ".join(f"{path}:{split}" for split in cifar.SPLITS)
         raise BadInput.of(field, str(path), "has several splits", f"write {fix}")
@@ -186,12 +207,13 @@ def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
     kinds = _kinds_in(path, field)
     try:
         if (path / "dataset_info.json").exists() or (path / "state.json").exists():
-            return _saved_rows(path, field)
-        if not kinds & sets.PICTURES:
-            return sets.table(str(path), [], field)
-        with tempfile.TemporaryDirectory() as own:
-            builder = sets.builder_of("imagefolder", own, data_dir=str(path))
-            return list(sets.build_rows(builder, "train", str(path), field))
+            yield from _saved_rows(path, field)
+        elif not kinds & sets.PICTURES:
+            yield from sets.table(str(path), [], field)
+        else:
+            with tempfile.TemporaryDirectory() as own:
+                builder = sets.builder_of("imagefolder", own, data_dir=str(path))
+                yield from sets.build_rows(builder, "train", str(path), field)
     except BadInput:
         raise
     except Exception as error:
@@ -200,7 +222,7 @@ def _folder_rows(path: Path, field: str) -> list[dict[str, Any]]:
         ) from None
 
 
-def _saved_rows(path: Path, field: str) -> list[dict[str, Any]]:
+def _saved_rows(path: Path, field: str) -> Iterable[dict[str, Any]]:
     """The files that `save_to_disk` wrote: its state names the files, which are read where they lie."""
     import datasets
 
@@ -208,17 +230,20 @@ def _saved_rows(path: Path, field: str) -> list[dict[str, Any]]:
     for key in ("_data_files", "_indices_data_files"):
         for file in state.get(key) or []:
             sets.check_inside(path / str(file["filename"]), path, field)
-    return list(sets.table_rows(datasets.load_from_disk(str(path)), sets.homes_of(path), field))
+    return sets.table_rows(datasets.load_from_disk(str(path)), sets.homes_of(path), field)
 
 
-def _named_rows(folder: Path, names: list[str], field: str) -> Iterable[dict[str, Any]]:
+def _named_rows(folder: Path, names: list[str], field: str) -> Iterator[dict[str, Any]]:
     """`FOLDER:CONFIG:SPLIT`."""
     if cifar.layout_of(folder) is not None:
-        return cifar.split_rows(folder, names, field)
+        yield from cifar.split_rows(folder, names, field)
+        return
     if not sets.has_configurations(folder):
-        return (row for path in sets.files_named(folder, names, field) for row in file_rows(path, field))
+        for path in sets.files_named(folder, names, field):
+            yield from file_rows(path, field)
+        return
     try:
-        return sets.table(str(folder), names, field)
+        yield from sets.table(str(folder), names, field)
     except BadInput:
         raise
     except Exception as error:
@@ -230,11 +255,11 @@ def _named_rows(folder: Path, names: list[str], field: str) -> Iterable[dict[str
         ) from None
 
 
-def _hub_rows(source: str, field: str) -> list[dict[str, Any]]:
+def _hub_rows(source: str, field: str) -> Iterator[dict[str, Any]]:
     name, *names = source.split(":")
     hub.go_offline_if_unreachable()
     try:
-        return sets.table(name, names, field)
+        yield from sets.table(name, names, field)
     except BadInput:
         raise
     except Exception as error:

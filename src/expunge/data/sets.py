@@ -22,6 +22,7 @@ from expunge.core import cache
 from expunge.core.documents import CONFIG, TEXT, parse_yaml, read_text
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.data.pictures import pixels
+from expunge.data.rows import keep
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
@@ -82,7 +83,7 @@ def files_named(folder: Path, names: list[str], field: str) -> list[Path]:
     )
 
 
-def table(place: str, names: list[str], field: str) -> list[dict[str, Any]]:
+def table(place: str, names: list[str], field: str) -> Iterator[dict[str, Any]]:
     """The rows of a configuration's split. One name alone is a configuration, or a split of the set's default one.
 
     Of a folder no copy is made; what is made of a set on the hub is deleted again, apart from its files. Raises
@@ -91,12 +92,13 @@ def table(place: str, names: list[str], field: str) -> list[dict[str, Any]]:
     if Path(place).is_dir():
         check_card(Path(place), field)
         with tempfile.TemporaryDirectory() as empty:
-            return list(_table(place, names, field, empty))
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+            yield from _table(place, names, field, empty)
+    elif huggingface_hub.constants.HF_HUB_OFFLINE:
         folder = huggingface_hub.snapshot_download(place, repo_type="dataset", local_files_only=True)
-        return table(folder, names, field)
-    with cache.scratch() as own:
-        return list(_table(place, names, field, str(own)))
+        yield from table(folder, names, field)
+    else:
+        with cache.scratch() as own:
+            yield from _table(place, names, field, str(own))
 
 
 def _table(place: str, names: list[str], field: str, own: str) -> Iterable[dict[str, Any]]:
@@ -157,7 +159,7 @@ def build_rows(builder: Any, split: str, place: str, field: str) -> Iterable[dic
     if builder.name == "csv":
         rows = _without_empty(rows)
     if cut:
-        rows = list(rows)
+        rows = keep(rows)
         (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
         return rows[part.from_ : part.to]
     return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -66,12 +67,27 @@ def _top(logp_NV: Tensor, labels_N: Tensor, k: int) -> dict[str, Tensor]:
     label_N1 = labels_N[:, None]
     others_NV = logp_NV.scatter(-1, label_N1, -torch.inf)
     if size == logp_NV.shape[-1]:
-        order = others_NV.scatter(-1, label_N1, torch.inf).argsort(dim=-1, descending=True, stable=True)
+        order = descending(others_NV.scatter(-1, label_N1, torch.inf))
         return {"index": order, "top": logp_NV.gather(-1, order), "rest": torch.full_like(logp_NV[:, 0], -torch.inf)}
     index_NK = torch.cat([label_N1, others_NV.topk(size - 1).indices], -1)
     top_NK = logp_NV.gather(-1, index_NK)
     rest_N = logp_NV.scatter(-1, index_NK, -torch.inf).logsumexp(-1)
     return {"index": index_NK, "top": top_NK, "rest": rest_N}
+
+
+def descending(values_NV: Tensor) -> Tensor:
+    """[N, V] places of the float32 values from the largest to the smallest, of equal ones the first one first.
+
+    `argsort(stable=True)`, in a quarter of its time on a CPU: there whole numbers are sorted, whose upper half is the
+    value's bits, in their order, and whose lower half its place.
+    """
+    if values_NV.device.type != "cpu":
+        return values_NV.argsort(dim=-1, descending=True, stable=True)
+    bits_NV = (values_NV.detach() + 0.0).numpy().view(np.int32)  # -0.0 equals 0.0
+    ordered_NV = np.where(bits_NV < 0, bits_NV ^ np.int32(2**31 - 1), bits_NV)
+    keys_NV = (~ordered_NV).astype(np.int64) << 32 | np.arange(values_NV.shape[-1])
+    keys_NV.sort(axis=-1)
+    return torch.from_numpy(keys_NV & (2**32 - 1))
 
 
 def measure_in_chunks(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from expunge.core import processes
+from expunge.core import collection, processes
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.models._folder import check_folder, check_whole
@@ -124,6 +124,7 @@ def check_tokenizer(source: Any, trust_code: bool, capabilities: frozenset[str])
 
 def open_model(source: Any, trust_code: bool = False) -> Model:
     """A model on the device of this process."""
+    collection.settle()  # whatever models are made of is imported, and work begins
     model = open_on_cpu(source, trust_code=trust_code)
     model.module.to(processes.device())
     return model

@@ -259,7 +259,8 @@ def reading_splits(plan: Plan) -> Splits:
         if name == "holdout" and "holdout" in plan.training_splits:
             _, rows = halves(rows, plan.request.seed)
         rows = counted_rows(name, rows)
-        order, limit = permutation(len(rows), plan.request.seed, "read", name), reading_limit(name, plan.splits)
+        order = permutation(len(rows), plan.request.seed, "read", name)
+        limit = reading_limit(name, plan.splits, plan.request.held_out_rows)
         # Where some rows alone carry false answers, what is measured with these needs them in the sample.
         first = list(itertools.islice((i for i in order if "perturbed_answer" in rows[i]), limit))
         known = set(first)

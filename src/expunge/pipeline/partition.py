@@ -64,17 +64,28 @@ def counted_rows(name: str, rows: Sequence[Example]) -> Sequence[Example]:
     return distinct(rows) if must_go(name) or name == "holdout" else rows
 
 
-def reading_limit(name: str, splits: Mapping[str, Sequence[Example]]) -> int:
-    """Examples that are read of a split at most.
+def reading_limit(name: str, splits: Mapping[str, Sequence[Example]], held_out_rows: int | str = "auto") -> int:
+    """Examples that are read of a split at most. held_out_rows: a request's.
 
-    Of the holdout as many as of the forget set: membership attacks tell the two apart, and the smaller side decides how
-    sure their figures are. Of retain and test as many too, so that what is lost is known as surely as what is gone.
+    By default of the holdout as many as of the forget set: membership attacks tell the two apart, and the smaller side
+    decides how sure their figures are. Of retain and test as many too, so that what is lost is known as surely as what
+    is gone.
     """
     if must_go(name):
         return FORGET_READ
     if name == SEEN:
         return SEEN_READ
+    if isinstance(held_out_rows, int):
+        return held_out_rows
     return max(OTHERS_READ, min(FORGET_READ, len(splits["forget"])))
+
+
+def most_read(splits: Splits, held_out_rows: int | str) -> dict[str, int]:
+    """Split that evidence reads -> its rows that are read at most; fewer where some repeat, or steer the method."""
+    return {
+        name: min(len(rows), reading_limit(name, splits, held_out_rows))
+        for name, rows in evidence_splits(splits).items()
+    }
 
 
 def remarks(splits: Mapping[str, Sequence[Example]]) -> dict[str, str]:

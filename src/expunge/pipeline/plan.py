@@ -32,7 +32,7 @@ from expunge.pipeline.choice import cheaper_exactly
 from expunge.pipeline.compatibility import fits_sharding
 from expunge.pipeline.estimate import answer_limits
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
-from expunge.pipeline.partition import evidence_splits, method_splits, notes
+from expunge.pipeline.partition import evidence_splits, method_splits, most_read, notes
 from expunge.pipeline.resources import Estimate, size
 from expunge.pipeline.worlds import package_of
 from expunge.training.optimisers import check_optimiser
@@ -199,6 +199,12 @@ class Plan:
         return f"generated at most as long as {which} and {SPARE} tokens more: {tokens}"
 
     @property
+    def reading(self) -> str:
+        """How many rows evidence reads, in words."""
+        read = most_read(self.splits, self.request.held_out_rows)
+        return "at most " + ", ".join(f"{name} {count}" for name, count in read.items())
+
+    @property
     def training_splits(self) -> Splits:
         """The splits that the method gets."""
         wanted = method_splits(self.composed, self.budget)
@@ -228,6 +234,7 @@ class Plan:
             "estimate": self.estimate.to_json(),
             "audit": self.audit or None,
             "answer_limits": dict(self.answer_limits),
+            "rows_read": most_read(self.splits, self.request.held_out_rows),
             "notes": list(self.notes),
         }
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.core import processes
+from expunge.core import collection, processes
 from expunge.core.budget import DEFAULTS, batch_size
 from expunge.core.card import Example
 from expunge.core.context import Context
@@ -114,6 +114,7 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Trains to the stop, the floor or the budget; the best weights are in the model."""
+        collection.settle()
         again = recomputation(self.model.module, bool(self.budget.gradient_checkpointing))
         with count_passes(self.model, self.context.compute), again:
             return self._run()

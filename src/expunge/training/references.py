@@ -106,17 +106,20 @@ def join_outputs(found: Iterable[tuple[list[int], Output | Reference]], want: Wa
     for rows, out in found:
         kept: dict[str, Any] = {name: _to_cpu(getattr(out, name)) for name in channels.ORIGIN}
         parts.append((rows, Reference(**kept, hidden={p: h.cpu() for p, h in out.hidden.items()})))
-    order = torch.tensor([row for rows, _ in parts for row in rows])
-    back = order.argsort() if len(order) else order
+    order = torch.tensor([row for rows, _ in parts for row in rows], dtype=torch.long)
+    places = order.argsort().argsort().split([len(rows) for rows, _ in parts])
 
     def join(values: list[Tensor | None]) -> Tensor | None:
         found = [value for value in values if value is not None]
         if not found:
             return None
-        if found[0].dim() > 1:
-            steps = max(value.shape[1] for value in found)
-            found = [_align(value, steps) for value in found]
-        return torch.cat(found)[back]
+        timed, (_, *sides) = found[0].dim() > 1, found[0].shape
+        if timed:
+            sides[0] = max(value.shape[1] for value in found)
+        whole = found[0].new_zeros((len(order), *sides))  # filled in place: the values may take half of the memory
+        for at, value in zip(places, found, strict=True):
+            (whole[:, sides[0] - value.shape[1] :] if timed else whole)[at] = value
+        return whole
 
     hidden = {path: join([part.hidden[path] for _, part in parts]) for path in want.hidden}
     fields: dict[str, Any] = {name: join([getattr(part, name) for _, part in parts]) for name in channels.ORIGIN}

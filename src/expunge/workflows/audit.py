@@ -87,8 +87,9 @@ class _Plan:
     @property
     def rows(self) -> Splits:
         """The examples that are read: all that must go, and a seeded sample of the others."""
+        seed, most = self.request.seed, self.request.held_out_rows
         return {
-            name: rows if scoring.must_go(name) else sample(rows, self.request.seed, reading_limit(name, self.splits))
+            name: rows if scoring.must_go(name) else sample(rows, seed, reading_limit(name, self.splits, most))
             for name, rows in ((name, counted_rows(name, rows)) for name, rows in self.splits.items())
         }
 
@@ -160,7 +161,12 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     capabilities = model.capabilities
     _check_scores(plan, capabilities, {*request.sources, *golds.sources})  # before anything is read
     reads = (rows, request.level, plan.prompts, request.seed, _manifest(plan, folder))
-    spec = ObservationSpec(*reads, parties=plan.parties, views=request.clients_send != "sums")
+    spec = ObservationSpec(
+        *reads,
+        answer_quantile=request.answer_quantile,
+        parties=plan.parties,
+        views=request.clients_send != "sums",
+    )
     others = {}
     if request.before is None:
         others["after"] = Observation(model.fingerprint())  # which gold must not be either
@@ -230,6 +236,8 @@ def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
             "redact": request.redacted,
             "audit": request.level,
             **request.as_written("accept", "turns", "seed"),
+            **({"answer_quantile": request.answer_quantile} if request.answer_quantile != 1 else {}),
+            **({"held_out_rows": request.held_out_rows} if request.held_out_rows != "auto" else {}),
         },
         method="audit of a changed model",
         scores=scores,

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from expunge.core.card import Example
 from expunge.core.contracts import Reporter, Silent
@@ -20,29 +14,16 @@ from expunge.core.errors import BadInput, Faults
 from expunge.core.extras import require
 from expunge.data.load import load
 from expunge.data.texts import text_of, texts_only, write_rows
-from expunge.evaluation.reading import read
-from expunge.models.family import family
-from expunge.models.open import check, open_model
+from expunge.models.open import check
+from expunge.workflows._likeness import NameWords, NearDuplicates, Pair, SameWords, SharedNames
+from expunge.workflows._similarity import Nearest, WordVectors, batches, hidden_cosines
 
 WHY = ("exact", "near", "entity", "similar")
 """Reasons, strongest first: the same text, nearly the same, a shared rare name, similar words or hidden states."""
 SIMILAR, SIMILAR_TO_A_MODEL = 0.4, 0.7
 """Default least cosines of TF-IDF vectors and of hidden states."""
-SHINGLE, PERMUTATIONS = 5, 128
-"""Characters per shingle; hash functions of the MinHash sketch."""
-LONGEST_NAME = 4
-"""Most words of a name."""
-BACK = 100
-"""Characters before a word that are searched for the end of a sentence."""
-WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-NAME = re.compile(r"[^\W\d_a-z][^\W_]*(?:['’-][^\W_]+)*")
-"""A word that begins with a capital (or a letter without case)."""
-OPENS = re.compile(r"(?:^|[.?!:;\n])[\s\"'“”‘’(\[*-]*$")
-"""The text before the first word of a sentence."""
-
-
-Pair = tuple[int, int]
-"""(forget row, corpus row), counted from 0."""
+BATCH = 256
+"""Rows of the corpus that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +82,40 @@ def neighbours(
     """Find the rows of the corpus that hold the knowledge of the forget rows, most certain first.
 
     model: a language model whose hidden states measure similarity, in place of TF-IDF. out: a JSONL file for the corpus
-    rows found. redact: leave out the shared names. Raises BadInput; then nothing is written.
+    rows found. redact: leave out the shared names. Time grows with the corpus; memory with the forget set, the words
+    of the corpus and what is found. Raises BadInput; then nothing is written.
     """
+    return search(
+        forget,
+        corpus,
+        model=model,
+        thresholds=thresholds,
+        out=out,
+        redact=redact,
+        trust_code=trust_code,
+        reporter=reporter,
+    )[0]
+
+
+def search(
+    forget: Any,
+    corpus: Any,
+    *,
+    model: str | None = None,
+    thresholds: Thresholds | None = None,
+    out: str | None = None,
+    redact: bool = False,
+    trust_code: bool = False,
+    reporter: Reporter | None = None,
+) -> tuple[list[Neighbour], Sequence[Example]]:
+    """`neighbours`, and the corpus's rows that it read."""
     thresholds = thresholds or Thresholds()
     splits = _check_inputs(forget, corpus, model, thresholds, out, trust_code)
     reasons, shared = _reasons(splits, model, thresholds, trust_code, reporter or Silent())
     found = _rank(reasons, {} if redact else shared)
     if out is not None:
         write_rows(Path(out), [splits["corpus"][j - 1] for j in sorted({n.corpus for n in found})])
-    return found
+    return found, splits["corpus"]
 
 
 def _reasons(
@@ -120,28 +126,48 @@ def _reasons(
     reporter: Reporter,
 ) -> tuple[dict[Pair, dict[str, float]], dict[Pair, str]]:
     """(pair -> why its rows are neighbours, with the scores; pair -> the name that both mention)."""
-    reporter.start("neighbours", 4)
-    ours, theirs = ([text_of(row) for row in splits[name]] for name in ("forget", "corpus"))
-    reasons: dict[Pair, dict[str, float]] = {}
-    shared: dict[Pair, str] = {}
-    for pair in exact(ours, theirs):
-        reasons.setdefault(pair, {})["exact"] = 1.0
-    reporter.advance("neighbours", 1, "near duplicates")
-    for pair, score in near_duplicates(ours, theirs, thresholds.near).items():
-        reasons.setdefault(pair, {})["near"] = score
-    reporter.advance("neighbours", 2, "names")
-    for pair, (score, name) in names_in_common(ours, theirs).items():
-        reasons.setdefault(pair, {})["entity"] = score
-        shared[pair] = name
-    reporter.advance("neighbours", 3, "similarity")
-    cosines = (
-        tfidf(ours, theirs) if model is None else model_cosines(model, splits["forget"], splits["corpus"], trust_code)
-    )
-    least = thresholds.least(with_model=model is not None)
-    for pair, score in nearest(cosines, least, thresholds.top).items():
-        reasons.setdefault(pair, {})["similar"] = score
+    ours, corpus = [text_of(row) for row in splits["forget"]], splits["corpus"]
+    reporter.start("neighbours", 2 * len(corpus))
+    reasons: dict[Pair, dict[str, float]] = defaultdict(dict)
+    same, near = SameWords(ours), NearDuplicates(ours, thresholds.near)
+    name_words, vectors = NameWords(ours), WordVectors(ours)
+    for place, texts in _read(corpus, reporter, 0, "duplicates"):
+        for j, text in enumerate(texts, place):
+            for i in same.find(text):
+                reasons[i, j]["exact"] = 1.0
+            for i, score in near.find(text).items():
+                reasons[i, j]["near"] = score
+            name_words.count(text)
+            vectors.count(text)
+    names = SharedNames(ours, name_words.words(), len(corpus))
+    nearest = Nearest(len(ours), thresholds.least(with_model=model is not None), thresholds.top)
+    cosines = None if model else vectors.fit()
+    for place, texts in _read(corpus, reporter, len(corpus), "names and similarity"):
+        for j, text in enumerate(texts, place):
+            names.add(j, text)
+        if cosines is not None:
+            nearest.add(place, cosines(texts))
+    for place, cosines_FB in hidden_cosines(model, splits["forget"], corpus, trust_code) if model else ():
+        nearest.add(place, cosines_FB)
+    shared = names.pairs()
+    for kind, scores in (
+        ("entity", {pair: score for pair, (score, _) in shared.items()}),
+        ("similar", nearest.pairs()),
+    ):
+        for pair, score in scores.items():
+            reasons[pair][kind] = score
     reporter.finish("neighbours")
-    return reasons, shared
+    return reasons, {pair: name for pair, (_, name) in shared.items()}
+
+
+def _read(corpus: Sequence[Example], reporter: Reporter, done: int, note: str) -> Iterator[tuple[int, list[str]]]:
+    """(place of the first, texts) of each batch. done: rows that were read earlier.
+
+    The corpus is read twice: only after the first time is it known which words are names, and what each weighs.
+    """
+    for place, rows in batches(corpus, BATCH):
+        yield place, [text_of(row) for row in rows]
+        reporter.advance("neighbours", done + place + len(rows), note)
 
 
 def _check_inputs(
@@ -187,159 +213,6 @@ def _free(path: Path) -> None:
         raise BadInput.of("--out", str(path), "already exists", "choose another file")
     if not path.absolute().parent.is_dir():
         raise BadInput.of("--out", str(path), "is in a missing folder", "create the folder, or choose another")
-
-
-def normalise_text(text: str) -> str:
-    """The words in lower case with single spaces: the text without case, punctuation and layout."""
-    return " ".join(WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
-
-
-def exact(ours: Sequence[str], theirs: Sequence[str]) -> list[Pair]:
-    """Pairs of the same words, whatever their case, punctuation and spaces."""
-    places: dict[str, list[int]] = {}
-    for j, text in enumerate(theirs):
-        places.setdefault(normalise_text(text) or text, []).append(j)
-    return [(i, j) for i, text in enumerate(ours) for j in places.get(normalise_text(text) or text, [])]
-
-
-def near_duplicates(ours: Sequence[str], theirs: Sequence[str], least: float) -> dict[Pair, float]:
-    """Pairs with a Jaccard similarity of character shingles of at least `least`.
-
-    MinHash finds the candidates without comparing all pairs (Broder 1997); the similarity is then exact.
-    """
-    from datasketch import MinHash, MinHashLSH  # an optional extra
-
-    # The candidates' threshold is lower than `least`: the sketch errs by about 1/sqrt(permutations).
-    index = MinHashLSH(threshold=max(0.1, least - 0.15), num_perm=PERMUTATIONS, weights=(0.2, 0.8))
-    shingles = {name: [_shingles(text) for text in texts] for name, texts in (("ours", ours), ("theirs", theirs))}
-
-    def sketch(parts: set[bytes]) -> Any:
-        minhash = MinHash(num_perm=PERMUTATIONS, seed=1)
-        minhash.update_batch(sorted(parts))
-        return minhash
-
-    for j, parts in enumerate(shingles["theirs"]):
-        index.insert(j, sketch(parts))
-    found = {}
-    for i, parts in enumerate(shingles["ours"]):
-        for j in index.query(sketch(parts)):
-            other = shingles["theirs"][j]
-            similarity = len(parts & other) / len(parts | other)
-            if similarity >= least:
-                found[i, j] = similarity
-    return found
-
-
-def _shingles(text: str) -> set[bytes]:
-    plain = f" {normalise_text(text) or text} "
-    return {plain[k : k + SHINGLE].encode() for k in range(max(1, len(plain) - SHINGLE + 1))}
-
-
-def names_in_common(ours: Sequence[str], theirs: Sequence[str]) -> dict[Pair, tuple[float, str]]:
-    """Pairs that share a rare name: score and name.
-
-    A name is a run of capitalised words, or a part of one. Its score is log(N / df) / log N for N corpus rows, df of
-    which contain it: 1 for a single row, 0.5 for sqrt(N) rows. A name with a lower score does not count.
-    """
-    words = _name_words([*ours, *theirs])
-    holders: dict[str, list[int]] = {}
-    for j, text in enumerate(theirs):
-        for name in _names(text, words):
-            holders.setdefault(name, []).append(j)
-    scale = math.log(max(2, len(theirs)))
-    found: dict[Pair, tuple[float, str]] = {}
-    for i, text in enumerate(ours):
-        for name, shown in sorted(_names(text, words).items()):
-            rows = holders.get(name, [])
-            score = 1 - math.log(len(rows)) / scale if rows else 0.0
-            if score >= 0.5:
-                for j in rows:
-                    found[i, j] = max(found.get((i, j), (0.0, "")), (score, shown), key=lambda s: (s[0], len(s[1])))
-    return found
-
-
-def _name_words(texts: Iterable[str]) -> set[str]:
-    """Words, in lower case, that are capitalised inside sentences more often than not.
-
-    The first word of a sentence is always capitalised and does not count.
-    """
-    inside: Counter[str] = Counter()
-    for text in texts:
-        for match in WORD.finditer(text):
-            if match[0][:1].islower():
-                inside[match[0].casefold()] -= 1
-            elif NAME.fullmatch(match[0]) and not OPENS.search(text, max(0, match.start() - BACK), match.start()):
-                inside[_bare(match[0]).casefold()] += 1
-    return {word for word, count in inside.items() if count > 0 and len(word) > 1}
-
-
-def _bare(word: str) -> str:
-    return re.sub("['’][sS]$", "", word)
-
-
-def _names(text: str, words: set[str]) -> dict[str, str]:
-    """Runs of capitalised name words and their parts, up to LONGEST_NAME words: in lower case -> as written."""
-    found: dict[str, str] = {}
-    run: list[str] = []
-    last = 0
-    for match in (*WORD.finditer(text), None):
-        part = _bare(match[0]) if match else ""
-        if (
-            match is None
-            or part.casefold() not in words
-            or not NAME.fullmatch(part)
-            or text[last : match.start()].strip()
-        ):
-            found |= _parts(run)
-            run = []
-        if match is not None:
-            last = match.end()
-            if part.casefold() in words and NAME.fullmatch(part):
-                run.append(part)
-    return found
-
-
-def _parts(run: Sequence[str]) -> dict[str, str]:
-    parts = (
-        " ".join(run[k : k + length]) for length in range(1, LONGEST_NAME + 1) for k in range(len(run) - length + 1)
-    )
-    return {part.casefold(): part for part in parts}
-
-
-def tfidf(ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
-    """[ours, theirs] cosines of TF-IDF vectors of words (bigrams would hide a paraphrase)."""
-    vectorizer = TfidfVectorizer(
-        tokenizer=lambda text: normalise_text(text).split(), token_pattern=None, sublinear_tf=True, lowercase=False
-    )
-    try:
-        vectorizer.fit([*theirs, *ours])
-    except ValueError:  # no text has a word
-        return np.zeros((len(ours), len(theirs)))
-    return np.asarray((vectorizer.transform(ours) @ vectorizer.transform(theirs).T).todense())
-
-
-def model_cosines(model: str, ours: Sequence[Example], theirs: Sequence[Example], trust_code: bool) -> np.ndarray:
-    """[ours, theirs] cosines of mean last hidden states, centred on the corpus: all texts share a direction."""
-    opened = open_model(model, trust_code)
-    if ("text",) not in family(opened.family).example_forms:
-        raise BadInput.of("--model", model, "is not a language model", "give one, or leave --model out for TF-IDF")
-    last = f"pooled:{opened.blocks[len(opened.blocks) - 1]}"
-    texts = ([{"text": text_of(row)} for row in examples] for examples in (ours, theirs))
-    one, two = (read(opened, "texts", rows, {last}, cache=False).pooled[last.partition(":")[2]] for rows in texts)
-    centre = two.mean(0)
-    one, two = (x - centre for x in (one, two))
-    norms = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(two, axis=1)[None]
-    return np.asarray((one @ two.T) / np.maximum(norms, 1e-12))
-
-
-def nearest(cosines: np.ndarray, least: float, top: int) -> dict[Pair, float]:
-    """The `top` largest cosines of each row that are at least `least`."""
-    found = {}
-    for i, row in enumerate(cosines):
-        for j in np.argsort(-row, kind="stable")[:top].tolist():
-            if row[j] >= least:
-                found[i, j] = min(1.0, float(row[j]))
-    return found
 
 
 def counts(found: Iterable[Neighbour]) -> dict[str, int]:
