@@ -28,7 +28,7 @@ def check(model: Model, data: Sequence[Example], **options: object) -> None:
         raise BadInput.of("data", "", "has no row", "give rows of one task or more")
 
 
-def train(fresh: Model, data: Sequence[Example], context: Context, *, hold: Annotated[float, Ge(0)] = 1.0) -> Model:
+def train(fresh: Model, data: Sequence[Example], context: Context, *, hold: Annotated[float, Ge(0)] = 0.1) -> Model:
     """Learn the tasks in the order of their numbers, by the model's own loss, with the budget's epochs for each.
 
     hold: weight of the mean squared distance, over the tasks known before, between the weights that the hypernetwork
