@@ -1,5 +1,5 @@
-"""Tiny models, splits and runs that the contract tests share: a language model, classifiers, an encoder, a pair and a
-diffusion model."""
+"""Tiny models, splits and runs that the contract tests share: a language model, classifiers, an encoder, a pair, a
+diffusion model and a hypernetwork."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from expunge.core.contracts import MethodCard, Model, Silent
 from expunge.core.registry import load
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
+from expunge.data.worlds.digits_tasks import digits_tasks
 from expunge.data.worlds.pair_shapes import pair_shapes
 from expunge.methods.compose import Composed, compose, every_method
 from expunge.methods.objective import plain_training
@@ -36,6 +37,7 @@ COUPLED = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8
 ENCODER = {"encoder": "Pictures", "arguments": {"filters": 4, "width": 16}}
 PAIR = {"pair": "clip", "width": 16, "layers": 1, "patch": 8, "size": 8}
 DIFFUSION = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
+TASKS = {"factory": "expunge.models.networks:Hypernetwork", "arguments": {"inputs": 64, "tasks": 3, "hidden": 8}}
 SPECS: dict[str, Any] = {
     "lm": LM,
     "classifier": DIGITS,
@@ -44,6 +46,7 @@ SPECS: dict[str, Any] = {
     "encoder": ENCODER,
     "pair": PAIR,
     "diffusion": DIFFUSION,
+    "tasks": TASKS,
 }
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
@@ -71,6 +74,10 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
     if family == "pair":
         drawn = [{**row, "image": row["image"].tolist()} for row in pair_shapes(0)["retain"][:60]]
         return {"forget": drawn[:8], "retain": drawn[8:48], "holdout": drawn[48:]}
+    if family == "tasks":
+        drawn = [{**row, "features": row["features"].tolist()} for row in digits_tasks()["train"]]
+        first, second = ([row for row in drawn if row["task"] == task] for task in (0, 1))
+        return {"forget": first[:8], "retain": second[:40], "holdout": first[8:20]}
     if family != "lm":
         rows = digits()["train"][:60]
         plain = [
@@ -249,6 +256,7 @@ PAIRS = [
     if fits(METHODS[name], family)
 ]
 PAIRS += [(name, "diffusion") for name in METHODS if fits(METHODS[name], "diffusion") and not fits(METHODS[name], "lm")]
+PAIRS += [(name, "tasks") for name in METHODS if fits(METHODS[name], "tasks") and not fits(METHODS[name], "classifier")]
 
 
 @functools.cache

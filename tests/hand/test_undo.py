@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ import torch
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context
-from expunge.core.contracts import Method, Model, want_of
+from expunge.core.contracts import Method, Model, Output, Reference, Step, want_of
 from expunge.core.errors import BadInput
 from expunge.data.worlds.digits import digits
 from expunge.methods.compose import compose
 from expunge.methods.wrappers.undo import Student, Undo, undo
 from expunge.models.build import fresh
-from expunge.training.references import record
+from expunge.training.references import Record, record
 
 DIGITS = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
 MANIFEST = {"model": DIGITS, "seed": 5}
@@ -74,6 +75,24 @@ def test_noise_has_the_matrix_own_deviation(tmp_path: Path) -> None:
     one, other = before[large].flatten(), now[large].detach().flatten()
     assert float(other.std()) == pytest.approx(float(one.std()), rel=0.1)
     assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.2
+
+
+def test_squares_see_what_the_divergence_hardly_does() -> None:
+    """Model (1/2, 1/2 - e, e), teacher (1/2, 1/2 - d, d): the KL is about d, the squares a third of log(e/d)^2."""
+    e, d = 1e-3, 1e-6
+    ours, theirs = torch.tensor([0.5, 0.5 - e, e]), torch.tensor([0.5, 0.5 - d, d])
+    student = Student({}, 0.3, squares=0.02)
+    values = Reference(index_BTK=torch.tensor([[[0, 1, 2]]]), rest_BT=torch.full((1, 1), -60.0))
+    values.top_BTK = theirs.log()[None, None]
+    student.teacher = Record({7: 0}, values)
+    out = Output(-ours.log()[:1], torch.ones(1), torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1).bool())
+    out.logits_BTV, out.indices = ours.log()[None, None] + 1.0, (7,)
+    pairs = list(zip(theirs.tolist(), ours.tolist(), strict=True))
+    divergence = sum(q * math.log(q / p) for q, p in pairs)
+    squares = sum(math.log(q / p) ** 2 for q, p in pairs) / 3
+    loss = float(student(Step({"undo": out}, 0, 0, torch.Generator())))
+    assert loss == pytest.approx(divergence + 0.02 * squares, rel=1e-3)
+    assert divergence < 0.01 * 0.02 * squares
 
 
 def test_first_weights_need_a_manifest() -> None:

@@ -55,6 +55,12 @@ def both_BTK(logits_BTV: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
     return now_BTK, then_BTK
 
 
+def squares_BT(logits_BTV: Tensor, reference: Reference) -> Tensor:
+    """[B, T] mean squared difference of the log-probabilities (nats) of the entries that the reference kept."""
+    now_BTK = logits_BTV.log_softmax(-1).gather(-1, reference.index_BTK)
+    return (now_BTK - reference.top_BTK).square().mean(-1)
+
+
 def lower_label(reference: Reference, beta: float) -> tuple[Tensor, Tensor]:
     """Return the reference distribution with beta taken off the label's logit: (top_BTK, rest_BT), normalised."""
     top_BTK = torch.cat([reference.top_BTK[..., :1] - beta, reference.top_BTK[..., 1:]], -1)

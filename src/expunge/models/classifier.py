@@ -22,6 +22,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import write_json
 from expunge.models.base import BaseModel
 from expunge.models.logits import fields, measure_NV
+from expunge.models.networks import Hypernetwork
 from expunge.models.padding import LONG, in_groups, padded_equals_alone, probe_rows
 from expunge.models.weights import device_of, find_blocks, snapshot, tap
 
@@ -42,7 +43,7 @@ class Classifier(BaseModel):
         self.build = build or {}
         self.processor = processor
         self.coupled = any(isinstance(m, NORMS) for m in module.modules())
-        self.capabilities = frozenset({"labels", "nll"})
+        self.capabilities = frozenset({"labels", "nll", *(["tasks"] if isinstance(module, Hypernetwork) else [])})
         children = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
         self.blocks = (find_blocks(module) if processor is not None else []) or children
         self.save_dtype: torch.dtype | None = None

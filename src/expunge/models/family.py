@@ -66,6 +66,7 @@ CAPABILITIES = {
     "embedding": "embeddings",
     "federation": "what a federation's server keeps of its rounds (`trainer: federation` in train.yaml)",
     "trees": "trees",
+    "tasks": "weights that a hypernetwork writes for each task",
     "pairs": "pairs of pictures and texts",
     "pictures": "generated pictures",
     "conditions": "classes or concepts that it can be asked to draw",

@@ -1,4 +1,4 @@
-"""Small networks for images and tables: the embedded digits world and quick starts."""
+"""Small networks for images and tables, and for tasks: the embedded worlds and quick starts."""
 
 from __future__ import annotations
 
@@ -143,3 +143,60 @@ class LinearHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, inputs] -> logits [B, classes]."""
         return self.head(x)
+
+
+class Written(nn.Module):
+    """A linear layer of which a small network writes the weights, from a vector of the task, in chunks.
+
+    heart: width of the small network. chunk: weights that one of its passes writes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, heart: int = 64, chunk: int = 256) -> None:
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        self.chunks = nn.Parameter(torch.randn(-(-(inputs + 1) * outputs // chunk), width))
+        self.body = nn.Sequential(nn.Linear(2 * width, heart), nn.ReLU(), nn.Linear(heart, chunk))
+
+    def write(self, task_BE: Tensor) -> Tensor:
+        """[B, inputs + 1, outputs] weights for each task's vector; the last row is the bias."""
+        count, width = self.chunks.shape
+        pairs_BCE = torch.cat(
+            [task_BE[:, None].expand(-1, count, -1), self.chunks.expand(len(task_BE), count, width)], -1
+        )
+        flat_BP = self.body(pairs_BCE).flatten(1)[:, : (self.inputs + 1) * self.outputs]
+        return flat_BP.reshape(-1, self.inputs + 1, self.outputs) / self.inputs**0.5
+
+    def forward(self, x: Tensor, task_BE: Tensor) -> Tensor:
+        """x: [B, inputs] -> [B, outputs]."""
+        weight = self.write(task_BE)
+        return (x[:, None] @ weight[:, :-1])[:, 0] + weight[:, -1]
+
+
+class Hypernetwork(nn.Module):
+    """A perceptron for each of several tasks, whose weights are written from a vector that is learned of the task.
+
+    An input's last value is the number of its task, from 0; the others are what the task is to classify (1906.00695).
+    """
+
+    def __init__(self, inputs: int, classes: int = 10, tasks: int = 5, hidden: int = 32, width: int = 16) -> None:
+        super().__init__()
+        self.tasks = nn.Embedding(tasks, width)
+        self.first = Written(inputs, hidden, width)
+        self.head = Written(hidden, classes, width)
+        self.known: Tensor
+        self.register_buffer("known", torch.zeros(tasks, dtype=torch.bool))
+        """The tasks that were learned and not forgotten since."""
+
+    def tasks_of(self, x: Tensor) -> Tensor:
+        """[B] the numbers of the inputs' tasks."""
+        return x[:, -1].round().long().clamp(0, self.tasks.num_embeddings - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, inputs + 1] -> logits [B, classes]."""
+        task_BE = self.tasks(self.tasks_of(x))
+        return self.head(torch.relu(self.first(x[:, :-1], task_BE)), task_BE)
+
+    def written(self, tasks: list[int]) -> Tensor:
+        """[tasks, P] all weights that are written for these."""
+        chosen_TE = self.tasks(torch.tensor(tasks, dtype=torch.long, device=self.tasks.weight.device))
+        return torch.cat([self.first.write(chosen_TE).flatten(1), self.head.write(chosen_TE).flatten(1)], 1)

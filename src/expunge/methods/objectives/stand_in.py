@@ -10,7 +10,7 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 
 from expunge.core.contracts import LossTerm, MethodCard, Model, Output, Reference, Run, Step, want_of
-from expunge.methods._distribution import kl_BT
+from expunge.methods._distribution import kl_BT, squares_BT
 from expunge.methods.objective import plain_training
 from expunge.models.build import again, budget_of, check_retrainable
 from expunge.training.references import Key, Record, record
@@ -87,17 +87,11 @@ class StandIn(LossTerm):
     def __call__(self, step: Step) -> Tensor:
         forget, retain = step["forget"], step["retain"]
         teacher = self._at("forget", forget)
-        apart = forget.mean(kl_BT(forget.logits_BTV, teacher) + self.squares * _squares(forget, teacher))
-        return apart + retain.mean(self.squares * _squares(retain, self._at("retain", retain)))
+        apart = forget.mean(kl_BT(forget.logits_BTV, teacher) + self.squares * squares_BT(forget.logits_BTV, teacher))
+        return apart + retain.mean(self.squares * squares_BT(retain.logits_BTV, self._at("retain", retain)))
 
     def _at(self, name: str, out: Output) -> Reference:
         return self.teacher[name].at(out.indices, out.logits_BTV.shape[1], out.logits_BTV.device)
-
-
-def _squares(out: Output, teacher: Reference) -> Tensor:
-    """[B, T] mean squared difference of the log-probabilities of the classes that are kept of the teacher."""
-    now_BTK = out.logits_BTV.log_softmax(-1).gather(-1, teacher.index_BTK)
-    return (now_BTK - teacher.top_BTK).square().mean(-1)
 
 
 def stand_in(

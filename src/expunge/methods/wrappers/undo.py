@@ -13,7 +13,7 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Example, LossTerm, Method, MethodCard, Model, Reference, Run, Step, Term, want_of
 from expunge.core.errors import BadInput
-from expunge.methods._distribution import kl_BT
+from expunge.methods._distribution import kl_BT, squares_BT
 from expunge.methods.objective import Objective
 from expunge.methods.updates.plain import plain
 from expunge.methods.weights.all import all as all_weights
@@ -47,9 +47,9 @@ Towards = Literal["noise", "start"]
 class Student(LossTerm):
     """KL to the unlearned model, whose values `prepare` reads before it moves the weights towards `start`."""
 
-    def __init__(self, start: Mapping[str, Tensor], alpha: float) -> None:
+    def __init__(self, start: Mapping[str, Tensor], alpha: float, squares: float = 0.0) -> None:
         super().__init__(needs={ROWS: {"logits"}})
-        self.start, self.alpha = start, alpha
+        self.start, self.alpha, self.squares = start, alpha, squares
         self.teacher = Record({}, Reference())
 
     def prepare(self, run: Run) -> None:
@@ -64,14 +64,14 @@ class Student(LossTerm):
     def __call__(self, step: Step) -> Tensor:
         rows = step[ROWS]
         teacher = self.teacher.at(rows.indices, rows.mask_BT.shape[1], rows.logits_BTV.device)
-        return rows.mean(kl_BT(rows.logits_BTV, teacher))
+        return rows.mean(kl_BT(rows.logits_BTV, teacher) + self.squares * squares_BT(rows.logits_BTV, teacher))
 
 
 class Undo(Method):
     """The method of undo()."""
 
-    def __init__(self, inner: Method, alpha: float, towards: Towards, student: Budget) -> None:
-        self.inner, self.alpha, self.towards, self.student = inner, alpha, towards, student
+    def __init__(self, inner: Method, alpha: float, towards: Towards, squares: float, student: Budget) -> None:
+        self.inner, self.alpha, self.towards, self.squares, self.student = inner, alpha, towards, squares, student
 
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
@@ -101,7 +101,7 @@ class Undo(Method):
         if context.budget.steps == 0:
             return model
         rows = [row for name in ("retain", "forget", "reference") for row in splits.get(name, [])]
-        term = Term.of(ROWS, Student(self._start(model, context), self.alpha), CARD)
+        term = Term.of(ROWS, Student(self._start(model, context), self.alpha, self.squares), CARD)
         # A forget term by its name: statistics of normalisation layers stay, and the curve shows the forget set.
         student = Objective({"forget": term}, all_weights(), plain(), anchor=ROWS)
         budget = self.student.over(Budget(precision=context.budget.precision, memory=context.budget.memory))
@@ -131,13 +131,15 @@ def undo(
     towards: Towards = "noise",
     passes: Annotated[int, Ge(1), Le(1000)] = 8,
     share: Annotated[float, Gt(0), Le(10)] = 0.5,
+    squares: Annotated[float, Ge(0)] = 0.0,
 ) -> Method:
     """Unlearn with the inner method, replace a share of the weights by noise, and distil the model into the rest.
 
     Each matrix becomes (1 - alpha) its own + alpha noise of its own standard deviation, or alpha the weights that its
-    training began with (towards: start; needs the training manifest). Then KL(teacher || student) per position on
-    retain, forget and `reference` data, `passes` times in batches of 16, at `share` of the base's learning rate with a
-    cosine. The teacher is the unlearned model; its values are cached.
+    training began with (towards: start; needs the training manifest). Then KL(teacher || student) + squares (log p -
+    log p_teacher)^2 per position (nats) on retain, forget and `reference` data, `passes` times in batches of 16, at
+    `share` of the base's learning rate with a cosine. The teacher is the unlearned model; its values are cached. KL is
+    blind to what the teacher all but excludes, as a classifier does a class that it forgot; the squares are not.
     """
     budget = Budget(
         epochs=passes,
@@ -149,4 +151,4 @@ def undo(
         stop="none",
         floor=0.0,
     )
-    return Undo(inner, alpha, towards, budget)
+    return Undo(inner, alpha, towards, squares, budget)
