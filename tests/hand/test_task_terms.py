@@ -34,7 +34,7 @@ def rows(task: int, count: int = 12) -> Rows:
     ]
 
 
-def prepared(term: Any, model: Any, forget: Rows) -> Any:
+def prepare_term(term: Any, model: Any, forget: Rows) -> Any:
     term.prepare(SimpleNamespace(model=model, examples=lambda stream: forget))
     return term
 
@@ -62,7 +62,7 @@ def test_the_loss_of_uncle_by_hand() -> None:
     network.known[:] = True
     term = uncle(hold=2.0, draws=3, spread=1e-9)
     assert isinstance(term, Noise)
-    prepared(term, model, rows(1))
+    prepare_term(term, model, rows(1))
     norm = float(network.written([1]).detach().square().sum())
     assert float(term(step(0.5))) == pytest.approx(0.5 * norm, rel=1e-5)
     others = network.written([0, 2]).detach()
@@ -78,7 +78,7 @@ def test_noise_adds_its_variance() -> None:
     """E |w - z|^2 = |w|^2 + P spread^2, P = 43 weights, over 2,000 draws."""
     model = fresh(SPEC, [], 0)
     network: Any = model.module
-    term = prepared(uncle(hold=0.0, draws=2000, spread=0.5), model, rows(1))
+    term = prepare_term(uncle(hold=0.0, draws=2000, spread=0.5), model, rows(1))
     wanted = float(network.written([1]).detach().square().sum()) + 43 * 0.25
     assert float(term(step())) == pytest.approx(wanted, rel=0.01)
 

@@ -36,9 +36,7 @@ def command(
     holdout: Annotated[str | None, typer.Option(help="Like forget, never trained on.")] = None,
     neighbours: Annotated[str | None, typer.Option(help="Near neighbours of forget, which must stay.")] = None,
     general: Annotated[str | None, typer.Option(help="General text, which must stay.")] = None,
-    probes: Annotated[
-        str | None, typer.Option(help="Questions of your own: JSONL of question, answer, kind, of.")
-    ] = None,
+    probes: Annotated[str | None, typer.Option(help="Your questions: JSONL of question, answer, kind, of.")] = None,
     before: Annotated[str | None, typer.Option(help="The model before the change.")] = None,
     gold: Annotated[
         list[str], typer.Option(help="Retrained without the forget set: a folder, two, auto, one or none.")

@@ -243,11 +243,11 @@ class Diffusion(BaseModel):
         device = device_of(self.module)
         x_BCHW, conditions_B = start_BCHW.to(device), conditions_B.to(device)
         for time in scheduler.timesteps:
-            guess = self._guided(x_BCHW, time.to(device).expand(len(x_BCHW)), conditions_B)
+            guess = self._guide(x_BCHW, time.to(device).expand(len(x_BCHW)), conditions_B)
             x_BCHW = scheduler.step(guess, time, x_BCHW).prev_sample
         return ((x_BCHW + 1) / 2).clamp(0, 1)
 
-    def _guided(self, x_BCHW: Tensor, times_B: Tensor, conditions_B: Tensor) -> Tensor:
+    def _guide(self, x_BCHW: Tensor, times_B: Tensor, conditions_B: Tensor) -> Tensor:
         """The prediction, moved away from that of no condition where the conditions say `guidance` (arXiv:2207.12598,
         equation 6: none + guidance (own - none))."""
         own_BCHW, guidance = self.predict(x_BCHW, times_B, conditions_B), float(self.conditions.get("guidance") or 1.0)

@@ -272,12 +272,9 @@ def reading_splits(plan: Plan) -> Splits:
 def spec_of(plan: Plan) -> ObservationSpec:
     """Everything that the request wants to know."""
     drift = plan.aligned if plan.aligned is not None and plan.aligned.drift else None
+    reads = (reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest)
     return ObservationSpec(
-        reading_splits(plan),
-        plan.request.audit,
-        drift,
-        plan.request.seed,
-        plan.manifest,
+        *reads,
         remarks(plan.splits),
         answer_quantile=plan.request.answer_quantile,
         parties=parties_in(plan.manifest, plan.request.clients_send),

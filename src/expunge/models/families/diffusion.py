@@ -221,9 +221,8 @@ def fresh(
             add_attention=False,
             num_class_embeds=sizes.classes + 1 if sizes.classes else None,
         )
-    null = sizes.classes if sizes.classes else None
-    conditions = {"classes": sizes.classes, "null": null, "dropped": sizes.dropped if sizes.classes else 0.0}
-    conditions["guidance"] = 1.0
+    null, dropped = (sizes.classes, sizes.dropped) if sizes.classes else (None, 0.0)
+    conditions = {"classes": sizes.classes, "null": null, "dropped": dropped, "guidance": 1.0}
     return Diffusion(module.eval(), noise, conditions)
 
 
