@@ -34,7 +34,7 @@ def rows(task: int, count: int = 12) -> Rows:
     ]
 
 
-def prepared(term: Any, model: Any, forget: Rows) -> Any:
+def ready(term: Any, model: Any, forget: Rows) -> Any:
     term.prepare(SimpleNamespace(model=model, examples=lambda stream: forget))
     return term
 
@@ -49,7 +49,7 @@ def test_a_row_is_answered_by_the_weights_of_its_task() -> None:
     x = torch.randn(2, 4)
     out = network(torch.cat([x, torch.tensor([[0.0], [2.0]])], 1))
     for row, task in enumerate((0, 2)):
-        first, head = network.written([task])[0].split([5 * 5, 6 * 3])
+        first, head = network.write_all([task])[0].split([5 * 5, 6 * 3])
         first, head = first.reshape(5, 5), head.reshape(6, 3)
         hidden = (x[row] @ first[:4] + first[4]).clamp(min=0)
         assert torch.allclose(out[row], hidden @ head[:5] + head[5], atol=1e-6)
@@ -62,13 +62,13 @@ def test_the_loss_of_uncle_by_hand() -> None:
     network.known[:] = True
     term = uncle(hold=2.0, draws=3, spread=1e-9)
     assert isinstance(term, Noise)
-    prepared(term, model, rows(1))
-    norm = float(network.written([1]).detach().square().sum())
+    ready(term, model, rows(1))
+    norm = float(network.write_all([1]).detach().square().sum())
     assert float(term(step(0.5))) == pytest.approx(0.5 * norm, rel=1e-5)
-    others = network.written([0, 2]).detach()
+    others = network.write_all([0, 2]).detach()
     with torch.no_grad():
         network.tasks.weight[0] += 1.0
-    moved = float((network.written([0, 2]) - others).square().sum()) / 2
+    moved = float((network.write_all([0, 2]) - others).square().sum()) / 2
     assert moved > 0 and float(term(step())) == pytest.approx(norm + 2 * moved, rel=1e-5)
     term.after_step(0, {})
     assert network.known.tolist() == [True, False, True]
@@ -78,8 +78,8 @@ def test_noise_adds_its_variance() -> None:
     """E |w - z|^2 = |w|^2 + P spread^2, P = 43 weights, over 2,000 draws."""
     model = fresh(SPEC, [], 0)
     network: Any = model.module
-    term = prepared(uncle(hold=0.0, draws=2000, spread=0.5), model, rows(1))
-    wanted = float(network.written([1]).detach().square().sum()) + 43 * 0.25
+    term = ready(uncle(hold=0.0, draws=2000, spread=0.5), model, rows(1))
+    wanted = float(network.write_all([1]).detach().square().sum()) + 43 * 0.25
     assert float(term(step())) == pytest.approx(wanted, rel=0.01)
 
 
@@ -88,7 +88,7 @@ def trained(hold: float, folder: Path) -> tuple[Any, torch.Tensor]:
     budget = Budget(epochs=6, batch_size=4, learning_rate=1e-2)
     model = train(fresh(SPEC, [], 0), rows(0), Context(budget, folder / "first", 0, "train"), hold=hold)
     network: Any = model.module
-    first = network.written([0]).detach().clone()
+    first = network.write_all([0]).detach().clone()
     context = Context(budget, folder / "second", 0, "train")
     train(model, rows(1), context, hold=hold)
     assert context.notes["outcome"]["tokens"] == 6 * 12 and network.known.tolist() == [True, True, False]
@@ -100,7 +100,7 @@ def test_what_is_written_for_earlier_tasks_is_held(tmp_path: Path) -> None:
     moved = {}
     for hold in (0.0, 100.0):
         network, first = trained(hold, tmp_path / str(hold))
-        moved[hold] = float((network.written([0]) - first).norm())
+        moved[hold] = float((network.write_all([0]) - first).norm())
     assert moved[100.0] <= 0.2 * moved[0.0], moved
 
 

@@ -1,4 +1,4 @@
-"""What a hypernetwork writes for the tasks that it knows, held while it changes for others."""
+"""The weights that a hypernetwork writes for the tasks that it knows, held while it changes for others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def check_tasks(model: Model, where: str) -> None:
 def tasks_of(model: Model, rows: Iterable[Example]) -> list[int]:
     """The numbers of each row's task."""
     network: Any = model.module
-    return [int(task) for task in network.tasks_of(model.collate(list(rows)).inputs["x"]).tolist()]
+    given = list(rows)
+    return [int(task) for task in network.tasks_of(model.collate(given).inputs["x"]).tolist()] if given else []
 
 
 class Held:
@@ -38,9 +39,9 @@ class Held:
         network: Any = run.model.module
         self.tasks = [task for task in network.known.nonzero()[:, 0].tolist() if task not in but]
         with torch.no_grad():
-            self.before_TP = network.written(self.tasks)
+            self.before_TP = network.write_all(self.tasks)
 
     def distance(self, network: Any) -> Tensor:
         """Mean over the tasks held of the squared distance of the weights written now from those before; 0 for none."""
-        apart_TP = network.written(self.tasks) - self.before_TP
+        apart_TP = network.write_all(self.tasks) - self.before_TP
         return apart_TP.square().sum() / max(1, len(self.tasks))

@@ -184,7 +184,7 @@ class Hypernetwork(nn.Module):
         task_BE = self.tasks(self.tasks_of(x))
         return self.head(torch.relu(self.first(x[:, :-1], task_BE)), task_BE)
 
-    def written(self, tasks: list[int]) -> Tensor:
+    def write_all(self, tasks: list[int]) -> Tensor:
         """[tasks, P] all weights that are written for these."""
         chosen_TE = self.tasks(torch.tensor(tasks, dtype=torch.long, device=self.tasks.weight.device))
         return torch.cat([self.first.write(chosen_TE).flatten(1), self.head.write(chosen_TE).flatten(1)], 1)

@@ -71,7 +71,7 @@ def within(x_ND: Tensor, label_N: Tensor) -> Tensor:
 def projection(apart_DC: Tensor, covariance_DD: Tensor, ridge: float) -> Tensor:
     """[D, D] the map P with P D = D, and the least mean |P x|^2 in the covariance's measure."""
     eye_DD = torch.eye(len(covariance_DD), dtype=covariance_DD.dtype)
-    inverse_DD = torch.linalg.inv(covariance_DD + ridge * covariance_DD.diagonal().mean() * eye_DD)
+    inverse_DD = torch.linalg.inv(covariance_DD + ridge * covariance_DD.diagonal().mean().clamp(min=1e-9) * eye_DD)
     return apart_DC @ torch.linalg.pinv(apart_DC.T @ inverse_DD @ apart_DC) @ apart_DC.T @ inverse_DD
 
 

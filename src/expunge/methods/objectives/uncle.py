@@ -25,8 +25,8 @@ CARD = MethodCard(
     "task go to 0, and its answers to the same for every class. The hypernetwork may still be able to write them: an "
     "attacker who trains a new vector of the task finds some of it.",
     shown="Of three tasks of permuted digits the one unlearned stays at chance while two more are learned, on three "
-    "seeds, and the others lose three points at most; random labels leave three in ten of it. A new vector of the task, "
-    "trained on a hundred rows, brings back .21 to .58 (gold .08 to .20).",
+    "seeds, and the others lose three points at most; random labels leave three in ten of it. A new vector of the "
+    "task, trained on a hundred rows, brings back .21 to .58 (gold .08 to .20).",
 )
 RECIPE = {"retain": "none", "stop": "none", "floor": 0.0, "epochs": 4, "share": 1.0}
 
@@ -49,7 +49,7 @@ class Noise(LossTerm):
         self.held.begin(run, self.tasks)
 
     def __call__(self, step: Step) -> Tensor:
-        now_TP = self.network.written(self.tasks)
+        now_TP = self.network.write_all(self.tasks)
         noise = self.spread * torch.randn(self.draws, *now_TP.shape, generator=step.generator)
         away = (now_TP - noise.to(now_TP)).square().mean(0).sum() / max(1, len(self.tasks))
         return step.share * (away + self.hold * self.held.distance(self.network))

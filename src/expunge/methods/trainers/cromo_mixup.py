@@ -94,10 +94,12 @@ class Mixed(LossTerm):
         x_2BD, o_2BD, mixed_2BD = self.model.module(all_R).unflatten(0, (3, 2, count))
         losses_B = torch.zeros(count, device=x_2BD.device)
         for mixed_BD, x_BD, o_BD in zip(mixed_2BD, x_2BD, o_2BD, strict=True):
-            losses_B = losses_B + share * self._loss(mixed_BD, x_BD) + (1 - share) * self._loss(mixed_BD, o_BD)
+            losses_B = (
+                losses_B + share * self._pair_loss(mixed_BD, x_BD) + (1 - share) * self._pair_loss(mixed_BD, o_BD)
+            )
         return now.mean(losses_B / 2)
 
-    def _loss(self, first_BD: Tensor, second_BD: Tensor) -> Tensor:
+    def _pair_loss(self, first_BD: Tensor, second_BD: Tensor) -> Tensor:
         """[B] the pretext's loss of these as the two views of the same pictures."""
         found: Tensor = self.model.pretext.losses(self.model.module.head, torch.stack([first_BD, second_BD]))
         return found

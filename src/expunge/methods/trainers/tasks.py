@@ -66,7 +66,8 @@ class Others(LossTerm):
         self.task, self.held = task, Held()
 
     def prepare(self, run: Run) -> None:
-        self.network, _ = run.model.module, self.held.begin(run, {self.task})
+        self.network: Any = run.model.module
+        self.held.begin(run, {self.task})
 
     def __call__(self, step: Step) -> Tensor:
         return step.share * self.held.distance(self.network)
