@@ -176,7 +176,7 @@ def _edits(own: Elicited) -> dict[str, Any]:
     Where no share of it meets every line, the next layer is tried.
     """
     rungs = [{"rocr": {"layer": at, "to": own.stand_in, "share": share}} for at in own.layers for share in SHARES]
-    return {"auto": {"rungs": rungs, "start": START, "ways": len(own.layers), "trials": START + 1, "exact": False}}
+    return {"auto": {"rungs": rungs, "start": START, "ways": len(own.layers), "exact": False}}
 
 
 def _rounded_up(bound: float) -> float:
