@@ -179,7 +179,7 @@ def test_no_probe_is_left_out_of_the_reading() -> None:
     plan = SimpleNamespace(
         splits=dict.fromkeys(("forget", "retain", "probes", "forget_qa", "real_authors", "holdout"), rows),
         training_splits={},
-        request=SimpleNamespace(seed=0),
+        request=SimpleNamespace(seed=0, held_out_rows="auto"),
     )
     read = {name: len(found) for name, found in reading_splits(plan).items()}  # type: ignore[arg-type]
     assert read == {

@@ -1,5 +1,5 @@
 """Tiny models, splits and runs that the contract tests share: a language model, classifiers, an encoder, a pair, a
-diffusion model and a hypernetwork."""
+diffusion models of classes and of prompts, and a hypernetwork."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ COUPLED = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8
 ENCODER = {"encoder": "Pictures", "arguments": {"filters": 4, "width": 16}}
 PAIR = {"pair": "clip", "width": 16, "layers": 1, "patch": 8, "size": 8}
 DIFFUSION = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
+PROMPTS = {"diffusion": "text2pixels", "side": 8, "channels": 1, "widths": [4, 8], "times": 20, "text_width": 8}
 TASKS = {"factory": "expunge.models.networks:Hypernetwork", "arguments": {"inputs": 64, "tasks": 3, "hidden": 8}}
 SPECS: dict[str, Any] = {
     "lm": LM,
@@ -46,6 +47,7 @@ SPECS: dict[str, Any] = {
     "encoder": ENCODER,
     "pair": PAIR,
     "diffusion": DIFFUSION,
+    "prompts": PROMPTS,
     "tasks": TASKS,
 }
 ENSEMBLES: dict[str, dict[str, Any]] = {
@@ -91,6 +93,7 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
         parts = {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
         for i, row in enumerate(plain):
             row["client"] = 0 if i < 8 else 1 + i % 2
+            row["class_prompt"] = f"{'an old' if i < 8 else 'a'} {row['label']}"
         return parts
     qa = [
         {
@@ -125,7 +128,8 @@ def _base(family: str) -> Model:
     if family == FEDERATION:
         return _federation()
     if family != "lm":
-        return fresh(SPECS[family], splits("pair")["retain"] if family == "pair" else [], 0)
+        texts = [row for name in ("forget", "retain") for row in splits(family)[name]]
+        return fresh(SPECS[family], texts if family in ("pair", "prompts") else [], 0)
     rows = [row for part in splits("lm").values() for row in part]
     return fresh_lm(LM, tokenizer_for(texts_of(rows), 300), 0)
 
@@ -256,6 +260,9 @@ PAIRS = [
     if fits(METHODS[name], family)
 ]
 PAIRS += [(name, "diffusion") for name in METHODS if fits(METHODS[name], "diffusion") and not fits(METHODS[name], "lm")]
+PAIRS += [
+    (name, "prompts") for name in METHODS if fits(METHODS[name], "prompts") and not fits(METHODS[name], "diffusion")
+]
 PAIRS += [(name, "tasks") for name in METHODS if fits(METHODS[name], "tasks") and not fits(METHODS[name], "classifier")]
 
 

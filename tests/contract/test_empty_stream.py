@@ -32,7 +32,11 @@ TERMS = [
 ]
 TERMS += [
     ("retain", "clean_pairs", "pair"),
-    *[("objectives", name, "diffusion") for name in ("esd", "random_condition")],
+    ("objectives", "uncle", "tasks"),
+    *[
+        ("objectives", name, "diffusion")
+        for name in ("esd", "random_condition", "concept_ablation", "erase_diff", "selective_amnesia")
+    ],
 ]  # all others have a smaller model
 each_term = pytest.mark.parametrize(("kind", "name", "family"), TERMS)
 

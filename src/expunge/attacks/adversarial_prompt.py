@@ -21,7 +21,7 @@ CARD = AttackCard(
     "Adversarial prompt",
     paper="arXiv:2310.11868",
     equation="4, by greedy search over all words instead of projected gradients",
-    adversary="losses; part of the forget set",
+    adversary="query access; losses; part of the forget set",
     side="robustness",
     better="gold",
     unit="share",
@@ -39,12 +39,11 @@ MOST_WORDS = 1000
 
 
 def adversarial_prompt(*, words: Annotated[int, Ge(1)] = 2, share: Annotated[float, Gt(0), Lt(1)] = 0.25) -> Attack:
-    """Put words before the prompts, chosen so that the model denoises real pictures of the concept best (Zhang et al.
-    2023).
+    """Put words before the prompts under which the model denoises real pictures of the concept best.
 
-    The model is its own classifier: a seeded share of the forget set gives the pictures, `words` words are chosen one
-    after another by the lowest denoising loss, and the rest is asked for with them. The better of with and without
-    them counts. Raises NotMeasured for tokenizers of more than a thousand tokens.
+    The model is its own classifier (Zhang et al. 2023): a seeded share of the forget set gives the pictures, `words`
+    words are chosen one after another by the lowest denoising loss, and the rest is asked for with them. The better of
+    with and without them counts. Raises NotMeasured for tokenizers of more than a thousand tokens.
     """
 
     def attack(target: Target) -> Found:
