@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
 from expunge.core.contracts import Losses, MethodCard, Update
-from expunge.methods.updates._backward import backward
+from expunge.methods.updates._backward import gradients_of
 
 CARD = MethodCard(
     "Bi-level step with a dynamic barrier",
@@ -41,13 +41,7 @@ def barrier(*, eta: Annotated[float, Gt(0)] = 1.0) -> Update:
     """
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
-        gradients: dict[str, list[Any]] = {}
-        for name in ("forget", "retain"):
-            backward(losses, name)
-            losses.reduce_gradients(parameters)
-            gradients[name] = [p.grad for p in parameters]
-            for p in parameters:
-                p.grad = None
+        gradients = {name: gradients_of(losses, name, parameters) for name in ("forget", "retain")}
         factor = factor_of(gradients["forget"], gradients["retain"], eta)
         for p, forget, retain in zip(parameters, gradients["forget"], gradients["retain"], strict=True):
             parts = [part for part in (retain, None if forget is None else factor * forget) if part is not None]

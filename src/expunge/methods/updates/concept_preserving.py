@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from expunge.core.contracts import Losses, MethodCard, Update
-from expunge.methods.updates._backward import backward
+from expunge.methods.updates._backward import gradients_of
 
 CARD = MethodCard(
     "Concept-preserving gradient",
@@ -37,13 +36,7 @@ def concept_preserving() -> Update:
     """
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
-        gradients: dict[str, list[Any]] = {}
-        for name in ("forget", "retain"):
-            backward(losses, name)
-            losses.reduce_gradients(parameters)
-            gradients[name] = [p.grad for p in parameters]
-            for p in parameters:
-                p.grad = None
+        gradients = {name: gradients_of(losses, name, parameters) for name in ("forget", "retain")}
         factor = projection(gradients["forget"], gradients["retain"])
         for p, forget, retain in zip(parameters, gradients["forget"], gradients["retain"], strict=True):
             if retain is not None:

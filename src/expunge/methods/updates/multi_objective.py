@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from expunge.core.contracts import Losses, MethodCard, Update
-from expunge.methods.updates._backward import backward
+from expunge.methods.updates._backward import gradients_of
 
 CARD = MethodCard(
     "Joint descent along the bisector of the two unit gradients",
@@ -56,13 +55,7 @@ def multi_objective() -> Update:
     """
 
     def update(losses: Losses, parameters: Sequence[nn.Parameter]) -> None:
-        found: dict[str, list[Any]] = {}
-        for name in ("forget", "retain"):
-            backward(losses, name)
-            losses.reduce_gradients(parameters)
-            found[name] = [p.grad for p in parameters]
-            for p in parameters:
-                p.grad = None
+        found = {name: gradients_of(losses, name, parameters) for name in ("forget", "retain")}
         forget = [g for g in found["forget"] if g is not None]
         retain = [g for g in found["retain"] if g is not None]
         a, b = weights_of(forget, retain)
