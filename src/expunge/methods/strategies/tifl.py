@@ -20,8 +20,9 @@ CARD = Card(
     paper="arXiv:2001.09249",
     equation="algorithms 1 and 2",
     means="A round lasts as long as its slowest client: one of fast clients is short. Response times are simulated, a "
-    "client's rows times its pace. Where slow clients hold what others do not, `fast` never learns it, and `adaptive` "
-    "turns to the tier whose accuracy is worst. Written from a description of the algorithms.",
+    "client's rows times its pace. Where slow clients hold what others do not, `fast` never learns it; `adaptive` "
+    "turns to the tier whose accuracy is worst, which did not show within 25 rounds. Written from a description of the "
+    "algorithms.",
 )
 UNKNOWN = -1.0
 """Accuracy of a tier that was not measured yet."""
