@@ -66,8 +66,9 @@ def test_the_same_request_gives_the_same_model(request_: dict[str, Any], whole: 
     """In this process, which has run other things, as in one of its own."""
     run({**request_, "out": str(tmp_path / "run")})
     assert weights(tmp_path / "run") == weights(whole)
-    run({**request_, "seed": 4, "out": str(tmp_path / "other")})
-    assert weights(tmp_path / "other") != weights(whole), "a check that another seed passes would check nothing"
+    run({**request_, "seed": 4, "budget": {**request_["budget"], "epochs": 1}, "out": str(tmp_path / "other")})
+    other = lines(tmp_path / "other")
+    assert other[0]["loss"] != lines(whole)[0]["loss"], "a check that another seed passes would check nothing"
 
 
 @pytest.mark.parametrize("kill", range(KILLS))

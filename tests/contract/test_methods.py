@@ -69,7 +69,7 @@ def test_every_method_is_run_here() -> None:
 # -- what a run leaves ----------------------------------------------------------------------------
 
 
-@each
+@each_first
 def test_the_same_seed_gives_the_same_weights(name: str, family: str, ran: Made, again: Made) -> None:
     """Unless a card says that the method draws what must stay secret."""
     assert same(again(name, family).weights, ran(name, family).weights) == reproducible(name)
