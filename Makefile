@@ -6,9 +6,10 @@ BIN = $(VENV)/bin
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
-	# torch first and pinned: otherwise the newest build pulls gigabytes of CUDA
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# torch first and pinned: otherwise the newest build pulls gigabytes of CUDA. Python compiles what it imports, when
+	# it does; to compile all of every package takes two thirds of the installation.
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 install: $(VENV)/.installed
