@@ -32,10 +32,10 @@ def relearn_forget(*, share: Annotated[float, Gt(0), Lt(1)] = 0.25) -> Attack:
 
     A seeded share of the forget set is taught and the rest is asked for: what was not taught again can only come from
     what the weights still hold. Where a tenth of the training rate does not teach it, three tenths and then the whole
-    rate are tried.
+    rate are tried; a changed model begins at gold's rate, and gold is attacked again where it takes a higher one.
     """
 
     def attack(target: Target) -> Found:
-        return relearn(target, *taught_examples(target, share), control=True)
+        return relearn(target, *taught_examples(target, share), control="relearn_forget")
 
     return attack

@@ -33,7 +33,7 @@ from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 from expunge.models.weights import thaw
 
-VERSION = 9
+VERSION = 10
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -62,6 +62,8 @@ class Target:
     """Model -> module path -> [N + holdout, D] pooled hidden states, as far as they were read."""
     weights: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     """"before" or "gold" -> its weights by name, where a deep audit kept them."""
+    gold: AttackedGold | None = None
+    """Gold, where it was attacked before."""
 
     @property
     def forget(self) -> Sequence[Example]:
@@ -105,13 +107,30 @@ class Target:
 
 
 @dataclass(frozen=True)
+class AttackedGold:
+    """Gold, for attacks that choose their strength by the model: two models are compared at one strength.
+
+    found: attack -> its result on gold. open: opens gold again; None where it cannot be.
+    """
+
+    found: Mapping[str, Found | str]
+    open: Callable[[], Model] | None = None
+
+    def strength(self, name: str) -> float:
+        """The strength that an attack took on gold; 0 where it was not run there or has none."""
+        found = self.found.get(name)
+        return (found.strength or 0.0) if isinstance(found, Found) else 0.0
+
+
+@dataclass(frozen=True)
 class Found:
     """The result of an attack.
 
     recovered_N: [N] share in 0-1 of each forget example's knowledge that it brought out, masked
     where the example does not count (it taught the attack); None for attacks that recover nothing.
     more: suffix -> (unit, better, figure), further scores. curve: points to draw, each with "x" and
-    "value". texts: [N] what was recovered, in words.
+    "value". texts: [N] what was recovered, in words. strength: what the attack chose by the model, if anything. gold_N:
+    [N] what it recovers from gold at that strength, where it took less there.
     """
 
     figure: Figure
@@ -119,6 +138,8 @@ class Found:
     more: Mapping[str, tuple[str, str, Figure]] = field(default_factory=dict)
     curve: Sequence[Mapping[str, float]] = ()
     texts: Sequence[str] | None = None
+    strength: float | None = None
+    gold_N: np.ndarray | None = None
 
 
 Attack = Callable[[Target], Found]
@@ -244,6 +265,7 @@ def _key(name: str, target: Target) -> str:
                 role: digest({name: float(x.double().square().sum()) for name, x in found.items()})
                 for role, found in target.weights.items()
             },
+            "gold": target.gold and [target.gold.strength(name), target.gold.open is not None],
             "rate": target.rate,
             "seed": target.seed,
             "torch": torch.__version__,
@@ -325,12 +347,15 @@ def _plain(found: Found) -> dict[str, Any]:
         "more": {k: [unit, better, _figure(figure)] for k, (unit, better, figure) in found.more.items()},
         "curve": list(found.curve),
         "texts": None if found.texts is None else list(found.texts),
+        "strength": found.strength,
+        "gold": _list(found.gold_N),
     }
 
 
 def _read(kept: dict[str, Any]) -> Found:
     more = {k: (unit, better, Figure(**_arrays(figure))) for k, (unit, better, figure) in kept["more"].items()}
-    return Found(Figure(**_arrays(kept["figure"])), _array(kept["recovered"]), more, kept["curve"], kept["texts"])
+    figure, recovered_N, gold_N = Figure(**_arrays(kept["figure"])), _array(kept["recovered"]), _array(kept["gold"])
+    return Found(figure, recovered_N, more, kept["curve"], kept["texts"], kept["strength"], gold_N)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

@@ -70,6 +70,8 @@ def controls(results: Results, direct_N: np.ndarray | None) -> dict[str, Control
         after, gold, before = (_recovered_values(results, role, name) for role in ("after", "gold", "before"))
         if after is None:
             continue
+        again = getattr(results["after"][name], "gold_N", None)
+        gold = gold if again is None else again
         spread = before if gold is None else after - gold
         kept = np.zeros(0) if spread is None else np.ma.compressed(spread)
         recovered = direct = None

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,6 @@ from expunge.pipeline.plan import Plan
 from expunge.pipeline.slowdown import slowdown
 from expunge.pipeline.views import NO_VIEWS, Views, views_of
 
-ATTACKED_ROLES = ("before", "gold", SECOND_GOLD, "after")
-"""The model before the change is the attacks' positive control."""
 PROMPTED_ROLES = ("before", "after")
 ACCOUNT = ("tokens", "passes", "seconds", "machine")
 """Fields of a manifest that say what a training took."""
@@ -97,6 +96,8 @@ class Observation:
     """Why there are no readouts."""
     folder: str = ""
     """The place of a gold model, from which it can be opened again."""
+    again: Callable[[], Model] | None = None
+    """Opens a gold model again."""
     answers_N: np.ndarray | None = None
     """[N] nats per token that gold gives the model's own answers to the forget questions (pipeline/fluency.py)."""
     account: Mapping[str, Any] = field(default_factory=dict)
@@ -159,7 +160,7 @@ def observe(
     readouts = _read(model, role, spec, fingerprint, meter, reporter)
     slower = processes.from_first(lambda: slowdown(model, spec.splits)) if role == "after" else None
     attacked = _Attacked()
-    if role in ATTACKED_ROLES and spec.level != "none" and "forget" in readouts:
+    if spec.level != "none" and "forget" in readouts:
         attacked = _attack(model, role, spec, readouts, against or {}, fingerprint, reporter)
     aligned = None
     if role in PROMPTED_ROLES and spec.alignment is not None:
@@ -241,9 +242,9 @@ def _attack(
         fingerprint,
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
+        gold=attack.AttackedGold(gold.attacks, gold.again) if (gold := earlier.get("gold")) else None,
     )
-    kept = spec.level == "deep" and role == "gold"
-    states = target.states_of(role) if kept else None
+    states = target.states_of(role) if spec.level == "deep" and role == "gold" else None
     results = attack.attack(spec.level, target, reporter, spec.attacks)
     seconds = round(time.monotonic() - began, 2)
     return _Attacked(results, seconds, target.forget, target.plain[role], states or {})
@@ -322,8 +323,8 @@ def observe_golds(
     """
     gold = observe_gold(plan, base, spec, before, reporter)
     if not plan.second_gold:
-        why = f"no second gold model: {plan.second_gold_work}" if plan.gold else ""
-        return {"gold": gold, SECOND_GOLD: Observation(why=why)}
+        none = Observation(why=f"no second gold model: {plan.second_gold_work}" if plan.gold else "")
+        return {"gold": gold, SECOND_GOLD: none}
     wanted, earlier = GoldSpec.of(plan, SECOND_GOLD, plan.second_gold), {"before": before, "gold": gold}
     return {"gold": gold, SECOND_GOLD: observe_retrained(wanted, base, spec, earlier, reporter)}
 
@@ -346,15 +347,16 @@ def observe_retrained(
         assert wanted.manifest is not None
         manifest = second_manifest(wanted.manifest) if wanted.role == SECOND_GOLD else wanted.manifest
         folder = train_gold(manifest, wanted.forget, base, reporter)
-    model = open_model(str(folder), wanted.trust_code)
-    fits_model(model, spec.splits)
+    again = functools.partial(open_model, str(folder), wanted.trust_code)
+    fits_model(model := again(), spec.splits)
     observed = observe(model, wanted.role, spec, reporter, against=against)
     del model
     gc.collect()
     made = manifest_of(folder)
     origin = Origin.of(made, wanted.forget, retrained=wanted.source == "train")
     account = {name: made[name] for name in ACCOUNT if made and made.get(name) is not None}
-    return replace(check_gold(observed, {**against, **(others or {})}, origin), account=account, folder=str(folder))
+    checked = check_gold(observed, {**against, **(others or {})}, origin)
+    return replace(checked, account=account, folder=str(folder), again=again)
 
 
 def check_gold(gold: Observation, others: Mapping[str, Observation], origin: Origin) -> Observation:

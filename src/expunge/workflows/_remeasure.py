@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -262,7 +263,8 @@ class _Again:
                 observed["before"] = observe(self.base, "before", spec, self.reporter)
             for role, (model, origin) in self.golds.items():
                 found = observe(model, role, spec, self.reporter, against=observed)
-                observed[role] = check_gold(found, observed, origin)
+                checked = check_gold(found, observed, origin)
+                observed[role] = replace(checked, again=functools.partial(self._gold, role))
             earlier = {role: one for role, one in observed.items() if role != SECOND_GOLD}
             observed["after"] = observe(after, "after", spec, self.reporter, against=earlier)
             given = {role: observed[role] for role, (_, origin) in self.golds.items() if not origin.retrained}
@@ -274,6 +276,9 @@ class _Again:
             accept = self.evidence["request"].get("accept") or {}
             found_scores = all_scores(reads, self.plan.capabilities, self.level, accept, spec.parties)
             return refuse_gold(found_scores, refused[0]) if refused else found_scores
+
+    def _gold(self, role: str) -> Model:
+        return self.golds[role][0]
 
     def lost_names(self) -> set[str]:
         """The names of the scores that the run could have, and that cannot be had with what is left."""

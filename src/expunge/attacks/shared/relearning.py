@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,12 @@ from expunge.evaluation.scores import Figure, NotMeasured
 RATE_SHARES = (0.1, 0.3, 1.0)
 """The attack's learning rates, as shares of the model's own: the first changes most models without wrecking them, and
 the next is tried, by an attack with a control, only where the last one did not teach what was to be learned."""
+FINER = 1.5
+"""Factor from one rate to the next beyond gold's: at a rate that teaches everything, all models look alike."""
+
+
+Course = list[tuple[int, np.ndarray]]
+"""(step, [n] knowledge of the examples that count) at each check, step 0 first."""
 
 
 def relearn(
@@ -28,46 +35,63 @@ def relearn(
     steps: int = STEPS,
     every: int = 6,
     batch: int = 16,
-    control: bool = False,
+    control: str = "",
 ) -> Found:
     """Fine-tune on `taught`; at every check, measure the knowledge of the forget examples that count.
 
     The figure is the mean knowledge at the check where it is highest (the attacker's best moment, for every model
-    alike), step 0 included. control: add `learned`, how much of what was unknown of the taught examples is known at
-    the end: an attack that taught nothing finds nothing.
+    alike), step 0 included. control: the attack's name, for one with a control. It adds `learned`, how much of what was
+    unknown of the taught examples is known at the end, since an attack that taught nothing finds nothing, and goes up
+    in its rate until a tenth is learned. A model that is compared with gold is attacked at gold's rate from the start,
+    and gold again where it takes a higher one: what comes back tells two models apart at one rate alone.
     """
     rows = [row for row, counts in zip(target.forget, counts_N, strict=True) if counts]
     if not rows:
         raise NotMeasured("no forget example is left to ask for")
-    start, best = target.plain[target.role][counts_N], target.plain[target.role][counts_N]
-    more: dict[str, tuple[str, str, Figure]] = {}
-    for share in RATE_SHARES:
-        points = [(0, start)]
-        with target.disposable() as model:
+
+    def attack(of: Target, share: float) -> tuple[Course, Figure]:
+        course = [(0, of.plain[of.role][counts_N])]
+        with of.disposable() as model:
             first_T = answer_probability(model, taught) if control else np.zeros(0)
-            for step in teach(
-                model,
-                taught,
-                steps=steps,
-                rate=target.rate * share,
-                seed=target.derive("relearn"),
-                every=every,
-                batch=batch,
-            ):
-                points.append((step, answer_probability(model, rows)))
-            learned = _learned_share(first_T, answer_probability(model, taught)) if control else None
-        _, best = max([(0, best), *points], key=lambda point: float(point[1].mean()))
-        if learned is None:
-            break
-        more["learned"] = "share", "higher", learned
+            rate, seed = of.rate * share, of.derive("relearn")
+            for step in teach(model, taught, steps=steps, rate=rate, seed=seed, every=every, batch=batch):
+                course.append((step, answer_probability(model, rows)))
+            last_T = answer_probability(model, taught) if control else np.zeros(0)
+        return course, _learned_share(first_T, last_T) if control else Figure(1.0, None, None, 0)
+
+    least = target.gold.strength(control) if target.gold else 0.0
+    for share in _rates(least):
+        course, learned = attack(target, share)
         if (learned.value or 0.0) >= LEARNED:
             break
-    recovered_N = np.zeros(len(counts_N))
-    recovered_N[counts_N] = best
-    recovered_N = only(recovered_N, counts_N)
-    curve = [{"x": step, "value": float(values.mean())} for step, values in points]
+    curve = [{"x": step, "value": float(values.mean())} for step, values in course]
+    more = steps_to_half(target, counts_N, curve) | ({"learned": ("share", "higher", learned)} if control else {})
+    recovered_N, gold_N = _best(course, counts_N), None
     why = f"taught {len(taught)} examples, {steps} steps"
-    return Found(figure_of(recovered_N, why), recovered_N, steps_to_half(target, counts_N, curve) | more, curve)
+    if least and share > least and target.gold and target.gold.open:
+        again = replace(target, model=target.gold.open(), role="gold", gold=None)
+        gold_N = _best(attack(again, share)[0], counts_N)
+        why += (
+            f", at {share:g} of the model's rate, where gold's own was {least:g}: there gold gives {gold_N.mean():.2f}"
+        )
+    return Found(figure_of(recovered_N, why), recovered_N, more, curve, None, share if control else None, gold_N)
+
+
+def _rates(least: float) -> tuple[float, ...]:
+    """The rates to try, as shares of the model's own; from gold's on in finer steps."""
+    if not least:
+        return RATE_SHARES
+    rates = [least]
+    while rates[-1] * FINER < RATE_SHARES[-1]:
+        rates.append(rates[-1] * FINER)
+    return (*rates, RATE_SHARES[-1]) if rates[-1] < RATE_SHARES[-1] else tuple(rates)
+
+
+def _best(course: Course, counts_N: np.ndarray) -> np.ndarray:
+    """[N] the knowledge at the check with the highest mean, of the examples that count."""
+    recovered_N = np.zeros(len(counts_N))
+    recovered_N[counts_N] = max((values for _, values in course), key=lambda values: float(values.mean()))
+    return only(recovered_N, counts_N)
 
 
 def _learned_share(first_T: np.ndarray, last_T: np.ndarray) -> Figure:

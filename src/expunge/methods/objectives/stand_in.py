@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from annotated_types import Gt, Lt
+import torch
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
-from expunge.core.contracts import LossTerm, MethodCard, Model, Output, Reference, Run, Step, want_of
+from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Output, Reference, Run, Step, want_of
 from expunge.methods._distribution import kl_BT, squares_BT
 from expunge.methods.objective import plain_training
 from expunge.models.build import again, budget_of, check_retrainable
@@ -39,14 +40,15 @@ RECIPE = {
 }
 STREAMS = ("forget", "retain")
 KEPT = want_of({"topk:64"})
+FIELDS = ("index_BTK", "top_BTK", "rest_BT")
 
 
 class StandIn(LossTerm):
     """The loss, and the log-probabilities of the short retraining, which `prepare` makes."""
 
-    def __init__(self, part: float, batch: float, squares: float) -> None:
+    def __init__(self, part: float, batch: float, squares: float, sharpen: float) -> None:
         super().__init__()
-        self.part, self.batch, self.squares = part, batch, squares
+        self.part, self.batch, self.squares, self.sharpen = part, batch, squares, sharpen
         self.teacher: dict[str, Record] = {}
 
     def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
@@ -61,7 +63,7 @@ class StandIn(LossTerm):
         self.trained = int(run.context.notes["stand_in"]["outcome"]["tokens"])
         for name in STREAMS:
             rows: dict[Key, int] = {row: i for i, row in enumerate(run.rows(name))}
-            kept = {field: values[f"{name}.{field}"] for field in ("index_BTK", "top_BTK", "rest_BT")}
+            kept = {field: values[f"{name}.{field}"] for field in FIELDS}
             self.teacher[name] = Record(rows, Reference(**kept))
 
     def _values(self, run: Run) -> dict[str, Tensor]:
@@ -80,8 +82,11 @@ class StandIn(LossTerm):
         found: dict[str, Tensor] = {}
         for name in STREAMS:
             values = record(teacher, run.examples(name), KEPT)
-            for field in ("index_BTK", "top_BTK", "rest_BT"):
+            for field in FIELDS:
                 found[f"{name}.{field}"] = getattr(values, field)
+        if self.sharpen:
+            sure, surer = (_exclusion(one, run.examples("retain")) for one in (teacher, run.model))
+            found["forget.top_BTK"] = (found["forget.top_BTK"] * (surer / sure) ** self.sharpen).log_softmax(-1)
         return found
 
     def __call__(self, step: Step) -> Tensor:
@@ -94,17 +99,28 @@ class StandIn(LossTerm):
         return self.teacher[name].at(out.indices, out.logits_BTV.shape[1], out.logits_BTV.device)
 
 
+def _exclusion(model: Model, rows: Sequence[Example]) -> float:
+    """Mean NLL (nats) of the classes that the rows do not have: how surely the model excludes them."""
+    values = record(model, rows, KEPT)
+    top_NK, index_NK = values.top_BTK[:, 0], values.index_BTK[:, 0]
+    label_N = torch.tensor([int(row["label"]) for row in rows])
+    return float(-top_NK[index_NK != label_N[:, None]].mean())
+
+
 def stand_in(
     *,
     part: Annotated[float, Gt(0), Lt(1)] = 0.25,
     batch: Annotated[float, Gt(0), Lt(1)] = 0.2,
     squares: Annotated[float, Gt(0)] = 0.02,
+    sharpen: Annotated[float, Ge(0), Le(1)] = 0.0,
 ) -> LossTerm:
     """Teach a classifier what a short retraining without the forget set says of forget and retain.
 
     KL(teacher || model) on forget + squares (log p - log p_teacher)^2, averaged over the classes, on forget and on
     retain, in nats. The teacher starts as the base's training did and sees `part` as many examples, in batches of
     `batch` times the base's size: about as many steps, on which the confidence of a network rests. KL alone is blind to
-    the classes that the teacher all but excludes, and a wrong label is one of them.
+    the classes that the teacher all but excludes, and a wrong label is one of them. sharpen: the teacher's
+    log-probabilities on forget are stretched by (E / E_teacher)^sharpen, E the mean NLL of the classes that retain rows
+    do not have, the model's over the teacher's: a short training excludes them less surely than a whole one.
     """
-    return StandIn(part, batch, squares)
+    return StandIn(part, batch, squares, sharpen)

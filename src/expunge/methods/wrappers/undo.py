@@ -14,6 +14,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Example, LossTerm, Method, MethodCard, Model, Reference, Run, Step, Term, want_of
 from expunge.core.errors import BadInput
 from expunge.methods._distribution import kl_BT, squares_BT
+from expunge.methods._level import class_levels, forgotten_classes, set_class_levels
 from expunge.methods.objective import Objective
 from expunge.methods.updates.plain import plain
 from expunge.methods.weights.all import all as all_weights
@@ -70,8 +71,11 @@ class Student(LossTerm):
 class Undo(Method):
     """The method of undo()."""
 
-    def __init__(self, inner: Method, alpha: float, towards: Towards, squares: float, student: Budget) -> None:
+    def __init__(
+        self, inner: Method, alpha: float, towards: Towards, squares: float, level: bool, student: Budget
+    ) -> None:
         self.inner, self.alpha, self.towards, self.squares, self.student = inner, alpha, towards, squares, student
+        self.level = level
 
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
@@ -86,6 +90,9 @@ class Undo(Method):
                 raise BadInput.of("method.undo.towards", self.towards, "needs the model's training manifest", fix)
             if "budget" in manifest:  # an embedded world's has none before it is built
                 check_again(manifest, model)
+        if self.level and "labels" not in model.capabilities:
+            fix = "leave it out"
+            raise BadInput.of("method.undo.level", "true", "sets the bias of a class, and the model has none", fix)
         return self.inner.fits(model, splits, manifest)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -100,6 +107,8 @@ class Undo(Method):
         restore(model.module, taught, "")
         if context.budget.steps == 0:
             return model
+        classes = forgotten_classes(splits) if self.level else []
+        levels = class_levels(model, splits["forget"], classes)
         rows = [row for name in ("retain", "forget", "reference") for row in splits.get(name, [])]
         term = Term.of(ROWS, Student(self._start(model, context), self.alpha, self.squares), CARD)
         # A forget term by its name: statistics of normalisation layers stay, and the curve shows the forget set.
@@ -108,6 +117,8 @@ class Undo(Method):
         own = context.child("student", budget=budget, watch=None)
         changed = student(model, {**splits, ROWS: rows}, own)
         context.notes["outcome"] = own.notes["outcome"]
+        if levels:
+            context.notes["level"] = set_class_levels(changed, splits["forget"], levels)
         return changed
 
     def _start(self, model: Model, context: Context) -> dict[str, Tensor]:
@@ -132,6 +143,7 @@ def undo(
     passes: Annotated[int, Ge(1), Le(1000)] = 8,
     share: Annotated[float, Gt(0), Le(10)] = 0.5,
     squares: Annotated[float, Ge(0)] = 0.0,
+    level: bool = False,
 ) -> Method:
     """Unlearn with the inner method, replace a share of the weights by noise, and distil the model into the rest.
 
@@ -139,7 +151,9 @@ def undo(
     training began with (towards: start; needs the training manifest). Then KL(teacher || student) + squares (log p -
     log p_teacher)^2 per position (nats) on retain, forget and `reference` data, `passes` times in batches of 16, at
     `share` of the base's learning rate with a cosine. The teacher is the unlearned model; its values are cached. KL is
-    blind to what the teacher all but excludes, as a classifier does a class that it forgot; the squares are not.
+    blind to what the teacher all but excludes, as a classifier does a class that it forgot; the squares are not. level:
+    at the end move the head's bias of each class that forget alone has until it is as unlikely as for the teacher, by
+    the median NLL of its rows: the features learn nothing by it.
     """
     budget = Budget(
         epochs=passes,
@@ -151,4 +165,4 @@ def undo(
         stop="none",
         floor=0.0,
     )
-    return Undo(inner, alpha, towards, squares, budget)
+    return Undo(inner, alpha, towards, squares, level, budget)
