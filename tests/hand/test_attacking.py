@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ from expunge.attacks.true_false import true_false
 from expunge.core.contracts import Silent
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import intervals
-from expunge.evaluation.attack import Found, Target, attack, knowledge
+from expunge.evaluation.attack import AttackedGold, Found, Target, attack, knowledge
 from expunge.evaluation.margins import LEAST as MARGIN
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 from expunge.models.classifier import Classifier
-from expunge.pipeline.hidden_knowledge import hidden_score, judge
+from expunge.pipeline.hidden_knowledge import gaps_to_gold, hidden_score, judge
 
 NEAR = {"question": "Where?", "answer": "In Rome."}
 
@@ -227,6 +228,31 @@ def test_relearning_brings_back_what_is_hidden_and_not_what_is_gone() -> None:
     assert relearn_retain()(aimed(hides, {**split, "retain": forget}, plain=plain, rate=20.0)).figure.n == 8
     epoch = fine_tuned()(aimed(hides, {**split, "retain": forget * 2}, plain=plain, rate=20.0))
     assert epoch.curve[-1]["x"] == 2, "16 examples, 8 a step"
+
+
+def test_two_models_are_relearned_at_one_rate() -> None:
+    """Gold gives way at the first rate. A model that is hidden by twice the bias takes a higher one, and gold is
+    attacked again there: its own figures at the first rate would make the model look hidden."""
+    forget = [{"features": np.full(1, 1 + i / 100, dtype=np.float32), "label": 0} for i in range(8)]
+    soft, hard = (linear([[1.0], [-1.0]], (-bias, bias)) for bias in (3.0, 6.0))
+
+    def relearned(model: Any, **fields: Any) -> Found:
+        plain = {"gold": np.zeros(8), "after": np.zeros(8)}
+        return relearn_forget()(replace(aimed(model, {"forget": forget}, plain=plain, rate=0.5), **fields))
+
+    alone = relearned(soft, role="gold")
+    gold = AttackedGold({"relearn_forget": alone}, lambda: soft)
+    found, alike = relearned(hard, gold=gold), relearned(soft, gold=gold)
+    assert alone.strength == 0.1 and alone.gold_N is None
+    assert found.strength == pytest.approx(0.1 * 1.5**2), "finer steps than from the first rate to the next"
+    assert alike.strength == 0.1 and alike.gold_N is None, "one that gives way as gold does needs no second look"
+    gap = gaps_to_gold({"relearn_forget": found}, {"relearn_forget": alone}, None, None)["relearn_forget"]
+    assert found.recovered_N is not None and found.gold_N is not None and alone.recovered_N is not None
+    assert gap.compressed() == pytest.approx((found.recovered_N - found.gold_N).compressed())
+    assert gap.mean() < -0.2 < 0 < found.recovered_N.mean() - alone.recovered_N.mean()
+    assert "there gold gives 0.99" in found.figure.why
+    closed = relearned(hard, gold=AttackedGold({"relearn_forget": alone}))
+    assert closed.gold_N is None, "where gold cannot be opened again its own figures are all that there is"
 
 
 def test_one_example_cannot_be_both_taught_and_asked() -> None:

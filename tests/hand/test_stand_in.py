@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,3 +69,28 @@ def test_a_model_without_a_manifest_is_refused() -> None:
     method, data = compose("stand_in").method, {"forget": rows(1, 4), "retain": rows(2, 12)}
     with pytest.raises(BadInput, match="training manifest"):
         method.fits(fresh(MODEL, [], 0), data, None)
+
+
+def test_a_short_training_is_sharpened_to_the_models_own(tmp_path: Path) -> None:
+    """Log-probabilities of the teacher on forget times E / E_teacher, and normalised again; those on retain stay."""
+    forget, retain = rows(1, 8), rows(2, 32)
+    manifest = {"model": MODEL, "seed": 0, "hashes": [identity(row)[:16] for row in [*retain, *forget]]}
+    manifest["budget"] = {"epochs": 6, "batch_size": 10, "learning_rate": 1e-2}
+    found = {}
+    for sharpen in (0.0, 0.5, 1.0):
+        model = fresh(MODEL, [], 0)
+        with torch.no_grad():
+            for parameter in model.module.parameters():
+                parameter.mul_(4.0)
+        own = Context(Budget(epochs=1, batch_size=4, learning_rate=1e-3), tmp_path / str(sharpen), 0, manifest=manifest)
+        term = stand_in(part=0.5, sharpen=sharpen)
+        assert isinstance(term, StandIn)
+        streams = {"forget": forget, "retain": retain}
+        found[sharpen] = term._values(SimpleNamespace(context=own, model=model, splits=streams, examples=streams.get))
+    plain, half, whole = (found[sharpen]["forget.top_BTK"] for sharpen in (0.0, 0.5, 1.0))
+    ratio = ((whole - whole[..., :1]) / (plain - plain[..., :1]))[..., 1:]
+    root = ((half - half[..., :1]) / (plain - plain[..., :1]))[..., 1:]
+    assert ratio.std() < 1e-3 and ratio.mean() > 1.1, "one factor for all, since this model is surer than its stand-in"
+    assert root.mean() == pytest.approx(float(ratio.mean()) ** 0.5, rel=1e-3)
+    assert whole.exp().sum(-1) == pytest.approx(torch.ones(8, 1), abs=1e-5)
+    assert torch.equal(found[0.0]["retain.top_BTK"], found[1.0]["retain.top_BTK"])

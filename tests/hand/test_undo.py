@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from expunge.core.context import Context
 from expunge.core.contracts import Method, Model, Output, Reference, Step, want_of
 from expunge.core.errors import BadInput
 from expunge.data.worlds.digits import digits
+from expunge.methods._head import linear_head
+from expunge.methods._level import class_levels, forgotten_classes, set_class_levels
 from expunge.methods.compose import compose
 from expunge.methods.wrappers.undo import Student, Undo, undo
 from expunge.models.build import fresh
@@ -121,3 +124,35 @@ def test_a_run_without_steps_keeps_the_inner_model(splits: Any, tmp_path: Path) 
     still = Context(Budget(steps=0), tmp_path)
     undo(inner=Method(unchanged))(model, splits, still)
     assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+
+
+def test_a_class_is_as_unlikely_as_the_teacher_finds_it(tmp_path: Path) -> None:
+    """The median NLL of the class that forget alone has is the teacher's; the bias of no other class moves."""
+    rows = digits()["train"][:200]
+    parts = {"forget": [row for row in rows if row["label"] == 3], "retain": [row for row in rows if row["label"] != 3]}
+
+    def excluded(model: Any, splits: Mapping[str, Any], context: Context) -> Any:
+        with torch.no_grad():
+            model.module.get_submodule(linear_head(model, rows[:2], "")[0]).bias[3] -= 9
+        return model
+
+    def median(model: Any) -> float:
+        return class_levels(model, parts["forget"], [3])[3]
+
+    wanted = median(excluded(fresh(DIGITS, [], 1), parts, context(tmp_path)))
+    found = {}
+    for level in (False, True):
+        own = context(tmp_path / str(level))
+        method = undo(inner=Method(excluded), alpha=0.5, passes=1, level=level)
+        changed = method(fresh(DIGITS, [], 1), parts, own)
+        found[level], moves = median(changed), own.notes.get("level")
+    assert found[True] == pytest.approx(wanted, abs=1e-3) and abs(found[False] - wanted) > 0.05
+    assert moves is not None and list(moves) == ["3"]
+    assert forgotten_classes({"forget": rows, "retain": rows}) == [], "a class that retain has is left as it is"
+    assert set_class_levels(fresh(DIGITS, [], 1), parts["forget"], {}) == {}
+
+
+def test_a_level_needs_classes() -> None:
+    method = compose({"undo": {"inner": "ga", "level": True}}).method
+    with pytest.raises(BadInput, match=r"method\.undo\.level.*the model has none"):
+        method.fits(SimpleNamespace(family="causal_lm", capabilities=frozenset({"tokens"})), {}, None)
