@@ -1,4 +1,4 @@
-"""`expunge bench` of a class of digits, all methods: which come nearer to gold than fine-tuning.
+"""`expunge bench` of a class of digits and of drawn shapes, all methods: which come nearer to gold than fine-tuning.
 
 The gap is the mean absolute distance to gold over the accuracies on forget, retain and test and the share of the forget
 set that a fitted attacker calls unseen, in points: the average gap of published tables.
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from expunge.core.registry import METHOD_KINDS, everything
+from expunge.methods.compose import recipes
 from expunge.report.leaderboard import lines
 from expunge.workflows.bench import bench
 
@@ -21,9 +22,9 @@ SUPERVISED = ("bad_teacher", "boundary_shrink", "random_label", "kl_uniform")
 """Methods for classifiers that read the labels of the forget set."""
 
 
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return bench("digits", out=str(tmp_path_factory.mktemp("boards") / "digits"))
+@pytest.fixture(scope="module", params=["digits", "shapes"])
+def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return bench(request.param, out=str(tmp_path_factory.mktemp("boards") / request.param))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ def test_half_come_nearer_to_gold_than_fine_tuning_and_the_cards_of_the_others_s
     nearer = {name for name in methods if gaps[name] < gaps["finetune"]}
     assert len(nearer) >= len(methods) / 2
     cards = {plugin.name: plugin.card for kind in METHOD_KINDS for plugin in everything(kind)}
-    words = {name: cards[name].means + cards[name].shown if name in cards else "" for name in methods - nearer}
+    terms = {name: str(recipes().get(name, {}).get("forget", name)) for name in methods - nearer}
+    words = {name: cards[term].means + cards[term].shown if term in cards else "" for name, term in terms.items()}
     silent = [name for name, text in words.items() if "fine-tuning" not in text]
     assert not silent, silent
 

@@ -72,7 +72,7 @@ def test_a_model_without_a_manifest_is_refused() -> None:
 
 
 def test_a_short_training_is_sharpened_to_the_models_own(tmp_path: Path) -> None:
-    """Log-probabilities of the teacher on forget times E / E_teacher, and normalised again; those on retain stay."""
+    """The label's log-probability on forget is the teacher's times E / E_teacher; the odds of the others stay."""
     forget, retain = rows(1, 8), rows(2, 32)
     manifest = {"model": MODEL, "seed": 0, "hashes": [identity(row)[:16] for row in [*retain, *forget]]}
     manifest["budget"] = {"epochs": 6, "batch_size": 10, "learning_rate": 1e-2}
@@ -88,9 +88,17 @@ def test_a_short_training_is_sharpened_to_the_models_own(tmp_path: Path) -> None
         streams = {"forget": forget, "retain": retain}
         found[sharpen] = term._values(SimpleNamespace(context=own, model=model, splits=streams, examples=streams.get))
     plain, half, whole = (found[sharpen]["forget.top_BTK"] for sharpen in (0.0, 0.5, 1.0))
-    ratio = ((whole - whole[..., :1]) / (plain - plain[..., :1]))[..., 1:]
-    root = ((half - half[..., :1]) / (plain - plain[..., :1]))[..., 1:]
-    assert ratio.std() < 1e-3 and ratio.mean() > 1.1, "one factor for all, since this model is surer than its stand-in"
-    assert root.mean() == pytest.approx(float(ratio.mean()) ** 0.5, rel=1e-3)
+    own = found[0.0]["forget.index_BTK"] == torch.tensor([row["label"] for row in forget])[:, None, None]
+
+    def odds(top_BTK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each row the log-odds of one other class against the next, and of the label against the first of them."""
+        others_BK = top_BTK[~own].reshape(8, 2)
+        return others_BK[:, 0] - others_BK[:, 1], top_BTK[own] - others_BK[:, 0]
+
+    (pair, first), (pair_half, half_way), (pair_whole, all_the_way) = map(odds, (plain, half, whole))
+    assert pair_half == pytest.approx(pair, abs=1e-5) and pair_whole == pytest.approx(pair, abs=1e-5)
+    factor, root = ((one - first) / plain[own] + 1 for one in (all_the_way, half_way))
+    assert factor.std() < 1e-4 and factor.mean() > 1.1, "one for all rows, since this model is surer than its stand-in"
+    assert root.mean() == pytest.approx(float(factor.mean()) ** 0.5, rel=1e-3)
     assert whole.exp().sum(-1) == pytest.approx(torch.ones(8, 1), abs=1e-5)
     assert torch.equal(found[0.0]["retain.top_BTK"], found[1.0]["retain.top_BTK"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt, Le
@@ -41,17 +41,29 @@ def rewrite(*, share: Annotated[float, Gt(0), Le(1)] = 1.0, ridge: Annotated[flo
     one that moves the features least (share 1). Raises BadInput without a linear head, or a class on both sides.
     """
 
-    def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
+    return Rewrite(share, ridge)
+
+
+class Rewrite(Method):
+    """The method of rewrite()."""
+
+    def __init__(self, share: float, ridge: float) -> None:
+        self.share, self.ridge = share, ridge
+
+    def fits(
+        self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> list[str]:
+        _shared_classes(splits)
+        return []
+
+    def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         fold(model.module)
         forget, retain = splits["forget"], splits["retain"]
         path, head = linear_head(model, list(retain[:2]), f"{NAME} changes such a layer")
         (with_ND, of_N), (without_MD, of_M) = (_features(model, rows, path) for rows in (forget, retain))
-        both = sorted(set(of_N.tolist()) & set(of_M.tolist()))
-        if not both:
-            fix = "give retain rows of the forget rows' classes"
-            raise BadInput.of("retain", "", "has no class that forget has, with which to compare it", fix)
+        both = _shared_classes(splits)
         apart_DC = torch.stack([with_ND[of_N == c].mean(0) - without_MD[of_M == c].mean(0) for c in both], 1)
-        concept_DD = share * projection(apart_DC, within(without_MD, of_M), ridge)
+        concept_DD = self.share * projection(apart_DC, within(without_MD, of_M), self.ridge)
         mean_D, weight = without_MD.mean(0), head.weight.detach().cpu().double()
         with torch.no_grad():
             head.bias.add_((weight @ concept_DD @ mean_D).to(head.bias))
@@ -59,7 +71,14 @@ def rewrite(*, share: Annotated[float, Gt(0), Le(1)] = 1.0, ridge: Annotated[flo
         context.notes["concept"] = {"classes": both, "rank": int(torch.linalg.matrix_rank(apart_DC))}
         return model
 
-    return Method(apply)
+
+def _shared_classes(splits: Mapping[str, Sequence[Example]]) -> list[int]:
+    """The labels that rows of forget and of retain have. Raises BadInput where there are none."""
+    forget, retain = ({int(row["label"]) for row in splits[name]} for name in ("forget", "retain"))
+    if not forget & retain:
+        fix = "give retain rows of the forget rows' classes"
+        raise BadInput.of("retain", "", "has no class that forget has, with which to compare it", fix)
+    return sorted(forget & retain)
 
 
 def within(x_ND: Tensor, label_N: Tensor) -> Tensor:

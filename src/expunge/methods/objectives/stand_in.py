@@ -86,7 +86,10 @@ class StandIn(LossTerm):
                 found[f"{name}.{field}"] = getattr(values, field)
         if self.sharpen:
             sure, surer = (_exclusion(one, run.examples("retain")) for one in (teacher, run.model))
-            found["forget.top_BTK"] = (found["forget.top_BTK"] * (surer / sure) ** self.sharpen).log_softmax(-1)
+            own_BTK = found["forget.index_BTK"] == _labels(run.examples("forget"))[:, None, None]
+            top_BTK = found["forget.top_BTK"]
+            sharper_BTK = torch.where(own_BTK, top_BTK * (surer / sure) ** self.sharpen, top_BTK)
+            found["forget.top_BTK"] = sharper_BTK.log_softmax(-1)
         return found
 
     def __call__(self, step: Step) -> Tensor:
@@ -103,8 +106,11 @@ def _exclusion(model: Model, rows: Sequence[Example]) -> float:
     """Mean NLL (nats) of the classes that the rows do not have: how surely the model excludes them."""
     values = record(model, rows, KEPT)
     top_NK, index_NK = values.top_BTK[:, 0], values.index_BTK[:, 0]
-    label_N = torch.tensor([int(row["label"]) for row in rows])
-    return float(-top_NK[index_NK != label_N[:, None]].mean())
+    return float(-top_NK[index_NK != _labels(rows)[:, None]].mean())
+
+
+def _labels(rows: Sequence[Example]) -> Tensor:
+    return torch.tensor([int(row["label"]) for row in rows])
 
 
 def stand_in(
@@ -119,8 +125,9 @@ def stand_in(
     KL(teacher || model) on forget + squares (log p - log p_teacher)^2, averaged over the classes, on forget and on
     retain, in nats. The teacher starts as the base's training did and sees `part` as many examples, in batches of
     `batch` times the base's size: about as many steps, on which the confidence of a network rests. KL alone is blind to
-    the classes that the teacher all but excludes, and a wrong label is one of them. sharpen: the teacher's
-    log-probabilities on forget are stretched by (E / E_teacher)^sharpen, E the mean NLL of the classes that retain rows
-    do not have, the model's over the teacher's: a short training excludes them less surely than a whole one.
+    the classes that the teacher all but excludes, and a wrong label is one of them. sharpen: the log-probability of a
+    forget row's label is the teacher's times (E / E_teacher)^sharpen, E the mean NLL of the classes that retain rows do
+    not have, the model's over the teacher's: a short training excludes a class less surely than a whole one. Of the
+    other classes nothing changes, which would tell the rows from unseen ones like them.
     """
     return StandIn(part, batch, squares, sharpen)
