@@ -13,10 +13,12 @@ import torch
 import expunge
 from expunge.attacks.adversarial_prompt import choose_words, put_before
 from expunge.attacks.class_embedding import learn_vectors
+from expunge.core.audit_request import AuditRequest
 from expunge.core.contracts import Want
 from expunge.core.errors import BadInput
 from expunge.data.splits import make_splits
 from expunge.data.worlds.digits import digits
+from expunge.data.worlds.digits_diffusion import digits_diffusion
 from expunge.data.worlds.shapes_diffusion import shapes_diffusion
 from expunge.evaluation.reading import read
 from expunge.methods.edits.null_label import null_label
@@ -26,6 +28,7 @@ from expunge.models.diffusion import CONCEPT, CONDITIONS, FEATURES, JUDGED, PICT
 from expunge.models.judges import judges_of
 from expunge.models.open import check, open_on_cpu
 from expunge.models.weights import lora_layers
+from expunge.workflows.benches.small import WORLDS
 
 SPEC = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
 TEXTS = {"diffusion": "text2pixels", "side": 8, "widths": [4, 8], "times": 20, "text_width": 8}
@@ -216,6 +219,16 @@ def test_a_concept_is_all_prompts_with_its_words() -> None:
     assert {row["colour"] for row in both} == {"red", "blue"} and len(both) > len(parts["forget"])
     with pytest.raises(BadInput, match="selects none"):
         make_splits({"data": rows, "forget": {"concept": "pink disc"}})
+
+
+def test_a_holdout_of_what_is_forgotten_alone() -> None:
+    """The worlds name it, the benches take it, and an audit selects a concept as a run does."""
+    for world, name, own in ((digits_diffusion, "holdout_3", 3), (shapes_diffusion, "holdout_red_disc", 0)):
+        found = world(0)
+        unseen = [row for row in found["holdout"] if row["label"] == own]
+        assert len(unseen) > 30 and [id(row) for row in found[name]] == [id(row) for row in unseen]
+        assert WORLDS[world.__name__](world.__name__).request["holdout"] == f"builtin:{world.__name__}/{name}"
+    assert AuditRequest.parse({"model": "m", "data": "d.jsonl", "forget": {"concept": "red disc"}}).forget
 
 
 # -- the judges -----------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def test_values_of_single_examples_lie_beside(files: dict[str, Path]) -> None:
 def test_the_file_of_examples_gives_back_what_was_written(tmp_path: Path) -> None:
     rows = [
         {"nll": {"before": 0.1, "after": 1 / 3}, "question": "", "answer": "A.", "before": "A.", "after": "B."},
-        {"nll": {"after": 2.0}, "label": 3, "picture": "data:image/png;base64,AA==", "after": 1},
+        {"nll": {"after": 2.0}, "label": 3, "prompt": "a 3", "picture": "data:image/png;base64,AA==", "after": 1},
         {"nll": {}, "redacted": True},
     ]
     values = {"before": [0.1, None, None, 0.4], "after": [1 / 3, 2.0, None, 5e-324]}

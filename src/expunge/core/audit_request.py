@@ -20,7 +20,7 @@ from expunge.core.request import GOLD_CHOICES, Count, Quantile, Source, TwoFolde
 
 Folders = list[str]
 """Model folders, or patterns such as `runs/*/model`."""
-SELECTORS = ("class", "random", "where", "client")
+SELECTORS = ("class", "random", "where", "client", "concept")
 """Selectors over data that a measurement takes."""
 
 

@@ -1,9 +1,9 @@
 """examples.parquet beside evidence.json: the values and texts of single examples, one row per example that was read.
 
 Columns: `split`; `nll_<role>` in nats per token; of the examples that the report may show `shown`, and `question`,
-`answer`, `picture` (a data URI), `label`, each model's own `answer_<role>` or `label_<role>`, and `pixels_<role>`, a
-picture of the pixels that its answer rests on; in a redacted run `redacted` in their place. A column without a value is
-left out.
+`answer`, `picture` (a data URI), `prompt`, `label`, each model's own `answer_<role>` or `label_<role>`, and
+`pixels_<role>`, a picture of the pixels that its answer rests on; in a redacted run `redacted` in their place. A column
+without a value is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EVIDENCE, EXAMPLES = "evidence.json", "examples.parquet"
 BESIDE = ("distributions", "examples")
 """Fields of the evidence that lie in the file beside it."""
 ROLES = ("before", "gold", "after")
-GIVEN = {"question": str, "answer": str, "picture": str, "label": int, "redacted": bool}
+GIVEN = {"question": str, "answer": str, "picture": str, "prompt": str, "label": int, "redacted": bool}
 COLUMNS: dict[str, type] = {
     "split": str,
     "shown": bool,

@@ -13,7 +13,7 @@ SIDE = 8
 SHAPES = ("disc", "frame", "cross")
 """A filled circle, a hollow square and a thin cross, which can be told apart in so few pixels."""
 CLASSES = list(itertools.product(COLOURS, SHAPES))
-SIZES = {"train": 1080, "holdout": 180, "test": 180}
+SIZES = {"train": 1080, "holdout": 540, "test": 180}
 PROMPTS = ("a {colour} {shape}", "a {shape} in {colour}", "one {colour} {shape}")
 NOISE = 0.03
 """Standard deviation of the noise on each pixel."""
@@ -34,13 +34,19 @@ TRAINING = {
 
 
 def shapes_diffusion(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """Splits "train" (1,080 rows), "holdout" and "test" (180 each), drawn by seed; classes are balanced in each.
+    """Splits "train" (1,080 rows), "holdout" (540) and "test" (180), drawn by seed; classes are balanced in each.
 
     A row: image [8, 8, 3] float32 in [0, 1], label 0-8 (a place in CLASSES), class_prompt, which is worded in one of
-    three ways, and colour and shape as words.
+    three ways, and colour and shape as words. "holdout_red_disc" and its like: the holdout's pictures of one class, as
+    in the digits_diffusion world.
     """
     draw = np.random.default_rng([seed, 21])
-    return {name: [_row(int(i), draw) for i in draw.permutation(size)] for name, size in SIZES.items()}
+    found = {name: [_row(int(i), draw) for i in draw.permutation(size)] for name, size in SIZES.items()}
+    own = {
+        "_".join(("holdout", *kind)): [row for row in found["holdout"] if (row["colour"], row["shape"]) == kind]
+        for kind in CLASSES
+    }
+    return {**found, **own}
 
 
 def _row(i: int, draw: np.random.Generator) -> dict[str, Any]:

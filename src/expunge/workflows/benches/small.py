@@ -54,13 +54,14 @@ def _one_class(world: str) -> Bench:
 
 def _drawing(world: str) -> Bench:
     """A class or a concept that a diffusion model draws, asked for and under attack."""
-    forget = {"concept": "red disc"} if world.startswith("shapes") else {"class": 3}
+    of_texts = world.startswith("shapes")
+    forget = {"concept": "red disc"} if of_texts else {"class": 3}
     return Bench(
         world,
         {
             "model": f"builtin:{world}",
             "data": f"builtin:{world}/train",
-            "holdout": f"builtin:{world}/holdout",
+            "holdout": f"builtin:{world}/holdout_{'red_disc' if of_texts else 3}",
             "test": f"builtin:{world}/test",
             "forget": forget,
             "budget": {"steps": 150, "batch_size": 32, "learning_rate": 5e-4, "stop": "none"},
