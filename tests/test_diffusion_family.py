@@ -24,8 +24,8 @@ from expunge.evaluation.reading import read
 from expunge.methods.edits.null_label import null_label
 from expunge.models.adapters import insert
 from expunge.models.build import fresh
-from expunge.models.diffusion import CONCEPT, CONDITIONS, FEATURES, JUDGED, PICTURE, REAL
-from expunge.models.judges import judges_of
+from expunge.models.diffusion import CONDITIONS
+from expunge.models.judges import CONCEPT, FEATURES, JUDGED, PICTURE, REAL, judges_of
 from expunge.models.open import check, open_on_cpu
 from expunge.models.weights import lora_layers
 from expunge.workflows.benches.small import WORLDS

@@ -1,5 +1,5 @@
 """Tiny models, splits and runs that the contract tests share: a language model, classifiers, an encoder, a pair, a
-diffusion models of classes and of prompts, and a hypernetwork."""
+diffusion models of classes and of prompts, a hypernetwork, and a GAN."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ ENCODER = {"encoder": "Pictures", "arguments": {"filters": 4, "width": 16}}
 PAIR = {"pair": "clip", "width": 16, "layers": 1, "patch": 8, "size": 8}
 DIFFUSION = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
 PROMPTS = {"diffusion": "text2pixels", "side": 8, "channels": 1, "widths": [4, 8], "times": 20, "text_width": 8}
+GAN = {"gan": "perceptrons", "latent": 4, "widths": [8]}
 TASKS = {"factory": "expunge.models.networks:Hypernetwork", "arguments": {"inputs": 64, "tasks": 3, "hidden": 8}}
 SPECS: dict[str, Any] = {
     "lm": LM,
@@ -49,6 +50,7 @@ SPECS: dict[str, Any] = {
     "diffusion": DIFFUSION,
     "prompts": PROMPTS,
     "tasks": TASKS,
+    "gan": GAN,
 }
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
@@ -263,6 +265,7 @@ PAIRS += [(name, "diffusion") for name in METHODS if fits(METHODS[name], "diffus
 PAIRS += [
     (name, "prompts") for name in METHODS if fits(METHODS[name], "prompts") and not fits(METHODS[name], "diffusion")
 ]
+PAIRS += [(name, "gan") for name in METHODS if fits(METHODS[name], "gan") and not fits(METHODS[name], "diffusion")]
 PAIRS += [(name, "tasks") for name in METHODS if fits(METHODS[name], "tasks") and not fits(METHODS[name], "classifier")]
 
 

@@ -36,6 +36,7 @@ LACKS = {
         "generated pictures": "it draws nothing",
         "prompts by which it draws": "it draws nothing",
         "a table with a vector for each class": "it draws nothing",
+        "a generator and a discriminator": "it draws nothing",
         "weights that a hypernetwork writes for each task": "its weights are its own",
         "log-probabilities": "it gives no distribution",
         "likeliest tokens": "it gives no distribution",
@@ -49,6 +50,7 @@ LACKS = {
         "generated pictures": "it draws nothing",
         "prompts by which it draws": "it draws nothing",
         "a table with a vector for each class": "it draws nothing",
+        "a generator and a discriminator": "it draws nothing",
         "weights that a hypernetwork writes for each task": "its weights are its own",
     },
 }

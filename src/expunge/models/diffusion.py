@@ -28,18 +28,10 @@ from expunge.data.examples import identity, noise_of
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
 from expunge.models.classifier import check_shapes, flat, floats
-from expunge.models.judges import Judges
+from expunge.models.judges import GENERATED, PICTURE, REAL, Judges, judged, judged_real
 from expunge.models.views import channels_first
 from expunge.models.weights import device_of, fold, lora_layers, tap
 
-PICTURE, JUDGED, CONCEPT, FEATURES, REAL = (
-    "picture",
-    "judged_classes",
-    "concept",
-    "picture_features",
-    "judged_real",
-)
-GENERATED = frozenset({PICTURE, JUDGED, CONCEPT, FEATURES})
 READ = 8
 """Draws of time and noise that a reading takes of an example."""
 UNIFORM = "uniform"
@@ -262,27 +254,12 @@ class Diffusion(BaseModel):
         start = [torch.randn(self.shape, generator=draw) for draw in draws]
         start_BCHW = torch.stack(start) if start else torch.zeros(0, *self.shape)
         pictures = self.sample(start_BCHW, batch.inputs["wish"])
-        found = {PICTURE: pictures}
-        if self.judges is not None and batch.size:
-            found |= {JUDGED: self.judges.classes(pictures).float(), FEATURES: self.judges.features(pictures)}
-        else:
-            found |= {JUDGED: -torch.ones(batch.size, 2), FEATURES: torch.full((batch.size, 1), torch.nan)}
-        found[CONCEPT] = self._votes(found[JUDGED], batch.inputs["asked"])
+        found = {PICTURE: pictures, **judged(self.judges, pictures, batch.inputs["asked"])}
         return {name: value for name, value in found.items() if name in wanted}
-
-    def _votes(self, judged_B2: Tensor, asked_B: Tensor) -> Tensor:
-        """[B] the share of judges that see the class asked for; NaN where the picture, or the judges, are unknown."""
-        votes_B = (judged_B2 == asked_B[:, None]).float().mean(1)
-        unknown = (judged_B2 < 0).any(1) | torch.tensor(self.judges is None or not self.judges.able)
-        return torch.where(unknown, torch.nan, votes_B)
 
     def _real(self, batch: Batch) -> Tensor:
         """[B, 2 + D] for the example's own picture: whether each judge names its label, and its features."""
-        if self.judges is None or not batch.size:
-            return torch.full((batch.size, 3), torch.nan)
-        x_BCHW = (batch.inputs["x"] + 1) / 2
-        hits_B2 = (self.judges.classes(x_BCHW) == batch.inputs["asked"][:, None]).float()
-        return torch.cat([hits_B2, self.judges.features(x_BCHW)], 1)
+        return judged_real(self.judges, (batch.inputs["x"] + 1) / 2, batch.inputs["asked"])
 
     def save(self, folder: Path) -> None:
         """The folder of a diffusers pipeline, with safetensors, and what its labels mean; low-rank matrices are folded

@@ -10,18 +10,36 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from expunge.core.card import Example
+from expunge.core.channels import Channel
 from expunge.core.files import digest
 from expunge.core.random import derive, permutation
 from expunge.data.examples import identity
 from expunge.models.classifier import floats
 from expunge.models.views import channels_first
 
+PICTURE, JUDGED, CONCEPT, FEATURES, REAL = (
+    "picture",
+    "judged_classes",
+    "concept",
+    "picture_features",
+    "judged_real",
+)
+DRAWN = (
+    Channel(name=PICTURE, words="generated pictures", unit="none"),
+    Channel(name=JUDGED, words="judges' classes of generated pictures", unit="none"),
+    Channel(name=CONCEPT, words="votes on generated pictures", unit="share"),
+    Channel(name=FEATURES, words="features of generated pictures", unit="none"),
+    Channel(name=REAL, words="judges' findings on real pictures", unit="none"),
+)
+"""The channels of a family that draws."""
+GENERATED = frozenset({PICTURE, JUDGED, CONCEPT, FEATURES})
 UNTAUGHT = "test"
 """Splits of such a name measure the judges (`test_judge_accuracy`), and teach them nothing."""
 LEFT_OUT = 5
@@ -77,6 +95,35 @@ class Judges:
         """[B, 48] features of the first judge's hidden layer."""
         features_BD: Tensor = self.first.body(x_BCHW.float().cpu())
         return features_BD
+
+
+def judged(judges: Judges | None, pictures_BCHW: Tensor, asked_B: Tensor) -> dict[str, Tensor]:
+    """Channel -> what the judges say of generated pictures, of which these classes were asked for.
+
+    CONCEPT [B]: the share of judges that see that class; NaN where the picture, or the judges, are unknown. JUDGED
+    [B, 2], FEATURES [B, D], NaN without judges.
+    """
+    count = len(pictures_BCHW)
+    if judges is None or not count:
+        judged_B2, features_BD = -torch.ones(count, 2), torch.full((count, 1), torch.nan)
+    else:
+        judged_B2, features_BD = judges.classes(pictures_BCHW).float(), judges.features(pictures_BCHW)
+    votes_B = (judged_B2 == asked_B.cpu()[:, None]).float().mean(1)
+    unknown = (judged_B2 < 0).any(1) | torch.tensor(judges is None or not judges.able)
+    return {JUDGED: judged_B2, FEATURES: features_BD, CONCEPT: torch.where(unknown, torch.nan, votes_B)}
+
+
+def judged_real(judges: Judges | None, x_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    """[B, 2 + D] for real pictures in 0-1: whether each judge names the label, and the features."""
+    if judges is None or not len(x_BCHW):
+        return torch.full((len(x_BCHW), 3), torch.nan)
+    hits_B2 = (judges.classes(x_BCHW) == labels_B.cpu()[:, None]).float()
+    return torch.cat([hits_B2, judges.features(x_BCHW)], 1)
+
+
+def teach_judges(model: Any, splits: Mapping[str, Sequence[Example]]) -> None:
+    """Gives the model the judges of its pictures, which learn from the real ones of the splits."""
+    model.judges = judges_of(splits)
 
 
 def judges_of(splits: Mapping[str, Sequence[Example]]) -> Judges | None:

@@ -25,7 +25,7 @@ HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
 
 def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
     """ "factory", "ensemble", "classifier" (our own folder), "adapter", "hub", or a folder of transformers: "encoder",
-    "pair", or "folder" for all others; "diffusion" of diffusers. Raises BadInput.
+    "pair", or "folder" for all others; "diffusion" of diffusers, "gan" of ours. Raises BadInput.
 
     field: the request's field that names the model, for errors.
     """
@@ -50,6 +50,8 @@ def kind_of(source: str | Mapping[str, Any], field: str = "model") -> str:
         return "adapter"
     if (folder / "model_index.json").is_file():
         return "diffusion"
+    if (folder / "gan.json").is_file():
+        return "gan"
     if not (folder / "config.json").is_file():
         raise BadInput.of(field, source, "holds no config.json", "give a folder written by save_pretrained")
     return _task(folder)

@@ -117,7 +117,7 @@ def context_of(
         reporter=reporter,
         log=log or Log(),
         checkpoint_every=plan.checkpoint_every,
-        gold_forget_nll=float(readout.mean_nll_N.mean()) if readout is not None else None,
+        gold_forget_nll=None if readout is None or readout.nll_N is None else float(readout.mean_nll_N.mean()),
     )
 
 

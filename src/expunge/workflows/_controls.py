@@ -13,7 +13,7 @@ from expunge.data.sampling import halves
 from expunge.data.splits import Splits
 from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import NotMeasured
-from expunge.models.diffusion import CONCEPT
+from expunge.models.judges import CONCEPT
 from expunge.pipeline.observe import Observation
 
 Observed = Mapping[str, Observation]

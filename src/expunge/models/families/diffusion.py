@@ -12,7 +12,6 @@ import torch
 from pydantic import ConfigDict, Field
 
 from expunge.core.card import Example
-from expunge.core.channels import Channel
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.extras import require
@@ -20,10 +19,10 @@ from expunge.core.random import seed_libraries
 from expunge.core.request import parse
 from expunge.models import schemas
 from expunge.models._folder import foreign
-from expunge.models.diffusion import CONCEPT, CONDITIONS, FEATURES, JUDGED, PICTURE, REAL, Diffusion
+from expunge.models.diffusion import CONDITIONS, Diffusion
 from expunge.models.families.classifier import show
 from expunge.models.family import Family, Source
-from expunge.models.judges import judges_of
+from expunge.models.judges import CONCEPT, DRAWN, teach_judges
 from expunge.models.sources import check_weights
 from expunge.models.text_diffusion import (
     INDEX,
@@ -239,11 +238,6 @@ def explained_share(nats: Any) -> Any:
     return share.clamp(0, 1) if isinstance(share, torch.Tensor) else np.clip(share, 0, 1)
 
 
-def teach_judges(model: Any, splits: Mapping[str, Sequence[Example]]) -> None:
-    """Gives the model the judges of its pictures, which learn from the real ones of the splits."""
-    model.judges = judges_of(splits)
-
-
 FAMILY = Family(
     name="diffusion",
     title="diffusion model",
@@ -252,14 +246,7 @@ FAMILY = Family(
     open=open_diffusion,
     fresh=fresh,
     example_forms=(("image", "label"), ("image",)),
-    channels=(
-        "nll",
-        Channel(name=PICTURE, words="generated pictures", unit="none"),
-        Channel(name=JUDGED, words="judges' classes of generated pictures", unit="none"),
-        Channel(name=CONCEPT, words="votes on generated pictures", unit="share"),
-        Channel(name=FEATURES, words="features of generated pictures", unit="none"),
-        Channel(name=REAL, words="judges' findings on real pictures", unit="none"),
-    ),
+    channels=("nll", *DRAWN),
     capabilities=frozenset({"nll", "pictures", "conditions"}),
     headline={
         "forgetting": ("forget_concept_rate", "forget_nll"),
