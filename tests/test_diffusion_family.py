@@ -76,6 +76,35 @@ def test_a_tenth_of_the_training_draws_see_no_class() -> None:
     assert model.collate([ROWS[0]]).inputs["condition"].tolist() == [ROWS[0]["label"]]
 
 
+def test_noise_on_conditions_shifts_the_class_s_vector_in_training_alone(tmp_path: Path) -> None:
+    """A unit Gaussian over the root of its length, the draw's own: a reading has none, and a folder keeps it."""
+    model, row = small(condition_noise=2.0), {**ROWS[0], "draw": 3}
+    batch, table = model.collate([row]), model.module.class_embedding.weight
+    shift = batch.inputs["shift"]
+    assert shift.shape == (1, table.shape[1]) and 1.0 < float(shift.norm()) < 3.0
+    assert torch.equal(model.collate([row]).inputs["shift"], shift)
+    assert not torch.equal(model.collate([{**row, "draw": 4}]).inputs["shift"], shift)
+    shifted = model.forward(batch).nll_B
+    assert float(shifted) != float(small().forward(small().collate([row])).nll_B)
+    with torch.no_grad():
+        table[batch.inputs["condition"]] += shift
+        batch.inputs["shift"] = torch.zeros_like(shift)
+        torch.testing.assert_close(model.forward(batch).nll_B, shifted)
+    assert not model.collate(ROWS[:2]).inputs["shift"].any() and not model.module.class_embedding._forward_hooks
+    model.save(tmp_path)
+    assert open_on_cpu(str(tmp_path)).fingerprint() == model.fingerprint()
+
+
+def test_a_picture_in_one_step_undoes_the_schedule_s_own_sum() -> None:
+    """Where the prediction is the noise that was added, the picture comes back."""
+    model = small()
+    model.conditions["one_step"] = 12
+    picture, noise = torch.tensor(ROWS[0]["image"])[None, None], torch.randn(1, 1, 8, 8)
+    model.predict = lambda x, times, conditions: noise
+    noisy = model.scheduler.add_noise(2 * picture - 1, noise, torch.tensor([12]))
+    torch.testing.assert_close(model.sample(noisy, torch.tensor([0])), picture, atol=1e-5, rtol=0)
+
+
 def test_readings_repeat_bit_for_bit() -> None:
     model = small()
     model.judges = judges_of(SPLITS)

@@ -10,8 +10,9 @@ Shape suffixes: B examples, K draws, C H W of a picture.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ class Diffusion(BaseModel):
     """A U-Net that denoises, its scheduler, and what its labels mean.
 
     conditions: {"classes": their number, "null": the label of none (None where there is none), "dropped": the share of
-    training draws that see it instead of their own, "guidance": of its drawings, 1 where it is not named}; classes 0
-    for a model without classes.
+    training draws that see it instead of their own, "guidance": of its drawings, 1 where it is not named, "noise": on
+    the class's vector in training draws, "one_step": the time from which a picture is drawn in one step, None where it
+    takes many}; classes 0 for a model without classes.
     """
 
     family = "diffusion"
@@ -131,11 +133,12 @@ class Diffusion(BaseModel):
         several = not any("draw" in example for example in examples)
         drawn = [self._draw(example, READ if several else 1) for example in examples]
         none = torch.zeros(0, *self.condition_shape).long()
-        empty = torch.zeros(0, 1).long(), torch.zeros(0, 1, *self.shape), none
-        times, noise, conditions = (torch.stack(part) for part in zip(*drawn, strict=True)) if drawn else empty
+        empty = torch.zeros(0, 1).long(), torch.zeros(0, 1, *self.shape), none, torch.zeros(0, self._width)
+        times, noise, conditions, shifts = (torch.stack(part) for part in zip(*drawn, strict=True)) if drawn else empty
         inputs = {
             "x": 2 * x_BCHW - 1,
             "condition": conditions,
+            "shift": shifts,
             "times": times,
             "noise": noise,
             "seed": torch.tensor([derive(0, "start", identity(example)) for example in examples]).long(),
@@ -146,9 +149,14 @@ class Diffusion(BaseModel):
         mask_BT = labels_BT == labels_BT
         return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
 
-    def _draw(self, example: Example, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(times [K], noise [K, C, H, W], condition) of an example; the picture's alone, so that it has the same under
-        another condition."""
+    @property
+    def _width(self) -> int:
+        """Entries of a class's vector where training adds noise to it, else 0."""
+        return int(self.module.get_parameter(self.table).shape[1]) if self.conditions.get("noise") else 0
+
+    def _draw(self, example: Example, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(times [K], noise [K, C, H, W], condition, shift of its vector [D]) of an example; the picture's alone, so
+        that it has the same under another condition."""
         draw = noise_of({"image": example["image"], "draw": example.get("draw", 0)})
         length = int(self.scheduler.config.num_train_timesteps)
         share_K = (torch.arange(count) + torch.rand(count, generator=draw)) / count
@@ -158,7 +166,10 @@ class Diffusion(BaseModel):
         nothing = self.nothing if "draw" in example else None
         if nothing is not None and float(torch.rand(1, generator=draw)) < dropped:
             condition = nothing
-        return (share_K * length).long().clamp(max=length - 1), noise, condition
+        width = self._width
+        shift = torch.randn(width, generator=draw) * float(self.conditions.get("noise") or 0) / max(1, width) ** 0.5
+        times = (share_K * length).long().clamp(max=length - 1)
+        return times, noise, condition, shift if "draw" in example else torch.zeros(width)
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput unless all pictures have the network's shape, and labels where it takes them."""
@@ -207,13 +218,27 @@ class Diffusion(BaseModel):
         times_R, noise_RCHW = times_BK.flatten(), noise_BKCHW.flatten(0, 1)
         noisy_RCHW = self.scheduler.add_noise(x_RCHW, noise_RCHW, times_R)
         conditions_R = batch.inputs["condition"].to(device).repeat_interleave(draws, 0)
-        guess_RCHW = self.predict(noisy_RCHW, times_R, conditions_R)
+        with self._shifting(batch.inputs["shift"].to(device).repeat_interleave(draws, 0)):
+            guess_RCHW = self.predict(noisy_RCHW, times_R, conditions_R)
         kind = self.scheduler.config.prediction_type
         if kind == "v_prediction":
             noise_RCHW = self.scheduler.get_velocity(x_RCHW, noise_RCHW, times_R)
         target_RCHW = x_RCHW if kind == "sample" else noise_RCHW
         error_R: Tensor = (guess_RCHW - target_RCHW).square().flatten(1).sum(1) / 2
         return error_R.reshape(-1, draws).mean(1)
+
+    @contextlib.contextmanager
+    def _shifting(self, shift_RD: Tensor) -> Iterator[None]:
+        """Adds this to the vectors of the classes, where there is any."""
+        if not shift_RD.shape[1]:
+            yield
+            return
+        layer = self.module.get_submodule(self.table.rpartition(".")[0])
+        hook = layer.register_forward_hook(lambda _layer, _inputs, vector_RD: vector_RD + shift_RD.to(vector_RD))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def predict(self, x_BCHW: Tensor, times_B: Tensor, conditions_B: Tensor) -> Tensor:
         """[B, C, H, W] what the network takes for the noise in noisy pictures."""
@@ -228,6 +253,8 @@ class Diffusion(BaseModel):
     @torch.no_grad()
     def sample(self, start_BCHW: Tensor, conditions_B: Tensor, steps: int = SAMPLING) -> Tensor:
         """[B, C, H, W] pictures in 0-1 of these conditions, from this noise; the same noise gives the same pictures."""
+        if self.conditions.get("one_step") is not None:
+            return self.draw_once(start_BCHW, conditions_B).clamp(0, 1)
         from diffusers import DDIMScheduler  # it takes seconds, and plans start here
 
         scheduler: Any = DDIMScheduler.from_config(self.scheduler.config)
@@ -238,6 +265,15 @@ class Diffusion(BaseModel):
             guess = self._guide(x_BCHW, time.to(device).expand(len(x_BCHW)), conditions_B)
             x_BCHW = scheduler.step(guess, time, x_BCHW).prev_sample
         return ((x_BCHW + 1) / 2).clamp(0, 1)
+
+    def draw_once(self, start_BCHW: Tensor, conditions_B: Tensor) -> Tensor:
+        """[B, C, H, W] pictures in 0-1, not clamped, by one prediction at the time `one_step`: (x - s e(x)) / a, of
+        unit noise x; a, s: of the schedule."""
+        device = device_of(self.module)
+        x_BCHW, time = start_BCHW.to(device), int(self.conditions["one_step"])
+        kept = self.scheduler.alphas_cumprod[time].to(device)
+        guess_BCHW = self.predict(x_BCHW, torch.full((len(x_BCHW),), time, device=device), conditions_B.to(device))
+        return ((x_BCHW - (1 - kept).sqrt() * guess_BCHW) / kept.sqrt() + 1) / 2
 
     def _guide(self, x_BCHW: Tensor, times_B: Tensor, conditions_B: Tensor) -> Tensor:
         """The prediction, moved away from that of no condition where the conditions say `guidance` (arXiv:2207.12598,

@@ -44,7 +44,9 @@ Guidance = Annotated[float, Field(ge=1, le=100)]
 
 class Spec(schemas._File):
     """`model` of a train.yaml. side: pixels; widths: channels of the U-Net's blocks; classes: 0 for none; times: steps
-    of the noise; dropped: the share of training draws without their class, which teaches the model to draw unasked."""
+    of the noise; dropped: the share of training draws without their class, which teaches the model to draw unasked;
+    condition_noise: standard deviation, times the root of its length, of the noise on a class's vector in training
+    (arXiv:2405.20494, equation 8: 1 there)."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -57,6 +59,7 @@ class Spec(schemas._File):
     classes: Annotated[int, Field(ge=0, le=100_000)] = 10
     times: Annotated[int, Field(ge=2, le=10_000)] = 200
     dropped: Share = 0.1
+    condition_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
 class TextSpec(schemas._File):
@@ -86,6 +89,8 @@ class Conditions(schemas._File):
     null: Annotated[int, Field(ge=0, le=100_000)] | None = None
     dropped: Share = 0.0
     guidance: Guidance = 1.0
+    noise: Annotated[float, Field(ge=0, le=100)] = 0.0
+    one_step: Annotated[int, Field(ge=0, lt=10_000)] | None = None
 
 
 class Index(schemas._File):
@@ -180,7 +185,8 @@ def _conditions(folder: Path, module: Any) -> dict[str, Any]:
     if max(found.classes - 1, -1 if found.null is None else found.null) >= rows:
         why = f"names {found.classes} classes, and the network has {rows} rows for labels"
         raise BadInput.of("model", CONDITIONS, why, "write the folder again")
-    return found.model_dump()
+    own = {name: value for name in ("noise", "one_step") if (value := getattr(found, name))}
+    return found.model_dump(exclude={"noise", "one_step"}) | own
 
 
 def fresh(
@@ -222,6 +228,8 @@ def fresh(
         )
     null, dropped = (sizes.classes, sizes.dropped) if sizes.classes else (None, 0.0)
     conditions = {"classes": sizes.classes, "null": null, "dropped": dropped, "guidance": 1.0}
+    if sizes.classes and sizes.condition_noise:
+        conditions["noise"] = sizes.condition_noise
     return Diffusion(module.eval(), noise, conditions)
 
 
