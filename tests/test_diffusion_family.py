@@ -28,6 +28,7 @@ from expunge.models.diffusion import CONDITIONS
 from expunge.models.judges import CONCEPT, FEATURES, JUDGED, PICTURE, REAL, judges_of
 from expunge.models.open import check, open_on_cpu
 from expunge.models.weights import lora_layers
+from expunge.pipeline.plan import plan
 from expunge.workflows.benches.small import WORLDS
 
 SPEC = {"diffusion": "unet2d", "widths": [4, 8], "times": 20}
@@ -310,19 +311,17 @@ def test_a_request_from_file_to_report(tmp_path: Path) -> None:
     base = expunge.train(
         {"model": SPEC, "data": str(tmp_path / "data.jsonl"), "epochs": 1, "out": str(tmp_path / "base")}
     )
-    found = expunge.run(
-        expunge.Request.parse(
-            {
-                "model": str(base),
-                **{name: str(tmp_path / f"{name}.jsonl") for name in parts},
-                "forget": {"class": 3},
-                "method": {"forget": "npo", "retain": "cross_entropy"},
-                "budget": {"steps": 2, "batch_size": 4},
-                "gold": "one",
-                "out": str(tmp_path / "run"),
-            }
-        )
-    )
+    request = {
+        "model": str(base),
+        **{name: str(tmp_path / f"{name}.jsonl") for name in parts},
+        "forget": {"class": 3},
+        "gold": "one",
+        "out": str(tmp_path / "run"),
+    }
+    left = plan(expunge.Request.parse({**request, "accept": {"forget.concept_rate": "<= 1.2 * gold"}}))
+    assert left.ladder is not None and "random_condition" in str(left.ladder.rungs[left.ladder.start])
+    own = {"method": {"forget": "npo", "retain": "cross_entropy"}, "budget": {"steps": 2, "batch_size": 4}}
+    found = expunge.run(expunge.Request.parse({**request, **own}))
     evidence = json.loads((tmp_path / "run" / "evidence.json").read_text())
     names = {score["name"] for score in evidence["scores"]}
     assert {"forget_concept_rate", "retain_concept_rate", "test_judge_accuracy", "retain_picture_distance"} <= names

@@ -25,6 +25,7 @@ from expunge.models.gan import DRAWS, FILE, WEIGHTS, Game
 from expunge.models.judges import CONCEPT, FEATURES, JUDGED, PICTURE, REAL, judges_of
 from expunge.models.open import check, open_on_cpu
 from expunge.models.weights import snapshot
+from expunge.pipeline.plan import plan
 
 SPEC = {"gan": "perceptrons", "latent": 4, "widths": [8]}
 ROWS = digits(0)["train"][:60]
@@ -199,6 +200,8 @@ def test_a_request_from_file_to_certificate(tmp_path: Path) -> None:
     }
     with pytest.raises(BadInput, match="needs losses, which no GAN gives"):
         expunge.run(expunge.Request.parse({**request, "method": "npo"}))
+    left = plan(expunge.Request.parse({name: value for name, value in request.items() if name != "method"}))
+    assert left.ladder is not None and left.ladder.rungs[left.ladder.start] == "adapt_then_unlearn"
     expunge.run(expunge.Request.parse(request))
     evidence = json.loads((tmp_path / "run" / "evidence.json").read_text())
     names = {score["name"] for score in evidence["scores"]}

@@ -226,11 +226,14 @@ def fresh(
             add_attention=False,
             num_class_embeds=sizes.classes + 1 if sizes.classes else None,
         )
+    return Diffusion(module.eval(), noise, _meaning(sizes))
+
+
+def _meaning(sizes: Spec) -> dict[str, Any]:
+    """What the labels of a new model mean."""
     null, dropped = (sizes.classes, sizes.dropped) if sizes.classes else (None, 0.0)
-    conditions = {"classes": sizes.classes, "null": null, "dropped": dropped, "guidance": 1.0}
-    if sizes.classes and sizes.condition_noise:
-        conditions["noise"] = sizes.condition_noise
-    return Diffusion(module.eval(), noise, conditions)
+    noise = {"noise": sizes.condition_noise} if sizes.classes and sizes.condition_noise else {}
+    return {"classes": sizes.classes, "null": null, "dropped": dropped, "guidance": 1.0, **noise}
 
 
 def _sizes(spec: Mapping[str, Any], field: str) -> Spec | TextSpec:
