@@ -56,7 +56,7 @@ def test_the_discriminator_s_loss_has_r1_on_real_pictures_and_the_fakes_among_th
     doubling(players)
     drawn = game()
     drawn._some(real)
-    scores = players.score(drawn._drawn(players)).detach()
+    scores = players.score(drawn._fakes_of(players)).detach()
     expected = math.log1p(math.exp(-score)) + sum(x * x for x in slope) + float(softplus(scores).mean())
     assert float(game()._doubt(players).detach()) == pytest.approx(expected, rel=1e-5)
     assert float(game(fakes=fake)._doubt(players).detach()) == pytest.approx(

@@ -81,6 +81,7 @@ def test_before_draws_threes_and_gold_does_not(seed: int) -> None:
     assert figures("before", seed)[0] > 0.06 and figures("gold", seed)[0] < 0.02
 
 
+@pytest.mark.claims("adapt_then_unlearn")
 @each_seed
 @pytest.mark.parametrize("name", ["adapt_then_unlearn", "positives alone"])
 def test_the_feature_is_gone_and_the_others_are_drawn_as_before(name: str, seed: int) -> None:
@@ -95,6 +96,7 @@ def test_repulsion_adds_nothing_to_training_on_what_may_stay(seed: int) -> None:
     assert abs(figures("adapt_then_unlearn", seed)[0] - figures("positives alone", seed)[0]) < 0.02
 
 
+@pytest.mark.claims("repel_negatives")
 @each_seed
 def test_the_forget_set_as_fakes_leaves_less_and_costs_the_others(seed: int) -> None:
     """No more 3s than after adaptation, within half a point, and a larger distance than that."""

@@ -1,4 +1,4 @@
-"""What methods of GANs share: how long they play, on what, and the distance of weights."""
+"""Parts that methods of GANs share: the length of a game, its account, and the distance of weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from expunge.methods._statistics import start_progress
 from expunge.models.gan import RATE, Game, Players
 from expunge.models.weights import fold, snapshot
 from expunge.training.outcome import Outcome
-
-BUDGET = {"steps": 600, "batch_size": 64, "learning_rate": RATE, "stop": "none"}
-"""Of a method where the request says nothing else."""
-
 
 PARTS = 4
 """Of a method's game, whose weights are stored."""
@@ -66,10 +62,12 @@ def play(context: Context, players: Players, name: str, real: Tensor, steps: int
         length = (i + 1) * steps // PARTS - i * steps // PARTS
         if length:
             part = f"{name}-{i}"
-            players.load_state_dict(context.once(part, partial(_played, context, players, part, real, length, more)))
+            players.load_state_dict(
+                context.once(part, partial(_weights_after, context, players, part, real, length, more))
+            )
 
 
-def _played(
+def _weights_after(
     context: Context, players: Players, name: str, real: Tensor, steps: int, more: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """The weights after so many steps more."""

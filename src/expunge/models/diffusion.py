@@ -29,7 +29,7 @@ from expunge.data.examples import identity, noise_of
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
 from expunge.models.classifier import check_shapes, flat, floats
-from expunge.models.judges import GENERATED, PICTURE, REAL, Judges, judged, judged_real
+from expunge.models.judges import GENERATED, PICTURE, REAL, Judges, judged_real, judgement
 from expunge.models.views import channels_first
 from expunge.models.weights import device_of, fold, lora_layers, tap
 
@@ -290,7 +290,7 @@ class Diffusion(BaseModel):
         start = [torch.randn(self.shape, generator=draw) for draw in draws]
         start_BCHW = torch.stack(start) if start else torch.zeros(0, *self.shape)
         pictures = self.sample(start_BCHW, batch.inputs["wish"])
-        found = {PICTURE: pictures, **judged(self.judges, pictures, batch.inputs["asked"])}
+        found = {PICTURE: pictures, **judgement(self.judges, pictures, batch.inputs["asked"])}
         return {name: value for name, value in found.items() if name in wanted}
 
     def _real(self, batch: Batch) -> Tensor:

@@ -27,7 +27,7 @@ from expunge.core.random import derive
 from expunge.data.examples import identity
 from expunge.models.base import BaseModel
 from expunge.models.classifier import check_shapes, floats
-from expunge.models.judges import CONCEPT, GENERATED, PICTURE, REAL, Judges, judged, judged_real
+from expunge.models.judges import CONCEPT, GENERATED, PICTURE, REAL, Judges, judged_real, judgement
 from expunge.models.views import channels_first
 from expunge.models.weights import device_of, snapshot
 
@@ -98,7 +98,7 @@ class Game:
         for _ in range(self.steps):
             with torch.enable_grad():
                 self._step(critics, self._doubt(players) + self._beside(players))
-                self._step(makers, softplus(-players.score(self._drawn(players))).mean() + self._beside(players))
+                self._step(makers, softplus(-players.score(self._fakes_of(players))).mean() + self._beside(players))
             if self.advance is not None:
                 self.advance()
         players.requires_grad_(True)
@@ -108,7 +108,7 @@ class Game:
     def _beside(self, players: Players) -> Tensor:
         return torch.zeros(()) if self.beside is None else self.beside(players)
 
-    def _drawn(self, players: Players) -> Tensor:
+    def _fakes_of(self, players: Players) -> Tensor:
         noise_BZ = torch.randn(self.batch, players.latent, generator=self.draw)
         return players.draw(noise_BZ.to(device_of(players)))
 
@@ -122,7 +122,7 @@ class Game:
         score_B = players.score(real_BCHW)
         (slope,) = torch.autograd.grad(score_B.sum(), [real_BCHW], create_graph=True)
         loss = softplus(-score_B).mean() + self.penalty / 2 * slope.square().flatten(1).sum(1).mean()
-        loss = loss + softplus(players.score(self._drawn(players).detach())).mean()
+        loss = loss + softplus(players.score(self._fakes_of(players).detach())).mean()
         if self.fakes is not None:
             loss = loss + softplus(players.score(self._some(self.fakes).to(device))).mean()
         return loss
@@ -182,7 +182,7 @@ class Gan(BaseModel):
                 raise BadInput.of(split, f"row {i + 1}", why, "give pictures in 0-1, or bytes")
 
     def forward(self, batch: Batch, want: Want = NLL) -> Output:
-        """What was wanted of the channels of drawn pictures; it has no loss and no states."""
+        """The channels of drawn pictures, as far as they were wanted; no loss and no states."""
         own: dict[str, Tensor] = {}
         if GENERATED & want.channels:
             own |= {name: x for name, x in self._draw(batch).items() if name in want.channels}
@@ -206,9 +206,9 @@ class Gan(BaseModel):
         """Channel -> values: those of the first picture of each example, and the votes on all of them."""
         pictures_BKCHW = self.sample(batch.inputs["seed"].tolist(), DRAWS)
         asked_B = batch.inputs["asked"]
-        first = judged(self.judges, pictures_BKCHW[:, 0], asked_B)
+        first = judgement(self.judges, pictures_BKCHW[:, 0], asked_B)
         every = pictures_BKCHW.flatten(0, 1)
-        votes_BK = judged(self.judges, every, asked_B.repeat_interleave(pictures_BKCHW.shape[1]))[CONCEPT]
+        votes_BK = judgement(self.judges, every, asked_B.repeat_interleave(pictures_BKCHW.shape[1]))[CONCEPT]
         votes_B = votes_BK.reshape(batch.size, -1).mean(1) if batch.size else first[CONCEPT]
         return {**first, PICTURE: pictures_BKCHW[:, 0], CONCEPT: votes_B}
 

@@ -97,7 +97,7 @@ class Judges:
         return features_BD
 
 
-def judged(judges: Judges | None, pictures_BCHW: Tensor, asked_B: Tensor) -> dict[str, Tensor]:
+def judgement(judges: Judges | None, pictures_BCHW: Tensor, asked_B: Tensor) -> dict[str, Tensor]:
     """Channel -> what the judges say of generated pictures, of which these classes were asked for.
 
     CONCEPT [B]: the share of judges that see that class; NaN where the picture, or the judges, are unknown. JUDGED

@@ -56,13 +56,13 @@ class Distillation:
     def noise(self, count: int) -> Tensor:
         return torch.randn(count, *self.model.shape, generator=self.draw)
 
-    def made(self, labels_B: Tensor) -> Tensor:
+    def pictures(self, labels_B: Tensor) -> Tensor:
         """[B, C, H, W] the student's pictures in -1 to 1."""
         self.model.module = self.student
         return 2 * self.model.draw_once(self.noise(len(labels_B)), labels_B) - 1
 
-    def noised(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(times [B], noise, the noised pictures)."""
+    def add_noise(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(times [B], noise, the pictures under that noise)."""
         length = int(self.model.scheduler.config.num_train_timesteps)
         low, high = (int(share * length) for share in TIMES)
         times_B, noise_BCHW = torch.randint(low, high, (len(x_BCHW),), generator=self.draw), self.noise(len(x_BCHW))
@@ -82,14 +82,14 @@ class Distillation:
     def fake_loss(self, labels_B: Tensor) -> Tensor:
         """The denoising error of the fake's score on the student's pictures; mean over pixels."""
         with torch.no_grad():
-            x_BCHW = self.made(labels_B)
-        times_B, noise_BCHW, noisy_BCHW = self.noised(x_BCHW)
+            x_BCHW = self.pictures(labels_B)
+        times_B, noise_BCHW, noisy_BCHW = self.add_noise(x_BCHW)
         return (self.guess(self.fake, noisy_BCHW, times_B, labels_B) - noise_BCHW).square().mean()
 
     def student_loss(self, labels_B: Tensor, wanted_B: Tensor) -> Tensor:
         """The distance of the scores, where the teacher is asked for the wanted classes."""
-        x_BCHW = self.made(labels_B)
-        times_B, _, noisy_BCHW = self.noised(x_BCHW)
+        x_BCHW = self.pictures(labels_B)
+        times_B, _, noisy_BCHW = self.add_noise(x_BCHW)
         real_BCHW = self.picture(self.teacher, noisy_BCHW, times_B, wanted_B)
         fake_BCHW = self.picture(self.fake, noisy_BCHW, times_B, labels_B)
         return distance(real_BCHW, fake_BCHW, x_BCHW, self.alpha)

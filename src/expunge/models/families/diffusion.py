@@ -230,7 +230,7 @@ def fresh(
 
 
 def _meaning(sizes: Spec) -> dict[str, Any]:
-    """What the labels of a new model mean."""
+    """The meaning of a new model's labels."""
     null, dropped = (sizes.classes, sizes.dropped) if sizes.classes else (None, 0.0)
     noise = {"noise": sizes.condition_noise} if sizes.classes and sizes.condition_noise else {}
     return {"classes": sizes.classes, "null": null, "dropped": dropped, "guidance": 1.0, **noise}
