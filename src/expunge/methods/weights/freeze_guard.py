@@ -50,7 +50,7 @@ def freeze_guard(
 
     def choose(model: Model, splits: Mapping[str, Any], context: Context) -> Trainable:
         parameters = make_trainable(model)
-        settings = {"moves": moves, "rate": rate, "mask_rate": mask_rate, "temperature": temperature}
+        settings: dict[str, Any] = {"moves": moves, "rate": rate, "mask_rate": mask_rate, "temperature": temperature}
         masks = context.once("freeze_guard", lambda: learn_masks(model, splits, context, rounds, **settings))
         order = sorted(parameters, key=lambda name: float(masks[name]), reverse=True)
         frozen = set(order[: min(len(order) - 1, max(1, round(share * len(order))))])
