@@ -21,7 +21,7 @@ from expunge.methods.federated._departure import Departure, Leaves
 from expunge.models.build import again
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
-from expunge.training.updates import State, distance, fault_of, size_of
+from expunge.training.updates import State, digest_of, distance, fault_of, size_of
 
 CARD = MethodCard(
     "Projected ascent of the leaving client",
@@ -85,6 +85,12 @@ def erase_client(
         departure.spent.steps += int(departure.context.notes["ascent"]["steps"])
         departure.spent.bytes_up += size_of(start)
         weights, why = admit(start, sent, limit)
+        departure.spent.add_fact(
+            round=0,
+            updates=dict.fromkeys(departure.leaving, digest_of(sent)),
+            moved={} if fault_of(start, sent) else dict.fromkeys(departure.leaving, round(distance(start, sent), 6)),
+            model=digest_of(weights),
+        )
         departure.context.notes["ascent"] |= {"radius": limit}
         if why:
             departure.context.notes.setdefault("remarks", []).append(
