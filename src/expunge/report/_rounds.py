@@ -93,6 +93,7 @@ def _heat(cells: Sequence[Sequence[float | None]], names: Sequence[str], rounds:
         "y": list(names),
         "z": [list(row) for row in cells],
         "zmin": 0,
+        "zmax": max(value for row in cells for value in row if value is not None),
         "colorscale": SCALE,
         "colorbar": {"thickness": 12, "tickfont": {"color": "var(--muted)"}, "outlinewidth": 0},
         "xgap": 1,
