@@ -23,7 +23,7 @@ from loading import ROOT
 from test_federation import MODEL, config, equal, weights
 
 pytestmark = pytest.mark.slow
-SECONDS = 240.0
+SECONDS = 900.0
 """To wait for the simulation."""
 CLIENTS = 4
 
