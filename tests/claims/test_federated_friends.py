@@ -24,6 +24,8 @@ pytestmark = pytest.mark.slow
 SEEDS = tuple(int(seed) for seed in os.environ.get("EXPUNGE_SEEDS", "7,8,9").split(","))
 FRIEND = "3"
 CLEAN, TRIGGER = 0, 1
+ENOUGH = 5
+KRUM = {"krum": {"hostile": 0.2}}
 honest = Rounds.train_client
 
 
@@ -47,9 +49,9 @@ def test_a_friend_at_work_during_the_ascent_does_not_save_the_trigger(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The friend's rows carry the trigger, also those on which the ascent is validated. In the training's last round it
-    sends what an average takes for its own model, so that the mean of the others, from which the ascent starts, carries
-    the trigger; in each round afterwards it sends the old model back in the same way. The ascent leaves the trigger
-    under .15, and so do five rounds by the median; an average of the five brings more than half of it back."""
+    sends what an average takes for its own model, and in each round after the ascent what an average takes for the old
+    one. With averages the trigger comes back in more than half of the cases. Where the start of the ascent and the
+    rounds are krum's, the ascent takes it under .15, and five rounds leave it there."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
     measure, rows = load_script("federation_figures"), planted_rows(seed)
 
@@ -71,10 +73,9 @@ def test_a_friend_at_work_during_the_ascent_does_not_save_the_trigger(
 
     monkeypatch.setattr(Rounds, "train_client", go_back)
     found = {}
-    for strategy, rounds in (("fedavg", 0), ("fedavg", 5), ("median", 5)):
+    for strategy, rounds in (("fedavg", ENOUGH), (KRUM, 0), (KRUM, ENOUGH)):
         method = {"erase_client": {"rounds": rounds, "strategy": strategy}}
-        found[strategy, rounds] = measure.after(method, base, rows)["end"]
-    dropped = measure.after({"go_on": {"rounds": 0, "drop_last": True}}, base, rows)["end"]
-    assert dropped[TRIGGER] > 0.5, "the mean of the others carries the trigger"
-    assert found["fedavg", 0][TRIGGER] < 0.15 and found["median", 5][TRIGGER] < 0.15, found
-    assert found["fedavg", 5][TRIGGER] > 0.5, found
+        found[str(strategy), rounds] = measure.after(method, base, rows)["end"]
+    assert found["fedavg", ENOUGH][TRIGGER] > 0.5, found
+    assert found[str(KRUM), 0][TRIGGER] < 0.15 and found[str(KRUM), ENOUGH][TRIGGER] < 0.15, found
+    assert found[str(KRUM), ENOUGH][CLEAN] > 0.9, found

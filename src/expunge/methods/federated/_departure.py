@@ -49,10 +49,13 @@ class Departure:
         """The rounds that the server kept."""
         return read_history(history_of(self.model), state_of(self.model))
 
-    def reference(self) -> State:
+    def reference(self, strategy: Any = None) -> State:
         """The mean of the other clients' models in the last round: the global model without the leaving clients' last
-        updates, for as many of them as took part in it."""
+        updates, for as many of them as took part in it. strategy: in the mean's place, over what the server kept."""
         last = self.kept[-1]
+        others = [one for one in last.updates if one.client not in self.leaving]
+        if strategy is not None and others:
+            return strategy_of(strategy, "method.strategy")(last.before, others)
         gone = [one for one in last.updates if one.client in self.leaving]
         total = sum(one.examples for one in last.updates)
         if not gone or total == sum(one.examples for one in gone):

@@ -71,15 +71,15 @@ def erase_client(
     Ascent by SGD with momentum 0.9 on the rows to forget, from the mean of the other clients' last models; each step
     is clipped and projected on the ball. radius: of the ball; by default a third of the mean distance between the
     mean of the others and ten random starts. stop_at: the share of the validation accuracy under which the ascent
-    stops. rounds: of those who stay, afterwards. strategy: of these rounds, by default the training's; a robust one
-    (`median`) withstands a client that sends the old model back.
+    stops. rounds: of those who stay, afterwards. strategy: of these rounds, by default the training's, and of the
+    others' last models in the mean's place; a robust one (`krum`) withstands a client that sends the old model back.
     """
     if strategy is not None:
         strategy_of(strategy, "method.strategy")
     ascent = Ascent(rate, epochs, clip, stop_at)
 
     def erase(departure: Departure) -> State:
-        start = departure.reference()
+        start = departure.reference(strategy)
         limit = radius if radius is not None else _published_radius(departure, start)
         sent = departure.context.once("ascent", lambda: _ascend(departure, start, limit, ascent))
         departure.spent.steps += int(departure.context.notes["ascent"]["steps"])
