@@ -28,16 +28,17 @@ def test_a_column_stays_if_its_part_exceeds_the_penalty() -> None:
 
 
 def test_dropped_columns_have_weights_of_zero(tmp_path: Path) -> None:
-    """The second of two columns is noise of a hundredth of the size: it is left out of the second training."""
-    draw = np.random.default_rng(0)
-    data = [{"features": [float(k % 2) * 2 - 1, 0.01 * draw.normal()], "label": k % 2} for k in range(64)]
+    """The first party's second column is noise of a hundredth of the size: it is left out of the second training."""
+    draw, x = np.random.default_rng(0), [float(k % 2) * 2 - 1 for k in range(64)]
+    data = [{"features": [x[k], 0.01 * draw.normal(), x[k]], "label": k % 2} for k in range(64)]
+    linear = {**LINEAR, "arguments": {"inputs": 3, "classes": 2}}
     context = Context(Budget(epochs=2, batch_size=16, learning_rate=0.5), tmp_path, 0, "train")
-    model = less_vfl.train(fresh(LINEAR, [], 0), data, context, parties=[1, 1], strength=0.5)
+    model = less_vfl.train(fresh(linear, [], 0), data, context, parties=[2, 1], strength=0.5)
     told = context.notes["outcome"]["federation"]
     weight = dict(model.module.named_parameters())["head.weight"]
     assert weight[:, 0].abs().min() > 0.1
     assert told["bytes_up"] == 3 * 64 * 2 * 2 * 8, "a pass before and two after, two classes, two parties"
-    assert told["columns"] == [0] and weight[:, 1].abs().max() == 0
+    assert told["columns"] == [0, 2] and weight[:, 1].abs().max() == 0
 
 
 def test_silos_without_labels_keep_the_rows_of_which_the_model_is_sure() -> None:
