@@ -132,8 +132,8 @@ LEVEL = pytest.mark.xfail(reason=".777 in turns and .780 alone: docs/federated.m
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=LEVEL) if seed == 7 else seed for seed in SEEDS])
 def test_silos_without_labels_add_to_those_that_have_some(seed: int, tmp_path: Path) -> None:
-    """Two silos of 40 labelled digits and four of 150 without labels, in turns: 21 rounds end more than a point above 21
-    rounds of the first two alone on seeds 8 and 9, and level on seed 7."""
+    """Two silos of 40 labelled digits and four of 150 without labels, in turns: 21 rounds end more than a point above
+    as many of the first two alone on seeds 8 and 9, and level on seed 7."""
     rows = splits("digits", seed)
     data = [{**row, "client": k // 40} for k, row in enumerate(rows["train"][:80])]
     data += [{**row, "client": 2 + k % 4} for k, row in enumerate(rows["train"][80:680])]

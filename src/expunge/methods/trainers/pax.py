@@ -298,7 +298,9 @@ class Tree:
             weight if split is None else float(cuts[split.column][split.last])
             for split, weight in zip(self.splits, weights, strict=True)
         ]
-        empty = {name: [] for name in ("categories", "categories_nodes", "categories_segments", "categories_sizes")}
+        empty: dict[str, Any] = {
+            name: [] for name in ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+        }
         size = {"num_deleted": "0", "num_feature": str(len(cuts)), "num_nodes": str(count), "size_leaf_vector": "1"}
         return {
             **empty,
