@@ -23,8 +23,8 @@ def test_a_column_stays_if_its_part_exceeds_the_penalty() -> None:
     standardised columns, and half of the largest, 1.5, leaves the first and the last."""
     x_NF = np.array([[1, 1, 2], [1, -1, -2], [-1, 1, -2], [-1, -1, 2]], dtype=float)
     weights_CF = np.array([[3.0, 1.0, 1.0]])
-    assert less_vfl.chosen(x_NF, weights_CF, 0.5).tolist() == [True, False, True]
-    assert less_vfl.chosen(x_NF, weights_CF, 0.7).tolist() == [True, False, False]
+    assert less_vfl.choose_columns(x_NF, weights_CF, 0.5).tolist() == [True, False, True]
+    assert less_vfl.choose_columns(x_NF, weights_CF, 0.7).tolist() == [True, False, False]
 
 
 def test_dropped_columns_have_weights_of_zero(tmp_path: Path) -> None:
@@ -64,6 +64,6 @@ def test_silos_take_turns_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
         told = context.notes["outcome"]["federation"]["participants"]
         assert told == [["0"], ["0"], ["1"], ["1"], ["0"], ["0"]]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    options = {"clients": "client", "annotated": ["2"], "local": 1}
+    options = {"annotated": ["2"], "local": 1}
     with pytest.raises(BadInput, match="unknown client"):
         fat.check(model, data, **options)

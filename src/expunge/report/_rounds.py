@@ -52,7 +52,7 @@ def _megabytes(stage: Mapping[str, Any]) -> str:
 
 
 def _noise(stage: Mapping[str, Any]) -> str:
-    """What the noise of the clients' updates bounds, by the accountant."""
+    """The bound of the clients' noise, by the accountant, as a sentence."""
     found = stage.get("privacy")
     if not found:
         return ""

@@ -85,12 +85,7 @@ def erase_client(
         departure.spent.steps += int(departure.context.notes["ascent"]["steps"])
         departure.spent.bytes_up += size_of(start)
         weights, why = admit(start, sent, limit)
-        departure.spent.add_fact(
-            round=0,
-            updates=dict.fromkeys(departure.leaving, digest_of(sent)),
-            moved={} if fault_of(start, sent) else dict.fromkeys(departure.leaving, round(distance(start, sent), 6)),
-            model=digest_of(weights),
-        )
+        _add_fact(departure, start, sent, weights)
         departure.context.notes["ascent"] |= {"radius": limit}
         if why:
             departure.context.notes.setdefault("remarks", []).append(
@@ -99,6 +94,15 @@ def erase_client(
         return departure.go_on(weights, rounds, strategy)
 
     return Leaves(erase, averages=True)
+
+
+def _add_fact(departure: Departure, start: State, sent: State, after: State) -> None:
+    """Round 0 of a departure: the leaving clients' model, and the one that the server goes on from."""
+    names, far = list(departure.leaving), None if fault_of(start, sent) else round(distance(start, sent), 6)
+    moved = {} if far is None else dict.fromkeys(names, far)
+    departure.spent.add_fact(
+        round=0, updates=dict.fromkeys(names, digest_of(sent)), moved=moved, model=digest_of(after)
+    )
 
 
 def admit(reference: State, sent: Mapping[str, Tensor], radius: float) -> tuple[State, str]:

@@ -16,6 +16,7 @@ from expunge.data.clients import FIELD, Clients, Placing, client_of, clients_of
 from expunge.methods._rounds import Ledger, Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.trainers.federation import outcome_of
+from expunge.models.family import family
 from expunge.models.passes import passes
 from expunge.training import checkpoint
 from expunge.training.updates import State
@@ -25,16 +26,16 @@ WHERE = "trainer.fat"
 
 def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
     """With whom a row lies in the federation of these options."""
-    placing = Placing.of(options["clients"], f"{WHERE}.clients")
+    placing = Placing.of(FIELD, WHERE)
     return lambda row: client_of(row, placing)
 
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """Check that the model has classes, and that some clients are annotated. Raises BadInput."""
-    if "labels" not in model.capabilities:
+    if "logits" not in family(model.family).gives:
         raise BadInput.of("trainer", "fat", "gives rows labels, and this model has no classes", "give a classifier")
     Local.of(options["local"], f"{WHERE}.local")
-    known = list(clients_of(data, Placing.of(options["clients"], f"{WHERE}.clients")))
+    known = list(clients_of(data, Placing.of(FIELD, WHERE)))
     for name in map(str, options["annotated"]):
         if name not in known:
             raise BadInput.of(f"{WHERE}.annotated", name, "unknown client", did_you_mean(name, known))
@@ -48,7 +49,6 @@ def train(
     context: Context,
     *,
     annotated: list[Any],
-    clients: Any = FIELD,
     cycles: Annotated[int, Ge(1), Le(10_000)] = 4,
     rounds: Annotated[int, Ge(1), Le(10_000)] = 3,
     sure: Annotated[float, Ge(0), Le(1)] = 0.9,
@@ -56,14 +56,14 @@ def train(
 ) -> Model:
     """Train in cycles: rounds of the annotated clients, then as many of the others on labels that the model gives them.
 
-    annotated: the clients whose labels are read; of the others no label ever is. At the start of the others' rounds the
+    A row names its client by its field `client`. annotated: the clients whose labels are read; of the others no label ever is. At the start of the others' rounds the
     global model is the target for all of them: each keeps the rows of which the target is `sure`, under its prediction.
     Rounds are FedAvg's. An annotated client's departure makes gold give all labels anew. Source: arXiv:2304.09327,
     without its mix-up of views. Raises BadInput.
     """
-    check(fresh, data, clients=clients, annotated=annotated, local=local)
+    check(fresh, data, annotated=annotated, local=local)
     began, names = time.monotonic(), set(map(str, annotated))
-    divided = clients_of(data, Placing.of(clients, f"{WHERE}.clients"))
+    divided = clients_of(data, Placing.of(FIELD, WHERE))
     known: Clients = {name: rows for name, rows in divided.items() if name in names}
     others: Clients = {name: rows for name, rows in divided.items() if name not in names}
     ledger, budget = Ledger(), local_budget(context.budget, Local.of(local, f"{WHERE}.local"))

@@ -46,7 +46,7 @@ def train(
     table_NF, labels_N = vertical.table_of(data)
     linear.weight.data.zero_()  # of a random start a noise column's part would stay as large as it began
     first = vertical.learn(table_NF, labels_N, linear, columns, context, passes, f"{NAME}/first")
-    chosen_F = np.concatenate([chosen(party.columns_NF, party.weights_CF, strength) for party in first.members])
+    chosen_F = np.concatenate([choose_columns(party.columns_NF, party.weights_CF, strength) for party in first.members])
     server = vertical.learn(
         table_NF * chosen_F, labels_N, linear, columns, context, int(context.budget.epochs or 1), NAME
     )
@@ -62,7 +62,7 @@ def train(
     return fresh
 
 
-def chosen(x_NF: np.ndarray, weights_CF: np.ndarray, strength: float) -> np.ndarray:
+def choose_columns(x_NF: np.ndarray, weights_CF: np.ndarray, strength: float) -> np.ndarray:
     """Whether each column [F] takes part in a group-lasso regression of the part x w on the standardised columns.
 
     Proximal gradient: w_f <- w_f max(0, 1 - t s / |w_f|) after each step, s the strength times the least penalty that

@@ -24,6 +24,8 @@ NAME = "pax"
 WHERE = f"trainer.{NAME}.clients"
 FEWEST = 2
 """Bins of the smallest party."""
+SHRINKAGE = 1.0
+"""L2 penalty of a leaf, as XGBoost has it."""
 LEAST_GAIN = 1e-6
 """A split must gain more, as in XGBoost."""
 ROOT = 2**31 - 1
@@ -53,7 +55,6 @@ def train(
     depth: Annotated[int, Ge(1), Le(30)] = 6,
     rate: Annotated[float, Gt(0), Le(1)] = 0.3,
     least_weight: Annotated[float, Ge(0)] = 1.0,
-    shrinkage: Annotated[float, Ge(0)] = 1.0,
 ) -> Model:
     """Grow as many rounds as the budget has epochs, each split from the sums of all parties' gradients by bin.
 
@@ -68,7 +69,7 @@ def train(
     divided, rounds = clients_of(data, Placing.of(clients, WHERE)), int(context.budget.epochs or 1)
     cuts = cuts_of([sketch(_columns(rows), count) for rows, count in _with_bins(divided, bins)], bins)
     parties = [Party.of(rows, cuts, classes) for rows in divided.values()]
-    server = Server(parties, cuts, depth, rate, least_weight, shrinkage)
+    server = Server(parties, cuts, depth, rate, least_weight, SHRINKAGE)
     context.reporter.start(NAME, rounds)
     trees = []
     for number in range(1, rounds + 1):
@@ -136,7 +137,7 @@ def cuts_of(sketches: Sequence[Sketch], most: int) -> list[np.ndarray]:
 
 @dataclass
 class Party:
-    """What one party holds: its rows by bin, their labels, and the margins of the common trees.
+    """One party: its rows by bin, their labels, and the margins of the common trees.
 
     bins_NF, margins_NC: C is 1 for two classes. node_N: where the tree in work has each row.
     """
