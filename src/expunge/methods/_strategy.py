@@ -48,7 +48,7 @@ class Strategy:
         """Look at the model that a round made. accuracy: names of clients -> its accuracy on their rows."""
 
     def guarantee(self, rounds: int) -> dict[str, Any]:
-        """The guarantee of its noise after so many rounds, for the manifest and the evidence; empty where there is none.
+        """The guarantee of its noise after so many rounds, for manifest and evidence; empty where there is none.
 
         epsilon: None where nothing bounds it. delta. of: `sum` or `message`, what the bound is of.
         """

@@ -56,10 +56,10 @@ def train(
 ) -> Model:
     """Train in cycles: rounds of the annotated clients, then as many of the others on labels that the model gives them.
 
-    A row names its client by its field `client`. annotated: the clients whose labels are read; of the others no label ever is. At the start of the others' rounds the
-    global model is the target for all of them: each keeps the rows of which the target is `sure`, under its prediction.
-    Rounds are FedAvg's. An annotated client's departure makes gold give all labels anew. Source: arXiv:2304.09327,
-    without its mix-up of views. Raises BadInput.
+    A row names its client by its field `client`. annotated: the clients whose labels are read; of the others no label
+    ever is. At the start of the others' rounds the global model is the target for all of them: each keeps the rows of
+    which the target is `sure`, under its prediction. Rounds are FedAvg's. An annotated client's departure makes gold
+    give all labels anew. Source: arXiv:2304.09327, without its mix-up of views. Raises BadInput.
     """
     check(fresh, data, annotated=annotated, local=local)
     began, names = time.monotonic(), set(map(str, annotated))
