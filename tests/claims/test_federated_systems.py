@@ -24,7 +24,7 @@ from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.single_shot import Search, choose, pairs_of
 from expunge.methods.strategies.tifl import TiFL
-from expunge.methods.trainers import boosting, federated_boosting, vertical
+from expunge.methods.trainers import boosting, fat, federated_boosting, federation, less_vfl, pax, vertical
 from expunge.models.build import fresh
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
@@ -124,6 +124,32 @@ def test_the_single_shot_lands_within_a_point_of_the_best_of_the_grid(seed: int,
     assert min(found.values()) < max(found.values()) - 0.1
 
 
+# -- silos without labels -------------------------------------------------------------------------------
+
+
+LEVEL = pytest.mark.xfail(reason=".777 in turns and .780 alone: docs/federated.md", strict=True)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=LEVEL) if seed == 7 else seed for seed in SEEDS])
+def test_silos_without_labels_add_to_those_that_have_some(seed: int, tmp_path: Path) -> None:
+    """Two silos of 40 labelled digits and four of 150 without labels, in turns: 21 rounds end more than a point above
+    as many of the first two alone on seeds 8 and 9, and level on seed 7."""
+    rows = splits("digits", seed)
+    data = [{**row, "client": k // 40} for k, row in enumerate(rows["train"][:80])]
+    data += [{**row, "client": 2 + k % 4} for k, row in enumerate(rows["train"][80:680])]
+    network = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8}}
+    found = {}
+    for name in ("turns", "annotated alone"):
+        model = fresh(network, [], seed)
+        context = Context(Budget(batch_size=16, learning_rate=0.005), tmp_path / name, seed, "train")
+        if name == "turns":
+            fat.train(model, data, context, annotated=[0, 1], cycles=4, rounds=3, local=3)
+        else:
+            federation.train(model, data[:80], context, rounds=21, local=3, history="none")
+        found[name] = accuracy(model, rows["test"])
+    assert found["turns"] > found["annotated alone"] + 0.01, found
+
+
 # -- columns ------------------------------------------------------------------------------------------
 
 
@@ -155,6 +181,36 @@ def test_training_over_columns_is_central_training(seed: int, tmp_path: Path) ->
     assert accuracy(model, rows["test"]) > 0.8
 
 
+@each
+def test_parties_leave_out_most_columns_of_noise_by_themselves(seed: int, tmp_path: Path) -> None:
+    """Adult's columns and 60 of noise at three parties: after one pass each party leaves out columns without a message,
+    together at least 48 of those of noise, and five passes on the rest are within 2 points of five on all (1.1 below on
+    seed 7); the bytes are those of six passes."""
+    rows, draw = splits("adult", seed), np.random.default_rng(seed)
+
+    def widen(some: list[Example]) -> list[Example]:
+        found = []
+        for row in some:
+            own, noise = np.asarray(row["features"], np.float32), draw.normal(size=60).astype(np.float32)
+            parts = [own[:6], noise[:20], own[6:56], noise[20:40], own[56:], noise[40:]]
+            found.append({"features": np.concatenate(parts), "label": row["label"]})
+        return found
+
+    train, test = widen(rows["train"]), widen(rows["test"])
+    noise = {*range(6, 26), *range(76, 96), *range(148, 168)}
+    linear = {"factory": "expunge.models.networks:Linear", "arguments": {"inputs": 168, "classes": 2}}
+    found, told = {}, {}
+    for trainer in (vertical, less_vfl):
+        budget = Budget(epochs=5, batch_size=64, learning_rate=0.1)
+        model, context = fresh(linear, [], seed), Context(budget, tmp_path / trainer.NAME, seed, "train")
+        found[trainer.NAME] = accuracy(trainer.train(model, train, context, parties=[26, 70, 72]), test)
+        told[trainer.NAME] = context.notes["outcome"]["federation"]
+    kept = set(told["less_vfl"]["columns"])
+    assert len(kept & noise) <= 12 and len(kept - noise) >= 10, (len(kept & noise), len(kept))
+    assert found["less_vfl"] > found["vertical"] - 0.02, found
+    assert 5 * told["less_vfl"]["bytes_up"] == 6 * told["vertical"]["bytes_up"]
+
+
 # -- trees --------------------------------------------------------------------------------------------
 
 
@@ -176,6 +232,26 @@ def test_federated_trees_are_within_two_points_of_central_ones(seed: int, skew: 
         found[name] = accuracy(trained, rows["test"])
     majority = max(np.mean([row["label"] == k for row in rows["test"]]) for k in (0, 1))
     assert found["federated"] > found["central"] - 0.02 and found["federated"] > majority + 0.05, (found, majority)
+
+
+@each
+@pytest.mark.parametrize("skew", [1, 100])
+def test_trees_from_sums_of_histograms_are_within_half_a_point_of_central_ones(
+    seed: int, skew: int, tmp_path: Path
+) -> None:
+    """The same five clients of Adult: bins by each party's share of the rows cost less than half a point. Where the
+    server's bins are sixteen, they cost at least half a point of these."""
+    rows = splits("adult", seed)
+    sizes = np.geomspace(1, skew, 5)
+    ends = np.round(np.cumsum(sizes / sizes.sum()) * len(rows["train"])).astype(int)
+    data = [{**row, "client": int(np.searchsorted(ends, i, side="right"))} for i, row in enumerate(rows["train"])]
+    found = {}
+    for name, trainer, given in (("central", boosting, {}), ("pax", pax, {}), ("coarse", pax, {"bins": 16})):
+        model = fresh({"trees": "xgboost", "classes": 2}, data, seed)
+        context = Context(Budget(epochs=30), tmp_path / name, seed, "train")
+        trained = trainer.train(model, data, context, depth=4, rate=0.3, **given)  # type: ignore[attr-defined]
+        found[name] = accuracy(trained, rows["test"])
+    assert abs(found["pax"] - found["central"]) < 0.005 and found["coarse"] < found["pax"] - 0.005, found
 
 
 # -- groups -------------------------------------------------------------------------------------------

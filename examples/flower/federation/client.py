@@ -1,4 +1,7 @@
-"""A client: its name, its rows and its train.yaml are the settings of its own SuperNode, never the server's."""
+"""A client: its name, its rows and its train.yaml are the settings of its own SuperNode, never the server's.
+
+In Flower's simulation nodes have numbers alone: each is that client of the data that the server's train.yaml names.
+"""
 
 import functools
 import tempfile
@@ -6,7 +9,7 @@ from pathlib import Path
 
 from flwr.clientapp import ClientApp
 
-from expunge.methods.deployment import join
+from expunge.methods.deployment import join, join_simulated
 from expunge.pipeline.clients import sums_as_text
 
 app = ClientApp()
@@ -15,13 +18,25 @@ app = ClientApp()
 @functools.cache
 def client(train, name, rows):
     """The client of these settings. Of its rows under the last model it says sums, and nothing of a single one."""
-    folder = Path(tempfile.mkdtemp())
-    return join(train, name, rows, folder, lambda model, own: sums_as_text(model, "retain", own))
+    return join(train, name, rows, Path(tempfile.mkdtemp()), read)
+
+
+@functools.cache
+def simulated(train, number):
+    """The client of this number in a simulation."""
+    return join_simulated(train, number, Path(tempfile.mkdtemp()), read)
+
+
+def read(model, own):
+    """The sums of the client's figures under a model."""
+    return sums_as_text(model, "retain", own)
 
 
 def act(message, context):
     """Answer a message."""
     config = context.node_config
+    if "partition-id" in config:
+        return simulated(str(context.run_config["train"]), int(config["partition-id"]))(message, context)
     return client(str(config["train"]), str(config["client"]), str(config["rows"]))(message, context)
 
 

@@ -20,6 +20,8 @@ Examples:
   expunge audit MODEL --forget f.jsonl --retain r.jsonl --before BASE --gold RETRAINED --out audits/a
 
   expunge audit MODEL --forget f.jsonl --gold RETRAINED --gold ANOTHER --level deep   # slower attacks too
+
+  expunge audit MODEL --data rows.jsonl --forget '{client: 7}' --level none --clients-send sums   # a federation's
 """
 
 
@@ -38,9 +40,7 @@ def command(
     general: Annotated[str | None, typer.Option(help="General text, which must stay.")] = None,
     probes: Annotated[str | None, typer.Option(help="Your questions: JSONL of question, answer, kind, of.")] = None,
     before: Annotated[str | None, typer.Option(help="The model before the change.")] = None,
-    gold: Annotated[
-        list[str], typer.Option(help="Retrained without the forget set: a folder, two, auto, one or none.")
-    ] = ["auto"],  # noqa: B006
+    gold: Annotated[list[str], typer.Option(help="Retrained: a folder, two, auto, one or none.")] = ["auto"],  # noqa: B006
     accept: Annotated[list[str], typer.Option(help='An acceptance criterion: --accept "forget.rouge_l=<= 0.4".')] = [],  # noqa: B006
     purpose: Annotated[str, typer.Option(help="suppress or erase.")] = "suppress",
     level: Annotated[str, typer.Option(help="Attacks on the model: none, standard or deep.")] = "standard",
@@ -50,6 +50,7 @@ def command(
     turns: Annotated[str, typer.Option(help="last or all: the answers of a conversation that count.")] = "last",
     answer_quantile: Annotated[float, typer.Option(help="Of the true answers' lengths: bounds generated ones.")] = 1.0,
     held_out_rows: Annotated[int | None, typer.Option(help="Most rows read of each split but forget.")] = None,
+    clients_send: Annotated[str, typer.Option(help="A federation's clients send readouts or sums.")] = "readouts",
     redact: Annotated[bool, typer.Option("--redact", help="Keep forget texts out of the report.")] = False,
     out: Annotated[str | None, typer.Option(help="A folder for evidence.json and report.html.")] = None,
     env: _show.Env = None,
@@ -76,6 +77,7 @@ def command(
         accept=parse_sets(accept, "--accept"),
         purpose=purpose,
         turns=turns,
+        clients_send=clients_send,
         redact=redact,
         answer_quantile=answer_quantile,
         held_out_rows="auto" if held_out_rows is None else held_out_rows,

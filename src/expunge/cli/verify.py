@@ -16,11 +16,15 @@ whatever the verdict was. With --key a missing or wrong signature is 1; a key fr
 nothing. --measure also reads the model again, without the cache, and compares the figures: it needs the data that
 the request names.
 
+Of a model that a federation trained, the links of its rounds are checked too; of a folder that `expunge train` wrote
+for a federation, these alone.
+
 Examples:
 
 \b
   expunge verify runs/authors/certificate.json
   expunge verify runs/authors --measure
+  expunge verify bases/federation
 """
 
 
@@ -30,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    certificate: Annotated[str, typer.Argument(help="certificate.json, or the run's folder.")],
+    certificate: Annotated[str, typer.Argument(help="certificate.json, the run's folder, or a federation's.")],
     key: Annotated[str | None, typer.Option(help="The signer's public key.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Read the model again and compare the figures.")] = False,
     trust_code: Annotated[
@@ -54,5 +58,8 @@ def command(
     state = "NOT as certified" if found.differences else "all digests match"
     outcome = {True: "passed", False: "failed", None: "set no criteria"}[found.passed]
     verdict = f"the run {outcome}" if found.good else f"its verdict (the run {outcome}) is not to be relied on"
+    if found.alone:
+        say("The rounds " + ("follow from one another." if found.good else "do NOT go with one another and the model."))
+        return 0 if found.good else 1
     say(f"{len(found.matching)} files checked, {state}; signature: {found.signature}; {verdict}.")
     return 0 if found.good else 1

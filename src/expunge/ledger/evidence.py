@@ -182,6 +182,8 @@ class Evidence(Record):
     """Of a classifier: role -> split -> points in the plane of its features' main directions."""
     clients: Object = {}
     """Of a federation: what the clients sent, and of each the rows that it read, by split, and its own figures."""
+    rounds: Object = {}
+    """Of a federation: its training's rounds and a departure's, each with its facts, and faults of what was kept."""
     over_models: OverModels | None = None
     caches: list[str] = []
     """Of earlier versions alone: the cache entries of the run, which salt.json holds today."""

@@ -29,7 +29,7 @@ from expunge.methods.objective import plain_training
 from expunge.models.weights import snapshot
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
-from expunge.training.updates import ClientUpdate, State, chain, digest_of, require_some, screen, size_of
+from expunge.training.updates import ClientUpdate, State, chain, digest_of, distance, require_some, screen, size_of
 
 Exchange = Callable[[int, Sequence[str], State], list[ClientUpdate]]
 """(round, names of the clients, global model) -> what came back: one update each, or none of a client that is gone."""
@@ -48,11 +48,18 @@ class Ledger:
     refused: list[dict[str, str]] = field(default_factory=list)
     facts: list[dict[str, Any]] = field(default_factory=list)
     """Of each round digests of the updates and of the model, and a link to the round before (methods/facts.py)."""
+    head: str = ""
+    """The link that the first fact follows: of the training before a departure; "" at the start of a training."""
     bytes_down: int = 0
     bytes_up: int = 0
     steps: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+    def add_fact(self, **fact: Any) -> None:
+        """Add the fact of a round, linked to the one before."""
+        previous = self.facts[-1]["chain"] if self.facts else self.head
+        self.facts.append({**fact, "chain": chain(previous, fact)})
 
     def account(self) -> dict[str, Any]:
         """For the manifest and the evidence."""
@@ -125,6 +132,7 @@ class Rounds:
             "examples": [one.examples for one in usable],
             "refused": refused,
             "updates": {one.client: digest_of(one.weights) for one in usable},
+            "moved": {one.client: round(distance(weights, one.weights), 6) for one in usable},
             "model": digest_of(after),
             "bytes_up": sum(one.size for one in updates),
             "steps": cost.get("steps", 0),
@@ -161,8 +169,8 @@ class Rounds:
         ledger = self.ledger
         ledger.rounds.append(list(outcome["usable"]))
         ledger.refused.append(dict(outcome["refused"]))
-        fact = {"round": number, "updates": outcome["updates"], "model": outcome["model"]}
-        ledger.facts.append({**fact, "chain": chain(ledger.facts[-1]["chain"] if ledger.facts else "", fact)})
+        told = {name: outcome[name] for name in ("updates", "moved", "model")}
+        ledger.add_fact(round=number, **told)
         ledger.bytes_down += len(outcome["asked"]) * size_of(weights)
         ledger.bytes_up += int(outcome["bytes_up"])
         ledger.steps += int(outcome["steps"])

@@ -47,6 +47,13 @@ class Strategy:
     def judge(self, number: int, sizes: Mapping[str, int], accuracy: Callable[[Sequence[str]], float]) -> None:
         """Look at the model that a round made. accuracy: names of clients -> its accuracy on their rows."""
 
+    def guarantee(self, rounds: int) -> dict[str, Any]:
+        """The guarantee of its noise after so many rounds, for manifest and evidence; empty where there is none.
+
+        epsilon: None where nothing bounds it. delta. of: `sum` or `message`, what the bound is of.
+        """
+        return {}
+
     def state(self) -> dict[str, Tensor]:
         """Its memory of earlier rounds, for the checkpoint."""
         return {}

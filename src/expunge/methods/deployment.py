@@ -17,7 +17,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Model
 from expunge.core.files import write_json
 from expunge.core.train_config import TrainConfig
-from expunge.data.clients import Placing
+from expunge.data.clients import Placing, clients_of
 from expunge.data.load import load
 from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
@@ -46,9 +46,13 @@ class Training:
     def rounds(self, model: Model, clients: Mapping[str, list[Example]], folder: Path) -> Rounds:
         """The rounds over these clients, as a training in one process has them."""
         budget = local_budget(self.config.budget, Local.of(self.options["local"], f"{WHERE}.local"))
-        share = Placing.of(self.options["clients"], f"{WHERE}.clients").fraction
         context = Context(self.config.budget, folder, self.config.seed, "train")
-        return Rounds(model, dict(clients), self.strategy, context, budget, share)
+        return Rounds(model, dict(clients), self.strategy, context, budget, self.placing.fraction)
+
+    @property
+    def placing(self) -> Placing:
+        """How rows are dealt out to clients."""
+        return Placing.of(self.options["clients"], f"{WHERE}.clients")
 
     @property
     def strategy(self) -> Strategy:
@@ -56,8 +60,10 @@ class Training:
         return strategy_of(self.options["strategy"], f"{WHERE}.strategy")
 
 
-def join(path: str | Path, name: str, rows: str | Path, folder: Path, read: Callable[[Model, Any], str]) -> Any:
-    """The ClientApp of one client. path: train.yaml. rows: the client's own file of rows. folder: for scratch.
+def join(
+    path: str | Path, name: str, rows: str | Path | list[Example], folder: Path, read: Callable[[Model, Any], str]
+) -> Any:
+    """The ClientApp of one client. path: train.yaml. rows: its own rows, or a file of them. folder: for scratch.
 
     read: what the client says of its own rows under a model, as JSON: readouts, or sums alone.
     """
@@ -65,7 +71,7 @@ def join(path: str | Path, name: str, rows: str | Path, folder: Path, read: Call
 
     @functools.cache
     def own() -> Rounds:
-        data = list(load(str(rows), "rows", training.config.columns))
+        data = rows if isinstance(rows, list) else list(load(str(rows), "rows", training.config.columns))
         model = fresh(training.config.model, data, training.config.seed, training.config.trust_code)
         return training.rounds(model, {name: data}, folder)
 
@@ -78,6 +84,17 @@ def join(path: str | Path, name: str, rows: str | Path, folder: Path, read: Call
         return read(own().model, own().clients[name])
 
     return client_app(train, name=name, read=tell)
+
+
+def join_simulated(path: str | Path, number: int, folder: Path, read: Callable[[Model, Any], str]) -> Any:
+    """The ClientApp of one client in Flower's simulation, whose nodes have numbers and no rows of their own.
+
+    path: train.yaml, whose data are all clients' rows. number: of the client among the names in order.
+    """
+    config = Training.read(path)
+    clients = clients_of(list(load(config.config.data, "data", config.config.columns)), config.placing)
+    name = list(clients)[number]
+    return join(path, name, clients[name], folder, read)
 
 
 def serve(path: str | Path, grid: Any, count: int, out: Path, *, timeout: float = 600.0) -> State:

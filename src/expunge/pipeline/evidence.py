@@ -27,6 +27,7 @@ from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
+from expunge.pipeline.rounds import rounds_exhibit
 from expunge.pipeline.run_folder import SCRATCH, close
 from expunge.pipeline.trial import Trial, Tried, repair_remark
 from expunge.report.card import model_card
@@ -91,6 +92,7 @@ def evidence(tried: Tried, beside: Mapping[int, DomainAnswers], seconds: float) 
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
         **exhibits(reads, scores, redact, plan.capabilities, compared.parties),
+        **rounds_exhibit(plan.source, plan.manifest, applied.notes.get("facts"), redact, plan.request.trust_code),
     )
 
 
@@ -212,7 +214,7 @@ def _trial_remarks(tried: Tried) -> list[str]:
 
 def _method_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
     """The notes that the method itself took."""
-    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks", "certified")}
+    return {k: v for k, v in notes.items() if k not in ("outcome", "exact", "remarks", "certified", "facts")}
 
 
 def _words(value: Any) -> str:

@@ -18,6 +18,7 @@ from expunge.report import (
     _facts,
     _first_screen,
     _plots,
+    _rounds,
     _summary,
 )
 from expunge.report._facts import Evidence
@@ -31,6 +32,7 @@ PLOTS = {
     ),
     "confusion": (_classifier.confusion, "No confusion matrices: they need a classifier of at most 20 classes."),
     "map": (_classifier.feature_map, "No map of features: it needs a classifier with a linear last layer."),
+    "movement": (_rounds.movement, "No map of updates: no federation trained the model, or names are redacted."),
     "relearning": (_attack_plots.relearning, "No relearning curve: the request has no audit."),
     "roc": (_attack_plots.roc, "No membership attack gave figures by example."),
     "layers": (_attack_plots.layers, "No attack looked inside the model."),
@@ -86,6 +88,7 @@ def render(evidence: Evidence) -> str:
             samples=_alignment.samples(evidence),
             audit=_attacks.page(evidence),
             clients=_clients.table(evidence),
+            rounds=_rounds.page(evidence),
             most_changed=_alignment.most_changed(evidence),
             groups=_examples.groups(evidence),
             explained=_classifier.explanations(evidence),

@@ -33,6 +33,7 @@ from expunge.ledger.certificate import (
 )
 from expunge.ledger.evidence import SECOND_GOLD, Evidence
 from expunge.ledger.examples import BESIDE, EXAMPLES, read_examples
+from expunge.methods.facts import faults_of_sheets, is_last_model
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.report.card import model_card
 from expunge.report.html import render
@@ -83,6 +84,7 @@ class Contents:
             return
         self._try(CERTIFICATE, self._predicate)
         self._try("evidence.json", self._verdict)
+        self._try("evidence.json", self._rounds)
         if "request.yaml" in self.matching:
             self._try("request.yaml", self._request)
         if EXAMPLES in self.matching:
@@ -200,6 +202,22 @@ class Contents:
             self.found.fault(CERTIFICATE, "its commitments to splits are no digests")
         if not _is_digest(self.predicate["salt"]):
             self.found.fault(CERTIFICATE, "its salt is not a digest")
+
+    def _rounds(self) -> None:
+        """Check that a federation's rounds follow from one another, and that the last one's model is the run's."""
+        stages = (self.evidence.get("rounds") or {}).get("stages") or []
+        for why in faults_of_sheets(stages):
+            self.found.fault("evidence.json", why)
+        departed = [stage for stage in stages if stage["name"] == "departure"]
+        if not departed or any(name.startswith("model/") for name in (*self.found.changed, *self.found.missing)):
+            return
+        try:
+            same = is_last_model(departed, self.folder / "model")
+        except BadInput as error:
+            self.found.remarks.append(f"The model was not compared with the last round's: {error.faults[0]}")
+            return
+        if not same:
+            self.found.fault("evidence.json", "the model is not that of the departure's last round")
 
     def _verdict(self) -> None:
         """Check that the verdict follows from the figures and the criteria."""

@@ -37,6 +37,7 @@ from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
 from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained, refuse_copies
 from expunge.pipeline.partition import counted_rows, reading_limit, repeat_notes
+from expunge.pipeline.rounds import rounds_exhibit
 from expunge.pipeline.stages import StageClock
 from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
@@ -220,6 +221,12 @@ def _check_scores(plan: _Plan, capabilities: frozenset[str], roles: set[str]) ->
     faults.raise_any()
 
 
+def _rounds(request: AuditRequest) -> dict[str, Any]:
+    """The rounds of the federation that trained the model before the change, or the model itself."""
+    source = folder_of(request.before or request.model)
+    return rounds_exhibit(source, manifest_of(source), None, request.redacted, request.trust_code)
+
+
 def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
     request, reads = plan.request, with_fluency(observed.reads, plan.request.trust_code)
     answers = {role: one.aligned for role, one in reads.items()}
@@ -247,4 +254,5 @@ def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
         splits=plan.splits,
         **({"alignment": aligned.page} if aligned.page else {}),
         **exhibits(reads, scores, request.redacted, observed.capabilities, plan.parties),
+        **_rounds(request),
     )

@@ -21,6 +21,8 @@ from expunge.ledger.certificate import (
     read_certificate,
     tree,
 )
+from expunge.methods.facts import check_facts, has_facts
+from expunge.models.manifest import MANIFEST
 from expunge.workflows._contradictions import Contents, file_kind
 from expunge.workflows._remeasure import Measured, remeasure
 
@@ -29,6 +31,11 @@ WEIGHTS = (".safetensors", ".ubj")
 UNSIGNED = (
     "Unsigned: that the files belong together is shown, not who made them. Whoever can write to the folder can also "
     "make up figures with a certificate to match; --measure sees that."
+)
+
+NO_CERTIFICATE = (
+    "A training has no certificate: its rounds follow from one another and from what was kept, or they do not. Whoever "
+    "can write to the folder can also make up rounds."
 )
 
 
@@ -48,6 +55,8 @@ class Verification:
     passed: bool | None = None
     remarks: list[str] = field(default_factory=list)
     measured: Measured | None = None
+    alone: bool = False
+    """Whether only a federation's rounds were checked: the folder is a training's, which has no certificate."""
 
     @property
     def differences(self) -> list[str]:
@@ -88,11 +97,15 @@ def verify(
 ) -> Verification:
     """Check all that lies in a run's folder against its certificate, and the certificate against the evidence.
 
-    path: the folder, or its certificate.json. With a key an unsigned certificate does not verify. measure: where all
-    else is as certified, also read the model again and compare the figures; trust_code: the run's request may open its
-    model with code of its own. Raises BadInput where there is no certificate, or nothing to measure with.
+    path: the folder, or its certificate.json; or a model's folder that a federation wrote, of which the rounds are
+    checked: their links, and what the server kept of them. With a key an unsigned certificate does not verify.
+    measure: where all else is as certified, also read the model again and compare the figures; trust_code: the run's
+    request may open its model with code of its own. Raises BadInput where there is no certificate, or nothing to
+    measure with.
     """
     folder = _folder(Path(path))
+    if not file_kind(folder / CERTIFICATE) and has_facts(folder):
+        return _of_training(folder, trust_code)
     result = Verification(signature="unsigned" if key is None else "missing, and a key was given")
     if key is None:
         result.remarks.append(UNSIGNED)
@@ -110,6 +123,16 @@ def verify(
         result.remarks.append("The model was not read: the folder is not as certified.")
     elif measure:
         result.measured = remeasure(folder, statement, trust_code=trust_code, reporter=reporter)
+    return result
+
+
+def _of_training(folder: Path, trust_code: bool) -> Verification:
+    """The facts of a federation's rounds against the model and the rounds that its server kept."""
+    faults = check_facts(folder, trust_code)
+    result = Verification(matching=[] if faults else [MANIFEST], alone=True)
+    result.remarks.append(NO_CERTIFICATE)
+    for why in faults:
+        result.fault(MANIFEST, why)
     return result
 
 

@@ -49,10 +49,13 @@ class Departure:
         """The rounds that the server kept."""
         return read_history(history_of(self.model), state_of(self.model))
 
-    def reference(self) -> State:
+    def reference(self, strategy: Any = None) -> State:
         """The mean of the other clients' models in the last round: the global model without the leaving clients' last
-        updates, for as many of them as took part in it."""
+        updates, for as many of them as took part in it. strategy: in the mean's place, over what the server kept."""
         last = self.kept[-1]
+        others = [one for one in last.updates if one.client not in self.leaving]
+        if strategy is not None and others:
+            return strategy_of(strategy, "method.strategy")(last.before, others)
         gone = [one for one in last.updates if one.client in self.leaving]
         total = sum(one.examples for one in last.updates)
         if not gone or total == sum(one.examples for one in gone):
@@ -121,19 +124,35 @@ class Leaves(Method):
             clients_of(splits["retain"], _placing(options)),
             options,
             local_budget(budget_of(context.manifest), local_of(context.manifest, options)),
+            Ledger(head=_last_link(context.manifest)),
         )
         weights = self.erase(departure)
         checkpoint.restore(model.module, weights, "")
         model.module.eval()
         rounds = Rounds(model, departure.staying, departure.strategy, context, departure.local, ledger=departure.spent)
         outcome = outcome_of(rounds, departure.local.learning_rate, time.monotonic() - began)
-        context.notes["federation"] = _cost(outcome.pop("federation"), context.manifest)
+        account = outcome.pop("federation")
+        context.notes["federation"] = _cost(account, context.manifest)
+        context.notes["facts"] = _sheet(account, context.manifest, departure.strategy)
         context.notes["outcome"] = outcome
         return model
 
 
 def _nothing(model: Model, context: Context) -> Rounds:
     return Rounds(model, {}, Strategy(), context, Budget())
+
+
+def _last_link(manifest: Mapping[str, Any]) -> str:
+    """The last link of the training's facts; "" where it has none."""
+    facts = (manifest.get("federation") or {}).get("facts") or [{}]
+    return str(facts[-1].get("chain", ""))
+
+
+def _sheet(account: Mapping[str, Any], manifest: Mapping[str, Any], strategy: Strategy) -> dict[str, Any]:
+    """The account of the departure's rounds. What noise guarantees is of the training's rounds and these together."""
+    before = int((manifest.get("federation") or {}).get("rounds") or 0)
+    guarantee = strategy.guarantee(before + int(account["rounds"]))
+    return {**account, **({"privacy": guarantee} if guarantee else {})}
 
 
 def _cost(spent: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:

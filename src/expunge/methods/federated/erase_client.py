@@ -21,7 +21,7 @@ from expunge.methods.federated._departure import Departure, Leaves
 from expunge.models.build import again
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
-from expunge.training.updates import State, distance, fault_of, size_of
+from expunge.training.updates import State, digest_of, distance, fault_of, size_of
 
 CARD = MethodCard(
     "Projected ascent of the leaving client",
@@ -71,20 +71,21 @@ def erase_client(
     Ascent by SGD with momentum 0.9 on the rows to forget, from the mean of the other clients' last models; each step
     is clipped and projected on the ball. radius: of the ball; by default a third of the mean distance between the
     mean of the others and ten random starts. stop_at: the share of the validation accuracy under which the ascent
-    stops. rounds: of those who stay, afterwards. strategy: of these rounds, by default the training's; a robust one
-    (`median`) withstands a client that sends the old model back.
+    stops. rounds: of those who stay, afterwards. strategy: of these rounds, by default the training's, and of the
+    others' last models in the mean's place; a robust one (`krum`) withstands a client that sends the old model back.
     """
     if strategy is not None:
         strategy_of(strategy, "method.strategy")
     ascent = Ascent(rate, epochs, clip, stop_at)
 
     def erase(departure: Departure) -> State:
-        start = departure.reference()
+        start = departure.reference(strategy)
         limit = radius if radius is not None else _published_radius(departure, start)
         sent = departure.context.once("ascent", lambda: _ascend(departure, start, limit, ascent))
         departure.spent.steps += int(departure.context.notes["ascent"]["steps"])
         departure.spent.bytes_up += size_of(start)
         weights, why = admit(start, sent, limit)
+        _add_fact(departure, start, sent, weights)
         departure.context.notes["ascent"] |= {"radius": limit}
         if why:
             departure.context.notes.setdefault("remarks", []).append(
@@ -93,6 +94,15 @@ def erase_client(
         return departure.go_on(weights, rounds, strategy)
 
     return Leaves(erase, averages=True)
+
+
+def _add_fact(departure: Departure, start: State, sent: State, after: State) -> None:
+    """Round 0 of a departure: the leaving clients' model, and the one that the server goes on from."""
+    names, far = list(departure.leaving), None if fault_of(start, sent) else round(distance(start, sent), 6)
+    moved = {} if far is None else dict.fromkeys(names, far)
+    departure.spent.add_fact(
+        round=0, updates=dict.fromkeys(names, digest_of(sent)), moved=moved, model=digest_of(after)
+    )
 
 
 def admit(reference: State, sent: Mapping[str, Tensor], radius: float) -> tuple[State, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from expunge.core.card import Card
@@ -29,9 +29,9 @@ class Private(Strategy):
     """Clip, add noise, average: every client counts alike. The state is the number of rounds, from which noise
     follows."""
 
-    def __init__(self, clip: float, noise: float, trust: float, seed: int) -> None:
+    def __init__(self, clip: float, noise: float, trust: float, seed: int, delta: float) -> None:
         super().__init__()
-        self.clip, self.noise, self.trust, self.seed, self.rounds = clip, noise, trust, seed, 0
+        self.clip, self.noise, self.trust, self.seed, self.delta, self.rounds = clip, noise, trust, seed, delta, 0
 
     def __call__(self, before: State, updates: Sequence[ClientUpdate]) -> State:
         self.rounds += 1
@@ -53,6 +53,10 @@ class Private(Strategy):
             )
             weights[name] = (before[name].double() + part).to(before[name].dtype)
         return ClientUpdate(one.client, weights, one.examples)
+
+    def guarantee(self, rounds: int) -> dict[str, Any]:
+        bound = epsilon(self.noise, rounds, self.delta) if self.noise and rounds else None
+        return {"epsilon": bound, "delta": self.delta, "of": "sum" if self.trust else "message", "rounds": rounds}
 
     def state(self) -> dict[str, Tensor]:
         return {"rounds": torch.tensor(self.rounds)}
@@ -81,10 +85,12 @@ def private(
     noise: Annotated[float, Ge(0)] = 1.0,
     trust: Annotated[float, Ge(0), Le(1)] = 1.0,
     seed: Annotated[int, Ge(0)] = 0,
+    delta: Annotated[float, Gt(0), Lt(1)] = 1e-5,
 ) -> Strategy:
     """Average the clients' changes, each cut to a length of `clip` and noised.
 
     noise: deviation of the noise of the sum, over the clip: `epsilon` says what it guarantees. trust: the share of the
     clients that is honest; 0: no secure aggregation, where each client adds the whole noise. seed: of the noise.
+    delta: at which evidence and report give epsilon.
     """
-    return Private(clip, noise, trust, seed)
+    return Private(clip, noise, trust, seed, delta)

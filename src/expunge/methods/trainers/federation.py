@@ -114,6 +114,7 @@ def _run(run: Rounds, count: int, history: str) -> list[Kept]:
 def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
     """The rounds in the form of a training run's outcome, with `federation`: who took part, and bytes."""
     ledger = run.ledger
+    guarantee = run.strategy.guarantee(len(ledger.rounds))
     return {
         "steps": ledger.steps,
         "tokens": ledger.tokens,
@@ -122,7 +123,7 @@ def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
         "stop": {},
         "learning_rate": float(rate) if isinstance(rate, float | int) else 0.0,
         "rate_source": "as in training",
-        "federation": ledger.account(),
+        "federation": ledger.account() | ({"privacy": guarantee} if guarantee else {}),
     }
 
 

@@ -136,26 +136,50 @@ def train(
     generator of the masks is numpy's, so that this is the protocol's arithmetic and not its protection.
     Raises BadInput.
     """
-    began, linear, budget = time.monotonic(), layer_of(fresh), context.budget
-    columns = cut(parties, linear.in_features)
-    table = np.stack([floats(row["features"] if "features" in row else row["image"]).ravel() for row in data])
-    labels_N = np.array([int(row["label"]) for row in data])
-    members, bias_C = join_parties(table.astype(np.float64), linear, columns, context)
-    size, rate = batch_size(budget, len(data)), float(budget.learning_rate or 0.0)
-    server = Server(members, bias_C, labels_N, rate)
-    context.reporter.start(NAME, int(budget.epochs or 1))
-    for epoch in range(int(budget.epochs or 1)):
-        order = permutation(len(data), context.derive(NAME, epoch))
-        for first in range(0, len(order), size):
-            server.step(order[first : first + size])
-        context.reporter.advance(NAME, epoch + 1, f"epoch {epoch + 1}")
-    context.reporter.finish(NAME)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(np.concatenate([party.weights_CF for party in members], 1)))
-        linear.bias.copy_(torch.from_numpy(server.bias_C))
+    began, linear = time.monotonic(), layer_of(fresh)
+    table_NF, labels_N = table_of(data)
+    columns, epochs = cut(parties, linear.in_features), int(context.budget.epochs or 1)
+    server = learn(table_NF, labels_N, linear, columns, context, epochs, NAME)
+    write(server, linear)
     fresh.module.eval()
     context.notes["outcome"] = server.account() | {"seconds": time.monotonic() - began}
     return fresh
+
+
+def table_of(data: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """(rows [N, F] in float64, labels [N])."""
+    table = np.stack([floats(row["features"] if "features" in row else row["image"]).ravel() for row in data])
+    return table.astype(np.float64), np.array([int(row["label"]) for row in data])
+
+
+def learn(
+    table_NF: np.ndarray,
+    labels_N: np.ndarray,
+    linear: nn.Linear,
+    columns: Sequence[slice],
+    context: Context,
+    epochs: int,
+    stage: str,
+) -> Server:
+    """The server after so many passes of its parties from the layer's weights on. stage: of the batches' draws."""
+    members, bias_C = join_parties(table_NF, linear, columns, context)
+    size, rate = batch_size(context.budget, len(labels_N)), float(context.budget.learning_rate or 0.0)
+    server = Server(members, bias_C, labels_N, rate)
+    context.reporter.start(stage, epochs)
+    for epoch in range(epochs):
+        order = permutation(len(labels_N), context.derive(stage, epoch))
+        for first in range(0, len(order), size):
+            server.step(order[first : first + size])
+        context.reporter.advance(stage, epoch + 1, f"epoch {epoch + 1}")
+    context.reporter.finish(stage)
+    return server
+
+
+@torch.no_grad()
+def write(server: Server, linear: nn.Linear) -> None:
+    """Put the parties' weights and the server's bias into the layer."""
+    linear.weight.copy_(torch.from_numpy(np.concatenate([party.weights_CF for party in server.members], 1)))
+    linear.bias.copy_(torch.from_numpy(server.bias_C))
 
 
 def join_parties(
