@@ -8,6 +8,7 @@ entry-point group `expunge.ood`. Their order on small networks is not that of th
 from expunge.evaluation.ood._far import far_rows
 from expunge.evaluation.ood._figures import FPR95_MEANS, auroc, fpr95
 from expunge.evaluation.ood._near import near_rows
+from expunge.evaluation.ood._pictures import read_pictures
 from expunge.evaluation.ood._rows import Head, OodScore, Rows, read_rows
 from expunge.evaluation.ood._scoring import score_examples, scorer
 
@@ -20,6 +21,7 @@ __all__ = [
     "far_rows",
     "fpr95",
     "near_rows",
+    "read_pictures",
     "read_rows",
     "score_examples",
     "scorer",
