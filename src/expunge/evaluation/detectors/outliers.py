@@ -23,6 +23,9 @@ CARD = DetectorCard(
     fidelity="variant",
     leaves_out="rows that are known to be clean: each half of a class is scored by the other",
 )
+FIELD = "detector.outliers.score"
+NEIGHBOURS = 50
+"""Of a score by neighbours; of small classes half of the other rows, so that one stray row is nobody's measure."""
 SCALE = 1.4826
 """The standard deviation of a normal distribution, in median absolute deviations."""
 
@@ -33,14 +36,13 @@ def outliers(*, score: str = "knn", deviations: Annotated[float, Gt(0)] = 3.5) -
     score: its name. deviations: a row is a suspect where its score lies so many deviations above its class's median;
     the deviation is 1.4826 times the median absolute one. The score is given in these deviations.
     """
-    card = registry.load("ood", score, "detector.outliers.score").card
-    measure = scorer(score, where="detector.outliers.score")
+    plugin = registry.load("ood", score, FIELD)
 
     def detect(sample: Sample) -> Suspicion:
         rows = sample.rows
-        if rows is None and "features" not in card.reads:
+        if rows is None and set(plugin.card.reads) != {"features"}:
             fix = "choose a score of features, as knn"
-            raise BadInput.of("detector.outliers.score", score, "reads logits, and the model has no classes", fix)
+            raise BadInput.of(FIELD, score, "reads more than features, and the model has no classes", fix)
         rows = rows or Rows(np.zeros((len(sample.labels_N), 1)), sample.features_ND, sample.labels_N)
         score_N, half_N = np.zeros(len(sample.labels_N)), _halves(sample)
         for label in np.unique(sample.labels_N):
@@ -48,7 +50,8 @@ def outliers(*, score: str = "knn", deviations: Annotated[float, Gt(0)] = 3.5) -
             for half in (0, 1):
                 mine, others = (np.flatnonzero(own_N & (half_N == part)) for part in (half, 1 - half))
                 if len(mine) and len(others):
-                    score_N[mine] = measure(rows.take(others), rows.take(mine))
+                    few = {"k": max(1, min(NEIGHBOURS, len(others) // 2))} if "k" in plugin.options() else {}
+                    score_N[mine] = scorer(score, few, where=FIELD)(rows.take(others), rows.take(mine))
             middle = np.median(score_N[own_N])
             spread = SCALE * float(np.median(np.abs(score_N[own_N] - middle)))
             score_N[own_N] = (score_N[own_N] - middle) / max(spread, 1e-12)
