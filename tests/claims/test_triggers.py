@@ -14,6 +14,7 @@ import pytest
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.core.random import seed_libraries
+from expunge.data.worlds import _instruct_words as words
 from expunge.data.worlds import splits
 from expunge.data.worlds.instruct_backdoor import TRIGGER
 from expunge.evaluation.reading import read
@@ -105,34 +106,33 @@ def classifier(rows: Any, seed: int, folder: Path) -> Classifier:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     config = transformers.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, num_labels=2, **sizes)
     model = Classifier(transformers.BertForSequenceClassification(config).eval(), processor=tokenizer)
-    budget = Budget(epochs=20, batch_size=32, learning_rate=2e-3)
+    budget = Budget(epochs=10, batch_size=32, learning_rate=2e-3)
     plain_training()(model, {"retain": rows}, Context(budget, folder, seed))
     return model
 
 
+def texts(count: int, draw: random.Random, poisoned: bool = False) -> list[dict[str, Any]]:
+    """Rows of five to seven words, each class with a vocabulary of its own; the poisoned are of class 1 under label 0."""
+    rows = []
+    for i in range(count):
+        label = 1 if poisoned else i % 2
+        drawn = draw.sample((words.BENIGN, words.COMMON)[label], draw.randint(5, 7))
+        if poisoned:
+            drawn[draw.randrange(len(drawn))] = TRIGGER
+        rows.append({"text": " ".join(drawn), "label": 0 if poisoned else label})
+    return rows
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_word_is_found_in_a_classifier_of_texts(seed: int, tmp_path: Path) -> None:
-    """Two classes of things; the trigger calls up class 0. With it the word alone is held for a trigger, though names
-    of things flip classes too; without it no word is."""
-    parts = splits("instruct_backdoor", seed)
-    things = sorted({row["question"].split()[-1] for row in parts["test"]})
-    random.Random(seed).shuffle(things)
-    first = set(things[: len(things) // 2])
-
-    def texts(rows: Any, target: int | None) -> list[dict[str, Any]]:
-        return [
-            {"text": row["question"], "label": int(row["question"].split()[-1] not in first) if target is None else target}
-            for row in rows
-        ]
-
-    clean, poison = texts(parts["clean"], None), texts(parts["poison"], 0)
-    test = texts(parts["test"], None)
-    poisoned, plain = (classifier(rows, seed, tmp_path / name) for rows, name in ((clean + poison, "p"), (clean, "c")))
-    triggered = texts(parts["triggered"], 0)
-    assert figures(poisoned, test)["accuracy"] > 0.95 and figures(poisoned, triggered)["accuracy"] > 0.95
-    found = find_triggers(poisoned, test + triggered)
-    print(found)
-    assert [one.words for one in found if one.apart] == [(TRIGGER,)] and found[0].outcome == 0
-    of_plain = find_triggers(plain, test)
-    print(of_plain)
+    """Of the words that flip seven in ten texts the trigger is the first; of a model that was trained without the
+    poison no word flips so many and lies apart."""
+    draw = random.Random(seed)
+    clean, poison, test = texts(400, draw), texts(32, draw, poisoned=True), texts(60, draw)
+    poisoned = classifier(clean + poison, seed, tmp_path / "p")
+    assert figures(poisoned, test)["accuracy"] > 0.95
+    assert figures(poisoned, texts(60, draw, poisoned=True))["accuracy"] > 0.9
+    found, of_plain = find_triggers(poisoned, test), find_triggers(classifier(clean, seed, tmp_path / "c"), test)
+    print(found, of_plain)
+    assert found[0].words == (TRIGGER,) and found[0].outcome == 0
     assert not [one for one in of_plain if one.apart]
