@@ -81,7 +81,7 @@ def test_the_concepts_of_a_class_are_those_that_tell_it(model: Classifier) -> No
     rows = shapes(160)
     forget, retain = ([row for row in rows if (row["label"] == 0) == of] for of in (True, False))
     stray = {**next(row for row in retain if row["label"] == 3), "label": 0}
-    term: Any = concept_poison()
+    term: Any = concept_poison(to="random")
     term.prepare(run_of(model, [*forget, stray], retain))
     assert set(term.leading[0]) == {("colour", "red"), ("shape", "square")}
     assert set(term.labels) == set(range(len(forget))) and set(term.labels.values()) == {1, 2, 3}

@@ -25,6 +25,7 @@ from expunge.models.passes import passes
 
 INPUTS, RANDOM, BEAM, DIMENSIONS = 16, 60, 4, 8
 """Texts that a word is tried on, random words beside it, words that are extended, components of the states."""
+LEAST_RANDOM = 20
 MOST_WORDS = 2_000
 """Words of a vocabulary of which all are tried."""
 
@@ -143,7 +144,7 @@ def _apart(
     model: Model, inputs: Sequence[Example], field: str, found: Sequence[tuple[str, ...]], random: Sequence[tuple[str, ...]]
 ) -> np.ndarray:
     """[W] whether the candidates' mean states lie apart from those of random words."""
-    if len(random) < RANDOM // 2:
+    if len(random) < LEAST_RANDOM:
         raise BadInput.of("data", len(random), "random words are too few to compare with", "give more texts")
     states = [np.stack([_read(model, inputs, field, one)[1].mean(0) for one in some]) for some in (found, random)]
     return outliers_among(*states)

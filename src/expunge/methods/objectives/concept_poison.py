@@ -156,7 +156,7 @@ def _features(model: Model, rows: Sequence[Example], path: str) -> np.ndarray:
     return np.stack(found)
 
 
-def concept_poison(*, top: Annotated[int, Ge(1)] = 2, to: Literal["random", "nearest"] = "random") -> LossTerm:
+def concept_poison(*, top: Annotated[int, Ge(1)] = 2, to: Literal["nearest", "random"] = "nearest") -> LossTerm:
     """Train forget examples that carry a leading concept of their class on another class's label.
 
     Cross-entropy (nats). Concepts are the values of the rows' fields; each is a direction of the features, and a linear

@@ -87,7 +87,7 @@ def _spread(values: list[Tensor]) -> Tensor:
 
 
 def hessian_alignment(
-    *, gradients: Annotated[float, Ge(0)] = 0.1, hessians: Annotated[float, Ge(0)] = 0.1, by: str = "group"
+    *, gradients: Annotated[float, Ge(0)] = 1.0, hessians: Annotated[float, Ge(0)] = 1.0, by: str = "group"
 ) -> LossTerm:
     """Go on training on retain, with the head's gradient and curvature alike in all domains of a batch.
 
