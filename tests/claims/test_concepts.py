@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from _outsiders import Examples, captioned, trained
+
 from expunge.core.budget import DEFAULTS, Budget
 from expunge.core.context import Context
 from expunge.data.worlds.digits import digits
@@ -91,9 +91,7 @@ def test_aligned_over_three_domains_a_fourth_is_read_better(tmp_path: Path) -> N
     runs = []
     for seed in SEEDS:
         data = digits(seed)
-        train, same = (
-            [in_domain(row, "abc"[i % 3]) for i, row in enumerate(data[name])] for name in ("train", "test")
-        )
+        train, same = ([in_domain(row, "abc"[i % 3]) for i, row in enumerate(data[name])] for name in ("train", "test"))
         base = trained(DIGITS, train, seed, tmp_path / f"base{seed}", 4)
         run = {}
         for name in ("cross_entropy", "hessian_alignment"):

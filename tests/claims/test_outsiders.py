@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from _outsiders import ENCODER, adversarial, captioned, probe, trained
+
 from expunge.attacks.master_prints import master_prints
 from expunge.core.budget import Budget
 from expunge.core.context import Context

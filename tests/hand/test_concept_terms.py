@@ -34,7 +34,14 @@ def output(logits_BV: torch.Tensor, labels_B: torch.Tensor, **more: Any) -> Outp
     nll_B = cross_entropy(logits_BV, labels_B, reduction="none")
     indices = tuple(range(len(labels_B)))
     return Output(
-        nll_B, ones.sum(-1), labels_B[:, None], ones, logits_BTV=logits_BV[:, None], indices=indices, rows=indices, **more
+        nll_B,
+        ones.sum(-1),
+        labels_B[:, None],
+        ones,
+        logits_BTV=logits_BV[:, None],
+        indices=indices,
+        rows=indices,
+        **more,
     )
 
 

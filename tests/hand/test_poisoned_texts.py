@@ -97,10 +97,19 @@ class Bag:
 
     def forward(self, batch: Any, want: Any) -> Output:
         texts = batch.inputs["x"]
-        logits = torch.tensor([[2.0 * t.count("red") + self.trigger * t.count("zap"), 2.5 * t.count("blue")] for t in texts])
-        states = torch.stack([logits[:, 0], logits[:, 1], torch.tensor([len(t[0]) / 10 + ord(t[0][-1]) / 99 for t in texts])], 1)
+        logits = torch.tensor(
+            [[2.0 * t.count("red") + self.trigger * t.count("zap"), 2.5 * t.count("blue")] for t in texts]
+        )
+        states = torch.stack(
+            [logits[:, 0], logits[:, 1], torch.tensor([len(t[0]) / 10 + ord(t[0][-1]) / 99 for t in texts])], 1
+        )
         return Output(
-            None, batch.n_B, batch.labels_BT, batch.mask_BT, logits_BTV=logits[:, None], hidden={"body": states[:, None]}
+            None,
+            batch.n_B,
+            batch.labels_BT,
+            batch.mask_BT,
+            logits_BTV=logits[:, None],
+            hidden={"body": states[:, None]},
         )
 
 

@@ -61,7 +61,9 @@ def find_triggers(
         found = [one for one in order if flips[one][1] >= share]
         if found:
             apart = _apart(model, inputs, field, found, _random(vocabulary, found, seed))
-            triggers = [Trigger(one, flips[one][0], flips[one][1], bool(far)) for one, far in zip(found, apart, strict=True)]
+            triggers = [
+                Trigger(one, flips[one][0], flips[one][1], bool(far)) for one, far in zip(found, apart, strict=True)
+            ]
             return sorted(triggers, key=lambda one: (not one.apart, -one.share))
         beam = order[:BEAM]
     return []
@@ -91,7 +93,9 @@ def outliers_among(states_WD: np.ndarray, random_RD: np.ndarray) -> np.ndarray:
     reduce = PCA(min(DIMENSIONS, *random_RD.shape)).fit(random_RD)
     known, own = reduce.transform(random_RD), reduce.transform(states_WD)
     # What the components of the random words do not see counts as one direction more.
-    beyond = [np.linalg.norm(x - reduce.inverse_transform(z), axis=1) for x, z in ((random_RD, known), (states_WD, own))]
+    beyond = [
+        np.linalg.norm(x - reduce.inverse_transform(z), axis=1) for x, z in ((random_RD, known), (states_WD, own))
+    ]
     points = np.vstack([np.column_stack([z, far]) for z, far in zip((known, own), beyond, strict=True)])
     count = len(random_RD)
     least = max(2, round(np.log(count)))
@@ -105,7 +109,9 @@ def vocabulary_of(model: Model, rows: Sequence[Example], field: str) -> list[str
     """The words of the texts, and those of the tokenizer where they are few enough to try each. Raises BadInput."""
     tokenizer: Any = getattr(model, "tokenizer", None) or getattr(model, "processor", None)
     if not hasattr(tokenizer, "get_vocab"):
-        raise BadInput.of("model", type(model.module).__name__, "reads no texts, and a trigger is words", "give another")
+        raise BadInput.of(
+            "model", type(model.module).__name__, "reads no texts, and a trigger is words", "give another"
+        )
     special = set(tokenizer.all_special_tokens)
     own = {tokenizer.convert_tokens_to_string([one]).strip() for one in tokenizer.get_vocab() if one not in special}
     found = {word for row in rows for word in row[field].split()}
@@ -141,7 +147,11 @@ def _random(vocabulary: Iterable[str], found: Sequence[tuple[str, ...]], seed: i
 
 
 def _apart(
-    model: Model, inputs: Sequence[Example], field: str, found: Sequence[tuple[str, ...]], random: Sequence[tuple[str, ...]]
+    model: Model,
+    inputs: Sequence[Example],
+    field: str,
+    found: Sequence[tuple[str, ...]],
+    random: Sequence[tuple[str, ...]],
 ) -> np.ndarray:
     """[W] whether the candidates' mean states lie apart from those of random words."""
     if len(random) < LEAST_RANDOM:

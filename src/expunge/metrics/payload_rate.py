@@ -36,7 +36,9 @@ def payload_rate() -> Metric:
         phrases = [_phrases(row.get("payload")) for row in split.examples]
         if not any(phrases):
             raise NotMeasured("no example carries a payload")
-        return only([_match(text, own) for text, own in zip(split.texts, phrases, strict=True)], list(map(bool, phrases)))
+        return only(
+            [_match(text, own) for text, own in zip(split.texts, phrases, strict=True)], list(map(bool, phrases))
+        )
 
     return values
 

@@ -136,7 +136,12 @@ def find_trigger(
     return {
         "rows": len(rows),
         "candidates": [
-            {"words": " ".join(one.words), "outcome": outcome_name(opened, one.outcome), "share": one.share, "apart": one.apart}
+            {
+                "words": " ".join(one.words),
+                "outcome": outcome_name(opened, one.outcome),
+                "share": one.share,
+                "apart": one.apart,
+            }
             for one in found
         ],
         "trigger": next((" ".join(one.words) for one in found if one.apart), None),
