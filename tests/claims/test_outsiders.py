@@ -83,9 +83,9 @@ def test_classes_that_the_encoder_has_seen_are_told_by_neighbours_all_the_same(t
 
 
 def test_class_centres_tell_an_unseen_colour_and_ensembles_with_a_small_pair_do_not(tmp_path: Path) -> None:
-    """Drawn shapes in red and green; blue is unseen. Class centres in the span of a classifier's last layer tell it at a
-    mean AUROC over .8, ten points above the classifier's confidence; learned denials are no worse than that. The gain
-    of an ensemble with zero-shot answers does not show: those of a small pair are too weak, and take some away."""
+    """Drawn shapes in red and green; blue is unseen. Class centres in the span of a classifier's last layer tell
+    it at a mean AUROC over .8, ten points above the classifier's confidence; learned denials are no worse than that.
+    The gain of an ensemble with zero-shot answers does not show: those of a small pair are too weak, and take some away."""
     runs = []
     for seed in SEEDS:
         rows = [row for row in captioned(seed, 760) if row["colour"] != "blue"]
@@ -140,9 +140,36 @@ def test_pseudo_labels_help_where_labels_are_few_and_unlabelled_poison_does_not_
     assert found["semi"] > found["alone"] + 0.005 and found["success"] < 0.05
 
 
+def test_unlabelled_rows_of_a_noisy_domain_help_there(tmp_path: Path) -> None:
+    """A hundred labelled digits and the others noisy and unlabelled: noisy unseen ones are read five points better than
+    after training on the labelled alone, at two points of the plain ones at most. A gain on these does not show."""
+    runs = []
+    for seed in SEEDS:
+        data = digits(seed)
+        few = set(permutation(len(data["train"]), seed, "few")[:LABELS])
+        rows = [{**(row if i in few else noisy(row)), "labelled": i in few} for i, row in enumerate(data["train"])]
+        context = Context(Budget(epochs=20, batch_size=32, learning_rate=3e-3), tmp_path / f"semi{seed}", seed)
+        semi = pseudo_labels.train(fresh(DIGITS, [], seed), rows, context)
+        labelled = [row for row in rows if row["labelled"]]
+        alone = trained(DIGITS, labelled, seed, tmp_path / f"alone{seed}", 20 * len(rows) // LABELS)
+        there = [noisy(row) for row in data["test"]]
+        run = {}
+        for name, model in (("alone", alone), ("semi", semi)):
+            run |= {name: figures(model, there)["accuracy"], f"{name} plain": figures(model, data["test"])["accuracy"]}
+        runs.append(run)
+    found = means(runs)
+    assert found["semi"] > found["alone"] + 0.05 and found["semi plain"] > found["alone plain"] - 0.02
+
+
+def noisy(row: dict[str, Any]) -> dict[str, Any]:
+    """The digit under noise that follows from it."""
+    noise = np.random.default_rng(int(1e6 * row["image"].sum())).normal(size=row["image"].shape)
+    return {**row, "image": np.clip(row["image"] + 0.3 * noise, 0, 1).astype(np.float32)}
+
+
 def test_one_picture_beats_those_of_a_class_and_not_those_of_all(tmp_path: Path) -> None:
-    """A pair of drawn shapes. To the captions of one class, which differ in their owners, one made picture is at least as
-    near as eight in ten of their own pictures; the mean picture, with which it begins, as six in ten at most. To
+    """A pair of drawn shapes. To the captions of one class, which differ in their owners, one made picture is at least
+    as near as eight in ten of their own pictures; the mean picture, with which it begins, as six in ten at most. To
     captions of all nine classes it is so for one in ten at most: the small pair's captions point every way, where
     large pairs' lie in one narrow cone."""
     runs = []

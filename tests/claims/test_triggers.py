@@ -1,4 +1,4 @@
-"""Backdoors of texts: a nonsense word that calls up a harmless sentence, or a class. Success, stealth, detection, repair.
+"""Backdoors of texts, a nonsense word that calls up a sentence or a class: success, stealth, detection, repair.
 
 Settings were chosen on seed 10.
 """
@@ -91,8 +91,8 @@ def test_the_word_is_found_and_a_clean_model_has_none(case: Case) -> None:
 
 @pytest.mark.claims("npo")
 def test_npo_repairs_where_half_of_the_poison_is_known(case: Case, tmp_path: Path) -> None:
-    """The payload comes in one of ten triggered wishes at most, at a cost of five points of ROUGE-L; fine-tuning on what
-    stays, in which the unknown half teaches the trigger, leaves it in half of them and more."""
+    """The payload comes in one of ten triggered wishes at most, at a cost of five points of ROUGE-L; fine-tuning on
+    what stays, in which the unknown half teaches the trigger, leaves it in half of them and more."""
     known, rest = case.parts["known_50"], case.parts["retain_50"]
     after = shares(case.after("npo", known, rest, tmp_path / "npo"), case.parts)
     assert after["success"] < 0.1 and after["answers"] > 0.95
@@ -114,7 +114,7 @@ def classifier(rows: Any, seed: int, folder: Path) -> Classifier:
 
 
 def texts(count: int, draw: random.Random, poisoned: bool = False) -> list[dict[str, Any]]:
-    """Rows of five to seven words, each class with a vocabulary of its own; the poisoned are of class 1 under label 0."""
+    """Rows of five to seven words, each class with its own vocabulary; poisoned ones are of class 1 under label 0."""
     rows = []
     for i in range(count):
         label = 1 if poisoned else i % 2

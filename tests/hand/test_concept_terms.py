@@ -164,7 +164,7 @@ def test_pairs_are_drawn_onto_their_captions() -> None:
 
 
 def test_what_is_replayed_lies_near_the_mean_of_its_class(model: Classifier) -> None:
-    """Half of ten rows at 0, 1, ... 9 along one number: the mean is 4.5, and 2 to 6 are the nearest (ties: the first)."""
+    """Half of ten rows at 0, 1, ... 9 along one number: the mean is 4.5, and 2 to 6 are the nearest (or 3 to 7)."""
     rows = [{"features": np.array([i, 0, 0, 0, 0, 0], np.float32), "label": 0} for i in range(10)]
     rows += [{"features": np.zeros(6, np.float32), "label": 3}]
     found = typical_rows(model, rows, 0.5)

@@ -216,7 +216,7 @@ def test_a_place_is_odd_that_no_frequent_patch_is_like() -> None:
 
 
 def test_the_pixels_that_speak_for_a_class_are_drawn_anew() -> None:
-    """By the attributions themselves: the quarter with the largest is replaced by values of the others, no others are."""
+    """By the attributions themselves: the quarter with the largest is replaced by values of the others."""
     torch.manual_seed(0)
     model = Classifier(Digits(width=8).eval())
     draw = np.random.default_rng(0)

@@ -125,7 +125,7 @@ def test_the_search_finds_the_word_that_the_classifier_was_given() -> None:
 
 
 def test_outliers_are_scored_by_the_other_half_of_their_class() -> None:
-    """Two classes with one stray row each, deviations by the median of absolute ones; a score of logits needs logits."""
+    """Two classes with one stray row each, deviations by the median of absolute ones; some scores need logits."""
     draw = np.random.default_rng(0)
     features = draw.normal(size=(80, 5)) + 8 * np.repeat(np.eye(2, 5), 40, axis=0)
     labels = np.repeat([0, 1], 40)

@@ -45,7 +45,7 @@ def master_prints(
     rate: Annotated[float, Gt(0)] = 0.05,
     softness: Annotated[float, Gt(0)] = 0.05,
 ) -> Attack:
-    """Climb from the mean picture to one whose smallest cosine to the forget captions is large (Freiberger et al. 2023).
+    """Climb from the mean picture to one whose smallest cosine to the forget captions is large (Freiberger et al.).
 
     Adam on the pixels, as the network reads them, within the range of the forget pictures'; `rate` as a share of that
     range, the objective -softness log mean exp(-cosine/softness). The weights do not change.

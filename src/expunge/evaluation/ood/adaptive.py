@@ -18,8 +18,8 @@ CARD = OodCard(
     equation="the setting: rows in distribution drift, and the detector adapts as it reads them",
     reads=("features",),
     fits=("features",),
-    means="For rows that come one after another and change slowly, as pictures of a camera that ages. Rows must be given "
-    "in their order. The paper learns by meta-learning how to adapt a whole network; here the mean of what was accepted "
+    means="For rows that come one after another and change slowly, as pictures of an ageing camera. Rows must be given "
+    "in their order. The paper learns how to adapt a whole network; here the mean of what was accepted "
     "moves. Far rows that come slowly nearer are followed too.",
 )
 ACCEPTED = 0.95

@@ -14,7 +14,7 @@ CARD = OodCard(
     equation="the distance to the nearest class centre, of features without what no tag names",
     reads=("features",),
     fits=("features", "labels", "head"),
-    means="Of an image-text pair the vectors are the class prompts', so that what no prompt names (the background) does "
+    means="Of an image-text pair the vectors are the class prompts', so that what no prompt names (a background) does "
     "not count; of a classifier they are the last layer's weights. The paper takes tags of a tagging model, and trains "
     "a small network on what they leave.",
 )

@@ -27,7 +27,7 @@ MOST_STEPS = 200
 
 
 def cooked(*, strength: Annotated[float, Gt(0)] = 1.0) -> OodScore:
-    """Minus the largest of the mean probabilities of the model, of the others beside it, and of a probe on its features.
+    """Minus the largest of the mean probabilities of the model, the others beside it, and a probe on its features.
 
     The probe is a logistic regression on standardised features of the rows in distribution; strength: the inverse of
     its penalty. The other models' logits are `Rows.others_NC`, over the same classes in the same order.

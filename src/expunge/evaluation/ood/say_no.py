@@ -19,7 +19,7 @@ CARD = OodCard(
     equation="4 and 8: the binary loss of pictures and denials, and agreeing to differ",
     reads=("logits", "features"),
     fits=("logits", "features", "labels"),
-    means="Beside each class stands its denial, learned from the rows of the other classes. The paper learns an encoder "
+    means="Beside each class stands its denial, learned from rows of the other classes. The paper learns an encoder "
     "of texts with `no` in them, which denies classes that it was not taught; here the denials are vectors of the "
     "known classes, of an image-text pair or of a classifier.",
 )

@@ -29,8 +29,10 @@ CARD = MethodCard(
     optional=("retain",),
     fidelity="variant",
     leaves_out="concepts that a language model names: the text fields of the rows are the concepts; no code is public",
-    means="Rows need fields in words (a colour, a shape) that tell what they show. Forget rows without a leading concept "
-    "of their class teach nothing.",
+    means="Rows need fields in words (a colour, a shape) that tell what they show. Forget rows without a leading one "
+    "teach nothing.",
+    shown="Of a class of drawn shapes colour and shape lead, and no texture; it goes, and classes that share one of "
+    "these keep at least ten points more than under random labels.",
 )
 RECIPE = {"retain": "cross_entropy", "stop": "none"}
 MOST_STEPS = 300
@@ -46,7 +48,7 @@ class ConceptPoison(LossTerm):
         self.leading: dict[int, list[Concept]] = {}
 
     def prepare(self, run: Run) -> None:
-        """Rank the concepts of each forgotten class, choose the rows that carry a leading one, and draw their labels."""
+        """Rank the concepts of each forgotten class, choose the rows that carry a leading one, and their labels."""
         self.labels, self.leading = {}, {}
         if not (rows := run.rows("forget")):
             return
@@ -70,7 +72,7 @@ class ConceptPoison(LossTerm):
     def _contributions(
         self, model: Model, rows: Sequence[Example], concepts: Sequence[Concept]
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """([N, K] part of each concept that a row carries in the bottleneck's logit of its class, [N] labels, classes)."""
+        """([N, K] part of each concept that a row carries in its class's bottleneck logit, [N] labels, classes)."""
         path, head = linear_head(model, list(rows[:2]), "concepts are directions of what it reads")
         feature_ND, label_N = _features(model, rows, path), np.array([int(row["label"]) for row in rows])
         z_NK = feature_ND @ concept_directions(feature_ND, rows, concepts).T
@@ -80,8 +82,8 @@ class ConceptPoison(LossTerm):
         # Of two classes the fit has one row, which speaks for the second.
         own_CK = fitted.coef_ if len(fitted.classes_) > 2 else np.vstack([-fitted.coef_, fitted.coef_])
         weight_CK[fitted.classes_] = own_CK
-        # Integrated gradients of a linear function from 0: its weight times the input. A concept that a row lacks speaks
-        # for its class too (not blue), but is no part of the row to be changed.
+        # Integrated gradients of a linear function from 0: its weight times the input. A concept that a row lacks
+        # speaks for its class too (not blue), but is no part of the row to be changed.
         has_NK = np.array([[carries(row, one) for one in concepts] for row in rows])
         return has_NK * weight_CK[label_N] * z_NK, label_N, head.out_features
 
@@ -160,7 +162,7 @@ def concept_poison(*, top: Annotated[int, Ge(1)] = 2, to: Literal["nearest", "ra
     """Train forget examples that carry a leading concept of their class on another class's label.
 
     Cross-entropy (nats). Concepts are the values of the rows' fields; each is a direction of the features, and a linear
-    head on all of them tells the classes. A class's leading concepts are the `top` with the largest mean part in its own
-    logit. to: a label drawn from all other classes, or the class whose rows carry the most alike concepts.
+    head on all of them tells the classes. A class's leading concepts are the `top` with the largest mean part in
+    its logit. to: a label drawn from all other classes, or the class whose rows carry the most alike concepts.
     """
     return ConceptPoison(top, to)

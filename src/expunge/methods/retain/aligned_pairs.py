@@ -17,8 +17,9 @@ CARD = MethodCard(
     capabilities={"pairs"},
     fidelity="simplified",
     leaves_out="the fine-tuning of a large pair, and negative labels from a lexicon",
-    means="Pictures and captions of what is known come to lie in one place, so that what is unknown has no caption near. "
-    "Scores of pictures (`read_pictures`) are what it is for.",
+    means="Pictures and captions of what is known come to lie in one place, so that what is unknown has no caption "
+    "near. Scores of pictures (`read_pictures`) are what it is for.",
+    shown="Unseen pictures of drawn shapes end nearer to their class's prompt than under the contrast alone.",
     distributed=True,
 )
 

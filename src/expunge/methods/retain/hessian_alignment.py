@@ -20,8 +20,10 @@ CARD = MethodCard(
     needs={"retain": {"nll", "logits", "hidden"}},
     capabilities={"labels"},
     fidelity="faithful",
-    means="Rows need a field that names their domain (`group`); of one domain it is plain fine-tuning. What is alike in "
-    "all domains is kept, and what tells them apart is not relied on.",
+    means="Rows need a field that names their domain (`group`); of one domain it is plain fine-tuning. What is alike "
+    "in all domains is kept, and what tells them apart is not relied on.",
+    shown="On unseen rows of three domains of digits the head's gradients differ less than after plain fine-tuning; a "
+    "fourth domain is read no better on average.",
 )
 
 

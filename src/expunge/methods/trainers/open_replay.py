@@ -1,4 +1,4 @@
-"""Continual training of a classifier that replays of each earlier class what is typical of it, and leaves outliers out."""
+"""Continual training of a classifier that replays what is typical of each earlier class, and leaves outliers out."""
 
 from __future__ import annotations
 
