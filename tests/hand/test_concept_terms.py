@@ -18,6 +18,7 @@ from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.methods.objectives.concept_poison import concept_poison, concepts_of, nearest_class
 from expunge.methods.retain.aligned_pairs import aligned_pairs
+from expunge.methods.retain.composed_negatives import composed_negatives
 from expunge.methods.retain.hessian_alignment import hessian_alignment, product
 from expunge.methods.trainers import open_replay
 from expunge.methods.trainers.open_replay import typical_rows
@@ -172,3 +173,25 @@ def test_what_is_replayed_lies_near_the_mean_of_its_class(model: Classifier) -> 
     assert sum(row["label"] == 3 for row in found) == 1, "at least one of each class"
     with pytest.raises(BadInput, match="is missing in row 1"):
         open_replay.check(model, rows)
+
+
+def test_a_composed_negative_differs_in_one_word_that_stands_there_elsewhere() -> None:
+    rows = [{"image": 0, "text": f"a {c} {s}"} for c in ("red", "blue", "green") for s in ("disc", "cross")]
+    term: Any = composed_negatives(weight=0.5)
+    term.prepare(run_of(None, [], rows))
+    made = [term.negative_of(row)["text"].split() for row in rows]
+    for row, words in zip(rows, made, strict=True):
+        given = row["text"].split()  # type: ignore[attr-defined]
+        assert sum(a != b for a, b in zip(given, words, strict=True)) == 1 and words[0] == "a"
+        assert words[1] in ("red", "blue", "green") and words[2] in ("disc", "cross")
+    term.after_step(0, {})
+    assert [term.negative_of(row)["text"].split() for row in rows] != made, "drawn anew"
+    term.model = SimpleNamespace(module=SimpleNamespace(logit_scale=torch.tensor(math.log(2.0))))
+    u, v, n = torch.tensor([[1.0, 0]]), torch.tensor([[0.6, 0.8]]), torch.tensor([[0.8, 0.6]])
+    ones = torch.ones(1, 1, dtype=torch.bool)
+    retain = Output(
+        torch.tensor([0.7]), ones.sum(-1), ones.long(), ones, own={"image_embedding": u, "text_embedding": v}
+    )
+    negative = Output(None, ones.sum(-1), ones.long(), ones, own={"text_embedding": n})  # type: ignore[arg-type]
+    both = Step({"retain": retain, "negative": negative}, 0, 0, torch.Generator())
+    assert float(term(both)) == pytest.approx(0.7 + 0.5 * math.log1p(math.exp(2 * 0.2)), rel=1e-5)
