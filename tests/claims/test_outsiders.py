@@ -42,9 +42,10 @@ def means(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def test_adversarial_digits_are_alone_among_their_views(tmp_path: Path) -> None:
-    """Under a linear classifier on an encoder that learned without labels, by projected gradients within a tenth of
-    the range: those that fool it are told from plain digits at a mean AUROC over .7, and better than by the
-    classifier's confidence, its energy, or the features' neighbours."""
+    """Under a linear classifier on an encoder that learned without labels, those digits that fool it by projected
+    gradients. Within a tenth of the range they are told from plain ones at a mean AUROC over .7, five points better
+    than by energy or the features' neighbours and as well as by confidence; within two tenths, where the classifier is
+    confident of them, eight points better than by its confidence."""
     runs = []
     for seed in SEEDS:
         data = digits(seed)
@@ -52,20 +53,26 @@ def test_adversarial_digits_are_alone_among_their_views(tmp_path: Path) -> None:
         known, inside = read_rows(model, data["train"]), read_rows(model, data["test"])
         assert inside.labels_N is not None
         right = inside.logits_NC.argmax(1) == inside.labels_N
-        moved = adversarial(model, [row for row, is_right in zip(data["test"], right, strict=True) if is_right], 0.1)
-        read = read_rows(model, moved)
-        fooled = [row for row, wrong in zip(moved, read.logits_NC.argmax(1) != read.labels_N, strict=True) if wrong]
-        outside = read_rows(model, fooled)
-        runs.append({name: auc(name, known, inside, outside) for name in ("neighbourhood", "msp", "energy", "knn")})
+        rows = [row for row, is_right in zip(data["test"], right, strict=True) if is_right]
+        run = {}
+        for bound in (0.1, 0.2):
+            moved = adversarial(model, rows, bound)
+            read = read_rows(model, moved)
+            fooled = [row for row, wrong in zip(moved, read.logits_NC.argmax(1) != read.labels_N, strict=True) if wrong]
+            outside = read_rows(model, fooled)
+            for name in ("neighbourhood", "msp", "energy", "knn"):
+                run[f"{name} {bound}"] = auc(name, known, inside, outside)
+        runs.append(run)
     found = means(runs)
-    assert found["neighbourhood"] > 0.7
-    assert all(found["neighbourhood"] > found[name] + 0.02 for name in ("msp", "energy", "knn")), found
+    assert found["neighbourhood 0.1"] > max(0.7, found["msp 0.1"] - 0.02)
+    assert found["neighbourhood 0.1"] > max(found["energy 0.1"], found["knn 0.1"]) + 0.05
+    assert found["neighbourhood 0.2"] > found["msp 0.2"] + 0.08
 
 
 def test_classes_that_the_encoder_has_seen_are_told_by_neighbours_all_the_same(tmp_path: Path) -> None:
     """Digits 8 and 9 against 0 to 7, the classes of the probe. Where pretraining saw them, nearest neighbours in the
-    features tell them at an AUROC over .8, no worse by two points than where it did not. The paper's harm to scores
-    of the probe does not show: the probe's confidence is within five points of where they were unseen."""
+    features tell them at an AUROC over .8, no worse by two points than where it did not; the probe's confidence tells
+    them no better than there, and five points worse at most: the paper's harm is small on digits."""
     runs = []
     for seed in SEEDS:
         data = digits(seed)
@@ -79,7 +86,7 @@ def test_classes_that_the_encoder_has_seen_are_told_by_neighbours_all_the_same(t
         runs.append(run)
     found = means(runs)
     assert found["familiar knn"] > 0.8 and found["familiar knn"] > found["new knn"] - 0.02
-    assert abs(found["familiar msp"] - found["new msp"]) < 0.05
+    assert -0.05 < found["familiar msp"] - found["new msp"] < 0.01
 
 
 def test_class_centres_tell_an_unseen_colour_and_ensembles_with_a_small_pair_do_not(tmp_path: Path) -> None:
