@@ -20,7 +20,7 @@ from expunge.data.worlds.shapes import TEXTURES
 from expunge.data.worlds.shapes import picture as picture_of
 from expunge.evaluation.attributions import integrated_gradients
 from expunge.evaluation.ood import Head, Rows, odd_places, read_pictures, read_rows, scorer, spurious_rows
-from expunge.evaluation.ood.student import normalised
+from expunge.evaluation.ood.student import normalise
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.build import fresh
 from expunge.models.classifier import Classifier
@@ -137,8 +137,8 @@ def test_views_follow_from_the_picture_alone() -> None:
 
 def test_a_student_s_errors_are_measured_by_those_of_known_rows() -> None:
     usual = np.arange(1001.0)
-    assert normalised(usual, np.array([900.0, 995.0, 947.5])) == pytest.approx([0, 0.1, 0.05])
-    assert np.isfinite(normalised(np.ones(30), np.ones(3))).all()
+    assert normalise(usual, np.array([900.0, 995.0, 947.5])) == pytest.approx([0, 0.1, 0.05])
+    assert np.isfinite(normalise(np.ones(30), np.ones(3))).all()
     draw = np.random.default_rng(7)
     x = draw.normal(size=(200, 5)).astype(np.float32)
     model = Classifier(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).eval())

@@ -21,6 +21,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import Model, Want
 from expunge.core.errors import BadInput
 from expunge.core.random import permutation
+from expunge.models.family import family
 from expunge.models.passes import passes
 
 INPUTS, RANDOM, BEAM, DIMENSIONS = 16, 60, 4, 8
@@ -123,7 +124,7 @@ def vocabulary_of(model: Model, rows: Sequence[Example], field: str) -> list[str
 def outcome_name(model: Model, outcome: int) -> str:
     """An outcome in words: the class, or the token that an answer begins with."""
     module: Any = model.module
-    if "labels" in model.capabilities:
+    if family(model.family).labelled:
         return str((getattr(module.config, "id2label", None) or {}).get(outcome, outcome))
     decoder: Any = model
     return str(decoder.tokenizer.decode([outcome])).strip()

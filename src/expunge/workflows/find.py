@@ -236,7 +236,7 @@ def _sample(source: str, detector: str, rows: Sequence[Example], seed: int, repo
     folder = folder_of(source, reporter)
     free = not registry.load("detectors", detector, "detector").card.capabilities
     model = _open(folder, source, rows, {"labels", "tokens"} if free else {"labels"})
-    if "labels" not in model.capabilities:
+    if not family(model.family).labelled:
         states_ND = pooled_states(model, rows)[model.blocks[-1]].astype(np.float64)
         return Sample(states_ND, np.zeros(len(rows), dtype=int), seed)
     manifest, read = manifest_of(folder), read_rows(model, rows)

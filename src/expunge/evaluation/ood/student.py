@@ -59,12 +59,12 @@ def student(*, width: Annotated[int, Ge(1)] = 64, steps: Annotated[int, Ge(1)] =
             return np.asarray(np.square(both_N2D - truth_N2D).mean(axis=2).T)
 
         usual, own = errors(held_out), errors(rows)
-        return np.mean([normalised(one, each) for one, each in zip(usual, own, strict=True)], axis=0)
+        return np.mean([normalise(one, each) for one, each in zip(usual, own, strict=True)], axis=0)
 
     return score
 
 
-def normalised(usual_M: np.ndarray, error_N: np.ndarray) -> np.ndarray:
+def normalise(usual_M: np.ndarray, error_N: np.ndarray) -> np.ndarray:
     """[N] errors on the line on which the usual ones' .9 quantile is 0 and their .995 quantile .1."""
     low, high = np.quantile(usual_M, [LOW, HIGH])
     return np.asarray(AT_HIGH * (error_N - low) / max(high - low, 1e-12))

@@ -16,6 +16,7 @@ from expunge.core.errors import BadInput
 from expunge.core.random import permutation
 from expunge.methods._head import linear_head
 from expunge.methods.objective import Objective, plain_training
+from expunge.models.family import family
 from expunge.models.passes import passes
 from expunge.models.weights import snapshot
 from expunge.training.checkpoint import restore
@@ -25,7 +26,7 @@ NAME = "open_replay"
 
 def check(model: Model, data: Sequence[Example], *, by: str = "task", **options: object) -> None:
     """Raises BadInput unless the model is a classifier with a linear head and every row says of which task it is."""
-    if "labels" not in model.capabilities:
+    if not family(model.family).labelled:
         fix = "give a classifier, or leave the trainer out"
         raise BadInput.of("trainer", NAME, "replays rows of classes, and the model has none", fix)
     if lost := next((i + 1 for i, row in enumerate(data) if by not in row), 0):

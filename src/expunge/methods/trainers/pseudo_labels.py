@@ -15,6 +15,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Example, Model, want_of
 from expunge.core.errors import BadInput
 from expunge.methods.objective import Objective, plain_training
+from expunge.models.family import family
 from expunge.models.passes import passes
 from expunge.models.weights import snapshot
 from expunge.training.checkpoint import restore
@@ -24,7 +25,7 @@ NAME = "pseudo_labels"
 
 def check(model: Model, data: Sequence[Example], *, by: str = "labelled", **options: object) -> None:
     """Raises BadInput unless the model is a classifier, every row says whether its label counts, and one does."""
-    if "labels" not in model.capabilities:
+    if not family(model.family).labelled:
         raise BadInput.of("trainer", NAME, "labels rows, and the model has no classes", "leave the trainer out")
     if lost := next((i + 1 for i, row in enumerate(data) if not isinstance(row.get(by), bool | np.bool_)), 0):
         fix = "name a field that is true or false on each row"
