@@ -142,7 +142,7 @@ def test_bad_input_is_refused(changed: dict[str, Any], message: str, place: Path
 
 
 def test_a_language_model_has_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Detectors that compare classes refuse it; those of features alone take it, and so does the search for a trigger."""
+    """Detectors that compare classes refuse it; those of features alone take it, as does the search for a trigger."""
     world = tiny(tmp_path, epochs=1)
     with pytest.raises(
         BadInput, match="is a language model, and this compares classes; give a classifier, or for texts"
