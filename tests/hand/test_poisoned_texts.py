@@ -16,6 +16,7 @@ from expunge.core.errors import BadInput
 from expunge.data.worlds.instruct_backdoor import PAYLOAD, TRIGGER, instruct_backdoor
 from expunge.evaluation.detection import Sample
 from expunge.evaluation.detectors.outliers import outliers
+from expunge.evaluation.ood import Rows
 from expunge.evaluation.scores import NotMeasured
 from expunge.evaluation.triggers import find_triggers, flip_share, outliers_among
 from expunge.methods.trainers import pseudo_labels
@@ -138,6 +139,10 @@ def test_outliers_are_scored_by_the_other_half_of_their_class() -> None:
     assert outliers(score="mahalanobis")(Sample(features, labels)).score_N[3] > 6
     with pytest.raises(BadInput, match="reads more than features, and the model has no classes"):
         outliers(score="msp")(Sample(features, labels))
+    read = Rows(features, features, labels)
+    assert outliers(score="msp")(Sample(features, labels, rows=read)).score_N.shape == (80,)
+    with pytest.raises(BadInput, match="cannot be measured here .odin needs"):
+        outliers(score="odin")(Sample(features, labels, rows=read))
 
 
 def test_a_soft_minimum_lies_between_the_least_and_the_mean() -> None:

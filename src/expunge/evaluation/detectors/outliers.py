@@ -12,6 +12,7 @@ from expunge.core.card import DetectorCard
 from expunge.core.errors import BadInput
 from expunge.evaluation.detection import Detector, Sample, Suspicion
 from expunge.evaluation.ood import Rows, scorer
+from expunge.evaluation.scores import NotMeasured
 
 CARD = DetectorCard(
     "Outliers of a class",
@@ -51,13 +52,22 @@ def outliers(*, score: str = "knn", deviations: Annotated[float, Gt(0)] = 3.5) -
                 mine, others = (np.flatnonzero(own_N & (half_N == part)) for part in (half, 1 - half))
                 if len(mine) and len(others):
                     few = {"k": max(1, min(NEIGHBOURS, len(others) // 2))} if "k" in plugin.options() else {}
-                    score_N[mine] = scorer(score, few, where=FIELD)(rows.take(others), rows.take(mine))
+                    score_N[mine] = _measure(score, few, rows.take(others), rows.take(mine))
             middle = np.median(score_N[own_N])
             spread = SCALE * float(np.median(np.abs(score_N[own_N] - middle)))
             score_N[own_N] = (score_N[own_N] - middle) / max(spread, 1e-12)
         return Suspicion(score_N, score_N > deviations, {})
 
     return detect
+
+
+def _measure(score: str, options: dict[str, int], known: Rows, rows: Rows) -> np.ndarray:
+    """[N] the score's values. Raises BadInput where it reads what these rows have not, as gradients."""
+    try:
+        return np.asarray(scorer(score, options, where=FIELD)(known, rows))
+    except NotMeasured as why:
+        fix = "choose a score of logits or features"
+        raise BadInput.of(FIELD, score, f"cannot be measured here ({why})", fix) from None
 
 
 def _halves(sample: Sample) -> np.ndarray:
