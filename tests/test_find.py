@@ -153,9 +153,6 @@ def test_a_language_model_has_no_classes(tmp_path: Path, capsys: pytest.CaptureF
     rows = load(str(world["retain"]), "data")
     found = find("poison", str(world["retain"]), world["model"], detector="outliers")
     assert found["rows"] == len(rows) and [one["label"] for one in found["classes"]] in ([], [0])
-    assert command(["find", "trigger", str(world["retain"]), world["model"], "--set", "share=1", "--json"]) == 0
-    searched = json.loads(capsys.readouterr().out)
-    assert searched["rows"] == len(rows) and (searched["trigger"] is None or searched["candidates"])
     assert command(["find", "trigger", str(world["retain"]), world["model"]]) == 0
     printed = capsys.readouterr().out
     assert "No trigger." in printed or "Held for a trigger" in printed
