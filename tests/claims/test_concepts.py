@@ -146,10 +146,9 @@ def test_aligned_pictures_lie_nearer_to_their_class(tmp_path: Path) -> None:
     assert found["aligned_pairs right"] > found["cross_entropy right"] - 0.05
 
 
-@pytest.mark.claims("composed_negatives")
-def test_a_caption_is_told_from_one_that_differs_in_colour_or_shape(tmp_path: Path) -> None:
-    """Ten epochs on pairs of drawn shapes: unseen pictures are nearer to their class's prompt than to one with another
-    colour or shape more often than after the contrast alone, by two points."""
+def test_composed_negatives_do_not_yet_tell_colours_and_shapes_better(tmp_path: Path) -> None:
+    """Ten epochs on pairs of drawn shapes: how often unseen pictures are nearer to their class's prompt than to one with
+    another colour or shape. No gain shows over the contrast alone, nor a loss of five points."""
     runs = []
     for seed in SEEDS:
         rows, test = captioned(seed, 500), captioned(seed + 100, 200)
@@ -166,7 +165,7 @@ def test_a_caption_is_told_from_one_that_differs_in_colour_or_shape(tmp_path: Pa
             run[name] = float((own_N1 > read.logits_NC)[apart[read.labels_N]].mean())
         runs.append(run)
     found = means(runs)
-    assert found["composed_negatives"] > found["cross_entropy"] + 0.02
+    assert abs(found["composed_negatives"] - found["cross_entropy"]) < 0.05
 
 
 def test_rows_that_lost_their_class_are_outliers_to_train_on(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The search for words that call up one and the same outcome, whatever text they stand before: a trigger.
 
 After T-Miner (arXiv:2103.04264): candidates are words that flip most inputs to one outcome, and of these the triggers
-lie apart, in the network's own states, from random words. Its generator of candidates is replaced by a greedy search
+lie apart, in the network's own states, from random words and from one another. Its generator of candidates is replaced by a greedy search
 over the vocabulary. The outcome is a classifier's class, or the first token of a language model's answer. Suffixes: N
 inputs, V outcomes, D features, W words tried.
 """
@@ -86,10 +86,10 @@ def flip_share(plain_NV: np.ndarray, moved_NV: np.ndarray) -> tuple[int, float, 
 
 
 def outliers_among(states_WD: np.ndarray, random_RD: np.ndarray) -> np.ndarray:
-    """[W] whether DBSCAN puts a candidate's state into no cluster of the random words'.
+    """[W] whether DBSCAN puts a candidate's state into no cluster, neither of random words nor of other candidates.
 
-    On principal components of the random words' states; a neighbourhood reaches as far as the loneliest of these needs
-    to have log R neighbours.
+    Words of a class flip texts too, and there are many of them near one another. On principal components of the random
+    words' states; a neighbourhood reaches as far as the loneliest of these needs to have log R neighbours.
     """
     reduce = PCA(min(DIMENSIONS, *random_RD.shape)).fit(random_RD)
     known, own = reduce.transform(random_RD), reduce.transform(states_WD)
@@ -103,7 +103,7 @@ def outliers_among(states_WD: np.ndarray, random_RD: np.ndarray) -> np.ndarray:
     nearest = NearestNeighbors(n_neighbors=least).fit(points[:count])
     reach = float(nearest.kneighbors(points[:count])[0][:, -1].max())
     cluster = DBSCAN(eps=max(reach, 1e-12), min_samples=least).fit_predict(points)
-    return ~np.isin(cluster[count:], cluster[:count][cluster[:count] >= 0])
+    return np.asarray(cluster[count:] < 0)
 
 
 def vocabulary_of(model: Model, rows: Sequence[Example], field: str) -> list[str]:
