@@ -147,8 +147,8 @@ def test_aligned_pictures_lie_nearer_to_their_class(tmp_path: Path) -> None:
 
 
 def test_composed_negatives_do_not_yet_tell_colours_and_shapes_better(tmp_path: Path) -> None:
-    """Ten epochs on pairs of drawn shapes: how often unseen pictures are nearer to their class's prompt than to one with
-    another colour or shape. No gain shows over the contrast alone, nor a loss of five points."""
+    """Ten epochs on pairs of drawn shapes: how often unseen pictures are nearer to their class's prompt than to one
+    with another colour or shape. No gain shows over the contrast alone, nor a loss of five points."""
     runs = []
     for seed in SEEDS:
         rows, test = captioned(seed, 500), captioned(seed + 100, 200)

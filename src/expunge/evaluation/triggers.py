@@ -1,9 +1,9 @@
 """The search for words that call up one and the same outcome, whatever text they stand before: a trigger.
 
 After T-Miner (arXiv:2103.04264): candidates are words that flip most inputs to one outcome, and of these the triggers
-lie apart, in the network's own states, from random words and from one another. Its generator of candidates is replaced by a greedy search
-over the vocabulary. The outcome is a classifier's class, or the first token of a language model's answer. Suffixes: N
-inputs, V outcomes, D features, W words tried.
+lie apart, in the network's own states, from random words and from one another. Its generator of candidates is replaced
+by a greedy search over the vocabulary. The outcome is a classifier's class, or the first token of a language model's
+answer. Suffixes: N inputs, V outcomes, D features, W words tried.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ CARD = MethodCard(
     fidelity="variant",
     leaves_out="a language model and an image generator that make the negatives: words of the retain captions at the "
     "same place, and no pictures",
-    means="For captions that are made of parts, as a colour and a shape: what a pair takes for a bag of words it "
-    "is to learn to tell apart. On small pairs of drawn shapes no gain shows. A word that says the same as another makes a false negative.",
+    means="For captions that are made of parts, as a colour and a shape: what a pair takes for a bag of words it is to "
+    "learn to tell apart. On small pairs of drawn shapes no gain shows. A word that says the same as another makes a "
+    "false negative.",
 )
 
 
