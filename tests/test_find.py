@@ -23,7 +23,7 @@ from expunge.models.manifest import read_manifest
 from expunge.models.open import open_on_cpu
 from expunge.pipeline.retraining import class_log_probabilities, retraining
 from expunge.pipeline.train import train
-from expunge.workflows.find import find, find_slices
+from expunge.workflows.find import find, find_slices, find_trigger
 from worlds import tiny
 
 SIDE, COUNT, POISONED = 4, 120, 20
@@ -141,10 +141,40 @@ def test_bad_input_is_refused(changed: dict[str, Any], message: str, place: Path
         find(given.pop("what"), given.pop("data"), given.pop("model"), **given)
 
 
-def test_a_language_model_has_no_classes(tmp_path: Path) -> None:
+def test_a_language_model_has_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Detectors that compare classes refuse it; those of features alone take it, as does the search for a trigger."""
     world = tiny(tmp_path, epochs=1)
-    with pytest.raises(BadInput, match="is a language model, and detectors compare classes; give a classifier"):
+    with pytest.raises(
+        BadInput, match="is a language model, and this compares classes; give a classifier, or for texts"
+    ):
         find("poison", world["retain"], world["model"])
+    with pytest.raises(BadInput, match="reads more than features, and the model has no classes"):
+        find("poison", world["retain"], world["model"], detector={"outliers": {"score": "msp"}})
+    rows = load(str(world["retain"]), "data")
+    found = find("poison", str(world["retain"]), world["model"], detector="outliers")
+    assert found["rows"] == len(rows) and [one["label"] for one in found["classes"]] in ([], [0])
+    assert command(["find", "trigger", str(world["retain"]), world["model"]]) == 0
+    printed = capsys.readouterr().out
+    assert "No trigger." in printed or "Held for a trigger" in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("wordz=2", "unknown setting"), ("words=true", "is not a number"), ("words=9", "is outside its bounds")],
+)
+def test_bad_settings_of_the_search_are_refused(
+    option: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["find", "trigger", str(place / "train.jsonl"), str(place / "model"), "--set", option]
+    assert command(arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_classifier_of_pictures_has_no_trigger_of_words(place: Path) -> None:
+    with pytest.raises(BadInput, match="are rows without a question or a text"):
+        find_trigger(str(place / "train.jsonl"), str(place / "model"))
+    with pytest.raises(BadInput, match="call find_trigger"):
+        find("trigger", str(place / "train.jsonl"), str(place / "model"))
 
 
 def test_slices_need_training_rows_to_write(place: Path, tmp_path: Path) -> None:

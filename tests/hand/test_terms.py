@@ -433,7 +433,16 @@ def test_a_stream_without_rows_has_mean_zero() -> None:
 
 def test_every_term_of_the_registry_is_tested_here() -> None:
     """Each factory is called in this file or in one of the catalogue's terms."""
-    own = ("pair_terms", "diffusion_terms", "proxy_gold", "stand_in", "name_swap", "datamodels", "task_terms")
+    own = (
+        "concept_terms",
+        "pair_terms",
+        "diffusion_terms",
+        "proxy_gold",
+        "stand_in",
+        "name_swap",
+        "datamodels",
+        "task_terms",
+    )
     several = ("terms", "catalogue_terms", "class_terms", "retain_terms")
     files = [Path(__file__).with_name(f"test_{name}.py") for name in (*several, *own)]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]

@@ -8,11 +8,16 @@ import typer
 
 from expunge.cli import _show
 
-HELP = """Find what to forget: poisoned rows of a classifier's training data, or the rows that teach it an error.
+HELP = """Find what to forget: poisoned rows of a model's training data, the rows that teach it an error, or a trigger.
 
 poison: The suspects are written as a forget set, which `expunge run` takes: find them, look at them, then repair.
 Detectors: activation_clustering and spectral_signatures for triggers, small_loss for wrong labels; `expunge list
 detectors` shows what each looks at. Two of them train networks as the model was, in short.
+
+outliers and spectral_signatures take a language model too.
+
+trigger: Words before a text that call up one class, or one beginning of an answer, whatever the text is; a candidate
+that lies apart from random words in the model's states is held for a trigger. DATA are texts that the model takes.
 
 slices: Errors on rows that the model never saw (DATA) are grouped by its features, and each group is described by
 the fields of its rows: the texture that is mistaken for a shape. --train names the training rows, of which those with
@@ -24,6 +29,7 @@ Examples:
   expunge find poison train.jsonl MODEL --out suspects.jsonl
   expunge find poison DATA MODEL --detector small_loss --set folds=5
   expunge find poison builtin:digits_backdoor/train builtin:digits_backdoor --truth poisoned
+  expunge find trigger builtin:instruct_backdoor/test builtin:instruct_backdoor
   expunge find slices builtin:shapes_biased/test builtin:shapes_biased --train builtin:shapes_biased/train --out f.jsonl
 """
 SHOWN_ROWS = 10
@@ -36,9 +42,9 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    what: Annotated[str, typer.Argument(help="poison or slices.")],
+    what: Annotated[str, typer.Argument(help="poison, trigger or slices.")],
     data: Annotated[str, typer.Argument(help="The rows that the model was trained on; for slices, unseen ones.")],
-    model: Annotated[str, typer.Argument(help="A classifier: a folder or a name.")],
+    model: Annotated[str, typer.Argument(help="A folder or a name.")],
     detector: Annotated[str, typer.Option(help="The detector.")] = "activation_clustering",
     sets: _show.Sets = None,
     truth: Annotated[str | None, typer.Option(help="A field that says of each row whether it is poisoned.")] = None,
@@ -50,9 +56,15 @@ def command(
 ) -> int:
     """Run the command."""
     from expunge.core.request import parse_sets
-    from expunge.workflows.find import find, find_slices
+    from expunge.workflows.find import find, find_slices, find_trigger
 
-    _check_read(what, {"--train": train} if what == "poison" else {"--truth": truth, "--set": sets})
+    unread = {"poison": {"--train": train}, "trigger": {"--truth": truth, "--train": train, "--out": out}}
+    _check_read(what, unread.get(what, {"--truth": truth, "--set": sets}))
+    if what == "trigger":
+        options = _trigger_options(parse_sets(sets or []))
+        found = find_trigger(data, model, **options, seed=seed, reporter=_show.reporter())
+        _show.emit(found) if as_json else _print_triggers(found)
+        return 0
     if what == "slices":
         found = find_slices(data, model, train=train, out=out, seed=seed, reporter=_show.reporter())
         _show.emit(found) if as_json else _print_slices(found)
@@ -64,6 +76,19 @@ def command(
     else:
         _print(found)
     return 0
+
+
+def _trigger_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `find trigger`. Raises BadInput for others, and for values that are no numbers."""
+    from expunge.core.errors import BadInput, did_you_mean
+
+    kinds: dict[str, type | tuple[type, ...]] = {"words": int, "share": (int, float)}
+    for name, value in given.items():
+        if name not in kinds:
+            raise BadInput.of("--set", name, "unknown setting", did_you_mean(name, kinds))
+        if not isinstance(value, kinds[name]) or isinstance(value, bool):
+            raise BadInput.of(f"--set {name}", value, "is not a number", f"write --set {name}=1")
+    return given
 
 
 def _check_read(what: str, given: dict[str, Any]) -> None:
@@ -98,6 +123,17 @@ def _print(found: dict[str, Any]) -> None:
         console.print(f"{name} {score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]", markup=False)
     if found["out"]:
         console.print(f"Written to {found['out']}: look at them, then forget them with `expunge run`.", markup=False)
+
+
+def _print_triggers(found: dict[str, Any]) -> None:
+    """Print a line per candidate, and what is held for a trigger."""
+    console = _show.console()
+    for one in found["candidates"]:
+        apart = "lies apart from random words" if one["apart"] else "lies among random words"
+        said = f"{one['words']!r} flips {one['share']:.0%} to {one['outcome']!r}, and {apart}"
+        console.print(said, markup=False)
+    trigger = found["trigger"]
+    console.print("No trigger." if trigger is None else f"Held for a trigger: {trigger!r}", markup=False)
 
 
 def _print_slices(found: dict[str, Any]) -> None:

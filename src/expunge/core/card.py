@@ -135,8 +135,8 @@ class AttackCard(MetricCard):
 class OodCard(Card):
     """The card of an out-of-distribution score.
 
-    reads: the parts of the scored `Rows` that it uses: "logits", "features", "head", "gradients". fits: those of the
-    in-distribution rows, "labels" among them.
+    reads: the parts of the scored `Rows` that it uses: "logits", "features", "head", "gradients", "inputs", "views".
+    fits: those of the in-distribution rows, "labels" among them.
     """
 
     capabilities: Iterable[str] = ("labels",)

@@ -15,7 +15,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput
 from expunge.core.random import derive
-from expunge.evaluation.ood import read_rows
+from expunge.evaluation.ood import Rows, read_rows
 
 Retrain = Callable[[np.ndarray, float], np.ndarray]
 """([N] rows that are kept, share of the training's epochs) -> [N, C] log-probabilities of all rows under a network
@@ -26,14 +26,16 @@ that was trained on the kept rows as the model was."""
 class Sample:
     """The training rows as a detector sees them.
 
-    features_ND: the inputs of the model's last linear layer. labels_N: the classes under which the rows are trained on.
-    retrain: None where nothing tells how the model was trained.
+    features_ND: the inputs of the model's last linear layer, or the last block's states over the answer of a language
+    model. labels_N: the classes under which the rows are trained on; of a language model all 0. retrain: None where
+    nothing tells how the model was trained. rows: all that a classifier says of them; None of a language model.
     """
 
     features_ND: np.ndarray
     labels_N: np.ndarray
     seed: int = 0
     retrain: Retrain | None = None
+    rows: Rows | None = None
 
     def predict(self, keep_N: np.ndarray, share: float, why: str) -> np.ndarray:
         """The log-probabilities that `retrain` gives; why: what asks for it. Raises BadInput where it cannot."""
@@ -66,8 +68,12 @@ Detector = Callable[[Sample], Suspicion]
 
 def penultimate(model: Model, rows: Sequence[Example]) -> np.ndarray:
     """[N, D] inputs of the model's last layer, in double precision. Raises BadInput where that layer is not linear."""
-    features_ND = read_rows(model, rows).features_ND
-    if features_ND is None:
+    return features_of(model, read_rows(model, rows))
+
+
+def features_of(model: Model, read: Rows) -> np.ndarray:
+    """[N, D] the features among what was read. Raises BadInput where the last layer is not linear."""
+    if read.features_ND is None:
         name = type(model.module).__name__
         raise BadInput.of("model", name, "does not end in a linear layer, whose inputs are features", "give another")
-    return features_ND
+    return read.features_ND

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from expunge.data.load import load
 from expunge.data.rows import take
 from expunge.data.texts import write_rows
 from expunge.evaluation import intervals, slices
-from expunge.evaluation.detection import Detector, Sample, Suspicion, penultimate
+from expunge.evaluation.detection import Detector, Sample, Suspicion, features_of, penultimate
+from expunge.evaluation.hidden_states import pooled_states
 from expunge.evaluation.ood import read_rows
 from expunge.evaluation.scores import Figure, Label, Score
+from expunge.evaluation.triggers import find_triggers, outcome_name
 from expunge.models.family import family
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
@@ -28,6 +30,8 @@ from expunge.workflows._sources import check_sources
 
 WHAT = ("poison",)
 STAGE = "detector"
+MOST_WORDS = 3
+"""Words of a trigger that are searched for at most: each costs as much as all before."""
 LEAST = 20
 """Rows that a detector needs: below it a cluster is an accident."""
 
@@ -43,7 +47,9 @@ def find(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Find the rows among a classifier's training data that a detector holds for poisoned, and return the figures.
+    """Find the rows among a model's training data that a detector holds for poisoned, and return the figures.
+
+    The model is a classifier, or a language model for detectors that read features alone.
 
     what: "poison". data: the rows that the model was trained on. detector: a name, or {name: {option: value}}. truth: a
     field that says of each row whether it is poisoned; then the detector is scored by it. out: a new JSONL file for the
@@ -52,7 +58,7 @@ def find(
     rows, name, detect = _check_inputs(what, data, model, detector, truth, out)
     reporter = reporter or Silent()
     reporter.start(STAGE, 2)
-    sample = _sample(model, rows, seed, reporter)
+    sample = _sample(model, name, rows, seed, reporter)
     reporter.advance(STAGE, 1, name)
     found = detect(sample)
     reporter.finish(STAGE)
@@ -106,6 +112,42 @@ def find_slices(
     }
 
 
+def find_trigger(
+    data: Any, model: str, *, words: int = 1, share: float = 0.7, seed: int = 0, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Find words that call up one outcome before any text, and return them with whether they look like a trigger.
+
+    data: texts or questions that the model takes. model: a classifier of texts or a language model. words: of a
+    trigger at most. share: of the inputs that a candidate flips at least. Raises BadInput.
+    """
+    faults = Faults()
+    rows: Sequence[Example] = []
+    with faults:
+        rows = _rows(data, "data")
+    with faults:
+        check_sources({"after": model}, False)
+    with faults:
+        if not 1 <= words <= MOST_WORDS or not 0 < share <= 1:
+            fix = f"give 1 to {MOST_WORDS} words, and a share above 0 and at most 1"
+            raise BadInput.of("find", f"words {words}, share {share}", "is outside its bounds", fix)
+    faults.raise_any()
+    opened = _open(folder_of(model, reporter or Silent()), model, rows, ("labels", "tokens"))
+    found = find_triggers(opened, rows, words=words, share=share, seed=seed)
+    return {
+        "rows": len(rows),
+        "candidates": [
+            {
+                "words": " ".join(one.words),
+                "outcome": outcome_name(opened, one.outcome),
+                "share": one.share,
+                "apart": one.apart,
+            }
+            for one in found
+        ],
+        "trigger": next((" ".join(one.words) for one in found if one.apart), None),
+    }
+
+
 def _check_slices(data: Any, model: str, train: Any, out: str | None) -> tuple[Sequence[Example], Sequence[Example]]:
     """(unseen rows, training rows if any). Raises BadInput with every fault of the input."""
     faults = Faults()
@@ -144,12 +186,13 @@ def _check_out(out: str | None) -> None:
         raise BadInput.of("--out", out, "is in a missing folder", "create the folder, or choose another")
 
 
-def _open(folder: str, source: str, rows: Sequence[Example]) -> Model:
-    """The classifier of a folder. Raises BadInput where the model has no classes, or does not take the rows."""
+def _open(folder: str, source: str, rows: Sequence[Example], of: Collection[str] = ("labels",)) -> Model:
+    """The model of a folder. Raises BadInput where it has none of these capabilities, or does not take the rows."""
     model: Model = open_model(folder)
-    kind = family(model.family)
-    if not kind.labelled:
-        raise BadInput.of("model", source, f"is a {kind.title}, and detectors compare classes", "give a classifier")
+    if not model.capabilities & set(of):
+        title = family(model.family).title
+        fix = "give a classifier, or for texts the detector outliers or spectral_signatures"
+        raise BadInput.of("model", source, f"is a {title}, and this compares classes", fix)
     model.accepts("data", rows)
     return model
 
@@ -163,7 +206,7 @@ def _check_inputs(
     name, detect = "", None
     with faults:
         if what not in WHAT:
-            known = did_you_mean(what, WHAT) if what != "slices" else "call find_slices"
+            known = f"call find_{what}" if what in ("slices", "trigger") else did_you_mean(what, WHAT)
             raise BadInput.of("find", what, "cannot be found", known)
     with faults:
         rows = _rows(data, "data")
@@ -187,17 +230,18 @@ def _detector(given: str | Mapping[str, Any]) -> tuple[str, Detector]:
     return name, plugin.factory(**plugin.validate(options or {}, f"detector.{name}"))
 
 
-def _sample(source: str, rows: Sequence[Example], seed: int, reporter: Reporter) -> Sample:
-    """The rows as a detector sees them. Raises BadInput where the model has no classes, or does not take the rows."""
+def _sample(source: str, detector: str, rows: Sequence[Example], seed: int, reporter: Reporter) -> Sample:
+    """The rows as a detector sees them. Raises BadInput where it needs classes that the model has not, or the model
+    does not take the rows."""
     folder = folder_of(source, reporter)
-    model = _open(folder, source, rows)
-    manifest = manifest_of(folder)
-    return Sample(
-        penultimate(model, rows),
-        _labels(rows),
-        seed,
-        None if manifest is None else retraining(model, manifest, rows, reporter),
-    )
+    free = not registry.load("detectors", detector, "detector").card.capabilities
+    model = _open(folder, source, rows, {"labels", "tokens"} if free else {"labels"})
+    if not family(model.family).labelled:
+        states_ND = pooled_states(model, rows)[model.blocks[-1]].astype(np.float64)
+        return Sample(states_ND, np.zeros(len(rows), dtype=int), seed)
+    manifest, read = manifest_of(folder), read_rows(model, rows)
+    retrain = None if manifest is None else retraining(model, manifest, rows, reporter)
+    return Sample(features_of(model, read), _labels(rows), seed, retrain, read)
 
 
 def _truth(rows: Sequence[Example], field: str) -> np.ndarray:

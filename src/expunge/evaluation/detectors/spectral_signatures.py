@@ -14,6 +14,7 @@ CARD = DetectorCard(
     "Spectral signatures",
     paper="arXiv:1811.00636",
     equation="algorithm 1",
+    capabilities=(),
     means="The rows of the suspect class that lie furthest out along its first direction, a fixed share of them: it "
     "names as many where nothing is poisoned.",
     fidelity="variant",

@@ -8,8 +8,11 @@ entry-point group `expunge.ood`. Their order on small networks is not that of th
 from expunge.evaluation.ood._far import far_rows
 from expunge.evaluation.ood._figures import FPR95_MEANS, auroc, fpr95
 from expunge.evaluation.ood._near import near_rows
+from expunge.evaluation.ood._pictures import read_pictures
 from expunge.evaluation.ood._rows import Head, OodScore, Rows, read_rows
 from expunge.evaluation.ood._scoring import score_examples, scorer
+from expunge.evaluation.ood._spurious import spurious_rows
+from expunge.evaluation.ood._within import odd_places
 
 __all__ = [
     "FPR95_MEANS",
@@ -20,7 +23,10 @@ __all__ = [
     "far_rows",
     "fpr95",
     "near_rows",
+    "odd_places",
+    "read_pictures",
     "read_rows",
     "score_examples",
     "scorer",
+    "spurious_rows",
 ]

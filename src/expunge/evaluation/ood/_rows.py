@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from expunge.core.card import Example
 from expunge.core.contracts import Batch, Model, Want
+from expunge.core.random import generator
 from expunge.evaluation.scores import NotMeasured
 from expunge.models.passes import evaluating, passes
+from expunge.models.views import Views, channels_first
 from expunge.models.weights import device_of
 
+NOISE = 0.1
+"""Standard deviation of what a view adds to each value."""
 BATCH = 256
 """Rows of a pass with gradients at most."""
 CLOSE = 1e-3
@@ -41,8 +45,10 @@ class Rows:
     """N rows as a classifier sees them, in double precision.
 
     features_ND: the last layer's inputs. labels_N: the rows' classes. move: (temperature, epsilon) -> the [N, C] logits
-    of the inputs moved by epsilon against the sign of the gradient of the cross-entropy with the predicted class. A
-    part that was not read is None.
+    of the inputs moved by epsilon against the sign of the gradient of the cross-entropy with the predicted class.
+    inputs_N: the arrays that the network was given, in 0-1 where they were bytes. look: a number of views -> the Rows
+    of so many copies of the inputs, each changed at random. A part that was not read is None. others_NC: logits of
+    further models for the same rows and classes.
     """
 
     logits_NC: np.ndarray
@@ -50,14 +56,18 @@ class Rows:
     labels_N: np.ndarray | None = None
     head: Head | None = None
     move: Callable[[float, float], np.ndarray] | None = None
+    inputs_N: np.ndarray | None = None
+    look: Callable[[int], list[Rows]] | None = None
+    others_NC: tuple[np.ndarray, ...] = ()
 
     def has(self, part: str) -> bool:
         """Whether a part of an `OodCard.reads` is there."""
         field = {"logits": "logits_NC", "features": "features_ND", "labels": "labels_N", "gradients": "move"}
+        field |= {"inputs": "inputs_N", "views": "look"}
         return getattr(self, field.get(part, part)) is not None
 
     def take(self, rows: Sequence[int] | np.ndarray | slice) -> Rows:
-        """Some of the rows, without their gradients."""
+        """Some of the rows, without their gradients and views."""
 
         def some(value: np.ndarray | None) -> np.ndarray | None:
             return None if value is None else value[rows]
@@ -67,7 +77,10 @@ class Rows:
             logits_NC=self.logits_NC[rows],
             features_ND=some(self.features_ND),
             labels_N=some(self.labels_N),
+            inputs_N=some(self.inputs_N),
+            others_NC=tuple(one[rows] for one in self.others_NC),
             move=None,
+            look=None,
         )
 
 
@@ -94,6 +107,8 @@ def read_rows(model: Model, examples: Sequence[Example]) -> Rows:
     place_N = np.argsort(order)
     logits_NC, labels_N = np.concatenate(logits)[place_N], np.concatenate(labels)[place_N].astype(np.int64)
     found = Rows(logits_NC, labels_N=labels_N, move=_mover(model, examples))
+    if (inputs_N := inputs_of(examples)) is not None:
+        found = replace(found, inputs_N=inputs_N, look=_looker(model, examples, inputs_N))
     if layer is None:
         return found
     bias = np.zeros(len(layer.weight)) if layer.bias is None else _double(layer.bias)
@@ -104,6 +119,42 @@ def read_rows(model: Model, examples: Sequence[Example]) -> Rows:
     if not np.abs(head.logits(features_ND) - logits_NC).max() <= CLOSE * scale:
         return found
     return replace(found, features_ND=features_ND, head=head)
+
+
+def inputs_of(examples: Sequence[Example]) -> np.ndarray | None:
+    """[N, ...] the arrays of examples, bytes scaled to 0-1; None where they are no arrays of one shape."""
+    key = "features" if examples[0].get("features") is not None else "image"
+    arrays = [np.asarray(row.get(key)) for row in examples]
+    if arrays[0].dtype.kind not in "uif" or any(one.shape != arrays[0].shape for one in arrays):
+        return None
+    return np.stack(arrays).astype(np.float32) / (255 if arrays[0].dtype == np.uint8 else 1)
+
+
+def _looker(model: Model, examples: Sequence[Example], inputs_N: np.ndarray) -> Callable[[int], list[Rows]]:
+    """The function behind `Rows.look`: pictures are moved, turned in size and given noise as those of an encoder are,
+    the values of a table noise alone. The draws follow from each input."""
+    key = "features" if inputs_N.ndim == 2 else "image"
+
+    def look(count: int) -> list[Rows]:
+        changed = _views(inputs_N, count)
+        return [
+            read_rows(model, [{**row, key: x} for row, x in zip(examples, view_N, strict=True)]) for view_N in changed
+        ]
+
+    return look
+
+
+def _views(inputs_N: np.ndarray, count: int) -> list[np.ndarray]:
+    """`count` arrays of the inputs' shape."""
+    draws = [generator(0, "views", one.tobytes()) for one in inputs_N]
+    if inputs_N.ndim == 2:
+        noise_NKP = torch.stack([torch.randn(count, inputs_N.shape[1], generator=draw) for draw in draws])
+        return [inputs_N + NOISE * noise_NKP[:, k].numpy() for k in range(count)]
+    pairs = -(-count // 2)
+    x_BCHW = channels_first(list(inputs_N))
+    views_BKCHW = Views(pairs=pairs, noise=NOISE).of(x_BCHW, draws).flatten(1, 2)
+    shaped = views_BKCHW[:, :, 0] if inputs_N.ndim == 3 else views_BKCHW.movedim(2, -1)
+    return [shaped[:, k].numpy() for k in range(count)]
 
 
 def _double(value: Tensor) -> np.ndarray:
