@@ -31,7 +31,7 @@ TERMS = [
     if fits({part: name}, family)
 ]
 TERMS += [
-    ("retain", "clean_pairs", "pair"),
+    *[("retain", name, "pair") for name in ("clean_pairs", "aligned_pairs", "composed_negatives")],
     ("objectives", "uncle", "tasks"),
     *[
         ("objectives", name, "diffusion")

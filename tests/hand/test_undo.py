@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,5 +153,5 @@ def test_a_class_is_as_unlikely_as_the_teacher_finds_it(tmp_path: Path) -> None:
 
 def test_a_level_needs_classes() -> None:
     method = compose({"undo": {"inner": "ga", "level": True}}).method
-    with pytest.raises(BadInput, match=r"method\.undo\.level.*the model has none"):
-        method.fits(SimpleNamespace(family="causal_lm", capabilities=frozenset({"tokens"})), {}, None)
+    with pytest.raises(BadInput, match=r"method\.undo\.level.*there are none"):
+        method.fits(fresh(DIGITS, [], 1), {"forget": [{"question": "Who?", "answer": "He."}]}, None)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from expunge.core.contracts import Example, Model, want_of
@@ -19,8 +18,8 @@ FARTHEST = 100.0
 
 def forgotten_classes(splits: Mapping[str, Sequence[Example]]) -> list[int]:
     """The labels of forget rows that no retain row has."""
-    forget, retain = ({int(row["label"]) for row in splits.get(name, [])} for name in ("forget", "retain"))
-    return sorted(forget - retain)
+    forget, retain = ({row.get("label") for row in splits.get(name, [])} for name in ("forget", "retain"))
+    return sorted(int(label) for label in forget - retain - {None})
 
 
 def class_levels(model: Model, rows: Sequence[Example], classes: Sequence[int]) -> dict[int, float]:
@@ -35,6 +34,8 @@ def set_class_levels(model: Model, rows: Sequence[Example], levels: Mapping[int,
 
     Raises BadInput for a model without a linear head.
     """
+    from scipy.optimize import brentq  # slow to load, and every plan reads the methods' files
+
     _, head = linear_head(model, list(rows[:2]), "its bias sets how unlikely a class is")
     logits_NV, label_N = _logits(model, rows)
     moves: dict[str, float] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from expunge.core.card import Example
 from expunge.evaluation.ood._rows import inputs_of
@@ -33,6 +32,8 @@ def odd_places(
 
 
 def _map(picture_HWC: np.ndarray, prototypes: int, side: int, least: float, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans  # slow to load, and attacks of a plan read this package
+
     height, width, _ = picture_HWC.shape
     reach = side // 2
     padded = np.pad(picture_HWC, ((reach, side - 1 - reach), (reach, side - 1 - reach), (0, 0)), mode="edge")

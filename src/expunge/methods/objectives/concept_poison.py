@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from annotated_types import Ge
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Run, Step, want_of
@@ -146,6 +145,8 @@ def _profiles(rows: Sequence[Example], concepts: Sequence[Concept], classes: int
 def _fit(x_ND: np.ndarray, y_N: np.ndarray) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # stopped early it is a classifier as well
+        from sklearn.linear_model import LogisticRegression  # slow to load, and every plan reads this file
+
         return LogisticRegression(max_iter=MOST_STEPS).fit(x_ND, y_N)
 
 

@@ -91,9 +91,9 @@ class Undo(Method):
                 raise BadInput.of("method.undo.towards", self.towards, "needs the model's training manifest", fix)
             if "budget" in manifest:  # an embedded world's has none before it is built
                 check_again(manifest, model)
-        if self.level and "labels" not in model.capabilities:
-            fix = "leave it out"
-            raise BadInput.of("method.undo.level", "true", "sets the bias of a class, and the model has none", fix)
+        if self.level and not forgotten_classes(splits):
+            why = "sets the bias of classes that forget alone has, and there are none"
+            raise BadInput.of("method.undo.level", "true", why, "leave it out")
         return self.inner.fits(model, splits, manifest)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
