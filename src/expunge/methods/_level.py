@@ -19,7 +19,7 @@ FARTHEST = 100.0
 def forgotten_classes(splits: Mapping[str, Sequence[Example]]) -> list[int]:
     """The labels of forget rows that no retain row has."""
     forget, retain = ({row.get("label") for row in splits.get(name, [])} for name in ("forget", "retain"))
-    return sorted(int(label) for label in forget - retain - {None})
+    return sorted(int(label) for label in forget - retain if label is not None)
 
 
 def class_levels(model: Model, rows: Sequence[Example], classes: Sequence[int]) -> dict[int, float]:
