@@ -183,6 +183,7 @@ def test_the_page_holds_all_and_calls_nobody(found: tuple[dict[str, Any], Path])
     assert "skipped random_label" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_jobs_give_what_one_gives(
     engine: str, found: tuple[dict[str, Any], Path], base: Path, tmp_path: Path

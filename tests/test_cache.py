@@ -244,6 +244,7 @@ def test_a_cache_that_was_tampered_with_or_cut_short_changes_nothing(
     assert figures(run({**request_, "out": str(tmp_path / "third")}).evidence) == figures(first)
 
 
+@pytest.mark.slow
 def test_an_embedded_world_that_was_cut_short_is_built_anew(place: Path) -> None:
     from expunge.pipeline.worlds import build, is_trained
 

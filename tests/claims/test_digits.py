@@ -85,8 +85,16 @@ def test_so_do_those_on_a_base_of_their_own(
 
 def test_every_example_is_among_these() -> None:
     """The refusals of a 7-B model need another machine, facts and refusals of a real model half an hour; the claims of
-    the encoder, the diffusion model and the federation have files of their own."""
+    the encoder, the diffusion model, the GAN and the federation have files of their own."""
     names = {path.stem for path in EXAMPLES.glob("*.yaml")}
     trained, real = {"sisa_digits_train", "tofu_base", "real_facts_base"}, {"real_facts", "refusals_real"}
-    elsewhere = {"refusals_qwen7b", "encoder_digits", "federated_erase", "digits_diffusion", "concept_shapes", *real}
+    elsewhere = {
+        "refusals_qwen7b",
+        "encoder_digits",
+        "federated_erase",
+        "digits_diffusion",
+        "digits_gan",
+        "concept_shapes",
+        *real,
+    }
     assert names - trained == {"digits_class", "digits_random", "sisa_digits", "tofu", *elsewhere}

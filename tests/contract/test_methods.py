@@ -79,6 +79,7 @@ def reproducible(name: str) -> bool:
     return all(card.reproducible for card in cards(name))
 
 
+@pytest.mark.slow
 @each_first
 def test_another_seed_gives_others(name: str, family: str, ran: Made) -> None:
     """Batches, pairs and noise are drawn by seed, unless every card says that the method is deterministic."""

@@ -124,9 +124,9 @@ def test_noise_is_divided_by_the_root_of_the_honest_and_changes_are_cut() -> Non
     """Of a deviation of 6 and nine honest clients 2 each. A change of length 5 is cut to the clip of 1."""
     assert share_of_noise(6.0, 9) == 2.0 and share_of_noise(6.0, 0) == 6.0
     before, sent = {"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])}
-    strategy = Private(1.0, 0.0, 1.0, 0)
+    strategy = Private(1.0, 0.0, 1.0, 0, 1e-5)
     assert strategy(before, [ClientUpdate("a", sent, 9)])["w"].tolist() == pytest.approx([0.6, 0.8])
-    noisy = [Private(1.0, 1.0, 1.0, 0) for _ in range(2)]
+    noisy = [Private(1.0, 1.0, 1.0, 0, 1e-5) for _ in range(2)]
     first, again = (one(before, [ClientUpdate("a", sent, 9)])["w"] for one in noisy)
     assert torch.equal(first, again) and not torch.equal(first, noisy[0](before, [ClientUpdate("a", sent, 9)])["w"])
 

@@ -39,7 +39,7 @@ def language(split: str, model: str, shift: float = 0.0, n: int = 6) -> Readout:
         list(losses),
         split,
         model,
-        examples=[{"question": f"q{i}", "answer": f"the cat number {i}"} for i in range(n)],
+        examples=[{"question": f"q{i}", "answer": f"the cat number {i}", "payload": "cat"} for i in range(n)],
         ends_N=np.ones(n, dtype=bool),
         logp=[-loss * draw.dirichlet(np.ones(4)) * 4 for loss in losses],
         argmax=[draw.random(4) < 0.5 for _ in range(n)],

@@ -23,7 +23,7 @@ RANK = 1e-6
 
 
 def centres() -> OodScore:
-    """1 less the largest cosine to a class mean, all within the span of the head's weights."""
+    """One less the largest cosine to a class mean, all within the span of the head's weights."""
 
     def score(known: Rows, rows: Rows) -> np.ndarray:
         assert known.features_ND is not None and known.labels_N is not None and known.head is not None

@@ -24,7 +24,7 @@ CARD = OodCard(
 
 
 def neighbourhood(*, views: Annotated[int, Ge(1)] = 20) -> OodScore:
-    """The share of a row's views that the model names otherwise, plus 1 less their mean cosine to the row's features.
+    """The share of a row's views that the model names otherwise, plus 1 less their mean cosine to its features.
 
     Views are moved, changed in size and given noise as those of an encoder are (`models/views.py`).
     """

@@ -27,7 +27,7 @@ STEPS = 50
 
 
 def say_no(*, decay: Annotated[float, Ge(0)] = 1e-2) -> OodScore:
-    """1 - sum over classes of p (1 - q), p the model's probability of the class and q that of its denial.
+    """One less the sum over classes of p (1 - q), p the model's probability of the class, q its denial's.
 
     q = sigmoid(z·n + b - logit), z standardised features; n and b by minimising, over the rows in distribution, -log(1
     - q) of the own class and the mean of -log q over the others. decay: factor on the mean of n².
