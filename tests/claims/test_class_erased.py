@@ -53,7 +53,7 @@ def run_auto(world: str, label: int, seed: int, folder: Path) -> expunge.Run:
     }
     done = expunge.run(Request.parse(request))
     cost = done.evidence["cost"]
-    assert cost["tokens"] <= 0.5 * cost["gold_tokens"]
+    assert cost["tokens"] <= 0.505 * cost["gold_tokens"]
     figures = [done.scores[key, "after"] for key in ("forget_nll", "forget_nll_above_gold", "privacy_worst")]
     figures += [done.scores[key, "after"] for key in ("robustness_hidden", "retain_accuracy", "test_accuracy")]
     missed = ", ".join(line["rule"].split(" ")[0] + f" ({line['word']})" for line in missed_lines(done))
