@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from expunge.core.contracts import Example, Model, Want
+from expunge.core.contracts import Example, Model, Want, want_of
 from expunge.core.errors import BadInput
+from expunge.models.passes import passes
 from expunge.models.weights import tap
 
 
@@ -31,3 +34,12 @@ def linear_head(model: Model, rows: Sequence[Example], why: str) -> tuple[str, n
         f"does not end in a linear layer with a bias, and {why}",
         "choose another method, or a model with a linear head",
     )
+
+
+def head_inputs(model: Model, rows: Sequence[Example], path: str) -> np.ndarray:
+    """[N, D] what the head at this path reads of each row, in float64."""
+    found: list[Any] = [None] * len(rows)
+    for places, out in passes(model, rows, want_of({f"hidden:{path}:in"})):
+        for place, state in zip(places, out.hidden[f"{path}:in"][:, 0].double().cpu().numpy(), strict=True):
+            found[place] = state
+    return np.stack(found)

@@ -10,10 +10,9 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Method, MethodCard, Model, want_of
+from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
-from expunge.methods._head import linear_head
-from expunge.models.passes import passes
+from expunge.methods._head import head_inputs, linear_head
 from expunge.models.weights import fold
 
 NAME = "rewrite"
@@ -96,8 +95,4 @@ def projection(apart_DC: Tensor, covariance_DD: Tensor, ridge: float) -> Tensor:
 
 def _features(model: Model, rows: Sequence[Example], path: str) -> tuple[Tensor, Tensor]:
     """([N, D] the inputs of the head in float64, [N] labels)."""
-    found: dict[int, tuple[Tensor, int]] = {}
-    for places, out in passes(model, rows, want_of({f"hidden:{path}:in"})):
-        states_ND = out.hidden[f"{path}:in"][:, 0].double().cpu()
-        found |= {i: (state_D, int(label)) for i, state_D, label in zip(places, states_ND, out.labels_BT[:, 0])}
-    return torch.stack([found[i][0] for i in range(len(rows))]), torch.tensor([found[i][1] for i in range(len(rows))])
+    return torch.from_numpy(head_inputs(model, rows, path)), torch.tensor([int(row["label"]) for row in rows])

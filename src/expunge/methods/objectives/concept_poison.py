@@ -11,11 +11,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Run, Step, want_of
+from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Run, Step
 from expunge.core.errors import BadInput
 from expunge.data.examples import identity
-from expunge.methods._head import linear_head
-from expunge.models.passes import passes
+from expunge.methods._head import head_inputs, linear_head
 
 Concept = tuple[str, str]
 """(field, value)."""
@@ -73,7 +72,7 @@ class ConceptPoison(LossTerm):
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """([N, K] part of each concept that a row carries in its class's bottleneck logit, [N] labels, classes)."""
         path, head = linear_head(model, list(rows[:2]), "concepts are directions of what it reads")
-        feature_ND, label_N = _features(model, rows, path), np.array([int(row["label"]) for row in rows])
+        feature_ND, label_N = head_inputs(model, rows, path), np.array([int(row["label"]) for row in rows])
         z_NK = feature_ND @ concept_directions(feature_ND, rows, concepts).T
         z_NK = (z_NK - z_NK.mean(0)) / np.maximum(z_NK.std(0), 1e-9)
         weight_CK = np.zeros((head.out_features, len(concepts)))
@@ -148,15 +147,6 @@ def _fit(x_ND: np.ndarray, y_N: np.ndarray) -> Any:
         from sklearn.linear_model import LogisticRegression  # slow to load, and every plan reads this file
 
         return LogisticRegression(max_iter=MOST_STEPS).fit(x_ND, y_N)
-
-
-def _features(model: Model, rows: Sequence[Example], path: str) -> np.ndarray:
-    """[N, D] the inputs of the head."""
-    found: list[Any] = [None] * len(rows)
-    for places, out in passes(model, rows, want_of({f"hidden:{path}:in"})):
-        for place, state in zip(places, out.hidden[f"{path}:in"][:, 0].double().cpu().numpy(), strict=True):
-            found[place] = state
-    return np.stack(found)
 
 
 def concept_poison(*, top: Annotated[int, Ge(1)] = 2, to: Literal["nearest", "random"] = "nearest") -> LossTerm:

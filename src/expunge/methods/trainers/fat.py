@@ -11,13 +11,12 @@ from annotated_types import Ge, Le
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Model
 from expunge.core.errors import BadInput, did_you_mean
-from expunge.core.want import want_of
 from expunge.data.clients import FIELD, Clients, Placing, client_of, clients_of
+from expunge.methods._confident import confident
 from expunge.methods._rounds import Ledger, Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.trainers.federation import outcome_of
 from expunge.models.family import family
-from expunge.models.passes import passes
 from expunge.training import checkpoint
 from expunge.training.updates import State
 
@@ -91,15 +90,5 @@ def label_by(model: Model, weights: State, clients: Clients, sure: float) -> Cli
     """
     checkpoint.restore(model.module, weights, "")
     model.module.eval()
-    found: Clients = {}
-    for name, rows in clients.items():
-        labels: dict[int, int] = {}
-        for places, out in passes(model, [{**row, "label": 0} for row in rows], want_of({"logits"})):
-            chances_BC = out.logits_BTV[:, 0].softmax(-1)
-            best = chances_BC.max(-1)
-            for i, chance, label in zip(places, best.values.tolist(), best.indices.tolist(), strict=True):
-                if chance >= sure:
-                    labels[i] = label
-        if labels:
-            found[name] = [{**rows[i], "label": labels[i]} for i in sorted(labels)]
-    return found
+    given = {name: confident(model, [{**row, "label": 0} for row in rows], sure) for name, rows in clients.items()}
+    return {name: rows for name, rows in given.items() if rows}

@@ -11,13 +11,12 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Model, want_of
+from expunge.core.contracts import Example, Model
 from expunge.core.errors import BadInput
 from expunge.core.random import permutation
-from expunge.methods._head import linear_head
+from expunge.methods._head import head_inputs, linear_head
 from expunge.methods.objective import Objective, plain_training
 from expunge.models.family import family
-from expunge.models.passes import passes
 from expunge.models.weights import snapshot
 from expunge.training.checkpoint import restore
 
@@ -74,11 +73,7 @@ def train(
 def typical_rows(model: Model, rows: Sequence[Example], share: float) -> list[Example]:
     """The rows of each label that lie nearest to its mean in the head's inputs: this share, at least one."""
     path, _ = linear_head(model, list(rows[:2]), f"{NAME} measures distances in what it reads")
-    found: dict[int, np.ndarray] = {}
-    for places, out in passes(model, rows, want_of({f"hidden:{path}:in"})):
-        states = out.hidden[f"{path}:in"][:, 0].double().cpu().numpy()
-        found |= dict(zip(places, states, strict=True))
-    feature_ND = np.stack([found[i] for i in range(len(rows))])
+    feature_ND = head_inputs(model, rows, path)
     label_N = np.array([int(row["label"]) for row in rows])
     kept: set[int] = set()
     for label in np.unique(label_N):

@@ -12,11 +12,11 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from expunge.core.context import Context
-from expunge.core.contracts import Example, Model, want_of
+from expunge.core.contracts import Example, Model
 from expunge.core.errors import BadInput
+from expunge.methods._confident import confident
 from expunge.methods.objective import Objective, plain_training
 from expunge.models.family import family
-from expunge.models.passes import passes
 from expunge.models.weights import snapshot
 from expunge.training.checkpoint import restore
 
@@ -74,14 +74,3 @@ def _learn(
     plain = plain_training()
     Objective(plain.terms, plain.weights, plain.update, plain.budget, anchor="retain")(model, {"retain": rows}, context)
     return {name: value.cpu().clone() for name, value in snapshot(model.module).items()}
-
-
-def confident(model: Model, rows: Sequence[Example], sure: float) -> list[Example]:
-    """The rows of which the model is sure, under its likeliest class, in their order."""
-    found: dict[int, Example] = {}
-    for places, out in passes(model, rows, want_of({"logits"})):
-        p_B, class_B = out.logits_BTV[:, 0].softmax(-1).max(-1)
-        for place, p, label in zip(places, p_B.tolist(), class_B.tolist(), strict=True):
-            if p >= sure:
-                found[place] = {**rows[place], "label": label}
-    return [found[place] for place in sorted(found)]

@@ -109,7 +109,7 @@ class Undo(Method):
         if context.budget.steps == 0:
             return model
         classes = forgotten_classes(splits) if self.level else []
-        levels = class_levels(model, splits["forget"], classes)
+        levels = class_levels(model, splits["forget"], classes) if classes else {}
         rows = [row for name in ("retain", "forget", "reference") for row in splits.get(name, [])]
         term = Term.of(ROWS, Student(self._start(model, context), self.alpha, self.squares), CARD)
         # A forget term by its name: statistics of normalisation layers stay, and the curve shows the forget set.
