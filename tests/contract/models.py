@@ -221,7 +221,7 @@ def fits(spec: Any, family: str) -> bool:
     wanted = {capability for plugin in composed.plugins for capability in plugin.card.capabilities}
     if (family == FEDERATION) != ("federation" in wanted):
         return False
-    return wanted <= base(family).capabilities
+    return wanted <= _base(family).capabilities
 
 
 NESTED: dict[str, Any] = {

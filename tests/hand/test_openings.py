@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from models import LM
 
-from contract.models import LM
 from expunge.alignment.domains import UNWRITTEN, answer_domains
 from expunge.alignment.judges import REFUSED, judge_of
 from expunge.alignment.openings import OPENINGS, opening_probabilities

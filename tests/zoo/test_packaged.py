@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from models import LM
 
 import expunge
-from contract.models import LM
 from expunge.core import cache
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput
