@@ -258,6 +258,7 @@ def test_an_embedded_world_that_was_cut_short_is_built_anew(place: Path) -> None
     assert is_trained(build("builtin:digits"))
 
 
+@pytest.mark.slow
 def test_purge_takes_every_entry_of_a_run_and_of_a_killed_one(
     request_: dict[str, Any], place: Path, tmp_path: Path
 ) -> None:

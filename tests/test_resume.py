@@ -71,6 +71,7 @@ def test_the_same_request_gives_the_same_model(request_: dict[str, Any], whole: 
     assert other[0]["loss"] != lines(whole)[0]["loss"], "a check that another seed passes would check nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", range(KILLS))
 def test_a_killed_run_resumes_to_the_same_model(
     kill: int, request_: dict[str, Any], whole: Path, tmp_path: Path

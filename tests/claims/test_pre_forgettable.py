@@ -59,24 +59,34 @@ def config(folder: Path, **more: Any) -> TrainConfig:
     )
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base that knows fourteen teams, and soft prompts for four more."""
-    folder = tmp_path_factory.mktemp("prompts")
+def trained_base(folder: Path, epochs: int) -> Path:
     write(folder / "tuned.jsonl", TUNED)
     train(
         TrainConfig(
             model={"architecture": "llama", "hidden_size": 64, "layers": 3, "heads": 2, "vocab_size": 320},
             data=write(folder / "base.jsonl", BASE),
             vocabulary=write(folder / "words.jsonl", TUNED + STRANGERS),
-            epochs=30,
+            epochs=epochs,
             batch_size=12,
             learning_rate=5e-3,
             out=str(folder / "base"),
         )
     )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that knows fourteen teams, and soft prompts for four more."""
+    folder = trained_base(tmp_path_factory.mktemp("prompts"), 30)
     train(config(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def barely(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of one epoch, enough to be refused with."""
+    return trained_base(tmp_path_factory.mktemp("prompts-barely"), 1)
 
 
 def deleted(place: Path, rows: list[dict[str, Any]], out: Path) -> Run:
@@ -185,6 +195,7 @@ def test_a_part_of_a_group_trains_one_prompt_again(place: Path, tmp_path: Path) 
     assert [name for name in after if not same(after[name], before[name])] == [mine]
 
 
+@pytest.mark.slow
 def test_a_prompt_opens_with_peft(place: Path) -> None:
     """And says there what it says here."""
     from peft import AutoPeftModelForCausalLM
@@ -223,8 +234,8 @@ def test_a_route_by_hand() -> None:
         ({"exact": {"pre_forgettable": {"tokens": 0}}}, "exact.pre_forgettable.tokens"),
     ],
 )
-def test_where_it_cannot_be_had(place: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+def test_where_it_cannot_be_had(barely: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadInput) as found:
-        train(config(place, **{"out": str(tmp_path / "out"), **changes}))
+        train(config(barely, **{"out": str(tmp_path / "out"), **changes}))
     assert sentence in "\n".join(found.value.faults)
     assert not list(tmp_path.iterdir())

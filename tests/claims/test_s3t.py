@@ -104,24 +104,34 @@ def config(folder: Path, **more: Any) -> TrainConfig:
     )
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base that knows fourteen people, and an ensemble of adapters for six more."""
-    folder = tmp_path_factory.mktemp("s3t")
+def trained_base(folder: Path, epochs: int) -> Path:
     write(folder / "tuned.jsonl", TUNED)
     train(
         TrainConfig(
             model={"architecture": "llama", "hidden_size": 64, "layers": 3, "heads": 2, "vocab_size": 320},
             data=write(folder / "base.jsonl", BASE),
             vocabulary=str(folder / "tuned.jsonl"),
-            epochs=24,
+            epochs=epochs,
             batch_size=12,
             learning_rate=5e-3,
             out=str(folder / "base"),
         )
     )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that knows fourteen people, and an ensemble of adapters for six more."""
+    folder = trained_base(tmp_path_factory.mktemp("s3t"), 24)
     train(config(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def barely(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of one epoch, enough to be refused with."""
+    return trained_base(tmp_path_factory.mktemp("s3t-barely"), 1)
 
 
 def deleted(place: Path, rows: list[dict[str, Any]], model: Path, out: Path) -> Run:
@@ -227,14 +237,14 @@ def test_an_adapter_opens_with_peft(place: Path) -> None:
         ),
     ],
 )
-def test_where_it_cannot_be_had(place: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+def test_where_it_cannot_be_had(barely: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadInput) as found:
-        train(config(place, **{"out": str(tmp_path / "out"), **changes}))
+        train(config(barely, **{"out": str(tmp_path / "out"), **changes}))
     assert sentence in "\n".join(found.value.faults)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_base_that_saw_the_data_is_refused(place: Path, tmp_path: Path) -> None:
+def test_a_base_that_saw_the_data_is_refused(barely: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="was itself trained on 6 of these examples"):
-        train(config(place, data=write(tmp_path / "d.jsonl", [*TUNED, *BASE[:6]]), out=str(tmp_path / "out")))
+        train(config(barely, data=write(tmp_path / "d.jsonl", [*TUNED, *BASE[:6]]), out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()

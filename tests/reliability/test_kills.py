@@ -26,7 +26,7 @@ class Scenario:
     """A command that is killed. share: of all kills, relative to the other scenarios'.
 
     stands: one of these is there once it has begun; `again` is added to the command then. verified: folders that
-    `expunge verify` must approve of in the end.
+    `expunge verify` must approve of in the end. slow: in the nightly tests alone.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Scenario:
     stands: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
     verified: tuple[str, ...] = ()
+    slow: bool = False
 
 
 def requested(**fields: Any) -> Callable[[Place, Server], None]:
@@ -80,13 +81,15 @@ FORGET = ("forget", "base", "forget everything about Teodric Valkenhaus", "--dat
 SCENARIOS = [
     Scenario("run", 10, requested(), **RUN),
     Scenario("redacted run", 6, requested(redact=True), **RUN),
-    Scenario("nested run", 7, requested(**NESTED), **RUN),
+    Scenario("nested run", 7, requested(**NESTED), slow=True, **RUN),
     Scenario("train", 11, trained(), **TRAIN),
     Scenario("exact train", 8, trained(exact={"sisa": {"shards": 2, "slices": 2}}), **TRAIN),
     Scenario("purge", 10, finished, ("purge", "runs/run"), verified=("runs/run",)),
-    Scenario("bench", 2, requested(), BENCH, verified=("runs/bench/npo/seed-3", "runs/bench/ga/seed-3")),
-    Scenario("tune", 2, requested(gold="none"), ("tune", "run.yaml", "--trials", "2", "--out", "runs/tune")),
-    Scenario("forget", 4, requested(), (*FORGET, "--yes"), ("runs/forget",), ("--resume",), ("runs/forget",)),
+    Scenario("bench", 2, requested(), BENCH, verified=("runs/bench/npo/seed-3", "runs/bench/ga/seed-3"), slow=True),
+    Scenario("tune", 2, requested(gold="none"), ("tune", "run.yaml", "--trials", "2", "--out", "runs/tune"), slow=True),
+    Scenario(
+        "forget", 4, requested(), (*FORGET, "--yes"), ("runs/forget",), ("--resume",), ("runs/forget",), slow=True
+    ),
 ]
 
 
@@ -147,7 +150,10 @@ class Trials:
         return ""
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(one, id=one.name.replace(" ", "-"), marks=[pytest.mark.slow] * one.slow) for one in SCENARIOS],
+)
 def test_what_is_killed_goes_on_to_the_same_bits(scenario: Scenario, place: Place, server: Server) -> None:
     trials = Trials(scenario, place, server)
     draw = random.Random(f"kills {scenario.name}")

@@ -63,7 +63,7 @@ class Case:
     """A redacted command. out: what it writes, below the current folder; erased: the rows that it makes forgotten.
 
     prepare: writes what the command reads. purge: how what it wrote is purged; None where only wanted files are
-    written. killed: is it also killed, and then purged without having gone on; slowly: in the nightly tests alone.
+    written. killed: is it also killed, and then purged without having gone on. slow: in the nightly tests alone.
     """
 
     name: str
@@ -74,7 +74,6 @@ class Case:
     words: Sequence[str] = WORDS
     purge: tuple[str, ...] | None = ()
     killed: bool = False
-    slowly: bool = False
     slow: bool = False
 
     def __str__(self) -> str:
@@ -126,7 +125,7 @@ def only(number: int, slow: bool = False) -> dict[str, Any]:
     return {"erased": forget_rows()[number : number + 1], "words": PEOPLE[number].split(), "slow": slow}
 
 
-SLOW, KILLED_TOO, SLOWLY = {"slow": True}, {"killed": True}, {"killed": True, "slowly": True}
+SLOW, KILLED_TOO = {"slow": True}, {"killed": True}
 SMALL: dict[str, Any] = {"budget": SHORT, "gold": "none"}
 BY_GROUP = {"by": "group", "inner": "npo"}
 GUARDS = ("eco", "key_space")
@@ -140,8 +139,8 @@ CASES = [
     a_run("selector", forget={"where": {"subject": PEOPLE[2]}}, data="all.jsonl", retain=None, **SMALL, case=only(2)),
     a_run("inline probes", probes=PROBES, redact=None, purpose="erase", case=SLOW),
     a_run("probes in a file", probes="probes.jsonl", case=SLOW),
-    a_run("splits inline", probes={"forget_qa": INLINE}, gold="none"),
-    a_run("spunge by group", method={"spunge": BY_GROUP}, **SMALL, case=SLOWLY),
+    a_run("splits inline", probes={"forget_qa": INLINE}, gold="none", case=SLOW),
+    a_run("spunge by group", method={"spunge": BY_GROUP}, **SMALL, case={**SLOW, **KILLED_TOO}),
     a_run("sequential by group", method={"sequential": BY_GROUP}, **SMALL, case=SLOW),
     a_run("worst case", method={"worst_case": {"inner": "npo"}}, **SMALL, case=SLOW),
     a_run("retrained", method="retrain", gold="none", budget=None, case=SLOW),
@@ -159,7 +158,7 @@ CASES = [
         "runs/bench",
         requested(forget=INLINE, gold="none"),
         killed=True,
-        slowly=True,
+        slow=True,
     ),
     Case(
         "tune",
@@ -167,7 +166,7 @@ CASES = [
         "runs/tune",
         requested(forget=INLINE, gold="none"),
         killed=True,
-        slowly=True,
+        slow=True,
     ),
     Case(
         "forget",
@@ -232,9 +231,7 @@ CASES = [
 def cases(killed: bool = False) -> list[Any]:
     """All cases, or those that are killed."""
     return [
-        pytest.param(
-            case, id=case.name.replace(" ", "-"), marks=[pytest.mark.slow] * (case.slow or (killed and case.slowly))
-        )
+        pytest.param(case, id=case.name.replace(" ", "-"), marks=[pytest.mark.slow] * case.slow)
         for case in CASES
         if case.killed or not killed
     ]
