@@ -258,13 +258,14 @@ def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(
     assert not (out / "checkpoint").exists() and (out / "certificate.json").is_file()
 
 
+@pytest.mark.parametrize("places", [("_adopt",), pytest.param(("observe_saved",), marks=pytest.mark.slow)])
 def test_a_run_killed_between_trials_ends_with_the_same_model(
-    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    places: tuple[str, ...], base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = {**base, "accept": {"forget.nll": ">= 1000"}, "method": {"auto": {"trials": 2, "cost": 10}}}
     run({**request, "out": str(tmp_path / "whole")})
     whole = digest_file(tmp_path / "whole" / "model" / "model.safetensors")
-    for number, place in enumerate(("observe_saved", "_adopt")):
+    for number, place in enumerate(places):
         killed, calls = {**request, "out": str(tmp_path / f"killed-{number}")}, 0
         real = getattr(trials, place)
 

@@ -85,6 +85,7 @@ def test_ssd_forgets_a_class_and_keeps_the_others(one_class: Case, tmp_path: Pat
     assert after["test"]["accuracy"] >= before["test"]["accuracy"] - 0.02
 
 
+@pytest.mark.slow
 def test_ssd_brings_a_random_tenth_near_gold(a_tenth: Case, tmp_path: Path) -> None:
     """Forget accuracy within 5 points of gold's, the forgotten's NLL ten times before's. Unlike a class, a random
     tenth has no weights of its own at this scale: up to 6 points of test accuracy go with it."""
