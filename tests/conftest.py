@@ -20,6 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    os.fsync = lambda handle: None  # no test takes the power away
 
 
 def pytest_collection_finish() -> None:

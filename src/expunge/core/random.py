@@ -32,4 +32,13 @@ def seed_libraries(seed: int, *parts: object) -> None:
     value = derive(seed, *parts)
     random.seed(value)
     np.random.seed(value % 2**32)
-    torch.manual_seed(value)
+    seed_torch(value)
+
+
+def seed_torch(value: int) -> None:
+    """torch.manual_seed. Without an accelerator torch would note the call for each kind that is not there, with a
+    formatted stack: milliseconds, at each draw of a step."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(value)
+    else:
+        torch.default_generator.manual_seed(value)

@@ -19,6 +19,7 @@ from expunge.core.card import Example
 from expunge.core.contracts import NLL, NOT_ASKED, Batch, Output, Want
 from expunge.core.errors import BadInput
 from expunge.core.files import digest, read_json, write_json
+from expunge.core.random import seed_torch
 from expunge.data.examples import answer_of
 from expunge.models.adapters import save_adapter
 from expunge.models.base import BaseModel
@@ -289,7 +290,7 @@ class CausalLM(BaseModel):
         temperature = float(settings.get("temperature") or 0.0)
         with torch.random.fork_rng(devices=_cuda(), enabled=bool(temperature)), evaluating(self.module):
             if temperature:
-                torch.manual_seed(int(settings.get("seed", 0)))
+                seed_torch(int(settings.get("seed", 0)))
             return self._generate(prompts, temperature, settings)
 
     def _generate(self, prompts: Sequence[Example], temperature: float, settings: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from expunge.core.card import Example
 from expunge.core.channels import Channel
 from expunge.core.files import digest
-from expunge.core.random import derive, permutation
+from expunge.core.random import derive, permutation, seed_torch
 from expunge.data.examples import identity
 from expunge.models.classifier import floats
 from expunge.models.views import channels_first
@@ -152,7 +152,7 @@ def _teach(rows: Sequence[Example], key: str) -> Judges:
     judges, accuracy = [], []
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         for name in ("first", "second"):
-            torch.manual_seed(derive(0, "judge", name))
+            seed_torch(derive(0, "judge", name))
             judge = Convolutions(shape[0], classes) if name == "first" else _perceptron(shape.numel(), classes)
             _fit(judge, x_NCHW[held:], y_N[held:])
             judges.append(judge.eval().requires_grad_(False))

@@ -18,7 +18,7 @@ from expunge.core.card import Example, Stream
 from expunge.core.channels import ORIGIN
 from expunge.core.contracts import NOT_ASKED, Batch, Model, Output, Reference, Step, Term, Want, want_of
 from expunge.core.errors import BadInput
-from expunge.core.random import derive, generator
+from expunge.core.random import derive, generator, seed_torch
 from expunge.data.examples import with_draw
 from expunge.data.pairing import Pairing
 from expunge.models.passes import outputs
@@ -184,7 +184,7 @@ class StepLosses:
         part = {name: rows for name, rows in self.parts[number].items() if name in asked}
         seed = derive(self.pairing.seed, self.pairing.stage, "step", self.index, number)
         with torch.random.fork_rng(devices=_cuda()):
-            torch.manual_seed(seed)
+            seed_torch(seed)
             with self.autocast():
                 outputs = self._forward(number, part)
         first = {name for name in terms if (number, name) not in self._seen}

@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from expunge.core.contracts import LossTerm, MethodCard, Model, Output, Run, Step, want_of
 from expunge.core.errors import BadInput
+from expunge.core.random import seed_torch
 
 CARD = MethodCard(
     "Label-agnostic forgetting",
@@ -87,7 +88,7 @@ class Agnostic(LossTerm):
         x_ND = found.hidden[self.path].flatten(0, -2).float()
         draws = run.context.generator("autoencoder", name)
         with torch.random.fork_rng():
-            torch.manual_seed(run.context.derive("autoencoder", name))
+            seed_torch(run.context.derive("autoencoder", name))
             fitted = Autoencoder(x_ND.shape[1], self.latent)
         optimiser = torch.optim.Adam(fitted.parameters(), lr=STEP)
         for _ in range(self.fit):

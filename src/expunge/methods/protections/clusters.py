@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
 from expunge.core.card import ProtectionCard
+from expunge.core.random import seed_torch
 from expunge.methods.protecting import Pictures, Protection, features, train_network
 from expunge.models.networks import Digits
 
@@ -64,7 +65,7 @@ def _perturbation(
     draw, channels = pictures.generator("generator", cluster), pictures.pixels_NCHW.shape[1]
     noise_1CHW = torch.randn(1, *pictures.pixels_NCHW.shape[1:], generator=draw)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draw.initial_seed() % 2**63)
+        seed_torch(draw.initial_seed() % 2**63)
         make = nn.Sequential(
             nn.Conv2d(channels, MAPS, 3, padding=1), nn.ReLU(), nn.Conv2d(MAPS, channels, 3, padding=1), nn.Tanh()
         )
