@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,11 +31,14 @@ from expunge.attacks.true_false import true_false
 from expunge.core.contracts import Silent
 from expunge.evaluation import attack as attacking
 from expunge.evaluation import intervals
-from expunge.evaluation.attack import AttackedGold, Found, Target, attack, knowledge
+from expunge.evaluation.attack import AttackedGold, Found, Target, _plain, _read, attack, knowledge, scores
+from expunge.evaluation.controls import at_one_strength
 from expunge.evaluation.margins import LEAST as MARGIN
 from expunge.evaluation.scores import Figure, NotMeasured, Score
 from expunge.models.classifier import Classifier
+from expunge.pipeline.comparison import with_attacks_alike
 from expunge.pipeline.hidden_knowledge import gaps_to_gold, hidden_score, judge
+from expunge.pipeline.observe import Observation
 
 NEAR = {"question": "Where?", "answer": "In Rome."}
 
@@ -241,18 +245,31 @@ def test_two_models_are_relearned_at_one_rate() -> None:
         return relearn_forget()(replace(aimed(model, {"forget": forget}, plain=plain, rate=0.5), **fields))
 
     alone = relearned(soft, role="gold")
-    gold = AttackedGold({"relearn_forget": alone}, lambda: soft)
-    found, alike = relearned(hard, gold=gold), relearned(soft, gold=gold)
-    assert alone.strength == 0.1 and alone.gold_N is None
+    golds = {"gold": AttackedGold({"relearn_forget": alone}, lambda: soft)}
+    found, alike = relearned(hard, golds=golds), relearned(soft, golds=golds)
+    assert alone.strength == 0.1 and not alone.golds
     assert found.strength == pytest.approx(0.1 * 1.5**2), "finer steps than from the first rate to the next"
-    assert alike.strength == 0.1 and alike.gold_N is None, "one that gives way as gold does needs no second look"
-    gap = gaps_to_gold({"relearn_forget": found}, {"relearn_forget": alone}, None, None)["relearn_forget"]
-    assert found.recovered_N is not None and found.gold_N is not None and alone.recovered_N is not None
-    assert gap.compressed() == pytest.approx((found.recovered_N - found.gold_N).compressed())
+    assert alike.strength == 0.1 and not alike.golds, "one that gives way as gold does needs no second look"
+    assert found.golds["gold"].strength == found.strength
+    results = at_one_strength({"gold": {"relearn_forget": alone}, "after": {"relearn_forget": found}})
+    assert results["gold"]["relearn_forget"] is found.golds["gold"]
+    reads = {role: Observation(attacks={"relearn_forget": one}) for role, one in (("gold", alone), ("after", found))}
+    assert with_attacks_alike(reads)["gold"].attacks == results["gold"] and reads["gold"].attacks != results["gold"]
+    rows = {s.role: s.value for s in scores(results, frozenset({"labels"})) if s.name == "robustness_relearn_forget"}
+    assert rows == {"gold": found.golds["gold"].figure.value, "after": found.figure.value}, (
+        "a line `<= gold` compares these"
+    )
+    gap = gaps_to_gold(results["after"], results["gold"], None, None)["relearn_forget"]
+    assert found.recovered_N is not None and alone.recovered_N is not None
     assert gap.mean() < -0.2 < 0 < found.recovered_N.mean() - alone.recovered_N.mean()
-    assert "there gold gives 0.99" in found.figure.why
-    closed = relearned(hard, gold=AttackedGold({"relearn_forget": alone}))
-    assert closed.gold_N is None, "where gold cannot be opened again its own figures are all that there is"
+    assert (
+        "to which the changed model had to go" in found.figure.why
+        and found.figure.why == found.golds["gold"].figure.why
+    )
+    kept = _read(json.loads(json.dumps(_plain(found))))
+    assert kept.golds["gold"].figure.value == found.golds["gold"].figure.value
+    closed = relearned(hard, golds={"gold": AttackedGold({"relearn_forget": alone})})
+    assert not closed.golds, "where gold cannot be opened again its own figures are all that there is"
 
 
 def test_one_example_cannot_be_both_taught_and_asked() -> None:

@@ -33,7 +33,7 @@ from expunge.models.guarded import bare_model
 from expunge.models.settings import settings_digest
 from expunge.models.weights import thaw
 
-VERSION = 10
+VERSION = 11
 """Raised with any change that alters what an attack finds."""
 LEVELS = ("none", "standard", "deep")
 RATE = 2e-5
@@ -62,8 +62,8 @@ class Target:
     """Model -> module path -> [N + holdout, D] pooled hidden states, as far as they were read."""
     weights: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     """"before" or "gold" -> its weights by name, where a deep audit kept them."""
-    gold: AttackedGold | None = None
-    """Gold, where it was attacked before."""
+    golds: Mapping[str, AttackedGold] = field(default_factory=dict)
+    """Role -> a gold model that was attacked before."""
 
     @property
     def forget(self) -> Sequence[Example]:
@@ -129,8 +129,8 @@ class Found:
     recovered_N: [N] share in 0-1 of each forget example's knowledge that it brought out, masked
     where the example does not count (it taught the attack); None for attacks that recover nothing.
     more: suffix -> (unit, better, figure), further scores. curve: points to draw, each with "x" and
-    "value". texts: [N] what was recovered, in words. strength: what the attack chose by the model, if anything. gold_N:
-    [N] what it recovers from gold at that strength, where it took less there.
+    "value". texts: [N] what was recovered, in words. strength: what the attack chose by the model, if anything. golds:
+    role -> its result on a gold model at that strength, where it took another one there.
     """
 
     figure: Figure
@@ -139,7 +139,7 @@ class Found:
     curve: Sequence[Mapping[str, float]] = ()
     texts: Sequence[str] | None = None
     strength: float | None = None
-    gold_N: np.ndarray | None = None
+    golds: Mapping[str, Found] = field(default_factory=dict)
 
 
 Attack = Callable[[Target], Found]
@@ -227,7 +227,7 @@ def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
     if (known := cache.load(entry)) is not None:
         return _read(known)
     try:
-        found: Found = _cluster(plugin.factory()(target), target.forget)
+        found = _cluster(plugin.factory()(target), target.forget)
     except NotMeasured as reason:
         return str(reason)
     cache.save(entry, _plain(found))
@@ -265,7 +265,7 @@ def _key(name: str, target: Target) -> str:
                 role: digest({name: float(x.double().square().sum()) for name, x in found.items()})
                 for role, found in target.weights.items()
             },
-            "gold": target.gold and [target.gold.strength(name), target.gold.open is not None],
+            "golds": {role: [one.strength(name), one.open is not None] for role, one in target.golds.items()},
             "rate": target.rate,
             "seed": target.seed,
             "torch": torch.__version__,
@@ -275,7 +275,8 @@ def _key(name: str, target: Target) -> str:
 
 
 def _cluster(found: Found, rows: Sequence[Example]) -> Found:
-    """The result with the interval of the mean recovered share clustered by the examples' groups."""
+    """The result with the interval of the mean recovered share clustered by the examples' groups; on golds too."""
+    found = replace(found, golds={role: _cluster(one, rows) for role, one in found.golds.items()})
     if found.recovered_N is None or found.figure.values is not found.recovered_N:
         return found
     if len(found.recovered_N) != len(rows):  # it asks questions of its own (probes)
@@ -348,14 +349,14 @@ def _plain(found: Found) -> dict[str, Any]:
         "curve": list(found.curve),
         "texts": None if found.texts is None else list(found.texts),
         "strength": found.strength,
-        "gold": _list(found.gold_N),
+        "golds": {role: _plain(one) for role, one in found.golds.items()},
     }
 
 
 def _read(kept: dict[str, Any]) -> Found:
     more = {k: (unit, better, Figure(**_arrays(figure))) for k, (unit, better, figure) in kept["more"].items()}
-    figure, recovered_N, gold_N = Figure(**_arrays(kept["figure"])), _array(kept["recovered"]), _array(kept["gold"])
-    return Found(figure, recovered_N, more, kept["curve"], kept["texts"], kept["strength"], gold_N)
+    figure, golds = Figure(**_arrays(kept["figure"])), {role: _read(one) for role, one in kept["golds"].items()}
+    return Found(figure, _array(kept["recovered"]), more, kept["curve"], kept["texts"], kept["strength"], golds)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

@@ -58,6 +58,15 @@ class Control:
         return "; ".join(said)
 
 
+def at_one_strength(results: Results, role: str = "after") -> Results:
+    """The results, those on gold models at the strength that each attack took on the model of this role."""
+    own = {name: found.golds for name, found in results.get(role, {}).items() if isinstance(found, Found)}
+    return {
+        other: {name: own.get(name, {}).get(other, found) for name, found in each.items()}
+        for other, each in results.items()
+    }
+
+
 def controls(results: Results, direct_N: np.ndarray | None) -> dict[str, Control]:
     """Attack -> its control, of those that recovered knowledge from the changed model.
 
@@ -70,8 +79,6 @@ def controls(results: Results, direct_N: np.ndarray | None) -> dict[str, Control
         after, gold, before = (_recovered_values(results, role, name) for role in ("after", "gold", "before"))
         if after is None:
             continue
-        again = getattr(results["after"][name], "gold_N", None)
-        gold = gold if again is None else again
         spread = before if gold is None else after - gold
         kept = np.zeros(0) if spread is None else np.ma.compressed(spread)
         recovered = direct = None

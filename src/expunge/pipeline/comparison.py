@@ -11,7 +11,7 @@ from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.acceptance import parse
 from expunge.evaluation.against_gold import scores_against_gold
-from expunge.evaluation.controls import controls, with_controls
+from expunge.evaluation.controls import at_one_strength, controls, with_controls
 from expunge.evaluation.sums import pool, sums_of
 from expunge.pipeline.clients import Parties, parties_in, readouts_by_client
 from expunge.pipeline.fluency import fluency_scores, with_fluency
@@ -71,6 +71,12 @@ def cut_remarks(reads: Mapping[str, Observation]) -> list[str]:
     return [f"Generated answers that did not end within their limit: {', '.join(counts)}."] if counts else []
 
 
+def with_attacks_alike(reads: Mapping[str, Observation]) -> dict[str, Observation]:
+    """The observations, gold models' attacks at the strength that each took on the changed model."""
+    alike = at_one_strength({role: one.attacks for role, one in reads.items()})
+    return {role: replace(one, attacks=alike[role]) for role, one in reads.items()}
+
+
 def by_side(scores: Sequence[scoring.Score]) -> list[scoring.Score]:
     """The scores in the order of the sides, and as they came within a side."""
     return sorted(scores, key=lambda score: scoring.SIDES.index(score.side))
@@ -121,6 +127,7 @@ def all_scores(
     scores = scoring.measure({role: read.readouts for role, read in reads.items()}, capabilities)
     scores += fluency_scores(reads)
     if level != "none":
+        reads = with_attacks_alike(reads)
         attacks = {role: read.attacks for role, read in reads.items() if read.attacks}
         found = controls(attacks, reads["before"].direct_N if "before" in reads else None)
         scores += with_controls(attacking.scores(attacks, capabilities), found)

@@ -17,7 +17,7 @@ from expunge.evaluation.scores import Score
 from expunge.ledger.evidence import SECOND_GOLD
 from expunge.models.family import family
 from expunge.pipeline.clients import SERVER, Parties
-from expunge.pipeline.comparison import scores_by_client
+from expunge.pipeline.comparison import scores_by_client, with_attacks_alike
 from expunge.pipeline.drawings import drawn_pictures
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.pictures import confusions, feature_map, weighed_pixels
@@ -63,7 +63,7 @@ def exhibits(
         "examples": shown,
         **{name: found for name, found in drawn.items() if found},
         "headline": headline(readouts["after"]),
-        "attack_curves": attack_curves(reads),
+        "attack_curves": attack_curves(with_attacks_alike(reads)),
         "attack_texts": recovered_texts(reads, redacted),
         "rocs": rocs(scores),
         **by_client,

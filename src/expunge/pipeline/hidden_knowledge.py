@@ -156,7 +156,7 @@ def gaps_to_gold(after: Results, gold: Results, read: Readout | None, gold_read:
             and ours.recovered_N is not None
             and theirs.recovered_N is not None
         ):
-            pairs[name] = ours.recovered_N, theirs.recovered_N if ours.gold_N is None else ours.gold_N
+            pairs[name] = ours.recovered_N, theirs.recovered_N
     return {
         name: np.ma.masked_array(a, dtype=float) - np.ma.masked_array(b, dtype=float) for name, (a, b) in pairs.items()
     }

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from expunge.core import processes
 from expunge.evaluation import attack
+from expunge.evaluation.controls import at_one_strength
 from expunge.evaluation.margins import LEAST, MOST, margins
 from expunge.evaluation.scores import measure
+from expunge.ledger.evidence import SECOND_GOLD
 from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import Plan
 
@@ -19,7 +21,8 @@ def with_margins(plan: Plan, before: Observation, golds: Mapping[str, Observatio
         return plan
     read = {role: one.readouts for role, one in {"before": before, **golds}.items()}
     scores = measure(read, plan.capabilities)
-    scores += attack.scores({role: one.attacks for role, one in golds.items()}, plan.capabilities)
+    attacks = at_one_strength({role: one.attacks for role, one in golds.items()}, SECOND_GOLD)
+    scores += attack.scores(attacks, plan.capabilities)
     return replace(plan, notes=(*plan.notes, margin_note(margins(scores))))
 
 

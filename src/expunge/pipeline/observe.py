@@ -152,7 +152,6 @@ def observe(
     """Read, attack and question an opened model; several processes share the work, and all get the whole.
 
     role: "before", "gold", "second_gold" or "after". against: role -> earlier observation, which attacks compare with.
-    fingerprint: the model's, where it is known already.
     """
     fingerprint = fingerprint or model.fingerprint()
     weights = _weights(model) if role in COMPARED_ROLES and spec.level == "deep" else {}
@@ -225,7 +224,8 @@ def _attack(
     sampled = {
         name: sorted(permutation(len(rows), spec.seed, "attack", name)[:ATTACKED]) for name, rows in spec.splits.items()
     }
-    earlier = {other: one for other, one in against.items() if one.readouts}
+    earlier = {other: one for other, one in against.items() if one.readouts and other in COMPARED_ROLES}
+    golds = {other: one for other, one in against.items() if other != "before"}
     known = {**{other: one.readouts for other, one in earlier.items()}, role: readouts}
     taken = {
         other: {name: readout.take(sampled[name]) for name, readout in found.items()} for other, found in known.items()
@@ -242,7 +242,7 @@ def _attack(
         fingerprint,
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
-        gold=attack.AttackedGold(gold.attacks, gold.again) if (gold := earlier.get("gold")) else None,
+        golds={other: attack.AttackedGold(one.attacks, one.again) for other, one in golds.items()},
     )
     states = target.states_of(role) if spec.level == "deep" and role == "gold" else None
     results = attack.attack(spec.level, target, reporter, spec.attacks)

@@ -131,7 +131,7 @@ def _compare(
     reporter: Reporter,
 ) -> Comparison:
     """The model that was saved in this folder, observed, beside the others."""
-    after = observe_saved(plan, folder, spec, {"before": before, "gold": golds["gold"]}, reporter)
+    after = observe_saved(plan, folder, spec, {"before": before, **golds}, reporter)
     return Comparison(plan, before, after, golds)
 
 

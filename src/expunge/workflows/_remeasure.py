@@ -265,8 +265,7 @@ class _Again:
                 found = observe(model, role, spec, self.reporter, against=observed)
                 checked = check_gold(found, observed, origin)
                 observed[role] = replace(checked, again=functools.partial(self._gold, role))
-            earlier = {role: one for role, one in observed.items() if role != SECOND_GOLD}
-            observed["after"] = observe(after, "after", spec, self.reporter, against=earlier)
+            observed["after"] = observe(after, "after", spec, self.reporter, against=observed)
             given = {role: observed[role] for role, (_, origin) in self.golds.items() if not origin.retrained}
             observed |= refuse_copies(given, observed["after"])
             refused = [one.why for role, one in observed.items() if role == "gold" and one.refused]

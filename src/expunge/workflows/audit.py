@@ -180,15 +180,10 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     if request.before is not None:
         del model  # one is in memory at a time
         model = _open(plan, folder_of(request.model, reporter), notes)
-    roles["after"] = observe(model, "after", spec, reporter, against=_without_second(roles))
+    roles["after"] = observe(model, "after", spec, reporter, against=roles)
     given = {role: one for role, one in roles.items() if golds.sources.get(role, "train") != "train"}
     roles |= refuse_copies(given, roles["after"])
     return _Observed(roles, capabilities, [*notes, *golds.why])
-
-
-def _without_second(roles: Mapping[str, Observation]) -> dict[str, Observation]:
-    """The observations that the changed model is compared with."""
-    return {role: one for role, one in roles.items() if role != SECOND_GOLD}
 
 
 def _open(plan: _Plan, folder: str, notes: list[str]) -> Model:

@@ -83,7 +83,7 @@ def _carry_out(planned: Plan, folder: Path, reporter: Reporter) -> dict[str, Any
         applied = apply(planned, model, gold, folder, reporter)
         clock.end("method")
         del model  # its memory is needed for the model as it was saved
-        after = observe_saved(planned, folder, spec, {"before": before, "gold": gold}, reporter)
+        after = observe_saved(planned, folder, spec, {"before": before, **golds}, reporter)
         clock.end("after")
         tried = Tried(planned, applied, Comparison(planned, before, after, golds))
     else:

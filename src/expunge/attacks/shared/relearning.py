@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,38 +43,60 @@ def relearn(
     alike), step 0 included. control: the attack's name, for one with a control. It adds `learned`, how much of what was
     unknown of the taught examples is known at the end, since an attack that taught nothing finds nothing, and goes up
     in its rate until a tenth is learned. A model that is compared with gold is attacked at gold's rate from the start,
-    and gold again where it takes a higher one: what comes back tells two models apart at one rate alone.
+    and gold models again where they took another than it: what comes back tells two models apart at one rate alone.
     """
-    rows = [row for row, counts in zip(target.forget, counts_N, strict=True) if counts]
-    if not rows:
+    if not counts_N.any():
         raise NotMeasured("no forget example is left to ask for")
-
-    def attack(of: Target, share: float) -> tuple[Course, Figure]:
-        course = [(0, of.plain[of.role][counts_N])]
-        with of.disposable() as model:
-            first_T = answer_probability(model, taught) if control else np.zeros(0)
-            rate, seed = of.rate * share, of.derive("relearn")
-            for step in teach(model, taught, steps=steps, rate=rate, seed=seed, every=every, batch=batch):
-                course.append((step, answer_probability(model, rows)))
-            last_T = answer_probability(model, taught) if control else np.zeros(0)
-        return course, _learned_share(first_T, last_T) if control else Figure(1.0, None, None, 0)
-
-    least = target.gold.strength(control) if target.gold else 0.0
-    for share in _rates(least):
-        course, learned = attack(target, share)
+    lesson = _Lesson(taught, counts_N, steps, every, batch, control)
+    for share in _rates(target.golds["gold"].strength(control) if "gold" in target.golds else 0.0):
+        course, learned = lesson.teach(target, share)
         if (learned.value or 0.0) >= LEARNED:
             break
-    curve = [{"x": step, "value": float(values.mean())} for step, values in course]
-    more = steps_to_half(target, counts_N, curve) | ({"learned": ("share", "higher", learned)} if control else {})
-    recovered_N, gold_N = _best(course, counts_N), None
-    why = f"taught {len(taught)} examples, {steps} steps"
-    if least and share > least and target.gold and target.gold.open:
-        again = replace(target, model=target.gold.open(), role="gold", gold=None)
-        gold_N = _best(attack(again, share)[0], counts_N)
-        why += (
-            f", at {share:g} of the model's rate, where gold's own was {least:g}: there gold gives {gold_N.mean():.2f}"
-        )
-    return Found(figure_of(recovered_N, why), recovered_N, more, curve, None, share if control else None, gold_N)
+    golds = {}
+    for role, gold in target.golds.items():
+        if gold.open and gold.strength(control) not in (0.0, share):
+            again = replace(target, model=gold.open(), role=role, golds={})
+            golds[role] = lesson.conclude(again, share, *lesson.teach(again, share), again=True)
+    return replace(lesson.conclude(target, share, course, learned, again=bool(golds)), golds=golds)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """A fine-tuning, and the examples of which the knowledge counts."""
+
+    taught: Sequence[Example]
+    counts_N: np.ndarray
+    steps: int
+    every: int
+    batch: int
+    control: str
+
+    def teach(self, of: Target, share: float) -> tuple[Course, Figure]:
+        """(the course at this share of the model's own rate, the share learned of what was unknown)."""
+        rows = [row for row, counts in zip(of.forget, self.counts_N, strict=True) if counts]
+        course = [(0, of.plain[of.role][self.counts_N])]
+        with of.disposable() as model:
+            first_T = answer_probability(model, self.taught) if self.control else np.zeros(0)
+            rate, seed = of.rate * share, of.derive("relearn")
+            for step in teach(
+                model, self.taught, steps=self.steps, rate=rate, seed=seed, every=self.every, batch=self.batch
+            ):
+                course.append((step, answer_probability(model, rows)))
+            last_T = answer_probability(model, self.taught) if self.control else np.zeros(0)
+        return course, _learned_share(first_T, last_T) if self.control else Figure(1.0, None, None, 0)
+
+    def conclude(self, of: Target, share: float, course: Course, learned: Figure, *, again: bool) -> Found:
+        """The result. again: at a rate that golds did not take by themselves."""
+        curve = [{"x": step, "value": float(values.mean())} for step, values in course]
+        more = steps_to_half(of, self.counts_N, curve)
+        why = f"taught {len(self.taught)} examples, {self.steps} steps"
+        if again:
+            why += f", at {share:g} of the model's rate, to which the changed model had to go"
+        recovered_N = _best(course, self.counts_N)
+        if not self.control:
+            return Found(figure_of(recovered_N, why), recovered_N, more, curve)
+        more |= {"learned": ("share", "higher", learned)}
+        return Found(figure_of(recovered_N, why), recovered_N, more, curve, strength=share)
 
 
 def _rates(least: float) -> tuple[float, ...]:
