@@ -141,6 +141,18 @@ def test_legato_blends_an_unsteady_layer_with_what_came_before() -> None:
         assert found["a"].item() == pytest.approx(1.0) and found["b"].item() == pytest.approx(2.0)
 
 
+def test_legato_s_factors_are_inverse_deviations_with_a_sum_of_one_over_layers() -> None:
+    """One client; layer a's weight and bias move together by 0 and then by 5 (3 and 4), layer b by 0 and then by 10:
+    deviations 2.5 and 5, factors 2/3 and 1/3. Blended with the log's mean, half of the last update, a full update
+    becomes 2/3 + 1/6 = 5/6 of itself in a, 1/3 + 1/3 = 2/3 in b."""
+    legato = strategy_of({"legato": {"log": 2}}, "s")
+    zero = {"a.weight": torch.zeros(1), "a.bias": torch.zeros(1), "b.weight": torch.zeros(1)}
+    legato(zero, [ClientUpdate("0", zero, 1)])
+    moved = {"a.weight": torch.tensor([3.0]), "a.bias": torch.tensor([4.0]), "b.weight": torch.tensor([10.0])}
+    found = legato(zero, [ClientUpdate("0", moved, 1)])
+    assert [found[name].item() for name in zero] == pytest.approx([2.5, 10 / 3, 20 / 3])
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "yogi", "adagrad"])
 def test_two_rounds_of_fedopt_are_algorithm_2_in_plain_numbers(optimizer: str) -> None:
     """Clients of 1 and 3 examples whose mean changes are worked out number by number; the second round is computed by

@@ -17,10 +17,10 @@ CARD = Card(
     "Layerwise gradient aggregation (LEGATO)",
     paper="arXiv:2107.12490",
     equation="algorithm 1",
-    means="A layer whose updates vary in size counts less for this round and more for the earlier ones. It filters "
-    "nobody: values far out of scale still get through. Written from a description of the algorithm: updates of "
-    "weights stand for gradients, a tensor for a layer. Beside two of five clients that send noise it was no better "
-    "than fedavg, where median held.",
+    means="Each layer's update is blended with the mean of the last rounds', the more so the less steady its size is. "
+    "It filters nobody: it takes the jitter out of the rounds, not the drift, so that noise far out of scale still gets "
+    "through. In a network of several layers every one is blended; in one of two layers the steadier hardly is. "
+    "Written from a description of the algorithm; updates of weights stand for gradients.",
 )
 EPSILON = 1e-12
 
@@ -52,13 +52,23 @@ class Legato(Strategy):
         return combine(before, blended, lambda values: values.mean(0))
 
     def _factors(self, names: Sequence[str]) -> dict[str, float]:
-        """Layer -> the inverse deviation of its updates' lengths relative to their mean; of the steadiest layer 1."""
-        spread = {}
+        """Tensor -> the factor of its layer: the inverse deviation of the layer's lengths in the log, of all layers
+        together 1."""
+        layers: dict[str, list[str]] = {}
         for name in names:
-            lengths = torch.tensor([float(each[name].norm()) for past in self.past.values() for each in past])
-            spread[name] = float(lengths.std(correction=0) / (lengths.mean() + EPSILON)) + EPSILON
-        least = min(spread.values())
-        return {name: least / value for name, value in spread.items()}
+            layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
+        logged = [each for past in self.past.values() for each in past]
+        steadiness = {}
+        for layer, own in layers.items():
+            squares_N = torch.stack([self._squares(logged, name) for name in own]).sum(0)
+            steadiness[layer] = 1 / (float(squares_N.sqrt().std(correction=0)) + EPSILON)
+        total = sum(steadiness.values())
+        return {name: steadiness[layer] / total for layer, own in layers.items() for name in own}
+
+    @staticmethod
+    def _squares(logged: Sequence[State], name: str) -> Tensor:
+        """[N] the squared lengths of a tensor's updates."""
+        return torch.stack([each[name] for each in logged]).flatten(1).square().sum(1)
 
     def state(self) -> dict[str, Tensor]:
         return {
@@ -80,6 +90,7 @@ class Legato(Strategy):
 def legato(*, log: Annotated[int, Ge(1), Le(100)] = 10) -> Strategy:
     """Blend each client's update, layer by layer, with the mean of its last `log` ones, and average the clients.
 
-    factor_l u + (1 - factor_l) mean(log of u), factor_l the normalised inverse deviation of layer l's lengths.
+    factor_l u + (1 - factor_l) mean(log of u), factor_l the inverse deviation of layer l's lengths over the log and the
+    clients, brought to a sum of 1 over the layers. A layer is a module's own tensors together.
     """
     return Legato(log)
