@@ -5,6 +5,7 @@ Widths, rate and noise were looked at on seeds 100 to 103.
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -32,7 +33,7 @@ def network(seed: int) -> nn.Sequential:
     """A perceptron of LAYERS layers for digits, without normalisation, He's weights."""
     torch.manual_seed(seed)
     sizes, parts = [64, *[WIDTH] * (LAYERS - 1), 10], []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         layer = nn.Linear(inputs, outputs)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
@@ -73,8 +74,8 @@ def accuracy(name: str, noise: float, seed: int) -> float:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_legato_keeps_accuracy_where_averages_lose_it(seed: int) -> None:
-    """Four of ten clients send Gaussian noise of deviation .8 in a gradient's place; 200 rounds of a perceptron of seven
-    layers. Averages end more than 15 points under what the six reach alone, LEGATO more than 8 points above averages."""
+    """Four of ten clients send Gaussian noise of deviation .8 in a gradient's place; 200 rounds of a perceptron of
+    seven layers. Averages end more than 15 points under what the six reach alone, LEGATO more than 8 above averages."""
     alone, averaged = accuracy("fedavg", 0.0, seed), accuracy("fedavg", NOISE, seed)
     blended = accuracy("legato", NOISE, seed)
     assert averaged < alone - 0.15 and blended > averaged + 0.08, (alone, averaged, blended)

@@ -96,7 +96,9 @@ def test_the_fastest_tier_alone_never_learns_what_the_slow_hold(seed: int, tmp_p
 SEARCH = Search(epochs=[1, 2], sgd=[0.003, 0.03, 0.1, 0.3])
 
 
-FAR = pytest.mark.xfail(reason="4.6 points below: clients alone do best at a smaller rate, docs/federated.md", strict=True)
+FAR = pytest.mark.xfail(
+    reason="4.6 points below: clients alone do best at a smaller rate, docs/federated.md", strict=True
+)
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=FAR) if seed == 9 else seed for seed in SEEDS])
@@ -236,9 +238,7 @@ def test_federated_trees_are_within_two_points_of_central_ones(seed: int, skew: 
 
 @each
 @pytest.mark.parametrize("skew", [1, 100])
-def test_trees_from_sums_of_histograms_are_within_a_point_of_central_ones(
-    seed: int, skew: int, tmp_path: Path
-) -> None:
+def test_trees_from_sums_of_histograms_are_within_a_point_of_central_ones(seed: int, skew: int, tmp_path: Path) -> None:
     """The same five clients of Adult: bins by each party's share of the rows cost less than a point (.53 on seed 9,
     under .5 elsewhere). Where the server's bins are sixteen, they cost at least half a point of these."""
     rows = splits("adult", seed)
