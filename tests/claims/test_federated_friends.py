@@ -25,7 +25,8 @@ SEEDS = tuple(int(seed) for seed in os.environ.get("EXPUNGE_SEEDS", "7,8,9").spl
 FRIEND = "3"
 CLEAN, TRIGGER = 0, 1
 ENOUGH = 5
-KRUM = {"krum": {"hostile": 0.2}}
+KRUM = {"krum": {"hostile": 0.2, "keep": 4}}
+"""The mean of the four of the seven who stay that lie nearest to others: one alone is a jumpy start for the ascent."""
 honest = Rounds.train_client
 
 
@@ -51,8 +52,8 @@ def test_a_friend_at_work_during_the_ascent_does_not_save_the_trigger(
     """The friend's rows carry the trigger, also those on which the ascent is validated. In the training's last round it
     sends what an average takes for its own model, and in each round after the ascent what an average takes for the old
     one. With averages the trigger comes back in more than half of the cases. Where the start of the ascent and the
-    rounds are krum's, the ascent takes it under .15, and after five rounds it is under .25: .19 on seed 7, under .15 on
-    8 and 9."""
+    rounds are multi-Krum's, it is under .15 after the ascent and after five rounds. Tried on these seeds beside the
+    median, the trimmed mean and Krum's single model, which let it come back on seed 7 (.63, .70 and .19)."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
     measure, rows = load_script("federation_figures"), planted_rows(seed)
 
@@ -78,5 +79,5 @@ def test_a_friend_at_work_during_the_ascent_does_not_save_the_trigger(
         method = {"erase_client": {"rounds": rounds, "strategy": strategy}}
         found[str(strategy), rounds] = measure.after(method, base, rows)["end"]
     assert found["fedavg", ENOUGH][TRIGGER] > 0.5, found
-    assert found[str(KRUM), 0][TRIGGER] < 0.15 and found[str(KRUM), ENOUGH][TRIGGER] < 0.25, found
+    assert found[str(KRUM), 0][TRIGGER] < 0.15 and found[str(KRUM), ENOUGH][TRIGGER] < 0.15, found
     assert found[str(KRUM), ENOUGH][CLEAN] > 0.9, found
