@@ -55,6 +55,7 @@ SPECS: dict[str, Any] = {
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
     "sisa/lm": {"sisa": {"shards": 2, "slices": 2}},
+    "federated_sisa/classifier": {"federated_sisa": {"shards": 1, "slices": 2, "rounds": 2}},
     "fairsisa/binary": {"fairsisa": {"shards": 2, "slices": 2}},
     "s3t/lm": {"s3t": {"shards": 1, "slices": 2, "orderings": 2, "rank": 2, "lora_alpha": 4}},
     "pre_forgettable/lm": {"pre_forgettable": {"tokens": 2}},

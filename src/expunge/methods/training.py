@@ -77,7 +77,7 @@ def added_capabilities(chosen: Chosen | None) -> frozenset[str]:
 
 def client_in(manifest: Mapping[str, Any] | None) -> Callable[[Example], Any] | None:
     """With whom a row lay in the training, where its trainer dealt rows out to clients: the trainer's file says so."""
-    chosen = (manifest or {}).get("trainer")
+    chosen = (manifest or {}).get("exact") or (manifest or {}).get("trainer")
     if not chosen:
         return None
     ((name, options),) = chosen.items()

@@ -137,12 +137,17 @@ class Options(_File):
     lora_alpha: Annotated[int, Field(ge=1, le=2**31)] = 1
     tokens: Annotated[int, Field(ge=1, le=65_536)] = 1
     by: str = "group"
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
+    clients: Any = None
+    local: Any = None
+    strategy: Any = None
     way: Literal["shards", "votes", "scores"] = "scores"
 
 
 OPTIONS = {
     "sisa": {"shards", "slices"},
     "fairsisa": {"shards", "slices", "way"},
+    "federated_sisa": {"shards", "slices", "clients", "rounds", "local", "strategy"},
     "s3t": {"shards", "slices", "orderings", "rank", "lora_alpha"},
     "pre_forgettable": {"tokens", "by"},
 }

@@ -16,7 +16,7 @@ from expunge.data.clients import Clients, Placing, clients_of
 from expunge.methods._history import Kept, read_history
 from expunge.methods._rounds import Ledger, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
-from expunge.methods.trainers.federation import WHERE, federation_of, local_of, outcome_of
+from expunge.methods.trainers.federation import WHERE, cost_of, federation_of, local_of, outcome_of
 from expunge.models.build import budget_of
 from expunge.models.history import history_of
 from expunge.training import checkpoint
@@ -132,7 +132,7 @@ class Leaves(Method):
         rounds = Rounds(model, departure.staying, departure.strategy, context, departure.local, ledger=departure.spent)
         outcome = outcome_of(rounds, departure.local.learning_rate, time.monotonic() - began)
         account = outcome.pop("federation")
-        context.notes["federation"] = _cost(account, context.manifest)
+        context.notes["federation"] = cost_of(account, context.manifest)
         context.notes["facts"] = _sheet(account, context.manifest, departure.strategy)
         context.notes["outcome"] = outcome
         return model
@@ -153,10 +153,3 @@ def _sheet(account: Mapping[str, Any], manifest: Mapping[str, Any], strategy: St
     before = int((manifest.get("federation") or {}).get("rounds") or 0)
     guarantee = strategy.guarantee(before + int(account["rounds"]))
     return {**account, **({"privacy": guarantee} if guarantee else {})}
-
-
-def _cost(spent: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Rounds and bytes of the departure, and of the whole training that a retraining repeats."""
-    whole = manifest.get("federation") or {}
-    known = {f"training_{name}": whole[name] for name in ("rounds", "bytes_down", "bytes_up") if name in whole}
-    return {**{name: spent[name] for name in ("rounds", "bytes_down", "bytes_up")}, **known}

@@ -127,6 +127,13 @@ def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
     }
 
 
+def cost_of(spent: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Rounds and bytes of a departure, and of the whole training that a retraining repeats."""
+    whole = manifest.get("federation") or {}
+    known = {f"training_{name}": whole[name] for name in ("rounds", "bytes_down", "bytes_up") if name in whole}
+    return {**{name: spent[name] for name in ("rounds", "bytes_down", "bytes_up")}, **known}
+
+
 def federation_of(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options of the federation that trained the model. Raises BadInput where none did."""
     options = ((manifest or {}).get("trainer") or {}).get("federation")
