@@ -37,7 +37,7 @@ from expunge.pipeline.plan import plan
 from expunge.pipeline.train import train
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
-from expunge.training.updates import ClientUpdate, State, mean_by_examples
+from expunge.training.updates import ClientUpdate, State, distance, mean_by_examples, size_of
 from expunge.workflows.run import run
 
 MODEL = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 16}}
@@ -383,11 +383,30 @@ def test_the_replay_never_reads_the_leaving_client_s_updates(tmp_path: Path) -> 
     assert equal(departed(tmp_path, "federaser")[0], found)
 
 
+def test_the_others_learn_the_old_model_s_answers_and_no_label(tmp_path: Path) -> None:
+    """Whatever labels their rows carry, the weights are the same, to rounding, where the answers alone count; each gets
+    the old model once. Where labels count, they change what is learned."""
+    train(config(tmp_path, history="all"))
+    manifest = read_manifest(tmp_path / "base")
+    forget = [row for row in rows() if row["client"] == 1]
+    ends: dict[Any, State] = {}
+    for share, wrong in ((1.0, 0), (1.0, 1), (0.5, 0), (0.5, 1)):
+        kept = [{**row, "label": (row["label"] + wrong) % 10} for row in rows() if row["client"] != 1]
+        method = compose({"distil_others": {"rounds": 1, "share": share}}).method
+        context = Context(Budget(stop="none"), tmp_path / f"{share} {wrong}", 3, "apply", manifest=manifest)
+        model = method(open_model(str(tmp_path / "base")), {"forget": forget, "retain": kept}, context)
+        ends[share, wrong] = state_of(model)
+    assert distance(ends[1.0, 0], ends[1.0, 1]) < 1e-3 < 0.1 < distance(ends[0.5, 0], ends[0.5, 1])
+    size = size_of(ends[1.0, 0])
+    assert context.notes["federation"]["bytes_down"] == 2 * 3 * size and context.notes["federation"]["rounds"] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "method", "why"),
     [
         ({"history": "none"}, "go_on", "federation's server keeps"),
         ({}, "federaser", "history: all"),
+        ({}, "distil_others", "history: all"),
         ({"strategy": "median"}, "erase_client", "the global model is no mean"),
     ],
 )

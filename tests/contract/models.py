@@ -245,7 +245,7 @@ NESTED: dict[str, Any] = {
 }
 """Compositions beyond the registry's own names."""
 BRIEF: dict[str, Any] = {
-    **{name: {name: {"rounds": 2}} for name in ("erase_client", "go_on")},
+    **{name: {name: {"rounds": 2}} for name in ("erase_client", "go_on", "distil_others")},
     "dmm": {"dmm": {"models": 2, "blocks": 2}},
     "omp": {"omp": {"retrain": 1}},
     "freeze_guard": {"retain": "cross_entropy", "weights": {"freeze_guard": {"rounds": 2, "moves": 1}}},

@@ -15,7 +15,9 @@ from expunge.core.errors import BadInput
 from expunge.data.clients import Placing, client_of, clients_of
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
+from expunge.methods._history import Kept
 from expunge.methods._strategy import Strategy, strategy_of
+from expunge.methods.federated.distil_others import without_all
 from expunge.methods.federated.erase_client import admit
 from expunge.methods.strategies.fedprox import Pull
 from expunge.training.updates import (
@@ -245,3 +247,16 @@ def test_clients_of_a_field_come_in_the_order_of_their_numbers() -> None:
     assert list(clients_of(rows, placing("field"))) == ["9", "10", "a", "b"]
     with pytest.raises(BadInput, match="'row 2' has no client"):
         clients_of([rows[0], {"features": [0.0], "label": 1}], placing("field"))
+
+
+def test_a_client_s_updates_are_subtracted_by_their_shares_of_each_round() -> None:
+    """Client 0 moves w by 4 with one of two rows, then by -8 with one of four: of 10 stay 10 - 4/2 + 8/4 = 10; what
+    another one moves in the same rounds changes nothing, and counters stay."""
+    kept = [
+        Kept(1, state([1.0]), [update("0", [5.0]), update("1", [7.0])]),
+        Kept(2, state([3.0]), [update("0", [-5.0]), update("1", [0.0], 3)]),
+    ]
+    found = without_all(state([10.0], 7), kept, {"0"})
+    assert found["w"].tolist() == [10.0] and int(found["batches"]) == 7
+    assert without_all(state([10.0]), kept[:1], ["0"])["w"].tolist() == [8.0]
+    assert without_all(state([10.0]), kept[1:], ["1"])["w"].tolist() == [12.25]
