@@ -136,21 +136,6 @@ def test_a_replay_of_three_rounds_and_two_ordinary_ones_come_near_gold_on_digits
 
 
 @each
-@each_world
-@pytest.mark.claims("distil_others")
-def test_subtraction_and_distillation_at_the_others_erase_the_trigger(world: str, seed: int) -> None:
-    """Five rounds in which no label is read, after the client's updates were subtracted: clean accuracy within 2 points
-    of gold's, the trigger under .05 and, in ten further rounds, under .1. As many rounds by labels from the subtracted
-    weights do that as well: the subtraction erases, and the old model's answers stand for labels that nobody has."""
-    found = measured(world, seed)
-    for name in ("distil_others", "subtracted, then rounds by labels"):
-        clean, trigger = found[name]["rounds"][ENOUGH - 1]
-        assert clean >= found["gold"][CLEAN] - 0.02, name
-        assert trigger < 0.05, name
-        assert max(each[TRIGGER] for each in found[name]["rounds"][ENOUGH - 1 : LONG]) < 0.1, name
-
-
-@each
 @pytest.mark.claims("erase_client")
 def test_the_median_keeps_a_friend_of_the_erased_client_from_bringing_it_back(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
