@@ -103,7 +103,7 @@ class Manifest(_File):
     budget: Budget | None = None
     exact: dict[str, dict[str, Any]] | None = None
     trainer: dict[str, dict[str, Any]] | None = None
-    federation: dict[str, Any] | None = None
+    federation: Account | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
     seed: Seed | None = None
     template: Annotated[str, Field(max_length=10_000), AfterValidator(pattern_of)] | None = None
@@ -125,6 +125,23 @@ class Manifest(_File):
         if not self.model:
             raise ValueError("names no model that the training began with; train the model again")
         return self
+
+
+class Fact(_File):
+    """What a federation's server notes of a round (methods/facts.py)."""
+
+    round: Count
+    updates: dict[str, str]
+    moved: dict[str, float] = {}
+    model: str
+    chain: str
+
+
+class Account(_File):
+    """`federation` of a manifest, as far as others read it: the rounds' facts, and each client's rows."""
+
+    facts: list[Fact] = []
+    examples: dict[str, Count] = {}
 
 
 class Options(_File):

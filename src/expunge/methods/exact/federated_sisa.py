@@ -30,13 +30,13 @@ CARD = MethodCard(
     capabilities={"shards", "exact:federated_sisa"},
     yields="ensemble",
     means="Exact: each shard's weights are those of a federation without the client, bit for bit. The others of the "
-    "client's shard must help; the other shards need not. Requires `exact: {federated_sisa: ...}` in train.yaml, stores "
-    "one checkpoint per slice and no client's update, and answers with all shards at once.",
+    "client's shard must help; the other shards need not. Requires `exact: {federated_sisa: ...}` in train.yaml, "
+    "stores one checkpoint per slice and no client's update, and answers with all shards at once.",
     deterministic=True,
     fidelity="variant",
     leaves_out="Examples of one client at several shards: a client's rows stand in one place.",
-    shown="After a client's departure every tensor of every shard is that of a training without it. In two shards of two "
-    "slices on digits it takes under .45 of a retraining's steps on average; accuracy is within 3 points of one "
+    shown="After a client's departure every tensor of every shard is that of a training without it. In two shards of "
+    "two slices on digits it takes under .45 of a retraining's steps on average; accuracy is within 3 points of one "
     "federation's.",
 )
 NAME = "federated_sisa"

@@ -21,7 +21,7 @@ from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.data.clients import FIELD, Placing, clients_of
 from expunge.methods.strategies.private import epsilon, share_of_noise
-from expunge.methods.trainers import boosting
+from expunge.methods.trainers.boosting import require_trees
 from expunge.methods.trainers.federated_boosting import classes_of
 from expunge.methods.trainers.pax import Split, Tree, as_booster
 from expunge.methods.trainers.vertical import hide, unmask
@@ -33,8 +33,8 @@ WHERE = f"trainer.{NAME}"
 
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
-    """Check that there are trees, two classes, two banks, columns on both sides, and no value outside. Raises BadInput."""
-    boosting.check(model, data)
+    """Check trees, classes, banks, the columns of both sides, and their values. Raises BadInput."""
+    require_trees(model, NAME)
     low, high, held = options["low"], options["high"], options["network"]
     if low >= high:
         raise BadInput.of(f"{WHERE}.low", low, f"is not under high ({high})", "give the least and the largest value")
@@ -73,8 +73,8 @@ def train(
     row's bank, which its field `bank` names. low, high: between which all columns lie, and thresholds are drawn. For
     each row and tree the network says which leaves its columns allow; the bank adds which its own allow, and sends
     counts by leaf and label, with its share of the noise, behind masks of which the server sees only the sum. A leaf's
-    logit is that of its noisy counts, one added to each; the model's is the mean over the trees. noise: deviation of the
-    noise of the sums, over the square root of `trees`, by which one row moves them: epsilon at `delta` is in the
+    logit is that of its noisy counts, one added to each; the model's is the mean over the trees. noise: deviation of
+    the noise of the sums, over the square root of `trees`, by which one row moves them: epsilon at `delta` is in the
     manifest. Source: arXiv:2310.19304. The network's answers go to banks in the clear, where homomorphic encryption
     should hide them; the masks' and the noise's generators are numpy's and follow from the seed. Raises BadInput.
     """
