@@ -158,8 +158,8 @@ def _absences(leaving: Clients, staying: Clients, account: Mapping[str, Any]) ->
             raise BadInput.of("forget", f"client {name}", "had no part in the training of the model", fix)
         if name not in staying and len(rows) < trained[name]:
             notes.append(
-                f"Client {name} had {trained[name]} rows in the training, and {len(rows)} are to be forgotten: it leaves "
-                "whole, and gold keeps the others."
+                f"Client {name} had {trained[name]} rows in the training, and {len(rows)} are to be forgotten: it "
+                "leaves whole, and gold keeps the others."
             )
     return notes
 
