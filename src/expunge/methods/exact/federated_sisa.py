@@ -146,7 +146,8 @@ class FederatedSharding(Sharding):
         return stages
 
     def steps_of(self, piece: Slices, state: Mapping[str, Any]) -> list[int]:
-        options, steps, rows = state["options"], [], []
+        options, steps = state["options"], []
+        rows: list[Example] = []
         local = Local.of(options["local"], f"{WHERE}.local")
         for part in piece:
             rows = [*rows, *part]
