@@ -38,7 +38,7 @@ def test_each_side_rules_out_leaves_and_both_leave_one() -> None:
     """Row (.2, .4): the network allows the two left leaves, the bank the second of the left and the first of the right;
     a value on a threshold goes right."""
     network, bank = Side(np.array([[0.2], [0.5]], np.float32), 0), Side(np.array([[0.4], [0.6]], np.float32), 1)
-    here, there = network.allowed(TREE).tolist(), bank.allowed(TREE).tolist()
+    here, there = network.permit(TREE).tolist(), bank.permit(TREE).tolist()
     assert here == [[True, True, False, False], [False, False, True, True]]
     assert there == [[False, True, True, False], [False, True, False, True]]
     assert (np.array(here) & there).sum(1).tolist() == [1, 1]
@@ -48,7 +48,7 @@ def test_the_sum_of_the_banks_messages_is_the_count_of_all_rows(tmp_path: Path) 
     """Three banks without noise: labels by leaf as one place would count them; a message alone tells nothing of it."""
     data, own = rows(), [[row for row in rows() if row["client"] == k] for k in range(3)]
     sides = [join(own[k], 1, k, 3, 0.0, context(tmp_path)) for k in range(3)]
-    messages = [bank.count(TREE, network.allowed(TREE), 0) for network, bank in sides]
+    messages = [bank.count(TREE, network.permit(TREE), 0) for network, bank in sides]
     expected = np.zeros((2, 4))
     for row in data:
         x, y = row["features"]
@@ -61,7 +61,7 @@ def test_each_bank_adds_a_share_of_the_noise(tmp_path: Path) -> None:
     """Three shares of 2 / sqrt(3) in 4,000 sums: a deviation of 2, to 5 %."""
     share = joined_forest.share_of_noise(2.0, 3)
     sides = [join(rows()[:1], 1, k, 3, share, context(tmp_path)) for k in range(3)]
-    found = [unmask([bank.count(TREE, network.allowed(TREE), i) for network, bank in sides]) for i in range(500)]
+    found = [unmask([bank.count(TREE, network.permit(TREE), i) for network, bank in sides]) for i in range(500)]
     assert share == pytest.approx(2 / math.sqrt(3)) and np.std(np.stack(found) - np.mean(found, 0)) == pytest.approx(
         2.0, rel=0.05
     )
@@ -78,7 +78,7 @@ def test_the_model_s_logit_is_the_mean_of_the_leaves_noisy_logits(tmp_path: Path
     x = np.array([row["features"] for row in data], np.float32)
     flags, expected = np.array([row["label"] for row in data]), np.zeros(len(data))
     for _ in range(2):
-        leaf = Side(x, 0).allowed(Splits.draw(draw, 2, 2, 0.0, 1.0)).argmax(1)
+        leaf = Side(x, 0).permit(Splits.draw(draw, 2, 2, 0.0, 1.0)).argmax(1)
         for i, place in enumerate(leaf):
             ones, zeros = flags[leaf == place].sum(), (1 - flags[leaf == place]).sum()
             expected[i] += math.log((ones + 1) / (zeros + 1)) / 2

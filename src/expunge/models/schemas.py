@@ -128,7 +128,7 @@ class Manifest(_File):
 
 
 class Fact(_File):
-    """What a federation's server notes of a round (methods/facts.py)."""
+    """A round as a federation's server notes it (methods/facts.py)."""
 
     round: Count
     updates: dict[str, str]

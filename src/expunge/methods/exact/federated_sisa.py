@@ -109,7 +109,7 @@ def place(client: str, shards: int, slices: int, seed: int) -> tuple[int, int]:
 
 
 def _placing(options: Mapping[str, Any]) -> Placing:
-    """Who has which row. Raises BadInput where a fraction of the clients takes part: who does depends on the others."""
+    """The deal of rows. Raises BadInput where a fraction of the clients takes part: the draw depends on all of them."""
     placing = Placing.of(options["clients"], f"{WHERE}.clients")
     if placing.fraction < 1:
         why = "lets the draw of a round depend on a client that left"

@@ -87,7 +87,7 @@ def train(
     context.reporter.start(NAME, trees)
     for number in range(trees):
         splits = Splits.draw(draw, columns, depth, low, high)
-        messages = [there.count(splits, here.allowed(splits), number) for here, there in sides]
+        messages = [there.count(splits, here.permit(splits), number) for here, there in sides]
         sent += sum(message.nbytes for message in messages)
         grown.append(splits.grow(unmask(messages), trees))
         context.reporter.advance(NAME, number + 1, f"tree {number + 1}")
@@ -135,12 +135,12 @@ class Splits:
 
 @dataclass(frozen=True)
 class Side:
-    """What one party has of a bank's rows. first: the number of its first column."""
+    """One party's columns of a bank's rows. first: the number of its first column."""
 
     table_NK: np.ndarray
     first: int
 
-    def allowed(self, splits: Splits) -> np.ndarray:
+    def permit(self, splits: Splits) -> np.ndarray:
         """[N, L] whether a row may end in a leaf, as far as these columns say."""
         found = np.ones((len(self.table_NK), 1), bool)
         for columns_M, cuts_M in splits.levels:
@@ -164,7 +164,7 @@ class Bank(Side):
 
     def count(self, splits: Splits, allowed_NL: np.ndarray, number: int) -> np.ndarray:
         """Its message for a tree [2, L]: rows of each label by leaf, and its share of the noise, behind masks."""
-        reached_NL = self.allowed(splits) & allowed_NL
+        reached_NL = self.permit(splits) & allowed_NL
         counts_2L = np.stack([reached_NL[self.labels_N == label].sum(0) for label in (0, 1)])
         noisy = counts_2L + self.deviation * self.draw.normal(size=counts_2L.shape)
         return hide(noisy, self.place, self.keys, number)
