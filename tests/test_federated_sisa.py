@@ -107,7 +107,7 @@ def test_a_departure_is_a_training_without_the_client(tmp_path: Path) -> None:
 
 def test_a_client_that_stays_with_some_of_its_rows_is_trained_again_on_these(tmp_path: Path) -> None:
     """Rows that were dealt out, whose client no field names; two of client 1's: its shard is trained from the start."""
-    base = train(config(tmp_path, clients={"partition": "label"}, strategy="median"))
+    base = train(config(tmp_path, clients={"partition": "label"}))
     forget = [row for row in rows() if row["label"] == 1][:2]
     whole = {json.dumps(row) for row in rows()}
     left = [json.loads(row) for row in sorted(whole - {json.dumps(row) for row in forget})]
@@ -134,8 +134,6 @@ def test_a_client_that_stays_with_some_of_its_rows_is_trained_again_on_these(tmp
         ({"shards": 8, "slices": 1}, "leaves shard 1 with one client"),
         ({"clients": {"fraction": 0.5}}, r"clients\.fraction: 0\.5 lets the draw"),
         ({"clients": "hospital"}, "has no hospital, which names its client"),
-        ({"strategy": "tifl"}, "chooses clients or adds noise"),
-        ({"strategy": {"private": {"noise": 1.0}}}, "chooses clients or adds noise"),
         ({"local": {"epochs": [1, 3]}}, r"federated_sisa\.local\.epochs"),
         ({"rounds": 0}, r"federated_sisa\.rounds"),
     ],

@@ -78,7 +78,7 @@ def test_the_model_s_logit_is_the_mean_of_the_leaves_noisy_logits(tmp_path: Path
     x = np.array([row["features"] for row in data], np.float32)
     flags, expected = np.array([row["label"] for row in data]), np.zeros(len(data))
     for _ in range(2):
-        leaf = Side(x, 0).permit(Splits.draw(draw, 2, 2, 0.0, 1.0)).argmax(1)
+        leaf = Side(x, 0).permit(Splits.draw(draw, 2, 2)).argmax(1)
         for i, place in enumerate(leaf):
             ones, zeros = flags[leaf == place].sum(), (1 - flags[leaf == place]).sum()
             expected[i] += math.log((ones + 1) / (zeros + 1)) / 2
@@ -97,7 +97,6 @@ def test_the_model_s_logit_is_the_mean_of_the_leaves_noisy_logits(tmp_path: Path
         ({}, {"features": [0.5, 1.5]}, "are not all between 0 and 1"),
         ({}, {"features": [0.5, math.nan]}, "are not all between 0 and 1"),
         ({"network": 2}, {}, "leaves the banks none of the 2 columns"),
-        ({"low": 1.0}, {}, r"is not under high"),
         ({}, {"label": 2}, "cannot be told by a flag"),
         ({}, {"client": None}, "has no client"),
     ],
@@ -107,11 +106,11 @@ def test_what_it_cannot_take_is_refused(options: dict[str, Any], change: dict[st
     data = [*rows(), {**rows()[0], **change}]
     model = fresh({"trees": "xgboost"}, data, 0)
     with pytest.raises(BadInput, match=why):
-        joined_forest.check(model, data, **{"network": 1, "bank": "client", "low": 0.0, "high": 1.0, **options})
+        joined_forest.check(model, data, **{"network": 1, **options})
 
 
 def test_one_bank_alone_is_refused() -> None:
     pytest.importorskip("xgboost")
     data = [{**row, "client": 0} for row in rows()]
     with pytest.raises(BadInput, match="number of banks"):
-        joined_forest.check(fresh({"trees": "xgboost"}, data, 0), data, network=1, bank="client", low=0.0, high=1.0)
+        joined_forest.check(fresh({"trees": "xgboost"}, data, 0), data, network=1)

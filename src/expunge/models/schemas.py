@@ -157,14 +157,13 @@ class Options(_File):
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
     clients: Any = None
     local: Any = None
-    strategy: Any = None
     way: Literal["shards", "votes", "scores"] = "scores"
 
 
 OPTIONS = {
     "sisa": {"shards", "slices"},
     "fairsisa": {"shards", "slices", "way"},
-    "federated_sisa": {"shards", "slices", "clients", "rounds", "local", "strategy"},
+    "federated_sisa": {"shards", "slices", "clients", "rounds", "local"},
     "s3t": {"shards", "slices", "orderings", "rank", "lora_alpha"},
     "pre_forgettable": {"tokens", "by"},
 }

@@ -16,7 +16,7 @@ from expunge.core.errors import BadInput
 from expunge.core.random import derive
 from expunge.data.clients import FIELD, Placing, client_of, clients_of
 from expunge.methods._rounds import Local, Rounds, local_budget
-from expunge.methods._strategy import Strategy, strategy_of
+from expunge.methods._strategy import strategy_of
 from expunge.methods.exact._deletion import budget_in
 from expunge.methods.exact._shards import ShardDeletion, Sharding, train_shards
 from expunge.methods.exact._sliced import Slices, Stages, one_process
@@ -54,7 +54,6 @@ def check(fresh: Model, data: Sequence[Example], **options: Any) -> None:
     one_process(WHERE)
     placing, shards, slices = _placing(options), options["shards"], options["slices"]
     Local.of(options["local"], f"{WHERE}.local")
-    _strategy(options)
     clients = clients_of(data, placing)
     places = [place(name, shards, slices, placing.seed) for name in clients]
     for k in range(shards):
@@ -77,17 +76,16 @@ def train(
     clients: Any = FIELD,
     rounds: Annotated[int, Ge(1), Le(100_000)] = 12,
     local: Any = 1,
-    strategy: Any = "fedavg",
 ) -> Model:
     """Train an ensemble of `shards` federations, which the clients join in `slices` steps.
 
     Stage i of a shard is a federation of the clients of its slices 1..i, all of whom take part in each of its
     2/(slices + 1) of the rounds; what it ends with is stored, and the next stage starts there. Shard and slice of a
-    client follow from its name alone: whole numbers go round the shards, then the slices. clients, local, strategy: as
-    of `trainer: federation`; a server's optimiser begins each stage anew. Raises BadInput.
+    client follow from its name alone: whole numbers go round the shards, then the slices. clients, local: as of
+    `trainer: federation`, under FedAvg. Raises BadInput.
     """
     options = {"shards": shards, "slices": slices}
-    options |= {"clients": clients, "rounds": rounds, "local": local, "strategy": strategy}
+    options |= {"clients": clients, "rounds": rounds, "local": local}
     ensemble = train_shards(fresh, data, context, NAME, options, FederatedSharding())
     context.notes["outcome"]["federation"] = context.notes.pop("federation")
     return ensemble
@@ -115,15 +113,6 @@ def _placing(options: Mapping[str, Any]) -> Placing:
         why = "lets the draw of a round depend on a client that left"
         raise BadInput.of(f"{WHERE}.clients.fraction", placing.fraction, why, "leave it out: all take part")
     return placing
-
-
-def _strategy(options: Mapping[str, Any]) -> Strategy:
-    """A new one. Raises BadInput for one that chooses clients, or whose noise needs an account of all rounds."""
-    found = strategy_of(options["strategy"], f"{WHERE}.strategy")
-    if type(found).choose is not Strategy.choose or found.guarantee(1):
-        why = "chooses clients or adds noise, of which a deletion keeps no account"
-        raise BadInput.of(f"{WHERE}.strategy", str(options["strategy"]), why, "take fedavg, or a robust one")
-    return found
 
 
 @dataclass(frozen=True)
@@ -172,7 +161,7 @@ class FederatedStages(Stages):
     ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         clients = clients_of(rows, _placing(self.options))
         local = local_budget(self.budget, Local.of(self.options["local"], f"{WHERE}.local"))
-        run = Rounds(self.model, clients, _strategy(self.options), inner, local)
+        run = Rounds(self.model, clients, strategy_of("fedavg", WHERE), inner, local)
         weights = run.run(dict(before), rounds_of(self.options))
         ledger, spent = run.ledger, self.context.notes.setdefault("federation", {})
         for name in ("bytes_down", "bytes_up"):

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Model
 from expunge.core.errors import BadInput
 from expunge.core.random import derive
-from expunge.data.clients import FIELD, Placing, clients_of
+from expunge.data.clients import Placing, clients_of
 from expunge.methods.strategies.private import epsilon, share_of_noise
 from expunge.methods.trainers.boosting import require_trees
 from expunge.methods.trainers.federated_boosting import classes_of
@@ -30,27 +30,26 @@ from expunge.models.trees import Boosted, Trees
 
 NAME = "joined_forest"
 WHERE = f"trainer.{NAME}"
+DELTA = 1e-5
+"""At which epsilon is told."""
 
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """Check trees, classes, banks, the columns of both sides, and their values. Raises BadInput."""
     require_trees(model, NAME)
-    low, high, held = options["low"], options["high"], options["network"]
-    if low >= high:
-        raise BadInput.of(f"{WHERE}.low", low, f"is not under high ({high})", "give the least and the largest value")
     if classes_of(model) != 2:
         why = "classes cannot be told by a flag"
         raise BadInput.of("model.classes", classes_of(model), why, "give rows with the labels 0 and 1")
-    banks = clients_of(data, Placing(by=options["bank"]))
+    banks = clients_of(data, Placing())
     if len(banks) < 2:
-        raise BadInput.of(f"{WHERE}.bank", len(banks), "is the number of banks", "give rows of two banks or more")
+        raise BadInput.of(WHERE, len(banks), "is the number of banks", "give rows of two banks or more")
     table = np.stack([floats(row["features"]) for row in data])
-    if held >= table.shape[1]:
+    if (held := options["network"]) >= table.shape[1]:
         why = f"leaves the banks none of the {table.shape[1]} columns"
         raise BadInput.of(f"{WHERE}.network", held, why, "give fewer")
-    if not (np.isfinite(table).all() and low <= table.min() and table.max() <= high):
-        why = f"are not all between {low:g} and {high:g}, where thresholds are drawn"
-        raise BadInput.of("data", "features", why, f"scale them, or set {WHERE}.low and high")
+    if not (np.isfinite(table).all() and table.min() >= 0 and table.max() <= 1):
+        why = "are not all between 0 and 1, where thresholds are drawn"
+        raise BadInput.of("data", "features", why, "scale them")
 
 
 def train(
@@ -59,42 +58,38 @@ def train(
     context: Context,
     *,
     network: Annotated[int, Ge(1), Le(10_000)],
-    bank: str = FIELD,
-    low: float = 0.0,
-    high: float = 1.0,
     trees: Annotated[int, Ge(1), Le(10_000)] = 100,
     depth: Annotated[int, Ge(1), Le(12)] = 6,
     noise: Annotated[float, Ge(0), Le(1e6)] = 0.0,
-    delta: Annotated[float, Gt(0), Lt(1)] = 1e-5,
 ) -> Model:
     """Grow a forest whose splits are drawn without data, and count the flags of its leaves over both sides.
 
     network: the first columns, which the payment network has of all rows, with the labels; the others lie with the
-    row's bank, which its field `bank` names. low, high: between which all columns lie, and thresholds are drawn. For
+    row's bank, which its field `client` names. All columns lie between 0 and 1, where thresholds are drawn. For
     each row and tree the network says which leaves its columns allow; the bank adds which its own allow, and sends
     counts by leaf and label, with its share of the noise, behind masks of which the server sees only the sum. A leaf's
     logit is that of its noisy counts, one added to each; the model's is the mean over the trees. noise: deviation of
-    the noise of the sums, over the square root of `trees`, by which one row moves them: epsilon at `delta` is in the
+    the noise of the sums, over the square root of `trees`, by which one row moves them: epsilon at DELTA is in the
     manifest. Source: arXiv:2310.19304. The network's answers go to banks in the clear, where homomorphic encryption
     should hide them; the masks' and the noise's generators are numpy's and follow from the seed. Raises BadInput.
     """
     began = time.monotonic()
-    check(fresh, data, network=network, bank=bank, low=low, high=high)
-    clients, columns = clients_of(data, Placing(by=bank)), len(floats(data[0]["features"]))
+    check(fresh, data, network=network)
+    clients, columns = clients_of(data, Placing()), len(floats(data[0]["features"]))
     deviation = share_of_noise(noise * math.sqrt(trees), len(clients))
     sides = [join(rows, network, i, len(clients), deviation, context) for i, rows in enumerate(clients.values())]
     draw, grown, sent = np.random.default_rng(context.derive(NAME, "splits")), [], 0
     context.reporter.start(NAME, trees)
     for number in range(trees):
-        splits = Splits.draw(draw, columns, depth, low, high)
+        splits = Splits.draw(draw, columns, depth)
         messages = [there.count(splits, here.permit(splits), number) for here, there in sides]
         sent += sum(message.nbytes for message in messages)
         grown.append(splits.grow(unmask(messages), trees))
         context.reporter.advance(NAME, number + 1, f"tree {number + 1}")
     context.reporter.finish(NAME)
     told: dict[str, Any] = {"parties": 1 + len(clients), "bytes_up": sent, "bytes_down": trees * len(data) * 2**depth}
-    bound = epsilon(noise, 1, delta) if noise else None
-    told["privacy"] = {"epsilon": bound, "delta": delta, "of": "sum", "rounds": 1}
+    bound = epsilon(noise, 1, DELTA) if noise else None
+    told["privacy"] = {"epsilon": bound, "delta": DELTA, "of": "sum", "rounds": 1}
     context.notes["outcome"] = {"steps": trees, "tokens": trees * len(data), "federation": told}
     context.notes["outcome"]["seconds"] = time.monotonic() - began
     return Trees(Boosted(2, columns, as_booster(grown, data[:1], 2)).eval())
@@ -107,10 +102,10 @@ class Splits:
     levels: Sequence[tuple[np.ndarray, np.ndarray]]
 
     @classmethod
-    def draw(cls, draw: np.random.Generator, columns: int, depth: int, low: float, high: float) -> Splits:
+    def draw(cls, draw: np.random.Generator, columns: int, depth: int) -> Splits:
         """Uniformly: which columns and thresholds is nobody's secret."""
         levels = [
-            (draw.integers(columns, size=2**i), draw.uniform(low, high, 2**i).astype(np.float32)) for i in range(depth)
+            (draw.integers(columns, size=2**i), draw.uniform(0, 1, 2**i).astype(np.float32)) for i in range(depth)
         ]
         return cls(levels)
 
