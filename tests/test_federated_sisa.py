@@ -105,6 +105,7 @@ def test_a_departure_is_a_training_without_the_client(tmp_path: Path) -> None:
     assert cost["steps_retrained"] == 2 * 3 * 2 and cost["steps_total"] == 2 * (2 + 4 + 2 + 3) * 2
 
 
+@pytest.mark.slow
 def test_a_client_that_stays_with_some_of_its_rows_is_trained_again_on_these(tmp_path: Path) -> None:
     """Rows that were dealt out, whose client no field names; two of client 1's: its shard is trained from the start."""
     base = train(config(tmp_path, clients={"partition": "label"}))
