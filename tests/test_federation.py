@@ -30,14 +30,14 @@ from expunge.methods.compose import compose
 from expunge.methods.federated import erase_client
 from expunge.models.build import fresh
 from expunge.models.history import HISTORY
-from expunge.models.manifest import read_manifest
+from expunge.models.manifest import MANIFEST, read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold
 from expunge.pipeline.plan import plan
 from expunge.pipeline.train import train
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
-from expunge.training.updates import ClientUpdate, State, mean_by_examples
+from expunge.training.updates import ClientUpdate, State, distance, mean_by_examples, size_of
 from expunge.workflows.run import run
 
 MODEL = {"factory": "expunge.models.networks:MLP", "arguments": {"inputs": 64, "classes": 10, "hidden": 16}}
@@ -255,6 +255,9 @@ def test_a_federation_learns(strategy: Any, tmp_path: Path) -> None:
         ({"clients": "hospital"}, "has no hospital, which names its client"),
         ({"rounds": 0}, r"trainer\.federation\.rounds"),
         ({"clients": {"partition": "iid", "count": 1}}, r"trainer\.federation\.clients\.count"),
+        ({"strategy": {"tifl": {"tiers": 5}}}, r"federation\.strategy\.tifl\.tiers: 5 is more than the 4 clients"),
+        ({"strategy": {"tifl": {"tiers": 2, "pace": {"9": 2.0}}}}, r"strategy\.tifl\.pace: unknown client '9'"),
+        ({"strategy": {"reweigh": {"by": "sex"}}}, "'sex' is missing in 32 of the 32 rows of client 0"),
     ],
 )
 def test_faults_are_found_before_anything_is_written(options: dict[str, Any], why: str, tmp_path: Path) -> None:
@@ -383,11 +386,30 @@ def test_the_replay_never_reads_the_leaving_client_s_updates(tmp_path: Path) -> 
     assert equal(departed(tmp_path, "federaser")[0], found)
 
 
+def test_the_others_learn_the_old_model_s_answers_and_no_label(tmp_path: Path) -> None:
+    """Whatever labels their rows carry, the weights are the same, to rounding, where the answers alone count; each gets
+    the old model once. Where labels count, they change what is learned."""
+    train(config(tmp_path, history="all"))
+    manifest = read_manifest(tmp_path / "base")
+    forget = [row for row in rows() if row["client"] == 1]
+    ends: dict[Any, State] = {}
+    for share, wrong in ((1.0, 0), (1.0, 1), (0.5, 0), (0.5, 1)):
+        kept = [{**row, "label": (row["label"] + wrong) % 10} for row in rows() if row["client"] != 1]
+        method = compose({"distil_others": {"rounds": 1, "share": share}}).method
+        context = Context(Budget(stop="none"), tmp_path / f"{share} {wrong}", 3, "apply", manifest=manifest)
+        model = method(open_model(str(tmp_path / "base")), {"forget": forget, "retain": kept}, context)
+        ends[share, wrong] = state_of(model)
+    assert distance(ends[1.0, 0], ends[1.0, 1]) < 1e-3 < 0.1 < distance(ends[0.5, 0], ends[0.5, 1])
+    size = size_of(ends[1.0, 0])
+    assert context.notes["federation"]["bytes_down"] == 2 * 3 * size and context.notes["federation"]["rounds"] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "method", "why"),
     [
         ({"history": "none"}, "go_on", "federation's server keeps"),
         ({}, "federaser", "history: all"),
+        ({}, "distil_others", "history: all"),
         ({"strategy": "median"}, "erase_client", "the global model is no mean"),
     ],
 )
@@ -397,6 +419,45 @@ def test_a_plan_refuses_what_the_server_did_not_keep(
     train(config(tmp_path, **options))
     with pytest.raises(BadInput, match=why):
         plan(Request.parse(request(tmp_path, method)))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "why"),
+    [
+        (("trainer", "federation"), {}, ""),
+        (("trainer", "federation", "rounds"), "x", r"trainer\.federation\.rounds: 'x'"),
+        (("federation", "facts"), "abc", r"federation\.facts is 'abc'"),
+        (("federation", "facts"), [{"round": 1}], r"federation\.facts"),
+        (("federation", "local"), {"epochs": 0}, r"federation\.local\.epochs: 0"),
+    ],
+)
+def test_a_manifest_that_somebody_wrote_is_read_with_care(place: Any, value: Any, why: str, tmp_path: Path) -> None:
+    """What it leaves out has its default; else the plan says in a sentence what is wrong."""
+    base = train(config(tmp_path, rounds=1))
+    manifest = json.loads((base / MANIFEST).read_text())
+    inner = manifest
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    (base / MANIFEST).write_text(json.dumps(manifest))
+    if not why:
+        assert plan(Request.parse(request(tmp_path, "go_on"))).splits["forget"]
+        return
+    with pytest.raises(BadInput, match=why):
+        plan(Request.parse(request(tmp_path, "go_on")))
+
+
+def test_rows_that_do_not_go_with_the_training_are_noticed(tmp_path: Path) -> None:
+    """Half of a client's rows are there: the plan says so. A client that never trained cannot leave."""
+    train(config(tmp_path, rounds=1))
+    data, kept = tmp_path / "rows.jsonl", rows()
+    mine = [row for row in kept if row["client"] == 1][::2]
+    data.write_text("".join(json.dumps(row) + "\n" for row in kept if row["client"] != 1 or row in mine))
+    notes = plan(Request.parse(request(tmp_path, "go_on"))).notes
+    assert any("Client 1 had 32 rows in the training, and 16 are to be forgotten" in note for note in notes)
+    data.write_text("".join(json.dumps({**row, "client": row["client"] + 4}) + "\n" for row in kept))
+    with pytest.raises(BadInput, match="client 5' had no part in the training"):
+        plan(Request.parse(request(tmp_path, "go_on", forget={"client": 5})))
 
 
 def test_a_damaged_history_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import roc_auc_score
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context
@@ -24,7 +26,16 @@ from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.single_shot import Search, choose, pairs_of
 from expunge.methods.strategies.tifl import TiFL
-from expunge.methods.trainers import boosting, fat, federated_boosting, federation, less_vfl, pax, vertical
+from expunge.methods.trainers import (
+    boosting,
+    fat,
+    federated_boosting,
+    federation,
+    joined_forest,
+    less_vfl,
+    pax,
+    vertical,
+)
 from expunge.models.build import fresh
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
@@ -252,6 +263,43 @@ def test_trees_from_sums_of_histograms_are_within_a_point_of_central_ones(seed: 
         trained = trainer.train(model, data, context, depth=4, rate=0.3, **given)  # type: ignore[attr-defined]
         found[name] = accuracy(trained, rows["test"])
     assert abs(found["pax"] - found["central"]) < 0.01 and found["coarse"] < found["pax"] - 0.005, found
+
+
+def accounts(count: int, seed: int) -> list[Example]:
+    """Made-up payments: the network sees amount, hour and frequency; the account's bank a flag, its age and its risk.
+
+    A tenth of the payments is anomalous by itself, of large ones from young accounts and late ones from flagged
+    accounts .85, of both .9.
+    """
+    draw = np.random.default_rng(seed)
+    table = draw.random((count, 6)).astype(np.float32)
+    table[:, 3] = table[:, 3] < 0.3
+    amount, hour, _, flag, age, _ = table.T
+    chance = 0.1 + 0.75 * ((amount > 0.5) & (age < 0.5)) + 0.75 * ((hour > 0.6) & (flag == 1))
+    labels = draw.random(count) < chance.clip(0, 0.9)
+    return [{"features": x, "label": int(y), "client": i % 3} for i, (x, y) in enumerate(zip(table, labels))]
+
+
+@each
+def test_a_payment_network_and_its_banks_know_more_together_than_either(seed: int, tmp_path: Path) -> None:
+    """3,000 payments at three banks: the forest over both sides ranks anomalies by an AUC more than .08 above that of a
+    forest of scikit-learn's on either side's columns, and within .04 of one on all columns in one place; so it does
+    where the banks' noise gives an epsilon under 1.3. Looked at on seeds 100 and 101."""
+    rows, unseen = accounts(3000, seed), accounts(3000, seed + 1000)
+    x, y = np.stack([row["features"] for row in rows]), np.array([row["label"] for row in rows])
+    test, truth = np.stack([row["features"] for row in unseen]), np.array([row["label"] for row in unseen])
+    found = {}
+    for name, own in (("network", slice(0, 3)), ("banks", slice(3, 6)), ("pooled", slice(0, 6))):
+        forest = RandomForestClassifier(200, min_samples_leaf=10, random_state=seed).fit(x[:, own], y)
+        found[name] = roc_auc_score(truth, forest.predict_proba(test[:, own])[:, 1])
+    for noise in (0.0, 4.0):
+        model = fresh({"trees": "xgboost", "classes": 2}, rows, seed)
+        context = Context(Budget(epochs=1), tmp_path / str(noise), seed, "train")
+        logits = joined_forest.train(model, rows, context, network=3, noise=noise).module(torch.from_numpy(test))
+        joined = roc_auc_score(truth, logits[:, 1] - logits[:, 0])
+        assert joined > max(found["network"], found["banks"]) + 0.08, (noise, joined, found)
+        assert joined > found["pooled"] - 0.04, (noise, joined, found)
+    assert context.notes["outcome"]["federation"]["privacy"]["epsilon"] < 1.3
 
 
 # -- groups -------------------------------------------------------------------------------------------

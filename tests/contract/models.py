@@ -55,6 +55,7 @@ SPECS: dict[str, Any] = {
 ENSEMBLES: dict[str, dict[str, Any]] = {
     "sisa/classifier": {"sisa": {"shards": 2, "slices": 2}},
     "sisa/lm": {"sisa": {"shards": 2, "slices": 2}},
+    "federated_sisa/classifier": {"federated_sisa": {"shards": 1, "slices": 2, "rounds": 2}},
     "fairsisa/binary": {"fairsisa": {"shards": 2, "slices": 2}},
     "s3t/lm": {"s3t": {"shards": 1, "slices": 2, "orderings": 2, "rank": 2, "lora_alpha": 4}},
     "pre_forgettable/lm": {"pre_forgettable": {"tokens": 2}},
@@ -244,7 +245,7 @@ NESTED: dict[str, Any] = {
 }
 """Compositions beyond the registry's own names."""
 BRIEF: dict[str, Any] = {
-    **{name: {name: {"rounds": 2}} for name in ("erase_client", "go_on")},
+    **{name: {name: {"rounds": 2}} for name in ("erase_client", "go_on", "distil_others")},
     "dmm": {"dmm": {"models": 2, "blocks": 2}},
     "omp": {"omp": {"retrain": 1}},
     "freeze_guard": {"retain": "cross_entropy", "weights": {"freeze_guard": {"rounds": 2, "moves": 1}}},

@@ -15,7 +15,9 @@ from expunge.core.errors import BadInput
 from expunge.data.clients import Placing, client_of, clients_of
 from expunge.data.examples import identity
 from expunge.data.worlds.digits import digits
+from expunge.methods._history import Kept
 from expunge.methods._strategy import Strategy, strategy_of
+from expunge.methods.federated.distil_others import without_all
 from expunge.methods.federated.erase_client import admit
 from expunge.methods.strategies.fedprox import Pull
 from expunge.training.updates import (
@@ -257,3 +259,31 @@ def test_clients_of_a_field_come_in_the_order_of_their_numbers() -> None:
     assert list(clients_of(rows, placing("field"))) == ["9", "10", "a", "b"]
     with pytest.raises(BadInput, match="'row 2' has no client"):
         clients_of([rows[0], {"features": [0.0], "label": 1}], placing("field"))
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ([1, [1]], r"row 2' has the client \[1\], which is no name"),
+        (["", "a"], "row 1' has the client '', which is no name"),
+        ([1, 1.0], "row 2' has the client 1.0, which is no name"),
+        ([1, 2, "1"], "row 3' names the client 1 as text, and another row as a number"),
+    ],
+)
+def test_a_client_has_one_name(names: Sequence[object], why: str) -> None:
+    """Else a request for the client would select some of its rows, and leave the others in the training."""
+    with pytest.raises(BadInput, match=why):
+        clients_of([{"features": [0.0], "label": 0, "client": name} for name in names], Placing())
+
+
+def test_a_client_s_updates_are_subtracted_by_their_shares_of_each_round() -> None:
+    """Client 0 moves w by 4 with one of two rows, then by -8 with one of four: of 10 stay 10 - 4/2 + 8/4 = 10; what
+    another one moves in the same rounds changes nothing, and counters stay."""
+    kept = [
+        Kept(1, state([1.0]), [update("0", [5.0]), update("1", [7.0])]),
+        Kept(2, state([3.0]), [update("0", [-5.0]), update("1", [0.0], 3)]),
+    ]
+    found = without_all(state([10.0], 7), kept, {"0"})
+    assert found["w"].tolist() == [10.0] and int(found["batches"]) == 7
+    assert without_all(state([10.0]), kept[:1], ["0"])["w"].tolist() == [8.0]
+    assert without_all(state([10.0]), kept[1:], ["1"])["w"].tolist() == [12.25]

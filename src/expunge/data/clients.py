@@ -97,3 +97,18 @@ def _check_field(rows: Sequence[Example], by: str) -> None:
             some = any(each.get(by) is not None for each in rows)
             fix = "give it one" if some else did_you_mean(by, {str(name) for each in rows[:100] for name in each})
             raise BadInput.of("data", f"row {i + 1}", f"has no {by}, which names its client", fix)
+    _check_names([row[by] for row in rows], by)
+
+
+def _check_names(names: Sequence[Any], by: str) -> None:
+    """Raises BadInput for what is neither text nor a whole number, and for one name that stands for two values."""
+    known: dict[str, Any] = {}
+    for i, name in enumerate(names):
+        if not isinstance(name, str | int | np.integer) or name == "":
+            why, fix = f"has the {by} {name!r}, which is no name", "give text, or a whole number"
+            raise BadInput.of("data", f"row {i + 1}", why, fix)
+        if known.setdefault(str(name), name) != name:
+            why = f"names the client {name} as text, and another row as a number"
+            raise BadInput.of(
+                "data", f"row {i + 1}", why, "write all its rows alike: a request would select some of them"
+            )

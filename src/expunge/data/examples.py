@@ -281,7 +281,8 @@ def _check_array(value: Any, key: str, where: str) -> None:
     try:
         array = np.asarray(value) if not isinstance(value, str | bytes | Mapping) else np.zeros(0)
         if array.dtype.kind not in "iub":
-            array = array.astype(np.float32)
+            with np.errstate(over="ignore"):  # too large a number is found below
+                array = array.astype(np.float32)
         good = array.size > 0 and bool(np.isfinite(array).all())
     except (TypeError, ValueError, OverflowError):
         good = False

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from expunge.core.budget import Budget
 from expunge.core.context import Context
-from expunge.core.contracts import Model, Silent
+from expunge.core.contracts import Model, Silent, Term
 from expunge.core.files import delete
 from expunge.core.random import derive
 from expunge.core.request import parse
@@ -89,6 +89,10 @@ class Rounds:
     budget: Budget
     share: float = 1.0
     exchange: Exchange | None = None
+    terms: Mapping[str, Term] = field(default_factory=dict)
+    """Loss terms of the clients' training beside their labels' and the strategy's."""
+    labels: float = 1.0
+    """Weight of the labels' loss."""
     ledger: Ledger = field(default_factory=Ledger)
 
     def run(self, weights: State, count: int, first: int = 1) -> State:
@@ -191,7 +195,8 @@ class Rounds:
 
         checkpoint.restore(self.model.module, weights, "")
         objective = plain_training()
-        objective.terms.update(self.strategy.terms())
+        objective.terms.update(self.strategy.terms() | dict(self.terms))
+        objective.terms["train"].weight = self.labels
         objective(self.model, {"retain": rows}, inner)
         outcome = inner.notes["outcome"]
         spent = self.context.notes.setdefault("local", {"steps": 0, "tokens": 0})

@@ -10,6 +10,7 @@ from torch import Tensor
 from expunge.core import registry
 from expunge.core.contracts import Term
 from expunge.core.errors import BadInput
+from expunge.data.clients import Clients
 from expunge.training.updates import ClientUpdate, State
 
 Aggregate = Callable[[State, Sequence[ClientUpdate]], State]
@@ -33,6 +34,9 @@ class Strategy:
         if self._aggregate is None:
             raise NotImplementedError(f"{type(self).__name__} has neither a function nor a __call__ of its own")
         return self._aggregate(before, updates)
+
+    def fits(self, clients: Clients, where: str) -> None:
+        """Raises BadInput where its options do not go with these clients. where: the field that errors name."""
 
     def terms(self) -> dict[str, Term]:
         """Further loss terms of the clients' local training."""

@@ -70,19 +70,24 @@ def added_capabilities(chosen: Chosen | None) -> frozenset[str]:
     """The capabilities that a model owes to its trainer: the trainer's file says so."""
     if not chosen:
         return frozenset()
+    module, options = _bound(chosen)
+    return module.added_capabilities(options) if hasattr(module, "added_capabilities") else frozenset()
+
+
+def _bound(chosen: Chosen) -> tuple[Any, dict[str, Any]]:
+    """(the trainer's module, its options with defaults filled in). Raises BadInput: a manifest may say anything."""
     ((name, options),) = chosen.items()
-    adds = getattr(trainer_named(name).module, "added_capabilities", None)
-    return adds(options) if adds else frozenset()
+    plugin = trainer_named(name)
+    return plugin.module, plugin.validate(options, f"trainer.{name}", training=True)
 
 
 def client_in(manifest: Mapping[str, Any] | None) -> Callable[[Example], Any] | None:
     """With whom a row lay in the training, where its trainer dealt rows out to clients: the trainer's file says so."""
-    chosen = (manifest or {}).get("trainer")
+    chosen = (manifest or {}).get("exact") or (manifest or {}).get("trainer")
     if not chosen:
         return None
-    ((name, options),) = chosen.items()
-    places = getattr(trainer_named(name).module, "client_in", None)
-    return places(options) if places else None
+    module, options = _bound(chosen)
+    return module.client_in(options) if hasattr(module, "client_in") else None
 
 
 def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:

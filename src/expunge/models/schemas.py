@@ -103,7 +103,7 @@ class Manifest(_File):
     budget: Budget | None = None
     exact: dict[str, dict[str, Any]] | None = None
     trainer: dict[str, dict[str, Any]] | None = None
-    federation: dict[str, Any] | None = None
+    federation: Account | None = None
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
     seed: Seed | None = None
     template: Annotated[str, Field(max_length=10_000), AfterValidator(pattern_of)] | None = None
@@ -127,6 +127,23 @@ class Manifest(_File):
         return self
 
 
+class Fact(_File):
+    """A round as a federation's server notes it (methods/facts.py)."""
+
+    round: Count
+    updates: dict[str, str]
+    moved: dict[str, float] = {}
+    model: str
+    chain: str
+
+
+class Account(_File):
+    """`federation` of a manifest, as far as others read it: the rounds' facts, and each client's rows."""
+
+    facts: list[Fact] = []
+    examples: dict[str, Count] = {}
+
+
 class Options(_File):
     """The options of an exact scheme, as far as a deletion reads them."""
 
@@ -137,12 +154,16 @@ class Options(_File):
     lora_alpha: Annotated[int, Field(ge=1, le=2**31)] = 1
     tokens: Annotated[int, Field(ge=1, le=65_536)] = 1
     by: str = "group"
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
+    clients: Any = None
+    local: Any = None
     way: Literal["shards", "votes", "scores"] = "scores"
 
 
 OPTIONS = {
     "sisa": {"shards", "slices"},
     "fairsisa": {"shards", "slices", "way"},
+    "federated_sisa": {"shards", "slices", "clients", "rounds", "local"},
     "s3t": {"shards", "slices", "orderings", "rank", "lora_alpha"},
     "pre_forgettable": {"tokens", "by"},
 }

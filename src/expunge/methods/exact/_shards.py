@@ -29,25 +29,46 @@ Finish = Callable[[Path, dict[str, Any], Sequence[Example], bool], None]
 Arguments: the new folder, its state, the training data, whether the model's own code may run."""
 
 
+@dataclass(frozen=True)
+class Sharding:
+    """Where rows stand and how a stage trains on them: those of SISA. finish: what a scheme adds to the state."""
+
+    finish: Finish | None = None
+
+    def parts(self, rows: Sequence[Example], state: Mapping[str, Any]) -> list[Slices]:
+        """The rows by [shard][slice]: a row's place is its own, whatever the others are."""
+        options = state["options"]
+        return parts(rows, int(options["shards"]), int(options["slices"]), int(state["seed"]))
+
+    def stages(self, fresh: Model, state: Mapping[str, Any], context: Context) -> Stages:
+        """The stages of the training that the state tells of."""
+        given = (int(state["seed"]), str(state["stage"]), deletion.budget_in(state), int(state["options"]["slices"]))
+        return Stages(fresh, *given, context)
+
+    def steps_of(self, piece: Slices, state: Mapping[str, Any]) -> list[int]:
+        """Steps of each stage of a shard that has these slices."""
+        budget, sizes = deletion.budget_in(state), [len(part) for part in piece]
+        return [int(stage_budget(budget, sum(sizes[: i + 1]), len(sizes)).steps or 0) for i in range(len(sizes))]
+
+
 def train_shards(
     fresh: Model,
     data: Sequence[Example],
     context: Context,
     scheme: str,
     options: dict[str, Any],
-    finish: Finish | None = None,
+    sharding: Sharding,
 ) -> Ensemble:
     """Train all shards from the same start, slice after slice. options: shards and slices, at least."""
-    shards, slices = int(options["shards"]), int(options["slices"])
     state = deletion.new_state(scheme, options, context)
-    stages = Stages(fresh, context.seed, context.stage, context.budget, slices, context)
+    stages = sharding.stages(fresh, state, context)
     start = weights_of(fresh)
     folder = context.folder / "ensemble"
     with new_folder(folder) as temporary:
-        pieces = parts(data, shards, slices, context.seed)
+        pieces = sharding.parts(data, state)
         for k, piece in enumerate(pieces):
             _grow(stages, temporary / f"shard-{k}", k, piece, start, 0)
-        _conclude(temporary, state, pieces, data, finish, fresh.trusted)
+        _conclude(temporary, state, pieces, data, sharding.finish, fresh.trusted)
     context.notes["outcome"] = stages.outcome()
     return open_ensemble(folder, trust_code=fresh.trusted)
 
@@ -88,16 +109,11 @@ def _conclude(
         write_json(folder / ENSEMBLE, state)
 
 
-def steps_of(budget: Any, sizes: Sequence[int]) -> list[int]:
-    """Steps of each stage of a shard whose slices have these sizes."""
-    return [int(stage_budget(budget, sum(sizes[: i + 1]), len(sizes)).steps or 0) for i in range(len(sizes))]
-
-
 @dataclass
 class ShardDeletion(Method):
     """The method: retrains each shard from its first slice that held a forget example."""
 
-    finish: Finish | None = None
+    sharding: Sharding = Sharding()
     steps: int = 0
     """Steps that the planned deletion will take."""
 
@@ -115,18 +131,16 @@ class ShardDeletion(Method):
             for i in range(1, firsts.get(k, 0) + 1):
                 path = model.folder / f"shard-{k}" / slice_file(i)
                 load_weights(model.members[0].module, path, "model", shapes_alone=True)
-        budget = deletion.budget_in(model.state)
-        self.steps = sum(sum(steps_of(budget, [len(p) for p in pieces[k]])[first:]) for k, first in firsts.items())
+        self.steps = sum(sum(self.sharding.steps_of(pieces[k], model.state)[first:]) for k, first in firsts.items())
         return notes
 
     def _split(
         self, state: Mapping[str, Any], left: Sequence[Example], gone: Sequence[Example]
     ) -> tuple[list[Slices], dict[int, int]]:
         """Return (rows that stay by shard and slice, affected shard -> its first affected slice)."""
-        shards, slices, seed = state["options"]["shards"], state["options"]["slices"], state["seed"]
-        removed = parts(gone, shards, slices, seed)
+        removed = self.sharding.parts(gone, state)
         firsts = {k: min(i for i, part in enumerate(piece) if part) for k, piece in enumerate(removed) if any(piece)}
-        return parts(left, shards, slices, seed), firsts
+        return self.sharding.parts(left, state), firsts
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         assert isinstance(model, Ensemble)
@@ -136,10 +150,7 @@ class ShardDeletion(Method):
         assert context.manifest is not None
         fresh = again(context.manifest, model)
         fresh.module.to(processes.device())
-        budget = deletion.budget_in(state)
-        stages = Stages(
-            fresh, int(state["seed"]), str(state["stage"]), budget, int(state["options"]["slices"]), context
-        )
+        stages = self.sharding.stages(fresh, state, context)
         start = weights_of(fresh)
         folder = context.folder / "ensemble"
         with new_folder(folder) as temporary:
@@ -154,18 +165,18 @@ class ShardDeletion(Method):
                     shutil.copy(source / slice_file(i), target)
                 before = load_file(source / slice_file(first)) if first else start
                 _grow(stages, target, k, piece, before, first)
-            every = [steps_of(budget, [len(part) for part in piece]) for piece in pieces]
+            every = [self.sharding.steps_of(piece, state) for piece in pieces]
             deletion.record_deletion(
-                context, state, len(gone), stages.steps, sum(map(sum, every)), _outlook(budget, pieces, every)
+                context, state, len(gone), stages.steps, sum(map(sum, every)), _outlook(pieces, every)
             )
-            _conclude(temporary, state, pieces, left, self.finish, model.trusted)
+            _conclude(temporary, state, pieces, left, self.sharding.finish, model.trusted)
             if said := (state.get("fair") or {}).get("said"):
                 context.notes["exact"]["said"].append(said)
         context.notes["outcome"] = stages.outcome()
         return open_ensemble(folder, trust_code=model.trusted)
 
 
-def _outlook(budget: Any, pieces: Sequence[Slices], every: Sequence[Sequence[int]]) -> str:
+def _outlook(pieces: Sequence[Slices], every: Sequence[Sequence[int]]) -> str:
     """Describe the cost of the next request, each example as likely as any other."""
     total = sum(map(sum, every))
     count = sum(len(part) for piece in pieces for part in piece)

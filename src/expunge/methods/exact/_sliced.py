@@ -148,16 +148,13 @@ class Stages:
         if not rows:
             self.took[name] = 0
             return dict(before)
-        inner = self.context.child(name, seed=self.seed, budget=stage_budget(self.budget, len(rows), self.slices))
+        inner = self.context.child(name, seed=self.seed, budget=self.budget)
         inner.stage = inner.label = f"{self.stage}/{name}"
 
         def train() -> dict[str, Tensor]:
             began = time.monotonic()
-            checkpoint.restore(self.model.module, before, "")
-            (method or plain_training())(self.model, {"retain": list(rows)}, inner)
-            outcome = inner.notes["outcome"]
+            weights, outcome = self.train(inner, rows, before, method)
             spent = [outcome["steps"], outcome["tokens"], max(outcome["seconds"], time.monotonic() - began)]
-            weights = weights_of(self.model) if method is None else {k: _parameter(self.model, k) for k in before}
             return {**{f"weights.{k}": v for k, v in weights.items()}, "cost": torch.tensor(spent, dtype=torch.float64)}
 
         stored = self.context.once(name, train)
@@ -168,6 +165,16 @@ class Stages:
         self.seconds += seconds
         self.took[name] = int(steps)
         return {k.removeprefix("weights."): v for k, v in stored.items()}
+
+    def train(
+        self, inner: Context, rows: Sequence[Example], before: Mapping[str, Tensor], method: Method | None
+    ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        """Return (the weights after one stage, its steps, tokens and seconds)."""
+        inner.budget = stage_budget(self.budget, len(rows), self.slices)
+        checkpoint.restore(self.model.module, before, "")
+        (method or plain_training())(self.model, {"retain": list(rows)}, inner)
+        weights = weights_of(self.model) if method is None else {k: _parameter(self.model, k) for k in before}
+        return weights, inner.notes["outcome"]
 
     def outcome(self) -> dict[str, Any]:
         """Sum the stages, in the form of a training run's outcome."""

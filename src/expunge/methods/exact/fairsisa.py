@@ -15,7 +15,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model, want_of
 from expunge.core.errors import BadInput
 from expunge.methods.exact._odds import fair_rates, gap
-from expunge.methods.exact._shards import ShardDeletion, train_shards
+from expunge.methods.exact._shards import ShardDeletion, Sharding, train_shards
 from expunge.methods.exact._sliced import check_shape
 from expunge.models.ensemble import mean_logp
 from expunge.models.fairness import Fair
@@ -77,7 +77,8 @@ def train(
     ensemble's class, "scores" the ensemble's score in cells, of which classes are a special case. Raises BadInput.
     """
     check(fresh, data, shards=shards, slices=slices, way=way)
-    return train_shards(fresh, data, context, "fairsisa", {"shards": shards, "slices": slices, "way": way}, fit)
+    options = {"shards": shards, "slices": slices, "way": way}
+    return train_shards(fresh, data, context, "fairsisa", options, Sharding(fit))
 
 
 def fairsisa() -> Method:
@@ -85,7 +86,7 @@ def fairsisa() -> Method:
 
     The model must come from `exact: {fairsisa: ...}` in train.yaml, and examples carry a `group`.
     """
-    return ShardDeletion(fit)
+    return ShardDeletion(Sharding(fit))
 
 
 def fit(folder: Path, state: dict[str, Any], data: Sequence[Example], trust_code: bool) -> None:

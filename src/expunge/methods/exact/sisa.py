@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
-from expunge.methods.exact._shards import ShardDeletion, train_shards
+from expunge.methods.exact._shards import ShardDeletion, Sharding, train_shards
 from expunge.methods.exact._sliced import check_shape
 
 CARD = MethodCard(
@@ -46,7 +46,7 @@ def train(
     ensemble is written to the context's folder. Raises BadInput.
     """
     check(fresh, data, shards=shards, slices=slices)
-    return train_shards(fresh, data, context, "sisa", {"shards": shards, "slices": slices})
+    return train_shards(fresh, data, context, "sisa", {"shards": shards, "slices": slices}, Sharding())
 
 
 def sisa() -> Method:

@@ -11,12 +11,12 @@ from expunge.core.budget import Budget
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Method, Model
-from expunge.core.errors import BadInput
+from expunge.core.errors import BadInput, did_you_mean
 from expunge.data.clients import Clients, Placing, clients_of
 from expunge.methods._history import Kept, read_history
 from expunge.methods._rounds import Ledger, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
-from expunge.methods.trainers.federation import WHERE, federation_of, local_of, outcome_of
+from expunge.methods.trainers.federation import WHERE, cost_of, federation_of, local_of, outcome_of
 from expunge.models.build import budget_of
 from expunge.models.history import history_of
 from expunge.training import checkpoint
@@ -99,8 +99,13 @@ class Leaves(Method):
     ) -> list[str]:
         options = federation_of(manifest)
         clients_of([*splits["forget"], *splits["retain"]], _placing(options))
+        leaving, staying = (clients_of(splits[name], _placing(options)) for name in ("forget", "retain"))
+        account = (manifest or {}).get("federation") or {}
+        if account:
+            local_of({"federation": account}, options)
         name = options["strategy"]
-        if self.averages and not strategy_of(name, f"{WHERE}.strategy").averages:
+        strategy = strategy_of(name, f"{WHERE}.strategy")
+        if self.averages and not strategy.averages:
             raise BadInput.of(
                 "method", str(name), "is a strategy under which the global model is no mean", "train with fedavg"
             )
@@ -108,7 +113,7 @@ class Leaves(Method):
             raise BadInput.of(
                 "method", str(options["history"]), "is what the server kept, not all rounds", "train with history: all"
             )
-        return []
+        return _absences(leaving, staying, account)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         began = time.monotonic()
@@ -132,10 +137,31 @@ class Leaves(Method):
         rounds = Rounds(model, departure.staying, departure.strategy, context, departure.local, ledger=departure.spent)
         outcome = outcome_of(rounds, departure.local.learning_rate, time.monotonic() - began)
         account = outcome.pop("federation")
-        context.notes["federation"] = _cost(account, context.manifest)
+        context.notes["federation"] = cost_of(account, context.manifest)
         context.notes["facts"] = _sheet(account, context.manifest, departure.strategy)
         context.notes["outcome"] = outcome
         return model
+
+
+def _absences(leaving: Clients, staying: Clients, account: Mapping[str, Any]) -> list[str]:
+    """Notes on clients that leave whole, and of whom not all rows are to be forgotten.
+
+    account: of the training; without its clients nothing is known. Raises BadInput for a client that was never there.
+    """
+    trained = account.get("examples")
+    if not trained:
+        return []
+    notes = []
+    for name, rows in leaving.items():
+        if name not in trained:
+            fix = did_you_mean(name, trained)
+            raise BadInput.of("forget", f"client {name}", "had no part in the training of the model", fix)
+        if name not in staying and len(rows) < trained[name]:
+            notes.append(
+                f"Client {name} had {trained[name]} rows in the training, and {len(rows)} are to be forgotten: it "
+                "leaves whole, and gold keeps the others."
+            )
+    return notes
 
 
 def _nothing(model: Model, context: Context) -> Rounds:
@@ -153,10 +179,3 @@ def _sheet(account: Mapping[str, Any], manifest: Mapping[str, Any], strategy: St
     before = int((manifest.get("federation") or {}).get("rounds") or 0)
     guarantee = strategy.guarantee(before + int(account["rounds"]))
     return {**account, **({"privacy": guarantee} if guarantee else {})}
-
-
-def _cost(spent: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Rounds and bytes of the departure, and of the whole training that a retraining repeats."""
-    whole = manifest.get("federation") or {}
-    known = {f"training_{name}": whole[name] for name in ("rounds", "bytes_down", "bytes_up") if name in whole}
-    return {**{name: spent[name] for name in ("rounds", "bytes_down", "bytes_up")}, **known}

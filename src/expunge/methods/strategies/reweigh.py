@@ -9,6 +9,7 @@ from torch import Tensor
 from expunge.core.card import Card, MethodCard
 from expunge.core.contracts import LossTerm, Run, Step, Term
 from expunge.core.errors import BadInput
+from expunge.data.clients import Clients
 from expunge.methods._strategy import Strategy
 from expunge.training.updates import mean_by_examples
 
@@ -59,6 +60,12 @@ class Reweigh(Strategy):
     def __init__(self, by: str) -> None:
         super().__init__(mean_by_examples, averages=True)
         self.by = by
+
+    def fits(self, clients: Clients, where: str) -> None:
+        for name, rows in clients.items():
+            if missing := sum(row.get(self.by) is None for row in rows):
+                why = f"is missing in {missing} of the {len(rows)} rows of client {name}"
+                raise BadInput.of(f"{where}.reweigh.by", self.by, why, "add it, or name another field")
 
     def terms(self) -> dict[str, Term]:
         return {"balance": Term.of("balance", Balance(self.by), MethodCard("Weights", needs={"retain": {"nll"}}))}

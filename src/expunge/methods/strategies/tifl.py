@@ -11,7 +11,8 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from expunge.core.card import Card
-from expunge.core.errors import BadInput
+from expunge.core.errors import BadInput, did_you_mean
+from expunge.data.clients import Clients
 from expunge.methods._strategy import Strategy
 from expunge.training.updates import mean_by_examples
 
@@ -38,6 +39,14 @@ class TiFL(Strategy):
         self.accuracies = torch.full((tiers,), UNKNOWN)
         self.latest = 0
 
+    def fits(self, clients: Clients, where: str) -> None:
+        for name in self.pace:
+            if name not in clients:
+                raise BadInput.of(f"{where}.tifl.pace", name, "unknown client", did_you_mean(name, clients))
+        if len(clients) < self.count:
+            why = f"is more than the {len(clients)} clients"
+            raise BadInput.of(f"{where}.tifl.tiers", self.count, why, "give fewer tiers")
+
     def seconds(self, sizes: Mapping[str, int]) -> dict[str, float]:
         """Client -> its simulated response time, in times of a row at a pace of 1."""
         return {name: size * float(self.pace.get(name, 1.0)) for name, size in sizes.items()}
@@ -45,7 +54,8 @@ class TiFL(Strategy):
     def tiers(self, sizes: Mapping[str, int]) -> list[list[str]]:
         """The clients in groups of nearly equal size, the fastest first. Raises BadInput where there are too few."""
         if len(sizes) < self.count:
-            raise BadInput.of("tifl.tiers", self.count, "are more than there are clients", "give fewer tiers")
+            why = f"is more than the {len(sizes)} clients"
+            raise BadInput.of("trainer.federation.strategy.tifl.tiers", self.count, why, "give fewer tiers")
         seconds = self.seconds(sizes)
         order = sorted(sizes, key=lambda name: (seconds[name], name))
         ends = [round(len(order) * i / self.count) for i in range(self.count + 1)]

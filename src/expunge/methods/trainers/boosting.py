@@ -19,9 +19,14 @@ STAGE = "boosting"
 
 def check(fresh: Model, data: Sequence[Example], **options: object) -> None:
     """Raises BadInput unless the model is one of trees."""
+    require_trees(fresh, STAGE)
+
+
+def require_trees(fresh: Model, trainer: str) -> None:
+    """Raise BadInput unless the model is one of trees."""
     if "trees" not in fresh.capabilities:
         why = "grows trees, and this model has weights"
-        raise BadInput.of("trainer", STAGE, why, "write model: {trees: xgboost}, or leave the trainer out")
+        raise BadInput.of("trainer", trainer, why, "write model: {trees: xgboost}, or leave the trainer out")
 
 
 def objective(classes: int) -> dict[str, object]:

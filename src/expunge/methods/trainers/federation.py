@@ -16,11 +16,12 @@ from expunge.methods._history import Kept, write_history
 from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.single_shot import choose, pairs_of, search_of
-from expunge.methods.training import BESIDE
+from expunge.methods.training import BESIDE, with_defaults
 from expunge.models.history import FEDERATED, with_history
 from expunge.training import checkpoint
 
-WHERE = "trainer.federation"
+NAME = "federation"
+WHERE = f"trainer.{NAME}"
 
 
 def added_capabilities(options: Mapping[str, Any]) -> frozenset[str]:
@@ -36,12 +37,13 @@ def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """Check the strategy, and that there are two clients. Raises BadInput."""
-    strategy_of(options["strategy"], f"{WHERE}.strategy")
+    strategy = strategy_of(options["strategy"], f"{WHERE}.strategy")
     if search_of(options["local"], f"{WHERE}.local") is None:
         Local.of(options["local"], f"{WHERE}.local")
     clients = clients_of(data, Placing.of(options["clients"], f"{WHERE}.clients"))
     if len(clients) < 2:
         raise BadInput.of(WHERE, len(clients), "is the number of clients", "give rows of two clients or more")
+    strategy.fits(clients, f"{WHERE}.strategy")
 
 
 def train(
@@ -127,6 +129,13 @@ def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
     }
 
 
+def cost_of(spent: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Rounds and bytes of a departure, and of the whole training that a retraining repeats."""
+    whole = manifest.get("federation") or {}
+    known = {f"training_{name}": whole[name] for name in ("rounds", "bytes_down", "bytes_up") if name in whole}
+    return {**{name: spent[name] for name in ("rounds", "bytes_down", "bytes_up")}, **known}
+
+
 def federation_of(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options of the federation that trained the model. Raises BadInput where none did."""
     options = ((manifest or {}).get("trainer") or {}).get("federation")
@@ -134,4 +143,6 @@ def federation_of(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
         raise BadInput.of(
             "method", "", "needs a model that a federation trained", "train with `trainer: federation` in train.yaml"
         )
-    return dict(options)
+    bound = with_defaults({NAME: options}, "trainer")
+    assert bound is not None
+    return bound[NAME]

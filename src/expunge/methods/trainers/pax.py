@@ -40,7 +40,7 @@ def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """Check the model, and that there are two clients. Raises BadInput."""
-    boosting.check(model, data)
+    boosting.require_trees(model, NAME)
     if len(clients := clients_of(data, Placing.of(options["clients"], WHERE))) < 2:
         raise BadInput.of(WHERE, len(clients), "is the number of clients", "give rows of two clients or more")
 

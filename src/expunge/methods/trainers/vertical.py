@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -72,11 +72,7 @@ class Party:
             raise BadInput.of(
                 f"trainer.{NAME}", step, "is a step at which training diverged", "lower the learning rate"
             )
-        message = np.round(parts_BC * SCALE).astype(np.int64).view(np.uint64)
-        for other, key in self.keys.items():
-            mask = np.random.default_rng([key, step]).integers(0, 2**64, parts_BC.shape, dtype=np.uint64)
-            message = message + mask if self.place < other else message - mask
-        return message
+        return hide(parts_BC, self.place, self.keys, step)
 
     def learn(self, rows: Sequence[int], residuals_BC: np.ndarray, rate: float) -> None:
         """A step of its own weights along the residuals."""
@@ -110,8 +106,17 @@ class Server:
         return {"steps": self.steps, "tokens": self.rows, "federation": traffic}
 
 
+def hide(values: np.ndarray, place: int, keys: Mapping[int, int], step: int) -> np.ndarray:
+    """The values in whole numbers, behind the masks that the party of this place shares with each other one."""
+    message = np.round(values * SCALE).astype(np.int64).view(np.uint64)
+    for other, key in keys.items():
+        mask = np.random.default_rng([key, step]).integers(0, 2**64, values.shape, dtype=np.uint64)
+        message = message + mask if place < other else message - mask
+    return message
+
+
 def unmask(messages: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of the parties' parts [B, C]: the masks cancel modulo 2**64, and no part can be told from a draw."""
+    """The sum of the parties' parts: the masks cancel modulo 2**64, and no part can be told from a draw."""
     total = np.zeros_like(messages[0])
     for message in messages:
         total = total + message
