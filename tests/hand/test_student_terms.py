@@ -13,7 +13,14 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Batch, Output, Want
 from expunge.core.errors import BadInput
-from expunge.methods.edits.score_distillation import distance, score_distillation, wanted_classes
+from expunge.methods.edits.score_distillation import (
+    NOISE,
+    Distillation,
+    distance,
+    score_distillation,
+    time_of,
+    wanted_classes,
+)
 from expunge.methods.weights.freeze_guard import freeze_guard, learn_masks
 from expunge.models.build import fresh
 
@@ -34,6 +41,27 @@ def test_no_gradient_passes_the_weight_of_the_distance() -> None:
     assert float(drawn.grad) == pytest.approx(-2.0)  # type: ignore[arg-type]
 
 
+def test_noise_has_another_time_under_another_schedule() -> None:
+    """The paper's times 38, 440 and 712 of a linear schedule of 1,000; under a squared cosine, where noise s against
+    the picture stands at the share (2 / pi) atan(s), 86, 757 and 950."""
+    from diffusers import DDPMScheduler
+
+    levels = (NOISE[0], 2.5, NOISE[1])
+    linear: Any = DDPMScheduler(beta_start=1e-4, beta_end=0.02)
+    cosine: Any = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    assert [time_of(linear, level) for level in levels] == pytest.approx([38, 440, 712], abs=2)
+    assert [time_of(cosine, level) for level in levels] == pytest.approx([86, 757, 950], abs=12)
+
+
+def test_the_mean_keeps_a_share_of_itself() -> None:
+    """At 2, with the student at 10, half kept: 6."""
+    own, mean = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.constant_(own.weight, 10.0)
+    nn.init.constant_(mean.weight, 2.0)
+    Distillation(None, own, own, own, mean, torch.Generator(), 1.2).average(0.5)
+    assert mean.weight.item() == pytest.approx(6.0)
+
+
 def test_a_forgotten_class_is_asked_for_as_the_next_that_stays() -> None:
     model: Any = fresh(SPEC, [], 0)
     assert wanted_classes(model, [3, 4], None).tolist() == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9]
@@ -52,7 +80,7 @@ def test_a_student_draws_in_one_step_and_keeps_it_in_its_folder(tmp_path: Path) 
         context = Context(Budget(steps=steps, batch_size=4, learning_rate=1e-3), tmp_path / str(steps))
         score_distillation()(model, {"forget": [{"label": 3}]}, context)  # type: ignore[operator]
         same = all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
-        assert same == (steps == 0) and model.conditions.get("one_step") == (4 if steps else None)
+        assert same == (steps == 0) and model.conditions.get("one_step") == (7 if steps else None)
     assert all(p.requires_grad and p.grad is None for p in model.module.parameters())
 
 
