@@ -21,7 +21,7 @@ from expunge.methods.edits.score_distillation import (
     time_of,
     wanted_classes,
 )
-from expunge.methods.weights.freeze_guard import freeze_guard, learn_masks
+from expunge.methods.weights.freeze_guard import User, freeze_guard, learn_masks
 from expunge.models.build import fresh
 
 SPEC = {"diffusion": "unet2d", "widths": [4], "groups": 2, "times": 10}
@@ -84,6 +84,21 @@ def test_a_student_draws_in_one_step_and_keeps_it_in_its_folder(tmp_path: Path) 
     assert all(p.requires_grad and p.grad is None for p in model.module.parameters())
 
 
+def test_a_user_s_steps_count_by_what_the_masks_leave(tmp_path: Path) -> None:
+    """A first step of Adam goes as far as its rate, .1, whatever the slope; of a tensor of m 1 nothing is left, and m 0
+    leaves all. The next step goes on from there."""
+    rows = {"forget": [{"name": "own"}], "retain": [{"name": "other"}]}
+    user = User(Two(), rows, Context(Budget(), tmp_path), 0.1)  # type: ignore[arg-type]
+    masks = {"own": torch.tensor(0.0), "other": torch.tensor(0.5)}
+    user.move(masks, 1)
+    assert user.model.module["own"].item() == pytest.approx(0.1)  # type: ignore[operator]
+    assert user.model.module["other"].item() == pytest.approx(0.05)  # type: ignore[operator]
+    user.move(masks, 1)
+    assert user.moved["own"].item() > 0.19
+    user.put({"own": torch.tensor(1.0), "other": torch.tensor(0.0)})
+    assert user.model.module["own"].item() == 0.0  # type: ignore[operator]
+
+
 class Two:
     """Two weights, of which the forget rows need the first alone and the retain rows the second."""
 
@@ -107,12 +122,15 @@ def test_what_the_forget_set_alone_needs_is_frozen(tmp_path: Path) -> None:
     """Its mask goes up, the other's down, and the weights come back; one tensor is always left free."""
     model: Any = Two()
     splits = {"forget": [{"name": "own"}] * 3, "retain": [{"name": "other"}] * 3}
-    settings = {"moves": 2, "rate": 0.1, "mask_rate": 0.5, "temperature": 0.2}
-    first = learn_masks(model, splits, Context(Budget(), tmp_path / "a"), 1, **settings)
-    last = learn_masks(model, splits, Context(Budget(), tmp_path / "a"), 8, **settings)
+    first, last = (
+        learn_masks(
+            User(model, splits, Context(Budget(), tmp_path / "a"), 0.1), 2, rounds, 2, mask_rate=0.5, temperature=0.2
+        )
+        for rounds in (1, 8)
+    )
     assert float(last["own"]) > float(first["own"]) and float(last["other"]) < float(first["other"])
     assert all(float(p) == 0.0 for p in model.module.values())
     context = Context(Budget(), tmp_path / "b")
-    chosen = freeze_guard(share=0.5, rounds=8, moves=2, rate=0.1)(model, splits, context)
+    chosen = freeze_guard(share=0.5, adapted=2, rounds=8, moves=2, rate=0.1)(model, splits, context)
     assert list(chosen.parameters) == ["other"] and context.notes["frozen"] == ["own"]
     assert list(freeze_guard(share=0.9, rounds=1)(model, splits, Context(Budget(), tmp_path / "c")).parameters)
