@@ -85,12 +85,12 @@ def figures(seed: int) -> dict[str, dict[str, float]]:
 
 @each_seed
 def test_a_student_of_one_step_draws_the_others_as_its_teacher_does_in_many(seed: int) -> None:
-    """Their rate is no lower, and the distance from real pictures at most a quarter larger; the teacher itself, asked
-    for one step, draws far fewer."""
+    """Their rate is no lower, and the distance from real pictures at most a quarter larger; that of the teacher itself,
+    asked for one step, is twice as large."""
     found = figures(seed)
     assert found["after"]["others"] > found["before"]["others"] - 0.02
     assert found["after"]["apart"] < 1.25 * found["before"]["apart"]
-    assert found["once"]["others"] < found["before"]["others"] - 0.2
+    assert found["once"]["apart"] > 2 * found["before"]["apart"]
 
 
 @each_seed
