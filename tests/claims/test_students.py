@@ -83,6 +83,7 @@ def figures(seed: int) -> dict[str, dict[str, float]]:
     return found
 
 
+@pytest.mark.claims("score_distillation")
 @each_seed
 def test_a_student_of_one_step_draws_the_others_as_its_teacher_does_in_many(seed: int) -> None:
     """Their rate is no lower, and the distance from real pictures at most a quarter larger; that of the teacher itself,
@@ -93,6 +94,7 @@ def test_a_student_of_one_step_draws_the_others_as_its_teacher_does_in_many(seed
     assert found["once"]["apart"] > 2 * found["before"]["apart"]
 
 
+@pytest.mark.claims("score_distillation")
 @each_seed
 def test_the_forgotten_class_is_not_drawn_by_the_student(seed: int) -> None:
     found = figures(seed)
