@@ -29,6 +29,8 @@ CARD = MethodCard(
     capabilities={"class_table"},
     fidelity="simplified",
     leaves_out="the stage of distillation before forgetting; clipping of gradients by value",
+    shown="On digits, three seeds, it draws the others in one step no worse recognised than in twenty before, at most "
+    "a quarter farther from real pictures, and the forgotten class not at all.",
     means="Data-free: of the forget set it reads the labels alone. The result draws in one step, so that its denoising "
     "error says little: it is judged by what it draws.",
 )
