@@ -69,7 +69,7 @@ def freeze_guard(
 
 
 class User:
-    """Who fine-tunes on both sets by Adam; the weights are where they started, plus 1 - m of what was moved."""
+    """A user who fine-tunes on both sets by Adam: the weights are their start, plus 1 - m of what was moved."""
 
     def __init__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context, rate: float) -> None:
         self.model, self.splits, self.context = model, splits, context
