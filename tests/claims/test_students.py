@@ -1,4 +1,7 @@
-"""A student of one step draws as its teacher does in many, without the forgotten class."""
+"""A student of one step draws as its teacher does in many, without the forgotten class.
+
+The method's defaults, which were set on another class (the 7 of seed 0).
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,26 @@ from typing import Any
 import pytest
 import torch
 
-from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.budget import DEFAULTS
 from expunge.core.context import Context
 from expunge.data.worlds.digits_diffusion import digits_diffusion
 from expunge.methods.compose import compose
+from expunge.methods.edits.score_distillation import time_of
 from expunge.metrics.picture_distance import frechet
 from expunge.models.judges import Judges, judges_of
 from expunge.models.open import open_on_cpu
 from expunge.pipeline.worlds import build
 
-pytestmark = pytest.mark.slow  # a base and its gold take two minutes of one core
-SEED, GONE = 0, 3
-"""One seed: what three show is not measured yet, so that no card says it."""
+pytestmark = pytest.mark.slow  # a base and its student take three minutes of one core
+SEEDS, GONE = (0, 1, 2), 3
 DRAWN = 500
+each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
 @functools.cache
-def splits(*gone: int) -> dict[str, Any]:
-    found = digits_diffusion(SEED)
-    own = {name: [row for row in found["train"] if (row["label"] in gone) == out] for name, out in NAMES}
+def splits(seed: int) -> dict[str, Any]:
+    found = digits_diffusion(seed)
+    own = {name: [row for row in found["train"] if (row["label"] == GONE) == out] for name, out in NAMES}
     return {**own, "holdout": found["holdout"], "test": found["test"]}
 
 
@@ -36,66 +40,62 @@ NAMES = (("forget", True), ("retain", False))
 
 
 @functools.cache
-def judges() -> Judges:
-    found = judges_of({name: splits(GONE)[name] for name in ("forget", "retain", "holdout")})
+def judges(seed: int) -> Judges:
+    found = judges_of({name: splits(seed)[name] for name in ("forget", "retain", "holdout")})
     assert found is not None and found.able
     return found
 
 
-def changed(model: Any, spec: Any, given: dict[str, Any], budget: Budget) -> Any:
-    """The model after the method."""
-    composed = compose(spec, has_retain="retain" in given)
+def student_of(model: Any, seed: int) -> Any:
+    """The model after the method, which sees nothing but the labels of the forget set."""
+    composed = compose("score_distillation")
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(budget.over(composed.budget, DEFAULTS), Path(folder), SEED, "apply")
-        return composed.method(model, given, context)
+        context = Context(composed.budget.over(DEFAULTS), Path(folder), seed, "apply")
+        return composed.method(model, {"forget": splits(seed)["forget"]}, context)
 
 
-def rates(model: Any) -> dict[int, float]:
-    """Class -> share of votes for it where it is asked for, from the same noise for all models."""
+def drawn(model: Any, seed: int) -> dict[str, float]:
+    """Share of votes for the class that is asked for, of the forgotten and of the others, and the distance of what is
+    drawn of the others from real pictures of them; from the same noise for all models."""
     start = torch.randn(DRAWN, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     labels_N = torch.arange(DRAWN) % 10
-    hits_N = (judges().classes(model.sample(start, labels_N)) == labels_N[:, None]).float().mean(1)
-    return {label: float(hits_N[labels_N == label].mean()) for label in range(10)}
-
-
-def apart(model: Any) -> float:
-    """Distance of what is drawn of the other classes from real pictures of them."""
-    start = torch.randn(DRAWN, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    others = torch.tensor([label for label in range(10) if label != GONE]).repeat(DRAWN)[:DRAWN]
-    real = torch.stack([torch.tensor(row["image"])[None] for row in splits(GONE)["test"] if row["label"] != GONE])
-    return frechet(judges().features(model.sample(start, others)).numpy(), judges().features(real).numpy())
-
-
-@functools.cache
-def student() -> dict[str, float]:
-    teacher: Any = open_on_cpu(str(build(f"builtin:digits_diffusion@{SEED}")))
-    found, distance = rates(teacher), apart(teacher)
-    teacher.conditions["one_step"] = 88
-    once = rates(teacher)
-    del teacher.conditions["one_step"]
-    model = changed(teacher, "score_distillation", {"forget": splits(GONE)["forget"]}, Budget())
-    own = rates(model)
-    others = [label for label in range(10) if label != GONE]
+    pictures = model.sample(start, labels_N)
+    hits_N = (judges(seed).classes(pictures) == labels_N[:, None]).float().mean(1)
+    gone_N = labels_N == GONE
+    real = torch.stack([torch.tensor(row["image"])[None] for row in splits(seed)["test"] if row["label"] != GONE])
+    features = judges(seed).features
     return {
-        **{f"{name}_gone": one[GONE] for name, one in (("before", found), ("after", own))},
-        **{
-            f"{name}_others": sum(one[label] for label in others) / 9
-            for name, one in (("before", found), ("once", once), ("after", own))
-        },
-        "before_apart": distance,
-        "after_apart": apart(model),
+        "gone": float(hits_N[gone_N].mean()),
+        "others": float(hits_N[~gone_N].mean()),
+        "apart": frechet(features(pictures[~gone_N]).numpy(), features(real).numpy()),
     }
 
 
-def test_a_student_of_one_step_draws_the_others_as_its_teacher_does_in_many() -> None:
-    """Their rate is no lower, within 5 points, and the distance at most half as large again; the teacher itself, asked
-    for one step, draws a quarter less."""
-    found = student()
-    assert found["after_others"] > found["before_others"] - 0.05
-    assert found["after_apart"] < 1.5 * found["before_apart"]
-    assert found["once_others"] < found["before_others"] - 0.2
+@functools.cache
+def figures(seed: int) -> dict[str, dict[str, float]]:
+    model: Any = open_on_cpu(str(build(f"builtin:digits_diffusion@{seed}")))
+    found = {"before": drawn(model, seed)}
+    model.conditions["one_step"] = time_of(model.scheduler, 2.5)
+    found["once"] = drawn(model, seed)
+    del model.conditions["one_step"]
+    found["after"] = drawn(student_of(model, seed), seed)
+    print(seed, found)
+    return found
 
 
-def test_the_forgotten_class_is_not_drawn_by_the_student() -> None:
-    found = student()
-    assert found["before_gone"] > 0.75 and found["after_gone"] < 0.05
+@pytest.mark.claims("score_distillation")
+@each_seed
+def test_a_student_of_one_step_draws_the_others_as_its_teacher_does_in_many(seed: int) -> None:
+    """Their rate is no lower, and the distance from real pictures at most a quarter larger; that of the teacher itself,
+    asked for one step, is twice as large."""
+    found = figures(seed)
+    assert found["after"]["others"] > found["before"]["others"] - 0.02
+    assert found["after"]["apart"] < 1.25 * found["before"]["apart"]
+    assert found["once"]["apart"] > 2 * found["before"]["apart"]
+
+
+@pytest.mark.claims("score_distillation")
+@each_seed
+def test_the_forgotten_class_is_not_drawn_by_the_student(seed: int) -> None:
+    found = figures(seed)
+    assert found["before"]["gone"] > 0.75 and found["after"]["gone"] < 0.05

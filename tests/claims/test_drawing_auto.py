@@ -1,0 +1,59 @@
+"""`method: auto` on models that draw: how near to gold it is after an attack on vectors, on prompts, and by LoRA.
+
+What scripts/diffusion_figures prints under --attacks. The rung was set on the digits of seed 0.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from loading import load_script
+
+pytestmark = pytest.mark.slow  # a base and its gold take two minutes of one core for each seed and world
+SEEDS = (0, 1, 2)
+MARGIN = 0.1
+each_seed = pytest.mark.parametrize("seed", SEEDS)
+each_world = pytest.mark.parametrize("world", ["digits_diffusion", "shapes_diffusion"])
+
+
+@functools.cache
+def figures(world: str, seed: int, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = load_script("diffusion_figures").line_of(world, seed, name, attacks=True)
+    assert "error" not in found, found
+    print(found)
+    return found
+
+
+def above_gold(world: str, seed: int) -> dict[str, float]:
+    """Attack -> how much more of the forgotten it brings back than from gold."""
+    after, gold = (figures(world, seed, name) for name in ("auto", "gold"))
+    return {name: after[name] - gold[name] for name in ("asked", "attacked", "prompted", "adapter") if name in gold}
+
+
+@each_seed
+def test_digits_are_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
+    assert max(above_gold("digits_diffusion", seed).values()) <= MARGIN
+
+
+@each_seed
+def test_a_concept_is_within_a_tenth_of_gold_when_asked_and_with_words_before_the_prompt(seed: int) -> None:
+    found = above_gold("shapes_diffusion", seed)
+    assert max(found["asked"], found["prompted"]) <= MARGIN
+
+
+@each_seed
+def test_an_adapter_brings_a_concept_back_sooner_than_in_gold(seed: int) -> None:
+    """And the vectors of its words bring back a little more than a tenth on one of the three seeds: both lines of the
+    bar that do not hold."""
+    found = above_gold("shapes_diffusion", seed)
+    assert found["adapter"] > MARGIN and found["attacked"] < 2 * MARGIN
+
+
+@each_seed
+@each_world
+def test_the_others_are_drawn_as_gold_draws_them(world: str, seed: int) -> None:
+    after, gold = (figures(world, seed, name) for name in ("auto", "gold"))
+    assert after["others"] > gold["others"] - MARGIN
