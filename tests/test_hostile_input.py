@@ -306,7 +306,7 @@ def test_a_fault_of_ours_is_still_one(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.mark.parametrize("twice", [False, True])
-@pytest.mark.parametrize("after", [0.3, 1.0])
+@pytest.mark.parametrize("after", [0.3, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_ctrl_c_while_things_are_imported(after: float, twice: bool) -> None:
     """The first line says that the process listens; from there on no moment shows a traceback."""
     code = (

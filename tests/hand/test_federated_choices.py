@@ -32,7 +32,7 @@ def test_tiers_are_groups_by_simulated_response_time() -> None:
     assert tiers().seconds(SIZES) == {"a": 10.0, "b": 30.0, "c": 10.0, "d": 40.0}
     assert tiers().tiers(SIZES) == [["a", "c"], ["b", "d"]]
     assert tiers(count=4).tiers(SIZES) == [["a"], ["c"], ["b"], ["d"]]
-    with pytest.raises(BadInput, match="more than there are clients"):
+    with pytest.raises(BadInput, match="more than the 4 clients"):
         tiers(count=5).tiers(SIZES)
 
 
