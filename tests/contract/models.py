@@ -248,7 +248,7 @@ BRIEF: dict[str, Any] = {
     **{name: {name: {"rounds": 2}} for name in ("erase_client", "go_on", "distil_others")},
     "dmm": {"dmm": {"models": 2, "blocks": 2}},
     "omp": {"omp": {"retrain": 1}},
-    "freeze_guard": {"retain": "cross_entropy", "weights": {"freeze_guard": {"rounds": 2, "moves": 1}}},
+    "freeze_guard": {"retain": "cross_entropy", "weights": {"freeze_guard": {"adapted": 2, "rounds": 2, "moves": 1}}},
 }
 """Methods whose defaults take longer than a contract needs."""
 METHODS: dict[str, Any] = {
