@@ -56,7 +56,8 @@ UNTOUCHED = {"method": {"forget": "ga"}, "budget": {"steps": 0}}
 """Fields of a request whose method takes no step."""
 
 
-@pytest.mark.parametrize("name", ["digits_class", pytest.param("digits_random", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits_class", "digits_random"])
 def test_a_shipped_request_fails_its_bar_where_nothing_is_done(name: str, tmp_path: Path) -> None:
     request = Request.read(EXAMPLES / f"{name}.yaml", {**UNTOUCHED, "out": str(tmp_path / "run")})
     done = expunge.run(request)

@@ -250,7 +250,8 @@ def test_the_saved_model_opens_as_one_of_its_family(
     assert kind in {one["name"] for one in catalogue("models")}
 
 
-@pytest.mark.parametrize("kind", [next(iter(SPECS)), *(pytest.param(k, marks=pytest.mark.slow) for k in [*SPECS][1:])])
+@pytest.mark.slow
+@both
 def test_it_is_found_by_another_process(kind: str, installed: Path, trained: Callable[[str], Path]) -> None:
     folder = trained(kind)
     (folder / "apart.yaml").write_text(yaml.safe_dump({**request("npo", "apart"), "audit": "none"}))

@@ -108,6 +108,7 @@ def test_the_site_s_configuration_names_what_there_is(made: dict[str, str]) -> N
         assert f"::: expunge.{expunge.NAMES[name]}.{name}\n" in made["api.md"]
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
