@@ -106,7 +106,7 @@ def _show_plan(plan: RepairPlan, redact: bool) -> None:
 
     console = _show.console()
     topic = "the topic" if redact else repr(plan.topic)
-    console.print(Text(f"Repair plan: forget {topic} in {plan.model} with {_method_name(plan)}.", style="bold"))
+    console.print(Text(f"Plan: forget {topic} in {plan.model} with {_method_name(plan)}.", style="bold"))
     source = "questions on facts of the model itself" if plan.elicited else "examples about it"
     retain = f"{len(plan.retain)} examples" if plan.retain else "none"
     console.print(
