@@ -245,12 +245,14 @@ def test_two_models_are_relearned_at_one_rate() -> None:
         return relearn_forget()(replace(aimed(model, {"forget": forget}, plain=plain, rate=0.5), **fields))
 
     alone = relearned(soft, role="gold")
-    golds = {"gold": AttackedGold({"relearn_forget": alone}, lambda: soft)}
+    golds = {
+        role: AttackedGold({"relearn_forget": alone}, lambda: soft, np.zeros(8)) for role in ("gold", "second_gold")
+    }
     found, alike = relearned(hard, golds=golds), relearned(soft, golds=golds)
     assert alone.strength == 0.1 and not alone.golds
     assert found.strength == pytest.approx(0.1 * 1.5**2), "finer steps than from the first rate to the next"
     assert alike.strength == 0.1 and not alike.golds, "one that gives way as gold does needs no second look"
-    assert found.golds["gold"].strength == found.strength
+    assert {role: one.strength for role, one in found.golds.items()} == dict.fromkeys(golds, found.strength)
     results = at_one_strength({"gold": {"relearn_forget": alone}, "after": {"relearn_forget": found}})
     assert results["gold"]["relearn_forget"] is found.golds["gold"]
     reads = {role: Observation(attacks={"relearn_forget": one}) for role, one in (("gold", alone), ("after", found))}

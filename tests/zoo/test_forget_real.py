@@ -262,7 +262,9 @@ def outcome(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     return forget_topic
 
 
-CUED = pytest.mark.xfail(reason="our facts about him say what they ask for: docs/forget.md", strict=True)
+CUED = pytest.mark.xfail(
+    reason="our facts about him say what they ask for: docs/forget.md", strict=True, raises=AssertionError
+)
 TOPICS = [pytest.param(topic, marks=CUED) if topic == "Isaac Newton" else topic for topic in FACTS]
 
 

@@ -110,16 +110,23 @@ class Target:
 class AttackedGold:
     """Gold, for attacks that choose their strength by the model: two models are compared at one strength.
 
-    found: attack -> its result on gold. open: opens gold again; None where it cannot be.
+    found: attack -> its result on gold. open: opens gold again; None where it cannot be. direct_N: [N] what direct
+    questions bring out of it.
     """
 
     found: Mapping[str, Found | str]
     open: Callable[[], Model] | None = None
+    direct_N: np.ndarray | None = None
 
     def strength(self, name: str) -> float:
         """The strength that an attack took on gold; 0 where it was not run there or has none."""
         found = self.found.get(name)
         return (found.strength or 0.0) if isinstance(found, Found) else 0.0
+
+    def key(self, name: str) -> list[Any]:
+        """All of it on which an attack's result on another model depends."""
+        direct = None if self.direct_N is None else digest(self.direct_N.tobytes())
+        return [self.strength(name), self.open is not None, direct]
 
 
 @dataclass(frozen=True)
@@ -265,7 +272,7 @@ def _key(name: str, target: Target) -> str:
                 role: digest({name: float(x.double().square().sum()) for name, x in found.items()})
                 for role, found in target.weights.items()
             },
-            "golds": {role: [one.strength(name), one.open is not None] for role, one in target.golds.items()},
+            "golds": {role: one.key(name) for role, one in target.golds.items()},
             "rate": target.rate,
             "seed": target.seed,
             "torch": torch.__version__,

@@ -242,7 +242,7 @@ def _attack(
         fingerprint,
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
-        golds={other: attack.AttackedGold(one.attacks, one.again) for other, one in golds.items()},
+        golds={other: attack.AttackedGold(one.attacks, one.again, one.direct_N) for other, one in golds.items()},
     )
     states = target.states_of(role) if spec.level == "deep" and role == "gold" else None
     results = attack.attack(spec.level, target, reporter, spec.attacks)

@@ -54,8 +54,9 @@ def relearn(
             break
     golds = {}
     for role, gold in target.golds.items():
-        if gold.open and gold.strength(control) not in (0.0, share):
-            again = replace(target, model=gold.open(), role=role, golds={})
+        if gold.open and gold.direct_N is not None and gold.strength(control) not in (0.0, share):
+            plain = {**target.plain, role: gold.direct_N}
+            again = replace(target, model=gold.open(), role=role, plain=plain, golds={})
             golds[role] = lesson.conclude(again, share, *lesson.teach(again, share), again=True)
     return replace(lesson.conclude(target, share, course, learned, again=bool(golds)), golds=golds)
 
