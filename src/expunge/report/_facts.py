@@ -120,6 +120,16 @@ class Row:
         return cell if cell and is_measured(cell) else None
 
 
+def without_figures(rows: list[Row]) -> dict[str, list[Row]]:
+    """Reason -> the rows that have no figure for any role, all for that reason: they are told together."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        reasons = {not_measured(cell) for cell in row.cells.values() if not is_measured(cell)}
+        if len(reasons) == 1 and not any(map(is_measured, row.cells.values())):
+            found.setdefault(reasons.pop(), []).append(row)
+    return found
+
+
 def is_measured(score: Score) -> bool:
     """Whether the score holds a figure."""
     return score.get("status", "measured") == "measured" and score.get("value") is not None

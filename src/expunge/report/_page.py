@@ -27,6 +27,7 @@ def environment() -> Environment:
         "not_measured": _facts.not_measured,
         "number": _facts.number,
         "measured": _facts.is_measured,
+        "without_figures": _facts.without_figures,
         "strip": _plots.strip,
     }
     return result

@@ -46,8 +46,12 @@ def print_evidence(evidence: Evidence, console: Console, out: Path | None = None
     console.print(Panel(_safe(body, console), border_style=STYLES[kind], box=_box(console), padding=(0, 1)))
     rows = facts.table(evidence)
     if any(row.side != "cost" for row in rows):
-        console.print(_figures(rows, console))
+        missing = facts.without_figures(rows)
+        told = {id(row) for same in missing.values() for row in same}
+        console.print(_figures([row for row in rows if id(row) not in told], console))
         _say(f"Brackets: 95 %. {facts.INTERVALS}", console, "dim")
+        for why, same in missing.items():
+            _say(f"{why} ({', '.join(_name(row.name, row.split) for row in same)})", console, "dim")
     unrequested = [side for side in facts.SIDES if not any(row.side == side for row in rows)]
     if unrequested:
         _say(f"{', '.join(unrequested)}: {facts.NOT_REQUESTED}", console, "dim")
