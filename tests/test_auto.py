@@ -109,6 +109,17 @@ def test_a_retraining_that_costs_less_is_chosen_unless_it_is_ruled_out(base: dic
 
 
 @pytest.mark.parametrize(
+    ("options", "retrains"), [({"cost": 1}, True), ({"cost": 0.99}, False), ({"cost": 1, "exact": False}, False)]
+)
+def test_who_allows_a_retraining_gets_one(
+    base: dict[str, Any], tmp_path: Path, options: dict[str, Any], retrains: bool
+) -> None:
+    found = planned(base, tmp_path, method={"auto": options})
+    assert (found.composed.name == "retrain") == retrains
+    assert ("which auto.cost allows" in found.to_json()["choice"]) == retrains
+
+
+@pytest.mark.parametrize(
     "method, said",
     [
         ({"auto": {"trails": 2}}, "trails"),
@@ -190,9 +201,12 @@ def test_too_much_forgetting_asks_for_less(base: dict[str, Any], tmp_path: Path)
 def test_golds_cost_counts_beside_that_of_all_trials(base: dict[str, Any], tmp_path: Path) -> None:
     """Where a run stops at gold's figures, gold was needed to unlearn."""
     request = {**base, "gold": "one", "budget": {**BUDGET, "stop": "gold"}, "accept": {"forget.nll": ">= 1000"}}
-    found = run({**request, "out": str(tmp_path / "run"), "method": {"auto": {"trials": 2, "cost": 10}}}).evidence
+    found = run(
+        {**request, "out": str(tmp_path / "run"), "method": {"auto": {"trials": 2, "cost": 10, "exact": False}}}
+    ).evidence
     own = sum(one["tokens"] for one in found["trials"])
     assert len(found["trials"]) == 2 and found["cost"]["tokens"] == own + found["cost"]["gold_tokens"]
+    assert any(note.startswith("No trial passed. A retraining forgets exactly") for note in found["notes"])
 
 
 def test_trials_end_at_their_number_and_at_their_cost(base: dict[str, Any], tmp_path: Path) -> None:
@@ -243,7 +257,9 @@ def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(
     monkeypatch.setattr(comparison, "all_scores", lambda *given: compared.append(given) or all_scores(*given))
     # No strength meets the second line: every trial fails, and the nearest is kept.
     accept = {"retain.nll": "<= 5 * before", "forget.nll": ">= 1000"}
-    found = run({**base, "accept": accept, "out": str(out), "method": {"auto": {"trials": 2, "cost": 10}}}).evidence
+    found = run(
+        {**base, "accept": accept, "out": str(out), "method": {"auto": {"trials": 2, "cost": 10, "exact": False}}}
+    ).evidence
     rungs = [one["rung"] for one in found["trials"]]
     assert rungs == [2, 3] and not found["verdict"]["passed"]
     assert len(compared) == 2, "the evidence has the scores of the trial that is kept"
@@ -262,7 +278,11 @@ def test_all_trials_count_in_the_cost_and_the_best_one_is_kept(
 def test_a_run_killed_between_trials_ends_with_the_same_model(
     places: tuple[str, ...], base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = {**base, "accept": {"forget.nll": ">= 1000"}, "method": {"auto": {"trials": 2, "cost": 10}}}
+    request = {
+        **base,
+        "accept": {"forget.nll": ">= 1000"},
+        "method": {"auto": {"trials": 2, "cost": 10, "exact": False}},
+    }
     run({**request, "out": str(tmp_path / "whole")})
     whole = digest_file(tmp_path / "whole" / "model" / "model.safetensors")
     for number, place in enumerate(places):

@@ -23,10 +23,10 @@ class AutoOptions(BaseModel):
     """Options of `method: auto`.
 
     trials: runs at most, each at another strength. cost: tokens of all trials together at most, as a share of a
-    retraining's, where these are known; None: COST of the purpose. exact: whether an exact scheme or a retraining may
-    be chosen. rungs: methods to try in the place of ours, the gentlest first; start: the first that is tried of these.
-    ways: how many ladders of equal length the rungs are, one after another; each has its own trials, and begins at its
-    own `start` where those before it end without a pass.
+    retraining's, where these are known, so that 1 allows a retraining; None: COST of the purpose. exact: whether an
+    exact scheme or a retraining may be chosen. rungs: methods to try in the place of ours, the gentlest first; start:
+    the first that is tried of these. ways: how many ladders of equal length the rungs are, one after another; each has
+    its own trials, and begins at its own `start` where those before it end without a pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -50,12 +50,18 @@ def choose(request: Request, model: Model, splits: Splits) -> Ladder:
 
 
 def cheaper_exactly(ladder: Ladder, tokens: int, manifest: Mapping[str, Any] | None, splits: Splits) -> Ladder | None:
-    """Retraining in the ladder's place, where it costs no more tokens than the first trial; None where it costs more.
+    """Retraining in the ladder's place, where the request allows its cost or a first trial takes no fewer tokens.
 
-    tokens: of the first trial.
+    tokens: of the first trial. None where the ladder stays.
     """
     whole = retraining_tokens(manifest, splits)
-    if whole is None or whole > tokens or not ladder.options.exact:
+    if whole is None or not ladder.options.exact:
         return None
-    why = f"retraining takes about {whole:,} tokens, and a first trial would take {tokens:,}"
+    why = f"retraining takes about {whole:,} tokens, "
+    if ladder.options.cost is not None and ladder.options.cost >= 1:
+        why += "which auto.cost allows, and nothing comes nearer to gold"
+    elif whole <= tokens:
+        why += f"and a first trial would take {tokens:,}"
+    else:
+        return None
     return Ladder(("retrain",), 0, why, options=ladder.options)

@@ -22,6 +22,7 @@ from expunge.ledger.certificate import certificate, imprint, write_certificate
 from expunge.ledger.evidence import SCHEMA, SECOND_GOLD, Evidence
 from expunge.ledger.examples import write_evidence
 from expunge.methods.repair import words_of
+from expunge.models.manifest import retraining_tokens
 from expunge.pipeline.comparison import by_side, cut_remarks
 from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.hidden_knowledge import judge
@@ -204,6 +205,9 @@ def _trial_remarks(tried: Tried) -> list[str]:
     if tried.ended_by_cost:
         cost = plan.ladder.options.cost
         remarks.append(f"Another strength would take the trials over {cost:.0%} of a retraining's tokens (auto.cost).")
+    whole = retraining_tokens(plan.manifest, plan.splits) if plan.gold == "train" else None
+    if whole and not plan.ladder.lines and plan.spec != "retrain" and not any(trial.passed for trial in trials):
+        remarks.append(f"No trial passed. A retraining forgets exactly, in about {whole:,} tokens (method: retrain).")
     if len(trials) > 1:
         remarks.append(
             f"The {len(trials)} trials were judged on the same examples, and the best is kept: its intervals do not "
