@@ -79,7 +79,10 @@ def test_all_is_golds_but_what_far_pictures_tell(world: str, label: int, seed: i
 
 @pytest.mark.claims("retrain")
 @pytest.mark.parametrize(("world", "label", "seed"), JUDGED)
-def test_a_request_that_allows_a_retraining_passes(world: str, label: int, seed: int, tmp_path: Path) -> None:
+def test_a_request_that_allows_a_retraining_gets_one(world: str, label: int, seed: int, tmp_path: Path) -> None:
+    """Nothing of it is refuted; 400 unseen rows do not always show that two retrainings are alike to every attacker."""
     done = run_auto(world, label, seed, tmp_path, cost=1.0)
-    assert done.passed and not missed_lines(done)
     assert "auto.cost allows" in " ".join(done.evidence["notes"])
+    missed = {(line["rule"].partition(" ")[0], line["word"]) for line in missed_lines(done)}
+    assert missed <= {("privacy.worst", "open")}
+    assert done.scores["privacy_worst", "after"] < 0.1
