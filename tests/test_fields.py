@@ -12,7 +12,7 @@ import pytest
 from expunge.core.audit_request import AuditRequest
 from expunge.core.errors import BadInput
 from expunge.core.request import plain
-from expunge.data import sets
+from expunge.data import tables
 from expunge.data.fields import ignored_answers
 from expunge.data.load import load
 from expunge.data.splits import select
@@ -137,6 +137,6 @@ def test_cells_of_the_hub_s_tables_stay_texts():
         file.write("question,answer\nWho?,007\n")
     config = types.SimpleNamespace(sep=",", features=None, keep_default_na=True)
     builder = types.SimpleNamespace(config=config, info=types.SimpleNamespace(features=None))
-    sets._keep_texts(builder, ["memory://f.csv"])
+    tables.keep_texts(builder, ["memory://f.csv"], "forget")
     assert {name: kind.dtype for name, kind in config.features.items()} == {"question": "string", "answer": "string"}
     assert config.keep_default_na is False

@@ -189,7 +189,7 @@ def test_training_over_columns_is_central_training(seed: int, tmp_path: Path) ->
             torch.nn.functional.cross_entropy(central.module(x[some]), y[some]).backward()
             steps.step()
     vertical.train(model, rows["train"], context, parties=[6, 50, 52])
-    pairs = zip(model.module.parameters(), central.module.parameters(), strict=True, raises=AssertionError)
+    pairs = zip(model.module.parameters(), central.module.parameters(), strict=True)
     assert max(float((p.detach().double() - q.detach()).abs().max()) for p, q in pairs) < 1e-6
     unseen = torch.from_numpy(np.stack([row["features"] for row in rows["test"]]))
     assert (model.module(unseen).argmax(1) == central.module(unseen.double()).argmax(1)).all()

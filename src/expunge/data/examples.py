@@ -16,7 +16,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import generator
 from expunge.data.arrays import from_json
-from expunge.data.fields import filled_answer_fields, rename_published, suggested_columns, with_letters
+from expunge.data.fields import as_messages, filled_answer_fields, rename_published, suggested_columns, with_letters
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +92,7 @@ def _rename(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> E
                 f"columns.{ours}", theirs, f"is not a column of {where}", "it has: " + ", ".join(map(str, row))
             )
         example[ours] = row[theirs]
+    example = as_messages(example)
     for alias, name in ALIASES.items():
         if alias in example and name not in example:
             example[name] = example.pop(alias)
@@ -160,6 +161,7 @@ def _check_fields(example: Example, keys: tuple[str, ...], where: str) -> None:
     if "label" in keys:
         example["label"] = _number(example["label"])
         _check_label(example["label"], where)
+        example["label"] = int(example["label"]) if isinstance(example["label"], float) else example["label"]
     for key in ("image", "features"):
         if key in keys:
             example[key] = from_json(example[key], where)
@@ -278,8 +280,11 @@ def _check_label(label: Any, where: str) -> None:
 
 
 def _check_array(value: Any, key: str, where: str) -> None:
+    if isinstance(value, str):
+        fix = "give a folder of pictures, whose metadata.csv may name them (file_name, label), or arrays"
+        raise BadInput.of(where, value[:80], f"under {key!r} is a text and no array", fix)
     try:
-        array = np.asarray(value) if not isinstance(value, str | bytes | Mapping) else np.zeros(0)
+        array = np.asarray(value) if not isinstance(value, bytes | Mapping) else np.zeros(0)
         if array.dtype.kind not in "iub":
             with np.errstate(over="ignore"):  # too large a number is found below
                 array = array.astype(np.float32)
@@ -301,8 +306,8 @@ def _check_messages(messages: Any, where: str) -> None:
         raise BadInput.of(
             where,
             "messages",
-            "must be a list of {role, content} that ends with the assistant's",
-            "end each conversation with the answer to learn or forget",
+            "must be a list of {role, content}, of texts alone, that ends with the assistant's",
+            "end each conversation with the answer to learn or forget, and leave out what is no text",
         )
     for message in messages:
         if message["content"] or message is messages[-1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -22,6 +22,10 @@ ANSWER_FIELDS = (
 )
 """Names that other data sets give to the answer."""
 QUESTION_FIELDS = ("prompt", "query", "instruction", "input", "inputs")
+BESIDE = ("input", "context", "instruction", "system", "system_prompt")
+"""Names of what other data sets put before a question."""
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+"""Speakers of ShareGPT's conversations -> roles of messages."""
 CHOICES = 26
 """Most choices of a row: each has a letter."""
 
@@ -34,7 +38,49 @@ def rename_published(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict
         ours = set(names.values()) - set(names)
         if texts and not ours & set(row) and not set(names) & set(columns.values()):
             renamed = {names.get(key, key): value for key, value in row.items()}
-    return renamed
+    return _with_input(renamed, columns)
+
+
+def _with_input(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """An Alpaca row (instruction, input, output) as question and answer: the input follows the instruction."""
+    names = ("instruction", "input", "output")
+    if {"question", "answer", *columns} & set(row) or set(names) & set(columns.values()):
+        return row
+    if not all(isinstance(row.get(name), str) for name in names):
+        return row
+    instruction, given, output = (row.pop(name) for name in names)
+    question = "\n".join(part for part in (instruction, given) if part.strip())
+    return {**row, "question": question, "answer": output}
+
+
+def as_messages(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with its conversation as messages whose contents are texts.
+
+    Understood are ShareGPT's `conversations` ({from, value}), a prompt and a completion that are lists of messages, and
+    contents in parts that are all texts. What is neither stays as it is.
+    """
+    found = dict(row)
+    if _turns(found.get("prompt")) and _turns(found.get("completion")) and "messages" not in found:
+        found["messages"] = [*found.pop("prompt"), *found.pop("completion")]
+    elif _turns(found.get("conversations")) and "messages" not in found:
+        found["messages"] = found.pop("conversations")
+    if _turns(found.get("messages")):
+        found["messages"] = [_message(turn) for turn in found["messages"]]
+    return found
+
+
+def _turns(value: Any) -> TypeGuard[list[Mapping[str, Any]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
+
+
+def _message(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A turn as {role, content}, the content a text."""
+    if set(turn) >= {"from", "value"} and turn["from"] in ROLES:
+        turn = {"role": ROLES[turn["from"]], "content": turn["value"]}
+    parts = turn.get("content")
+    if _turns(parts) and all(part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts):
+        return {**turn, "content": "".join(part["text"] for part in parts)}
+    return turn
 
 
 def filled_answer_fields(row: Mapping[str, Any]) -> list[str]:
@@ -48,21 +94,24 @@ def _blank(value: Any) -> bool:
 
 def suggested_columns(row: Mapping[str, Any]) -> str:
     """`columns: {...}` that would make this row a question and answer; empty where its fields suggest none."""
-    question = next((name for name in ("question", *QUESTION_FIELDS, "text") if isinstance(row.get(name), str)), None)
-    answer = next((name for name in ("answer", *ANSWER_FIELDS) if isinstance(row.get(name), str)), None)
+    names = {str(name).strip().casefold(): name for name in row if isinstance(row[name], str)}
+    question = next((names[name] for name in ("question", *QUESTION_FIELDS, "text") if name in names), None)
+    answer = next((names[name.casefold()] for name in ("answer", *ANSWER_FIELDS) if name.casefold() in names), None)
     if question is None or answer is None:
         return ""
     renamed = {ours: theirs for ours, theirs in (("question", question), ("answer", answer)) if ours != theirs}
-    return "columns: {" + ", ".join(f"{ours}: {theirs}" for ours, theirs in renamed.items()) + "}"
+    quoted = {ours: theirs if theirs == theirs.strip() else repr(theirs) for ours, theirs in renamed.items()}
+    return "columns: {" + ", ".join(f"{ours}: {theirs}" for ours, theirs in quoted.items()) + "}"
 
 
 def ignored_answers(splits: Mapping[str, Sequence[Example]]) -> list[str]:
-    """A sentence for each field that looks like an answer and is not read, for the plan."""
+    """A sentence for each field that looks like an answer, or a part of the question, and is not read, for the plan."""
     notes = []
     for split, rows in splits.items():
         counts: dict[str, int] = {}
         for row in rows:
-            for name in filled_answer_fields(row):
+            before = [name for name in BESIDE if isinstance(row.get(name), str) and row[name].strip()]
+            for name in [*filled_answer_fields(row), *before]:
                 counts[name] = counts.get(name, 0) + 1
         notes += [
             f"{split}: the field {name!r} of {count} of {len(rows)} rows is not read (`columns:` renames fields)."

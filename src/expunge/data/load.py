@@ -12,7 +12,7 @@ from typing import Any
 
 from expunge.core import hub, json_list
 from expunge.core.card import Example
-from expunge.core.documents import TEXT, lines, parse_json, read_text, regular
+from expunge.core.documents import TEXT, lines, parse_json, read_text, regular, unique_keys
 from expunge.core.errors import BadInput
 from expunge.core.files import read_json
 from expunge.core.variables import expand
@@ -26,7 +26,7 @@ HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.\[\]%-]+){0,2}", re.ASCII)
 SLICE = re.compile(r"(.+)\[([0-9]{0,15}):([0-9]{0,15})\]")
 FIRST = 2**16
 """Bytes in which the first character of a JSON file is looked for."""
-FILES = {".csv": "csv", ".parquet": "parquet", ".json": "json"}
+FILES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
 def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | None = None) -> Sequence[Example]:
@@ -108,20 +108,22 @@ def file_rows(path: Path, field: str) -> Iterable[dict[str, Any]]:
         return cifar.file_rows(path, field)
     if path.suffix not in FILES:
         cifar.refuse_pickled(path, field)
-        raise BadInput.of(field, str(path), "is of no kind that we read", "give .jsonl, .json, .csv or .parquet")
+        raise BadInput.of(field, str(path), "is of no kind that we read", "give .jsonl, .json, .csv, .tsv or .parquet")
     if path.stat().st_size == 0:
         return []
     sets.check_columns(path, field)
     if path.suffix == ".json":
         return _json_rows(path, field)
-    return _table_rows(path, FILES[path.suffix], field)
+    return _table_rows(path, field)
 
 
-def _table_rows(path: Path, kind: str, field: str) -> Iterator[dict[str, Any]]:
-    """The rows of a CSV or Parquet file, one after another."""
+def _table_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV (TSV) or Parquet file, one after another."""
+    kind, signs = FILES[path.suffix], {"sep": "\t"} if path.suffix == ".tsv" else {}
     try:
         with tempfile.TemporaryDirectory() as own:
-            yield from sets.build_rows(sets.builder_of(kind, own, data_files=str(path)), "train", str(path), field)
+            builder = sets.builder_of(kind, own, data_files=str(path), **signs)
+            yield from sets.build_rows(builder, "train", str(path), field)
     except BadInput:
         raise
     except Exception as error:
@@ -176,7 +178,7 @@ def numbered_rows(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=unique_keys)
         except json.JSONDecodeError as error:
             raise BadInput.of(
                 field,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from expunge.core.errors import BadInput
 
@@ -63,13 +64,15 @@ def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -
     """The bytes of a picture when it is decoded, from its header. Raises BadInput."""
     if value is None:
         return 0
-    where = f"row {number}"
+    where = f"row {number}" + (f" ({Path(str(value['path'])).name})" if value.get("path") else "")
     try:
         raw = _raw(value, allowed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(raw)) as picture:
-                width, height, bands = *picture.size, len(picture.getbands())
+                width, height, bands, mode = *picture.size, len(picture.getbands()), picture.mode
+    except UnidentifiedImageError:
+        raise BadInput.of(field, where, "is of no kind of picture that we read", "save it as PNG") from None
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise BadInput.of(field, where, f"holds a picture that cannot be read ({first})", "save it again") from None
@@ -80,6 +83,8 @@ def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -
             f"holds a picture of {width:,} x {height:,} pixels, and one may have {PIXELS:,}",
             "make it smaller",
         )
+    if mode in ("I", "F"):
+        raise BadInput.of(field, where, "holds 32 bits per pixel, whose range nothing tells", "save it with 8 or 16")
     return width * height * max(3, bands)
 
 

@@ -23,10 +23,11 @@ from expunge.core.documents import CONFIG, TEXT, parse_yaml, read_text
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.data.pictures import pixels
 from expunge.data.rows import keep
+from expunge.data.tables import keep_texts, without_empty
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 DATA = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip", ".gz", ".zst"}
 MANY, SPARSE, SECONDS = 200_000, 5_000, 10
 """Files that a data folder may have, files that it may have where not one in ten is data, seconds to list them."""
@@ -147,39 +148,22 @@ def build_rows(builder: Any, split: str, place: str, field: str) -> Iterable[dic
         if here:
             check_columns(Path(name), field)
     if builder.name == "csv":
-        _keep_texts(builder, files)
+        keep_texts(builder, files, field)
     if not here:
         builder.download_and_prepare()
         rows = table_rows(builder.as_dataset(split=split), homes, field)
-        return _without_empty(rows) if builder.name == "csv" else rows
+        return without_empty(rows) if builder.name == "csv" else rows
     if builder.name == "parquet":
         builder.config.batch_size = 1000  # rows that are unpacked at once, however many a file says
     base, cut, _ = split.partition("[")
     rows = table_rows(builder.as_streaming_dataset(split=base), homes, field)
     if builder.name == "csv":
-        rows = _without_empty(rows)
+        rows = without_empty(rows)
     if cut:
         rows = keep(rows)
         (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
         return rows[part.from_ : part.to]
     return rows
-
-
-def _without_empty(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A CSV's rows, their empty cells as None."""
-    return ({name: None if cell == "" else cell for name, cell in row.items()} for row in rows)
-
-
-def _keep_texts(builder: Any, files: list[str]) -> None:
-    """Have a CSV's cells read as they are written: `NA` and `007` are texts, and only an empty cell is empty."""
-    import datasets
-    import pandas  # takes a second
-
-    builder.config.keep_default_na = False
-    heads = [list(pandas.read_csv(name, nrows=0, sep=builder.config.sep).columns) for name in files]
-    if heads and builder.config.features is None and all(head == heads[0] for head in heads):
-        texts = datasets.Features({str(name): datasets.Value("string") for name in heads[0]})
-        builder.config.features = builder.info.features = texts
 
 
 def table_rows(found: Any, homes: list[Path], field: str) -> Iterable[dict[str, Any]]:
