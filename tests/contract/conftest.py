@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from models import METHODS, Ran, Spy, base, run, splits
+from models import METHODS, Ran, Spy, base, breaking_point, run, splits
 
 from expunge.models.open import open_on_cpu
 
@@ -25,8 +26,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
 
 
 @pytest.fixture(scope="session")
-def again(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
-    """The same run once more, from files, with spies on the data."""
+def again(ran: Callable[..., Ran], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
+    """The same run once more, from files, with spies on the data: broken off on its way, and gone on with."""
 
     @functools.cache
     def make(name: str, family: str) -> Ran:
@@ -37,7 +38,11 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
             shutil.copytree(kept, folder / "base", dirs_exist_ok=True)
         opened = open_on_cpu(str(folder / "base"))  # an adapter names the folder that its base came from
         spies = {"holdout": Spy(splits(family)["holdout"])}
-        made = run(METHODS[name], family, folder, model=opened, data={**splits(family), **spies})
+        data = {**splits(family), **spies}
+        at = breaking_point(ran(name, family))
+        with pytest.raises(KeyboardInterrupt):
+            run(METHODS[name], family, folder, model=copy.deepcopy(opened), data=data, at=at)
+        made = run(METHODS[name], family, folder, model=opened, data=data)
         made.spies = spies
         return made
 

@@ -396,6 +396,13 @@ def run(
     return Ran(changed, weights, lines, context.notes, reporter.steps, reporter.stores)
 
 
+def breaking_point(whole: Ran) -> Break:
+    """About two thirds into the steps; of a method that reports none, its first stored result or else its return."""
+    if whole.steps:
+        return min(whole.steps, max(3, round(0.7 * whole.steps)))
+    return "store" if whole.stores else "return"
+
+
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Equal names and equal bits."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

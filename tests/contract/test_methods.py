@@ -22,6 +22,7 @@ from models import (
     Ran,
     Spy,
     base,
+    breaking_point,
     cards,
     composed,
     manifest,
@@ -69,10 +70,11 @@ def test_every_method_is_run_here() -> None:
 # -- what a run leaves ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_first
-def test_the_same_seed_gives_the_same_weights(name: str, family: str, ran: Made, again: Made) -> None:
-    """Unless a card says that the method draws what must stay secret."""
-    assert same(again(name, family).weights, ran(name, family).weights) == reproducible(name)
+def test_the_same_seed_gives_the_same_weights(name: str, family: str, ran: Made, tmp_path: Path) -> None:
+    """Unless a card says that the method draws what must stay secret; a resumed run shows it as well (below)."""
+    assert same(run(METHODS[name], family, tmp_path).weights, ran(name, family).weights) == reproducible(name)
 
 
 def reproducible(name: str) -> bool:
@@ -284,11 +286,14 @@ def steps_of(lines: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return [(line["stage"], line["step"]) for line in lines if "step" in line]
 
 
-def resumed(name: str, family: str, folder: Path, at: Break, whole: Ran, budget: Budget = BUDGET) -> None:
+def resumed(name: str, family: str, folder: Path, at: int, whole: Ran) -> None:
     """Broken off there and run again, it ends with the same bits and an equal log."""
     with pytest.raises(KeyboardInterrupt):
-        run(METHODS[name], family, folder, at=at, budget=budget)
-    again = run(METHODS[name], family, folder, budget=budget)
+        run(METHODS[name], family, folder, at=at)
+    check_resumed(name, run(METHODS[name], family, folder), at, whole)
+
+
+def check_resumed(name: str, again: Ran, at: Break, whole: Ran) -> None:
     if at != "return":
         assert (again.steps, again.stores) < (whole.steps, whole.stores), "nothing was resumed"
     assert same(again.weights, whole.weights) == reproducible(name)
@@ -297,17 +302,10 @@ def resumed(name: str, family: str, folder: Path, at: Break, whole: Ran, budget:
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
 
 
-def breaking_point(whole: Ran) -> Break:
-    """About two thirds into the steps; of a method that reports none, its first stored result or else its return."""
-    if whole.steps:
-        return min(whole.steps, max(3, round(0.7 * whole.steps)))
-    return "store" if whole.stores else "return"
-
-
 @each_first
-def test_a_broken_run_resumes_bit_for_bit(name: str, family: str, ran: Made, tmp_path: Path) -> None:
+def test_a_broken_run_resumes_bit_for_bit(name: str, family: str, ran: Made, again: Made) -> None:
     whole = ran(name, family)
-    resumed(name, family, tmp_path, breaking_point(whole), whole)
+    check_resumed(name, again(name, family), breaking_point(whole), whole)
 
 
 @pytest.mark.parametrize("name", ["spunge{npo, kl, sam}", "spunge{lora}"])
