@@ -1,0 +1,177 @@
+"""A supernet that a federation trains, and of each client a network of its own among its operations (SPIDER)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
+from torch import Tensor
+
+from expunge.core.context import Context
+from expunge.core.contracts import Example, MethodCard, Model, Silent, Term
+from expunge.core.errors import BadInput
+from expunge.core.files import new_folder
+from expunge.core.random import permutation
+from expunge.data.clients import FIELD, Placing, clients_of
+from expunge.methods._rounds import Local, Rounds, local_budget, state_of
+from expunge.methods._strategy import strategy_of
+from expunge.methods.objective import plain_training
+from expunge.methods.strategies.fedprox import Pull
+from expunge.methods.trainers import federation
+from expunge.methods.training import BESIDE
+from expunge.models.supernet import Operations, operations_of, part_of
+from expunge.training import checkpoint
+from expunge.training.stopping import figures
+from expunge.training.updates import State
+
+WHERE = "trainer.spider"
+FOLDER = "own-{}"
+"""Beside the model: a client's own network, by its place among the clients' names. It opens like any model."""
+HELD_OUT = 0.2
+"""Of a client's rows, on which it measures what an operation is worth; they train once all drops are done."""
+
+
+def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
+    """With whom a row lies in the federation of these options."""
+    return federation.client_in(options)
+
+
+def check(model: Model, data: Sequence[Example], **options: Any) -> None:
+    """As of a federation; that the model is a supernet, and that the rounds suffice for all drops. Raises BadInput."""
+    drops = drops_of(operations_of(model), options["first"], options["every"])
+    federation.check(model, data, clients=options["clients"], local=options["local"], strategy="fedavg")
+    if (share := Placing.of(options["clients"], f"{WHERE}.clients").fraction) < 1:
+        why = "leaves clients out of rounds in which each of them drops an operation"
+        raise BadInput.of(f"{WHERE}.clients", f"fraction: {share}", why, "leave it out")
+    if drops and max(drops) > options["rounds"]:
+        why = f"are too few for {len(drops)} drops, of which the last is in round {max(drops)}"
+        raise BadInput.of(f"{WHERE}.rounds", options["rounds"], why, "give more, or lower first or every")
+
+
+def drops_of(operations: Operations, first: int, every: int) -> list[int]:
+    """The rounds that begin with a drop: as many as it takes until each cell has one operation."""
+    return [first + every * i for i in range(sum(len(own) - 1 for own in operations))]
+
+
+@dataclass(frozen=True)
+class Own:
+    """A client's own network: its operations by cell, and its weights."""
+
+    operations: Operations
+    weights: State
+
+
+def train(
+    fresh: Model,
+    data: Sequence[Example],
+    context: Context,
+    *,
+    clients: Any = FIELD,
+    rounds: Annotated[int, Ge(1), Le(100_000)] = 16,
+    local: Any = 1,
+    pull: Annotated[float, Ge(0)] = 0.01,
+    first: Annotated[int, Ge(1), Le(100_000)] = 4,
+    every: Annotated[int, Ge(1), Le(100_000)] = 2,
+) -> Model:
+    """Train a supernet by rounds of FedAvg and, within each round, a network of each client's own on its own rows.
+
+    A client's own begins as the whole supernet. Its loss adds pull/2 times the squared distance of its weights from the
+    round's supernet, over the operations that it still has. From the round `first` on, `every` so many rounds, it drops
+    the operation without which it does best on rows that it held out (`cheapest`), until each cell has one. What a
+    client's own learns and drops is never sent. The supernet is the result; the clients' own lie beside it (`FOLDER`).
+    Source: arXiv:2112.13939; the authors' code (d48163f) takes a random edge of a cell at a time instead, and fixes it
+    to the operation whose removal costs most. Raises BadInput.
+    """
+    check(fresh, data, clients=clients, rounds=rounds, local=local, first=first, every=every)
+    began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
+    divided, drops = clients_of(data, placing), drops_of(operations_of(fresh), first, every)
+    search = {name: hold_out(rows, context.derive("hold out", name)) for name, rows in divided.items()}
+    budget = local_budget(context.budget, Local.of(local, f"{WHERE}.local"))
+    run = Rounds(fresh, divided, strategy_of("fedavg", WHERE), context, budget)
+    weights = state_of(fresh)
+    own = {name: Own(operations_of(fresh), weights) for name in divided}
+    context.reporter.start(context.label, rounds)
+    for number in range(1, rounds + 1):
+        if number <= max(drops, default=0):
+            run.clients = {name: seen for name, (seen, _) in search.items()}
+        else:
+            run.clients = divided
+        for name in divided:
+            unseen = search[name][1] if number in drops else []
+            own[name] = own_round(run, name, number, own[name], weights, unseen, pull)
+        weights, _ = run.round(number, weights)
+        context.reporter.advance(context.label, number, f"round {number}")
+    context.reporter.finish(context.label)
+    checkpoint.restore(fresh.module, weights, "")
+    fresh.module.eval()
+    context.notes["outcome"] = federation.outcome_of(run, budget.learning_rate, time.monotonic() - began)
+    context.notes["outcome"]["federation"] |= {
+        "examples": {name: len(rows) for name, rows in divided.items()},
+        "own": write_own(fresh, own, context),
+    }
+    return fresh
+
+
+def hold_out(rows: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    """(rows that train, rows on which operations are measured), drawn from the seed; an only row is both."""
+    order = permutation(len(rows), seed)
+    held = max(1, round(HELD_OUT * len(rows)))
+    return [rows[i] for i in order[held:] or order], [rows[i] for i in order[:held]]
+
+
+def own_round(
+    run: Rounds, name: str, number: int, own: Own, supernet: State, unseen: Sequence[Example], pull: float
+) -> Own:
+    """A client's own network after a round: with rows to measure on it drops an operation first. Stored once."""
+    place = f"own-{list(run.clients).index(name)}"
+    mine = run.context.child(place, draws=f"own/client-{name}", budget=run.budget, notes={}, reporter=Silent())
+    stage = f"round-{number:04d}"
+
+    def learn() -> dict[str, Tensor]:
+        left = cheapest(own.operations, lambda some: worth(run.model, some, own.weights, unseen)) if unseen else None
+        operations = left or own.operations
+        model = part_of(run.model, operations, own.weights)
+        objective = plain_training()
+        objective.terms["pull"] = Term.of("pull", Pull(pull, supernet), MethodCard("Pull towards the supernet"))
+        inner = mine.child(stage, notes={})
+        objective(model, {"retain": run.clients[name]}, inner)
+        mine.notes |= {"operations": operations, "outcome": inner.notes["outcome"]}
+        return state_of(model)
+
+    weights = mine.once(stage, learn)
+    run.ledger.steps += mine.notes["outcome"]["steps"]
+    run.ledger.tokens += mine.notes["outcome"]["tokens"]
+    return Own(mine.notes["operations"], weights)
+
+
+def worth(model: Model, operations: Operations, weights: State, rows: Sequence[Example]) -> tuple[float, float]:
+    """(accuracy, minus the loss in nats) of a supernet's part on rows."""
+    read = figures(part_of(model, operations, weights), rows)
+    return read["accuracy"], -read["nll"]
+
+
+def cheapest(operations: Operations, value: Callable[[Operations], tuple[float, float]]) -> Operations | None:
+    """The operations without the one whose removal leaves most value; the first of equal ones.
+
+    The last operation of a cell stays. None where each cell has one.
+    """
+    fewer = [
+        [[one for one in other if one != name] if j == cell else other for j, other in enumerate(operations)]
+        for cell, names in enumerate(operations)
+        for name in names
+        if len(names) > 1
+    ]
+    return max(fewer, key=value, default=None)
+
+
+def write_own(fresh: Model, own: Mapping[str, Own], context: Context) -> dict[str, Any]:
+    """Write each client's network beside the model. Client -> its folder and operations, for the manifest."""
+    told = {}
+    for i, (name, one) in enumerate(own.items()):
+        with new_folder(context.folder / BESIDE / FOLDER.format(i)) as folder:
+            part_of(fresh, one.operations, one.weights).save(folder)
+        told[name] = {"folder": FOLDER.format(i), "operations": one.operations}
+    return told
