@@ -31,9 +31,7 @@ SUPERNET = {
 def rows() -> list[dict[str, Any]]:
     """Digits at two clients, of unlike labels."""
     found = splits("digits", 0)["train"][:60]
-    return [
-        {"image": row["image"].tolist(), "label": row["label"], "client": int(row["label"] >= 5)} for row in found
-    ]
+    return [{"image": row["image"].tolist(), "label": row["label"], "client": int(row["label"] >= 5)} for row in found]
 
 
 def config(folder: Path, **given: Any) -> dict[str, Any]:

@@ -76,11 +76,12 @@ def _name(row: Example, placing: Placing) -> str:
     if placing.partition == "field":
         return str(row[placing.by])
     if placing.partition == "label":
-        return str(row["label"])
+        return str(int(row["label"]))
     count, seed = placing.count, placing.seed
     if placing.partition == "iid":
         return str(derive(seed, "client", identity(row)) % count)
-    shares = np.random.default_rng(derive(seed, "shares", row.get("label"))).dirichlet([placing.alpha] * count)
+    label = int(row["label"]) if row.get("label") is not None else None  # 3.0 is the class 3
+    shares = np.random.default_rng(derive(seed, "shares", label)).dirichlet([placing.alpha] * count)
     place = derive(seed, "client", identity(row)) / 2**63
     return str(min(int(np.searchsorted(np.cumsum(shares), place, side="right")), count - 1))
 
@@ -104,7 +105,7 @@ def _check_names(names: Sequence[Any], by: str) -> None:
     """Raises BadInput for what is neither text nor a whole number, and for one name that stands for two values."""
     known: dict[str, Any] = {}
     for i, name in enumerate(names):
-        if not isinstance(name, str | int | np.integer) or name == "":
+        if not isinstance(name, str | int | np.integer) or isinstance(name, bool) or name == "":
             why, fix = f"has the {by} {name!r}, which is no name", "give text, or a whole number"
             raise BadInput.of("data", f"row {i + 1}", why, fix)
         if known.setdefault(str(name), name) != name:

@@ -85,9 +85,7 @@ class Supernet(nn.Module):
             raise ValueError("each cell needs an operation")
 
         def layer(inputs: int, size: int) -> nn.Module:
-            return nn.Sequential(
-                nn.Conv2d(inputs, width, size, padding=size // 2), nn.GroupNorm(4, width), nn.ReLU()
-            )
+            return nn.Sequential(nn.Conv2d(inputs, width, size, padding=size // 2), nn.GroupNorm(4, width), nn.ReLU())
 
         made = {"conv3": lambda: layer(width, 3), "conv5": lambda: layer(width, 5), "skip": nn.Identity}
         self.stem = layer(channels, 3)
